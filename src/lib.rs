@@ -1,0 +1,1 @@
+//! The broker library behind the `alluvium` binary.
