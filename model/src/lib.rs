@@ -7,6 +7,7 @@ pub mod batch;
 pub mod codec;
 mod ids;
 mod names;
+pub mod topic_config;
 pub mod varint;
 
 pub use ids::{

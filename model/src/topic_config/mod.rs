@@ -1,0 +1,374 @@
+//! Topic settings: the table of all of Kafka's (its 4.1 `LogConfig`) and ours, how each one holds here, and the typed
+//! values that the broker and storage act on.
+//!
+//! Called by the broker (create, alter, describe) and by the command line. Invariant: a setting that is accepted is
+//! enforced, or holds trivially for the reason given in the table; every other value is refused with the reason.
+
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+
+use crate::codec::{Codec, Compression};
+
+pub use table::SETTINGS;
+pub use value::{list_append, list_subtract, parse_list};
+
+/// A setting's type, as the protocol numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// Text.
+    String,
+    /// 32 bits.
+    Int,
+    /// 64 bits.
+    Long,
+    /// A floating-point number.
+    Double,
+    /// Texts, separated by commas.
+    List,
+}
+
+impl Kind {
+    /// The number in DescribeConfigs' replies.
+    pub const fn wire(self) -> i8 {
+        match self {
+            Kind::Boolean => 1,
+            Kind::String => 2,
+            Kind::Int => 3,
+            Kind::Long => 5,
+            Kind::Double => 6,
+            Kind::List => 7,
+        }
+    }
+}
+
+/// Which values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Values {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number in `min..=max`.
+    Integer {
+        /// The least.
+        min: i64,
+        /// The greatest.
+        max: i64,
+    },
+    /// A number in `min..=max`.
+    Real {
+        /// The least.
+        min: f64,
+        /// The greatest.
+        max: f64,
+    },
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Any of these, each once.
+    ListOf(&'static [&'static str]),
+    /// `*`, or pairs `partition:broker`.
+    Replicas,
+}
+
+/// How a setting's promise is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// The broker or storage acts on it.
+    Enforced,
+    /// Whatever the value, what it promises is the case anyway, for this reason.
+    HoldsTrivially(&'static str),
+    /// Only the default is accepted, for this reason.
+    Refused(&'static str),
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    /// Its name, Kafka's where Kafka has it.
+    pub name: &'static str,
+    /// The broker's setting that gives its default, Kafka's name; empty if there is none.
+    pub server_name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its value where nobody sets it.
+    pub default: &'static str,
+    /// Which values it takes.
+    pub values: Values,
+    /// How it is kept.
+    pub holds: Holds,
+    /// What it means, in a sentence or two.
+    pub doc: &'static str,
+}
+
+impl Setting {
+    /// The row with this name.
+    pub fn find(name: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// The row whose default the broker's setting of this name gives.
+    pub fn find_by_server_name(name: &str) -> Option<&'static Setting> {
+        SETTINGS
+            .iter()
+            .find(|setting| !setting.server_name.is_empty() && setting.server_name == name)
+    }
+
+    /// Checks a value, and gives it in its one spelling.
+    pub fn check(&self, value: &str) -> Result<String, ConfigError> {
+        value::check(self, value).map_err(|reason| ConfigError {
+            key: self.name.to_owned(),
+            value: value.to_owned(),
+            reason,
+        })
+    }
+}
+
+/// A setting that is refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid value {value:?} for topic setting {key}: {reason}")]
+pub struct ConfigError {
+    /// The setting's name.
+    pub key: String,
+    /// The value that was given.
+    pub value: String,
+    /// Why it is refused.
+    pub reason: String,
+}
+
+/// Where a setting's value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Set on the topic.
+    Topic,
+    /// Set on the broker for all topics.
+    Server,
+    /// The table's default.
+    Default,
+}
+
+/// The broker's own values for topics that say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults(BTreeMap<&'static str, String>);
+
+impl Defaults {
+    /// Sets a default; `name` is the topic's name for the setting or the broker's.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let setting = Setting::find(name).or_else(|| Setting::find_by_server_name(name));
+        let setting = setting.ok_or_else(|| unknown(name, value))?;
+        let value = setting.check(value)?;
+        self.0.insert(setting.name, value);
+        Ok(())
+    }
+
+    /// The default that is set for the topic setting of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// A setting's value for a topic with these overrides, and where it comes from.
+pub fn effective<'a>(
+    setting: &'static Setting,
+    overrides: &'a BTreeMap<String, String>,
+    defaults: &'a Defaults,
+) -> (&'a str, Source) {
+    if let Some(value) = overrides.get(setting.name) {
+        (value, Source::Topic)
+    } else if let Some(value) = defaults.get(setting.name) {
+        (value, Source::Server)
+    } else {
+        (setting.default, Source::Default)
+    }
+}
+
+/// Checks overrides and gives each value in its one spelling, as they should be stored and described.
+pub fn normalize(
+    overrides: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    overrides
+        .iter()
+        .map(|(name, value)| {
+            let setting = Setting::find(name).ok_or_else(|| unknown(name, value))?;
+            Ok((name.clone(), setting.check(value)?))
+        })
+        .collect()
+}
+
+fn unknown(name: &str, value: &str) -> ConfigError {
+    ConfigError {
+        key: name.to_owned(),
+        value: value.to_owned(),
+        reason: "unknown topic setting".to_owned(),
+    }
+}
+
+/// Whose clock a topic's records are stamped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageTimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The broker's.
+    LogAppendTime,
+}
+
+/// How batches are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionType {
+    /// As the producer sent them.
+    Producer,
+    /// So; what comes otherwise is recompressed.
+    Fixed(Compression),
+}
+
+/// What removes old records. Compaction is not in this release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CleanupPolicy {
+    /// Retention by time and size.
+    Delete,
+}
+
+/// What has happened when a record is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on the disk: the sync has returned.
+    Fsync,
+    /// It was given to the operating system: a power cut may lose it, a crash of the process does not.
+    Os,
+}
+
+/// A topic's settings, typed: those that are enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// How long a record is kept after its append; None is for ever.
+    pub retention_ms: Option<u64>,
+    /// How many bytes a partition keeps; None is any number.
+    pub retention_bytes: Option<u64>,
+    /// A segment is sealed when it reaches this size.
+    pub segment_bytes: u64,
+    /// A segment is sealed at this age.
+    pub segment_ms: u64,
+    /// The largest batch, compressed as it comes.
+    pub max_message_bytes: u64,
+    /// Whose clock stamps the records.
+    pub message_timestamp_type: MessageTimestampType,
+    /// How far a producer's timestamp may lie before the broker's clock; None is any distance.
+    pub message_timestamp_before_max_ms: Option<u64>,
+    /// How far a producer's timestamp may lie after the broker's clock; None is any distance.
+    pub message_timestamp_after_max_ms: Option<u64>,
+    /// How batches are stored.
+    pub compression_type: CompressionType,
+    /// What removes old records.
+    pub cleanup_policy: CleanupPolicy,
+    /// How many replicas must have a record for `acks=all`; there is one, so that more refuses such a produce.
+    pub min_insync_replicas: u32,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+}
+
+impl TopicConfig {
+    /// Checks every override and gives the typed settings; what is not overridden comes from `defaults`, then the table.
+    pub fn from_overrides(
+        overrides: &BTreeMap<String, String>,
+        defaults: &Defaults,
+    ) -> Result<TopicConfig, ConfigError> {
+        let overrides = normalize(overrides)?;
+        let read = Reader {
+            overrides: &overrides,
+            defaults,
+        };
+        let config = TopicConfig {
+            retention_ms: u64::try_from(read.integer("retention.ms")).ok(),
+            retention_bytes: u64::try_from(read.integer("retention.bytes")).ok(),
+            segment_bytes: read.positive("segment.bytes"),
+            segment_ms: read.positive("segment.ms"),
+            max_message_bytes: read.positive("max.message.bytes"),
+            message_timestamp_type: match read.text("message.timestamp.type") {
+                "LogAppendTime" => MessageTimestampType::LogAppendTime,
+                _ => MessageTimestampType::CreateTime,
+            },
+            message_timestamp_before_max_ms: read.bounded("message.timestamp.before.max.ms"),
+            message_timestamp_after_max_ms: read.bounded("message.timestamp.after.max.ms"),
+            compression_type: read.compression(),
+            cleanup_policy: CleanupPolicy::Delete,
+            min_insync_replicas: u32::try_from(read.positive("min.insync.replicas"))
+                .unwrap_or(u32::MAX),
+            durability: match read.text("durability") {
+                "os" => Durability::Os,
+                _ => Durability::Fsync,
+            },
+        };
+        read.check_flush(config.durability)?;
+        Ok(config)
+    }
+}
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig::from_overrides(&BTreeMap::new(), &Defaults::default())
+            .expect("the table's defaults are valid")
+    }
+}
+
+/// Reads checked values by name.
+struct Reader<'a> {
+    overrides: &'a BTreeMap<String, String>,
+    defaults: &'a Defaults,
+}
+
+impl<'a> Reader<'a> {
+    fn text(&self, name: &str) -> &'a str {
+        let setting = Setting::find(name).expect("only names of the table are read");
+        effective(setting, self.overrides, self.defaults).0
+    }
+
+    fn integer(&self, name: &str) -> i64 {
+        self.text(name).parse().expect("values were checked")
+    }
+
+    fn positive(&self, name: &str) -> u64 {
+        u64::try_from(self.integer(name)).expect("the table's range has no negative numbers")
+    }
+
+    /// The largest number means "any".
+    fn bounded(&self, name: &str) -> Option<u64> {
+        Some(self.positive(name)).filter(|&value| value != i64::MAX.unsigned_abs())
+    }
+
+    fn compression(&self) -> CompressionType {
+        let level = |name| i32::try_from(self.integer(name)).ok();
+        let fixed = |codec, level| CompressionType::Fixed(Compression { codec, level });
+        match self.text("compression.type") {
+            "uncompressed" => fixed(Codec::None, None),
+            "gzip" => fixed(
+                Codec::Gzip,
+                level("compression.gzip.level").filter(|&level| level != -1),
+            ),
+            "snappy" => fixed(Codec::Snappy, None),
+            "lz4" => fixed(Codec::Lz4, None),
+            "zstd" => fixed(Codec::Zstd, level("compression.zstd.level")),
+            _ => CompressionType::Producer,
+        }
+    }
+
+    /// `flush.messages` and `flush.ms` hold because every record is synced: where that is switched off, they cannot.
+    fn check_flush(&self, durability: Durability) -> Result<(), ConfigError> {
+        if durability == Durability::Fsync {
+            return Ok(());
+        }
+        for key in ["flush.messages", "flush.ms"] {
+            if self.integer(key) != i64::MAX {
+                return Err(ConfigError {
+                    key: key.to_owned(),
+                    value: self.text(key).to_owned(),
+                    reason: "contradicts durability=os, where the operating system decides when to flush".to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

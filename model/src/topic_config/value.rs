@@ -1,0 +1,95 @@
+//! Parsing and checking one setting's value; lists, as incremental changes edit them.
+
+use super::{Holds, Setting, Values};
+
+/// Checks `value` and gives it in its one spelling, or the reason why not.
+pub(super) fn check(setting: &Setting, value: &str) -> Result<String, String> {
+    let value = value.trim();
+    if setting.name == "cleanup.policy" && parse_list(value).contains(&"compact") {
+        return Err("compaction is not in this release: only delete is enforced".to_owned());
+    }
+    if setting.name == "compression.gzip.level" && value == "0" {
+        return Err("must be -1 or a whole number from 1 to 9".to_owned());
+    }
+    let normal = in_range(setting.values, value)?;
+    match setting.holds {
+        Holds::Refused(reason) if normal != setting.default => Err(reason.to_owned()),
+        _ => Ok(normal),
+    }
+}
+
+fn in_range(values: Values, value: &str) -> Result<String, String> {
+    match values {
+        Values::Boolean => match value {
+            _ if value.eq_ignore_ascii_case("true") => Ok("true".to_owned()),
+            _ if value.eq_ignore_ascii_case("false") => Ok("false".to_owned()),
+            _ => Err("must be true or false".to_owned()),
+        },
+        Values::Integer { min, max } => match value.parse::<i64>() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
+            _ => Err(format!("must be a whole number from {min} to {max}")),
+        },
+        Values::Real { min, max } => match value.parse::<f64>() {
+            Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
+            _ => Err(format!("must be a number from {min} to {max}")),
+        },
+        Values::OneOf(known) => match known.contains(&value) {
+            true => Ok(value.to_owned()),
+            false => Err(format!("must be one of {}", known.join(", "))),
+        },
+        Values::ListOf(known) => {
+            let items = parse_list(value);
+            let once = items
+                .iter()
+                .enumerate()
+                .all(|(at, item)| !items[..at].contains(item));
+            if items.is_empty() || !once || !items.iter().all(|item| known.contains(item)) {
+                return Err(format!("must be a list of {}, each once", known.join(", ")));
+            }
+            Ok(items.join(","))
+        }
+        Values::Replicas => {
+            let items = parse_list(value);
+            if items != ["*"] && !items.iter().all(|item| is_replica(item)) {
+                return Err(
+                    "must be * or pairs of partition:broker, separated by commas".to_owned(),
+                );
+            }
+            Ok(items.join(","))
+        }
+    }
+}
+
+fn is_replica(item: &str) -> bool {
+    item.split_once(':').is_some_and(|(partition, broker)| {
+        partition.parse::<u32>().is_ok() && broker.parse::<u32>().is_ok()
+    })
+}
+
+/// A list's items, without the spaces around them; the empty text has none.
+pub fn parse_list(value: &str) -> Vec<&str> {
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .collect()
+}
+
+/// A list with `added` at its end; what it has already is not repeated.
+pub fn list_append(value: &str, added: &str) -> String {
+    let mut items = parse_list(value);
+    for item in parse_list(added) {
+        if !items.contains(&item) {
+            items.push(item);
+        }
+    }
+    items.join(",")
+}
+
+/// A list without `removed`.
+pub fn list_subtract(value: &str, removed: &str) -> String {
+    let removed = parse_list(removed);
+    let mut items = parse_list(value);
+    items.retain(|item| !removed.contains(item));
+    items.join(",")
+}
