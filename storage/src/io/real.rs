@@ -1,0 +1,279 @@
+//! The machine's own disk, through rustix. Callers: `Storage::open` in production, and tests that need real files.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{self, Advice, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{DirEntry, Disk, DiskFile, FileMap, LockGuard, LockHow, OpenHow};
+
+/// The kernel takes at most this many slices in one call (`IOV_MAX`).
+const SLICES_PER_CALL_MAX: usize = 1024;
+
+/// The file systems of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>> {
+        let flags = match how {
+            OpenHow::Read => OFlags::RDONLY,
+            OpenHow::ReadWrite => OFlags::RDWR,
+            OpenHow::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            OpenHow::Direct => OFlags::RDWR | OFlags::DIRECT,
+        };
+        match fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644)) {
+            Ok(descriptor) => Ok(Arc::new(RealFile { descriptor })),
+            Err(Errno::INVAL) if how == OpenHow::Direct => Err(io::ErrorKind::Unsupported.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::fsync(open_dir(path)?)?)
+    }
+
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::syncfs(open_dir(path)?)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(fs::rename(from, to)?)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::unlink(path)?)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(fs::rmdir(path)?)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            entries.push(DirEntry {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                is_dir: metadata.is_dir(),
+                len: if metadata.is_dir() { 0 } else { metadata.len() },
+            });
+        }
+        entries.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(entries)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn lock(&self, path: &Path, how: LockHow) -> io::Result<Box<dyn LockGuard>> {
+        let (flags, operation) = match how {
+            LockHow::Exclusive => (
+                OFlags::RDWR | OFlags::CREATE,
+                FlockOperation::NonBlockingLockExclusive,
+            ),
+            LockHow::Shared => (OFlags::RDONLY, FlockOperation::NonBlockingLockShared),
+        };
+        let descriptor = fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?;
+        fs::flock(&descriptor, operation)?;
+        Ok(Box::new(RealLock {
+            _descriptor: descriptor,
+        }))
+    }
+}
+
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// The kernel gives the lock back when the descriptor closes.
+#[derive(Debug)]
+struct RealLock {
+    _descriptor: OwnedFd,
+}
+
+impl LockGuard for RealLock {}
+
+#[derive(Debug)]
+struct RealFile {
+    descriptor: OwnedFd,
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match rustix::io::pread(
+                &self.descriptor,
+                &mut buffer[done..],
+                position + done as u64,
+            ) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_vectored_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut slices = slices.to_vec();
+        let mut rest = &mut slices[..];
+        let mut position = position;
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let call = &rest[..rest.len().min(SLICES_PER_CALL_MAX)];
+            match rustix::io::pwritev(&self.descriptor, call, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    position += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(fs::fdatasync(&self.descriptor)?)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let stat = fs::fstat(&self.descriptor)?;
+        u64::try_from(stat.st_size).map_err(io::Error::other)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        Ok(fs::ftruncate(&self.descriptor, bytes)?)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(fs::fadvise(&self.descriptor, 0, None, Advice::DontNeed)?)
+    }
+
+    fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {
+        Ok(Arc::new(FileMap::of_file(
+            &self.descriptor.as_fd(),
+            capacity,
+        )?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, read_file, write_new_file};
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn writes_every_byte_of_more_slices_than_the_kernel_takes_at_once() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let file = RealDisk.open(&path, OpenHow::CreateNew).unwrap();
+        let pieces: Vec<Vec<u8>> = (0..3_000u32)
+            .map(|n| vec![n as u8; (n % 7) as usize])
+            .collect();
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        file.write_vectored_at(5, &slices).unwrap();
+        file.sync_data().unwrap();
+        let contents = read_file(&RealDisk, &path, 1 << 20).unwrap();
+        assert_eq!(contents[5..], pieces.concat());
+        assert_eq!(file.len().unwrap(), contents.len() as u64);
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_a_reader_beside_it_too() {
+        let directory = directory();
+        let path = directory.path().join("LOCK");
+        let held = RealDisk.lock(&path, LockHow::Exclusive).unwrap();
+        for how in [LockHow::Exclusive, LockHow::Shared] {
+            assert_eq!(
+                RealDisk.lock(&path, how).unwrap_err().kind(),
+                io::ErrorKind::WouldBlock
+            );
+        }
+        drop(held);
+        let _first = RealDisk.lock(&path, LockHow::Shared).unwrap();
+        let _second = RealDisk.lock(&path, LockHow::Shared).unwrap();
+    }
+
+    #[test]
+    fn direct_writes_are_seen_by_buffered_reads() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        write_new_file(&RealDisk, &path, &[]).unwrap();
+        let file = match RealDisk.open(&path, OpenHow::Direct) {
+            Ok(file) => file,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+                return;
+            }
+        };
+        let mut buffer = AlignedBuffer::default();
+        buffer.extend_from_slice(&[9; 5_000]);
+        buffer.pad_to_block();
+        file.write_at(DIRECT_ALIGNMENT_BYTES as u64, buffer.as_slice())
+            .unwrap();
+        let contents = read_file(&RealDisk, &path, 1 << 20).unwrap();
+        assert_eq!(contents[4096..9_096], [9; 5_000]);
+    }
+
+    #[test]
+    fn a_file_longer_than_its_bound_is_refused_before_it_is_read() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        write_new_file(&RealDisk, &path, &[0; 100]).unwrap();
+        assert_eq!(
+            read_file(&RealDisk, &path, 99).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(
+            RealDisk.open(&path, OpenHow::CreateNew).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+    }
+
+    #[test]
+    fn lists_names_in_order_with_their_lengths() {
+        let directory = directory();
+        write_new_file(&RealDisk, &directory.path().join("b"), &[0; 3]).unwrap();
+        write_new_file(&RealDisk, &directory.path().join("a"), &[]).unwrap();
+        RealDisk
+            .create_dir_all(&directory.path().join("c/d"))
+            .unwrap();
+        let entries = RealDisk.list(directory.path()).unwrap();
+        let names: Vec<(&str, bool, u64)> = entries
+            .iter()
+            .map(|e| (e.name.as_str(), e.is_dir, e.len))
+            .collect();
+        assert_eq!(names, [("a", false, 0), ("b", false, 3), ("c", true, 0)]);
+    }
+}
