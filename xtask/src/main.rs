@@ -1,18 +1,43 @@
-//! The project's own chores.
+//! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
+//! `compat` drives other people's clients against the broker, `wire` writes the generated messages.
+//! One module per chore; this file only parses the command line.
 
+mod compat;
+mod run;
+mod test;
 mod wire;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's own chores")]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
 enum Chore {
+    /// Check format, lints and docs, run all Rust tests, the short exam and the real clients.
+    Test(test::Options),
+    /// Run unmodified Kafka clients against a fresh broker, through restarts and kills.
+    Compat(compat::Options),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
     Wire(wire::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Chore::parse() {
-        Chore::Wire(args) => wire::run(&args),
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Test(options) => test::main(&options),
+        Chore::Compat(options) => compat::main(&options),
+        Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

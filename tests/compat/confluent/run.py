@@ -1,0 +1,196 @@
+"""confluent-kafka (librdkafka) against a broker: the same program for every version of it."""
+
+import sys
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from desk import Record, ask, check, records, run, same, until
+
+BROKER = sys.argv[1]
+ADMIN = AdminClient({"bootstrap.servers": BROKER})
+
+
+def create_topic(name, partitions=1, config=None):
+    [future] = ADMIN.create_topics([NewTopic(name, partitions, 1, config=config or {})]).values()
+    future.result(20)
+
+
+def producer(**settings):
+    return Producer({"bootstrap.servers": BROKER, "linger.ms": 50,
+                     **{name.replace("_", "."): value for name, value in settings.items()}})
+
+
+def send(to, topic, batch, partition=0):
+    errors = []
+    for record in batch:
+        to.produce(topic, record.value, record.key, partition, headers=record.headers,
+                   timestamp=record.timestamp,
+                   on_delivery=lambda error, _: error and errors.append(error))
+    check(to.flush(40) == 0, "records are left in the queue")
+    check(not errors, f"not delivered: {errors[:3]}")
+
+
+def consumer(group, **settings):
+    return Consumer({"bootstrap.servers": BROKER, "group.id": group, "enable.auto.commit": False,
+                     "auto.offset.reset": "earliest", "session.timeout.ms": 6000,
+                     "heartbeat.interval.ms": 500,
+                     **{name.replace("_", "."): value for name, value in settings.items()}})
+
+
+def next_records(source, count, seconds=40):
+    got = []
+
+    def poll():
+        message = source.poll(0.5)
+        if message is None:
+            return False
+        if message.error():
+            # The broker may be away for a moment; the client tells and goes on.
+            print("consumer:", message.error(), flush=True)
+            return False
+        got.append(Record(message.key(), message.value(), message.headers() or [],
+                          message.timestamp()[1]))
+        return len(got) == count
+
+    until(poll, seconds, f"{count} records, have {len(got)}")
+    return got
+
+
+def create():
+    create_topic("created", 4, {"retention.ms": "7200000"})
+    topic = ADMIN.list_topics("created", 20).topics["created"]
+    check(len(topic.partitions) == 4, f"{len(topic.partitions)} partitions")
+    resource = ConfigResource(ConfigResource.Type.TOPIC, "created")
+    [future] = ADMIN.describe_configs([resource]).values()
+    value = future.result(20)["retention.ms"].value
+    check(value == "7200000", f"retention.ms is {value}")
+    try:
+        create_topic("created")
+        check(False, "a topic can be created twice")
+    except KafkaException as error:
+        check(error.args[0].name() == "TOPIC_ALREADY_EXISTS", str(error))
+
+
+def codec(name):
+    def scenario():
+        topic = f"codec-{name}"
+        create_topic(topic)
+        sent = records(300)
+        send(producer(compression_type=name), topic, sent)
+        ask("codec", topic, 0, name)
+        reader = consumer("none")
+        reader.assign([TopicPartition(topic, 0, 0)])
+        same(next_records(reader, len(sent)), sent)
+        reader.close()
+    return f"codec {name}", scenario
+
+
+def seek_by_time():
+    create_topic("seek")
+    sent = records(100)
+    send(producer(), "seek", sent)
+    reader = consumer("none")
+    for wanted, at in [(sent[0].timestamp - 1, 0), (sent[41].timestamp + 1, 42), (sent[99].timestamp, 99)]:
+        [found] = reader.offsets_for_times([TopicPartition("seek", 0, wanted)], 20)
+        check(found.offset == at, f"{wanted} is at {found.offset}, not {at}")
+        reader.assign([found])
+        same(next_records(reader, 1), [sent[at]])
+        reader.unassign()
+    [found] = reader.offsets_for_times([TopicPartition("seek", 0, sent[99].timestamp + 1)], 20)
+    check(found.offset == -1, f"past the end is {found.offset}")
+    reader.close()
+
+
+def idempotent():
+    create_topic("idempotent")
+    sent = records(500)
+    send(producer(enable_idempotence=True, batch_num_messages=20), "idempotent", sent)
+    ask("idempotent", "idempotent", 0)
+    reader = consumer("none")
+    reader.assign([TopicPartition("idempotent", 0, 0)])
+    same(next_records(reader, len(sent)), sent)
+    reader.close()
+
+
+def group():
+    create_topic("group", 4)
+    first, second = consumer("pair"), consumer("pair")
+    first.subscribe(["group"])
+    second.subscribe(["group"])
+    got = []
+
+    def poll(members):
+        for member in members:
+            message = member.poll(0.1)
+            if message is not None and not message.error():
+                got.append(message.value())
+
+    def balanced():
+        poll([first, second])
+        return len(first.assignment()) == len(second.assignment()) == 2
+
+    until(balanced, 40, "two members with two partitions each")
+    check(not {p.partition for p in first.assignment()} & {p.partition for p in second.assignment()},
+          "a partition has two owners")
+    sent = [Record(None, b"%d" % i, [], 1_700_000_000_000 + i) for i in range(40)]
+    to = producer()
+    for partition in range(4):
+        send(to, "group", sent[partition::4], partition)
+
+    def read():
+        poll([first, second])
+        return len(got) >= 40
+
+    until(read, 40, "40 records in the group")
+    check(sorted(got) == sorted(record.value for record in sent), "other records than were sent")
+    first.commit(asynchronous=False)
+    second.commit(asynchronous=False)
+    second.close()
+
+    def taken_over():
+        poll([first])
+        return len(first.assignment()) == 4
+
+    until(taken_over, 40, "the one that is left takes over")
+    committed = first.committed([TopicPartition("group", p) for p in range(4)], 20)
+    check([p.offset for p in committed] == [10] * 4, f"committed {committed}")
+    check(len(got) == 40, "records came twice after the rebalance")
+    first.close()
+
+
+def restart():
+    create_topic("restart")
+    sent = records(150)
+    to, reader = producer(acks="all"), consumer("lasting")
+    reader.subscribe(["restart"])
+    send(to, "restart", sent[:50])
+    same(next_records(reader, 50), sent[:50])
+    reader.commit(asynchronous=False)
+    ask("restart", "term")
+    send(to, "restart", sent[50:100])
+    same(next_records(reader, 50), sent[50:100])
+    until(lambda: committed(reader), 40, "a commit after the restart")
+    ask("restart", "kill")
+    send(to, "restart", sent[100:])
+    reader.close()
+    later = consumer("lasting")
+    later.subscribe(["restart"])
+    same(next_records(later, 50), sent[100:])
+    later.assign([TopicPartition("restart", 0, 0)])
+    same(next_records(later, 150), sent)
+    later.close()
+
+
+def committed(reader):
+    try:
+        reader.commit(asynchronous=False)
+        return True
+    except KafkaException as error:
+        print("commit:", error, flush=True)
+        reader.poll(0.2)
+        return False
+
+
+run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
+     ("seek by time", seek_by_time), ("idempotent", idempotent), ("group", group), ("restart", restart)])

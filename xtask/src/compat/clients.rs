@@ -1,0 +1,243 @@
+//! The matrix: every client with its version, how it is installed, how its program is run, and
+//! the scenarios that it owes. A scenario that a program does not report counts as failed.
+//! Source of the versions: the newest served at the time of writing, besides those named older.
+
+use super::install::Kit;
+
+/// One row of the matrix.
+pub struct Client {
+    /// Name on the command line and in the table.
+    pub name: &'static str,
+    /// The client library's version.
+    pub version: &'static str,
+    /// What has to be installed or built first.
+    pub kits: &'static [Kit],
+    /// How its program is started.
+    pub program: Program,
+    /// Scenarios that must each be reported as passed.
+    pub scenarios: &'static [&'static str],
+}
+
+/// How a client's program is started.
+pub enum Program {
+    /// A script under `tests/compat`, by the interpreter of a virtual environment, or by the system's.
+    Python {
+        /// Name of the environment; none for the system's Python.
+        environment: Option<&'static str>,
+        /// Path below `tests/compat`.
+        script: &'static str,
+    },
+    /// A class compiled from `tests/compat/java`.
+    Java {
+        /// The Maven file whose class path is used.
+        project: &'static str,
+        /// Main class.
+        class: &'static str,
+    },
+    /// A script under `tests/compat`, by Node.js with the modules of a kit.
+    Node {
+        /// Path below `tests/compat`.
+        script: &'static str,
+    },
+    /// A binary below the cache directory.
+    Binary {
+        /// Path below the cache directory.
+        path: &'static str,
+    },
+}
+
+const NONE: &str = "codec none";
+const GZIP: &str = "codec gzip";
+const SNAPPY: &str = "codec snappy";
+const LZ4: &str = "codec lz4";
+const ZSTD: &str = "codec zstd";
+
+const LIBRARY: &[&str] = &[
+    "create",
+    NONE,
+    GZIP,
+    SNAPPY,
+    LZ4,
+    ZSTD,
+    "seek by time",
+    "idempotent",
+    "group",
+    "restart",
+];
+
+const CONFLUENT_SCRIPT: &str = "confluent/run.py";
+
+/// Every client, in the order of the table.
+pub const CLIENTS: &[Client] = &[
+    Client {
+        name: "kcat",
+        version: "1.7.1",
+        kits: &[
+            Kit::Debian {
+                program: "kcat",
+                package: "kcat",
+            },
+            Kit::SystemPython,
+        ],
+        program: Program::Python {
+            environment: None,
+            script: "kcat/run.py",
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "confluent-2.0",
+        version: "2.0.2",
+        kits: &[Kit::Python {
+            environment: "confluent-2.0",
+            packages: &["confluent-kafka==2.0.2"],
+        }],
+        program: Program::Python {
+            environment: Some("confluent-2.0"),
+            script: CONFLUENT_SCRIPT,
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "confluent-2.8",
+        version: "2.8.2",
+        kits: &[Kit::Python {
+            environment: "confluent-2.8",
+            packages: &["confluent-kafka==2.8.2"],
+        }],
+        program: Program::Python {
+            environment: Some("confluent-2.8"),
+            script: CONFLUENT_SCRIPT,
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "confluent-newest",
+        version: "2.16.1",
+        kits: &[Kit::Python {
+            environment: "confluent-newest",
+            packages: &["confluent-kafka==2.16.1"],
+        }],
+        program: Program::Python {
+            environment: Some("confluent-newest"),
+            script: CONFLUENT_SCRIPT,
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "kafka-python",
+        version: "3.0.12",
+        kits: &[Kit::Python {
+            environment: "kafka-python",
+            packages: &[
+                "kafka-python==3.0.12",
+                "crc32c==2.9.post0",
+                "lz4==4.4.5",
+                "python-snappy==0.7.3",
+                "zstandard==0.25.0",
+            ],
+        }],
+        program: Program::Python {
+            environment: Some("kafka-python"),
+            script: "kafka_python/run.py",
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "franz-go",
+        version: "1.22.2",
+        kits: &[Kit::Go],
+        program: Program::Binary { path: "franz-go" },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "java-3.9",
+        version: "3.9.1",
+        kits: &[Kit::Java {
+            project: "clients-3.9",
+            sources: &["Desk.java", "Clients.java"],
+        }],
+        program: Program::Java {
+            project: "clients-3.9",
+            class: "Clients",
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "java-4",
+        version: "4.3.1",
+        kits: &[Kit::Java {
+            project: "clients-4",
+            sources: &["Desk.java", "Clients.java"],
+        }],
+        program: Program::Java {
+            project: "clients-4",
+            class: "Clients",
+        },
+        scenarios: LIBRARY,
+    },
+    Client {
+        name: "console-tools",
+        version: "4.3.1",
+        kits: &[Kit::Java {
+            project: "tools",
+            sources: &["Desk.java", "Tools.java"],
+        }],
+        program: Program::Java {
+            project: "tools",
+            class: "Tools",
+        },
+        scenarios: &[
+            "topics",
+            "configs",
+            NONE,
+            GZIP,
+            SNAPPY,
+            LZ4,
+            ZSTD,
+            "get-offsets",
+            "consumer-groups",
+            "delete-records",
+            "verifiable producer and consumer",
+            "restart",
+            "dump segments",
+        ],
+    },
+    Client {
+        name: "rskafka",
+        version: "0.6.0",
+        kits: &[Kit::Cargo],
+        program: Program::Binary {
+            path: "rskafka/debug/rskafka-compat",
+        },
+        scenarios: &[
+            "create",
+            NONE,
+            GZIP,
+            SNAPPY,
+            LZ4,
+            ZSTD,
+            "seek by time",
+            "delete records",
+            "restart",
+        ],
+    },
+    Client {
+        name: "kafkajs",
+        version: "2.2.4",
+        kits: &[Kit::Node],
+        program: Program::Node {
+            script: "kafkajs/run.js",
+        },
+        scenarios: &[
+            "create",
+            NONE,
+            GZIP,
+            SNAPPY,
+            "seek by time",
+            "idempotent",
+            "group",
+            "restart",
+        ],
+    },
+];

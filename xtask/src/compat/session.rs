@@ -1,0 +1,308 @@
+//! Session: runs one client's program against a broker of its own, and answers the program's
+//! requests, which come as lines on its stdout:
+//!
+//! ```text
+//! @restart term|kill           bring the broker down that way and up again      -> ok
+//! @stop term|kill, @start      the two halves                                   -> ok
+//! @codec TOPIC PARTITION NAME  every stored batch has this codec                -> ok | wrong: why
+//! @idempotent TOPIC PARTITION  every stored batch carries a producer id         -> ok | wrong: why
+//! @segments TOPIC ID PARTITION the partition's segment files                    -> ok PATH…
+//! @pass SCENARIO, @fail SCENARIO: WHY                                            (no reply)
+//! ```
+//!
+//! Every other line is the program's own chatter and goes to its log.
+//! Caller: `compat::main`. Invariant: a scenario passes only if the program said so and ended with 0.
+
+use super::clients::{Client, Program};
+use super::install::Places;
+use super::peer::{Kind, Peer, Stop};
+use super::raw;
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+/// What came of one client.
+#[derive(Serialize)]
+pub struct Report {
+    /// Name of the client.
+    pub client: &'static str,
+    /// Version of the client.
+    pub version: &'static str,
+    /// True if every scenario passed and the program ended well.
+    pub passed: bool,
+    /// Scenario by scenario, in the order of the matrix.
+    pub scenarios: Vec<Outcome>,
+    /// The program's exit code; none if it was ended.
+    pub exit_code: Option<i32>,
+    /// From the broker's start to the program's end.
+    pub seconds: f64,
+    /// The program's log.
+    pub log: String,
+}
+
+/// What came of one scenario.
+#[derive(Serialize)]
+pub struct Outcome {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// None if it passed.
+    pub failure: Option<String>,
+}
+
+/// Runs a client to its end, or until `seconds_max` have passed.
+pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Report {
+    let started = Instant::now();
+    let directory = places.cache.join("run").join(client.name);
+    let log = directory.join("client.log");
+    let mut said = BTreeMap::new();
+    let mut exit_code = None;
+    let ended = Peer::start(kind, &directory).and_then(|mut peer| {
+        exit_code = converse(client, &mut peer, places, &log, &mut said, seconds_max)?;
+        peer.stop(Stop::Term)
+    });
+    let trouble = match (&ended, exit_code) {
+        (Err(error), _) => Some(format!("{error:#}")),
+        (Ok(()), Some(0)) => None,
+        (Ok(()), code) => Some(format!("the program ended with {code:?}")),
+    };
+    let mut scenarios: Vec<Outcome> = client
+        .scenarios
+        .iter()
+        .map(|name| Outcome {
+            scenario: (*name).to_string(),
+            failure: match said.remove(*name) {
+                Some(failure) => failure,
+                None => Some(
+                    trouble
+                        .clone()
+                        .unwrap_or_else(|| "not reported".to_string()),
+                ),
+            },
+        })
+        .collect();
+    scenarios.extend(said.into_keys().map(|scenario| Outcome {
+        failure: Some("not in the matrix".to_string()),
+        scenario,
+    }));
+    if let Some(trouble) = trouble
+        && scenarios.iter().all(|outcome| outcome.failure.is_none())
+    {
+        scenarios.push(Outcome {
+            scenario: "end".to_string(),
+            failure: Some(trouble),
+        });
+    }
+    Report {
+        client: client.name,
+        version: client.version,
+        passed: scenarios.iter().all(|outcome| outcome.failure.is_none()),
+        scenarios,
+        exit_code,
+        seconds: started.elapsed().as_secs_f64(),
+        log: log.display().to_string(),
+    }
+}
+
+type Said = BTreeMap<String, Option<String>>;
+
+fn converse(
+    client: &Client,
+    peer: &mut Peer,
+    places: &Places,
+    log: &std::path::Path,
+    said: &mut Said,
+    seconds_max: u64,
+) -> Result<Option<i32>> {
+    let mut log = File::create(log)?;
+    let mut command = command(client, places)?;
+    let child = command
+        .arg(peer.address())
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log.try_clone()?)
+        .spawn()
+        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let mut child = Group(child);
+    let mut replies = child.0.stdin.take().expect("stdin is piped");
+    let stdout = child.0.stdout.take().expect("stdout is piped");
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(seconds_max);
+    loop {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let line = match lines.recv_timeout(wait) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => bail!("still running after {seconds_max} s"),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        writeln!(log, "{line}")?;
+        if let Some(reply) = answer(&line, peer, said)? {
+            writeln!(log, "> {reply}")?;
+            if writeln!(replies, "{reply}").is_err() {
+                break;
+            }
+        }
+    }
+    Ok(child.0.wait()?.code())
+}
+
+/// The program's process group, ended with everything that it started.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = i32::try_from(self.0.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+fn command(client: &Client, places: &Places) -> Result<Command> {
+    let mut command;
+    match &client.program {
+        Program::Python {
+            environment,
+            script,
+        } => {
+            command = Command::new(places.python(*environment));
+            command
+                .env("PYTHONPATH", places.sources.join("python"))
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .arg("-u")
+                .arg(places.sources.join(script));
+        }
+        Program::Java { project, class } => {
+            command = Command::new("java");
+            command
+                .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+                .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
+                .arg(places.classpath(project)?)
+                .arg(class);
+        }
+        Program::Node { script } => {
+            command = Command::new("node");
+            command
+                .env("NODE_PATH", places.node_modules())
+                .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
+                .arg(places.sources.join(script));
+        }
+        Program::Binary { path } => command = Command::new(places.cache.join(path)),
+    }
+    let directory = places.cache.join("run").join(client.name).join("work");
+    fs::create_dir_all(&directory)?;
+    command.current_dir(directory);
+    Ok(command)
+}
+
+/// Carries out what a line asks for. Error: the broker does not come back.
+fn answer(line: &str, peer: &mut Peer, said: &mut Said) -> Result<Option<String>> {
+    let Some((verb, rest)) = line
+        .strip_prefix('@')
+        .map(|line| line.split_once(' ').unwrap_or((line, "")))
+    else {
+        return Ok(None);
+    };
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let reply = match (verb, words.as_slice()) {
+        ("pass", _) => {
+            said.entry(rest.to_string()).or_insert(None);
+            return Ok(None);
+        }
+        ("fail", _) => {
+            let (scenario, why) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
+            said.insert(scenario.to_string(), Some(why.to_string()));
+            return Ok(None);
+        }
+        ("restart", [how]) => {
+            peer.stop(stop(how)?)?;
+            peer.resume()?;
+            "ok".to_string()
+        }
+        ("stop", [how]) => {
+            peer.stop(stop(how)?)?;
+            "ok".to_string()
+        }
+        ("start", []) => {
+            peer.resume()?;
+            "ok".to_string()
+        }
+        ("codec", [topic, partition, codec]) => {
+            verdict(stored_codec(peer, topic, partition, codec))
+        }
+        ("idempotent", [topic, partition]) => verdict(stored_producer(peer, topic, partition)),
+        ("segments", [topic, topic_id, partition]) => {
+            match peer.segment_files(topic, topic_id, partition.parse()?) {
+                Ok(files) => {
+                    let names: Vec<String> = files
+                        .iter()
+                        .map(|file| file.display().to_string())
+                        .collect();
+                    format!("ok {}", names.join(" "))
+                }
+                Err(error) => format!("wrong: {error:#}"),
+            }
+        }
+        _ => bail!("the program asked for something unknown: {line}"),
+    };
+    Ok(Some(reply))
+}
+
+fn stop(word: &str) -> Result<Stop> {
+    match word {
+        "term" => Ok(Stop::Term),
+        "kill" => Ok(Stop::Kill),
+        _ => bail!("a broker can be brought down by term or kill, not by {word}"),
+    }
+}
+
+fn verdict(checked: Result<()>) -> String {
+    match checked {
+        Ok(()) => "ok".to_string(),
+        Err(error) => format!("wrong: {error:#}"),
+    }
+}
+
+fn stored_codec(peer: &Peer, topic: &str, partition: &str, codec: &str) -> Result<()> {
+    let batches = raw::stored_batches(peer.address(), topic, partition.parse()?)?;
+    ensure!(!batches.is_empty(), "{topic}-{partition} is empty");
+    for batch in &batches {
+        ensure!(
+            batch.codec() == codec,
+            "the batch of {} records at {} is stored as {}, not {codec}",
+            batch.record_count,
+            batch.base_offset,
+            batch.codec()
+        );
+    }
+    Ok(())
+}
+
+fn stored_producer(peer: &Peer, topic: &str, partition: &str) -> Result<()> {
+    let batches = raw::stored_batches(peer.address(), topic, partition.parse()?)?;
+    ensure!(!batches.is_empty(), "{topic}-{partition} is empty");
+    for batch in &batches {
+        ensure!(
+            batch.producer_id >= 0,
+            "the batch at {} carries no producer id",
+            batch.base_offset
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Runs other programs: what every chore needs for that.
+//! Invariant: a program that fails takes its chore down with it, and its output is shown.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The workspace's root directory.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+        .to_path_buf()
+}
+
+/// Where cargo puts what it builds: `CARGO_TARGET_DIR` or `target/` of the workspace.
+pub fn target_directory() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => workspace().join(directory),
+        None => workspace().join("target"),
+    }
+}
+
+/// The cargo that runs this chore.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
+/// The full path of `program`, if it is on the PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Runs to the end with the output on ours. Error: the program cannot be started, or it fails.
+pub fn shown(command: &mut Command) -> Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start {}", spelled(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", spelled(command));
+    }
+    Ok(())
+}
+
+/// Runs to the end and returns what it printed on stdout. Error: with the end of its output.
+pub fn quiet(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", spelled(command)))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = stdout.lines().chain(stderr.lines()).collect();
+        let tail = lines[lines.len().saturating_sub(30)..].join("\n");
+        bail!("{} failed ({})\n{tail}", spelled(command), output.status);
+    }
+    Ok(stdout)
+}
+
+fn spelled(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    let text = words.join(" ");
+    match text.char_indices().nth(160) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
