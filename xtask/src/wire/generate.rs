@@ -416,7 +416,7 @@ impl Scope<'_> {
                 sorted.sort_by_key(|f| f.tag.map(|t| t.0));
                 for field in sorted {
                     let (number, versions) = field.tag.context("filtered")?;
-                    let mut set = format!("{}", self.differs(field, shape.versions)?);
+                    let mut set = self.differs(field, shape.versions)?;
                     if let Some(condition) = condition(versions.and(field.versions), shape.versions)
                     {
                         set = format!("{condition} && {set}");
