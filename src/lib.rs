@@ -1,1 +1,3 @@
 //! The broker library behind the `alluvium` binary.
+
+pub mod broker;

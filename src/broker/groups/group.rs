@@ -1,0 +1,1222 @@
+//! One consumer group of the classic protocol, as a pure state machine: no I/O, no clock, no tasks.
+//! Callers: `Coordinator`, under the group's lock; it passes the time, parks requests under a [`Ticket`], appends the
+//! records in [`Effects`], delivers the answers when they are durable, and calls [`Group::on_time`] at [`Group::wake_at`].
+//! Invariants: every ticket is answered exactly once; the generation only rises; at most one member leads a generation;
+//! no join and no sync is parked while the group is stable or empty; a group that is stable has its leader's assignment.
+//! The rules are Kafka's (`ClassicGroup` and the classic half of `GroupMetadataManager`; KIP-134, 345, 394, 814). Two
+//! differences: a parked request whose member asks again or is removed is answered too, and where Kafka takes any (the
+//! next leader, a tie in the vote) the longest member or the leader's preference decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::Timestamp;
+
+use super::exchange::{
+    Answer, Effects, GroupDescription, GroupError, GroupRecord, GroupState, JoinRefused,
+    JoinRequest, Joined, JoinedMember, Leaver, MemberClaim, MemberDescription, Moment, SyncRequest,
+    Synced, Ticket,
+};
+use super::member::Member;
+use super::record::{StoredGroup, StoredMember};
+use super::subscription::subscribed_topics;
+
+/// How long someone new may stay parked before it must ask again. It cannot send heartbeats yet, and its connection
+/// may be gone; Kafka's constant.
+const NEWCOMER_WAIT: Duration = Duration::from_secs(5 * 60);
+
+/// The protocol type whose subscriptions the broker can read.
+const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
+
+/// What an operator sets for all groups.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupSettings {
+    /// How long the first rebalance of an empty group waits for more members.
+    pub initial_rebalance_delay: Duration,
+    /// Most members of a group.
+    pub size_max: usize,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        GroupSettings {
+            initial_rebalance_delay: Duration::from_secs(3),
+            size_max: usize::MAX,
+        }
+    }
+}
+
+/// From when on the retention of a group's offsets counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetsExpiry {
+    /// They are in use.
+    Never,
+    /// Since the last member left.
+    SinceEmpty(Timestamp),
+    /// Since each offset's own commit, where the topic is not subscribed to.
+    SinceCommit,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum JoinTimer {
+    /// The first rebalance of an empty group; it grows while members arrive, until `remaining` is used up.
+    Initial {
+        at: Duration,
+        delay: Duration,
+        remaining: Duration,
+    },
+    /// Whoever has not rejoined by then is out.
+    Rebalance { at: Duration },
+}
+
+impl JoinTimer {
+    fn at(self) -> Duration {
+        match self {
+            JoinTimer::Initial { at, .. } | JoinTimer::Rebalance { at } => at,
+        }
+    }
+}
+
+/// A consumer group.
+#[derive(Debug)]
+pub struct Group {
+    settings: GroupSettings,
+    state: GroupState,
+    /// When it entered the state.
+    since: Timestamp,
+    /// The rebalance under way began in an empty group, so its end is the delay's, not the last member's join.
+    initial_rebalance: bool,
+    /// Someone new came while the initial delay ran.
+    delay_saw_newcomer: bool,
+    generation: i32,
+    /// The highest generation ever handed out, which a restart may have lost the group of.
+    promised_generation: i32,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    leader: Option<String>,
+    members: BTreeMap<String, Member>,
+    /// Instance id to member id.
+    static_members: BTreeMap<String, String>,
+    /// Ids that were given out and not yet used, and until when they are good.
+    pending: BTreeMap<String, Duration>,
+    /// Members of this generation that have not asked for their assignment.
+    unsynced: BTreeSet<String>,
+    /// What the members read; None if that cannot be told.
+    subscribed: Option<BTreeSet<String>>,
+    join_timer: Option<JoinTimer>,
+    sync_deadline: Option<Duration>,
+    /// No deadline is earlier than this; exact after `on_time`.
+    wake_at: Option<Duration>,
+    orders: u64,
+}
+
+impl Group {
+    /// An empty group without history.
+    pub fn new(settings: GroupSettings, now: Moment) -> Group {
+        Group {
+            settings,
+            state: GroupState::Empty,
+            since: now.wall,
+            initial_rebalance: false,
+            delay_saw_newcomer: false,
+            generation: 0,
+            promised_generation: 0,
+            protocol_type: None,
+            protocol: None,
+            leader: None,
+            members: BTreeMap::new(),
+            static_members: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            unsynced: BTreeSet::new(),
+            subscribed: None,
+            join_timer: None,
+            sync_deadline: None,
+            wake_at: None,
+            orders: 0,
+        }
+    }
+
+    /// The group as it was stored. Its members have one session timeout to be heard of again.
+    pub fn restore(settings: GroupSettings, stored: StoredGroup, now: Moment) -> Group {
+        let mut group = Group::new(settings, now);
+        group.generation = stored.generation;
+        group.promised_generation = stored.generation;
+        group.protocol_type = stored.protocol_type;
+        group.since = stored.since;
+        for stored_member in stored.members {
+            let member_id = stored_member.member_id.clone();
+            let session_timeout = stored_member.session_timeout;
+            let member = Member {
+                instance_id: stored_member.instance_id,
+                client: stored_member.client,
+                session_timeout,
+                rebalance_timeout: stored_member.rebalance_timeout,
+                protocols: stored_member.protocols,
+                assignment: stored_member.assignment,
+                order: group.next_order(),
+                newcomer: false,
+                join: None,
+                sync: None,
+                session_deadline: None,
+            };
+            group.insert(member_id.clone(), member);
+            group.extend_session(now, &member_id, session_timeout);
+        }
+        if !group.members.is_empty() {
+            group.state = GroupState::Stable;
+            group.protocol = stored.protocol;
+            group.leader = stored
+                .leader
+                .filter(|leader| group.members.contains_key(leader))
+                .or_else(|| group.oldest(|_| true));
+        }
+        group.subscribed = group.read_subscriptions();
+        if group.members.len() > settings.size_max {
+            let mut effects = Effects::default();
+            group.prepare_rebalance(now, &mut effects);
+            assert!(effects.records.is_empty() && effects.answers.is_empty());
+        }
+        group
+    }
+
+    /// Learns that a generation was handed out before a restart.
+    pub fn restore_promise(&mut self, generation: i32) {
+        self.promised_generation = self.promised_generation.max(generation);
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> GroupState {
+        self.state
+    }
+
+    /// The current generation.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// Whether it has neither members nor ids that someone may yet join with.
+    pub fn is_abandoned(&self) -> bool {
+        self.state == GroupState::Empty && self.pending.is_empty()
+    }
+
+    /// How many requests are parked.
+    pub fn parked_count(&self) -> usize {
+        self.members
+            .values()
+            .map(|member| usize::from(member.join.is_some()) + usize::from(member.sync.is_some()))
+            .sum()
+    }
+
+    /// The time by which `on_time` must be called, if nothing else happens. May be early, never late.
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.wake_at
+    }
+
+    /// Takes someone in, or parks it until the generation is complete. `new_member_id` is used if the request has none.
+    pub fn join(
+        &mut self,
+        now: Moment,
+        request: JoinRequest,
+        new_member_id: String,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let member_id = request.member_id.clone();
+        let refuse = |error, member_id: &str| {
+            Answer::Join(
+                ticket,
+                Err(JoinRefused {
+                    error,
+                    member_id: member_id.to_owned(),
+                }),
+            )
+        };
+        if self.state == GroupState::Dead {
+            effects
+                .answers
+                .push(refuse(GroupError::NotAvailable, &member_id));
+            return;
+        }
+        if !self.has_room_for(&request) {
+            effects.answers.push(refuse(GroupError::MaxSizeReached, ""));
+            if self.remove(&member_id, GroupError::MaxSizeReached, effects)
+                || self.pending.remove(&member_id).is_some()
+            {
+                self.complete_join_if_all_joined(now, effects);
+            }
+            return;
+        }
+        if !self.fits(&request) {
+            effects
+                .answers
+                .push(refuse(GroupError::InconsistentProtocol, &member_id));
+            return;
+        }
+        if member_id.is_empty() {
+            self.join_as_new(now, request, new_member_id, ticket, effects);
+        } else if request.instance_id.is_none() && self.pending.contains_key(&member_id) {
+            self.add(now, request, member_id, ticket, effects);
+        } else if let Err(error) = self.check_member(&member_id, request.instance_id.as_deref()) {
+            effects.answers.push(refuse(error, &member_id));
+        } else {
+            self.rejoin(now, request, ticket, effects);
+        }
+    }
+
+    /// Hands out the assignment, or parks the request until the leader has brought it.
+    pub fn sync(
+        &mut self,
+        now: Moment,
+        request: SyncRequest,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        if let Err(error) = self.check_sync(&request) {
+            effects.answers.push(Answer::Sync(ticket, Err(error)));
+            return;
+        }
+        self.unsynced.remove(&request.member_id);
+        if self.unsynced.is_empty() {
+            self.sync_deadline = None;
+        }
+        let Some(member) = self.members.get_mut(&request.member_id) else {
+            unreachable!("check_sync found the member")
+        };
+        if self.state == GroupState::Stable {
+            let assignment = member.assignment.clone();
+            effects
+                .answers
+                .push(Answer::Sync(ticket, Ok(self.synced(assignment))));
+            return;
+        }
+        if let Some(superseded) = member.sync.replace(ticket) {
+            effects.answers.push(Answer::Sync(
+                superseded,
+                Err(GroupError::RebalanceInProgress),
+            ));
+        }
+        if self.leader.as_ref() == Some(&request.member_id) {
+            self.assign(now, request.assignments, effects);
+        }
+    }
+
+    /// Keeps a member's session alive. `RebalanceInProgress` asks it to rejoin.
+    pub fn heartbeat(&mut self, now: Moment, claim: &MemberClaim) -> Result<(), GroupError> {
+        if self.state == GroupState::Dead {
+            return Err(GroupError::NotAvailable);
+        }
+        self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
+        if claim.generation != Some(self.generation) {
+            return Err(GroupError::IllegalGeneration);
+        }
+        self.renew_session(now, &claim.member_id);
+        match self.state {
+            GroupState::PreparingRebalance => Err(GroupError::RebalanceInProgress),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes members; one result for each, in order.
+    pub fn leave(
+        &mut self,
+        now: Moment,
+        leavers: &[Leaver],
+        effects: &mut Effects,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        if self.state == GroupState::Dead {
+            return Err(GroupError::NotAvailable);
+        }
+        let results: Vec<_> = leavers
+            .iter()
+            .map(|leaver| self.remove_leaver(leaver, effects))
+            .collect();
+        if results.iter().any(Result::is_ok) {
+            self.rebalance_after_removal(now, effects);
+        }
+        Ok(results)
+    }
+
+    /// Whether this claim may commit offsets now. A member's commit keeps its session alive.
+    pub fn authorize_commit(&mut self, now: Moment, claim: &MemberClaim) -> Result<(), GroupError> {
+        if self.state == GroupState::Dead {
+            return Err(GroupError::NotAvailable);
+        }
+        if claim.generation.is_none() && self.state == GroupState::Empty {
+            return Ok(());
+        }
+        if claim.generation.is_none() && claim.member_id.is_empty() && claim.instance_id.is_none() {
+            return Err(GroupError::UnknownMember);
+        }
+        self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
+        if claim.generation != Some(self.generation) {
+            return Err(GroupError::IllegalGeneration);
+        }
+        if self.state == GroupState::CompletingRebalance {
+            return Err(GroupError::RebalanceInProgress);
+        }
+        self.renew_session(now, &claim.member_id);
+        Ok(())
+    }
+
+    /// Whether single offsets may be deleted now; subscribed topics are asked for one by one.
+    pub fn authorize_offset_delete(&self) -> Result<(), GroupError> {
+        match self.state {
+            GroupState::Dead => Err(GroupError::NotFound),
+            GroupState::Empty => Ok(()),
+            _ if self.is_consumer() => Ok(()),
+            _ => Err(GroupError::NonEmpty),
+        }
+    }
+
+    /// Whether the group may be deleted now.
+    pub fn authorize_delete(&self) -> Result<(), GroupError> {
+        match self.state {
+            GroupState::Dead => Err(GroupError::NotFound),
+            GroupState::Empty => Ok(()),
+            _ => Err(GroupError::NonEmpty),
+        }
+    }
+
+    /// Ends an empty group's life. Whoever still holds it is told to look again.
+    pub fn bury(&mut self, now: Moment) {
+        assert!(self.members.is_empty());
+        self.pending.clear();
+        self.enter(GroupState::Dead, now);
+    }
+
+    /// Undoes [`Group::bury`], when the deletion could not be stored.
+    pub fn exhume(&mut self, now: Moment) {
+        assert!(self.state == GroupState::Dead);
+        self.enter(GroupState::Empty, now);
+    }
+
+    /// Whether a member reads this topic, as far as that can be told: in doubt, yes.
+    pub fn is_subscribed_to(&self, topic: &str) -> bool {
+        match &self.subscribed {
+            Some(topics) => topics.contains(topic),
+            None => self.is_consumer() && !self.members.is_empty(),
+        }
+    }
+
+    /// From when on the retention of its offsets counts.
+    pub fn offsets_expiry(&self) -> OffsetsExpiry {
+        match self.state {
+            _ if self.protocol_type.is_none() => OffsetsExpiry::SinceCommit,
+            GroupState::Empty => OffsetsExpiry::SinceEmpty(self.since),
+            GroupState::Stable if self.is_consumer() && self.subscribed.is_some() => {
+                OffsetsExpiry::SinceCommit
+            }
+            _ => OffsetsExpiry::Never,
+        }
+    }
+
+    /// The group as the outside sees it.
+    pub fn describe(&self) -> GroupDescription {
+        let protocol = if self.state == GroupState::Stable {
+            self.protocol.clone()
+        } else {
+            None
+        };
+        let mut members: Vec<_> = self.members.iter().collect();
+        members.sort_by_key(|(_, member)| member.order);
+        GroupDescription {
+            state: self.state,
+            protocol_type: self.protocol_type.clone().unwrap_or_default(),
+            generation: self.generation,
+            members: members
+                .into_iter()
+                .map(|(id, member)| MemberDescription {
+                    member_id: id.clone(),
+                    instance_id: member.instance_id.clone(),
+                    client: member.client.clone(),
+                    metadata: protocol
+                        .as_deref()
+                        .map(|chosen| member.metadata(Some(chosen)))
+                        .unwrap_or_default(),
+                    assignment: if protocol.is_some() {
+                        member.assignment.clone()
+                    } else {
+                        Bytes::new()
+                    },
+                })
+                .collect(),
+            protocol: protocol.unwrap_or_default(),
+        }
+    }
+
+    /// The last step's records could not be appended, and its answers were withheld: nobody may act on that
+    /// generation, so the members are asked to rejoin.
+    pub fn on_records_lost(&mut self, now: Moment, effects: &mut Effects) {
+        if matches!(
+            self.state,
+            GroupState::Stable | GroupState::CompletingRebalance
+        ) {
+            self.prepare_rebalance(now, effects);
+        }
+    }
+
+    /// Applies every deadline that has passed.
+    pub fn on_time(&mut self, now: Moment, effects: &mut Effects) {
+        let late = |deadline: &Duration| *deadline <= now.monotonic;
+        let unused = self.pending.len();
+        self.pending.retain(|_, deadline| !late(deadline));
+        if self.pending.len() < unused {
+            self.complete_join_if_all_joined(now, effects);
+        }
+        let expired: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.session_deadline.as_ref().is_some_and(late))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for member_id in expired {
+            self.expire_session(now, &member_id, effects);
+        }
+        if self.join_timer.is_some_and(|timer| late(&timer.at())) {
+            self.on_join_timer(now, effects);
+        }
+        if self.sync_deadline.as_ref().is_some_and(late) {
+            self.on_sync_deadline(now, effects);
+        }
+        self.wake_at = self.earliest_deadline();
+    }
+
+    // Joining.
+
+    fn join_as_new(
+        &mut self,
+        now: Moment,
+        request: JoinRequest,
+        new_member_id: String,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let holder = request
+            .instance_id
+            .as_ref()
+            .and_then(|instance| self.static_members.get(instance).cloned());
+        match holder {
+            Some(old_member_id) => {
+                self.replace_static(now, request, &old_member_id, new_member_id, ticket, effects)
+            }
+            None if request.instance_id.is_none() && request.must_know_member_id => {
+                let deadline = now.monotonic + request.session_timeout;
+                self.pending.insert(new_member_id.clone(), deadline);
+                self.wake_by(deadline);
+                let refused = JoinRefused {
+                    error: GroupError::MemberIdRequired,
+                    member_id: new_member_id,
+                };
+                effects.answers.push(Answer::Join(ticket, Err(refused)));
+            }
+            None => self.add(now, request, new_member_id, ticket, effects),
+        }
+    }
+
+    fn add(
+        &mut self,
+        now: Moment,
+        request: JoinRequest,
+        member_id: String,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        if self.state == GroupState::PreparingRebalance && self.initial_rebalance {
+            self.delay_saw_newcomer = true;
+        }
+        self.pending.remove(&member_id);
+        if self.members.is_empty() {
+            self.protocol_type = Some(request.protocol_type);
+        }
+        let member = Member {
+            instance_id: request.instance_id,
+            client: request.client,
+            session_timeout: request.session_timeout,
+            rebalance_timeout: request.rebalance_timeout,
+            protocols: request.protocols,
+            assignment: Bytes::new(),
+            order: self.next_order(),
+            newcomer: true,
+            join: Some(ticket),
+            sync: None,
+            session_deadline: None,
+        };
+        self.insert(member_id.clone(), member);
+        self.leader.get_or_insert_with(|| member_id.clone());
+        self.extend_session(now, &member_id, NEWCOMER_WAIT);
+        self.rebalance_or_complete_join(now, effects);
+    }
+
+    fn rejoin(&mut self, now: Moment, request: JoinRequest, ticket: Ticket, effects: &mut Effects) {
+        let Some(member) = self.members.get(&request.member_id) else {
+            unreachable!("join found the member")
+        };
+        let unchanged = member.protocols == request.protocols;
+        let leads = self.leader.as_ref() == Some(&request.member_id);
+        let current_generation_stands = match self.state {
+            GroupState::CompletingRebalance => unchanged,
+            GroupState::Stable => unchanged && !leads,
+            GroupState::PreparingRebalance => false,
+            GroupState::Empty | GroupState::Dead => {
+                unreachable!("a group with members is neither empty nor dead")
+            }
+        };
+        if current_generation_stands {
+            effects
+                .answers
+                .push(Answer::Join(ticket, Ok(self.joined(&request.member_id))));
+            return;
+        }
+        let member_id = request.member_id.clone();
+        self.park_join(&member_id, request, ticket, effects);
+        self.rebalance_or_complete_join(now, effects);
+    }
+
+    /// A static member has come back under its name without its id: the id is replaced and the old one fenced. If the
+    /// group is stable and its strategy stays, nothing else changes (KIP-345).
+    fn replace_static(
+        &mut self,
+        now: Moment,
+        request: JoinRequest,
+        old_member_id: &str,
+        new_member_id: String,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let led_by = self.leader.clone().unwrap_or_default();
+        let can_skip_assignment = request.can_skip_assignment;
+        self.rename(old_member_id, &new_member_id, effects);
+        let session_timeout = request.session_timeout;
+        self.park_join(&new_member_id, request, ticket, effects);
+        self.extend_session(now, &new_member_id, session_timeout);
+        match self.state {
+            GroupState::Stable if self.select_protocol() == self.protocol => {
+                if let Some(member) = self.members.get_mut(&new_member_id) {
+                    member.join = None;
+                }
+                let mut joined = self.joined(&new_member_id);
+                if can_skip_assignment {
+                    joined.skip_assignment = self.leader.as_ref() == Some(&new_member_id);
+                } else {
+                    // It must not take itself for the leader, or it would assign anew for a group that does not ask.
+                    joined.leader = led_by;
+                    joined.members.clear();
+                }
+                effects.records.push(GroupRecord::Stored(self.stored()));
+                effects.answers.push(Answer::Join(ticket, Ok(joined)));
+            }
+            GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(now, effects)
+            }
+            GroupState::PreparingRebalance => self.complete_join_if_all_joined(now, effects),
+            GroupState::Empty | GroupState::Dead => {
+                unreachable!("a group with members is neither empty nor dead")
+            }
+        }
+    }
+
+    fn rename(&mut self, old_member_id: &str, new_member_id: &str, effects: &mut Effects) {
+        let Some(mut member) = self.members.remove(old_member_id) else {
+            unreachable!("static members are members")
+        };
+        answer_parked(
+            old_member_id,
+            &mut member,
+            GroupError::FencedInstance,
+            effects,
+        );
+        member.newcomer = false;
+        if let Some(instance_id) = &member.instance_id {
+            self.static_members
+                .insert(instance_id.clone(), new_member_id.to_owned());
+        }
+        if self.leader.as_deref() == Some(old_member_id) {
+            self.leader = Some(new_member_id.to_owned());
+        }
+        if self.unsynced.remove(old_member_id) {
+            self.unsynced.insert(new_member_id.to_owned());
+        }
+        self.members.insert(new_member_id.to_owned(), member);
+    }
+
+    fn park_join(
+        &mut self,
+        member_id: &str,
+        request: JoinRequest,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let Some(member) = self.members.get_mut(member_id) else {
+            unreachable!("only members are parked")
+        };
+        member.protocols = request.protocols;
+        member.client = request.client;
+        member.session_timeout = request.session_timeout;
+        member.rebalance_timeout = request.rebalance_timeout;
+        if let Some(superseded) = member.join.replace(ticket) {
+            let refused = JoinRefused {
+                error: GroupError::RebalanceInProgress,
+                member_id: member_id.to_owned(),
+            };
+            effects.answers.push(Answer::Join(superseded, Err(refused)));
+        }
+    }
+
+    /// An existing member, or one that takes a static member's place, never makes the group larger.
+    fn has_room_for(&self, request: &JoinRequest) -> bool {
+        let member_id = match &request.instance_id {
+            Some(instance_id) if request.member_id.is_empty() => self
+                .static_members
+                .get(instance_id)
+                .map_or("", String::as_str),
+            _ => &request.member_id,
+        };
+        match self.state {
+            GroupState::Empty | GroupState::Dead => true,
+            // Counting who has rejoined, not who was there, turns away the last to rejoin once the maximum was lowered.
+            GroupState::PreparingRebalance => {
+                self.members
+                    .get(member_id)
+                    .is_some_and(|member| member.join.is_some())
+                    || self.joined_count() < self.settings.size_max
+            }
+            GroupState::CompletingRebalance | GroupState::Stable => {
+                self.members.contains_key(member_id) || self.members.len() < self.settings.size_max
+            }
+        }
+    }
+
+    fn fits(&self, request: &JoinRequest) -> bool {
+        if self.state == GroupState::Empty {
+            return !request.protocol_type.is_empty() && !request.protocols.is_empty();
+        }
+        self.protocol_type.as_ref() == Some(&request.protocol_type)
+            && request.protocols.iter().any(|protocol| {
+                self.members
+                    .values()
+                    .all(|member| member.supports(&protocol.name))
+            })
+    }
+
+    // Rebalancing.
+
+    fn rebalance_or_complete_join(&mut self, now: Moment, effects: &mut Effects) {
+        match self.state {
+            GroupState::Empty | GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(now, effects)
+            }
+            GroupState::PreparingRebalance => self.complete_join_if_all_joined(now, effects),
+            GroupState::Dead => {}
+        }
+    }
+
+    fn rebalance_after_removal(&mut self, now: Moment, effects: &mut Effects) {
+        match self.state {
+            GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(now, effects)
+            }
+            GroupState::PreparingRebalance => self.complete_join_if_all_joined(now, effects),
+            GroupState::Empty | GroupState::Dead => {}
+        }
+    }
+
+    fn prepare_rebalance(&mut self, now: Moment, effects: &mut Effects) {
+        if self.state == GroupState::CompletingRebalance {
+            for member in self.members.values_mut() {
+                member.assignment = Bytes::new();
+            }
+            self.answer_syncs(now, &Err(GroupError::RebalanceInProgress), effects);
+        }
+        self.unsynced.clear();
+        self.sync_deadline = None;
+        self.initial_rebalance = self.state == GroupState::Empty;
+        self.enter(GroupState::PreparingRebalance, now);
+        if self.initial_rebalance {
+            let delay = self.settings.initial_rebalance_delay;
+            if delay.is_zero() {
+                self.complete_join(now, effects);
+                return;
+            }
+            let remaining = self.rebalance_timeout().saturating_sub(delay);
+            self.delay_saw_newcomer = false;
+            self.start_join_timer(JoinTimer::Initial {
+                at: now.monotonic + delay,
+                delay,
+                remaining,
+            });
+        } else if self.have_all_joined() {
+            self.complete_join(now, effects);
+        } else {
+            self.start_join_timer(JoinTimer::Rebalance {
+                at: now.monotonic + self.rebalance_timeout(),
+            });
+        }
+    }
+
+    fn on_join_timer(&mut self, now: Moment, effects: &mut Effects) {
+        match self.join_timer {
+            Some(JoinTimer::Initial {
+                delay, remaining, ..
+            }) if self.delay_saw_newcomer && !remaining.is_zero() => {
+                self.delay_saw_newcomer = false;
+                let next_delay = self.settings.initial_rebalance_delay.min(remaining);
+                self.start_join_timer(JoinTimer::Initial {
+                    at: now.monotonic + next_delay,
+                    delay: next_delay,
+                    remaining: remaining.saturating_sub(delay),
+                });
+            }
+            Some(_) => self.complete_join(now, effects),
+            None => {}
+        }
+    }
+
+    fn complete_join_if_all_joined(&mut self, now: Moment, effects: &mut Effects) {
+        if self.state == GroupState::PreparingRebalance
+            && !self.initial_rebalance
+            && self.have_all_joined()
+        {
+            self.complete_join(now, effects);
+        }
+    }
+
+    fn complete_join(&mut self, now: Moment, effects: &mut Effects) {
+        self.join_timer = None;
+        // Static members keep their place until their session ends: they may only be restarting.
+        let absent: Vec<String> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.join.is_none() && member.instance_id.is_none())
+            .map(|(id, _)| id.clone())
+            .collect();
+        for member_id in absent {
+            self.remove(&member_id, GroupError::UnknownMember, effects);
+        }
+        if !self.elect_leader() && !self.members.is_empty() {
+            self.start_join_timer(JoinTimer::Rebalance {
+                at: now.monotonic + self.rebalance_timeout(),
+            });
+            return;
+        }
+        self.generation = self
+            .generation
+            .max(self.promised_generation)
+            .saturating_add(1);
+        self.promised_generation = self.generation;
+        self.initial_rebalance = false;
+        self.unsynced.clear();
+        self.protocol = self.select_protocol();
+        self.subscribed = self.read_subscriptions();
+        if self.members.is_empty() {
+            self.enter(GroupState::Empty, now);
+            effects.records.push(GroupRecord::Stored(self.stored()));
+            return;
+        }
+        self.enter(GroupState::CompletingRebalance, now);
+        effects.records.push(GroupRecord::Promised(self.generation));
+        self.answer_joins(now, effects);
+        let deadline = now.monotonic + self.rebalance_timeout();
+        self.sync_deadline = Some(deadline);
+        self.wake_by(deadline);
+    }
+
+    fn answer_joins(&mut self, now: Moment, effects: &mut Effects) {
+        for member_id in self.ids_by_order() {
+            let Some(member) = self.members.get_mut(&member_id) else {
+                continue;
+            };
+            member.newcomer = false;
+            let ticket = member.join.take();
+            self.renew_session(now, &member_id);
+            if let Some(ticket) = ticket {
+                effects
+                    .answers
+                    .push(Answer::Join(ticket, Ok(self.joined(&member_id))));
+            }
+            self.unsynced.insert(member_id);
+        }
+    }
+
+    /// Keeps the leader if it has rejoined, else takes the longest member that has. False if nobody has.
+    fn elect_leader(&mut self) -> bool {
+        let has_rejoined = |member: &Member| member.join.is_some();
+        if self
+            .leader
+            .as_ref()
+            .and_then(|leader| self.members.get(leader))
+            .is_some_and(has_rejoined)
+        {
+            return true;
+        }
+        match self.oldest(has_rejoined) {
+            Some(member_id) => {
+                self.leader = Some(member_id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Each member votes for its first strategy among those that all support; the leader's order breaks a tie.
+    fn select_protocol(&self) -> Option<String> {
+        let leader = self
+            .leader
+            .as_ref()
+            .and_then(|leader| self.members.get(leader))?;
+        let candidates: BTreeSet<&str> = leader
+            .protocols
+            .iter()
+            .map(|protocol| protocol.name.as_str())
+            .filter(|name| self.members.values().all(|member| member.supports(name)))
+            .collect();
+        let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+        for choice in self
+            .members
+            .values()
+            .filter_map(|member| member.vote(&candidates))
+        {
+            *votes.entry(choice).or_default() += 1;
+        }
+        let most = votes.values().max()?;
+        leader
+            .protocols
+            .iter()
+            .find(|protocol| votes.get(protocol.name.as_str()) == Some(most))
+            .map(|protocol| protocol.name.clone())
+    }
+
+    fn read_subscriptions(&self) -> Option<BTreeSet<String>> {
+        if !self.is_consumer() {
+            return None;
+        }
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            topics.extend(subscribed_topics(
+                &member.metadata(self.protocol.as_deref()),
+            )?);
+        }
+        Some(topics)
+    }
+
+    // Syncing.
+
+    fn check_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {
+        match self.state {
+            GroupState::Dead => return Err(GroupError::NotAvailable),
+            GroupState::Empty => return Err(GroupError::UnknownMember),
+            GroupState::PreparingRebalance
+            | GroupState::CompletingRebalance
+            | GroupState::Stable => {}
+        }
+        self.check_member(&request.member_id, request.instance_id.as_deref())?;
+        let differs = |claimed: &Option<String>, actual: &Option<String>| {
+            claimed.is_some() && actual.is_some() && claimed != actual
+        };
+        if request.generation != self.generation {
+            Err(GroupError::IllegalGeneration)
+        } else if differs(&request.protocol_type, &self.protocol_type)
+            || differs(&request.protocol, &self.protocol)
+        {
+            Err(GroupError::InconsistentProtocol)
+        } else if self.state == GroupState::PreparingRebalance {
+            Err(GroupError::RebalanceInProgress)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn assign(&mut self, now: Moment, assignments: Vec<(String, Bytes)>, effects: &mut Effects) {
+        for member in self.members.values_mut() {
+            member.assignment = Bytes::new();
+        }
+        for (member_id, assignment) in assignments {
+            if let Some(member) = self.members.get_mut(&member_id) {
+                member.assignment = assignment;
+            }
+        }
+        self.enter(GroupState::Stable, now);
+        effects.records.push(GroupRecord::Stored(self.stored()));
+        self.answer_syncs(now, &Ok(()), effects);
+    }
+
+    fn answer_syncs(
+        &mut self,
+        now: Moment,
+        outcome: &Result<(), GroupError>,
+        effects: &mut Effects,
+    ) {
+        for member_id in self.ids_by_order() {
+            let Some(member) = self.members.get_mut(&member_id) else {
+                continue;
+            };
+            let Some(ticket) = member.sync.take() else {
+                continue;
+            };
+            let assignment = member.assignment.clone();
+            let result = outcome.map(|()| self.synced(assignment));
+            effects.answers.push(Answer::Sync(ticket, result));
+            self.renew_session(now, &member_id);
+        }
+    }
+
+    fn on_sync_deadline(&mut self, now: Moment, effects: &mut Effects) {
+        self.sync_deadline = None;
+        let absent = std::mem::take(&mut self.unsynced);
+        if absent.is_empty() {
+            return;
+        }
+        for member_id in &absent {
+            self.remove(member_id, GroupError::UnknownMember, effects);
+        }
+        self.rebalance_after_removal(now, effects);
+    }
+
+    // Leaving and expiring.
+
+    fn remove_leaver(&mut self, leaver: &Leaver, effects: &mut Effects) -> Result<(), GroupError> {
+        let member_id = if leaver.member_id.is_empty() {
+            leaver
+                .instance_id
+                .as_ref()
+                .and_then(|instance| self.static_members.get(instance))
+                .cloned()
+                .ok_or(GroupError::UnknownMember)?
+        } else if self.pending.remove(&leaver.member_id).is_some() {
+            return Ok(());
+        } else {
+            self.check_member(&leaver.member_id, leaver.instance_id.as_deref())?;
+            leaver.member_id.clone()
+        };
+        self.remove(&member_id, GroupError::UnknownMember, effects);
+        Ok(())
+    }
+
+    fn expire_session(&mut self, now: Moment, member_id: &str, effects: &mut Effects) {
+        let Some(member) = self.members.get_mut(member_id) else {
+            return;
+        };
+        match member.session_deadline {
+            // The removal of another member may have completed the join and renewed this session.
+            Some(deadline) if deadline <= now.monotonic => {}
+            _ => return,
+        }
+        if member.is_waiting() {
+            member.session_deadline = None;
+            return;
+        }
+        self.remove(member_id, GroupError::UnknownMember, effects);
+        self.rebalance_after_removal(now, effects);
+    }
+
+    /// Takes a member out and answers what it has parked. False if there is no such member.
+    fn remove(&mut self, member_id: &str, reason: GroupError, effects: &mut Effects) -> bool {
+        let Some(mut member) = self.members.remove(member_id) else {
+            return false;
+        };
+        answer_parked("", &mut member, reason, effects);
+        if let Some(instance_id) = &member.instance_id {
+            self.static_members.remove(instance_id);
+        }
+        self.unsynced.remove(member_id);
+        if self.leader.as_deref() == Some(member_id) {
+            self.leader = self.oldest(|_| true);
+        }
+        true
+    }
+
+    // Small facts.
+
+    fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+        if let Some(instance_id) = instance_id {
+            match self.static_members.get(instance_id) {
+                None => return Err(GroupError::UnknownMember),
+                Some(holder) if holder != member_id => return Err(GroupError::FencedInstance),
+                Some(_) => {}
+            }
+        }
+        if self.members.contains_key(member_id) {
+            Ok(())
+        } else {
+            Err(GroupError::UnknownMember)
+        }
+    }
+
+    fn is_consumer(&self) -> bool {
+        self.protocol_type.as_deref() == Some(CONSUMER_PROTOCOL_TYPE)
+    }
+
+    fn joined_count(&self) -> usize {
+        self.members
+            .values()
+            .filter(|member| member.join.is_some())
+            .count()
+    }
+
+    fn have_all_joined(&self) -> bool {
+        self.pending.is_empty() && self.members.values().all(|member| member.join.is_some())
+    }
+
+    fn rebalance_timeout(&self) -> Duration {
+        self.members
+            .values()
+            .map(|member| member.rebalance_timeout)
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn oldest(&self, wanted: impl Fn(&Member) -> bool) -> Option<String> {
+        self.members
+            .iter()
+            .filter(|(_, member)| wanted(member))
+            .min_by_key(|(_, member)| member.order)
+            .map(|(id, _)| id.clone())
+    }
+
+    fn ids_by_order(&self) -> Vec<String> {
+        let mut ids: Vec<_> = self
+            .members
+            .iter()
+            .map(|(id, member)| (member.order, id.clone()))
+            .collect();
+        ids.sort();
+        ids.into_iter().map(|(_, id)| id).collect()
+    }
+
+    fn joined(&self, member_id: &str) -> Joined {
+        let leads = self.leader.as_deref() == Some(member_id);
+        let members = if leads {
+            self.ids_by_order()
+        } else {
+            Vec::new()
+        };
+        Joined {
+            generation: self.generation,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone().unwrap_or_default(),
+            member_id: member_id.to_owned(),
+            members: members
+                .into_iter()
+                .filter_map(|id| {
+                    let member = self.members.get(&id)?;
+                    let metadata = member.metadata(self.protocol.as_deref());
+                    Some(JoinedMember {
+                        member_id: id,
+                        instance_id: member.instance_id.clone(),
+                        metadata,
+                    })
+                })
+                .collect(),
+            skip_assignment: false,
+        }
+    }
+
+    fn synced(&self, assignment: Bytes) -> Synced {
+        Synced {
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            assignment,
+        }
+    }
+
+    fn stored(&self) -> StoredGroup {
+        let members = self.ids_by_order().into_iter().filter_map(|member_id| {
+            let member = self.members.get(&member_id)?;
+            Some(StoredMember {
+                member_id,
+                instance_id: member.instance_id.clone(),
+                client: member.client.clone(),
+                session_timeout: member.session_timeout,
+                rebalance_timeout: member.rebalance_timeout,
+                protocols: member.protocols.clone(),
+                assignment: member.assignment.clone(),
+            })
+        });
+        StoredGroup {
+            generation: self.generation,
+            since: self.since,
+            protocol_type: self.protocol_type.clone(),
+            protocol: self.protocol.clone(),
+            leader: self.leader.clone(),
+            members: members.collect(),
+        }
+    }
+
+    fn insert(&mut self, member_id: String, member: Member) {
+        if let Some(instance_id) = &member.instance_id {
+            self.static_members
+                .insert(instance_id.clone(), member_id.clone());
+        }
+        self.members.insert(member_id, member);
+    }
+
+    fn next_order(&mut self) -> u64 {
+        self.orders += 1;
+        self.orders
+    }
+
+    fn enter(&mut self, state: GroupState, now: Moment) {
+        self.state = state;
+        self.since = now.wall;
+    }
+
+    // Deadlines.
+
+    fn renew_session(&mut self, now: Moment, member_id: &str) {
+        if let Some(member) = self.members.get(member_id) {
+            let session_timeout = member.session_timeout;
+            self.extend_session(now, member_id, session_timeout);
+        }
+    }
+
+    fn extend_session(&mut self, now: Moment, member_id: &str, timeout: Duration) {
+        let deadline = now.monotonic + timeout;
+        if let Some(member) = self.members.get_mut(member_id) {
+            member.session_deadline = Some(deadline);
+        }
+        self.wake_by(deadline);
+    }
+
+    fn start_join_timer(&mut self, timer: JoinTimer) {
+        self.join_timer = Some(timer);
+        self.wake_by(timer.at());
+    }
+
+    fn wake_by(&mut self, deadline: Duration) {
+        self.wake_at = Some(self.wake_at.map_or(deadline, |at| at.min(deadline)));
+    }
+
+    fn earliest_deadline(&self) -> Option<Duration> {
+        let sessions = self
+            .members
+            .values()
+            .filter_map(|member| member.session_deadline);
+        let unused_ids = self.pending.values().copied();
+        sessions
+            .chain(unused_ids)
+            .chain(self.join_timer.map(JoinTimer::at))
+            .chain(self.sync_deadline)
+            .min()
+    }
+}
+
+fn answer_parked(
+    join_answer_id: &str,
+    member: &mut Member,
+    error: GroupError,
+    effects: &mut Effects,
+) {
+    if let Some(ticket) = member.join.take() {
+        effects.answers.push(Answer::Join(
+            ticket,
+            Err(JoinRefused {
+                error,
+                member_id: join_answer_id.to_owned(),
+            }),
+        ));
+    }
+    if let Some(ticket) = member.sync.take() {
+        effects.answers.push(Answer::Sync(ticket, Err(error)));
+    }
+}

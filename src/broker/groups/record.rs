@@ -1,0 +1,437 @@
+//! The records of groups and committed offsets in the offsets state log: keys and values, byte for byte.
+//! Callers: `Coordinator` writes them through `store`, and reads them back at start. Drawn in docs/formats.md, with golden
+//! bytes in the tests below; the last record of a key counts, and one without a value deletes it.
+//!
+//! All integers are big-endian. `string` is a u16 length and UTF-8; `string?` is the same, with 0xffff for none;
+//! `bytes` is a u32 length and the bytes.
+//!
+//! ```text
+//! key      | version u8 = 1 | kind u8 | group string | kind 3 only: topic string | partition u32 |
+//! kind 1   a group:    | version u8 = 1 | generation i32 | since i64 ms | protocol type string? | protocol string? |
+//!                      | leader string? | member count u32 | members |
+//!          a member:   | id string | instance id string? | client id string | host string |
+//!                      | session timeout u32 ms | rebalance timeout u32 ms | protocol count u16 |
+//!                      | protocols: name string, metadata bytes | assignment bytes |
+//! kind 2   a promise:  | version u8 = 1 | generation i32 |
+//! kind 3   an offset:  | version u8 = 1 | topic id 16 bytes | offset i64, -1 none | leader epoch i32, -1 none |
+//!                      | committed i64 ms | expires i64 ms, -1 none | metadata string |
+//! ```
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
+
+use super::exchange::{ClientIdentity, Protocol};
+use super::offsets::CommittedOffset;
+
+const KEY_VERSION: u8 = 1;
+const VALUE_VERSION: u8 = 1;
+const KIND_GROUP: u8 = 1;
+const KIND_PROMISE: u8 = 2;
+const KIND_OFFSET: u8 = 3;
+const NO_STRING: u16 = u16::MAX;
+
+/// A group as it stands in the log: empty or stable, never in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// Its generation.
+    pub generation: i32,
+    /// When it entered its state.
+    pub since: Timestamp,
+    /// The kind of group.
+    pub protocol_type: Option<String>,
+    /// The chosen strategy.
+    pub protocol: Option<String>,
+    /// The leader's member id.
+    pub leader: Option<String>,
+    /// Its members in the order in which they joined.
+    pub members: Vec<StoredMember>,
+}
+
+/// A member as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMember {
+    /// The member's id.
+    pub member_id: String,
+    /// The operator's name for a static member.
+    pub instance_id: Option<String>,
+    /// Who it is.
+    pub client: ClientIdentity,
+    /// A member not heard of for this long is dropped.
+    pub session_timeout: Duration,
+    /// How long a rebalance waits for it.
+    pub rebalance_timeout: Duration,
+    /// Supported strategies, best first.
+    pub protocols: Vec<Protocol>,
+    /// What the leader gave it.
+    pub assignment: Bytes,
+}
+
+/// What a record is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RecordKey {
+    /// A group.
+    Group {
+        /// The group's id.
+        group: String,
+    },
+    /// The highest generation handed out.
+    Promise {
+        /// The group's id.
+        group: String,
+    },
+    /// One partition's committed offset.
+    Offset {
+        /// The group's id.
+        group: String,
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
+    },
+}
+
+/// A record with its value; None deletes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// Of kind 1.
+    Group(String, Option<StoredGroup>),
+    /// Of kind 2.
+    Promise(String, Option<i32>),
+    /// Of kind 3.
+    Offset(String, TopicName, PartitionId, Option<CommittedOffset>),
+}
+
+/// Bytes in the offsets state log that are not a record of a version that we know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Written by a newer release.
+    #[error("record {part} version {version} is not known")]
+    Version {
+        /// Key or value.
+        part: &'static str,
+        /// What stands there.
+        version: u8,
+    },
+    /// Not what any release writes.
+    #[error("malformed record: {0}")]
+    Malformed(&'static str),
+}
+
+impl RecordKey {
+    /// The key's bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(KEY_VERSION);
+        match self {
+            RecordKey::Group { group } => {
+                out.put_u8(KIND_GROUP);
+                put_string(&mut out, group);
+            }
+            RecordKey::Promise { group } => {
+                out.put_u8(KIND_PROMISE);
+                put_string(&mut out, group);
+            }
+            RecordKey::Offset {
+                group,
+                topic,
+                partition,
+            } => {
+                out.put_u8(KIND_OFFSET);
+                put_string(&mut out, group);
+                put_string(&mut out, topic.as_str());
+                out.put_u32(partition.get());
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads a key.
+    pub fn decode(bytes: &[u8]) -> Result<RecordKey, RecordError> {
+        let mut reader = Reader { bytes };
+        reader.version("key", KEY_VERSION)?;
+        let kind = reader.u8()?;
+        let group = reader.string()?;
+        let key = match kind {
+            KIND_GROUP => RecordKey::Group { group },
+            KIND_PROMISE => RecordKey::Promise { group },
+            KIND_OFFSET => {
+                let topic = TopicName::parse(&reader.string()?)
+                    .map_err(|_| RecordError::Malformed("topic name"))?;
+                RecordKey::Offset {
+                    group,
+                    topic,
+                    partition: PartitionId::new(reader.u32()?),
+                }
+            }
+            _ => return Err(RecordError::Malformed("key kind")),
+        };
+        reader.end(key)
+    }
+}
+
+impl Record {
+    /// The record's key and value.
+    pub fn encode(&self) -> (Bytes, Option<Bytes>) {
+        let (key, value) = match self {
+            Record::Group(group, value) => (
+                RecordKey::Group {
+                    group: group.clone(),
+                },
+                value.as_ref().map(encode_group),
+            ),
+            Record::Promise(group, value) => (
+                RecordKey::Promise {
+                    group: group.clone(),
+                },
+                value.map(encode_promise),
+            ),
+            Record::Offset(group, topic, partition, value) => {
+                let key = RecordKey::Offset {
+                    group: group.clone(),
+                    topic: topic.clone(),
+                    partition: *partition,
+                };
+                (key, value.as_ref().map(encode_offset))
+            }
+        };
+        (key.encode(), value)
+    }
+
+    /// Reads a record back.
+    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Record, RecordError> {
+        Ok(match RecordKey::decode(key)? {
+            RecordKey::Group { group } => {
+                Record::Group(group, value.map(decode_group).transpose()?)
+            }
+            RecordKey::Promise { group } => {
+                Record::Promise(group, value.map(decode_promise).transpose()?)
+            }
+            RecordKey::Offset {
+                group,
+                topic,
+                partition,
+            } => Record::Offset(
+                group,
+                topic,
+                partition,
+                value.map(decode_offset).transpose()?,
+            ),
+        })
+    }
+}
+
+fn encode_group(group: &StoredGroup) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(VALUE_VERSION);
+    out.put_i32(group.generation);
+    out.put_i64(group.since.millis());
+    put_optional_string(&mut out, group.protocol_type.as_deref());
+    put_optional_string(&mut out, group.protocol.as_deref());
+    put_optional_string(&mut out, group.leader.as_deref());
+    out.put_u32(u32::try_from(group.members.len()).expect("a group has fewer members than 2^32"));
+    for member in &group.members {
+        put_string(&mut out, &member.member_id);
+        put_optional_string(&mut out, member.instance_id.as_deref());
+        put_string(&mut out, &member.client.client_id);
+        put_string(&mut out, &member.client.host);
+        out.put_u32(saturating_millis(member.session_timeout));
+        out.put_u32(saturating_millis(member.rebalance_timeout));
+        let protocols = &member.protocols[..member.protocols.len().min(usize::from(u16::MAX))];
+        out.put_u16(u16::try_from(protocols.len()).expect("cut above"));
+        for protocol in protocols {
+            put_string(&mut out, &protocol.name);
+            put_bytes(&mut out, &protocol.metadata);
+        }
+        put_bytes(&mut out, &member.assignment);
+    }
+    out.freeze()
+}
+
+fn decode_group(bytes: &[u8]) -> Result<StoredGroup, RecordError> {
+    let mut reader = Reader { bytes };
+    reader.version("value", VALUE_VERSION)?;
+    let mut group = StoredGroup {
+        generation: reader.i32()?,
+        since: Timestamp::from_millis(reader.i64()?),
+        protocol_type: reader.optional_string()?,
+        protocol: reader.optional_string()?,
+        leader: reader.optional_string()?,
+        members: Vec::new(),
+    };
+    for _ in 0..reader.u32()? {
+        group.members.push(decode_member(&mut reader)?);
+    }
+    reader.end(group)
+}
+
+fn decode_member(reader: &mut Reader<'_>) -> Result<StoredMember, RecordError> {
+    let member_id = reader.string()?;
+    let instance_id = reader.optional_string()?;
+    let client = ClientIdentity {
+        client_id: reader.string()?,
+        host: reader.string()?,
+    };
+    let session_timeout = Duration::from_millis(reader.u32()?.into());
+    let rebalance_timeout = Duration::from_millis(reader.u32()?.into());
+    let mut protocols = Vec::new();
+    for _ in 0..reader.u16()? {
+        protocols.push(Protocol {
+            name: reader.string()?,
+            metadata: reader.bytes()?,
+        });
+    }
+    let assignment = reader.bytes()?;
+    Ok(StoredMember {
+        member_id,
+        instance_id,
+        client,
+        session_timeout,
+        rebalance_timeout,
+        protocols,
+        assignment,
+    })
+}
+
+fn encode_promise(generation: i32) -> Bytes {
+    let mut out = BytesMut::with_capacity(5);
+    out.put_u8(VALUE_VERSION);
+    out.put_i32(generation);
+    out.freeze()
+}
+
+fn decode_promise(bytes: &[u8]) -> Result<i32, RecordError> {
+    let mut reader = Reader { bytes };
+    reader.version("value", VALUE_VERSION)?;
+    let generation = reader.i32()?;
+    reader.end(generation)
+}
+
+fn encode_offset(committed: &CommittedOffset) -> Bytes {
+    let mut out = BytesMut::with_capacity(64 + committed.metadata.len());
+    out.put_u8(VALUE_VERSION);
+    out.put_slice(&committed.topic_id.to_bytes());
+    out.put_i64(committed.offset.map_or(-1, Offset::to_wire));
+    out.put_i32(committed.leader_epoch.map_or(-1, LeaderEpoch::to_wire));
+    out.put_i64(committed.committed_at.millis());
+    out.put_i64(committed.expires_at.unwrap_or(Timestamp::NONE).millis());
+    put_string(&mut out, &committed.metadata);
+    out.freeze()
+}
+
+fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
+    let mut reader = Reader { bytes };
+    reader.version("value", VALUE_VERSION)?;
+    let committed = CommittedOffset {
+        topic_id: TopicId::from_bytes(reader.array()?),
+        offset: Offset::from_wire(reader.i64()?),
+        leader_epoch: LeaderEpoch::from_wire(reader.i32()?),
+        committed_at: Timestamp::from_millis(reader.i64()?),
+        expires_at: Some(Timestamp::from_millis(reader.i64()?)).filter(|at| !at.is_none()),
+        metadata: reader.string()?,
+    };
+    reader.end(committed)
+}
+
+fn saturating_millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Every string here came over a wire whose strings are shorter than 32 KiB; what is longer is our bug.
+fn put_string(out: &mut BytesMut, text: &str) {
+    assert!(text.len() < usize::from(NO_STRING));
+    out.put_u16(u16::try_from(text.len()).expect("asserted above"));
+    out.put_slice(text.as_bytes());
+}
+
+fn put_optional_string(out: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_string(out, text),
+        None => out.put_u16(NO_STRING),
+    }
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32(u32::try_from(bytes.len()).expect("a request is smaller than 4 GiB"));
+    out.put_slice(bytes);
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
+        let (head, rest) = self
+            .bytes
+            .split_at_checked(length)
+            .ok_or(RecordError::Malformed("ends early"))?;
+        self.bytes = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let mut array = [0; N];
+        self.take(N)?.copy_to_slice(&mut array);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, RecordError> {
+        Ok(u8::from_be_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, RecordError> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn i32(&mut self) -> Result<i32, RecordError> {
+        Ok(i32::from_be_bytes(self.array()?))
+    }
+
+    fn i64(&mut self) -> Result<i64, RecordError> {
+        Ok(i64::from_be_bytes(self.array()?))
+    }
+
+    fn version(&mut self, part: &'static str, known: u8) -> Result<(), RecordError> {
+        let version = self.u8()?;
+        if version == known {
+            Ok(())
+        } else {
+            Err(RecordError::Version { part, version })
+        }
+    }
+
+    fn optional_string(&mut self) -> Result<Option<String>, RecordError> {
+        let length = self.u16()?;
+        if length == NO_STRING {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(self.take(usize::from(length))?)
+            .map_err(|_| RecordError::Malformed("not UTF-8"))?;
+        Ok(Some(text.to_owned()))
+    }
+
+    fn string(&mut self) -> Result<String, RecordError> {
+        self.optional_string()?
+            .ok_or(RecordError::Malformed("a string is missing"))
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, RecordError> {
+        let length =
+            usize::try_from(self.u32()?).map_err(|_| RecordError::Malformed("too long"))?;
+        Ok(Bytes::copy_from_slice(self.take(length)?))
+    }
+
+    fn end<T>(self, value: T) -> Result<T, RecordError> {
+        if self.bytes.is_empty() {
+            Ok(value)
+        } else {
+            Err(RecordError::Malformed("bytes left over"))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Records: golden bytes of version 1, round trips, and refusal of everything else.
+
+use model::{PartitionId, TopicName};
+use proptest::prelude::*;
+
+use super::offsets::committed;
+use super::*;
+
+fn golden() -> Vec<(Record, &'static str, &'static str)> {
+    let group = StoredGroup {
+        generation: 7,
+        since: Timestamp::from_millis(0x0102_0304),
+        protocol_type: Some("consumer".into()),
+        protocol: Some("range".into()),
+        leader: Some("m".into()),
+        members: vec![StoredMember {
+            member_id: "m".into(),
+            instance_id: None,
+            client: ClientIdentity {
+                client_id: "c".into(),
+                host: "/h".into(),
+            },
+            session_timeout: Duration::from_millis(10_000),
+            rebalance_timeout: Duration::from_millis(300_000),
+            protocols: vec![protocol("range", "ab")],
+            assignment: Bytes::from_static(b"xyz"),
+        }],
+    };
+    let topic = TopicName::parse("t").expect("a valid name");
+    vec![
+        (
+            Record::Group("g".into(), Some(group)),
+            "0101000167",
+            "0100000007000000000102030400 08636f6e73756d6572 000572616e6765 00016d 00000001 00016d ffff 000163 00022f68 00002710 000493e0 0001 \
+             000572616e6765 000000026162 0000000378797a",
+        ),
+        (
+            Record::Promise("g".into(), Some(8)),
+            "0102000167",
+            "0100000008",
+        ),
+        (
+            Record::Offset(
+                "g".into(),
+                topic,
+                PartitionId::new(5),
+                Some(committed(0x1122)),
+            ),
+            "0103000167 000174 00000005",
+            "01 07070707070707070707070707070707 0000000000001122 00000003 00000000000003e8 ffffffffffffffff 00046e6f7465",
+        ),
+    ]
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ascii"), 16).expect("hex"))
+        .collect()
+}
+
+#[test]
+fn version_1_stays_what_it_is() {
+    for (record, key, value) in golden() {
+        let (written_key, written_value) = record.encode();
+        assert_eq!(written_key, unhex(key), "{record:?}");
+        assert_eq!(
+            written_value.as_deref(),
+            Some(unhex(value).as_slice()),
+            "{record:?}"
+        );
+        assert_eq!(Record::decode(&unhex(key), Some(&unhex(value))), Ok(record));
+    }
+}
+
+#[test]
+fn a_record_without_a_value_deletes() {
+    assert_eq!(
+        Record::decode(&unhex("0101000167"), None),
+        Ok(Record::Group("g".into(), None))
+    );
+    assert_eq!(
+        Record::decode(&unhex("0102000167"), None),
+        Ok(Record::Promise("g".into(), None))
+    );
+    let Ok(Record::Offset(_, _, _, None)) =
+        Record::decode(&unhex("0103000167 000174 00000005"), None)
+    else {
+        panic!("a deletion")
+    };
+}
+
+#[test]
+fn every_cut_and_every_extra_byte_is_refused() {
+    for (_, key, value) in golden() {
+        let (key, value) = (unhex(key), unhex(value));
+        for end in 0..key.len() {
+            assert!(RecordKey::decode(&key[..end]).is_err(), "key cut at {end}");
+        }
+        for end in 0..value.len() {
+            assert!(
+                Record::decode(&key, Some(&value[..end])).is_err(),
+                "value cut at {end}"
+            );
+        }
+        let longer = [value.as_slice(), &[0]].concat();
+        assert_eq!(
+            Record::decode(&key, Some(&longer)),
+            Err(RecordError::Malformed("bytes left over"))
+        );
+    }
+}
+
+#[test]
+fn other_versions_and_kinds_are_named() {
+    assert_eq!(
+        RecordKey::decode(&[2, 1, 0, 0]),
+        Err(RecordError::Version {
+            part: "key",
+            version: 2
+        })
+    );
+    assert_eq!(
+        RecordKey::decode(&[1, 9, 0, 0]),
+        Err(RecordError::Malformed("key kind"))
+    );
+    assert_eq!(
+        Record::decode(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
+        Err(RecordError::Version {
+            part: "value",
+            version: 3
+        })
+    );
+}
+
+fn stored_member() -> impl Strategy<Value = StoredMember> {
+    let protocols = prop::collection::vec(
+        ("[a-z]{0,9}", prop::collection::vec(any::<u8>(), 0..20)),
+        0..4,
+    );
+    let timeouts = (any::<u32>(), any::<u32>());
+    let assignment = prop::collection::vec(any::<u8>(), 0..40);
+    (
+        ".{0,9}",
+        prop::option::of(".{0,9}"),
+        ".{0,9}",
+        ".{0,9}",
+        timeouts,
+        protocols,
+        assignment,
+    )
+        .prop_map(
+            |(
+                member_id,
+                instance_id,
+                client_id,
+                host,
+                (session, rebalance),
+                protocols,
+                assignment,
+            )| StoredMember {
+                member_id,
+                instance_id,
+                client: ClientIdentity { client_id, host },
+                session_timeout: Duration::from_millis(session.into()),
+                rebalance_timeout: Duration::from_millis(rebalance.into()),
+                protocols: protocols
+                    .into_iter()
+                    .map(|(name, metadata)| Protocol {
+                        name,
+                        metadata: metadata.into(),
+                    })
+                    .collect(),
+                assignment: assignment.into(),
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn groups_come_back_as_they_were(
+        id in ".{0,20}",
+        generation in any::<i32>(),
+        since in any::<i64>(),
+        names in (prop::option::of(".{0,9}"), prop::option::of(".{0,9}"), prop::option::of(".{0,9}")),
+        members in prop::collection::vec(stored_member(), 0..5),
+    ) {
+        let (protocol_type, protocol, leader) = names;
+        let group = StoredGroup { generation, since: Timestamp::from_millis(since), protocol_type, protocol, leader, members };
+        let record = Record::Group(id, Some(group));
+        let (key, value) = record.encode();
+        prop_assert_eq!(Record::decode(&key, value.as_deref()), Ok(record));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Record::decode(&key, Some(&value));
+        for kind in 1..=3 {
+            let mut known = vec![1, kind, 0, 0];
+            known.extend([0, 1, b't', 0, 0, 0, 0].iter().take(if kind == 3 { 7 } else { 0 }));
+            let _ = Record::decode(&known, Some(&[&[1], value.as_slice()].concat()));
+        }
+    }
+}

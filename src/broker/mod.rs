@@ -1,0 +1,3 @@
+//! The broker's service, free of any protocol's words.
+
+pub mod groups;
