@@ -1,6 +1,8 @@
 //! What the broker and the client spend on a batch: `cargo bench -p alluvium-model`.
 //! Batches of 16 KiB (about 100-byte records), as a busy producer sends them.
 
+#![allow(missing_docs, reason = "criterion_group makes a public function")]
+
 use std::hint::black_box;
 
 use alluvium_model::Timestamp;
