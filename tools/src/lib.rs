@@ -1,1 +1,4 @@
-//! Placeholder while the house is being raised.
+//! The command line.
+
+pub mod format;
+pub mod time_spec;
