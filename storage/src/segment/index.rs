@@ -1,0 +1,344 @@
+//! The sparse index of one segment, in memory: about one block per 16 KiB, for offsets and for time.
+//!
+//! Callers: the writer pushes batches as it lays them down, the reader looks up. The index of the active segment is shared
+//! between them and is missing after a restart until somebody needs it ([`SharedIndex`]).
+//! Invariants: a block starts at a batch; blocks are contiguous, from position 0 to `bytes`; relative offsets rise.
+
+use std::sync::{Arc, RwLock};
+
+use model::batch::BatchHeader;
+use model::{Offset, Timestamp};
+
+use super::walk::{HEAD_BYTES, HeaderWalk};
+use super::{SegmentError, SegmentId};
+use crate::io::DiskFile;
+
+/// A block ends with the batch that brings it to this size: one read finds any batch in it.
+pub const BLOCK_BYTES: u64 = 16 * 1024;
+
+/// How much a rebuild reads at a time.
+const REBUILD_READ_BYTES: usize = 256 * 1024;
+
+/// Some consecutive batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The first batch's base offset, relative to the segment's.
+    pub relative_offset: u32,
+    /// Where the first batch starts.
+    pub position: u32,
+    /// The smallest base timestamp of its batches: the first record's time, which a producer whose clock jumps may undercut
+    /// within a batch. A hint, not a bound.
+    pub min_timestamp: Timestamp,
+    /// The largest timestamp of its records, as the batches' headers say.
+    pub max_timestamp: Timestamp,
+    /// When the broker appended its last batch.
+    pub append_time: Timestamp,
+    /// CRC-32 (IEEE) over the first 21 bytes of each batch: what Kafka's own checksum leaves out, and that checksum.
+    pub heads_checksum: u32,
+}
+
+/// Offsets, times and positions of one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentIndex {
+    id: SegmentId,
+    blocks: Vec<Block>,
+    bytes: u64,
+    end_offset: Offset,
+    max_timestamp: Timestamp,
+    first_append_time: Timestamp,
+    last_append_time: Timestamp,
+}
+
+impl SegmentIndex {
+    /// The index of an empty segment.
+    pub fn empty(id: SegmentId) -> SegmentIndex {
+        SegmentIndex {
+            id,
+            blocks: Vec::new(),
+            bytes: 0,
+            end_offset: id.base,
+            max_timestamp: Timestamp::NONE,
+            first_append_time: Timestamp::NONE,
+            last_append_time: Timestamp::NONE,
+        }
+    }
+
+    pub(super) fn from_parts(
+        id: SegmentId,
+        blocks: Vec<Block>,
+        bytes: u64,
+        end_offset: Offset,
+        first_append_time: Timestamp,
+    ) -> SegmentIndex {
+        let last_append_time = blocks
+            .last()
+            .map_or(Timestamp::NONE, |block| block.append_time);
+        let max_timestamp = blocks
+            .iter()
+            .map(|block| block.max_timestamp)
+            .max()
+            .unwrap_or(Timestamp::NONE);
+        SegmentIndex {
+            id,
+            blocks,
+            bytes,
+            end_offset,
+            max_timestamp,
+            first_append_time,
+            last_append_time,
+        }
+    }
+
+    /// Builds the index from the log file's batch headers. When the broker appended them is not in there: `append_time` is
+    /// taken for all of them, which should be the last one's, so that nothing is thought older than it is.
+    pub fn rebuild(
+        file: &dyn DiskFile,
+        id: SegmentId,
+        bytes: u64,
+        append_time: Timestamp,
+    ) -> Result<SegmentIndex, SegmentError> {
+        let mut index = SegmentIndex::empty(id);
+        let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
+        while let Some(walked) = walk.next_batch()? {
+            index.push(&walked.header, &walked.head, append_time);
+        }
+        Ok(index)
+    }
+
+    /// Adds the batch that was laid down at the end of what is indexed.
+    pub fn push(&mut self, header: &BatchHeader, head: &[u8; HEAD_BYTES], append_time: Timestamp) {
+        assert!(
+            header.base() >= self.end_offset,
+            "batches are laid down in the order of offsets"
+        );
+        let max_timestamp = header.max_time();
+        match self.blocks.last_mut() {
+            Some(block) if self.bytes - u64::from(block.position) < BLOCK_BYTES => {
+                let base = Timestamp::from_millis(header.base_timestamp);
+                block.min_timestamp = block.min_timestamp.min(base);
+                block.max_timestamp = block.max_timestamp.max(max_timestamp);
+                block.append_time = append_time;
+                let mut hasher = crc32fast::Hasher::new_with_initial(block.heads_checksum);
+                hasher.update(head);
+                block.heads_checksum = hasher.finalize();
+            }
+            _ => self.blocks.push(Block {
+                relative_offset: u32::try_from(header.base().since(self.id.base))
+                    .expect("the segment rolls before offsets leave u32"),
+                position: u32::try_from(self.bytes).expect("the segment rolls before 4 GiB"),
+                min_timestamp: Timestamp::from_millis(header.base_timestamp),
+                max_timestamp,
+                append_time,
+                heads_checksum: crc32fast::hash(head),
+            }),
+        }
+        if self.bytes == 0 {
+            self.max_timestamp = max_timestamp;
+            self.first_append_time = append_time;
+        }
+        self.max_timestamp = self.max_timestamp.max(max_timestamp);
+        self.last_append_time = append_time;
+        self.bytes += header.total_bytes() as u64;
+        self.end_offset = header.next_offset();
+    }
+
+    /// Whether a batch can be laid down behind the others without an overflow of the index's fields.
+    pub fn has_room_for(&self, header: &BatchHeader) -> bool {
+        let relative = header.next_offset().get().checked_sub(self.id.base.get());
+        let end = self.bytes + header.total_bytes() as u64;
+        relative.is_some_and(|relative| relative <= u32::MAX.into()) && end <= u32::MAX.into()
+    }
+
+    /// Which segment.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// The blocks, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// How many bytes of the log file are indexed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The offset after the last indexed record.
+    pub fn end_offset(&self) -> Offset {
+        self.end_offset
+    }
+
+    /// The largest timestamp of the records; `Timestamp::NONE` if there are none.
+    pub fn max_timestamp(&self) -> Timestamp {
+        self.max_timestamp
+    }
+
+    /// When the broker appended the first batch.
+    pub fn first_append_time(&self) -> Timestamp {
+        self.first_append_time
+    }
+
+    /// When the broker appended the last batch.
+    pub fn last_append_time(&self) -> Timestamp {
+        self.last_append_time
+    }
+
+    /// Memory that the index takes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<SegmentIndex>() + self.blocks.capacity() * size_of::<Block>()
+    }
+
+    /// The block that holds the batch with `offset`, or the first one if the offset lies before it.
+    pub fn block_of_offset(&self, offset: Offset) -> Option<usize> {
+        let relative = offset.get().saturating_sub(self.id.base.get());
+        let after = self
+            .blocks
+            .partition_point(|block| u64::from(block.relative_offset) <= relative);
+        if self.blocks.is_empty() {
+            None
+        } else {
+            Some(after.saturating_sub(1))
+        }
+    }
+
+    /// The last block that starts at or before a position.
+    pub fn block_of_position(&self, position: u64) -> Option<usize> {
+        let after = self
+            .blocks
+            .partition_point(|block| u64::from(block.position) <= position);
+        after.checked_sub(1)
+    }
+
+    /// The first block from `from` on that may hold a record at or after `timestamp`.
+    pub fn block_reaching(&self, from: usize, timestamp: Timestamp) -> Option<usize> {
+        let blocks = self.blocks.get(from..)?;
+        blocks
+            .iter()
+            .position(|block| block.max_timestamp >= timestamp)
+            .map(|found| from + found)
+    }
+
+    /// The first offset of a block.
+    pub fn block_offset(&self, block: usize) -> Offset {
+        self.id.base.plus(self.blocks[block].relative_offset.into())
+    }
+
+    /// Where a block ends.
+    pub fn block_end(&self, block: usize) -> u64 {
+        self.blocks
+            .get(block + 1)
+            .map_or(self.bytes, |next| next.position.into())
+    }
+}
+
+/// A segment's index, shared between the writer and readers. After a restart the active segment's is missing, so that start-up
+/// does not read the segment; the first one who needs it builds it.
+#[derive(Clone, Debug)]
+pub struct SharedIndex {
+    state: Arc<RwLock<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: Option<SegmentIndex>,
+    /// What an index would cover: all that was laid down.
+    written: Written,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    id: SegmentId,
+    bytes: u64,
+    append_time: Timestamp,
+}
+
+impl SharedIndex {
+    /// Shares an index.
+    pub fn new(index: SegmentIndex) -> SharedIndex {
+        let written = Written {
+            id: index.id,
+            bytes: index.bytes,
+            append_time: index.last_append_time,
+        };
+        SharedIndex {
+            state: Arc::new(RwLock::new(State {
+                index: Some(index),
+                written,
+            })),
+        }
+    }
+
+    /// An index that is built from the first `bytes` of the log file when it is needed.
+    pub fn missing(id: SegmentId, bytes: u64, append_time: Timestamp) -> SharedIndex {
+        let written = Written {
+            id,
+            bytes,
+            append_time,
+        };
+        SharedIndex {
+            state: Arc::new(RwLock::new(State {
+                index: None,
+                written,
+            })),
+        }
+    }
+
+    /// Notes batches that were laid down; extends the index if there is one.
+    pub(super) fn push<'h>(
+        &self,
+        batches: impl Iterator<Item = (&'h BatchHeader, [u8; HEAD_BYTES], Timestamp)>,
+    ) {
+        let mut state = self
+            .state
+            .write()
+            .expect("no index operation panics while it holds the lock");
+        for (header, head, append_time) in batches {
+            state.written.bytes += header.total_bytes() as u64;
+            state.written.append_time = append_time;
+            if let Some(index) = &mut state.index {
+                index.push(header, &head, append_time);
+            }
+        }
+    }
+
+    /// Looks something up, building the index from `file` first if it is missing.
+    pub fn with<T>(
+        &self,
+        file: &dyn DiskFile,
+        lookup: impl FnOnce(&SegmentIndex) -> T,
+    ) -> Result<T, SegmentError> {
+        {
+            let state = self
+                .state
+                .read()
+                .expect("no index operation panics while it holds the lock");
+            if let Some(index) = &state.index {
+                return Ok(lookup(index));
+            }
+        }
+        let mut state = self
+            .state
+            .write()
+            .expect("no index operation panics while it holds the lock");
+        if state.index.is_none() {
+            let Written {
+                id,
+                bytes,
+                append_time,
+            } = state.written;
+            state.index = Some(SegmentIndex::rebuild(file, id, bytes, append_time)?);
+        }
+        let index = state.index.as_ref().expect("it was just built");
+        Ok(lookup(index))
+    }
+
+    /// The index if it is in memory.
+    pub fn peek<T>(&self, lookup: impl FnOnce(&SegmentIndex) -> T) -> Option<T> {
+        let state = self
+            .state
+            .read()
+            .expect("no index operation panics while it holds the lock");
+        state.index.as_ref().map(lookup)
+    }
+}

@@ -1,0 +1,148 @@
+//! Segments: files of consecutive record batches, byte for byte as Kafka's own tools read them, and their indexes.
+//!
+//! `<base offset, 20 digits>.<generation>.log` holds batches and nothing else. `<same>.idx` is written when the segment is
+//! sealed and is derived: lost or damaged it is built again from the log, and it is never trusted against the log.
+//! Callers: the settler writes ([`SegmentWriter`]), the log reads ([`SegmentReader`]), recovery resumes, the scrub and
+//! the offline tools verify ([`verify`]).
+//! Invariants: a segment's published bytes never change; one that is sealed never changes at all and only goes by unlink;
+//! offsets within it rise, from its base.
+
+mod cache;
+mod index;
+mod index_file;
+mod reader;
+pub mod verify;
+mod walk;
+mod writer;
+
+pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
+pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
+pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
+pub use reader::{Extent, SegmentReader, TimeHit, first_at_or_after, largest_in};
+pub use walk::{HeaderWalk, Walked};
+pub use writer::{SealedSegment, SegmentWriter, SettledBatch, WriteWay};
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::Offset;
+
+/// Which file of a partition: segments are named by their base offset and a generation, which rises when a segment's
+/// contents are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId {
+    /// The offset of its first record, or where that was before compaction.
+    pub base: Offset,
+    /// Which rewriting of it.
+    pub generation: u32,
+}
+
+impl SegmentId {
+    /// The first generation of a segment.
+    pub fn first(base: Offset) -> SegmentId {
+        SegmentId {
+            base,
+            generation: 0,
+        }
+    }
+
+    /// The name of the file with the batches.
+    pub fn log_name(self) -> String {
+        format!("{self}.log")
+    }
+
+    /// The name of the index file.
+    pub fn index_name(self) -> String {
+        format!("{self}.idx")
+    }
+
+    /// The path of the file with the batches.
+    pub fn log_path(self, directory: &Path) -> PathBuf {
+        directory.join(self.log_name())
+    }
+
+    /// The path of the index file.
+    pub fn index_path(self, directory: &Path) -> PathBuf {
+        directory.join(self.index_name())
+    }
+
+    /// Reads a file's name back; None if it is no segment's.
+    pub fn parse(name: &str) -> Option<(SegmentId, SegmentFileKind)> {
+        let mut parts = name.split('.');
+        let (base, generation, kind) = (parts.next()?, parts.next()?, parts.next()?);
+        let digits =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if parts.next().is_some() || base.len() != 20 || !digits(base) || !digits(generation) {
+            return None;
+        }
+        let kind = match kind {
+            "log" => SegmentFileKind::Log,
+            "idx" => SegmentFileKind::Index,
+            _ => return None,
+        };
+        let base = Offset::from_wire(base.parse().ok()?)?;
+        Some((
+            SegmentId {
+                base,
+                generation: generation.parse().ok()?,
+            },
+            kind,
+        ))
+    }
+}
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}.{}", self.base.get(), self.generation)
+    }
+}
+
+/// Which of a segment's two files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentFileKind {
+    /// The batches.
+    Log,
+    /// The index.
+    Index,
+}
+
+/// Why a segment could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// The disk refused.
+    #[error("segment {segment}: {source}")]
+    Io {
+        /// Which segment.
+        segment: SegmentId,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// The bytes are not what was written.
+    #[error("segment {segment}, position {position}: {reason}")]
+    Damaged {
+        /// Which segment.
+        segment: SegmentId,
+        /// Where in its file.
+        position: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl SegmentError {
+    fn io(segment: SegmentId) -> impl Fn(io::Error) -> SegmentError {
+        move |source| SegmentError::Io { segment, source }
+    }
+
+    fn damaged(segment: SegmentId, position: u64, reason: impl ToString) -> SegmentError {
+        SegmentError::Damaged {
+            segment,
+            position,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

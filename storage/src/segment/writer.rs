@@ -1,0 +1,444 @@
+//! The active segment, as the settler extends it: large pieces past the page cache, small ones through it.
+//!
+//! Callers: the settler, from one thread. It appends, then syncs (each file, or the file system for many small ones), and
+//! only then publishes the new end in a checkpoint; readers stay below it. The unaligned end of a direct write is a last
+//! block padded with zeros, which the next write lays down again; the seal cuts the file to its exact length.
+//! Invariants: a file changes its way of writing only after a sync and with its pages dropped; nothing is kept in memory for
+//! a segment that is closed but its index.
+
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::batch::BatchHeader;
+use model::{LogId, Offset, Timestamp};
+
+use super::index::{SegmentIndex, SharedIndex};
+use super::index_file::IndexFile;
+use super::walk::HEAD_BYTES;
+use super::{SegmentError, SegmentId};
+use crate::checkpoint::ActiveSegment;
+use crate::epochs::Epochs;
+use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, DiskFile, OpenHow, write_new_file};
+use crate::manifest::Sealed;
+use crate::producers::Producers;
+
+/// How much a direct write lays down at once: bigger ones delay the WAL's syncs, smaller ones cost throughput.
+pub const DIRECT_CHUNK_BYTES: usize = 2 << 20;
+
+const BLOCK: u64 = DIRECT_ALIGNMENT_BYTES as u64;
+
+/// How bytes go to the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteWay {
+    /// Through the page cache: for small pieces, synced together.
+    Buffered,
+    /// Past it, in aligned chunks: for large pieces. Buffered where the file system has no direct writes.
+    Direct,
+}
+
+/// A batch to lay down, stamped with its offset and epoch.
+#[derive(Clone, Debug)]
+pub struct SettledBatch {
+    /// The whole batch.
+    pub bytes: Bytes,
+    /// Its header.
+    pub header: BatchHeader,
+    /// When the broker appended it.
+    pub append_time: Timestamp,
+}
+
+/// A segment that does not change any more.
+#[derive(Debug)]
+pub struct SealedSegment {
+    /// Which file.
+    pub id: SegmentId,
+    /// What the manifest says of it.
+    pub sealed: Sealed,
+    /// Its index.
+    pub index: SharedIndex,
+}
+
+/// Extends one segment.
+#[derive(Debug)]
+pub struct SegmentWriter {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    log: LogId,
+    id: SegmentId,
+    bytes: u64,
+    end_offset: Offset,
+    max_timestamp: Timestamp,
+    first_append_time: Timestamp,
+    last_append_time: Timestamp,
+    index: SharedIndex,
+    open: Option<(WriteWay, Arc<dyn DiskFile>)>,
+    /// Bytes may be in the page cache only.
+    unsynced: bool,
+    no_direct: bool,
+}
+
+impl SegmentWriter {
+    /// Creates the segment's file, in a directory that exists. The caller syncs the directory before anything names the file.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        log: LogId,
+        id: SegmentId,
+    ) -> io::Result<SegmentWriter> {
+        let file = disk.open(&id.log_path(&directory), OpenHow::CreateNew)?;
+        Ok(SegmentWriter {
+            disk,
+            directory,
+            log,
+            id,
+            bytes: 0,
+            end_offset: id.base,
+            max_timestamp: Timestamp::NONE,
+            first_append_time: Timestamp::NONE,
+            last_append_time: Timestamp::NONE,
+            index: SharedIndex::new(SegmentIndex::empty(id)),
+            open: Some((WriteWay::Buffered, file)),
+            unsynced: true,
+            no_direct: false,
+        })
+    }
+
+    /// Goes on with a segment as the checkpoint knows it; what lies behind its settled bytes is overwritten.
+    /// Reads nothing but the file's length: the index is built when it is needed.
+    pub fn resume(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        log: LogId,
+        active: &ActiveSegment,
+        end_offset: Offset,
+    ) -> Result<SegmentWriter, SegmentError> {
+        let id = active.id;
+        let file = disk
+            .open(&id.log_path(&directory), OpenHow::ReadWrite)
+            .map_err(SegmentError::io(id))?;
+        let len = file.len().map_err(SegmentError::io(id))?;
+        if len < active.bytes {
+            let reason = format!(
+                "the file ends at {len}, {} bytes were settled",
+                active.bytes
+            );
+            return Err(SegmentError::damaged(id, len, reason));
+        }
+        Ok(SegmentWriter {
+            disk,
+            directory,
+            log,
+            id,
+            bytes: active.bytes,
+            end_offset,
+            max_timestamp: active.max_timestamp,
+            first_append_time: active.first_append_time,
+            last_append_time: active.last_append_time,
+            index: SharedIndex::missing(id, active.bytes, active.last_append_time),
+            open: None,
+            unsynced: true,
+            no_direct: false,
+        })
+    }
+
+    /// Whether a batch fits behind the others without an overflow of the index's fields; if not, seal first.
+    pub fn has_room_for(&self, header: &BatchHeader) -> bool {
+        let relative = header.next_offset().get().checked_sub(self.id.base.get());
+        let end = self.bytes + header.total_bytes() as u64;
+        relative.is_some_and(|relative| relative <= u32::MAX.into()) && end <= u32::MAX.into()
+    }
+
+    /// Lays batches down behind the others. They are in the file when this returns, but not durable.
+    /// `scratch` is memory for direct writes, lent so that a thousand segments share one.
+    /// After an error nothing is known about the file past the settled bytes: the process must stop.
+    pub fn append(
+        &mut self,
+        batches: &[SettledBatch],
+        way: WriteWay,
+        scratch: &mut AlignedBuffer,
+    ) -> io::Result<()> {
+        let mut end_offset = self.end_offset;
+        let mut count = 0;
+        for batch in batches {
+            assert!(
+                batch.header.base() == end_offset,
+                "a log's offsets have no gaps"
+            );
+            assert!(
+                batch.bytes.len() == batch.header.total_bytes(),
+                "a batch is whole"
+            );
+            end_offset = batch.header.next_offset();
+            count += batch.bytes.len() as u64;
+        }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        let (way, file) = self.open_for(way)?;
+        match way {
+            WriteWay::Buffered => self.write_buffered(&*file, batches)?,
+            WriteWay::Direct => self.write_direct(&*file, batches, scratch)?,
+        }
+        self.unsynced = true;
+        self.note(batches);
+        self.bytes += count;
+        self.end_offset = end_offset;
+        Ok(())
+    }
+
+    /// Makes what was laid down durable. After an error it is unknown, and the process must stop.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        let (_, file) = self.open_for_any()?;
+        file.sync_data()?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Notes that the whole file system was synced after the last append.
+    pub fn mark_synced(&mut self) {
+        self.unsynced = false;
+    }
+
+    /// Gives the file descriptor back; the next append opens the file again.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// Cuts the file to its length, syncs it, and writes the index beside it, durably. The caller then stores the manifest.
+    /// `producers` and `epochs` are the log's state at this segment's end.
+    pub fn seal(
+        mut self,
+        producers: &Producers,
+        epochs: &Epochs,
+    ) -> Result<SealedSegment, SegmentError> {
+        let io = SegmentError::io(self.id);
+        let (_, file) = self.open_for_any().map_err(&io)?;
+        file.set_len(self.bytes).map_err(&io)?;
+        file.sync_data().map_err(&io)?;
+        let index = self.index.with(&*file, SegmentIndex::clone)?;
+        assert!(
+            index.bytes() == self.bytes,
+            "the index covers what was laid down"
+        );
+        if index.end_offset() != self.end_offset {
+            let reason = format!(
+                "batches end at offset {}, expected {}",
+                index.end_offset(),
+                self.end_offset
+            );
+            return Err(SegmentError::damaged(self.id, self.bytes, reason));
+        }
+        let contents = IndexFile {
+            log: self.log,
+            index,
+            producers: producers.clone(),
+            epochs: epochs.clone(),
+        }
+        .encode();
+        let path = self.id.index_path(&self.directory);
+        if self.disk.exists(&path).map_err(&io)? {
+            // A seal that was cut short left it.
+            self.disk.remove_file(&path).map_err(&io)?;
+        }
+        write_new_file(&*self.disk, &path, &contents).map_err(&io)?;
+        self.disk.sync_dir(&self.directory).map_err(&io)?;
+        Ok(SealedSegment {
+            id: self.id,
+            sealed: self.sealed(),
+            index: self.index,
+        })
+    }
+
+    /// What the checkpoint says of it, once it is synced.
+    pub fn active(&self) -> ActiveSegment {
+        ActiveSegment {
+            id: self.id,
+            bytes: self.bytes,
+            max_timestamp: self.max_timestamp,
+            first_append_time: self.first_append_time,
+            last_append_time: self.last_append_time,
+        }
+    }
+
+    fn sealed(&self) -> Sealed {
+        Sealed {
+            end_offset: self.end_offset,
+            bytes: self.bytes,
+            max_timestamp: self.max_timestamp,
+            first_append_time: self.first_append_time,
+            last_append_time: self.last_append_time,
+        }
+    }
+
+    /// Which file.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// How many bytes of batches were laid down.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The offset after the last batch that was laid down.
+    pub fn end_offset(&self) -> Offset {
+        self.end_offset
+    }
+
+    /// When the broker appended its first batch; `Timestamp::NONE` while it is empty.
+    pub fn first_append_time(&self) -> Timestamp {
+        self.first_append_time
+    }
+
+    /// The index, for readers.
+    pub fn index(&self) -> &SharedIndex {
+        &self.index
+    }
+
+    fn open_for_any(&mut self) -> io::Result<(WriteWay, Arc<dyn DiskFile>)> {
+        let way = self
+            .open
+            .as_ref()
+            .map_or(WriteWay::Buffered, |(way, _)| *way);
+        self.open_for(way)
+    }
+
+    fn open_for(&mut self, way: WriteWay) -> io::Result<(WriteWay, Arc<dyn DiskFile>)> {
+        let way = if self.no_direct {
+            WriteWay::Buffered
+        } else {
+            way
+        };
+        if let Some((open_way, file)) = &self.open
+            && *open_way == way
+        {
+            return Ok((way, Arc::clone(file)));
+        }
+        let path = self.id.log_path(&self.directory);
+        if way == WriteWay::Direct {
+            self.drop_pages()?;
+            match self.disk.open(&path, OpenHow::Direct) {
+                Ok(file) => return Ok(self.opened(WriteWay::Direct, file)),
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => self.no_direct = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if matches!(self.open, Some((WriteWay::Direct, _))) {
+            self.drop_pages()?;
+        }
+        let file = self.disk.open(&path, OpenHow::ReadWrite)?;
+        Ok(self.opened(WriteWay::Buffered, file))
+    }
+
+    fn opened(&mut self, way: WriteWay, file: Arc<dyn DiskFile>) -> (WriteWay, Arc<dyn DiskFile>) {
+        self.open = Some((way, Arc::clone(&file)));
+        (way, file)
+    }
+
+    /// Syncs the file and drops its pages, so that it can change its way.
+    fn drop_pages(&mut self) -> io::Result<()> {
+        let file = match self.open.take() {
+            Some((_, file)) => file,
+            None => self
+                .disk
+                .open(&self.id.log_path(&self.directory), OpenHow::ReadWrite)?,
+        };
+        if self.unsynced {
+            file.sync_data()?;
+            self.unsynced = false;
+        }
+        file.drop_cache()
+    }
+
+    fn write_buffered(&self, file: &dyn DiskFile, batches: &[SettledBatch]) -> io::Result<()> {
+        let slices: Vec<IoSlice<'_>> = batches
+            .iter()
+            .map(|batch| IoSlice::new(&batch.bytes))
+            .collect();
+        file.write_vectored_at(self.bytes, &slices)
+    }
+
+    fn write_direct(
+        &self,
+        file: &dyn DiskFile,
+        batches: &[SettledBatch],
+        scratch: &mut AlignedBuffer,
+    ) -> io::Result<()> {
+        let mut position = self.bytes / BLOCK * BLOCK;
+        self.read_last_block(file, position, scratch)?;
+        for batch in batches {
+            let mut rest = &batch.bytes[..];
+            while !rest.is_empty() {
+                let room = DIRECT_CHUNK_BYTES - scratch.len();
+                let (now, later) = rest.split_at(rest.len().min(room));
+                scratch.extend_from_slice(now);
+                rest = later;
+                if scratch.len() == DIRECT_CHUNK_BYTES {
+                    file.write_at(position, scratch.as_slice())?;
+                    position += DIRECT_CHUNK_BYTES as u64;
+                    scratch.clear();
+                }
+            }
+        }
+        if !scratch.is_empty() {
+            scratch.pad_to_block();
+            file.write_at(position, scratch.as_slice())?;
+            scratch.clear();
+        }
+        Ok(())
+    }
+
+    /// Puts the settled bytes of the last, incomplete block into `scratch`: they are written again with what follows.
+    fn read_last_block(
+        &self,
+        file: &dyn DiskFile,
+        start: u64,
+        scratch: &mut AlignedBuffer,
+    ) -> io::Result<()> {
+        scratch.clear();
+        scratch.reserve(DIRECT_CHUNK_BYTES);
+        let wanted = usize::try_from(self.bytes - start).expect("less than a block");
+        if wanted == 0 {
+            return Ok(());
+        }
+        scratch.extend_zeros(DIRECT_ALIGNMENT_BYTES);
+        let read = file.read_at(start, scratch.as_mut_slice())?;
+        if read < wanted {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!(
+                    "segment {} ends at {}, {} bytes were settled",
+                    self.id,
+                    start + read as u64,
+                    self.bytes
+                ),
+            ));
+        }
+        scratch.truncate(wanted);
+        Ok(())
+    }
+
+    fn note(&mut self, batches: &[SettledBatch]) {
+        for batch in batches {
+            let max_timestamp = batch.header.max_time();
+            if self.bytes == 0 && batch.header.base() == self.id.base {
+                self.first_append_time = batch.append_time;
+                self.max_timestamp = max_timestamp;
+            }
+            self.max_timestamp = self.max_timestamp.max(max_timestamp);
+            self.last_append_time = batch.append_time;
+        }
+        self.index.push(batches.iter().map(|batch| {
+            let head = batch
+                .bytes
+                .first_chunk::<HEAD_BYTES>()
+                .expect("a batch is longer than its head");
+            (&batch.header, *head, batch.append_time)
+        }));
+    }
+}
