@@ -69,3 +69,14 @@ fn framed(
     writer.patch_start(i32::try_from(length).map_err(|_| EncodeError::TooLong { length })?);
     Ok(writer.into_pieces())
 }
+
+/// Bytes that a buffer lacks until its first frame is whole, as far as can be told. The length is not checked here.
+pub fn missing(buffer: &[u8]) -> usize {
+    match buffer.first_chunk::<PREFIX_BYTES>() {
+        Some(prefix) => {
+            let length = usize::try_from(i32::from_be_bytes(*prefix)).unwrap_or(0);
+            (PREFIX_BYTES + length).saturating_sub(buffer.len())
+        }
+        None => PREFIX_BYTES - buffer.len(),
+    }
+}

@@ -1,0 +1,330 @@
+//! The cluster as a client sees it: which brokers there are, who leads what, and a connection to each.
+
+use crate::error::check;
+use crate::metadata::{Metadata, PartitionMetadata, TopicMetadata};
+use crate::{ClientConfig, Connection, Error, Result};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use wire::messages::find_coordinator::FindCoordinatorRequest;
+use wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
+use wire::{ErrorCode, Request};
+
+/// Metadata by topic id came with 12; names serve us.
+const METADATA_VERSION_MAX: i16 = 12;
+/// From 4 on several groups are asked for at once, in other fields.
+const FIND_COORDINATOR_VERSION_MAX: i16 = 3;
+
+/// A cluster. Clones share connections and metadata.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: ClientConfig,
+    metadata: Mutex<Arc<Metadata>>,
+    connections: Mutex<HashMap<i32, Connection>>,
+    /// The connection that came up first; serves what any broker can answer.
+    bootstrap: Mutex<Option<Connection>>,
+    /// One task at a time opens a connection; the others wait here and find it.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Client {
+    /// Connects to the first bootstrap address that answers, and learns the brokers. Fails at once if none answers.
+    pub async fn connect(config: ClientConfig) -> Result<Client> {
+        if config.bootstrap.is_empty() {
+            return Err(Error::Invalid("no broker address was given".to_owned()));
+        }
+        let client = Client {
+            shared: Arc::new(Shared {
+                config,
+                metadata: Mutex::default(),
+                connections: Mutex::default(),
+                bootstrap: Mutex::default(),
+                opening: tokio::sync::Mutex::default(),
+            }),
+        };
+        client.refresh(Some(&[])).await?;
+        Ok(client)
+    }
+
+    /// A client of the same cluster with connections of its own. A broker answers each connection in order, so that a
+    /// long poll on one delays whatever else goes over it.
+    pub fn separate(&self) -> Client {
+        Client {
+            shared: Arc::new(Shared {
+                config: self.shared.config.clone(),
+                metadata: Mutex::new(self.metadata()),
+                connections: Mutex::default(),
+                bootstrap: Mutex::default(),
+                opening: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ClientConfig {
+        &self.shared.config
+    }
+
+    /// What is known now, without asking.
+    pub fn metadata(&self) -> Arc<Metadata> {
+        lock(&self.shared.metadata).clone()
+    }
+
+    /// Asks for some topics (none: only the brokers) or, without a list, for all. Topics with errors are not among
+    /// what is known afterwards; ask with [`Client::topic`] to see the error. Creates nothing.
+    pub async fn refresh(&self, topics: Option<&[&str]>) -> Result<Arc<Metadata>> {
+        self.ask_metadata(topics, false)
+            .await
+            .map(|(metadata, _)| metadata)
+    }
+
+    async fn ask_metadata(
+        &self,
+        topics: Option<&[&str]>,
+        create: bool,
+    ) -> Result<(Arc<Metadata>, Vec<(Option<String>, ErrorCode)>)> {
+        let connection = self.any().await?;
+        let version = connection.version_for::<MetadataRequest>(METADATA_VERSION_MAX)?;
+        let named = |name: &&str| MetadataRequestTopic {
+            name: Some((*name).to_owned()),
+            ..Default::default()
+        };
+        let mut request = MetadataRequest {
+            topics: topics.map(|list| list.iter().map(named).collect()),
+            ..Default::default()
+        };
+        // Older versions create whatever is named.
+        request.allow_auto_topic_creation = create || version < 4;
+        let answer = connection
+            .start(&request, METADATA_VERSION_MAX)
+            .await?
+            .wait(Duration::ZERO)
+            .await?;
+        let errors = answer
+            .topics
+            .iter()
+            .filter_map(|t| Some((t.name.clone(), ErrorCode::check(t.error_code).err()?)))
+            .collect();
+        let mut known = lock(&self.shared.metadata);
+        *known = Arc::new(known.after(&answer, topics.is_none(), Instant::now()));
+        Ok((known.clone(), errors))
+    }
+
+    /// A topic, from what is known if that is fresh. `create` lets the broker create it, if it is configured to.
+    /// Waits for a topic that has no leader yet, and for one that was just created.
+    pub async fn topic(&self, name: &str, create: bool) -> Result<Arc<TopicMetadata>> {
+        if let Some(topic) = self.metadata().topics.get(name)
+            && topic.fetched_at.elapsed() < self.shared.config.metadata_age_max
+        {
+            return Ok(topic.clone());
+        }
+        self.topic_anew(name, create).await
+    }
+
+    /// A topic, asked for now.
+    pub async fn topic_anew(&self, name: &str, create: bool) -> Result<Arc<TopicMetadata>> {
+        let ask = || async {
+            let (metadata, errors) = self.ask_metadata(Some(&[name]), create).await?;
+            if let Some(topic) = metadata.topics.get(name) {
+                return Ok(topic.clone());
+            }
+            let code = errors
+                .first()
+                .map_or(ErrorCode::UnknownTopicOrPartition, |(_, code)| *code);
+            Err(Error::broker(code, format!("topic {name}"), None))
+        };
+        // What is missing and will not be created stays missing.
+        let hopeful =
+            |error: &Error| create || error.code() != Some(ErrorCode::UnknownTopicOrPartition);
+        self.retry_if(ask, |error| error.is_retriable() && hopeful(error))
+            .await
+    }
+
+    /// The broker that leads a partition, asked for anew if it is not known.
+    pub async fn leader(&self, topic: &str, partition: i32) -> Result<i32> {
+        let known = self.topic(topic, false).await?;
+        if let Some(PartitionMetadata {
+            leader: Some(leader),
+            ..
+        }) = known.partition(partition)
+        {
+            return Ok(*leader);
+        }
+        self.retry(|| async {
+            let known = self.topic_anew(topic, false).await?;
+            match known.partition(partition) {
+                Some(PartitionMetadata {
+                    leader: Some(leader),
+                    ..
+                }) => Ok(*leader),
+                Some(_) => {
+                    let what = format!("{topic}-{partition}");
+                    Err(Error::broker(ErrorCode::LeaderNotAvailable, what, None))
+                }
+                None => Err(Error::Invalid(format!(
+                    "topic {topic} has no partition {partition}"
+                ))),
+            }
+        })
+        .await
+    }
+
+    /// The leader that is known now, without asking.
+    pub fn known_leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        self.metadata()
+            .topics
+            .get(topic)?
+            .partition(partition)?
+            .leader
+    }
+
+    /// A connection to any broker: an open one, or a new one to a broker that is known or to a bootstrap address.
+    pub async fn any(&self) -> Result<Connection> {
+        if let Some(connection) = self.open_one() {
+            return Ok(connection);
+        }
+        let _opening = self.shared.opening.lock().await;
+        if let Some(connection) = self.open_one() {
+            return Ok(connection);
+        }
+        let known: Vec<String> = self
+            .metadata()
+            .brokers
+            .values()
+            .map(|b| b.address())
+            .collect();
+        let mut failure = Error::Closed;
+        for address in known.iter().chain(&self.shared.config.bootstrap) {
+            match Connection::open(address, &self.shared.config).await {
+                Ok(connection) => {
+                    *lock(&self.shared.bootstrap) = Some(connection.clone());
+                    return Ok(connection);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    fn open_one(&self) -> Option<Connection> {
+        let open = |c: &&Connection| !c.is_closed();
+        let first = lock(&self.shared.connections).values().find(open).cloned();
+        first.or_else(|| lock(&self.shared.bootstrap).iter().find(open).cloned())
+    }
+
+    /// The open connection to a broker, without opening one.
+    pub fn open_connection(&self, broker: i32) -> Option<Connection> {
+        lock(&self.shared.connections)
+            .get(&broker)
+            .filter(|c| !c.is_closed())
+            .cloned()
+    }
+
+    /// The connection to a broker; opens it if need be.
+    pub async fn connection(&self, broker: i32) -> Result<Connection> {
+        if let Some(connection) = self.open_connection(broker) {
+            return Ok(connection);
+        }
+        let _opening = self.shared.opening.lock().await;
+        if let Some(connection) = self.open_connection(broker) {
+            return Ok(connection);
+        }
+        let address = self.metadata().brokers.get(&broker).map(|b| b.address());
+        let address = address.ok_or(Error::UnknownBroker(broker))?;
+        let connection = Connection::open(&address, &self.shared.config).await?;
+        lock(&self.shared.connections).insert(broker, connection.clone());
+        Ok(connection)
+    }
+
+    /// Sends to any broker, and tries again what may succeed later.
+    pub async fn call_any<R: Request>(&self, request: &R, version_max: i16) -> Result<R::Response> {
+        self.retry(|| async {
+            let connection = self.any().await?;
+            connection
+                .start(request, version_max)
+                .await?
+                .wait(Duration::ZERO)
+                .await
+        })
+        .await
+    }
+
+    /// Sends to one broker, once.
+    pub async fn call_broker<R: Request>(
+        &self,
+        broker: i32,
+        request: &R,
+        version_max: i16,
+        longer: Duration,
+    ) -> Result<R::Response> {
+        let connection = self.connection(broker).await?;
+        connection
+            .start(request, version_max)
+            .await?
+            .wait(longer)
+            .await
+    }
+
+    /// The broker that coordinates a group.
+    pub async fn coordinator(&self, group: &str) -> Result<i32> {
+        self.retry(|| async {
+            let request = FindCoordinatorRequest {
+                key: group.to_owned(),
+                ..Default::default()
+            };
+            let connection = self.any().await?;
+            let pending = connection
+                .start(&request, FIND_COORDINATOR_VERSION_MAX)
+                .await?;
+            let answer = pending.wait(Duration::ZERO).await?;
+            check(
+                answer.error_code,
+                || format!("group {group}"),
+                answer.error_message.as_ref(),
+            )?;
+            if !self.metadata().brokers.contains_key(&answer.node_id) {
+                self.refresh(Some(&[])).await?;
+            }
+            Ok(answer.node_id)
+        })
+        .await
+    }
+
+    /// Tries until it succeeds, fails for good, or the retry timeout is over.
+    pub async fn retry<T, F: Future<Output = Result<T>>>(
+        &self,
+        operation: impl FnMut() -> F,
+    ) -> Result<T> {
+        self.retry_if(operation, Error::is_retriable).await
+    }
+
+    async fn retry_if<T, F: Future<Output = Result<T>>>(
+        &self,
+        mut operation: impl FnMut() -> F,
+        again: impl Fn(&Error) -> bool,
+    ) -> Result<T> {
+        let config = &self.shared.config;
+        let begun = Instant::now();
+        let mut pause = config.retry_backoff;
+        loop {
+            match operation().await {
+                Err(error) if again(&error) && begun.elapsed() + pause < config.retry_timeout => {
+                    tracing::debug!(%error, "trying again");
+                }
+                result => return result,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(config.retry_backoff_max);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
