@@ -10,11 +10,13 @@ mod aligned;
 mod clock;
 mod map;
 mod real;
+pub mod sim;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use map::{FileMap, Mapping};
 pub use real::RealDisk;
+pub use sim::SimDisk;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};

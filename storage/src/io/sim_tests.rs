@@ -1,0 +1,195 @@
+use super::*;
+use crate::io::{AlignedBuffer, read_file, write_new_file};
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/data").join(name)
+}
+
+fn disk() -> SimDisk {
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk
+}
+
+fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+    read_file(disk, &path(name), 1 << 20).ok()
+}
+
+#[test]
+fn what_was_synced_survives_every_cut() {
+    for seed in 0..200 {
+        let disk = disk();
+        write_new_file(&disk, &path("a"), &[7; 5_000]).unwrap();
+        disk.sync_dir(Path::new("/data")).unwrap();
+        let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
+        file.write_at(5_000, &[8; 5_000]).unwrap();
+        disk.restart(seed);
+        assert_eq!(read(&disk, "a").unwrap()[..5_000], [7; 5_000]);
+        assert!(file.sync_data().is_err(), "the handle is dead");
+    }
+}
+
+#[test]
+fn unsynced_sectors_and_names_are_kept_lost_and_torn_each_by_itself() {
+    let (mut kept, mut lost, mut torn, mut nameless) = (0, 0, 0, 0);
+    for seed in 0..500 {
+        let disk = disk();
+        write_new_file(&disk, &path("a"), &[1; 4_096]).unwrap();
+        disk.sync_dir(Path::new("/data")).unwrap();
+        disk.open(&path("a"), OpenHow::ReadWrite)
+            .unwrap()
+            .write_at(0, &[2; 4_096])
+            .unwrap();
+        write_new_file(&disk, &path("b"), b"synced, but its name is not").unwrap();
+        disk.restart(seed);
+        for sector in read(&disk, "a").unwrap().chunks(SECTOR_BYTES) {
+            match sector.iter().filter(|byte| **byte == 2).count() {
+                0 => lost += 1,
+                SECTOR_BYTES => kept += 1,
+                _ => torn += 1,
+            }
+        }
+        nameless += usize::from(read(&disk, "b").is_none());
+    }
+    assert!(
+        kept > 1_000 && lost > 1_000 && torn > 100,
+        "{kept} kept, {lost} lost, {torn} torn"
+    );
+    assert!(
+        (100..400).contains(&nameless),
+        "{nameless} of 500 without their name"
+    );
+}
+
+#[test]
+fn a_rename_without_a_sync_of_the_data_may_give_an_empty_file() {
+    let mut empty = 0;
+    for seed in 0..200 {
+        let disk = disk();
+        disk.open(&path("new"), OpenHow::CreateNew)
+            .unwrap()
+            .write_at(0, b"contents")
+            .unwrap();
+        disk.rename(&path("new"), &path("name")).unwrap();
+        disk.sync_dir(Path::new("/data")).unwrap();
+        disk.restart(seed);
+        assert_eq!(read(&disk, "new"), None);
+        empty += usize::from(read(&disk, "name").unwrap().is_empty());
+    }
+    assert!(empty > 50);
+}
+
+#[test]
+fn a_cut_during_any_operation_fails_it_and_all_that_follow() {
+    let script = |disk: &SimDisk| -> io::Result<()> {
+        let file = disk.open(&path("a"), OpenHow::CreateNew)?;
+        file.write_at(0, b"x")?;
+        file.sync_data()?;
+        disk.sync_dir(Path::new("/data"))?;
+        disk.rename(&path("a"), &path("b"))
+    };
+    let before = disk().operations();
+    for cut in 1..=5 {
+        let disk = disk();
+        disk.cut_power_during(before + cut);
+        assert!(script(&disk).is_err(), "cut {cut}");
+        assert!(disk.is_off());
+        assert!(disk.exists(&path("a")).is_err());
+        disk.restart(cut);
+        assert!(!disk.is_off());
+    }
+    assert!(script(&disk()).is_ok());
+}
+
+#[test]
+fn after_a_failed_sync_the_next_one_says_ok_and_the_bytes_are_lost() {
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[1; 512]).unwrap();
+    disk.sync_dir(Path::new("/data")).unwrap();
+    disk.inject(Fault {
+        operation: Operation::SyncData,
+        path_contains: "/a".to_owned(),
+        skip: 0,
+        times: 1,
+        errno: libc::EIO,
+    });
+    let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
+    file.write_at(0, &[2; 512]).unwrap();
+    assert_eq!(
+        file.sync_data().unwrap_err().raw_os_error(),
+        Some(libc::EIO)
+    );
+    file.sync_data().unwrap();
+    assert_eq!(
+        read(&disk, "a").unwrap(),
+        [2; 512],
+        "the cache still shows it"
+    );
+    file.drop_cache().unwrap();
+    assert_eq!(read(&disk, "a").unwrap(), [1; 512], "the disk never had it");
+}
+
+#[test]
+fn a_full_disk_refuses_growth_and_nothing_else() {
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[1; 1_000]).unwrap();
+    disk.set_capacity(1_500);
+    assert_eq!(disk.free_bytes(Path::new("/data")).unwrap(), 500);
+    let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
+    assert_eq!(
+        file.write_at(900, &[1; 601]).unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
+    file.write_at(0, &[2; 1_000]).unwrap();
+    disk.remove_file(&path("a")).unwrap();
+    assert_eq!(disk.free_bytes(Path::new("/data")).unwrap(), 1_500);
+}
+
+#[test]
+fn a_killed_process_leaves_its_writes_and_gives_its_lock_back() {
+    let disk = disk();
+    let lock = disk.lock(&path("LOCK"), LockHow::Exclusive).unwrap();
+    assert!(disk.lock(&path("LOCK"), LockHow::Exclusive).is_err());
+    disk.open(&path("a"), OpenHow::CreateNew)
+        .unwrap()
+        .write_at(0, b"unsynced")
+        .unwrap();
+    disk.restart_process();
+    assert_eq!(read(&disk, "a").unwrap(), b"unsynced");
+    let second = disk.lock(&path("LOCK"), LockHow::Exclusive).unwrap();
+    drop(lock);
+    assert!(
+        disk.lock(&path("LOCK"), LockHow::Exclusive).is_err(),
+        "the first guard is from before"
+    );
+    drop(second);
+    assert!(disk.lock(&path("LOCK"), LockHow::Shared).is_ok());
+}
+
+#[test]
+fn direct_files_refuse_what_is_not_aligned() {
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[]).unwrap();
+    let file = disk.open(&path("a"), OpenHow::Direct).unwrap();
+    let mut buffer = AlignedBuffer::default();
+    buffer.extend_zeros(DIRECT_ALIGNMENT_BYTES);
+    file.write_at(DIRECT_ALIGNMENT_BYTES as u64, buffer.as_slice())
+        .unwrap();
+    assert!(file.write_at(512, buffer.as_slice()).is_err());
+    assert!(file.write_at(0, &buffer.as_slice()[..512]).is_err());
+}
+
+#[test]
+fn an_unreadable_file_is_an_error_for_reads_and_for_paging_in() {
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[1; 100]).unwrap();
+    let file = disk.open(&path("a"), OpenHow::Read).unwrap();
+    let map = file.map(1_000).unwrap();
+    let slice = map.slice(0..100);
+    assert!(map.in_use());
+    disk.set_unreadable(&path("a"), true);
+    assert!(file.read_at(0, &mut [0; 10]).is_err());
+    assert!(map.is_cold(0..100) && map.populate(0..100).is_err());
+    assert_eq!(slice, vec![1; 100]);
+}
