@@ -1,9 +1,36 @@
 //! The log engine: write-ahead log, segments, recovery, cleanup. No sockets, no protocol words, no consumer groups.
+//!
+//! [`Storage::open`] recovers a data directory; [`Storage::log`] gives a partition's [`Log`]; [`Log::append`] and
+//! [`Log::read`] are the rest. All partitions' appends of one moment are one frame in the write-ahead log and one sync; the
+//! settler lays them down into segments later, off the path of the acks.
 
 pub mod checkpoint;
+mod committer;
 pub mod epochs;
+mod error;
 pub mod fields;
+mod gate;
 pub mod io;
+mod log;
 pub mod manifest;
 pub mod producers;
+mod recovery;
 pub mod segment;
+mod segments;
+mod storage;
+mod waiter;
+pub mod wal;
+
+pub use error::{
+    AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed, TimedOffset,
+};
+pub use fields::FormatError;
+pub use gate::Admission;
+pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
+pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
+pub use producers::SequenceError;
+pub use recovery::{Damage, RecoveryReport, TornTail};
+pub use storage::{
+    EXIT_CODE_STORAGE_FAILED, Env, Health, Metrics, OnFailure, Storage, StorageConfig, Threads,
+};
+pub use waiter::Waiter;

@@ -1,0 +1,792 @@
+//! One partition's log: its bounds, the index of its tail in the WAL, and how it is appended to and read.
+//!
+//! Callers: the broker, through [`crate::Storage::log`]; the committer publishes, the settler moves the tail into segments.
+//! Invariant: `start <= durable_end <= end`, `settled_end <= durable_end`; offsets continue from entry to entry, but over
+//! ranges that are marked as damaged. No reader is given anything past the durable end. The log's lock is short: no
+//! file is touched under it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use model::batch::{Batch, BatchHeader, DecompressLimit, HEADER_BYTES, stamped_head};
+use model::topic_config::{Durability, TopicConfig};
+use model::{LeaderEpoch, LogId, Offset, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::committer::{Pending, Work};
+use crate::epochs::Epochs;
+use crate::error::{AppendError, DeleteRecordsError, ReadError, StorageFailed, TimedOffset};
+use crate::gate::Admission;
+use crate::producers::{Producers, Sequence};
+use crate::segments::{SegmentPart, Segments};
+use crate::storage::Shared;
+use crate::waiter::{Waiter, Watchers};
+use crate::wal::WalFile;
+
+/// No more slices than this are handed out at once: what one vectored write takes.
+const CHUNK_SLICES_MAX: usize = 512;
+
+/// Where a log begins and ends. All ends are exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// The first offset that is in the WAL only.
+    pub settled_end: Offset,
+    /// The first offset that is not durable: the high watermark. (With `durability=os`: not yet written.)
+    pub durable_end: Offset,
+    /// The next offset to be assigned.
+    pub end: Offset,
+}
+
+/// The settings of a log that the engine acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// A segment is sealed before it would grow past this.
+    pub segment_bytes: u64,
+    /// A segment is sealed at this age.
+    pub segment_ms: u64,
+    /// How long a record is kept after its append; None is for ever.
+    pub retention_ms: Option<u64>,
+    /// How many bytes are kept; None is any number.
+    pub retention_bytes: Option<u64>,
+}
+
+impl From<&TopicConfig> for LogSettings {
+    fn from(config: &TopicConfig) -> LogSettings {
+        LogSettings {
+            durability: config.durability,
+            segment_bytes: config.segment_bytes,
+            segment_ms: config.segment_ms,
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+        }
+    }
+}
+
+/// A checked batch to append; its base offset and leader epoch are assigned by the log.
+#[derive(Clone, Debug)]
+pub struct AppendBatch(Batch);
+
+impl From<Batch> for AppendBatch {
+    fn from(batch: Batch) -> AppendBatch {
+        AppendBatch(batch)
+    }
+}
+
+/// What an append was given. It is durable when `durable` resolves.
+#[derive(Debug)]
+pub struct Appended {
+    /// Where the first record went.
+    pub base_offset: Offset,
+    /// Where the last record went, inclusive.
+    pub last_offset: Offset,
+    /// The log's start at that moment.
+    pub start_offset: Offset,
+    /// Whether an idempotent producer had appended this before; the offsets are the first time's.
+    pub duplicate: bool,
+    /// Resolves when the records are durable.
+    pub durable: Durable,
+}
+
+/// Resolves when what it stands for is durable, or can no longer become so.
+#[must_use = "what is appended is not durable yet"]
+#[derive(Debug)]
+pub struct Durable(oneshot::Receiver<Result<(), StorageFailed>>);
+
+impl Durable {
+    /// Blocks until it is decided. Not for async code.
+    pub fn wait(self) -> Result<(), StorageFailed> {
+        self.0.blocking_recv().unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Future for Durable {
+    type Output = Result<(), StorageFailed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|result| result.unwrap_or_else(|_| Err(stopped())))
+    }
+}
+
+fn stopped() -> StorageFailed {
+    StorageFailed::new("it was shut down before this became durable")
+}
+
+/// What a read found: whole batches, as slices of the WAL's and the segments' maps.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// The batches, one after the other; a slice may hold several.
+    pub slices: Vec<Bytes>,
+    /// Their length together.
+    pub bytes: usize,
+    /// The offset after the last record; where to read on.
+    pub end_offset: Offset,
+    /// The parts that come from segments, to see whether they are in memory.
+    parts: Vec<SegmentPart>,
+}
+
+impl Chunk {
+    /// Whether some of it would have to come from the disk, so that writing it to a socket may block.
+    pub fn is_cold(&self) -> bool {
+        self.parts.iter().any(SegmentPart::is_cold)
+    }
+
+    /// Brings it into memory. Blocks; an unreadable sector is an error, never a signal.
+    pub fn populate(&self) -> std::io::Result<()> {
+        self.parts.iter().try_for_each(SegmentPart::populate)
+    }
+
+    /// All of it in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.slices.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => many.concat().into(),
+        }
+    }
+
+    fn push(&mut self, slice: Bytes, end_offset: Offset) {
+        self.bytes += slice.len();
+        self.end_offset = end_offset;
+        self.slices.push(slice);
+    }
+}
+
+/// A batch of the tail: where it lies in the WAL.
+#[derive(Clone, Debug)]
+pub(crate) struct TailEntry {
+    pub base: Offset,
+    pub next: Offset,
+    pub file: Arc<WalFile>,
+    pub position: u32,
+    pub bytes: u32,
+    pub max_timestamp: Timestamp,
+    pub append_time: Timestamp,
+}
+
+impl TailEntry {
+    pub fn slice(&self) -> Bytes {
+        let start = u64::from(self.position);
+        self.file.map.slice(start..start + u64::from(self.bytes))
+    }
+
+    fn ends_at(&self) -> (u64, u64) {
+        (
+            self.file.sequence,
+            u64::from(self.position) + u64::from(self.bytes),
+        )
+    }
+}
+
+/// What the log's lock guards.
+#[derive(Debug)]
+pub(crate) struct LogState {
+    pub settings: Arc<LogSettings>,
+    pub bounds: Bounds,
+    pub tail: VecDeque<TailEntry>,
+    pub tail_bytes: u64,
+    pub producers: Producers,
+    pub epochs: Epochs,
+    pub segments: Segments,
+    pub damaged: Vec<Range<Offset>>,
+    pub deleted: bool,
+    /// Whether the settler has this log on its list.
+    pub dirty: bool,
+}
+
+/// One partition's log.
+pub struct Log {
+    id: LogId,
+    shared: Weak<Shared>,
+    state: Mutex<LogState>,
+    watchers: Watchers,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    pub(crate) fn new(
+        id: LogId,
+        shared: Weak<Shared>,
+        settings: Arc<LogSettings>,
+        at: Bounds,
+    ) -> Log {
+        let state = LogState {
+            settings,
+            bounds: at,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            producers: Producers::default(),
+            epochs: Epochs::default(),
+            segments: Segments::default(),
+            damaged: Vec::new(),
+            deleted: false,
+            dirty: false,
+        };
+        Log {
+            id,
+            shared,
+            state: Mutex::new(state),
+            watchers: Watchers::default(),
+        }
+    }
+
+    pub(crate) fn locked(&self) -> MutexGuard<'_, LogState> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a log")
+    }
+
+    /// The same log, of a store that is open now.
+    pub(crate) fn owned_by(self, shared: Weak<Shared>) -> Log {
+        Log { shared, ..self }
+    }
+
+    fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade()
+    }
+
+    /// Which partition this is.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// Where the log begins and ends now.
+    pub fn bounds(&self) -> Bounds {
+        self.locked().bounds
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<LogSettings> {
+        Arc::clone(&self.locked().settings)
+    }
+
+    /// Bytes of its batches, in segments and tail.
+    pub fn size_bytes(&self) -> u64 {
+        let state = self.locked();
+        state.segments.bytes() + state.tail_bytes
+    }
+
+    /// Ranges of acknowledged offsets that were found damaged.
+    pub fn damaged(&self) -> Vec<Range<Offset>> {
+        self.locked().damaged.clone()
+    }
+
+    /// How many idempotent producers are remembered.
+    pub fn producer_count(&self) -> usize {
+        self.locked().producers.len()
+    }
+
+    /// Registers a waiter for one wake: when the durable end or the start moves, or the log is deleted. Register first,
+    /// then look at the log, then wait: so no move is missed.
+    pub fn watch(&self, waiter: &Arc<Waiter>) {
+        self.watchers.add(waiter);
+    }
+
+    /// Appends whole batches one after the other. Never waits: the admission was waited for, and the sync is `durable`.
+    /// A single batch that an idempotent producer appended before is answered with its first offsets.
+    pub fn append(
+        &self,
+        batches: Vec<AppendBatch>,
+        admission: Admission,
+    ) -> Result<Appended, AppendError> {
+        assert!(!batches.is_empty(), "an append has a batch");
+        if let Some(refusal) = admission.refusal() {
+            return Err(refusal.clone());
+        }
+        let shared = self.shared().ok_or(AppendError::Closed)?;
+        let now = shared.clock.now();
+        let epoch = shared.leader_epoch;
+        let (ack, acked) = oneshot::channel();
+        let mut state = self.locked();
+        if state.deleted {
+            return Err(AppendError::Deleted);
+        }
+        if let [only] = batches.as_slice() {
+            if let Sequence::Duplicate(first) = state.producers.check(only.0.header())? {
+                // Its first append may still wait for the sync; behind it in the queue this is decided with it.
+                let start_offset = state.bounds.start;
+                shared.committer.push(Pending {
+                    log: None,
+                    work: Work::Ride,
+                    ack: Some(ack),
+                    admission: Some(admission),
+                })?;
+                return Ok(Appended {
+                    base_offset: first.base_offset,
+                    last_offset: first.last_offset,
+                    start_offset,
+                    duplicate: true,
+                    durable: Durable(acked),
+                });
+            }
+        }
+        let base_offset = state.bounds.end;
+        let count: u64 = batches
+            .iter()
+            .map(|batch| batch.0.header().offset_count())
+            .sum();
+        let end = base_offset
+            .checked_plus(count)
+            .filter(|end| *end < Offset::MAX)
+            .ok_or(AppendError::OffsetsExhausted)?;
+        let os = state.settings.durability == Durability::Os;
+        let mut pending = Vec::with_capacity(batches.len());
+        let mut base = base_offset;
+        for AppendBatch(batch) in &batches {
+            state.producers.check(batch.header())?;
+            let next = base.plus(batch.header().offset_count());
+            let work = Work::Batch {
+                head: stamped_head(batch, base, epoch),
+                bytes: batch.bytes().clone(),
+                base,
+                next,
+                max_timestamp: batch.header().max_time(),
+                os,
+            };
+            pending.push(work);
+            base = next;
+        }
+        assert!(base == end, "the batches' offsets add up");
+        let this = shared.log(self.id).ok_or(AppendError::Deleted)?;
+        let (mut ack, mut admission) = (Some(ack), Some(admission));
+        let last = pending.len() - 1;
+        let pending = pending
+            .into_iter()
+            .enumerate()
+            .map(|(index, work)| Pending {
+                log: Some(Arc::clone(&this)),
+                work,
+                ack: if index == last { ack.take() } else { None },
+                admission: if index == last {
+                    admission.take()
+                } else {
+                    None
+                },
+            });
+        shared.committer.push_all(pending.collect())?;
+        let mut base = base_offset;
+        for AppendBatch(batch) in &batches {
+            state.producers.record(batch.header(), base, now);
+            base = base.plus(batch.header().offset_count());
+        }
+        state.epochs.begin(epoch, base_offset);
+        state.bounds.end = end;
+        let start_offset = state.bounds.start;
+        drop(state);
+        let last_offset = Offset::new(end.get() - 1);
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            start_offset,
+            duplicate: false,
+            durable: Durable(acked),
+        })
+    }
+
+    /// Raises the start to `before`; what lies below is gone for readers when the result resolves, and stays gone over
+    /// restarts. A start that is already there or past it is left.
+    pub fn delete_records(&self, before: Offset) -> Result<Durable, DeleteRecordsError> {
+        let shared = self.shared().ok_or(AppendError::Closed)?;
+        let (ack, acked) = oneshot::channel();
+        let state = self.locked();
+        if state.deleted {
+            return Err(AppendError::Deleted.into());
+        }
+        if before > state.bounds.durable_end {
+            return Err(DeleteRecordsError::OutOfRange {
+                before,
+                bounds: state.bounds,
+            });
+        }
+        let log = shared.log(self.id).ok_or(AppendError::Deleted)?;
+        let work = if before <= state.bounds.start {
+            Work::Ride
+        } else {
+            Work::StartRaised { start: before }
+        };
+        shared.committer.push(Pending {
+            log: Some(log),
+            work,
+            ack: Some(ack),
+            admission: None,
+        })?;
+        Ok(Durable(acked))
+    }
+
+    /// Reads whole batches, starting with the one that contains `from`. Returns at most `max_bytes`, except that with
+    /// `min_one` the first batch is returned whole even if it is larger (KIP-74). Nothing at the durable end.
+    /// Errors: `OutOfRange` outside `start..=end`, `Damaged`, `Io`. Never waits for the writer; touches no cold byte.
+    pub fn read(&self, from: Offset, max_bytes: usize, min_one: bool) -> Result<Chunk, ReadError> {
+        let mut chunk = Chunk {
+            end_offset: from,
+            ..Chunk::default()
+        };
+        loop {
+            let next = chunk.end_offset;
+            let budget = max_bytes.saturating_sub(chunk.bytes);
+            let first = min_one && chunk.slices.is_empty();
+            if (budget == 0 && !first) || chunk.slices.len() >= CHUNK_SLICES_MAX {
+                return Ok(chunk);
+            }
+            let before = chunk.slices.len();
+            match self.read_on(next, budget, first, &mut chunk) {
+                Ok(()) if chunk.slices.len() == before => return Ok(chunk),
+                Ok(()) => {}
+                // What was found before the trouble is good; the next read begins with the trouble.
+                Err(_) if before > 0 => return Ok(chunk),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_on(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+        chunk: &mut Chunk,
+    ) -> Result<(), ReadError> {
+        let state = self.locked();
+        state.check_readable(from)?;
+        if from >= state.bounds.durable_end {
+            return Ok(());
+        }
+        if from < state.bounds.settled_end {
+            let segments = state.segments.clone();
+            let settled_end = state.bounds.settled_end;
+            drop(state);
+            let shared = self.shared().ok_or(ReadError::Deleted)?;
+            return self.read_segments(
+                &shared,
+                &segments,
+                from,
+                settled_end,
+                max_bytes,
+                min_one,
+                chunk,
+            );
+        }
+        let first = state.tail.partition_point(|entry| entry.next <= from);
+        let mut taken: Vec<(TailEntry, u64)> = Vec::new();
+        let mut bytes = 0;
+        let mut expected: Option<Offset> = None;
+        for entry in state.tail.range(first..) {
+            let fits = bytes + entry.bytes as usize <= max_bytes || (min_one && bytes == 0);
+            let continues = expected.is_none_or(|expected| expected == entry.base);
+            if !fits || !continues || entry.next > state.bounds.durable_end {
+                break;
+            }
+            bytes += entry.bytes as usize;
+            expected = Some(entry.next);
+            let slices = taken.len() + chunk.slices.len();
+            match taken.last_mut() {
+                // Neighbours in the WAL leave as one slice.
+                Some((last, end))
+                    if (last.file.sequence, *end)
+                        == (entry.file.sequence, u64::from(entry.position)) =>
+                {
+                    *end = entry.ends_at().1;
+                    last.next = entry.next;
+                }
+                _ if slices >= CHUNK_SLICES_MAX => break,
+                _ => taken.push((entry.clone(), entry.ends_at().1)),
+            }
+        }
+        drop(state);
+        for (entry, end) in taken {
+            chunk.push(
+                entry.file.map.slice(u64::from(entry.position)..end),
+                entry.next,
+            );
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn read_segments(
+        &self,
+        shared: &Arc<Shared>,
+        segments: &Segments,
+        from: Offset,
+        settled_end: Offset,
+        max_bytes: usize,
+        min_one: bool,
+        chunk: &mut Chunk,
+    ) -> Result<(), ReadError> {
+        let found = segments.read(shared, self.id, from, settled_end, max_bytes, min_one)?;
+        if let Some(part) = found {
+            chunk.push(part.slice(), part.end_offset());
+            chunk.parts.push(part);
+        }
+        Ok(())
+    }
+
+    /// Like [`Log::read`] with `min_one`, as a copy that our own code may look into: a bad sector is an error, never a
+    /// signal. Blocks.
+    pub fn read_copy(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
+        let chunk = self.read(from, max_bytes, true)?;
+        chunk
+            .populate()
+            .map_err(|source| ReadError::Io { from, source })?;
+        Ok(chunk)
+    }
+
+    /// The first record in log order whose timestamp is at or after `wanted`, exact to the record, also where clocks were
+    /// wrong. None if there is none below the durable end. Blocks: it decompresses the batch that holds it.
+    pub fn offset_for_time(&self, wanted: Timestamp) -> Result<Option<TimedOffset>, ReadError> {
+        let (start, segments, settled_end, tail) =
+            self.snapshot_for_search(|entry| entry.max_timestamp >= wanted)?;
+        if start < settled_end {
+            let shared = self.shared().ok_or(ReadError::Deleted)?;
+            if let Some(found) =
+                segments.offset_for_time(&shared, self.id, start, settled_end, wanted)?
+            {
+                return Ok(Some(found));
+            }
+        }
+        for entry in tail {
+            if let Some(found) = first_at_or_after(&entry, start, wanted)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the largest timestamp, the first of them. None in an empty log. Blocks.
+    pub fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
+        let (start, segments, settled_end, tail) = self.snapshot_for_search(|_| true)?;
+        let in_tail = tail.iter().map(|entry| entry.max_timestamp).max();
+        let settled = if start < settled_end {
+            let shared = self.shared().ok_or(ReadError::Deleted)?;
+            segments.max_timestamp(&shared, self.id, start, settled_end)?
+        } else {
+            None
+        };
+        match settled.max(in_tail) {
+            Some(largest) => self.offset_for_time(largest),
+            None => Ok(None),
+        }
+    }
+
+    fn snapshot_for_search(
+        &self,
+        wanted: impl Fn(&TailEntry) -> bool,
+    ) -> Result<(Offset, Segments, Offset, Vec<TailEntry>), ReadError> {
+        let state = self.locked();
+        if state.deleted {
+            return Err(ReadError::Deleted);
+        }
+        let Bounds {
+            start,
+            durable_end,
+            settled_end,
+            ..
+        } = state.bounds;
+        let visible =
+            |entry: &&TailEntry| entry.next > start && entry.next <= durable_end && wanted(entry);
+        let tail = state.tail.iter().filter(visible).cloned().collect();
+        Ok((start, state.segments.clone(), settled_end, tail))
+    }
+
+    /// The largest leader epoch that is not above `epoch`, and where it ended; Kafka's OffsetForLeaderEpoch. None if the
+    /// epoch is above all that are known.
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.locked();
+        state.epochs.end_offset_for(epoch, state.bounds.durable_end)
+    }
+
+    /// The leader epoch of the record at `offset`, if it is still known.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.locked().epochs.epoch_at(offset)
+    }
+
+    // --- what the committer, recovery and the settler do ---
+
+    /// A batch has reached the disk as its topic's durability asks: show it to readers. True if the settler does not know
+    /// yet that this log has something to settle.
+    pub(crate) fn publish(&self, entry: TailEntry) -> bool {
+        let mut state = self.locked();
+        if state.deleted {
+            return false;
+        }
+        assert!(
+            entry.base >= state.bounds.durable_end,
+            "a log is published in the order of its offsets"
+        );
+        state.bounds.durable_end = entry.next;
+        assert!(
+            entry.next <= state.bounds.end,
+            "only what has offsets is published"
+        );
+        state.tail_bytes += u64::from(entry.bytes);
+        state.tail.push_back(entry);
+        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
+        drop(state);
+        self.watchers.wake_all();
+        newly_dirty
+    }
+
+    /// The raised start is durable: readers below it are told. True as for [`Log::publish`].
+    pub(crate) fn publish_start(&self, start: Offset) -> bool {
+        let mut state = self.locked();
+        if state.deleted || start <= state.bounds.start {
+            return false;
+        }
+        state.raise_start(start);
+        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
+        drop(state);
+        self.watchers.wake_all();
+        newly_dirty
+    }
+
+    /// No reader and no writer gets anything from the log any more.
+    pub(crate) fn mark_deleted(&self) {
+        let mut state = self.locked();
+        state.deleted = true;
+        state.tail.clear();
+        state.tail_bytes = 0;
+        drop(state);
+        self.watchers.wake_all();
+    }
+
+    pub(crate) fn set_settings(&self, settings: Arc<LogSettings>) {
+        self.locked().settings = settings;
+    }
+}
+
+impl LogState {
+    fn check_readable(&self, from: Offset) -> Result<(), ReadError> {
+        if self.deleted {
+            return Err(ReadError::Deleted);
+        }
+        if from < self.bounds.start || from > self.bounds.end {
+            return Err(ReadError::OutOfRange {
+                from,
+                bounds: self.bounds,
+            });
+        }
+        match self.damaged.iter().find(|range| range.contains(&from)) {
+            Some(range) => Err(ReadError::Damaged {
+                range: range.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn raise_start(&mut self, start: Offset) {
+        assert!(
+            start <= self.bounds.durable_end,
+            "the start never passes the durable end"
+        );
+        self.bounds.start = start;
+        self.epochs.forget_before(start);
+        self.damaged.retain(|range| range.end > start);
+    }
+
+    /// Recovery found a batch in the WAL that is not settled yet.
+    pub(crate) fn replay(&mut self, header: &BatchHeader, entry: TailEntry, epoch: LeaderEpoch) {
+        if entry.next <= self.bounds.settled_end {
+            return;
+        }
+        let end = self.bounds.end;
+        assert!(
+            entry.base >= end,
+            "offsets continue from frame to frame: {} after {end}",
+            entry.base
+        );
+        if entry.base > end {
+            self.damaged.push(end..entry.base);
+        }
+        self.producers.record(header, entry.base, entry.append_time);
+        self.epochs.begin(epoch, entry.base);
+        self.bounds.end = entry.next;
+        self.bounds.durable_end = entry.next;
+        self.tail_bytes += u64::from(entry.bytes);
+        self.tail.push_back(entry);
+    }
+
+    /// Drops what settled from the tail's index.
+    pub(crate) fn settled(&mut self, settled_end: Offset) {
+        assert!(
+            settled_end <= self.bounds.durable_end,
+            "only what is durable settles"
+        );
+        assert!(
+            settled_end >= self.bounds.settled_end,
+            "what is settled stays settled"
+        );
+        while self
+            .tail
+            .front()
+            .is_some_and(|entry| entry.next <= settled_end)
+        {
+            let entry = self.tail.pop_front().expect("it was just looked at");
+            self.tail_bytes -= u64::from(entry.bytes);
+        }
+        if self.tail.is_empty() {
+            self.tail.shrink_to_fit();
+        }
+        self.bounds.settled_end = settled_end;
+    }
+}
+
+/// The first record of a batch in the tail, at or after `start`, whose timestamp is at or after `wanted`.
+fn first_at_or_after(
+    entry: &TailEntry,
+    start: Offset,
+    wanted: Timestamp,
+) -> Result<Option<TimedOffset>, ReadError> {
+    let damaged = |_| ReadError::Damaged {
+        range: entry.base..entry.next,
+    };
+    let batch = Batch::parse_unverified(entry.slice()).map_err(damaged)?;
+    first_record(&batch, start, wanted).map_err(damaged)
+}
+
+/// The first record of a batch, at or after `start`, whose timestamp is at or after `wanted`.
+pub(crate) fn first_record(
+    batch: &Batch,
+    start: Offset,
+    wanted: Timestamp,
+) -> Result<Option<TimedOffset>, model::batch::BatchError> {
+    let leader_epoch = batch.header().epoch();
+    if batch.header().timestamp_type() == model::batch::TimestampType::LogAppendTime {
+        let (offset, timestamp) = (batch.header().base().max(start), batch.header().max_time());
+        return Ok((timestamp >= wanted).then_some(TimedOffset {
+            offset,
+            timestamp,
+            leader_epoch,
+        }));
+    }
+    for record in batch.records(DecompressLimit::default())? {
+        let record = record?;
+        if record.offset >= start && record.timestamp >= wanted {
+            return Ok(Some(TimedOffset {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                leader_epoch,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+const _: () = assert!(HEADER_BYTES == 61);

@@ -1,0 +1,786 @@
+//! The store: opens a data directory, owns its threads, and gives out its logs.
+//!
+//! Callers: the broker. Lock order: a log's state, then the committer's queue; the map of logs is never held over either.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use model::{LeaderEpoch, LogId, Offset};
+use uuid::Uuid;
+
+use crate::checkpoint::{CheckpointStore, WalPosition};
+use crate::committer::{Committer, Progress, Turn, Writer};
+use crate::epochs::Epochs;
+use crate::error::{OpenError, StorageFailed};
+use crate::gate::{Admission, Gate};
+use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
+use crate::log::{Bounds, Log, LogSettings};
+use crate::producers::Producers;
+use crate::recovery::{
+    Damage, Found, RecoveryReport, load_damage, open_store_file, replay_wal, store_damage,
+};
+use crate::wal::WalPool;
+
+/// What the process does when a write or sync has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It ends at once, with exit code 74: what the page cache says can no longer be trusted.
+    ExitProcess,
+    /// It refuses all appends; for tests and simulations.
+    Refuse,
+}
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// Threads of the store's own.
+    Own,
+    /// Nobody, until a test calls [`Storage::commit_once`] and the like: the same order every time.
+    Manual,
+}
+
+/// A store's settings.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// Where everything is.
+    pub data_dir: PathBuf,
+    /// The length of a WAL file, a multiple of 4096, 256 KiB to 1 GiB.
+    pub wal_file_bytes: u64,
+    /// WAL files that are kept for use again.
+    pub wal_files_min: usize,
+    /// WAL files at most, in use or not; when they are used up, producers wait.
+    pub wal_files_max: usize,
+    /// The committer puts no more into one frame.
+    pub frame_bytes_max: usize,
+    /// Bytes that may wait for the committer.
+    pub append_queue_bytes: u64,
+    /// What has not settled after this time settles then.
+    pub settle_age: Duration,
+    /// Maps and descriptors of segments that are kept open.
+    pub open_segments_max: usize,
+    /// The background scrub's rate; 0 switches it off.
+    pub scrub_bytes_per_second: u64,
+    /// How often retention is looked at.
+    pub retention_check: Duration,
+    /// How long an idle producer's state is kept.
+    pub producer_expiry: Duration,
+    /// What a failed write or sync does.
+    pub on_failure: OnFailure,
+    /// Who does the work.
+    pub threads: Threads,
+}
+
+impl StorageConfig {
+    /// The defaults, for a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> StorageConfig {
+        StorageConfig {
+            data_dir: data_dir.into(),
+            wal_file_bytes: 64 << 20,
+            wal_files_min: 8,
+            wal_files_max: 64,
+            frame_bytes_max: 4 << 20,
+            append_queue_bytes: 64 << 20,
+            settle_age: Duration::from_secs(10),
+            open_segments_max: 1024,
+            scrub_bytes_per_second: 8 << 20,
+            retention_check: Duration::from_secs(300),
+            producer_expiry: Duration::from_secs(24 * 3600),
+            on_failure: OnFailure::ExitProcess,
+            threads: Threads::Own,
+        }
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let refuse = |reason: &str| {
+            Err(OpenError::Config {
+                reason: reason.to_owned(),
+            })
+        };
+        if self.wal_file_bytes % 4096 != 0 || !(256 << 10..=1 << 30).contains(&self.wal_file_bytes)
+        {
+            return refuse("a WAL file has 256 KiB to 1 GiB, a multiple of 4096 bytes");
+        }
+        if self.wal_files_min < 2 || self.wal_files_max < self.wal_files_min.max(4) {
+            return refuse(
+                "the WAL keeps at least 2 files, and has at most no fewer than that and 4",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The world the store lives in.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Env {
+    /// The machine's disk and clock.
+    pub fn real() -> Env {
+        Env {
+            disk: Arc::new(crate::io::RealDisk),
+            clock: Arc::new(crate::io::SystemClock::new()),
+        }
+    }
+}
+
+/// How the store is.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// There is no space; appends are refused until there is.
+    pub disk_full: bool,
+    /// A write or sync has failed.
+    pub failed: Option<String>,
+    /// Acknowledged records that cannot be read any more.
+    pub damage: Vec<Damage>,
+}
+
+/// Counts since the start, and sizes now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Frames written.
+    pub frames: u64,
+    /// Syncs of the WAL for frames.
+    pub syncs: u64,
+    /// Bytes of batches appended.
+    pub appended_bytes: u64,
+    /// Bytes of batches laid down into segments.
+    pub settled_bytes: u64,
+    /// Checkpoints stored.
+    pub checkpoints: u64,
+    /// Bytes that wait for the committer.
+    pub queued_bytes: u64,
+    /// WAL files that hold something unsettled.
+    pub wal_files_used: u64,
+    /// WAL files in all.
+    pub wal_files: u64,
+    /// Logs.
+    pub logs: u64,
+}
+
+/// The counters behind [`Metrics`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    frames: AtomicU64,
+    syncs: AtomicU64,
+    appended_bytes: AtomicU64,
+    pub settled_bytes: AtomicU64,
+    pub checkpoints: AtomicU64,
+}
+
+impl Counters {
+    pub fn frame(&self, bytes: u64, synced: bool) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        self.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
+        self.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What all parts of the store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: StorageConfig,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub store: Uuid,
+    pub leader_epoch: LeaderEpoch,
+    pub frame_bytes_max: usize,
+    pub pool: Arc<WalPool>,
+    pub gate: Arc<Gate>,
+    pub committer: Committer,
+    pub counters: Counters,
+    pub checkpoints: Mutex<CheckpointStore>,
+    logs: RwLock<HashMap<LogId, Arc<Log>>>,
+    dirty: Mutex<Vec<Arc<Log>>>,
+    signal: Mutex<Signal>,
+    signalled: Condvar,
+    damage: Mutex<Vec<Damage>>,
+    stopping: AtomicBool,
+    _lock: Box<dyn LockGuard>,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    settle: bool,
+}
+
+impl Shared {
+    pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
+        self.logs
+            .read()
+            .expect("nothing panics while it holds the map of logs")
+            .get(&id)
+            .cloned()
+    }
+
+    pub fn all_logs(&self) -> Vec<Arc<Log>> {
+        self.logs
+            .read()
+            .expect("nothing panics while it holds the map of logs")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    /// The log has something that the settler does not know of yet.
+    pub fn mark_dirty(&self, log: &Arc<Log>) {
+        self.dirty
+            .lock()
+            .expect("nothing panics while it holds the list")
+            .push(Arc::clone(log));
+    }
+
+    pub fn take_dirty(&self) -> Vec<Arc<Log>> {
+        std::mem::take(
+            &mut *self
+                .dirty
+                .lock()
+                .expect("nothing panics while it holds the list"),
+        )
+    }
+
+    /// A WAL file is full: there is something for the settler.
+    pub fn settle_soon(&self) {
+        self.signal
+            .lock()
+            .expect("nothing panics while it holds the signal")
+            .settle = true;
+        self.signalled.notify_all();
+    }
+
+    /// Waits for [`Shared::settle_soon`], the end, or the time.
+    pub fn wait_to_settle(&self, at_most: Duration) {
+        let mut signal = self
+            .signal
+            .lock()
+            .expect("nothing panics while it holds the signal");
+        if !signal.settle && !self.is_stopping() {
+            signal = self
+                .signalled
+                .wait_timeout(signal, at_most)
+                .expect("nothing panics while it holds the signal")
+                .0;
+        }
+        signal.settle = false;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// A write or sync has failed: nothing is retried, and nothing more is acknowledged.
+    pub fn fail(&self, failure: StorageFailed) {
+        tracing::error!(reason = %failure.reason, "the store stops writing");
+        self.gate.fail(failure.clone());
+        if self.config.on_failure == OnFailure::ExitProcess {
+            eprintln!("fatal: {failure}");
+            std::process::exit(EXIT_CODE_STORAGE_FAILED);
+        }
+    }
+
+    /// The pool's helper: keeps zero-filled files ready.
+    fn fill_pool(&self) {
+        while !self.is_stopping() && self.gate.failure().is_none() {
+            match self.pool.prepare_one() {
+                Ok(true) => self.gate.look_again(),
+                Ok(false) => self.pool.wait_for_work(Duration::from_millis(500)),
+                Err(error) => {
+                    if !crate::wal::pool::is_full(&error) {
+                        self.fail(StorageFailed::new(format!(
+                            "next file of the write-ahead log: {error}"
+                        )));
+                        return;
+                    }
+                    tracing::warn!("the disk is full: appends are refused until there is space");
+                    self.gate.look_again();
+                    self.pool.wait_for_space(Duration::from_millis(200));
+                }
+            }
+        }
+    }
+}
+
+/// The exit code of a process whose store has failed (`EX_IOERR` of sysexits).
+pub const EXIT_CODE_STORAGE_FAILED: i32 = 74;
+
+/// An open store. Cheap to clone; the last one to go stops the threads.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        let shared = &self.shared;
+        shared.gate.close();
+        shared.committer.close();
+        shared.stopping.store(true, Ordering::Release);
+        shared.settle_soon();
+        shared.pool.wake();
+        let threads = std::mem::take(
+            &mut *self
+                .threads
+                .lock()
+                .expect("nothing panics while it holds the threads"),
+        );
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+}
+
+impl Storage {
+    /// Opens a data directory, or makes a new one: locks it, replays the WAL, raises the leader epoch, and makes what was
+    /// read durable. Nothing is settled or cleaned up before [`Storage::finish_open`].
+    pub fn open(config: StorageConfig, env: Env) -> Result<(Storage, RecoveryReport), OpenError> {
+        config.check()?;
+        let root = config.data_dir.clone();
+        let disk = Arc::clone(&env.disk);
+        let wal_directory = root.join("wal");
+        let checkpoint_directory = root.join("checkpoint");
+        disk.create_dir_all(&root)
+            .map_err(OpenError::io("create", &root))?;
+        let lock_path = root.join("LOCK");
+        let lock = disk
+            .lock(&lock_path, LockHow::Exclusive)
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::WouldBlock => OpenError::Locked {
+                    path: lock_path.clone(),
+                },
+                _ => OpenError::Io {
+                    what: "lock",
+                    path: lock_path.clone(),
+                    source,
+                },
+            })?;
+        let (store, created) = open_store_file(disk.as_ref(), &root)?;
+        for directory in [&wal_directory, &checkpoint_directory] {
+            create_dir_durable(disk.as_ref(), &root, directory)
+                .map_err(OpenError::io("create", directory))?;
+        }
+        let (checkpoints, loaded) =
+            CheckpointStore::open(disk.as_ref(), &checkpoint_directory, store).map_err(
+                OpenError::io("read the checkpoints in", &checkpoint_directory),
+            )?;
+        let trouble: Vec<String> = loaded
+            .invalid
+            .iter()
+            .map(|(slot, reason)| format!("{slot:?}: {reason}"))
+            .collect();
+        let from = loaded.newest.as_ref().map_or(
+            WalPosition {
+                file: 0,
+                position: 0,
+                frame: 1,
+            },
+            |newest| newest.wal,
+        );
+
+        let mut damage = load_damage(disk.as_ref(), &root)?;
+        let known_damage = damage.len();
+        let mut building = Building {
+            logs: HashMap::new(),
+        };
+        if let Some(newest) = &loaded.newest {
+            building.settled(newest)?;
+        }
+        for known in &damage {
+            if let Some(log) = known.log {
+                building.log(log).locked().damaged.push(known.range.clone());
+            }
+        }
+        let mut replay = replay_wal(disk.as_ref(), &wal_directory, store, from, &mut |found| {
+            building.take(found, &mut damage);
+        })?;
+        if damage.len() > known_damage {
+            store_damage(disk.as_ref(), &root, &damage, env.clock.now())?;
+        }
+        let before = loaded.newest.as_ref().map(|newest| newest.leader_epoch);
+        let leader_epoch = replay
+            .leader_epoch
+            .max(before)
+            .map_or(LeaderEpoch::new(0), LeaderEpoch::next);
+        replay.report.created = created;
+        replay.report.checkpoint_trouble = trouble;
+        replay.report.damage = damage.clone();
+        replay.report.leader_epoch = leader_epoch.get();
+
+        let pool = Arc::new(WalPool::new(
+            Arc::clone(&disk),
+            wal_directory.clone(),
+            config.wal_file_bytes,
+            config.wal_files_min..=config.wal_files_max,
+            replay.free,
+            replay.files.len(),
+            replay.next_file,
+        ));
+        while pool
+            .prepare_one()
+            .map_err(OpenError::io("prepare a WAL file in", &wal_directory))?
+        {}
+        let mut files = replay.files;
+        files.push(pool.take().ok_or_else(|| OpenError::Config {
+            reason: format!(
+                "the WAL's {} files are all in use: raise wal.files.max",
+                config.wal_files_max
+            ),
+        })?);
+        let gate = Arc::new(Gate::new(Arc::clone(&pool), config.append_queue_bytes));
+        gate.set_current_remaining(config.wal_file_bytes);
+        let frame_bytes_max = config
+            .frame_bytes_max
+            .min(usize::try_from(config.wal_file_bytes / 4).unwrap_or(usize::MAX));
+        let own_threads = config.threads == Threads::Own;
+        let logs = building.logs;
+        let shared = Arc::new_cyclic(|weak: &Weak<Shared>| {
+            let logs = logs
+                .into_iter()
+                .map(|(id, log)| (id, Arc::new(log.owned_by(weak.clone()))))
+                .collect();
+            Shared {
+                disk,
+                clock: env.clock,
+                store,
+                leader_epoch,
+                frame_bytes_max,
+                pool,
+                gate,
+                committer: Committer::default(),
+                counters: Counters::default(),
+                checkpoints: Mutex::new(checkpoints),
+                logs: RwLock::new(logs),
+                dirty: Mutex::default(),
+                signal: Mutex::default(),
+                signalled: Condvar::new(),
+                damage: Mutex::new(damage),
+                stopping: AtomicBool::new(false),
+                _lock: lock,
+                config,
+            }
+        });
+        shared.committer.start(Writer::new(Progress {
+            files,
+            position: 0,
+            frame: replay.next_frame,
+        }));
+        for log in shared.all_logs() {
+            let mut state = log.locked();
+            if !state.tail.is_empty() {
+                state.dirty = true;
+                drop(state);
+                shared.mark_dirty(&log);
+            }
+        }
+        let storage = Storage {
+            inner: Arc::new(Inner {
+                shared,
+                threads: Mutex::default(),
+            }),
+        };
+        storage.start_epoch()?;
+        if own_threads {
+            storage.spawn("log-committer", |shared| shared.committer.run(shared))?;
+            storage.spawn("wal-filler", Shared::fill_pool)?;
+        }
+        Ok((storage, replay.report))
+    }
+
+    /// Makes the new leader epoch durable, in a frame of its own, before anyone is shown anything.
+    fn start_epoch(&self) -> Result<(), OpenError> {
+        let shared = &self.inner.shared;
+        shared
+            .committer
+            .open_epoch(shared)
+            .map_err(|failure| OpenError::Config {
+                reason: format!("the write-ahead log: {}", failure.reason),
+            })
+    }
+
+    fn spawn(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Shared) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let shared = Arc::clone(&self.inner.shared);
+        let spawned = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let guard = FailOnPanic(&shared, name);
+                work(&shared);
+                std::mem::forget(guard);
+            });
+        let thread = spawned.map_err(OpenError::io(
+            "start a thread for",
+            self.inner.shared.config.data_dir.clone(),
+        ))?;
+        self.inner
+            .threads
+            .lock()
+            .expect("nothing panics while it holds the threads")
+            .push(thread);
+        Ok(())
+    }
+
+    /// All logs that are to exist: others are forgotten, and their files set aside. Settling and cleanup begin.
+    pub fn finish_open(&self, known: &HashSet<LogId>) {
+        let unknown: Vec<LogId> = self
+            .inner
+            .shared
+            .all_logs()
+            .iter()
+            .map(|log| log.id())
+            .filter(|id| !known.contains(id) && !id.is_reserved())
+            .collect();
+        for id in unknown {
+            tracing::warn!(log = %id, "the metadata does not know this log: it is left out");
+            self.delete_log(id);
+        }
+    }
+
+    /// The store's id.
+    pub fn store_id(&self) -> Uuid {
+        self.inner.shared.store
+    }
+
+    /// The leader epoch of this start; batches are stamped with it.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.inner.shared.leader_epoch
+    }
+
+    /// The clock that the store goes by.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.shared.clock)
+    }
+
+    /// The largest batch that can be appended.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.inner.shared.gate.batch_bytes_max()
+    }
+
+    /// A partition's log.
+    pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
+        self.inner.shared.log(id)
+    }
+
+    /// Makes a log; no file is touched until something of it settles. A log that is there already gets the settings.
+    pub fn create_log(&self, id: LogId, settings: LogSettings) -> Arc<Log> {
+        let shared = &self.inner.shared;
+        let settings = Arc::new(settings);
+        let mut logs = shared
+            .logs
+            .write()
+            .expect("nothing panics while it holds the map of logs");
+        let log = logs.entry(id).or_insert_with(|| {
+            let at = Bounds {
+                start: Offset::ZERO,
+                settled_end: Offset::ZERO,
+                durable_end: Offset::ZERO,
+                end: Offset::ZERO,
+            };
+            Arc::new(Log::new(
+                id,
+                Arc::downgrade(shared),
+                Arc::clone(&settings),
+                at,
+            ))
+        });
+        let log = Arc::clone(log);
+        drop(logs);
+        log.set_settings(settings);
+        log
+    }
+
+    /// Changes a log's settings; false if there is no such log.
+    pub fn set_settings(&self, id: LogId, settings: LogSettings) -> bool {
+        let log = self.log(id);
+        if let Some(log) = &log {
+            log.set_settings(Arc::new(settings));
+        }
+        log.is_some()
+    }
+
+    /// Deletes a log. The caller has made the deletion durable in the metadata before.
+    pub fn delete_log(&self, id: LogId) {
+        let removed = self
+            .inner
+            .shared
+            .logs
+            .write()
+            .expect("nothing panics while it holds the map of logs")
+            .remove(&id);
+        if let Some(log) = removed {
+            log.mark_deleted();
+        }
+    }
+
+    /// Waits until `bytes` may be appended; a refusal, as on a full disk, is what the append answers then.
+    pub async fn admit(&self, bytes: usize) -> Admission {
+        self.inner.shared.gate.admit(bytes).await
+    }
+
+    /// Like [`Storage::admit`], for code that is not async: None if it would have to wait.
+    pub fn try_admit(&self, bytes: usize) -> Option<Admission> {
+        self.inner.shared.gate.try_admit(bytes)
+    }
+
+    /// How the store is.
+    pub fn health(&self) -> Health {
+        let shared = &self.inner.shared;
+        Health {
+            disk_full: shared.gate.is_disk_full(),
+            failed: shared
+                .gate
+                .failure()
+                .map(|failure| failure.reason.to_string()),
+            damage: shared
+                .damage
+                .lock()
+                .expect("nothing panics while it holds the damage")
+                .clone(),
+        }
+    }
+
+    /// Counts and sizes.
+    pub fn metrics(&self) -> Metrics {
+        let shared = &self.inner.shared;
+        let counters = &shared.counters;
+        let files_used = shared
+            .committer
+            .progress()
+            .map_or(0, |progress| progress.files.len());
+        Metrics {
+            frames: counters.frames.load(Ordering::Relaxed),
+            syncs: counters.syncs.load(Ordering::Relaxed),
+            appended_bytes: counters.appended_bytes.load(Ordering::Relaxed),
+            settled_bytes: counters.settled_bytes.load(Ordering::Relaxed),
+            checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+            queued_bytes: shared.gate.reserved_bytes(),
+            wal_files_used: files_used as u64,
+            wal_files: shared.pool.files() as u64,
+            logs: shared
+                .logs
+                .read()
+                .expect("nothing panics while it holds the map of logs")
+                .len() as u64,
+        }
+    }
+
+    /// Manual mode: makes one frame of what is queued durable. True if there was something.
+    pub fn commit_once(&self) -> bool {
+        self.inner.shared.committer.turn(&self.inner.shared) == Turn::Worked
+    }
+
+    /// Ends the store in order: what is queued is made durable, then the threads stop. Appends are refused from now on.
+    pub fn shutdown(&self) {
+        self.inner.stop();
+    }
+}
+
+/// A panic on a thread of the store is a failure of the store, not a silent stop.
+struct FailOnPanic<'a>(&'a Shared, &'static str);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.fail(StorageFailed::new(format!(
+            "the thread {} panicked",
+            self.1
+        )));
+    }
+}
+
+/// The logs as recovery puts them together.
+struct Building {
+    logs: HashMap<LogId, Log>,
+}
+
+impl Building {
+    fn log(&mut self, id: LogId) -> &Log {
+        self.logs.entry(id).or_insert_with(|| {
+            let at = Bounds {
+                start: Offset::ZERO,
+                settled_end: Offset::ZERO,
+                durable_end: Offset::ZERO,
+                end: Offset::ZERO,
+            };
+            let settings = LogSettings::from(&model::topic_config::TopicConfig::default());
+            Log::new(id, Weak::new(), Arc::new(settings), at)
+        })
+    }
+
+    fn settled(&mut self, checkpoint: &crate::checkpoint::Checkpoint) -> Result<(), OpenError> {
+        let format = |error: crate::fields::FormatError| OpenError::Format {
+            path: PathBuf::from("checkpoint"),
+            reason: error.to_string(),
+        };
+        for entry in &checkpoint.logs {
+            let mut state = self.log(entry.log).locked();
+            let end = entry.settled_end;
+            state.bounds = Bounds {
+                start: entry.start_offset,
+                settled_end: end,
+                durable_end: end,
+                end,
+            };
+            if !entry.producers.is_empty() {
+                state.producers = Producers::decode(&entry.producers).map_err(format)?;
+            }
+            if !entry.epochs.is_empty() {
+                state.epochs = Epochs::decode(&entry.epochs).map_err(format)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, found: Found, damage: &mut Vec<Damage>) {
+        match found {
+            Found::Batch {
+                log,
+                header,
+                entry,
+                epoch,
+            } => {
+                let mut state = self.log(log).locked();
+                let end = state.bounds.end;
+                if entry.base > end {
+                    let reason =
+                        "acknowledged records are missing from the write-ahead log".to_owned();
+                    damage.push(Damage {
+                        log: Some(log),
+                        range: end..entry.base,
+                        reason,
+                    });
+                }
+                state.replay(&header, entry, epoch);
+            }
+            Found::StartRaised { log, start } => {
+                let mut state = self.log(log).locked();
+                if start > state.bounds.start && start <= state.bounds.durable_end {
+                    state.raise_start(start);
+                }
+            }
+            Found::Damaged(found) => damage.push(found),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The WAL's files: zero-filled beforehand, so that a sync has no file system metadata to commit, and used again by rename.
+//!
+//! A file's name is its sequence; a file that is used again gets a new, higher one, durable before its first frame. At most
+//! `files_max` exist. A file into which a reader still holds slices is unlinked instead of recycled, so that the reader's
+//! bytes stay right.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::io::{Disk, DiskFile, FileMap, OpenHow};
+
+/// Bytes of zeros written at once.
+const ZERO_CHUNK_BYTES: usize = 1024 * 1024;
+/// Files that are kept ready for the committer, renamed and durable.
+const READY_FILES: usize = 2;
+
+/// One file of the WAL, open and mapped.
+#[derive(Debug)]
+pub struct WalFile {
+    /// Its number, which is its name.
+    pub sequence: u64,
+    /// Its path.
+    pub path: PathBuf,
+    /// To write, sync and read it.
+    pub file: Arc<dyn DiskFile>,
+    /// All of it, mapped once.
+    pub map: Arc<FileMap>,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl WalFile {
+    /// Opens and maps a file of the WAL.
+    pub fn open(disk: &dyn Disk, directory: &Path, sequence: u64) -> io::Result<WalFile> {
+        let path = directory.join(file_name(sequence));
+        let file = disk.open(&path, OpenHow::ReadWrite)?;
+        let bytes = file.len()?;
+        let map = file.map(bytes)?;
+        Ok(WalFile {
+            sequence,
+            path,
+            file,
+            map,
+            bytes,
+        })
+    }
+}
+
+/// The name of a WAL file.
+pub fn file_name(sequence: u64) -> String {
+    format!("{sequence:020}.wal")
+}
+
+/// The sequence that a name stands for; None if it is no WAL file's name.
+pub fn sequence_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".wal")?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten()
+}
+
+/// The pool of WAL files.
+#[derive(Debug)]
+pub struct WalPool {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    file_bytes: u64,
+    files_min: usize,
+    files_max: usize,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    available: AtomicUsize,
+    disk_full: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ready: VecDeque<Arc<WalFile>>,
+    free: Vec<PathBuf>,
+    files: usize,
+    next_sequence: u64,
+}
+
+impl WalPool {
+    /// A pool over the files that recovery found: `free` may be used again at once, `held` are still needed.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        directory: PathBuf,
+        file_bytes: u64,
+        files: std::ops::RangeInclusive<usize>,
+        free: Vec<PathBuf>,
+        held: usize,
+        next_sequence: u64,
+    ) -> WalPool {
+        let inner = Inner {
+            ready: VecDeque::new(),
+            files: free.len() + held,
+            free,
+            next_sequence,
+        };
+        let pool = WalPool {
+            disk,
+            directory,
+            file_bytes,
+            files_min: *files.start(),
+            files_max: *files.end(),
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            available: AtomicUsize::new(0),
+            disk_full: AtomicBool::new(false),
+        };
+        pool.publish(&pool.locked());
+        pool
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .expect("nothing panics while it holds the pool")
+    }
+
+    fn publish(&self, inner: &Inner) {
+        self.available
+            .store(inner.ready.len() + inner.free.len(), Ordering::Release);
+    }
+
+    /// The length of each file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Files that may be written without asking the file system for space.
+    pub fn available(&self) -> usize {
+        self.available.load(Ordering::Acquire)
+    }
+
+    /// Files in all, in use or not.
+    pub fn files(&self) -> usize {
+        self.locked().files
+    }
+
+    /// Whether the last file could not be made because the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Acquire)
+    }
+
+    /// Whether the pool is used up but for what is ready: the settler should hurry.
+    pub fn is_short(&self) -> bool {
+        let inner = self.locked();
+        inner.free.is_empty() && inner.files * 4 >= self.files_max * 3
+    }
+
+    /// Takes the next file, if one is ready.
+    pub fn take(&self) -> Option<Arc<WalFile>> {
+        let mut inner = self.locked();
+        let file = inner.ready.pop_front();
+        self.publish(&inner);
+        self.changed.notify_all();
+        file
+    }
+
+    /// Waits until a file may be ready, or something else changed.
+    pub fn wait(&self, at_most: std::time::Duration) {
+        let inner = self.locked();
+        if inner.ready.is_empty() {
+            drop(
+                self.changed
+                    .wait_timeout(inner, at_most)
+                    .expect("nothing panics while it holds the pool"),
+            );
+        }
+    }
+
+    /// Waits until a file is missing from those kept ready, or the time is over.
+    pub fn wait_for_work(&self, at_most: std::time::Duration) {
+        let inner = self.locked();
+        if inner.ready.len() >= READY_FILES || !self.can_make(&inner) {
+            drop(
+                self.changed
+                    .wait_timeout(inner, at_most)
+                    .expect("nothing panics while it holds the pool"),
+            );
+        }
+    }
+
+    /// Waits until a file was given back, or the time is over.
+    pub fn wait_for_space(&self, at_most: std::time::Duration) {
+        let inner = self.locked();
+        drop(
+            self.changed
+                .wait_timeout(inner, at_most)
+                .expect("nothing panics while it holds the pool"),
+        );
+    }
+
+    /// Wakes whoever waits, for the end.
+    pub fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    fn can_make(&self, inner: &Inner) -> bool {
+        !inner.free.is_empty() || inner.files < self.files_max
+    }
+
+    /// Makes one more file ready, from a free one or anew. False if enough are ready, or the pool is at its bound.
+    pub fn prepare_one(&self) -> io::Result<bool> {
+        let (recycled, sequence) = {
+            let mut inner = self.locked();
+            if inner.ready.len() >= READY_FILES || !self.can_make(&inner) {
+                return Ok(false);
+            }
+            let sequence = inner.next_sequence;
+            inner.next_sequence += 1;
+            (inner.free.pop(), sequence)
+        };
+        let path = self.directory.join(file_name(sequence));
+        let made = match &recycled {
+            Some(old) => self.disk.rename(old, &path),
+            None => self.create(&path),
+        };
+        let opened = made
+            .and_then(|()| self.disk.sync_dir(&self.directory))
+            .and_then(|()| WalFile::open(self.disk.as_ref(), &self.directory, sequence));
+        let mut inner = self.locked();
+        match opened {
+            Ok(file) => {
+                inner.files += usize::from(recycled.is_none());
+                // Two callers may prepare at the same time: the committer needs rising sequences.
+                let place = inner
+                    .ready
+                    .partition_point(|ready| ready.sequence < sequence);
+                inner.ready.insert(place, Arc::new(file));
+                self.disk_full.store(false, Ordering::Release);
+                self.publish(&inner);
+                self.changed.notify_all();
+                Ok(true)
+            }
+            Err(error) => {
+                if is_full(&error) {
+                    self.disk_full.store(true, Ordering::Release);
+                }
+                self.publish(&inner);
+                Err(error)
+            }
+        }
+    }
+
+    /// A new file, all of it written with zeros and synced. What was written of it goes again if that fails.
+    fn create(&self, path: &Path) -> io::Result<()> {
+        let file = self.disk.open(path, OpenHow::CreateNew)?;
+        let zeros = vec![0; ZERO_CHUNK_BYTES];
+        let filled = (|| {
+            let mut position = 0;
+            while position < self.file_bytes {
+                let bytes = ZERO_CHUNK_BYTES
+                    .min(usize::try_from(self.file_bytes - position).unwrap_or(usize::MAX));
+                file.write_at(position, &zeros[..bytes])?;
+                position += bytes as u64;
+            }
+            file.sync_data()
+        })();
+        if filled.is_err() {
+            self.disk.remove_file(path)?;
+        }
+        filled
+    }
+
+    /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it or
+    /// there are more files than are kept.
+    pub fn give_back(&self, file: Arc<WalFile>) -> io::Result<()> {
+        let held = Arc::strong_count(&file) > 1 || file.map.in_use();
+        let too_many = {
+            let inner = self.locked();
+            inner.ready.len() + inner.free.len() >= self.files_min
+        };
+        if held || too_many || file.bytes != self.file_bytes {
+            self.disk.remove_file(&file.path)?;
+            let mut inner = self.locked();
+            inner.files -= 1;
+            self.changed.notify_all();
+            return Ok(());
+        }
+        let mut inner = self.locked();
+        inner.free.push(file.path.clone());
+        self.publish(&inner);
+        self.changed.notify_all();
+        Ok(())
+    }
+}
+
+/// Whether an error means that there is no space (or quota) left.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}

@@ -1,0 +1,192 @@
+//! The engine through its public door: append, make durable, read, restart.
+
+use std::future::Future as _;
+use std::sync::Arc;
+
+use alluvium_storage::io::{ManualClock, RealDisk};
+use alluvium_storage::{
+    AppendBatch, Env, Log, LogSettings, OnFailure, ReadError, RecoveryReport, Storage,
+    StorageConfig, Threads,
+};
+use bytes::Bytes;
+use model::batch::{Batch, BatchBuilder, Codec, split};
+use model::topic_config::TopicConfig;
+use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
+
+struct House {
+    directory: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl House {
+    fn new() -> House {
+        let directory = tempfile::tempdir().unwrap();
+        House {
+            directory,
+            clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
+        }
+    }
+
+    fn config(&self) -> StorageConfig {
+        let mut config = StorageConfig::new(self.directory.path());
+        config.wal_file_bytes = 256 << 10;
+        config.wal_files_min = 2;
+        config.wal_files_max = 16;
+        config.on_failure = OnFailure::Refuse;
+        config.threads = Threads::Manual;
+        config
+    }
+
+    fn open(&self) -> (Storage, RecoveryReport) {
+        let env = Env {
+            disk: Arc::new(RealDisk),
+            clock: self.clock.clone(),
+        };
+        Storage::open(self.config(), env).unwrap()
+    }
+}
+
+fn log_id(partition: u32) -> LogId {
+    LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(partition))
+}
+
+fn settings() -> LogSettings {
+    LogSettings::from(&TopicConfig::default())
+}
+
+fn batch(values: &[&str], at: i64) -> Batch {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for (index, value) in values.iter().enumerate() {
+        let time = Timestamp::from_millis(at + index as i64);
+        builder
+            .push(time, Some(b"key"), Some(value.as_bytes()), &[])
+            .unwrap();
+    }
+    Batch::parse(builder.build().unwrap()).unwrap()
+}
+
+fn append(storage: &Storage, log: &Log, batch: Batch) -> alluvium_storage::Appended {
+    let admission = storage.try_admit(batch.bytes().len()).unwrap();
+    log.append(vec![AppendBatch::from(batch)], admission)
+        .unwrap()
+}
+
+fn values(log: &Log, from: u64) -> Vec<(u64, String)> {
+    let chunk = log.read(Offset::new(from), 1 << 20, true).unwrap();
+    split(chunk.to_bytes())
+        .flat_map(|batch| batch.unwrap().records(Default::default()).unwrap())
+        .map(|record| {
+            let record = record.unwrap();
+            let value: Bytes = record.value.unwrap();
+            (
+                record.offset.get(),
+                String::from_utf8(value.to_vec()).unwrap(),
+            )
+        })
+        .collect()
+}
+
+fn owned(pairs: &[(u64, &str)]) -> Vec<(u64, String)> {
+    pairs
+        .iter()
+        .map(|(offset, value)| (*offset, (*value).to_owned()))
+        .collect()
+}
+
+#[test]
+fn nothing_is_shown_or_acknowledged_before_the_sync() {
+    let house = House::new();
+    let (storage, report) = house.open();
+    assert!(report.created);
+    let log = storage.create_log(log_id(0), settings());
+    let mut appended = append(&storage, &log, batch(&["a", "b"], 10));
+    assert_eq!(
+        (appended.base_offset.get(), appended.last_offset.get()),
+        (0, 1)
+    );
+    let waker = std::task::Waker::noop();
+    let mut context = std::task::Context::from_waker(waker);
+    let polled = std::pin::Pin::new(&mut appended.durable).poll(&mut context);
+    assert!(polled.is_pending());
+    assert_eq!(log.bounds().durable_end, Offset::ZERO);
+    assert!(values(&log, 0).is_empty());
+    assert!(storage.commit_once());
+    appended.durable.wait().unwrap();
+    assert_eq!(values(&log, 0), owned(&[(0, "a"), (1, "b")]));
+}
+
+#[test]
+fn a_restart_shows_the_same_records_at_the_same_offsets() {
+    let house = House::new();
+    {
+        let (storage, _) = house.open();
+        for partition in 0..3 {
+            let log = storage.create_log(log_id(partition), settings());
+            for round in 0..20 {
+                let text = format!("{partition}-{round}");
+                let appended = append(&storage, &log, batch(&[&text], round));
+                if round % 3 == 0 {
+                    storage.commit_once();
+                    appended.durable.wait().unwrap();
+                }
+            }
+        }
+        while storage.commit_once() {}
+    }
+    let (storage, report) = house.open();
+    assert_eq!(report.batches, 60);
+    assert_eq!(report.leader_epoch, 1);
+    for partition in 0..3 {
+        let log = storage.log(log_id(partition)).unwrap();
+        let wanted: Vec<_> = (0..20)
+            .map(|round| (round, format!("{partition}-{round}")))
+            .collect();
+        assert_eq!(values(&log, 0), wanted);
+        let next = append(&storage, &log, batch(&["after"], 99));
+        assert_eq!(next.base_offset.get(), 20);
+    }
+}
+
+#[test]
+fn times_are_found_to_the_record_also_out_of_order() {
+    let house = House::new();
+    let (storage, _) = house.open();
+    let log = storage.create_log(log_id(0), settings());
+    for (at, text) in [(100, "late"), (50, "early"), (300, "latest"), (200, "back")] {
+        let _ = append(&storage, &log, batch(&[text, text], at));
+    }
+    storage.commit_once();
+    let find = |at| {
+        log.offset_for_time(Timestamp::from_millis(at))
+            .unwrap()
+            .map(|found| (found.offset.get(), found.timestamp.millis()))
+    };
+    assert_eq!(find(0), Some((0, 100)));
+    assert_eq!(find(101), Some((1, 101)));
+    assert_eq!(find(102), Some((4, 300)));
+    assert_eq!(find(301), Some((5, 301)));
+    assert_eq!(find(302), None);
+    assert_eq!(log.max_timestamp().unwrap().unwrap().offset.get(), 5);
+}
+
+#[test]
+fn deleted_records_stay_deleted_over_a_restart() {
+    let house = House::new();
+    {
+        let (storage, _) = house.open();
+        let log = storage.create_log(log_id(0), settings());
+        let _ = append(&storage, &log, batch(&["a", "b", "c"], 0));
+        storage.commit_once();
+        let durable = log.delete_records(Offset::new(2)).unwrap();
+        assert_eq!(log.bounds().start, Offset::ZERO);
+        storage.commit_once();
+        durable.wait().unwrap();
+        assert!(matches!(
+            log.read(Offset::new(1), 1 << 20, true),
+            Err(ReadError::OutOfRange { .. })
+        ));
+    }
+    let (storage, _) = house.open();
+    let log = storage.log(log_id(0)).unwrap();
+    assert_eq!(log.bounds().start.get(), 2);
+}
