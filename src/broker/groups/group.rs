@@ -26,6 +26,10 @@ use super::subscription::subscribed_topics;
 /// may be gone; Kafka's constant.
 const NEWCOMER_WAIT: Duration = Duration::from_secs(5 * 60);
 
+/// The rebalance timeout is the client's word, and may be 0. Less than this would leave no time for an answer, and a
+/// rebalance that waits for static members' sessions would spin.
+const REBALANCE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// The protocol type whose subscriptions the broker can read.
 const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
 
@@ -188,6 +192,11 @@ impl Group {
     /// Where it is in its life.
     pub fn state(&self) -> GroupState {
         self.state
+    }
+
+    /// What kind of group it is; None if it never had a member.
+    pub fn protocol_type(&self) -> Option<&str> {
+        self.protocol_type.as_deref()
     }
 
     /// The current generation.
@@ -1058,11 +1067,11 @@ impl Group {
     }
 
     fn rebalance_timeout(&self) -> Duration {
-        self.members
-            .values()
-            .map(|member| member.rebalance_timeout)
+        let timeouts = self.members.values().map(|member| member.rebalance_timeout);
+        timeouts
             .max()
             .unwrap_or_default()
+            .max(REBALANCE_TIMEOUT_MIN)
     }
 
     fn oldest(&self, wanted: impl Fn(&Member) -> bool) -> Option<String> {

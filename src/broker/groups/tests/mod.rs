@@ -1,5 +1,6 @@
 //! Tests of the pure parts: scripted scenarios for each rule, and random members against the invariants.
 
+mod coordinator;
 mod membership;
 mod offsets;
 mod random;

@@ -234,3 +234,18 @@ fn a_name_that_nobody_holds_cannot_be_claimed_with_an_id() {
     let join = bench.join(ask(&members[0]).instance("left"));
     assert_eq!(bench.refused(join).0, GroupError::UnknownMember);
 }
+
+#[test]
+fn a_rebalance_timeout_of_zero_does_not_spin() {
+    let mut bench = Bench::new();
+    let left = bench.join(ask("").instance("left").rebalance_ms(0));
+    bench.now_ms += DELAY;
+    bench.wake();
+    let left = bench.joined(left).member_id;
+    bench.sync_all(std::slice::from_ref(&left));
+    let (newcomer, _) = bench.enter(ask("").rebalance_ms(0));
+    bench.leave(&[(&newcomer, None)]);
+    // Each wake asserts that the next deadline lies ahead.
+    bench.pass(SESSION);
+    assert_eq!(bench.group.state(), GroupState::Empty);
+}

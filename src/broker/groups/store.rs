@@ -1,0 +1,211 @@
+//! Where groups and offsets are kept: the offsets state log, in records instead of bytes.
+//! Callers: `Coordinator`. In tests of the coordinator a log in memory stands behind it, whose syncs a test can hold and
+//! whose appends it can refuse.
+
+use bytes::Bytes;
+
+use super::record::{Record, RecordError};
+
+/// The offsets state log.
+#[derive(Clone)]
+pub struct OffsetsLog {
+    backing: Backing,
+}
+
+#[derive(Clone)]
+enum Backing {
+    #[cfg(test)]
+    Memory(memory::MemoryLog),
+}
+
+/// Room for an append, taken before any lock.
+pub(super) struct Room(RoomIn);
+
+enum RoomIn {
+    #[cfg(test)]
+    Memory,
+}
+
+/// Records that are appended and not yet durable.
+#[must_use = "appended is not durable"]
+pub(super) struct Written(WrittenIn);
+
+enum WrittenIn {
+    #[cfg(test)]
+    Memory(memory::Sync),
+}
+
+/// The records were not appended, and the group is as if they had never been.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotAppended(String);
+
+impl OffsetsLog {
+    /// Every record that counts, in the order of keys.
+    pub(super) fn entries(&self) -> Result<Vec<Record>, RecordError> {
+        let entries: Vec<(Bytes, Bytes)> = match &self.backing {
+            #[cfg(test)]
+            Backing::Memory(log) => log.entries(),
+        };
+        entries
+            .iter()
+            .map(|(key, value)| Record::decode(key, Some(value)))
+            .collect()
+    }
+
+    /// Waits for room for about this much.
+    pub(super) async fn reserve(&self, _bytes: usize) -> Room {
+        match &self.backing {
+            #[cfg(test)]
+            Backing::Memory(_) => Room(RoomIn::Memory),
+        }
+    }
+
+    /// Shrinks the log when it has grown to a multiple of what is live in it. A failure is logged here and left to the
+    /// next time: nothing is lost by a log that is too long.
+    pub(super) async fn compact_if_due(&self) {
+        match &self.backing {
+            #[cfg(test)]
+            Backing::Memory(_) => {}
+        }
+    }
+
+    /// Appends all or none, without waiting.
+    pub(super) fn append(&self, records: &[Record], room: Room) -> Result<Written, NotAppended> {
+        let changes: Vec<_> = records.iter().map(Record::encode).collect();
+        match (&self.backing, room.0) {
+            #[cfg(test)]
+            (Backing::Memory(log), RoomIn::Memory) => log
+                .append(changes)
+                .map(|sync| Written(WrittenIn::Memory(sync)))
+                .map_err(NotAppended),
+        }
+    }
+}
+
+impl Written {
+    /// Returns when the records, and all before them, are durable; false if they never will be.
+    pub(super) async fn wait(self) -> bool {
+        match self.0 {
+            #[cfg(test)]
+            WrittenIn::Memory(sync) => sync.wait().await,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod memory {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex, MutexGuard};
+
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// A log in memory whose sync the test performs.
+    #[derive(Clone)]
+    pub(in super::super) struct MemoryLog {
+        state: Arc<Mutex<State>>,
+        durable: watch::Sender<u64>,
+    }
+
+    struct State {
+        appends: Vec<Vec<(Bytes, Option<Bytes>)>>,
+        syncs_by_itself: bool,
+        is_full: bool,
+    }
+
+    pub(in super::super) struct Sync {
+        number: u64,
+        durable: watch::Receiver<u64>,
+    }
+
+    impl Sync {
+        pub(super) async fn wait(mut self) -> bool {
+            self.durable
+                .wait_for(|durable| *durable >= self.number)
+                .await
+                .is_ok()
+        }
+    }
+
+    impl MemoryLog {
+        pub(in super::super) fn new() -> MemoryLog {
+            let state = State {
+                appends: Vec::new(),
+                syncs_by_itself: true,
+                is_full: false,
+            };
+            MemoryLog {
+                state: Arc::new(Mutex::new(state)),
+                durable: watch::Sender::new(0),
+            }
+        }
+
+        pub(in super::super) fn open(&self) -> OffsetsLog {
+            OffsetsLog {
+                backing: Backing::Memory(self.clone()),
+            }
+        }
+
+        /// From now on nothing becomes durable until `sync`.
+        pub(in super::super) fn hold(&self) {
+            self.lock().syncs_by_itself = false;
+        }
+
+        pub(in super::super) fn sync(&self) {
+            let end = self.lock().appends.len() as u64;
+            self.durable.send_replace(end);
+        }
+
+        pub(in super::super) fn set_full(&self, is_full: bool) {
+            self.lock().is_full = is_full;
+        }
+
+        /// What a power cut leaves.
+        pub(in super::super) fn cut(&self) -> MemoryLog {
+            let durable = *self.durable.borrow();
+            let appends = self.lock().appends[..durable as usize].to_vec();
+            let state = State {
+                appends,
+                syncs_by_itself: true,
+                is_full: false,
+            };
+            MemoryLog {
+                state: Arc::new(Mutex::new(state)),
+                durable: watch::Sender::new(durable),
+            }
+        }
+
+        pub(super) fn append(&self, changes: Vec<(Bytes, Option<Bytes>)>) -> Result<Sync, String> {
+            let mut state = self.lock();
+            if state.is_full {
+                return Err("the disk is full".into());
+            }
+            state.appends.push(changes);
+            let number = state.appends.len() as u64;
+            if state.syncs_by_itself {
+                self.durable.send_replace(number);
+            }
+            Ok(Sync {
+                number,
+                durable: self.durable.subscribe(),
+            })
+        }
+
+        pub(super) fn entries(&self) -> Vec<(Bytes, Bytes)> {
+            let mut entries = BTreeMap::new();
+            for (key, value) in self.lock().appends.iter().flatten() {
+                match value {
+                    Some(value) => entries.insert(key.clone(), value.clone()),
+                    None => entries.remove(key),
+                };
+            }
+            entries.into_iter().collect()
+        }
+
+        fn lock(&self) -> MutexGuard<'_, State> {
+            self.state.lock().expect("no test panics in here")
+        }
+    }
+}

@@ -1,0 +1,796 @@
+//! The coordinator over a log whose syncs the test performs: what waits for a sync, what survives a power cut, what a
+//! full disk does, and retention.
+
+use std::sync::{Arc, Mutex};
+
+use model::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
+use storage::io::Clock;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::super::config::GroupConfig;
+use super::super::store::memory::MemoryLog;
+use super::*;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+#[derive(Debug, Default)]
+struct TestClock(Mutex<u64>);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        moment(*self.0.lock().expect("no panic")).wall
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(*self.0.lock().expect("no panic"))
+    }
+}
+
+struct World {
+    coordinator: Coordinator,
+    clock: Arc<TestClock>,
+    log: MemoryLog,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl World {
+    fn new() -> World {
+        World::open(MemoryLog::new(), Arc::new(TestClock::default()))
+    }
+
+    fn open(log: MemoryLog, clock: Arc<TestClock>) -> World {
+        let config = GroupConfig {
+            initial_rebalance_delay: Duration::ZERO,
+            ..GroupConfig::default()
+        };
+        let (coordinator, task) =
+            Coordinator::open(config, log.open(), clock.clone()).expect("readable records");
+        let (stop, shutdown) = watch::channel(false);
+        World {
+            coordinator,
+            clock,
+            log,
+            stop,
+            task: tokio::spawn(task.run(shutdown)),
+        }
+    }
+
+    /// A power cut and a new start: only what was synced is there.
+    fn cut(self) -> World {
+        self.task.abort();
+        World::open(self.log.cut(), self.clock)
+    }
+
+    async fn pass(&self, millis: u64) {
+        *self.clock.0.lock().expect("no panic") += millis;
+        self.coordinator.run_due().await.expect("running");
+    }
+
+    async fn join(&self, group: &str, ask: Ask) -> Result<Joined, JoinRefused> {
+        self.coordinator
+            .join(group, ask.old_version().request)
+            .await
+    }
+
+    /// The only member of a stable group.
+    async fn member(&self, group: &str) -> String {
+        let joined = self
+            .join(group, ask("").topics(&["read"]))
+            .await
+            .expect("a generation");
+        self.sync(group, &joined.member_id, joined.generation)
+            .await
+            .expect("an assignment");
+        joined.member_id
+    }
+
+    async fn sync(
+        &self,
+        group: &str,
+        member_id: &str,
+        generation: i32,
+    ) -> Result<Synced, GroupError> {
+        let request = SyncRequest {
+            member_id: member_id.into(),
+            instance_id: None,
+            generation,
+            protocol_type: None,
+            protocol: None,
+            assignments: vec![(member_id.into(), Bytes::from_static(b"all"))],
+        };
+        self.coordinator.sync(group, request).await
+    }
+
+    async fn commit(&self, group: &str, topic: &str, offset: u64) -> Result<(), GroupError> {
+        self.commit_as(group, MemberClaim::default(), topic, offset, None)
+            .await
+    }
+
+    async fn commit_as(
+        &self,
+        group: &str,
+        claim: MemberClaim,
+        topic: &str,
+        offset: u64,
+        retention: Option<Duration>,
+    ) -> Result<(), GroupError> {
+        let results = self
+            .coordinator
+            .commit(group, &claim, vec![offset_commit(topic, offset)], retention)
+            .await?;
+        results
+            .into_iter()
+            .next()
+            .expect("one result for one commit")
+    }
+
+    fn fetch(&self, group: &str, topic: &str) -> Option<u64> {
+        let fetched = self.coordinator.fetch(group, &[place(topic)]).remove(0)?;
+        Some(fetched.offset.expect("an offset").get())
+    }
+
+    fn groups(&self) -> Vec<String> {
+        self.coordinator
+            .list()
+            .into_iter()
+            .map(|listing| format!("{} {}", listing.id, listing.state.name()))
+            .collect()
+    }
+}
+
+fn place(topic: &str) -> (TopicName, PartitionId) {
+    (
+        TopicName::parse(topic).expect("a valid name"),
+        PartitionId::new(0),
+    )
+}
+
+/// Each topic's id in these tests follows from its name.
+fn topic_id(topic: &str) -> TopicId {
+    TopicId::from_bytes([topic.as_bytes()[0]; 16])
+}
+
+fn offset_commit(topic: &str, offset: u64) -> OffsetCommit {
+    let (name, partition) = place(topic);
+    OffsetCommit {
+        topic: name,
+        topic_id: topic_id(topic),
+        partition,
+        offset: Some(Offset::new(offset)),
+        leader_epoch: Some(LeaderEpoch::new(4)),
+        metadata: "note".into(),
+    }
+}
+
+/// Lets every task do what it can without time passing.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_is_answered_and_visible_only_after_its_sync() {
+    let world = World::new();
+    world.log.hold();
+    let commit = world.commit("g", "t", 5);
+    tokio::pin!(commit);
+    tokio::select! {
+        biased;
+        _ = &mut commit => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    assert_eq!(world.fetch("g", "t"), None);
+    world.log.sync();
+    assert_eq!(commit.await, Ok(()));
+    assert_eq!(world.fetch("g", "t"), Some(5));
+}
+
+#[tokio::test]
+async fn a_power_cut_takes_back_only_what_nobody_was_told() {
+    let world = World::new();
+    world.commit("g", "t", 5).await.expect("durable");
+    world.log.hold();
+    let commit = world.commit("g", "t", 9);
+    tokio::select! {
+        biased;
+        _ = commit => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    let world = world.cut();
+    assert_eq!(world.fetch("g", "t"), Some(5));
+    let fetched = world.coordinator.fetch_all("g");
+    assert_eq!(
+        (
+            fetched.len(),
+            fetched[0].2.metadata.as_str(),
+            fetched[0].2.leader_epoch
+        ),
+        (1, "note", Some(LeaderEpoch::new(4)))
+    );
+}
+
+#[tokio::test]
+async fn a_commit_whose_client_went_away_still_counts() {
+    let world = World::new();
+    world.log.hold();
+    tokio::select! {
+        biased;
+        _ = world.commit("g", "t", 5) => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    world.log.sync();
+    settle().await;
+    assert_eq!(world.fetch("g", "t"), Some(5));
+}
+
+#[tokio::test]
+async fn joins_and_assignments_are_answered_only_after_their_sync() {
+    let world = World::new();
+    world.log.hold();
+    let join = world.join("g", ask(""));
+    tokio::pin!(join);
+    tokio::select! {
+        biased;
+        _ = &mut join => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    world.log.sync();
+    let joined = join.await.expect("a generation");
+    let sync = world.sync("g", &joined.member_id, 1);
+    tokio::pin!(sync);
+    tokio::select! {
+        biased;
+        _ = &mut sync => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    let early = world.sync("g", &joined.member_id, 1);
+    tokio::pin!(early);
+    tokio::select! {
+        biased;
+        _ = &mut early => panic!("a second answer overtook the sync that it rests on"),
+        () = settle() => {}
+    }
+    world.log.sync();
+    assert_eq!(sync.await.expect("an assignment").assignment, "all");
+    assert_eq!(early.await.expect("an assignment").assignment, "all");
+}
+
+#[tokio::test]
+async fn groups_generations_and_assignments_survive_a_restart() {
+    let world = World::new();
+    let member = world.member("g").await;
+    let world = world.cut();
+    assert_eq!(world.groups(), ["g Stable"]);
+    assert_eq!(world.coordinator.heartbeat("g", &claim(&member, 1)), Ok(()));
+    assert_eq!(
+        world
+            .sync("g", &member, 1)
+            .await
+            .expect("the assignment")
+            .assignment,
+        "all"
+    );
+    assert_eq!(
+        world.commit_as("g", claim(&member, 1), "t", 5, None).await,
+        Ok(())
+    );
+    world.pass(SESSION).await;
+    assert_eq!(world.groups(), ["g Empty"]);
+    let rejoined = world.join("g", ask("")).await.expect("a generation");
+    assert_eq!(rejoined.generation, 3);
+    let world = world.cut();
+    let rejoined = world.join("g", ask("")).await.expect("a generation");
+    assert_eq!(
+        rejoined.generation, 4,
+        "also after a generation that never became stable"
+    );
+}
+
+#[tokio::test]
+async fn sessions_end_on_time_without_anyone_asking() {
+    let world = World::new();
+    let member = world.member("g").await;
+    world.pass(SESSION - 1).await;
+    assert_eq!(world.coordinator.heartbeat("g", &claim(&member, 1)), Ok(()));
+    world.pass(SESSION - 1).await;
+    assert_eq!(world.groups(), ["g Stable"]);
+    world.pass(1).await;
+    assert_eq!(world.groups(), ["g Empty"]);
+}
+
+#[tokio::test]
+async fn a_parked_join_is_answered_when_the_others_time_is_up() {
+    let world = World::new();
+    let member = world.member("g").await;
+    let second = world.join("g", ask("").topics(&["read"]));
+    tokio::pin!(second);
+    tokio::select! {
+        biased;
+        _ = &mut second => panic!("the first member has not rejoined"),
+        () = settle() => {}
+    }
+    assert_eq!(
+        world.coordinator.heartbeat("g", &claim(&member, 1)),
+        Err(GroupError::RebalanceInProgress)
+    );
+    world.pass(SESSION).await;
+    assert_eq!(second.await.expect("a generation").members.len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_commits_and_keeps_what_was() {
+    let world = World::new();
+    world.commit("g", "t", 5).await.expect("durable");
+    world.log.set_full(true);
+    assert_eq!(
+        world.commit("g", "t", 6).await,
+        Err(GroupError::NotAvailable)
+    );
+    assert_eq!(
+        world.coordinator.delete("g").await,
+        Err(GroupError::NotAvailable)
+    );
+    assert_eq!(world.fetch("g", "t"), Some(5));
+    world.log.set_full(false);
+    assert_eq!(
+        world.commit("g", "t", 7).await,
+        Ok(()),
+        "the refused deletion left the group alive"
+    );
+    assert_eq!(world.fetch("g", "t"), Some(7));
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_no_group_for_longer_than_it_lasts() {
+    let world = World::new();
+    world.log.set_full(true);
+    let refused = world
+        .join("g", ask("").topics(&["read"]))
+        .await
+        .expect_err("nothing can be promised");
+    assert_eq!(refused.error, GroupError::NotAvailable);
+    world.log.set_full(false);
+    let member = refused.member_id;
+    let joined = world
+        .join("g", ask(&member).topics(&["read"]))
+        .await
+        .expect("a generation");
+    world.log.set_full(true);
+    assert_eq!(
+        world.sync("g", &member, joined.generation).await,
+        Err(GroupError::NotAvailable)
+    );
+    world.log.set_full(false);
+    let joined = world
+        .join("g", ask(&member).topics(&["read"]))
+        .await
+        .expect("the next generation");
+    assert_eq!(
+        world
+            .sync("g", &member, joined.generation)
+            .await
+            .expect("an assignment")
+            .assignment,
+        "all"
+    );
+}
+
+#[tokio::test]
+async fn ids_and_timeouts_outside_the_bounds_are_refused() {
+    let world = World::new();
+    let error = |result: Result<Joined, JoinRefused>| result.expect_err("refused").error;
+    assert_eq!(
+        error(world.join("", ask("")).await),
+        GroupError::InvalidGroupId
+    );
+    assert_eq!(
+        error(world.join("g", ask("").session_ms(5_999)).await),
+        GroupError::InvalidSessionTimeout
+    );
+    assert_eq!(
+        error(world.join("g", ask("").session_ms(1_800_001)).await),
+        GroupError::InvalidSessionTimeout
+    );
+    assert_eq!(
+        error(world.join("g", ask("somebody")).await),
+        GroupError::UnknownMember
+    );
+    assert!(world.join("g", ask("").session_ms(6_000)).await.is_ok());
+    assert_eq!(
+        world.sync("nobody", "m", 1).await,
+        Err(GroupError::UnknownMember)
+    );
+    assert_eq!(
+        world.coordinator.heartbeat("nobody", &claim("m", 1)),
+        Err(GroupError::UnknownMember)
+    );
+    assert_eq!(
+        world.coordinator.heartbeat("", &claim("m", 1)),
+        Err(GroupError::InvalidGroupId)
+    );
+    let leaver = Leaver {
+        member_id: "m".into(),
+        instance_id: None,
+    };
+    assert_eq!(
+        world.coordinator.leave("nobody", vec![leaver]).await,
+        Ok(vec![Err(GroupError::UnknownMember)])
+    );
+    assert_eq!(
+        world.groups(),
+        ["g CompletingRebalance"],
+        "none of the others came into being"
+    );
+}
+
+#[tokio::test]
+async fn member_ids_begin_with_the_clients_name() {
+    let world = World::new();
+    let joined = world.join("g", ask("")).await.expect("a generation");
+    assert!(joined.member_id.starts_with("client-"));
+    let joined = world
+        .join("s", ask("").instance("left"))
+        .await
+        .expect("a generation");
+    assert!(joined.member_id.starts_with("left-"));
+    let mut long = ask("");
+    long.request.client.client_id = "ä".repeat(10_000);
+    let joined = world.join("l", long).await.expect("a generation");
+    assert!(joined.member_id.len() < 300);
+}
+
+#[tokio::test]
+async fn commits_of_members_and_outsiders_follow_the_groups_rules() {
+    let world = World::new();
+    assert_eq!(
+        world.commit_as("g", claim("m", 1), "t", 5, None).await,
+        Err(GroupError::NotFound)
+    );
+    assert_eq!(world.groups(), [""; 0], "a refused commit makes no group");
+    let member = world.member("g").await;
+    assert_eq!(
+        world.commit("g", "t", 5).await,
+        Err(GroupError::UnknownMember)
+    );
+    assert_eq!(
+        world.commit_as("g", claim(&member, 1), "t", 5, None).await,
+        Ok(())
+    );
+    assert_eq!(
+        world.commit_as("g", claim(&member, 2), "t", 6, None).await,
+        Err(GroupError::IllegalGeneration)
+    );
+    assert_eq!(world.fetch("g", "t"), Some(5));
+}
+
+#[tokio::test]
+async fn metadata_above_the_limit_refuses_its_partition_only() {
+    let world = World::new();
+    let commit = |topic: &str, bytes: usize| OffsetCommit {
+        metadata: "x".repeat(bytes),
+        ..offset_commit(topic, 5)
+    };
+    let commits = vec![commit("a", 4096), commit("b", 4097)];
+    let results = world
+        .coordinator
+        .commit("g", &MemberClaim::default(), commits, None)
+        .await;
+    assert_eq!(results, Ok(vec![Ok(()), Err(GroupError::MetadataTooLarge)]));
+    assert_eq!(
+        (world.fetch("g", "a"), world.fetch("g", "b")),
+        (Some(5), None)
+    );
+    let results = world
+        .coordinator
+        .commit("g", &MemberClaim::default(), vec![commit("b", 4097)], None)
+        .await;
+    assert_eq!(results, Ok(vec![Err(GroupError::MetadataTooLarge)]));
+}
+
+#[tokio::test]
+async fn a_group_is_deleted_with_its_offsets_for_good() {
+    let world = World::new();
+    let member = world.member("g").await;
+    world
+        .commit_as("g", claim(&member, 1), "t", 5, None)
+        .await
+        .expect("durable");
+    assert_eq!(
+        world.coordinator.delete("g").await,
+        Err(GroupError::NonEmpty)
+    );
+    assert_eq!(
+        world.coordinator.delete("nobody").await,
+        Err(GroupError::NotFound)
+    );
+    world
+        .coordinator
+        .leave(
+            "g",
+            vec![Leaver {
+                member_id: member,
+                instance_id: None,
+            }],
+        )
+        .await
+        .expect("left");
+    assert_eq!(world.coordinator.delete("g").await, Ok(()));
+    assert_eq!((world.groups(), world.fetch("g", "t")), (vec![], None));
+    let world = world.cut();
+    assert_eq!((world.groups(), world.fetch("g", "t")), (vec![], None));
+}
+
+#[tokio::test]
+async fn single_offsets_are_deleted_unless_their_topic_is_read() {
+    let world = World::new();
+    let member = world.member("g").await;
+    for topic in ["read", "other", "third"] {
+        world
+            .commit_as("g", claim(&member, 1), topic, 5, None)
+            .await
+            .expect("durable");
+    }
+    let wanted = [place("read"), place("other"), place("never")];
+    let results = world.coordinator.delete_offsets("g", &wanted).await;
+    assert_eq!(
+        results,
+        Ok(vec![Err(GroupError::SubscribedToTopic), Ok(()), Ok(())])
+    );
+    assert_eq!(
+        world.coordinator.delete_offsets("nobody", &wanted).await,
+        Err(GroupError::NotFound)
+    );
+    let world = world.cut();
+    assert_eq!(
+        (
+            world.fetch("g", "read"),
+            world.fetch("g", "other"),
+            world.fetch("g", "third")
+        ),
+        (Some(5), None, Some(5))
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_topic_takes_its_offsets_along() {
+    let world = World::new();
+    world.commit("a", "gone", 5).await.expect("durable");
+    world.commit("a", "kept", 5).await.expect("durable");
+    world.commit("b", "gone", 5).await.expect("durable");
+    world
+        .coordinator
+        .forget_topic(topic_id("gone"))
+        .await
+        .expect("durable");
+    let world = world.cut();
+    assert_eq!(
+        (
+            world.fetch("a", "gone"),
+            world.fetch("b", "gone"),
+            world.fetch("a", "kept")
+        ),
+        (None, None, Some(5))
+    );
+}
+
+#[tokio::test]
+async fn a_start_finishes_what_a_topics_deletion_had_left() {
+    let world = World::new();
+    world.commit("g", "gone", 5).await.expect("durable");
+    world.commit("g", "kept", 5).await.expect("durable");
+    world.commit("g", "anew", 5).await.expect("durable");
+    let current = |topic: &TopicName| match topic.as_str() {
+        "kept" => Some(topic_id("kept")),
+        "anew" => Some(topic_id("other")),
+        _ => None,
+    };
+    world
+        .coordinator
+        .forget_other_topics(current)
+        .await
+        .expect("durable");
+    assert_eq!(
+        (
+            world.fetch("g", "gone"),
+            world.fetch("g", "kept"),
+            world.fetch("g", "anew")
+        ),
+        (None, Some(5), None)
+    );
+}
+
+#[tokio::test]
+async fn offsets_outlive_their_group_by_the_retention() {
+    let world = World::new();
+    let member = world.member("g").await;
+    world
+        .commit_as("g", claim(&member, 1), "read", 5, None)
+        .await
+        .expect("durable");
+    for _ in 0..8 * 3 {
+        world.pass(DAY_MS / 3).await;
+        world.coordinator.expire_offsets().await.expect("running");
+        // The session ended in the first step; what counts is the time since then.
+        if world.clock.monotonic() < Duration::from_millis(7 * DAY_MS) {
+            assert_eq!(world.fetch("g", "read"), Some(5));
+        }
+    }
+    assert_eq!((world.groups(), world.fetch("g", "read")), (vec![], None));
+    assert_eq!(world.cut().groups(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_running_group_keeps_the_offsets_of_what_it_reads_and_loses_old_others() {
+    let world = World::new();
+    let member = world.member("g").await;
+    world
+        .commit_as("g", claim(&member, 1), "read", 5, None)
+        .await
+        .expect("durable");
+    world
+        .commit_as("g", claim(&member, 1), "other", 5, None)
+        .await
+        .expect("durable");
+    *world.clock.0.lock().expect("no panic") += 8 * DAY_MS;
+    world
+        .coordinator
+        .heartbeat("g", &claim(&member, 1))
+        .expect("nobody has looked at the time yet");
+    world.coordinator.expire_offsets().await.expect("running");
+    assert_eq!(
+        (world.fetch("g", "read"), world.fetch("g", "other")),
+        (Some(5), None)
+    );
+}
+
+#[tokio::test]
+async fn a_standalone_consumers_offsets_go_by_their_commits_and_by_their_own_retention() {
+    let world = World::new();
+    world.commit("g", "old", 5).await.expect("durable");
+    let hour = Some(Duration::from_secs(3600));
+    world
+        .commit_as("g", MemberClaim::default(), "brief", 5, hour)
+        .await
+        .expect("durable");
+    world.pass(4 * DAY_MS).await;
+    world.commit("g", "new", 5).await.expect("durable");
+    world.coordinator.expire_offsets().await.expect("running");
+    assert_eq!(
+        (
+            world.fetch("g", "old"),
+            world.fetch("g", "brief"),
+            world.fetch("g", "new")
+        ),
+        (Some(5), None, Some(5))
+    );
+    world.pass(3 * DAY_MS).await;
+    world.coordinator.expire_offsets().await.expect("running");
+    assert_eq!(
+        (world.fetch("g", "old"), world.fetch("g", "new")),
+        (None, Some(5))
+    );
+    world.pass(4 * DAY_MS).await;
+    world.coordinator.expire_offsets().await.expect("running");
+    assert_eq!(world.groups(), [""; 0]);
+}
+
+#[tokio::test]
+async fn descriptions_and_lists_show_every_group() {
+    let world = World::new();
+    world.commit("b-standalone", "t", 5).await.expect("durable");
+    let member = world.member("a-consumers").await;
+    let listed: Vec<_> = world
+        .coordinator
+        .list()
+        .into_iter()
+        .map(|listing| (listing.id, listing.protocol_type))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("a-consumers".into(), "consumer".into()),
+            ("b-standalone".into(), String::new())
+        ]
+    );
+    let described = world
+        .coordinator
+        .describe("a-consumers")
+        .expect("it exists");
+    assert_eq!(
+        (
+            described.members[0].member_id.as_str(),
+            described.members[0].assignment.as_ref()
+        ),
+        (member.as_str(), b"all".as_slice())
+    );
+    assert_eq!(world.coordinator.describe("nobody"), None);
+}
+
+#[tokio::test]
+async fn a_shutdown_delivers_what_is_appended_and_refuses_what_is_new() {
+    let world = World::new();
+    world.log.hold();
+    let mut commit = Box::pin(world.commit("g", "t", 5));
+    tokio::select! {
+        biased;
+        _ = &mut commit => panic!("answered before the sync"),
+        () = settle() => {}
+    }
+    world.stop.send_replace(true);
+    settle().await;
+    world.log.sync();
+    assert_eq!(commit.as_mut().await, Ok(()));
+    drop(commit);
+    assert_eq!(
+        world.commit("g", "t", 6).await,
+        Err(GroupError::NotAvailable)
+    );
+    world.task.await.expect("the task ends by itself");
+}
+
+#[tokio::test]
+async fn many_members_at_once_become_one_generation() {
+    let world = World::new();
+    let mut joins = Vec::new();
+    for _ in 0..200 {
+        let coordinator = world.coordinator.clone();
+        let mut request = ask("").old_version().request;
+        joins.push(tokio::spawn(async move {
+            loop {
+                match coordinator.join("g", request.clone()).await {
+                    Ok(joined) => {
+                        request.member_id.clone_from(&joined.member_id);
+                        let assignments = joined
+                            .members
+                            .iter()
+                            .map(|member| {
+                                (
+                                    member.member_id.clone(),
+                                    Bytes::from(member.member_id.clone()),
+                                )
+                            })
+                            .collect();
+                        let sync = SyncRequest {
+                            member_id: joined.member_id.clone(),
+                            instance_id: None,
+                            generation: joined.generation,
+                            protocol_type: None,
+                            protocol: None,
+                            assignments,
+                        };
+                        if let Ok(synced) = coordinator.sync("g", sync).await {
+                            assert_eq!(synced.assignment, joined.member_id);
+                            let claim = claim(&joined.member_id, joined.generation);
+                            while coordinator.heartbeat("g", &claim).is_ok() {
+                                if coordinator.describe("g").expect("it exists").members.len()
+                                    == 200
+                                {
+                                    return joined.generation;
+                                }
+                                tokio::task::yield_now().await;
+                            }
+                        }
+                    }
+                    Err(refused) => panic!("{refused:?}"),
+                }
+            }
+        }));
+    }
+    let mut generations = Vec::new();
+    for join in joins {
+        generations.push(join.await.expect("no panic"));
+    }
+    assert!(generations.iter().all(|generation| *generation >= 1));
+    assert_eq!(
+        world
+            .coordinator
+            .describe("g")
+            .expect("it exists")
+            .members
+            .len(),
+        200
+    );
+}
