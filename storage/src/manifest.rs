@@ -341,11 +341,28 @@ fn read_one(
 
 /// Stores a manifest durably, and then removes those older than the one before it.
 /// What the manifest names must be durable already. On an error the old manifest still counts.
+/// On a full disk the older ones go first, so that a manifest that gives segments up can still be stored.
 pub fn store(disk: &dyn Disk, directory: &Path, manifest: &Manifest) -> io::Result<()> {
     let path = directory.join(file_name(manifest.number));
-    write_new_file(disk, &path, &manifest.encode())?;
+    let contents = manifest.encode();
+    let before = manifest.number.saturating_sub(1);
+    match write_new_file(disk, &path, &contents) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // It may not even have been created.
+            let _ = disk.remove_file(&path);
+            forget_older_than(disk, directory, before)?;
+            disk.sync_dir(directory)?;
+            if let Err(error) = write_new_file(disk, &path, &contents) {
+                // Not left as a torn newest one, which would look like damage.
+                let _ = disk.remove_file(&path);
+                return Err(error);
+            }
+        }
+        Err(error) => return Err(error),
+    }
     disk.sync_dir(directory)?;
-    forget_older_than(disk, directory, manifest.number.saturating_sub(1))
+    forget_older_than(disk, directory, before)
 }
 
 fn forget_older_than(disk: &dyn Disk, directory: &Path, keep_from: u64) -> io::Result<()> {

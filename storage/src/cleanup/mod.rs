@@ -1,0 +1,98 @@
+//! Cleanup: what is no longer kept goes, by a plan that is data.
+//!
+//! A policy is a pure function of what it is shown; [`execute`] alone does the I/O. Callers: the engine's cleaner, and the
+//! tools, which show a plan without executing it.
+//! Invariants: only whole sealed segments go, from the front, and offsets never change; the manifest that no longer names
+//! them is durable before a file is unlinked.
+
+pub mod execute;
+pub mod retention;
+
+use model::{LogId, Offset, Timestamp};
+
+use crate::segment::SegmentId;
+
+/// What a policy is shown of one log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogView {
+    /// Which log.
+    pub log: LogId,
+    /// The first offset that is kept.
+    pub start_offset: Offset,
+    /// Live segments in order; the last one may be active.
+    pub segments: Vec<SegmentView>,
+    /// Bytes that are in the WAL only.
+    pub tail_bytes: u64,
+}
+
+/// What a policy is shown of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentView {
+    /// Which file.
+    pub id: SegmentId,
+    /// The offset after its last record.
+    pub end_offset: Offset,
+    /// Its length.
+    pub bytes: u64,
+    /// When the broker appended its last batch.
+    pub last_append_time: Timestamp,
+    /// Whether it is sealed.
+    pub sealed: bool,
+}
+
+/// Why a segment goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// All its records lie before the start offset: somebody deleted them.
+    BelowStart,
+    /// Its last batch was appended longer ago than `retention.ms`.
+    Age {
+        /// How long ago.
+        age_ms: u64,
+        /// The limit.
+        retention_ms: u64,
+    },
+    /// Without it the log still holds `retention.bytes`.
+    Size {
+        /// What the log holds with it.
+        log_bytes: u64,
+        /// The limit.
+        retention_bytes: u64,
+    },
+}
+
+/// A segment that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Which file.
+    pub id: SegmentId,
+    /// The offset after its last record.
+    pub end_offset: Offset,
+    /// Its length.
+    pub bytes: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What should be done to one log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The new start offset, if it rises.
+    pub raise_start_to: Option<Offset>,
+    /// The segments that go, in order, from the front.
+    pub remove: Vec<Removal>,
+    /// The active segment would go too if it were sealed: seal it, and plan again.
+    pub seal_active: bool,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        *self == Plan::default()
+    }
+
+    /// How many bytes it frees.
+    pub fn bytes(&self) -> u64 {
+        self.remove.iter().map(|removal| removal.bytes).sum()
+    }
+}
