@@ -25,7 +25,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     config: ClientConfig,
-    metadata: Mutex<Arc<Metadata>>,
+    metadata: Arc<Mutex<Arc<Metadata>>>,
     connections: Mutex<HashMap<i32, Connection>>,
     /// The connection that came up first; serves what any broker can answer.
     bootstrap: Mutex<Option<Connection>>,
@@ -42,7 +42,7 @@ impl Client {
         let client = Client {
             shared: Arc::new(Shared {
                 config,
-                metadata: Mutex::default(),
+                metadata: Arc::default(),
                 connections: Mutex::default(),
                 bootstrap: Mutex::default(),
                 opening: tokio::sync::Mutex::default(),
@@ -52,13 +52,13 @@ impl Client {
         Ok(client)
     }
 
-    /// A client of the same cluster with connections of its own. A broker answers each connection in order, so that a
+    /// A client of the same cluster with connections of its own; what is known is shared. A broker answers each connection in order, so that a
     /// long poll on one delays whatever else goes over it.
     pub fn separate(&self) -> Client {
         Client {
             shared: Arc::new(Shared {
                 config: self.shared.config.clone(),
-                metadata: Mutex::new(self.metadata()),
+                metadata: self.shared.metadata.clone(),
                 connections: Mutex::default(),
                 bootstrap: Mutex::default(),
                 opening: tokio::sync::Mutex::default(),

@@ -234,11 +234,6 @@ impl Consumer {
         Ok(known.partitions.len())
     }
 
-    /// Learns who leads some topics' partitions, before they are assigned.
-    pub(crate) async fn learn(&self, topics: &[&str]) -> Result<()> {
-        self.client.refresh(Some(topics)).await.map(|_| ())
-    }
-
     /// Stops reading a partition.
     pub fn unassign(&mut self, partition: &TopicPartition) {
         self.assigned.remove(partition);

@@ -8,8 +8,7 @@ mod assignors;
 pub use assignors::{Assignment, Assignor, Member};
 
 use crate::admin::{
-    Admin, Committed, OFFSET_COMMIT_VERSION_MAX, by_topic, check_commit, commit_request,
-    topic_partition,
+    Admin, Committed, OFFSET_COMMIT_VERSION_MAX, check_commit, commit_request, topic_partition,
 };
 use crate::consumer::{Consumer, ConsumerConfig, Fetched, Reset, Start};
 use crate::error::check;
@@ -90,9 +89,35 @@ pub struct GroupConsumer {
     consumer: Consumer,
     member_id: String,
     membership: Option<Membership>,
+    /// The join that is under way. It goes on between polls, so that a short poll does not hold up the others.
+    joining: Option<Joining>,
     last_commit: Instant,
     /// Goes up with every assignment.
     rebalances: u64,
+}
+
+#[derive(Debug)]
+struct Joining(JoinHandle<Result<Joined>>);
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a join needs.
+#[derive(Debug)]
+struct Joiner {
+    client: Client,
+    config: GroupConfig,
+    member_id: String,
+}
+
+/// What came of a join.
+#[derive(Debug)]
+struct Joined {
+    membership: Membership,
+    partitions: Vec<(TopicPartition, Start)>,
 }
 
 /// What a member has while it belongs to a generation.
@@ -163,29 +188,35 @@ impl GroupConsumer {
             config,
             member_id: String::new(),
             membership: None,
+            joining: None,
             last_commit: Instant::now(),
             rebalances: 0,
         }
     }
 
-    /// Waits for records, at most for `timeout`, but longer where the group rebalances; yields none after that.
+    /// Waits for records, at most for `timeout`; yields none after that, also while the group rebalances.
     /// What the last poll yielded counts as read now, and is committed if auto-commit is due.
     pub async fn poll(&mut self, timeout: Duration) -> Result<Vec<Fetched>> {
         let deadline = Instant::now() + timeout;
         loop {
-            self.settle().await?;
+            self.notice_trouble().await?;
+            if self.membership.is_none() && !self.joined_by(deadline).await? {
+                return Ok(Vec::new());
+            }
             if self
                 .config
                 .auto_commit
                 .is_some_and(|interval| self.last_commit.elapsed() >= interval)
             {
                 self.commit_or_notice().await?;
-                self.settle().await?;
             }
             let Some(membership) = &self.membership else {
                 continue;
             };
             let pulse = membership.pulse.clone();
+            if pulse.trouble().is_some() {
+                continue;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             tokio::select! {
                 biased;
@@ -195,27 +226,53 @@ impl GroupConsumer {
         }
     }
 
-    /// Goes through whatever the heartbeats report, until this member belongs to the current generation.
-    async fn settle(&mut self) -> Result<()> {
-        loop {
-            let trouble = self.membership.as_ref().map(|m| m.pulse.trouble());
-            match trouble {
-                Some(None) => return Ok(()),
-                Some(Some(Trouble::Fatal(error))) => return Err(error),
-                Some(Some(Trouble::Rebalance)) => {
-                    if self.config.auto_commit.is_some()
-                        && let Err(error) = self.commit_all().await
-                    {
-                        tracing::debug!(%error, "could not commit before the rebalance");
-                    }
+    /// Ends the membership if the heartbeats brought news.
+    async fn notice_trouble(&mut self) -> Result<()> {
+        let Some(trouble) = self.membership.as_ref().and_then(|m| m.pulse.trouble()) else {
+            return Ok(());
+        };
+        match trouble {
+            Trouble::Fatal(error) => return Err(error),
+            Trouble::Rebalance => {
+                if self.config.auto_commit.is_some()
+                    && let Err(error) = self.commit_all().await
+                {
+                    tracing::debug!(%error, "could not commit before the rebalance");
                 }
-                Some(Some(Trouble::Lost)) => self.member_id.clear(),
-                Some(Some(Trouble::Rejoin)) | None => {}
             }
-            self.membership = None;
-            self.consumer.unassign_all();
-            self.join().await?;
+            Trouble::Lost => self.member_id.clear(),
+            Trouble::Rejoin => {}
         }
+        self.membership = None;
+        self.consumer.unassign_all();
+        Ok(())
+    }
+
+    /// Begins to join if need be, and waits for it until the deadline. Tells whether this member belongs to the group.
+    async fn joined_by(&mut self, deadline: Instant) -> Result<bool> {
+        let joining = self.joining.get_or_insert_with(|| {
+            let joiner = Joiner {
+                client: self.client.clone(),
+                config: self.config.clone(),
+                member_id: self.member_id.clone(),
+            };
+            Joining(tokio::spawn(joiner.join()))
+        });
+        let Ok(joined) = tokio::time::timeout_at(deadline.into(), &mut joining.0).await else {
+            return Ok(false);
+        };
+        self.joining = None;
+        // The task neither panics nor is it aborted while somebody waits for it.
+        let joined = joined.map_err(|_| Error::Closed)??;
+        self.member_id
+            .clone_from(&joined.membership.identity.member_id);
+        self.membership = Some(joined.membership);
+        for (partition, start) in joined.partitions {
+            self.consumer.assign(partition, start);
+        }
+        self.last_commit = Instant::now();
+        self.rebalances += 1;
+        Ok(true)
     }
 
     /// What this member reads now.
@@ -332,13 +389,17 @@ impl GroupConsumer {
         }
         committed
     }
+}
 
-    /// Joins and syncs until an assignment is there.
-    async fn join(&mut self) -> Result<()> {
+impl Joiner {
+    /// Joins and syncs until an assignment is there, and looks up where to begin.
+    async fn join(mut self) -> Result<Joined> {
         let begun = Instant::now();
         loop {
-            let result = self.join_once().await;
-            let Err(error) = result else { return Ok(()) };
+            let error = match self.join_once().await {
+                Ok(joined) => return Ok(joined),
+                Err(error) => error,
+            };
             tracing::debug!(%error, group = self.config.group, "joining failed");
             let patience = self.client.config().retry_timeout + self.config.rebalance_timeout;
             match (error.code(), trouble_of(&error)) {
@@ -353,7 +414,7 @@ impl GroupConsumer {
         }
     }
 
-    async fn join_once(&mut self) -> Result<()> {
+    async fn join_once(&mut self) -> Result<Joined> {
         let coordinator = self.client.coordinator(&self.config.group).await?;
         let connection = self.client.connection(coordinator).await?;
         let joined = self.send_join(&connection).await?;
@@ -394,11 +455,11 @@ impl GroupConsumer {
         let assignment = wire::consumer::decode_assignment(synced.assignment).map_err(decode)?;
         // From now on the member has to show that it lives, also while it looks up where to begin.
         let membership = Membership::begin(identity, connection, &self.config);
-        self.begin(&assignment).await?;
-        self.membership = Some(membership);
-        self.last_commit = Instant::now();
-        self.rebalances += 1;
-        Ok(())
+        let partitions = self.starts(&assignment).await?;
+        Ok(Joined {
+            membership,
+            partitions,
+        })
     }
 
     async fn send_join(&mut self, connection: &Connection) -> Result<JoinGroupResponse> {
@@ -482,9 +543,11 @@ impl GroupConsumer {
             .collect()
     }
 
-    /// Begins to read what was assigned, where the group left off.
-    async fn begin(&mut self, assignment: &ConsumerProtocolAssignment) -> Result<()> {
-        self.consumer.unassign_all();
+    /// Where to begin in each partition: where the group left off.
+    async fn starts(
+        &self,
+        assignment: &ConsumerProtocolAssignment,
+    ) -> Result<Vec<(TopicPartition, Start)>> {
         let topics = assignment.assigned_partitions.iter();
         let partitions: Vec<TopicPartition> = topics
             .flat_map(|t| {
@@ -494,29 +557,30 @@ impl GroupConsumer {
             })
             .collect();
         if partitions.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let by_topic = by_topic(&partitions, |p| p, |_| ());
-        let names: Vec<&str> = by_topic.keys().map(String::as_str).collect();
-        self.consumer.learn(&names).await?;
+        let topics: Vec<&str> = assignment
+            .assigned_partitions
+            .iter()
+            .map(|t| t.topic.as_str())
+            .collect();
+        self.client.refresh(Some(&topics)).await?;
+        let group = &self.config.group;
         let committed: HashMap<TopicPartition, Committed> = Admin::new(&self.client)
-            .committed(&self.config.group, Some(&partitions))
+            .committed(group, Some(&partitions))
             .await?;
-        for partition in partitions {
-            let start = match (committed.get(&partition), self.config.consumer.reset) {
-                (Some(committed), _) => Start::Offset(committed.offset),
-                (None, Reset::Earliest) => Start::Earliest,
-                (None, Reset::Latest) => Start::Latest,
-                (None, Reset::Fail) => {
-                    return Err(Error::Invalid(format!(
-                        "group {} has no commit for {partition}",
-                        self.config.group
-                    )));
-                }
-            };
-            self.consumer.assign(partition, start);
-        }
-        Ok(())
+        let start = |partition: TopicPartition| match (
+            committed.get(&partition),
+            self.config.consumer.reset,
+        ) {
+            (Some(committed), _) => Ok((partition, Start::Offset(committed.offset))),
+            (None, Reset::Earliest) => Ok((partition, Start::Earliest)),
+            (None, Reset::Latest) => Ok((partition, Start::Latest)),
+            (None, Reset::Fail) => Err(Error::Invalid(format!(
+                "group {group} has no commit for {partition}"
+            ))),
+        };
+        partitions.into_iter().map(start).collect()
     }
 }
 

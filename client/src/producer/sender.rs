@@ -418,6 +418,7 @@ impl Sender {
         let client = self.shared.client.clone();
         self.events.spawn(async move {
             let request = InitProducerIdRequest {
+                transactional_id: None,
                 transaction_timeout_ms: 60_000,
                 ..Default::default()
             };
