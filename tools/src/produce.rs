@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
-use client::{Acks, Client, Delivery, Producer, ProducerConfig};
+use client::{Acks, Client, Delivery, Error, Producer, ProducerConfig};
 use model::batch::{Codec, HeaderRef, RecordBody};
 use model::{PartitionId, Timestamp, TopicName};
 use tokio::sync::{mpsc, oneshot};
@@ -168,6 +168,14 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         Some(printing) if read.is_ok() => printing.await?,
         _ => Ok(()),
     };
+    // A producer that failed refuses further records: then its own reason is the one to tell.
+    let is_consequence = read
+        .as_ref()
+        .is_err_and(|error| matches!(error.root_cause().downcast_ref(), Some(Error::Closed)));
+    if is_consequence {
+        flushed?;
+        bail!("the producer was closed");
+    }
     let (records, bytes) = read?;
     flushed?;
     printed?;
@@ -258,6 +266,8 @@ impl<R: Read> Pump<R> {
                 .timestamp
                 .map(Timestamp::from_millis)
                 .or(self.fallback.timestamp);
+            // A report tells the time that the record got, so it is chosen here.
+            let timestamp = timestamp.or_else(|| self.reports.as_ref().map(|_| clock()));
             let delivery = self
                 .producer
                 .send_body(name, partition, timestamp, body)
@@ -272,6 +282,13 @@ impl<R: Read> Pump<R> {
         }
         Ok((records, bytes))
     }
+}
+
+fn clock() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The topic of a record; a name is only checked again when it differs from the last one.
