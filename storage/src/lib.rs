@@ -18,6 +18,7 @@ pub mod producers;
 mod recovery;
 pub mod segment;
 mod segments;
+mod settler;
 mod storage;
 mod waiter;
 pub mod wal;

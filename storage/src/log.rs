@@ -474,15 +474,16 @@ impl Log {
             let settled_end = state.bounds.settled_end;
             drop(state);
             let shared = self.shared().ok_or(ReadError::Deleted)?;
-            return self.read_segments(
-                &shared,
-                &segments,
-                from,
-                settled_end,
-                max_bytes,
-                min_one,
-                chunk,
-            );
+            if let Some(part) = segments.read(&shared, self.id, from, max_bytes, min_one)? {
+                // What settled since this view was taken is the tail's to give.
+                assert!(
+                    part.end_offset() <= settled_end,
+                    "a view shows nothing past its settled end"
+                );
+                chunk.push(part.slice(), part.end_offset());
+                chunk.parts.push(part);
+            }
+            return Ok(());
         }
         let first = state.tail.partition_point(|entry| entry.next <= from);
         let mut taken: Vec<(TailEntry, u64)> = Vec::new();
@@ -520,25 +521,6 @@ impl Log {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn read_segments(
-        &self,
-        shared: &Arc<Shared>,
-        segments: &Segments,
-        from: Offset,
-        settled_end: Offset,
-        max_bytes: usize,
-        min_one: bool,
-        chunk: &mut Chunk,
-    ) -> Result<(), ReadError> {
-        let found = segments.read(shared, self.id, from, settled_end, max_bytes, min_one)?;
-        if let Some(part) = found {
-            chunk.push(part.slice(), part.end_offset());
-            chunk.parts.push(part);
-        }
-        Ok(())
-    }
-
     /// Like [`Log::read`] with `min_one`, as a copy that our own code may look into: a bad sector is an error, never a
     /// signal. Blocks.
     pub fn read_copy(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
@@ -556,9 +538,7 @@ impl Log {
             self.snapshot_for_search(|entry| entry.max_timestamp >= wanted)?;
         if start < settled_end {
             let shared = self.shared().ok_or(ReadError::Deleted)?;
-            if let Some(found) =
-                segments.offset_for_time(&shared, self.id, start, settled_end, wanted)?
-            {
+            if let Some(found) = segments.offset_for_time(&shared, self.id, start, wanted)? {
                 return Ok(Some(found));
             }
         }
@@ -576,7 +556,7 @@ impl Log {
         let in_tail = tail.iter().map(|entry| entry.max_timestamp).max();
         let settled = if start < settled_end {
             let shared = self.shared().ok_or(ReadError::Deleted)?;
-            segments.max_timestamp(&shared, self.id, start, settled_end)?
+            segments.max_timestamp(&shared, self.id, start)?
         } else {
             None
         };

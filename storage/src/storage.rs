@@ -23,6 +23,9 @@ use crate::producers::Producers;
 use crate::recovery::{
     Damage, Found, RecoveryReport, load_damage, open_store_file, replay_wal, store_damage,
 };
+use crate::segment::SegmentCache;
+use crate::segments::directory_of;
+use crate::settler::{SettleError, Settler};
 use crate::wal::WalPool;
 
 /// What the process does when a write or sync has failed.
@@ -199,7 +202,10 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pub checkpoints: Mutex<CheckpointStore>,
     logs: RwLock<HashMap<LogId, Arc<Log>>>,
+    pub segments: SegmentCache,
+    settler: Mutex<Settler>,
     dirty: Mutex<Vec<Arc<Log>>>,
+    deleted: Mutex<Vec<LogId>>,
     signal: Mutex<Signal>,
     signalled: Condvar,
     damage: Mutex<Vec<Damage>>,
@@ -236,6 +242,64 @@ impl Shared {
             .lock()
             .expect("nothing panics while it holds the list")
             .push(Arc::clone(log));
+    }
+
+    pub fn log_directory(&self, log: LogId) -> PathBuf {
+        directory_of(&self.config.data_dir, log)
+    }
+
+    /// The deleted logs whose files are still there.
+    pub fn take_deleted(&self) -> Vec<LogId> {
+        std::mem::take(
+            &mut *self
+                .deleted
+                .lock()
+                .expect("nothing panics while it holds the list"),
+        )
+    }
+
+    pub fn put_back_deleted(&self, log: LogId) {
+        self.deleted
+            .lock()
+            .expect("nothing panics while it holds the list")
+            .push(log);
+    }
+
+    /// One round of the settler. A failure ends all writing; a full disk only this round.
+    fn settle_round(&self) -> bool {
+        let mut settler = self
+            .settler
+            .lock()
+            .expect("nothing panics while it holds the settler");
+        match settler.round(self) {
+            Ok(worked) => {
+                self.gate.set_settling_full(false);
+                worked
+            }
+            Err(SettleError::DiskFull) => {
+                self.gate.set_settling_full(true);
+                false
+            }
+            Err(SettleError::Failed(failure)) => {
+                drop(settler);
+                self.fail(failure);
+                false
+            }
+        }
+    }
+
+    /// The settler's thread.
+    fn settle(&self) {
+        while !self.is_stopping() && self.gate.failure().is_none() {
+            self.wait_to_settle(self.config.settle_age);
+            self.settle_round();
+            if self.gate.is_disk_full() {
+                self.pool.wait_for_space(Duration::from_millis(200));
+            }
+        }
+        if self.gate.failure().is_none() {
+            self.settle_round();
+        }
     }
 
     pub fn take_dirty(&self) -> Vec<Arc<Log>> {
@@ -307,6 +371,9 @@ impl Shared {
         }
     }
 }
+
+/// Memory for the indexes of sealed segments that are open.
+const INDEX_CACHE_BYTES: usize = 64 << 20;
 
 /// The exit code of a process whose store has failed (`EX_IOERR` of sysexits).
 pub const EXIT_CODE_STORAGE_FAILED: i32 = 74;
@@ -454,6 +521,11 @@ impl Storage {
             .min(usize::try_from(config.wal_file_bytes / 4).unwrap_or(usize::MAX));
         let own_threads = config.threads == Threads::Own;
         let logs = building.logs;
+        let segments = SegmentCache::new(
+            Arc::clone(&disk),
+            config.open_segments_max,
+            INDEX_CACHE_BYTES,
+        );
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| {
             let logs = logs
                 .into_iter()
@@ -471,7 +543,10 @@ impl Storage {
                 counters: Counters::default(),
                 checkpoints: Mutex::new(checkpoints),
                 logs: RwLock::new(logs),
+                segments,
+                settler: Mutex::new(Settler::new(from)),
                 dirty: Mutex::default(),
+                deleted: Mutex::default(),
                 signal: Mutex::default(),
                 signalled: Condvar::new(),
                 damage: Mutex::new(damage),
@@ -485,6 +560,22 @@ impl Storage {
             position: 0,
             frame: replay.next_frame,
         }));
+        for entry in loaded.newest.iter().flat_map(|newest| &newest.logs) {
+            let mut settler = shared
+                .settler
+                .lock()
+                .expect("nothing panics while it holds the settler");
+            let segments = settler
+                .restore(&shared, entry)
+                .map_err(|error| OpenError::Format {
+                    path: shared.log_directory(entry.log),
+                    reason: error.to_string(),
+                })?;
+            let log = shared
+                .log(entry.log)
+                .expect("recovery made every log of the checkpoint");
+            log.locked().segments = segments;
+        }
         for log in shared.all_logs() {
             let mut state = log.locked();
             if !state.tail.is_empty() {
@@ -543,20 +634,29 @@ impl Storage {
         Ok(())
     }
 
-    /// All logs that are to exist: others are forgotten, and their files set aside. Settling and cleanup begin.
-    pub fn finish_open(&self, known: &HashSet<LogId>) {
-        let unknown: Vec<LogId> = self
-            .inner
-            .shared
-            .all_logs()
-            .iter()
-            .map(|log| log.id())
-            .filter(|id| !known.contains(id) && !id.is_reserved())
-            .collect();
-        for id in unknown {
-            tracing::warn!(log = %id, "the metadata does not know this log: it is left out");
-            self.delete_log(id);
+    /// All logs that are to exist: the files of others are set aside, never deleted. Settling and cleanup begin.
+    pub fn finish_open(&self, known: &HashSet<LogId>) -> Result<(), OpenError> {
+        let shared = &self.inner.shared;
+        let wanted = |id: &LogId| id.is_reserved() || known.contains(id);
+        for log in shared.all_logs().iter().filter(|log| !wanted(&log.id())) {
+            tracing::warn!(log = %log.id(), "the metadata does not know this log: it is left out");
+            shared
+                .logs
+                .write()
+                .expect("nothing panics while it holds the map of logs")
+                .remove(&log.id());
+            log.mark_deleted();
+            shared
+                .settler
+                .lock()
+                .expect("nothing panics while it holds the settler")
+                .forget(log.id());
         }
+        quarantine(shared, &wanted)?;
+        if shared.config.threads == Threads::Own {
+            self.spawn("log-settler", Shared::settle)?;
+        }
+        Ok(())
     }
 
     /// The store's id.
@@ -632,6 +732,8 @@ impl Storage {
             .remove(&id);
         if let Some(log) = removed {
             log.mark_deleted();
+            self.inner.shared.put_back_deleted(id);
+            self.inner.shared.settle_soon();
         }
     }
 
@@ -692,10 +794,62 @@ impl Storage {
         self.inner.shared.committer.turn(&self.inner.shared) == Turn::Worked
     }
 
+    /// Manual mode: one round of the settler. True if something settled.
+    pub fn settle_once(&self) -> bool {
+        self.inner.shared.settle_round()
+    }
+
+    /// Manual mode: makes one WAL file ready. True if one was missing.
+    pub fn prepare_once(&self) -> std::io::Result<bool> {
+        self.inner.shared.pool.prepare_one()
+    }
+
     /// Ends the store in order: what is queued is made durable, then the threads stop. Appends are refused from now on.
     pub fn shutdown(&self) {
         self.inner.stop();
     }
+}
+
+/// Moves directories of partitions that nobody knows to `quarantine`, where an operator can look at them.
+fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), OpenError> {
+    let disk = shared.disk.as_ref();
+    let root = &shared.config.data_dir;
+    let partitions = root.join("p");
+    let aside = root.join("quarantine");
+    if !disk
+        .exists(&partitions)
+        .map_err(OpenError::io("look for", &partitions))?
+    {
+        return Ok(());
+    }
+    for spread in disk
+        .list(&partitions)
+        .map_err(OpenError::io("list", &partitions))?
+    {
+        let directory = partitions.join(&spread.name);
+        if !spread.is_dir {
+            continue;
+        }
+        for entry in disk
+            .list(&directory)
+            .map_err(OpenError::io("list", &directory))?
+        {
+            if entry.name.parse::<LogId>().is_ok_and(|id| wanted(&id)) {
+                continue;
+            }
+            let from = directory.join(&entry.name);
+            let to = aside.join(format!("{}.{}", entry.name, shared.clock.now().millis()));
+            tracing::warn!(from = %from.display(), to = %to.display(), "nobody knows this: it is set aside");
+            create_dir_durable(disk, root, &aside).map_err(OpenError::io("create", &aside))?;
+            disk.rename(&from, &to)
+                .map_err(OpenError::io("set aside", &from))?;
+            disk.sync_dir(&aside)
+                .map_err(OpenError::io("sync", &aside))?;
+            disk.sync_dir(&directory)
+                .map_err(OpenError::io("sync", &directory))?;
+        }
+    }
+    Ok(())
 }
 
 /// A panic on a thread of the store is a failure of the store, not a silent stop.

@@ -38,11 +38,15 @@ impl House {
     }
 
     fn open(&self) -> (Storage, RecoveryReport) {
+        self.open_with(self.config())
+    }
+
+    fn open_with(&self, config: StorageConfig) -> (Storage, RecoveryReport) {
         let env = Env {
             disk: Arc::new(RealDisk),
             clock: self.clock.clone(),
         };
-        Storage::open(self.config(), env).unwrap()
+        Storage::open(config, env).unwrap()
     }
 }
 
@@ -189,4 +193,175 @@ fn deleted_records_stay_deleted_over_a_restart() {
     let (storage, _) = house.open();
     let log = storage.log(log_id(0)).unwrap();
     assert_eq!(log.bounds().start.get(), 2);
+}
+
+fn known(partitions: u32) -> std::collections::HashSet<LogId> {
+    (0..partitions).map(log_id).collect()
+}
+
+#[test]
+fn what_has_settled_reads_the_same_and_survives_restarts() {
+    let house = House::new();
+    let mut small = settings();
+    small.segment_bytes = 4096;
+    let mut wanted = Vec::new();
+    for start in 0..4_u64 {
+        let (storage, _) = house.open();
+        storage.finish_open(&known(1)).unwrap();
+        let log = storage.create_log(log_id(0), small.clone());
+        for round in 0..50_u64 {
+            let text = format!("{start}-{round}-{}", "x".repeat(200));
+            let appended = append(
+                &storage,
+                &log,
+                batch(&[&text], (start * 100 + round) as i64),
+            );
+            wanted.push((appended.base_offset.get(), text));
+            if round % 7 == 0 {
+                storage.commit_once();
+            }
+            if round % 20 == 0 {
+                assert!(storage.settle_once());
+            }
+        }
+        while storage.commit_once() {}
+        assert_eq!(values(&log, 0), wanted);
+        storage.settle_once();
+        let bounds = log.bounds();
+        assert_eq!(bounds.settled_end, bounds.end);
+        assert_eq!(values(&log, 0), wanted);
+        assert_eq!(
+            values(&log, 77 % wanted.len() as u64)[0].0,
+            77 % wanted.len() as u64
+        );
+        let time = Timestamp::from_millis((start * 100 + 13) as i64);
+        assert_eq!(
+            log.offset_for_time(time).unwrap().unwrap().offset.get(),
+            start * 50 + 13
+        );
+    }
+    let (storage, report) = house.open();
+    assert_eq!(report.batches, 0, "all of it has settled");
+    assert_eq!(values(&storage.log(log_id(0)).unwrap(), 0), wanted);
+    assert_eq!(
+        storage
+            .log(log_id(0))
+            .unwrap()
+            .epoch_at(Offset::new(60))
+            .unwrap()
+            .get(),
+        1
+    );
+}
+
+#[test]
+fn wal_files_are_used_again_and_producers_wait_for_them() {
+    let house = House::new();
+    let mut config = house.config();
+    config.wal_files_max = 4;
+    let (storage, _) = house.open_with(config);
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), settings());
+    let text = "y".repeat(60_000);
+    let mut waited = 0;
+    for round in 0..200 {
+        let batch = batch(&[&text], round);
+        loop {
+            if let Some(admission) = storage.try_admit(batch.bytes().len()) {
+                let _ = log
+                    .append(vec![AppendBatch::from(batch.clone())], admission)
+                    .unwrap();
+                break;
+            }
+            waited += 1;
+            while storage.commit_once() {}
+            storage.settle_once();
+            while storage.prepare_once().unwrap() {}
+            assert!(waited < 1000, "the pool never has room again");
+        }
+        storage.commit_once();
+    }
+    assert!(waited > 0, "12 MB pass through 1 MB of WAL");
+    assert!(storage.metrics().wal_files <= 4);
+    assert_eq!(log.bounds().durable_end.get(), 200);
+}
+
+#[test]
+fn a_deleted_log_takes_its_files_along_and_an_unknown_one_is_set_aside() {
+    let house = House::new();
+    let files = |name: &str| {
+        let directory = house.directory.path().join(name);
+        let mut count = 0;
+        let mut open = vec![directory];
+        while let Some(next) = open.pop() {
+            for entry in std::fs::read_dir(next).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        count
+    };
+    {
+        let (storage, _) = house.open();
+        storage.finish_open(&known(2)).unwrap();
+        for partition in 0..2 {
+            let log = storage.create_log(log_id(partition), settings());
+            let _ = append(&storage, &log, batch(&["a"], 0));
+        }
+        storage.commit_once();
+        storage.settle_once();
+        assert_eq!(files("p"), 2);
+        storage.delete_log(log_id(0));
+        storage.settle_once();
+        assert_eq!(files("p"), 1);
+    }
+    let (storage, _) = house.open();
+    storage.finish_open(&known(0)).unwrap();
+    assert!(storage.log(log_id(1)).is_none());
+    assert_eq!((files("p"), files("quarantine")), (0, 1));
+}
+
+#[test]
+fn an_idempotent_producers_retry_is_answered_with_its_first_offsets_also_after_restarts() {
+    let house = House::new();
+    let from = |sequence| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.producer(
+            model::ProducerId::new(5),
+            model::ProducerEpoch::new(0),
+            sequence,
+        );
+        builder
+            .push(Timestamp::from_millis(1), None, Some(b"v"), &[])
+            .unwrap();
+        Batch::parse(builder.build().unwrap()).unwrap()
+    };
+    for start in 0..3 {
+        let (storage, _) = house.open();
+        storage.finish_open(&known(1)).unwrap();
+        let log = storage.create_log(log_id(0), settings());
+        if start == 0 {
+            for sequence in 0..3 {
+                let appended = append(&storage, &log, from(sequence));
+                assert!(!appended.duplicate);
+            }
+        }
+        let again = append(&storage, &log, from(1));
+        assert!(again.duplicate);
+        assert_eq!(again.base_offset.get(), 1);
+        while storage.commit_once() {}
+        again.durable.wait().unwrap();
+        let admission = storage.try_admit(100).unwrap();
+        assert!(
+            log.append(vec![AppendBatch::from(from(7))], admission)
+                .is_err()
+        );
+        if start == 1 {
+            storage.settle_once();
+        }
+    }
 }
