@@ -315,7 +315,7 @@ fn write_frame(
         return Ok(Written {
             file,
             batches_position: writer.progress.position,
-            append_time: shared.clock.now(),
+            append_time: shared.steady_now(),
         });
     }
     write_entries(shared, writer, pending, entries, needs_sync)
@@ -334,7 +334,7 @@ fn write_entries(
         file_sequence: 0,
         sequence: writer.progress.frame,
         durable_sequence: writer.durable_frame,
-        append_time: shared.clock.now(),
+        append_time: shared.steady_now(),
         leader_epoch: shared.leader_epoch,
         entry_count: u32::try_from(entries.len()).expect("capped"),
         batch_bytes,

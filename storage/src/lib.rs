@@ -5,6 +5,7 @@
 //! settler lays them down into segments later, off the path of the acks.
 
 pub mod checkpoint;
+mod cleaner;
 pub mod cleanup;
 mod committer;
 pub mod epochs;

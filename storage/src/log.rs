@@ -203,6 +203,8 @@ pub(crate) struct LogState {
     pub deleted: bool,
     /// Whether the settler has this log on its list.
     pub dirty: bool,
+    /// Whether the active segment is to be sealed with the next settling, whatever its size.
+    pub seal: bool,
 }
 
 /// One partition's log.
@@ -239,6 +241,7 @@ impl Log {
             damaged: Vec::new(),
             deleted: false,
             dirty: false,
+            seal: false,
         };
         Log {
             id,
@@ -319,24 +322,24 @@ impl Log {
         if state.deleted {
             return Err(AppendError::Deleted);
         }
-        if let [only] = batches.as_slice() {
-            if let Sequence::Duplicate(first) = state.producers.check(only.0.header())? {
-                // Its first append may still wait for the sync; behind it in the queue this is decided with it.
-                let start_offset = state.bounds.start;
-                shared.committer.push(Pending {
-                    log: None,
-                    work: Work::Ride,
-                    ack: Some(ack),
-                    admission: Some(admission),
-                })?;
-                return Ok(Appended {
-                    base_offset: first.base_offset,
-                    last_offset: first.last_offset,
-                    start_offset,
-                    duplicate: true,
-                    durable: Durable(acked),
-                });
-            }
+        if let [only] = batches.as_slice()
+            && let Sequence::Duplicate(first) = state.producers.check(only.0.header())?
+        {
+            // Its first append may still wait for the sync; behind it in the queue this is decided with it.
+            let start_offset = state.bounds.start;
+            shared.committer.push(Pending {
+                log: None,
+                work: Work::Ride,
+                ack: Some(ack),
+                admission: Some(admission),
+            })?;
+            return Ok(Appended {
+                base_offset: first.base_offset,
+                last_offset: first.last_offset,
+                start_offset,
+                duplicate: true,
+                durable: Durable(acked),
+            });
         }
         let base_offset = state.bounds.end;
         let count: u64 = batches
@@ -635,6 +638,11 @@ impl Log {
         drop(state);
         self.watchers.wake_all();
         newly_dirty
+    }
+
+    /// The active segment is to be sealed, so that retention can remove it.
+    pub(crate) fn ask_for_seal(&self) {
+        self.locked().seal = true;
     }
 
     /// No reader and no writer gets anything from the log any more.

@@ -200,7 +200,7 @@ impl Settler {
 
     /// Lays down, seals, syncs and stores manifests. Gives the files that nothing names any more.
     fn settle(&mut self, shared: &Shared, dirty: &[Arc<Log>]) -> Result<Vec<PathBuf>, SettleError> {
-        let now = shared.clock.now();
+        let now = shared.steady_now();
         let oldest = now.plus_millis(
             -i64::try_from(shared.config.producer_expiry.as_millis()).unwrap_or(i64::MAX),
         );
@@ -208,7 +208,7 @@ impl Settler {
         let mut touched = Vec::new();
         let mut garbage = Vec::new();
         for log in dirty {
-            let (tail, start, settings) = {
+            let (tail, start, settings, seal) = {
                 let mut state = log.locked();
                 if state.deleted {
                     continue;
@@ -217,7 +217,8 @@ impl Settler {
                     state.producers.expire(oldest);
                 }
                 let tail: Vec<TailEntry> = state.tail.iter().cloned().collect();
-                (tail, state.bounds.start, Arc::clone(&state.settings))
+                let seal = std::mem::take(&mut state.seal);
+                (tail, state.bounds.start, Arc::clone(&state.settings), seal)
             };
             let laid = self.laid.entry(log.id()).or_default();
             if expire {
@@ -235,6 +236,14 @@ impl Settler {
                 &mut self.scratch,
             )? {
                 touched.push(log.id());
+            }
+            if seal
+                && laid
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.writer.bytes() > 0)
+            {
+                seal_active(shared, log.id(), laid)?;
             }
         }
         if expire {

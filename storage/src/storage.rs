@@ -9,10 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{LeaderEpoch, LogId, Offset};
+use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
 use crate::checkpoint::{CheckpointStore, WalPosition};
+use crate::cleaner::clean_once;
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
@@ -103,7 +104,8 @@ impl StorageConfig {
                 reason: reason.to_owned(),
             })
         };
-        if self.wal_file_bytes % 4096 != 0 || !(256 << 10..=1 << 30).contains(&self.wal_file_bytes)
+        if !self.wal_file_bytes.is_multiple_of(4096)
+            || !(256 << 10..=1 << 30).contains(&self.wal_file_bytes)
         {
             return refuse("a WAL file has 256 KiB to 1 GiB, a multiple of 4096 bytes");
         }
@@ -193,6 +195,8 @@ pub(crate) struct Shared {
     pub config: StorageConfig,
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
+    /// The wall clock and the monotonic one at the start.
+    started: (Timestamp, Duration),
     pub store: Uuid,
     pub leader_epoch: LeaderEpoch,
     pub frame_bytes_max: usize,
@@ -309,6 +313,50 @@ impl Shared {
                 .lock()
                 .expect("nothing panics while it holds the list"),
         )
+    }
+
+    /// Puts a log on the settler's list, unless it is there.
+    pub fn mark_dirty_once(&self, log: &Arc<Log>) {
+        if !std::mem::replace(&mut log.locked().dirty, true) {
+            self.mark_dirty(log);
+        }
+    }
+
+    /// The time by which records age: the wall clock at the start, and what has passed since. It does not jump.
+    pub fn steady_now(&self) -> Timestamp {
+        let (wall, monotonic) = self.started;
+        let passed = self.clock.monotonic().saturating_sub(monotonic);
+        wall.plus_millis(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The cleaner's thread.
+    fn clean(&self) {
+        while self.wait_to_clean() {
+            clean_once(self);
+        }
+    }
+
+    /// Waits for the next look. False at the end.
+    fn wait_to_clean(&self) -> bool {
+        let ends = self.clock.monotonic() + self.config.retention_check;
+        let mut signal = self
+            .signal
+            .lock()
+            .expect("nothing panics while it holds the signal");
+        loop {
+            let left = ends.saturating_sub(self.clock.monotonic());
+            if self.is_stopping() || self.gate.failure().is_some() {
+                return false;
+            }
+            if left.is_zero() {
+                return true;
+            }
+            signal = self
+                .signalled
+                .wait_timeout(signal, left)
+                .expect("nothing panics while it holds the signal")
+                .0;
+        }
     }
 
     /// A WAL file is full: there is something for the settler.
@@ -533,6 +581,7 @@ impl Storage {
                 .collect();
             Shared {
                 disk,
+                started: (env.clock.now(), env.clock.monotonic()),
                 clock: env.clock,
                 store,
                 leader_epoch,
@@ -655,6 +704,7 @@ impl Storage {
         quarantine(shared, &wanted)?;
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
+            self.spawn("log-cleaner", Shared::clean)?;
         }
         Ok(())
     }
@@ -797,6 +847,16 @@ impl Storage {
     /// Manual mode: one round of the settler. True if something settled.
     pub fn settle_once(&self) -> bool {
         self.inner.shared.settle_round()
+    }
+
+    /// Manual mode: one look of the cleaner at all logs. True if something is to be removed.
+    pub fn clean_once(&self) -> bool {
+        clean_once(&self.inner.shared)
+    }
+
+    /// What retention would remove from a log now. None if there is no such log.
+    pub fn plan_retention(&self, id: LogId) -> Option<crate::cleanup::Plan> {
+        crate::cleaner::plan_of(&self.inner.shared, self.log(id)?.as_ref())
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.

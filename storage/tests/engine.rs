@@ -1,5 +1,7 @@
 //! The engine through its public door: append, make durable, read, restart.
 
+#![allow(clippy::unwrap_used)]
+
 use std::future::Future as _;
 use std::sync::Arc;
 
@@ -364,4 +366,46 @@ fn an_idempotent_producers_retry_is_answered_with_its_first_offsets_also_after_r
             storage.settle_once();
         }
     }
+}
+
+#[test]
+fn retention_removes_old_segments_by_the_brokers_clock_and_readers_are_told() {
+    let house = House::new();
+    let mut short = settings();
+    short.segment_bytes = 4096;
+    short.retention_ms = Some(60_000);
+    let (storage, _) = house.open();
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), short);
+    let text = "z".repeat(1000);
+    let old_device_clock = 4_000_000_000_000;
+    for _ in 0..10 {
+        let _ = append(&storage, &log, batch(&[&text], old_device_clock));
+    }
+    storage.commit_once();
+    storage.settle_once();
+    assert!(!storage.clean_once());
+    house.clock.advance(std::time::Duration::from_secs(61));
+    let _ = append(&storage, &log, batch(&["young"], 5));
+    storage.commit_once();
+    storage.settle_once();
+    assert!(storage.clean_once());
+    storage.commit_once();
+    storage.settle_once();
+    let start = log.bounds().start.get();
+    assert!(start > 0 && start < 11, "{start}");
+    assert!(matches!(
+        log.read(Offset::ZERO, 1 << 20, true),
+        Err(ReadError::OutOfRange { .. })
+    ));
+    house.clock.advance(std::time::Duration::from_secs(61));
+    for _ in 0..3 {
+        storage.clean_once();
+        storage.commit_once();
+        storage.settle_once();
+    }
+    assert_eq!(log.bounds().start, log.bounds().end, "all of it is old now");
+    assert_eq!(log.size_bytes(), 0);
+    let appended = append(&storage, &log, batch(&["next"], 5));
+    assert_eq!(appended.base_offset.get(), 11);
 }

@@ -1,0 +1,95 @@
+//! The cleaner: looks at every log now and then, plans what retention removes, and has it done.
+//!
+//! Plans are pure (`cleanup`). What a plan removes goes in two steps: the log's start rises, durably, through the WAL, so
+//! that readers are told; the settler's next round takes the passed segments off the manifest, and unlinks their files after
+//! the checkpoint.
+
+use std::sync::Arc;
+
+use crate::cleanup::retention::{Retention, plan};
+use crate::cleanup::{LogView, Plan, SegmentView};
+use crate::log::Log;
+use crate::storage::Shared;
+
+/// What a log looks like to a cleanup policy.
+pub(crate) fn view_of(log: &Log) -> Option<LogView> {
+    let state = log.locked();
+    if state.deleted {
+        return None;
+    }
+    let sealed = state
+        .segments
+        .manifest
+        .iter()
+        .flat_map(|manifest| manifest.sealed())
+        .map(|(id, sealed)| SegmentView {
+            id,
+            end_offset: sealed.end_offset,
+            bytes: sealed.bytes,
+            last_append_time: sealed.last_append_time,
+            sealed: true,
+        });
+    let active = state.segments.active.iter().map(|active| SegmentView {
+        id: active.segment.id,
+        end_offset: active.end_offset,
+        bytes: active.segment.bytes,
+        last_append_time: active.segment.last_append_time,
+        sealed: false,
+    });
+    Some(LogView {
+        log: log.id(),
+        start_offset: state.bounds.start,
+        segments: sealed.chain(active).collect(),
+        tail_bytes: state.tail_bytes,
+    })
+}
+
+/// Plans retention for one log. None for a deleted one.
+pub(crate) fn plan_of(shared: &Shared, log: &Log) -> Option<Plan> {
+    let settings = log.settings();
+    let limits = Retention {
+        retention_ms: settings.retention_ms,
+        retention_bytes: settings.retention_bytes,
+    };
+    Some(plan(&view_of(log)?, limits, shared.steady_now()))
+}
+
+/// Looks at all logs once. True if something is to be removed.
+pub(crate) fn clean_once(shared: &Shared) -> bool {
+    let mut worked = false;
+    for log in shared
+        .all_logs()
+        .into_iter()
+        .filter(|log| !log.id().is_reserved())
+    {
+        worked |= clean(shared, &log);
+    }
+    if worked {
+        shared.settle_soon();
+    }
+    worked
+}
+
+fn clean(shared: &Shared, log: &Arc<Log>) -> bool {
+    let Some(plan) = plan_of(shared, log).filter(|plan| !plan.is_empty()) else {
+        return false;
+    };
+    if plan.seal_active {
+        log.ask_for_seal();
+        shared.mark_dirty_once(log);
+    }
+    let Some(start) = plan.raise_start_to else {
+        return plan.seal_active;
+    };
+    for removal in &plan.remove {
+        tracing::info!(log = %log.id(), segment = %removal.id, bytes = removal.bytes, reason = ?removal.reason, "retention removes a segment");
+    }
+    match log.delete_records(start) {
+        // Nobody waits for it: the settler acts on the start when it has become durable.
+        Ok(durable) => drop(durable),
+        Err(error) => {
+            tracing::warn!(log = %log.id(), %error, "retention could not raise the start")
+        }
+    }
+    true
+}
