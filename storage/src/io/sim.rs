@@ -789,8 +789,9 @@ impl DiskFile for SimFile {
         }
         let bytes: Vec<u8> = slices
             .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+            .map(|slice| &slice[..])
+            .collect::<Vec<_>>()
+            .concat();
         if let Fate::Fails(error) = fate {
             // Any part of it may have been written.
             let part = world.random.below(bytes.len() as u64 + 1) as usize;

@@ -216,7 +216,9 @@ impl WalPool {
         };
         let path = self.directory.join(file_name(sequence));
         let made = match &recycled {
-            Some(old) => self.disk.rename(old, &path),
+            Some(old) if self.is_whole(old)? => self.disk.rename(old, &path),
+            // The power went while it was being filled.
+            Some(old) => self.disk.remove_file(old).and_then(|()| self.create(&path)),
             None => self.create(&path),
         };
         let opened = made
@@ -244,6 +246,10 @@ impl WalPool {
                 Err(error)
             }
         }
+    }
+
+    fn is_whole(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.disk.open(path, OpenHow::Read)?.len()? == self.file_bytes)
     }
 
     /// A new file, all of it written with zeros and synced. What was written of it goes again if that fails.

@@ -1,0 +1,667 @@
+//! The power is cut during every operation that changes the disk, one after the other, of a scripted life of a store: logs
+//! are created, appended to, trimmed and deleted, and the store is restarted and killed. After each cut a judge looks at
+//! what is left: nothing acknowledged is lost, nothing is invented, and what a reader saw stays.
+//!
+//! `SEEDS=1000 cargo test --release -p alluvium-storage --test power_cut` runs longer; `FIRST_SEED` moves the start.
+//! A seed that fails is printed, with the operation during which the power went.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use alluvium_storage as storage;
+use bytes::Bytes;
+use model::batch::{Batch, BatchBuilder};
+use model::codec::Codec;
+use model::topic_config::TopicConfig;
+use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
+use storage::io::SimDisk;
+use storage::{
+    AppendError, Durable, Env, Log, LogSettings, ManualClock, OnFailure, Storage, StorageConfig,
+    StorageFailed, Threads,
+};
+
+/// Steps of one script.
+const STEPS: usize = 40;
+/// Seeds that a plain test run takes.
+const SEEDS_DEFAULT: u64 = 2;
+
+#[test]
+fn a_power_cut_during_any_operation_loses_nothing_acknowledged_and_invents_nothing() {
+    let seeds = setting("SEEDS", SEEDS_DEFAULT);
+    let first = setting("FIRST_SEED", 1);
+    let (mut cuts, mut records) = (0, 0);
+    for seed in first..first + seeds {
+        let whole = Life::new(seed);
+        let begin = whole.disk.operations();
+        let (mut whole, outcome) = whole.live();
+        outcome.expect("without a cut nothing fails");
+        let end = whole.disk.operations();
+        whole.judge_after_cut(seed);
+        for cut in begin + 1..=end {
+            let life = Life::new(seed);
+            life.disk.cut_power_during(cut);
+            let (mut life, _) = life.live();
+            life.cut = cut;
+            records += life.judge_after_cut(seed.wrapping_mul(1_000_003).wrapping_add(cut));
+            cuts += 1;
+        }
+    }
+    println!(
+        "power_cut: {cuts} cuts under seeds {first}..{}, {records} acknowledged records found again, none lost",
+        first + seeds
+    );
+    assert!(
+        cuts > 40 * seeds && records > 0,
+        "the exam must exercise something"
+    );
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// What the judge knows of one log.
+#[derive(Default)]
+struct Ledger {
+    /// Every payload that was sent for an offset. After a cut an offset that nobody was promised may be given anew.
+    sent: HashMap<u64, Vec<Bytes>>,
+    /// Acknowledged payloads.
+    acknowledged: BTreeMap<u64, Bytes>,
+    /// Payloads that a reader was shown.
+    seen: BTreeMap<u64, Bytes>,
+    /// The start that was acknowledged, and the highest that was asked for.
+    start: u64,
+    start_asked: u64,
+}
+
+/// Appended, and not decided yet.
+struct Waiting {
+    log: LogId,
+    promise: Promise,
+    durable: Durable,
+}
+
+enum Promise {
+    Records(BTreeMap<u64, Bytes>),
+    Start(u64),
+}
+
+/// An idempotent producer. It is replaced after a crash, as one that does not know what became of its last batches.
+#[derive(Default)]
+struct Producer {
+    id: i64,
+    sequence: i32,
+    /// Its last acknowledged batch and where it went.
+    acknowledged: Option<(Batch, u64)>,
+    /// What it sent after that.
+    later: Vec<(Batch, u64)>,
+}
+
+/// How many batches back a retry is recognised.
+const WINDOW: usize = 5;
+
+/// A store, its disk, and the judge's book.
+struct Life {
+    seed: u64,
+    cut: u64,
+    random: Random,
+    disk: SimDisk,
+    clock: Arc<ManualClock>,
+    storage: Option<Storage>,
+    logs: BTreeMap<LogId, Ledger>,
+    deleted: BTreeSet<LogId>,
+    waiting: Vec<Waiting>,
+    /// The idempotent producer of each log.
+    producers: HashMap<LogId, Producer>,
+    producer_ids: i64,
+    payloads: u64,
+}
+
+/// The script ended early, because the disk failed.
+#[derive(Debug)]
+#[allow(dead_code)]
+struct Stopped(String);
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let disk = SimDisk::new(seed);
+        use storage::Disk;
+        disk.create_dir_all(Path::new("/data"))
+            .expect("an empty disk");
+        disk.sync_dir(Path::new("/")).expect("an empty disk");
+        Life {
+            seed,
+            cut: 0,
+            random: Random(seed),
+            disk,
+            clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000))),
+            storage: None,
+            logs: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+            waiting: Vec::new(),
+            producers: HashMap::new(),
+            producer_ids: 0,
+            payloads: 0,
+        }
+    }
+
+    fn live(mut self) -> (Life, Result<(), Stopped>) {
+        let outcome = self.script();
+        (self, outcome)
+    }
+
+    fn script(&mut self) -> Result<(), Stopped> {
+        self.open()?;
+        self.create_log();
+        for _ in 0..STEPS {
+            self.clock
+                .advance(Duration::from_millis(self.random.below(5_000)));
+            match self.random.below(100) {
+                0..=44 => self.append()?,
+                45..=69 => self.commit()?,
+                70..=73 => self.read_all()?,
+                74..=75 => self.retry()?,
+                76..=81 => self.delete_records()?,
+                82..=86 => self.create_log(),
+                87..=88 => self.delete_log(),
+                89..=93 => self.settle()?,
+                94 => self.prepare()?,
+                95..=97 => self.restart()?,
+                _ => self.kill()?,
+            }
+        }
+        self.commit()?;
+        self.read_all()?;
+        self.close();
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), Stopped> {
+        let mut config = StorageConfig::new(PathBuf::from("/data"));
+        config.wal_file_bytes = 256 << 10;
+        config.wal_files_min = 2;
+        config.wal_files_max = 40;
+        config.frame_bytes_max = 64 << 10;
+        config.on_failure = OnFailure::Refuse;
+        config.threads = Threads::Manual;
+        let clock: Arc<dyn storage::Clock> = self.clock.clone();
+        let env = Env {
+            disk: Arc::new(self.disk.clone()),
+            clock,
+        };
+        let (storage, report) =
+            Storage::open(config, env).map_err(|error| Stopped(error.to_string()))?;
+        assert!(
+            report.damage.is_empty(),
+            "{}: a cut is no damage: {:?}",
+            self.name(),
+            report.damage
+        );
+        let known: HashSet<LogId> = self.logs.keys().copied().collect();
+        storage
+            .finish_open(&known)
+            .map_err(|error| Stopped(error.to_string()))?;
+        for id in &known {
+            storage.create_log(*id, settings());
+        }
+        self.storage = Some(storage);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(storage) = self.storage.take() {
+            storage.shutdown();
+        }
+        self.waiting.clear();
+    }
+
+    fn restart(&mut self) -> Result<(), Stopped> {
+        self.commit()?;
+        self.close();
+        self.open()
+    }
+
+    /// Sends the last acknowledged batches again, as a producer does whose connection broke.
+    fn retry(&mut self) -> Result<(), Stopped> {
+        for (id, producer) in &self.producers {
+            let Some((batch, base)) = &producer.acknowledged else {
+                continue;
+            };
+            if producer.later.len() + 1 > WINDOW || !self.logs.contains_key(id) {
+                continue;
+            }
+            let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
+                continue;
+            };
+            let appended = match self.log(*id).append(vec![batch.clone().into()], admission) {
+                Ok(appended) => appended,
+                Err(AppendError::Sequence(error)) => panic!("{}: log {id}: {error}", self.name()),
+                Err(error) => return Err(Stopped(error.to_string())),
+            };
+            assert!(
+                appended.duplicate,
+                "{}: log {id}: {base} was stored twice",
+                self.name()
+            );
+            assert_eq!(
+                appended.base_offset.get(),
+                *base,
+                "{}: log {id}",
+                self.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// The process dies without a word; the machine goes on.
+    fn kill(&mut self) -> Result<(), Stopped> {
+        let was_off = self.disk.is_off();
+        self.disk.cut_power();
+        self.close();
+        if was_off {
+            return Err(Stopped("the power went".to_owned()));
+        }
+        self.disk.restart_process();
+        self.open()?;
+        self.retry()?;
+        self.producers.clear();
+        Ok(())
+    }
+
+    fn storage(&self) -> &Storage {
+        self.storage
+            .as_ref()
+            .expect("it is open while the script runs")
+    }
+
+    fn create_log(&mut self) {
+        let topic = TopicId::from_bytes([self.logs.len() as u8 + self.deleted.len() as u8 + 1; 16]);
+        let id = LogId::new(topic, PartitionId::new(0));
+        if self.logs.len() < 4 && !self.deleted.contains(&id) {
+            self.storage().create_log(id, settings());
+            self.logs.entry(id).or_default();
+        }
+    }
+
+    fn delete_log(&mut self) {
+        if self.logs.len() < 2 {
+            return;
+        }
+        let id = self.any_log();
+        self.storage().delete_log(id);
+        self.logs.remove(&id);
+        self.deleted.insert(id);
+        self.producers.remove(&id);
+        self.waiting.retain(|waiting| waiting.log != id);
+    }
+
+    fn any_log(&mut self) -> LogId {
+        let at = self.random.below(self.logs.len() as u64) as usize;
+        *self.logs.keys().nth(at).expect("it is below the count")
+    }
+
+    fn append(&mut self) -> Result<(), Stopped> {
+        let id = self.any_log();
+        let log = self.log(id);
+        let count = 1 + self.random.below(4);
+        let bytes_max = if self.random.below(8) == 0 {
+            20_000
+        } else {
+            600
+        };
+        let bytes = 1 + self.random.below(bytes_max);
+        let mut payloads = Vec::new();
+        for _ in 0..count {
+            self.payloads += 1;
+            let mut payload = vec![self.payloads as u8; bytes as usize];
+            payload.extend_from_slice(&self.payloads.to_be_bytes());
+            payloads.push(Bytes::from(payload));
+        }
+        let batch = self.batch(id, &payloads);
+        let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
+            self.commit()?;
+            self.settle()?;
+            return self.prepare();
+        };
+        let appended = match log.append(vec![batch.clone().into()], admission) {
+            Ok(appended) => appended,
+            Err(AppendError::Sequence(error)) => panic!("{}: {error}", self.name()),
+            Err(error) => return Err(Stopped(error.to_string())),
+        };
+        let base = appended.base_offset.get();
+        let name = self.name();
+        let ledger = self.logs.get_mut(&id).expect("any_log gives one of these");
+        let records: BTreeMap<u64, Bytes> = (base..).zip(payloads).collect();
+        for (offset, payload) in &records {
+            ledger
+                .sent
+                .entry(*offset)
+                .or_default()
+                .push(payload.clone());
+        }
+        assert!(!appended.duplicate, "{name}: {base} is new");
+        if let Some(producer) = self.producers.get_mut(&id) {
+            producer.later.push((batch, base));
+        }
+        let promise = Promise::Records(records);
+        self.waiting.push(Waiting {
+            log: id,
+            promise,
+            durable: appended.durable,
+        });
+        Ok(())
+    }
+
+    fn batch(&mut self, id: LogId, payloads: &[Bytes]) -> Batch {
+        let codec = if self.random.below(3) == 0 {
+            Codec::Lz4
+        } else {
+            Codec::None
+        };
+        let mut builder = BatchBuilder::new(codec);
+        if is_idempotent(id) {
+            let fresh = &mut self.producer_ids;
+            let producer = self.producers.entry(id).or_insert_with(|| {
+                *fresh += 1;
+                Producer {
+                    id: *fresh,
+                    ..Producer::default()
+                }
+            });
+            builder.producer(
+                ProducerId::new(producer.id),
+                ProducerEpoch::new(0),
+                producer.sequence,
+            );
+            producer.sequence += payloads.len() as i32;
+        }
+        for payload in payloads {
+            let time = 1_600_000_000_000 + self.random.below(1_000_000) as i64;
+            builder
+                .push(Timestamp::from_millis(time), None, Some(payload), &[])
+                .expect("small records");
+        }
+        Batch::parse(builder.build().expect("small batch")).expect("a batch that was just built")
+    }
+
+    fn delete_records(&mut self) -> Result<(), Stopped> {
+        let id = self.any_log();
+        let bounds = self.log(id).bounds();
+        let before = bounds.start.get()
+            + self
+                .random
+                .below(bounds.durable_end.since(bounds.start) + 1);
+        let durable = match self.log(id).delete_records(Offset::new(before)) {
+            Ok(durable) => durable,
+            Err(error) => return Err(Stopped(error.to_string())),
+        };
+        let ledger = self.logs.get_mut(&id).expect("any_log gives one of these");
+        ledger.start_asked = ledger.start_asked.max(before);
+        self.waiting.push(Waiting {
+            log: id,
+            promise: Promise::Start(before),
+            durable,
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), Stopped> {
+        while self.storage().commit_once() {}
+        let mut failed = None;
+        for waiting in std::mem::take(&mut self.waiting) {
+            let Some(decided) = decided(waiting.durable) else {
+                panic!(
+                    "{}: an append is undecided after everything was committed",
+                    self.name()
+                );
+            };
+            if let Err(error) = decided {
+                failed = Some(error);
+                continue;
+            }
+            let ledger = self
+                .logs
+                .get_mut(&waiting.log)
+                .expect("deleted logs wait for nothing");
+            match waiting.promise {
+                Promise::Records(records) => ledger.acknowledged.extend(records),
+                Promise::Start(start) => ledger.start = ledger.start.max(start),
+            }
+        }
+        if failed.is_none() && !self.disk.is_off() {
+            for producer in self.producers.values_mut() {
+                producer.acknowledged = producer.later.pop().or(producer.acknowledged.take());
+                producer.later.clear();
+            }
+        }
+        match failed {
+            None if self.disk.is_off() => Err(Stopped("the power went".to_owned())),
+            None => Ok(()),
+            Some(error) => Err(Stopped(error.to_string())),
+        }
+    }
+
+    /// Lays the tails down into segments, also while appends wait for their frame.
+    fn settle(&mut self) -> Result<(), Stopped> {
+        self.storage().settle_once();
+        self.alive()
+    }
+
+    /// Does the work of the pool's helper.
+    fn prepare(&mut self) -> Result<(), Stopped> {
+        let prepared = self.storage().prepare_once();
+        prepared
+            .map(|_| ())
+            .map_err(|error| Stopped(error.to_string()))
+    }
+
+    fn alive(&self) -> Result<(), Stopped> {
+        if self.disk.is_off() {
+            return Err(Stopped("the power went".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn log(&self, id: LogId) -> Arc<Log> {
+        self.storage()
+            .log(id)
+            .unwrap_or_else(|| panic!("{}: log {id} is gone", self.name()))
+    }
+
+    fn read_all(&mut self) -> Result<(), Stopped> {
+        if self.disk.is_off() {
+            return Err(Stopped("the power went".to_owned()));
+        }
+        let ids: Vec<LogId> = self.logs.keys().copied().collect();
+        for id in ids {
+            let found = self.read(id);
+            let ledger = self.logs.get_mut(&id).expect("listed above");
+            ledger.seen.extend(found);
+        }
+        Ok(())
+    }
+
+    /// All records of a log, as a consumer gets them; offsets must follow one another.
+    fn read(&self, id: LogId) -> BTreeMap<u64, Bytes> {
+        let log = self.log(id);
+        let bounds = log.bounds();
+        let mut records = BTreeMap::new();
+        let mut from = bounds.start;
+        while from < bounds.durable_end {
+            let chunk = log
+                .read(from, 10_000, true)
+                .unwrap_or_else(|error| panic!("{}: log {id} at {from}: {error}", self.name()));
+            assert!(
+                chunk.end_offset > from,
+                "{}: log {id} stands still at {from}",
+                self.name()
+            );
+            for batch in model::batch::split(chunk.to_bytes()) {
+                let batch =
+                    batch.unwrap_or_else(|error| panic!("{}: log {id}: {error}", self.name()));
+                for record in batch
+                    .records(Default::default())
+                    .expect("a batch with a right checksum")
+                {
+                    let record = record.expect("a batch with a right checksum");
+                    if record.offset >= bounds.start {
+                        let before =
+                            records.insert(record.offset.get(), record.value.unwrap_or_default());
+                        assert!(
+                            before.is_none(),
+                            "{}: log {id} offset {} twice",
+                            self.name(),
+                            record.offset
+                        );
+                    }
+                }
+            }
+            from = chunk.end_offset;
+        }
+        let expected: Vec<u64> = (bounds.start.get()..bounds.durable_end.get()).collect();
+        let found: Vec<u64> = records.keys().copied().collect();
+        assert_eq!(found, expected, "{}: log {id} has gaps", self.name());
+        records
+    }
+
+    /// Brings the power back and compares the store with the book; some seeds cut the recovery too. Returns how many
+    /// acknowledged records were found.
+    fn judge_after_cut(&mut self, seed: u64) -> u64 {
+        let mut random = Random(seed);
+        self.disk.cut_power();
+        self.close();
+        self.disk.restart(random.next());
+        for _ in 0..random.below(4) {
+            self.disk
+                .cut_power_during(self.disk.operations() + 1 + random.below(40));
+            if self.open().is_ok() {
+                self.disk.cut_power();
+            }
+            self.close();
+            self.disk.restart(random.next());
+        }
+        let opened = self.open();
+        assert!(
+            opened.is_ok(),
+            "{}: it does not start: {opened:?}",
+            self.name()
+        );
+        let found = self.judge();
+        self.go_on();
+        found
+    }
+
+    fn judge(&mut self) -> u64 {
+        let mut count = 0;
+        let ids: Vec<LogId> = self.logs.keys().copied().collect();
+        for id in ids {
+            let found = self.read(id);
+            let start = self.log(id).bounds().start.get();
+            let name = self.name();
+            let ledger = self.logs.get_mut(&id).expect("listed above");
+            assert!(
+                start >= ledger.start,
+                "{name}: log {id}: deleted records are back"
+            );
+            assert!(
+                start <= ledger.start_asked,
+                "{name}: log {id}: nobody deleted up to {start}"
+            );
+            for (offset, payload) in ledger.acknowledged.range(start..) {
+                assert_eq!(
+                    found.get(offset),
+                    Some(payload),
+                    "{name}: log {id}: acknowledged {offset}"
+                );
+                count += 1;
+            }
+            for (offset, payload) in ledger.seen.range(start..) {
+                assert_eq!(
+                    found.get(offset),
+                    Some(payload),
+                    "{name}: log {id}: {offset} was shown"
+                );
+            }
+            for (offset, payload) in &found {
+                let sent = ledger
+                    .sent
+                    .get(offset)
+                    .is_some_and(|sent| sent.contains(payload));
+                assert!(sent, "{name}: log {id}: nobody sent what is at {offset}");
+            }
+            ledger.seen.extend(found);
+        }
+        for id in &self.deleted {
+            assert!(
+                self.storage().log(*id).is_none(),
+                "{}: log {id} came back",
+                self.name()
+            );
+        }
+        count
+    }
+
+    /// The store is as good as new: it takes records and gives them back.
+    fn go_on(&mut self) {
+        let mut outcome = self.retry();
+        self.producers.clear();
+        self.create_log();
+        for _ in 0..4 {
+            outcome = outcome.and_then(|()| self.append());
+        }
+        let outcome = outcome.and_then(|()| self.commit());
+        outcome.unwrap_or_else(|stopped| {
+            panic!("{}: no appends after the cut: {stopped:?}", self.name())
+        });
+        self.judge();
+        self.close();
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "FIRST_SEED={} SEEDS=1, cut during operation {}",
+            self.seed, self.cut
+        )
+    }
+}
+
+fn is_idempotent(id: LogId) -> bool {
+    id.topic_id.to_bytes()[0] % 2 == 1
+}
+
+fn settings() -> LogSettings {
+    LogSettings {
+        segment_bytes: 24 << 10,
+        ..LogSettings::from(&TopicConfig::default())
+    }
+}
+
+/// What came of it, if that is known.
+fn decided(mut durable: Durable) -> Option<Result<(), StorageFailed>> {
+    match Pin::new(&mut durable).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+#[derive(Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
