@@ -16,7 +16,9 @@ use wire::{Bytes, DecodeError, Message, Reader, Writer};
 /// Which half of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// What a client sends.
     Request,
+    /// What it gets.
     Response,
 }
 
