@@ -1,0 +1,565 @@
+//! Looks at a data directory or a single file without changing anything: for the tools, while no broker runs.
+//!
+//! Callers: the command line, which prints what is found here. Damage is told with its file and position; nothing is
+//! repaired, and one damaged file does not keep the others from being looked at.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::batch::BatchHeader;
+use model::{LogId, Offset};
+use serde::Serialize;
+
+use crate::checkpoint::{Checkpoint, Slot};
+use crate::io::{Disk, OpenHow, read_file};
+use crate::manifest::{self, Manifest};
+use crate::segment::verify::SegmentVerifier;
+use crate::segment::{
+    INDEX_BYTES_MAX, IndexFile, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
+    read_index_file,
+};
+
+/// A batch of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BatchLine {
+    /// Where it starts in the file.
+    pub position: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The first record's offset.
+    pub base_offset: u64,
+    /// The last record's offset, inclusive.
+    pub last_offset: u64,
+    /// How many records.
+    pub records: i32,
+    /// How they are compressed; a number if this build does not know the codec.
+    pub codec: String,
+    /// The first record's timestamp.
+    pub base_timestamp: i64,
+    /// The largest timestamp.
+    pub max_timestamp: i64,
+    /// The leader epoch stamped on it.
+    pub leader_epoch: i32,
+    /// The idempotent producer's id, or -1.
+    pub producer_id: i64,
+    /// Its epoch, or -1.
+    pub producer_epoch: i16,
+    /// The first record's sequence, or -1.
+    pub base_sequence: i32,
+    /// Whether it belongs to a transaction.
+    pub is_transactional: bool,
+    /// Whether it holds a transaction's end.
+    pub is_control: bool,
+    /// The stored checksum.
+    pub crc: u32,
+    /// What is wrong with it; None if all is well.
+    pub fault: Option<String>,
+}
+
+impl BatchLine {
+    fn new(position: u64, header: &BatchHeader, fault: Option<String>) -> BatchLine {
+        BatchLine {
+            position,
+            bytes: header.total_bytes() as u64,
+            base_offset: header.base().get(),
+            last_offset: header.last_offset().get(),
+            records: header.record_count,
+            codec: header.codec().map_or_else(
+                |_| format!("{:?}", header.attributes),
+                |codec| codec.name().to_owned(),
+            ),
+            base_timestamp: header.base_timestamp,
+            max_timestamp: header.max_timestamp,
+            leader_epoch: header.leader_epoch,
+            producer_id: header.producer_id,
+            producer_epoch: header.producer_epoch,
+            base_sequence: header.base_sequence,
+            is_transactional: header.is_transactional(),
+            is_control: header.is_control(),
+            crc: header.crc,
+            fault,
+        }
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which file or directory.
+    pub path: PathBuf,
+    /// Where in the file.
+    pub position: Option<u64>,
+    /// The log, as `<uuid>-<partition>`.
+    pub log: Option<String>,
+    /// The first offset that is affected.
+    pub from_offset: Option<u64>,
+    /// The offset after the last one that is affected.
+    pub to_offset: Option<u64>,
+    /// What it is.
+    pub reason: String,
+    /// Whether records are affected. If not, it is something that is built again or set aside by itself.
+    pub is_damage: bool,
+}
+
+/// What a verification looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Partitions with files.
+    pub logs: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Records, by the batches' headers.
+    pub records: u64,
+    /// Findings that are damage.
+    pub damaged: u64,
+    /// Other findings.
+    pub notes: u64,
+}
+
+/// Calls `visit` for each batch of a segment's log file, checked, with the index beside it if there is a usable one.
+/// The file may be the active segment of a store that was killed: zeros behind the last batch end it.
+/// Errors: the disk's, and damage behind which no batch can be found.
+pub fn dump_segment(
+    disk: &dyn Disk,
+    path: &Path,
+    visit: &mut dyn FnMut(BatchLine),
+) -> Result<u64, SegmentError> {
+    let id = segment_of(path, SegmentFileKind::Log)?;
+    let io = |source| SegmentError::Io {
+        segment: id,
+        source,
+    };
+    let file = disk.open(path, OpenHow::Read).map_err(io)?;
+    let bytes = file.len().map_err(io)?;
+    let index = read_file(disk, &path.with_extension("idx"), INDEX_BYTES_MAX).ok();
+    let index = index.and_then(|bytes| IndexFile::decode(&bytes).ok());
+    let index = index
+        .map(|index| index.index)
+        .filter(|index| index.id() == id && index.bytes() == bytes);
+    let bytes = match &index {
+        Some(_) => bytes,
+        None => padded_end(&*file, bytes).map_err(io)?,
+    };
+    let mut verifier = SegmentVerifier::new(id, bytes);
+    while let Some(verified) = verifier.next_batch(&*file, index.as_ref())? {
+        visit(BatchLine::new(
+            verified.position,
+            &verified.header,
+            verified.fault,
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Reads an index file.
+pub fn dump_index(disk: &dyn Disk, path: &Path) -> io::Result<Result<IndexFile, String>> {
+    let bytes = read_file(disk, path, INDEX_BYTES_MAX)?;
+    Ok(IndexFile::decode(&bytes).map_err(|error| error.to_string()))
+}
+
+/// Reads a manifest.
+pub fn dump_manifest(disk: &dyn Disk, path: &Path) -> io::Result<Result<Manifest, String>> {
+    let bytes = read_file(disk, path, 64 << 20)?;
+    Ok(Manifest::decode(&bytes).map_err(|error| error.to_string()))
+}
+
+/// Reads a checkpoint.
+pub fn dump_checkpoint(disk: &dyn Disk, path: &Path) -> io::Result<Result<Checkpoint, String>> {
+    let bytes = read_file(disk, path, 1 << 30)?;
+    Ok(Checkpoint::decode(&bytes).map_err(|error| error.to_string()))
+}
+
+/// Verifies all segments, manifests, indexes and checkpoints below a data directory. Calls `report` for each finding.
+/// Errors are the disk's where not even a directory can be listed; all else is a finding.
+pub fn verify_store(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    report: &mut dyn FnMut(Finding),
+) -> io::Result<Summary> {
+    let mut verify = Verify {
+        disk,
+        report,
+        summary: Summary::default(),
+    };
+    let checkpoint = verify.checkpoints(&data_dir.join("checkpoint"))?;
+    let partitions = data_dir.join("p");
+    if disk.exists(&partitions)? {
+        for spread in disk
+            .list(&partitions)?
+            .into_iter()
+            .filter(|entry| entry.is_dir)
+        {
+            let spread = partitions.join(spread.name);
+            for entry in disk.list(&spread)? {
+                let directory = spread.join(&entry.name);
+                match entry.name.parse::<LogId>() {
+                    Ok(log) if entry.is_dir => verify.log(&directory, log, checkpoint.as_ref())?,
+                    _ => verify.note(&directory, None, "nobody knows this"),
+                }
+            }
+        }
+    }
+    Ok(verify.summary)
+}
+
+struct Verify<'a> {
+    disk: &'a dyn Disk,
+    report: &'a mut dyn FnMut(Finding),
+    summary: Summary,
+}
+
+impl Verify<'_> {
+    fn find(&mut self, finding: Finding) {
+        let counter = if finding.is_damage {
+            &mut self.summary.damaged
+        } else {
+            &mut self.summary.notes
+        };
+        *counter += 1;
+        (self.report)(finding);
+    }
+
+    fn note(&mut self, path: &Path, log: Option<LogId>, reason: impl ToString) {
+        self.find(Finding {
+            path: path.to_owned(),
+            position: None,
+            log: log.map(|log| log.to_string()),
+            from_offset: None,
+            to_offset: None,
+            reason: reason.to_string(),
+            is_damage: false,
+        });
+    }
+
+    fn damage(
+        &mut self,
+        path: &Path,
+        log: LogId,
+        position: u64,
+        offsets: std::ops::Range<Offset>,
+        reason: impl ToString,
+    ) {
+        self.find(Finding {
+            path: path.to_owned(),
+            position: Some(position),
+            log: Some(log.to_string()),
+            from_offset: Some(offsets.start.get()),
+            to_offset: Some(offsets.end.get()),
+            reason: reason.to_string(),
+            is_damage: true,
+        });
+    }
+
+    fn checkpoints(&mut self, directory: &Path) -> io::Result<Option<Checkpoint>> {
+        let mut newest: Option<Checkpoint> = None;
+        for slot in Slot::ALL {
+            let path = slot.path(directory);
+            if !self.disk.exists(&path)? {
+                continue;
+            }
+            match dump_checkpoint(self.disk, &path)? {
+                Ok(found)
+                    if newest
+                        .as_ref()
+                        .is_none_or(|newest| newest.sequence < found.sequence) =>
+                {
+                    newest = Some(found);
+                }
+                Ok(_) => {}
+                Err(reason) => self.note(&path, None, reason),
+            }
+        }
+        Ok(newest)
+    }
+
+    fn log(
+        &mut self,
+        directory: &Path,
+        log: LogId,
+        checkpoint: Option<&Checkpoint>,
+    ) -> io::Result<()> {
+        self.summary.logs += 1;
+        let loaded = manifest::load(self.disk, directory, log)?;
+        for rejected in &loaded.rejected {
+            self.note(&directory.join(&rejected.name), Some(log), &rejected.reason);
+        }
+        let known =
+            checkpoint.and_then(|checkpoint| checkpoint.logs.iter().find(|entry| entry.log == log));
+        let wanted = known.map_or(0, |entry| entry.manifest);
+        let start = known.map_or(Offset::ZERO, |entry| entry.start_offset);
+        let end = known.map_or(Offset::ZERO, |entry| entry.settled_end);
+        let Some(manifest) = loaded.manifest.filter(|manifest| manifest.number >= wanted) else {
+            if wanted > 0 {
+                let reason = format!("manifest {wanted}, which the checkpoint names, is missing");
+                self.damage(directory, log, 0, start..end, reason);
+            }
+            return Ok(());
+        };
+        for (id, sealed) in manifest.sealed() {
+            self.segment(directory, log, id, sealed.bytes, sealed.end_offset, true)?;
+        }
+        if let Some(active) = known.and_then(|entry| entry.active.as_ref()) {
+            self.segment(directory, log, active.id, active.bytes, end, false)?;
+        }
+        Ok(())
+    }
+
+    fn segment(
+        &mut self,
+        directory: &Path,
+        log: LogId,
+        id: SegmentId,
+        bytes: u64,
+        end_offset: Offset,
+        is_sealed: bool,
+    ) -> io::Result<()> {
+        let path = id.log_path(directory);
+        self.summary.segments += 1;
+        let opened = self
+            .disk
+            .open(&path, OpenHow::Read)
+            .and_then(|file| Ok((file.len()?, file)));
+        let (len, file) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.damage(&path, log, 0, id.base..end_offset, error);
+                return Ok(());
+            }
+        };
+        if len < bytes || (is_sealed && len != bytes) {
+            let reason = format!("the file has {len} bytes, there should be {bytes}");
+            self.damage(&path, log, len.min(bytes), id.base..end_offset, reason);
+        }
+        let index = if is_sealed {
+            self.index(directory, log, id, bytes)?
+        } else {
+            None
+        };
+        let mut verifier = SegmentVerifier::new(id, bytes.min(len));
+        loop {
+            let from = verifier.next_offset();
+            match verifier.next_batch(&*file, index.as_ref()) {
+                Ok(Some(verified)) => {
+                    self.summary.batches += 1;
+                    self.summary.bytes += verified.header.total_bytes() as u64;
+                    self.summary.records += u64::from(verified.header.record_count.unsigned_abs());
+                    if let Some(reason) = verified.fault {
+                        self.damage(
+                            &path,
+                            log,
+                            verified.position,
+                            from..verifier.next_offset(),
+                            reason,
+                        );
+                    }
+                }
+                Ok(None) if verifier.next_offset() == end_offset => return Ok(()),
+                Ok(None) => {
+                    let found = verifier.next_offset();
+                    let reason =
+                        format!("the batches end at offset {found}, expected {end_offset}");
+                    self.damage(
+                        &path,
+                        log,
+                        verifier.position(),
+                        found.min(end_offset)..end_offset,
+                        reason,
+                    );
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.damage(&path, log, verifier.position(), from..end_offset, error);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn index(
+        &mut self,
+        directory: &Path,
+        log: LogId,
+        id: SegmentId,
+        bytes: u64,
+    ) -> io::Result<Option<SegmentIndex>> {
+        match read_index_file(self.disk, directory, log, id, bytes)? {
+            Ok(found) => Ok(Some(found.index)),
+            Err(reason) => {
+                self.note(&id.index_path(directory), Some(log), reason);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn segment_of(path: &Path, wanted: SegmentFileKind) -> Result<SegmentId, SegmentError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match SegmentId::parse(&name) {
+        Some((id, kind)) if kind == wanted => Ok(id),
+        _ => Err(SegmentError::Io {
+            segment: SegmentId::first(Offset::ZERO),
+            source: io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{name} is no name of a segment"),
+            ),
+        }),
+    }
+}
+
+/// The file's length without the zeros that a direct write pads its last block with: walks the batches' lengths up to them.
+fn padded_end(file: &dyn crate::io::DiskFile, bytes: u64) -> io::Result<u64> {
+    let mut position = 0;
+    let mut head = [0; model::batch::LENGTH_PREFIX_BYTES];
+    while position < bytes {
+        if file.read_at(position, &mut head)? < head.len()
+            || head == [0; model::batch::LENGTH_PREFIX_BYTES]
+        {
+            return Ok(position);
+        }
+        match model::batch::peek_len(&head) {
+            Some(len) if len as u64 <= bytes - position => position += len as u64,
+            _ => return Ok(bytes),
+        }
+    }
+    Ok(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epochs::Epochs;
+    use crate::io::{AlignedBuffer, SimDisk};
+    use crate::manifest::SegmentEntry;
+    use crate::producers::Producers;
+    use crate::segment::{SegmentWriter, SettledBatch, WriteWay};
+    use model::batch::{Batch, BatchBuilder};
+    use model::codec::Codec;
+    use model::{PartitionId, Timestamp, TopicId};
+    use std::sync::Arc;
+
+    /// A partition with one sealed segment of three batches.
+    fn store() -> (SimDisk, PathBuf) {
+        let disk = SimDisk::new(1);
+        let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
+        let directory = PathBuf::from("/data/p/07").join(log.to_string());
+        disk.create_dir_all(&directory).unwrap();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let id = SegmentId::first(Offset::ZERO);
+        let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();
+        for base in [0, 2, 4] {
+            let mut builder = BatchBuilder::new(Codec::Zstd);
+            builder.base_offset(Offset::new(base));
+            for _ in 0..2 {
+                builder
+                    .push(Timestamp::from_millis(1), None, Some(b"value"), &[])
+                    .unwrap();
+            }
+            let batch = Batch::parse(builder.build().unwrap()).unwrap();
+            let append_time = Timestamp::from_millis(2);
+            let batch = SettledBatch {
+                header: *batch.header(),
+                bytes: batch.into_bytes(),
+                append_time,
+            };
+            writer
+                .append(&[batch], WriteWay::Direct, &mut AlignedBuffer::default())
+                .unwrap();
+        }
+        let sealed = writer
+            .seal(&Producers::default(), &Epochs::default())
+            .unwrap();
+        let segments = vec![SegmentEntry::sealed(id, sealed.sealed)];
+        let manifest = Manifest {
+            log,
+            number: 1,
+            start_offset: Offset::ZERO,
+            segments,
+        };
+        manifest::store(&disk, &directory, &manifest).unwrap();
+        (disk, id.log_path(&directory))
+    }
+
+    fn verify(disk: &SimDisk) -> (Summary, Vec<Finding>) {
+        let mut findings = Vec::new();
+        let summary = verify_store(disk, Path::new("/data"), &mut |finding| {
+            findings.push(finding)
+        })
+        .unwrap();
+        (summary, findings)
+    }
+
+    #[test]
+    fn a_sound_store_has_no_findings_and_its_batches_are_listed() {
+        let (disk, path) = store();
+        let (summary, findings) = verify(&disk);
+        assert_eq!(findings, []);
+        assert_eq!(
+            (
+                summary.logs,
+                summary.segments,
+                summary.batches,
+                summary.records
+            ),
+            (1, 1, 3, 6)
+        );
+        let mut lines = Vec::new();
+        dump_segment(&disk, &path, &mut |line| lines.push(line)).unwrap();
+        let offsets: Vec<(u64, u64)> = lines
+            .iter()
+            .map(|line| (line.base_offset, line.last_offset))
+            .collect();
+        assert_eq!(offsets, [(0, 1), (2, 3), (4, 5)]);
+        assert!(
+            lines
+                .iter()
+                .all(|line| line.fault.is_none() && line.codec == "zstd")
+        );
+    }
+
+    #[test]
+    fn a_flipped_bit_is_named_with_its_segment_position_and_offsets() {
+        let (disk, path) = store();
+        let bytes = disk.files()[&path].len() as u64;
+        disk.flip(&path, bytes / 3 + 70, 1);
+        let (summary, findings) = verify(&disk);
+        assert_eq!(summary.damaged, 1);
+        let finding = &findings[0];
+        assert_eq!(
+            (finding.position, finding.from_offset, finding.to_offset),
+            (Some(bytes / 3), Some(2), Some(4))
+        );
+        assert!(finding.reason.contains("crc"), "{}", finding.reason);
+    }
+
+    #[test]
+    fn lost_files_are_told_and_only_lost_records_are_damage() {
+        let (disk, path) = store();
+        disk.remove_file(&path.with_extension("idx")).unwrap();
+        let (summary, _) = verify(&disk);
+        assert_eq!((summary.damaged, summary.notes), (0, 1));
+        disk.remove_file(&path).unwrap();
+        let (summary, _) = verify(&disk);
+        assert_eq!(summary.damaged, 1);
+    }
+
+    #[test]
+    fn the_padding_of_an_active_segment_ends_its_listing() {
+        let (disk, path) = store();
+        disk.remove_file(&path.with_extension("idx")).unwrap();
+        let bytes = disk.files()[&path].len() as u64;
+        disk.open(&path, OpenHow::ReadWrite)
+            .unwrap()
+            .set_len(4096)
+            .unwrap();
+        let mut count = 0;
+        assert_eq!(
+            dump_segment(&disk, &path, &mut |_| count += 1).unwrap(),
+            bytes
+        );
+        assert_eq!(count, 3);
+    }
+}

@@ -1,0 +1,369 @@
+//! The background scrub: reads sealed segments at a set rate and reports what is not as it was written.
+//!
+//! Callers: the engine's cleaner calls [`Scrubber::step`] and sleeps as told; it gives the targets, and marks what is damaged.
+//! Pure but for the reads: the time comes in, and nothing is repaired or deleted here.
+//! Invariant: over any second it reads no more than the rate, but for one batch that is larger.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{LogId, Offset};
+
+use crate::io::{Disk, DiskFile, OpenHow};
+use crate::segment::verify::SegmentVerifier;
+use crate::segment::{SegmentError, SegmentId, SegmentIndex, read_index_file};
+
+/// A sealed segment to verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whose.
+    pub log: LogId,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// Which file.
+    pub id: SegmentId,
+    /// Its length.
+    pub bytes: u64,
+    /// The offset after its last record.
+    pub end_offset: Offset,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whose.
+    pub log: LogId,
+    /// Which segment.
+    pub id: SegmentId,
+    /// Where in its file.
+    pub position: u64,
+    /// The first offset that is affected.
+    pub from: Offset,
+    /// The offset after the last one that is affected.
+    pub to: Offset,
+    /// What was found.
+    pub reason: String,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The rate is used up: come again after this time.
+    Wait(Duration),
+    /// Some bytes were verified.
+    Verified {
+        /// How many.
+        bytes: u64,
+    },
+    /// A segment is verified to its end.
+    Finished(Target),
+    /// Something is wrong. The scrub goes on behind it as far as it can.
+    Found(Fault),
+    /// The index file is missing or damaged; it can be built again. The log file is verified without it.
+    IndexUnusable {
+        /// Of which segment.
+        target: Target,
+        /// Why.
+        reason: String,
+    },
+    /// There is nothing to verify.
+    Idle,
+}
+
+/// Goes through sealed segments.
+#[derive(Debug)]
+pub struct Scrubber {
+    disk: Arc<dyn Disk>,
+    bytes_per_second: u64,
+    /// Bytes that may be read now; below zero after a batch that was larger.
+    budget: i128,
+    last: Option<Duration>,
+    job: Option<Job>,
+    done: Option<(LogId, SegmentId)>,
+}
+
+#[derive(Debug)]
+struct Job {
+    target: Target,
+    file: Arc<dyn DiskFile>,
+    index: Option<SegmentIndex>,
+    verifier: SegmentVerifier,
+}
+
+impl Scrubber {
+    /// A scrub that reads at most this much in a second.
+    pub fn new(disk: Arc<dyn Disk>, bytes_per_second: u64) -> Scrubber {
+        Scrubber {
+            disk,
+            bytes_per_second,
+            budget: 0,
+            last: None,
+            job: None,
+            done: None,
+        }
+    }
+
+    /// Verifies a batch or opens the next segment. `now` never goes back. `next` gives the segment that follows the one
+    /// that was verified last, in any fixed order, or the first one.
+    pub fn step(
+        &mut self,
+        now: Duration,
+        next: impl FnOnce(Option<(LogId, SegmentId)>) -> Option<Target>,
+    ) -> Step {
+        if let Some(wait) = self.wait(now) {
+            return Step::Wait(wait);
+        }
+        let Some(mut job) = self.job.take() else {
+            return self.begin(next(self.done));
+        };
+        let before = job.verifier.position();
+        let from = job.verifier.next_offset();
+        match job.verifier.next_batch(&*job.file, job.index.as_ref()) {
+            Ok(Some(verified)) => {
+                let bytes = job.verifier.position() - before;
+                self.budget -= i128::from(bytes);
+                let to = job.verifier.next_offset();
+                let fault = verified
+                    .fault
+                    .map(|reason| fault(&job.target, before, from..to, reason));
+                self.job = Some(job);
+                fault.map_or(Step::Verified { bytes }, Step::Found)
+            }
+            Ok(None) => self.finish(job),
+            Err(error) => {
+                let (position, reason) = match error {
+                    SegmentError::Damaged {
+                        position, reason, ..
+                    } => (position, reason),
+                    SegmentError::Io { source, .. } => (before, source.to_string()),
+                };
+                self.done = Some((job.target.log, job.target.id));
+                Step::Found(fault(
+                    &job.target,
+                    position,
+                    from..job.target.end_offset,
+                    reason,
+                ))
+            }
+        }
+    }
+
+    fn wait(&mut self, now: Duration) -> Option<Duration> {
+        let since = now.saturating_sub(self.last.unwrap_or(now));
+        let rate = i128::from(self.bytes_per_second);
+        let earned = i128::try_from(since.as_nanos())
+            .unwrap_or(i128::MAX)
+            .saturating_mul(rate)
+            / 1_000_000_000;
+        if earned > 0 || self.last.is_none() {
+            self.last = Some(now);
+        }
+        self.budget = self.budget.saturating_add(earned).min(rate);
+        (self.budget <= 0).then_some(Duration::from_millis(100))
+    }
+
+    fn begin(&mut self, target: Option<Target>) -> Step {
+        let Some(target) = target else {
+            self.done = None;
+            return Step::Idle;
+        };
+        self.done = Some((target.log, target.id));
+        let whole = target.id.base..target.end_offset;
+        let opened = self
+            .disk
+            .open(&target.id.log_path(&target.directory), OpenHow::Read);
+        let (file, len) = match opened.and_then(|file| Ok((Arc::clone(&file), file.len()?))) {
+            Ok(opened) => opened,
+            Err(error) => return Step::Found(fault(&target, 0, whole, error.to_string())),
+        };
+        if len != target.bytes {
+            let reason = format!(
+                "the file has {len} bytes, it was sealed with {}",
+                target.bytes
+            );
+            return Step::Found(fault(&target, len.min(target.bytes), whole, reason));
+        }
+        let verifier = SegmentVerifier::new(target.id, target.bytes);
+        let read = read_index_file(
+            &*self.disk,
+            &target.directory,
+            target.log,
+            target.id,
+            target.bytes,
+        );
+        let index = match read {
+            Ok(Ok(found)) => Ok(found.index),
+            Ok(Err(reason)) => Err(reason),
+            Err(error) => Err(error.to_string()),
+        };
+        let (index, unusable) = match index {
+            Ok(index) => (Some(index), None),
+            Err(reason) => (
+                None,
+                Some(Step::IndexUnusable {
+                    target: target.clone(),
+                    reason,
+                }),
+            ),
+        };
+        self.job = Some(Job {
+            target,
+            file,
+            index,
+            verifier,
+        });
+        unusable.unwrap_or(Step::Verified { bytes: 0 })
+    }
+
+    fn finish(&mut self, job: Job) -> Step {
+        let (found, expected) = (job.verifier.next_offset(), job.target.end_offset);
+        if found == expected {
+            return Step::Finished(job.target);
+        }
+        let reason = format!("the batches end at offset {found}, expected {expected}");
+        Step::Found(fault(
+            &job.target,
+            job.target.bytes,
+            found.min(expected)..expected,
+            reason,
+        ))
+    }
+}
+
+fn fault(
+    target: &Target,
+    position: u64,
+    offsets: std::ops::Range<Offset>,
+    reason: String,
+) -> Fault {
+    Fault {
+        log: target.log,
+        id: target.id,
+        position,
+        from: offsets.start,
+        to: offsets.end,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epochs::Epochs;
+    use crate::io::{AlignedBuffer, SimDisk};
+    use crate::producers::Producers;
+    use crate::segment::{SegmentWriter, SettledBatch, WriteWay};
+    use model::batch::{Batch, BatchBuilder};
+    use model::codec::Codec;
+    use model::{PartitionId, Timestamp, TopicId};
+
+    fn sealed() -> (SimDisk, Target) {
+        let disk = SimDisk::new(1);
+        let directory = PathBuf::from("/data");
+        disk.create_dir_all(&directory).unwrap();
+        let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
+        let id = SegmentId::first(Offset::ZERO);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();
+        for base in 0..20 {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.base_offset(Offset::new(base));
+            builder
+                .push(
+                    Timestamp::from_millis(1),
+                    None,
+                    Some(&[base as u8; 900]),
+                    &[],
+                )
+                .unwrap();
+            let batch = Batch::parse(builder.build().unwrap()).unwrap();
+            let append_time = Timestamp::from_millis(2);
+            let batch = SettledBatch {
+                header: *batch.header(),
+                bytes: batch.into_bytes(),
+                append_time,
+            };
+            writer
+                .append(&[batch], WriteWay::Buffered, &mut AlignedBuffer::default())
+                .unwrap();
+        }
+        let sealed = writer
+            .seal(&Producers::default(), &Epochs::default())
+            .unwrap()
+            .sealed;
+        (
+            disk,
+            Target {
+                log,
+                directory,
+                id,
+                bytes: sealed.bytes,
+                end_offset: sealed.end_offset,
+            },
+        )
+    }
+
+    /// Steps, a millisecond each, until the target is through; gives all but the verified bytes, and the time it took.
+    fn run(disk: &SimDisk, target: &Target, rate: u64) -> (Vec<Step>, Duration) {
+        let mut scrubber = Scrubber::new(Arc::new(disk.clone()), rate);
+        let mut now = Duration::ZERO;
+        let mut steps = Vec::new();
+        loop {
+            let next = |done: Option<(LogId, SegmentId)>| done.is_none().then(|| target.clone());
+            match scrubber.step(now, next) {
+                Step::Idle => return (steps, now),
+                Step::Wait(wait) => now += wait,
+                Step::Verified { .. } => {}
+                other => steps.push(other),
+            }
+            now += Duration::from_millis(1);
+        }
+    }
+
+    #[test]
+    fn a_sound_segment_is_finished_at_the_rate() {
+        let (disk, target) = sealed();
+        let (steps, took) = run(&disk, &target, target.bytes / 4);
+        assert_eq!(steps, [Step::Finished(target)]);
+        assert!(
+            (Duration::from_secs(3)..Duration::from_secs(6)).contains(&took),
+            "{took:?}"
+        );
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_with_its_offset_and_the_rest_is_still_verified() {
+        let (disk, target) = sealed();
+        let batch_bytes = target.bytes / 20;
+        disk.flip(
+            &target.id.log_path(&target.directory),
+            batch_bytes * 3 + 500,
+            4,
+        );
+        let (steps, _) = run(&disk, &target, 1 << 30);
+        assert!(
+            matches!(&steps[..], [Step::Found(fault), Step::Finished(_)]
+                if fault.from == Offset::new(3) && fault.to == Offset::new(4) && fault.position == batch_bytes * 3),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_missing_index_and_an_unreadable_file_are_told_apart() {
+        let (disk, target) = sealed();
+        disk.remove_file(&target.id.index_path(&target.directory))
+            .unwrap();
+        let (steps, _) = run(&disk, &target, 1 << 30);
+        assert!(
+            matches!(&steps[..], [Step::IndexUnusable { .. }, Step::Finished(_)]),
+            "{steps:?}"
+        );
+        disk.set_unreadable(&target.id.log_path(&target.directory), true);
+        let (steps, _) = run(&disk, &target, 1 << 30);
+        assert!(
+            matches!(&steps[..], [Step::IndexUnusable { .. }, Step::Found(fault)] if fault.to == target.end_offset),
+            "{steps:?}"
+        );
+    }
+}
