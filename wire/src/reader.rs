@@ -244,6 +244,13 @@ impl Reader {
         let Some(length) = self.length(flexible, |r| Ok(i32::from(r.i16()?)))? else {
             return Ok(None);
         };
+        // Kafka's bound, also where the length itself could say more.
+        if i16::try_from(length).is_err() {
+            return Err(DecodeError::Length {
+                position: self.position,
+                length: i64::try_from(length).unwrap_or(i64::MAX),
+            });
+        }
         self.need(length)?;
         self.charge(length)?;
         let end = self.position + length;

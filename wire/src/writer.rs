@@ -187,18 +187,16 @@ impl Writer {
 
     /// Text, or null.
     pub fn text(&mut self, value: Option<&str>, flexible: bool) -> Result<()> {
+        // Kafka's bound, also where the length itself could say more.
+        let length = match value {
+            Some(text) => i16::try_from(text.len())
+                .map_err(|_| EncodeError::TooLong { length: text.len() })?,
+            None => -1,
+        };
         if flexible {
             self.compact_length(value.map(str::len))?;
         } else {
-            match value {
-                Some(text) => {
-                    self.i16(
-                        i16::try_from(text.len())
-                            .map_err(|_| EncodeError::TooLong { length: text.len() })?,
-                    );
-                }
-                None => self.i16(-1),
-            }
+            self.i16(length);
         }
         self.raw(value.unwrap_or_default().as_bytes());
         Ok(())

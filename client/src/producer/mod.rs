@@ -511,11 +511,10 @@ impl Shared {
         let permits = u32::try_from(bytes.min(self.config.buffer_bytes)).unwrap_or(u32::MAX);
         let permit = match self.buffer.try_acquire_many(permits) {
             Ok(permit) => permit,
-            Err(_) => self
-                .buffer
-                .acquire_many(permits)
-                .await
-                .map_err(|_| Error::Closed)?,
+            Err(_) => self.buffer.acquire_many(permits).await.map_err(|_| {
+                // The buffer closes when the producer gives up, and when it is closed.
+                self.fatal.get().cloned().unwrap_or(Error::Closed)
+            })?,
         };
         permit.forget();
         Ok(())

@@ -8,7 +8,7 @@ use crate::Result;
 use bytes::{Bytes, BytesMut};
 use model::batch::{Batch, BatchBuilder, BuildError, RecordBody, crc32c};
 use model::{ProducerEpoch, ProducerId, Timestamp, TopicPartition};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,13 @@ struct Queue {
     open: Option<Waiting>,
     full: VecDeque<Waiting>,
     again: VecDeque<Sealed>,
-    in_flight: usize,
+    /// The places of batches under way.
+    in_flight: BTreeSet<u64>,
     /// The next batch's first sequence number.
     next_sequence: i32,
-    /// A batch of this number will never be written: once nothing is under way, the rest is numbered from here.
-    rewind: Option<i32>,
+    /// The oldest batch that will never be written, by place and number: once nothing is under way, the rest is
+    /// numbered from there.
+    rewind: Option<(u64, i32)>,
     /// Nothing leaves before.
     not_before: Option<Instant>,
     /// Whether the sender knows that there is something here.
@@ -114,7 +116,7 @@ impl Partition {
                 open: None,
                 full: VecDeque::new(),
                 again: VecDeque::new(),
-                in_flight: 0,
+                in_flight: BTreeSet::new(),
                 next_sequence: 0,
                 rewind: None,
                 not_before: None,
@@ -216,14 +218,14 @@ impl Partition {
     pub fn wants(&self, config: &ProducerConfig, now: Instant, linger: bool) -> Wants {
         let mut queue = self.lock();
         if queue.again.is_empty() && queue.full.is_empty() && queue.open.is_none() {
-            if queue.in_flight > 0 {
+            if !queue.in_flight.is_empty() {
                 return Wants::Answer;
             }
             queue.listed = false;
             return Wants::Nothing;
         }
         let alone = !queue.again.is_empty() || queue.rewind.is_some();
-        if queue.in_flight >= if alone { 1 } else { config.in_flight_max } {
+        if queue.in_flight.len() >= if alone { 1 } else { config.in_flight_max } {
             return Wants::Answer;
         }
         if let Some(not_before) = queue.not_before.filter(|t| *t > now) {
@@ -250,18 +252,18 @@ impl Partition {
     ) -> Option<std::result::Result<Sealed, (BuildError, usize)>> {
         let mut queue = self.lock();
         let queue = &mut *queue;
-        if let Some(sequence) = queue.rewind.take() {
+        if let Some((_, sequence)) = queue.rewind.take() {
             queue.renumber(identity, sequence);
         }
         if let Some(sealed) = queue.again.pop_front() {
-            queue.in_flight += 1;
+            queue.in_flight.insert(sealed.order);
             return Some(Ok(sealed));
         }
         let waiting = queue.full.pop_front().or_else(|| queue.open.take())?;
         let (fate, charged_bytes) = (waiting.fate.clone(), waiting.charged_bytes);
         match queue.seal(waiting, identity) {
             Ok(sealed) => {
-                queue.in_flight += 1;
+                queue.in_flight.insert(sealed.order);
                 Some(Ok(sealed))
             }
             Err(error) => {
@@ -275,12 +277,13 @@ impl Partition {
     /// A batch's fate is decided; it is no longer under way.
     pub fn finish(&self, sealed: &Sealed, outcome: Result<Acked>, failure: Option<Failure>) {
         let mut queue = self.lock();
-        queue.in_flight -= 1;
+        queue.in_flight.remove(&sealed.order);
         queue
             .unfinished
             .retain(|fate| !Arc::ptr_eq(fate, &sealed.fate));
         if failure == Some(Failure::NumberFree) {
-            queue.rewind.get_or_insert(sealed.sequence);
+            let place = (sealed.order, sealed.sequence);
+            queue.rewind = Some(queue.rewind.map_or(place, |other| other.min(place)));
         }
         drop(queue);
         sealed.fate.decide(outcome);
@@ -289,7 +292,7 @@ impl Partition {
     /// A batch is to be sent again, not before the given time.
     pub fn send_again(&self, mut sealed: Sealed, not_before: Instant) {
         let mut queue = self.lock();
-        queue.in_flight -= 1;
+        queue.in_flight.remove(&sealed.order);
         sealed.attempts += 1;
         let place = queue
             .again
@@ -298,14 +301,17 @@ impl Partition {
         queue.not_before = Some(not_before);
     }
 
-    /// Whether an older batch of this partition is to be sent again, or its number was given up.
-    pub fn has_gap_before(&self, sealed: &Sealed) -> bool {
+    /// Whether an older batch of this partition may be missing at the broker: it is to be sent again, its answer was
+    /// not seen yet, or its number was given up.
+    pub fn may_have_gap_before(&self, sealed: &Sealed) -> bool {
         let queue = self.lock();
-        queue.rewind.is_some()
-            || queue
-                .again
-                .front()
-                .is_some_and(|first| first.order < sealed.order)
+        let again = queue.again.front().map(|first| first.order);
+        let in_flight = queue.in_flight.first().copied();
+        let rewind = queue.rewind.map(|(order, _)| order);
+        [again, in_flight, rewind]
+            .into_iter()
+            .flatten()
+            .any(|order| order < sealed.order)
     }
 
     /// Numbers start at 0 for a new identity.
@@ -322,7 +328,7 @@ impl Partition {
         let old = |since: Instant| now.saturating_duration_since(since) > timeout;
         let mut expired = Vec::new();
         let mut sent = false;
-        while queue.in_flight == 0 && queue.again.front().is_some_and(|s| old(s.since)) {
+        while queue.in_flight.is_empty() && queue.again.front().is_some_and(|s| old(s.since)) {
             let Some(sealed) = queue.again.pop_front() else {
                 break;
             };
@@ -525,8 +531,8 @@ mod tests {
         // The answers come back in any order when a connection breaks.
         partition.send_again(b, now);
         assert_eq!(partition.wants(&config, now, false), Wants::Answer);
-        assert!(partition.has_gap_before(&c));
-        assert!(!partition.has_gap_before(&a));
+        assert!(partition.may_have_gap_before(&c));
+        assert!(!partition.may_have_gap_before(&a));
         partition.send_again(c, now);
         partition.send_again(a, now);
         for (name, sequence) in [("a", 0), ("b", 1), ("c", 2), ("d", 3)] {
@@ -547,6 +553,21 @@ mod tests {
     }
 
     #[test]
+    fn answers_may_be_seen_in_another_order_than_they_came() {
+        let (partition, config) = (partition(), config());
+        for name in ["a", "b", "c"] {
+            push(&partition, &config, name);
+        }
+        let (a, b, c) = (take(&partition), take(&partition), take(&partition));
+        assert!(partition.may_have_gap_before(&c));
+        partition.finish(&b, Err(Error::Closed), Some(Failure::NumberFree));
+        partition.finish(&a, Err(Error::Closed), Some(Failure::NumberFree));
+        partition.send_again(c, Instant::now());
+        let c = take(&partition);
+        assert_eq!((value(&c).as_str(), c.sequence), ("c", 0));
+    }
+
+    #[test]
     fn the_number_of_a_refused_batch_goes_to_the_next() {
         let (partition, config) = (partition(), config());
         for name in ["a", "b", "c"] {
@@ -555,7 +576,7 @@ mod tests {
         let (a, b) = (take(&partition), take(&partition));
         let refused = Err(Error::Closed);
         partition.finish(&a, refused, Some(Failure::NumberFree));
-        assert!(partition.has_gap_before(&b));
+        assert!(partition.may_have_gap_before(&b));
         partition.send_again(b, Instant::now());
         let b = take(&partition);
         assert_eq!((value(&b).as_str(), b.sequence), ("b", 0));

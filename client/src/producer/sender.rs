@@ -348,7 +348,7 @@ impl Sender {
         let again = match error.code() {
             // An older batch is missing at the broker; it goes first.
             Some(ErrorCode::OutOfOrderSequenceNumber) => {
-                numbered && partition.has_gap_before(&sealed)
+                numbered && partition.may_have_gap_before(&sealed)
             }
             // The broker has forgotten the producer. Nothing of this batch was written.
             Some(ErrorCode::InvalidProducerEpoch | ErrorCode::UnknownProducerId) if numbered => {

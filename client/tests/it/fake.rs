@@ -126,6 +126,7 @@ impl Fake {
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
         state.lock().unwrap().connections += 1;
         let port = i32::from(stream.local_addr().unwrap().port());
         tokio::spawn(connection(stream, state.clone(), port));

@@ -19,7 +19,7 @@ fn record(partition: u32, value: impl Into<String>) -> ProducerRecord {
 fn config() -> ProducerConfig {
     ProducerConfig {
         linger: Duration::ZERO,
-        batch_bytes: 200,
+        batch_bytes: 110,
         ..Default::default()
     }
 }
@@ -72,7 +72,7 @@ async fn records_arrive_once_and_in_order() {
     check(&[], "without faults").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_at_each_request_loses_and_doubles_nothing() {
     let faults = [
         Fault::DropBefore,
@@ -92,7 +92,7 @@ async fn each_fault_at_each_request_loses_and_doubles_nothing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_faults_lose_and_double_nothing() {
     for seed in 1..=60_u64 {
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

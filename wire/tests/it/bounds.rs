@@ -37,6 +37,38 @@ fn a_negative_length_other_than_null_is_refused() {
 }
 
 #[test]
+fn text_beyond_kafkas_bound_is_refused_in_both_directions_whatever_its_length_can_say() {
+    let request = |bytes: usize| MetadataRequest {
+        topics: Some(vec![MetadataRequestTopic {
+            name: Some("x".repeat(bytes)),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    };
+    for version in [1, 9, 12] {
+        let mut writer = Writer::new();
+        request(0x7fff).encode(&mut writer, version).unwrap();
+        let longest = writer.into_bytes();
+        let read = MetadataRequest::decode(&mut Reader::new(longest.clone()), version).unwrap();
+        assert_eq!(read, request(0x7fff));
+        let refused = request(0x8000).encode(&mut Writer::new(), version);
+        assert_eq!(refused, Err(EncodeError::TooLong { length: 0x8000 }));
+    }
+    // Version 9: one topic, and a name with its compact length in three bytes, one more than the longest.
+    let mut bytes = vec![2, 0x81, 0x80, 0x02];
+    bytes.resize(4 + 0x8000 + 8, b'x');
+    let refused = MetadataRequest::decode(&mut Reader::new(Bytes::from(bytes)), 9);
+    let length = 0x8000;
+    assert_eq!(
+        refused,
+        Err(DecodeError::Length {
+            position: 4,
+            length
+        })
+    );
+}
+
+#[test]
 fn many_tiny_elements_cannot_grow_into_a_large_memory() {
     // Empty names: 2 bytes each on the wire, far more in memory.
     let count = 1_000_000;
@@ -226,11 +258,12 @@ fn frames_come_off_a_buffer_one_by_one() {
 fn what_does_not_fit_its_length_field_is_refused() {
     let mut writer = Writer::new();
     let long = "x".repeat(40_000);
-    assert_eq!(
-        writer.text(Some(&long), false),
-        Err(EncodeError::TooLong { length: 40_000 })
-    );
-    assert_eq!(writer.text(Some(&long), true), Ok(()));
+    for flexible in [false, true] {
+        assert_eq!(
+            writer.text(Some(&long), flexible),
+            Err(EncodeError::TooLong { length: 40_000 })
+        );
+    }
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! The codec against its own facts, against another implementation, and against hostile bytes.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests stand outside of test functions"
+)]
+
 extern crate alluvium_wire as wire;
 
 mod bounds;
