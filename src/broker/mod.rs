@@ -1,3 +1,247 @@
-//! The broker's service, free of any protocol's words.
+//! The broker's service, free of any protocol's words: topics, produce, fetch, offsets, settings, groups.
+//! Callers: the fronts, which translate their protocols to it. Below it: `storage` and nothing else.
+//! Invariants: what is answered is durable; what is refused changed nothing. No lock is held over an await but `changes`,
+//! which lets changes of the metadata through one at a time.
 
+pub mod config;
+mod configs;
+mod fetch;
 pub mod groups;
+mod list_offsets;
+mod log_dirs;
+mod produce;
+mod producer_ids;
+mod records;
+mod refusal;
+mod state_log;
+mod topics;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+
+use model::topic_config::TopicConfig;
+use model::{LeaderEpoch, LogId, Offset};
+use storage::{AppendError, Bounds, LogSettings, ReadError, Storage};
+
+pub use config::{BrokerConfig, GroupConfig};
+pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
+pub use fetch::{Fetch, FetchPartition, Fetched};
+pub use list_offsets::{FoundOffset, OffsetQuery};
+pub use log_dirs::{LogDir, PartitionSize};
+pub use produce::{Appending, Produce, RecordError, Rejection};
+pub use refusal::Refusal;
+pub use state_log::{Change, StateLog, StateLogError};
+pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
+
+use configs::DynamicSettings;
+use producer_ids::ProducerIds;
+use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
+use topics::Catalog;
+
+/// A running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: BrokerConfig,
+    storage: Storage,
+    metadata: StateLog,
+    catalog: Catalog,
+    dynamic: RwLock<DynamicSettings>,
+    producer_ids: ProducerIds,
+    /// Changes of the metadata run one at a time.
+    changes: tokio::sync::Mutex<()>,
+}
+
+/// Why a broker does not start. Nothing was deleted because of it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The metadata log cannot be read.
+    #[error(transparent)]
+    StateLog(#[from] StateLogError),
+    /// The metadata says something that this version does not understand.
+    #[error(transparent)]
+    Record(#[from] UnknownRecord),
+    /// Settings or topics that the metadata holds are refused.
+    #[error("the metadata cannot be put in force: {0}")]
+    Refused(#[from] Refusal),
+    /// The storage could not be tidied up.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+}
+
+impl Broker {
+    /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk.
+    pub fn open(config: BrokerConfig, storage: Storage) -> Result<Broker, OpenError> {
+        let metadata = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
+        let mut topics: HashMap<_, TopicRecord> = HashMap::new();
+        let mut settings = BrokerSettings::default();
+        let mut next_producer_id = 0;
+        for (key, value) in metadata.entries() {
+            match Record::parse(&key, &value)? {
+                Record::Topic(topic) => {
+                    topics.insert(topic.id, topic);
+                }
+                Record::BrokerSettings(found) => settings = found,
+                Record::ProducerIds { next } => next_producer_id = next,
+            }
+        }
+        let known: HashSet<LogId> = topics
+            .values()
+            .flat_map(|topic| {
+                (0..topic.partitions)
+                    .map(|partition| LogId::new(topic.id, model::PartitionId::new(partition)))
+            })
+            .collect();
+        let dynamic = RwLock::new(DynamicSettings::new(&config, settings)?);
+        let shared = Shared {
+            config,
+            metadata,
+            catalog: Catalog::default(),
+            dynamic,
+            producer_ids: ProducerIds::new(next_producer_id),
+            changes: tokio::sync::Mutex::default(),
+            storage,
+        };
+        let broker = Broker {
+            shared: Arc::new(shared),
+        };
+        for topic in topics.into_values() {
+            broker.attach(topic)?;
+        }
+        broker.shared.storage.finish_open(&known)?;
+        Ok(broker)
+    }
+
+    /// What it was started with.
+    pub fn config(&self) -> &BrokerConfig {
+        &self.shared.config
+    }
+
+    /// The store below.
+    pub fn storage(&self) -> &Storage {
+        &self.shared.storage
+    }
+
+    /// The cluster's id: the store's, in the form that Kafka's clients know (22 characters of URL-safe base64).
+    pub fn cluster_id(&self) -> String {
+        base64_url(self.shared.storage.store_id().as_bytes())
+    }
+
+    /// The leader epoch of every partition: it rises at every start.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.shared.storage.leader_epoch()
+    }
+
+    /// Compares the epoch that a client believes in with the running one.
+    fn check_epoch(&self, known: Option<LeaderEpoch>) -> Result<(), Refusal> {
+        match known {
+            Some(known) if known < self.leader_epoch() => Err(Refusal::FencedLeaderEpoch),
+            Some(known) if known > self.leader_epoch() => Err(Refusal::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts changed defaults in force for a topic.
+    fn refresh(&self, topic: &Topic) -> Result<(), Refusal> {
+        self.attach(TopicRecord::of(topic)).map(drop)
+    }
+}
+
+/// 16 bytes as 22 characters of base64 for URLs, without padding (RFC 4648 §5).
+fn base64_url(bytes: &[u8; 16]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let number = u128::from_be_bytes(*bytes);
+    let digit = |index: u32| {
+        let shift = 128 - 6 * (i64::from(index) + 1);
+        let bits = if shift >= 0 {
+            number >> shift
+        } else {
+            number << -shift
+        };
+        char::from(ALPHABET[(bits & 63) as usize])
+    };
+    (0..22).map(digit).collect()
+}
+
+/// The settings of a topic that the engine acts on.
+fn log_settings(config: &TopicConfig) -> LogSettings {
+    LogSettings::from(config)
+}
+
+/// Runs what blocks where it may.
+async fn on_blocking_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn out_of_range(offset: i64, bounds: &Bounds) -> Refusal {
+    Refusal::OffsetOutOfRange {
+        offset,
+        start_offset: bounds.start.get(),
+        high_watermark: bounds.durable_end.get(),
+    }
+}
+
+fn read_refusal(error: ReadError, offset: i64) -> Refusal {
+    match error {
+        ReadError::OutOfRange { bounds, .. } => out_of_range(offset, &bounds),
+        ReadError::Damaged { range } => Refusal::Damaged(format!(
+            "offsets {}..{} cannot be read",
+            range.start.get(),
+            range.end.get()
+        )),
+        ReadError::Io { .. } => {
+            tracing::error!(%error, "a read failed");
+            Refusal::Storage(error.to_string())
+        }
+        ReadError::Deleted => Refusal::UnknownTopicOrPartition,
+    }
+}
+
+fn append_refusal(error: AppendError) -> Refusal {
+    match error {
+        AppendError::DiskFull => Refusal::DiskFull,
+        AppendError::TooLarge { bytes, bytes_max } => Refusal::MessageTooLarge { bytes, bytes_max },
+        AppendError::Sequence(error) => match error {
+            storage::SequenceError::OutOfOrder { .. } => {
+                Refusal::OutOfOrderSequence(error.to_string())
+            }
+            storage::SequenceError::OldEpoch { .. } => {
+                Refusal::InvalidProducerEpoch(error.to_string())
+            }
+            storage::SequenceError::Missing { .. } => Refusal::InvalidRecord(error.to_string()),
+        },
+        AppendError::Deleted => Refusal::UnknownTopicOrPartition,
+        AppendError::OffsetsExhausted | AppendError::Failed(_) | AppendError::Closed => {
+            Refusal::Storage(error.to_string())
+        }
+    }
+}
+
+fn state_refusal(error: &StateLogError) -> Refusal {
+    match error {
+        StateLogError::Append(error) => append_refusal(error.clone()),
+        other => Refusal::Storage(other.to_string()),
+    }
+}
+
+/// An offset of the wire that must lie in the log.
+fn wire_offset(offset: i64) -> Option<Offset> {
+    Offset::from_wire(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_ids_are_22_characters_of_base64_for_urls() {
+        assert_eq!(base64_url(&[0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(base64_url(&[0xff; 16]), "_____________________w");
+    }
+}

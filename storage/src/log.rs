@@ -60,6 +60,19 @@ pub struct LogSettings {
     pub retention_bytes: Option<u64>,
 }
 
+impl LogSettings {
+    /// For the broker's own state: durable, kept for ever, in segments of moderate size.
+    pub fn state() -> LogSettings {
+        LogSettings {
+            durability: Durability::Fsync,
+            segment_bytes: 64 << 20,
+            segment_ms: u64::MAX,
+            retention_ms: None,
+            retention_bytes: None,
+        }
+    }
+}
+
 impl From<&TopicConfig> for LogSettings {
     fn from(config: &TopicConfig) -> LogSettings {
         LogSettings {

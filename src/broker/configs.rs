@@ -1,0 +1,468 @@
+//! Settings as clients see and change them: of topics, and of the broker.
+//! Callers: fronts. The settings themselves are `model::topic_config`'s table and `config::STATIC_SETTINGS`.
+//! Invariants: a change that is accepted is durable and in force when it is answered, for every topic that it reaches.
+//! The broker's static settings are shown and never changed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
+
+use super::config::{BrokerConfig, STATIC_SETTINGS};
+use super::records::{BrokerSettings, Record};
+use super::topics::Topic;
+use super::{Broker, Refusal};
+
+/// Whose settings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// A topic's.
+    Topic(String),
+    /// This broker's own.
+    Broker,
+    /// Those of all brokers of the cluster; the broker's own go first.
+    Cluster,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Set on the topic.
+    Topic,
+    /// Set on this broker while it ran.
+    Broker,
+    /// Set for all brokers while they ran.
+    Cluster,
+    /// Given at the start.
+    Static,
+    /// Nobody set it.
+    Default,
+}
+
+/// One setting's value in one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Synonym {
+    /// The name in that place.
+    pub name: String,
+    /// The value there.
+    pub value: String,
+    /// The place.
+    pub origin: Origin,
+}
+
+/// One setting as it is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Where the value comes from.
+    pub origin: Origin,
+    /// Whether a client cannot change it.
+    pub read_only: bool,
+    /// Its type.
+    pub kind: Kind,
+    /// Every place that gives it a value, the one in force first.
+    pub synonyms: Vec<Synonym>,
+    /// What it means.
+    pub doc: String,
+}
+
+/// One change of one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alteration {
+    /// The setting's name.
+    pub name: String,
+    /// What to do with it.
+    pub operation: Operation,
+}
+
+/// What to do with a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Give it this value.
+    Set(String),
+    /// Take the value away, so that the next place's is in force.
+    Delete,
+    /// Add to a list.
+    Append(String),
+    /// Remove from a list.
+    Subtract(String),
+}
+
+/// The defaults that topics use, and where each came from.
+#[derive(Debug, Default)]
+pub(super) struct DynamicSettings {
+    pub(super) settings: BrokerSettings,
+    pub(super) defaults: Arc<Defaults>,
+}
+
+impl DynamicSettings {
+    /// Static defaults under those made for the cluster under those made for this broker.
+    pub(super) fn new(
+        config: &BrokerConfig,
+        settings: BrokerSettings,
+    ) -> Result<DynamicSettings, Refusal> {
+        let mut defaults = config.topic_defaults.clone();
+        for (name, value) in settings.cluster.iter().chain(&settings.broker) {
+            if Setting::find_by_server_name(name).is_none() {
+                return Err(Refusal::InvalidConfig(format!(
+                    "unknown broker setting {name}"
+                )));
+            }
+            defaults
+                .set(name, value)
+                .map_err(|error| Refusal::InvalidConfig(error.to_string()))?;
+        }
+        Ok(DynamicSettings {
+            settings,
+            defaults: Arc::new(defaults),
+        })
+    }
+}
+
+impl Broker {
+    /// The settings of a resource, those that are named, or all.
+    pub fn describe_configs(
+        &self,
+        resource: &Resource,
+        names: Option<&[String]>,
+    ) -> Result<Vec<Entry>, Refusal> {
+        let entries = match resource {
+            Resource::Topic(name) => self.describe_topic_configs(&*self.topic(name)?),
+            Resource::Broker => {
+                let fixed = STATIC_SETTINGS
+                    .iter()
+                    .map(|setting| static_entry(setting, self.config()));
+                let mut entries: Vec<Entry> = fixed.chain(self.describe_defaults(false)).collect();
+                entries.sort_by(|one, other| one.name.cmp(&other.name));
+                entries
+            }
+            Resource::Cluster => self.describe_defaults(true),
+        };
+        let wanted = |entry: &Entry| names.is_none_or(|names| names.contains(&entry.name));
+        Ok(entries.into_iter().filter(wanted).collect())
+    }
+
+    /// The settings of a topic.
+    pub fn describe_topic_configs(&self, topic: &Topic) -> Vec<Entry> {
+        SETTINGS
+            .iter()
+            .map(|setting| {
+                let own = topic.overrides.get(setting.name).map(|value| Synonym {
+                    name: setting.name.into(),
+                    value: value.clone(),
+                    origin: Origin::Topic,
+                });
+                let synonyms = own.into_iter().chain(self.synonyms(setting)).collect();
+                entry(setting, setting.name, synonyms)
+            })
+            .collect()
+    }
+
+    /// The topic defaults of this broker, or only those made for the cluster.
+    fn describe_defaults(&self, cluster_only: bool) -> Vec<Entry> {
+        SETTINGS
+            .iter()
+            .filter(|setting| !setting.server_name.is_empty())
+            .filter_map(|setting| {
+                let mut synonyms = self.synonyms(setting);
+                if cluster_only {
+                    synonyms.retain(|synonym| synonym.origin == Origin::Cluster);
+                }
+                (!synonyms.is_empty()).then(|| entry(setting, setting.server_name, synonyms))
+            })
+            .collect()
+    }
+
+    /// Every place but the topic that gives a setting a value, the one in force first.
+    fn synonyms(&self, setting: &'static Setting) -> Vec<Synonym> {
+        let dynamic = self
+            .shared
+            .dynamic
+            .read()
+            .expect("no change of settings panics half-way");
+        let name = if setting.server_name.is_empty() {
+            setting.name
+        } else {
+            setting.server_name
+        };
+        let place = |value: Option<&str>, origin| {
+            value.map(|value| Synonym {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                origin,
+            })
+        };
+        [
+            place(
+                dynamic.settings.broker.get(name).map(String::as_str),
+                Origin::Broker,
+            ),
+            place(
+                dynamic.settings.cluster.get(name).map(String::as_str),
+                Origin::Cluster,
+            ),
+            place(
+                self.config().topic_defaults.get(setting.name),
+                Origin::Static,
+            ),
+            place(Some(setting.default), Origin::Default),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Applies changes to a resource's settings, all or none. `validate_only` changes nothing.
+    pub async fn alter_configs(
+        &self,
+        resource: &Resource,
+        alterations: Vec<Alteration>,
+        validate_only: bool,
+    ) -> Result<(), Refusal> {
+        self.change_configs(resource, validate_only, |before| {
+            altered(before, alterations)
+        })
+        .await
+    }
+
+    /// Replaces all of a resource's settings.
+    pub async fn replace_configs(
+        &self,
+        resource: &Resource,
+        settings: BTreeMap<String, String>,
+        validate_only: bool,
+    ) -> Result<(), Refusal> {
+        self.change_configs(resource, validate_only, |_| Ok(settings))
+            .await
+    }
+
+    async fn change_configs(
+        &self,
+        resource: &Resource,
+        validate_only: bool,
+        change: impl FnOnce(Values<'_>) -> Result<BTreeMap<String, String>, Refusal>,
+    ) -> Result<(), Refusal> {
+        let _change = self.shared.changes.lock().await;
+        match resource {
+            Resource::Topic(name) => {
+                let topic = self.topic(name)?;
+                let defaults = self.topic_defaults();
+                let overrides = change(Values {
+                    own: &topic.overrides,
+                    defaults: &defaults,
+                    row: Setting::find,
+                })?;
+                let overrides = normalized(&overrides)?;
+                self.topic_config(&overrides)?;
+                if !validate_only {
+                    self.replace_overrides(&topic, overrides).await?;
+                }
+                Ok(())
+            }
+            Resource::Broker | Resource::Cluster => {
+                let mut settings = self
+                    .shared
+                    .dynamic
+                    .read()
+                    .expect("no change of settings panics half-way")
+                    .settings
+                    .clone();
+                let part = match resource {
+                    Resource::Cluster => &mut settings.cluster,
+                    _ => &mut settings.broker,
+                };
+                let defaults = self.topic_defaults();
+                let changed = change(Values {
+                    own: part,
+                    defaults: &defaults,
+                    row: Setting::find_by_server_name,
+                })?;
+                *part = changed
+                    .into_iter()
+                    .map(|(name, value)| self.dynamic_value(name, &value))
+                    .collect::<Result<_, _>>()?;
+                self.change_defaults(settings, validate_only).await
+            }
+        }
+    }
+
+    /// Checks a broker setting that is to change while the broker runs.
+    fn dynamic_value(&self, name: String, value: &str) -> Result<(String, String), Refusal> {
+        if STATIC_SETTINGS.iter().any(|setting| setting.name == name) {
+            return Err(Refusal::InvalidRequest(format!(
+                "cannot update {name} dynamically: it needs a restart"
+            )));
+        }
+        let setting = Setting::find_by_server_name(&name)
+            .ok_or_else(|| Refusal::InvalidConfig(format!("unknown broker setting {name}")))?;
+        let value = setting
+            .check(value)
+            .map_err(|error| Refusal::InvalidConfig(error.to_string()))?;
+        Ok((name, value))
+    }
+
+    /// Puts new topic defaults in force. The caller holds `changes`.
+    async fn change_defaults(
+        &self,
+        settings: BrokerSettings,
+        validate_only: bool,
+    ) -> Result<(), Refusal> {
+        let dynamic = DynamicSettings::new(self.config(), settings.clone())?;
+        let topics = self.topics();
+        for topic in &topics {
+            TopicConfig::from_overrides(&topic.overrides, &dynamic.defaults).map_err(|error| {
+                Refusal::InvalidConfig(format!(
+                    "topic '{}' could not keep its settings: {error}",
+                    topic.name
+                ))
+            })?;
+        }
+        if validate_only {
+            return Ok(());
+        }
+        let change = Record::BrokerSettings(settings).change();
+        self.shared
+            .metadata
+            .write(vec![change])
+            .await
+            .map_err(|error| super::state_refusal(&error))?;
+        *self
+            .shared
+            .dynamic
+            .write()
+            .expect("no change of settings panics half-way") = dynamic;
+        topics.iter().try_for_each(|topic| self.refresh(topic))
+    }
+
+    /// What topics without settings of their own use now.
+    pub(super) fn topic_defaults(&self) -> Arc<Defaults> {
+        self.shared
+            .dynamic
+            .read()
+            .expect("no change of settings panics half-way")
+            .defaults
+            .clone()
+    }
+
+    /// The typed settings of a topic with these overrides.
+    pub(super) fn topic_config(
+        &self,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<TopicConfig, Refusal> {
+        TopicConfig::from_overrides(overrides, &self.topic_defaults())
+            .map_err(|error| Refusal::InvalidConfig(error.to_string()))
+    }
+}
+
+/// Overrides with each value in its one spelling.
+pub(super) fn normalized(
+    overrides: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    topic_config::normalize(overrides).map_err(|error| Refusal::InvalidConfig(error.to_string()))
+}
+
+/// A resource's own values, and what is in force where it has none.
+struct Values<'a> {
+    own: &'a BTreeMap<String, String>,
+    defaults: &'a Defaults,
+    row: fn(&str) -> Option<&'static Setting>,
+}
+
+fn altered(
+    before: Values<'_>,
+    alterations: Vec<Alteration>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut after = before.own.clone();
+    let mut seen = HashSet::new();
+    for Alteration { name, operation } in alterations {
+        if !seen.insert(name.clone()) {
+            return Err(Refusal::InvalidRequest(format!(
+                "setting {name} is altered twice"
+            )));
+        }
+        match operation {
+            Operation::Set(value) => {
+                after.insert(name, value);
+            }
+            Operation::Delete => {
+                after.remove(&name);
+            }
+            Operation::Append(items) => {
+                let value = list(&before, &name)?;
+                after.insert(name, topic_config::list_append(&value, &items));
+            }
+            Operation::Subtract(items) => {
+                let value = list(&before, &name)?;
+                after.insert(name, topic_config::list_subtract(&value, &items));
+            }
+        }
+    }
+    Ok(after)
+}
+
+/// The list in force under a name.
+fn list(before: &Values<'_>, name: &str) -> Result<String, Refusal> {
+    let setting = (before.row)(name)
+        .ok_or_else(|| Refusal::InvalidConfig(format!("unknown setting {name}")))?;
+    if setting.kind != Kind::List {
+        return Err(Refusal::InvalidConfig(format!(
+            "cannot append to or subtract from {name}: its type is not list"
+        )));
+    }
+    let value = before
+        .own
+        .get(name)
+        .map(String::as_str)
+        .or_else(|| before.defaults.get(setting.name));
+    Ok(value.unwrap_or(setting.default).to_owned())
+}
+
+fn entry(setting: &'static Setting, name: &str, synonyms: Vec<Synonym>) -> Entry {
+    let first = synonyms.first().expect("the default is always a synonym");
+    Entry {
+        name: name.to_owned(),
+        value: first.value.clone(),
+        origin: first.origin,
+        read_only: false,
+        kind: setting.kind,
+        doc: match setting.holds {
+            topic_config::Holds::Enforced => setting.doc.to_owned(),
+            topic_config::Holds::HoldsTrivially(reason) => {
+                format!("{} Holds trivially: {reason}.", setting.doc)
+            }
+            topic_config::Holds::Refused(reason) => {
+                format!("{} Only the default is accepted: {reason}.", setting.doc)
+            }
+        },
+        synonyms,
+    }
+}
+
+fn static_entry(setting: &super::config::StaticSetting, config: &BrokerConfig) -> Entry {
+    let value = (setting.value)(config);
+    // Where clients connect is always somebody's decision.
+    let is_default = setting.name != "advertised.listeners"
+        && (setting.value)(&BrokerConfig::default()) == value;
+    let origin = if is_default {
+        Origin::Default
+    } else {
+        Origin::Static
+    };
+    let synonyms = vec![Synonym {
+        name: setting.name.to_owned(),
+        value: value.clone(),
+        origin,
+    }];
+    Entry {
+        name: setting.name.to_owned(),
+        value,
+        origin,
+        read_only: true,
+        kind: setting.kind,
+        synonyms,
+        doc: setting.doc.to_owned(),
+    }
+}

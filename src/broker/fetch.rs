@@ -1,0 +1,197 @@
+//! Fetch: whole batches from many partitions, under byte limits, waiting for more if there is too little.
+//! Callers: fronts. No queue on this path: each log hands out slices of its immutable view.
+//! Invariants: nothing past the durable end is handed out. The first partition with data yields at least one whole
+//! batch; after it both limits are hard (KIP-74). A waiting fetch looks again on every wake-up, in a loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{LeaderEpoch, Offset};
+use storage::{Chunk, Log, ReadError, Waiter};
+use tokio::time::Instant;
+
+use super::topics::Topic;
+use super::{Broker, Refusal};
+
+/// What to fetch.
+#[derive(Debug)]
+pub struct Fetch {
+    /// In the order in which the byte limit is spent.
+    pub partitions: Vec<FetchPartition>,
+    /// Answer as soon as this much is there.
+    pub bytes_min: usize,
+    /// Stop when this much is there; see [`FetchPartition::bytes_max`] for what is exempt.
+    pub bytes_max: usize,
+    /// How long to wait for `bytes_min`.
+    pub wait_max: Duration,
+}
+
+/// One partition of a fetch.
+#[derive(Debug, Clone)]
+pub struct FetchPartition {
+    /// The topic, if it is there.
+    pub topic: Result<Arc<Topic>, Refusal>,
+    /// The partition's number as the client gave it.
+    pub partition: i32,
+    /// The first record wanted, as it was on the wire: what no partition holds is out of range.
+    pub offset: i64,
+    /// The most to return of this partition, but for a first batch that is larger.
+    pub bytes_max: usize,
+    /// The leader epoch that the client believes in.
+    pub leader_epoch: Option<LeaderEpoch>,
+    /// The epoch of the last record that the client has: a log that disagrees says where it diverges (KIP-595).
+    pub last_fetched_epoch: Option<LeaderEpoch>,
+}
+
+/// One partition's answer.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The end of what readers may see.
+    pub high_watermark: Offset,
+    /// The first offset kept.
+    pub start_offset: Offset,
+    /// Whole batches.
+    pub slices: Vec<Bytes>,
+    /// The client's log is not a prefix of this one: the last epoch both share, and where it ends here.
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+impl Fetched {
+    fn bytes(&self) -> usize {
+        self.slices.iter().map(Bytes::len).sum()
+    }
+}
+
+impl Broker {
+    /// Answers with one entry for each partition asked for, in their order. Waits at most `wait_max`, and not at all
+    /// when there is an error to tell.
+    pub async fn fetch(&self, fetch: Fetch) -> Vec<Result<Fetched, Refusal>> {
+        let deadline = Instant::now() + fetch.wait_max;
+        let fetch = Arc::new(fetch);
+        let logs = Arc::new(self.logs_of(&fetch));
+        let first = self.read_all(&fetch, &logs).await;
+        if fetch.wait_max.is_zero() || fetch.is_answered_by(&first) {
+            return first;
+        }
+        loop {
+            // Watched before it is read, so that nothing falls between.
+            let waiter = Arc::new(Waiter::new());
+            logs.iter().flatten().for_each(|log| log.watch(&waiter));
+            let found = self.read_all(&fetch, &logs).await;
+            if fetch.is_answered_by(&found) {
+                return found;
+            }
+            if tokio::time::timeout_at(deadline, waiter.wait())
+                .await
+                .is_err()
+            {
+                return found;
+            }
+        }
+    }
+
+    fn logs_of(&self, fetch: &Fetch) -> Vec<Result<Arc<Log>, Refusal>> {
+        let find = |wanted: &FetchPartition| {
+            let topic = wanted.topic.as_ref().map_err(Clone::clone)?;
+            let log = topic.log(wanted.partition)?;
+            self.check_epoch(wanted.leader_epoch)?;
+            Ok(log.clone())
+        };
+        fetch.partitions.iter().map(find).collect()
+    }
+
+    /// Reads every partition once. What is settled may need the disk and is read on the blocking pool.
+    async fn read_all(
+        &self,
+        fetch: &Arc<Fetch>,
+        logs: &Arc<Vec<Result<Arc<Log>, Refusal>>>,
+    ) -> Vec<Result<Fetched, Refusal>> {
+        let is_settled = |(wanted, log): (&FetchPartition, &Result<Arc<Log>, Refusal>)| {
+            let offset = u64::try_from(wanted.offset).unwrap_or(0);
+            log.as_ref()
+                .is_ok_and(|log| offset < log.bounds().settled_end.get())
+        };
+        if !fetch.partitions.iter().zip(logs.iter()).any(is_settled) {
+            return read_now(fetch, logs);
+        }
+        let (fetch, logs) = (fetch.clone(), logs.clone());
+        super::on_blocking_pool(move || read_now(&fetch, &logs)).await
+    }
+}
+
+impl Fetch {
+    fn is_answered_by(&self, found: &[Result<Fetched, Refusal>]) -> bool {
+        let mut bytes = 0;
+        for partition in found {
+            match partition {
+                Err(_) => return true,
+                Ok(fetched) if fetched.diverging.is_some() => return true,
+                Ok(fetched) => bytes += fetched.bytes(),
+            }
+        }
+        found.is_empty() || bytes >= self.bytes_min
+    }
+}
+
+fn read_now(fetch: &Fetch, logs: &[Result<Arc<Log>, Refusal>]) -> Vec<Result<Fetched, Refusal>> {
+    let mut bytes_left = fetch.bytes_max;
+    let mut is_first = true;
+    fetch
+        .partitions
+        .iter()
+        .zip(logs)
+        .map(|(wanted, log)| {
+            let fetched = read_partition(
+                wanted,
+                log.as_ref().map_err(Clone::clone)?,
+                bytes_left,
+                is_first,
+            )?;
+            let bytes = fetched.bytes();
+            bytes_left = bytes_left.saturating_sub(bytes);
+            is_first &= bytes == 0;
+            Ok(fetched)
+        })
+        .collect()
+}
+
+fn read_partition(
+    wanted: &FetchPartition,
+    log: &Log,
+    bytes_left: usize,
+    is_first: bool,
+) -> Result<Fetched, Refusal> {
+    let bounds = log.bounds();
+    let offset = Offset::from_wire(wanted.offset)
+        .filter(|offset| (bounds.start..=bounds.end).contains(offset))
+        .ok_or_else(|| super::out_of_range(wanted.offset, &bounds))?;
+    let diverging = wanted.last_fetched_epoch.and_then(|epoch| {
+        log.end_offset_for_epoch(epoch)
+            .filter(|(known, end)| *known < epoch || *end < offset)
+    });
+    let bytes_max = wanted.bytes_max.min(bytes_left);
+    let slices =
+        if diverging.is_some() || offset >= bounds.durable_end || (bytes_max == 0 && !is_first) {
+            Vec::new()
+        } else {
+            slices_of(log.read(offset, bytes_max, is_first), wanted.offset)?
+        };
+    Ok(Fetched {
+        high_watermark: bounds.durable_end,
+        start_offset: bounds.start,
+        slices,
+        diverging,
+    })
+}
+
+/// The chunk's slices, with their pages in memory: whoever writes them to a socket must not wait for the disk.
+fn slices_of(chunk: Result<Chunk, ReadError>, offset: i64) -> Result<Vec<Bytes>, Refusal> {
+    let chunk = chunk.map_err(|error| super::read_refusal(error, offset))?;
+    if chunk.is_cold() {
+        chunk
+            .populate()
+            .map_err(|error| Refusal::Storage(error.to_string()))?;
+    }
+    Ok(chunk.slices)
+}

@@ -1,0 +1,87 @@
+//! What the store holds, by partition, and deleting the front of a partition.
+//! Callers: fronts.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::Offset;
+
+use super::topics::Topic;
+use super::{Broker, Refusal};
+
+/// The data directory and what is in it.
+#[derive(Debug)]
+pub struct LogDir {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes of its file system.
+    pub bytes_total: Option<u64>,
+    /// Bytes of its file system that are free.
+    pub bytes_free: Option<u64>,
+}
+
+/// One partition's size.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionSize {
+    /// The partition.
+    pub partition: u32,
+    /// Bytes of its batches.
+    pub bytes: u64,
+}
+
+impl Broker {
+    /// The data directory.
+    pub async fn log_dir(&self) -> LogDir {
+        let path = self.config().data_dir.clone();
+        let asked = path.clone();
+        let space = super::on_blocking_pool(move || rustix::fs::statvfs(&asked).ok()).await;
+        LogDir {
+            bytes_total: space
+                .as_ref()
+                .map(|space| space.f_blocks.saturating_mul(space.f_frsize)),
+            bytes_free: space
+                .as_ref()
+                .map(|space| space.f_bavail.saturating_mul(space.f_frsize)),
+            path,
+        }
+    }
+
+    /// The sizes of a topic's partitions.
+    pub fn partition_sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
+        let size = |partition: u32| {
+            let log = topic.log(i32::try_from(partition).ok()?).ok()?;
+            Some(PartitionSize {
+                partition,
+                bytes: log.size_bytes(),
+            })
+        };
+        (0..topic.partition_count()).filter_map(size).collect()
+    }
+
+    /// Deletes the records before an offset, or all (`None`). Returns the new start when it is durable.
+    pub async fn delete_records(
+        &self,
+        topic: &Arc<Topic>,
+        partition: i32,
+        before: Option<i64>,
+    ) -> Result<Offset, Refusal> {
+        let log = topic.log(partition)?;
+        let bounds = log.bounds();
+        let before = match before {
+            None => bounds.durable_end,
+            Some(offset) => super::wire_offset(offset)
+                .filter(|offset| *offset <= bounds.durable_end)
+                .ok_or_else(|| super::out_of_range(offset, &bounds))?,
+        };
+        let durable = log.delete_records(before).map_err(|error| match error {
+            storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
+                super::out_of_range(before.to_wire(), &bounds)
+            }
+            storage::DeleteRecordsError::Append(error) => super::append_refusal(error),
+        })?;
+        durable
+            .await
+            .map_err(|error| Refusal::Storage(error.to_string()))?;
+        Ok(log.bounds().start)
+    }
+}

@@ -1,0 +1,265 @@
+//! Produce: checks a batch against its topic's rules, appends it, and knows when it is durable.
+//! Callers: fronts. Invariants: what the producer sent is stored byte for byte, but for what the topic asks for (log append
+//! time, another codec). Records are only decompressed where a rule needs to see them.
+//! Source of the checks: Kafka's `LogValidator` and `ProduceRequest.validateRecords`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::batch::{
+    Batch, Codec, DecompressLimit, TimestampType, recompress, records_summary, with_log_append_time,
+};
+use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
+use model::{Offset, Timestamp};
+use storage::{AppendBatch, Durable};
+
+use super::topics::Topic;
+use super::{Broker, Refusal};
+
+/// One partition's records, as they came.
+#[derive(Debug)]
+pub struct Produce {
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// The partition's number as the client gave it.
+    pub partition: i32,
+    /// Exactly one batch.
+    pub records: Bytes,
+    /// Whether the client wants all replicas to have it.
+    pub acks_all: bool,
+    /// Whether the client's version of the protocol knows zstd.
+    pub zstd: bool,
+}
+
+/// A record that is at fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordError {
+    /// Its place in the batch, from 0.
+    pub index: u32,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Why a batch is refused, and because of which records.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    /// Why.
+    pub refusal: Refusal,
+    /// Which records, where that can be told.
+    pub records: Vec<RecordError>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Rejection {
+        Rejection {
+            refusal,
+            records: Vec::new(),
+        }
+    }
+}
+
+/// A batch that has its offsets, and is not durable yet.
+#[derive(Debug)]
+pub struct Appending {
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// When the broker stamped it, where the topic wants that.
+    pub log_append_time: Option<Timestamp>,
+    /// The partition's first offset.
+    pub start_offset: Offset,
+    durable: Durable,
+}
+
+impl Appending {
+    /// Returns when the batch is as durable as its topic promises.
+    pub async fn durable(self) -> Result<(), Refusal> {
+        self.durable
+            .await
+            .map_err(|error| Refusal::Storage(error.to_string()))
+    }
+}
+
+impl Broker {
+    /// Checks and appends. When this returns the batch has its place; that it is durable is told by [`Appending::durable`].
+    pub async fn produce(&self, produce: Produce) -> Result<Appending, Rejection> {
+        let config = &produce.topic.config;
+        let log = produce
+            .topic
+            .log(produce.partition)
+            .map_err(Rejection::from)?;
+        if produce.acks_all && config.min_insync_replicas > 1 {
+            return Err(Refusal::NotEnoughReplicas {
+                min_insync_replicas: config.min_insync_replicas,
+            }
+            .into());
+        }
+        let batch = check_batch(produce.records, config, produce.zstd)?;
+        let now = self.shared.storage.clock().now();
+        let batch = self.shape(batch, config, now).await?;
+        let log_append_time =
+            (config.message_timestamp_type == MessageTimestampType::LogAppendTime).then_some(now);
+        let admission = self.shared.storage.admit(batch.bytes().len()).await;
+        let appended = log
+            .append(vec![AppendBatch::from(batch)], admission)
+            .map_err(super::append_refusal)?;
+        Ok(Appending {
+            base_offset: appended.base_offset,
+            log_append_time,
+            start_offset: appended.start_offset,
+            durable: appended.durable,
+        })
+    }
+
+    /// Makes of a batch what its topic stores: looks into the records where a rule asks for it.
+    async fn shape(
+        &self,
+        batch: Batch,
+        config: &TopicConfig,
+        now: Timestamp,
+    ) -> Result<Batch, Rejection> {
+        let stamps = config.message_timestamp_type == MessageTimestampType::LogAppendTime;
+        let bounded = !stamps
+            && (config.message_timestamp_before_max_ms.is_some()
+                || config.message_timestamp_after_max_ms.is_some());
+        let target = match config.compression_type {
+            CompressionType::Producer => None,
+            CompressionType::Fixed(target) => {
+                Some(target).filter(|target| batch.header().codec() != Ok(target.codec))
+            }
+        };
+        let batch = if self.config().validate_records || bounded || target.is_some() {
+            let config = config.clone();
+            let validate = self.config().validate_records || bounded;
+            let work = move || {
+                if validate {
+                    check_records(&batch, &config, now)?;
+                }
+                match target {
+                    None => Ok(batch),
+                    Some(target) => recompress(&batch, target, DecompressLimit::default())
+                        .and_then(Batch::parse)
+                        .map_err(|error| {
+                            Rejection::from(Refusal::CorruptMessage(error.to_string()))
+                        }),
+                }
+            };
+            super::on_blocking_pool(work).await?
+        } else {
+            batch
+        };
+        if !stamps {
+            return Ok(batch);
+        }
+        let stamped = with_log_append_time(&batch, now);
+        Batch::parse_unverified(stamped)
+            .map_err(|error| Refusal::CorruptMessage(error.to_string()).into())
+    }
+}
+
+/// What the header alone can tell.
+fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch, Refusal> {
+    if records.is_empty() {
+        return Err(Refusal::InvalidRecord(
+            "a partition needs exactly one record batch".into(),
+        ));
+    }
+    let bytes = records.len() as u64;
+    if let Some(length) = model::batch::peek_len(&records)
+        && length < records.len()
+    {
+        return Err(Refusal::InvalidRecord(
+            "a partition needs exactly one record batch".into(),
+        ));
+    }
+    if bytes > config.max_message_bytes {
+        return Err(Refusal::MessageTooLarge {
+            bytes,
+            bytes_max: config.max_message_bytes,
+        });
+    }
+    if records
+        .get(16)
+        .is_some_and(|magic| i8::from_be_bytes([*magic]) != model::batch::MAGIC)
+    {
+        return Err(Refusal::InvalidRecord(
+            "records must be of message format 2".into(),
+        ));
+    }
+    let batch =
+        Batch::parse(records).map_err(|error| Refusal::CorruptMessage(error.to_string()))?;
+    let header = batch.header();
+    let refuse = |reason: &str| Err(Refusal::InvalidRecord(reason.to_owned()));
+    if header.base_offset != 0 {
+        return refuse("a producer's batch has base offset 0");
+    }
+    if header.record_count <= 0
+        || i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1
+    {
+        return refuse("the batch's record count does not fit its last offset delta");
+    }
+    if header.is_control() {
+        return refuse("clients cannot write control records");
+    }
+    if header.is_transactional() {
+        return refuse("transactions are not supported");
+    }
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return Err(Refusal::InvalidTimestamp(
+            "a producer cannot set log append time".into(),
+        ));
+    }
+    match header.codec() {
+        Err(error) => Err(Refusal::UnsupportedCompression(error.to_string())),
+        Ok(Codec::Zstd) if !zstd => Err(Refusal::UnsupportedCompression(
+            "zstd needs Produce version 7 or later".into(),
+        )),
+        Ok(_) => Ok(batch),
+    }
+}
+
+/// What only the records can tell.
+fn check_records(batch: &Batch, config: &TopicConfig, now: Timestamp) -> Result<(), Rejection> {
+    let limit = DecompressLimit::default();
+    let corrupt =
+        |error: &dyn std::fmt::Display| Rejection::from(Refusal::InvalidRecord(error.to_string()));
+    let summary = records_summary(batch, limit).map_err(|error| corrupt(&error))?;
+    if let Some((_, largest)) = summary.max_timestamp
+        && largest != batch.header().max_time()
+    {
+        return Err(corrupt(&format!(
+            "the header's largest timestamp is {}, the records' is {largest}",
+            batch.header().max_time()
+        )));
+    }
+    let bound = |limit: Option<u64>| {
+        limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
+    };
+    let oldest = now
+        .millis()
+        .saturating_sub(bound(config.message_timestamp_before_max_ms));
+    let newest = now
+        .millis()
+        .saturating_add(bound(config.message_timestamp_after_max_ms));
+    let inside = |time: Timestamp| (oldest..=newest).contains(&time.millis());
+    let extremes = summary
+        .min_timestamp
+        .into_iter()
+        .chain(summary.max_timestamp.map(|(_, time)| time));
+    if extremes.into_iter().all(inside) {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    for (index, record) in (0u32..).zip(batch.records(limit).map_err(|error| corrupt(&error))?) {
+        let time = record.map_err(|error| corrupt(&error))?.timestamp;
+        if !inside(time) {
+            let reason =
+                format!("timestamp {time} is outside {oldest} to {newest}, which the topic takes");
+            errors.push(RecordError { index, reason });
+        }
+    }
+    let reason = "timestamps are outside what message.timestamp.before.max.ms and message.timestamp.after.max.ms take";
+    Err(Rejection {
+        refusal: Refusal::InvalidTimestamp(reason.into()),
+        records: errors,
+    })
+}

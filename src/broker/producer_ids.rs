@@ -1,0 +1,54 @@
+//! Producer ids: each is given to one producer, ever.
+//! Callers: fronts. Invariant: a block of ids is durable in the metadata before the first of it is given away, so that no id
+//! is given twice over restarts; what is left of a block at a stop is lost.
+
+use tokio::sync::Mutex;
+
+use model::{ProducerEpoch, ProducerId};
+
+use super::records::Record;
+use super::{Broker, Refusal};
+
+/// How many ids are reserved at once, as in Kafka.
+const BLOCK: i64 = 1000;
+
+/// The ids that are left of the reserved block.
+#[derive(Debug)]
+pub(super) struct ProducerIds {
+    block: Mutex<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    next: i64,
+    end: i64,
+}
+
+impl ProducerIds {
+    /// No id below `next` may be given away again.
+    pub(super) fn new(next: i64) -> ProducerIds {
+        ProducerIds {
+            block: Mutex::new(Block { next, end: next }),
+        }
+    }
+}
+
+impl Broker {
+    /// A producer id that nobody has had, with epoch 0.
+    pub async fn new_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), Refusal> {
+        let mut block = self.shared.producer_ids.block.lock().await;
+        if block.next == block.end {
+            let end = block.next + BLOCK;
+            let change = Record::ProducerIds { next: end }.change();
+            self.shared
+                .metadata
+                .write(vec![change])
+                .await
+                .map_err(|error| super::state_refusal(&error))?;
+            block.end = end;
+        }
+        let id = ProducerId::new(block.next);
+        block.next += 1;
+        Ok((id, ProducerEpoch::new(0)))
+    }
+}

@@ -1,0 +1,244 @@
+//! The records of the cluster's metadata log: what exists, kept as keyed records, last write wins.
+//! Callers: `topics`, `configs`, `producer_ids`, and `Broker::open`, which replays them.
+//! Shape: the key is `topic/<uuid>`, `broker-settings` or `producer-ids`; the value is a JSON object with `version`.
+//! Unknown keys, fields and versions end the opening: what we don't understand we must not act on.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use model::{TopicId, TopicName};
+use serde::{Deserialize, Serialize};
+
+use super::state_log::Change;
+use super::topics::Topic;
+
+/// The version of every value written here.
+const VERSION: u32 = 1;
+const TOPIC_PREFIX: &str = "topic/";
+const BROKER_SETTINGS: &str = "broker-settings";
+const PRODUCER_IDS: &str = "producer-ids";
+
+/// One record of the metadata log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Topic(TopicRecord),
+    /// Settings made while running: for the whole cluster (`None`) and for one broker id.
+    BrokerSettings(BrokerSettings),
+    /// Producer ids below this were given away.
+    ProducerIds {
+        next: i64,
+    },
+}
+
+/// A topic that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TopicRecord {
+    pub(super) id: TopicId,
+    pub(super) name: TopicName,
+    pub(super) partitions: u32,
+    pub(super) settings: BTreeMap<String, String>,
+}
+
+/// Broker settings made while running.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BrokerSettings {
+    /// For every broker.
+    pub(super) cluster: BTreeMap<String, String>,
+    /// For this broker; these go first.
+    pub(super) broker: BTreeMap<String, String>,
+}
+
+/// Why a record cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("metadata record {key:?}: {reason}")]
+pub struct UnknownRecord {
+    key: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopicValue {
+    version: u32,
+    name: String,
+    partitions: u32,
+    settings: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BrokerSettingsValue {
+    version: u32,
+    settings: BrokerSettings,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerIdsValue {
+    version: u32,
+    next: i64,
+}
+
+impl TopicRecord {
+    pub(super) fn of(topic: &Topic) -> TopicRecord {
+        TopicRecord {
+            id: topic.id,
+            name: topic.name.clone(),
+            partitions: topic.partition_count(),
+            settings: topic.overrides.clone(),
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn change_of_topic(topic: &TopicRecord) -> Change {
+        Record::Topic(topic.clone()).change()
+    }
+
+    /// The record as a change of the metadata log.
+    pub(super) fn change(&self) -> Change {
+        match self {
+            Record::Topic(topic) => (
+                topic_key(topic.id),
+                value(&TopicValue {
+                    version: VERSION,
+                    name: topic.name.as_str().to_owned(),
+                    partitions: topic.partitions,
+                    settings: topic.settings.clone(),
+                }),
+            ),
+            Record::BrokerSettings(settings) => (
+                Bytes::from_static(BROKER_SETTINGS.as_bytes()),
+                value(&BrokerSettingsValue {
+                    version: VERSION,
+                    settings: settings.clone(),
+                }),
+            ),
+            Record::ProducerIds { next } => (
+                Bytes::from_static(PRODUCER_IDS.as_bytes()),
+                value(&ProducerIdsValue {
+                    version: VERSION,
+                    next: *next,
+                }),
+            ),
+        }
+    }
+
+    /// Reads a live entry of the metadata log.
+    pub(super) fn parse(key: &[u8], value: &[u8]) -> Result<Record, UnknownRecord> {
+        let text = String::from_utf8_lossy(key).into_owned();
+        let refuse = |reason: String| UnknownRecord {
+            key: text.clone(),
+            reason,
+        };
+        match text.as_str() {
+            BROKER_SETTINGS => {
+                let read: BrokerSettingsValue = read(value).map_err(refuse)?;
+                check_version(read.version).map_err(refuse)?;
+                Ok(Record::BrokerSettings(read.settings))
+            }
+            PRODUCER_IDS => {
+                let read: ProducerIdsValue = read(value).map_err(refuse)?;
+                check_version(read.version).map_err(refuse)?;
+                Ok(Record::ProducerIds { next: read.next })
+            }
+            other => {
+                let id = other
+                    .strip_prefix(TOPIC_PREFIX)
+                    .and_then(|id| uuid::Uuid::parse_str(id).ok())
+                    .ok_or_else(|| refuse("not a key that this version knows".into()))?;
+                let read: TopicValue = read(value).map_err(refuse)?;
+                check_version(read.version).map_err(refuse)?;
+                let name =
+                    TopicName::parse(&read.name).map_err(|error| refuse(error.to_string()))?;
+                Ok(Record::Topic(TopicRecord {
+                    id: TopicId::from_uuid(id),
+                    name,
+                    partitions: read.partitions,
+                    settings: read.settings,
+                }))
+            }
+        }
+    }
+}
+
+/// The end of a topic.
+pub(super) fn removal_of_topic(id: TopicId) -> Change {
+    (topic_key(id), None)
+}
+
+fn topic_key(id: TopicId) -> Bytes {
+    Bytes::from(format!("{TOPIC_PREFIX}{}", id.as_uuid().hyphenated()))
+}
+
+fn value<T: Serialize>(value: &T) -> Option<Bytes> {
+    Some(Bytes::from(
+        serde_json::to_vec(value).expect("strings and numbers are always JSON"),
+    ))
+}
+
+fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+fn check_version(version: u32) -> Result<(), String> {
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(format!("version {version} is not known"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> TopicRecord {
+        TopicRecord {
+            id: TopicId::from_uuid(uuid::Uuid::from_u128(
+                0x0123_4567_89ab_4def_8123_4567_89ab_cdef,
+            )),
+            name: TopicName::parse("buoys").unwrap(),
+            partitions: 12,
+            settings: BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]),
+        }
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_written() {
+        let settings = BrokerSettings {
+            cluster: BTreeMap::from([("log.retention.ms".to_owned(), "5".to_owned())]),
+            broker: BTreeMap::new(),
+        };
+        for record in [
+            Record::Topic(topic()),
+            Record::BrokerSettings(settings),
+            Record::ProducerIds { next: 2000 },
+        ] {
+            let (key, value) = record.change();
+            assert_eq!(Record::parse(&key, &value.unwrap()).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn the_written_form_is_the_documented_one() {
+        let (key, value) = Record::change_of_topic(&topic());
+        assert_eq!(key, "topic/01234567-89ab-4def-8123-456789abcdef");
+        assert_eq!(
+            value.unwrap(),
+            r#"{"version":1,"name":"buoys","partitions":12,"settings":{"retention.ms":"1000"}}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let (key, value) = Record::ProducerIds { next: 1 }.change();
+        let value = value.unwrap();
+        assert!(Record::parse(b"producer-idz", &value).is_err());
+        assert!(Record::parse(&key, br#"{"version":2,"next":1}"#).is_err());
+        assert!(Record::parse(&key, br#"{"version":1,"next":1,"more":1}"#).is_err());
+        assert!(Record::parse(b"topic/x", &value).is_err());
+        assert!(Record::parse(&key, b"").is_err());
+    }
+}

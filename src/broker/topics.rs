@@ -1,0 +1,512 @@
+//! Topics: what exists, and creating, growing and deleting it.
+//! Callers: fronts, and every other operation here, which finds its partitions through the catalog.
+//! Invariants: a change is durable in the metadata log before it can be seen, and a deletion is before any file goes.
+//! Changes run one at a time; readers take a snapshot of one topic and never wait for them. A topic that is created
+//! again has a new id.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+
+use model::topic_config::TopicConfig;
+use model::{LogId, PartitionId, TopicId, TopicName};
+use storage::Log;
+
+use super::records::{self, TopicRecord};
+use super::{Broker, Refusal};
+
+/// Partitions that one request may create in all, as in Kafka: a count from outside must not become that many logs.
+pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
+/// Replicas of a partition: this broker is alone.
+pub const REPLICATION_FACTOR: i16 = 1;
+
+/// A topic as it was when it was looked up.
+#[derive(Debug)]
+pub struct Topic {
+    /// New at every creation.
+    pub id: TopicId,
+    /// Its name.
+    pub name: TopicName,
+    /// The settings that were made for this topic.
+    pub overrides: BTreeMap<String, String>,
+    /// All settings: the overrides over the broker's defaults.
+    pub config: TopicConfig,
+    logs: Vec<Arc<Log>>,
+}
+
+impl Topic {
+    /// How many partitions it has, numbered from 0.
+    pub fn partition_count(&self) -> u32 {
+        u32::try_from(self.logs.len()).expect("partitions are numbered by u32")
+    }
+
+    /// The numbers of its partitions.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.partition_count()).map(PartitionId::new)
+    }
+
+    /// The log of a partition, by the number that a client gave.
+    pub fn log(&self, partition: i32) -> Result<&Arc<Log>, Refusal> {
+        let index = usize::try_from(partition).map_err(|_| Refusal::UnknownTopicOrPartition)?;
+        self.logs.get(index).ok_or(Refusal::UnknownTopicOrPartition)
+    }
+
+    /// The id under which the storage knows a partition.
+    pub fn log_id(&self, partition: PartitionId) -> LogId {
+        LogId::new(self.id, partition)
+    }
+}
+
+/// A topic by one of its two names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TopicKey {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+/// A topic to create.
+#[derive(Debug, Clone)]
+pub struct NewTopic {
+    /// Not checked yet.
+    pub name: String,
+    /// How many partitions, on which brokers.
+    pub layout: Layout,
+    /// Settings to make for it.
+    pub settings: Vec<(String, Option<String>)>,
+}
+
+/// Where a topic's partitions are to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    /// This many, wherever the broker likes.
+    Counted {
+        /// `num.partitions` if not given.
+        partitions: Option<i32>,
+        /// `default.replication.factor` if not given.
+        replicas: Option<i16>,
+    },
+    /// Each partition with its brokers.
+    Assigned(Vec<(i32, Vec<i32>)>),
+}
+
+/// Every topic, found by name and by id.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    topics: RwLock<Topics>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: BTreeMap<TopicName, Arc<Topic>>,
+    by_id: HashMap<TopicId, Arc<Topic>>,
+}
+
+impl Catalog {
+    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Topic>> {
+        let name = TopicName::parse(name).ok()?;
+        self.read(|topics| topics.by_name.get(&name).cloned())
+    }
+
+    pub(super) fn by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.read(|topics| topics.by_id.get(&id).cloned())
+    }
+
+    /// All topics, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Topic>> {
+        self.read(|topics| topics.by_name.values().cloned().collect())
+    }
+
+    /// The first `count` topics whose names are not before `from`.
+    pub(super) fn page(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
+        self.read(|topics| {
+            topics
+                .by_name
+                .values()
+                .filter(|topic| topic.name.as_str() >= from)
+                .take(count)
+                .cloned()
+                .collect()
+        })
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Topics) -> T) -> T {
+        look(
+            &self
+                .topics
+                .read()
+                .expect("no change of the catalog panics half-way"),
+        )
+    }
+
+    /// Makes a topic known, or replaces what was known of it.
+    fn put(&self, topic: Arc<Topic>) {
+        let mut topics = self
+            .topics
+            .write()
+            .expect("no change of the catalog panics half-way");
+        topics.by_id.insert(topic.id, topic.clone());
+        topics.by_name.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&self, topic: &Topic) {
+        let mut topics = self
+            .topics
+            .write()
+            .expect("no change of the catalog panics half-way");
+        topics.by_id.remove(&topic.id);
+        topics.by_name.remove(&topic.name);
+    }
+}
+
+impl Broker {
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        self.shared
+            .catalog
+            .by_name(name)
+            .ok_or(Refusal::UnknownTopicOrPartition)
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, Refusal> {
+        self.shared.catalog.by_id(id).ok_or(Refusal::UnknownTopicId)
+    }
+
+    /// A topic by whichever was given.
+    pub fn topic_by_key(&self, key: &TopicKey) -> Result<Arc<Topic>, Refusal> {
+        match key {
+            TopicKey::Name(name) => self.topic(name),
+            TopicKey::Id(id) => self.topic_by_id(*id),
+        }
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.shared.catalog.all()
+    }
+
+    /// At most `count` topics in the order of names, beginning with `from`.
+    pub fn topics_from(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
+        self.shared.catalog.page(from, count)
+    }
+
+    /// Creates topics, each for itself: one that is refused doesn't hold back the others. Returns when they are durable;
+    /// with `validate_only`, what would have come of it, with nothing changed.
+    pub async fn create_topics(
+        &self,
+        wanted: Vec<NewTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<Arc<Topic>, Refusal>> {
+        let _change = self.shared.changes.lock().await;
+        let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+        let mut names = HashSet::new();
+        let mut results: Vec<Result<TopicRecord, Refusal>> = wanted
+            .iter()
+            .map(|new| {
+                let record = self.plan(new)?;
+                if !names.insert(new.name.clone()) {
+                    return Err(Refusal::InvalidRequest(format!(
+                        "topic '{}' is named twice",
+                        new.name
+                    )));
+                }
+                partitions_left = partitions_left
+                    .checked_sub(u64::from(record.partitions))
+                    .ok_or_else(|| {
+                        Refusal::PolicyViolation(format!(
+                            "one request may create {PARTITIONS_PER_REQUEST_MAX} partitions at most"
+                        ))
+                    })?;
+                Ok(record)
+            })
+            .collect();
+        if !validate_only {
+            let changes = results
+                .iter()
+                .flatten()
+                .map(records::Record::change_of_topic)
+                .collect();
+            if let Err(error) = self.shared.metadata.write(changes).await {
+                let refusal = super::state_refusal(&error);
+                results
+                    .iter_mut()
+                    .filter(|result| result.is_ok())
+                    .for_each(|result| *result = Err(refusal.clone()));
+            }
+        }
+        results
+            .into_iter()
+            .map(|record| {
+                let record = record?;
+                if validate_only {
+                    return self.topic_of(record, Vec::new()).map(Arc::new);
+                }
+                self.attach(record)
+            })
+            .collect()
+    }
+
+    /// Creates a topic that a client spoke of, if the broker does that. Another one's creation at the same time is fine.
+    pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        if !self.config().auto_create_topics {
+            TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+            return Err(Refusal::UnknownTopicOrPartition);
+        }
+        let layout = Layout::Counted {
+            partitions: None,
+            replicas: None,
+        };
+        let new = NewTopic {
+            name: name.to_owned(),
+            layout,
+            settings: Vec::new(),
+        };
+        let created = self
+            .create_topics(vec![new], false)
+            .await
+            .pop()
+            .expect("one answer for one topic");
+        match created {
+            Err(Refusal::TopicExists(_)) => self.topic(name),
+            created => created,
+        }
+    }
+
+    /// Adds partitions up to a new count; see [`Layout`] for the assignments, one for each partition that is added.
+    pub async fn grow_topic(
+        &self,
+        name: &str,
+        count: i32,
+        assignments: Option<Vec<Vec<i32>>>,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, Refusal> {
+        let _change = self.shared.changes.lock().await;
+        let topic = self.topic(name)?;
+        let before = topic.partition_count();
+        let count = u32::try_from(count)
+            .ok()
+            .filter(|count| *count > before)
+            .ok_or_else(|| {
+                Refusal::InvalidPartitions(format!(
+                    "the topic has {before} partitions; {count} is not more than that"
+                ))
+            })?;
+        if u64::from(count - before) > PARTITIONS_PER_REQUEST_MAX {
+            return Err(Refusal::PolicyViolation(format!(
+                "one request may create {PARTITIONS_PER_REQUEST_MAX} partitions at most"
+            )));
+        }
+        if let Some(assignments) = assignments {
+            if assignments.len() != (count - before) as usize {
+                return Err(Refusal::InvalidReplicaAssignment(format!(
+                    "{} assignments for {} new partitions",
+                    assignments.len(),
+                    count - before
+                )));
+            }
+            assignments
+                .iter()
+                .try_for_each(|brokers| self.check_assignment(brokers))?;
+        }
+        let record = TopicRecord {
+            partitions: count,
+            ..TopicRecord::of(&topic)
+        };
+        if validate_only {
+            return Ok(topic);
+        }
+        self.write_topic(record).await
+    }
+
+    /// Replaces the settings of a topic, which were checked before.
+    pub(super) async fn replace_overrides(
+        &self,
+        topic: &Topic,
+        overrides: BTreeMap<String, String>,
+    ) -> Result<Arc<Topic>, Refusal> {
+        self.write_topic(TopicRecord {
+            settings: overrides,
+            ..TopicRecord::of(topic)
+        })
+        .await
+    }
+
+    /// Deletes topics, each for itself. When this returns they are gone for good; their files go in the background.
+    pub async fn delete_topics(&self, keys: Vec<TopicKey>) -> Vec<Result<Arc<Topic>, Refusal>> {
+        let _change = self.shared.changes.lock().await;
+        let mut seen = HashSet::new();
+        let mut results: Vec<Result<Arc<Topic>, Refusal>> = keys
+            .iter()
+            .map(|key| {
+                let topic = self.topic_by_key(key)?;
+                if !seen.insert(topic.id) {
+                    return Err(Refusal::InvalidRequest(format!(
+                        "topic '{}' is named twice",
+                        topic.name
+                    )));
+                }
+                Ok(topic)
+            })
+            .collect();
+        let changes = results
+            .iter()
+            .flatten()
+            .map(|topic| records::removal_of_topic(topic.id))
+            .collect();
+        match self.shared.metadata.write(changes).await {
+            Ok(()) => results
+                .iter()
+                .flatten()
+                .for_each(|topic| self.detach(topic)),
+            Err(error) => {
+                let refusal = super::state_refusal(&error);
+                results
+                    .iter_mut()
+                    .filter(|result| result.is_ok())
+                    .for_each(|result| *result = Err(refusal.clone()));
+            }
+        }
+        results
+    }
+
+    /// What a new topic would be, or why it cannot be.
+    fn plan(&self, new: &NewTopic) -> Result<TopicRecord, Refusal> {
+        let name = TopicName::parse(&new.name)
+            .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+        if self.topic(name.as_str()).is_ok() {
+            return Err(Refusal::TopicExists(new.name.clone()));
+        }
+        let partitions = match &new.layout {
+            Layout::Counted {
+                partitions,
+                replicas,
+            } => {
+                self.check_replicas(*replicas)?;
+                self.count_of(*partitions)?
+            }
+            Layout::Assigned(assignments) => self.count_assigned(assignments)?,
+        };
+        let mut settings = BTreeMap::new();
+        for (key, value) in &new.settings {
+            let value = value.clone().ok_or_else(|| {
+                Refusal::InvalidConfig(format!("null value not supported for topic configs: {key}"))
+            })?;
+            settings.insert(key.clone(), value);
+        }
+        self.topic_config(&settings)?;
+        Ok(TopicRecord {
+            id: TopicId::random(),
+            name,
+            partitions,
+            settings,
+        })
+    }
+
+    fn check_replicas(&self, replicas: Option<i16>) -> Result<(), Refusal> {
+        match replicas {
+            None | Some(REPLICATION_FACTOR) => Ok(()),
+            Some(replicas) if replicas < 1 => Err(Refusal::InvalidReplicationFactor(
+                "replication factor must be larger than 0, or -1 for the default".into(),
+            )),
+            Some(replicas) => Err(Refusal::InvalidReplicationFactor(format!(
+                "a replication factor of {replicas} cannot be reached: there is 1 broker"
+            ))),
+        }
+    }
+
+    fn count_of(&self, partitions: Option<i32>) -> Result<u32, Refusal> {
+        let Some(partitions) = partitions else {
+            return Ok(self.config().default_partitions);
+        };
+        u32::try_from(partitions)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| {
+                Refusal::InvalidPartitions(
+                    "the number of partitions must be larger than 0, or -1 for the default".into(),
+                )
+            })
+    }
+
+    fn count_assigned(&self, assignments: &[(i32, Vec<i32>)]) -> Result<u32, Refusal> {
+        let mut partitions: Vec<i32> = assignments
+            .iter()
+            .map(|(partition, _)| *partition)
+            .collect();
+        partitions.sort_unstable();
+        if !partitions
+            .iter()
+            .copied()
+            .eq(0..i32::try_from(partitions.len()).unwrap_or(i32::MAX))
+        {
+            return Err(Refusal::InvalidReplicaAssignment(
+                "partitions must be a consecutive 0-based integer sequence".into(),
+            ));
+        }
+        assignments
+            .iter()
+            .try_for_each(|(_, brokers)| self.check_assignment(brokers))?;
+        Ok(u32::try_from(assignments.len()).expect("as many as i32s were just counted"))
+    }
+
+    fn check_assignment(&self, brokers: &[i32]) -> Result<(), Refusal> {
+        if brokers == [self.config().node_id] {
+            return Ok(());
+        }
+        Err(Refusal::InvalidReplicaAssignment(format!(
+            "replicas {brokers:?}: broker {} is the only one",
+            self.config().node_id
+        )))
+    }
+
+    /// Makes a changed topic durable and then known. The caller holds `changes`.
+    async fn write_topic(&self, record: TopicRecord) -> Result<Arc<Topic>, Refusal> {
+        let change = records::Record::change_of_topic(&record);
+        self.shared
+            .metadata
+            .write(vec![change])
+            .await
+            .map_err(|error| super::state_refusal(&error))?;
+        self.attach(record)
+    }
+
+    /// Gives a durable topic its logs and makes it known. Logs that are there are kept, with new settings.
+    pub(super) fn attach(&self, record: TopicRecord) -> Result<Arc<Topic>, Refusal> {
+        let settings = self.topic_config(&record.settings)?;
+        let log_settings = super::log_settings(&settings);
+        let logs = (0..record.partitions)
+            .map(|partition| {
+                let id = LogId::new(record.id, PartitionId::new(partition));
+                match self.shared.storage.log(id) {
+                    Some(log) => {
+                        self.shared.storage.set_settings(id, log_settings.clone());
+                        log
+                    }
+                    None => self.shared.storage.create_log(id, log_settings.clone()),
+                }
+            })
+            .collect();
+        let topic = Arc::new(self.topic_of(record, logs)?);
+        self.shared.catalog.put(topic.clone());
+        Ok(topic)
+    }
+
+    fn topic_of(&self, record: TopicRecord, logs: Vec<Arc<Log>>) -> Result<Topic, Refusal> {
+        let config = self.topic_config(&record.settings)?;
+        Ok(Topic {
+            id: record.id,
+            name: record.name,
+            overrides: record.settings,
+            config,
+            logs,
+        })
+    }
+
+    fn detach(&self, topic: &Topic) {
+        self.shared.catalog.remove(topic);
+        for partition in topic.partitions() {
+            self.shared.storage.delete_log(topic.log_id(partition));
+        }
+    }
+}

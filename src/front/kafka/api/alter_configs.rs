@@ -1,0 +1,52 @@
+//! AlterConfigs (33): replaces all settings of a resource.
+
+use std::collections::BTreeMap;
+
+use wire::messages::alter_configs::{
+    AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
+};
+
+use super::{Call, config_resource};
+use crate::broker::Refusal;
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let refusal = replace(&resource, request.validate_only, &call).await.err();
+        responses.push(AlterConfigsResourceResponse {
+            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
+            error_message: refusal.map(|refusal| refusal.to_string()),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        });
+    }
+    AlterConfigsResponse {
+        responses,
+        ..AlterConfigsResponse::default()
+    }
+}
+
+async fn replace(
+    wanted: &AlterConfigsResource,
+    validate_only: bool,
+    call: &Call,
+) -> Result<(), Refusal> {
+    let resource =
+        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    let mut settings = BTreeMap::new();
+    for config in &wanted.configs {
+        let value = config.value.clone().ok_or_else(|| {
+            Refusal::InvalidRequest(format!("setting {} has no value", config.name))
+        })?;
+        if settings.insert(config.name.clone(), value).is_some() {
+            return Err(Refusal::InvalidRequest(format!(
+                "setting {} is altered twice",
+                config.name
+            )));
+        }
+    }
+    call.broker
+        .replace_configs(&resource, settings, validate_only)
+        .await
+}

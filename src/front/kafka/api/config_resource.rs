@@ -1,0 +1,37 @@
+//! What the three settings keys share: which resource is meant, and the wire's numbers for sources.
+
+use crate::broker::{Broker, Origin, Refusal, Resource};
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// The resource that a type and a name stand for.
+pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Refusal> {
+    match kind {
+        TOPIC => {
+            model::TopicName::parse(name)
+                .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+            Ok(Resource::Topic(name.to_owned()))
+        }
+        BROKER if name.is_empty() => Ok(Resource::Cluster),
+        BROKER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Broker),
+        BROKER => Err(Refusal::InvalidRequest(format!(
+            "broker '{name}' is not this one, which is {}",
+            broker.config().node_id
+        ))),
+        other => Err(Refusal::UnknownResource(format!(
+            "resources of type {other} have no settings here"
+        ))),
+    }
+}
+
+/// Kafka's `DescribeConfigsResponse.ConfigSource`.
+pub(super) fn source(origin: Origin) -> i8 {
+    match origin {
+        Origin::Topic => 1,
+        Origin::Broker => 2,
+        Origin::Cluster => 3,
+        Origin::Static => 4,
+        Origin::Default => 5,
+    }
+}

@@ -1,0 +1,50 @@
+//! CreatePartitions (37): grows topics. Every topic that was asked for is in the answer.
+
+use std::collections::HashMap;
+
+use wire::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
+};
+
+use super::Call;
+use crate::broker::Refusal;
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(
+    request: CreatePartitionsRequest,
+    call: Call,
+) -> CreatePartitionsResponse {
+    let mut times: HashMap<String, u32> = HashMap::new();
+    for topic in &request.topics {
+        *times.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut results: Vec<CreatePartitionsTopicResult> = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        if results.iter().any(|result| result.name == topic.name) {
+            continue;
+        }
+        let result = if times[&topic.name] > 1 {
+            Err(Refusal::InvalidRequest("the topic is named twice".into()))
+        } else {
+            let assignments = topic.assignments.map(|assignments| {
+                assignments
+                    .into_iter()
+                    .map(|assignment| assignment.broker_ids)
+                    .collect()
+            });
+            call.broker
+                .grow_topic(&topic.name, topic.count, assignments, request.validate_only)
+                .await
+        };
+        let refusal = result.err();
+        results.push(CreatePartitionsTopicResult {
+            name: topic.name,
+            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
+            error_message: refusal.map(|refusal| refusal.to_string()),
+        });
+    }
+    CreatePartitionsResponse {
+        results,
+        ..CreatePartitionsResponse::default()
+    }
+}

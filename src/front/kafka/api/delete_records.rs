@@ -1,0 +1,45 @@
+//! DeleteRecords (21): deletes the front of partitions, durably.
+
+use wire::messages::delete_records::{
+    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+};
+
+use super::Call;
+use crate::broker::Refusal;
+use crate::front::kafka::errors;
+
+/// "Up to the high watermark".
+const ALL: i64 = -1;
+
+pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let found = call.broker.topic(&topic.name);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let before = (partition.offset != ALL).then_some(partition.offset);
+            let result: Result<_, Refusal> = match &found {
+                Ok(found) => {
+                    call.broker
+                        .delete_records(found, partition.partition_index, before)
+                        .await
+                }
+                Err(refusal) => Err(refusal.clone()),
+            };
+            partitions.push(DeleteRecordsPartitionResult {
+                partition_index: partition.partition_index,
+                low_watermark: result.as_ref().map_or(-1, |start| start.to_wire()),
+                error_code: result.as_ref().map_or_else(errors::code, |_| errors::NONE),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult {
+            name: topic.name,
+            partitions,
+        });
+    }
+    DeleteRecordsResponse {
+        topics,
+        ..DeleteRecordsResponse::default()
+    }
+}

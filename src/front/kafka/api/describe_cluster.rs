@@ -1,0 +1,36 @@
+//! DescribeCluster (60): this broker, alone and its own controller.
+
+use wire::messages::describe_cluster::{
+    DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
+};
+
+use super::{Call, OPERATIONS_NOT_ASKED};
+use crate::front::kafka::errors::{self, Misuse};
+
+/// Endpoints of brokers, as against controllers (KIP-919).
+const BROKERS: i8 = 1;
+
+pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> DescribeClusterResponse {
+    if call.version >= 1 && request.endpoint_type != BROKERS {
+        return DescribeClusterResponse {
+            error_code: errors::misuse(Misuse::MismatchedEndpointType),
+            error_message: Some("this is a broker's endpoint, not a controller's".into()),
+            ..DescribeClusterResponse::default()
+        };
+    }
+    let config = call.broker.config();
+    DescribeClusterResponse {
+        endpoint_type: BROKERS,
+        cluster_id: call.broker.cluster_id(),
+        controller_id: config.node_id,
+        brokers: vec![DescribeClusterBroker {
+            broker_id: config.node_id,
+            host: config.advertised_host.clone(),
+            port: i32::from(config.advertised_port),
+            rack: config.rack.clone(),
+            is_fenced: false,
+        }],
+        cluster_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..DescribeClusterResponse::default()
+    }
+}

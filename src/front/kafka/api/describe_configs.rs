@@ -1,0 +1,79 @@
+//! DescribeConfigs (32): settings of topics and of the broker, with where each value comes from.
+
+use wire::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+
+use super::{Call, config_resource};
+use crate::broker::{Entry, Refusal};
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: DescribeConfigsRequest, call: Call) -> DescribeConfigsResponse {
+    let results = request
+        .resources
+        .into_iter()
+        .map(|resource| {
+            let found = entries(&resource, &call);
+            let (error_code, error_message) = match &found {
+                Ok(_) => (errors::NONE, None),
+                Err(refusal) => (errors::code(refusal), Some(refusal.to_string())),
+            };
+            let described = |entry| {
+                described(
+                    entry,
+                    request.include_synonyms,
+                    request.include_documentation,
+                )
+            };
+            DescribeConfigsResult {
+                error_code,
+                error_message,
+                resource_type: resource.resource_type,
+                resource_name: resource.resource_name,
+                configs: found
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(described)
+                    .collect(),
+            }
+        })
+        .collect();
+    DescribeConfigsResponse {
+        results,
+        ..DescribeConfigsResponse::default()
+    }
+}
+
+fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, Refusal> {
+    let resource =
+        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    // Null and empty both ask for all (K: ConfigHelper).
+    let names = wanted
+        .configuration_keys
+        .as_deref()
+        .filter(|names| !names.is_empty());
+    call.broker.describe_configs(&resource, names)
+}
+
+fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
+    let synonym = |synonym: crate::broker::Synonym| DescribeConfigsSynonym {
+        name: synonym.name,
+        value: Some(synonym.value),
+        source: config_resource::source(synonym.origin),
+    };
+    DescribeConfigsResourceResult {
+        name: entry.name,
+        value: Some(entry.value),
+        read_only: entry.read_only,
+        config_source: config_resource::source(entry.origin),
+        is_sensitive: false,
+        synonyms: if synonyms {
+            entry.synonyms.into_iter().map(synonym).collect()
+        } else {
+            Vec::new()
+        },
+        config_type: entry.kind.wire(),
+        documentation: documentation.then_some(entry.doc),
+    }
+}

@@ -1,0 +1,126 @@
+//! DescribeTopicPartitions (75): like Metadata, in pages (KIP-966).
+
+use std::sync::Arc;
+
+use wire::messages::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, ResponseCursor,
+};
+
+use super::{Call, OPERATIONS_NOT_ASKED};
+use crate::broker::{Broker, Refusal, Topic};
+use crate::front::kafka::errors;
+
+/// No page has more partitions (`max.request.partition.size.limit` of Kafka).
+const PARTITIONS_MAX: usize = 2000;
+
+pub(super) async fn answer(
+    request: DescribeTopicPartitionsRequest,
+    call: Call,
+) -> DescribeTopicPartitionsResponse {
+    let broker = &call.broker;
+    let mut names: Vec<String> = request.topics.into_iter().map(|topic| topic.name).collect();
+    if names.is_empty() {
+        names = broker
+            .topics()
+            .iter()
+            .map(|topic| topic.name.as_str().to_owned())
+            .collect();
+    }
+    names.sort();
+    names.dedup();
+    let (from_topic, from_partition) = match request.cursor {
+        Some(cursor) => (
+            cursor.topic_name,
+            usize::try_from(cursor.partition_index).unwrap_or(0),
+        ),
+        None => (String::new(), 0),
+    };
+    let mut left = usize::try_from(request.response_partition_limit)
+        .unwrap_or(0)
+        .clamp(1, PARTITIONS_MAX);
+    let mut topics = Vec::new();
+    let mut next_cursor = None;
+    for name in names.into_iter().filter(|name| *name >= from_topic) {
+        let skip = if name == from_topic {
+            from_partition
+        } else {
+            0
+        };
+        if left == 0 {
+            next_cursor = Some(ResponseCursor {
+                topic_name: name,
+                partition_index: 0,
+            });
+            break;
+        }
+        let described = match broker.topic(&name) {
+            Ok(topic) => page(&topic, skip, left, broker),
+            Err(refusal) => unknown(&name, &refusal),
+        };
+        left -= described.partitions.len().min(left);
+        let seen = skip + described.partitions.len();
+        let count = broker
+            .topic(&name)
+            .map_or(0, |topic: Arc<Topic>| topic.partition_count() as usize);
+        topics.push(described);
+        if seen < count {
+            let partition_index = i32::try_from(seen).unwrap_or(i32::MAX);
+            next_cursor = Some(ResponseCursor {
+                topic_name: name,
+                partition_index,
+            });
+            break;
+        }
+    }
+    DescribeTopicPartitionsResponse {
+        topics,
+        next_cursor,
+        ..DescribeTopicPartitionsResponse::default()
+    }
+}
+
+fn page(
+    topic: &Topic,
+    skip: usize,
+    count: usize,
+    broker: &Broker,
+) -> DescribeTopicPartitionsResponseTopic {
+    let node = broker.config().node_id;
+    let leader_epoch = broker.leader_epoch().to_wire();
+    let partition = |partition: model::PartitionId| DescribeTopicPartitionsResponsePartition {
+        partition_index: partition.to_wire(),
+        leader_id: node,
+        leader_epoch,
+        replica_nodes: vec![node],
+        isr_nodes: vec![node],
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        ..DescribeTopicPartitionsResponsePartition::default()
+    };
+    DescribeTopicPartitionsResponseTopic {
+        name: Some(topic.name.as_str().to_owned()),
+        topic_id: topic.id.as_uuid(),
+        partitions: topic
+            .partitions()
+            .skip(skip)
+            .take(count)
+            .map(partition)
+            .collect(),
+        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..DescribeTopicPartitionsResponseTopic::default()
+    }
+}
+
+fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopic {
+    let refusal = match model::TopicName::parse(name) {
+        Err(error) => &Refusal::InvalidTopicName(error.to_string()),
+        Ok(_) => refusal,
+    };
+    DescribeTopicPartitionsResponseTopic {
+        error_code: errors::code(refusal),
+        name: Some(name.to_owned()),
+        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..DescribeTopicPartitionsResponseTopic::default()
+    }
+}

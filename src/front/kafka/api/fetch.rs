@@ -1,0 +1,113 @@
+//! Fetch (1): slices of the log, sent as they are. There are no fetch sessions: the session id is always 0, which makes
+//! clients send full requests (KIP-227).
+
+use std::time::Duration;
+
+use model::{LeaderEpoch, TopicId};
+use wire::Records;
+use wire::messages::fetch::{
+    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+
+use super::Call;
+use crate::broker::{Fetch, FetchPartition, Fetched, Refusal};
+use crate::front::kafka::errors::{self, Misuse};
+
+/// Reads that see only committed transactions.
+const READ_COMMITTED: i8 = 1;
+/// From this version on topics are named by id.
+const VERSION_TOPIC_IDS: i16 = 13;
+
+pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
+    if request.session_id != 0 && request.session_epoch > 0 {
+        return FetchResponse {
+            error_code: errors::misuse(Misuse::FetchSessionIdNotFound),
+            ..FetchResponse::default()
+        };
+    }
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let found = if call.version >= VERSION_TOPIC_IDS {
+            call.broker.topic_by_id(TopicId::from_uuid(topic.topic_id))
+        } else {
+            call.broker.topic(&topic.topic)
+        };
+        for partition in &topic.partitions {
+            wanted.push(FetchPartition {
+                topic: found.clone(),
+                partition: partition.partition,
+                offset: partition.fetch_offset,
+                bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+                leader_epoch: LeaderEpoch::from_wire(partition.current_leader_epoch),
+                last_fetched_epoch: LeaderEpoch::from_wire(partition.last_fetched_epoch),
+            });
+        }
+    }
+    let fetch = Fetch {
+        partitions: wanted,
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        bytes_max: usize::try_from(request.max_bytes)
+            .unwrap_or(0)
+            .min(call.broker.config().fetch_bytes_max),
+        wait_max: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+    };
+    let mut found = call.broker.fetch(fetch).await.into_iter();
+    let committed = request.isolation_level == READ_COMMITTED;
+    let mut responses = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|partition| {
+                let result = found.next().expect("one answer for each partition");
+                described(partition.partition, result, committed)
+            })
+            .collect();
+        responses.push(FetchableTopicResponse {
+            topic: topic.topic,
+            topic_id: topic.topic_id,
+            partitions,
+        });
+    }
+    FetchResponse {
+        responses,
+        ..FetchResponse::default()
+    }
+}
+
+fn described(
+    partition_index: i32,
+    result: Result<Fetched, Refusal>,
+    committed: bool,
+) -> PartitionData {
+    let fetched = match result {
+        Ok(fetched) => fetched,
+        Err(refusal) => {
+            return PartitionData {
+                partition_index,
+                error_code: errors::code(&refusal),
+                high_watermark: -1,
+                last_stable_offset: -1,
+                log_start_offset: -1,
+                records: Some(Records::EMPTY),
+                ..PartitionData::default()
+            };
+        }
+    };
+    let diverging_epoch = fetched
+        .diverging
+        .map_or_else(EpochEndOffset::default, |(epoch, end)| EpochEndOffset {
+            epoch: epoch.to_wire(),
+            end_offset: end.to_wire(),
+        });
+    PartitionData {
+        partition_index,
+        high_watermark: fetched.high_watermark.to_wire(),
+        last_stable_offset: fetched.high_watermark.to_wire(),
+        log_start_offset: fetched.start_offset.to_wire(),
+        diverging_epoch,
+        aborted_transactions: committed.then(Vec::new),
+        records: Some(Records::from_slices(fetched.slices)),
+        ..PartitionData::default()
+    }
+}

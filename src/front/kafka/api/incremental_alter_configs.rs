@@ -1,0 +1,66 @@
+//! IncrementalAlterConfigs (44): sets, deletes, appends and subtracts single settings (KIP-339).
+
+use wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterConfigsResourceResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
+
+use super::{Call, config_resource};
+use crate::broker::{Alteration, Operation, Refusal};
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(
+    request: IncrementalAlterConfigsRequest,
+    call: Call,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let refusal = alter(&resource, request.validate_only, &call).await.err();
+        responses.push(AlterConfigsResourceResponse {
+            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
+            error_message: refusal.map(|refusal| refusal.to_string()),
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        });
+    }
+    IncrementalAlterConfigsResponse {
+        responses,
+        ..IncrementalAlterConfigsResponse::default()
+    }
+}
+
+async fn alter(
+    wanted: &AlterConfigsResource,
+    validate_only: bool,
+    call: &Call,
+) -> Result<(), Refusal> {
+    let resource =
+        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    let mut alterations = Vec::with_capacity(wanted.configs.len());
+    for config in &wanted.configs {
+        let value = || {
+            let missing =
+                || Refusal::InvalidRequest(format!("setting {} has no value", config.name));
+            config.value.clone().ok_or_else(missing)
+        };
+        let operation = match config.config_operation {
+            0 => Operation::Set(value()?),
+            1 => Operation::Delete,
+            2 => Operation::Append(value()?),
+            3 => Operation::Subtract(value()?),
+            other => {
+                return Err(Refusal::InvalidRequest(format!(
+                    "setting {}: unknown operation {other}",
+                    config.name
+                )));
+            }
+        };
+        alterations.push(Alteration {
+            name: config.name.clone(),
+            operation,
+        });
+    }
+    call.broker
+        .alter_configs(&resource, alterations, validate_only)
+        .await
+}

@@ -1,0 +1,99 @@
+//! ListOffsets (2): offsets by position and by time.
+
+use std::collections::HashSet;
+
+use model::{LeaderEpoch, Timestamp};
+use wire::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+};
+
+use super::Call;
+use crate::broker::{FoundOffset, OffsetQuery, Refusal};
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: ListOffsetsRequest, call: Call) -> ListOffsetsResponse {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            if !seen.insert((topic.name.clone(), partition.partition_index)) {
+                twice.insert((topic.name.clone(), partition.partition_index));
+            }
+        }
+    }
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let result = if twice.contains(&(topic.name.clone(), partition.partition_index)) {
+                Err(Refusal::InvalidRequest(
+                    "the partition is named twice".into(),
+                ))
+            } else {
+                one(&topic.name, &partition, &call).await
+            };
+            partitions.push(described(partition.partition_index, result));
+        }
+        topics.push(ListOffsetsTopicResponse {
+            name: topic.name,
+            partitions,
+        });
+    }
+    ListOffsetsResponse {
+        topics,
+        ..ListOffsetsResponse::default()
+    }
+}
+
+async fn one(
+    topic: &str,
+    partition: &ListOffsetsPartition,
+    call: &Call,
+) -> Result<Option<FoundOffset>, Refusal> {
+    let topic = call.broker.topic(topic)?;
+    let query = match partition.timestamp {
+        -1 => OffsetQuery::Latest,
+        -2 => OffsetQuery::Earliest,
+        -3 if call.version >= 7 => OffsetQuery::MaxTimestamp,
+        // The earliest local offset: all of a log is local here.
+        -4 if call.version >= 8 => OffsetQuery::Earliest,
+        special if special < 0 => {
+            return Err(Refusal::UnsupportedVersion(format!(
+                "timestamp {special} has no meaning in version {}",
+                call.version
+            )));
+        }
+        time => OffsetQuery::AtTime(Timestamp::from_millis(time)),
+    };
+    let epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
+    call.broker
+        .offset_for(&topic, partition.partition_index, epoch, query)
+        .await
+}
+
+fn described(
+    partition_index: i32,
+    result: Result<Option<FoundOffset>, Refusal>,
+) -> ListOffsetsPartitionResponse {
+    let nothing = ListOffsetsPartitionResponse {
+        partition_index,
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..ListOffsetsPartitionResponse::default()
+    };
+    match result {
+        Ok(Some(found)) => ListOffsetsPartitionResponse {
+            timestamp: found.timestamp.map_or(-1, Timestamp::millis),
+            offset: found.offset.to_wire(),
+            leader_epoch: found.leader_epoch.map_or(-1, LeaderEpoch::to_wire),
+            ..nothing
+        },
+        Ok(None) => nothing,
+        Err(refusal) => ListOffsetsPartitionResponse {
+            error_code: errors::code(&refusal),
+            ..nothing
+        },
+    }
+}

@@ -1,0 +1,97 @@
+//! Metadata (3): this broker, and the topics that were asked for.
+
+use std::sync::Arc;
+
+use model::{TopicId, TopicName};
+use wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+
+use super::{Call, OPERATIONS_NOT_ASKED};
+use crate::broker::{Broker, Refusal, Topic};
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResponse {
+    let broker = &call.broker;
+    // Version 0 has no null: an empty list asks for all there.
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => topics.is_empty() && call.version == 0,
+    };
+    let mut topics = Vec::new();
+    if all {
+        topics.extend(broker.topics().iter().map(|topic| described(topic, broker)));
+    } else {
+        let create = call.version < 4 || request.allow_auto_topic_creation;
+        for wanted in request.topics.unwrap_or_default() {
+            topics.push(one(wanted, create, broker).await);
+        }
+    }
+    let config = broker.config();
+    MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id: config.node_id,
+            host: config.advertised_host.clone(),
+            port: i32::from(config.advertised_port),
+            rack: config.rack.clone(),
+        }],
+        cluster_id: Some(broker.cluster_id()),
+        controller_id: config.node_id,
+        topics,
+        cluster_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..MetadataResponse::default()
+    }
+}
+
+async fn one(wanted: MetadataRequestTopic, create: bool, broker: &Broker) -> MetadataResponseTopic {
+    let id = TopicId::from_uuid(wanted.topic_id);
+    let found = match &wanted.name {
+        None if !id.is_zero() => broker.topic_by_id(id),
+        None => Err(Refusal::InvalidTopicName(
+            "a topic without name and id".into(),
+        )),
+        Some(name) => by_name(name, create, broker).await,
+    };
+    match found {
+        Ok(topic) => described(&topic, broker),
+        Err(refusal) => MetadataResponseTopic {
+            error_code: errors::code(&refusal),
+            name: wanted.name,
+            topic_id: wanted.topic_id,
+            topic_authorized_operations: OPERATIONS_NOT_ASKED,
+            ..MetadataResponseTopic::default()
+        },
+    }
+}
+
+async fn by_name(name: &str, create: bool, broker: &Broker) -> Result<Arc<Topic>, Refusal> {
+    match broker.topic(name) {
+        Ok(topic) => Ok(topic),
+        Err(_) if create => broker.auto_create_topic(name).await,
+        Err(refusal) => {
+            TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+            Err(refusal)
+        }
+    }
+}
+
+fn described(topic: &Topic, broker: &Broker) -> MetadataResponseTopic {
+    let node = broker.config().node_id;
+    let leader_epoch = broker.leader_epoch().to_wire();
+    let partition = |partition: model::PartitionId| MetadataResponsePartition {
+        partition_index: partition.to_wire(),
+        leader_id: node,
+        leader_epoch,
+        replica_nodes: vec![node],
+        isr_nodes: vec![node],
+        ..MetadataResponsePartition::default()
+    };
+    MetadataResponseTopic {
+        name: Some(topic.name.as_str().to_owned()),
+        topic_id: topic.id.as_uuid(),
+        partitions: topic.partitions().map(partition).collect(),
+        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        ..MetadataResponseTopic::default()
+    }
+}

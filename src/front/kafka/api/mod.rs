@@ -1,0 +1,267 @@
+//! The API keys: one file for each key, and the one table of what is offered in which versions.
+//! Callers: `connection`. ApiVersions is answered from the same table, so what is listed is what is served.
+//! Adding a key is a file with `answer` in it and a row in [`TABLE`].
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use wire::{ApiKey, Reader, RequestHeader, Response};
+
+use crate::broker::Broker;
+
+mod alter_configs;
+mod api_versions;
+mod config_resource;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_topic_partitions;
+mod fetch;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod list_offsets;
+mod list_partition_reassignments;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+mod sasl_authenticate;
+mod sasl_handshake;
+
+/// `authorized_operations` when the client did not ask, or nothing is known of them.
+const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
+
+/// What goes back for one request.
+pub(super) enum Reply {
+    /// A whole frame, in pieces for a vectored write.
+    Send(Vec<Bytes>),
+    /// Nothing: the request asked for no answer.
+    Silent,
+    /// The protocol has no answer to this: the connection ends, for the reason that is logged.
+    Close(String),
+}
+
+/// How a request runs beside the others of its connection.
+#[derive(Clone, Copy)]
+pub(super) enum Run {
+    /// Takes effect when the outer future is done; the inner one is its reply. The next request may start meanwhile.
+    Pipelined(fn(Request) -> BoxFuture<'static, BoxFuture<'static, Reply>>),
+    /// Alone on its connection, and never broken off in the middle.
+    Alone(fn(Request) -> BoxFuture<'static, Reply>),
+    /// Alone on its connection, and dropped when nobody waits for it any more.
+    Waiting(fn(Request) -> BoxFuture<'static, Reply>),
+}
+
+/// One offered API key.
+struct Row {
+    key: ApiKey,
+    /// What ApiVersions says.
+    listed: RangeInclusive<i16>,
+    /// What is decoded. Narrower than `listed` only for Produce: clients look for version 0 to learn which codecs a
+    /// broker knows, and Kafka lists it although it is gone (apache/kafka#18727).
+    served: RangeInclusive<i16>,
+    run: Run,
+}
+
+/// A row whose handler is `async fn answer(request, call) -> response` of the module named after the key.
+macro_rules! alone {
+    ($key:ident, $versions:expr, $module:ident) => {
+        Row {
+            key: ApiKey::$key,
+            listed: $versions,
+            served: $versions,
+            run: Run::Alone(|request| Box::pin(respond(request, $module::answer))),
+        }
+    };
+}
+
+/// What is offered, by key. Transactions (24 to 28) are left out whole.
+static TABLE: &[Row] = &[
+    Row {
+        key: ApiKey::Produce,
+        listed: 0..=11,
+        served: 3..=11,
+        run: Run::Pipelined(produce::start),
+    },
+    Row {
+        key: ApiKey::Fetch,
+        listed: 4..=17,
+        served: 4..=17,
+        run: Run::Waiting(|request| Box::pin(respond(request, fetch::answer))),
+    },
+    alone!(ListOffsets, 1..=8, list_offsets),
+    alone!(Metadata, 0..=13, metadata),
+    alone!(SaslHandshake, 0..=1, sasl_handshake),
+    alone!(ApiVersions, 0..=4, api_versions),
+    alone!(CreateTopics, 2..=7, create_topics),
+    alone!(DeleteTopics, 1..=6, delete_topics),
+    alone!(DeleteRecords, 0..=2, delete_records),
+    alone!(InitProducerId, 0..=4, init_producer_id),
+    alone!(OffsetForLeaderEpoch, 2..=4, offset_for_leader_epoch),
+    alone!(DescribeConfigs, 1..=4, describe_configs),
+    alone!(AlterConfigs, 0..=2, alter_configs),
+    alone!(DescribeLogDirs, 1..=4, describe_log_dirs),
+    alone!(SaslAuthenticate, 0..=2, sasl_authenticate),
+    alone!(CreatePartitions, 0..=3, create_partitions),
+    alone!(IncrementalAlterConfigs, 0..=1, incremental_alter_configs),
+    alone!(
+        ListPartitionReassignments,
+        0..=0,
+        list_partition_reassignments
+    ),
+    alone!(DescribeCluster, 0..=2, describe_cluster),
+    alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
+];
+
+/// One request whose header is read.
+pub(super) struct Request {
+    /// What is asked for.
+    pub(super) key: ApiKey,
+    correlation_id: i32,
+    body: Reader,
+    call: Call,
+}
+
+/// What a handler may know besides the message.
+pub(crate) struct Call {
+    /// The version of the request, and so of the response.
+    pub(crate) version: i16,
+    /// How the client calls itself.
+    #[expect(dead_code, reason = "groups describe their members by it")]
+    pub(crate) client_id: Option<String>,
+    /// Where the request came from.
+    #[expect(dead_code, reason = "groups describe their members by it")]
+    pub(crate) peer: SocketAddr,
+    /// The service behind.
+    pub(crate) broker: Broker,
+}
+
+impl Request {
+    /// The message, if the body is one.
+    fn decode<Q: wire::Request>(&mut self) -> Result<Q, Reply> {
+        Q::decode(&mut self.body, self.call.version).map_err(|error| {
+            Reply::Close(format!(
+                "{:?} version {} is malformed: {error}",
+                self.key, self.call.version
+            ))
+        })
+    }
+}
+
+/// Finds the row that serves a frame, or what to answer if none does.
+pub(super) fn route(
+    frame: Bytes,
+    broker: &Broker,
+    peer: SocketAddr,
+) -> Result<(Request, Run), Reply> {
+    let mut body = Reader::new(frame.clone());
+    let fixed = |frame: &[u8]| -> Option<(i16, i16, i32)> {
+        let key = i16::from_be_bytes(*frame.first_chunk()?);
+        let version = i16::from_be_bytes(*frame.get(2..)?.first_chunk()?);
+        let correlation_id = i32::from_be_bytes(*frame.get(4..)?.first_chunk()?);
+        Some((key, version, correlation_id))
+    };
+    let (code, version, correlation_id) =
+        fixed(&frame).ok_or_else(|| Reply::Close("a frame without a header".into()))?;
+    let row = TABLE
+        .iter()
+        .find(|row| row.key.code() == code)
+        .ok_or_else(|| Reply::Close(format!("API key {code} is not offered")))?;
+    if !row.served.contains(&version) {
+        return Err(match row.key {
+            // The one key that is answered in any version: this is how a client learns what it may ask.
+            ApiKey::ApiVersions => encode(correlation_id, 0, &api_versions::unsupported_version()),
+            _ => Reply::Close(format!("{:?} version {version} is not offered", row.key)),
+        });
+    }
+    let header = RequestHeader::decode(&mut body).map_err(|error| {
+        Reply::Close(format!(
+            "{:?} version {version}: malformed header: {error}",
+            row.key
+        ))
+    })?;
+    let call = Call {
+        version,
+        client_id: header.client_id,
+        peer,
+        broker: broker.clone(),
+    };
+    Ok((
+        Request {
+            key: row.key,
+            correlation_id,
+            body,
+            call,
+        },
+        row.run,
+    ))
+}
+
+/// Decodes a request, runs its handler and encodes the response.
+async fn respond<Q, H, F>(mut request: Request, handler: H) -> Reply
+where
+    Q: wire::Request,
+    H: FnOnce(Q, Call) -> F,
+    F: Future<Output = Q::Response>,
+{
+    let message = match request.decode::<Q>() {
+        Ok(message) => message,
+        Err(close) => return close,
+    };
+    let (correlation_id, version) = (request.correlation_id, request.call.version);
+    encode(
+        correlation_id,
+        version,
+        &handler(message, request.call).await,
+    )
+}
+
+/// A response as a frame.
+fn encode<R: Response>(correlation_id: i32, version: i16, response: &R) -> Reply {
+    match wire::frame::response(correlation_id, version, response) {
+        Ok(pieces) => Reply::Send(pieces),
+        Err(error) => {
+            tracing::error!(key = ?R::KEY, version, %error, "a response could not be encoded");
+            Reply::Close(format!(
+                "{:?} version {version}: the response could not be encoded: {error}",
+                R::KEY
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_version_is_one_that_the_codec_knows() {
+        for row in TABLE {
+            let known = row.key.version_min()..=row.key.version_max();
+            assert!(
+                known.contains(row.served.start()) && known.contains(row.served.end()),
+                "{:?}",
+                row.key
+            );
+            assert!(
+                row.listed.start() <= row.served.start() && row.listed.end() == row.served.end(),
+                "{:?}",
+                row.key
+            );
+        }
+    }
+
+    #[test]
+    fn rows_stand_once_each() {
+        let mut keys: Vec<i16> = TABLE.iter().map(|row| row.key.code()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), TABLE.len());
+    }
+}

@@ -1,0 +1,247 @@
+//! One connection: reads requests, runs them in order, writes the replies in order.
+//! Callers: `kafka::serve`, one task for each connection.
+//! Invariants: requests start in the order in which they came, and replies leave in that order. Only Produce is
+//! pipelined: the next one is appended while the sync of the one before is pending, at most `PIPELINED_MAX` of them.
+//! Every other request waits until nothing is pending and is finished before the next is read. A peer that doesn't
+//! read its replies stops its own requests and nobody else's, and is closed after `connections.max.idle.ms`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::WriteHalf;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Front;
+use super::api::{self, Reply, Request, Run};
+use super::frame::{self, FrameError, FrameReader};
+
+/// Produce requests of one connection that may wait for their sync at the same time. Clients keep 1 to 5 in flight;
+/// beyond this the connection is not read.
+const PIPELINED_MAX: usize = 64;
+/// How long a request that is running at shutdown may still take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a connection ended, other than the peer closing it between two requests.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("write failed: {0}")]
+    Write(io::Error),
+    #[error("the peer has not read its replies for {0:?}")]
+    Stalled(Duration),
+    #[error("idle for {0:?}")]
+    Idle(Duration),
+}
+
+/// Serves one connection until either side closes it.
+pub(super) async fn run(
+    mut socket: TcpStream,
+    peer: SocketAddr,
+    front: Arc<Front>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let (read_half, write_half) = socket.split();
+    let frames = FrameReader::new(read_half, front.broker.config().socket_request_bytes_max);
+    let mut connection = Connection {
+        frames,
+        replies: Replies {
+            socket: write_half,
+            front: front.clone(),
+            pending: FuturesOrdered::new(),
+        },
+        front,
+        peer,
+        shutdown,
+    };
+    match connection.serve().await {
+        Ok(()) => tracing::debug!(%peer, "connection closed"),
+        Err(end @ (End::Idle(_) | End::Frame(FrameError::Socket(_)) | End::Write(_))) => {
+            tracing::debug!(%peer, reason = %end, "connection closed");
+        }
+        Err(end) => tracing::warn!(%peer, reason = %end, "connection closed"),
+    }
+}
+
+struct Connection<'a> {
+    frames: FrameReader<'a>,
+    replies: Replies<'a>,
+    front: Arc<Front>,
+    peer: SocketAddr,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Connection<'_> {
+    async fn serve(&mut self) -> Result<(), End> {
+        let idle = self.front.broker.config().connection_idle_max;
+        let mut active_at = Instant::now();
+        let idle_timer = tokio::time::sleep(idle);
+        tokio::pin!(idle_timer);
+        loop {
+            tokio::select! {
+                biased;
+                Some(reply) = self.replies.pending.next(), if !self.replies.pending.is_empty() => {
+                    self.replies.write_with_ready(reply).await?;
+                    active_at = Instant::now();
+                }
+                () = stopped(&mut self.shutdown) => return self.replies.drain().await,
+                frame = self.frames.next(), if self.replies.pending.len() < PIPELINED_MAX => match frame? {
+                    Some(frame) => {
+                        self.run(frame).await?;
+                        active_at = Instant::now();
+                    }
+                    None => return self.replies.drain().await,
+                },
+                () = &mut idle_timer => {
+                    if self.replies.pending.is_empty() && active_at.elapsed() >= idle {
+                        return Err(End::Idle(idle));
+                    }
+                    idle_timer.as_mut().reset(active_at.max(Instant::now() - idle) + idle);
+                }
+            }
+        }
+    }
+
+    /// Starts one request; returns when it is answered or, for Produce, when it is appended.
+    async fn run(&mut self, frame: Bytes) -> Result<(), End> {
+        let stats = self.front.stats.clone();
+        stats.received_bytes.fetch_add(frame.len() as u64, Relaxed);
+        let started_at = Instant::now();
+        let (request, run) = match api::route(frame, &self.front.broker, self.peer) {
+            Ok(routed) => routed,
+            Err(answer) => {
+                self.replies.drain().await?;
+                return self.replies.write(answer).await;
+            }
+        };
+        let key = request.key;
+        stats.started(key);
+        let reply = match run {
+            Run::Pipelined(start) => {
+                let stats = stats.clone();
+                let pending = start(request).await;
+                let timed = async move {
+                    let reply = pending.await;
+                    stats.finished(key, started_at.elapsed());
+                    reply
+                };
+                self.replies.pending.push_back(timed.boxed());
+                return Ok(());
+            }
+            Run::Alone(answer) => {
+                self.replies.drain().await?;
+                self.finish(answer(request)).await
+            }
+            Run::Waiting(answer) => {
+                self.replies.drain().await?;
+                self.wait(answer, request).await
+            }
+        };
+        stats.finished(key, started_at.elapsed());
+        self.replies.write(reply).await
+    }
+
+    /// Runs a request that must not be broken off in the middle; at shutdown it has `DRAIN` left.
+    async fn finish(&mut self, answer: BoxFuture<'static, Reply>) -> Reply {
+        let shutdown = &mut self.shutdown;
+        tokio::select! {
+            biased;
+            reply = answer => reply,
+            () = async {
+                // A closed channel is a shutdown too.
+                let _ = shutdown.wait_for(|stop| *stop).await;
+                tokio::time::sleep(DRAIN).await;
+            } => Reply::Close("the broker is shutting down".into()),
+        }
+    }
+
+    /// Runs a request that only reads, and drops it when the peer is gone or the broker stops.
+    async fn wait(
+        &mut self,
+        answer: fn(Request) -> BoxFuture<'static, Reply>,
+        request: Request,
+    ) -> Reply {
+        tokio::select! {
+            biased;
+            reply = answer(request) => reply,
+            () = stopped(&mut self.shutdown) => Reply::Close("the broker is shutting down".into()),
+            () = self.frames.closed() => Reply::Silent,
+        }
+    }
+}
+
+/// Waits until the broker stops; whoever would tell it being gone is that too.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+struct Replies<'a> {
+    socket: WriteHalf<'a>,
+    front: Arc<Front>,
+    pending: FuturesOrdered<BoxFuture<'static, Reply>>,
+}
+
+impl Replies<'_> {
+    /// Writes a reply together with those behind it that are ready: after one sync that is often many.
+    async fn write_with_ready(&mut self, first: Reply) -> Result<(), End> {
+        let mut slices = Vec::new();
+        let mut next = Some(first);
+        while let Some(reply) = next {
+            match reply {
+                Reply::Send(more) => slices.extend(more),
+                Reply::Silent => {}
+                Reply::Close(reason) => {
+                    self.write_slices(&slices).await?;
+                    return Err(End::Refused(reason));
+                }
+            }
+            next = self.pending.next().now_or_never().flatten();
+        }
+        self.write_slices(&slices).await
+    }
+
+    /// Waits for all that is pending and writes it.
+    async fn drain(&mut self) -> Result<(), End> {
+        while let Some(reply) = self.pending.next().await {
+            self.write_with_ready(reply).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, reply: Reply) -> Result<(), End> {
+        match reply {
+            Reply::Send(slices) => self.write_slices(&slices).await,
+            Reply::Silent => Ok(()),
+            Reply::Close(reason) => Err(End::Refused(reason)),
+        }
+    }
+
+    async fn write_slices(&mut self, slices: &[Bytes]) -> Result<(), End> {
+        if slices.is_empty() {
+            return Ok(());
+        }
+        let sent_bytes: usize = slices.iter().map(Bytes::len).sum();
+        let stall = self.front.broker.config().connection_idle_max;
+        frame::write_all(&mut self.socket, slices, stall)
+            .await
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => End::Stalled(stall),
+                _ => End::Write(error),
+            })?;
+        self.front
+            .stats
+            .sent_bytes
+            .fetch_add(sent_bytes as u64, Relaxed);
+        Ok(())
+    }
+}

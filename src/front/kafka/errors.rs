@@ -1,0 +1,68 @@
+//! Kafka's error codes: the only file that names one. What the broker refuses and what clients misuse becomes a code
+//! here, by exhaustive matches.
+//! Callers: the handlers in `api`.
+//! Source: Kafka's `Errors`, by way of `wire::ErrorCode`.
+
+use wire::ErrorCode;
+
+use crate::broker::Refusal;
+
+/// No error.
+pub(crate) const NONE: i16 = 0;
+
+/// Mistakes that only exist in this protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misuse {
+    InvalidRequest,
+    UnsupportedVersion,
+    UnsupportedSaslMechanism,
+    IllegalSaslState,
+    FetchSessionIdNotFound,
+    MismatchedEndpointType,
+}
+
+/// The code of a misuse.
+pub(crate) fn misuse(misuse: Misuse) -> i16 {
+    match misuse {
+        Misuse::InvalidRequest => ErrorCode::InvalidRequest,
+        Misuse::UnsupportedVersion => ErrorCode::UnsupportedVersion,
+        Misuse::UnsupportedSaslMechanism => ErrorCode::UnsupportedSaslMechanism,
+        Misuse::IllegalSaslState => ErrorCode::IllegalSaslState,
+        Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
+        Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
+    }
+    .code()
+}
+
+/// The code of a refusal.
+pub(crate) fn code(refusal: &Refusal) -> i16 {
+    match refusal {
+        Refusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
+        Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
+        Refusal::InvalidTopicName(_) => ErrorCode::InvalidTopicException,
+        Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+        Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        Refusal::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+        Refusal::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
+        Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        Refusal::InvalidRequest(_) | Refusal::UnknownResource(_) => ErrorCode::InvalidRequest,
+        Refusal::PolicyViolation(_) => ErrorCode::PolicyViolation,
+        Refusal::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
+        Refusal::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        Refusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+        Refusal::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
+        Refusal::CorruptMessage(_) | Refusal::Damaged(_) => ErrorCode::CorruptMessage,
+        Refusal::MessageTooLarge { .. } => ErrorCode::MessageTooLarge,
+        Refusal::InvalidRecord(_) => ErrorCode::InvalidRecord,
+        Refusal::InvalidTimestamp(_) => ErrorCode::InvalidTimestamp,
+        Refusal::UnsupportedCompression(_) => ErrorCode::UnsupportedCompressionType,
+        Refusal::InvalidRequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
+        Refusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        Refusal::OutOfOrderSequence(_) => ErrorCode::OutOfOrderSequenceNumber,
+        Refusal::InvalidProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
+        Refusal::TransactionsUnsupported => ErrorCode::CoordinatorNotAvailable,
+        // Clients retry it: appends resume by themselves when there is room again.
+        Refusal::DiskFull | Refusal::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+    .code()
+}

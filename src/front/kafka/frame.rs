@@ -1,0 +1,286 @@
+//! Frames: cuts a connection's bytes into requests, and writes responses.
+//! Callers: `connection` only.
+//! Invariants: a length field is checked against the bound before it is believed, and memory grows with the bytes
+//! that have arrived, not with what a length promises. An idle connection holds no buffer. `FrameReader::next` loses
+//! nothing when it is cancelled.
+//! Source: a frame is a big-endian i32 length and as many bytes.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// The length field of a frame.
+const LENGTH_BYTES: usize = 4;
+/// The smallest header: API key, version, correlation id.
+const FRAME_BYTES_MIN: usize = 8;
+/// What is read when nothing is known of the next frame; most requests but Produce fit.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+/// A promised length up to this is reserved at once; a larger frame doubles as its bytes arrive.
+const RESERVE_BYTES_MAX: usize = 1024 * 1024;
+/// Slices handed to one vectored write; the kernel takes at most 1,024.
+const SLICES_MAX: usize = 64;
+
+/// Why no further frame can be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FrameError {
+    /// The length field is outside the bounds.
+    #[error("a frame of {bytes} bytes is outside {FRAME_BYTES_MIN}..={bytes_max}")]
+    Length {
+        /// What the length field says.
+        bytes: i32,
+        /// The bound, `socket.request.max.bytes`.
+        bytes_max: usize,
+    },
+    /// The peer closed in the middle of a frame.
+    #[error("the peer closed after {received} bytes of a frame")]
+    Truncated {
+        /// Bytes of the unfinished frame.
+        received: usize,
+    },
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+}
+
+/// Reads frames off one socket.
+pub(super) struct FrameReader<'a> {
+    socket: ReadHalf<'a>,
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+}
+
+impl<'a> FrameReader<'a> {
+    pub(super) fn new(socket: ReadHalf<'a>, frame_bytes_max: usize) -> FrameReader<'a> {
+        FrameReader {
+            socket,
+            buffer: BytesMut::new(),
+            frame_bytes_max,
+        }
+    }
+
+    /// The next frame without its length field, or `None` when the peer closed between two frames.
+    /// Cancelling the future loses no byte.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            let missing_bytes = match self.frame_bytes()? {
+                Some(frame_bytes) => {
+                    match (LENGTH_BYTES + frame_bytes).checked_sub(self.buffer.len()) {
+                        None | Some(0) => {
+                            self.buffer.advance(LENGTH_BYTES);
+                            return Ok(Some(self.buffer.split_to(frame_bytes).freeze()));
+                        }
+                        Some(missing_bytes) => missing_bytes,
+                    }
+                }
+                None => FIRST_READ_BYTES,
+            };
+            if self.buffer.is_empty() {
+                // Idle: the memory goes back until something arrives.
+                self.buffer = BytesMut::new();
+                self.socket.readable().await?;
+            }
+            let room = missing_bytes.min(self.buffer.len().max(RESERVE_BYTES_MAX));
+            self.buffer.reserve(room);
+            let mut target = (&mut self.buffer).limit(room);
+            if self.socket.read_buf(&mut target).await? == 0 {
+                return match self.buffer.len() {
+                    0 => Ok(None),
+                    received => Err(FrameError::Truncated { received }),
+                };
+            }
+        }
+    }
+
+    /// The length of the frame at the head of the buffer, once its length field is there.
+    fn frame_bytes(&self) -> Result<Option<usize>, FrameError> {
+        let Some(field) = self.buffer.first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let bytes = i32::from_be_bytes(*field);
+        match usize::try_from(bytes) {
+            Ok(frame_bytes) if (FRAME_BYTES_MIN..=self.frame_bytes_max).contains(&frame_bytes) => {
+                Ok(Some(frame_bytes))
+            }
+            _ => Err(FrameError::Length {
+                bytes,
+                bytes_max: self.frame_bytes_max,
+            }),
+        }
+    }
+
+    /// Resolves once the peer has closed its side. Never resolves while unread bytes are waiting, because then
+    /// only reading them could tell.
+    pub(super) async fn closed(&mut self) {
+        if self.buffer.is_empty() {
+            let mut byte = [0u8; 1];
+            match self.socket.peek(&mut byte).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Writes the slices in order by vectored writes, without copying them. `TimedOut` if the peer takes nothing for
+/// `stall`.
+pub(super) async fn write_all(
+    socket: &mut WriteHalf<'_>,
+    slices: &[Bytes],
+    stall: Duration,
+) -> io::Result<()> {
+    let mut slice_index = 0;
+    let mut written_in_slice = 0;
+    while slice_index < slices.len() {
+        let written = {
+            let window = &slices[slice_index..slices.len().min(slice_index + SLICES_MAX)];
+            let mut vector = [IoSlice::new(&[]); SLICES_MAX];
+            for (position, slice) in window.iter().enumerate() {
+                let skip = if position == 0 { written_in_slice } else { 0 };
+                vector[position] = IoSlice::new(&slice[skip..]);
+            }
+            tokio::time::timeout(stall, socket.write_vectored(&vector[..window.len()]))
+                .await
+                .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?
+        };
+        let mut left = written;
+        while slice_index < slices.len() {
+            let rest = slices[slice_index].len() - written_in_slice;
+            if left < rest {
+                written_in_slice += left;
+                break;
+            }
+            left -= rest;
+            slice_index += 1;
+            written_in_slice = 0;
+        }
+        if written == 0 && slice_index < slices.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Sends `bytes` and closes; returns the frames read and how the reading ended.
+    async fn check(bytes: Vec<u8>, frame_bytes_max: usize) -> (Vec<Bytes>, Result<(), String>) {
+        let (mut near, mut far) = pair().await;
+        let sender = tokio::spawn(async move {
+            // The reader may refuse and close first.
+            let _ = near.write_all(&bytes).await;
+        });
+        let (read_half, _write_half) = far.split();
+        let mut reader = FrameReader::new(read_half, frame_bytes_max);
+        let mut frames = Vec::new();
+        let end = loop {
+            match reader.next().await {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        drop(far);
+        sender.await.unwrap();
+        (frames, end)
+    }
+
+    fn framed(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_in_order_whatever_their_size() {
+        let payloads: Vec<Vec<u8>> = [8usize, 4096, 9, 3_000_000, 4092, 4093, 1_048_576]
+            .iter()
+            .map(|&size| vec![(size % 251) as u8; size])
+            .collect();
+        let bytes = payloads
+            .iter()
+            .flat_map(|payload| framed(payload))
+            .collect();
+        let (frames, end) = check(bytes, 100 << 20).await;
+        assert_eq!(end, Ok(()));
+        assert_eq!(frames, payloads);
+    }
+
+    #[tokio::test]
+    async fn lengths_outside_the_bounds_are_refused_before_any_byte_is_awaited() {
+        for length in [-1i32, i32::MIN, 0, 7, 101, i32::MAX] {
+            let (frames, end) = check(length.to_be_bytes().to_vec(), 100).await;
+            assert!(frames.is_empty());
+            assert!(
+                end.unwrap_err().contains("outside 8..=100"),
+                "length {length}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_promised_length_is_not_allocated() {
+        let (mut near, mut far) = pair().await;
+        near.write_all(&(100i32 << 20).to_be_bytes()).await.unwrap();
+        near.write_all(&[0; 10]).await.unwrap();
+        drop(near);
+        let (read_half, _write_half) = far.split();
+        let mut reader = FrameReader::new(read_half, 100 << 20);
+        assert!(matches!(
+            reader.next().await,
+            Err(FrameError::Truncated { received: 14 })
+        ));
+        assert!(reader.buffer.capacity() <= 2 * RESERVE_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_read_loses_nothing() {
+        let (mut near, mut far) = pair().await;
+        let bytes = framed(&[7; 20]);
+        let (read_half, _write_half) = far.split();
+        let mut reader = FrameReader::new(read_half, 1000);
+        near.write_all(&bytes[..10]).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = reader.next() => panic!("half a frame is no frame"),
+            () = async { for _ in 0..50 { tokio::task::yield_now().await } } => {}
+        }
+        near.write_all(&bytes[10..]).await.unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), vec![7; 20]);
+    }
+
+    #[tokio::test]
+    async fn writes_arrive_whole_and_in_order_with_more_slices_than_one_write_takes() {
+        let (mut near, mut far) = pair().await;
+        let slices: Vec<Bytes> = (0..300usize)
+            .map(|n| Bytes::from(vec![(n % 251) as u8; (n * 37) % 20_000]))
+            .collect();
+        let expected: Vec<u8> = slices.iter().flatten().copied().collect();
+        let reader = tokio::spawn(async move {
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).await.unwrap();
+            received
+        });
+        {
+            let (_read_half, mut write_half) = near.split();
+            write_all(&mut write_half, &slices, Duration::from_secs(60))
+                .await
+                .unwrap();
+        }
+        drop(near);
+        assert!(reader.await.unwrap() == expected);
+    }
+}

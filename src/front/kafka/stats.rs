@@ -1,0 +1,123 @@
+//! Counters of the Kafka front. Written by connections, read by whoever shows metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use wire::ApiKey;
+
+/// API keys below this have a counter of their own; no key that is offered lies above.
+const KEYS: usize = 128;
+/// Upper bounds of the latency histogram's buckets, in microseconds; one more bucket has no bound.
+const LATENCY_MICROS: [u64; 12] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000,
+];
+
+/// Counters since the start.
+#[derive(Debug)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections that are open now.
+    pub connections: AtomicU64,
+    /// Bytes of request frames.
+    pub received_bytes: AtomicU64,
+    /// Bytes of response frames.
+    pub sent_bytes: AtomicU64,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug, Default)]
+struct Key {
+    started: AtomicU64,
+    finished: AtomicU64,
+    micros: AtomicU64,
+    buckets: [AtomicU64; LATENCY_MICROS.len() + 1],
+}
+
+/// The counters of one API key.
+#[derive(Debug, Clone)]
+pub struct KeyStats {
+    /// The key's name, as in `Fetch`.
+    pub name: String,
+    /// Requests begun.
+    pub started: u64,
+    /// Requests answered.
+    pub finished: u64,
+    /// Sum of the times from the whole frame to the ready reply, microseconds. Waiting for data is in it.
+    pub micros: u64,
+    /// Upper bounds in microseconds (`None`: no bound) and how many requests took at most this long, not cumulated.
+    pub buckets: Vec<(Option<u64>, u64)>,
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        Stats {
+            accepted: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            keys: (0..KEYS).map(|_| Key::default()).collect(),
+        }
+    }
+}
+
+impl Stats {
+    /// Counters of every key that was asked for.
+    pub fn keys(&self) -> Vec<KeyStats> {
+        let asked = |(code, key): (usize, &Key)| {
+            let started = key.started.load(Relaxed);
+            let api = i16::try_from(code).ok().and_then(ApiKey::from_code)?;
+            (started > 0).then(|| KeyStats {
+                name: format!("{api:?}"),
+                started,
+                finished: key.finished.load(Relaxed),
+                micros: key.micros.load(Relaxed),
+                buckets: LATENCY_MICROS
+                    .iter()
+                    .map(|bound| Some(*bound))
+                    .chain([None])
+                    .zip(key.buckets.iter().map(|count| count.load(Relaxed)))
+                    .collect(),
+            })
+        };
+        self.keys.iter().enumerate().filter_map(asked).collect()
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub(super) fn open(self: &Arc<Stats>) -> Open {
+        self.connections.fetch_add(1, Relaxed);
+        Open(self.clone())
+    }
+
+    pub(super) fn started(&self, key: ApiKey) {
+        if let Some(key) = self.key(key) {
+            key.started.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn finished(&self, key: ApiKey, took: Duration) {
+        if let Some(key) = self.key(key) {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let bucket = LATENCY_MICROS.partition_point(|bound| *bound < micros);
+            key.finished.fetch_add(1, Relaxed);
+            key.micros.fetch_add(micros, Relaxed);
+            key.buckets[bucket].fetch_add(1, Relaxed);
+        }
+    }
+
+    fn key(&self, key: ApiKey) -> Option<&Key> {
+        usize::try_from(key.code())
+            .ok()
+            .and_then(|code| self.keys.get(code))
+    }
+}
+
+/// An open connection's count.
+pub(super) struct Open(Arc<Stats>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}

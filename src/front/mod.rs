@@ -1,0 +1,3 @@
+//! The fronts: each speaks one protocol and calls the broker. They never know each other.
+
+pub mod kafka;
