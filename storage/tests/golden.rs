@@ -1,0 +1,206 @@
+//! Every format of the segments' side, as its first version wrote it: the files under `tests/golden` are read by this and
+//! every later release, and are never edited. `WRITE_GOLDEN=1` makes those that are missing, for a new version.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alluvium_storage as storage;
+use model::batch::{Batch, BatchBuilder};
+use model::codec::Codec;
+use model::{
+    LeaderEpoch, LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId,
+};
+use storage::Disk;
+use storage::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
+use storage::epochs::Epochs;
+use storage::io::{AlignedBuffer, SimDisk};
+use storage::manifest::{Manifest, SegmentEntry};
+use storage::producers::Producers;
+use storage::segment::{
+    IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
+};
+
+fn log() -> LogId {
+    LogId::new(
+        TopicId::from_bytes(*b"golden topic id "),
+        PartitionId::new(3),
+    )
+}
+
+fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000 + millis)
+}
+
+fn producers() -> Producers {
+    let mut producers = Producers::default();
+    for batch in batches() {
+        producers.record(&batch.header, batch.header.base(), batch.append_time);
+    }
+    producers
+}
+
+fn epochs() -> Epochs {
+    let mut epochs = Epochs::default();
+    epochs.begin(LeaderEpoch::new(2), Offset::new(1_000));
+    epochs.begin(LeaderEpoch::new(4), Offset::new(1_030));
+    epochs
+}
+
+/// Sixty records in twenty batches, about two index blocks.
+fn batches() -> Vec<SettledBatch> {
+    let batch = |n: u64| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let epoch = if n < 10 { 2 } else { 4 };
+        builder
+            .base_offset(Offset::new(1_000 + n * 3))
+            .leader_epoch(LeaderEpoch::new(epoch));
+        builder.producer(ProducerId::new(77), ProducerEpoch::new(1), n as i32 * 3);
+        for record in 0..3 {
+            let value = vec![n as u8; 400];
+            builder
+                .push(
+                    time((n * 3 + record) as i64),
+                    Some(b"key"),
+                    Some(&value),
+                    &[],
+                )
+                .expect("small records");
+        }
+        let batch = Batch::parse(builder.build().expect("small batch")).expect("just built");
+        SettledBatch {
+            header: *batch.header(),
+            bytes: batch.into_bytes(),
+            append_time: time(n as i64 * 1_000),
+        }
+    };
+    (0..20).map(batch).collect()
+}
+
+fn sealed() -> (SimDisk, SealedSegment) {
+    let disk = SimDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let id = SegmentId::first(Offset::new(1_000));
+    let mut writer =
+        SegmentWriter::create(shared, PathBuf::from("/"), log(), id).expect("an empty disk");
+    writer
+        .append(&batches(), WriteWay::Direct, &mut AlignedBuffer::default())
+        .expect("an empty disk");
+    let sealed = writer.seal(&producers(), &epochs()).expect("an empty disk");
+    (disk, sealed)
+}
+
+fn manifest() -> Manifest {
+    let (_, sealed) = sealed();
+    let segments = vec![
+        SegmentEntry::sealed(sealed.id, sealed.sealed),
+        SegmentEntry::active(SegmentId {
+            base: Offset::new(1_060),
+            generation: 1,
+        }),
+    ];
+    Manifest {
+        log: log(),
+        number: 12,
+        start_offset: Offset::new(1_002),
+        segments,
+    }
+}
+
+fn checkpoint() -> Checkpoint {
+    let active = ActiveSegment {
+        id: SegmentId {
+            base: Offset::new(1_060),
+            generation: 1,
+        },
+        bytes: 4_321,
+        max_timestamp: time(-5),
+        first_append_time: time(30_000),
+        last_append_time: time(40_000),
+    };
+    let entry = LogEntry {
+        log: log(),
+        start_offset: Offset::new(1_002),
+        settled_end: Offset::new(1_080),
+        manifest: 12,
+        active: Some(active),
+        producers: producers().encode(),
+        epochs: epochs().encode(),
+    };
+    let idle = LogEntry {
+        log: LogId::METADATA,
+        active: None,
+        producers: vec![],
+        epochs: vec![],
+        ..entry.clone()
+    };
+    Checkpoint {
+        store: TopicId::from_bytes(*b"golden store id ").as_uuid(),
+        sequence: 9,
+        leader_epoch: LeaderEpoch::new(4),
+        wal: WalPosition {
+            file: 5,
+            position: 8_192,
+            frame: 600,
+        },
+        logs: vec![entry, idle],
+    }
+}
+
+fn check(name: &str, written: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("WRITE_GOLDEN").is_some() && !path.exists() {
+        std::fs::write(&path, written).expect("the golden directory can be written");
+    }
+    let golden = std::fs::read(&path).expect("the golden file is checked in");
+    assert!(
+        golden == written,
+        "{name} is written differently: a new version needs a new number and a new golden file"
+    );
+    golden
+}
+
+#[test]
+fn manifest_v1() {
+    let golden = check("manifest.v1", &manifest().encode());
+    assert_eq!(
+        Manifest::decode(&golden).expect("a golden file"),
+        manifest()
+    );
+}
+
+#[test]
+fn checkpoint_v1() {
+    let golden = check("checkpoint.v1", &checkpoint().encode());
+    assert_eq!(
+        Checkpoint::decode(&golden).expect("a golden file"),
+        checkpoint()
+    );
+}
+
+#[test]
+fn segment_and_index_v1() {
+    let (disk, sealed) = sealed();
+    let files = disk.files();
+    check(
+        "segment.v1.log",
+        &files[&sealed.id.log_path(Path::new("/"))],
+    );
+    let golden = check(
+        "segment.v1.idx",
+        &files[&sealed.id.index_path(Path::new("/"))],
+    );
+    let index = sealed
+        .index
+        .peek(SegmentIndex::clone)
+        .expect("the writer had it");
+    assert!(index.blocks().len() > 1, "more than one block");
+    let expected = IndexFile {
+        log: log(),
+        index,
+        producers: producers(),
+        epochs: epochs(),
+    };
+    assert_eq!(IndexFile::decode(&golden).expect("a golden file"), expected);
+}
