@@ -17,11 +17,12 @@ mod state_log;
 mod topics;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use model::topic_config::TopicConfig;
-use model::{LeaderEpoch, LogId, Offset};
+use model::{LeaderEpoch, LogId, Offset, TopicName};
 use storage::{AppendError, Bounds, LogSettings, ReadError, Storage};
+use tokio::sync::watch;
 
 pub use config::{BrokerConfig, GroupConfig};
 pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
@@ -34,6 +35,7 @@ pub use state_log::{Change, StateLog, StateLogError};
 pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
 
 use configs::DynamicSettings;
+use groups::{Coordinator, CoordinatorTask, OffsetsLog};
 use producer_ids::ProducerIds;
 use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
 use topics::Catalog;
@@ -51,6 +53,9 @@ struct Shared {
     catalog: Catalog,
     dynamic: RwLock<DynamicSettings>,
     producer_ids: ProducerIds,
+    groups: Coordinator,
+    /// Until `run` takes it.
+    groups_task: Mutex<Option<CoordinatorTask>>,
     /// Changes of the metadata run one at a time.
     changes: tokio::sync::Mutex<()>,
 }
@@ -64,6 +69,9 @@ pub enum OpenError {
     /// The metadata says something that this version does not understand.
     #[error(transparent)]
     Record(#[from] UnknownRecord),
+    /// The groups' log says something that this version does not understand.
+    #[error("consumer groups: {0}")]
+    Groups(#[from] groups::RecordError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -96,12 +104,20 @@ impl Broker {
             })
             .collect();
         let dynamic = RwLock::new(DynamicSettings::new(&config, settings)?);
+        let offsets = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
+        let (groups, groups_task) = Coordinator::open(
+            config.groups.clone(),
+            OffsetsLog::new(offsets),
+            storage.clock(),
+        )?;
         let shared = Shared {
             config,
             metadata,
             catalog: Catalog::default(),
             dynamic,
             producer_ids: ProducerIds::new(next_producer_id),
+            groups,
+            groups_task: Mutex::new(Some(groups_task)),
             changes: tokio::sync::Mutex::default(),
             storage,
         };
@@ -113,6 +129,27 @@ impl Broker {
         }
         broker.shared.storage.finish_open(&known)?;
         Ok(broker)
+    }
+
+    /// Does the groups' own work until `shutdown` turns true: answers leave, sessions end, offsets expire. Without it no
+    /// group makes progress. Stop the fronts first, so that what they have begun is still answered.
+    pub async fn run(&self, shutdown: watch::Receiver<bool>) {
+        let task = self.shared.groups_task.lock();
+        let Some(task) = task.expect("nothing panics under this lock").take() else {
+            return;
+        };
+        let current = |name: &TopicName| self.topic(name.as_str()).ok().map(|topic| topic.id);
+        let tidy_up = async {
+            if let Err(error) = self.groups().forget_other_topics(current).await {
+                tracing::warn!(%error, "offsets of deleted topics are left over");
+            }
+        };
+        tokio::join!(task.run(shutdown), tidy_up);
+    }
+
+    /// Consumer groups and their committed offsets.
+    pub fn groups(&self) -> &Coordinator {
+        &self.shared.groups
     }
 
     /// What it was started with.

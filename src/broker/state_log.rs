@@ -136,6 +136,11 @@ impl StateLog {
         self.shared.storage.admit(bytes).await
     }
 
+    /// Waits for room for about this many bytes, where the changes are not known yet.
+    pub async fn admit_bytes(&self, bytes: usize) -> Admission {
+        self.shared.storage.admit(bytes).await
+    }
+
     /// Appends the changes in order, all or none, without waiting. They are replayed at the next start only when the
     /// returned wait has ended well.
     pub fn append(

@@ -355,10 +355,15 @@ impl Broker {
             .map(|topic| records::removal_of_topic(topic.id))
             .collect();
         match self.shared.metadata.write(changes).await {
-            Ok(()) => results
-                .iter()
-                .flatten()
-                .for_each(|topic| self.detach(topic)),
+            Ok(()) => {
+                for topic in results.iter().flatten() {
+                    self.detach(topic);
+                    // What is left over does not count for a new topic of this name, and goes at the next start.
+                    if let Err(error) = self.groups().forget_topic(topic.id).await {
+                        tracing::warn!(topic = %topic.name, %error, "offsets of a deleted topic are left over");
+                    }
+                }
+            }
             Err(error) => {
                 let refusal = super::state_refusal(&error);
                 results

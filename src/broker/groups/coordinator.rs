@@ -14,7 +14,6 @@ use storage::io::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::config::GroupConfig;
 use super::exchange::{
     Answer, Effects, GroupDescription, GroupError, GroupRecord, GroupState, JoinRefused,
     JoinRequest, Joined, Leaver, MemberClaim, Moment, SyncRequest, Synced, Ticket,
@@ -24,6 +23,7 @@ use super::offsets::{AppendNumber, CommittedOffset, GroupOffsets, OffsetChange, 
 use super::record::{Record, RecordError};
 use super::store::{OffsetsLog, Room, Written};
 use super::timers::Timers;
+use crate::broker::config::GroupConfig;
 
 /// Answers that wait for their sync. When so many do, requests wait for a place before they take effect.
 const DELIVERIES_MAX: usize = 4096;
@@ -493,9 +493,15 @@ impl Coordinator {
     ) -> R {
         let mut inner = cell.lock();
         let mut step = Step::default();
+        let before = (inner.group.state(), inner.group.generation());
         let result = act(&mut inner, self.now(), &mut step);
         self.store_and_tell(cell, &mut inner, start, step);
         self.schedule(cell, &mut inner);
+        let after = (inner.group.state(), inner.group.generation());
+        if after != before {
+            let (from, to) = (before.0.name(), after.0.name());
+            tracing::info!(group = %cell.id, from, to, generation = after.1, "group changed");
+        }
         result
     }
 
@@ -507,6 +513,7 @@ impl Coordinator {
             done,
         } = step;
         let mut answers = effects.answers;
+        let decided_a_generation = !effects.records.is_empty();
         let mut records: Vec<_> = effects
             .records
             .into_iter()
@@ -535,7 +542,7 @@ impl Coordinator {
                 }
                 Err(error) => {
                     tracing::warn!(group = %cell.id, %error, "a group's records could not be appended");
-                    self.withdraw(inner, &mut answers);
+                    self.withdraw(inner, decided_a_generation, &mut answers);
                     delivery.fail();
                 }
             }
@@ -555,15 +562,17 @@ impl Coordinator {
     }
 
     /// Takes back what a step told and decided, after its records were refused.
-    fn withdraw(&self, inner: &mut Inner, answers: &mut Vec<Answer>) {
+    fn withdraw(&self, inner: &mut Inner, decided_a_generation: bool, answers: &mut Vec<Answer>) {
         answers.iter_mut().for_each(refuse);
         let now = self.now();
         if inner.group.state() == GroupState::Dead {
             inner.group.exhume(now);
         }
-        let mut effects = Effects::default();
-        inner.group.on_records_lost(now, &mut effects);
-        answers.extend(effects.answers);
+        if decided_a_generation {
+            let mut effects = Effects::default();
+            inner.group.on_records_lost(now, &mut effects);
+            answers.extend(effects.answers);
+        }
     }
 
     fn schedule(&self, cell: &Cell, inner: &mut Inner) {

@@ -4,7 +4,10 @@
 
 use bytes::Bytes;
 
+use storage::Admission;
+
 use super::record::{Record, RecordError};
+use crate::broker::state_log::{self, StateLog};
 
 /// The offsets state log.
 #[derive(Clone)]
@@ -14,6 +17,7 @@ pub struct OffsetsLog {
 
 #[derive(Clone)]
 enum Backing {
+    Log(StateLog),
     #[cfg(test)]
     Memory(memory::MemoryLog),
 }
@@ -22,6 +26,7 @@ enum Backing {
 pub(super) struct Room(RoomIn);
 
 enum RoomIn {
+    Log(Admission),
     #[cfg(test)]
     Memory,
 }
@@ -31,6 +36,7 @@ enum RoomIn {
 pub(super) struct Written(WrittenIn);
 
 enum WrittenIn {
+    Log(state_log::Written),
     #[cfg(test)]
     Memory(memory::Sync),
 }
@@ -41,9 +47,17 @@ enum WrittenIn {
 pub(super) struct NotAppended(String);
 
 impl OffsetsLog {
+    /// Over the state log, which nobody else writes.
+    pub fn new(log: StateLog) -> OffsetsLog {
+        OffsetsLog {
+            backing: Backing::Log(log),
+        }
+    }
+
     /// Every record that counts, in the order of keys.
     pub(super) fn entries(&self) -> Result<Vec<Record>, RecordError> {
         let entries: Vec<(Bytes, Bytes)> = match &self.backing {
+            Backing::Log(log) => log.entries(),
             #[cfg(test)]
             Backing::Memory(log) => log.entries(),
         };
@@ -54,8 +68,9 @@ impl OffsetsLog {
     }
 
     /// Waits for room for about this much.
-    pub(super) async fn reserve(&self, _bytes: usize) -> Room {
+    pub(super) async fn reserve(&self, bytes: usize) -> Room {
         match &self.backing {
+            Backing::Log(log) => Room(RoomIn::Log(log.admit_bytes(bytes).await)),
             #[cfg(test)]
             Backing::Memory(_) => Room(RoomIn::Memory),
         }
@@ -65,6 +80,11 @@ impl OffsetsLog {
     /// next time: nothing is lost by a log that is too long.
     pub(super) async fn compact_if_due(&self) {
         match &self.backing {
+            Backing::Log(log) => {
+                if let Err(error) = log.compact_if_due().await {
+                    tracing::warn!(%error, "the offsets log could not be compacted");
+                }
+            }
             #[cfg(test)]
             Backing::Memory(_) => {}
         }
@@ -74,11 +94,19 @@ impl OffsetsLog {
     pub(super) fn append(&self, records: &[Record], room: Room) -> Result<Written, NotAppended> {
         let changes: Vec<_> = records.iter().map(Record::encode).collect();
         match (&self.backing, room.0) {
+            (Backing::Log(log), RoomIn::Log(admission)) => log
+                .append(changes, admission)
+                .map(|written| Written(WrittenIn::Log(written)))
+                .map_err(|error| NotAppended(error.to_string())),
             #[cfg(test)]
             (Backing::Memory(log), RoomIn::Memory) => log
                 .append(changes)
                 .map(|sync| Written(WrittenIn::Memory(sync)))
                 .map_err(NotAppended),
+            #[cfg(test)]
+            (Backing::Log(_), RoomIn::Memory) | (Backing::Memory(_), RoomIn::Log(_)) => {
+                unreachable!("room is taken in the log that it is used in")
+            }
         }
     }
 }
@@ -87,6 +115,7 @@ impl Written {
     /// Returns when the records, and all before them, are durable; false if they never will be.
     pub(super) async fn wait(self) -> bool {
         match self.0 {
+            WrittenIn::Log(written) => written.wait().await.is_ok(),
             #[cfg(test)]
             WrittenIn::Memory(sync) => sync.wait().await,
         }

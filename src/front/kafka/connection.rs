@@ -181,7 +181,7 @@ impl Connection<'_> {
 }
 
 /// Waits until the broker stops; whoever would tell it being gone is that too.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 

@@ -6,6 +6,7 @@
 use wire::ErrorCode;
 
 use crate::broker::Refusal;
+use crate::broker::groups::GroupError;
 
 /// No error.
 pub(crate) const NONE: i16 = 0;
@@ -63,6 +64,27 @@ pub(crate) fn code(refusal: &Refusal) -> i16 {
         Refusal::TransactionsUnsupported => ErrorCode::CoordinatorNotAvailable,
         // Clients retry it: appends resume by themselves when there is room again.
         Refusal::DiskFull | Refusal::Storage(_) => ErrorCode::KafkaStorageError,
+    }
+    .code()
+}
+
+/// The code of a group's refusal.
+pub(crate) fn group(error: GroupError) -> i16 {
+    match error {
+        GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::NotFound => ErrorCode::GroupIdNotFound,
+        GroupError::NonEmpty => ErrorCode::NonEmptyGroup,
+        GroupError::UnknownMember => ErrorCode::UnknownMemberId,
+        GroupError::FencedInstance => ErrorCode::FencedInstanceId,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+        GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
     }
     .code()
 }

@@ -56,7 +56,7 @@ pub async fn serve(
         };
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = connection::stopped(&mut stop) => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             (place, accepted) = accept => match accepted {
                 Ok((socket, peer)) => {

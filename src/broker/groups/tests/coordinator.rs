@@ -8,9 +8,9 @@ use storage::io::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::config::GroupConfig;
 use super::super::store::memory::MemoryLog;
 use super::*;
+use crate::broker::config::GroupConfig;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -341,6 +341,16 @@ async fn a_full_disk_refuses_commits_and_keeps_what_was() {
         "the refused deletion left the group alive"
     );
     assert_eq!(world.fetch("g", "t"), Some(7));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_a_members_commit_without_a_rebalance() {
+    let world = World::new();
+    let member = world.member("g").await;
+    world.log.set_full(true);
+    let commit = world.commit_as("g", claim(&member, 1), "t", 5, None).await;
+    assert_eq!(commit, Err(GroupError::NotAvailable));
+    assert_eq!(world.coordinator.heartbeat("g", &claim(&member, 1)), Ok(()));
 }
 
 #[tokio::test]

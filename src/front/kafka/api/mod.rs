@@ -17,22 +17,33 @@ mod api_versions;
 mod config_resource;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_topic_partitions;
 mod fetch;
+mod find_coordinator;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sasl_authenticate;
 mod sasl_handshake;
+mod sync_group;
 
 /// `authorized_operations` when the client did not ask, or nothing is known of them.
 const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
@@ -81,6 +92,18 @@ macro_rules! alone {
     };
 }
 
+/// A row like that of `alone!`, whose handler may wait long and for others.
+macro_rules! waiting {
+    ($key:ident, $versions:expr, $module:ident) => {
+        Row {
+            key: ApiKey::$key,
+            listed: $versions,
+            served: $versions,
+            run: Run::Waiting(|request| Box::pin(respond(request, $module::answer))),
+        }
+    };
+}
+
 /// What is offered, by key. Transactions (24 to 28) are left out whole.
 static TABLE: &[Row] = &[
     Row {
@@ -89,14 +112,18 @@ static TABLE: &[Row] = &[
         served: 3..=11,
         run: Run::Pipelined(produce::start),
     },
-    Row {
-        key: ApiKey::Fetch,
-        listed: 4..=17,
-        served: 4..=17,
-        run: Run::Waiting(|request| Box::pin(respond(request, fetch::answer))),
-    },
+    waiting!(Fetch, 4..=17, fetch),
     alone!(ListOffsets, 1..=8, list_offsets),
     alone!(Metadata, 0..=13, metadata),
+    alone!(OffsetCommit, 2..=9, offset_commit),
+    alone!(OffsetFetch, 1..=9, offset_fetch),
+    alone!(FindCoordinator, 0..=4, find_coordinator),
+    waiting!(JoinGroup, 0..=9, join_group),
+    alone!(Heartbeat, 0..=4, heartbeat),
+    alone!(LeaveGroup, 0..=5, leave_group),
+    waiting!(SyncGroup, 0..=5, sync_group),
+    alone!(DescribeGroups, 0..=6, describe_groups),
+    alone!(ListGroups, 0..=5, list_groups),
     alone!(SaslHandshake, 0..=1, sasl_handshake),
     alone!(ApiVersions, 0..=4, api_versions),
     alone!(CreateTopics, 2..=7, create_topics),
@@ -110,11 +137,13 @@ static TABLE: &[Row] = &[
     alone!(SaslAuthenticate, 0..=2, sasl_authenticate),
     alone!(CreatePartitions, 0..=3, create_partitions),
     alone!(IncrementalAlterConfigs, 0..=1, incremental_alter_configs),
+    alone!(DeleteGroups, 0..=2, delete_groups),
     alone!(
         ListPartitionReassignments,
         0..=0,
         list_partition_reassignments
     ),
+    alone!(OffsetDelete, 0..=0, offset_delete),
     alone!(DescribeCluster, 0..=2, describe_cluster),
     alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
 ];
@@ -133,10 +162,8 @@ pub(crate) struct Call {
     /// The version of the request, and so of the response.
     pub(crate) version: i16,
     /// How the client calls itself.
-    #[expect(dead_code, reason = "groups describe their members by it")]
     pub(crate) client_id: Option<String>,
     /// Where the request came from.
-    #[expect(dead_code, reason = "groups describe their members by it")]
     pub(crate) peer: SocketAddr,
     /// The service behind.
     pub(crate) broker: Broker,

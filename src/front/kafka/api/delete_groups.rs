@@ -1,0 +1,28 @@
+//! DeleteGroups: empty groups, with their offsets.
+
+use std::collections::HashSet;
+
+use wire::messages::delete_groups::{
+    DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse,
+};
+
+use super::Call;
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGroupsResponse {
+    let mut seen = HashSet::new();
+    let mut results = Vec::new();
+    for group_id in request.groups_names {
+        if seen.insert(group_id.clone()) {
+            let result = call.broker.groups().delete(&group_id).await;
+            results.push(DeletableGroupResult {
+                group_id,
+                error_code: result.map_or_else(errors::group, |()| errors::NONE),
+            });
+        }
+    }
+    DeleteGroupsResponse {
+        results,
+        ..DeleteGroupsResponse::default()
+    }
+}

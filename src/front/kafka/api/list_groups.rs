@@ -1,0 +1,58 @@
+//! ListGroups: every group, or those in some states or of some types.
+
+use wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
+
+use super::Call;
+use crate::broker::groups::GroupListing;
+
+/// The one type of group that there is: the classic protocol's.
+const CLASSIC: &str = "classic";
+
+pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroupsResponse {
+    let has_state = |group: &GroupListing| matches(&request.states_filter, group.state.name());
+    let is_wanted =
+        |group: &GroupListing| matches(&request.types_filter, CLASSIC) && has_state(group);
+    let groups = call
+        .broker
+        .groups()
+        .list()
+        .into_iter()
+        .filter(is_wanted)
+        .map(|group| ListedGroup {
+            group_id: group.id,
+            protocol_type: group.protocol_type,
+            group_state: group.state.name().into(),
+            group_type: CLASSIC.into(),
+        });
+    ListGroupsResponse {
+        groups: groups.collect(),
+        ..ListGroupsResponse::default()
+    }
+}
+
+/// No filter lets everything through; a name that does not exist lets nothing.
+fn matches(filter: &[String], name: &str) -> bool {
+    filter.is_empty()
+        || filter
+            .iter()
+            .any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_ignore_case_and_unknown_names_match_nothing() {
+        let filter = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(matches(&[], "Stable"));
+        assert!(matches(&filter(&["empty", " sTABLE"]), "Stable"));
+        assert!(!matches(&filter(&["Stabel"]), "Stable"));
+        assert!(!matches(&filter(&["consumer"]), CLASSIC));
+    }
+}

@@ -1,0 +1,107 @@
+//! OffsetCommit: answered when the offsets are durable.
+
+use std::time::Duration;
+
+use model::{LeaderEpoch, Offset, PartitionId};
+use wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+
+use super::Call;
+use crate::broker::groups::{GroupError, MemberClaim, OffsetCommit};
+use crate::broker::{Refusal, Topic};
+use crate::front::kafka::errors;
+
+/// The first version that learns that a group does not exist, instead of that its generation is wrong.
+const KNOWS_MISSING: i16 = 9;
+/// What a client sends that leaves the retention to the broker.
+const DEFAULT_RETENTION_MS: i64 = -1;
+
+pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCommitResponse {
+    let claim = MemberClaim {
+        member_id: request.member_id,
+        instance_id: request.group_instance_id,
+        generation: Some(request.generation_id_or_member_epoch)
+            .filter(|generation| *generation >= 0),
+    };
+    let retention = match request.retention_time_ms {
+        DEFAULT_RETENTION_MS => None,
+        millis => Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+    };
+    let mut commits = Vec::new();
+    // One code for each partition in the order of the request; None where the group has the say.
+    let mut codes: Vec<Option<i16>> = Vec::new();
+    for topic in &request.topics {
+        let known = call.broker.topic(&topic.name);
+        for partition in &topic.partitions {
+            match known
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|topic| commit(topic, partition))
+            {
+                Ok(commit) => {
+                    commits.push(commit);
+                    codes.push(None);
+                }
+                Err(refusal) => codes.push(Some(errors::code(&refusal))),
+            }
+        }
+    }
+    let mut results = if commits.is_empty() {
+        Vec::new()
+    } else {
+        let count = commits.len();
+        match call
+            .broker
+            .groups()
+            .commit(&request.group_id, &claim, commits, retention)
+            .await
+        {
+            Ok(results) => results,
+            Err(GroupError::NotFound) if call.version < KNOWS_MISSING => {
+                vec![Err(GroupError::IllegalGeneration); count]
+            }
+            Err(error) => vec![Err(error); count],
+        }
+    }
+    .into_iter()
+    .map(|result| result.map_or_else(errors::group, |()| errors::NONE));
+    let mut codes = codes.into_iter().map(|code| {
+        code.or_else(|| results.next())
+            .expect("each commit has one result")
+    });
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| OffsetCommitResponseTopic {
+            name: topic.name,
+            partitions: topic
+                .partitions
+                .iter()
+                .map(|partition| OffsetCommitResponsePartition {
+                    partition_index: partition.partition_index,
+                    error_code: codes.next().expect("each partition has one code"),
+                })
+                .collect(),
+            ..OffsetCommitResponseTopic::default()
+        });
+    OffsetCommitResponse {
+        topics: topics.collect(),
+        ..OffsetCommitResponse::default()
+    }
+}
+
+fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<OffsetCommit, Refusal> {
+    let partition = PartitionId::from_wire(request.partition_index)
+        .filter(|partition| partition.get() < topic.partition_count())
+        .ok_or(Refusal::UnknownTopicOrPartition)?;
+    Ok(OffsetCommit {
+        topic: topic.name.clone(),
+        topic_id: topic.id,
+        partition,
+        offset: Offset::from_wire(request.committed_offset),
+        leader_epoch: LeaderEpoch::from_wire(request.committed_leader_epoch),
+        metadata: request.committed_metadata.clone().unwrap_or_default(),
+    })
+}

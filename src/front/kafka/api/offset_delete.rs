@@ -1,0 +1,72 @@
+//! OffsetDelete: single offsets of a group, but not of topics that its members read.
+
+use model::PartitionId;
+use wire::messages::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+};
+
+use super::Call;
+use crate::broker::Refusal;
+use crate::front::kafka::errors;
+
+pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDeleteResponse {
+    let mut wanted = Vec::new();
+    let mut topics = Vec::new();
+    // One slot for each partition in the order of the request: its index, and whether the group has the say.
+    for topic in request.topics {
+        let known = call.broker.topic(&topic.name).ok();
+        let mut slots = Vec::new();
+        for partition in topic.partitions {
+            let index = partition.partition_index;
+            let place = known.as_ref().and_then(|topic| {
+                let partition = PartitionId::from_wire(index)
+                    .filter(|partition| partition.get() < topic.partition_count())?;
+                Some((topic.name.clone(), partition))
+            });
+            slots.push((index, place.is_some()));
+            wanted.extend(place);
+        }
+        topics.push((topic.name, slots));
+    }
+    let results = match call
+        .broker
+        .groups()
+        .delete_offsets(&request.group_id, &wanted)
+        .await
+    {
+        Ok(results) => results,
+        Err(error) => {
+            return OffsetDeleteResponse {
+                error_code: errors::group(error),
+                ..OffsetDeleteResponse::default()
+            };
+        }
+    };
+    let mut codes = results
+        .into_iter()
+        .map(|result| result.map_or_else(errors::group, |()| errors::NONE));
+    let unknown = errors::code(&Refusal::UnknownTopicOrPartition);
+    let topics = topics
+        .into_iter()
+        .map(|(name, slots)| OffsetDeleteResponseTopic {
+            name,
+            partitions: slots
+                .into_iter()
+                .map(
+                    |(partition_index, is_known)| OffsetDeleteResponsePartition {
+                        partition_index,
+                        error_code: if is_known {
+                            codes.next().expect("each place has one result")
+                        } else {
+                            unknown
+                        },
+                    },
+                )
+                .collect(),
+        });
+    OffsetDeleteResponse {
+        topics: topics.collect(),
+        ..OffsetDeleteResponse::default()
+    }
+}

@@ -1,0 +1,68 @@
+//! A Kafka client that does nothing by itself: one connection, one request at a time, in the version that the test says.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wire::{Message, Reader, Request, RequestHeader, decode_response_header, frame};
+
+/// A connection.
+pub struct Raw {
+    stream: TcpStream,
+    correlation_id: i32,
+}
+
+impl Raw {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> Raw {
+        let stream = TcpStream::connect(address)
+            .await
+            .expect("the broker listens");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Raw {
+            stream,
+            correlation_id: 0,
+        }
+    }
+
+    /// Sends a request without waiting.
+    pub async fn send<R: Request>(&mut self, version: i16, request: &R) {
+        self.correlation_id += 1;
+        let header = RequestHeader {
+            key: R::KEY,
+            version,
+            correlation_id: self.correlation_id,
+            client_id: Some("raw".into()),
+        };
+        let pieces = frame::request(&header, request).expect("the version has these fields");
+        self.stream
+            .write_all(&pieces.concat())
+            .await
+            .expect("the broker reads");
+    }
+
+    /// The answer to the last request that was sent.
+    pub async fn receive<R: Request>(&mut self, version: i16) -> R::Response {
+        let length = self.stream.read_u32().await.expect("the broker answers");
+        let mut body = vec![0; length as usize];
+        self.stream
+            .read_exact(&mut body)
+            .await
+            .expect("a whole frame");
+        let mut reader = Reader::new(Bytes::from(body));
+        let correlation_id =
+            decode_response_header(&mut reader, R::KEY, version).expect("a header");
+        assert_eq!(correlation_id, self.correlation_id);
+        let response =
+            R::Response::decode(&mut reader, version).expect("a response of this version");
+        assert_eq!(reader.remaining(), 0, "bytes are left over");
+        response
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        self.send(version, request).await;
+        self.receive::<R>(version).await
+    }
+}

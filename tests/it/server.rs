@@ -1,0 +1,87 @@
+//! A broker in this process, on a port of its own, over a store in a temporary directory.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::broker::Broker;
+use alluvium::broker::config::{BrokerConfig, GroupConfig};
+use alluvium::front::kafka;
+use storage::{Env, Storage, StorageConfig};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub struct Server {
+    pub address: SocketAddr,
+    dir: Option<TempDir>,
+    stop: watch::Sender<bool>,
+    storage: Storage,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        Server::over(tempfile::tempdir().expect("a temporary directory")).await
+    }
+
+    /// What a killed process leaves, opened anew: the files as they are now, copied while the old broker still runs.
+    pub async fn cut(self) -> Server {
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        copy_all(
+            self.dir.as_ref().expect("until dropped").path(),
+            copy.path(),
+        );
+        Server::over(copy).await
+    }
+
+    async fn over(dir: TempDir) -> Server {
+        let mut config = StorageConfig::new(dir.path());
+        config.wal_file_bytes = 1 << 20;
+        config.wal_files_min = 2;
+        let (storage, _) = Storage::open(config, Env::real()).expect("a store");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let groups = GroupConfig {
+            initial_rebalance_delay: Duration::ZERO,
+            ..GroupConfig::default()
+        };
+        let config = BrokerConfig {
+            advertised_port: address.port(),
+            groups,
+            ..BrokerConfig::default()
+        };
+        let broker = Broker::open(config, storage.clone()).expect("a readable store");
+        let (stop, shutdown) = watch::channel(false);
+        let running = (broker.clone(), shutdown.clone());
+        tokio::spawn(async move { running.0.run(running.1).await });
+        tokio::spawn(kafka::serve(listener, broker, Arc::default(), shutdown));
+        Server {
+            address,
+            dir: Some(dir),
+            stop,
+            storage,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.storage.shutdown();
+        self.dir.take();
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            std::fs::create_dir_all(&target).expect("a directory");
+            copy_all(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
+    }
+}
