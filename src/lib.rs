@@ -1,4 +1,9 @@
 //! The broker library behind the `alluvium` binary.
+//!
+//! `broker` is the service, free of protocols; `front` speaks them; `config` and `serve` put a process together.
 
 pub mod broker;
+pub mod config;
 pub mod front;
+pub mod logging;
+pub mod serve;

@@ -1,0 +1,589 @@
+//! The one configuration: TOML, then the environment, then flags and `-X KEY=VALUE`; the last one that speaks counts.
+//!
+//! Callers: `main` and `serve`. Keys are Kafka's own where Kafka has one. Every key is a row of [`SETTINGS`] (or one of the
+//! topic defaults in `model::topic_config`), is parsed and range-checked by that row, and goes into the typed configuration
+//! that the parts are started with: a key that nothing reads cannot be written down. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use model::topic_config::{self, Holds, Setting as TopicSetting};
+use storage::StorageConfig;
+
+use crate::broker::BrokerConfig;
+
+/// Everything that a server is started with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the Kafka protocol listens, `host:port`.
+    pub kafka: String,
+    /// Where HTTP listens, `host:port`.
+    pub http: String,
+    /// Where clients are told to connect; None for where the Kafka protocol listens.
+    pub advertised: Option<(String, u16)>,
+    /// The broker's part.
+    pub broker: BrokerConfig,
+    /// The storage's part.
+    pub storage: StorageConfig,
+    origins: BTreeMap<String, (Origin, String)>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The configuration file.
+    File,
+    /// An `ALLUVIUM_…` variable.
+    Environment,
+    /// A flag.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Origin::Default => "default",
+            Origin::File => "file",
+            Origin::Environment => "environment",
+            Origin::Flag => "flag",
+        })
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No setting has this name.
+    #[error("{origin}: unknown setting `{key}`{}", did_you_mean(.suggestion))]
+    Unknown {
+        /// The name.
+        key: String,
+        /// A name that is close.
+        suggestion: Option<String>,
+        /// Who said it.
+        origin: Origin,
+    },
+    /// The value cannot be.
+    #[error("{origin}: {key}={value}: {reason}")]
+    Invalid {
+        /// The setting.
+        key: String,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+        /// Who said it.
+        origin: Origin,
+    },
+    /// The file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+fn did_you_mean(known: &Option<String>) -> String {
+    known
+        .as_ref()
+        .map_or_else(String::new, |known| format!("; did you mean `{known}`?"))
+}
+
+/// One setting: its name, what it means, and how a value goes into the configuration.
+pub struct Setting {
+    /// Its name, Kafka's where Kafka has it.
+    pub key: &'static str,
+    /// What it means, with unit and range.
+    pub doc: &'static str,
+    /// Its value when nobody sets it.
+    pub default: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+macro_rules! settings {
+    ($($key:literal = $default:literal, $doc:literal, $set:expr;)*) => {
+        &[$(Setting { key: $key, default: $default, doc: $doc, set: $set },)*]
+    };
+}
+
+/// All settings but the topic defaults, by name.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = settings! {
+    "advertised.listeners" = "", "Where clients are told to connect, `PLAINTEXT://host:port`; empty for where the Kafka protocol listens. Clients outside this machine need a name that they can reach.", |config, value| advertised(config, value);
+    "append.queue.bytes" = "67108864", "Bytes that may wait for the disk before producers are slowed down; 1 MiB to 4 GiB.", |config, value| number(value, 1 << 20..=4 << 30).map(|bytes| config.storage.append_queue_bytes = bytes);
+    "auto.create.topics.enable" = "true", "Whether a topic that a client asks for is created.", |config, value| boolean(value).map(|on| config.broker.auto_create_topics = on);
+    "broker.rack" = "", "This broker's rack, as clients are told; empty for none.", |config, value| { config.broker.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty()); Ok(()) };
+    "connections.max.idle.ms" = "600000", "A connection without a request is closed after this many milliseconds; 1000 or more. A peer that leaves its replies unread for as long is closed too.", |config, value| millis(value, 1000).map(|time| config.broker.connection_idle_max = time);
+    "data.dir" = "data", "Where everything is kept.", |config, value| { config.storage.data_dir = PathBuf::from(value); config.broker.data_dir = PathBuf::from(value); Ok(()) };
+    "fetch.max.bytes" = "57671680", "No fetch answers with more bytes, but for a first batch that is larger; 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
+    "frame.max.bytes" = "4194304", "Bytes that are synced at once at most; 64 KiB to 64 MiB, and never more than a quarter of a WAL file.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
+    "group.initial.rebalance.delay.ms" = "3000", "How many milliseconds a new group waits for more members.", |config, value| millis(value, 0).map(|time| config.broker.groups.initial_rebalance_delay = time);
+    "group.max.session.timeout.ms" = "1800000", "The longest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_max = time);
+    "group.max.size" = "2147483647", "Members of a group at most; 1 or more.", |config, value| size(value, 1).map(|count| config.broker.groups.size_max = count);
+    "group.min.session.timeout.ms" = "6000", "The shortest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_min = time);
+    "http.listen" = "127.0.0.1:8080", "Where HTTP listens, `host:port`; port 0 picks one.", |config, value| { config.http = address(value)?; Ok(()) };
+    "kafka.listen" = "127.0.0.1:9092", "Where the Kafka protocol listens, `host:port`; port 0 picks one.", |config, value| { config.kafka = address(value)?; Ok(()) };
+    "log.retention.check.interval.ms" = "300000", "How often retention is looked at, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
+    "max.connections" = "50000", "Connections at a time at most; further ones wait. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
+    "node.id" = "1", "This broker's id; 0 or more.", |config, value| number(value, 0..=i32::MAX as u64).map(|id| config.broker.node_id = id as i32);
+    "num.partitions" = "1", "Partitions of a topic that is created without a count; 1 to 10000.", |config, value| number(value, 1..=10_000).map(|count| config.broker.default_partitions = count as u32);
+    "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in bytes.", |config, value| size(value, 0).map(|bytes| config.broker.groups.offset_metadata_bytes_max = bytes);
+    "offsets.retention.check.interval.ms" = "600000", "How often expired offsets are looked for, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.broker.groups.offsets_retention_check = time);
+    "offsets.retention.minutes" = "10080", "How long an empty group keeps its offsets, in minutes; 1 or more.", |config, value| number(value, 1..=u64::from(u32::MAX)).map(|minutes| config.broker.groups.offsets_retention = Duration::from_secs(minutes * 60));
+    "producer.id.expiration.ms" = "86400000", "How long an idle idempotent producer is remembered, in milliseconds; 1000 or more.", |config, value| millis(value, 1000).map(|time| config.storage.producer_expiry = time);
+    "scrub.bytes.per.second" = "8388608", "How fast sealed segments are verified in the background; 0 switches it off.", |config, value| number(value, 0..=u64::MAX).map(|bytes| config.storage.scrub_bytes_per_second = bytes);
+    "segments.open.max" = "1024", "Segments whose files and maps are kept open; 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
+    "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
+    "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
+    "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
+    "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 4096. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
+    "wal.files.max" = "64", "Files of the write-ahead log at most: when they are used up, producers wait. 4 to 4096, and no fewer than wal.files.min.", |config, value| number(value, 4..=4096).map(|count| config.storage.wal_files_max = count as usize);
+    "wal.files.min" = "8", "Files of the write-ahead log that are kept for use again; 2 or more.", |config, value| number(value, 2..=4096).map(|count| config.storage.wal_files_min = count as usize);
+};
+
+fn number(value: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let number: u64 = value.parse().map_err(|_| "not a whole number".to_owned())?;
+    if range.contains(&number) {
+        return Ok(number);
+    }
+    match *range.end() {
+        u64::MAX => Err(format!("must be {} or more", range.start())),
+        end => Err(format!("must be {} to {end}", range.start())),
+    }
+}
+
+fn size(value: &str, least: u64) -> Result<usize, String> {
+    number(value, least..=i32::MAX as u64)
+        .and_then(|number| usize::try_from(number).map_err(|error| error.to_string()))
+}
+
+fn millis(value: &str, least: u64) -> Result<Duration, String> {
+    number(value, least..=i64::MAX as u64).map(Duration::from_millis)
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+fn address(value: &str) -> Result<String, String> {
+    let (host, port) = value.rsplit_once(':').ok_or("must be host:port")?;
+    let known = !host.is_empty() && port.parse::<u16>().is_ok();
+    known
+        .then(|| value.to_owned())
+        .ok_or_else(|| "must be host:port, with a port from 0 to 65535".to_owned())
+}
+
+fn advertised(config: &mut Config, value: &str) -> Result<(), String> {
+    if value.is_empty() {
+        config.advertised = None;
+        return Ok(());
+    }
+    let value = value
+        .strip_prefix("PLAINTEXT://")
+        .ok_or("must be PLAINTEXT://host:port")?;
+    let (host, port) = value
+        .rsplit_once(':')
+        .ok_or("must be PLAINTEXT://host:port")?;
+    let port = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or("must end in a port from 1 to 65535")?;
+    if host.is_empty() || host == "0.0.0.0" || host == "[::]" {
+        return Err(
+            "clients cannot connect to that: give a name or address that they can reach".to_owned(),
+        );
+    }
+    config.advertised = Some((host.to_owned(), port));
+    Ok(())
+}
+
+fn wal_file_bytes(config: &mut Config, value: &str) -> Result<(), String> {
+    let bytes = number(value, 256 << 10..=1 << 30)?;
+    if !bytes.is_multiple_of(4096) {
+        return Err("must be a multiple of 4096".to_owned());
+    }
+    config.storage.wal_file_bytes = bytes;
+    Ok(())
+}
+
+/// What is given on the command line and in the environment.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The configuration file.
+    pub file: Option<PathBuf>,
+    /// Variables of the environment.
+    pub environment: Vec<(String, String)>,
+    /// Flags, in order.
+    pub flags: Vec<(String, String)>,
+}
+
+/// One setting as it is in force.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Shown {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Who set it.
+    pub origin: String,
+}
+
+impl Config {
+    fn defaults() -> Config {
+        let mut config = Config {
+            kafka: String::new(),
+            http: String::new(),
+            advertised: None,
+            broker: BrokerConfig::default(),
+            storage: StorageConfig::new("data"),
+            origins: BTreeMap::new(),
+        };
+        for setting in SETTINGS {
+            (setting.set)(&mut config, setting.default).expect("a setting's default is valid");
+        }
+        config
+    }
+
+    /// Reads all sources.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        let mut config = Config::defaults();
+        if let Some(path) = &sources.file {
+            for (key, value) in read_file(path)? {
+                config.set(&key, &value, Origin::File)?;
+            }
+        }
+        for (name, value) in &sources.environment {
+            let Some(name) = name.strip_prefix("ALLUVIUM_") else {
+                continue;
+            };
+            if RESERVED_VARIABLES.contains(&name) {
+                continue;
+            }
+            config.set(
+                &name.to_ascii_lowercase().replace('_', "."),
+                value,
+                Origin::Environment,
+            )?;
+        }
+        for (key, value) in &sources.flags {
+            config.set(key, value, Origin::Flag)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn set(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
+        let invalid = |reason: String| ConfigError::Invalid {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            reason,
+            origin,
+        };
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            (setting.set)(self, value).map_err(invalid)?;
+        } else if TopicSetting::find_by_server_name(key).is_some() {
+            self.broker
+                .topic_defaults
+                .set(key, value)
+                .map_err(|error| invalid(error.reason))?;
+        } else {
+            let names = names();
+            let close = names
+                .iter()
+                .map(|name| (strsim::jaro_winkler(name, key), name))
+                .filter(|(score, _)| *score > 0.85);
+            let best = close
+                .max_by(|one, other| one.0.total_cmp(&other.0))
+                .map(|(_, name)| (*name).to_owned());
+            return Err(ConfigError::Unknown {
+                key: key.to_owned(),
+                suggestion: best,
+                origin,
+            });
+        }
+        self.origins
+            .insert(key.to_owned(), (origin, value.to_owned()));
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let (least, most) = (self.storage.wal_files_min, self.storage.wal_files_max);
+        if most < least {
+            return Err(self.conflict(
+                "wal.files.max",
+                format!("must be no less than wal.files.min, which is {least}"),
+            ));
+        }
+        let (least, most) = (
+            self.broker.groups.session_timeout_min,
+            self.broker.groups.session_timeout_max,
+        );
+        if most < least {
+            let reason = format!(
+                "must be no less than group.min.session.timeout.ms, which is {}",
+                least.as_millis()
+            );
+            return Err(self.conflict("group.max.session.timeout.ms", reason));
+        }
+        Ok(())
+    }
+
+    fn conflict(&self, key: &str, reason: String) -> ConfigError {
+        let (origin, value) = self
+            .origins
+            .get(key)
+            .cloned()
+            .unwrap_or((Origin::Default, String::new()));
+        ConfigError::Invalid {
+            key: key.to_owned(),
+            value,
+            reason,
+            origin,
+        }
+    }
+
+    /// Every setting as it is in force, by name.
+    pub fn show(&self) -> Vec<Shown> {
+        let shown = |key: &str, default: &str| {
+            let (origin, value) = self
+                .origins
+                .get(key)
+                .cloned()
+                .unwrap_or_else(|| (Origin::Default, default.to_owned()));
+            Shown {
+                key: key.to_owned(),
+                value,
+                origin: origin.to_string(),
+            }
+        };
+        let mut all: Vec<Shown> = SETTINGS
+            .iter()
+            .map(|setting| shown(setting.key, setting.default))
+            .collect();
+        all.extend(topic_defaults().map(|setting| shown(setting.server_name, setting.default)));
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        all
+    }
+}
+
+/// Variables that mean something else than a setting.
+const RESERVED_VARIABLES: &[&str] = &["LOG", "CONFIG", "BROKERS", "BIN"];
+
+fn topic_defaults() -> impl Iterator<Item = &'static TopicSetting> {
+    topic_config::SETTINGS
+        .iter()
+        .filter(|setting| !setting.server_name.is_empty())
+}
+
+fn names() -> Vec<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| setting.key)
+        .chain(topic_defaults().map(|setting| setting.server_name))
+        .collect()
+}
+
+/// The file's settings: `a.b = 1` and `[a]` `b = 1` are the same.
+fn read_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
+    let refuse = |reason: String| ConfigError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+    let mut found = Vec::new();
+    flatten("", &table, &mut found).map_err(refuse)?;
+    Ok(found)
+}
+
+fn flatten(
+    prefix: &str,
+    table: &toml::Table,
+    found: &mut Vec<(String, String)>,
+) -> Result<(), String> {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        match value {
+            toml::Value::Table(table) => flatten(&key, table, found)?,
+            toml::Value::String(text) => found.push((key, text.clone())),
+            toml::Value::Integer(number) => found.push((key, number.to_string())),
+            toml::Value::Boolean(on) => found.push((key, on.to_string())),
+            other => {
+                return Err(format!(
+                    "{key}: a {} is no setting's value",
+                    other.type_str()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The reference page, `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Configuration\n\nA setting comes from a TOML file (`--config FILE`), then from the environment \
+         (`ALLUVIUM_NUM_PARTITIONS` for `num.partitions`), then from flags and `-X KEY=VALUE`; the last one that speaks \
+         counts. Unknown settings are refused. `alluvium config check` and `alluvium config show --origin` tell what is in \
+         force. This page is generated by `alluvium config reference`, and a test compares it.\n\n## Server\n\n\
+         | setting | default | meaning |\n|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        page.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            setting.key,
+            code(setting.default),
+            setting.doc
+        ));
+    }
+    page.push_str(
+        "\n## Topic defaults\n\nWhat topics use that do not have the setting themselves; they can be changed while the server \
+         runs.\n\n| setting | default | topic setting | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in topic_defaults() {
+        page.push_str(&format!(
+            "| `{}` | {} | `{}` | {} |\n",
+            setting.server_name,
+            code(setting.default),
+            setting.name,
+            meaning(setting)
+        ));
+    }
+    page.push_str("\n## Topic settings without a default of the server\n\n| setting | default | meaning |\n|---|---|---|\n");
+    for setting in topic_config::SETTINGS
+        .iter()
+        .filter(|setting| setting.server_name.is_empty())
+    {
+        page.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            setting.name,
+            code(setting.default),
+            meaning(setting)
+        ));
+    }
+    page
+}
+
+fn code(value: &str) -> String {
+    if value.is_empty() {
+        String::new()
+    } else {
+        format!("`{value}`")
+    }
+}
+
+fn meaning(setting: &TopicSetting) -> String {
+    match setting.holds {
+        Holds::Enforced => setting.doc.to_owned(),
+        Holds::HoldsTrivially(reason) => format!("{} Holds trivially: {reason}.", setting.doc),
+        Holds::Refused(reason) => {
+            format!("{} Only the default is accepted: {reason}.", setting.doc)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let flags = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load(&Sources {
+            flags,
+            ..Sources::default()
+        })
+    }
+
+    #[test]
+    fn settings_stand_once_each_in_order() {
+        assert!(SETTINGS.windows(2).all(|pair| pair[0].key < pair[1].key));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_a_suggestion() {
+        let error = flags(&[("num.partition", "3")])
+            .expect_err("there is no such setting")
+            .to_string();
+        assert_eq!(
+            error,
+            "flag: unknown setting `num.partition`; did you mean `num.partitions`?"
+        );
+    }
+
+    #[test]
+    fn a_value_outside_its_range_is_refused() {
+        for (key, value) in [
+            ("num.partitions", "0"),
+            ("num.partitions", "many"),
+            ("auto.create.topics.enable", "yes"),
+            ("wal.file.bytes", "300001"),
+            ("kafka.listen", "9092"),
+            ("advertised.listeners", "PLAINTEXT://0.0.0.0:9092"),
+            ("log.retention.ms", "soon"),
+        ] {
+            assert!(flags(&[(key, value)]).is_err(), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn the_last_source_that_speaks_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.toml");
+        std::fs::write(&path, "num.partitions = 2\n[log.retention]\nms = 1000\n").unwrap();
+        let sources = Sources {
+            file: Some(path),
+            environment: vec![
+                ("ALLUVIUM_NODE_ID".into(), "7".into()),
+                ("PATH".into(), "/bin".into()),
+            ],
+            flags: vec![("num.partitions".into(), "5".into())],
+        };
+        let config = Config::load(&sources).unwrap();
+        assert_eq!(
+            (config.broker.default_partitions, config.broker.node_id),
+            (5, 7)
+        );
+        let origin = |key: &str| {
+            config
+                .show()
+                .into_iter()
+                .find(|shown| shown.key == key)
+                .unwrap()
+                .origin
+        };
+        assert_eq!(origin("num.partitions"), "flag");
+        assert_eq!(origin("node.id"), "environment");
+        assert_eq!(origin("log.retention.ms"), "file");
+        assert_eq!(origin("wal.files.max"), "default");
+    }
+
+    #[test]
+    fn the_reference_page_is_the_one_in_the_docs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            page == reference(),
+            "docs/configuration.md differs: write it again with `alluvium config reference`"
+        );
+    }
+}

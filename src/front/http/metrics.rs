@@ -1,0 +1,223 @@
+//! Metrics as Prometheus reads them: ours, and the names of kafka_exporter, which every dashboard knows.
+//! Base units; never a device as a label.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::broker::Broker;
+use crate::front::kafka::Stats;
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
+            .expect("writing to a string cannot fail");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{}\"", escaped(value)))
+            .collect();
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
+        writeln!(self.0, "{name}{labels} {value}").expect("writing to a string cannot fail");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// The whole page.
+pub(super) fn text(broker: &Broker, stats: &Stats) -> String {
+    let mut page = Page(String::new());
+    storage(&mut page, broker);
+    connections(&mut page, stats);
+    topics(&mut page, broker);
+    page.0
+}
+
+fn storage(page: &mut Page, broker: &Broker) {
+    let metrics = broker.storage().metrics();
+    let health = broker.storage().health();
+    let counter = "counter";
+    page.single(
+        "alluvium_wal_frames_total",
+        counter,
+        "Frames written to the write-ahead log.",
+        metrics.frames,
+    );
+    page.single(
+        "alluvium_wal_syncs_total",
+        counter,
+        "Syncs of the write-ahead log.",
+        metrics.syncs,
+    );
+    page.single(
+        "alluvium_appended_bytes_total",
+        counter,
+        "Bytes of batches appended.",
+        metrics.appended_bytes,
+    );
+    page.single(
+        "alluvium_settled_bytes_total",
+        counter,
+        "Bytes of batches laid down into segments.",
+        metrics.settled_bytes,
+    );
+    page.single(
+        "alluvium_checkpoints_total",
+        counter,
+        "Checkpoints stored.",
+        metrics.checkpoints,
+    );
+    page.single(
+        "alluvium_append_queue_bytes",
+        "gauge",
+        "Bytes that wait for the disk.",
+        metrics.queued_bytes,
+    );
+    page.single(
+        "alluvium_wal_files",
+        "gauge",
+        "Files of the write-ahead log.",
+        metrics.wal_files,
+    );
+    page.single(
+        "alluvium_wal_files_used",
+        "gauge",
+        "Files of the write-ahead log that hold something unsettled.",
+        metrics.wal_files_used,
+    );
+    page.single(
+        "alluvium_disk_full",
+        "gauge",
+        "1 while appends are refused for lack of space.",
+        u8::from(health.disk_full),
+    );
+    page.single(
+        "alluvium_damaged_ranges",
+        "gauge",
+        "Ranges of acknowledged records that cannot be read any more.",
+        health.damage.len(),
+    );
+}
+
+fn connections(page: &mut Page, stats: &Stats) {
+    page.single(
+        "alluvium_kafka_connections",
+        "gauge",
+        "Open connections.",
+        stats.connections.load(Relaxed),
+    );
+    page.single(
+        "alluvium_kafka_connections_accepted_total",
+        "counter",
+        "Connections accepted.",
+        stats.accepted.load(Relaxed),
+    );
+    page.single(
+        "alluvium_kafka_received_bytes_total",
+        "counter",
+        "Bytes of requests.",
+        stats.received_bytes.load(Relaxed),
+    );
+    page.single(
+        "alluvium_kafka_sent_bytes_total",
+        "counter",
+        "Bytes of responses.",
+        stats.sent_bytes.load(Relaxed),
+    );
+    let name = "alluvium_kafka_request_duration_seconds";
+    page.family(
+        name,
+        "histogram",
+        "From the whole request to the ready response; waiting for data is in it.",
+    );
+    for key in stats.keys() {
+        let mut count = 0;
+        for (bound, within) in &key.buckets {
+            count += within;
+            let bound = bound.map_or_else(
+                || "+Inf".to_owned(),
+                |micros| (micros as f64 / 1e6).to_string(),
+            );
+            page.sample(
+                &format!("{name}_bucket"),
+                &[("api", &key.name), ("le", &bound)],
+                count,
+            );
+        }
+        page.sample(
+            &format!("{name}_sum"),
+            &[("api", &key.name)],
+            key.micros as f64 / 1e6,
+        );
+        page.sample(
+            &format!("{name}_count"),
+            &[("api", &key.name)],
+            key.finished,
+        );
+    }
+}
+
+fn topics(page: &mut Page, broker: &Broker) {
+    page.single("kafka_brokers", "gauge", "Brokers of the cluster.", 1);
+    let topics = broker.topics();
+    page.family("kafka_topic_partitions", "gauge", "Partitions of a topic.");
+    for topic in &topics {
+        page.sample(
+            "kafka_topic_partitions",
+            &[("topic", topic.name.as_str())],
+            topic.partition_count(),
+        );
+    }
+    let offsets: Vec<(&str, String, storage::Bounds)> = topics
+        .iter()
+        .flat_map(|topic| {
+            topic.partitions().filter_map(|partition| {
+                let bounds = topic.log(partition.to_wire()).ok()?.bounds();
+                Some((topic.name.as_str(), partition.to_string(), bounds))
+            })
+        })
+        .collect();
+    page.family(
+        "kafka_topic_partition_current_offset",
+        "gauge",
+        "The end of what readers may see.",
+    );
+    for (topic, partition, bounds) in &offsets {
+        let labels = [("topic", *topic), ("partition", partition.as_str())];
+        page.sample(
+            "kafka_topic_partition_current_offset",
+            &labels,
+            bounds.durable_end.get(),
+        );
+    }
+    page.family(
+        "kafka_topic_partition_oldest_offset",
+        "gauge",
+        "The first offset that is kept.",
+    );
+    for (topic, partition, bounds) in &offsets {
+        let labels = [("topic", *topic), ("partition", partition.as_str())];
+        page.sample(
+            "kafka_topic_partition_oldest_offset",
+            &labels,
+            bounds.start.get(),
+        );
+    }
+}

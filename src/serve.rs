@@ -1,0 +1,170 @@
+//! Runs the server: opens the store, starts the fronts, says when it is ready, and ends in order.
+//!
+//! Callers: `main`. Order: storage, broker, listeners bound, ready; at the end listeners, connections, broker, storage.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use storage::{Env, RecoveryReport, Storage};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::front::{http, kafka};
+
+/// Serves until a signal asks for the end.
+pub fn run(config: Config, json: bool) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(config, json))
+}
+
+async fn serve(mut config: Config, json: bool) -> Result<()> {
+    let listen = |address: &str| {
+        let address = address.to_owned();
+        async move {
+            TcpListener::bind(&address).await.with_context(|| {
+                format!("cannot listen on {address}: is another server running? Choose another address, or port 0")
+            })
+        }
+    };
+    let kafka_listener = listen(&config.kafka).await?;
+    let http_listener = listen(&config.http).await?;
+    let kafka_address = kafka_listener.local_addr()?;
+    let http_address = http_listener.local_addr()?;
+    let (host, port) = config
+        .advertised
+        .clone()
+        .unwrap_or_else(|| (reachable(kafka_address), kafka_address.port()));
+    config.broker.advertised_host = host;
+    config.broker.advertised_port = port;
+
+    let storage_config = config.storage.clone();
+    let broker_config = config.broker.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_> {
+        let (storage, report) = Storage::open(storage_config, Env::real())?;
+        tell(&report);
+        let broker = Broker::open(broker_config, storage.clone())?;
+        Ok((storage, broker, report))
+    });
+    let (storage, broker, report) = opened.await.context("open the store")??;
+
+    let (stop, stopped) = watch::channel(false);
+    let stats = Arc::new(kafka::Stats::default());
+    let kafka_front = tokio::spawn(kafka::serve(
+        kafka_listener,
+        broker.clone(),
+        stats.clone(),
+        stopped.clone(),
+    ));
+    let http_front = tokio::spawn(http::serve(http_listener, broker.clone(), stats, stopped));
+
+    say_ready(kafka_address, http_address, &report, json)?;
+    wait_for_signal().await?;
+    tracing::info!("asked to stop: finishing what is under way");
+    notify(sd_notify::NotifyState::Stopping);
+    stop.send_replace(true);
+    kafka_front
+        .await
+        .context("the Kafka front")?
+        .context("the Kafka front")?;
+    http_front
+        .await
+        .context("the HTTP front")?
+        .context("the HTTP front")?;
+    drop(broker);
+    tokio::task::spawn_blocking(move || storage.shutdown())
+        .await
+        .context("close the store")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What clients on this machine connect to; for a listener on all addresses that is loopback.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        address.ip().to_string()
+    }
+}
+
+fn tell(report: &RecoveryReport) {
+    tracing::info!(
+        frames = report.frames,
+        batches = report.batches,
+        bytes = report.bytes,
+        leader_epoch = report.leader_epoch,
+        created = report.created,
+        "the store is open"
+    );
+    if let Some(torn) = &report.torn {
+        tracing::warn!(
+            file = torn.file,
+            position = torn.position,
+            frames = torn.frames,
+            "the write-ahead log ends in a torn tail that nobody was promised: dropped"
+        );
+    }
+    for trouble in &report.checkpoint_trouble {
+        tracing::warn!(
+            trouble,
+            "a checkpoint could not be read; the other one stands in"
+        );
+    }
+    for damage in &report.damage {
+        let log = damage.log.map(|log| log.to_string()).unwrap_or_default();
+        let (from, to) = (damage.range.start.get(), damage.range.end.get());
+        tracing::error!(
+            log,
+            from,
+            to,
+            reason = damage.reason,
+            "acknowledged records are damaged"
+        );
+    }
+}
+
+/// The one line on stdout that scripts wait for.
+fn say_ready(
+    kafka: SocketAddr,
+    http: SocketAddr,
+    report: &RecoveryReport,
+    json: bool,
+) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        let line = serde_json::json!({
+            "ready": true, "kafka": kafka.to_string(), "http": http.to_string(), "leader_epoch": report.leader_epoch,
+            "damaged": report.damage.len(),
+        });
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "ready kafka={kafka} http={http}")?;
+    }
+    out.flush()?;
+    notify(sd_notify::NotifyState::Ready);
+    Ok(())
+}
+
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::debug!(%error, "systemd was not notified");
+    }
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
