@@ -3,6 +3,7 @@
 //! One module per chore; this file only parses the command line.
 
 mod compat;
+mod exam;
 mod run;
 mod test;
 mod wire;
@@ -23,6 +24,8 @@ enum Chore {
     Test(test::Options),
     /// Run unmodified Kafka clients against a fresh broker, through restarts and kills.
     Compat(compat::Options),
+    /// Hurt the store (kills, power cuts, full disks, failing syncs) and judge what it kept.
+    Exam(exam::ExamArgs),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
     Wire(wire::Args),
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(options) => test::main(&options),
         Chore::Compat(options) => compat::main(&options),
+        Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {

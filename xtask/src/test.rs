@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{compat, run};
+use crate::{compat, exam, run};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,6 +33,7 @@ const CHORES: &[Chore] = &[
     }),
     ("docs", docs),
     ("Rust tests", || cargo(&["test", "--workspace", "--quiet"])),
+    ("exam, short", short_exam),
     ("real clients", clients),
 ];
 
@@ -100,6 +101,11 @@ fn docs() -> Result<compat::Tally> {
     ]);
     run::shown(&mut command)?;
     Ok(ONE_PASSED)
+}
+
+fn short_exam() -> Result<compat::Tally> {
+    let (passed, failed) = exam::run_short()?;
+    Ok(compat::Tally { passed, failed })
 }
 
 fn clients() -> Result<compat::Tally> {

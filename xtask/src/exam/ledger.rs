@@ -84,17 +84,33 @@ pub fn id_of(value: &[u8]) -> Option<u64> {
 impl Ledger {
     /// A new ledger in `path`.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).with_context(|| format!("create the ledger {}", path.display()))?;
-        let inner = Inner { file: BufWriter::new(file), entries: HashMap::new(), next_id: 1 };
-        Ok(Self { inner: Mutex::new(inner) })
+        let file =
+            File::create(path).with_context(|| format!("create the ledger {}", path.display()))?;
+        let inner = Inner {
+            file: BufWriter::new(file),
+            entries: HashMap::new(),
+            next_id: 1,
+        };
+        Ok(Self {
+            inner: Mutex::new(inner),
+        })
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no thread panics while it holds the ledger")
+        self.inner
+            .lock()
+            .expect("no thread panics while it holds the ledger")
     }
 
     /// Writes down `count` records for a partition, before they are sent.
-    pub fn send(&self, topic: &str, partition: i32, count: usize, value_bytes: usize, random: &mut Random) -> Result<Vec<Payload>> {
+    pub fn send(
+        &self,
+        topic: &str,
+        partition: i32,
+        count: usize,
+        value_bytes: usize,
+        random: &mut Random,
+    ) -> Result<Vec<Payload>> {
         let mut inner = self.locked();
         let mut payloads = Vec::with_capacity(count);
         for _ in 0..count {
@@ -107,8 +123,20 @@ impl Ledger {
             random.fill(&mut value[head..]);
             let digest = digest_of(&key, &value);
             let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            writeln!(inner.file, "S {id} {topic} {partition} {} {id} {hex}", String::from_utf8_lossy(&key))?;
-            inner.entries.insert(id, Entry { topic: topic.to_owned(), partition, digest, fate: Fate::InFlight });
+            writeln!(
+                inner.file,
+                "S {id} {topic} {partition} {} {id} {hex}",
+                String::from_utf8_lossy(&key)
+            )?;
+            inner.entries.insert(
+                id,
+                Entry {
+                    topic: topic.to_owned(),
+                    partition,
+                    digest,
+                    fate: Fate::InFlight,
+                },
+            );
             payloads.push(Payload { id, key, value });
         }
         inner.file.flush().context("write the ledger")?;
@@ -152,13 +180,20 @@ impl Ledger {
 
     /// How many records are acknowledged.
     pub fn acknowledged_count(&self) -> u64 {
-        self.locked().entries.values().filter(|entry| matches!(entry.fate, Fate::Acknowledged(_))).count() as u64
+        self.locked()
+            .entries
+            .values()
+            .filter(|entry| matches!(entry.fate, Fate::Acknowledged(_)))
+            .count() as u64
     }
 }
 
 impl Inner {
     fn settle(&mut self, id: u64, fate: Fate) {
-        let entry = self.entries.get_mut(&id).expect("a record is in the ledger before it is sent");
+        let entry = self
+            .entries
+            .get_mut(&id)
+            .expect("a record is in the ledger before it is sent");
         entry.fate = fate;
     }
 }

@@ -14,6 +14,7 @@ mod ledger;
 mod load;
 mod probe;
 mod random;
+mod trace;
 mod victim;
 
 use std::path::PathBuf;
@@ -132,7 +133,9 @@ pub fn run(args: &ExamArgs) -> Result<()> {
         }
         (None, true) => cases::ALL.iter().collect(),
         (Some(name), _) => {
-            let found = cases::ALL.iter().find(|case| case.name == name || case.number.to_string() == *name);
+            let found = cases::ALL
+                .iter()
+                .find(|case| case.name == name || case.number.to_string() == *name);
             vec![found.with_context(|| {
                 let names: Vec<&str> = cases::ALL.iter().map(|case| case.name).collect();
                 format!("no exam case `{name}`; there are: {}", names.join(", "))
@@ -149,10 +152,25 @@ pub fn run(args: &ExamArgs) -> Result<()> {
     };
     let mut failed = Vec::new();
     for case in &chosen {
-        let rounds = args.rounds.unwrap_or(if args.short { case.rounds.short } else { case.rounds.full });
-        eprintln!("exam {} ({}): {}; seed {seed}, {rounds} rounds", case.number, case.name, case.about);
-        let work = tempfile::Builder::new().prefix("exam-").tempdir().context("a directory for the exam")?;
-        let exam = Exam { seed, rounds, binary: binary.clone(), work: work.path().to_path_buf() };
+        let rounds = args.rounds.unwrap_or(if args.short {
+            case.rounds.short
+        } else {
+            case.rounds.full
+        });
+        eprintln!(
+            "exam {} ({}): {}; seed {seed}, {rounds} rounds",
+            case.number, case.name, case.about
+        );
+        let work = tempfile::Builder::new()
+            .prefix("exam-")
+            .tempdir()
+            .context("a directory for the exam")?;
+        let exam = Exam {
+            seed,
+            rounds,
+            binary: binary.clone(),
+            work: work.path().to_path_buf(),
+        };
         let begun = Instant::now();
         let outcome = (case.run)(&exam).unwrap_or_else(|error| Outcome {
             tried: case.about.to_owned(),
@@ -165,11 +183,43 @@ pub fn run(args: &ExamArgs) -> Result<()> {
             eprintln!("  what was left of it: {}", work.keep().display());
         }
     }
-    println!("{} passed, {} failed", chosen.len() - failed.len(), failed.len());
+    println!(
+        "{} passed, {} failed",
+        chosen.len() - failed.len(),
+        failed.len()
+    );
     if !failed.is_empty() {
         bail!("exam: not passed: {} (seed {seed})", failed.join(", "));
     }
     Ok(())
+}
+
+/// The short form of the fast cases, as `cargo xtask test` runs it. Answers how many passed and how many did not.
+pub fn run_short() -> Result<(usize, usize)> {
+    let mut args = ExamArgs {
+        case: None,
+        all: false,
+        seed: None,
+        rounds: None,
+        short: true,
+        json: false,
+        binary: std::env::var_os("ALLUVIUM_BIN").map(PathBuf::from),
+    };
+    if args.binary.is_none() {
+        args.binary = Some(victim::build_release()?);
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for number in cases::FAST {
+        args.case = Some(number.to_string());
+        match run(&args) {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed += 1;
+            }
+        }
+    }
+    Ok((passed, failed))
 }
 
 fn report(args: &ExamArgs, case: &Case, seed: u64, outcome: &Outcome, seconds: f64) {

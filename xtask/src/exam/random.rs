@@ -38,6 +38,8 @@ impl Random {
 
 /// A seed that differs from run to run.
 pub fn fresh_seed() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::from(since.subsec_nanos()) ^ (since.as_secs() << 20) & 0xffff_ffff
 }

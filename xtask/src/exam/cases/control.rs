@@ -1,0 +1,68 @@
+//! Case 7: the control. The power cut of case 3, on topics with `durability=os`: acknowledged data must be lost and the
+//! judge must say so. If it does not, the exam cannot fail and its passes mean nothing.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::exam::cases::crash;
+use crate::exam::disk::LoopDisk;
+use crate::exam::load::{Load, LoadPlan};
+use crate::exam::victim::Plan;
+use crate::exam::{Case, Exam, Outcome, Rounds};
+
+/// The case.
+pub const CASE: Case = Case {
+    number: 7,
+    name: "control",
+    about: "power cut with durability=os, which must lose data and be caught",
+    rounds: Rounds { full: 5, short: 1 },
+    run,
+};
+
+fn run(exam: &Exam) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        tried: CASE.about.to_owned(),
+        ..Outcome::default()
+    };
+    let mut disk = LoopDisk::create(&exam.work, "disk", 1 << 30)?;
+    for round in 1..=exam.rounds {
+        let load_plan = LoadPlan {
+            configs: vec![("durability".to_owned(), "os".to_owned())],
+            // A commit is always synced, and would take the records before it along.
+            commits: false,
+            ..LoadPlan::default()
+        };
+        let load = Load::new(load_plan, &exam.work, exam.seed + u64::from(round))?;
+        let data = disk.path().join(format!("data-{round}"));
+        let plan = crash::small(Plan::new(&exam.binary, &data, &exam.work));
+        let mut victim = plan.start()?;
+        load.create_topics(&victim.kafka)?;
+        let running = load.begin(&victim.kafka);
+        std::thread::sleep(Duration::from_millis(500));
+        disk.cut_power()?;
+        victim.kill()?;
+        running.finish();
+        disk.restore_power()?;
+        victim = plan.start()?;
+        let judgement = load.judge(&victim.kafka)?;
+        outcome.times = round;
+        outcome.checked += judgement.checked;
+        outcome.lost += judgement.lost;
+        let named = judgement
+            .failures
+            .iter()
+            .any(|failure| failure.starts_with("J1"));
+        outcome.require(judgement.lost > 0 && named, || {
+            format!(
+                "round {round}: {} records were acknowledged without a sync, the power was cut, and the judge missed none",
+                judgement.checked
+            )
+        });
+        victim.terminate()?;
+    }
+    outcome
+        .notes
+        .push("the control passes because the judge reports the loss".to_owned());
+    Ok(outcome)
+}

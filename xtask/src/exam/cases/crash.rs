@@ -1,0 +1,93 @@
+//! What the crash cases share: load, crash at a random moment, start again, judge; over and over on the same data.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::exam::load::{Load, LoadPlan};
+use crate::exam::random::Random;
+use crate::exam::victim::{Plan, Victim};
+use crate::exam::{Exam, Outcome};
+
+/// WAL files of a victim: small, so that a short round fills, settles and recycles some.
+pub const WAL_FILE_BYTES: u64 = 2 << 20;
+const WAL_FILES_MAX: u64 = 16;
+
+/// A broker with small WAL files.
+pub fn small(plan: Plan) -> Plan {
+    plan.with("wal.file.bytes", WAL_FILE_BYTES)
+        .with("wal.files.min", 4)
+        .with("wal.files.max", WAL_FILES_MAX)
+}
+
+/// J6: up again within 10 s plus the WAL's size at 1 GB/s.
+fn up_in_max() -> Duration {
+    Duration::from_secs(10) + Duration::from_micros(WAL_FILE_BYTES * WAL_FILES_MAX / 1000)
+}
+
+/// Runs the rounds. `crash` ends the broker in its own way, and prepares its disk for the next start.
+pub fn rounds(
+    exam: &Exam,
+    plan: &Plan,
+    tried: &str,
+    mut crash: impl FnMut(&mut Victim) -> Result<()>,
+) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        tried: tried.to_owned(),
+        ..Outcome::default()
+    };
+    let mut random = Random::new(exam.seed);
+    let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
+    let mut victim = plan.start()?;
+    load.create_topics(&victim.kafka)?;
+    let mut slowest = Duration::ZERO;
+    for round in 1..=exam.rounds {
+        let running = load.begin(&victim.kafka);
+        // The fault's moment, random under the seed; nothing is waited for here.
+        std::thread::sleep(Duration::from_millis(random.between(20, 700)));
+        crash(&mut victim).with_context(|| format!("round {round}"))?;
+        running.finish();
+        victim = plan
+            .start()
+            .with_context(|| format!("the start after crash {round}"))?;
+        outcome.times = round;
+        slowest = slowest.max(victim.up_in);
+        let up_in = victim.up_in;
+        outcome.require(up_in <= up_in_max(), || {
+            format!("J6 round {round}: up after {up_in:?}")
+        });
+        let judgement = load.judge(&victim.kafka)?;
+        outcome.checked = judgement.checked;
+        outcome.lost += judgement.lost;
+        outcome.failures.extend(
+            judgement
+                .failures
+                .into_iter()
+                .map(|failure| format!("round {round}: {failure}")),
+        );
+        if !outcome.passed() {
+            break;
+        }
+        if round % 10 == 0 {
+            exam.progress(&format!(
+                "round {round}: {} records acknowledged",
+                judgement.checked
+            ));
+        }
+    }
+    let refusals = load.refusals();
+    outcome.require(refusals.is_empty(), || {
+        format!("requests were refused: {refusals:?}")
+    });
+    outcome.require(outcome.checked > 0, || {
+        "nothing was acknowledged: the case proves nothing".to_owned()
+    });
+    outcome.notes.push(format!(
+        "slowest start {:.2} s, {} descriptors and {} MiB resident at the end",
+        slowest.as_secs_f64(),
+        victim.descriptors()?,
+        victim.resident_bytes()? >> 20
+    ));
+    victim.terminate()?;
+    Ok(outcome)
+}

@@ -1,0 +1,156 @@
+//! Case 12: the disk fills up while producers produce. They are refused with a named error, readers go on, and when
+//! space returns the broker goes on by itself.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use model::codec::Codec;
+use wire::ErrorCode;
+
+use crate::exam::cases::crash;
+use crate::exam::disk::LoopDisk;
+use crate::exam::judge::{Shown, judge_partition};
+use crate::exam::ledger::Ledger;
+use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::random::Random;
+use crate::exam::victim::{Plan, Victim};
+use crate::exam::{Case, Exam, Outcome, Rounds};
+
+const DISK_BYTES: u64 = 256 << 20;
+const BALLAST_BYTES: usize = 64 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The case.
+pub const CASE: Case = Case {
+    number: 12,
+    name: "disk-full",
+    about: "disk full while producing, space returned by hand",
+    rounds: Rounds { full: 5, short: 1 },
+    run,
+};
+
+fn run(exam: &Exam) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        tried: CASE.about.to_owned(),
+        ..Outcome::default()
+    };
+    for round in 1..=exam.rounds {
+        let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
+        one(exam, round, &disk, &mut outcome).with_context(|| format!("round {round}"))?;
+        outcome.times = round;
+    }
+    Ok(outcome)
+}
+
+fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
+    let ballast = disk.path().join("ballast");
+    fill(&ballast)?;
+    let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
+    let shown = Shown::default();
+    let mut random = Random::new(exam.seed.wrapping_add(round.into()));
+    let plan = crash::small(Plan::new(
+        &exam.binary,
+        &disk.path().join("data"),
+        &exam.work,
+    ));
+    let mut victim = plan.start()?;
+    let mut probe = Probe::connect(&victim.kafka)?;
+    probe.create_topic("full", 1, &[("segment.bytes", "8388608")])?;
+    let refused = produce_until(&mut probe, &ledger, &mut random, |answer| {
+        matches!(answer, Answer::Refused(_))
+    })?;
+    outcome.require(
+        refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
+        || format!("with the disk full, produce was answered {refused:?}, not KAFKA_STORAGE_ERROR"),
+    );
+    judge(&mut probe, &ledger, &shown, outcome).context("reading while the disk is full")?;
+    let ended = victim.ended()?;
+    outcome.require(ended.is_none(), || {
+        format!("the full disk ended the broker: {ended:?}")
+    });
+    require_named(&victim, outcome);
+    fs::remove_file(&ballast)?;
+    let began = Instant::now();
+    let accepted = produce_until(&mut probe, &ledger, &mut random, |answer| {
+        matches!(answer, Answer::Acknowledged(_))
+    })?;
+    outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
+        format!("space returned, and produce was still refused after {PATIENCE:?}")
+    });
+    outcome.notes.push(format!(
+        "round {round}: produced again {:.1} s after space returned",
+        began.elapsed().as_secs_f64()
+    ));
+    judge(&mut probe, &ledger, &shown, outcome)?;
+    victim.kill()?;
+    let mut victim = plan.start()?;
+    judge(
+        &mut Probe::connect(&victim.kafka)?,
+        &ledger,
+        &shown,
+        outcome,
+    )?;
+    victim.terminate()
+}
+
+/// J7: the log says that the disk is full.
+fn require_named(victim: &Victim, outcome: &mut Outcome) {
+    let log = victim.log();
+    outcome.require(log.contains("full") || log.contains("space"), || {
+        "the broker's log does not say that the disk is full".to_owned()
+    });
+}
+
+fn fill(path: &Path) -> Result<()> {
+    let mut file = File::create(path)?;
+    let piece = vec![0x5a; 1 << 20];
+    for _ in 0..BALLAST_BYTES >> 20 {
+        file.write_all(&piece)?;
+    }
+    Ok(file.sync_all()?)
+}
+
+/// Produces batch after batch until an answer satisfies `wanted`; `None` if none does in time.
+fn produce_until(
+    probe: &mut Probe,
+    ledger: &Ledger,
+    random: &mut Random,
+    wanted: impl Fn(Answer) -> bool,
+) -> Result<Option<Answer>> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let payloads = ledger.send("full", 0, 16, 16 << 10, random)?;
+        let batch = batch_of(&payloads, Codec::None, None)?;
+        let answer = match probe.produce("full", 0, batch) {
+            Ok(answer) => answer,
+            Err(error) => {
+                ledger.unknown(&payloads)?;
+                return Err(error);
+            }
+        };
+        match answer {
+            Answer::Acknowledged(offset) => ledger.acknowledged(&payloads, offset)?,
+            Answer::Refused(error) => {
+                ledger.refused(&payloads, error.code())?;
+                // A client would wait before it tries again; so does this one.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if wanted(answer) {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
+}
+
+fn judge(probe: &mut Probe, ledger: &Ledger, shown: &Shown, outcome: &mut Outcome) -> Result<()> {
+    let contents = probe.read_all("full", 0)?;
+    let verdict = judge_partition("full", 0, &ledger.entries(), &contents, shown, false);
+    outcome.checked = outcome.checked.max(verdict.checked);
+    outcome.lost += verdict.lost;
+    outcome.failures.extend(verdict.failures);
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! The cases: one file each, one row each. `docs/reliability.md` tells what each of them proves.
+
+mod control;
+mod crash;
+mod disk_full;
+mod kill;
+mod power_cut;
+mod simulated;
+mod sync_error;
+mod syscalls;
+
+use super::Case;
+
+/// Every case, by number.
+pub const ALL: &[Case] = &[
+    kill::CASE,
+    power_cut::CASE,
+    simulated::CASE,
+    control::CASE,
+    syscalls::CASE,
+    sync_error::CASE,
+    disk_full::CASE,
+];
+
+/// The cases whose short form is a part of `cargo xtask test`.
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_stand_once_each_in_order() {
+        assert!(ALL.windows(2).all(|pair| pair[0].number < pair[1].number));
+        assert!(
+            FAST.iter()
+                .all(|fast| ALL.iter().any(|case| case.number == *fast))
+        );
+    }
+}

@@ -1,0 +1,159 @@
+//! Case 9: the WAL's fdatasync fails once (EIO, injected by strace). The broker has to end at once, without retry and
+//! without another acknowledgement, and to come back with everything it had acknowledged.
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Result;
+use model::codec::Codec;
+
+use crate::exam::cases::crash;
+use crate::exam::judge::{Shown, judge_partition};
+use crate::exam::ledger::Ledger;
+use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::random::Random;
+use crate::exam::trace::{self, Call};
+use crate::exam::victim::{self, Plan};
+use crate::exam::{Case, Exam, Outcome, Rounds};
+
+/// What the broker exits with when its storage failed.
+const EXIT_CODE_STORAGE_FAILED: i32 = 74;
+const PRODUCERS: i32 = 3;
+
+/// The case.
+pub const CASE: Case = Case {
+    number: 9,
+    name: "sync-error",
+    about: "EIO on the WAL's fdatasync, once",
+    rounds: Rounds { full: 20, short: 2 },
+    run,
+};
+
+fn run(exam: &Exam) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        tried: CASE.about.to_owned(),
+        ..Outcome::default()
+    };
+    let mut random = Random::new(exam.seed);
+    let ledger = Ledger::create(&exam.work.join("ledger"))?;
+    let shown = Shown::default();
+    let data = exam.work.join("data");
+    let healthy = crash::small(Plan::new(&exam.binary, &data, &exam.work));
+    let mut victim = healthy.start()?;
+    Probe::connect(&victim.kafka)?.create_topic("errors", PRODUCERS, &[])?;
+    victim.terminate()?;
+    for round in 1..=exam.rounds {
+        let trace_path = exam.work.join(format!("trace-{round}"));
+        let when = random.between(20, 200);
+        let inject = format!("inject=fdatasync:error=EIO:when={when}");
+        let filter = format!("trace={}", trace::CALLS);
+        let trace_name = trace_path.to_string_lossy();
+        let sick = healthy.clone().traced(&[
+            "-yy",
+            "-s",
+            "0",
+            "-o",
+            &trace_name,
+            "-e",
+            &filter,
+            "-e",
+            &inject,
+        ]);
+        let mut victim = sick.start()?;
+        let acknowledged = produce_until_gone(&victim.kafka, &ledger, random.next())?;
+        let status = victim.wait(Duration::from_secs(30))?;
+        outcome.times = round;
+        outcome.require(status.code() == Some(EXIT_CODE_STORAGE_FAILED), || {
+            format!(
+                "round {round}: the broker ended with {}",
+                victim::ending(status)
+            )
+        });
+        let before = answers_before_failure(&fs::read_to_string(&trace_path)?);
+        outcome.require(before.is_some(), || {
+            format!("round {round}: no sync failed, the case proves nothing")
+        });
+        for (port, count) in acknowledged {
+            let possible = before
+                .as_ref()
+                .and_then(|before| before.get(&port))
+                .copied();
+            outcome.require(count <= possible.unwrap_or_default(), || {
+                format!("round {round}: an acknowledgement left after the failed sync")
+            });
+        }
+        let mut victim = healthy.start()?;
+        let mut probe = Probe::connect(&victim.kafka)?;
+        let entries = ledger.entries();
+        outcome.checked = 0;
+        for partition in 0..PRODUCERS {
+            let contents = probe.read_all("errors", partition)?;
+            let verdict = judge_partition("errors", partition, &entries, &contents, &shown, false);
+            outcome.checked += verdict.checked;
+            outcome.lost += verdict.lost;
+            outcome.failures.extend(verdict.failures);
+        }
+        drop(probe);
+        victim.terminate()?;
+        if !outcome.passed() {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Produces on one connection per partition until the broker goes. Answers how many acknowledgements each local port got.
+fn produce_until_gone(address: &str, ledger: &Ledger, seed: u64) -> Result<HashMap<u16, u64>> {
+    let acknowledged = Mutex::new(HashMap::new());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..PRODUCERS)
+            .map(|partition| {
+                let acknowledged = &acknowledged;
+                scope.spawn(move || -> Result<()> {
+                    let mut probe = Probe::connect(address)?;
+                    let port = probe.local_port()?;
+                    let mut random =
+                        Random::new(seed.wrapping_add(partition.unsigned_abs().into()));
+                    loop {
+                        let payloads = ledger.send("errors", partition, 2, 60, &mut random)?;
+                        let batch = batch_of(&payloads, Codec::None, None)?;
+                        match probe.produce("errors", partition, batch) {
+                            Ok(Answer::Acknowledged(offset)) => {
+                                ledger.acknowledged(&payloads, offset)?;
+                                *acknowledged
+                                    .lock()
+                                    .expect("no producer panics")
+                                    .entry(port)
+                                    .or_insert(0) += 1;
+                            }
+                            // Between the failed sync and its exit the broker may refuse; it was in the WAL perhaps.
+                            Ok(Answer::Refused(_)) | Err(_) => {
+                                return ledger.unknown(&payloads);
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().expect("no producer panics")?;
+        }
+        Ok::<(), anyhow::Error>(())
+    })?;
+    Ok(acknowledged.into_inner().expect("no producer panics"))
+}
+
+/// How many answers each port was sent before a sync failed. `None` if none failed.
+fn answers_before_failure(trace: &str) -> Option<HashMap<u16, u64>> {
+    let mut answers = HashMap::new();
+    for event in trace::parse(trace) {
+        match event.call {
+            Call::WalSync if event.injected => return Some(answers),
+            Call::Answer(port) if !event.returned => *answers.entry(port).or_default() += 1,
+            _ => {}
+        }
+    }
+    None
+}
