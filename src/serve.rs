@@ -65,6 +65,11 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
     ));
     let http_front = tokio::spawn(http::serve(http_listener, broker.clone(), stats, stopped));
 
+    let (stop_groups, groups_stopped) = watch::channel(false);
+    let groups = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.run(groups_stopped).await }
+    });
     say_ready(kafka_address, http_address, &report, json)?;
     wait_for_signal().await?;
     tracing::info!("asked to stop: finishing what is under way");
@@ -78,6 +83,8 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         .await
         .context("the HTTP front")?
         .context("the HTTP front")?;
+    stop_groups.send_replace(true);
+    groups.await.context("the groups")?;
     drop(broker);
     tokio::task::spawn_blocking(move || storage.shutdown())
         .await

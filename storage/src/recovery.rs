@@ -144,6 +144,8 @@ pub fn decode_store(bytes: &[u8]) -> Result<Uuid, String> {
 pub(crate) struct Replay {
     /// Every file that is needed, in order.
     pub files: Vec<Arc<WalFile>>,
+    /// Where the last of them goes on, if nothing of a torn tail lies behind.
+    pub goes_on_at: Option<u64>,
     /// Files that may be used again at once.
     pub free: Vec<PathBuf>,
     /// One past the largest file sequence seen.
@@ -202,6 +204,7 @@ pub(crate) fn replay_wal(
         store,
         expected: from.frame,
         torn: None,
+        has_rest: false,
         visit,
     };
     for (sequence, _) in needed {
@@ -217,13 +220,14 @@ pub(crate) fn replay_wal(
         } else {
             0
         };
-        let used = walk
+        let (used, end) = walk
             .file(&file, position, &mut replay)
             .map_err(OpenError::io("read", &path))?;
         if used || sequence == from.file {
             file.file
                 .sync_data()
                 .map_err(OpenError::io("sync", &path))?;
+            replay.goes_on_at = (!walk.has_rest).then_some(end);
             replay.files.push(file);
         } else {
             replay.free.push(path);
@@ -240,19 +244,22 @@ struct Walk<'a> {
     expected: u64,
     /// Where the walk could not go on, until a later file shows that nothing was lost there.
     torn: Option<TornTail>,
+    /// Whether frames of the file that was walked last lie behind the place where its walk ended.
+    has_rest: bool,
     visit: &'a mut dyn FnMut(Found),
 }
 
 impl Walk<'_> {
-    /// Walks one file. True if it holds a frame that counts.
+    /// Walks one file. Whether it holds a frame that counts, and where the last of them ends.
     fn file(
         &mut self,
         file: &Arc<WalFile>,
         from: u64,
         replay: &mut Replay,
-    ) -> std::io::Result<bool> {
+    ) -> std::io::Result<(bool, u64)> {
         let mut position = from;
         let mut used = false;
+        self.has_rest = false;
         while position < file.bytes {
             let frame = read_frame(file.file.as_ref(), self.store, file.sequence, position)?;
             match frame {
@@ -281,28 +288,22 @@ impl Walk<'_> {
                         self.expected = later.1;
                     }
                     None => {
-                        if used || from > 0 || self.torn.is_none() {
-                            let frames = scan_heads(
-                                file.file.as_ref(),
-                                self.store,
-                                file.sequence,
+                        let rest =
+                            scan_heads(file.file.as_ref(), self.store, file.sequence, position)?;
+                        if !rest.is_empty() {
+                            self.has_rest = true;
+                            self.torn = Some(TornTail {
+                                file: file.sequence,
                                 position,
-                            )?
-                            .len();
-                            if frames > 0 {
-                                self.torn = Some(TornTail {
-                                    file: file.sequence,
-                                    position,
-                                    frames,
-                                });
-                            }
+                                frames: rest.len(),
+                            });
                         }
                         break;
                     }
                 },
             }
         }
-        Ok(used)
+        Ok((used, position))
     }
 
     /// Whether a later frame in this file knows that `frame` was durable.

@@ -101,6 +101,8 @@ pub(crate) struct Settler {
     scratch: AlignedBuffer,
     /// The WAL file where the newest checkpoint's replay begins.
     last_wal: u64,
+    /// Whether the newest checkpoint names a log that is forgotten.
+    forgotten: bool,
     last_expiry_ms: i64,
 }
 
@@ -110,43 +112,46 @@ impl Settler {
             laid: HashMap::new(),
             scratch: AlignedBuffer::with_capacity(SCRATCH_BYTES),
             last_wal: from.file,
+            forgotten: false,
             last_expiry_ms: 0,
         }
     }
 
-    /// What the checkpoint says of a log, at the start. Gives the view for readers.
-    pub fn restore(&mut self, shared: &Shared, entry: &LogEntry) -> Result<Segments, SettleError> {
-        let directory = shared.log_directory(entry.log);
-        let manifest = restore_manifest(shared, entry)?;
+    /// What the checkpoint says of a log, at the start. Gives the view for readers, or why what it says cannot be had: then
+    /// the log goes on without its segments.
+    pub fn restore(
+        &mut self,
+        shared: &Shared,
+        entry: &LogEntry,
+    ) -> Result<Result<Segments, String>, SettleError> {
         let mut laid = Laid {
             end: entry.settled_end,
             start: entry.start_offset,
-            manifest: manifest.map(Arc::new),
             producers: Producers::decode(&entry.producers).unwrap_or_default(),
             epochs: Epochs::decode(&entry.epochs).unwrap_or_default(),
             ..Laid::default()
         };
-        let mut segments = Segments {
-            manifest: laid.manifest.clone(),
-            active: None,
-        };
-        if let Some(active) = &entry.active {
-            let disk = Arc::clone(&shared.disk);
-            let mut writer =
-                SegmentWriter::resume(disk, directory, entry.log, active, entry.settled_end)
-                    .map_err(SettleError::segment(entry.log))?;
-            writer.close();
-            let bytes_max = u64::from(u32::MAX).min(1 << 30).max(active.bytes);
-            segments.active = Some(Arc::new(view_of(&writer, bytes_max)));
-            laid.active = Some(Active { writer, bytes_max });
+        let restored = restore_segments(shared, entry, &mut laid)?;
+        if restored.is_err() {
+            (laid.manifest, laid.active) = (None, None);
         }
+        let view = restored.map(|()| laid.view());
         self.laid.insert(entry.log, laid);
-        Ok(segments)
+        Ok(view)
     }
 
-    /// Nothing of the log is named by a checkpoint any more.
+    /// If the newest checkpoint names a log that is forgotten, a round that stores one without it.
+    pub fn tidy(&mut self, shared: &Shared) -> Result<(), SettleError> {
+        if self.forgotten {
+            self.round(shared).map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing of the log is named by the next checkpoint.
     pub fn forget(&mut self, log: LogId) {
-        self.laid.remove(&log);
+        self.forgotten |= self.laid.remove(&log).is_some();
     }
 
     /// One round. True if something settled.
@@ -160,7 +165,7 @@ impl Settler {
             self.laid.remove(log);
         }
         let dirty = shared.take_dirty();
-        if dirty.is_empty() && deleted.is_empty() {
+        if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
             return Ok(false);
         }
         match self.settle(shared, &dirty) {
@@ -341,6 +346,7 @@ impl Settler {
             self.release_below(shared, wal.file)?;
         }
         self.last_wal = wal.file;
+        self.forgotten = false;
         shared.gate.look_again();
         Ok(())
     }
@@ -646,21 +652,69 @@ fn store_manifest(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Se
     }
 }
 
+/// Finds the manifest and the active segment that the checkpoint names. The inner error: they are not there, or not whole.
+fn restore_segments(
+    shared: &Shared,
+    entry: &LogEntry,
+    laid: &mut Laid,
+) -> Result<Result<(), String>, SettleError> {
+    let log = entry.log;
+    let directory = shared.log_directory(log);
+    if entry.manifest == 0 && entry.active.is_none() {
+        return Ok(Ok(()));
+    }
+    if !shared
+        .disk
+        .exists(&directory)
+        .map_err(SettleError::io(log))?
+    {
+        return Ok(Err(format!(
+            "the directory {} is missing",
+            directory.display()
+        )));
+    }
+    if entry.manifest > 0 {
+        match restore_manifest(shared, entry)? {
+            Some(found) => laid.manifest = Some(Arc::new(found)),
+            None => {
+                return Ok(Err(format!(
+                    "manifest {} in {} is missing or damaged",
+                    entry.manifest,
+                    directory.display()
+                )));
+            }
+        }
+    }
+    let Some(active) = &entry.active else {
+        return Ok(Ok(()));
+    };
+    match SegmentWriter::resume(
+        Arc::clone(&shared.disk),
+        directory,
+        log,
+        active,
+        entry.settled_end,
+    ) {
+        Ok(mut writer) => {
+            writer.close();
+            laid.active = Some(Active {
+                writer,
+                bytes_max: active.bytes.max(1 << 30),
+            });
+            Ok(Ok(()))
+        }
+        Err(SegmentError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+            Err(SettleError::io(log)(source))
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
 /// The manifest that the checkpoint names. One that is newer was stored by a round that no checkpoint has seen: it goes.
 fn restore_manifest(shared: &Shared, entry: &LogEntry) -> Result<Option<Manifest>, SettleError> {
     let log = entry.log;
     let directory = shared.log_directory(log);
     let disk = shared.disk.as_ref();
-    if entry.manifest == 0 && entry.active.is_none() {
-        return Ok(None);
-    }
-    if !disk.exists(&directory).map_err(SettleError::io(log))? {
-        let reason = format!("{log}: its directory {} is missing", directory.display());
-        return Err(SettleError::Failed(StorageFailed::new(reason)));
-    }
-    if entry.manifest == 0 {
-        return Ok(None);
-    }
     let loaded = manifest::load(disk, &directory, log).map_err(SettleError::io(log))?;
     for rejected in &loaded.rejected {
         tracing::warn!(%log, name = rejected.name, reason = rejected.reason, "a manifest cannot be used");
@@ -669,14 +723,7 @@ fn restore_manifest(shared: &Shared, entry: &LogEntry) -> Result<Option<Manifest
         .into_iter()
         .flatten()
         .find(|found| found.number == entry.manifest);
-    let Some(found) = found else {
-        let reason = format!(
-            "{log}: manifest {} is missing in {}",
-            entry.manifest,
-            directory.display()
-        );
-        return Err(SettleError::Failed(StorageFailed::new(reason)));
-    };
+    let Some(found) = found else { return Ok(None) };
     for number in found.number + 1..=loaded.number_max {
         let path = directory.join(manifest::file_name(number));
         if disk.exists(&path).map_err(SettleError::io(log))? {

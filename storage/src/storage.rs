@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
-use crate::checkpoint::{CheckpointStore, WalPosition};
+use crate::checkpoint::{CheckpointStore, LogEntry, WalPosition};
 use crate::cleaner::clean_once;
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
@@ -27,7 +27,7 @@ use crate::recovery::{
 use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
-use crate::wal::WalPool;
+use crate::wal::{WalFile, WalPool};
 
 /// What the process does when a write or sync has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,6 +315,49 @@ impl Shared {
         )
     }
 
+    fn damage_count(&self) -> usize {
+        self.damage
+            .lock()
+            .expect("nothing panics while it holds the damage")
+            .len()
+    }
+
+    /// A log's segments cannot be found or read: what is left of its files is set aside, the loss is put on record, and the
+    /// log goes on behind it.
+    fn lose_segments(&self, log: &Log, entry: &LogEntry, reason: String) -> Result<(), OpenError> {
+        tracing::error!(log = %entry.log, reason, "the settled part of a log is lost");
+        let range = entry.start_offset..entry.settled_end;
+        let mut damage = self
+            .damage
+            .lock()
+            .expect("nothing panics while it holds the damage");
+        if !damage
+            .iter()
+            .any(|known| known.log == Some(entry.log) && known.range == range)
+        {
+            damage.push(Damage {
+                log: Some(entry.log),
+                range: range.clone(),
+                reason,
+            });
+        }
+        drop(damage);
+        let mut state = log.locked();
+        if !state.damaged.contains(&range) {
+            state.damaged.push(range);
+        }
+        drop(state);
+        let directory = self.log_directory(entry.log);
+        if self
+            .disk
+            .exists(&directory)
+            .map_err(OpenError::io("look for", &directory))?
+        {
+            set_aside(self, &directory)?;
+        }
+        Ok(())
+    }
+
     /// Puts a log on the settler's list, unless it is there.
     pub fn mark_dirty_once(&self, log: &Arc<Log>) {
         if !std::mem::replace(&mut log.locked().dirty, true) {
@@ -419,6 +462,9 @@ impl Shared {
         }
     }
 }
+
+/// A WAL file with less left is not written on at a start.
+const EPOCH_FRAME_ROOM_BYTES: u64 = 64 << 10;
 
 /// Memory for the indexes of sealed segments that are open.
 const INDEX_CACHE_BYTES: usize = 64 << 20;
@@ -556,12 +602,20 @@ impl Storage {
             .map_err(OpenError::io("prepare a WAL file in", &wal_directory))?
         {}
         let mut files = replay.files;
-        files.push(pool.take().ok_or_else(|| OpenError::Config {
-            reason: format!(
-                "the WAL's {} files are all in use: raise wal.files.max",
-                config.wal_files_max
-            ),
-        })?);
+        // Where the last file ends cleanly it is written on: so that starts alone never use the pool up.
+        let room = |file: &Arc<WalFile>, at: u64| file.bytes >= at + EPOCH_FRAME_ROOM_BYTES;
+        let position = match (files.last(), replay.goes_on_at) {
+            (Some(last), Some(at)) if room(last, at) => at,
+            _ => {
+                files.push(pool.take().ok_or_else(|| OpenError::Config {
+                    reason: format!(
+                        "the WAL's {} files are all in use: raise wal.files.max",
+                        config.wal_files_max
+                    ),
+                })?);
+                0
+            }
+        };
         let gate = Arc::new(Gate::new(Arc::clone(&pool), config.append_queue_bytes));
         gate.set_current_remaining(config.wal_file_bytes);
         let frame_bytes_max = config
@@ -606,15 +660,16 @@ impl Storage {
         });
         shared.committer.start(Writer::new(Progress {
             files,
-            position: 0,
+            position,
             frame: replay.next_frame,
         }));
+        let before = shared.damage_count();
         for entry in loaded.newest.iter().flat_map(|newest| &newest.logs) {
             let mut settler = shared
                 .settler
                 .lock()
                 .expect("nothing panics while it holds the settler");
-            let segments = settler
+            let restored = settler
                 .restore(&shared, entry)
                 .map_err(|error| OpenError::Format {
                     path: shared.log_directory(entry.log),
@@ -623,7 +678,19 @@ impl Storage {
             let log = shared
                 .log(entry.log)
                 .expect("recovery made every log of the checkpoint");
-            log.locked().segments = segments;
+            match restored {
+                Ok(segments) => log.locked().segments = segments,
+                Err(reason) => shared.lose_segments(&log, entry, reason)?,
+            }
+        }
+        if shared.damage_count() > before {
+            let damage = shared
+                .damage
+                .lock()
+                .expect("nothing panics while it holds the damage")
+                .clone();
+            store_damage(shared.disk.as_ref(), &root, &damage, shared.clock.now())?;
+            replay.report.damage = damage;
         }
         for log in shared.all_logs() {
             let mut state = log.locked();
@@ -701,7 +768,27 @@ impl Storage {
                 .expect("nothing panics while it holds the settler")
                 .forget(log.id());
         }
-        quarantine(shared, &wanted)?;
+        // No checkpoint may name what is set aside, nor begin before its last records: a round sees to both. Without space
+        // for it all stays where it is.
+        let mut settler = shared
+            .settler
+            .lock()
+            .expect("nothing panics while it holds the settler");
+        let tidy = match settler.tidy(shared) {
+            Ok(()) => true,
+            Err(SettleError::DiskFull) => false,
+            Err(error) => {
+                let path = shared.config.data_dir.join("checkpoint");
+                return Err(OpenError::Format {
+                    path,
+                    reason: error.to_string(),
+                });
+            }
+        };
+        drop(settler);
+        if tidy {
+            quarantine(shared, &wanted)?;
+        }
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
             self.spawn("log-cleaner", Shared::clean)?;
@@ -875,7 +962,6 @@ fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), Op
     let disk = shared.disk.as_ref();
     let root = &shared.config.data_dir;
     let partitions = root.join("p");
-    let aside = root.join("quarantine");
     if !disk
         .exists(&partitions)
         .map_err(OpenError::io("look for", &partitions))?
@@ -897,17 +983,25 @@ fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), Op
             if entry.name.parse::<LogId>().is_ok_and(|id| wanted(&id)) {
                 continue;
             }
-            let from = directory.join(&entry.name);
-            let to = aside.join(format!("{}.{}", entry.name, shared.clock.now().millis()));
-            tracing::warn!(from = %from.display(), to = %to.display(), "nobody knows this: it is set aside");
-            create_dir_durable(disk, root, &aside).map_err(OpenError::io("create", &aside))?;
-            disk.rename(&from, &to)
-                .map_err(OpenError::io("set aside", &from))?;
-            disk.sync_dir(&aside)
-                .map_err(OpenError::io("sync", &aside))?;
-            disk.sync_dir(&directory)
-                .map_err(OpenError::io("sync", &directory))?;
+            set_aside(shared, &directory.join(&entry.name))?;
         }
+    }
+    Ok(())
+}
+
+/// Moves a file or directory to `quarantine`, durably.
+fn set_aside(shared: &Shared, from: &std::path::Path) -> Result<(), OpenError> {
+    let disk = shared.disk.as_ref();
+    let root = &shared.config.data_dir;
+    let aside = root.join("quarantine");
+    create_dir_durable(disk, root, &aside).map_err(OpenError::io("create", &aside))?;
+    let to = crate::cleanup::execute::move_aside(disk, from, &aside)
+        .map_err(OpenError::io("set aside", from))?;
+    tracing::warn!(from = %from.display(), to = %to.display(), "set aside");
+    disk.sync_dir(&aside)
+        .map_err(OpenError::io("sync", &aside))?;
+    if let Some(above) = from.parent() {
+        disk.sync_dir(above).map_err(OpenError::io("sync", above))?;
     }
     Ok(())
 }
