@@ -220,6 +220,17 @@ impl Committer {
             refuse(pending, failure);
             return Turn::Over;
         }
+        // Under the writer's lock: once the settler has seen a deletion, no later frame names the log.
+        let (pending, deleted): (Vec<_>, Vec<_>) = pending
+            .into_iter()
+            .partition(|pending| pending.log.as_ref().is_none_or(|log| !log.is_deleted()));
+        refuse(
+            deleted,
+            &StorageFailed::new("the log was deleted before this became durable"),
+        );
+        if pending.is_empty() {
+            return Turn::Worked;
+        }
         match write_frame(shared, writer, &pending) {
             Ok(written) => {
                 finish(shared, writer, pending, &written);

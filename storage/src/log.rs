@@ -668,6 +668,10 @@ impl Log {
         self.watchers.wake_all();
     }
 
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.locked().deleted
+    }
+
     pub(crate) fn set_settings(&self, settings: Arc<LogSettings>) {
         self.locked().settings = settings;
     }

@@ -156,11 +156,12 @@ impl Settler {
 
     /// One round. True if something settled.
     pub fn round(&mut self, shared: &Shared) -> Result<bool, SettleError> {
-        // Taken first: all that is published before it will be settled by the end of the round.
+        // The deleted logs first: no frame that is written from now on holds anything of theirs. Then how far the WAL is: all
+        // that is published before it will be settled by the end of the round.
+        let deleted = shared.take_deleted();
         let Some(progress) = shared.committer.progress() else {
             return Ok(false);
         };
-        let deleted = shared.take_deleted();
         for log in &deleted {
             self.laid.remove(log);
         }
