@@ -17,6 +17,16 @@ fn problem(status: StatusCode, code: &str, detail: String) -> Response {
         .into_response()
 }
 
+/// Something that should not happen did.
+pub(super) fn internal(error: &dyn std::error::Error) -> Response {
+    tracing::error!(%error, "an HTTP request failed");
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "internal",
+        "the request failed; the server's log says why".to_owned(),
+    )
+}
+
 /// No such path.
 pub(super) async fn not_found(uri: Uri) -> Response {
     problem(

@@ -41,12 +41,13 @@ fn escaped(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// The whole page.
+/// The whole page. Blocks.
 pub(super) fn text(broker: &Broker, stats: &Stats) -> String {
     let mut page = Page(String::new());
     storage(&mut page, broker);
     connections(&mut page, stats);
     topics(&mut page, broker);
+    groups(&mut page, broker);
     page.0
 }
 
@@ -220,4 +221,50 @@ fn topics(page: &mut Page, broker: &Broker) {
             bounds.start.get(),
         );
     }
+}
+
+fn groups(page: &mut Page, broker: &Broker) {
+    page.family(
+        "kafka_consumergroup_members",
+        "gauge",
+        "Members of a group.",
+    );
+    for group in broker.groups().list() {
+        let members = broker.groups().describe(&group.id);
+        page.sample(
+            "kafka_consumergroup_members",
+            &[("consumergroup", &group.id)],
+            members.map_or(0, |group| group.members.len()),
+        );
+    }
+    let lags = broker.group_lags();
+    let mut family =
+        |name: &str, help: &str, value: &dyn Fn(&crate::broker::GroupLag) -> Option<String>| {
+            page.family(name, "gauge", help);
+            for lag in &lags {
+                let Some(value) = value(lag) else { continue };
+                let partition = lag.partition.to_string();
+                let labels = [
+                    ("consumergroup", lag.group.as_str()),
+                    ("topic", lag.topic.as_str()),
+                    ("partition", partition.as_str()),
+                ];
+                page.sample(name, &labels, value);
+            }
+        };
+    family(
+        "kafka_consumergroup_current_offset",
+        "The offset that a group committed.",
+        &|lag| Some(lag.committed.get().to_string()),
+    );
+    family(
+        "kafka_consumergroup_lag",
+        "Records that a group has still to read.",
+        &|lag| Some(lag.records.to_string()),
+    );
+    family(
+        "alluvium_consumergroup_lag_seconds",
+        "The age of the record that a group reads next.",
+        &|lag| lag.age.map(|age| age.as_secs_f64().to_string()),
+    );
 }

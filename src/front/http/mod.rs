@@ -79,7 +79,13 @@ async fn readyz(State(front): State<Front>) -> Response {
 }
 
 async fn metrics(State(front): State<Front>) -> Response {
-    let text = metrics::text(&front.broker, &front.stats);
+    // Lag in seconds looks at records, which may have to come from the disk.
+    let text =
+        tokio::task::spawn_blocking(move || metrics::text(&front.broker, &front.stats)).await;
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => return errors::internal(&error),
+    };
     (
         [(
             header::CONTENT_TYPE,
