@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use storage::{Env, RecoveryReport, Storage};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::broker::Broker;
@@ -70,8 +70,10 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         let broker = broker.clone();
         async move { broker.run(groups_stopped).await }
     });
+    // Before anybody can learn that there is someone to be asked.
+    let mut signals = Signals::listen()?;
     say_ready(kafka_address, http_address, &report, json)?;
-    wait_for_signal().await?;
+    signals.wait().await;
     tracing::info!("asked to stop: finishing what is under way");
     notify(sd_notify::NotifyState::Stopping);
     stop.send_replace(true);
@@ -166,12 +168,24 @@ fn notify(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-async fn wait_for_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks for the end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
