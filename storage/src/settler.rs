@@ -231,7 +231,6 @@ impl Settler {
                 laid.producers.expire(oldest);
             }
             laid.start = start;
-            laid.epochs.forget_before(start);
             if lay_down(
                 shared,
                 log.id(),
@@ -243,6 +242,8 @@ impl Settler {
             )? {
                 touched.push(log.id());
             }
+            // Not past what is laid down: the start may already lie in what is still in the WAL.
+            laid.epochs.forget_before(start.min(laid.end));
             if seal
                 && laid
                     .active

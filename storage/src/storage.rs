@@ -663,6 +663,12 @@ impl Storage {
             position,
             frame: replay.next_frame,
         }));
+        let settled_starts: HashMap<LogId, Offset> = loaded
+            .newest
+            .iter()
+            .flat_map(|newest| &newest.logs)
+            .map(|entry| (entry.log, entry.start_offset))
+            .collect();
         let before = shared.damage_count();
         for entry in loaded.newest.iter().flat_map(|newest| &newest.logs) {
             let mut settler = shared
@@ -693,11 +699,14 @@ impl Storage {
             replay.report.damage = damage;
         }
         for log in shared.all_logs() {
-            let mut state = log.locked();
-            if !state.tail.is_empty() {
-                state.dirty = true;
-                drop(state);
-                shared.mark_dirty(&log);
+            let settled_start = settled_starts.get(&log.id()).copied().unwrap_or_default();
+            let has_news = {
+                let state = log.locked();
+                !state.tail.is_empty() || state.bounds.start != settled_start
+            };
+            // The next checkpoint begins behind what was replayed: it must hold all of it.
+            if has_news {
+                shared.mark_dirty_once(&log);
             }
         }
         let storage = Storage {
