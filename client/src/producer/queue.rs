@@ -228,6 +228,16 @@ impl Partition {
         if queue.in_flight.len() >= if alone { 1 } else { config.in_flight_max } {
             return Wants::Answer;
         }
+        // The broker recognises only the last five batches as written before (Kafka's
+        // `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`). Answers are seen in any order, so the oldest batch without one
+        // may have to be sent again: the youngest must not push it out of those five.
+        let span = queue
+            .in_flight
+            .first()
+            .map_or(0, |oldest| queue.next_order + 1 - oldest);
+        if span >= config.in_flight_max as u64 {
+            return Wants::Answer;
+        }
         if let Some(not_before) = queue.not_before.filter(|t| *t > now) {
             return Wants::Wait(not_before);
         }
@@ -495,6 +505,26 @@ mod tests {
             base_offset: None,
             append_time: None,
         })
+    }
+
+    #[test]
+    fn no_batch_leaves_that_would_push_an_unanswered_one_out_of_the_brokers_memory() {
+        let (partition, config) = (partition(), config());
+        for n in 0..=config.in_flight_max {
+            push(&partition, &config, &n.to_string());
+        }
+        let sent: Vec<Sealed> = (0..config.in_flight_max)
+            .map(|_| take(&partition))
+            .collect();
+        for younger in &sent[1..] {
+            partition.finish(younger, acked(), None);
+        }
+        assert_eq!(
+            partition.wants(&config, Instant::now(), false),
+            Wants::Answer
+        );
+        partition.finish(&sent[0], acked(), None);
+        assert_eq!(value(&take(&partition)), config.in_flight_max.to_string());
     }
 
     #[test]
