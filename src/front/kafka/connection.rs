@@ -129,7 +129,7 @@ impl Connection<'_> {
         let reply = match run {
             Run::Pipelined(start) => {
                 let stats = stats.clone();
-                let pending = start(request).await;
+                let pending = self.replies.write_until(start(request)).await?;
                 let timed = async move {
                     let reply = pending.await;
                     stats.finished(key, started_at.elapsed());
@@ -208,6 +208,34 @@ impl Replies<'_> {
             next = self.pending.next().now_or_never().flatten();
         }
         self.write_slices(&slices).await
+    }
+
+    /// Drives `starting` to its end and meanwhile writes what becomes ready: an append that waits for admission holds
+    /// back no reply, and a peer that doesn't read holds back no append, which others may be queueing behind.
+    async fn write_until<T>(&mut self, mut starting: BoxFuture<'static, T>) -> Result<T, End> {
+        loop {
+            let reply = tokio::select! {
+                biased;
+                started = &mut starting => return Ok(started),
+                Some(reply) = self.pending.next(), if !self.pending.is_empty() => reply,
+            };
+            let mut started = None;
+            let writing = self.write_with_ready(reply);
+            tokio::pin!(writing);
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut starting, if started.is_none() => started = Some(done),
+                    written = &mut writing => {
+                        written?;
+                        break;
+                    }
+                }
+            }
+            if let Some(started) = started {
+                return Ok(started);
+            }
+        }
     }
 
     /// Waits for all that is pending and writes it.
