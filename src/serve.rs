@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::front::stats::Stats;
 use crate::front::{http, kafka};
 
 /// Serves until a signal asks for the end.
@@ -56,7 +57,7 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
     let (storage, broker, report) = opened.await.context("open the store")??;
 
     let (stop, stopped) = watch::channel(false);
-    let stats = Arc::new(kafka::Stats::default());
+    let stats = Arc::new(Stats::default());
     let kafka_front = tokio::spawn(kafka::serve(
         kafka_listener,
         broker.clone(),

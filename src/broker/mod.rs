@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use model::topic_config::TopicConfig;
 use model::{LeaderEpoch, LogId, Offset, TopicName};
-use storage::{AppendError, Bounds, LogSettings, ReadError, Storage};
+use storage::{AppendError, LogSettings, ReadError, Storage};
 use tokio::sync::watch;
 
 pub use config::{BrokerConfig, GroupConfig};
@@ -34,6 +34,7 @@ pub use log_dirs::{LogDir, PartitionSize};
 pub use produce::{Appending, Produce, RecordError, Rejection};
 pub use refusal::Refusal;
 pub use state_log::{Change, StateLog, StateLogError};
+pub use storage::{Bounds, Health, Metrics as StorageMetrics};
 pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
 
 use configs::DynamicSettings;
@@ -159,9 +160,19 @@ impl Broker {
         &self.shared.config
     }
 
-    /// The store below.
-    pub fn storage(&self) -> &Storage {
+    /// The store below. Fronts ask the broker instead.
+    pub(crate) fn storage(&self) -> &Storage {
         &self.shared.storage
+    }
+
+    /// How the store is: whether appends are refused, and what is damaged.
+    pub fn health(&self) -> Health {
+        self.storage().health()
+    }
+
+    /// What the store counts.
+    pub fn storage_metrics(&self) -> StorageMetrics {
+        self.storage().metrics()
     }
 
     /// The cluster's id: the store's, in the form that Kafka's clients know (22 characters of URL-safe base64).

@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::broker::Broker;
-use crate::front::kafka::Stats;
+use crate::broker::{Bounds, Broker};
+use crate::front::stats::Stats;
 
 struct Page(String);
 
@@ -52,8 +52,8 @@ pub(super) fn text(broker: &Broker, stats: &Stats) -> String {
 }
 
 fn storage(page: &mut Page, broker: &Broker) {
-    let metrics = broker.storage().metrics();
-    let health = broker.storage().health();
+    let metrics = broker.storage_metrics();
+    let health = broker.health();
     let counter = "counter";
     page.single(
         "alluvium_wal_frames_total",
@@ -186,7 +186,7 @@ fn topics(page: &mut Page, broker: &Broker) {
             topic.partition_count(),
         );
     }
-    let offsets: Vec<(&str, String, storage::Bounds)> = topics
+    let offsets: Vec<(&str, String, Bounds)> = topics
         .iter()
         .flat_map(|topic| {
             topic.partitions().filter_map(|partition| {

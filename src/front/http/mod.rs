@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
-use crate::front::kafka::Stats;
+use crate::front::stats::Stats;
 
 #[derive(Clone)]
 struct Front {
@@ -55,7 +55,7 @@ async fn healthz() -> &'static str {
 
 /// Whether records are taken, and if not, or if something is wrong, why.
 async fn readyz(State(front): State<Front>) -> Response {
-    let health = front.broker.storage().health();
+    let health = front.broker.health();
     let mut reasons = Vec::new();
     if health.disk_full {
         reasons.push(json!({ "code": "disk_full", "detail": "the disk is full: appends are refused until there is space, reads go on" }));

@@ -13,14 +13,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
+use crate::front::stats::Stats;
 
 mod api;
 mod connection;
 mod errors;
 mod frame;
-mod stats;
-
-pub use stats::{KeyStats, Stats};
 
 /// After a failed accept (no descriptors left, most likely) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);

@@ -1,4 +1,5 @@
-//! Counters of the Kafka front. Written by connections, read by whoever shows metrics.
+//! Counters of the Kafka front. Written by its connections, read by the front that shows metrics: it stands between the
+//! two, as fronts do not know each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -85,18 +86,18 @@ impl Stats {
     }
 
     /// Counts a connection as open until the guard is dropped.
-    pub(super) fn open(self: &Arc<Stats>) -> Open {
+    pub(in crate::front) fn open(self: &Arc<Stats>) -> Open {
         self.connections.fetch_add(1, Relaxed);
         Open(self.clone())
     }
 
-    pub(super) fn started(&self, key: ApiKey) {
+    pub(in crate::front) fn started(&self, key: ApiKey) {
         if let Some(key) = self.key(key) {
             key.started.fetch_add(1, Relaxed);
         }
     }
 
-    pub(super) fn finished(&self, key: ApiKey, took: Duration) {
+    pub(in crate::front) fn finished(&self, key: ApiKey, took: Duration) {
         if let Some(key) = self.key(key) {
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             let bucket = LATENCY_MICROS.partition_point(|bound| *bound < micros);
@@ -114,7 +115,7 @@ impl Stats {
 }
 
 /// An open connection's count.
-pub(super) struct Open(Arc<Stats>);
+pub(in crate::front) struct Open(Arc<Stats>);
 
 impl Drop for Open {
     fn drop(&mut self) {
