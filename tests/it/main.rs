@@ -4,3 +4,4 @@ mod groups;
 mod process;
 mod raw;
 mod server;
+mod tidy;

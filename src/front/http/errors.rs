@@ -27,6 +27,12 @@ pub(super) fn internal(error: &dyn std::error::Error) -> Response {
     )
 }
 
+/// The same answer, as one that says: not now.
+pub(super) fn unavailable(mut answer: Response) -> Response {
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    answer
+}
+
 /// No such path.
 pub(super) async fn not_found(uri: Uri) -> Response {
     problem(

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -70,12 +70,12 @@ async fn readyz(State(front): State<Front>) -> Response {
             "to": damage.range.end.get(), "detail": damage.reason,
         }));
     }
-    let status = if ready {
-        StatusCode::OK
+    let answer = Json(json!({ "ready": ready, "reasons": reasons })).into_response();
+    if ready {
+        answer
     } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
+        errors::unavailable(answer)
+    }
 }
 
 async fn metrics(State(front): State<Front>) -> Response {

@@ -1,0 +1,403 @@
+//! Holds the house in order: who may know whom, where `unsafe` may stand, and what every file must say.
+//! A rule is a function from a file's path and text to what is wrong with it, and each is shown a file that breaks it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The crates by folder, and the project's own crates that each may depend on. Tests may know more.
+const CRATES: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("wire", &[]),
+    ("storage", &["model"]),
+    ("client", &["model", "wire"]),
+    ("tools", &["client", "model", "storage", "wire"]),
+    ("xtask", &["client", "model", "storage", "tools", "wire"]),
+    ("", &["model", "storage", "tools", "wire"]),
+];
+
+/// Below the folder, none of these may be named: our own crates and modules by their paths, others' crates by name.
+const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
+    ("model/src/", &["tokio", "std::fs", "std::net", "std::thread"]),
+    (
+        "wire/src/",
+        &["tokio", "std::fs", "std::net", "std::thread"],
+    ),
+    ("storage/src/", &["std::net", "tokio::net", "tokio::spawn"]),
+    ("src/broker/", &["front", "wire", "axum", "tools"]),
+    ("src/front/kafka/", &["http", "storage", "axum", "tools"]),
+    ("src/front/http/", &["kafka", "storage", "wire", "tools"]),
+    ("tools/src/", &["alluvium"]),
+    ("client/src/", &["storage", "alluvium"]),
+];
+
+/// Choices that are made in one file only, by the types they are made of.
+const ONE_PLACE: &[(&str, &str, &str)] = &[
+    ("src/", "ErrorCode", "src/front/kafka/errors.rs"),
+    ("src/", "StatusCode", "src/front/http/errors.rs"),
+];
+
+const UNSAFE_FILE: &str = "storage/src/io/map.rs";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file that is kept, by its path from the root: what git knows, or what lies there if this is no repository.
+fn files() -> Vec<String> {
+    let listed = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(root())
+        .output()
+        .ok()
+        .filter(|output| output.status.success());
+    let mut files = match listed {
+        Some(output) => String::from_utf8(output.stdout)
+            .expect("paths are UTF-8")
+            .split_terminator('\0')
+            .map(str::to_owned)
+            .collect(),
+        None => {
+            let mut found = Vec::new();
+            walk(&root(), "", &mut found);
+            found
+        }
+    };
+    files.retain(|path| root().join(path).is_file());
+    files.sort();
+    assert!(files.len() > 100, "there are only {} files", files.len());
+    files
+}
+
+fn walk(directory: &Path, prefix: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().into_string().expect("a UTF-8 name");
+        let path = format!("{prefix}{name}");
+        if !entry.file_type().expect("a type").is_dir() {
+            found.push(path);
+        } else if !matches!(
+            name.as_str(),
+            "target" | ".git" | ".cache" | "data" | "node_modules"
+        ) {
+            walk(&entry.path(), &format!("{path}/"), found);
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn rust_files() -> impl Iterator<Item = (String, String)> {
+    let is_rust = |path: &String| path.ends_with(".rs");
+    files().into_iter().filter(is_rust).map(|path| {
+        let text = read(&path);
+        (path, text)
+    })
+}
+
+/// The text without comments. What looks like one inside a string goes too.
+fn code(text: &str) -> String {
+    text.lines()
+        .map(|line| line.split_once("//").map_or(line, |(code, _)| code))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Whether `word` stands in the text as a word or path of its own, and not as a part of a longer name.
+fn names(text: &str, word: &str) -> bool {
+    let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(part_of_name) && !text[at + word.len()..].starts_with(part_of_name)
+    })
+}
+
+/// Whether the text has the module or crate `name` as a step of a path: `name::` or `use name`.
+fn goes_through(text: &str, name: &str) -> bool {
+    let whole = |at: usize| {
+        let before = &text[..at];
+        !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+    };
+    let step = format!("{name}::");
+    text.match_indices(&step).any(|(at, _)| whole(at))
+        || names(text, &format!("use {name}"))
+        || ["crate::", "super::", "front::"]
+            .iter()
+            .any(|from| names(text, &format!("{from}{name}")))
+}
+
+/// Of a crate's manifest: the project's own crates in a table of dependencies.
+fn own_dependencies(manifest: &str, table: &str) -> BTreeSet<String> {
+    let manifest: toml::Table = manifest.parse().expect("a manifest");
+    let Some(dependencies) = manifest.get(table) else {
+        return BTreeSet::new();
+    };
+    let own: BTreeMap<&str, &str> = CRATES
+        .iter()
+        .flat_map(|(folder, _)| [(*folder, *folder)])
+        .collect();
+    let dependencies = dependencies.as_table().expect("a table");
+    dependencies
+        .iter()
+        .filter_map(|(name, value)| {
+            let package = value.get("package").and_then(|package| package.as_str());
+            let name = package.unwrap_or(name);
+            let name = match name.strip_prefix("alluvium") {
+                Some(rest) => rest.trim_start_matches('-'),
+                None => name,
+            };
+            own.get(name).map(|name| (*name).to_owned())
+        })
+        .collect()
+}
+
+fn strangers(folder: &str, manifest: &str) -> BTreeSet<String> {
+    let (_, may_know) = CRATES
+        .iter()
+        .find(|(known, _)| *known == folder)
+        .unwrap_or_else(|| panic!("{folder} is a new crate: say in tidy.rs whom it may know"));
+    own_dependencies(manifest, "dependencies")
+        .into_iter()
+        .filter(|name| !may_know.contains(&name.as_str()))
+        .collect()
+}
+
+/// The forbidden modules and crates that a source file names.
+fn forbidden(path: &str, text: &str) -> Vec<&'static str> {
+    let text = code(text);
+    MAY_NOT_KNOW
+        .iter()
+        .filter(|(below, _)| path.starts_with(below))
+        .flat_map(|(_, modules)| modules.iter().copied())
+        .filter(|module| goes_through(&text, module))
+        .collect()
+}
+
+fn chosen_elsewhere(path: &str, text: &str) -> Vec<&'static str> {
+    let text = code(text);
+    ONE_PLACE
+        .iter()
+        .filter(|(below, _, place)| path.starts_with(below) && path != *place)
+        .filter(|(_, word, _)| names(&text, word))
+        .map(|(_, word, _)| *word)
+        .collect()
+}
+
+fn is_unsafe(text: &str) -> bool {
+    let text = code(text);
+    names(&text, "unsafe") || names(&text, "unsafe_code")
+}
+
+/// Directories of one machine or one person.
+fn machine_paths(text: &str) -> Vec<String> {
+    let roots = ["home", "root", "Users", "work", "mnt"];
+    let mut found = Vec::new();
+    for root in roots {
+        let root = format!("/{root}/");
+        for (at, _) in text.match_indices(&root) {
+            // `src/work/x` is a relative path, and `https://host/home/` is an address.
+            let starts = text[..at]
+                .chars()
+                .next_back()
+                .is_none_or(|c| c.is_whitespace() || "\"'`=(:<[,".contains(c));
+            if starts {
+                found.push(text[at..].chars().take(40).collect());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_depend_only_on_those_they_may_know() {
+    let workspace: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let members: BTreeSet<&str> = workspace["workspace"]["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|member| member.as_str().expect("a folder"))
+        .collect();
+    let known: BTreeSet<&str> = CRATES
+        .iter()
+        .map(|(folder, _)| *folder)
+        .filter(|folder| !folder.is_empty())
+        .collect();
+    assert_eq!(
+        members, known,
+        "tidy.rs says of each crate whom it may know"
+    );
+    for (folder, _) in CRATES {
+        let manifest = read(
+            Path::new(folder)
+                .join("Cargo.toml")
+                .to_str()
+                .expect("UTF-8"),
+        );
+        assert_eq!(strangers(folder, &manifest), BTreeSet::new(), "{folder}");
+    }
+    // The rule sees an edge that must not be.
+    let wrong = "[dependencies]\nmodel.workspace = true\nclient.workspace = true\n\
+                 broker = { package = \"alluvium\", path = \"..\" }\nbytes = \"1\"";
+    let found: Vec<String> = strangers("storage", wrong).into_iter().collect();
+    assert_eq!(found, ["", "client"]);
+}
+
+#[test]
+fn modules_know_only_what_lies_below_them() {
+    for (path, text) in rust_files() {
+        assert_eq!(forbidden(&path, &text), Vec::<&str>::new(), "{path}");
+    }
+    for (below, _) in MAY_NOT_KNOW {
+        assert!(root().join(below).is_dir(), "{below}");
+    }
+    for (path, text, expected) in [
+        (
+            "src/broker/x.rs",
+            "use crate::front::kafka;",
+            &["front"][..],
+        ),
+        ("src/broker/x.rs", "let x = wire::ApiKey::Fetch;", &["wire"]),
+        ("src/front/http/x.rs", "use super::kafka;", &["kafka"]),
+        ("src/front/kafka/x.rs", "use storage::Log;", &["storage"]),
+        (
+            "src/broker/x.rs",
+            "// wire::X\nrewire::X; Offset::from_wire(1);",
+            &[],
+        ),
+        ("src/serve.rs", "use crate::front::kafka;", &[]),
+    ] {
+        assert_eq!(forbidden(path, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn codes_of_a_protocol_are_chosen_in_one_file() {
+    for (path, text) in rust_files() {
+        assert_eq!(chosen_elsewhere(&path, &text), Vec::<&str>::new(), "{path}");
+    }
+    for (_, word, place) in ONE_PLACE {
+        assert!(names(&read(place), word), "{place} chooses no {word}");
+    }
+    let wrong = "use axum::http::StatusCode;";
+    assert_eq!(
+        chosen_elsewhere("src/front/http/mod.rs", wrong),
+        ["StatusCode"]
+    );
+}
+
+#[test]
+fn unsafe_code_stands_in_the_file_that_maps_memory() {
+    for (path, text) in rust_files() {
+        if path != UNSAFE_FILE && path != "tests/it/tidy.rs" {
+            assert!(!is_unsafe(&text), "{path}");
+        }
+    }
+    let text = read(UNSAFE_FILE);
+    assert!(is_unsafe(&text));
+    let blocks = text
+        .lines()
+        .filter(|line| line.contains("unsafe {"))
+        .count();
+    let reasons = text.matches("// SAFETY:").count();
+    assert!(
+        blocks > 0 && reasons >= blocks,
+        "{blocks} blocks, {reasons} reasons"
+    );
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let level = manifest["workspace"]["lints"]["rust"]["unsafe_code"].as_str();
+    assert_eq!(level, Some("deny"));
+}
+
+#[test]
+fn every_crate_takes_the_workspaces_lints() {
+    for (folder, _) in CRATES {
+        let path = Path::new(folder).join("Cargo.toml");
+        let manifest: toml::Table = read(path.to_str().expect("UTF-8"))
+            .parse()
+            .expect("a manifest");
+        let taken = manifest
+            .get("lints")
+            .and_then(|lints| lints.get("workspace"));
+        assert_eq!(
+            taken.and_then(|taken| taken.as_bool()),
+            Some(true),
+            "{folder}"
+        );
+    }
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    for (path, text) in rust_files() {
+        // Unit tests in a file of their own belong to the file beside them.
+        let is_unit_tests = path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
+        assert!(text.starts_with("//!") || is_unit_tests, "{path}");
+    }
+}
+
+#[test]
+fn the_map_names_every_folder() {
+    let map = read("docs/ARCHITECTURE.md");
+    let mut folders: BTreeSet<String> = files()
+        .iter()
+        .filter_map(|path| path.split_once('/'))
+        .map(|(folder, _)| format!("{folder}/"))
+        .collect();
+    assert!(folders.contains("model/") && folders.contains("docs/"));
+    folders.extend(["src/broker/", "src/front/kafka/", "src/front/http/"].map(str::to_owned));
+    for folder in folders {
+        assert!(
+            map.contains(&format!("`{folder}")),
+            "docs/ARCHITECTURE.md does not name {folder}"
+        );
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut links = 0;
+    for path in files().iter().filter(|path| path.ends_with(".md")) {
+        let text = read(path);
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let target = target.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            links += 1;
+            let beside = Path::new(path)
+                .parent()
+                .expect("a file has a folder")
+                .join(target);
+            assert!(root().join(&beside).exists(), "{path} points to {target}");
+        }
+    }
+    assert!(links > 0);
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    for path in files() {
+        let Ok(text) = std::fs::read_to_string(root().join(&path)) else {
+            continue; // Not text.
+        };
+        if path != "tests/it/tidy.rs" {
+            assert_eq!(machine_paths(&text), Vec::<String>::new(), "{path}");
+        }
+    }
+    assert_eq!(machine_paths("data = \"/home/someone/data\"").len(), 1);
+    assert_eq!(
+        machine_paths("see https://example.org/home/ and src/work/x.rs"),
+        Vec::<String>::new()
+    );
+}
