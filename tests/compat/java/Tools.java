@@ -20,12 +20,13 @@ import org.apache.kafka.tools.DeleteRecordsCommand;
 import org.apache.kafka.tools.DumpLogSegments;
 import org.apache.kafka.tools.GetOffsetShell;
 import org.apache.kafka.tools.TopicCommand;
-import org.apache.kafka.tools.VerifiableConsumer;
-import org.apache.kafka.tools.VerifiableProducer;
 import org.apache.kafka.tools.consumer.ConsoleConsumer;
 import org.apache.kafka.tools.consumer.group.ConsumerGroupCommand;
 
-/** Kafka's console tools against a broker: their main methods, one after the other in one process. */
+/**
+ * Kafka's console tools against a broker: their main methods, one after the other in one process,
+ * but for the verifiable ones, which report in a shutdown hook.
+ */
 public final class Tools {
     private static final InputStream REAL_IN = System.in;
     private static final PrintStream REAL_OUT = System.out;
@@ -101,6 +102,26 @@ public final class Tools {
 
     private static String run(Main tool, String arguments) throws Exception {
         return tool("", tool, ("--bootstrap-server " + broker + " " + arguments).split(" "));
+    }
+
+    /** Runs a tool in a process of its own, and returns what it printed. */
+    private static String process(String tool, String arguments) throws Exception {
+        List<String> command =
+                new ArrayList<>(
+                        List.of(
+                                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                                "-Xmx128m",
+                                "-XX:TieredStopAtLevel=1",
+                                "-cp",
+                                System.getProperty("java.class.path"),
+                                "org.apache.kafka.tools." + tool,
+                                "--bootstrap-server",
+                                broker));
+        command.addAll(List.of(arguments.split(" ")));
+        Process process = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT).start();
+        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        Desk.check(process.waitFor() == 0, tool + " ended with " + process.exitValue() + ": " + output);
+        return output;
     }
 
     private static void has(String output, String part) {
@@ -256,15 +277,15 @@ public final class Tools {
 
     private static void verifiable() throws Exception {
         create("verifiable", "");
-        String produced = run(VerifiableProducer::main, "--topic verifiable --max-messages 200 --acks -1");
+        String produced = process("VerifiableProducer", "--topic verifiable --max-messages 200 --acks -1");
         long acknowledged = produced.lines().filter(line -> line.contains("\"producer_send_success\"")).count();
-        Desk.check(acknowledged == 200, acknowledged + " acknowledged");
+        Desk.check(acknowledged == 200, acknowledged + " acknowledged: " + produced);
         String consumed =
-                run(
-                        VerifiableConsumer::main,
+                process(
+                        "VerifiableConsumer",
                         "--topic verifiable --group-id verifiable --max-messages 200 --reset-policy earliest --verbose");
         long read = consumed.lines().filter(line -> line.contains("\"record_data\"")).count();
-        Desk.check(read == 200, read + " read");
+        Desk.check(read == 200, read + " read: " + consumed);
         has(consumed, "\"offsets_committed\"");
     }
 
