@@ -15,7 +15,7 @@ use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
-    INDEX_BYTES_MAX, IndexFile, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
+    INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
     read_index_file,
 };
 
@@ -121,7 +121,7 @@ pub struct Summary {
 }
 
 /// Calls `visit` for each batch of a segment's log file, checked, with the index beside it if there is a usable one.
-/// The file may be the active segment of a store that was killed: zeros behind the last batch end it.
+/// The file may be the active segment of a store that was killed: padding behind the last batch ends it.
 /// Errors: the disk's, and damage behind which no batch can be found.
 pub fn dump_segment(
     disk: &dyn Disk,
@@ -410,13 +410,16 @@ fn segment_of(path: &Path, wanted: SegmentFileKind) -> Result<SegmentId, Segment
     }
 }
 
-/// The file's length without the zeros that a direct write pads its last block with: walks the batches' lengths up to them.
+/// The file's length without what fills up the last block of a direct write: walks the batches' lengths up to it. Zeros end
+/// it too: a file system may leave them where a write was cut.
 fn padded_end(file: &dyn crate::io::DiskFile, bytes: u64) -> io::Result<u64> {
     let mut position = 0;
     let mut head = [0; model::batch::LENGTH_PREFIX_BYTES];
     while position < bytes {
         if file.read_at(position, &mut head)? < head.len()
-            || head == [0; model::batch::LENGTH_PREFIX_BYTES]
+            || [0, PADDING]
+                .iter()
+                .any(|fill| head.iter().all(|byte| byte == fill))
         {
             return Ok(position);
         }
@@ -551,15 +554,16 @@ mod tests {
         let (disk, path) = store();
         disk.remove_file(&path.with_extension("idx")).unwrap();
         let bytes = disk.files()[&path].len() as u64;
-        disk.open(&path, OpenHow::ReadWrite)
-            .unwrap()
-            .set_len(4096)
-            .unwrap();
-        let mut count = 0;
-        assert_eq!(
-            dump_segment(&disk, &path, &mut |_| count += 1).unwrap(),
-            bytes
-        );
-        assert_eq!(count, 3);
+        let file = disk.open(&path, OpenHow::ReadWrite).unwrap();
+        for fill in [0, PADDING] {
+            let fill = vec![fill; 4096 - bytes as usize];
+            file.write_at(bytes, &fill).unwrap();
+            let mut count = 0;
+            assert_eq!(
+                dump_segment(&disk, &path, &mut |_| count += 1).unwrap(),
+                bytes
+            );
+            assert_eq!(count, 3);
+        }
     }
 }

@@ -63,17 +63,17 @@ impl AlignedBuffer {
         self.len += bytes.len();
     }
 
-    /// Appends zeros until the length is a multiple of [`DIRECT_ALIGNMENT_BYTES`].
-    pub fn pad_to_block(&mut self) {
+    /// Appends `byte` until the length is a multiple of [`DIRECT_ALIGNMENT_BYTES`].
+    pub fn pad_to_block(&mut self, byte: u8) {
         let padding = self.len.next_multiple_of(DIRECT_ALIGNMENT_BYTES) - self.len;
-        self.extend_zeros(padding);
+        self.extend_with(byte, padding);
     }
 
-    /// Appends zeros.
-    pub fn extend_zeros(&mut self, count: usize) {
+    /// Appends `byte`, `count` times.
+    pub fn extend_with(&mut self, byte: u8, count: usize) {
         self.reserve(count);
         let start = self.skip + self.len;
-        self.memory[start..start + count].fill(0);
+        self.memory[start..start + count].fill(byte);
         self.len += count;
     }
 
@@ -132,12 +132,12 @@ mod tests {
             );
         }
         assert_eq!(buffer.as_slice(), expected);
-        buffer.pad_to_block();
+        buffer.pad_to_block(3);
         assert_eq!(buffer.len() % DIRECT_ALIGNMENT_BYTES, 0);
         assert!(
             buffer.as_slice()[expected.len()..]
                 .iter()
-                .all(|byte| *byte == 0)
+                .all(|byte| *byte == 3)
         );
         buffer.consume_front(700);
         assert_eq!(&buffer.as_slice()[..expected.len() - 700], &expected[700..]);

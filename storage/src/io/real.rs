@@ -239,7 +239,7 @@ mod tests {
         };
         let mut buffer = AlignedBuffer::default();
         buffer.extend_from_slice(&[9; 5_000]);
-        buffer.pad_to_block();
+        buffer.pad_to_block(0);
         file.write_at(DIRECT_ALIGNMENT_BYTES as u64, buffer.as_slice())
             .unwrap();
         let contents = read_file(&RealDisk, &path, 1 << 20).unwrap();

@@ -173,7 +173,7 @@ fn direct_files_refuse_what_is_not_aligned() {
     write_new_file(&disk, &path("a"), &[]).unwrap();
     let file = disk.open(&path("a"), OpenHow::Direct).unwrap();
     let mut buffer = AlignedBuffer::default();
-    buffer.extend_zeros(DIRECT_ALIGNMENT_BYTES);
+    buffer.extend_with(0, DIRECT_ALIGNMENT_BYTES);
     file.write_at(DIRECT_ALIGNMENT_BYTES as u64, buffer.as_slice())
         .unwrap();
     assert!(file.write_at(512, buffer.as_slice()).is_err());

@@ -20,7 +20,7 @@ pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
 pub use reader::{Extent, SegmentReader, TimeHit, first_at_or_after, largest_in};
 pub use walk::{HeaderWalk, Walked};
-pub use writer::{SealedSegment, SegmentWriter, SettledBatch, WriteWay};
+pub use writer::{PADDING, SealedSegment, SegmentWriter, SettledBatch, WriteWay};
 
 use std::fmt;
 use std::io;

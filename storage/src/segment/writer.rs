@@ -2,7 +2,7 @@
 //!
 //! Callers: the settler, from one thread. It appends, then syncs (each file, or the file system for many small ones), and
 //! only then publishes the new end in a checkpoint; readers stay below it. The unaligned end of a direct write is a last
-//! block padded with zeros, which the next write lays down again; the seal cuts the file to its exact length.
+//! block filled up with [`PADDING`], which the next write lays down again; the seal cuts the file to its exact length.
 //! Invariants: a file changes its way of writing only after a sync and with its pages dropped; nothing is kept in memory for
 //! a segment that is closed but its index.
 
@@ -26,6 +26,10 @@ use crate::producers::Producers;
 
 /// How much a direct write lays down at once: bigger ones delay the WAL's syncs, smaller ones cost throughput.
 pub const DIRECT_CHUNK_BYTES: usize = 2 << 20;
+
+/// What fills up the last block of a direct write. Read as a batch's head it promises more bytes than any file has, which
+/// Kafka's own tools take for the end of the file; at zeros they give up, as no batch is that short.
+pub const PADDING: u8 = 0x7f;
 
 const BLOCK: u64 = DIRECT_ALIGNMENT_BYTES as u64;
 
@@ -386,7 +390,7 @@ impl SegmentWriter {
             }
         }
         if !scratch.is_empty() {
-            scratch.pad_to_block();
+            scratch.pad_to_block(PADDING);
             file.write_at(position, scratch.as_slice())?;
             scratch.clear();
         }
@@ -406,7 +410,7 @@ impl SegmentWriter {
         if wanted == 0 {
             return Ok(());
         }
-        scratch.extend_zeros(DIRECT_ALIGNMENT_BYTES);
+        scratch.extend_with(0, DIRECT_ALIGNMENT_BYTES);
         let read = file.read_at(start, scratch.as_mut_slice())?;
         if read < wanted {
             return Err(io::Error::new(

@@ -33,7 +33,7 @@ def send(to, topic, batch, partition=0):
 
 def consumer(group, **settings):
     return Consumer({"bootstrap.servers": BROKER, "group.id": group, "enable.auto.commit": False,
-                     "auto.offset.reset": "earliest", "session.timeout.ms": 6000,
+                     "auto.offset.reset": "earliest", "session.timeout.ms": 15000,
                      "heartbeat.interval.ms": 500,
                      **{name.replace("_", "."): value for name, value in settings.items()}})
 

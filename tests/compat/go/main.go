@@ -74,10 +74,10 @@ func records(topic string, count int) []*kgo.Record {
 	for i := range made {
 		record := &kgo.Record{Topic: topic, Timestamp: time.UnixMilli(1_700_000_000_000 + int64(i)*1000)}
 		if i%7 != 3 {
-			record.Key = []byte(fmt.Sprintf("device-%d", i%5))
+			record.Key = []byte(strings.Repeat(fmt.Sprintf("device-%d ", i%5), 10))
 		}
 		if i%11 != 5 {
-			record.Value = []byte(strings.Repeat(fmt.Sprintf("reading %d ", i), 1+i%13))
+			record.Value = []byte(strings.Repeat(fmt.Sprintf("reading %d ", i), 9+i%13))
 		}
 		if i%3 == 0 {
 			record.Headers = []kgo.RecordHeader{{Key: "unit", Value: []byte("K")}, {Key: "none", Value: nil}}
@@ -268,7 +268,7 @@ func join() *member {
 	joined.client = client(
 		kgo.ConsumerGroup("pair"), kgo.ConsumeTopics("group"), kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
+		kgo.SessionTimeout(15*time.Second), kgo.HeartbeatInterval(500*time.Millisecond),
 		kgo.OnPartitionsAssigned(change(true)), kgo.OnPartitionsRevoked(change(false)), kgo.OnPartitionsLost(change(false)),
 	)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -367,7 +367,7 @@ func restart() error {
 	lasting := func() *kgo.Client {
 		return client(kgo.ConsumerGroup("lasting"), kgo.ConsumeTopics("restart"), kgo.DisableAutoCommit(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-			kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
+			kgo.SessionTimeout(15*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
 	}
 	reader := lasting()
 	defer reader.Close()

@@ -73,7 +73,7 @@ public final class Clients {
         }
         properties.put("enable.auto.commit", "false");
         properties.put("auto.offset.reset", "earliest");
-        properties.put("session.timeout.ms", "6000");
+        properties.put("session.timeout.ms", "15000");
         properties.put("heartbeat.interval.ms", "500");
         return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
@@ -85,8 +85,8 @@ public final class Clients {
     private static List<ProducerRecord<byte[], byte[]>> records(String topic, int count) {
         List<ProducerRecord<byte[], byte[]>> records = new ArrayList<>();
         for (int i = 0; i < count; i++) {
-            byte[] key = i % 7 == 3 ? null : bytes("device-" + i % 5);
-            byte[] value = i % 11 == 5 ? null : bytes(("reading " + i + " ").repeat(1 + i % 13));
+            byte[] key = i % 7 == 3 ? null : bytes(("device-" + i % 5 + " ").repeat(10));
+            byte[] value = i % 11 == 5 ? null : bytes(("reading " + i + " ").repeat(9 + i % 13));
             List<Header> headers =
                     i % 3 == 0
                             ? List.of(new RecordHeader("unit", bytes("K")), new RecordHeader("none", null))

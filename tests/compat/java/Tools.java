@@ -130,7 +130,7 @@ public final class Tools {
 
     private static List<String> lines(int count) {
         return IntStream.range(0, count)
-                .mapToObj(i -> "device-" + i % 5 + "\t" + ("reading " + i + " ").repeat(1 + i % 13).trim())
+                .mapToObj(i -> "device-" + i % 5 + "\t" + ("reading " + i + " ").repeat(9 + i % 13).trim())
                 .collect(Collectors.toList());
     }
 
@@ -314,6 +314,20 @@ public final class Tools {
         Desk.check(id.find(), "no topic id");
         Uuid topicId = Uuid.fromString(id.group(1));
         UUID spelled = new UUID(topicId.getMostSignificantBits(), topicId.getLeastSignificantBits());
+        // What a running broker has laid down can be read at any time.
+        List<String> running = new ArrayList<>();
+        Desk.until(
+                () -> {
+                    try {
+                        running.add(Desk.ask("segments dumped " + spelled + " 0").replace(' ', ','));
+                        return true;
+                    } catch (Exception | AssertionError error) {
+                        return false; // nothing is laid down yet
+                    }
+                },
+                40,
+                "a segment file");
+        tool("", DumpLogSegments::main, "--files", running.get(0));
         Desk.ask("stop term");
         String files = Desk.ask("segments dumped " + spelled + " 0").replace(' ', ',');
         Desk.check(files.split(",").length >= 3, "only " + files);

@@ -32,7 +32,7 @@ def send(to, topic, batch, partition=0):
 
 def consumer(group=None):
     return KafkaConsumer(bootstrap_servers=BROKER, group_id=group, enable_auto_commit=False,
-                         auto_offset_reset="earliest", session_timeout_ms=6000,
+                         auto_offset_reset="earliest", session.timeout.ms=15000,
                          heartbeat_interval_ms=500)
 
 

@@ -21,11 +21,13 @@ class Record:
 
 
 def records(count, first_timestamp=1_700_000_000_000, step_ms=1000):
-    """Records that differ in all they can: no key, no value, headers, long and short ones."""
+    """Records that differ in all they can: no key, no value, headers, longer and shorter ones.
+    Each is long enough to shrink when compressed: some clients send plainly what would not, and
+    how a client cuts its batches is its own affair."""
     made = []
     for i in range(count):
-        key = None if i % 7 == 3 else f"device-{i % 5}".encode()
-        value = None if i % 11 == 5 and key else f"reading {i} ".encode() * (1 + i % 13)
+        key = None if i % 7 == 3 else f"device-{i % 5} ".encode() * 10
+        value = None if i % 11 == 5 and key else f"reading {i} ".encode() * (9 + i % 13)
         headers = [("unit", b"K"), ("n", str(i).encode())] if i % 3 == 0 else []
         made.append(Record(key, value, headers, first_timestamp + i * step_ms))
     return made

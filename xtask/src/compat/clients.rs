@@ -229,15 +229,6 @@ pub const CLIENTS: &[Client] = &[
         program: Program::Node {
             script: "kafkajs/run.js",
         },
-        scenarios: &[
-            "create",
-            NONE,
-            GZIP,
-            SNAPPY,
-            "seek by time",
-            "idempotent",
-            "group",
-            "restart",
-        ],
+        scenarios: LIBRARY,
     },
 ];

@@ -31,6 +31,19 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// The first error that our own broker logged in `directory`, or its panic: neither is what a client may bring about.
+    pub fn complaint(&self, directory: &Path) -> Option<String> {
+        if !matches!(self, Kind::Alluvium { .. }) {
+            return None;
+        }
+        let log = fs::read_to_string(directory.join("broker.log")).unwrap_or_default();
+        log.lines()
+            .find(|line| line.contains(" ERROR ") || line.contains("panicked at"))
+            .map(str::to_string)
+    }
+}
+
 /// How a broker is brought down.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Stop {

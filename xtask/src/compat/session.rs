@@ -62,7 +62,7 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
     let log = directory.join("client.log");
     let mut said = BTreeMap::new();
     let mut exit_code = None;
-    let ended = Peer::start(kind, &directory).and_then(|mut peer| {
+    let ended = Peer::start(kind.clone(), &directory).and_then(|mut peer| {
         exit_code = converse(client, &mut peer, places, &log, &mut said, seconds_max)?;
         peer.stop(Stop::Term)
     });
@@ -90,6 +90,13 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
         failure: Some("not in the matrix".to_string()),
         scenario,
     }));
+    // What the client got over is our error all the same.
+    if let Some(complaint) = kind.complaint(&directory) {
+        scenarios.push(Outcome {
+            scenario: "the broker's log".to_string(),
+            failure: Some(complaint),
+        });
+    }
     if let Some(trouble) = trouble
         && scenarios.iter().all(|outcome| outcome.failure.is_none())
     {

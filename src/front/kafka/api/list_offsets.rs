@@ -12,6 +12,9 @@ use super::Call;
 use crate::broker::{FoundOffset, OffsetQuery, Refusal};
 use crate::front::kafka::errors;
 
+/// The first version whose answers have a leader epoch.
+const LEADER_EPOCH: i16 = 4;
+
 pub(super) async fn answer(request: ListOffsetsRequest, call: Call) -> ListOffsetsResponse {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
@@ -33,7 +36,7 @@ pub(super) async fn answer(request: ListOffsetsRequest, call: Call) -> ListOffse
             } else {
                 one(&topic.name, &partition, &call).await
             };
-            partitions.push(described(partition.partition_index, result));
+            partitions.push(described(partition.partition_index, result, call.version));
         }
         topics.push(ListOffsetsTopicResponse {
             name: topic.name,
@@ -75,6 +78,7 @@ async fn one(
 fn described(
     partition_index: i32,
     result: Result<Option<FoundOffset>, Refusal>,
+    version: i16,
 ) -> ListOffsetsPartitionResponse {
     let nothing = ListOffsetsPartitionResponse {
         partition_index,
@@ -87,7 +91,10 @@ fn described(
         Ok(Some(found)) => ListOffsetsPartitionResponse {
             timestamp: found.timestamp.map_or(-1, Timestamp::millis),
             offset: found.offset.to_wire(),
-            leader_epoch: found.leader_epoch.map_or(-1, LeaderEpoch::to_wire),
+            leader_epoch: found
+                .leader_epoch
+                .filter(|_| version >= LEADER_EPOCH)
+                .map_or(-1, LeaderEpoch::to_wire),
             ..nothing
         },
         Ok(None) => nothing,
