@@ -162,7 +162,7 @@ def group():
 def restart():
     create_topic("restart")
     sent = records(150)
-    to, reader = producer(acks="all"), consumer("lasting")
+    to, reader = producer(acks="all"), consumer("lasting", session_timeout_ms=6000)
     reader.subscribe(["restart"])
     send(to, "restart", sent[:50])
     same(next_records(reader, 50), sent[:50])
@@ -174,7 +174,7 @@ def restart():
     ask("restart", "kill")
     send(to, "restart", sent[100:])
     reader.close()
-    later = consumer("lasting")
+    later = consumer("lasting", session_timeout_ms=6000)
     later.subscribe(["restart"])
     same(next_records(later, 50), sent[100:])
     later.assign([TopicPartition("restart", 0, 0)])

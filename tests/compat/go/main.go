@@ -367,7 +367,7 @@ func restart() error {
 	lasting := func() *kgo.Client {
 		return client(kgo.ConsumerGroup("lasting"), kgo.ConsumeTopics("restart"), kgo.DisableAutoCommit(),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-			kgo.SessionTimeout(15*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
+			kgo.SessionTimeout(6*time.Second), kgo.HeartbeatInterval(500*time.Millisecond))
 	}
 	reader := lasting()
 	defer reader.Close()

@@ -67,13 +67,17 @@ public final class Clients {
     }
 
     private static KafkaConsumer<byte[], byte[]> consumer(String group) {
+        return consumer(group, 15_000);
+    }
+
+    private static KafkaConsumer<byte[], byte[]> consumer(String group, int sessionMs) {
         Properties properties = properties();
         if (group != null) {
             properties.put("group.id", group);
         }
         properties.put("enable.auto.commit", "false");
         properties.put("auto.offset.reset", "earliest");
-        properties.put("session.timeout.ms", "15000");
+        properties.put("session.timeout.ms", "" + sessionMs);
         properties.put("heartbeat.interval.ms", "500");
         return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
@@ -279,7 +283,7 @@ public final class Clients {
         TopicPartition partition = new TopicPartition("restart", 0);
         List<ProducerRecord<byte[], byte[]>> sent = records("restart", 150);
         KafkaProducer<byte[], byte[]> to = producer(Map.of("reconnect.backoff.max.ms", "200"));
-        KafkaConsumer<byte[], byte[]> reader = consumer("lasting");
+        KafkaConsumer<byte[], byte[]> reader = consumer("lasting", 6_000);
         reader.subscribe(List.of("restart"));
         send(to, sent.subList(0, 50));
         same(next(reader, 50), sent.subList(0, 50));
@@ -292,7 +296,7 @@ public final class Clients {
         send(to, sent.subList(100, 150));
         to.close();
         reader.close(Duration.ofSeconds(5));
-        try (KafkaConsumer<byte[], byte[]> later = consumer("lasting")) {
+        try (KafkaConsumer<byte[], byte[]> later = consumer("lasting", 6_000)) {
             later.subscribe(List.of("restart"));
             same(next(later, 50), sent.subList(100, 150));
         }

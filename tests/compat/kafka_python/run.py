@@ -30,9 +30,9 @@ def send(to, topic, batch, partition=0):
         future.get(40)
 
 
-def consumer(group=None):
+def consumer(group=None, session_ms=15000):
     return KafkaConsumer(bootstrap_servers=BROKER, group_id=group, enable_auto_commit=False,
-                         auto_offset_reset="earliest", session.timeout.ms=15000,
+                         auto_offset_reset="earliest", session_timeout_ms=session_ms,
                          heartbeat_interval_ms=500)
 
 
@@ -160,7 +160,7 @@ def group():
 def restart():
     create_topic("restart")
     sent = records(150)
-    to, reader = producer(acks="all"), consumer("lasting")
+    to, reader = producer(acks="all"), consumer("lasting", 6000)
     partition = TopicPartition("restart", 0)
     reader.subscribe(["restart"])
     send(to, "restart", sent[:50])
@@ -174,7 +174,7 @@ def restart():
     send(to, "restart", sent[100:])
     to.close()
     reader.close()
-    later = consumer("lasting")
+    later = consumer("lasting", 6000)
     later.subscribe(["restart"])
     same(next_records(later, 50), sent[100:])
     later.close()

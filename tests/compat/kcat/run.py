@@ -131,7 +131,7 @@ def restart():
     for at, how in enumerate(["term", "kill", None]):
         produce("restart", sent[at * 10:at * 10 + 10])
         reader = Running("-G", "lasting", "-u", "-f", "%k:%s\n", "-X", "auto.offset.reset=earliest",
-                         "-X", "session.timeout.ms=15000", "restart")
+                         "-X", "session.timeout.ms=6000", "restart")
         until(lambda: time.sleep(0.05) or len(reader.out) >= 10, 40, f"ten records of the group, {reader.log}")
         reader.end()  # commits
         check(reader.out == [f"{key}:{value}" for key, value in sent[at * 10:at * 10 + 10]],
