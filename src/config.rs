@@ -142,7 +142,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
     "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
     "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
-    "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 4096. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
+    "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 64 KiB. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
     "wal.files.max" = "64", "Files of the write-ahead log at most: when they are used up, producers wait. 4 to 4096, and no fewer than wal.files.min.", |config, value| number(value, 4..=4096).map(|count| config.storage.wal_files_max = count as usize);
     "wal.files.min" = "8", "Files of the write-ahead log that are kept for use again; 2 or more.", |config, value| number(value, 2..=4096).map(|count| config.storage.wal_files_min = count as usize);
 };
@@ -210,8 +210,8 @@ fn advertised(config: &mut Config, value: &str) -> Result<(), String> {
 
 fn wal_file_bytes(config: &mut Config, value: &str) -> Result<(), String> {
     let bytes = number(value, 256 << 10..=1 << 30)?;
-    if !bytes.is_multiple_of(4096) {
-        return Err("must be a multiple of 4096".to_owned());
+    if !bytes.is_multiple_of(64 << 10) {
+        return Err("must be a multiple of 64 KiB".to_owned());
     }
     config.storage.wal_file_bytes = bytes;
     Ok(())

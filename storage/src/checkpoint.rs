@@ -44,6 +44,15 @@ pub struct WalPosition {
     pub frame: u64,
 }
 
+impl WalPosition {
+    /// Where a store's log begins, as long as there is no checkpoint.
+    pub const BEGINNING: WalPosition = WalPosition {
+        file: 0,
+        position: 0,
+        frame: 1,
+    };
+}
+
 /// The active segment of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveSegment {

@@ -19,7 +19,9 @@ use crate::gate::Admission;
 use crate::log::{Log, TailEntry};
 use crate::storage::Shared;
 use crate::wal::WalFile;
-use crate::wal::format::{EntryKind, FRAME_ENTRIES_MAX, FrameEntry, FrameHead, encode_head};
+use crate::wal::format::{
+    EntryKind, FRAME_ENTRIES_MAX, FrameEntry, FrameHead, encode_head, file_units,
+};
 
 /// Batches up to this size are copied into the frame's own buffer, where they cost less than a slice of their own.
 const COPY_BYTES_MAX: usize = 2048;
@@ -343,6 +345,7 @@ fn write_entries(
     let mut frame = FrameHead {
         store: shared.store,
         file_sequence: 0,
+        file_units: 0,
         sequence: writer.progress.frame,
         durable_sequence: writer.durable_frame,
         append_time: shared.steady_now(),
@@ -354,6 +357,7 @@ fn write_entries(
     make_room(shared, writer, frame.padded_bytes())?;
     let file = Arc::clone(current(writer));
     frame.file_sequence = file.sequence;
+    frame.file_units = file_units(file.bytes);
     let position = writer.progress.position;
 
     let mut crc = crc32fast::Hasher::new();
@@ -423,17 +427,22 @@ enum Piece<'a> {
 fn entry_of(pending: &Pending) -> Option<FrameEntry> {
     let log: Option<LogId> = pending.log.as_ref().map(|log| log.id());
     match &pending.work {
-        Work::Batch { bytes, base, .. } => Some(FrameEntry {
+        Work::Batch {
+            bytes, base, next, ..
+        } => Some(FrameEntry {
             log: log.expect("a batch has a log"),
             kind: EntryKind::Batch,
             offset: *base,
             bytes: u32::try_from(bytes.len()).expect("a batch's length is an i32"),
+            offsets: u32::try_from(next.since(*base))
+                .expect("a batch's last offset delta is an i32"),
         }),
         Work::StartRaised { start } => Some(FrameEntry {
             log: log.expect("a start has a log"),
             kind: EntryKind::StartRaised,
             offset: *start,
             bytes: 0,
+            offsets: 0,
         }),
         Work::Ride => None,
     }

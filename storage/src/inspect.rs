@@ -3,6 +3,10 @@
 //! Callers: the command line, which prints what is found here. Damage is told with its file and position; nothing is
 //! repaired, and one damaged file does not keep the others from being looked at.
 
+mod wal;
+
+pub use wal::{WalEntry, WalFrame, WalItem, WalSummary, dump_wal};
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +118,8 @@ pub struct Summary {
     pub batches: u64,
     /// Records, by the batches' headers.
     pub records: u64,
+    /// Frames of the write-ahead log that a start would replay.
+    pub wal_frames: u64,
     /// Findings that are damage.
     pub damaged: u64,
     /// Other findings.
@@ -173,7 +179,7 @@ pub fn dump_checkpoint(disk: &dyn Disk, path: &Path) -> io::Result<Result<Checkp
     Ok(Checkpoint::decode(&bytes).map_err(|error| error.to_string()))
 }
 
-/// Verifies all segments, manifests, indexes and checkpoints below a data directory. Calls `report` for each finding.
+/// Verifies all segments, manifests, indexes, checkpoints and the unsettled part of the write-ahead log below a data directory. Calls `report` for each finding.
 /// Errors are the disk's where not even a directory can be listed; all else is a finding.
 pub fn verify_store(
     disk: &dyn Disk,
@@ -186,6 +192,7 @@ pub fn verify_store(
         summary: Summary::default(),
     };
     let checkpoint = verify.checkpoints(&data_dir.join("checkpoint"))?;
+    verify.wal(data_dir, checkpoint.as_ref())?;
     let partitions = data_dir.join("p");
     if disk.exists(&partitions)? {
         for spread in disk
@@ -450,6 +457,8 @@ mod tests {
         let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
         let directory = PathBuf::from("/data/p/07").join(log.to_string());
         disk.create_dir_all(&directory).unwrap();
+        let store = crate::recovery::encode_store(uuid::Uuid::from_u128(1));
+        crate::io::write_new_file(&disk, Path::new("/data/STORE"), &store).unwrap();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let id = SegmentId::first(Offset::ZERO);
         let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();

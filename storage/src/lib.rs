@@ -34,8 +34,9 @@ pub use gate::Admission;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
 pub use producers::SequenceError;
-pub use recovery::{Damage, RecoveryReport, TornTail};
+pub use recovery::{Damage, RecoveryReport};
 pub use storage::{
     EXIT_CODE_STORAGE_FAILED, Env, Health, Metrics, OnFailure, Storage, StorageConfig, Threads,
 };
 pub use waiter::Waiter;
+pub use wal::walk::TornTail;

@@ -706,10 +706,42 @@ impl LogState {
         self.damaged.retain(|range| range.end > start);
     }
 
-    /// Recovery found a batch in the WAL that is not settled yet.
-    pub(crate) fn replay(&mut self, header: &BatchHeader, entry: TailEntry, epoch: LeaderEpoch) {
+    /// Acknowledged records are known to be gone. Their offsets are not given out again.
+    pub(crate) fn lose(&mut self, range: Range<Offset>) {
+        self.bounds.end = self.bounds.end.max(range.end);
+        self.bounds.durable_end = self.bounds.durable_end.max(range.end);
+        self.mark_damaged(range);
+    }
+
+    /// Readers of the range are told that it is damaged.
+    pub(crate) fn mark_damaged(&mut self, range: Range<Offset>) {
+        if !range.is_empty() && range.end > self.bounds.start && !self.is_damaged(&range) {
+            self.damaged.push(range);
+        }
+    }
+
+    fn is_damaged(&self, range: &Range<Offset>) -> bool {
+        let holds = |known: &Range<Offset>| known.start <= range.start && range.end <= known.end;
+        self.damaged.iter().any(holds)
+    }
+
+    /// The WAL is replayed: no offset of what is damaged behind its last record is given out again.
+    pub(crate) fn replayed(&mut self) {
+        let damaged = self.damaged.iter().map(|range| range.end);
+        let end = damaged.fold(self.bounds.start, Offset::max);
+        self.bounds.end = self.bounds.end.max(end);
+        self.bounds.durable_end = self.bounds.end;
+    }
+
+    /// Recovery found a batch in the WAL that is not settled yet. Gives the gap before it, if one was not known.
+    pub(crate) fn replay(
+        &mut self,
+        header: &BatchHeader,
+        entry: TailEntry,
+        epoch: LeaderEpoch,
+    ) -> Option<Range<Offset>> {
         if entry.next <= self.bounds.settled_end {
-            return;
+            return None;
         }
         let end = self.bounds.end;
         assert!(
@@ -717,15 +749,15 @@ impl LogState {
             "offsets continue from frame to frame: {} after {end}",
             entry.base
         );
-        if entry.base > end {
-            self.damaged.push(end..entry.base);
-        }
+        let gap = Some(end..entry.base).filter(|gap| !gap.is_empty() && !self.is_damaged(gap));
+        self.damaged.extend(gap.clone());
         self.producers.record(header, entry.base, entry.append_time);
         self.epochs.begin(epoch, entry.base);
         self.bounds.end = entry.next;
         self.bounds.durable_end = entry.next;
         self.tail_bytes += u64::from(entry.bytes);
         self.tail.push_back(entry);
+        gap
     }
 
     /// Drops what settled from the tail's index.

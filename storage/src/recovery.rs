@@ -5,11 +5,12 @@
 //! A frame that cannot be read is the torn tail, which nobody was promised, unless a later frame says that it was durable:
 //! then acknowledged data is damaged, and that is named, kept on record, and never cut off.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use model::batch::{Batch, BatchHeader};
 use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,9 @@ use crate::fields::{envelope, open_envelope};
 use crate::io::{Disk, read_file, write_new_file};
 use crate::log::TailEntry;
 use crate::wal::WalFile;
-use crate::wal::format::{EntryKind, Frame};
-use crate::wal::pool::sequence_of;
-use crate::wal::reader::{read_frame, scan_heads};
+use crate::wal::format::{EntryKind, Frame, FrameEntry};
+use crate::wal::pool::{UNFINISHED_SUFFIX, sequence_of};
+use crate::wal::walk::{Event, Source, TornTail, walk};
 
 const STORE_MAGIC: &[u8; 8] = b"logstore";
 const STORE_VERSION: u32 = 1;
@@ -39,17 +40,6 @@ pub struct Damage {
     pub range: Range<Offset>,
     /// What was found.
     pub reason: String,
-}
-
-/// The end of the WAL that was being written when the store stopped. Nobody was promised it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TornTail {
-    /// The WAL file.
-    pub file: u64,
-    /// Where the last whole frame ends.
-    pub position: u64,
-    /// How many later frames were found whole and dropped with it.
-    pub frames: usize,
 }
 
 /// What recovery did.
@@ -188,8 +178,13 @@ pub(crate) fn replay_wal(
         next_frame: from.frame,
         ..Replay::default()
     };
-    let mut needed = BTreeMap::new();
+    let mut needed = BTreeSet::new();
     for entry in names {
+        if entry.name.ends_with(UNFINISHED_SUFFIX) {
+            let path = directory.join(&entry.name);
+            disk.remove_file(&path)
+                .map_err(OpenError::io("remove", &path))?;
+        }
         let Some(sequence) = sequence_of(&entry.name) else {
             continue;
         };
@@ -197,197 +192,109 @@ pub(crate) fn replay_wal(
         if sequence < from.file {
             replay.free.push(directory.join(&entry.name));
         } else {
-            needed.insert(sequence, entry.len);
+            needed.insert(sequence);
         }
     }
-    let mut walk = Walk {
-        store,
-        expected: from.frame,
-        torn: None,
-        has_rest: false,
-        visit,
-    };
-    for (sequence, _) in needed {
+    let mut files = Vec::with_capacity(needed.len());
+    for sequence in needed {
         let path = directory.join(crate::wal::pool::file_name(sequence));
         let file =
             WalFile::open(disk, directory, sequence).map_err(OpenError::io("open", &path))?;
         file.file
             .drop_cache()
             .map_err(OpenError::io("drop the cache of", &path))?;
-        let file = Arc::new(file);
-        let position = if sequence == from.file {
-            from.position
-        } else {
-            0
-        };
-        let (used, end) = walk
-            .file(&file, position, &mut replay)
-            .map_err(OpenError::io("read", &path))?;
-        if used || sequence == from.file {
-            file.file
-                .sync_data()
-                .map_err(OpenError::io("sync", &path))?;
-            replay.goes_on_at = (!walk.has_rest).then_some(end);
-            replay.files.push(file);
-        } else {
-            replay.free.push(path);
-        }
+        files.push(Arc::new(file));
     }
-    replay.next_frame = walk.expected;
-    replay.report.torn = walk.torn;
+    let sources: Vec<Source> = files.iter().map(|file| file.source()).collect();
+    let mut report = std::mem::take(&mut replay.report);
+    let mut leader_epoch = None;
+    let walked = walk(&sources, store, from, &mut |event| match event {
+        Event::Frame { source, frame, .. } => {
+            leader_epoch = leader_epoch.max(Some(frame.head.leader_epoch));
+            take(&files[source], &frame, &mut report, visit);
+        }
+        Event::Lost(lost) => visit(Found::Damaged(Damage {
+            log: None,
+            range: Offset::ZERO..Offset::ZERO,
+            reason: lost.to_string(),
+        })),
+    })
+    .map_err(OpenError::io("read the WAL in", directory))?;
+    replay.leader_epoch = leader_epoch;
+    for (file, end) in files.into_iter().zip(&walked.ends) {
+        if !end.used && file.sequence != from.file {
+            replay.free.push(file.path.clone());
+            continue;
+        }
+        file.file
+            .sync_data()
+            .map_err(OpenError::io("sync", &file.path))?;
+        replay.goes_on_at = (!end.has_rest).then_some(end.position);
+        replay.files.push(file);
+    }
+    replay.next_frame = walked.next_frame;
+    report.torn = walked.torn;
+    replay.report = report;
     Ok(replay)
 }
 
-struct Walk<'a> {
-    store: Uuid,
-    /// The number that the next frame must have.
-    expected: u64,
-    /// Where the walk could not go on, until a later file shows that nothing was lost there.
-    torn: Option<TornTail>,
-    /// Whether frames of the file that was walked last lie behind the place where its walk ended.
-    has_rest: bool,
-    visit: &'a mut dyn FnMut(Found),
-}
-
-impl Walk<'_> {
-    /// Walks one file. Whether it holds a frame that counts, and where the last of them ends.
-    fn file(
-        &mut self,
-        file: &Arc<WalFile>,
-        from: u64,
-        replay: &mut Replay,
-    ) -> std::io::Result<(bool, u64)> {
-        let mut position = from;
-        let mut used = false;
-        self.has_rest = false;
-        while position < file.bytes {
-            let frame = read_frame(file.file.as_ref(), self.store, file.sequence, position)?;
-            match frame {
-                Some(frame)
-                    if frame.head.sequence == self.expected
-                        && (frame.intact || self.was_durable(file, &frame, position)?) =>
-                {
-                    position += frame.head.padded_bytes();
-                    used = true;
-                    self.torn = None;
-                    self.take(file, frame, replay);
-                }
-                _ => match self.resume_after(file, position)? {
-                    // A later frame was built when this one was durable: what lies between is damaged, not torn.
-                    Some(later) => {
-                        let reason = format!(
-                            "WAL file {} cannot be read at position {position}, before frames that were written later",
-                            file.sequence
-                        );
-                        (self.visit)(Found::Damaged(Damage {
-                            log: None,
-                            range: Offset::ZERO..Offset::ZERO,
-                            reason,
-                        }));
-                        position = later.0;
-                        self.expected = later.1;
-                    }
-                    None => {
-                        let rest =
-                            scan_heads(file.file.as_ref(), self.store, file.sequence, position)?;
-                        if !rest.is_empty() {
-                            self.has_rest = true;
-                            self.torn = Some(TornTail {
-                                file: file.sequence,
-                                position,
-                                frames: rest.len(),
-                            });
-                        }
-                        break;
-                    }
-                },
-            }
+/// Gives what a frame holds. An intact frame's batches were checked when they came; a damaged frame's are each checked again.
+fn take(
+    file: &Arc<WalFile>,
+    frame: &Frame,
+    report: &mut RecoveryReport,
+    visit: &mut dyn FnMut(Found),
+) {
+    report.frames += 1;
+    report.bytes += frame.head.padded_bytes();
+    for (entry, position, bytes) in frame.parts() {
+        if entry.kind == EntryKind::StartRaised {
+            visit(Found::StartRaised {
+                log: entry.log,
+                start: entry.offset,
+            });
+            continue;
         }
-        Ok((used, position))
-    }
-
-    /// Whether a later frame in this file knows that `frame` was durable.
-    fn was_durable(&self, file: &WalFile, frame: &Frame, position: u64) -> std::io::Result<bool> {
-        let after = position + frame.head.padded_bytes();
-        let later = scan_heads(file.file.as_ref(), self.store, file.sequence, after)?;
-        Ok(later
-            .iter()
-            .any(|(_, head)| head.durable_sequence > frame.head.sequence))
-    }
-
-    /// The next frame after an unreadable place, if some frame behind it knows that the place was durable.
-    fn resume_after(&self, file: &WalFile, position: u64) -> std::io::Result<Option<(u64, u64)>> {
-        let later = scan_heads(file.file.as_ref(), self.store, file.sequence, position)?;
-        let mut later = later
-            .into_iter()
-            .filter(|(_, head)| head.sequence > self.expected)
-            .peekable();
-        let Some((at, head)) = later.peek().map(|(at, head)| (*at, head.sequence)) else {
-            return Ok(None);
-        };
-        let promised = later.any(|(_, head)| head.durable_sequence > self.expected);
-        Ok(promised.then_some((at, head)))
-    }
-
-    fn take(&mut self, file: &Arc<WalFile>, frame: Frame, replay: &mut Replay) {
-        self.expected = frame.head.sequence + 1;
-        replay.leader_epoch = replay.leader_epoch.max(Some(frame.head.leader_epoch));
-        replay.report.frames += 1;
-        replay.report.bytes += frame.head.padded_bytes();
-        let mut at = 0;
-        for entry in &frame.entries {
-            if entry.kind == EntryKind::StartRaised {
-                (self.visit)(Found::StartRaised {
-                    log: entry.log,
-                    start: entry.offset,
-                });
-                continue;
-            }
-            let bytes = frame.batches.slice(at..at + entry.bytes as usize);
-            let position = frame.batches_position + at as u64;
-            at += entry.bytes as usize;
-            // An intact frame's batches were checked when they came; a damaged frame's are each checked again.
-            let batch = if frame.intact {
-                Batch::parse_unverified(bytes)
-            } else {
-                Batch::parse(bytes)
-            };
-            let batch = batch
-                .ok()
-                .filter(|batch| batch.header().base() == entry.offset);
-            let Some(batch) = batch else {
-                let reason = format!(
+        let Some(header) = batch_of(frame, entry, bytes) else {
+            visit(Found::Damaged(Damage {
+                log: Some(entry.log),
+                range: entry.offset..entry.end_offset(),
+                reason: format!(
                     "WAL file {}, position {position}: the batch is damaged",
                     file.sequence
-                );
-                let range = entry.offset..entry.offset;
-                (self.visit)(Found::Damaged(Damage {
-                    log: Some(entry.log),
-                    range,
-                    reason,
-                }));
-                continue;
-            };
-            replay.report.batches += 1;
-            let header = batch.header();
-            let tail = TailEntry {
-                base: entry.offset,
-                next: header.next_offset(),
-                file: Arc::clone(file),
-                position: u32::try_from(position).expect("WAL files are far below 4 GiB"),
-                bytes: entry.bytes,
-                max_timestamp: header.max_time(),
-                append_time: frame.head.append_time,
-            };
-            let epoch = frame.head.leader_epoch;
-            (self.visit)(Found::Batch {
-                log: entry.log,
-                header: Box::new(*header),
-                entry: tail,
-                epoch,
-            });
-        }
+                ),
+            }));
+            continue;
+        };
+        report.batches += 1;
+        let tail = TailEntry {
+            base: entry.offset,
+            next: header.next_offset(),
+            file: Arc::clone(file),
+            position: u32::try_from(position).expect("WAL files are far below 4 GiB"),
+            bytes: entry.bytes,
+            max_timestamp: header.max_time(),
+            append_time: frame.head.append_time,
+        };
+        visit(Found::Batch {
+            log: entry.log,
+            header: Box::new(header),
+            entry: tail,
+            epoch: frame.head.leader_epoch,
+        });
     }
+}
+
+/// The header of a batch of a frame, if the batch is whole and what the table says.
+pub(crate) fn batch_of(frame: &Frame, entry: &FrameEntry, bytes: Bytes) -> Option<BatchHeader> {
+    let batch = if frame.intact {
+        Batch::parse_unverified(bytes)
+    } else {
+        Batch::parse(bytes)
+    };
+    let header = *batch.ok()?.header();
+    let is_it = header.base() == entry.offset && header.next_offset() == entry.end_offset();
+    is_it.then_some(header)
 }
 
 /// One line of the file `DAMAGE`: what was found damaged at some start stays on record.
@@ -461,4 +368,38 @@ pub(crate) fn store_damage(
         .map_err(OpenError::io("create", &path))?;
     disk.sync_dir(directory)
         .map_err(OpenError::io("sync", directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &[u8] = include_bytes!("../tests/golden/store.v1");
+
+    #[test]
+    fn store_v1() {
+        let store = Uuid::from_bytes(*b"golden store id ");
+        assert_eq!(encode_store(store), GOLDEN);
+        assert_eq!(decode_store(GOLDEN), Ok(store));
+    }
+
+    #[test]
+    fn a_store_is_known_from_either_copy_and_never_from_a_damaged_one() {
+        let store = decode_store(GOLDEN).unwrap();
+        for bit in 0..36 * 8 {
+            let mut bytes = GOLDEN.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                decode_store(&bytes),
+                Ok(store),
+                "bit {bit} of the first copy"
+            );
+            bytes[STORE_COPY_BYTES + bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_store(&bytes).is_err(), "bit {bit} of both copies");
+        }
+        for len in 0..STORE_COPY_BYTES + 36 {
+            let whole = decode_store(&GOLDEN[..len]);
+            assert_eq!(whole.is_ok(), len >= 36, "cut at {len}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
-use crate::checkpoint::{CheckpointStore, LogEntry, WalPosition};
+use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, WalPosition};
 use crate::cleaner::clean_once;
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
@@ -27,6 +27,7 @@ use crate::recovery::{
 use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
+use crate::wal::format::FILE_UNIT_BYTES;
 use crate::wal::{WalFile, WalPool};
 
 /// What the process does when a write or sync has failed.
@@ -52,7 +53,7 @@ pub enum Threads {
 pub struct StorageConfig {
     /// Where everything is.
     pub data_dir: PathBuf,
-    /// The length of a WAL file, a multiple of 4096, 256 KiB to 1 GiB.
+    /// The length of a WAL file, a multiple of 64 KiB, 256 KiB to 1 GiB.
     pub wal_file_bytes: u64,
     /// WAL files that are kept for use again.
     pub wal_files_min: usize,
@@ -104,10 +105,10 @@ impl StorageConfig {
                 reason: reason.to_owned(),
             })
         };
-        if !self.wal_file_bytes.is_multiple_of(4096)
+        if !self.wal_file_bytes.is_multiple_of(FILE_UNIT_BYTES)
             || !(256 << 10..=1 << 30).contains(&self.wal_file_bytes)
         {
-            return refuse("a WAL file has 256 KiB to 1 GiB, a multiple of 4096 bytes");
+            return refuse("a WAL file has 256 KiB to 1 GiB, a multiple of 64 KiB");
         }
         if self.wal_files_min < 2 || self.wal_files_max < self.wal_files_min.max(4) {
             return refuse(
@@ -541,7 +542,7 @@ impl Storage {
             create_dir_durable(disk.as_ref(), &root, directory)
                 .map_err(OpenError::io("create", directory))?;
         }
-        let (checkpoints, loaded) =
+        let (mut checkpoints, loaded) =
             CheckpointStore::open(disk.as_ref(), &checkpoint_directory, store).map_err(
                 OpenError::io("read the checkpoints in", &checkpoint_directory),
             )?;
@@ -550,15 +551,21 @@ impl Storage {
             .iter()
             .map(|(slot, reason)| format!("{slot:?}: {reason}"))
             .collect();
-        let from = loaded.newest.as_ref().map_or(
-            WalPosition {
-                file: 0,
-                position: 0,
-                frame: 1,
-            },
-            |newest| newest.wal,
-        );
+        let from = loaded
+            .newest
+            .as_ref()
+            .map_or(WalPosition::BEGINNING, |newest| newest.wal);
 
+        if loaded.newest.is_none() && has_settled(disk.as_ref(), &root)? {
+            // Going on without it would lay new segments over old ones.
+            return Err(OpenError::Format {
+                path: checkpoint_directory,
+                reason: format!(
+                    "no checkpoint can be read, though partitions have settled: restore one from a copy ({})",
+                    trouble.join("; ")
+                ),
+            });
+        }
         let mut damage = load_damage(disk.as_ref(), &root)?;
         let known_damage = damage.len();
         let mut building = Building {
@@ -569,12 +576,15 @@ impl Storage {
         }
         for known in &damage {
             if let Some(log) = known.log {
-                building.log(log).locked().damaged.push(known.range.clone());
+                building.log(log).locked().mark_damaged(known.range.clone());
             }
         }
         let mut replay = replay_wal(disk.as_ref(), &wal_directory, store, from, &mut |found| {
             building.take(found, &mut damage);
         })?;
+        for log in building.logs.values() {
+            log.locked().replayed();
+        }
         if damage.len() > known_damage {
             store_damage(disk.as_ref(), &root, &damage, env.clock.now())?;
         }
@@ -583,6 +593,19 @@ impl Storage {
             .leader_epoch
             .max(before)
             .map_or(LeaderEpoch::new(0), LeaderEpoch::next);
+        if loaded.newest.is_none() {
+            // From the first frame on there is a checkpoint: that there is none always means that it was lost.
+            let first = Checkpoint {
+                store,
+                sequence: 0,
+                leader_epoch,
+                wal: from,
+                logs: Vec::new(),
+            };
+            checkpoints
+                .store(disk.as_ref(), first)
+                .map_err(OpenError::io("write", &checkpoint_directory))?;
+        }
         replay.report.created = created;
         replay.report.checkpoint_trouble = trouble;
         replay.report.damage = damage.clone();
@@ -966,6 +989,32 @@ impl Storage {
     }
 }
 
+/// Whether some partition has files.
+fn has_settled(disk: &dyn Disk, root: &std::path::Path) -> Result<bool, OpenError> {
+    let partitions = root.join("p");
+    if !disk
+        .exists(&partitions)
+        .map_err(OpenError::io("look for", &partitions))?
+    {
+        return Ok(false);
+    }
+    for spread in disk
+        .list(&partitions)
+        .map_err(OpenError::io("list", &partitions))?
+    {
+        let directory = partitions.join(&spread.name);
+        let has_files = spread.is_dir
+            && !disk
+                .list(&directory)
+                .map_err(OpenError::io("list", &directory))?
+                .is_empty();
+        if has_files {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Moves directories of partitions that nobody knows to `quarantine`, where an operator can look at them.
 fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), OpenError> {
     let disk = shared.disk.as_ref();
@@ -1027,6 +1076,13 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
+/// Puts damage on the list, unless it is there.
+fn note_damage(damage: &mut Vec<Damage>, found: Damage) {
+    if !damage.contains(&found) {
+        damage.push(found);
+    }
+}
+
 /// The logs as recovery puts them together.
 struct Building {
     logs: HashMap<LogId, Log>,
@@ -1046,7 +1102,7 @@ impl Building {
         })
     }
 
-    fn settled(&mut self, checkpoint: &crate::checkpoint::Checkpoint) -> Result<(), OpenError> {
+    fn settled(&mut self, checkpoint: &Checkpoint) -> Result<(), OpenError> {
         let format = |error: crate::fields::FormatError| OpenError::Format {
             path: PathBuf::from("checkpoint"),
             reason: error.to_string(),
@@ -1078,18 +1134,19 @@ impl Building {
                 entry,
                 epoch,
             } => {
-                let mut state = self.log(log).locked();
-                let end = state.bounds.end;
-                if entry.base > end {
+                let gap = self.log(log).locked().replay(&header, entry, epoch);
+                if let Some(range) = gap {
                     let reason =
                         "acknowledged records are missing from the write-ahead log".to_owned();
-                    damage.push(Damage {
-                        log: Some(log),
-                        range: end..entry.base,
-                        reason,
-                    });
+                    note_damage(
+                        damage,
+                        Damage {
+                            log: Some(log),
+                            range,
+                            reason,
+                        },
+                    );
                 }
-                state.replay(&header, entry, epoch);
             }
             Found::StartRaised { log, start } => {
                 let mut state = self.log(log).locked();
@@ -1097,7 +1154,18 @@ impl Building {
                     state.raise_start(start);
                 }
             }
-            Found::Damaged(found) => damage.push(found),
+            Found::Damaged(mut found) => {
+                if let Some(log) = found.log {
+                    let mut state = self.log(log).locked();
+                    if found.range.end <= state.bounds.settled_end {
+                        // It was laid down before it was damaged.
+                        return;
+                    }
+                    found.range.start = found.range.start.min(state.bounds.end);
+                    state.lose(found.range.clone());
+                }
+                note_damage(damage, found);
+            }
         }
     }
 }

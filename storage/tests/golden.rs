@@ -13,12 +13,17 @@ use model::{
 use storage::Disk;
 use storage::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
 use storage::epochs::Epochs;
+use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
 use storage::manifest::{Manifest, SegmentEntry};
 use storage::producers::Producers;
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
 };
+use storage::wal::format::{
+    EntryKind, FrameEntry, FrameHead, encode_head, file_units, parse_table,
+};
+use storage::wal::reader::read_frame;
 
 fn log() -> LogId {
     LogId::new(
@@ -203,4 +208,66 @@ fn segment_and_index_v1() {
         epochs: epochs(),
     };
     assert_eq!(IndexFile::decode(&golden).expect("a golden file"), expected);
+}
+
+fn wal_frame() -> (FrameHead, Vec<FrameEntry>, Vec<u8>) {
+    let batches = &batches()[..2];
+    let mut entries: Vec<FrameEntry> = batches
+        .iter()
+        .map(|batch| FrameEntry {
+            log: log(),
+            kind: EntryKind::Batch,
+            offset: batch.header.base(),
+            bytes: batch.bytes.len() as u32,
+            offsets: 3,
+        })
+        .collect();
+    entries.push(FrameEntry {
+        log: LogId::OFFSETS,
+        kind: EntryKind::StartRaised,
+        offset: Offset::new(17),
+        bytes: 0,
+        offsets: 0,
+    });
+    let bytes = batches
+        .iter()
+        .map(|batch| &batch.bytes[..])
+        .collect::<Vec<_>>()
+        .concat();
+    let head = FrameHead {
+        store: TopicId::from_bytes(*b"golden store id ").as_uuid(),
+        file_units: file_units(64 << 20),
+        file_sequence: 5,
+        sequence: 600,
+        durable_sequence: 599,
+        append_time: time(50_000),
+        leader_epoch: LeaderEpoch::new(4),
+        entry_count: 3,
+        batch_bytes: bytes.len() as u64,
+        batch_crc: 0x6f4a_76e3,
+    };
+    (head, entries, bytes)
+}
+
+#[test]
+fn wal_frame_v1() {
+    let (head, entries, batches) = wal_frame();
+    let mut written = Vec::new();
+    encode_head(&head, &entries, &mut written);
+    let table_end = written.len();
+    written.extend_from_slice(&batches);
+    written.resize(written.len().next_multiple_of(4096), 0);
+    let golden = check("wal.v1", &written);
+    assert_eq!(FrameHead::parse(&golden), Some(head));
+    assert_eq!(parse_table(&head, &golden[..table_end]), Some(entries));
+    let disk = SimDisk::new(1);
+    let path = Path::new("/00000000000000000005.wal");
+    write_new_file(&disk, path, &golden).expect("an empty disk");
+    let file = disk
+        .open(path, storage::io::OpenHow::Read)
+        .expect("it was just written");
+    let frame = read_frame(&*file, head.store, 5, 0).expect("a readable disk");
+    let frame = frame.expect("a golden frame");
+    assert!(frame.intact, "crc {:08x}", crc32fast::hash(&frame.batches));
+    assert_eq!(frame.batches, batches);
 }

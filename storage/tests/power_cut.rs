@@ -324,6 +324,10 @@ impl Life {
         }
         let batch = self.batch(id, &payloads);
         let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
+            // It was never sent: its numbers are for the next one.
+            if let Some(producer) = self.producers.get_mut(&id) {
+                producer.sequence -= payloads.len() as i32;
+            }
             self.commit()?;
             self.settle()?;
             return self.prepare();

@@ -445,8 +445,11 @@ impl Inode {
     fn drop_clean(&mut self) {
         let sectors = self.seen.len().div_ceil(SECTOR_BYTES) as u64;
         for sector in (0..sectors).filter(|sector| !self.dirty.contains(sector)) {
-            for at in sector_range(sector, self.seen.len()) {
-                self.seen[at] = self.durable.get(at).copied().unwrap_or(0);
+            let range = sector_range(sector, self.seen.len());
+            let there = range.start..range.end.min(self.durable.len()).max(range.start);
+            self.seen[there.end..range.end].fill(0);
+            if !there.is_empty() {
+                self.seen[there.clone()].copy_from_slice(&self.durable[there]);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! ```text
 //! 0  magic "WALF"            4
 //! 4  version u16             2
-//! 6  reserved                2
+//! 6  file length u16         2   of the file it was written into, in units of 64 KiB: a file that was cut is noticed
 //! 8  store uuid             16
 //! 24 file sequence u64       8   must equal the file's name: a recycled file's old frames never replay
 //! 32 frame sequence u64      8   one more than the frame before
@@ -17,7 +17,7 @@
 //! 64 batch bytes u64         8   the batches' total length, after the table
 //! 72 batch crc u32           4   CRC-32 (IEEE) of the batches
 //! 76 head crc u32            4   CRC-32 (IEEE) of bytes 0..76 and of the entry table
-//! 80 entry table            40 each
+//! 80 entry table            40 each: topic uuid 16, partition u32, kind u32, offset u64, bytes u32, offsets u32
 //! .. batches, verbatim
 //! ```
 //! All integers are little-endian. Head and table have a checksum of their own, so that a damaged batch can still be named.
@@ -36,6 +36,8 @@ pub const FRAME_HEAD_BYTES: usize = 80;
 pub const FRAME_ENTRY_BYTES: usize = 40;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGNMENT_BYTES: u64 = 4096;
+/// A WAL file's length is a multiple of this.
+pub const FILE_UNIT_BYTES: u64 = 64 << 10;
 /// More entries than this are never put into one frame.
 pub const FRAME_ENTRIES_MAX: usize = 16_384;
 
@@ -59,6 +61,15 @@ pub struct FrameEntry {
     pub offset: Offset,
     /// The batch's length; 0 for other kinds.
     pub bytes: u32,
+    /// How many offsets the batch takes; 0 for other kinds. So that a batch that cannot be read is still known to its end.
+    pub offsets: u32,
+}
+
+impl FrameEntry {
+    /// The offset after the batch's last one; the new start for other kinds.
+    pub fn end_offset(&self) -> Offset {
+        self.offset.plus(self.offsets.into())
+    }
 }
 
 /// A frame's head.
@@ -68,6 +79,8 @@ pub struct FrameHead {
     pub store: Uuid,
     /// The file it was written into.
     pub file_sequence: u64,
+    /// That file's length, in units of [`FILE_UNIT_BYTES`].
+    pub file_units: u16,
     /// Its number.
     pub sequence: u64,
     /// Every frame below this number was durable when this one was built.
@@ -95,6 +108,11 @@ impl FrameHead {
         (FRAME_HEAD_BYTES + self.entry_count as usize * FRAME_ENTRY_BYTES) as u64
     }
 
+    /// The length of the file that it was written into.
+    pub fn file_bytes(&self) -> u64 {
+        u64::from(self.file_units) * FILE_UNIT_BYTES
+    }
+
     /// Bytes that the frame takes in the file.
     pub fn padded_bytes(&self) -> u64 {
         self.plain_bytes().next_multiple_of(FRAME_ALIGNMENT_BYTES)
@@ -109,6 +127,7 @@ impl FrameHead {
         }
         let frame = FrameHead {
             store: Uuid::from_bytes(*head[8..24].first_chunk::<16>()?),
+            file_units: u16_at(head, 6),
             file_sequence: u64_at(head, 24),
             sequence: u64_at(head, 32),
             durable_sequence: u64_at(head, 40),
@@ -133,7 +152,7 @@ pub fn encode_head(frame: &FrameHead, entries: &[FrameEntry], out: &mut Vec<u8>)
     out.clear();
     out.extend_from_slice(&FRAME_MAGIC);
     out.extend_from_slice(&FRAME_VERSION.to_le_bytes());
-    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&frame.file_units.to_le_bytes());
     out.extend_from_slice(frame.store.as_bytes());
     out.extend_from_slice(&frame.file_sequence.to_le_bytes());
     out.extend_from_slice(&frame.sequence.to_le_bytes());
@@ -155,7 +174,7 @@ pub fn encode_head(frame: &FrameHead, entries: &[FrameEntry], out: &mut Vec<u8>)
         out.extend_from_slice(&kind.to_le_bytes());
         out.extend_from_slice(&entry.offset.get().to_le_bytes());
         out.extend_from_slice(&entry.bytes.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&entry.offsets.to_le_bytes());
     }
     let crc = head_crc(out);
     out[76..80].copy_from_slice(&crc.to_le_bytes());
@@ -189,16 +208,30 @@ pub fn parse_table(frame: &FrameHead, head_and_table: &[u8]) -> Option<Vec<Frame
         let partition = PartitionId::from_wire(u32_at(row, 16).cast_signed())?;
         let offset = Offset::from_wire(u64_at(row, 24).cast_signed())?;
         let bytes = u32_at(row, 32);
+        let offsets = u32_at(row, 36);
+        let holds_a_batch = kind == EntryKind::Batch;
+        if (bytes > 0) != holds_a_batch || (offsets > 0) != holds_a_batch {
+            return None;
+        }
+        offset
+            .checked_plus(offsets.into())
+            .filter(|end| *end < Offset::MAX)?;
         batch_bytes += u64::from(bytes);
         entries.push(FrameEntry {
             log: LogId::new(topic_id, partition),
             kind,
             offset,
             bytes,
+            offsets,
         });
     }
     (batch_bytes == frame.batch_bytes && entries.len() == frame.entry_count as usize)
         .then_some(entries)
+}
+
+/// A WAL file's length as a frame's head carries it.
+pub fn file_units(bytes: u64) -> u16 {
+    u16::try_from(bytes / FILE_UNIT_BYTES).expect("a WAL file has at most 1 GiB")
 }
 
 /// A whole frame as it was read back.
@@ -214,6 +247,18 @@ pub struct Frame {
     pub batches_position: u64,
     /// Whether the batches' checksum is right.
     pub intact: bool,
+}
+
+impl Frame {
+    /// Each entry with its batch's position in the file and its bytes.
+    pub fn parts(&self) -> impl Iterator<Item = (&FrameEntry, u64, Bytes)> {
+        self.entries.iter().scan(0, |at, entry| {
+            let start = *at;
+            *at += entry.bytes as usize;
+            let position = self.batches_position + start as u64;
+            Some((entry, position, self.batches.slice(start..*at)))
+        })
+    }
 }
 
 fn u16_at(bytes: &[u8], position: usize) -> u16 {
@@ -251,17 +296,20 @@ mod tests {
                 kind: EntryKind::Batch,
                 offset: Offset::new(7),
                 bytes: 61,
+                offsets: 1,
             },
             FrameEntry {
                 log: LogId::METADATA,
                 kind: EntryKind::StartRaised,
                 offset: Offset::new(9),
                 bytes: 0,
+                offsets: 0,
             },
         ];
         let head = FrameHead {
             store: Uuid::from_u128(0x0102),
             file_sequence: 3,
+            file_units: 1024,
             sequence: 40,
             durable_sequence: 39,
             append_time: Timestamp::from_millis(-5),

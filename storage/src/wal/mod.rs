@@ -5,5 +5,6 @@
 pub mod format;
 pub mod pool;
 pub mod reader;
+pub mod walk;
 
 pub use pool::{WalFile, WalPool};

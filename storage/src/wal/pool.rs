@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::walk::Source;
 use crate::io::{Disk, DiskFile, FileMap, OpenHow};
 
 /// Bytes of zeros written at once.
@@ -47,7 +48,19 @@ impl WalFile {
             bytes,
         })
     }
+
+    /// The file, to walk over its frames.
+    pub fn source(&self) -> Source {
+        Source {
+            sequence: self.sequence,
+            file: Arc::clone(&self.file),
+            bytes: self.bytes,
+        }
+    }
 }
+
+/// What a file's name ends with while it is filled with zeros. A start removes what a power cut left of these.
+pub const UNFINISHED_SUFFIX: &str = ".new";
 
 /// The name of a WAL file.
 pub fn file_name(sequence: u64) -> String {
@@ -217,7 +230,7 @@ impl WalPool {
         let path = self.directory.join(file_name(sequence));
         let made = match &recycled {
             Some(old) if self.is_whole(old)? => self.disk.rename(old, &path),
-            // The power went while it was being filled.
+            // Of another length: the setting was changed.
             Some(old) => self.disk.remove_file(old).and_then(|()| self.create(&path)),
             None => self.create(&path),
         };
@@ -252,9 +265,13 @@ impl WalPool {
         Ok(self.disk.open(path, OpenHow::Read)?.len()? == self.file_bytes)
     }
 
-    /// A new file, all of it written with zeros and synced. What was written of it goes again if that fails.
+    /// A new file, all of it written with zeros and synced before it gets its name: a file that has one is whole. What was
+    /// written of it goes again if that fails.
     fn create(&self, path: &Path) -> io::Result<()> {
-        let file = self.disk.open(path, OpenHow::CreateNew)?;
+        let mut unfinished = path.to_owned().into_os_string();
+        unfinished.push(UNFINISHED_SUFFIX);
+        let unfinished = PathBuf::from(unfinished);
+        let file = self.disk.open(&unfinished, OpenHow::CreateNew)?;
         let zeros = vec![0; ZERO_CHUNK_BYTES];
         let filled = (|| {
             let mut position = 0;
@@ -267,9 +284,10 @@ impl WalPool {
             file.sync_data()
         })();
         if filled.is_err() {
-            self.disk.remove_file(path)?;
+            self.disk.remove_file(&unfinished)?;
+            return filled;
         }
-        filled
+        self.disk.rename(&unfinished, path)
     }
 
     /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it or

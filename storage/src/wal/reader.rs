@@ -1,4 +1,6 @@
 //! Reads frames back: for recovery and for the offline tools. Never writes.
+//! A sector that the disk cannot read (EIO) is what a damaged one is: the frame that it belongs to is not there, or not
+//! intact. Other errors are the caller's.
 
 use std::io;
 
@@ -28,8 +30,8 @@ pub fn read_frame(
     }
     let table_end = usize::try_from(head.table_end()).expect("bounded by the entry count");
     let mut head_and_table = vec![0; table_end];
-    file.read_exact_at(position, &mut head_and_table)?;
-    if !check_head(&head_and_table) {
+    let readable = unless_unreadable(file.read_exact_at(position, &mut head_and_table))?;
+    if readable.is_none() || !check_head(&head_and_table) {
         return Ok(None);
     }
     let Some(entries) = parse_table(&head, &head_and_table) else {
@@ -37,8 +39,11 @@ pub fn read_frame(
     };
     let mut batches =
         vec![0; usize::try_from(head.batch_bytes).expect("bounded by the file's length")];
-    file.read_exact_at(position + head.table_end(), &mut batches)?;
-    let intact = crc32fast::hash(&batches) == head.batch_crc;
+    let whole = unless_unreadable(file.read_exact_at(position + head.table_end(), &mut batches))?;
+    if whole.is_none() {
+        read_what_can_be_read(file, position + head.table_end(), &mut batches)?;
+    }
+    let intact = whole.is_some() && crc32fast::hash(&batches) == head.batch_crc;
     let batches_position = position + head.table_end();
     Ok(Some(Frame {
         head,
@@ -49,6 +54,50 @@ pub fn read_frame(
     }))
 }
 
+/// The store that wrote the first frame of a file that can be read, whichever it is.
+pub fn first_store(file: &dyn DiskFile, file_sequence: u64) -> io::Result<Option<Uuid>> {
+    let file_bytes = file.len()?;
+    let mut at = 0;
+    while at < file_bytes {
+        let mut bytes = [0; FRAME_HEAD_BYTES];
+        let read = unless_unreadable(file.read_at(at, &mut bytes))?.unwrap_or(0);
+        let head = FrameHead::parse(&bytes).filter(|_| read == FRAME_HEAD_BYTES);
+        if let Some(head) = head.filter(|head| head.file_sequence == file_sequence) {
+            return Ok(Some(head.store));
+        }
+        at += FRAME_ALIGNMENT_BYTES;
+    }
+    Ok(None)
+}
+
+/// None if the disk says that a sector cannot be read.
+fn unless_unreadable<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Block by block; zeros stand for what cannot be read.
+fn read_what_can_be_read(file: &dyn DiskFile, position: u64, into: &mut [u8]) -> io::Result<()> {
+    let mut at = position;
+    let mut rest = into;
+    while !rest.is_empty() {
+        let to_boundary = FRAME_ALIGNMENT_BYTES - at % FRAME_ALIGNMENT_BYTES;
+        let count = rest
+            .len()
+            .min(usize::try_from(to_boundary).expect("at most a block"));
+        let (block, later) = rest.split_at_mut(count);
+        if unless_unreadable(file.read_exact_at(at, block))?.is_none() {
+            block.fill(0);
+        }
+        at += count as u64;
+        rest = later;
+    }
+    Ok(())
+}
+
 /// Reads a frame's head without looking at its table or batches.
 fn read_head(
     file: &dyn DiskFile,
@@ -57,7 +106,8 @@ fn read_head(
     position: u64,
 ) -> io::Result<Option<FrameHead>> {
     let mut bytes = [0; FRAME_HEAD_BYTES];
-    if file.read_at(position, &mut bytes)? < FRAME_HEAD_BYTES {
+    let read = unless_unreadable(file.read_at(position, &mut bytes))?.unwrap_or(0);
+    if read < FRAME_HEAD_BYTES {
         return Ok(None);
     }
     let head = FrameHead::parse(&bytes);
@@ -85,8 +135,8 @@ pub fn scan_heads(
                         + (head.entry_count as usize).min(FRAME_ENTRIES_MAX)
                             * FRAME_ENTRY_BYTES
                 ];
-                file.read_exact_at(at, &mut bytes)?;
-                check_head(&bytes).then_some(head)
+                let readable = unless_unreadable(file.read_exact_at(at, &mut bytes))?;
+                (readable.is_some() && check_head(&bytes)).then_some(head)
             }
             _ => None,
         };

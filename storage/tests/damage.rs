@@ -1,0 +1,360 @@
+//! One thing on the disk is not as it was written: a bit, a file's end, a file. Whatever was acknowledged is then still
+//! there, or named as damaged; nothing else is ever given in its place, and the store starts.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use alluvium_storage as storage;
+use bytes::Bytes;
+use model::batch::{Batch, BatchBuilder, split};
+use model::codec::Codec;
+use model::topic_config::TopicConfig;
+use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
+use storage::io::{OpenHow, SimDisk, write_new_file};
+use storage::{
+    Disk, Env, Log, LogSettings, ManualClock, OnFailure, OpenError, ReadError, RecoveryReport,
+    Storage, StorageConfig, Threads,
+};
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+/// What was acknowledged, by log and offset.
+type Acknowledged = BTreeMap<(LogId, u64), Bytes>;
+
+fn log_id(partition: u32) -> LogId {
+    LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(partition))
+}
+
+fn known() -> HashSet<LogId> {
+    (0..2).map(log_id).collect()
+}
+
+fn settings() -> LogSettings {
+    LogSettings {
+        segment_bytes: 1_000,
+        ..LogSettings::from(&TopicConfig::default())
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<(Storage, RecoveryReport), OpenError> {
+    let mut config = StorageConfig::new("/data");
+    config.wal_file_bytes = 256 << 10;
+    config.wal_files_min = 2;
+    config.wal_files_max = 8;
+    config.on_failure = OnFailure::Refuse;
+    config.threads = Threads::Manual;
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
+    let disk = Arc::new(disk.clone());
+    let (storage, report) = Storage::open(config, Env { disk, clock })?;
+    storage.finish_open(&known())?;
+    for id in known() {
+        storage.create_log(id, settings());
+    }
+    Ok((storage, report))
+}
+
+fn disk_of(files: &Files) -> SimDisk {
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    for (path, contents) in files {
+        disk.create_dir_all(path.parent().unwrap()).unwrap();
+        write_new_file(&disk, path, contents).unwrap();
+    }
+    disk.sync_filesystem(Path::new("/")).unwrap();
+    disk
+}
+
+fn append(storage: &Storage, partition: u32, values: &[&str]) -> (u64, Batch) {
+    let mut builder = BatchBuilder::new(Codec::None);
+    for value in values {
+        builder
+            .push(Timestamp::from_millis(5), None, Some(value.as_bytes()), &[])
+            .unwrap();
+    }
+    let batch = Batch::parse(builder.build().unwrap()).unwrap();
+    let log = storage.log(log_id(partition)).unwrap();
+    let admission = storage.try_admit(batch.bytes().len()).unwrap();
+    let appended = log.append(vec![batch.clone().into()], admission).unwrap();
+    (appended.base_offset.get(), batch)
+}
+
+/// A store whose process was killed: frames of one batch or two, each synced by itself. With `settle`, some of it is in
+/// segments.
+fn written(frames: u64, settle: bool) -> (Files, Acknowledged) {
+    let disk = disk_of(&Files::new());
+    let (storage, _) = open(&disk).unwrap();
+    let mut acknowledged = Acknowledged::new();
+    for frame in 0..frames {
+        let partitions: &[u32] = if frame % 3 == 2 { &[0, 1] } else { &[0] };
+        for partition in partitions {
+            let values = [format!("{frame}-{partition}-a"), format!("{frame}-b")];
+            let (base, _) = append(&storage, *partition, &[&values[0], &values[1]]);
+            for (offset, value) in (base..).zip(values) {
+                acknowledged.insert((log_id(*partition), offset), value.into());
+            }
+        }
+        assert!(storage.commit_once());
+        if settle && frame % 8 == 7 && frame + 3 < frames {
+            storage.settle_once();
+        }
+    }
+    disk.cut_power();
+    drop(storage);
+    disk.restart_process();
+    (disk.files(), acknowledged)
+}
+
+/// All records of a log that can be read, and the ranges for which it says that they are damaged.
+fn read(log: &Log) -> (BTreeMap<u64, Bytes>, Vec<std::ops::Range<u64>>) {
+    let bounds = log.bounds();
+    let (mut records, mut damaged) = (BTreeMap::new(), Vec::new());
+    let mut from = bounds.start;
+    while from < bounds.durable_end {
+        match log.read(from, 1 << 20, true) {
+            Ok(chunk) => {
+                assert!(chunk.end_offset > from, "it stands still at {from}");
+                for batch in split(chunk.to_bytes()) {
+                    let Ok(batch) = batch else { break };
+                    for record in batch.records(Default::default()).unwrap() {
+                        let record = record.unwrap();
+                        records.insert(record.offset.get(), record.value.unwrap());
+                    }
+                }
+                from = chunk.end_offset;
+            }
+            Err(ReadError::Damaged { range }) => {
+                assert!(range.contains(&from), "{from} is not in {range:?}");
+                damaged.push(range.start.get()..range.end.get());
+                from = range.end;
+            }
+            Err(error) => panic!("{from}: {error}"),
+        }
+    }
+    (records, damaged)
+}
+
+/// Opens a store to which something was done, and compares. Gives how many acknowledged records are lost, all named.
+fn judge(
+    name: &str,
+    disk: &SimDisk,
+    acknowledged: &Acknowledged,
+    may_drop_last: &[(LogId, u64)],
+) -> usize {
+    let mut lost = 0;
+    let mut damage_before = None;
+    for _ in 0..2 {
+        let (storage, report) = open(disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let unnamed_file = report.damage.iter().any(|damage| damage.log.is_none());
+        lost = 0;
+        for id in known() {
+            let (records, damaged) = read(&storage.log(id).unwrap());
+            for ((_, offset), value) in acknowledged.iter().filter(|((log, _), _)| *log == id) {
+                let is_named = damaged.iter().any(|range| range.contains(offset));
+                match records.get(offset) {
+                    Some(found) => assert_eq!(found, value, "{name}: {id} at {offset}"),
+                    None => {
+                        lost += 1;
+                        let is_torn = may_drop_last.contains(&(id, *offset));
+                        assert!(
+                            is_named || unnamed_file || is_torn,
+                            "{name}: {id} lost {offset} in silence: {report:?}"
+                        );
+                    }
+                }
+            }
+            let is_invented = |offset: &u64| !acknowledged.contains_key(&(id, *offset));
+            assert!(
+                !records.keys().any(is_invented),
+                "{name}: {id}: {records:?}"
+            );
+        }
+        if let Some(before) = damage_before.replace(report.damage.clone()) {
+            assert_eq!(
+                report.damage, before,
+                "{name}: damage stays on record, once"
+            );
+        }
+        storage.shutdown();
+    }
+    lost
+}
+
+/// The one WAL file with frames.
+fn wal(files: &Files) -> (PathBuf, usize) {
+    let is_used = |contents: &Vec<u8>| contents.iter().any(|byte| *byte != 0);
+    let (path, contents) = files
+        .iter()
+        .rfind(|(path, contents)| path.starts_with("/data/wal") && is_used(contents))
+        .unwrap();
+    let used = contents.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    (path.clone(), used)
+}
+
+/// The last frame's records: nobody who looks at the disk alone can tell that they were acknowledged.
+fn last_frame(frames: u64, acknowledged: &Acknowledged) -> Vec<(LogId, u64)> {
+    let mark = format!("{}-", frames - 1);
+    let is_last = |value: &Bytes| value.starts_with(mark.as_bytes());
+    let keys = acknowledged.iter().filter(|(_, value)| is_last(value));
+    keys.map(|(key, _)| *key).collect()
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_wal_is_named_unless_it_is_in_the_last_frame() {
+    let (files, acknowledged) = written(6, false);
+    let (path, used) = wal(&files);
+    let contents = &files[&path];
+    let torn = last_frame(6, &acknowledged);
+    let mut losses = 0;
+    let positions: Vec<usize> = (0..used)
+        .filter(|at| contents[*at] != 0 || (at % 4096 < 200 && at % 5 == 0))
+        .collect();
+    for at in positions {
+        let disk = disk_of(&files);
+        disk.flip(&path, at as u64, 1 << (at % 8));
+        losses += judge(&format!("bit of byte {at}"), &disk, &acknowledged, &torn).min(1);
+    }
+    assert!(losses > 500, "flips hurt: {losses}");
+}
+
+#[test]
+fn every_bit_of_a_frames_head_counts() {
+    let (files, acknowledged) = written(4, false);
+    let (path, _) = wal(&files);
+    let torn = last_frame(4, &acknowledged);
+    // Frame 0 is the start's own; 1 holds a batch, and later ones know that it was durable.
+    for bit in 4096 * 8..(4096 + 120) * 8_u64 {
+        let disk = disk_of(&files);
+        disk.flip(&path, bit / 8, 1 << (bit % 8));
+        let lost = judge(&format!("bit {bit}"), &disk, &acknowledged, &torn);
+        assert_eq!(lost, 2, "bit {bit}: one batch is lost, and named");
+    }
+}
+
+#[test]
+fn a_wal_file_that_was_cut_at_any_byte_is_named() {
+    let (files, acknowledged) = written(5, false);
+    let (path, used) = wal(&files);
+    let whole = files[&path].len();
+    let near = |len: &usize| len % 4096 < 140 || len % 211 == 0;
+    for len in (0..used).filter(near).chain([used, 64 << 10, whole - 1]) {
+        let disk = disk_of(&files);
+        let file = disk.open(&path, OpenHow::ReadWrite).unwrap();
+        file.set_len(len as u64).unwrap();
+        judge(&format!("cut at {len}"), &disk, &acknowledged, &[]);
+        let (_, report) = open(&disk).unwrap();
+        assert!(!report.damage.is_empty(), "cut at {len}: {report:?}");
+    }
+}
+
+#[test]
+fn a_wal_file_that_is_lost_zeroed_or_swapped_is_named() {
+    for settle in [false, true] {
+        let (files, acknowledged) = written(20, settle);
+        let (path, used) = wal(&files);
+        let torn = last_frame(20, &acknowledged);
+        for at in (0..used as u64).step_by(4096) {
+            let disk = disk_of(&files);
+            let file = disk.open(&path, OpenHow::ReadWrite).unwrap();
+            file.write_at(at, &[0; 4096]).unwrap();
+            let name = format!("zeros at {at}, settled: {settle}");
+            judge(&name, &disk, &acknowledged, &torn);
+        }
+        if settle {
+            let disk = disk_of(&files);
+            disk.remove_file(&path).unwrap();
+            let lost = judge("the WAL file is gone", &disk, &acknowledged, &[]);
+            assert!(lost > 0);
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_sector_of_the_wal_does_not_keep_the_store_from_starting() {
+    let (files, acknowledged) = written(6, true);
+    let disk = disk_of(&files);
+    disk.set_unreadable(&wal(&files).0, true);
+    let (storage, _) = open(&disk).unwrap();
+    drop(storage);
+    disk.set_unreadable(&wal(&files).0, false);
+    judge("readable again", &disk, &acknowledged, &[]);
+}
+
+#[test]
+fn either_checkpoint_may_be_lost_and_without_both_nothing_is_laid_over_old_segments() {
+    let (files, acknowledged) = written(40, true);
+    let slots = ["/data/checkpoint/A", "/data/checkpoint/B"].map(PathBuf::from);
+    for slot in &slots {
+        for len in [0, files[slot].len() / 2, files[slot].len() - 1] {
+            let disk = disk_of(&files);
+            let file = disk.open(slot, OpenHow::ReadWrite).unwrap();
+            file.set_len(len as u64).unwrap();
+            let name = format!("{} cut at {len}", slot.display());
+            assert_eq!(judge(&name, &disk, &acknowledged, &[]), 0, "{name}");
+        }
+        let disk = disk_of(&files);
+        disk.remove_file(slot).unwrap();
+        assert_eq!(judge("a slot is gone", &disk, &acknowledged, &[]), 0);
+    }
+    let disk = disk_of(&files);
+    slots
+        .iter()
+        .for_each(|slot| disk.remove_file(slot).unwrap());
+    let refused = open(&disk).err().map(|error| error.to_string());
+    assert!(refused.is_some_and(|error| error.contains("checkpoint")));
+    let kept = |files: &Files| -> Files {
+        files
+            .iter()
+            .filter(|(path, _)| path.starts_with("/data/p"))
+            .map(|(path, contents)| (path.clone(), contents.clone()))
+            .collect()
+    };
+    assert_eq!(kept(&disk.files()), kept(&files), "no segment was touched");
+}
+
+#[test]
+fn with_all_indexes_deleted_everything_is_found_again() {
+    let (files, acknowledged) = written(60, true);
+    let disk = disk_of(&files);
+    let indexes: Vec<&PathBuf> = files
+        .keys()
+        .filter(|path| path.extension().is_some_and(|name| name == "idx"))
+        .collect();
+    assert!(
+        indexes.len() >= 5,
+        "segments were sealed: {}",
+        indexes.len()
+    );
+    indexes
+        .iter()
+        .for_each(|path| disk.remove_file(path).unwrap());
+    assert_eq!(judge("no index", &disk, &acknowledged, &[]), 0);
+    let (storage, report) = open(&disk).unwrap();
+    assert!(report.damage.is_empty());
+    let log = storage.log(log_id(0)).unwrap();
+    for offset in (0..log.bounds().durable_end.get()).step_by(7) {
+        let chunk = log.read(Offset::new(offset), 1, true).unwrap();
+        let batch = split(chunk.to_bytes()).next().unwrap().unwrap();
+        let offsets = batch.header().base().get()..=batch.header().last_offset().get();
+        assert!(offsets.contains(&offset));
+    }
+    let found = log.offset_for_time(Timestamp::from_millis(5)).unwrap();
+    assert_eq!(found.unwrap().offset, Offset::ZERO);
+}
+
+#[test]
+fn swapped_segments_are_damage_and_never_served() {
+    let (files, acknowledged) = written(60, true);
+    let logs: Vec<&PathBuf> = files
+        .keys()
+        .filter(|path| path.extension().is_some_and(|name| name == "log"))
+        .collect();
+    let (one, other) = (logs[0], logs[1]);
+    let mut swapped = files.clone();
+    swapped.insert(one.clone(), files[other].clone());
+    swapped.insert(other.clone(), files[one].clone());
+    let disk = disk_of(&swapped);
+    let lost = judge("two segments are swapped", &disk, &acknowledged, &[]);
+    assert!(lost > 0);
+}
