@@ -27,6 +27,8 @@ enum Command {
     /// Check and show the server's configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    #[command(flatten)]
+    Tool(tools::cli::ToolCommand),
 }
 
 #[derive(Args)]
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
             serve::run(config, args.json)
                 .map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
+        Command::Tool(command) => command.run(),
         Command::Config(command) => configure(&command).unwrap_or_else(|error| fail(&error, USAGE)),
     }
 }

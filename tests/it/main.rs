@@ -1,5 +1,7 @@
 //! The broker as its clients see it.
 
+mod binary;
+mod group_tool;
 mod groups;
 mod process;
 mod raw;

@@ -1,6 +1,9 @@
 //! The command line.
 
+pub mod cli;
 pub mod consume;
 pub mod format;
+pub mod group;
 pub mod produce;
+mod table;
 pub mod time_spec;

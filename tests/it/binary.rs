@@ -1,0 +1,132 @@
+//! The `alluvium` binary: as a server, and as a tool that runs to its end.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use assert_cmd::cargo::CommandCargoExt as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A command of the binary, without settings from outside.
+pub fn alluvium() -> Command {
+    let mut command = Command::cargo_bin("alluvium").expect("the binary is built");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ALLUVIUM_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// A server over a directory, on ports of its own.
+pub fn serve(data: &Path) -> Command {
+    let mut command = alluvium();
+    command
+        .args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(data)
+        .args(["-X", "wal.file.bytes=262144", "-X", "wal.files.min=2"]);
+    command
+}
+
+/// A server that said it is ready. Killed when it is dropped.
+pub struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub kafka: String,
+    pub http: String,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Running {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("a line");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [ready, kafka, http] = words[..] else {
+            panic!("not the ready line: {line:?}");
+        };
+        assert_eq!(ready, "ready");
+        Running {
+            kafka: kafka
+                .strip_prefix("kafka=")
+                .expect("its address")
+                .to_owned(),
+            http: http.strip_prefix("http=").expect("its address").to_owned(),
+            child,
+            stdout,
+        }
+    }
+
+    /// Asks for the end with a signal; returns the exit code and what else was printed.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("it runs");
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("text");
+        (self.child.wait().expect("it ends").code(), rest)
+    }
+
+    /// Status and whole answer of an HTTP request.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.http).expect("it listens");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.http
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .expect("a status");
+        (status, answer)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After `end` there is nobody left to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a tool said, and its exit code.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// Standard output as JSON, of a run that succeeded.
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        serde_json::from_str(&self.stdout).expect("JSON")
+    }
+}
+
+/// Runs a tool to its end, with nothing to read.
+pub fn tool(args: &[&str]) -> Said {
+    let output = alluvium()
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    Said {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
