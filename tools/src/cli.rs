@@ -9,12 +9,15 @@ use anyhow::Result;
 use client::{Client, ClientConfig, Error, ErrorCode};
 use model::Timestamp;
 
+use crate::demo::{self, DemoArgs};
 use crate::group::GroupCommand;
 use crate::time_spec::TimeSpecError;
 
 /// The commands that are not the server's.
 #[derive(Debug, clap::Subcommand)]
 pub enum ToolCommand {
+    /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
+    Demo(DemoArgs),
     /// List, describe, move and delete consumer groups.
     Group(GroupArgs),
 }
@@ -71,6 +74,7 @@ impl ToolCommand {
 
     async fn start(self) -> Result<ExitCode> {
         match self {
+            ToolCommand::Demo(args) => demo::run(&args).await,
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;
                 command.run(&client, common.json, now()).await

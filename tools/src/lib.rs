@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod consume;
+pub mod demo;
 pub mod format;
 pub mod group;
 pub mod produce;

@@ -54,7 +54,13 @@ pub(super) fn recordings() -> Result<Vec<Recording>> {
     let ride = |n: usize, f: &[&str]| {
         let seconds: i64 = f[0].parse()?;
         let at = ride_start + jiff::SignedDuration::from_secs(seconds);
-        let names = ["altitude_m", "power_w", "cadence_rpm", "distance_m", "speed_mps"];
+        let names = [
+            "altitude_m",
+            "power_w",
+            "cadence_rpm",
+            "distance_m",
+            "speed_mps",
+        ];
         let mut fields = vec![("lat_semicircles", f[1]), ("long_semicircles", f[2])];
         fields.extend(names.into_iter().zip(f[3..8].iter().copied()));
         reading(n, at, &fields)
@@ -66,8 +72,20 @@ pub(super) fn recordings() -> Result<Vec<Recording>> {
     };
     Ok(vec![
         recording("buoy-b01", "sea temperature, half-hourly", BUOY, 2, buoy)?,
-        recording("ride", "a bicycle: power, cadence, speed, each second", RIDE, 9, ride)?,
-        recording("glucose-sensor", "blood glucose, every five minutes", GLUCOSE, 3, glucose)?,
+        recording(
+            "ride",
+            "a bicycle: power, cadence, speed, each second",
+            RIDE,
+            9,
+            ride,
+        )?,
+        recording(
+            "glucose-sensor",
+            "blood glucose, every five minutes",
+            GLUCOSE,
+            3,
+            glucose,
+        )?,
     ])
 }
 
@@ -109,7 +127,7 @@ fn reading(number: usize, at: jiff::Timestamp, fields: &[(&str, &str)]) -> Resul
     object.insert("n".to_owned(), number.into());
     object.insert("at".to_owned(), at.to_string().into());
     for (name, text) in fields {
-        let value = if text.is_empty() {
+        let value = if ["", "nil"].contains(text) {
             serde_json::Value::Null
         } else {
             let number: f64 = text.parse().with_context(|| format!("{name}: {text}"))?;
@@ -140,7 +158,11 @@ mod tests {
             .collect();
         assert_eq!(
             counts,
-            [("buoy-b01", 19_226), ("ride", 4_391), ("glucose-sensor", 52_281)]
+            [
+                ("buoy-b01", 19_226),
+                ("ride", 4_391),
+                ("glucose-sensor", 52_281)
+            ]
         );
     }
 
