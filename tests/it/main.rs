@@ -7,3 +7,4 @@ mod process;
 mod raw;
 mod server;
 mod tidy;
+mod versions;

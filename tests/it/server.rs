@@ -48,6 +48,7 @@ impl Server {
         };
         let config = BrokerConfig {
             advertised_port: address.port(),
+            data_dir: dir.path().into(),
             groups,
             ..BrokerConfig::default()
         };
