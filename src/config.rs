@@ -14,6 +14,9 @@ use storage::StorageConfig;
 
 use crate::broker::BrokerConfig;
 
+/// The topic default whose bound is the store's.
+const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
+
 /// Everything that a server is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -325,6 +328,16 @@ impl Config {
                 format!("must be no less than wal.files.min, which is {least}"),
             ));
         }
+        let most = self.storage.batch_bytes_max();
+        let larger = self
+            .origins
+            .get(MESSAGE_MAX_BYTES)
+            .and_then(|(_, value)| value.trim().parse::<u64>().ok())
+            .is_some_and(|bytes| bytes > most);
+        if larger {
+            let reason = format!("must be no more than {most}, half of wal.file.bytes");
+            return Err(self.conflict(MESSAGE_MAX_BYTES, reason));
+        }
         let (least, most) = (
             self.broker.groups.session_timeout_min,
             self.broker.groups.session_timeout_max,
@@ -540,6 +553,7 @@ mod tests {
             ("kafka.listen", "9092"),
             ("advertised.listeners", "PLAINTEXT://0.0.0.0:9092"),
             ("log.retention.ms", "soon"),
+            ("message.max.bytes", "40000000"),
         ] {
             assert!(flags(&[(key, value)]).is_err(), "{key}={value}");
         }

@@ -13,6 +13,9 @@ use super::records::{BrokerSettings, Record};
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
+/// The one topic setting whose bound is the store's.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
 /// Whose settings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Resource {
@@ -257,6 +260,7 @@ impl Broker {
                 })?;
                 let overrides = normalized(&overrides)?;
                 self.topic_config(&overrides)?;
+                self.check_batch_bytes(&overrides)?;
                 if !validate_only {
                     self.replace_overrides(&topic, overrides).await?;
                 }
@@ -301,7 +305,34 @@ impl Broker {
         let value = setting
             .check(value)
             .map_err(|error| Refusal::InvalidConfig(error.to_string()))?;
+        self.check_batch(setting.name, &value)?;
         Ok((name, value))
+    }
+
+    /// Whether the store takes the batches that these settings of a topic allow.
+    pub(super) fn check_batch_bytes(
+        &self,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<(), Refusal> {
+        overrides
+            .iter()
+            .try_for_each(|(name, value)| self.check_batch(name, value))
+    }
+
+    /// Refuses a `max.message.bytes` that the store could not keep.
+    fn check_batch(&self, name: &str, value: &str) -> Result<(), Refusal> {
+        let bytes_max = self.shared.storage.batch_bytes_max();
+        let bytes: Option<u64> = value
+            .trim()
+            .parse()
+            .ok()
+            .filter(|_| name == MAX_MESSAGE_BYTES);
+        match bytes {
+            Some(bytes) if bytes > bytes_max => Err(Refusal::InvalidConfig(format!(
+                "{name}={bytes}: batches are {bytes_max} bytes at most, half of wal.file.bytes"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Puts new topic defaults in force. The caller holds `changes`.

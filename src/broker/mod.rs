@@ -32,6 +32,7 @@ pub use lag::GroupLag;
 pub use list_offsets::{FoundOffset, OffsetQuery};
 pub use log_dirs::{LogDir, PartitionSize};
 pub use produce::{Appending, Produce, RecordError, Rejection};
+pub use producer_ids::ActiveProducer;
 pub use refusal::Refusal;
 pub use state_log::{Change, StateLog, StateLogError};
 pub use storage::{Bounds, Health, Metrics as StorageMetrics};

@@ -1,13 +1,27 @@
-//! Producer ids: each is given to one producer, ever.
+//! Producer ids: each is given to one producer, ever; and who of them a partition remembers.
 //! Callers: fronts. Invariant: a block of ids is durable in the metadata before the first of it is given away, so that no id
 //! is given twice over restarts; what is left of a block at a stop is lost.
 
 use tokio::sync::Mutex;
 
-use model::{ProducerEpoch, ProducerId};
+use model::{ProducerEpoch, ProducerId, Timestamp};
 
 use super::records::Record;
+use super::topics::Topic;
 use super::{Broker, Refusal};
+
+/// An idempotent producer that a partition remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Who.
+    pub id: ProducerId,
+    /// The epoch of its batches.
+    pub epoch: ProducerEpoch,
+    /// The sequence of its last record.
+    pub last_sequence: i32,
+    /// When the broker last appended for it.
+    pub last_append_time: Timestamp,
+}
 
 /// How many ids are reserved at once, as in Kafka.
 const BLOCK: i64 = 1000;
@@ -34,6 +48,24 @@ impl ProducerIds {
 }
 
 impl Broker {
+    /// The idempotent producers that a partition remembers, in order of their ids.
+    pub fn active_producers(
+        &self,
+        topic: &Topic,
+        partition: i32,
+    ) -> Result<Vec<ActiveProducer>, Refusal> {
+        let active = |(id, state): (ProducerId, storage::ProducerState)| {
+            Some(ActiveProducer {
+                id,
+                epoch: state.epoch,
+                last_sequence: state.batches.last()?.last_sequence,
+                last_append_time: state.last_append_time,
+            })
+        };
+        let producers = topic.log(partition)?.producers();
+        Ok(producers.into_iter().filter_map(active).collect())
+    }
+
     /// A producer id that nobody has had, with epoch 0.
     pub async fn new_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), Refusal> {
         let mut block = self.shared.producer_ids.block.lock().await;

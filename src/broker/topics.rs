@@ -400,6 +400,7 @@ impl Broker {
             settings.insert(key.clone(), value);
         }
         self.topic_config(&settings)?;
+        self.check_batch_bytes(&settings)?;
         Ok(TopicRecord {
             id: TopicId::random(),
             name,

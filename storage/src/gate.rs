@@ -15,6 +15,11 @@ use crate::wal::WalPool;
 /// What a frame of its own may cost a batch: head, table entry and padding.
 const FRAME_OVERHEAD_BYTES: u64 = 2 * 4096;
 
+/// The largest batch that a WAL file of this length takes for certain.
+pub(crate) fn batch_bytes_max(file_bytes: u64) -> u64 {
+    (file_bytes / 2).saturating_sub(FRAME_OVERHEAD_BYTES)
+}
+
 /// Leave to append some bytes, or the reason why not, which the append then answers. Given back when it is dropped, which
 /// the committer does after the sync.
 #[derive(Debug)]
@@ -78,7 +83,7 @@ impl Gate {
 
     /// The largest batch that a WAL file takes for certain.
     pub fn batch_bytes_max(&self) -> u64 {
-        self.pool.file_bytes() / 2 - FRAME_OVERHEAD_BYTES
+        batch_bytes_max(self.pool.file_bytes())
     }
 
     /// Waits until `bytes` may be appended, or may not be.

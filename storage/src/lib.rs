@@ -33,7 +33,7 @@ pub use fields::FormatError;
 pub use gate::Admission;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
-pub use producers::SequenceError;
+pub use producers::{ProducerState, SequenceError};
 pub use recovery::{Damage, RecoveryReport};
 pub use storage::{
     EXIT_CODE_STORAGE_FAILED, Env, Health, Metrics, OnFailure, Storage, StorageConfig, Threads,

@@ -16,14 +16,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit, HEADER_BYTES, stamped_head};
 use model::topic_config::{Durability, TopicConfig};
-use model::{LeaderEpoch, LogId, Offset, Timestamp};
+use model::{LeaderEpoch, LogId, Offset, ProducerId, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::committer::{Pending, Work};
 use crate::epochs::Epochs;
 use crate::error::{AppendError, DeleteRecordsError, ReadError, StorageFailed, TimedOffset};
 use crate::gate::Admission;
-use crate::producers::{Producers, Sequence};
+use crate::producers::{ProducerState, Producers, Sequence};
 use crate::segments::{SegmentPart, Segments};
 use crate::storage::Shared;
 use crate::waiter::{Waiter, Watchers};
@@ -308,6 +308,18 @@ impl Log {
     /// How many idempotent producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.locked().producers.len()
+    }
+
+    /// The idempotent producers that are remembered, in order of their ids.
+    pub fn producers(&self) -> Vec<(ProducerId, ProducerState)> {
+        let state = self.locked();
+        let mut producers: Vec<_> = state
+            .producers
+            .iter()
+            .map(|(id, producer)| (id, producer.clone()))
+            .collect();
+        producers.sort_unstable_by_key(|(id, _)| *id);
+        producers
     }
 
     /// Registers a waiter for one wake: when the durable end or the start moves, or the log is deleted. Register first,

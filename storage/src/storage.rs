@@ -80,6 +80,11 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
+    /// The largest batch that can be appended.
+    pub fn batch_bytes_max(&self) -> u64 {
+        crate::gate::batch_bytes_max(self.wal_file_bytes)
+    }
+
     /// The defaults, for a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> StorageConfig {
         StorageConfig {

@@ -3,8 +3,10 @@
 mod binary;
 mod group_tool;
 mod groups;
+mod library;
 mod process;
 mod raw;
 mod server;
+mod settings;
 mod tidy;
 mod versions;

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+const WAL_FILE_BYTES: u64 = 1 << 20;
+
 pub struct Server {
     pub address: SocketAddr,
     dir: Option<TempDir>,
@@ -22,7 +24,13 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Server {
-        Server::over(tempfile::tempdir().expect("a temporary directory")).await
+        Server::with_wal_files_of(WAL_FILE_BYTES).await
+    }
+
+    /// Half of such a file is the largest batch.
+    pub async fn with_wal_files_of(wal_file_bytes: u64) -> Server {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Server::over(dir, wal_file_bytes).await
     }
 
     /// What a killed process leaves, opened anew: the files as they are now, copied while the old broker still runs.
@@ -32,12 +40,12 @@ impl Server {
             self.dir.as_ref().expect("until dropped").path(),
             copy.path(),
         );
-        Server::over(copy).await
+        Server::over(copy, WAL_FILE_BYTES).await
     }
 
-    async fn over(dir: TempDir) -> Server {
+    async fn over(dir: TempDir, wal_file_bytes: u64) -> Server {
         let mut config = StorageConfig::new(dir.path());
-        config.wal_file_bytes = 1 << 20;
+        config.wal_file_bytes = wal_file_bytes;
         config.wal_files_min = 2;
         let (storage, _) = Storage::open(config, Env::real()).expect("a store");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

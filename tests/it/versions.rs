@@ -2,9 +2,9 @@
 //! answer's fields, the broker answers what that version can say. What groups say in each version is in `groups`.
 
 use bytes::Bytes;
-use model::Timestamp;
 use model::batch::BatchBuilder;
 use model::codec::Codec;
+use model::{ProducerEpoch, ProducerId, Timestamp};
 use wire::messages::alter_configs::{self, AlterConfigsRequest};
 use wire::messages::api_versions::ApiVersionsRequest;
 use wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
@@ -18,6 +18,7 @@ use wire::messages::describe_cluster::DescribeClusterRequest;
 use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use wire::messages::describe_groups::DescribeGroupsRequest;
 use wire::messages::describe_log_dirs::DescribeLogDirsRequest;
+use wire::messages::describe_producers::{self, DescribeProducersRequest};
 use wire::messages::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::find_coordinator::FindCoordinatorRequest;
@@ -46,6 +47,7 @@ use crate::raw::Raw;
 use crate::server::Server;
 
 const NONE: i16 = 0;
+const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const INVALID_GROUP_ID: i16 = 24;
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
@@ -53,6 +55,7 @@ const ILLEGAL_SASL_STATE: i16 = 34;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const TOPIC: i8 = 2;
+const PRODUCER_ID: i64 = 1_000_000;
 const TIME: i64 = 1_700_000_000_000;
 const SETTING: (&str, &str) = ("retention.ms", "7200000");
 
@@ -125,6 +128,12 @@ fn topic_of_metadata(name: &str) -> MetadataRequestTopic {
 /// A batch with one record, a second after the one before.
 fn batch(at: i64) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None);
+    let sequence = i32::try_from(at).expect("few");
+    builder.producer(
+        ProducerId::new(PRODUCER_ID),
+        ProducerEpoch::new(0),
+        sequence,
+    );
     builder
         .push(
             Timestamp::from_millis(TIME + at * 1000),
@@ -151,9 +160,10 @@ impl Scene {
             ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
                 self.configs(key, version).await;
             }
-            ApiKey::DeleteRecords | ApiKey::OffsetForLeaderEpoch | ApiKey::DescribeLogDirs => {
-                self.logs(key, version).await;
-            }
+            ApiKey::DeleteRecords
+            | ApiKey::OffsetForLeaderEpoch
+            | ApiKey::DescribeLogDirs
+            | ApiKey::DescribeProducers => self.logs(key, version).await,
             ApiKey::SaslHandshake
             | ApiKey::SaslAuthenticate
             | ApiKey::ApiVersions
@@ -459,6 +469,22 @@ impl Scene {
                     (partition.error_code, partition.end_offset),
                     (NONE, self.records)
                 );
+            }
+            ApiKey::DescribeProducers => {
+                let request = DescribeProducersRequest {
+                    topics: vec![describe_producers::TopicRequest {
+                        name: "t".into(),
+                        partition_indexes: vec![0, 9],
+                    }],
+                };
+                let answer = self.raw.call(version, &request).await;
+                let partitions = &answer.topics[0].partitions;
+                let producer = &partitions[0].active_producers[0];
+                assert_eq!(
+                    (producer.producer_id, producer.last_sequence),
+                    (PRODUCER_ID, i32::try_from(self.records - 1).expect("few"))
+                );
+                assert_eq!(partitions[1].error_code, UNKNOWN_TOPIC_OR_PARTITION);
             }
             _ => {
                 let answer = self

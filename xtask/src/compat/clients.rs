@@ -232,3 +232,21 @@ pub const CLIENTS: &[Client] = &[
         scenarios: LIBRARY,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compatibility_page_lists_the_matrix() {
+        let mut table = String::from("| client | version | scenarios |\n|---|---|---|\n");
+        for client in CLIENTS {
+            let (name, version) = (client.name, client.version);
+            let scenarios = client.scenarios.join(", ");
+            table += &format!("| {name} | {version} | {scenarios} |\n");
+        }
+        let page = include_str!("../../../docs/COMPATIBILITY.md");
+        let wanted = format!("<!-- clients -->\n\n{table}\n");
+        assert!(page.contains(&wanted), "the page must say:\n{wanted}");
+    }
+}

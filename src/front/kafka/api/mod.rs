@@ -24,6 +24,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -145,6 +146,7 @@ static TABLE: &[Row] = &[
     ),
     alone!(OffsetDelete, 0..=0, offset_delete),
     alone!(DescribeCluster, 0..=2, describe_cluster),
+    alone!(DescribeProducers, 0..=0, describe_producers),
     alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
 ];
 
@@ -282,6 +284,25 @@ mod tests {
                 row.key
             );
         }
+    }
+
+    #[test]
+    fn the_compatibility_page_lists_the_table() {
+        let mut rows: Vec<&Row> = TABLE.iter().collect();
+        rows.sort_by_key(|row| row.key.code());
+        let mut table = String::from("| key | API | listed | served |\n|---:|---|---|---|\n");
+        let range = |it: &RangeInclusive<i16>| match (it.start(), it.end()) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first} to {last}"),
+        };
+        for row in rows {
+            let (listed, served) = (range(&row.listed), range(&row.served));
+            let (code, name) = (row.key.code(), row.key.name());
+            table += &format!("| {code} | {name} | {listed} | {served} |\n");
+        }
+        let page = include_str!("../../../../docs/COMPATIBILITY.md");
+        let wanted = format!("<!-- api keys -->\n\n{table}\n");
+        assert!(page.contains(&wanted), "the page must say:\n{wanted}");
     }
 
     #[test]

@@ -1,7 +1,5 @@
-//! Goes through everything that the client can do against a broker, and measures how fast it produces and consumes:
-//! `cargo run -p alluvium-client --example exercise -- HOST:PORT [RECORDS]`. Leaves nothing behind.
-
-extern crate alluvium_client as client;
+//! Everything that the client can do, one thing after the other, each with its check.
+//! Callers: the example's `main`, and the broker's own tests.
 
 use client::admin::{At, Committed, ConfigChange, NewTopic, Resource, single};
 use client::consumer::{Fetched, Reset, Start};
@@ -15,14 +13,12 @@ use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+/// What a step comes to; what does not hold panics.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Outcome {
-    let mut arguments = std::env::args().skip(1);
-    let address = arguments.next().ok_or("which broker? HOST:PORT")?;
-    let records = arguments.next().map_or(Ok(200_000), |n| n.parse())?;
-    let client = Client::connect(ClientConfig::new(&address)).await?;
+/// Exercises the broker at `address`; the measurements send `records` records.
+pub async fn run(address: &str, records: u64) -> Outcome {
+    let client = Client::connect(ClientConfig::new(address)).await?;
     let admin = Admin::new(&client);
     let name = format!("exercise-{}", uuid::Uuid::new_v4());
     let topic = TopicName::parse(&name)?;

@@ -1,0 +1,65 @@
+//! DescribeProducers (61): the idempotent producers that partitions remember, for `kafka-transactions.sh` and admin clients.
+//! None of them has a transaction. Their time is that of the broker's last append, which expiry goes by.
+
+use wire::messages::describe_producers::{
+    DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState,
+    TopicResponse,
+};
+
+use super::Call;
+use crate::broker::{ActiveProducer, Refusal};
+use crate::front::kafka::errors;
+
+/// There is no coordinator of transactions, and so no epoch of one.
+const NO_EPOCH: i32 = -1;
+
+pub(super) async fn answer(
+    request: DescribeProducersRequest,
+    call: Call,
+) -> DescribeProducersResponse {
+    let topics = request.topics.into_iter().map(|topic| TopicResponse {
+        partitions: topic
+            .partition_indexes
+            .into_iter()
+            .map(|index| one(&topic.name, index, &call))
+            .collect(),
+        name: topic.name,
+    });
+    DescribeProducersResponse {
+        topics: topics.collect(),
+        ..DescribeProducersResponse::default()
+    }
+}
+
+fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
+    let find = || -> Result<_, Refusal> {
+        let topic = call.broker.topic(topic)?;
+        call.broker.active_producers(&topic, partition_index)
+    };
+    let nothing = PartitionResponse {
+        partition_index,
+        ..PartitionResponse::default()
+    };
+    match find() {
+        Ok(producers) => PartitionResponse {
+            active_producers: producers.into_iter().map(described).collect(),
+            ..nothing
+        },
+        Err(refusal) => PartitionResponse {
+            error_code: errors::code(&refusal),
+            error_message: Some(refusal.to_string()),
+            ..nothing
+        },
+    }
+}
+
+fn described(producer: ActiveProducer) -> ProducerState {
+    ProducerState {
+        producer_id: producer.id.get(),
+        producer_epoch: producer.epoch.get().into(),
+        last_sequence: producer.last_sequence,
+        last_timestamp: producer.last_append_time.millis(),
+        coordinator_epoch: NO_EPOCH,
+        current_txn_start_offset: -1,
+    }
+}

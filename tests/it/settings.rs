@@ -1,0 +1,129 @@
+//! Topic settings as clients meet them, and as the compatibility page lists them.
+
+use std::fmt::Write as _;
+
+use model::topic_config::{Holds, SETTINGS};
+use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+
+use crate::raw::Raw;
+use crate::server::Server;
+
+const NONE: i16 = 0;
+const INVALID_CONFIG: i16 = 40;
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+async fn create(raw: &mut Raw, name: &str, setting: &str, value: &str) -> (i16, String) {
+    let topic = CreatableTopic {
+        name: name.into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![CreatableTopicConfig {
+            name: setting.into(),
+            value: Some(value.into()),
+        }],
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: vec![topic],
+        timeout_ms: 5_000,
+        ..CreateTopicsRequest::default()
+    };
+    let created = raw.call(7, &request).await.topics.remove(0);
+    (
+        created.error_code,
+        created.error_message.unwrap_or_default(),
+    )
+}
+
+async fn set(raw: &mut Raw, resource: (i8, &str), setting: &str, value: &str) -> i16 {
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: resource.0,
+            resource_name: resource.1.into(),
+            configs: vec![AlterableConfig {
+                name: setting.into(),
+                config_operation: 0,
+                value: Some(value.into()),
+            }],
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    raw.call(1, &request).await.responses[0].error_code
+}
+
+#[tokio::test]
+async fn a_setting_that_only_has_its_default_says_why() {
+    let server = Server::with_wal_files_of(4 << 20).await;
+    let mut raw = Raw::connect(server.address).await;
+    for setting in SETTINGS {
+        let default = create(&mut raw, setting.name, setting.name, setting.default).await;
+        assert_eq!(default.0, NONE, "{}: {}", setting.name, default.1);
+    }
+    for (name, value, reason) in [
+        ("cleanup.policy", "compact", "compact"),
+        (
+            "remote.storage.enable",
+            "true",
+            "there is no remote storage",
+        ),
+        ("local.retention.ms", "1000", "there is no remote storage"),
+        ("compression.lz4.level", "12", "one level"),
+        ("retention.ms", "-2", "-2"),
+        ("no.such.setting", "1", "no.such.setting"),
+    ] {
+        let (code, message) = create(&mut raw, "refused", name, value).await;
+        assert_eq!(code, INVALID_CONFIG, "{name}");
+        assert!(message.contains(reason), "{name}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn batches_that_the_store_could_not_keep_are_not_promised() {
+    let server = Server::with_wal_files_of(1 << 20).await;
+    let mut raw = Raw::connect(server.address).await;
+    let fits = ("max.message.bytes", "500000");
+    let too_large = ("max.message.bytes", "600000");
+    assert_eq!(create(&mut raw, "t", fits.0, fits.1).await.0, NONE);
+    let (code, message) = create(&mut raw, "u", too_large.0, too_large.1).await;
+    assert_eq!(code, INVALID_CONFIG);
+    assert!(message.contains("wal.file.bytes"), "{message}");
+    let topic = (TOPIC, "t");
+    assert_eq!(set(&mut raw, topic, fits.0, fits.1).await, NONE);
+    assert_eq!(
+        set(&mut raw, topic, too_large.0, too_large.1).await,
+        INVALID_CONFIG
+    );
+    let broker = (BROKER, "");
+    assert_eq!(
+        set(&mut raw, broker, "message.max.bytes", fits.1).await,
+        NONE
+    );
+    assert_eq!(
+        set(&mut raw, broker, "message.max.bytes", too_large.1).await,
+        INVALID_CONFIG
+    );
+}
+
+#[test]
+fn the_compatibility_page_lists_every_topic_setting() {
+    let mut table = String::from("| setting | default | how |\n|---|---|---|\n");
+    for setting in SETTINGS {
+        let how = match setting.holds {
+            Holds::Enforced => "enforced".to_string(),
+            Holds::HoldsTrivially(reason) => format!("holds: {reason}"),
+            Holds::Refused(reason) => format!("default only: {reason}"),
+        };
+        let default = match setting.default {
+            "" => String::new(),
+            value => format!("`{value}`"),
+        };
+        writeln!(table, "| `{}` | {default} | {how} |", setting.name).expect("a string grows");
+    }
+    let page = include_str!("../../docs/COMPATIBILITY.md");
+    let wanted = format!("<!-- topic settings -->\n\n{table}\n");
+    assert!(page.contains(&wanted), "the page must say:\n{wanted}");
+}
