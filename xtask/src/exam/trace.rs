@@ -12,10 +12,10 @@ pub const CALLS: &str = "pwrite64,pwritev,pwritev2,write,writev,sendto,sendmsg,f
 /// A call that somebody asks about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A write to a WAL file.
-    WalWrite,
-    /// A sync of a WAL file.
-    WalSync,
+    /// A write to this WAL file.
+    WalWrite(String),
+    /// A sync of this WAL file.
+    WalSync(String),
     /// Bytes to the TCP peer at this port.
     Answer(u16),
 }
@@ -81,8 +81,8 @@ fn call(text: &str) -> Option<Call> {
         return None;
     }
     Some(match name {
-        "fdatasync" | "fsync" => Call::WalSync,
-        _ => Call::WalWrite,
+        "fdatasync" | "fsync" => Call::WalSync(path.to_owned()),
+        _ => Call::WalWrite(path.to_owned()),
     })
 }
 
@@ -106,6 +106,7 @@ mod tests {
 7 <... pwritev resumed>)       = 4096
 7 fdatasync(9</d/wal/1.wal>) = -1 EIO (Input/output error) (INJECTED)
 ";
+        let wal = || "/d/wal/1.wal".to_owned();
         let events = parse(trace);
         let short: Vec<(Call, bool, i64)> = events
             .iter()
@@ -114,12 +115,12 @@ mod tests {
         assert_eq!(
             short,
             [
-                (Call::WalWrite, false, 0),
+                (Call::WalWrite(wal()), false, 0),
                 (Call::Answer(41000), false, 0),
                 (Call::Answer(41000), true, 10),
-                (Call::WalWrite, true, 4096),
-                (Call::WalSync, false, 0),
-                (Call::WalSync, true, -1),
+                (Call::WalWrite(wal()), true, 4096),
+                (Call::WalSync(wal()), false, 0),
+                (Call::WalSync(wal()), true, -1),
             ]
         );
         assert!(events[5].injected);

@@ -150,7 +150,7 @@ fn answers_before_failure(trace: &str) -> Option<HashMap<u16, u64>> {
     let mut answers = HashMap::new();
     for event in trace::parse(trace) {
         match event.call {
-            Call::WalSync if event.injected => return Some(answers),
+            Call::WalSync(_) if event.injected => return Some(answers),
             Call::Answer(port) if !event.returned => *answers.entry(port).or_default() += 1,
             _ => {}
         }
