@@ -186,9 +186,20 @@ pub fn verify_store(
     data_dir: &Path,
     report: &mut dyn FnMut(Finding),
 ) -> io::Result<Summary> {
+    verify_store_watched(disk, data_dir, report, &mut |_| {})
+}
+
+/// Like [`verify_store`], and calls `watch` with what is verified so far after each batch.
+pub fn verify_store_watched(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    report: &mut dyn FnMut(Finding),
+    watch: &mut dyn FnMut(&Summary),
+) -> io::Result<Summary> {
     let mut verify = Verify {
         disk,
         report,
+        watch,
         summary: Summary::default(),
     };
     let checkpoint = verify.checkpoints(&data_dir.join("checkpoint"))?;
@@ -216,6 +227,7 @@ pub fn verify_store(
 struct Verify<'a> {
     disk: &'a dyn Disk,
     report: &'a mut dyn FnMut(Finding),
+    watch: &'a mut dyn FnMut(&Summary),
     summary: Summary,
 }
 
@@ -354,6 +366,7 @@ impl Verify<'_> {
                     self.summary.batches += 1;
                     self.summary.bytes += verified.header.total_bytes() as u64;
                     self.summary.records += u64::from(verified.header.record_count.unsigned_abs());
+                    (self.watch)(&self.summary);
                     if let Some(reason) = verified.fault {
                         self.damage(
                             &path,

@@ -4,6 +4,7 @@ mod binary;
 mod group_tool;
 mod groups;
 mod library;
+mod log_tool;
 mod process;
 mod raw;
 mod server;

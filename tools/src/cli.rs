@@ -11,6 +11,7 @@ use model::Timestamp;
 
 use crate::demo::{self, DemoArgs};
 use crate::group::GroupCommand;
+use crate::log::LogArgs;
 use crate::time_spec::TimeSpecError;
 
 /// The commands that are not the server's.
@@ -20,6 +21,8 @@ pub enum ToolCommand {
     Demo(DemoArgs),
     /// List, describe, move and delete consumer groups.
     Group(GroupArgs),
+    /// Look at data files without a broker.
+    Log(LogArgs),
 }
 
 /// `group` and its options.
@@ -75,6 +78,7 @@ impl ToolCommand {
     async fn start(self) -> Result<ExitCode> {
         match self {
             ToolCommand::Demo(args) => demo::run(&args).await,
+            ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;
                 command.run(&client, common.json, now()).await

@@ -5,6 +5,7 @@ pub mod consume;
 pub mod demo;
 pub mod format;
 pub mod group;
+pub mod log;
 pub mod produce;
 mod table;
 pub mod time_spec;

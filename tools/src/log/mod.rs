@@ -1,0 +1,91 @@
+//! `log`: looks at a data directory, or at single files of it, without a broker. Nothing is ever written.
+//!
+//! `dump.rs` lists what a file holds, `stat.rs` what a directory holds, `verify.rs` checks either. `directory.rs` finds the
+//! logs of a directory, and `names.rs` the topics they belong to.
+
+mod directory;
+mod dump;
+mod names;
+mod stat;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use storage::RealDisk;
+use storage::io::{Disk as _, LockGuard, LockHow};
+
+/// The exit code if something is damaged.
+const DAMAGED: u8 = 5;
+
+/// Look at data files without a broker.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: LogCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum LogCommand {
+    /// List what files hold: segments (.log), indexes (.idx), manifests, checkpoints, write-ahead files (.wal).
+    Dump(dump::DumpArgs),
+    /// Show what a data directory holds: topics, partitions, segments, bytes, offsets, damage.
+    Stat(DirectoryArgs),
+    /// Check every byte of a data directory, or of single segments. Exit code 5 if something is damaged.
+    Verify(verify::VerifyArgs),
+}
+
+/// A data directory, and what to do if a server has it open.
+#[derive(Debug, clap::Args)]
+struct DirectoryArgs {
+    /// The data directory
+    #[arg(default_value = "data")]
+    directory: PathBuf,
+    /// Look even while a server has the directory open: what it is writing just then may look wrong
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl LogArgs {
+    /// Runs the command. Blocks.
+    pub fn run(self) -> Result<ExitCode> {
+        match self.command {
+            LogCommand::Dump(args) => dump::run(&args, self.json),
+            LogCommand::Stat(args) => stat::run(&args, self.json),
+            LogCommand::Verify(args) => verify::run(&args, self.json),
+        }
+    }
+}
+
+/// Keeps servers out while a directory is looked at. Without a lock a server has it open, and that is wanted.
+fn lock(directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
+    if !directory.join("STORE").exists() && !directory.join("LOCK").exists() {
+        bail!(
+            "{} is no data directory: it has no file STORE",
+            directory.display()
+        );
+    }
+    match RealDisk.lock(&directory.join("LOCK"), LockHow::Shared) {
+        Ok(guard) => Ok(Some(guard)),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            if !read_only {
+                bail!(
+                    "a server has {} open: stop it, or look anyway with --read-only",
+                    directory.display()
+                );
+            }
+            eprintln!(
+                "note: a server has {} open: what it is writing just now may look wrong",
+                directory.display()
+            );
+            Ok(None)
+        }
+        // A copy of a directory may come without its lock.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| directory.join("LOCK").display().to_string()),
+    }
+}
