@@ -279,7 +279,7 @@ async fn deletion_asks_shows_and_deletes() {
     fixture.commit("old", 0, 4).await;
     fixture.commit("old", 1, 0).await;
     let unsure = fixture.group(&["delete", "old"]).await;
-    assert_eq!(unsure.code, Some(1));
+    assert_eq!(unsure.code, Some(2));
     assert!(unsure.stderr.contains("--yes"), "{}", unsure.stderr);
     let plan = fixture
         .group(&["delete", "old", "--dry-run", "--json"])

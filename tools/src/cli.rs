@@ -1,28 +1,47 @@
 //! The tools' commands: their arguments, how they reach a broker, and their exit codes.
 //!
-//! Callers: the binary, which adds these commands to its own. 0 is success, 1 failure, 2 wrong usage, 3 not found, 4 no
-//! broker reached or no answer in time, 5 damage found.
+//! Callers: the binary, which adds these commands to its own. A command is a variant of [`ToolCommand`] and an arm in
+//! `start`; one that talks to a broker is wrapped in [`OnBroker`], which brings `--brokers` and `--json`. Exit codes are in
+//! `failure.rs`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use client::{Client, ClientConfig, Error, ErrorCode};
+use client::{Client, ClientConfig};
 use model::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::consume::{self, ConsumeArgs};
 use crate::demo::{self, DemoArgs};
+use crate::failure;
 use crate::group::GroupCommand;
 use crate::log::LogArgs;
-use crate::time_spec::TimeSpecError;
+use crate::produce::{self, ProduceArgs};
 
 /// The commands that are not the server's.
 #[derive(Debug, clap::Subcommand)]
 pub enum ToolCommand {
-    /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
-    Demo(DemoArgs),
+    /// Produce records from standard input or a file, one for each match of a format.
+    #[command(after_help = produce::EXAMPLES)]
+    Produce(OnBroker<ProduceArgs>),
+    /// Write records to standard output, from any place to any place.
+    #[command(after_help = consume::EXAMPLES)]
+    Consume(OnBroker<ConsumeArgs>),
     /// List, describe, move and delete consumer groups.
     Group(GroupArgs),
     /// Look at data files without a broker.
     Log(LogArgs),
+    /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
+    Demo(DemoArgs),
+}
+
+/// A command that talks to a broker, and its options.
+#[derive(Debug, clap::Args)]
+pub struct OnBroker<A: clap::Args> {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    args: A,
 }
 
 /// `group` and its options.
@@ -69,14 +88,23 @@ impl ToolCommand {
             Ok(runtime) => runtime.block_on(self.start()),
             Err(error) => Err(error.into()),
         };
-        result.unwrap_or_else(|error| {
-            eprintln!("error: {}", told(&error));
-            ExitCode::from(code_of(&error))
-        })
+        result.unwrap_or_else(|error| failure::report(&error))
     }
 
     async fn start(self) -> Result<ExitCode> {
         match self {
+            ToolCommand::Produce(OnBroker { common, args }) => {
+                let client = common.connect().await?;
+                let reports_records = args.output_format.is_some();
+                let produced = produce::run(args, &client, now()).await?;
+                produce::tell(&produced, common.json && !reports_records)
+            }
+            ToolCommand::Consume(OnBroker { common, mut args }) => {
+                if common.json {
+                    args.format = Some("json".to_owned());
+                }
+                consume::run(args, &common.connect().await?, now()).await
+            }
             ToolCommand::Demo(args) => demo::run(&args).await,
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
@@ -87,36 +115,21 @@ impl ToolCommand {
     }
 }
 
+/// Ends when the user or the system asks the command to stop.
+pub(crate) async fn asked_to_stop() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => terminate.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = terminated => {}
+        // Without a handler the signal ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => {}
+    }
+}
+
 fn now() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
-}
-
-/// The error and its causes, without those whose words the one before has already said.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
-            let colon = if text.is_empty() { "" } else { ": " };
-            text = format!("{text}{colon}{cause}");
-        }
-    }
-    text
-}
-
-/// The exit code that an error ends a command with.
-fn code_of(error: &anyhow::Error) -> u8 {
-    let wrong_usage = error.chain().any(|cause| cause.is::<TimeSpecError>());
-    match error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Error>())
-    {
-        _ if wrong_usage => 2,
-        Some(Error::Connect { .. } | Error::Disconnected { .. } | Error::TimedOut { .. }) => 4,
-        Some(error) => match error.code() {
-            Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::GroupIdNotFound) => 3,
-            _ => 1,
-        },
-        None => 1,
-    }
 }

@@ -16,6 +16,7 @@ use client::group::{GroupConfig, GroupConsumer};
 use model::batch::{Batch, DecompressLimit};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 
+use crate::failure::Failure;
 use crate::format::{Headers, OutputFormat, OutputRecord};
 use crate::time_spec::{Position, Range};
 
@@ -23,6 +24,22 @@ use crate::time_spec::{Position, Range};
 const OUTPUT_BYTES: usize = 256 << 10;
 /// How long one poll waits; only how often the signal is looked at depends on it.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Shown below the options.
+pub(crate) const EXAMPLES: &str = "\
+Letters of --format: %t topic, %p partition, %o offset, %d time, %k key, %v value, %h{%k=%v } headers, \
+%K %V %T lengths. \\n \\t \\xNN stand for what they do in C. JSON has kcat's keys: \
+topic, partition, offset, tstype, ts, headers, key, payload.
+
+Examples:
+  alluvium consume readings                          everything, and then what comes, until Ctrl-C
+  alluvium consume readings -o end                   only what comes
+  alluvium consume readings -o -10m -e               the last ten minutes
+  alluvium consume readings -o 2026-03-01T14:03: -n 1    the first record at or after that time
+  alluvium consume readings -o 100:200 -p 0 -f '%o %k %v\\n'
+  alluvium consume readings -g dashboard             share the topic with a group, and commit
+
+Exit codes: 0 at the end or after Ctrl-C, 1 failed, 2 wrong usage, 3 no such topic or partition, 4 no broker in time.";
 
 /// Consume records and write them to standard output.
 #[derive(Debug, clap::Args)]
@@ -110,11 +127,11 @@ async fn read_partitions(
         consumer.assign(partition.clone(), Start::Offset(span.start));
     }
     reading.spans = Some(spans);
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
     while !reading.is_done() {
         let fetched = tokio::select! {
             fetched = consumer.poll(POLL) => fetched?,
-            _ = &mut interrupted => break,
+            () = &mut interrupted => break,
         };
         for fetched in fetched {
             if reading.take(&fetched)? {
@@ -143,9 +160,10 @@ async fn read_group(
             start: Position::Latest,
             end: None,
         } => Reset::Latest,
-        _ => bail!(
+        _ => bail!(Failure::Usage(
             "with --group, --offset can only be start or end: where a group without a commit begins"
-        ),
+                .to_owned()
+        )),
     };
     let mut config = GroupConfig {
         consumer: config(args),
@@ -154,11 +172,11 @@ async fn read_group(
     config.consumer.reset = reset;
     let mut consumer = GroupConsumer::new(client, config);
     let mut begun = HashMap::new();
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
     while !reading.is_done() {
         let fetched = tokio::select! {
             fetched = consumer.poll(POLL) => fetched?,
-            _ = &mut interrupted => break,
+            () = &mut interrupted => break,
         };
         begun = fetched
             .iter()
@@ -229,7 +247,10 @@ async fn partitions(client: &Client, args: &ConsumeArgs) -> Result<Vec<TopicPart
         };
         for number in wanted {
             if number as usize >= count {
-                bail!("topic {name} has no partition {number}: there are {count}");
+                let known = crate::output::counted(count, "partition");
+                bail!(Failure::NotFound(format!(
+                    "topic {name} has no partition {number}: it has {known}, from 0 on"
+                )));
             }
             all.push(TopicPartition::new(name.clone(), PartitionId::new(number)));
         }

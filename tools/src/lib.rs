@@ -3,9 +3,12 @@
 pub mod cli;
 pub mod consume;
 pub mod demo;
+mod failure;
 pub mod format;
 pub mod group;
 pub mod log;
+mod output;
 pub mod produce;
 mod table;
 pub mod time_spec;
+mod topic_choice;

@@ -16,10 +16,24 @@ use model::{PartitionId, Timestamp, TopicName};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::format::{Headers, InputFormat, InputReader, InputRecord, OutputFormat, OutputRecord};
+use crate::output::{counted, size};
 use crate::time_spec::parse_time;
 
 /// Reports that may wait to be printed; beyond it reading waits.
 const REPORTS_MAX: usize = 64 << 10;
+
+/// Shown below the options.
+pub(crate) const EXAMPLES: &str = "\
+Letters of --format: %t topic, %k key, %v value, %p partition, %d time (milliseconds), %h{N} headers, \
+each up to the text that follows it. \\n \\t \\xNN stand for what they do in C.
+
+Examples:
+  seq 1000 | alluvium produce readings                     a record for each line
+  alluvium produce readings -f '%k %v\\n' --file in.txt    the key, a space, the value
+  alluvium produce -f '%t,%k,%v\\n' < in.csv               topics come from the input
+  alluvium consume a --exit -f json | alluvium produce b -f json    copy a topic, keys, times and headers too
+
+Exit codes: 0 all acknowledged, 1 not all, 2 wrong usage, 3 no such topic, 4 no broker in time.";
 
 /// Produce records, one for each match of the input format.
 #[derive(Debug, clap::Args)]
@@ -157,7 +171,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         })?;
     let read = tokio::select! {
         read = finished => read.unwrap_or_else(|_| Err(anyhow!("reading the input ended early"))),
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted: what had been read was sent")),
+        () = crate::cli::asked_to_stop() => Err(anyhow!("interrupted: what had been read was sent")),
     };
     let flushed = producer
         .close()
@@ -186,15 +200,17 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
     })
 }
 
-/// Says on standard output, as JSON, or on standard error, for people, what was produced.
+/// Says on standard output, as JSON with `records`, `bytes` and `seconds`, or on a terminal, for people, what was produced.
 pub fn tell(produced: &Produced, as_json: bool) -> Result<ExitCode> {
     if as_json {
         println!("{}", serde_json::to_string(produced)?);
     } else if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         let rate = produced.records as f64 / produced.seconds.max(1e-9);
         eprintln!(
-            "{} records acknowledged in {:.1} s ({rate:.0} a second)",
-            produced.records, produced.seconds
+            "{} with {} acknowledged in {:.1} s ({rate:.0} a second)",
+            counted(usize::try_from(produced.records)?, "record"),
+            size(produced.bytes),
+            produced.seconds
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,5 @@
 //! `group delete`: groups without members, or what they committed for some topics.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -9,6 +8,7 @@ use model::TopicPartition;
 use serde_json::json;
 
 use super::{TopicChoice, counted, find, members_to_stop, not_found, print};
+use crate::output::confirm;
 use crate::table::Table;
 
 /// What to delete.
@@ -58,8 +58,8 @@ pub(super) async fn run(args: DeleteArgs, admin: &Admin, json: bool) -> Result<E
         });
     }
     if !args.dry_run {
-        if !args.yes && !confirmed(&plans, !args.topics.is_empty())? {
-            bail!("nothing was deleted");
+        if !args.yes {
+            confirm(&deed(&plans, !args.topics.is_empty()))?;
         }
         for plan in &plans {
             match args.topics.is_empty() {
@@ -102,22 +102,12 @@ fn table(plans: &[Plan], dry_run: bool) -> String {
     table.to_string()
 }
 
-fn confirmed(plans: &[Plan], only_offsets: bool) -> Result<bool> {
-    let offsets: usize = plans.iter().map(|plan| plan.partitions.len()).sum();
-    let what = match only_offsets {
-        true => counted(offsets, "committed offset"),
-        false => format!(
-            "{} with {}",
-            counted(plans.len(), "group"),
-            counted(offsets, "committed offset")
-        ),
-    };
-    if !std::io::stdin().is_terminal() {
-        bail!("this would delete {what}: say so with --yes, or look first with --dry-run");
+/// What would be done, in words.
+fn deed(plans: &[Plan], only_offsets: bool) -> String {
+    let offsets = plans.iter().map(|plan| plan.partitions.len()).sum();
+    let offsets = counted(offsets, "committed offset");
+    match only_offsets {
+        true => format!("delete {offsets}"),
+        false => format!("delete {} with {offsets}", counted(plans.len(), "group")),
     }
-    eprint!("Delete {what}? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -8,19 +8,18 @@ mod describe;
 mod places;
 mod reset;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use client::admin::{Admin, GroupDescription};
 use client::{Client, ErrorCode};
-use model::{PartitionId, Timestamp, TopicName, TopicPartition};
+use model::Timestamp;
 use serde_json::json;
 
+use crate::failure::NOT_FOUND;
+use crate::output::{counted, print};
 use crate::table::Table;
-
-/// The exit code if a group, topic or partition is not there.
-pub const NOT_FOUND: u8 = 3;
+use crate::topic_choice::TopicChoice;
 
 /// List, describe, move and delete consumer groups.
 #[derive(Debug, clap::Subcommand)]
@@ -62,22 +61,6 @@ async fn list(admin: &Admin, json: bool) -> Result<ExitCode> {
     }
     print(json, || all.into(), || table.to_string())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes one of the two to standard output.
-fn print(
-    json: bool,
-    value: impl FnOnce() -> serde_json::Value,
-    text: impl FnOnce() -> String,
-) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &value())?;
-        out.write_all(b"\n")?;
-    } else {
-        out.write_all(text().as_bytes())?;
-    }
-    Ok(out.flush()?)
 }
 
 /// A group, or None if there is no such group.
@@ -124,73 +107,4 @@ fn members_to_stop(group: &GroupDescription) -> String {
         group.state,
         who.join(", "),
     )
-}
-
-fn counted(count: usize, thing: &str) -> String {
-    match count {
-        1 => format!("1 {thing}"),
-        _ => format!("{count} {thing}s"),
-    }
-}
-
-/// A topic, or some of its partitions: `readings`, `readings:0,3`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct TopicChoice {
-    topic: TopicName,
-    /// Empty for all.
-    partitions: Vec<PartitionId>,
-}
-
-impl std::str::FromStr for TopicChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<TopicChoice, String> {
-        let (topic, numbers) = match text.split_once(':') {
-            Some((topic, numbers)) => (topic, Some(numbers)),
-            None => (text, None),
-        };
-        let partition = |number: &str| -> Result<PartitionId, String> {
-            number
-                .parse::<i32>()
-                .ok()
-                .and_then(PartitionId::from_wire)
-                .ok_or_else(|| format!("{number:?} is no partition's number"))
-        };
-        Ok(TopicChoice {
-            topic: TopicName::parse(topic).map_err(|error| error.to_string())?,
-            partitions: match numbers {
-                Some(numbers) => numbers
-                    .split(',')
-                    .map(partition)
-                    .collect::<Result<_, _>>()?,
-                None => Vec::new(),
-            },
-        })
-    }
-}
-
-impl TopicChoice {
-    fn takes(&self, partition: &TopicPartition) -> bool {
-        self.topic == partition.topic
-            && (self.partitions.is_empty() || self.partitions.contains(&partition.partition))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_topic_is_chosen_whole_or_by_partitions() {
-        let choice: TopicChoice = "a.b:0,3".parse().unwrap();
-        assert_eq!(choice.topic.as_str(), "a.b");
-        assert_eq!(
-            choice.partitions,
-            [PartitionId::new(0), PartitionId::new(3)]
-        );
-        assert!("a".parse::<TopicChoice>().unwrap().partitions.is_empty());
-        for wrong in ["", "a:", "a:x", "a:-1", "a b", "a:1,,2"] {
-            assert!(wrong.parse::<TopicChoice>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -16,8 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use storage::RealDisk;
 use storage::io::{Disk as _, LockGuard, LockHow};
 
-/// The exit code if something is damaged.
-const DAMAGED: u8 = 5;
+use crate::failure::DAMAGED;
 
 /// Look at data files without a broker.
 #[derive(Debug, clap::Args)]

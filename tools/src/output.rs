@@ -1,0 +1,91 @@
+//! What commands share in telling: JSON or text, counts and sizes in words, and the question before something is destroyed.
+//!
+//! Nothing here is coloured, so that a pipe and a terminal get the same text. JSON is one object or one array, as each
+//! command's help says; names in it are stable.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Writes one of the two to standard output.
+pub fn print(
+    json: bool,
+    value: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &value())?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(text().as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// `1 topic`, `2 topics`.
+pub fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+/// A size for people: `17 B`, `1.2 MiB`.
+pub fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter();
+    let mut unit = "B";
+    while size >= 1024.0
+        && let Some(next) = units.next()
+    {
+        size /= 1024.0;
+        unit = next;
+    }
+    match unit {
+        "B" => format!("{bytes} B"),
+        _ => format!("{size:.1} {unit}"),
+    }
+}
+
+/// Asks before `what` is done, as in "delete 2 topics". Where nobody can be asked, it is refused with what to say instead.
+pub fn confirm(what: &str) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!(Failure::Usage(format!(
+            "this would {what}: say so with --yes, or look first with --dry-run"
+        )));
+    }
+    let mut letters = what.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    let what: String = first.chain(letters).collect();
+    eprint!("{what}? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => bail!("nothing was done"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}
