@@ -1,6 +1,7 @@
 //! The broker as its clients see it.
 
 mod binary;
+mod broker_tools;
 mod group_tool;
 mod groups;
 mod library;

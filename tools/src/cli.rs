@@ -11,8 +11,10 @@ use client::{Client, ClientConfig};
 use model::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bench::{self, BenchArgs};
 use crate::consume::{self, ConsumeArgs};
 use crate::demo::{self, DemoArgs};
+use crate::doctor::{self, DoctorArgs};
 use crate::failure;
 use crate::group::GroupCommand;
 use crate::log::LogArgs;
@@ -29,6 +31,10 @@ pub enum ToolCommand {
     Consume(OnBroker<ConsumeArgs>),
     /// List, describe, move and delete consumer groups.
     Group(GroupArgs),
+    /// Measure a running broker: durable produce, ack latency at a fixed rate, replay.
+    Bench(OnBroker<BenchArgs>),
+    /// Check that brokers can be reached from here, and that what they advertise can be too.
+    Doctor(OnBroker<DoctorArgs>),
     /// Look at data files without a broker.
     Log(LogArgs),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
@@ -106,6 +112,12 @@ impl ToolCommand {
                 consume::run(args, &common.connect().await?, now()).await
             }
             ToolCommand::Demo(args) => demo::run(&args).await,
+            ToolCommand::Bench(OnBroker { common, args }) => {
+                bench::run(args, &common.connect().await?, common.json).await
+            }
+            ToolCommand::Doctor(OnBroker { common, args }) => {
+                doctor::run(args, &common.brokers, common.json).await
+            }
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;

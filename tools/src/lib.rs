@@ -1,8 +1,10 @@
 //! The command line.
 
+pub mod bench;
 pub mod cli;
 pub mod consume;
 pub mod demo;
+pub mod doctor;
 mod failure;
 pub mod format;
 pub mod group;

@@ -1,0 +1,146 @@
+//! `alluvium doctor` and `alluvium bench`, against a broker's process.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::binary::{Running, serve, tool};
+
+fn doctor(brokers: &str) -> (Option<i32>, Value) {
+    let said = tool(&["doctor", "-b", brokers, "--json", "--timeout-ms", "3000"]);
+    (said.code, serde_json::from_str(&said.stdout).expect("JSON"))
+}
+
+/// What failed, in one text: what was found, and the advice.
+fn failures(report: &Value) -> String {
+    let findings = report["findings"].as_array().expect("a list");
+    let failed = findings.iter().filter(|one| one["verdict"] == "failed");
+    failed
+        .map(|one| format!("{} -> {}\n", one["found"], one["advice"]))
+        .collect()
+}
+
+#[test]
+fn the_doctor_finds_a_broker_on_loopback_sound_and_says_who_can_use_it() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let (code, report) = doctor(&running.kafka);
+    assert_eq!(
+        (code, &report["healthy"]),
+        (Some(0), &json!(true)),
+        "{report}"
+    );
+    assert_eq!(
+        report["warnings"],
+        json!(1),
+        "only clients on this machine can use it: {report}"
+    );
+    let said = tool(&["doctor", "-b", &running.kafka]);
+    assert!(
+        said.stdout.contains("ok       bootstrap"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn the_doctor_says_what_is_wrong_with_an_advertised_address_and_what_to_set() {
+    // A port that nobody listens on: bound once, and given back.
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("bound").port()
+    };
+    for (advertised, said) in [
+        (format!("127.0.0.1:{port}"), "Connection refused"),
+        ("no-such-host.invalid:9092".to_owned(), "cannot be resolved"),
+    ] {
+        let data = tempfile::tempdir().expect("a directory");
+        let setting = format!("advertised.listeners=PLAINTEXT://{advertised}");
+        let running = Running::start(serve(data.path()).args(["-X", &setting]));
+        let (code, report) = doctor(&running.kafka);
+        assert_eq!(code, Some(1), "{report}");
+        let failures = failures(&report);
+        for part in [said, "advertised.listeners", advertised.as_str()] {
+            assert!(failures.contains(part), "{failures}");
+        }
+    }
+}
+
+#[test]
+fn the_doctor_tells_a_wrong_port_from_no_server_and_no_name() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    for (brokers, said) in [
+        (running.http.as_str(), "HTTP"),
+        ("127.0.0.1:1", "alluvium serve"),
+        ("no-such-host.invalid:9092", "cannot be resolved"),
+        ("localhost", "localhost:9092"),
+        ("localhost:kafka", "is no port"),
+    ] {
+        let (code, report) = doctor(brokers);
+        assert_eq!(code, Some(4), "{report}");
+        assert!(failures(&report).contains(said), "{report}");
+    }
+    // One bad address beside a good one is told, but the good one is followed.
+    let (code, report) = doctor(&format!("127.0.0.1:1,{}", running.kafka));
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.to_string().contains("cluster"), "{report}");
+    // Another cluster at the advertised address.
+    let other = tempfile::tempdir().expect("a directory");
+    let setting = format!("advertised.listeners=PLAINTEXT://{}", running.kafka);
+    let other = Running::start(serve(other.path()).args(["-X", &setting]));
+    let (code, report) = doctor(&other.kafka);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(failures(&report).contains("another cluster"), "{report}");
+}
+
+#[test]
+fn the_benchmark_measures_all_three_and_leaves_nothing_behind() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let bench = |args: &[&str]| {
+        let mut all = vec![
+            "bench",
+            "-b",
+            &running.kafka,
+            "--seconds",
+            "0.2",
+            "--batch-bytes",
+            "16384",
+        ];
+        all.extend(args);
+        tool(&all)
+    };
+    let report = bench(&["--runs", "2", "--partitions", "2", "--json"]).json();
+    for measure in ["produce", "replay"] {
+        let rate = &report[measure]["bytes_per_second"];
+        let of = |name: &str| rate[name].as_f64().expect("a number");
+        assert!(
+            of("min") > 0.0 && of("min") <= of("median") && of("median") <= of("max"),
+            "{rate}"
+        );
+    }
+    let latency = &report["latency"];
+    let (p50, p99) = (
+        latency["p50_ms"]["median"].as_f64(),
+        latency["p99_ms"]["median"].as_f64(),
+    );
+    assert!(Some(0.0) < p50 && p50 <= p99, "{latency}");
+    let half = report["produce"]["bytes_per_second"]["median"]
+        .as_f64()
+        .map(|rate| rate / 2.0);
+    assert_eq!(latency["rate_bytes_per_second"].as_f64(), half);
+    let page = bench(&["latency", "--rate", "1", "--runs", "1"]);
+    assert!(
+        page.stdout.contains("ack at 1.0 MiB/s, p50"),
+        "{}{}",
+        page.stdout,
+        page.stderr
+    );
+    let refused = bench(&["produce", "--topic-config", "no.such=1"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    let (_, metrics) = running.get("/metrics");
+    assert!(!metrics.contains("topic=\"bench-"), "{metrics}");
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+}
