@@ -560,6 +560,46 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_reaches_what_the_parts_are_started_with() {
+        // What cannot be derived from the default.
+        let others = [
+            ("advertised.listeners", "PLAINTEXT://example.org:9092"),
+            ("broker.rack", "cellar"),
+            ("data.dir", "elsewhere"),
+            ("http.listen", "127.0.0.1:1"),
+            ("kafka.listen", "127.0.0.1:1"),
+            ("scrub.bytes.per.second", "0"),
+            ("wal.file.bytes", "1048576"),
+        ];
+        let without_origins = |mut config: Config| {
+            config.origins.clear();
+            format!("{config:?}")
+        };
+        let before = without_origins(Config::defaults());
+        for setting in SETTINGS {
+            let other = others.iter().find(|(key, _)| *key == setting.key);
+            let value = match (other, setting.default) {
+                (Some((_, value)), _) => (*value).to_owned(),
+                (_, "true") => "false".to_owned(),
+                (_, "false") => "true".to_owned(),
+                (_, number) => {
+                    let number: u64 = number.parse().expect("a number");
+                    // One of the two neighbours lies in the range.
+                    let more = (number + 1).to_string();
+                    let fits = flags(&[(setting.key, &more)]).is_ok();
+                    if fits { more } else { (number - 1).to_string() }
+                }
+            };
+            let config = flags(&[(setting.key, &value)]).expect("a valid value");
+            assert!(
+                without_origins(config) != before,
+                "{}={value} changes nothing",
+                setting.key
+            );
+        }
+    }
+
+    #[test]
     fn the_last_source_that_speaks_counts() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("server.toml");

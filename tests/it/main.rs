@@ -9,6 +9,7 @@ mod log_tool;
 mod process;
 mod raw;
 mod server;
+mod server_settings;
 mod settings;
 mod tidy;
 mod versions;

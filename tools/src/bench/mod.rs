@@ -17,6 +17,7 @@ use model::batch::Codec;
 use model::{PartitionId, TopicName, TopicPartition};
 use serde::Serialize;
 
+use crate::failure::Failure;
 use load::{Load, Sending};
 use report::{Measure, Report, Spread};
 
@@ -92,15 +93,15 @@ pub async fn run(args: BenchArgs, client: &Client, json: bool) -> Result<ExitCod
     if !(BATCH_BYTES_MIN..=64 << 20).contains(&args.batch_bytes)
         || args.record_bytes > args.batch_bytes
     {
-        bail!(
+        bail!(Failure::Usage(format!(
             "a batch has {BATCH_BYTES_MIN} bytes to 64 MiB, and room for a record of --record-bytes"
-        );
+        )));
     }
     if args
         .rate
         .is_some_and(|rate| !(rate > 0.0 && rate.is_finite()))
     {
-        bail!("--rate must be above 0");
+        bail!(Failure::Usage("--rate must be above 0".to_owned()));
     }
     let topic = TopicName::parse(&format!("bench-{}", uuid::Uuid::new_v4().simple()))?;
     let admin = Admin::new(client);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::places::{self, Bounds};
 use super::{TopicChoice, find, members_to_stop, not_found, print};
+use crate::failure::Failure;
 use crate::table::Table;
 use crate::time_spec::{Position, parse_duration, parse_time};
 
@@ -219,7 +220,9 @@ async fn chosen(
         });
     }
     if args.topics.is_empty() {
-        bail!("name topics with --topic, or say --all-topics");
+        bail!(Failure::Usage(
+            "name topics with --topic, or say --all-topics".to_owned()
+        ));
     }
     let mut all = BTreeSet::new();
     for choice in &args.topics {

@@ -18,6 +18,7 @@ use storage::producers::Producers;
 use storage::segment::{IndexFile, SegmentId};
 
 use super::DAMAGED;
+use crate::failure::Failure;
 
 /// What to list.
 #[derive(Debug, clap::Args)]
@@ -97,10 +98,10 @@ pub(super) fn run(args: &DumpArgs, json: bool) -> Result<ExitCode> {
     };
     for path in &args.files {
         let Some(kind) = Kind::of(path) else {
-            bail!(
+            bail!(Failure::Usage(format!(
                 "{}: no name of a segment (.log), index (.idx), manifest, checkpoint (checkpoint/A) or write-ahead file (.wal)",
                 path.display()
-            );
+            )));
         };
         dump(kind, path, args.records, &mut out).with_context(|| path.display().to_string())?;
     }

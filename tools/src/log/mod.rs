@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use storage::RealDisk;
 use storage::io::{Disk as _, LockGuard, LockHow};
 
-use crate::failure::DAMAGED;
+use crate::failure::{DAMAGED, Failure};
 
 /// Look at data files without a broker.
 #[derive(Debug, clap::Args)]
@@ -63,10 +63,10 @@ impl LogArgs {
 /// Keeps servers out while a directory is looked at. Without a lock a server has it open, and that is wanted.
 fn lock(directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
     if !directory.join("STORE").exists() && !directory.join("LOCK").exists() {
-        bail!(
+        bail!(Failure::NotFound(format!(
             "{} is no data directory: it has no file STORE",
             directory.display()
-        );
+        )));
     }
     match RealDisk.lock(&directory.join("LOCK"), LockHow::Shared) {
         Ok(guard) => Ok(Some(guard)),
