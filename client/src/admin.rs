@@ -99,6 +99,17 @@ pub enum Resource {
     Group(String),
 }
 
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Resource::Topic(name) => write!(f, "topic {name}"),
+            Resource::Broker(Some(id)) => write!(f, "broker {id}"),
+            Resource::Broker(None) => write!(f, "all brokers"),
+            Resource::Group(name) => write!(f, "group {name}"),
+        }
+    }
+}
+
 impl Resource {
     fn to_wire(&self) -> (i8, String) {
         match self {
@@ -476,7 +487,7 @@ impl Admin {
         let result = answer.results.into_iter().next().ok_or_else(missing)?;
         check(
             result.error_code,
-            || format!("{resource:?}"),
+            || resource.to_string(),
             result.error_message.as_ref(),
         )?;
         let entry =
@@ -528,7 +539,7 @@ impl Admin {
         for result in &answer.responses {
             check(
                 result.error_code,
-                || format!("{resource:?}"),
+                || resource.to_string(),
                 result.error_message.as_ref(),
             )?;
         }

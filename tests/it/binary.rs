@@ -3,10 +3,12 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt as _;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::server::Server;
 
 /// A command of the binary, without settings from outside.
 pub fn alluvium() -> Command {
@@ -110,6 +112,14 @@ pub struct Said {
 }
 
 impl Said {
+    fn of(output: Output) -> Said {
+        Said {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).expect("text"),
+            stderr: String::from_utf8(output.stderr).expect("text"),
+        }
+    }
+
     /// Standard output as JSON, of a run that succeeded.
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
@@ -124,9 +134,29 @@ pub fn tool(args: &[&str]) -> Said {
         .stdin(Stdio::null())
         .output()
         .expect("it runs");
-    Said {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).expect("text"),
-        stderr: String::from_utf8(output.stderr).expect("text"),
-    }
+    Said::of(output)
+}
+
+/// Runs a tool on this broker to its end, with something to read.
+pub async fn on_broker(server: &Server, args: &[&str], input: &str) -> Said {
+    let mut command = alluvium();
+    command
+        .args(args)
+        .args(["-b", &server.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let input = input.to_owned();
+    let run = move || {
+        let mut child = command.spawn().expect("it starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        let feeding = std::thread::spawn(move || {
+            // A tool that fails early reads no further.
+            let _ = stdin.write_all(input.as_bytes());
+        });
+        let output = child.wait_with_output().expect("it runs");
+        feeding.join().expect("fed");
+        Said::of(output)
+    };
+    tokio::task::spawn_blocking(run).await.expect("it ran")
 }

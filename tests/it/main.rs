@@ -12,4 +12,5 @@ mod server;
 mod server_settings;
 mod settings;
 mod tidy;
+mod topic_tool;
 mod versions;

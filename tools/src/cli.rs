@@ -19,10 +19,13 @@ use crate::failure;
 use crate::group::GroupCommand;
 use crate::log::LogArgs;
 use crate::produce::{self, ProduceArgs};
+use crate::topic::TopicArgs;
 
 /// The commands that are not the server's.
 #[derive(Debug, clap::Subcommand)]
 pub enum ToolCommand {
+    /// Create, look at, change and delete topics and their records.
+    Topic(OnBroker<TopicArgs>),
     /// Produce records from standard input or a file, one for each match of a format.
     #[command(after_help = produce::EXAMPLES)]
     Produce(OnBroker<ProduceArgs>),
@@ -99,6 +102,7 @@ impl ToolCommand {
 
     async fn start(self) -> Result<ExitCode> {
         match self {
+            ToolCommand::Topic(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Produce(OnBroker { common, args }) => {
                 let client = common.connect().await?;
                 let reports_records = args.output_format.is_some();

@@ -13,4 +13,5 @@ mod output;
 pub mod produce;
 mod table;
 pub mod time_spec;
+mod topic;
 mod topic_choice;

@@ -16,13 +16,12 @@ pub fn print(
     value: impl FnOnce() -> Value,
     text: impl FnOnce() -> String,
 ) -> Result<()> {
+    let text = match json {
+        true => format!("{:#}\n", value()),
+        false => text(),
+    };
     let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &value())?;
-        out.write_all(b"\n")?;
-    } else {
-        out.write_all(text().as_bytes())?;
-    }
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 

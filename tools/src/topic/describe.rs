@@ -1,0 +1,158 @@
+//! `topic describe`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use client::admin::{Admin, ConfigEntry, ConfigSource, Resource};
+use client::{Client, TopicMetadata};
+use model::{TopicName, TopicPartition};
+use serde_json::{Value, json};
+
+use super::each_once;
+use super::places::{Held, held, partitions_of, sum};
+use crate::output::{counted, print, size};
+use crate::table::Table;
+
+pub(super) const EXAMPLES: &str = "\
+--json: an array with an object for each topic: topic, id, internal, records, bytes, partitions (an array of partition, \
+leader, leader_epoch, replicas, in_sync, start_offset, end_offset, records, bytes) and settings (an object of the settings: \
+each with value and source, which is topic, broker or default). Records count offsets.
+
+Examples:
+  alluvium topic describe readings
+  alluvium topic describe readings --all             every setting, the defaults too
+  alluvium topic describe readings --json | jq '.[].settings[\"retention.ms\"].value'";
+
+/// Which topics.
+#[derive(Debug, clap::Args)]
+pub(super) struct DescribeArgs {
+    /// Names
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Show all settings, those too that nobody changed
+    #[arg(short, long)]
+    all: bool,
+}
+
+struct Description {
+    topic: Arc<TopicMetadata>,
+    partitions: Vec<(TopicPartition, Held)>,
+    settings: Vec<ConfigEntry>,
+}
+
+pub(super) async fn run(args: &DescribeArgs, client: &Client, json: bool) -> Result<ExitCode> {
+    each_once(&args.topics)?;
+    let admin = Admin::new(client);
+    let mut descriptions = Vec::new();
+    for name in &args.topics {
+        TopicName::parse(name)?;
+        let topic = client.topic_anew(name, false).await?;
+        let held = held(&admin, &partitions_of(&topic)?).await?;
+        let mut settings = admin
+            .describe_configs(&Resource::Topic(name.clone()))
+            .await?;
+        settings.sort_by(|a, b| a.name.cmp(&b.name));
+        descriptions.push(Description {
+            topic,
+            partitions: held.into_iter().collect(),
+            settings,
+        });
+    }
+    let value = || descriptions.iter().map(in_json).collect::<Vec<_>>().into();
+    let text = || {
+        let texts = descriptions.iter().map(|one| in_text(one, args.all));
+        texts.collect::<Vec<_>>().join("\n")
+    };
+    print(json, value, text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn source(source: ConfigSource) -> String {
+    match source {
+        ConfigSource::Topic => "topic".to_owned(),
+        ConfigSource::Broker | ConfigSource::DefaultBroker | ConfigSource::StaticBroker => {
+            "broker".to_owned()
+        }
+        ConfigSource::Default => "default".to_owned(),
+        ConfigSource::Group => "group".to_owned(),
+        ConfigSource::Other(number) => format!("source {number}"),
+    }
+}
+
+fn in_json(description: &Description) -> Value {
+    let topic = &description.topic;
+    let (records, bytes) = sum(description.partitions.iter().map(|(_, held)| held));
+    let partitions = description.partitions.iter().map(|(partition, held)| {
+        let known = topic.partition(partition.partition.to_wire());
+        json!({
+            "partition": partition.partition.get(),
+            "leader": known.and_then(|known| known.leader),
+            "leader_epoch": known.map(|known| known.leader_epoch),
+            "replicas": known.map(|known| known.replicas.clone()),
+            "in_sync": known.map(|known| known.in_sync.clone()),
+            "start_offset": held.start.get(), "end_offset": held.end.get(), "records": held.records(), "bytes": held.bytes,
+        })
+    });
+    let settings = description.settings.iter().map(|entry| {
+        let value = json!({ "value": entry.value, "source": source(entry.source) });
+        (entry.name.clone(), value)
+    });
+    json!({
+        "topic": topic.name, "id": topic.id.to_string(), "internal": topic.is_internal, "records": records, "bytes": bytes,
+        "partitions": partitions.collect::<Vec<_>>(),
+        "settings": settings.collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+fn in_text(description: &Description, all: bool) -> String {
+    let topic = &description.topic;
+    let (records, bytes) = sum(description.partitions.iter().map(|(_, held)| held));
+    let mut text = String::new();
+    let count = counted(description.partitions.len(), "partition");
+    let records = counted(usize::try_from(records).unwrap_or(usize::MAX), "record");
+    let bytes = bytes.map_or_else(String::new, |bytes| format!(", {} on disk", size(bytes)));
+    let _ = writeln!(text, "topic {}: {count}, {records}{bytes}", topic.name);
+    let _ = writeln!(text, "id {}\n", topic.id);
+    let mut table = Table::new(&[
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "START",
+        "END",
+        "RECORDS",
+        "BYTES",
+    ]);
+    for (partition, held) in &description.partitions {
+        let known = topic.partition(partition.partition.to_wire());
+        let or_dash =
+            |number: Option<i32>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        table.row([
+            partition.partition.get().to_string(),
+            or_dash(known.and_then(|known| known.leader)),
+            or_dash(known.map(|known| known.leader_epoch)),
+            held.start.to_string(),
+            held.end.to_string(),
+            held.records().to_string(),
+            held.bytes.map_or_else(|| "-".to_owned(), size),
+        ]);
+    }
+    text.push_str(&table.to_string());
+    let shown: Vec<&ConfigEntry> = description
+        .settings
+        .iter()
+        .filter(|entry| all || entry.source != ConfigSource::Default)
+        .collect();
+    if shown.is_empty() {
+        text.push_str("\nall settings have their defaults; --all shows them\n");
+        return text;
+    }
+    let mut table = Table::new(&["SETTING", "VALUE", "FROM"]);
+    for entry in shown {
+        let value = entry.value.clone().unwrap_or_default();
+        table.row([entry.name.clone(), value, source(entry.source)]);
+    }
+    let _ = write!(text, "\n{table}");
+    text
+}
