@@ -6,6 +6,7 @@ mod group_tool;
 mod groups;
 mod library;
 mod log_tool;
+mod metrics;
 mod process;
 mod raw;
 mod server;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::broker::{Bounds, Broker};
+use crate::broker::{Bounds, Broker, LogDir};
 use crate::front::stats::Stats;
 
 struct Page(String);
@@ -42,13 +42,42 @@ fn escaped(value: &str) -> String {
 }
 
 /// The whole page. Blocks.
-pub(super) fn text(broker: &Broker, stats: &Stats) -> String {
+pub(super) fn text(broker: &Broker, stats: &Stats, space: &LogDir) -> String {
     let mut page = Page(String::new());
+    process(&mut page, broker, space);
     storage(&mut page, broker);
     connections(&mut page, stats);
     topics(&mut page, broker);
     groups(&mut page, broker);
     page.0
+}
+
+fn process(page: &mut Page, broker: &Broker, space: &LogDir) {
+    let name = "alluvium_build_info";
+    page.family(name, "gauge", "Always 1; what runs stands in the labels.");
+    page.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.single(
+        "alluvium_leader_epoch",
+        "gauge",
+        "The epoch of this start; it rises by one with each.",
+        broker.leader_epoch().get(),
+    );
+    for (name, help, bytes) in [
+        (
+            "alluvium_disk_size_bytes",
+            "The size of the file system that holds the data directory.",
+            space.bytes_total,
+        ),
+        (
+            "alluvium_disk_free_bytes",
+            "What of it may still be written.",
+            space.bytes_free,
+        ),
+    ] {
+        if let Some(bytes) = bytes {
+            page.single(name, "gauge", help, bytes);
+        }
+    }
 }
 
 fn storage(page: &mut Page, broker: &Broker) {
@@ -108,6 +137,18 @@ fn storage(page: &mut Page, broker: &Broker) {
         "gauge",
         "1 while appends are refused for lack of space.",
         u8::from(health.disk_full),
+    );
+    page.single(
+        "alluvium_storage_failed",
+        "gauge",
+        "1 once a write or sync has failed: nothing is appended any more.",
+        u8::from(health.failed.is_some()),
+    );
+    page.single(
+        "alluvium_logs",
+        "gauge",
+        "Logs: partitions, and two of the broker's own.",
+        metrics.logs,
     );
     page.single(
         "alluvium_damaged_ranges",
@@ -184,6 +225,19 @@ fn topics(page: &mut Page, broker: &Broker) {
             "kafka_topic_partitions",
             &[("topic", topic.name.as_str())],
             topic.partition_count(),
+        );
+    }
+    page.family(
+        "alluvium_topic_bytes",
+        "gauge",
+        "Bytes of a topic's batches.",
+    );
+    for topic in &topics {
+        let sizes = broker.partition_sizes(topic);
+        page.sample(
+            "alluvium_topic_bytes",
+            &[("topic", topic.name.as_str())],
+            sizes.iter().map(|size| size.bytes).sum::<u64>(),
         );
     }
     let offsets: Vec<(&str, String, Bounds)> = topics

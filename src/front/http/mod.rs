@@ -80,8 +80,10 @@ async fn readyz(State(front): State<Front>) -> Response {
 
 async fn metrics(State(front): State<Front>) -> Response {
     // Lag in seconds looks at records, which may have to come from the disk.
+    let space = front.broker.log_dir().await;
     let text =
-        tokio::task::spawn_blocking(move || metrics::text(&front.broker, &front.stats)).await;
+        tokio::task::spawn_blocking(move || metrics::text(&front.broker, &front.stats, &space))
+            .await;
     let text = match text {
         Ok(text) => text,
         Err(error) => return errors::internal(&error),
