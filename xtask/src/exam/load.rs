@@ -75,6 +75,8 @@ pub struct Load {
     producers: Vec<Mutex<Producer>>,
     commits: Mutex<HashMap<(String, i32), Commits>>,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
+    /// Set while the broker is being hurt: what it refuses then is no fault of its own.
+    hurt: AtomicBool,
     failures: Mutex<Vec<String>>,
 }
 
@@ -131,6 +133,7 @@ impl Load {
             producers,
             commits: Mutex::default(),
             refusals: Mutex::default(),
+            hurt: AtomicBool::new(false),
             failures: Mutex::default(),
         }))
     }
@@ -152,6 +155,7 @@ impl Load {
 
     /// Begins to load the broker at `address`. Threads end when they are told to, or when the broker goes away.
     pub fn begin(self: &Arc<Load>, address: &str) -> Running {
+        self.hurt.store(false, Ordering::SeqCst);
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut spawn = |work: fn(&Load, usize, &str, &AtomicBool) -> Result<()>, index: usize| {
@@ -214,7 +218,7 @@ impl Load {
                 Ok(())
             }
             Ok(Answer::Refused(error)) => {
-                *held(&self.refusals).entry(error.name()).or_default() += 1;
+                self.refused(error);
                 if retried {
                     self.ledger.unknown(&payloads)?;
                 } else {
@@ -276,12 +280,23 @@ impl Load {
                     ErrorCode::None => {
                         held(&self.commits).entry(place).or_default().acknowledged = offset;
                     }
-                    error => *held(&self.refusals).entry(error.name()).or_default() += 1,
+                    error => self.refused(error),
                 }
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    fn refused(&self, error: ErrorCode) {
+        if !self.hurt.load(Ordering::SeqCst) {
+            *held(&self.refusals).entry(error.name()).or_default() += 1;
+        }
+    }
+
+    /// The fault begins. From here until the next [`Load::begin`] a refusal is no fault of the broker's.
+    pub fn fault_begins(&self) {
+        self.hurt.store(true, Ordering::SeqCst);
     }
 
     fn fail(&self, failure: String) {
@@ -291,7 +306,7 @@ impl Load {
         }
     }
 
-    /// What was refused so far, by the error's name.
+    /// What was refused so far while nothing hurt the broker, by the error's name.
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
         held(&self.refusals).clone()
     }

@@ -16,7 +16,7 @@ pub const CASE: Case = Case {
     number: 7,
     name: "control",
     about: "power cut with durability=os, which must lose data and be caught",
-    rounds: Rounds { full: 5, short: 1 },
+    rounds: Rounds { full: 20, short: 3 },
     run,
 };
 
@@ -25,6 +25,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
+    let mut caught = 0;
     let mut disk = LoopDisk::create(&exam.work, "disk", 1 << 30)?;
     for round in 1..=exam.rounds {
         let load_plan = LoadPlan {
@@ -53,16 +54,22 @@ fn run(exam: &Exam) -> Result<Outcome> {
             .failures
             .iter()
             .any(|failure| failure.starts_with("J1"));
-        outcome.require(judgement.lost > 0 && named, || {
+        outcome.require(named == (judgement.lost > 0), || {
             format!(
-                "round {round}: {} records were acknowledged without a sync, the power was cut, and the judge missed none",
-                judgement.checked
+                "round {round}: {} of {} acknowledged records are gone, and the judge's words do not fit: {:?}",
+                judgement.lost, judgement.checked, judgement.failures
             )
         });
+        caught += u32::from(named);
         victim.terminate()?;
     }
-    outcome
-        .notes
-        .push("the control passes because the judge reports the loss".to_owned());
+    // Now and then the kernel has written everything back by itself just before the cut.
+    outcome.require(caught * 2 > exam.rounds, || {
+        format!("records were acknowledged without a sync and the power was cut, and only {caught} of {} times did the judge miss any", exam.rounds)
+    });
+    outcome.notes.push(format!(
+        "the control passes because the judge reports the loss, {caught} of {} times",
+        exam.rounds
+    ));
     Ok(outcome)
 }

@@ -45,6 +45,7 @@ pub fn rounds(
         let running = load.begin(&victim.kafka);
         // The fault's moment, random under the seed; nothing is waited for here.
         std::thread::sleep(Duration::from_millis(random.between(20, 700)));
+        load.fault_begins();
         crash(&mut victim).with_context(|| format!("round {round}"))?;
         running.finish();
         victim = plan

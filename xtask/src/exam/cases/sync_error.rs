@@ -14,7 +14,7 @@ use crate::exam::judge::{Shown, judge_partition};
 use crate::exam::ledger::Ledger;
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::random::Random;
-use crate::exam::trace::{self, Call};
+use crate::exam::trace::{self, Call, Event};
 use crate::exam::victim::{self, Plan};
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
@@ -71,17 +71,17 @@ fn run(exam: &Exam) -> Result<Outcome> {
                 victim::ending(status)
             )
         });
-        let before = answers_before_failure(&fs::read_to_string(&trace_path)?);
-        outcome.require(before.is_some(), || {
+        let covered = covered_answers(&trace::parse(&fs::read_to_string(&trace_path)?));
+        outcome.require(covered.is_some(), || {
             format!("round {round}: no sync failed, the case proves nothing")
         });
         for (port, count) in acknowledged {
-            let possible = before
+            let possible = covered
                 .as_ref()
-                .and_then(|before| before.get(&port))
+                .and_then(|covered| covered.get(&port))
                 .copied();
             outcome.require(count <= possible.unwrap_or_default(), || {
-                format!("round {round}: an acknowledgement left after the failed sync")
+                format!("round {round}: an acknowledgement left that no sync had covered")
             });
         }
         let mut victim = healthy.start()?;
@@ -145,15 +145,18 @@ fn produce_until_gone(address: &str, ledger: &Ledger, seed: u64) -> Result<HashM
     Ok(acknowledged.into_inner().expect("no producer panics"))
 }
 
-/// How many answers each port was sent before a sync failed. `None` if none failed.
-fn answers_before_failure(trace: &str) -> Option<HashMap<u16, u64>> {
-    let mut answers = HashMap::new();
-    for event in trace::parse(trace) {
-        match event.call {
-            Call::WalSync(_) if event.injected => return Some(answers),
-            Call::Answer(port) if !event.returned => *answers.entry(port).or_default() += 1,
-            _ => {}
+/// How many answers each port was sent whose records a sync had covered. `None` if no sync of the WAL failed. An answer
+/// that a sync had covered may leave just after a later one failed; none that waits for the failed one or a later one.
+fn covered_answers(events: &[Event]) -> Option<HashMap<u16, u64>> {
+    let failed = |event: &Event| matches!(event.call, Call::WalSync(_)) && event.injected;
+    if !events.iter().any(failed) {
+        return None;
+    }
+    let mut covered = HashMap::new();
+    for answer in trace::answers(events) {
+        if answer.lacks.is_none() {
+            *covered.entry(answer.port).or_default() += 1;
         }
     }
-    None
+    Some(covered)
 }
