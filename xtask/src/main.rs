@@ -1,7 +1,8 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients against the broker, `wire` writes the generated messages.
+//! `compat` drives other people's clients against the broker, `exam` hurts it, `bench` measures it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
+mod bench;
 mod compat;
 mod exam;
 mod run;
@@ -26,6 +27,8 @@ enum Chore {
     Compat(compat::Options),
     /// Hurt the store (kills, power cuts, full disks, failing syncs) and judge what it kept.
     Exam(exam::ExamArgs),
+    /// Measure: produce, latency, replay, start-up, memory, each beside the machine's limit.
+    Bench(bench::BenchArgs),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
     Wire(wire::Args),
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::main(&options),
         Chore::Compat(options) => compat::main(&options),
         Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {

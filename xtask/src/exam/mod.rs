@@ -12,10 +12,10 @@ mod disk;
 mod judge;
 mod ledger;
 mod load;
-mod probe;
-mod random;
+pub mod probe;
+pub mod random;
 mod trace;
-mod victim;
+pub mod victim;
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -217,6 +217,16 @@ impl Victim {
         self.status_kib("VmRSS:")
     }
 
+    /// The most resident memory it ever had, in bytes.
+    pub fn peak_resident_bytes(&self) -> Result<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    /// Resident memory that belongs to no file, in bytes.
+    pub fn anonymous_bytes(&self) -> Result<u64> {
+        self.status_kib("RssAnon:")
+    }
+
     fn status_kib(&self, name: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status

@@ -1,0 +1,225 @@
+//! The broker under measurement, and light clients for it: batches are made once, and sent over and over.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use client::{ClientConfig, Connection};
+use model::Timestamp;
+use model::batch::BatchBuilder;
+use model::codec::Codec;
+use wire::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use wire::{ErrorCode, Message as _, Reader, Records, Request as _, RequestHeader, frame};
+
+use super::Bench;
+use super::pace::SendPiece;
+use crate::exam::probe::Probe;
+use crate::exam::victim::{Plan, Victim};
+
+/// Bytes of a batch, about.
+pub const BATCH_BYTES: usize = 64 << 10;
+/// Connections of the load.
+pub const CONNECTIONS: usize = 4;
+/// Partitions of the load.
+pub const PARTITIONS: i32 = 8;
+/// Batches under way on each connection.
+pub const IN_FLIGHT: usize = 8;
+/// The topic of the load.
+pub const TOPIC: &str = "bench";
+
+const PRODUCE_VERSION: i16 = 9;
+const FETCH_VERSION: i16 = 12;
+
+/// How a broker is started on `data`.
+pub fn plan(bench: &Bench, data: &Path) -> Plan {
+    Plan::new(&bench.binary, &data.join("data"), data).with("log.retention.check.interval.ms", 1000)
+}
+
+/// Creates the load's topic, which keeps about this many bytes in all.
+pub fn create_topic(victim: &Victim, bytes_kept: u64) -> Result<()> {
+    let partitions = u64::from(PARTITIONS.unsigned_abs());
+    let kept = (bytes_kept / partitions).to_string();
+    let segment = (bytes_kept / partitions / 4)
+        .clamp(16 << 20, 256 << 20)
+        .to_string();
+    Probe::connect(&victim.kafka)?.create_topic(
+        TOPIC,
+        PARTITIONS,
+        &[("retention.bytes", &kept), ("segment.bytes", &segment)],
+    )
+}
+
+/// A batch of 1 KiB records, about [`BATCH_BYTES`] long, that does not compress.
+pub fn batch() -> Result<Bytes> {
+    let mut random = crate::exam::random::Random::new(1);
+    let mut builder = BatchBuilder::new(Codec::None);
+    let mut value = vec![0; 1010];
+    while builder.plain_bytes() + 1030 < BATCH_BYTES {
+        random.fill(&mut value);
+        builder.push(Timestamp::from_millis(0), None, Some(&value), &[])?;
+    }
+    Ok(builder.build()?)
+}
+
+/// A request with one batch for one partition.
+pub fn produce_request(topic: &str, partition: i32, batch: &Bytes) -> ProduceRequest {
+    ProduceRequest {
+        acks: -1,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: topic.to_owned(),
+            partition_data: vec![PartitionProduceData {
+                index: partition,
+                records: Some(Records::from_slices(vec![batch.clone()])),
+            }],
+            ..TopicProduceData::default()
+        }],
+        ..ProduceRequest::default()
+    }
+}
+
+/// A lane for each connection; each writes to partitions of its own, in turn.
+pub async fn lanes(address: &str) -> Result<Vec<SendPiece>> {
+    let batch = batch()?;
+    let mut lanes = Vec::new();
+    for index in 0..CONNECTIONS {
+        let connection = Connection::open(address, &ClientConfig::new(address)).await?;
+        let requests: Arc<Vec<ProduceRequest>> = Arc::new(
+            (0..PARTITIONS)
+                .filter(|partition| partition.unsigned_abs() as usize % CONNECTIONS == index)
+                .map(|partition| produce_request(TOPIC, partition, &batch))
+                .collect(),
+        );
+        let lane: SendPiece = Arc::new(move |piece| {
+            let (connection, requests) = (connection.clone(), requests.clone());
+            Box::pin(async move {
+                let request = &requests[piece % requests.len()];
+                let pending = connection.start(request, PRODUCE_VERSION).await?;
+                let acknowledged: super::pace::Boxed<Result<()>> = Box::pin(async move {
+                    let response = pending.wait(Duration::from_secs(60)).await?;
+                    for topic in &response.responses {
+                        for partition in &topic.partition_responses {
+                            let error = ErrorCode::from_code(partition.error_code);
+                            ensure!(error == ErrorCode::None, "refused: {}", error.name());
+                        }
+                    }
+                    Ok(())
+                });
+                Ok(acknowledged)
+            })
+        });
+        lanes.push(lane);
+    }
+    Ok(lanes)
+}
+
+/// A runtime for the load, small: the broker needs the cores.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?)
+}
+
+/// Reads whole partitions, one after the other, through one connection and one buffer. Looks at each batch's head only.
+pub struct Replayer {
+    stream: TcpStream,
+    buffer: Arc<Vec<u8>>,
+}
+
+/// Gives the shared buffer to `Bytes` without copying it.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+const FETCH_BYTES: i32 = 8 << 20;
+
+impl Replayer {
+    /// Connects.
+    pub fn connect(address: &str) -> Result<Replayer> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Replayer {
+            stream,
+            buffer: Arc::new(vec![0; (FETCH_BYTES as usize) + (1 << 20)]),
+        })
+    }
+
+    /// Reads a partition from its start to its end, or until so many bytes were read. Answers how many were.
+    pub fn replay(&mut self, partition: i32, from: i64, bytes_max: u64) -> Result<(u64, i64)> {
+        let (mut bytes, mut next) = (0, from);
+        while bytes < bytes_max {
+            let response = self.fetch(partition, next)?;
+            let found = response
+                .responses
+                .into_iter()
+                .next()
+                .and_then(|topic| topic.partitions.into_iter().next())
+                .context("no partition in the answer")?;
+            let error = ErrorCode::from_code(found.error_code);
+            ensure!(error == ErrorCode::None, "fetch: {}", error.name());
+            let records = found.records.map(Records::into_bytes).unwrap_or_default();
+            let mut position = 0;
+            while let Some(length) = model::batch::peek_len(&records[position..])
+                .filter(|length| position + length <= records.len())
+            {
+                let head = model::batch::BatchHeader::parse(&records[position..])?;
+                next = head.next_offset().to_wire();
+                position += length;
+            }
+            bytes += position as u64;
+            if next >= found.high_watermark {
+                break;
+            }
+            ensure!(position > 0, "the fetch at {next} brought nothing");
+        }
+        Ok((bytes, next))
+    }
+
+    fn fetch(&mut self, partition: i32, from: i64) -> Result<FetchResponse> {
+        let header = RequestHeader {
+            key: FetchRequest::KEY,
+            version: FETCH_VERSION,
+            correlation_id: 1,
+            client_id: None,
+        };
+        let request = FetchRequest {
+            max_wait_ms: 0,
+            min_bytes: 1,
+            max_bytes: FETCH_BYTES,
+            topics: vec![FetchTopic {
+                topic: TOPIC.to_owned(),
+                partitions: vec![FetchPartition {
+                    partition,
+                    fetch_offset: from,
+                    partition_max_bytes: FETCH_BYTES,
+                    ..FetchPartition::default()
+                }],
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        };
+        for piece in frame::request(&header, &request)? {
+            self.stream.write_all(&piece)?;
+        }
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let length = usize::try_from(i32::from_be_bytes(length))?;
+        let buffer = Arc::get_mut(&mut self.buffer).context("the last answer is still held")?;
+        ensure!(length <= buffer.len(), "an answer of {length} bytes");
+        self.stream.read_exact(&mut buffer[..length])?;
+        let bytes = Bytes::from_owner(Shared(self.buffer.clone())).slice(..length);
+        let mut reader = Reader::new(bytes);
+        wire::decode_response_header(&mut reader, FetchRequest::KEY, FETCH_VERSION)?;
+        Ok(FetchResponse::decode(&mut reader, FETCH_VERSION)?)
+    }
+}

@@ -1,0 +1,20 @@
+//! The cases: one file each, one row each.
+
+mod engine;
+mod latency;
+mod partitions;
+mod produce;
+mod replay;
+mod startup;
+
+use super::Case;
+
+/// Every case.
+pub const ALL: &[Case] = &[
+    produce::CASE,
+    latency::CASE,
+    replay::CASE,
+    startup::CASE,
+    partitions::CASE,
+    engine::CASE,
+];
