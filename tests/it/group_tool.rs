@@ -136,6 +136,12 @@ async fn lag_is_told_in_records_and_in_the_age_of_the_next_one() {
         json!(0.0),
         "nothing is unread there"
     );
+    let all = fixture.group(&["describe", "--json"]).await.json();
+    assert_eq!(
+        all[0]["lag"],
+        json!(3),
+        "without a name all groups are described"
+    );
     let page = fixture.group(&["describe", "dashboards"]).await;
     assert!(page.stdout.contains("3 records, 3h0m"), "{}", page.stdout);
 }

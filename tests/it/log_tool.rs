@@ -250,6 +250,8 @@ fn while_a_server_has_the_directory_open_one_may_only_look_and_is_told() {
     let stat = log(data.path(), &["stat", "--read-only", "--json"]).json();
     assert_eq!(readings(&stat)["end"], json!(400));
     assert_eq!(running.end(Signal::TERM).0, Some(0));
+    let nowhere = log(&data.path().join("nowhere"), &["verify"]);
+    assert_eq!(nowhere.code, Some(3), "{}", nowhere.stderr);
     let empty = tempfile::tempdir().expect("a directory");
     let none = log(empty.path(), &["stat"]);
     assert_eq!(none.code, Some(3));

@@ -1,7 +1,9 @@
 //! The server as a process: its ready line, its exit codes, and what it answers over HTTP.
 
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -31,6 +33,26 @@ fn it_says_where_it_listens_and_ends_with_0_when_asked_to() {
         }
         assert_eq!(running.end(signal), (Some(0), String::new()));
     }
+}
+
+#[test]
+fn systemd_is_told_of_the_start_and_of_the_end() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a timeout");
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("a message");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let data = directory.path().join("data");
+    let running = Running::start(serve(&data).env("NOTIFY_SOCKET", &path));
+    assert!(told().contains("READY=1"));
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+    assert!(told().contains("STOPPING=1"));
 }
 
 #[test]

@@ -18,8 +18,7 @@ use crate::table::Table;
 /// Which groups.
 #[derive(Debug, clap::Args)]
 pub struct DescribeArgs {
-    /// Groups
-    #[arg(required = true)]
+    /// Groups; all of them by default
     groups: Vec<String>,
 }
 
@@ -59,7 +58,12 @@ pub(super) async fn run(
 ) -> Result<ExitCode> {
     let admin = Admin::new(client);
     let (mut values, mut text) = (Vec::new(), String::new());
-    for name in &args.groups {
+    let mut names = args.groups;
+    if names.is_empty() {
+        let listed = admin.list_groups().await?;
+        names = listed.into_iter().map(|group| group.group).collect();
+    }
+    for name in &names {
         let Some(group) = find(&admin, name).await? else {
             return Ok(not_found(&format!("there is no group {name}")));
         };

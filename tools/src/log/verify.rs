@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::LogId;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use storage::inspect::{self, Finding, Summary};
 
 use super::directory::{self, Directory};
 use super::{DAMAGED, lock};
+use crate::failure::Failure;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
     let mut is_damaged = false;
     for path in &args.paths {
+        if !path.exists() {
+            bail!(Failure::NotFound(format!("there is no {}", path.display())));
+        }
         is_damaged |= match path.is_dir() {
             true => directory(path, args.read_only, json)?,
             false => segment(path, json)?,
