@@ -449,6 +449,16 @@ fn flatten(
     Ok(())
 }
 
+/// The server's settings, topic defaults included: name, default, meaning.
+pub fn settings() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    let own = SETTINGS
+        .iter()
+        .map(|setting| (setting.key, setting.default, setting.doc.to_owned()));
+    own.chain(
+        topic_defaults().map(|setting| (setting.server_name, setting.default, meaning(setting))),
+    )
+}
+
 /// The reference page, `docs/configuration.md`.
 pub fn reference() -> String {
     let mut page = String::from(

@@ -5,7 +5,33 @@ use std::process::ExitCode;
 
 use alluvium::config::{Config, Sources};
 use alluvium::serve;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use tools::failure;
+use tools::output::{print, print_text};
+use tools::shell::{self, CompletionsArgs, ManArgs};
+
+/// Shown below the list of commands.
+const EXAMPLES: &str = "\
+Examples:
+  alluvium demo                                    see it at work
+  alluvium serve --data DIR                        run a server, Kafka on port 9092, HTTP on 8080
+  seq 1000 | alluvium produce readings             write to it
+  alluvium consume readings -o -10m                read the last ten minutes, and what comes
+  alluvium group describe dashboard                how far behind a consumer is
+  alluvium COMMAND --help                          more, with examples
+
+The tools reach 127.0.0.1:9092, or what -b or ALLUVIUM_BROKERS says. With --json they print JSON.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no broker reached or no answer in time, 5 damage found.";
+
+const SERVE_EXAMPLES: &str = "\
+When it is ready it prints one line with its addresses, and tells systemd. SIGTERM and Ctrl-C finish what is under way and \
+end with exit code 0. What went wrong is logged on standard error; ALLUVIUM_LOG=debug tells more.
+
+Examples:
+  alluvium serve --data /var/lib/alluvium --kafka 0.0.0.0:9092 -X advertised.listeners=PLAINTEXT://store.example:9092
+  alluvium serve --data d --kafka 127.0.0.1:0 --http 127.0.0.1:0 --json    on free ports, told as JSON
+  alluvium serve --config server.toml -X num.partitions=4
+  alluvium config show --origin                    all settings in force";
 
 /// A persistent, log-structured stream store for telemetry: one binary, one log, every protocol.
 #[derive(Parser)]
@@ -13,7 +39,8 @@ use clap::{Args, Parser, Subcommand};
     name = "alluvium",
     version,
     propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -23,12 +50,18 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server.
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
-    /// Check and show the server's configuration.
-    #[command(subcommand)]
-    Config(ConfigCommand),
     #[command(flatten)]
     Tool(tools::cli::ToolCommand),
+    /// Check and show the server's configuration.
+    Config(ConfigArgs),
+    /// Print a script that completes commands and options in a shell.
+    #[command(after_help = shell::COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Print or write manual pages.
+    #[command(after_help = shell::MAN_EXAMPLES)]
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -44,7 +77,12 @@ struct ServeArgs {
 #[derive(Args)]
 struct SettingArgs {
     /// The configuration file (TOML).
-    #[arg(long, env = "ALLUVIUM_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "ALLUVIUM_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
     config: Option<PathBuf>,
     /// Where everything is kept (data.dir).
     #[arg(long, value_name = "DIR")]
@@ -60,22 +98,34 @@ struct SettingArgs {
     overrides: Vec<(String, String)>,
 }
 
+#[derive(Args)]
+struct ConfigArgs {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Read the configuration and say whether the server would start with it.
+    ///
+    /// Exit code 0 if so, 2 if not. JSON: an object with good, and error if it is not.
     Check(SettingArgs),
     /// Print every setting that is in force.
+    ///
+    /// JSON: an array with an object for each setting: key, value, origin.
     Show {
         #[command(flatten)]
         settings: SettingArgs,
         /// Also say where each value comes from.
         #[arg(long)]
         origin: bool,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Print the reference page of all settings.
+    ///
+    /// JSON: an array with an object for each setting of the server: key, default, about.
     Reference,
 }
 
@@ -108,22 +158,25 @@ impl SettingArgs {
     }
 }
 
-/// The exit code of wrong usage, settings included.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => {
             alluvium::logging::start(args.json);
             let config = match args.settings.load() {
                 Ok(config) => config,
-                Err(error) => return fail(&error, USAGE),
+                Err(error) => return fail(&error, failure::USAGE),
             };
-            serve::run(config, args.json)
-                .map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
+            serve::run(config, args.json).map_or_else(
+                |error| fail(&error, failure::FAILED),
+                |()| ExitCode::SUCCESS,
+            )
         }
         Command::Tool(command) => command.run(),
-        Command::Config(command) => configure(&command).unwrap_or_else(|error| fail(&error, USAGE)),
+        Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
+        Command::Config(args) => {
+            configure(&args).unwrap_or_else(|error| fail(&error, failure::USAGE))
+        }
     }
 }
 
@@ -132,32 +185,49 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn configure(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
-    match command {
-        ConfigCommand::Check(settings) => {
-            settings.load()?;
-            println!("the configuration is good");
-        }
-        ConfigCommand::Show {
-            settings,
-            origin,
-            json,
-        } => {
+fn configure(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        ConfigCommand::Check(settings) => return check(settings, args.json),
+        ConfigCommand::Show { settings, origin } => {
             let shown = settings.load()?.show();
-            if *json {
-                println!("{}", serde_json::to_string_pretty(&shown)?);
-            } else {
-                for setting in shown {
-                    let from = if *origin {
-                        format!("  # {}", setting.origin)
-                    } else {
-                        String::new()
-                    };
-                    println!("{}={}{from}", setting.key, setting.value);
-                }
-            }
+            let text = || {
+                let line = |setting: &alluvium::config::Shown| match origin {
+                    true => format!("{}={}  # {}\n", setting.key, setting.value, setting.origin),
+                    false => format!("{}={}\n", setting.key, setting.value),
+                };
+                shown.iter().map(line).collect()
+            };
+            print(args.json, || serde_json::json!(shown), text)
         }
-        ConfigCommand::Reference => print!("{}", alluvium::config::reference()),
+        ConfigCommand::Reference if args.json => {
+            let settings = alluvium::config::settings().map(|(key, default, about)| {
+                serde_json::json!({ "key": key, "default": default, "about": about })
+            });
+            let settings: serde_json::Value = settings.collect();
+            print_text(&format!("{settings:#}\n"))
+        }
+        ConfigCommand::Reference => print_text(&alluvium::config::reference()),
     }
-    Ok(ExitCode::SUCCESS)
+    .map_or_else(
+        |error| Ok(failure::report(&error)),
+        |()| Ok(ExitCode::SUCCESS),
+    )
+}
+
+fn check(settings: &SettingArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let loaded = settings.load();
+    let value = || match &loaded {
+        Ok(_) => serde_json::json!({ "good": true }),
+        Err(error) => serde_json::json!({ "good": false, "error": format!("{error:#}") }),
+    };
+    match &loaded {
+        Ok(_) => print(json, value, || "the configuration is good\n".to_owned())?,
+        Err(_) if json => print(json, value, String::new)?,
+        Err(_) => {}
+    }
+    match loaded {
+        Err(error) if !json => Err(error),
+        Err(_) => Ok(ExitCode::from(failure::USAGE)),
+        Ok(_) => Ok(ExitCode::SUCCESS),
+    }
 }

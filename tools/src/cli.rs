@@ -71,6 +71,7 @@ pub struct Common {
         long,
         global = true,
         env = "ALLUVIUM_BROKERS",
+        hide_env_values = true,
         default_value = "127.0.0.1:9092",
         value_name = "ADDRS"
     )]

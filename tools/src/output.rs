@@ -16,10 +16,14 @@ pub fn print(
     value: impl FnOnce() -> Value,
     text: impl FnOnce() -> String,
 ) -> Result<()> {
-    let text = match json {
-        true => format!("{:#}\n", value()),
-        false => text(),
-    };
+    match json {
+        true => print_text(&format!("{:#}\n", value())),
+        false => print_text(&text()),
+    }
+}
+
+/// Writes to standard output, and tells if nobody reads it any more.
+pub fn print_text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)

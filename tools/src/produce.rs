@@ -15,6 +15,7 @@ use model::batch::{Codec, HeaderRef, RecordBody};
 use model::{PartitionId, Timestamp, TopicName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::failure::Failure;
 use crate::format::{Headers, InputFormat, InputReader, InputRecord, OutputFormat, OutputRecord};
 use crate::output::{counted, size};
 use crate::time_spec::parse_time;
@@ -24,8 +25,8 @@ const REPORTS_MAX: usize = 64 << 10;
 
 /// Shown below the options.
 pub(crate) const EXAMPLES: &str = "\
-Letters of --format: %t topic, %k key, %v value, %p partition, %d time (milliseconds), %h{N} headers, \
-each up to the text that follows it. \\n \\t \\xNN stand for what they do in C.
+Letters of --format: %t topic, %k key, %v value, %p partition, %d time (milliseconds), each up to the text that follows it; \
+%H{2}%h{%k=%v } two headers; %K %V %T sizes. \\n \\t \\xNN stand for what they do in C.
 
 Examples:
   seq 1000 | alluvium produce readings                     a record for each line
@@ -150,6 +151,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         Some(path) => Box::new(File::open(path).with_context(|| path.display().to_string())?),
         None => Box::new(std::io::stdin()),
     };
+    check_partition(&fallback, client, !args.no_create).await?;
     let producer = Producer::new(client, config(&args))?;
     let (reports, reported) = mpsc::channel(REPORTS_MAX);
     let reports = output.is_some().then_some(reports);
@@ -232,6 +234,22 @@ fn config(args: &ProduceArgs) -> ProducerConfig {
         create_topics: !args.no_create,
         ..defaults
     }
+}
+
+/// Tells of a partition that is not there before anything is read.
+async fn check_partition(fallback: &Fallback, client: &Client, create: bool) -> Result<()> {
+    let (Some(topic), Some(partition)) = (&fallback.topic, fallback.partition) else {
+        return Ok(());
+    };
+    let known = client.topic(topic, create).await?;
+    if known.partition(partition.to_wire()).is_none() {
+        let count = counted(known.partitions.len(), "partition");
+        bail!(Failure::NotFound(format!(
+            "topic {topic} has no partition {}: it has {count}, from 0 on",
+            partition.get()
+        )));
+    }
+    Ok(())
 }
 
 fn fallback(args: &ProduceArgs, now: Timestamp) -> Result<Fallback> {
@@ -321,8 +339,9 @@ fn target<'a>(
         let text = std::str::from_utf8(name).context("the topic's name is not UTF-8")?;
         *last = Some(TopicName::parse(text)?);
     }
-    last.as_ref()
-        .context("no topic: name one as an argument, or with %t in the format")
+    let missing =
+        || Failure::Usage("no topic: name one as an argument, or with %t in the format".to_owned());
+    Ok(last.as_ref().ok_or_else(missing)?)
 }
 
 fn with_fallback<'a>(mut record: InputRecord<'a>, fallback: &'a Fallback) -> InputRecord<'a> {
