@@ -211,6 +211,24 @@ fn metrics_keep_to_the_conventions() {
     }
 }
 
+#[test]
+fn the_operations_page_explains_every_metric_and_none_that_is_not_there() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let served: BTreeSet<String> = page(&running).kinds.into_keys().collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
+    let text = std::fs::read_to_string(path).expect("the page");
+    let explained: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|cell| cell.split(['`', ',', ' ']))
+        .filter(|name| name.starts_with("alluvium_") || name.starts_with("kafka_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(explained, served);
+}
+
 /// The directory of the topic's partition: the one with the most files.
 fn directory(data: &Path) -> PathBuf {
     let list = |path: &Path| -> Vec<PathBuf> {

@@ -243,7 +243,7 @@ impl Doctor {
             }
             Err(_) => {
                 return failed(
-                    "the name server does not answer".into(),
+                    "cannot be resolved: the name server does not answer".into(),
                     "use an IP address, or mend the name service".into(),
                 );
             }

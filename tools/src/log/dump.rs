@@ -23,7 +23,7 @@ use crate::failure::Failure;
 /// What to list.
 #[derive(Debug, clap::Args)]
 pub(super) struct DumpArgs {
-    /// Files: 00000000000000000000-0.log, .idx, manifest.1, checkpoint/A, .wal
+    /// Files: 00000000000000000000.0.log, .idx, manifest.1, checkpoint/A, .wal
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Of segments, list the records too
@@ -477,8 +477,8 @@ mod tests {
     #[test]
     fn a_files_name_says_what_it_is() {
         for (path, kind) in [
-            ("p/07/x/00000000000000000000-0.log", Some(Kind::Segment)),
-            ("00000000000000000000-0.idx", Some(Kind::Index)),
+            ("p/07/x/00000000000000000000.0.log", Some(Kind::Segment)),
+            ("00000000000000000000.0.idx", Some(Kind::Index)),
             ("p/07/x/manifest.00000000000000000003", Some(Kind::Manifest)),
             ("data/checkpoint/B", Some(Kind::Checkpoint)),
             ("wal/00000000000000000001.wal", Some(Kind::Wal)),
