@@ -217,6 +217,31 @@ async fn a_group_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_ends_when_its_topic_is_deleted() {
+    let server = Server::start().await;
+    for group in [&[][..], &["-g", "readers"]] {
+        produce(&server, &["sea"], "1\n").await;
+        let args = [&["consume", "sea", "-f", "%v\\n"], group].concat();
+        let mut reader = start(&server, &args);
+        let run = move || {
+            let mut stdout = BufReader::new(reader.stdout.take().expect("piped"));
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line");
+            (reader, line)
+        };
+        let (reader, line) = tokio::task::spawn_blocking(run).await.expect("it ran");
+        assert_eq!(line, "1\n");
+        let deleted = on_broker(&server, &["topic", "delete", "sea", "--yes"], "").await;
+        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+        let end = tokio::task::spawn_blocking(|| reader.wait_with_output());
+        let output = end.await.expect("it ran").expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.contains("topic sea was deleted"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_reading_on_is_no_failure() {
     let server = Server::start().await;
     let lines: String = (0..100_000).map(|number| format!("{number}\n")).collect();

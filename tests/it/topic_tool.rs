@@ -92,7 +92,11 @@ async fn creation_says_what_is_wrong() {
         (&["b", "-p", "0"], 2, "--partitions"),
         (&["b", "-c", "retention.ms"], 2, "KEY=VALUE"),
         (&["b", "-c", "retention.ms=x"], 1, "whole number"),
-        (&["b", "-c", "retention.m=5"], 1, "unknown topic setting"),
+        (
+            &["b", "-c", "retention.m=5"],
+            1,
+            "did you mean retention.ms?",
+        ),
         (
             &["b", "-c", "cleanup.policy=compact"],
             1,

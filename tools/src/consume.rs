@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use client::Client;
 use client::admin::{Admin, At};
 use client::consumer::{Consumer, ConsumerConfig, Fetched, Reset, Start};
 use client::group::{GroupConfig, GroupConsumer};
+use client::{Client, Error, ErrorCode};
 use model::batch::{Batch, DecompressLimit};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 
@@ -80,6 +80,13 @@ pub struct ConsumeArgs {
     pub fetch_max_wait_ms: u64,
 }
 
+/// After how long a silence it is looked whether there still is something to wait for.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long that may take.
+const LOOK: Duration = Duration::from_secs(5);
+/// How often a group's progress is committed: what was written since is written again after a crash.
+const COMMIT: Duration = Duration::from_secs(1);
+
 /// Offsets of one partition that are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
@@ -128,9 +135,10 @@ async fn read_partitions(
     }
     reading.spans = Some(spans);
     let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
+    let mut silence = Silence::new(client, args, range.end.is_some());
     while !reading.is_done() {
         let fetched = tokio::select! {
-            fetched = consumer.poll(POLL) => fetched?,
+            fetched = silence.over(consumer.poll(POLL)) => fetched?,
             () = &mut interrupted => break,
         };
         for fetched in fetched {
@@ -167,15 +175,17 @@ async fn read_group(
     };
     let mut config = GroupConfig {
         consumer: config(args),
+        auto_commit: Some(COMMIT),
         ..GroupConfig::new(group, args.topics.iter())
     };
     config.consumer.reset = reset;
     let mut consumer = GroupConsumer::new(client, config);
     let mut begun = HashMap::new();
     let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
+    let mut silence = Silence::new(client, args, false);
     while !reading.is_done() {
         let fetched = tokio::select! {
-            fetched = consumer.poll(POLL) => fetched?,
+            fetched = silence.over(consumer.poll(POLL)) => fetched?,
             () = &mut interrupted => break,
         };
         begun = fetched
@@ -198,6 +208,78 @@ async fn read_group(
         consumer.seek(partition, Start::Offset(*offset));
     }
     Ok(consumer.close().await?)
+}
+
+/// Polls wait out whatever may pass. This looks, when nothing comes for long, whether it can: a topic may be deleted, and
+/// a reader that is to come to an end must not wait for a broker for ever.
+struct Silence<'a> {
+    client: &'a Client,
+    topics: &'a [String],
+    has_end: bool,
+    since: Instant,
+    unreachable_since: Option<Instant>,
+}
+
+impl<'a> Silence<'a> {
+    fn new(client: &'a Client, args: &'a ConsumeArgs, has_end: bool) -> Silence<'a> {
+        Silence {
+            client,
+            topics: &args.topics,
+            has_end,
+            since: Instant::now(),
+            unreachable_since: None,
+        }
+    }
+
+    /// What the poll yields. Dropping the future loses nothing if that is so of the poll.
+    async fn over<T>(
+        &mut self,
+        poll: impl Future<Output = client::Result<Vec<T>>>,
+    ) -> Result<Vec<T>> {
+        let yielded = poll.await?;
+        if !yielded.is_empty() {
+            self.since = Instant::now();
+            self.answered();
+        } else if self.since.elapsed() >= SILENCE {
+            self.look().await?;
+            self.since = Instant::now();
+        }
+        Ok(yielded)
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        for topic in self.topics {
+            let look = self.client.topic_anew(topic, false);
+            match tokio::time::timeout(LOOK, look).await {
+                Ok(Ok(_)) => self.answered(),
+                Ok(Err(error)) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+                    bail!(Failure::NotFound(format!("topic {topic} was deleted")));
+                }
+                Ok(Err(_)) | Err(_) => return self.unreachable(),
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self) {
+        if self.unreachable_since.take().is_some() {
+            eprintln!("note: the broker answers again");
+        }
+    }
+
+    fn unreachable(&mut self) -> Result<()> {
+        let Some(since) = self.unreachable_since else {
+            eprintln!("note: no broker answers: going on when one does");
+            self.unreachable_since = Some(Instant::now());
+            return Ok(());
+        };
+        let after = self.client.config().retry_timeout;
+        if self.has_end && since.elapsed() > after {
+            let what = "reading".to_owned();
+            bail!(Error::TimedOut { what, after });
+        }
+        Ok(())
+    }
 }
 
 fn config(args: &ConsumeArgs) -> ConsumerConfig {

@@ -200,8 +200,24 @@ fn unknown(name: &str, value: &str) -> ConfigError {
     ConfigError {
         key: name.to_owned(),
         value: value.to_owned(),
-        reason: "unknown topic setting".to_owned(),
+        reason: match similar(name) {
+            Some(known) => format!("unknown topic setting; did you mean {known}?"),
+            None => "unknown topic setting".to_owned(),
+        },
     }
+}
+
+/// The setting that was probably meant.
+fn similar(name: &str) -> Option<&'static str> {
+    let distance = |known: &str| strsim::osa_distance(known, name);
+    let nearest = SETTINGS
+        .iter()
+        .map(|setting| (distance(setting.name), setting.name))
+        .min()?;
+    // A third of the letters may be wrong.
+    Some(nearest)
+        .filter(|(distance, known)| distance * 3 <= known.len())
+        .map(|(_, known)| known)
 }
 
 /// Whose clock a topic's records are stamped by.

@@ -160,3 +160,26 @@ fn lists_are_edited_item_by_item() {
     assert_eq!(list_append("", "a"), "a");
     assert_eq!(list_subtract("a,b,c", "b , x"), "a,c");
 }
+
+#[test]
+fn an_unknown_setting_is_refused_with_the_one_that_was_probably_meant() {
+    for (name, expected) in [
+        (
+            "retention.mss",
+            "unknown topic setting; did you mean retention.ms?",
+        ),
+        (
+            "retention_ms",
+            "unknown topic setting; did you mean retention.ms?",
+        ),
+        (
+            "durabilty",
+            "unknown topic setting; did you mean durability?",
+        ),
+        ("color", "unknown topic setting"),
+    ] {
+        let overrides = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+        let error = normalize(&overrides).expect_err("there is no such setting");
+        assert_eq!(error.reason, expected, "{name}");
+    }
+}
