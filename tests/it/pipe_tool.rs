@@ -66,6 +66,26 @@ async fn a_copy_through_json_is_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_goes_back_to_its_partition_but_not_to_that_of_another_topic() {
+    let server = Server::start().await;
+    let created = ["topic", "create", "wide", "-p", "3"];
+    assert_eq!(on_broker(&server, &created, "").await.code, Some(0));
+    produce(&server, &["wide", "-p", "2"], "1\n2\n").await;
+    let lines = read(&server, &["wide", "-e", "--json"]).await;
+    for (args, partitions, expected) in [
+        (&["-f", "json"][..], "2", "1212"),
+        (&["-f", "json", "wide", "-p", "1"], "1", "12"),
+        (&["-f", "json", "narrow"], "0", "12"),
+    ] {
+        let said = produce(&server, args, &lines).await;
+        assert_eq!(said.code, Some(0), "{args:?}: {}", said.stderr);
+        let topic = args.get(2).copied().unwrap_or("wide");
+        let back = read(&server, &[topic, "-e", "-p", partitions, "-f", "%v"]).await;
+        assert_eq!(back, expected, "{args:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_input_chooses_topics_and_each_record_is_reported() {
     let server = Server::start().await;
     let args = ["-f", "%t,%v\\n", "-o", "%t/%p/%o=%v\\n"];

@@ -32,14 +32,15 @@ Examples:
   seq 1000 | alluvium produce readings                     a record for each line
   alluvium produce readings -f '%k %v\\n' --file in.txt    the key, a space, the value
   alluvium produce -f '%t,%k,%v\\n' < in.csv               topics come from the input
-  alluvium consume a --exit -f json | alluvium produce b -f json    copy a topic, keys, times and headers too
+  alluvium consume a -e --json | alluvium produce b -f json    copy keys, values, times and headers to a topic
+  alluvium produce -f json < lines.json                    back to the topics and partitions that the lines name
 
 Exit codes: 0 all acknowledged, 1 not all, 2 wrong usage, 3 no such topic, 4 no broker in time.";
 
 /// Produce records, one for each match of the input format.
 #[derive(Debug, clap::Args)]
 pub struct ProduceArgs {
-    /// Topic for records whose format does not name one with %t
+    /// Topic for all records; without it the format names one with %t, or JSON lines do
     pub topic: Option<String>,
     /// Input format: rpk's % letters, or `json` for lines as `consume -f json` writes them
     #[arg(short, long, default_value = "%v\\n")]
@@ -56,7 +57,7 @@ pub struct ProduceArgs {
     /// Header for every record, before those of the input; may be repeated
     #[arg(short = 'H', long = "header", value_name = "KEY:VALUE", value_parser = parse_header)]
     pub headers: Vec<(String, String)>,
-    /// Partition for records whose format has no %p; chosen by key otherwise
+    /// Partition for records whose format has no %p, and for JSON lines; chosen by key otherwise
     #[arg(short, long)]
     pub partition: Option<u32>,
     /// Time for records whose format has no %d: RFC 3339, a date, -10m, or seconds since 1970
@@ -124,6 +125,8 @@ struct Fallback {
     key: Option<Vec<u8>>,
     headers: Vec<(String, String)>,
     tombstone: bool,
+    /// Whether a record's own partition counts. That of a JSON line belongs to the topic that the line names.
+    own_partition: bool,
 }
 
 /// A record on its way that will be reported.
@@ -265,6 +268,7 @@ fn fallback(args: &ProduceArgs, now: Timestamp) -> Result<Fallback> {
         key: args.key.clone().map(String::into_bytes),
         headers: args.headers.clone(),
         tombstone: args.tombstone,
+        own_partition: args.format != "json" || (args.topic.is_none() && args.partition.is_none()),
     })
 }
 
@@ -294,6 +298,7 @@ impl<R: Read> Pump<R> {
             };
             let partition = record
                 .partition
+                .filter(|_| self.fallback.own_partition)
                 .and_then(PartitionId::from_wire)
                 .or(self.fallback.partition);
             let timestamp = record
@@ -432,6 +437,7 @@ mod tests {
             key: Some(b"k".to_vec()),
             headers: vec![("a".to_owned(), "b".to_owned())],
             tombstone: true,
+            own_partition: true,
         }
     }
 
