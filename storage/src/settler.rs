@@ -17,6 +17,7 @@ use model::batch::BatchHeader;
 use model::{LogId, Offset, Timestamp};
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
+use crate::committer::Progress;
 use crate::epochs::Epochs;
 use crate::error::StorageFailed;
 use crate::io::{AlignedBuffer, create_dir_durable};
@@ -159,7 +160,7 @@ impl Settler {
         // The deleted logs first: no frame that is written from now on holds anything of theirs. Then how far the WAL is: all
         // that is published before it will be settled by the end of the round.
         let deleted = shared.take_deleted();
-        let Some(progress) = shared.committer.progress() else {
+        let Some(wal) = shared.committer.progress().map(|at| position_of(&at)) else {
             return Ok(false);
         };
         for log in &deleted {
@@ -171,15 +172,6 @@ impl Settler {
         }
         match self.settle(shared, &dirty) {
             Ok(garbage) => {
-                let current = progress
-                    .files
-                    .last()
-                    .expect("there is always a file to write");
-                let wal = WalPosition {
-                    file: current.sequence,
-                    position: progress.position,
-                    frame: progress.frame,
-                };
                 self.checkpoint(shared, wal)?;
                 self.publish(shared, &dirty);
                 for path in garbage {
@@ -361,6 +353,19 @@ impl Settler {
                 .map_err(SettleError::io("the write-ahead log"))?;
         }
         Ok(())
+    }
+}
+
+/// Where the next frame goes. Nothing of the files is kept: one that somebody holds is not used again.
+fn position_of(progress: &Progress) -> WalPosition {
+    let current = progress
+        .files
+        .last()
+        .expect("there is always a file to write");
+    WalPosition {
+        file: current.sequence,
+        position: progress.position,
+        frame: progress.frame,
     }
 }
 

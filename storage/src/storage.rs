@@ -173,6 +173,8 @@ pub struct Metrics {
     pub wal_files_used: u64,
     /// WAL files in all.
     pub wal_files: u64,
+    /// WAL files that were made and filled with zeros since the start; the others were used again.
+    pub wal_files_created: u64,
     /// Logs.
     pub logs: u64,
 }
@@ -288,6 +290,9 @@ impl Shared {
             }
             Err(SettleError::DiskFull) => {
                 self.gate.set_settling_full(true);
+                if let Err(error) = self.pool.trim_all() {
+                    tracing::warn!(%error, "free files of the write-ahead log could not be removed");
+                }
                 false
             }
             Err(SettleError::Failed(failure)) => {
@@ -449,7 +454,14 @@ impl Shared {
 
     /// The pool's helper: keeps zero-filled files ready.
     fn fill_pool(&self) {
+        let mut trimmed = self.clock.monotonic();
         while !self.is_stopping() && self.gate.failure().is_none() {
+            if self.clock.monotonic().saturating_sub(trimmed) >= POOL_TRIM_INTERVAL {
+                trimmed = self.clock.monotonic();
+                if let Err(error) = self.pool.trim() {
+                    tracing::warn!(%error, "free files of the write-ahead log could not be removed");
+                }
+            }
             match self.pool.prepare_one() {
                 Ok(true) => self.gate.look_again(),
                 Ok(false) => self.pool.wait_for_work(Duration::from_millis(500)),
@@ -471,6 +483,9 @@ impl Shared {
 
 /// A WAL file with less left is not written on at a start.
 const EPOCH_FRAME_ROOM_BYTES: u64 = 64 << 10;
+
+/// WAL files that were not needed for this long are removed, down to those that are kept.
+const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Memory for the indexes of sealed segments that are open.
 const INDEX_CACHE_BYTES: usize = 64 << 20;
@@ -955,6 +970,7 @@ impl Storage {
             queued_bytes: shared.gate.reserved_bytes(),
             wal_files_used: files_used as u64,
             wal_files: shared.pool.files() as u64,
+            wal_files_created: shared.pool.created(),
             logs: shared
                 .logs
                 .read()

@@ -409,3 +409,25 @@ fn retention_removes_old_segments_by_the_brokers_clock_and_readers_are_told() {
     let appended = append(&storage, &log, batch(&["next"], 5));
     assert_eq!(appended.base_offset.get(), 11);
 }
+
+#[test]
+fn wal_files_are_used_again_once_they_have_settled() {
+    let house = House::new();
+    let mut config = house.config();
+    config.wal_files_max = 6;
+    let (storage, _) = house.open_with(config);
+    storage.finish_open(&Default::default()).unwrap();
+    let log = storage.create_log(log_id(0), settings());
+    let value = "v".repeat(60_000);
+    let mut created_early = 0;
+    for round in 0..120 {
+        drop(append(&storage, &log, batch(&[&value], 1)));
+        storage.commit_once();
+        storage.settle_once();
+        if round == 30 {
+            created_early = storage.metrics().wal_files_created;
+        }
+    }
+    assert_eq!(storage.metrics().wal_files_created, created_early);
+    assert!(storage.metrics().wal_files <= 6);
+}

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::walk::Source;
@@ -85,6 +85,7 @@ pub struct WalPool {
     changed: Condvar,
     available: AtomicUsize,
     disk_full: AtomicBool,
+    created: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -93,6 +94,8 @@ struct Inner {
     free: Vec<PathBuf>,
     files: usize,
     next_sequence: u64,
+    /// The fewest available since the last look at the surplus.
+    fewest: usize,
 }
 
 impl WalPool {
@@ -111,6 +114,7 @@ impl WalPool {
             files: free.len() + held,
             free,
             next_sequence,
+            fewest: 0,
         };
         let pool = WalPool {
             disk,
@@ -122,6 +126,7 @@ impl WalPool {
             changed: Condvar::new(),
             available: AtomicUsize::new(0),
             disk_full: AtomicBool::new(false),
+            created: AtomicU64::new(0),
         };
         pool.publish(&pool.locked());
         pool
@@ -153,6 +158,11 @@ impl WalPool {
         self.locked().files
     }
 
+    /// Files that were made and filled with zeros since the start, and not used again.
+    pub fn created(&self) -> u64 {
+        self.created.load(Ordering::Relaxed)
+    }
+
     /// Whether the last file could not be made because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Acquire)
@@ -168,6 +178,7 @@ impl WalPool {
     pub fn take(&self) -> Option<Arc<WalFile>> {
         let mut inner = self.locked();
         let file = inner.ready.pop_front();
+        inner.fewest = inner.fewest.min(inner.ready.len() + inner.free.len());
         self.publish(&inner);
         self.changed.notify_all();
         file
@@ -241,6 +252,8 @@ impl WalPool {
         match opened {
             Ok(file) => {
                 inner.files += usize::from(recycled.is_none());
+                self.created
+                    .fetch_add(u64::from(recycled.is_none()), Ordering::Relaxed);
                 // Two callers may prepare at the same time: the committer needs rising sequences.
                 let place = inner
                     .ready
@@ -290,15 +303,10 @@ impl WalPool {
         self.disk.rename(&unfinished, path)
     }
 
-    /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it or
-    /// there are more files than are kept.
+    /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it.
     pub fn give_back(&self, file: Arc<WalFile>) -> io::Result<()> {
         let held = Arc::strong_count(&file) > 1 || file.map.in_use();
-        let too_many = {
-            let inner = self.locked();
-            inner.ready.len() + inner.free.len() >= self.files_min
-        };
-        if held || too_many || file.bytes != self.file_bytes {
+        if held || file.bytes != self.file_bytes {
             self.disk.remove_file(&file.path)?;
             let mut inner = self.locked();
             inner.files -= 1;
@@ -309,6 +317,43 @@ impl WalPool {
         inner.free.push(file.path.clone());
         self.publish(&inner);
         self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Removes the files that were not needed since the last call, but for those that are always kept. Under a load that
+    /// comes and goes, making files anew (each is written whole with zeros) would cost more than keeping them a while.
+    pub fn trim(&self) -> io::Result<()> {
+        let surplus = {
+            let mut inner = self.locked();
+            let unneeded = inner.fewest.saturating_sub(self.files_min);
+            inner.fewest = inner.ready.len() + inner.free.len();
+            unneeded
+        };
+        self.remove_free(surplus)
+    }
+
+    /// Removes all free files but for those that are always kept: the space is needed elsewhere.
+    pub fn trim_all(&self) -> io::Result<()> {
+        let surplus = {
+            let inner = self.locked();
+            (inner.ready.len() + inner.free.len()).saturating_sub(self.files_min)
+        };
+        self.remove_free(surplus)
+    }
+
+    fn remove_free(&self, count: usize) -> io::Result<()> {
+        for _ in 0..count {
+            let Some(path) = ({
+                let mut inner = self.locked();
+                let path = inner.free.pop();
+                self.publish(&inner);
+                path
+            }) else {
+                return Ok(());
+            };
+            self.disk.remove_file(&path)?;
+            self.locked().files -= 1;
+        }
         Ok(())
     }
 }

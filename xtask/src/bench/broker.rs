@@ -141,7 +141,7 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-const FETCH_BYTES: i32 = 8 << 20;
+const FETCH_BYTES: i32 = 1 << 20;
 
 impl Replayer {
     /// Connects.
