@@ -7,6 +7,7 @@ use crate::binary::tool;
 #[test]
 fn help_names_every_command_and_shows_examples() {
     let help = tool(&["--help"]);
+    let page = include_str!("../../docs/command-line.md");
     assert_eq!(help.code, Some(0));
     for command in [
         "serve",
@@ -24,15 +25,26 @@ fn help_names_every_command_and_shows_examples() {
     ] {
         let listed = |line: &str| line.trim_start().starts_with(&format!("{command} "));
         assert!(help.stdout.lines().any(listed), "{command}");
+        assert!(page.contains(&format!("`{command}`")), "{command}");
         assert_eq!(tool(&[command, "--help"]).code, Some(0), "{command}");
     }
     for command in [
         &["serve"][..],
+        &["topic", "create"],
+        &["topic", "list"],
+        &["topic", "describe"],
+        &["topic", "alter"],
+        &["topic", "add-partitions"],
+        &["topic", "delete-records"],
+        &["topic", "delete"],
+        &["topic", "settings"],
         &["produce"],
         &["consume"],
-        &["topic", "create"],
-        &["topic", "alter"],
-        &["topic", "delete-records"],
+        &["group"],
+        &["log"],
+        &["bench"],
+        &["doctor"],
+        &["demo"],
         &["completions"],
         &["man"],
     ] {

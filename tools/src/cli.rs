@@ -21,6 +21,40 @@ use crate::log::LogArgs;
 use crate::produce::{self, ProduceArgs};
 use crate::topic::TopicArgs;
 
+const GROUP_EXAMPLES: &str = "\
+Examples:
+  alluvium group list
+  alluvium group describe dashboard                how far behind, in records and in seconds
+  alluvium group reset dashboard -t readings --to -1h              the plan
+  alluvium group reset dashboard -t readings --to -1h --execute
+  alluvium group delete dashboard --dry-run";
+
+const BENCH_EXAMPLES: &str = "\
+It creates a topic of its own, and deletes it in the end.
+
+Examples:
+  alluvium bench
+  alluvium bench produce --seconds 30 --record-bytes 200
+  alluvium bench latency --json | jq .latency.p99_ms.median";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  alluvium doctor -b store.example:9092
+  alluvium doctor --json | jq '.findings[] | select(.verdict != \"ok\")'
+
+Exit codes: 0 all is well from here, 1 something is not, 4 no broker was reached.";
+
+const LOG_EXAMPLES: &str = "\
+Examples:
+  alluvium log stat data                           what a data directory holds
+  alluvium log verify data                         check every byte
+  alluvium log dump --records data/p/*/*/*.log     what segments hold";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  alluvium demo                                    and then try the commands that it prints
+  alluvium demo --once                             ends after the proof, for scripts";
+
 /// The commands that are not the server's.
 #[derive(Debug, clap::Subcommand)]
 pub enum ToolCommand {
@@ -33,14 +67,19 @@ pub enum ToolCommand {
     #[command(after_help = consume::EXAMPLES)]
     Consume(OnBroker<ConsumeArgs>),
     /// List, describe, move and delete consumer groups.
+    #[command(after_help = GROUP_EXAMPLES)]
     Group(GroupArgs),
     /// Measure a running broker: durable produce, ack latency at a fixed rate, replay.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(OnBroker<BenchArgs>),
     /// Check that brokers can be reached from here, and that what they advertise can be too.
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(OnBroker<DoctorArgs>),
     /// Look at data files without a broker.
+    #[command(after_help = LOG_EXAMPLES)]
     Log(LogArgs),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
 }
 

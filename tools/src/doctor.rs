@@ -17,6 +17,8 @@ use tokio::time::timeout;
 use wire::ApiKey;
 use wire::messages::metadata::{MetadataRequest, MetadataResponse};
 
+use crate::output::say;
+
 /// Metadata by topic id came with 12; names serve us.
 const METADATA_VERSION_MAX: i16 = 12;
 /// How many round trips are timed.
@@ -100,11 +102,11 @@ pub async fn run(args: DoctorArgs, brokers: &str, json: bool) -> Result<ExitCode
         let value = serde_json::json!({
             "healthy": failed == 0, "failed": failed, "warnings": warnings, "findings": doctor.findings,
         });
-        println!("{value:#}");
+        say!("{value:#}");
     } else if failed == 0 {
-        println!("\nClients on this machine can use these brokers.");
+        say!("\nClients on this machine can use these brokers.");
     } else {
-        println!(
+        say!(
             "\nClients on this machine cannot use these brokers as they are: see the advice above."
         );
     }
@@ -142,9 +144,9 @@ impl Doctor {
                 Verdict::Warning => "warning",
                 Verdict::Failed => "FAILED ",
             };
-            println!("{mark}  {}: {}", finding.what, finding.found);
+            say!("{mark}  {}: {}", finding.what, finding.found);
             if let Some(advice) = &finding.advice {
-                println!("         -> {advice}");
+                say!("         -> {advice}");
             }
         }
         self.findings.push(finding);

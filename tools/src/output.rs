@@ -3,12 +3,12 @@
 //! Nothing here is coloured, so that a pipe and a terminal get the same text. JSON is one object or one array, as each
 //! command's help says; names in it are stable.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// Writes one of the two to standard output.
 pub fn print(
@@ -27,6 +27,25 @@ pub fn print_text(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// A line on standard output. A reader that went away is no reason to stop: the exit code may still matter.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::output::line(format_args!($($words)*))
+    };
+}
+pub(crate) use say;
+
+/// What [`say`] does. Where nothing can be written, it ends the process: the caller has nothing better to do.
+pub(crate) fn line(words: std::fmt::Arguments<'_>) {
+    match writeln!(std::io::stdout().lock(), "{words}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: {error}");
+            std::process::exit(failure::FAILED.into());
+        }
+        _ => {}
+    }
 }
 
 /// `1 topic`, `2 topics`.

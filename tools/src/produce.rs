@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::Failure;
 use crate::format::{Headers, InputFormat, InputReader, InputRecord, OutputFormat, OutputRecord};
-use crate::output::{counted, size};
+use crate::output::{counted, say, size};
 use crate::time_spec::parse_time;
 
 /// Reports that may wait to be printed; beyond it reading waits.
@@ -208,7 +208,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
 /// Says on standard output, as JSON with `records`, `bytes` and `seconds`, or on a terminal, for people, what was produced.
 pub fn tell(produced: &Produced, as_json: bool) -> Result<ExitCode> {
     if as_json {
-        println!("{}", serde_json::to_string(produced)?);
+        say!("{}", serde_json::to_string(produced)?);
     } else if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         let rate = produced.records as f64 / produced.seconds.max(1e-9);
         eprintln!(

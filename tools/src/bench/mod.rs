@@ -18,6 +18,7 @@ use model::{PartitionId, TopicName, TopicPartition};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::output::print_text;
 use load::{Load, Sending};
 use report::{Measure, Report, Spread};
 
@@ -136,8 +137,8 @@ pub async fn run(args: BenchArgs, client: &Client, json: bool) -> Result<ExitCod
     }
     let report = measured?;
     match json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => print!("{report}"),
+        true => print_text(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
+        false => print_text(&report.to_string())?,
     }
     Ok(ExitCode::SUCCESS)
 }

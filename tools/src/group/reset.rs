@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::places::{self, Bounds};
 use super::{TopicChoice, find, members_to_stop, not_found, print};
 use crate::failure::Failure;
+use crate::output::say;
 use crate::table::Table;
 use crate::time_spec::{Position, parse_duration, parse_time};
 
@@ -174,9 +175,11 @@ pub(super) async fn run(
     }
     if args.export {
         for one in &moves {
-            println!(
+            say!(
                 "{},{},{}",
-                one.partition.topic, one.partition.partition, one.new
+                one.partition.topic,
+                one.partition.partition,
+                one.new
             );
         }
     } else {

@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 
 use super::directory::{Directory, Log};
 use super::{DAMAGED, DirectoryArgs, lock};
+use crate::output::{print_text, say};
 use crate::table::Table;
 
 pub(super) fn run(args: &DirectoryArgs, json: bool) -> Result<ExitCode> {
     let _lock = lock(&args.directory, args.read_only)?;
     let found = Directory::read(&args.directory)?;
     if json {
-        println!("{:#}", value(&found));
+        say!("{:#}", value(&found));
     } else {
-        print!("{}", page(&found)?);
+        print_text(&page(&found)?)?;
     }
     let code = if found.known.is_empty() { 0 } else { DAMAGED };
     Ok(ExitCode::from(code))

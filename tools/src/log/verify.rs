@@ -13,6 +13,7 @@ use storage::inspect::{self, Finding, Summary};
 use super::directory::{self, Directory};
 use super::{DAMAGED, lock};
 use crate::failure::Failure;
+use crate::output::say;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
     let mut findings = Vec::new();
     let mut report = |finding: Finding| {
         if !json {
-            progress.suspend(|| println!("{}", line(&finding, &|log| names.of(log))));
+            progress.suspend(|| say!("{}", line(&finding, &|log| names.of(log))));
         }
         findings.push(finding);
     };
@@ -64,7 +65,7 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
             .map(|finding| value(finding, &|log| names.of(log)))
             .collect();
         let known = json!(known);
-        println!(
+        say!(
             "{:#}",
             json!({ "path": path, "summary": summary, "findings": findings, "on_record": known })
         );
@@ -74,12 +75,14 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
             let name = log
                 .parse()
                 .map_or_else(|_| log.to_owned(), |id| names.of(id));
-            println!(
+            say!(
                 "on record: {name}, offsets {}..{}: {}",
-                known.from, known.to, known.reason
+                known.from,
+                known.to,
+                known.reason
             );
         }
-        println!(
+        say!(
             "{}: {} partitions, {} segments, {} batches, {} records, {} bytes; {} WAL frames; {} damaged, {} notes",
             path.display(),
             summary.logs,
@@ -159,7 +162,7 @@ fn segment(path: &Path, json: bool) -> Result<bool> {
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
     if json {
-        println!(
+        say!(
             "{:#}",
             json!({ "path": path, "bytes": bytes, "batches": batches, "records": records, "damage": damage })
         );
@@ -169,13 +172,13 @@ fn segment(path: &Path, json: bool) -> Result<bool> {
             let offsets =
                 at.map_or_else(String::new, |(from, to)| format!(", offsets {from}..{to}"));
             let reason = one["reason"].as_str().unwrap_or_default();
-            println!(
+            say!(
                 "damaged: {}, position {}{offsets}: {reason}",
                 path.display(),
                 one["position"]
             );
         }
-        println!(
+        say!(
             "{}: {batches} batches, {records} records; {} damaged",
             path.display(),
             damage.len()
