@@ -79,6 +79,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
                 UNREACHABLE
             }
             Error::Invalid(_) => USAGE,
+            Error::Batch { .. } => DAMAGED,
             error => match error.code() {
                 Some(
                     ErrorCode::UnknownTopicOrPartition
@@ -110,6 +111,14 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
             "start a server with `alluvium serve`, or name another with -b HOST:PORT or ALLUVIUM_BROKERS",
         );
     }
+    if matches!(error, Error::OffsetOutOfRange { .. }) {
+        return Some(
+            "records were deleted before they were read: `-o earliest` starts with what is left",
+        );
+    }
+    if matches!(error, Error::Batch { .. }) {
+        return Some("`alluvium log verify` on the server's data directory tells what is damaged");
+    }
     match error.code()? {
         ErrorCode::UnknownTopicOrPartition => Some("`alluvium topic list` tells which there are"),
         ErrorCode::GroupIdNotFound => Some("`alluvium group list` tells which there are"),
@@ -139,6 +148,7 @@ mod tests {
             (broker(ErrorCode::RequestTimedOut).into(), UNREACHABLE),
             (broker(ErrorCode::InvalidConfig).into(), FAILED),
             (Error::Closed.into(), FAILED),
+            (Error::Invalid("no".into()).into(), USAGE),
             (io(ErrorKind::BrokenPipe), OK),
             (io(ErrorKind::NotFound), NOT_FOUND),
             (io(ErrorKind::PermissionDenied), FAILED),
