@@ -20,7 +20,7 @@ Examples:
   alluvium group describe dashboard                how far behind a consumer is
   alluvium COMMAND --help                          more, with examples
 
-The tools reach 127.0.0.1:9092, or what -b or ALLUVIUM_BROKERS says. With --json they print JSON.
+The tools reach 127.0.0.1:9092, or what -b, --context or ALLUVIUM_BROKERS says. With --json they print JSON.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no broker reached or no answer in time, 5 damage found.";
 
 const SERVE_EXAMPLES: &str = "\

@@ -18,6 +18,8 @@ pub fn alluvium() -> Command {
             command.env_remove(name);
         }
     }
+    // Nobody's own contexts.
+    command.env("XDG_CONFIG_HOME", "/nonexistent");
     command
 }
 
@@ -112,7 +114,8 @@ pub struct Said {
 }
 
 impl Said {
-    fn of(output: Output) -> Said {
+    /// Of a run that ended.
+    pub fn of(output: Output) -> Said {
         Said {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).expect("text"),

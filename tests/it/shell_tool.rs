@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::binary::tool;
+use crate::binary::{Said, alluvium, tool};
+use crate::server::Server;
 
 #[test]
 fn help_names_every_command_and_shows_examples() {
@@ -15,6 +16,7 @@ fn help_names_every_command_and_shows_examples() {
         "produce",
         "consume",
         "group",
+        "context",
         "log",
         "bench",
         "doctor",
@@ -41,6 +43,7 @@ fn help_names_every_command_and_shows_examples() {
         &["produce"],
         &["consume"],
         &["group"],
+        &["context"],
         &["log"],
         &["bench"],
         &["doctor"],
@@ -125,4 +128,48 @@ fn the_configuration_is_told_as_json() {
     for setting in shown_keys {
         assert!(keys.contains(&setting["key"]), "{}", setting["key"]);
     }
+}
+
+/// Runs a tool with this directory for its configuration.
+fn with_config(directory: &std::path::Path, args: &[&str]) -> Said {
+    let mut command = alluvium();
+    command.args(args).env("XDG_CONFIG_HOME", directory);
+    Said::of(command.output().expect("it runs"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_go_to_the_context_that_is_named_or_in_use() {
+    let server = Server::start().await;
+    let address = server.address.to_string();
+    let run = move || {
+        let directory = tempfile::tempdir().expect("a directory");
+        let run = |args: &[&str]| with_config(directory.path(), args);
+        for args in [
+            &["context", "set", "plant", &address][..],
+            &["context", "set", "nobody", "127.0.0.1:1"],
+            &["context", "use", "nobody"],
+            &["topic", "create", "sea", "--context", "plant"],
+        ] {
+            let said = run(args);
+            assert_eq!(said.code, Some(0), "{args:?}: {}", said.stderr);
+        }
+        let code = |args: &[&str]| run(args).code;
+        assert_eq!(code(&["topic", "describe", "sea"]), Some(4));
+        assert_eq!(code(&["topic", "describe", "sea", "-b", &address]), Some(0));
+        let used = run(&["context", "use", "plant", "--json"]).json();
+        let expected = json!({ "context": "plant", "brokers": address, "in_use": true });
+        assert_eq!(used, expected);
+        assert_eq!(code(&["topic", "describe", "sea"]), Some(0));
+        assert_eq!(code(&["topic", "list", "--context", "ship"]), Some(3));
+        assert_eq!(code(&["context", "use", "ship"]), Some(3));
+        assert_eq!(code(&["context", "set", "ship", "nowhere"]), Some(2));
+        let both = ["topic", "list", "--context", "plant", "-b", &address];
+        assert_eq!(code(&both), Some(2));
+        assert_eq!(code(&["context", "remove", "nobody"]), Some(0));
+        assert_eq!(
+            run(&["context", "list", "--json"]).json(),
+            json!([expected])
+        );
+    };
+    tokio::task::spawn_blocking(run).await.expect("it ran");
 }

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{self, BenchArgs};
 use crate::consume::{self, ConsumeArgs};
+use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::failure;
@@ -75,6 +76,9 @@ pub enum ToolCommand {
     /// Check that brokers can be reached from here, and that what they advertise can be too.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(OnBroker<DoctorArgs>),
+    /// Give brokers names, and choose which one commands go to.
+    #[command(after_help = context::EXAMPLES)]
+    Context(ContextArgs),
     /// Look at data files without a broker.
     #[command(after_help = LOG_EXAMPLES)]
     Log(LogArgs),
@@ -104,26 +108,26 @@ pub struct GroupArgs {
 /// What all commands that talk to a broker take.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Brokers to ask first, host:port, separated by commas
-    #[arg(
-        short,
-        long,
-        global = true,
-        env = "ALLUVIUM_BROKERS",
-        hide_env_values = true,
-        default_value = "127.0.0.1:9092",
-        value_name = "ADDRS"
-    )]
-    pub brokers: String,
+    /// Brokers to ask first, host:port, separated by commas [env: ALLUVIUM_BROKERS] [default: 127.0.0.1:9092]
+    #[arg(short, long, global = true, value_name = "ADDRS")]
+    brokers: Option<String>,
+    /// Brokers by the name that `alluvium context set` gave them
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "brokers")]
+    context: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
 }
 
 impl Common {
+    /// Where the command goes.
+    fn brokers(&self) -> Result<String> {
+        context::brokers(self.brokers.as_deref(), self.context.as_deref())
+    }
+
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
-        Ok(Client::connect(ClientConfig::new(&self.brokers)).await?)
+        Ok(Client::connect(ClientConfig::new(&self.brokers()?)).await?)
     }
 }
 
@@ -160,8 +164,9 @@ impl ToolCommand {
                 bench::run(args, &common.connect().await?, common.json).await
             }
             ToolCommand::Doctor(OnBroker { common, args }) => {
-                doctor::run(args, &common.brokers, common.json).await
+                doctor::run(args, &common.brokers()?, common.json).await
             }
+            ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;

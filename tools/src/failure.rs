@@ -108,7 +108,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let error = cause::<Error>(error)?;
     if matches!(error, Error::Connect { .. }) {
         return Some(
-            "start a server with `alluvium serve`, or name another with -b HOST:PORT or ALLUVIUM_BROKERS",
+            "start a server with `alluvium serve`, or name another with -b HOST:PORT, --context or ALLUVIUM_BROKERS",
         );
     }
     if matches!(error, Error::OffsetOutOfRange { .. }) {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod consume;
+mod context;
 pub mod demo;
 pub mod doctor;
 pub mod failure;

@@ -1,0 +1,268 @@
+//! `context`: addresses of brokers under names, for people who have more than one store.
+//!
+//! Callers: the command line; `cli` asks [`brokers`] where a command goes. The names are kept in
+//! `$XDG_CONFIG_HOME/alluvium/contexts.toml`, or `~/.config/alluvium/contexts.toml`:
+//!
+//! ```toml
+//! current = "plant"
+//!
+//! [contexts]
+//! plant = "store.plant.example:9092"
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::print;
+use crate::table::Table;
+
+/// Where commands go if nothing says otherwise.
+pub const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
+/// The variable that says otherwise.
+const BROKERS_VARIABLE: &str = "ALLUVIUM_BROKERS";
+
+pub(crate) const EXAMPLES: &str = "\
+A command goes to the brokers that -b names, or else --context, ALLUVIUM_BROKERS, the context in use, or 127.0.0.1:9092.
+--json: list prints an array of context, brokers, in_use; the others an object of the context that they are about.
+
+Examples:
+  alluvium context set plant store.plant.example:9092
+  alluvium context use plant                       from now on
+  alluvium topic list --context plant              this once
+  alluvium context list";
+
+/// `context` and its commands.
+#[derive(Debug, clap::Args)]
+pub struct ContextArgs {
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: ContextCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ContextCommand {
+    /// List the names, and which is in use.
+    List,
+    /// Give brokers a name, or a name other brokers.
+    Set {
+        /// The name
+        name: String,
+        /// host:port, separated by commas
+        brokers: String,
+    },
+    /// Let commands go there from now on.
+    Use {
+        /// The name
+        name: String,
+    },
+    /// Forget a name.
+    Remove {
+        /// The name
+        name: String,
+    },
+}
+
+/// The file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Contexts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current: Option<String>,
+    contexts: BTreeMap<String, String>,
+}
+
+impl Contexts {
+    /// No file is an empty one.
+    fn read(path: &Path) -> Result<Contexts> {
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                let what = || format!("{} is not as it must be", path.display());
+                toml::from_str(&text).with_context(what)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Contexts::default()),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+
+    /// All or nothing: another command may read it meanwhile.
+    fn write(&self, path: &Path) -> Result<()> {
+        let directory = path.parent().context("the file has a directory")?;
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(directory)?;
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            file.write_all(
+                toml::to_string(self)
+                    .map_err(std::io::Error::other)?
+                    .as_bytes(),
+            )?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write().with_context(|| path.display().to_string())
+    }
+
+    fn brokers_of(&self, name: &str) -> Result<&str> {
+        match self.contexts.get(name) {
+            Some(brokers) => Ok(brokers),
+            None if self.contexts.is_empty() => bail!(Failure::NotFound(format!(
+                "there is no context {name}: `alluvium context set {name} HOST:PORT` makes it"
+            ))),
+            None => {
+                let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+                bail!(Failure::NotFound(format!(
+                    "there is no context {name}: there are {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Where a command goes that says nothing, or names a context.
+    fn choose(&self, named: Option<&str>, variable: Option<String>) -> Result<String> {
+        match (named, variable, &self.current) {
+            (Some(name), _, _) => self.brokers_of(name).map(str::to_owned),
+            (None, Some(brokers), _) => Ok(brokers),
+            (None, None, Some(current)) => self.brokers_of(current).map(str::to_owned),
+            (None, None, None) => Ok(DEFAULT_BROKERS.to_owned()),
+        }
+    }
+}
+
+/// Where a command goes: `given` by -b, or by the context that is `named`, the environment, or the context in use.
+pub(crate) fn brokers(given: Option<&str>, named: Option<&str>) -> Result<String> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    let variable = std::env::var(BROKERS_VARIABLE)
+        .ok()
+        .filter(|brokers| !brokers.is_empty());
+    let contexts = match path() {
+        // The file does not count, so that it may be damaged.
+        _ if named.is_none() && variable.is_some() => Contexts::default(),
+        Some(path) => Contexts::read(&path)?,
+        None => Contexts::default(),
+    };
+    contexts.choose(named, variable)
+}
+
+/// Where the file is; None if there is no home.
+fn path() -> Option<PathBuf> {
+    let directory = |name| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let config =
+        directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
+    Some(config.join("alluvium").join("contexts.toml"))
+}
+
+impl ContextArgs {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        let path = path().context("neither XDG_CONFIG_HOME nor HOME says where to keep names")?;
+        let mut contexts = Contexts::read(&path)?;
+        let about = match &self.command {
+            ContextCommand::List => {
+                print(self.json, || in_json(&contexts), || in_text(&contexts))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            ContextCommand::Set { name, brokers } => {
+                if brokers.split(',').any(|address| !address.contains(':')) {
+                    bail!(Failure::Usage(format!(
+                        "{brokers} is not host:port, or several of them with commas"
+                    )));
+                }
+                contexts.contexts.insert(name.clone(), brokers.clone());
+                name
+            }
+            ContextCommand::Use { name } => {
+                contexts.brokers_of(name)?;
+                contexts.current = Some(name.clone());
+                name
+            }
+            ContextCommand::Remove { name } => {
+                contexts.brokers_of(name)?;
+                contexts.contexts.remove(name);
+                contexts.current = contexts.current.filter(|current| current != name);
+                name
+            }
+        };
+        contexts.write(&path)?;
+        let brokers = contexts.contexts.get(about);
+        let in_use = contexts.current.as_ref() == Some(about);
+        let value = || json!({ "context": about, "brokers": brokers, "in_use": in_use });
+        let text = || match brokers {
+            Some(brokers) if in_use => format!("{about} is {brokers}, and in use\n"),
+            Some(brokers) => format!("{about} is {brokers}\n"),
+            None => format!("{about} is forgotten\n"),
+        };
+        print(self.json, value, text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn in_json(contexts: &Contexts) -> serde_json::Value {
+    let one = |(name, brokers): (&String, &String)| json!({ "context": name, "brokers": brokers, "in_use": contexts.current.as_ref() == Some(name) });
+    contexts.contexts.iter().map(one).collect()
+}
+
+fn in_text(contexts: &Contexts) -> String {
+    let mut table = Table::new(&["CONTEXT", "BROKERS", ""]);
+    for (name, brokers) in &contexts.contexts {
+        let in_use = match contexts.current.as_ref() == Some(name) {
+            true => "in use",
+            false => "",
+        };
+        table.row([name.as_str(), brokers, in_use]);
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contexts(current: Option<&str>) -> Contexts {
+        let pair = |name: &str, brokers: &str| (name.to_owned(), brokers.to_owned());
+        Contexts {
+            current: current.map(str::to_owned),
+            contexts: BTreeMap::from([pair("a", "a:1"), pair("b", "b:1,b:2")]),
+        }
+    }
+
+    #[test]
+    fn a_named_context_goes_before_the_variable_and_that_before_the_one_in_use() {
+        let variable = || Some("v:1".to_owned());
+        let used = contexts(Some("b"));
+        assert_eq!(used.choose(Some("a"), variable()).unwrap(), "a:1");
+        assert_eq!(used.choose(None, variable()).unwrap(), "v:1");
+        assert_eq!(used.choose(None, None).unwrap(), "b:1,b:2");
+        assert_eq!(contexts(None).choose(None, None).unwrap(), DEFAULT_BROKERS);
+        assert!(used.choose(Some("c"), None).is_err());
+        assert!(contexts(Some("c")).choose(None, None).is_err());
+    }
+
+    #[test]
+    fn the_file_is_read_as_it_was_written_and_refused_if_it_is_something_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new").join("contexts.toml");
+        assert_eq!(Contexts::read(&path).unwrap(), Contexts::default());
+        for contexts in [contexts(None), contexts(Some("a")), Contexts::default()] {
+            contexts.write(&path).unwrap();
+            assert_eq!(Contexts::read(&path).unwrap(), contexts);
+        }
+        fs::write(&path, "curent = \"a\"").unwrap();
+        let error = format!("{:#}", Contexts::read(&path).unwrap_err());
+        assert!(error.contains("curent"), "{error}");
+    }
+}
