@@ -237,7 +237,7 @@ fn a_wal_file_that_was_cut_at_any_byte_is_named() {
     let (files, acknowledged) = written(5, false);
     let (path, used) = wal(&files);
     let whole = files[&path].len();
-    let near = |len: &usize| len % 4096 < 140 || len % 211 == 0;
+    let near = |len: &usize| len % 4096 < 140 || len.is_multiple_of(211);
     for len in (0..used).filter(near).chain([used, 64 << 10, whole - 1]) {
         let disk = disk_of(&files);
         let file = disk.open(&path, OpenHow::ReadWrite).unwrap();

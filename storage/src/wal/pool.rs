@@ -15,6 +15,8 @@ use crate::io::{Disk, DiskFile, FileMap, OpenHow};
 
 /// Bytes of zeros written at once.
 const ZERO_CHUNK_BYTES: usize = 1024 * 1024;
+/// Zeros are synced piece by piece: 64 MiB at once would hold up the WAL's own syncs for 30 ms and more.
+const ZERO_SYNC_BYTES: u64 = 4 << 20;
 /// Files that are kept ready for the committer, renamed and durable.
 const READY_FILES: usize = 2;
 
@@ -293,6 +295,9 @@ impl WalPool {
                     .min(usize::try_from(self.file_bytes - position).unwrap_or(usize::MAX));
                 file.write_at(position, &zeros[..bytes])?;
                 position += bytes as u64;
+                if position.is_multiple_of(ZERO_SYNC_BYTES) && position < self.file_bytes {
+                    file.sync_data()?;
+                }
             }
             file.sync_data()
         })();
