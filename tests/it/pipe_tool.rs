@@ -161,6 +161,18 @@ async fn what_fails_is_told_by_its_exit_code() {
     assert_eq!(read(&server, &["sea", "-e", "-f", "%v"]).await, "1");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_breaks_off_keeps_what_was_read_and_says_how_much() {
+    let server = Server::start().await;
+    let input = "{\"payload\":\"1\"}\n{\"payload\":\"2\"}\n{\"payload\":3\n{}\n";
+    let said = produce(&server, &["sea", "-f", "json"], input).await;
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    for words in ["record 3 of the input", "2 records acknowledged"] {
+        assert!(said.stderr.contains(words), "{}", said.stderr);
+    }
+    assert_eq!(read(&server, &["sea", "-e", "-f", "%v"]).await, "12");
+}
+
 /// A tool that was started on this broker and goes on.
 fn start(server: &Server, args: &[&str]) -> Child {
     alluvium()
@@ -212,7 +224,8 @@ async fn a_producer_that_is_interrupted_says_so_and_keeps_what_it_was_told() {
     stdin.write_all(b"1\n2\n").expect("it reads");
     let (lines, code, said) = until(writer, 2, Signal::INT).await;
     assert_eq!((lines.as_str(), code), ("0\n1\n", Some(1)), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
+    assert!(said.contains("error: interrupted"), "{said}");
+    assert!(said.contains("2 records acknowledged"), "{said}");
     drop(stdin);
     assert_eq!(read(&server, &["sea", "-e", "-f", "%v"]).await, "12");
 }

@@ -4,13 +4,16 @@
 //! nothing else holds the pipe back. Nothing is reported as produced before the broker has acknowledged it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IsTerminal as _, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use client::{Acks, Client, Delivery, Error, Producer, ProducerConfig};
+use indicatif::{ProgressBar, ProgressStyle};
 use model::batch::{Codec, HeaderRef, RecordBody};
 use model::{PartitionId, Timestamp, TopicName};
 use tokio::sync::{mpsc, oneshot};
@@ -138,8 +141,8 @@ struct Report {
     headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-/// Runs the command. `now` is what relative times count from. On an error some records may have been acknowledged; the
-/// error says how many.
+/// Runs the command. `now` is what relative times count from. If the input fails or the user ends it, what was read until
+/// then is acknowledged, and standard error says how much that is.
 pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<Produced> {
     let started = Instant::now();
     let format = InputFormat::parse(&args.format).context("--format")?;
@@ -161,11 +164,15 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
     let printing = output.map(|output| tokio::spawn(print_reports(output, reported)));
 
     let (done, finished) = oneshot::channel();
+    let sent = Arc::new(AtomicU64::new(0));
+    let is_typed = args.file.is_none() && std::io::stdin().is_terminal();
+    let progress = Progress::start(!is_typed && reports.is_none(), sent.clone());
     let pump = Pump {
         reader: InputReader::new(input, format),
         fallback,
         producer: producer.clone(),
         reports,
+        sent: sent.clone(),
     };
     let runtime = tokio::runtime::Handle::current();
     // A thread that the runtime does not wait for at its end: it may sit in a read of the terminal.
@@ -176,7 +183,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         })?;
     let read = tokio::select! {
         read = finished => read.unwrap_or_else(|_| Err(anyhow!("reading the input ended early"))),
-        () = crate::cli::asked_to_stop() => Err(anyhow!("interrupted: what had been read was sent")),
+        () = crate::cli::asked_to_stop() => Err(anyhow!("interrupted")),
     };
     let flushed = producer
         .close()
@@ -187,6 +194,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         Some(printing) if read.is_ok() => printing.await?,
         _ => Ok(()),
     };
+    progress.end();
     // A producer that failed refuses further records: then its own reason is the one to tell.
     let is_consequence = read
         .as_ref()
@@ -195,8 +203,12 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         flushed?;
         bail!("the producer was closed");
     }
-    let (records, bytes) = read?;
     flushed?;
+    if read.is_err() {
+        let sent = usize::try_from(sent.load(Relaxed))?;
+        eprintln!("note: {} acknowledged before that", counted(sent, "record"));
+    }
+    let (records, bytes) = read?;
     printed?;
     Ok(Produced {
         records,
@@ -209,7 +221,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
 pub fn tell(produced: &Produced, as_json: bool) -> Result<ExitCode> {
     if as_json {
         say!("{}", serde_json::to_string(produced)?);
-    } else if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+    } else if std::io::stderr().is_terminal() {
         let rate = produced.records as f64 / produced.seconds.max(1e-9);
         eprintln!(
             "{} with {} acknowledged in {:.1} s ({rate:.0} a second)",
@@ -272,12 +284,50 @@ fn fallback(args: &ProduceArgs, now: Timestamp) -> Result<Fallback> {
     })
 }
 
+/// Tells how far it is while it goes on, on a terminal only.
+struct Progress(Option<(ProgressBar, tokio::task::JoinHandle<()>)>);
+
+impl Progress {
+    /// How often it is told.
+    const EVERY: Duration = Duration::from_millis(200);
+
+    /// Not `wanted` where somebody types the records, or reads their reports.
+    fn start(wanted: bool, sent: Arc<AtomicU64>) -> Progress {
+        if !wanted || !std::io::stderr().is_terminal() {
+            return Progress(None);
+        }
+        let bar = ProgressBar::new_spinner().with_style(ProgressStyle::default_spinner());
+        let told = bar.clone();
+        let telling = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Progress::EVERY);
+            let begun = Instant::now();
+            loop {
+                ticks.tick().await;
+                let sent = sent.load(Relaxed);
+                let rate = sent as f64 / begun.elapsed().as_secs_f64().max(1e-3);
+                told.set_message(format!("{sent} records sent, {rate:.0} a second"));
+                told.tick();
+            }
+        });
+        Progress(Some((bar, telling)))
+    }
+
+    fn end(self) {
+        if let Some((bar, telling)) = self.0 {
+            telling.abort();
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Reads records and pushes them to the producer.
 struct Pump<R> {
     reader: InputReader<R>,
     fallback: Fallback,
     producer: Producer,
     reports: Option<mpsc::Sender<Report>>,
+    /// Records that were handed to the producer.
+    sent: Arc<AtomicU64>,
 }
 
 impl<R: Read> Pump<R> {
@@ -312,6 +362,7 @@ impl<R: Read> Pump<R> {
                 .send_body(name, partition, timestamp, body)
                 .await
                 .with_context(|| format!("record {records} of the input"))?;
+            self.sent.store(records, Relaxed);
             if let Some(reports) = &self.reports {
                 let report = Report::new(delivery, timestamp, &record);
                 if reports.send(report).await.is_err() {
