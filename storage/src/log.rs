@@ -502,7 +502,10 @@ impl Log {
             let settled_end = state.bounds.settled_end;
             drop(state);
             let shared = self.shared().ok_or(ReadError::Deleted)?;
-            if let Some(part) = segments.read(&shared, self.id, from, max_bytes, min_one)? {
+            let found = segments
+                .read(&shared, self.id, from, max_bytes, min_one)
+                .or_else(|error| self.unless_removed(from, error))?;
+            if let Some(part) = found {
                 // What settled since this view was taken is the tail's to give.
                 assert!(
                     part.end_offset() <= settled_end,
@@ -547,6 +550,12 @@ impl Log {
             );
         }
         Ok(())
+    }
+
+    /// A segment that went away while it was looked for is no trouble of the disk: the start has passed it.
+    fn unless_removed<T>(&self, from: Offset, error: ReadError) -> Result<T, ReadError> {
+        self.locked().check_readable(from)?;
+        Err(error)
     }
 
     /// Like [`Log::read`] with `min_one`, as a copy that our own code may look into: a bad sector is an error, never a

@@ -1,8 +1,12 @@
 //! The background scrub: reads sealed segments at a set rate and reports what is not as it was written.
 //!
-//! Callers: the engine's cleaner calls [`Scrubber::step`] and sleeps as told; it gives the targets, and marks what is damaged.
-//! Pure but for the reads: the time comes in, and nothing is repaired or deleted here.
+//! Callers: `run`, the store's thread, calls [`Scrubber::step`] and sleeps as told; it gives the targets, marks what is
+//! damaged, and has indexes written again. Pure but for the reads: the time comes in, and nothing is changed here.
+//! The pages of a segment that nobody reads are dropped before and after, so that the disk is verified and not the cache,
+//! and the cache is left to readers.
 //! Invariant: over any second it reads no more than the rate, but for one batch that is larger.
+
+pub(crate) mod run;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +16,7 @@ use model::{LogId, Offset};
 
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::segment::verify::SegmentVerifier;
-use crate::segment::{SegmentError, SegmentId, SegmentIndex, read_index_file};
+use crate::segment::{SegmentError, SegmentId, SegmentIndex, is_shortage, read_index_file};
 
 /// A sealed segment to verify.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Target {
     pub bytes: u64,
     /// The offset after its last record.
     pub end_offset: Offset,
+    /// Whether readers have it open: then its pages stay in memory.
+    pub is_read: bool,
 }
 
 /// Something that is not as it was written.
@@ -80,7 +86,6 @@ pub struct Scrubber {
     budget: i128,
     last: Option<Duration>,
     job: Option<Job>,
-    done: Option<(LogId, SegmentId)>,
 }
 
 #[derive(Debug)]
@@ -89,6 +94,17 @@ struct Job {
     file: Arc<dyn DiskFile>,
     index: Option<SegmentIndex>,
     verifier: SegmentVerifier,
+}
+
+impl Job {
+    /// Leaves the cache to what readers use.
+    fn leave(&self) {
+        if !self.target.is_read
+            && let Err(error) = self.file.drop_cache()
+        {
+            tracing::warn!(log = %self.target.log, segment = %self.target.id, %error, "pages could not be dropped");
+        }
+    }
 }
 
 impl Scrubber {
@@ -100,22 +116,21 @@ impl Scrubber {
             budget: 0,
             last: None,
             job: None,
-            done: None,
         }
     }
 
-    /// Verifies a batch or opens the next segment. `now` never goes back. `next` gives the segment that follows the one
-    /// that was verified last, in any fixed order, or the first one.
-    pub fn step(
-        &mut self,
-        now: Duration,
-        next: impl FnOnce(Option<(LogId, SegmentId)>) -> Option<Target>,
-    ) -> Step {
+    /// Whether it is in the middle of a segment.
+    pub fn is_busy(&self) -> bool {
+        self.job.is_some()
+    }
+
+    /// Verifies a batch or opens the segment that `next` gives. `now` never goes back.
+    pub fn step(&mut self, now: Duration, next: impl FnOnce() -> Option<Target>) -> Step {
         if let Some(wait) = self.wait(now) {
             return Step::Wait(wait);
         }
         let Some(mut job) = self.job.take() else {
-            return self.begin(next(self.done));
+            return self.begin(next());
         };
         let before = job.verifier.position();
         let from = job.verifier.next_offset();
@@ -131,6 +146,11 @@ impl Scrubber {
                 fault.map_or(Step::Verified { bytes }, Step::Found)
             }
             Ok(None) => self.finish(job),
+            Err(SegmentError::Io { source, .. }) if is_shortage(&source) => {
+                // Of descriptors or memory: that says nothing about the segment.
+                self.job = Some(job);
+                Step::Wait(Duration::from_secs(1))
+            }
             Err(error) => {
                 let (position, reason) = match error {
                     SegmentError::Damaged {
@@ -138,13 +158,20 @@ impl Scrubber {
                     } => (position, reason),
                     SegmentError::Io { source, .. } => (before, source.to_string()),
                 };
-                self.done = Some((job.target.log, job.target.id));
-                Step::Found(fault(
-                    &job.target,
-                    position,
-                    from..job.target.end_offset,
-                    reason,
-                ))
+                let index = job.index.as_ref();
+                let resumed = index.is_some_and(|index| job.verifier.resume_behind(index));
+                let to = if resumed {
+                    job.verifier.next_offset()
+                } else {
+                    job.target.end_offset
+                };
+                let found = fault(&job.target, position, from..to, reason);
+                if resumed {
+                    self.job = Some(job);
+                } else {
+                    job.leave();
+                }
+                Step::Found(found)
             }
         }
     }
@@ -165,16 +192,15 @@ impl Scrubber {
 
     fn begin(&mut self, target: Option<Target>) -> Step {
         let Some(target) = target else {
-            self.done = None;
             return Step::Idle;
         };
-        self.done = Some((target.log, target.id));
         let whole = target.id.base..target.end_offset;
         let opened = self
             .disk
             .open(&target.id.log_path(&target.directory), OpenHow::Read);
         let (file, len) = match opened.and_then(|file| Ok((Arc::clone(&file), file.len()?))) {
             Ok(opened) => opened,
+            Err(error) if is_shortage(&error) => return Step::Wait(Duration::from_secs(1)),
             Err(error) => return Step::Found(fault(&target, 0, whole, error.to_string())),
         };
         if len != target.bytes {
@@ -183,6 +209,11 @@ impl Scrubber {
                 target.bytes
             );
             return Step::Found(fault(&target, len.min(target.bytes), whole, reason));
+        }
+        if !target.is_read
+            && let Err(error) = file.drop_cache()
+        {
+            return Step::Found(fault(&target, 0, whole, error.to_string()));
         }
         let verifier = SegmentVerifier::new(target.id, target.bytes);
         let read = read_index_file(
@@ -217,6 +248,7 @@ impl Scrubber {
     }
 
     fn finish(&mut self, job: Job) -> Step {
+        job.leave();
         let (found, expected) = (job.verifier.next_offset(), job.target.end_offset);
         if found == expected {
             return Step::Finished(job.target);
@@ -300,6 +332,7 @@ mod tests {
                 id,
                 bytes: sealed.bytes,
                 end_offset: sealed.end_offset,
+                is_read: false,
             },
         )
     }
@@ -307,11 +340,11 @@ mod tests {
     /// Steps, a millisecond each, until the target is through; gives all but the verified bytes, and the time it took.
     fn run(disk: &SimDisk, target: &Target, rate: u64) -> (Vec<Step>, Duration) {
         let mut scrubber = Scrubber::new(Arc::new(disk.clone()), rate);
+        let mut todo = Some(target.clone());
         let mut now = Duration::ZERO;
         let mut steps = Vec::new();
         loop {
-            let next = |done: Option<(LogId, SegmentId)>| done.is_none().then(|| target.clone());
-            match scrubber.step(now, next) {
+            match scrubber.step(now, || todo.take()) {
                 Step::Idle => return (steps, now),
                 Step::Wait(wait) => now += wait,
                 Step::Verified { .. } => {}

@@ -14,7 +14,10 @@ use crate::checkpoint::ActiveSegment;
 use crate::error::{ReadError, TimedOffset};
 use crate::io::FileMap;
 use crate::manifest::{Manifest, Sealed};
-use crate::segment::{OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, TimeHit};
+use crate::scrub::run::Suspects;
+use crate::segment::{
+    OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, TimeHit, is_shortage,
+};
 use crate::storage::Shared;
 
 /// The settled part of a log. Cheap to clone; a clone is a reader's immutable view.
@@ -56,6 +59,8 @@ pub(crate) struct SegmentPart {
     map: Arc<FileMap>,
     positions: Range<u64>,
     end_offset: Offset,
+    segment: (LogId, SegmentId),
+    suspects: Arc<Suspects>,
 }
 
 impl SegmentPart {
@@ -64,7 +69,13 @@ impl SegmentPart {
     }
 
     pub fn populate(&self) -> std::io::Result<()> {
-        self.map.populate(self.positions.clone())
+        self.map
+            .populate(self.positions.clone())
+            .inspect_err(|error| {
+                let (log, id) = self.segment;
+                tracing::error!(%log, segment = %id, %error, "a segment cannot be read");
+                self.suspects.add(log, id);
+            })
     }
 
     pub fn slice(&self) -> Bytes {
@@ -121,7 +132,7 @@ impl Segments {
         let Some(part) = self.parts().find(|part| part.end_offset > from) else {
             return Ok(None);
         };
-        let fail = |error: SegmentError| read_error(error, from, &part);
+        let fail = |error: SegmentError| read_error(shared, log, error, from, &part);
         let open = part.open(shared, log).map_err(fail)?;
         let from = from.max(part.id.base);
         let found = open
@@ -134,6 +145,8 @@ impl Segments {
             map,
             positions: extent.positions,
             end_offset: extent.end_offset,
+            segment: (log, part.id),
+            suspects: Arc::clone(&shared.suspects),
         }))
     }
 
@@ -149,7 +162,7 @@ impl Segments {
             .parts()
             .filter(|part| part.end_offset > start && part.max_timestamp >= wanted)
         {
-            let fail = |error: SegmentError| read_error(error, part.id.base, &part);
+            let fail = |error: SegmentError| read_error(shared, log, error, part.id.base, &part);
             let open = part.open(shared, log).map_err(fail)?;
             let reader = open.reader(part.bytes, part.end_offset);
             if let Some(hit) = reader
@@ -174,7 +187,7 @@ impl Segments {
             if largest.is_some_and(|known| known >= part.max_timestamp) {
                 continue;
             }
-            let fail = |error: SegmentError| read_error(error, part.id.base, &part);
+            let fail = |error: SegmentError| read_error(shared, log, error, part.id.base, &part);
             let open = part.open(shared, log).map_err(fail)?;
             let reader = open.reader(part.bytes, part.end_offset);
             let hit = reader
@@ -212,11 +225,24 @@ fn timed(hit: TimeHit) -> TimedOffset {
     }
 }
 
-fn read_error(error: SegmentError, from: Offset, part: &Part<'_>) -> ReadError {
+/// A read has failed: the scrub looks at the segment soon, and puts what is damaged on record to the offset.
+fn read_error(
+    shared: &Shared,
+    log: LogId,
+    error: SegmentError,
+    from: Offset,
+    part: &Part<'_>,
+) -> ReadError {
     match error {
-        SegmentError::Io { source, .. } => ReadError::Io { from, source },
+        SegmentError::Io { source, .. } if is_shortage(&source) => ReadError::Io { from, source },
+        SegmentError::Io { source, .. } => {
+            tracing::error!(%log, segment = %part.id, error = %source, "a segment cannot be read");
+            shared.suspects.add(log, part.id);
+            ReadError::Io { from, source }
+        }
         SegmentError::Damaged { .. } => {
-            tracing::error!(%error, "a segment is damaged");
+            tracing::error!(%log, %error, "a segment is damaged");
+            shared.suspects.add(log, part.id);
             ReadError::Damaged {
                 range: part.id.base..part.end_offset,
             }

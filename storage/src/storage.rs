@@ -24,6 +24,7 @@ use crate::producers::Producers;
 use crate::recovery::{
     Damage, Found, RecoveryReport, load_damage, open_store_file, replay_wal, store_damage,
 };
+use crate::scrub::run::{Scrub, Suspects};
 use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
@@ -167,6 +168,14 @@ pub struct Metrics {
     pub settled_bytes: u64,
     /// Checkpoints stored.
     pub checkpoints: u64,
+    /// Bytes of sealed segments that the scrub has verified.
+    pub scrubbed_bytes: u64,
+    /// Sealed segments that the scrub has verified to their end.
+    pub scrubbed_segments: u64,
+    /// Places that the scrub has found damaged.
+    pub scrub_faults: u64,
+    /// Indexes that were missing or damaged, and were written again from their logs.
+    pub rewritten_indexes: u64,
     /// Bytes that wait for the committer.
     pub queued_bytes: u64,
     /// WAL files that hold something unsettled.
@@ -187,6 +196,10 @@ pub(crate) struct Counters {
     appended_bytes: AtomicU64,
     pub settled_bytes: AtomicU64,
     pub checkpoints: AtomicU64,
+    pub scrubbed_bytes: AtomicU64,
+    pub scrubbed_segments: AtomicU64,
+    pub scrub_faults: AtomicU64,
+    pub rewritten_indexes: AtomicU64,
 }
 
 impl Counters {
@@ -221,6 +234,7 @@ pub(crate) struct Shared {
     signal: Mutex<Signal>,
     signalled: Condvar,
     damage: Mutex<Vec<Damage>>,
+    pub suspects: Arc<Suspects>,
     stopping: AtomicBool,
     _lock: Box<dyn LockGuard>,
 }
@@ -326,6 +340,25 @@ impl Shared {
         )
     }
 
+    /// Puts damage on record, on the disk too. True if it was there already.
+    pub fn note_damage(&self, found: Damage) -> bool {
+        let mut damage = self
+            .damage
+            .lock()
+            .expect("nothing panics while it holds the damage");
+        if damage.contains(&found) {
+            return true;
+        }
+        tracing::error!(log = ?found.log.map(|log| log.to_string()), range = ?found.range, reason = found.reason, "acknowledged records are damaged");
+        damage.push(found);
+        let root = &self.config.data_dir;
+        // The lock is held, so that the file holds no fewer than another caller wrote.
+        if let Err(error) = store_damage(self.disk.as_ref(), root, &damage, self.clock.now()) {
+            tracing::error!(%error, "damage could not be put on record");
+        }
+        false
+    }
+
     fn damage_count(&self) -> usize {
         self.damage
             .lock()
@@ -385,14 +418,14 @@ impl Shared {
 
     /// The cleaner's thread.
     fn clean(&self) {
-        while self.wait_to_clean() {
+        while self.pause(self.config.retention_check) {
             clean_once(self);
         }
     }
 
-    /// Waits for the next look. False at the end.
-    fn wait_to_clean(&self) -> bool {
-        let ends = self.clock.monotonic() + self.config.retention_check;
+    /// Waits, also over what wakes others. False at the end.
+    pub fn pause(&self, time: Duration) -> bool {
+        let ends = self.clock.monotonic() + time;
         let mut signal = self
             .signal
             .lock()
@@ -503,6 +536,8 @@ pub struct Storage {
 struct Inner {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// In manual mode; a thread has its own.
+    scrub: Mutex<Option<Scrub>>,
 }
 
 impl Drop for Inner {
@@ -696,6 +731,7 @@ impl Storage {
                 signal: Mutex::default(),
                 signalled: Condvar::new(),
                 damage: Mutex::new(damage),
+                suspects: Arc::default(),
                 stopping: AtomicBool::new(false),
                 _lock: lock,
                 config,
@@ -756,6 +792,7 @@ impl Storage {
             inner: Arc::new(Inner {
                 shared,
                 threads: Mutex::default(),
+                scrub: Mutex::default(),
             }),
         };
         storage.start_epoch()?;
@@ -844,6 +881,9 @@ impl Storage {
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
             self.spawn("log-cleaner", Shared::clean)?;
+            if shared.config.scrub_bytes_per_second > 0 {
+                self.spawn("log-scrub", crate::scrub::run::run)?;
+            }
         }
         Ok(())
     }
@@ -967,6 +1007,10 @@ impl Storage {
             appended_bytes: counters.appended_bytes.load(Ordering::Relaxed),
             settled_bytes: counters.settled_bytes.load(Ordering::Relaxed),
             checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+            scrubbed_bytes: counters.scrubbed_bytes.load(Ordering::Relaxed),
+            scrubbed_segments: counters.scrubbed_segments.load(Ordering::Relaxed),
+            scrub_faults: counters.scrub_faults.load(Ordering::Relaxed),
+            rewritten_indexes: counters.rewritten_indexes.load(Ordering::Relaxed),
             queued_bytes: shared.gate.reserved_bytes(),
             wal_files_used: files_used as u64,
             wal_files: shared.pool.files() as u64,
@@ -992,6 +1036,21 @@ impl Storage {
     /// Manual mode: one look of the cleaner at all logs. True if something is to be removed.
     pub fn clean_once(&self) -> bool {
         clean_once(&self.inner.shared)
+    }
+
+    /// Manual mode: one step of the scrub. False if there is nothing to verify now, by the rate or at all.
+    pub fn scrub_once(&self) -> bool {
+        let shared = &self.inner.shared;
+        if shared.config.scrub_bytes_per_second == 0 {
+            return false;
+        }
+        let mut scrub = self
+            .inner
+            .scrub
+            .lock()
+            .expect("nothing panics while it holds the scrub");
+        let scrub = scrub.get_or_insert_with(|| Scrub::new(shared));
+        scrub.step(shared).is_none()
     }
 
     /// What retention would remove from a log now. None if there is no such log.

@@ -115,6 +115,30 @@ fn storage(page: &mut Page, broker: &Broker) {
         metrics.checkpoints,
     );
     page.single(
+        "alluvium_scrubbed_bytes_total",
+        counter,
+        "Bytes of sealed segments that the background scrub has verified.",
+        metrics.scrubbed_bytes,
+    );
+    page.single(
+        "alluvium_scrubbed_segments_total",
+        counter,
+        "Sealed segments that the background scrub has verified to their end.",
+        metrics.scrubbed_segments,
+    );
+    page.single(
+        "alluvium_scrub_faults_total",
+        counter,
+        "Places that the background scrub has found damaged.",
+        metrics.scrub_faults,
+    );
+    page.single(
+        "alluvium_indexes_rewritten_total",
+        counter,
+        "Indexes that were missing or damaged, and were written again from their logs.",
+        metrics.rewritten_indexes,
+    );
+    page.single(
         "alluvium_append_queue_bytes",
         "gauge",
         "Bytes that wait for the disk.",

@@ -137,6 +137,11 @@ impl SegmentCache {
         Some(Arc::clone(&entry.segment))
     }
 
+    /// Whether the segment is open; it is not used by asking.
+    pub fn is_open(&self, log: LogId, id: SegmentId) -> bool {
+        self.lock().entries.contains_key(&(log, id))
+    }
+
     /// Forgets a segment whose file goes away or was replaced.
     pub fn forget(&self, log: LogId, id: SegmentId) {
         self.lock().entries.remove(&(log, id));

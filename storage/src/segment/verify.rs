@@ -81,6 +81,21 @@ impl SegmentVerifier {
         }))
     }
 
+    /// Goes on at the next block of the index, behind a place that cannot be stepped over. False if there is none.
+    pub fn resume_behind(&mut self, index: &SegmentIndex) -> bool {
+        let next = index
+            .blocks()
+            .partition_point(|block| u64::from(block.position) <= self.position);
+        let Some(block) = index.blocks().get(next) else {
+            return false;
+        };
+        self.position = block.position.into();
+        self.next_offset = index.block_offset(next);
+        self.block = next;
+        self.heads = crc32fast::Hasher::new();
+        true
+    }
+
     /// Where the next batch starts.
     pub fn position(&self) -> u64 {
         self.position
@@ -103,8 +118,13 @@ impl SegmentVerifier {
         let mut bytes = vec![0; walked.header.total_bytes()];
         for (piece, chunk) in bytes.chunks_mut(READ_BYTES).enumerate() {
             let position = walked.position + (piece * READ_BYTES) as u64;
-            file.read_exact_at(position, chunk)
-                .map_err(SegmentError::io(self.id))?;
+            match file.read_exact_at(position, chunk) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                    return Ok(Some(format!("position {position}: {error}")));
+                }
+                Err(error) => return Err(SegmentError::io(self.id)(error)),
+            }
         }
         Ok(Batch::parse(Bytes::from(bytes))
             .err()
