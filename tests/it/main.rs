@@ -2,6 +2,7 @@
 
 mod binary;
 mod broker_tools;
+mod demo;
 mod group_tool;
 mod groups;
 mod library;

@@ -43,6 +43,7 @@ impl Summary {
     /// Whether every promise was kept.
     pub(super) fn is_good(&self) -> bool {
         self.verdict.is_good()
+            && self.verdict.found == self.verdict.acknowledged
             && self.verdict.acknowledged > self.acknowledged_before_kill
             && self.group_caught_up
             && self.group_skipped == 0
@@ -175,4 +176,73 @@ The store is in {}.
 ",
         home.join("store").display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Summary, Verdict};
+
+    fn good() -> Summary {
+        Summary {
+            verdict: Verdict {
+                sent: 2_001,
+                acknowledged: 2_000,
+                found: 2_000,
+                unacknowledged_found: 1,
+                ..Verdict::default()
+            },
+            failed: 0,
+            group_read: 2_001,
+            group_read_again: 30,
+            group_skipped: 0,
+            group_by_member: [1_000, 1_031],
+            group_caught_up: true,
+            replayed: 7,
+            replay_failure: None,
+            acknowledged_before_kill: 900,
+            waiting_at_kill: 5,
+            restart_ms: 210,
+            outage_ms: 230,
+        }
+    }
+
+    #[test]
+    fn a_good_end_is_told_with_its_numbers() {
+        let summary = good();
+        assert!(summary.is_good());
+        let text = summary.text();
+        let parts = [
+            "acknowledged       2,000   900 of them before the kill, with 5 on their way",
+            "lost                   0\n",
+            "read               2,001   by a group of two (1,000 + 1,031), 30 of them again",
+            "Every acknowledged reading is there",
+        ];
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_broken_promise_is_told_as_a_good_end() {
+        let tampered: [fn(&mut Summary); 11] = [
+            |s| s.verdict.lost = 1,
+            |s| s.verdict.altered = 1,
+            |s| s.verdict.reordered = 1,
+            |s| s.verdict.moved = 1,
+            |s| s.verdict.duplicates = 1,
+            |s| s.verdict.strays = 1,
+            |s| s.verdict.found = 1_999,
+            |s| s.acknowledged_before_kill = 2_000,
+            |s| s.group_skipped = 1,
+            |s| s.group_caught_up = false,
+            |s| s.replay_failure = Some("it came in another order".to_owned()),
+        ];
+        for (number, tamper) in tampered.iter().enumerate() {
+            let mut summary = good();
+            tamper(&mut summary);
+            assert!(!summary.is_good(), "tampering {number}");
+            let text = summary.text();
+            assert!(text.ends_with("NOT every promise was kept."), "{text}");
+        }
+    }
 }
