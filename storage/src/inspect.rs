@@ -311,16 +311,15 @@ impl Verify<'_> {
         let wanted = known.map_or(0, |entry| entry.manifest);
         let start = known.map_or(Offset::ZERO, |entry| entry.start_offset);
         let end = known.map_or(Offset::ZERO, |entry| entry.settled_end);
-        let Some(manifest) = loaded.manifest.filter(|manifest| manifest.number >= wanted) else {
-            if wanted > 0 {
-                let reason = format!("manifest {wanted}, which the checkpoint names, is missing");
-                self.damage(directory, log, 0, start..end, reason);
-            }
-            return Ok(());
-        };
-        for (id, sealed) in manifest.sealed() {
+        let manifest = loaded.manifest.filter(|manifest| manifest.number >= wanted);
+        if manifest.is_none() && wanted > 0 {
+            let reason = format!("manifest {wanted}, which the checkpoint names, is missing");
+            self.damage(directory, log, 0, start..end, reason);
+        }
+        for (id, sealed) in manifest.iter().flat_map(|manifest| manifest.sealed()) {
             self.segment(directory, log, id, sealed.bytes, sealed.end_offset, true)?;
         }
+        // A log without a sealed segment has no manifest, and its active segment is only in the checkpoint.
         if let Some(active) = known.and_then(|entry| entry.active.as_ref()) {
             self.segment(directory, log, active.id, active.bytes, end, false)?;
         }

@@ -7,7 +7,7 @@ use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::alluvium;
+use crate::binary::alluvium;
 
 fn run(arguments: &[&str], data: &Path) -> Output {
     let mut command = alluvium();

@@ -138,6 +138,12 @@ fn a_sound_directory_is_verified_and_one_flipped_bit_is_found_and_named() {
             .as_u64()
             .is_some_and(|count| count >= 400)
     );
+    let in_files = files(data.path(), ".log").len();
+    assert_eq!(
+        sound["summary"]["segments"],
+        json!(in_files),
+        "also the only segment of a partition, which no manifest names, is verified"
+    );
     let segment = &segments(data.path())[1];
     flip(segment, 100);
     let damaged = log(data.path(), &["verify", "--json"]);
