@@ -19,7 +19,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -143,15 +143,19 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
     let screen = Screen::new(args.json);
     let slot = Slot::default();
     let (home, temporary) = home(args)?;
+    // Known before the end, for an interrupt that comes after the proof.
+    let proved = OnceLock::new();
     let acts = async {
         let (running, summary) = acts(args, &home, &slot, &screen).await?;
         screen.clear();
         screen.print(&summary.text());
         screen.print_json(&summary)?;
+        // Nobody else sets it.
+        let _ = proved.set(summary.is_good());
         if !args.once {
             stay(&running, &home, &screen).await?;
         }
-        anyhow::Ok(summary)
+        anyhow::Ok(())
     };
     let outcome = tokio::select! {
         outcome = acts => Some(outcome),
@@ -161,25 +165,19 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
     screen.clear();
     let stopped = slot.stop().await;
     let good = match &outcome {
-        Some(Ok(summary)) => summary.is_good() && stopped.is_ok(),
         Some(Err(_)) => false,
-        None => true,
+        _ => proved.get() != Some(&false) && stopped.is_ok(),
     };
     if let (false, Some(directory)) = (good, temporary) {
         eprintln!("the store is kept in {}", directory.keep().display());
     }
-    match outcome {
-        Some(outcome) => {
-            let summary = outcome?;
-            stopped?;
-            Ok(ExitCode::from(if summary.is_good() { 0 } else { DAMAGED }))
-        }
-        None => {
-            stopped?;
-            screen.print("stopped");
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-    }
+    outcome.transpose()?;
+    stopped?;
+    Ok(ExitCode::from(match proved.get() {
+        Some(true) => 0,
+        Some(false) => DAMAGED,
+        None => INTERRUPTED,
+    }))
 }
 
 /// Where everything is kept; the temporary directory goes when its guard goes.
