@@ -133,6 +133,8 @@ impl DiskFile for RealFile {
                 Ok(0) => break,
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
+                // With O_DIRECT, what ended at the file's end in the middle of a block cannot be gone on with.
+                Err(Errno::INVAL) if done > 0 => break,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -223,6 +225,21 @@ mod tests {
         drop(held);
         let _first = RealDisk.lock(&path, LockHow::Shared).unwrap();
         let _second = RealDisk.lock(&path, LockHow::Shared).unwrap();
+    }
+
+    #[test]
+    fn a_direct_read_ends_where_the_file_does_in_the_middle_of_a_block() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        write_new_file(&RealDisk, &path, &[7; 5000]).unwrap();
+        let Ok(file) = RealDisk.open(&path, OpenHow::Direct) else {
+            return;
+        };
+        let mut buffer = AlignedBuffer::default();
+        buffer.extend_with(0, DIRECT_ALIGNMENT_BYTES);
+        let read = file.read_at(4096, buffer.as_mut_slice()).unwrap();
+        assert_eq!(read, 904);
+        assert_eq!(buffer.as_slice()[..904], [7; 904]);
     }
 
     #[test]

@@ -84,6 +84,9 @@ pub struct WalPool {
     files_min: usize,
     files_max: usize,
     inner: Mutex<Inner>,
+    /// Held while a file is made ready: files become ready in the order of their sequences, though making one anew takes
+    /// far longer than using one again.
+    preparing: Mutex<()>,
     changed: Condvar,
     available: AtomicUsize,
     disk_full: AtomicBool,
@@ -96,6 +99,8 @@ struct Inner {
     free: Vec<PathBuf>,
     files: usize,
     next_sequence: u64,
+    /// No file below this sequence is taken any more.
+    next_taken: u64,
     /// The fewest available since the last look at the surplus.
     fewest: usize,
 }
@@ -116,6 +121,7 @@ impl WalPool {
             files: free.len() + held,
             free,
             next_sequence,
+            next_taken: 0,
             fewest: 0,
         };
         let pool = WalPool {
@@ -125,6 +131,7 @@ impl WalPool {
             files_min: *files.start(),
             files_max: *files.end(),
             inner: Mutex::new(inner),
+            preparing: Mutex::new(()),
             changed: Condvar::new(),
             available: AtomicUsize::new(0),
             disk_full: AtomicBool::new(false),
@@ -180,6 +187,14 @@ impl WalPool {
     pub fn take(&self) -> Option<Arc<WalFile>> {
         let mut inner = self.locked();
         let file = inner.ready.pop_front();
+        if let Some(file) = &file {
+            // Recovery reads the files in this order.
+            assert!(
+                file.sequence >= inner.next_taken,
+                "files are taken in the order of their sequences"
+            );
+            inner.next_taken = file.sequence + 1;
+        }
         inner.fewest = inner.fewest.min(inner.ready.len() + inner.free.len());
         self.publish(&inner);
         self.changed.notify_all();
@@ -231,6 +246,10 @@ impl WalPool {
 
     /// Makes one more file ready, from a free one or anew. False if enough are ready, or the pool is at its bound.
     pub fn prepare_one(&self) -> io::Result<bool> {
+        let _one_at_a_time = self
+            .preparing
+            .lock()
+            .expect("nothing panics while it makes a file ready");
         let (recycled, sequence) = {
             let mut inner = self.locked();
             if inner.ready.len() >= READY_FILES || !self.can_make(&inner) {
@@ -256,11 +275,14 @@ impl WalPool {
                 inner.files += usize::from(recycled.is_none());
                 self.created
                     .fetch_add(u64::from(recycled.is_none()), Ordering::Relaxed);
-                // Two callers may prepare at the same time: the committer needs rising sequences.
-                let place = inner
-                    .ready
-                    .partition_point(|ready| ready.sequence < sequence);
-                inner.ready.insert(place, Arc::new(file));
+                assert!(
+                    inner
+                        .ready
+                        .back()
+                        .is_none_or(|ready| ready.sequence < sequence),
+                    "files become ready in the order of their sequences"
+                );
+                inner.ready.push_back(Arc::new(file));
                 self.disk_full.store(false, Ordering::Release);
                 self.publish(&inner);
                 self.changed.notify_all();
