@@ -219,6 +219,32 @@ fn a_resumed_writer_overwrites_what_was_not_settled() {
 }
 
 #[test]
+fn a_resumed_writer_seals_after_direct_writes_though_nobody_asked_for_the_index() {
+    let mut fixture = Fixture::new();
+    fixture.append(WriteWay::Direct, 900, &[&[1, 2], &[3]]);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    fixture.writer = SegmentWriter::resume(
+        disk,
+        fixture.directory.path().to_owned(),
+        log(),
+        &fixture.writer.active(),
+        fixture.writer.end_offset(),
+    )
+    .unwrap();
+    fixture.append(WriteWay::Direct, 3_000, &[&[4, 5, 6], &[7]]);
+    let expected = fixture.bytes();
+    let (directory, sealed, _) = fixture.seal();
+    assert_eq!(
+        read_file(&RealDisk, &sealed.id.log_path(directory.path()), 1 << 30).unwrap(),
+        expected
+    );
+    assert_eq!(
+        sealed.index.peek(SegmentIndex::end_offset),
+        Some(sealed.sealed.end_offset)
+    );
+}
+
+#[test]
 fn a_segment_shorter_than_what_was_settled_is_damaged() {
     let mut fixture = Fixture::new();
     fixture.append(WriteWay::Buffered, 900, &[&[1, 2], &[3]]);

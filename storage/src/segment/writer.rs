@@ -224,6 +224,10 @@ impl SegmentWriter {
         let (_, file) = self.open_for_any().map_err(&io)?;
         file.set_len(self.bytes).map_err(&io)?;
         file.sync_data().map_err(&io)?;
+        drop(file);
+        // After a start the index may have to be built here, by reads that a file open for direct ones refuses.
+        let path = self.id.log_path(&self.directory);
+        let file = self.disk.open(&path, OpenHow::Read).map_err(&io)?;
         let index = self.index.with(&*file, SegmentIndex::clone)?;
         assert!(
             index.bytes() == self.bytes,
