@@ -80,7 +80,10 @@ async fn lane(
         tokio::spawn(async move {
             let mut latencies = Vec::new();
             while let Some((due, acknowledged)) = waiting.recv().await {
-                acknowledged.await?;
+                if let Err(error) = acknowledged.await {
+                    room.close();
+                    return Err(error);
+                }
                 room.add_permits(1);
                 latencies.push(u64::try_from(due.elapsed().as_micros())?);
             }
@@ -89,16 +92,21 @@ async fn lane(
     };
     let pieces = pace.bytes_max / pace.piece_bytes / lanes as u64;
     for piece in 0..pieces {
+        let room = async || room.acquire().await.map(tokio::sync::SemaphorePermit::forget);
         let due = match pace.bytes_per_second {
             Some(rate) => {
                 let place = piece as f64 * lanes as f64 + index as f64;
                 let due = began + Duration::from_secs_f64(place * pace.piece_bytes as f64 / rate);
                 tokio::time::sleep_until(due).await;
-                room.acquire().await?.forget();
+                if room().await.is_err() {
+                    break;
+                }
                 due
             }
             None => {
-                room.acquire().await?.forget();
+                if room().await.is_err() {
+                    break;
+                }
                 Instant::now()
             }
         };
@@ -111,5 +119,6 @@ async fn lane(
         }
     }
     drop(sent);
+    // A room that was closed has its reason here.
     acknowledged.await.context("acknowledgements")?
 }
