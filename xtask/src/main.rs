@@ -1,8 +1,9 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients against the broker, `exam` hurts it, `bench` measures it, `wire` writes the generated messages.
+//! `compat` drives other people's clients against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
+mod chaos;
 mod compat;
 mod exam;
 mod run;
@@ -25,6 +26,8 @@ enum Chore {
     Test(test::Options),
     /// Run unmodified Kafka clients against a fresh broker, through restarts and kills.
     Compat(compat::Options),
+    /// A consumer group of four different clients that join, leave, stall and crash, while the broker does too.
+    Chaos(chaos::Options),
     /// Hurt the store (kills, power cuts, full disks, failing syncs) and judge what it kept.
     Exam(exam::ExamArgs),
     /// Measure: produce, latency, replay, start-up, memory, each beside the machine's limit.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Test(options) => test::main(&options),
         Chore::Compat(options) => compat::main(&options),
+        Chore::Chaos(options) => chaos::main(&options),
         Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{compat, exam, run};
+use crate::{chaos, compat, exam, run};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -35,6 +35,7 @@ const CHORES: &[Chore] = &[
     ("Rust tests", || cargo(&["test", "--workspace", "--quiet"])),
     ("exam, short", short_exam),
     ("real clients", clients),
+    ("chaos, short", chaos::run_short),
 ];
 
 /// Entry of `cargo xtask test`.

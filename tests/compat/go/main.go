@@ -1,4 +1,4 @@
-// franz-go against a broker.
+// franz-go against a broker; `member` as its first argument makes it one member of a group (member.go).
 package main
 
 import (
@@ -416,6 +416,10 @@ func restart() error {
 }
 
 func main() {
+	if os.Args[1] == "member" {
+		groupMember(os.Args[2:])
+		return
+	}
 	adminClient := client()
 	admin = kadm.NewClient(adminClient)
 	failed := false

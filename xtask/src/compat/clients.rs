@@ -168,7 +168,7 @@ pub const CLIENTS: &[Client] = &[
         version: "4.3.1",
         kits: &[Kit::Java {
             project: "clients-4",
-            sources: &["Desk.java", "Clients.java"],
+            sources: &["Desk.java", "Clients.java", "Member.java"],
         }],
         program: Program::Java {
             project: "clients-4",

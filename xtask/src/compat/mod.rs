@@ -5,11 +5,11 @@
 //! `clients` is the matrix, `install` gets the packages, `peer` is the broker, `session` runs one
 //! client, `raw` reads what was stored.
 
-mod clients;
-mod install;
-mod peer;
+pub mod clients;
+pub mod install;
+pub mod peer;
 mod raw;
-mod session;
+pub mod session;
 
 use crate::run;
 use anyhow::{Context, Result, bail};
@@ -52,8 +52,9 @@ pub struct Options {
     json: bool,
 }
 
+/// Which broker.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Against {
+pub enum Against {
     /// Ours.
     Alluvium,
     /// Apache Kafka, as the oracle.
@@ -146,7 +147,8 @@ fn kits(clients: &[&Client]) -> Vec<Kit> {
         .collect()
 }
 
-fn alluvium(binary: Option<PathBuf>) -> Result<Kind> {
+/// Our own broker: this binary, or one that is built now.
+pub fn alluvium(binary: Option<PathBuf>) -> Result<Kind> {
     let binary = match binary {
         Some(binary) => {
             fs::canonicalize(&binary).with_context(|| format!("no {}", binary.display()))?
@@ -159,7 +161,8 @@ fn alluvium(binary: Option<PathBuf>) -> Result<Kind> {
     Ok(Kind::Alluvium { binary })
 }
 
-fn kafka(places: &Places) -> Result<Kind> {
+/// Apache Kafka, installed and formatted.
+pub fn kafka(places: &Places) -> Result<Kind> {
     let tools = CLIENTS
         .iter()
         .find(|client| client.name == "console-tools")

@@ -1,6 +1,6 @@
 //! Peer: the broker that a client is run against: ours, or Apache Kafka as the oracle that the
 //! scenarios themselves are right. It can be stopped, killed and started again at the same address.
-//! Callers: `session` alone; each client has a peer of its own, with a data directory of its own.
+//! Callers: `session`, where each client has a peer of its own, with a data directory of its own; `chaos`.
 
 use super::raw;
 use anyhow::{Context, Result, bail, ensure};
@@ -56,6 +56,7 @@ pub enum Stop {
 /// A broker under test.
 pub struct Peer {
     kind: Kind,
+    settings: Vec<(String, String)>,
     directory: PathBuf,
     address: String,
     child: Option<Child>,
@@ -64,6 +65,11 @@ pub struct Peer {
 impl Peer {
     /// Starts a broker on a fresh data directory inside `directory`, which is emptied first.
     pub fn start(kind: Kind, directory: &Path) -> Result<Peer> {
+        Peer::start_with(kind, directory, &[])
+    }
+
+    /// The same with settings, which have the same names in both kinds of brokers.
+    pub fn start_with(kind: Kind, directory: &Path, settings: &[(&str, &str)]) -> Result<Peer> {
         if directory.exists() {
             fs::remove_dir_all(directory)?;
         }
@@ -77,6 +83,10 @@ impl Peer {
         };
         let mut peer = Peer {
             kind,
+            settings: settings
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             directory: directory.to_path_buf(),
             address,
             child: None,
@@ -223,6 +233,9 @@ impl Peer {
             .arg(self.directory.join("data"))
             .args(["--kafka", &self.address, "--http", "127.0.0.1:0"])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
+        for (key, value) in &self.settings {
+            command.arg("-X").arg(format!("{key}={value}"));
+        }
         command
     }
 
@@ -230,7 +243,10 @@ impl Peer {
         let settings = self.directory.join("server.properties");
         if !settings.exists() {
             let controller = free_port()?;
-            let text = kafka_settings(&self.address, controller, &self.directory.join("data"));
+            let mut text = kafka_settings(&self.address, controller, &self.directory.join("data"));
+            for (key, value) in &self.settings {
+                text.push_str(&format!("{key}={value}\n"));
+            }
             fs::write(&settings, text)?;
         }
         let mut command = Command::new("java");

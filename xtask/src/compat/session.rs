@@ -182,8 +182,17 @@ impl Drop for Group {
 }
 
 fn command(client: &Client, places: &Places) -> Result<Command> {
+    let mut command = program(&client.program, places)?;
+    let directory = places.cache.join("run").join(client.name).join("work");
+    fs::create_dir_all(&directory)?;
+    command.current_dir(directory);
+    Ok(command)
+}
+
+/// What starts a program of `tests/compat`; arguments and pipes are the caller's.
+pub fn program(program: &Program, places: &Places) -> Result<Command> {
     let mut command;
-    match &client.program {
+    match program {
         Program::Python {
             environment,
             script,
@@ -212,9 +221,6 @@ fn command(client: &Client, places: &Places) -> Result<Command> {
         }
         Program::Binary { path } => command = Command::new(places.cache.join(path)),
     }
-    let directory = places.cache.join("run").join(client.name).join("work");
-    fs::create_dir_all(&directory)?;
-    command.current_dir(directory);
     Ok(command)
 }
 
