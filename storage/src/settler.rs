@@ -17,9 +17,10 @@ use model::batch::BatchHeader;
 use model::{LogId, Offset, Timestamp};
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
+use crate::cleanup::sweep::{Known, Swept, sweep};
 use crate::committer::Progress;
 use crate::epochs::Epochs;
-use crate::error::StorageFailed;
+use crate::error::{ReadError, StorageFailed};
 use crate::io::{AlignedBuffer, create_dir_durable};
 use crate::log::{Log, LogSettings, TailEntry};
 use crate::manifest::{self, Manifest, SegmentEntry};
@@ -105,6 +106,8 @@ pub(crate) struct Settler {
     /// Whether the newest checkpoint names a log that is forgotten.
     forgotten: bool,
     last_expiry_ms: i64,
+    /// Logs whose directories were not tidied since the start.
+    unswept: Vec<LogId>,
 }
 
 impl Settler {
@@ -115,6 +118,7 @@ impl Settler {
             last_wal: from.file,
             forgotten: false,
             last_expiry_ms: 0,
+            unswept: Vec::new(),
         }
     }
 
@@ -136,6 +140,9 @@ impl Settler {
         if restored.is_err() {
             (laid.manifest, laid.active) = (None, None);
         }
+        if restored.is_ok() && (entry.manifest > 0 || entry.active.is_some()) {
+            self.unswept.push(entry.log);
+        }
         let view = restored.map(|()| laid.view());
         self.laid.insert(entry.log, laid);
         Ok(view)
@@ -153,6 +160,34 @@ impl Settler {
     /// Nothing of the log is named by the next checkpoint.
     pub fn forget(&mut self, log: LogId) {
         self.forgotten |= self.laid.remove(&log).is_some();
+    }
+
+    /// Tidies the directories of some logs, after a round that went well. Where something is damaged nothing is touched: a
+    /// file that is no longer named may hold what is missing.
+    pub fn sweep_some(&mut self, shared: &Shared, count: usize) {
+        let left = self.unswept.len().saturating_sub(count);
+        for log in self.unswept.split_off(left) {
+            let (Some(laid), Some(live)) = (self.laid.get(&log), shared.log(log)) else {
+                continue;
+            };
+            if shared.may_be_damaged(log) {
+                continue;
+            }
+            let known = Known {
+                segments: laid.segments().collect(),
+                start: laid.start,
+                holds: &|header| holds(&live, header),
+            };
+            let directory = shared.log_directory(log);
+            let aside = shared.config.data_dir.join("quarantine");
+            match sweep(shared.disk.as_ref(), &directory, &known, &aside) {
+                Ok(swept) if swept == Swept::default() => {}
+                Ok(swept) => {
+                    tracing::warn!(%log, removed = ?swept.removed, moved = ?swept.moved, "files that no checkpoint names");
+                }
+                Err(error) => tracing::warn!(%log, %error, "a directory could not be tidied"),
+            }
+        }
     }
 
     /// One round. True if something settled.
@@ -356,6 +391,18 @@ impl Settler {
     }
 }
 
+/// Whether a log gives a batch with this header, checksum included, to its readers.
+fn holds(log: &Log, header: &BatchHeader) -> io::Result<bool> {
+    match log.read_copy(header.base(), 1) {
+        Ok(chunk) => {
+            let found = chunk.slices.first().map(|slice| BatchHeader::parse(slice));
+            Ok(found.is_some_and(|found| found.as_ref() == Ok(header)))
+        }
+        Err(ReadError::Io { source, .. }) => Err(source),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Where the next frame goes. Nothing of the files is kept: one that somebody holds is not used again.
 fn position_of(progress: &Progress) -> WalPosition {
     let current = progress
@@ -370,6 +417,16 @@ fn position_of(progress: &Progress) -> WalPosition {
 }
 
 impl Laid {
+    fn segments(&self) -> impl Iterator<Item = SegmentId> {
+        let in_manifest = self
+            .manifest
+            .iter()
+            .flat_map(|manifest| &manifest.segments)
+            .chain(&self.sealed)
+            .map(|entry| entry.id);
+        in_manifest.chain(self.active.iter().map(|active| active.writer.id()))
+    }
+
     fn entry(&self, log: LogId) -> LogEntry {
         LogEntry {
             log,

@@ -300,6 +300,7 @@ impl Shared {
         match settler.round(self) {
             Ok(worked) => {
                 self.gate.set_settling_full(false);
+                settler.sweep_some(self, SWEEPS_PER_ROUND);
                 worked
             }
             Err(SettleError::DiskFull) => {
@@ -357,6 +358,15 @@ impl Shared {
             tracing::error!(%error, "damage could not be put on record");
         }
         false
+    }
+
+    /// Whether the damage on record is of this log, or of one that nobody can name.
+    pub fn may_be_damaged(&self, log: LogId) -> bool {
+        self.damage
+            .lock()
+            .expect("nothing panics while it holds the damage")
+            .iter()
+            .any(|damage| damage.log.is_none_or(|damaged| damaged == log))
     }
 
     fn damage_count(&self) -> usize {
@@ -522,6 +532,9 @@ const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Memory for the indexes of sealed segments that are open.
 const INDEX_CACHE_BYTES: usize = 64 << 20;
+
+/// Directories that are tidied after one round of the settler.
+const SWEEPS_PER_ROUND: usize = 256;
 
 /// The exit code of a process whose store has failed (`EX_IOERR` of sysexits).
 pub const EXIT_CODE_STORAGE_FAILED: i32 = 74;
@@ -1133,7 +1146,7 @@ fn set_aside(shared: &Shared, from: &std::path::Path) -> Result<(), OpenError> {
     let root = &shared.config.data_dir;
     let aside = root.join("quarantine");
     create_dir_durable(disk, root, &aside).map_err(OpenError::io("create", &aside))?;
-    let to = crate::cleanup::execute::move_aside(disk, from, &aside)
+    let to = crate::cleanup::sweep::move_aside(disk, from, &aside)
         .map_err(OpenError::io("set aside", from))?;
     tracing::warn!(from = %from.display(), to = %to.display(), "set aside");
     disk.sync_dir(&aside)

@@ -600,6 +600,23 @@ impl Life {
             }
             ledger.seen.extend(found);
         }
+        let aside = Path::new("/data/quarantine");
+        for path in self.disk.files().into_keys() {
+            let Ok(name) = path.strip_prefix(aside) else {
+                continue;
+            };
+            // Whole directories of deleted logs may be there, but no file of a log that lives.
+            let of_live = self
+                .logs
+                .keys()
+                .any(|id| name.to_string_lossy().starts_with(&id.to_string()));
+            assert!(
+                !of_live,
+                "{}: {} was set aside",
+                self.name(),
+                name.display()
+            );
+        }
         for id in &self.deleted {
             assert!(
                 self.storage().log(*id).is_none(),
@@ -618,7 +635,9 @@ impl Life {
         for _ in 0..4 {
             outcome = outcome.and_then(|()| self.append());
         }
-        let outcome = outcome.and_then(|()| self.commit());
+        let outcome = outcome
+            .and_then(|()| self.commit())
+            .and_then(|()| self.settle());
         outcome.unwrap_or_else(|stopped| {
             panic!("{}: no appends after the cut: {stopped:?}", self.name())
         });

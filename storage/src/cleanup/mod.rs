@@ -1,12 +1,12 @@
 //! Cleanup: what is no longer kept goes, by a plan that is data.
 //!
-//! A policy is a pure function of what it is shown; [`execute`] alone does the I/O. Callers: the engine's cleaner, and the
-//! tools, which show a plan without executing it.
+//! A policy is a pure function of what it is shown; the cleaner raises the log's start as the plan says, and the settler, who
+//! owns the files, alone removes them. Callers: the engine's cleaner, and the tools, which show a plan without executing it.
 //! Invariants: only whole sealed segments go, from the front, and offsets never change; the manifest that no longer names
 //! them is durable before a file is unlinked.
 
-pub mod execute;
 pub mod retention;
+pub mod sweep;
 
 use model::{LogId, Offset, Timestamp};
 
