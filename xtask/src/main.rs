@@ -1,5 +1,5 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `wire` writes the generated messages.
+//! `compat` drives other people's clients against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `soak` wears it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
@@ -7,6 +7,7 @@ mod chaos;
 mod compat;
 mod exam;
 mod run;
+mod soak;
 mod test;
 mod wire;
 
@@ -32,6 +33,8 @@ enum Chore {
     Exam(exam::ExamArgs),
     /// Measure: produce, latency, replay, start-up, memory, each beside the machine's limit.
     Bench(bench::BenchArgs),
+    /// Keep a broker under mixed load for long, with restarts, and see that nothing grows.
+    Soak(soak::Options),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
     Wire(wire::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Chore::Chaos(options) => chaos::main(&options),
         Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     match outcome {

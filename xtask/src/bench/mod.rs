@@ -158,7 +158,7 @@ fn load_average() -> String {
 }
 
 /// Puts a case's part between its marks in the page.
-fn write(page: &Path, name: &str, text: &str) -> Result<()> {
+pub fn write(page: &Path, name: &str, text: &str) -> Result<()> {
     let old = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
     let new = replaced(&old, name, text)
         .with_context(|| format!("{} has no marks for `{name}`", page.display()))?;

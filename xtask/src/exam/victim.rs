@@ -28,6 +28,8 @@ pub struct Plan {
     pub settings: Vec<(String, String)>,
     /// Where its log goes, one file for all starts.
     pub log: PathBuf,
+    /// Where the Kafka protocol listens; a new port for each start if it is port 0.
+    pub kafka: String,
     /// Options for strace, if it is to run under it.
     pub strace: Option<Vec<String>>,
 }
@@ -40,8 +42,15 @@ impl Plan {
             data: data.to_path_buf(),
             settings: Vec::new(),
             log: work.join("broker.log"),
+            kafka: "127.0.0.1:0".to_owned(),
             strace: None,
         }
+    }
+
+    /// With the Kafka protocol at this address, so that clients find it again after a restart.
+    pub fn at(mut self, kafka: &str) -> Plan {
+        kafka.clone_into(&mut self.kafka);
+        self
     }
 
     /// With a setting overridden.
@@ -72,7 +81,7 @@ impl Plan {
         };
         command.arg("serve").arg("--data").arg(&self.data).args([
             "--kafka",
-            "127.0.0.1:0",
+            &self.kafka,
             "--http",
             "127.0.0.1:0",
         ]);
@@ -242,12 +251,24 @@ impl Victim {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 
+    /// Entries in its table of maps.
+    pub fn maps(&self) -> Result<usize> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id()))?;
+        Ok(maps.lines().count())
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Result<u64> {
+        Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count() as u64)
+    }
+
     /// What it and its predecessors on the same data logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of that, on one line.
+    pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
