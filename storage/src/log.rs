@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use model::batch::{Batch, BatchHeader, DecompressLimit, HEADER_BYTES, stamped_head};
+use model::batch::{Batch, BatchError, BatchHeader, HEADER_BYTES, stamped_head};
 use model::topic_config::{Durability, TopicConfig};
 use model::{LeaderEpoch, LogId, Offset, ProducerId, Timestamp};
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use crate::epochs::Epochs;
 use crate::error::{AppendError, DeleteRecordsError, ReadError, StorageFailed, TimedOffset};
 use crate::gate::Admission;
 use crate::producers::{ProducerState, Producers, Sequence};
+use crate::segment::{first_at_or_after, largest_in};
 use crate::segments::{SegmentPart, Segments};
 use crate::storage::Shared;
 use crate::waiter::{Waiter, Watchers};
@@ -194,12 +195,30 @@ impl TailEntry {
         self.file.map.slice(start..start + u64::from(self.bytes))
     }
 
+    /// What is looked for in its batch.
+    fn look<T>(&self, find: impl Fn(&Batch) -> Result<T, BatchError>) -> Result<T, ReadError> {
+        let batch = Batch::parse_unverified(self.slice());
+        batch
+            .and_then(|batch| find(&batch))
+            .map_err(|_| ReadError::Damaged {
+                range: self.base..self.next,
+            })
+    }
+
     fn ends_at(&self) -> (u64, u64) {
         (
             self.file.sequence,
             u64::from(self.position) + u64::from(self.bytes),
         )
     }
+}
+
+/// All that a search looks through, as it was at one moment.
+struct SearchView {
+    start: Offset,
+    settled_end: Offset,
+    segments: Segments,
+    tail: Vec<TailEntry>,
 }
 
 /// What the log's lock guards.
@@ -571,42 +590,71 @@ impl Log {
     /// The first record in log order whose timestamp is at or after `wanted`, exact to the record, also where clocks were
     /// wrong. None if there is none below the durable end. Blocks: it decompresses the batch that holds it.
     pub fn offset_for_time(&self, wanted: Timestamp) -> Result<Option<TimedOffset>, ReadError> {
-        let (start, segments, settled_end, tail) =
-            self.snapshot_for_search(|entry| entry.max_timestamp >= wanted)?;
-        if start < settled_end {
-            let shared = self.shared().ok_or(ReadError::Deleted)?;
-            if let Some(found) = segments.offset_for_time(&shared, self.id, start, wanted)? {
-                return Ok(Some(found));
+        self.search(|shared, view| {
+            if let Some(shared) = &shared {
+                let (segments, start) = (&view.segments, view.start);
+                if let Some(found) = segments.offset_for_time(shared, self.id, start, wanted)? {
+                    return Ok(Some(found));
+                }
             }
-        }
-        for entry in tail {
-            if let Some(found) = first_at_or_after(&entry, start, wanted)? {
-                return Ok(Some(found));
+            for entry in &view.tail {
+                if entry.max_timestamp < wanted {
+                    continue;
+                }
+                let in_batch = |batch: &Batch| first_at_or_after(batch, wanted, view.start);
+                if let Some(found) = entry.look(in_batch)? {
+                    return Ok(Some(found));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// The record with the largest timestamp, the first of them. None in an empty log. Blocks.
     pub fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
-        let (start, segments, settled_end, tail) = self.snapshot_for_search(|_| true)?;
-        let in_tail = tail.iter().map(|entry| entry.max_timestamp).max();
-        let settled = if start < settled_end {
-            let shared = self.shared().ok_or(ReadError::Deleted)?;
-            segments.max_timestamp(&shared, self.id, start)?
-        } else {
-            None
-        };
-        match settled.max(in_tail) {
-            Some(largest) => self.offset_for_time(largest),
-            None => Ok(None),
+        self.search(|shared, view| {
+            let mut largest: Option<TimedOffset> = None;
+            if let Some(shared) = &shared {
+                let (segments, start) = (&view.segments, view.start);
+                if let Some(time) = segments.max_timestamp(shared, self.id, start)? {
+                    largest = segments.offset_for_time(shared, self.id, start, time)?;
+                }
+            }
+            for entry in &view.tail {
+                if largest.is_some_and(|known| known.timestamp >= entry.max_timestamp) {
+                    continue;
+                }
+                let found = entry.look(|batch| largest_in(batch, view.start))?;
+                let is_larger = |found: &TimedOffset| {
+                    largest.is_none_or(|known| known.timestamp < found.timestamp)
+                };
+                largest = found.filter(is_larger).or(largest);
+            }
+            Ok(largest)
+        })
+    }
+
+    /// Looks through all that is visible at one moment. Segments that are removed meanwhile are no trouble of the disk: the
+    /// start has passed them, and the search begins anew.
+    fn search<T>(
+        &self,
+        look: impl Fn(Option<Arc<Shared>>, &SearchView) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let view = self.view_for_search()?;
+            let shared = if view.start < view.settled_end {
+                Some(self.shared().ok_or(ReadError::Deleted)?)
+            } else {
+                None
+            };
+            match look(shared, &view) {
+                Err(_) if self.bounds().start > view.start => {}
+                found => return found,
+            }
         }
     }
 
-    fn snapshot_for_search(
-        &self,
-        wanted: impl Fn(&TailEntry) -> bool,
-    ) -> Result<(Offset, Segments, Offset, Vec<TailEntry>), ReadError> {
+    fn view_for_search(&self) -> Result<SearchView, ReadError> {
         let state = self.locked();
         if state.deleted {
             return Err(ReadError::Deleted);
@@ -617,10 +665,13 @@ impl Log {
             settled_end,
             ..
         } = state.bounds;
-        let visible =
-            |entry: &&TailEntry| entry.next > start && entry.next <= durable_end && wanted(entry);
-        let tail = state.tail.iter().filter(visible).cloned().collect();
-        Ok((start, state.segments.clone(), settled_end, tail))
+        let visible = |entry: &&TailEntry| entry.next > start && entry.next <= durable_end;
+        Ok(SearchView {
+            start,
+            settled_end,
+            segments: state.segments.clone(),
+            tail: state.tail.iter().filter(visible).cloned().collect(),
+        })
     }
 
     /// The largest leader epoch that is not above `epoch`, and where it ended; Kafka's OffsetForLeaderEpoch. None if the
@@ -804,47 +855,6 @@ impl LogState {
         }
         self.bounds.settled_end = settled_end;
     }
-}
-
-/// The first record of a batch in the tail, at or after `start`, whose timestamp is at or after `wanted`.
-fn first_at_or_after(
-    entry: &TailEntry,
-    start: Offset,
-    wanted: Timestamp,
-) -> Result<Option<TimedOffset>, ReadError> {
-    let damaged = |_| ReadError::Damaged {
-        range: entry.base..entry.next,
-    };
-    let batch = Batch::parse_unverified(entry.slice()).map_err(damaged)?;
-    first_record(&batch, start, wanted).map_err(damaged)
-}
-
-/// The first record of a batch, at or after `start`, whose timestamp is at or after `wanted`.
-pub(crate) fn first_record(
-    batch: &Batch,
-    start: Offset,
-    wanted: Timestamp,
-) -> Result<Option<TimedOffset>, model::batch::BatchError> {
-    let leader_epoch = batch.header().epoch();
-    if batch.header().timestamp_type() == model::batch::TimestampType::LogAppendTime {
-        let (offset, timestamp) = (batch.header().base().max(start), batch.header().max_time());
-        return Ok((timestamp >= wanted).then_some(TimedOffset {
-            offset,
-            timestamp,
-            leader_epoch,
-        }));
-    }
-    for record in batch.records(DecompressLimit::default())? {
-        let record = record?;
-        if record.offset >= start && record.timestamp >= wanted {
-            return Ok(Some(TimedOffset {
-                offset: record.offset,
-                timestamp: record.timestamp,
-                leader_epoch,
-            }));
-        }
-    }
-    Ok(None)
 }
 
 const _: () = assert!(HEADER_BYTES == 61);

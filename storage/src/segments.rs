@@ -16,7 +16,7 @@ use crate::io::FileMap;
 use crate::manifest::{Manifest, Sealed};
 use crate::scrub::run::Suspects;
 use crate::segment::{
-    OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, TimeHit, is_shortage,
+    OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, is_shortage,
 };
 use crate::storage::Shared;
 
@@ -169,7 +169,7 @@ impl Segments {
                 .offset_for_time(wanted, start.max(part.id.base))
                 .map_err(fail)?
             {
-                return Ok(Some(timed(hit)));
+                return Ok(Some(hit));
             }
         }
         Ok(None)
@@ -214,14 +214,6 @@ impl Part<'_> {
         shared
             .segments
             .open(&shared.log_directory(log), log, self.id, &source)
-    }
-}
-
-fn timed(hit: TimeHit) -> TimedOffset {
-    TimedOffset {
-        offset: hit.offset,
-        timestamp: hit.timestamp,
-        leader_epoch: Some(hit.leader_epoch),
     }
 }
 

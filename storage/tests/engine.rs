@@ -431,3 +431,29 @@ fn wal_files_are_used_again_once_they_have_settled() {
     assert_eq!(storage.metrics().wal_files_created, created_early);
     assert!(storage.metrics().wal_files <= 6);
 }
+
+#[test]
+fn the_largest_timestamp_is_not_a_deleted_records() {
+    let house = House::new();
+    let (storage, _) = house.open();
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), settings());
+    let mut builder = BatchBuilder::new(Codec::None);
+    for at in [900, 10, 20] {
+        let time = Timestamp::from_millis(at);
+        builder.push(time, None, Some(b"v"), &[]).unwrap();
+    }
+    let _ = append(
+        &storage,
+        &log,
+        Batch::parse(builder.build().unwrap()).unwrap(),
+    );
+    storage.commit_once();
+    let largest = || log.max_timestamp().unwrap().unwrap().offset.get();
+    assert_eq!(largest(), 0);
+    let _ = log.delete_records(Offset::new(1)).unwrap();
+    storage.commit_once();
+    assert_eq!(largest(), 2, "in the middle of a batch of the tail");
+    storage.settle_once();
+    assert_eq!(largest(), 2, "in the middle of a batch of a segment");
+}

@@ -18,7 +18,7 @@ mod writer;
 pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
 pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
-pub use reader::{Extent, SegmentReader, TimeHit, first_at_or_after, largest_in};
+pub use reader::{Extent, SegmentReader, first_at_or_after, largest_in};
 pub use walk::{HeaderWalk, Walked};
 pub use writer::{PADDING, SealedSegment, SegmentWriter, SettledBatch, WriteWay};
 

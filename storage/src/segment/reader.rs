@@ -9,11 +9,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader};
 use model::codec::DecompressLimit;
-use model::{LeaderEpoch, Offset, Timestamp};
+use model::{Offset, Timestamp};
 
 use super::index::{BLOCK_BYTES, SegmentIndex, SharedIndex};
 use super::walk::{HeaderWalk, Walked};
 use super::{SegmentError, SegmentId};
+use crate::error::TimedOffset;
 use crate::io::DiskFile;
 
 /// Consecutive whole batches.
@@ -25,17 +26,6 @@ pub struct Extent {
     pub base_offset: Offset,
     /// The offset after the last batch.
     pub end_offset: Offset,
-}
-
-/// The first record at or after a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeHit {
-    /// The record's offset.
-    pub offset: Offset,
-    /// The record's timestamp.
-    pub timestamp: Timestamp,
-    /// The epoch stamped on its batch.
-    pub leader_epoch: LeaderEpoch,
 }
 
 /// Looks into the published part of one segment.
@@ -144,7 +134,7 @@ impl SegmentReader<'_> {
         &self,
         target: Timestamp,
         from: Offset,
-    ) -> Result<Option<TimeHit>, SegmentError> {
+    ) -> Result<Option<TimedOffset>, SegmentError> {
         let mut block = self.with_index(|index| index.block_of_offset(from))?;
         while let Some(at) = block {
             let found = self.with_index(|index| {
@@ -180,7 +170,7 @@ impl SegmentReader<'_> {
     }
 
     /// The first record, from `from` on, with the largest timestamp that any of them has.
-    pub fn max_timestamp(&self, from: Offset) -> Result<Option<TimeHit>, SegmentError> {
+    pub fn max_timestamp(&self, from: Offset) -> Result<Option<TimedOffset>, SegmentError> {
         let mut blocks = self.with_index(|index| {
             let first = index.block_of_offset(from).unwrap_or(0);
             let published = |block: &usize| u64::from(index.blocks()[*block].position) < self.bytes;
@@ -199,7 +189,7 @@ impl SegmentReader<'_> {
                 .collect::<Vec<_>>()
         })?;
         blocks.sort_by_key(|(max, ..)| std::cmp::Reverse(*max));
-        let mut largest: Option<TimeHit> = None;
+        let mut largest: Option<TimedOffset> = None;
         for (max, positions, base) in blocks {
             if largest.is_some_and(|hit| hit.timestamp >= max) {
                 break;
@@ -272,7 +262,7 @@ pub fn first_at_or_after(
     batch: &Batch,
     target: Timestamp,
     from: Offset,
-) -> Result<Option<TimeHit>, model::batch::BatchError> {
+) -> Result<Option<TimedOffset>, model::batch::BatchError> {
     let mut records = batch.records(DecompressLimit::default())?;
     while let Some(record) = records.next_ref() {
         let record = record?;
@@ -287,9 +277,9 @@ pub fn first_at_or_after(
 pub fn largest_in(
     batch: &Batch,
     from: Offset,
-) -> Result<Option<TimeHit>, model::batch::BatchError> {
+) -> Result<Option<TimedOffset>, model::batch::BatchError> {
     let mut records = batch.records(DecompressLimit::default())?;
-    let mut largest: Option<TimeHit> = None;
+    let mut largest: Option<TimedOffset> = None;
     while let Some(record) = records.next_ref() {
         let record = record?;
         let larger = largest.is_none_or(|largest| largest.timestamp < record.timestamp);
@@ -300,10 +290,10 @@ pub fn largest_in(
     Ok(largest)
 }
 
-fn hit(header: &BatchHeader, offset: Offset, timestamp: Timestamp) -> TimeHit {
-    TimeHit {
+fn hit(header: &BatchHeader, offset: Offset, timestamp: Timestamp) -> TimedOffset {
+    TimedOffset {
         offset,
         timestamp,
-        leader_epoch: header.epoch().unwrap_or_default(),
+        leader_epoch: header.epoch(),
     }
 }

@@ -434,7 +434,7 @@ fn a_lost_or_damaged_index_is_built_again_and_answers_the_same() {
         let extents: Vec<Option<Extent>> = (100..=160)
             .map(|from| reader.extent(Offset::new(from), 40_000, true).unwrap())
             .collect();
-        let times: Vec<Option<TimeHit>> = (-1..62)
+        let times: Vec<Option<crate::TimedOffset>> = (-1..62)
             .map(|time| {
                 reader
                     .offset_for_time(Timestamp::from_millis(time), Offset::ZERO)

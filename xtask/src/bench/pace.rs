@@ -92,7 +92,11 @@ async fn lane(
     };
     let pieces = pace.bytes_max / pace.piece_bytes / lanes as u64;
     for piece in 0..pieces {
-        let room = async || room.acquire().await.map(tokio::sync::SemaphorePermit::forget);
+        let room = async || {
+            room.acquire()
+                .await
+                .map(tokio::sync::SemaphorePermit::forget)
+        };
         let due = match pace.bytes_per_second {
             Some(rate) => {
                 let place = piece as f64 * lanes as f64 + index as f64;
