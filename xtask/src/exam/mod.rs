@@ -12,6 +12,7 @@ mod disk;
 mod judge;
 mod ledger;
 mod load;
+mod page;
 pub mod probe;
 pub mod random;
 mod trace;
@@ -42,6 +43,9 @@ pub struct ExamArgs {
     /// Print the outcome as JSON lines.
     #[arg(long)]
     json: bool,
+    /// Put the result into the table of docs/reliability.md.
+    #[arg(long, conflicts_with = "short")]
+    write: bool,
     /// The broker's binary (built in release mode when not given).
     #[arg(long, env = "ALLUVIUM_BIN")]
     binary: Option<PathBuf>,
@@ -177,7 +181,11 @@ pub fn run(args: &ExamArgs) -> Result<()> {
             failures: vec![format!("could not be carried out: {error:#}")],
             ..Outcome::default()
         });
-        report(args, case, seed, &outcome, begun.elapsed().as_secs_f64());
+        let seconds = begun.elapsed().as_secs_f64();
+        report(args, case, seed, &outcome, seconds);
+        if args.write {
+            page::write(case, &page::result(seed, &outcome, seconds))?;
+        }
         if !outcome.passed() {
             failed.push(case.name);
             eprintln!("  what was left of it: {}", work.keep().display());
@@ -203,6 +211,7 @@ pub fn run_short() -> Result<(usize, usize)> {
         rounds: None,
         short: true,
         json: false,
+        write: false,
         binary: std::env::var_os("ALLUVIUM_BIN").map(PathBuf::from),
     };
     if args.binary.is_none() {
