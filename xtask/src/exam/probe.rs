@@ -286,6 +286,26 @@ impl Probe {
         }
     }
 
+    /// What one fetch from `from` on shows. Answers the offset after it; `from` itself if there is nothing.
+    pub fn read_from(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        seen: &mut Vec<Seen>,
+    ) -> Result<i64> {
+        let fetched = self.fetch(topic, partition, from, 1 << 20, 0)?;
+        ensure!(
+            fetched.error == ErrorCode::None,
+            "read {topic}-{partition} at {from}: {}",
+            fetched.error.name()
+        );
+        let mut more = Vec::new();
+        let next = note_records(fetched.records, from, &mut more)?;
+        seen.append(&mut more);
+        Ok(next)
+    }
+
     /// Commits an offset of a group without members. Answers the error code.
     pub fn commit(
         &mut self,

@@ -3,6 +3,7 @@
 mod control;
 mod crash;
 mod disk_full;
+mod files;
 mod kill;
 mod power_cut;
 mod simulated;
@@ -20,6 +21,8 @@ pub const ALL: &[Case] = &[
     syscalls::CASE,
     sync_error::CASE,
     disk_full::CASE,
+    files::FLIPS,
+    files::FILES,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
