@@ -17,6 +17,9 @@ import (
 
 var telling sync.Mutex
 
+// work is how long a member takes for what it has seen, before it commits: see ../python/logbook.py.
+const work = 100 * time.Millisecond
+
 // say writes one line of a member's log: see ../python/logbook.py.
 func say(event string, facts map[string]any) {
 	if facts == nil {
@@ -115,6 +118,7 @@ func commit(client *kgo.Client, topic string, offsets map[int32]kgo.EpochOffset)
 	for partition, offset := range offsets {
 		named[strconv.Itoa(int(partition))] = offset.Offset
 	}
+	time.Sleep(work)
 	_, generation := client.GroupMetadata()
 	say("committing", map[string]any{"generation": generation, "offsets": named})
 	var refusal error

@@ -23,10 +23,12 @@ import org.apache.kafka.common.serialization.StringDeserializer;
 
 /** The Java client as a member of a group under chaos: see ../python/logbook.py for what it tells. */
 public final class Member {
+    /** What was seen takes some time to work on before it is committed: see ../python/logbook.py. */
+    private static final long WORK_MS = 100;
     private static final AtomicBoolean LEAVING = new AtomicBoolean();
     private static KafkaConsumer<String, String> consumer;
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws InterruptedException {
         int session = Integer.parseInt(arguments[3]);
         Properties properties = new Properties();
         properties.put("bootstrap.servers", arguments[0]);
@@ -72,7 +74,7 @@ public final class Member {
         LEAVING.set(true);
     }
 
-    private static void work() {
+    private static void work() throws InterruptedException {
         ConsumerRecords<String, String> records = consumer.poll(Duration.ofMillis(200));
         Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
         for (TopicPartition partition : records.partitions()) {
@@ -87,6 +89,7 @@ public final class Member {
         if (offsets.isEmpty()) {
             return;
         }
+        Thread.sleep(WORK_MS);
         String named =
                 offsets.entrySet().stream()
                         .map(each -> "\"" + each.getKey().partition() + "\":" + each.getValue().offset())

@@ -18,6 +18,7 @@ BROKER, GROUP, TOPIC, SESSION_MS, REBALANCE_MS = sys.argv[1:6]
 SESSION_MS, REBALANCE_MS = int(SESSION_MS), int(REBALANCE_MS)
 INSTANCE = sys.argv[6] if len(sys.argv) > 6 else None
 LEAVING = threading.Event()
+WORK_SECONDS = 0.1
 
 
 def say(event, **facts):
@@ -27,7 +28,9 @@ def say(event, **facts):
 
 
 def commit(attempt, generation, offsets):
-    """Commits synchronously and tells about it. `attempt` returns why it was refused, or None."""
+    """Commits synchronously and tells about it. `attempt` returns why it was refused, or None. What was seen takes some
+    time to work on: a member that is stalled meanwhile, and wakes when the group has gone on, commits as a stranger."""
+    time.sleep(WORK_SECONDS)
     say("committing", generation=generation(), offsets={str(partition): offset for partition, offset in offsets.items()})
     why = attempt()
     if why is None:

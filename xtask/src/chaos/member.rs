@@ -23,7 +23,7 @@ pub const GROUP: &str = "chaos";
 /// The topic that it reads.
 pub const TOPIC: &str = "chaos";
 /// How long the group waits for a member to rejoin.
-const REBALANCE: Duration = Duration::from_secs(8);
+const REBALANCE: Duration = Duration::from_secs(5);
 /// Leaving takes no longer than this, or something is wrong.
 const LEAVE_MAX: Duration = Duration::from_secs(20);
 

@@ -113,7 +113,7 @@ const DECK: [Kind; 11] = [
 ];
 
 /// How long members keep still until the group throws them out; stalls are shorter and longer than that.
-pub const SESSION: Duration = Duration::from_secs(4);
+pub const SESSION: Duration = Duration::from_secs(3);
 /// Never fewer run than this.
 const RUNNING_MIN: usize = 2;
 /// The first members may need this long to start.
