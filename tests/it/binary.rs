@@ -44,9 +44,14 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Running {
+        Running::start_logged(command, Stdio::null())
+    }
+
+    /// Starts it with its log going there.
+    pub fn start_logged(command: &mut Command, log: Stdio) -> Running {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the server starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
@@ -66,6 +71,11 @@ impl Running {
             child,
             stdout,
         }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Asks for the end with a signal; returns the exit code and what else was printed.

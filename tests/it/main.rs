@@ -3,6 +3,7 @@
 mod binary;
 mod broker_tools;
 mod demo;
+mod garbage;
 mod group_tool;
 mod groups;
 mod library;
