@@ -451,7 +451,7 @@ fn the_largest_timestamp_is_not_a_deleted_records() {
     storage.commit_once();
     let largest = || log.max_timestamp().unwrap().unwrap().offset.get();
     assert_eq!(largest(), 0);
-    let _ = log.delete_records(Offset::new(1)).unwrap();
+    drop(log.delete_records(Offset::new(1)).unwrap());
     storage.commit_once();
     assert_eq!(largest(), 2, "in the middle of a batch of the tail");
     storage.settle_once();
