@@ -150,7 +150,7 @@ pub fn dump_segment(
         Some(_) => bytes,
         None => padded_end(&*file, bytes).map_err(io)?,
     };
-    let mut verifier = SegmentVerifier::new(id, bytes);
+    let mut verifier = SegmentVerifier::new(id, bytes, Offset::MAX);
     while let Some(verified) = verifier.next_batch(&*file, index.as_ref())? {
         visit(BatchLine::new(
             verified.position,
@@ -357,7 +357,7 @@ impl Verify<'_> {
         } else {
             None
         };
-        let mut verifier = SegmentVerifier::new(id, bytes.min(len));
+        let mut verifier = SegmentVerifier::new(id, bytes.min(len), end_offset);
         loop {
             let from = verifier.next_offset();
             match verifier.next_batch(&*file, index.as_ref()) {
@@ -367,13 +367,7 @@ impl Verify<'_> {
                     self.summary.records += u64::from(verified.header.record_count.unsigned_abs());
                     (self.watch)(&self.summary);
                     if let Some(reason) = verified.fault {
-                        self.damage(
-                            &path,
-                            log,
-                            verified.position,
-                            from..verifier.next_offset(),
-                            reason,
-                        );
+                        self.damage(&path, log, verified.position, verified.offsets, reason);
                     }
                 }
                 Ok(None) if verifier.next_offset() == end_offset => return Ok(()),
@@ -391,8 +385,14 @@ impl Verify<'_> {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.damage(&path, log, verifier.position(), from..end_offset, error);
-                    return Ok(());
+                    let position = verifier.position();
+                    let behind = index.as_ref();
+                    if behind.is_some_and(|index| verifier.resume_behind(index)) {
+                        self.damage(&path, log, position, from..verifier.next_offset(), error);
+                    } else {
+                        self.damage(&path, log, position, from..end_offset, error);
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -519,10 +519,11 @@ impl Log {
         if from < state.bounds.settled_end {
             let segments = state.segments.clone();
             let settled_end = state.bounds.settled_end;
+            let offsets = from..state.damaged_after(from).unwrap_or(settled_end);
             drop(state);
             let shared = self.shared().ok_or(ReadError::Deleted)?;
             let found = segments
-                .read(&shared, self.id, from, max_bytes, min_one)
+                .read(&shared, self.id, offsets, max_bytes, min_one)
                 .or_else(|error| self.unless_removed(from, error))?;
             if let Some(part) = found {
                 // What settled since this view was taken is the tail's to give.
@@ -766,6 +767,12 @@ impl LogState {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Where the next damage begins.
+    fn damaged_after(&self, from: Offset) -> Option<Offset> {
+        let starts = self.damaged.iter().map(|range| range.start);
+        starts.filter(|start| *start > from).min()
     }
 
     pub(crate) fn raise_start(&mut self, start: Offset) {

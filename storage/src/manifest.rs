@@ -15,6 +15,7 @@
 //! Kind is 0 for plain consecutive batches. Of a segment that is not sealed only base, generation and kind are told; the
 //! rest is 0, and the checkpoint knows.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
@@ -22,7 +23,7 @@ use model::{LogId, Offset, Timestamp};
 
 use crate::fields::{Fields, FormatError, envelope, open_envelope, put_log_id};
 use crate::io::{Disk, read_file, write_new_file};
-use crate::segment::SegmentId;
+use crate::segment::{SegmentFileKind, SegmentId};
 
 /// The magic of a manifest.
 pub const MAGIC: &[u8; 8] = b"manifest";
@@ -282,6 +283,22 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
     /// The largest number in any manifest's name; the next store must be above it.
     pub number_max: u64,
+    /// The lengths of the segments' log files that are there, by their names.
+    pub segments: HashMap<String, u64>,
+}
+
+impl Loaded {
+    /// What a directory's listing alone tells of a sealed segment: why it cannot be as it was sealed.
+    pub fn trouble(&self, id: SegmentId, sealed: &Sealed) -> Option<String> {
+        let expected = sealed.bytes;
+        match self.segments.get(&id.log_name()) {
+            None => Some(format!("segment {id} is missing")),
+            Some(bytes) if *bytes != expected => Some(format!(
+                "segment {id}: the file has {bytes} bytes, it was sealed with {expected}"
+            )),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Reads the manifests in a partition's directory. Errors are the disk's; damaged files are reported in the result.
@@ -290,6 +307,11 @@ pub fn load(disk: &dyn Disk, directory: &Path, log: LogId) -> io::Result<Loaded>
     let mut files = Vec::new();
     for entry in disk.list(directory)? {
         let Some(digits) = entry.name.strip_prefix(NAME_PREFIX) else {
+            if let Some((_, SegmentFileKind::Log)) = SegmentId::parse(&entry.name)
+                && !entry.is_dir
+            {
+                loaded.segments.insert(entry.name, entry.len);
+            }
             continue;
         };
         match digits.parse::<u64>() {

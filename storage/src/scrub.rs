@@ -138,10 +138,9 @@ impl Scrubber {
             Ok(Some(verified)) => {
                 let bytes = job.verifier.position() - before;
                 self.budget -= i128::from(bytes);
-                let to = job.verifier.next_offset();
                 let fault = verified
                     .fault
-                    .map(|reason| fault(&job.target, before, from..to, reason));
+                    .map(|reason| fault(&job.target, before, verified.offsets, reason));
                 self.job = Some(job);
                 fault.map_or(Step::Verified { bytes }, Step::Found)
             }
@@ -215,7 +214,7 @@ impl Scrubber {
         {
             return Step::Found(fault(&target, 0, whole, error.to_string()));
         }
-        let verifier = SegmentVerifier::new(target.id, target.bytes);
+        let verifier = SegmentVerifier::new(target.id, target.bytes, target.end_offset);
         let read = read_index_file(
             &*self.disk,
             &target.directory,
@@ -269,12 +268,14 @@ fn fault(
     offsets: std::ops::Range<Offset>,
     reason: String,
 ) -> Fault {
+    // Whatever is wrong in a segment, it says nothing about offsets outside it.
+    let within = |offset: Offset| offset.clamp(target.id.base, target.end_offset);
     Fault {
         log: target.log,
         id: target.id,
         position,
-        from: offsets.start,
-        to: offsets.end,
+        from: within(offsets.start),
+        to: within(offsets.end),
         reason,
     }
 }

@@ -16,7 +16,7 @@ use crate::io::FileMap;
 use crate::manifest::{Manifest, Sealed};
 use crate::scrub::run::Suspects;
 use crate::segment::{
-    OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, is_shortage,
+    Extent, OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, is_shortage,
 };
 use crate::storage::Shared;
 
@@ -119,27 +119,42 @@ impl Segments {
         sealed.chain(active)
     }
 
-    /// A run of whole batches from the one that contains `from`, or the first one behind it. None if there is none, or if
-    /// it does not fit.
+    /// A run of whole batches from the one that contains the first of `offsets`, or the first one behind it, and before the
+    /// one that contains their end. None if there is none, or if it does not fit.
     pub fn read(
         &self,
         shared: &Shared,
         log: LogId,
-        from: Offset,
+        offsets: Range<Offset>,
         max_bytes: usize,
         min_one: bool,
     ) -> Result<Option<SegmentPart>, ReadError> {
+        let from = offsets.start;
         let Some(part) = self.parts().find(|part| part.end_offset > from) else {
             return Ok(None);
         };
         let fail = |error: SegmentError| read_error(shared, log, error, from, &part);
         let open = part.open(shared, log).map_err(fail)?;
         let from = from.max(part.id.base);
-        let found = open
-            .reader(part.bytes, part.end_offset)
-            .extent(from, max_bytes as u64, min_one)
-            .map_err(fail)?;
-        let Some(extent) = found else { return Ok(None) };
+        let reader = open.reader(part.bytes, part.end_offset);
+        let found = reader.extent(from, max_bytes as u64, min_one);
+        let Some(mut extent) = found.map_err(fail)? else {
+            return Ok(None);
+        };
+        if extent.end_offset > offsets.end {
+            extent = match reader.locate(offsets.end) {
+                Ok(Some(next)) if next.position > extent.positions.start => Extent {
+                    positions: extent.positions.start..next.position,
+                    end_offset: next.header.base().min(offsets.end),
+                    ..extent
+                },
+                // What is damaged there cannot be walked over: the first batch lies before it.
+                _ => reader
+                    .extent(from, 0, true)
+                    .map_err(fail)?
+                    .unwrap_or(extent),
+            };
+        }
         let map = Arc::clone(open.map().map_err(fail)?);
         Ok(Some(SegmentPart {
             map,

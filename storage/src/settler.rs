@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -122,13 +123,13 @@ impl Settler {
         }
     }
 
-    /// What the checkpoint says of a log, at the start. Gives the view for readers, or why what it says cannot be had: then
-    /// the log goes on without its segments.
+    /// What the checkpoint says of a log, at the start. Gives the view for readers, and which segments of it are not there as
+    /// they were sealed; or why what it says cannot be had: then the log goes on without its segments.
     pub fn restore(
         &mut self,
         shared: &Shared,
         entry: &LogEntry,
-    ) -> Result<Result<Segments, String>, SettleError> {
+    ) -> Result<Result<(Segments, Vec<Lost>), String>, SettleError> {
         let mut laid = Laid {
             end: entry.settled_end,
             start: entry.start_offset,
@@ -143,7 +144,7 @@ impl Settler {
         if restored.is_ok() && (entry.manifest > 0 || entry.active.is_some()) {
             self.unswept.push(entry.log);
         }
-        let view = restored.map(|()| laid.view());
+        let view = restored.map(|lost| (laid.view(), lost));
         self.laid.insert(entry.log, laid);
         Ok(view)
     }
@@ -716,16 +717,20 @@ fn store_manifest(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Se
     }
 }
 
+/// Offsets that are lost with their segment, and why.
+pub(crate) type Lost = (Range<Offset>, String);
+
 /// Finds the manifest and the active segment that the checkpoint names. The inner error: they are not there, or not whole.
 fn restore_segments(
     shared: &Shared,
     entry: &LogEntry,
     laid: &mut Laid,
-) -> Result<Result<(), String>, SettleError> {
+) -> Result<Result<Vec<Lost>, String>, SettleError> {
     let log = entry.log;
     let directory = shared.log_directory(log);
+    let mut lost = Vec::new();
     if entry.manifest == 0 && entry.active.is_none() {
-        return Ok(Ok(()));
+        return Ok(Ok(lost));
     }
     if !shared
         .disk
@@ -739,7 +744,10 @@ fn restore_segments(
     }
     if entry.manifest > 0 {
         match restore_manifest(shared, entry)? {
-            Some(found) => laid.manifest = Some(Arc::new(found)),
+            Some((found, missing)) => {
+                laid.manifest = Some(Arc::new(found));
+                lost = missing;
+            }
             None => {
                 return Ok(Err(format!(
                     "manifest {} in {} is missing or damaged",
@@ -750,7 +758,7 @@ fn restore_segments(
         }
     }
     let Some(active) = &entry.active else {
-        return Ok(Ok(()));
+        return Ok(Ok(lost));
     };
     match SegmentWriter::resume(
         Arc::clone(&shared.disk),
@@ -765,7 +773,7 @@ fn restore_segments(
                 writer,
                 bytes_max: active.bytes.max(1 << 30),
             });
-            Ok(Ok(()))
+            Ok(Ok(lost))
         }
         Err(SegmentError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
             Err(SettleError::io(log)(source))
@@ -774,8 +782,12 @@ fn restore_segments(
     }
 }
 
-/// The manifest that the checkpoint names. One that is newer was stored by a round that no checkpoint has seen: it goes.
-fn restore_manifest(shared: &Shared, entry: &LogEntry) -> Result<Option<Manifest>, SettleError> {
+/// The manifest that the checkpoint names, and which of its segments the listing shows to be lost: none is opened for that.
+/// A manifest that is newer was stored by a round that no checkpoint has seen: it goes.
+fn restore_manifest(
+    shared: &Shared,
+    entry: &LogEntry,
+) -> Result<Option<(Manifest, Vec<Lost>)>, SettleError> {
     let log = entry.log;
     let directory = shared.log_directory(log);
     let disk = shared.disk.as_ref();
@@ -783,18 +795,22 @@ fn restore_manifest(shared: &Shared, entry: &LogEntry) -> Result<Option<Manifest
     for rejected in &loaded.rejected {
         tracing::warn!(%log, name = rejected.name, reason = rejected.reason, "a manifest cannot be used");
     }
-    let found = [loaded.manifest, loaded.previous]
+    let found = [&loaded.manifest, &loaded.previous]
         .into_iter()
         .flatten()
         .find(|found| found.number == entry.manifest);
     let Some(found) = found else { return Ok(None) };
+    let lost = found.sealed().filter_map(|(id, sealed)| {
+        let reason = loaded.trouble(id, sealed)?;
+        Some((id.base..sealed.end_offset, reason))
+    });
     for number in found.number + 1..=loaded.number_max {
         let path = directory.join(manifest::file_name(number));
         if disk.exists(&path).map_err(SettleError::io(log))? {
             disk.remove_file(&path).map_err(SettleError::io(log))?;
         }
     }
-    Ok(Some(found))
+    Ok(Some((found.clone(), lost.collect())))
 }
 
 fn remove_quietly(shared: &Shared, path: &std::path::Path) {

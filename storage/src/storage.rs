@@ -3,6 +3,7 @@
 //! Callers: the broker. Lock order: a log's state, then the committer's queue; the map of logs is never held over either.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
@@ -376,31 +377,31 @@ impl Shared {
             .len()
     }
 
-    /// A log's segments cannot be found or read: what is left of its files is set aside, the loss is put on record, and the
-    /// log goes on behind it.
-    fn lose_segments(&self, log: &Log, entry: &LogEntry, reason: String) -> Result<(), OpenError> {
-        tracing::error!(log = %entry.log, reason, "the settled part of a log is lost");
-        let range = entry.start_offset..entry.settled_end;
+    /// A start found that acknowledged records are gone: readers are told. It is put on record at the end of the start.
+    fn lose(&self, log: &Log, range: Range<Offset>, reason: String) {
+        let mut state = log.locked();
+        if range.end <= state.bounds.start {
+            // Its records were deleted, after the checkpoint that still names it.
+            return;
+        }
+        state.mark_damaged(range.clone());
+        drop(state);
+        tracing::error!(log = %log.id(), reason, "a settled part of a log is lost");
         let mut damage = self
             .damage
             .lock()
             .expect("nothing panics while it holds the damage");
-        if !damage
-            .iter()
-            .any(|known| known.log == Some(entry.log) && known.range == range)
-        {
-            damage.push(Damage {
-                log: Some(entry.log),
-                range: range.clone(),
-                reason,
-            });
+        let is_known = |known: &Damage| known.log == Some(log.id()) && known.range == range;
+        if !damage.iter().any(is_known) {
+            let log = Some(log.id());
+            damage.push(Damage { log, range, reason });
         }
-        drop(damage);
-        let mut state = log.locked();
-        if !state.damaged.contains(&range) {
-            state.damaged.push(range);
-        }
-        drop(state);
+    }
+
+    /// A log's segments cannot be found or read: what is left of its files is set aside, the loss is put on record, and the
+    /// log goes on behind it.
+    fn lose_segments(&self, log: &Log, entry: &LogEntry, reason: String) -> Result<(), OpenError> {
+        self.lose(log, entry.start_offset..entry.settled_end, reason);
         let directory = self.log_directory(entry.log);
         if self
             .disk
@@ -777,7 +778,12 @@ impl Storage {
                 .log(entry.log)
                 .expect("recovery made every log of the checkpoint");
             match restored {
-                Ok(segments) => log.locked().segments = segments,
+                Ok((segments, lost)) => {
+                    log.locked().segments = segments;
+                    for (range, reason) in lost {
+                        shared.lose(&log, range, reason);
+                    }
+                }
                 Err(reason) => shared.lose_segments(&log, entry, reason)?,
             }
         }

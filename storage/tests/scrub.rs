@@ -227,3 +227,49 @@ fn a_small_store_is_not_read_all_the_time() {
     house.scrub(&storage);
     assert_eq!(storage.metrics().scrubbed_segments, 2 * segments);
 }
+
+#[test]
+fn a_read_ends_before_what_is_damaged_and_goes_on_behind_it() {
+    let house = House::new();
+    house.disk.flip(&house.files("log")[1], 2_500, 4);
+    let storage = house.open(1 << 20);
+    house.scrub(&storage);
+    let damaged = storage.health().damage[0].range.clone();
+    let (mut from, mut offsets) = (Offset::ZERO, Vec::new());
+    while from < log(&storage).bounds().durable_end {
+        if from == damaged.start {
+            from = damaged.end;
+        }
+        let chunk = log(&storage).read(from, 1 << 20, true).unwrap();
+        for batch in split(chunk.to_bytes()) {
+            offsets.push(batch.unwrap().header().base().get());
+        }
+        from = chunk.end_offset;
+    }
+    let expected: Vec<u64> = (0..RECORDS)
+        .filter(|at| *at != damaged.start.get())
+        .collect();
+    assert_eq!(offsets, expected);
+}
+
+#[test]
+fn a_wrong_base_offset_says_nothing_about_other_offsets_and_moves_no_end() {
+    let house = House::new();
+    let segment = &house.files("log")[1];
+    let (batch, base) = {
+        let contents = house.disk.files()[segment].clone();
+        let second = split(contents.into()).nth(2).unwrap().unwrap();
+        (second.bytes().len() as u64, second.header().base())
+    };
+    // The first byte of its base offset: as if it were 2^56 records further on.
+    house.disk.flip(segment, 2 * batch, 1);
+    let storage = house.open(1 << 20);
+    house.scrub(&storage);
+    let damage = storage.health().damage;
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!(damage[0].range, base..Offset::new(base.get() + 1));
+    drop(storage);
+    let storage = house.open(1 << 20);
+    assert_eq!(log(&storage).bounds().end.get(), RECORDS);
+    assert!(log(&storage).read(Offset::ZERO, 1, true).is_ok());
+}

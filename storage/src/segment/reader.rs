@@ -101,15 +101,19 @@ impl SegmentReader<'_> {
     }
 
     /// The batch that contains `offset`, or the first one behind it if compaction took it; None past the published end.
+    /// A base offset stands outside its batch's checksum: what does not fit into its block of the index is damage.
     pub fn locate(&self, offset: Offset) -> Result<Option<Walked>, SegmentError> {
         if offset >= self.end_offset {
             return Ok(None);
         }
-        let Some((position, base)) = self.with_index(|index| {
+        let Some((position, base, next_block)) = self.with_index(|index| {
             let block = index.block_of_offset(offset)?;
+            let next = (block + 1 < index.blocks().len())
+                .then(|| (index.block_end(block), index.block_offset(block + 1)));
             Some((
                 u64::from(index.blocks()[block].position),
                 index.block_offset(block),
+                next,
             ))
         })?
         else {
@@ -117,9 +121,17 @@ impl SegmentReader<'_> {
         };
         let mut walk = self.walk(position, base);
         while let Some(walked) = walk.next_batch()? {
-            if walked.header.next_offset() > offset {
-                return Ok(Some(walked));
+            if walked.header.next_offset() <= offset {
+                continue;
             }
+            let end = match next_block {
+                Some((end, next)) if walked.position < end => next,
+                _ => self.end_offset,
+            };
+            if walked.header.next_offset() > end {
+                break;
+            }
+            return Ok(Some(walked));
         }
         let reason = format!(
             "no batch with offset {offset}, which is below the end {}",

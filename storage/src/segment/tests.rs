@@ -534,7 +534,8 @@ fn the_verifier_finds_every_flipped_bit_of_a_sealed_segment() {
 }
 
 fn is_clean(file: &Arc<dyn DiskFile>, sealed: &SealedSegment, index: &SegmentIndex) -> bool {
-    let mut verifier = verify::SegmentVerifier::new(sealed.id, sealed.sealed.bytes);
+    let mut verifier =
+        verify::SegmentVerifier::new(sealed.id, sealed.sealed.bytes, sealed.sealed.end_offset);
     loop {
         match verifier.next_batch(&**file, Some(index)) {
             Ok(Some(verified)) if verified.fault.is_none() => {}

@@ -1,11 +1,15 @@
 //! Verifies a segment's bytes, batch by batch, resumable: the scrub does it at a rate, the offline tools at once.
 //!
 //! Checks each batch's structure and CRC-32C, that offsets follow one another, and what Kafka's checksum leaves out against
-//! the block checksums of the index. A batch with a wrong checksum is reported and stepped over as far as its header allows.
+//! the block checksums of the index. A batch that is not as it was is reported and stepped over, if it can be told where the
+//! next one begins. What is damaged is never asked how far the damage reaches: a base offset stands outside the checksum, and
+//! one wrong bit of it would name offsets that never were.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use model::Offset;
-use model::batch::{Batch, BatchHeader};
+use model::batch::{Batch, BatchHeader, HEADER_BYTES};
 
 use super::index::SegmentIndex;
 use super::walk::{HeaderWalk, Walked};
@@ -21,8 +25,10 @@ pub struct Verified {
     pub position: u64,
     /// Its header.
     pub header: BatchHeader,
-    /// What is wrong with it; None if all is well.
+    /// What is wrong; None if all is well.
     pub fault: Option<String>,
+    /// The offsets that this says something about: the batch's, or those of the whole index block that ends with it.
+    pub offsets: Range<Offset>,
 }
 
 /// Walks over a segment and checks it.
@@ -31,20 +37,28 @@ pub struct SegmentVerifier {
     id: SegmentId,
     position: u64,
     end: u64,
+    end_offset: Offset,
     next_offset: Offset,
     block: usize,
+    /// Where this block begins, and whether something was wrong in it.
+    block_from: Offset,
+    is_block_faulty: bool,
     heads: crc32fast::Hasher,
 }
 
 impl SegmentVerifier {
-    /// Starts at the front of a segment of which `bytes` are published.
-    pub fn new(id: SegmentId, bytes: u64) -> SegmentVerifier {
+    /// Starts at the front of a segment of which `bytes` are published. Nothing in it has an offset at or past `end_offset`;
+    /// where nobody knows the end that is `Offset::MAX`, and each batch is believed.
+    pub fn new(id: SegmentId, bytes: u64, end_offset: Offset) -> SegmentVerifier {
         SegmentVerifier {
             id,
             position: 0,
             end: bytes,
+            end_offset,
             next_offset: id.base,
             block: 0,
+            block_from: id.base,
+            is_block_faulty: false,
             heads: crc32fast::Hasher::new(),
         }
     }
@@ -59,26 +73,59 @@ impl SegmentVerifier {
         let Some(walked) = self.walk_one(file)? else {
             return Ok(None);
         };
+        let from = self.next_offset;
         let mut fault = self.check_batch(file, &walked)?;
-        if fault.is_none() && walked.header.base() != self.next_offset {
+        let Some(next) = self.offset_after(file, &walked, fault.is_none()) else {
+            let reason = fault.unwrap_or_else(|| "offsets past the segment's end".to_owned());
+            return Err(SegmentError::damaged(self.id, walked.position, reason));
+        };
+        if fault.is_none() && walked.header.base() != from {
             fault = Some(format!(
-                "base offset {}, expected {}",
-                walked.header.base(),
-                self.next_offset
+                "base offset {}, expected {from}",
+                walked.header.base()
             ));
         }
+        self.is_block_faulty |= fault.is_some();
         self.position = walked.end_position();
-        self.next_offset = walked.header.next_offset();
+        self.next_offset = next;
+        let mut offsets = from..next;
         if let Some(index) = index
-            && let Some(wrong) = self.check_block(index, &walked)
+            && let Some((block_from, wrong)) = self.check_block(index, &walked)
+            && fault.is_none()
         {
-            fault = fault.or(Some(wrong));
+            offsets.start = block_from;
+            fault = Some(wrong);
         }
         Ok(Some(Verified {
             position: walked.position,
             header: walked.header,
             fault,
+            offsets,
         }))
+    }
+
+    /// The offset after a batch. An intact one's count of offsets is covered by its checksum; behind another one the next
+    /// batch tells. None if it cannot be told.
+    fn offset_after(
+        &self,
+        file: &dyn DiskFile,
+        walked: &Walked,
+        is_intact: bool,
+    ) -> Option<Offset> {
+        if self.end_offset == Offset::MAX {
+            return Some(walked.header.next_offset());
+        }
+        let from = self.next_offset;
+        let next = if is_intact {
+            from.checked_plus(walked.header.offset_count())?
+        } else if walked.end_position() == self.end {
+            self.end_offset
+        } else {
+            let mut bytes = [0; HEADER_BYTES];
+            file.read_exact_at(walked.end_position(), &mut bytes).ok()?;
+            BatchHeader::parse(&bytes).ok()?.base()
+        };
+        (from < next && next <= self.end_offset).then_some(next)
     }
 
     /// Goes on at the next block of the index, behind a place that cannot be stepped over. False if there is none.
@@ -92,6 +139,8 @@ impl SegmentVerifier {
         self.position = block.position.into();
         self.next_offset = index.block_offset(next);
         self.block = next;
+        self.block_from = self.next_offset;
+        self.is_block_faulty = false;
         self.heads = crc32fast::Hasher::new();
         true
     }
@@ -107,7 +156,8 @@ impl SegmentVerifier {
     }
 
     fn walk_one(&self, file: &dyn DiskFile) -> Result<Option<Walked>, SegmentError> {
-        HeaderWalk::new(file, self.id, self.position..self.end, self.next_offset, 64).next_batch()
+        let positions = self.position..self.end;
+        HeaderWalk::new(file, self.id, positions, Offset::ZERO, 64).next_batch()
     }
 
     fn check_batch(
@@ -131,7 +181,8 @@ impl SegmentVerifier {
             .map(|error| error.to_string()))
     }
 
-    fn check_block(&mut self, index: &SegmentIndex, walked: &Walked) -> Option<String> {
+    /// At the end of a block: where it began and what is wrong with the heads of its batches, unless that was told already.
+    fn check_block(&mut self, index: &SegmentIndex, walked: &Walked) -> Option<(Offset, String)> {
         self.heads.update(&walked.head);
         let block = index.blocks().get(self.block)?;
         let end = index.block_end(self.block);
@@ -139,18 +190,21 @@ impl SegmentVerifier {
             return None;
         }
         self.block += 1;
+        let from = std::mem::replace(&mut self.block_from, self.next_offset);
+        let was_faulty = std::mem::replace(&mut self.is_block_faulty, false);
         let computed = std::mem::take(&mut self.heads).finalize();
-        if self.position > end {
-            return Some(format!(
-                "the batch crosses the end of its index block at {end}"
-            ));
+        if was_faulty {
+            return None;
         }
-        (computed != block.heads_checksum).then(|| {
-            format!(
-                "crc mismatch of the batch heads from position {}",
-                block.position
-            )
-        })
+        if self.position > end {
+            let reason = format!("the batch crosses the end of its index block at {end}");
+            return Some((from, reason));
+        }
+        let reason = format!(
+            "crc mismatch of the batch heads from position {}",
+            block.position
+        );
+        (computed != block.heads_checksum).then_some((from, reason))
     }
 }
 
