@@ -181,6 +181,16 @@ impl Broker {
         base64_url(self.shared.storage.store_id().as_bytes())
     }
 
+    /// The store's own id.
+    pub fn store_id(&self) -> uuid::Uuid {
+        self.shared.storage.store_id()
+    }
+
+    /// From where to where the log of the cluster's metadata reaches.
+    pub fn metadata_bounds(&self) -> Bounds {
+        self.shared.metadata.bounds()
+    }
+
     /// The leader epoch of every partition: it rises at every start.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.shared.storage.leader_epoch()

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use model::batch::{Batch, BatchBuilder, BatchError, BuildError, Codec, DecompressLimit};
 use model::{LogId, Offset};
-use storage::{Admission, AppendBatch, AppendError, Clock, Durable, Log, LogSettings, Storage};
+use storage::{
+    Admission, AppendBatch, AppendError, Bounds, Clock, Durable, Log, LogSettings, Storage,
+};
 
 /// One batch of changes is cut at about this size.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -119,6 +121,11 @@ impl StateLog {
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
+    }
+
+    /// From where to where the log reaches.
+    pub fn bounds(&self) -> Bounds {
+        self.shared.log.bounds()
     }
 
     /// Applies the changes in order and returns when they are durable. Two writes at the same time may take effect in

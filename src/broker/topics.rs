@@ -456,7 +456,8 @@ impl Broker {
         Ok(u32::try_from(assignments.len()).expect("as many as i32s were just counted"))
     }
 
-    fn check_assignment(&self, brokers: &[i32]) -> Result<(), Refusal> {
+    /// Refuses replicas anywhere but here.
+    pub(crate) fn check_assignment(&self, brokers: &[i32]) -> Result<(), Refusal> {
         if brokers == [self.config().node_id] {
             return Ok(());
         }

@@ -6,6 +6,12 @@ use model::batch::BatchBuilder;
 use model::codec::Codec;
 use model::{ProducerEpoch, ProducerId, Timestamp};
 use wire::messages::alter_configs::{self, AlterConfigsRequest};
+use wire::messages::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
+};
+use wire::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
 use wire::messages::api_versions::ApiVersionsRequest;
 use wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
@@ -19,7 +25,11 @@ use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsRe
 use wire::messages::describe_groups::DescribeGroupsRequest;
 use wire::messages::describe_log_dirs::DescribeLogDirsRequest;
 use wire::messages::describe_producers::{self, DescribeProducersRequest};
+use wire::messages::describe_quorum::{
+    DescribeQuorumRequest, RequestPartitionData, RequestTopicData,
+};
 use wire::messages::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
+use wire::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::find_coordinator::FindCoordinatorRequest;
 use wire::messages::heartbeat::HeartbeatRequest;
@@ -27,6 +37,7 @@ use wire::messages::incremental_alter_configs::{self, IncrementalAlterConfigsReq
 use wire::messages::init_producer_id::InitProducerIdRequest;
 use wire::messages::join_group::JoinGroupRequest;
 use wire::messages::leave_group::LeaveGroupRequest;
+use wire::messages::list_config_resources::ListConfigResourcesRequest;
 use wire::messages::list_groups::ListGroupsRequest;
 use wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use wire::messages::list_partition_reassignments::ListPartitionReassignmentsRequest;
@@ -52,9 +63,16 @@ const INVALID_GROUP_ID: i16 = 24;
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
+const UNSUPPORTED_VERSION: i16 = 35;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
+const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
+const INVALID_REQUEST: i16 = 42;
+const LOG_DIR_NOT_FOUND: i16 = 57;
 const GROUP_ID_NOT_FOUND: i16 = 69;
+const ELECTION_NOT_NEEDED: i16 = 84;
+const NO_REASSIGNMENT_IN_PROGRESS: i16 = 85;
 const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
 const PRODUCER_ID: i64 = 1_000_000;
 const TIME: i64 = 1_700_000_000_000;
 const SETTING: (&str, &str) = ("retention.ms", "7200000");
@@ -63,6 +81,7 @@ const SETTING: (&str, &str) = ("retention.ms", "7200000");
 struct Scene {
     raw: Raw,
     topic_id: uuid::Uuid,
+    node_id: i32,
     leader_epoch: i32,
     records: i64,
 }
@@ -81,6 +100,7 @@ async fn every_listed_version_answers() {
     let mut scene = Scene {
         raw,
         topic_id: topic.topic_id,
+        node_id: topic.partitions[0].leader_id,
         leader_epoch: topic.partitions[0].leader_epoch,
         records: 0,
     };
@@ -160,6 +180,11 @@ impl Scene {
             ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
                 self.configs(key, version).await;
             }
+            ApiKey::AlterPartitionReassignments
+            | ApiKey::AlterReplicaLogDirs
+            | ApiKey::DescribeQuorum
+            | ApiKey::ElectLeaders
+            | ApiKey::ListConfigResources => self.replicas(key, version).await,
             ApiKey::DeleteRecords
             | ApiKey::OffsetForLeaderEpoch
             | ApiKey::DescribeLogDirs
@@ -502,6 +527,134 @@ impl Scene {
                         .iter()
                         .any(|topic| topic.name == "t")
                 );
+            }
+        }
+    }
+
+    /// What there is to say of replicas where there is one: it leads, it is in place, and nothing can be moved away.
+    async fn replicas(&mut self, key: ApiKey, version: i16) {
+        let absent = UNKNOWN_TOPIC_OR_PARTITION;
+        match key {
+            ApiKey::ElectLeaders => {
+                let mut request = ElectLeadersRequest {
+                    topic_partitions: Some(vec![TopicPartitions {
+                        topic: "t".into(),
+                        partitions: vec![0, 1, 2],
+                    }]),
+                    ..ElectLeadersRequest::default()
+                };
+                let answer = self.raw.call(version, &request).await;
+                assert_eq!(answer.error_code, NONE, "ElectLeaders {version}");
+                let codes = answer.replica_election_results[0].partition_result.iter();
+                let codes: Vec<i16> = codes.map(|partition| partition.error_code).collect();
+                assert_eq!(codes, [ELECTION_NOT_NEEDED, ELECTION_NOT_NEEDED, absent]);
+                if version >= 1 {
+                    request.election_type = 2;
+                    let answer = self.raw.call(version, &request).await;
+                    assert_eq!(answer.error_code, INVALID_REQUEST);
+                }
+                let all = ElectLeadersRequest {
+                    topic_partitions: None,
+                    ..ElectLeadersRequest::default()
+                };
+                let unchanged = self.raw.call(version, &all).await.replica_election_results;
+                assert!(unchanged.iter().any(|topic| topic.topic == "t"));
+                assert!(unchanged.iter().all(|it| it.partition_result.is_empty()));
+            }
+            ApiKey::AlterPartitionReassignments => {
+                let cases = [
+                    (0, Some(vec![self.node_id]), NONE),
+                    (0, None, NO_REASSIGNMENT_IN_PROGRESS),
+                    (0, Some(vec![]), INVALID_REPLICA_ASSIGNMENT),
+                    (0, Some(vec![self.node_id, 77]), INVALID_REPLICA_ASSIGNMENT),
+                    (2, Some(vec![self.node_id]), absent),
+                ];
+                for (partition_index, replicas, expected) in cases {
+                    let request = AlterPartitionReassignmentsRequest {
+                        topics: vec![ReassignableTopic {
+                            name: "t".into(),
+                            partitions: vec![ReassignablePartition {
+                                partition_index,
+                                replicas,
+                            }],
+                        }],
+                        ..AlterPartitionReassignmentsRequest::default()
+                    };
+                    let answer = self.raw.call(version, &request).await;
+                    assert_eq!(answer.error_code, NONE);
+                    assert_eq!(answer.responses[0].partitions[0].error_code, expected);
+                }
+            }
+            ApiKey::AlterReplicaLogDirs => {
+                let logs = DescribeLogDirsRequest { topics: None };
+                let only = self.raw.call(4, &logs).await.results[0].log_dir.clone();
+                let cases = [
+                    (only.as_str(), [NONE, absent]),
+                    ("/", [LOG_DIR_NOT_FOUND; 2]),
+                ];
+                for (path, expected) in cases {
+                    let request = AlterReplicaLogDirsRequest {
+                        dirs: vec![AlterReplicaLogDir {
+                            path: path.into(),
+                            topics: vec![AlterReplicaLogDirTopic {
+                                name: "t".into(),
+                                partitions: vec![0, 2],
+                            }],
+                        }],
+                    };
+                    let answer = self.raw.call(version, &request).await;
+                    let codes = answer.results[0].partitions.iter();
+                    assert!(codes.map(|partition| partition.error_code).eq(expected));
+                }
+            }
+            ApiKey::DescribeQuorum => {
+                let request = |topic_name: &str| DescribeQuorumRequest {
+                    topics: vec![RequestTopicData {
+                        topic_name: topic_name.into(),
+                        partitions: vec![RequestPartitionData { partition_index: 0 }],
+                    }],
+                };
+                let metadata = request("__cluster_metadata");
+                let answer = self.raw.call(version, &metadata).await;
+                let partition = &answer.topics[0].partitions[0];
+                assert_eq!(
+                    (
+                        partition.error_code,
+                        partition.leader_id,
+                        partition.leader_epoch
+                    ),
+                    (NONE, self.node_id, self.leader_epoch),
+                    "DescribeQuorum {version}"
+                );
+                let voter = &partition.current_voters[0];
+                assert_eq!(voter.replica_id, self.node_id);
+                // At least the topic is in there, and all of it is durable.
+                assert!(voter.log_end_offset >= 1);
+                assert_eq!(voter.log_end_offset, partition.high_watermark);
+                assert_eq!(answer.nodes.len(), usize::from(version >= 2));
+                let answer = self.raw.call(version, &request("t")).await;
+                assert_eq!(answer.topics[0].partitions[0].error_code, absent);
+            }
+            _ => {
+                let request = |resource_types: &[i8]| ListConfigResourcesRequest {
+                    resource_types: resource_types.to_vec(),
+                };
+                let all = self.raw.call(version, &request(&[])).await;
+                assert_eq!(all.error_code, NONE);
+                if version == 0 {
+                    assert_eq!(all.config_resources, []);
+                    return;
+                }
+                let listed = |kind, name: &str| {
+                    let mut listed = all.config_resources.iter();
+                    listed.any(|it| it.resource_type == kind && it.resource_name == name)
+                };
+                assert!(listed(TOPIC, "t") && listed(BROKER, &self.node_id.to_string()));
+                let topics = self.raw.call(version, &request(&[TOPIC])).await;
+                let mut topics = topics.config_resources.iter();
+                assert!(topics.all(|it| it.resource_type == TOPIC));
+                let unknown = self.raw.call(version, &request(&[99])).await;
+                assert_eq!(unknown.error_code, UNSUPPORTED_VERSION);
             }
         }
     }

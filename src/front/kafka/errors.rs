@@ -20,6 +20,9 @@ pub(crate) enum Misuse {
     IllegalSaslState,
     FetchSessionIdNotFound,
     MismatchedEndpointType,
+    ElectionNotNeeded,
+    NoReassignmentInProgress,
+    LogDirNotFound,
 }
 
 /// The code of a misuse.
@@ -31,6 +34,9 @@ pub(crate) fn misuse(misuse: Misuse) -> i16 {
         Misuse::IllegalSaslState => ErrorCode::IllegalSaslState,
         Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
         Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
+        Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+        Misuse::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+        Misuse::LogDirNotFound => ErrorCode::LogDirNotFound,
     }
     .code()
 }

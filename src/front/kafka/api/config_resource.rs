@@ -1,9 +1,11 @@
-//! What the three settings keys share: which resource is meant, and the wire's numbers for sources.
+//! What the settings keys share: which resource is meant, and the wire's numbers for sources.
 
 use crate::broker::{Broker, Origin, Refusal, Resource};
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+/// Kafka's number for topics as resources.
+pub(super) const TOPIC: i8 = 2;
+/// Kafka's number for brokers as resources.
+pub(super) const BROKER: i8 = 4;
 
 /// The resource that a type and a name stand for.
 pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Refusal> {

@@ -13,6 +13,8 @@ use wire::{ApiKey, Reader, RequestHeader, Response};
 use crate::broker::Broker;
 
 mod alter_configs;
+mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod config_resource;
 mod create_partitions;
@@ -25,7 +27,9 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -33,6 +37,7 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
@@ -134,19 +139,28 @@ static TABLE: &[Row] = &[
     alone!(OffsetForLeaderEpoch, 2..=4, offset_for_leader_epoch),
     alone!(DescribeConfigs, 1..=4, describe_configs),
     alone!(AlterConfigs, 0..=2, alter_configs),
+    alone!(AlterReplicaLogDirs, 1..=2, alter_replica_log_dirs),
     alone!(DescribeLogDirs, 1..=4, describe_log_dirs),
     alone!(SaslAuthenticate, 0..=2, sasl_authenticate),
     alone!(CreatePartitions, 0..=3, create_partitions),
-    alone!(IncrementalAlterConfigs, 0..=1, incremental_alter_configs),
     alone!(DeleteGroups, 0..=2, delete_groups),
+    alone!(ElectLeaders, 0..=2, elect_leaders),
+    alone!(IncrementalAlterConfigs, 0..=1, incremental_alter_configs),
+    alone!(
+        AlterPartitionReassignments,
+        0..=1,
+        alter_partition_reassignments
+    ),
     alone!(
         ListPartitionReassignments,
         0..=0,
         list_partition_reassignments
     ),
     alone!(OffsetDelete, 0..=0, offset_delete),
+    alone!(DescribeQuorum, 0..=2, describe_quorum),
     alone!(DescribeCluster, 0..=2, describe_cluster),
     alone!(DescribeProducers, 0..=0, describe_producers),
+    alone!(ListConfigResources, 0..=1, list_config_resources),
     alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
 ];
 
