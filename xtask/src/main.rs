@@ -1,5 +1,5 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `soak` wears it, `wire` writes the generated messages.
+//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `soak` wears it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
@@ -8,6 +8,7 @@ mod compat;
 mod exam;
 mod run;
 mod soak;
+mod suites;
 mod test;
 mod wire;
 
@@ -25,7 +26,7 @@ struct Arguments {
 enum Chore {
     /// Check format, lints and docs, run all Rust tests, the short exam and the real clients.
     Test(test::Options),
-    /// Run unmodified Kafka clients against a fresh broker, through restarts and kills.
+    /// Run unmodified Kafka clients against a fresh broker, through restarts and kills, and other projects' test suites.
     Compat(compat::Options),
     /// A consumer group of four different clients that join, leave, stall and crash, while the broker does too.
     Chaos(chaos::Options),

@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{chaos, compat, exam, run};
+use crate::{chaos, compat, exam, run, suites};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -35,13 +35,17 @@ const CHORES: &[Chore] = &[
     ("Rust tests", || cargo(&["test", "--workspace", "--quiet"])),
     ("exam, short", short_exam),
     ("real clients", clients),
+    ("suites, fast", suites::run_fast),
     ("chaos, short", chaos::run_short),
 ];
 
 /// Entry of `cargo xtask test`.
 pub fn main(options: &Options) -> Result<ExitCode> {
-    // Downloads go on beside the builds; the chore "real clients" reports what went wrong.
-    let installation = std::thread::spawn(compat::install_all);
+    // Downloads go on beside the builds; the chores that need them report what went wrong.
+    let installation = std::thread::spawn(|| -> Result<()> {
+        compat::install_all()?;
+        suites::prepare(&suites::all())
+    });
     let mut installation = Some(installation);
     let mut total = compat::Tally::default();
     let mut summary = Vec::new();

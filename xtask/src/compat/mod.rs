@@ -1,6 +1,7 @@
 //! `cargo xtask compat`: unmodified Kafka clients against a fresh broker each, with the broker
 //! stopped, killed and started again in between; `--against kafka` runs the same scenarios against
 //! Apache Kafka, which proves the scenarios. Programs of ours lie under `tests/compat`.
+//! Names of other projects' test suites lead to `crate::suites`.
 //!
 //! `clients` is the matrix, `install` gets the packages, `peer` is the broker, `session` runs one
 //! client, `raw` reads what was stored.
@@ -11,7 +12,7 @@ pub mod peer;
 mod raw;
 pub mod session;
 
-use crate::run;
+use crate::{run, suites};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clients::{CLIENTS, Client};
@@ -27,15 +28,33 @@ use std::sync::Mutex;
 /// Flags of `cargo xtask compat`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these clients (see --list); all of them if none is named.
-    clients: Vec<String>,
+    /// Clients and suites (see --list); a name that both have means both. All clients if none is named.
+    names: Vec<String>,
+    /// All clients and all suites of other projects.
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Of what is named, only the clients or only the suites.
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+    /// Suites: only tests whose names contain this.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Suites: only the fast shard, as in `cargo xtask test`.
+    #[arg(long)]
+    fast: bool,
+    /// Suites: run the excluded tests too; one that passes is told, none fails the command.
+    #[arg(long)]
+    excluded: bool,
+    /// Suites: add newly passing tests to the lists in tests/compat/suites, and write docs/COMPATIBILITY.md's tables.
+    #[arg(long)]
+    write: bool,
     /// The broker to run against.
     #[arg(long, value_enum, default_value_t = Against::Alluvium)]
     against: Against,
     /// The broker's binary; built by cargo (development profile) if not given.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Clients that run at the same time.
+    /// Clients, or programs of a suite, that run at the same time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// End a client after this many seconds.
@@ -44,7 +63,7 @@ pub struct Options {
     /// Install what is needed, and run nothing.
     #[arg(long)]
     install: bool,
-    /// List the clients and their scenarios.
+    /// List the clients with their scenarios, and the suites.
     #[arg(long)]
     list: bool,
     /// Print the result as JSON on stdout; everything else goes to stderr.
@@ -61,7 +80,16 @@ pub enum Against {
     Kafka,
 }
 
-/// How many scenarios passed and failed.
+/// Which kind of what is named.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Only {
+    /// Clients, by programs of ours.
+    Clients,
+    /// Test suites of other projects.
+    Suites,
+}
+
+/// How many scenarios or tests passed and failed.
 #[derive(Clone, Copy, Default)]
 pub struct Tally {
     /// Scenarios that passed.
@@ -70,22 +98,22 @@ pub struct Tally {
     pub failed: usize,
 }
 
+/// What is to be run.
+struct Chosen {
+    clients: Vec<&'static Client>,
+    suites: Vec<String>,
+}
+
 /// Entry of `cargo xtask compat`.
 pub fn main(options: &Options) -> Result<ExitCode> {
-    let chosen = chosen(&options.clients)?;
+    let chosen = choose(options)?;
     if options.list {
-        for client in chosen {
-            println!(
-                "{:<18}{:<10}{}",
-                client.name,
-                client.version,
-                client.scenarios.join(", ")
-            );
-        }
+        list(&chosen)?;
         return Ok(ExitCode::SUCCESS);
     }
     let places = Places::find();
-    install::install(&places, kits(&chosen))?;
+    install::install(&places, kits(&chosen.clients))?;
+    suites::prepare(&chosen.suites)?;
     if options.install {
         return Ok(ExitCode::SUCCESS);
     }
@@ -93,19 +121,103 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         Against::Alluvium => alluvium(options.binary.clone())?,
         Against::Kafka => kafka(&places)?,
     };
-    let reports = run_all(&chosen, &kind, &places, options.jobs, options.timeout);
-    let tally = tally(&reports);
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&reports)?);
-    } else {
-        print_table(&reports);
-        println!("{} passed, {} failed", tally.passed, tally.failed);
+    let mut total = Tally::default();
+    if !chosen.clients.is_empty() {
+        let reports = run_all(
+            &chosen.clients,
+            &kind,
+            &places,
+            options.jobs,
+            options.timeout,
+        );
+        let tally = tally(&reports);
+        if options.json {
+            println!("{}", serde_json::to_string_pretty(&reports)?);
+        } else {
+            print_table(&reports);
+            println!("{} passed, {} failed", tally.passed, tally.failed);
+        }
+        total.add(tally);
     }
-    Ok(if tally.failed == 0 {
+    if !chosen.suites.is_empty() {
+        let wish = suites::Wish {
+            names: chosen.suites,
+            filter: options.filter.clone(),
+            fast: options.fast,
+            excluded: options.excluded,
+            write: options.write,
+            jobs: options.jobs,
+        };
+        total.add(suites::run(&wish, &kind, options.against)?);
+    }
+    Ok(if total.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+fn choose(options: &Options) -> Result<Chosen> {
+    let of_suites = options.only == Some(Only::Suites);
+    let everything = options.all || (options.names.is_empty() && of_suites);
+    let mut chosen = if everything {
+        Chosen {
+            clients: CLIENTS.iter().collect(),
+            suites: suites::all(),
+        }
+    } else if options.names.is_empty() {
+        Chosen {
+            clients: CLIENTS.iter().collect(),
+            suites: Vec::new(),
+        }
+    } else {
+        named(&options.names)?
+    };
+    match options.only {
+        Some(Only::Clients) => chosen.suites.clear(),
+        Some(Only::Suites) => chosen.clients.clear(),
+        None => {}
+    }
+    Ok(chosen)
+}
+
+fn named(names: &[String]) -> Result<Chosen> {
+    let mut chosen = Chosen {
+        clients: Vec::new(),
+        suites: Vec::new(),
+    };
+    for name in names {
+        let client = CLIENTS.iter().find(|client| client.name == name);
+        chosen.clients.extend(client);
+        if suites::is_known(name) {
+            chosen.suites.push(name.clone());
+        } else if client.is_none() {
+            bail!("no client and no suite is called {name}; see cargo xtask compat --all --list");
+        }
+    }
+    Ok(chosen)
+}
+
+fn list(chosen: &Chosen) -> Result<()> {
+    for client in &chosen.clients {
+        println!(
+            "{:<18}{:<10}{}",
+            client.name,
+            client.version,
+            client.scenarios.join(", ")
+        );
+    }
+    for suite in &chosen.suites {
+        println!("{}", suites::describe(suite)?);
+    }
+    Ok(())
 }
 
 /// Installs everything that the whole matrix needs.
@@ -121,23 +233,6 @@ pub fn run_matrix() -> Result<Tally> {
     let reports = run_all(&chosen, &kind, &Places::find(), 2, 240);
     print_table(&reports);
     Ok(tally(&reports))
-}
-
-fn chosen(names: &[String]) -> Result<Vec<&'static Client>> {
-    if names.is_empty() {
-        return Ok(CLIENTS.iter().collect());
-    }
-    names
-        .iter()
-        .map(|name| {
-            CLIENTS
-                .iter()
-                .find(|client| client.name == name)
-                .with_context(|| {
-                    format!("no client is called {name}; see cargo xtask compat --list")
-                })
-        })
-        .collect()
 }
 
 fn kits(clients: &[&Client]) -> Vec<Kit> {
@@ -161,14 +256,19 @@ pub fn alluvium(binary: Option<PathBuf>) -> Result<Kind> {
     Ok(Kind::Alluvium { binary })
 }
 
-/// Apache Kafka, installed and formatted.
-pub fn kafka(places: &Places) -> Result<Kind> {
+/// The class path of Kafka's console tools and of its server, installed.
+pub fn kafka_classpath(places: &Places) -> Result<String> {
     let tools = CLIENTS
         .iter()
         .find(|client| client.name == "console-tools")
         .expect("in the matrix");
     install::install(places, tools.kits.iter().copied())?;
-    let classpath = places.classpath("tools")?;
+    places.classpath("tools")
+}
+
+/// Apache Kafka, installed and formatted.
+pub fn kafka(places: &Places) -> Result<Kind> {
+    let classpath = kafka_classpath(places)?;
     let formatted = places.cache.join("kafka-formatted");
     if !formatted.join("meta.properties").exists() {
         let settings = places.cache.join("kafka-format.properties");

@@ -1,6 +1,6 @@
 //! Peer: the broker that a client is run against: ours, or Apache Kafka as the oracle that the
 //! scenarios themselves are right. It can be stopped, killed and started again at the same address.
-//! Callers: `session`, where each client has a peer of its own, with a data directory of its own; `chaos`.
+//! Callers: `session`, where each client has a peer of its own, with a data directory of its own; `chaos`; `suites`.
 
 use super::raw;
 use anyhow::{Context, Result, bail, ensure};
@@ -98,6 +98,11 @@ impl Peer {
     /// `host:port` of the Kafka protocol; stays the same over restarts.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Whether it answers at its address.
+    pub fn answers(&self) -> bool {
+        raw::answers(&self.address)
     }
 
     /// The partition's `.log` segment files in order of their offsets.

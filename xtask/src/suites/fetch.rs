@@ -1,0 +1,59 @@
+//! Fetch: gets the sources that a suite lies in, by its package's name, through the package's own installer.
+//! Callers: the suites' `prepare`.
+
+use crate::run;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Copies the source of a crate, as its registry has it, to `place`/source; keeps it if it is there. Returns that path.
+pub fn crate_source(place: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let source = place.join("source");
+    let stamp = place.join("source.stamp");
+    let recipe = format!("{name} {version}");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) {
+        return Ok(source);
+    }
+    let project = place.join("fetch");
+    fs::create_dir_all(project.join("src"))?;
+    fs::write(project.join("src/lib.rs"), "")?;
+    fs::write(
+        project.join("Cargo.toml"),
+        format!(
+            "[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n[dependencies]\n\
+             {name} = {{ version = \"={version}\", default-features = false }}\n"
+        ),
+    )?;
+    let metadata =
+        run::quiet(
+            run::cargo()
+                .current_dir(&project)
+                .args(["metadata", "--format-version", "1"]),
+        )
+        .context("cargo needs the network, or a filled cache")?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let manifest = metadata["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|package| {
+            package["name"] == name
+                && package["version"].as_str().is_some_and(|found| {
+                    found == version || found.starts_with(&format!("{version}+"))
+                })
+        })
+        .and_then(|package| package["manifest_path"].as_str())
+        .with_context(|| format!("cargo knows no {recipe}"))?;
+    let from = Path::new(manifest)
+        .parent()
+        .context("a manifest lies in a directory")?;
+    if source.exists() {
+        fs::remove_dir_all(&source)?;
+    }
+    run::quiet(Command::new("cp").arg("-r").arg(from).arg(&source))?;
+    // Registries' sources may be read-only, and they are built in place.
+    run::quiet(Command::new("chmod").args(["-R", "u+w"]).arg(&source))?;
+    fs::write(stamp, recipe)?;
+    Ok(source)
+}

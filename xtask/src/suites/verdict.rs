@@ -1,0 +1,136 @@
+//! Verdict: what a suite's run comes to, weighed against its list.
+//! Caller: `suites::run`. Invariant: every test that talks to a broker is accounted for.
+
+use super::list::List;
+use super::round::Results;
+use super::{Batch, Outcome, Suite, Wish};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a run comes to.
+pub struct Verdict {
+    suite: &'static str,
+    broker_tests: usize,
+    ran: usize,
+    passed: usize,
+    excluded: BTreeMap<&'static str, usize>,
+    fresh: Vec<String>,
+    failures: Vec<String>,
+    remarks: Vec<String>,
+}
+
+impl Verdict {
+    /// Weighs `results`, which are those of the tests that were chosen from `batches`.
+    pub fn new(
+        suite: &dyn Suite,
+        list: &List,
+        batches: &[Batch],
+        results: &Results,
+        wish: &Wish,
+    ) -> Verdict {
+        let tests: BTreeSet<&String> = batches.iter().flat_map(|batch| &batch.tests).collect();
+        let mut verdict = Verdict {
+            suite: suite.name(),
+            broker_tests: tests.len(),
+            ran: results.len(),
+            passed: 0,
+            excluded: BTreeMap::new(),
+            fresh: Vec::new(),
+            failures: Vec::new(),
+            remarks: Vec::new(),
+        };
+        for (test, told) in results {
+            let log = told.log.display();
+            match &told.outcome {
+                Outcome::Passed => {
+                    verdict.passed += 1;
+                    if list.is_excluded(test) {
+                        let remark = format!(
+                            "{test} is excluded and passes: take it out of the excluded ones"
+                        );
+                        verdict.remarks.push(remark);
+                    } else if !list.is_passing(test) {
+                        verdict.fresh.push(test.clone());
+                    }
+                }
+                Outcome::Failed(why) | Outcome::Skipped(why) if list.is_excluded(test) => {
+                    verdict
+                        .remarks
+                        .push(format!("{test} is excluded: {why} ({log})"));
+                }
+                Outcome::Failed(why) => verdict.failures.push(format!("{test}: {why} ({log})")),
+                Outcome::Skipped(why) => {
+                    let failure = format!(
+                        "{test}: its suite skips it, and it is not excluded: {why} ({log})"
+                    );
+                    verdict.failures.push(failure);
+                }
+            }
+        }
+        if !wish.write {
+            let missing = verdict.fresh.iter();
+            let missing = missing.map(|test| format!("{test} passes and is new: add it (--write)"));
+            verdict.remarks.extend(missing);
+        }
+        let listed = list
+            .passing()
+            .chain(list.exclusions.iter().flat_map(|one| one.tests.keys()));
+        for gone in listed.filter(|test| !tests.contains(test)) {
+            verdict
+                .failures
+                .push(format!("{gone} stands in the list and is not in the suite"));
+        }
+        for exclusion in &list.exclusions {
+            *verdict.excluded.entry(exclusion.class).or_default() += exclusion.tests.len();
+        }
+        verdict
+    }
+
+    /// How many tests passed.
+    pub fn passed(&self) -> usize {
+        self.passed
+    }
+
+    /// How many things fail the command.
+    pub fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// Tests that passed and stand nowhere.
+    pub fn new_tests(&self) -> Vec<String> {
+        self.fresh.clone()
+    }
+
+    /// Prints what is to be said of single tests.
+    pub fn print(&self) {
+        for remark in &self.remarks {
+            println!("{}: {remark}", self.suite);
+        }
+        for failure in &self.failures {
+            println!("{}: FAILED {failure}", self.suite);
+        }
+    }
+}
+
+/// Prints the table of all suites.
+pub fn print_table(verdicts: &[Verdict]) {
+    println!(
+        "{:<14}{:>14}{:>6}{:>8}{:>8}  excluded",
+        "suite", "broker tests", "ran", "passed", "failed"
+    );
+    for verdict in verdicts {
+        let excluded: Vec<String> = verdict
+            .excluded
+            .iter()
+            .map(|(class, count)| format!("{class} {count}"))
+            .collect();
+        println!(
+            "{:<14}{:>14}{:>6}{:>8}{:>8}  {}",
+            verdict.suite,
+            verdict.broker_tests,
+            verdict.ran,
+            verdict.passed,
+            verdict.failures.len(),
+            excluded.join(", ")
+        );
+    }
+}
