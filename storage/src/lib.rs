@@ -18,6 +18,7 @@ mod log;
 pub mod manifest;
 pub mod producers;
 mod recovery;
+mod restore;
 pub mod scrub;
 pub mod segment;
 mod segments;

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,11 +20,12 @@ use crate::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
 use crate::cleanup::sweep::{Known, Swept, sweep};
 use crate::committer::Progress;
 use crate::epochs::Epochs;
-use crate::error::{ReadError, StorageFailed};
+use crate::error::{OpenError, ReadError, StorageFailed};
 use crate::io::{AlignedBuffer, create_dir_durable};
 use crate::log::{Log, LogSettings, TailEntry};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::producers::Producers;
+use crate::restore::{Lost, restore};
 use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
 use crate::segments::{ActiveView, Segments};
 use crate::storage::Shared;
@@ -84,6 +84,8 @@ struct Laid {
     start: Offset,
     active: Option<Active>,
     manifest: Option<Arc<Manifest>>,
+    /// Whether the manifest is not on the disk as it is here.
+    is_rebuilt: bool,
     /// Sealed in this round, and not in the manifest yet.
     sealed: Vec<SegmentEntry>,
     producers: Producers,
@@ -123,30 +125,36 @@ impl Settler {
         }
     }
 
-    /// What the checkpoint says of a log, at the start. Gives the view for readers, and which segments of it are not there as
-    /// they were sealed; or why what it says cannot be had: then the log goes on without its segments.
+    /// What the checkpoint says of a log, at the start. Gives the view for readers, and what of it is lost: the log goes on
+    /// without that, and is to be on the settler's list.
     pub fn restore(
         &mut self,
         shared: &Shared,
         entry: &LogEntry,
-    ) -> Result<Result<(Segments, Vec<Lost>), String>, SettleError> {
-        let mut laid = Laid {
+    ) -> Result<(Segments, Vec<Lost>, bool), OpenError> {
+        let restored = restore(shared, entry)?;
+        let is_changed = restored.is_rebuilt || !restored.lost.is_empty();
+        let bytes = entry.active.as_ref().map_or(0, |active| active.bytes);
+        let active = restored.active.map(|writer| Active {
+            writer,
+            bytes_max: bytes.max(1 << 30),
+        });
+        let laid = Laid {
             end: entry.settled_end,
             start: entry.start_offset,
+            active,
+            manifest: restored.manifest.map(Arc::new),
+            is_rebuilt: restored.is_rebuilt,
+            sealed: Vec::new(),
             producers: Producers::decode(&entry.producers).unwrap_or_default(),
             epochs: Epochs::decode(&entry.epochs).unwrap_or_default(),
-            ..Laid::default()
         };
-        let restored = restore_segments(shared, entry, &mut laid)?;
-        if restored.is_err() {
-            (laid.manifest, laid.active) = (None, None);
-        }
-        if restored.is_ok() && (entry.manifest > 0 || entry.active.is_some()) {
+        if laid.manifest.is_some() || laid.active.is_some() {
             self.unswept.push(entry.log);
         }
-        let view = restored.map(|lost| (laid.view(), lost));
+        let view = laid.view();
         self.laid.insert(entry.log, laid);
-        Ok(view)
+        Ok((view, restored.lost, is_changed))
     }
 
     /// If the newest checkpoint names a log that is forgotten, a round that stores one without it.
@@ -681,7 +689,7 @@ fn store_manifest(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Se
         .manifest
         .as_ref()
         .map_or(&[], |manifest| &manifest.segments);
-    if known == segments.as_slice() {
+    if known == segments.as_slice() && !laid.is_rebuilt {
         return Ok(());
     }
     let number = laid.manifest.as_ref().map_or(0, |manifest| manifest.number) + 1;
@@ -703,6 +711,7 @@ fn store_manifest(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Se
     match result {
         Ok(()) => {
             laid.manifest = Some(Arc::new(stored));
+            laid.is_rebuilt = false;
             Ok(())
         }
         Err(error) => {
@@ -715,102 +724,6 @@ fn store_manifest(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Se
             Err(SettleError::io(log)(error))
         }
     }
-}
-
-/// Offsets that are lost with their segment, and why.
-pub(crate) type Lost = (Range<Offset>, String);
-
-/// Finds the manifest and the active segment that the checkpoint names. The inner error: they are not there, or not whole.
-fn restore_segments(
-    shared: &Shared,
-    entry: &LogEntry,
-    laid: &mut Laid,
-) -> Result<Result<Vec<Lost>, String>, SettleError> {
-    let log = entry.log;
-    let directory = shared.log_directory(log);
-    let mut lost = Vec::new();
-    if entry.manifest == 0 && entry.active.is_none() {
-        return Ok(Ok(lost));
-    }
-    if !shared
-        .disk
-        .exists(&directory)
-        .map_err(SettleError::io(log))?
-    {
-        return Ok(Err(format!(
-            "the directory {} is missing",
-            directory.display()
-        )));
-    }
-    if entry.manifest > 0 {
-        match restore_manifest(shared, entry)? {
-            Some((found, missing)) => {
-                laid.manifest = Some(Arc::new(found));
-                lost = missing;
-            }
-            None => {
-                return Ok(Err(format!(
-                    "manifest {} in {} is missing or damaged",
-                    entry.manifest,
-                    directory.display()
-                )));
-            }
-        }
-    }
-    let Some(active) = &entry.active else {
-        return Ok(Ok(lost));
-    };
-    match SegmentWriter::resume(
-        Arc::clone(&shared.disk),
-        directory,
-        log,
-        active,
-        entry.settled_end,
-    ) {
-        Ok(mut writer) => {
-            writer.close();
-            laid.active = Some(Active {
-                writer,
-                bytes_max: active.bytes.max(1 << 30),
-            });
-            Ok(Ok(lost))
-        }
-        Err(SegmentError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-            Err(SettleError::io(log)(source))
-        }
-        Err(error) => Ok(Err(error.to_string())),
-    }
-}
-
-/// The manifest that the checkpoint names, and which of its segments the listing shows to be lost: none is opened for that.
-/// A manifest that is newer was stored by a round that no checkpoint has seen: it goes.
-fn restore_manifest(
-    shared: &Shared,
-    entry: &LogEntry,
-) -> Result<Option<(Manifest, Vec<Lost>)>, SettleError> {
-    let log = entry.log;
-    let directory = shared.log_directory(log);
-    let disk = shared.disk.as_ref();
-    let loaded = manifest::load(disk, &directory, log).map_err(SettleError::io(log))?;
-    for rejected in &loaded.rejected {
-        tracing::warn!(%log, name = rejected.name, reason = rejected.reason, "a manifest cannot be used");
-    }
-    let found = [&loaded.manifest, &loaded.previous]
-        .into_iter()
-        .flatten()
-        .find(|found| found.number == entry.manifest);
-    let Some(found) = found else { return Ok(None) };
-    let lost = found.sealed().filter_map(|(id, sealed)| {
-        let reason = loaded.trouble(id, sealed)?;
-        Some((id.base..sealed.end_offset, reason))
-    });
-    for number in found.number + 1..=loaded.number_max {
-        let path = directory.join(manifest::file_name(number));
-        if disk.exists(&path).map_err(SettleError::io(log))? {
-            disk.remove_file(&path).map_err(SettleError::io(log))?;
-        }
-    }
-    Ok(Some((found.clone(), lost.collect())))
 }
 
 fn remove_quietly(shared: &Shared, path: &std::path::Path) {

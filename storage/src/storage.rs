@@ -13,7 +13,7 @@ use std::time::Duration;
 use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
-use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, WalPosition};
+use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
 use crate::cleaner::clean_once;
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
@@ -380,7 +380,7 @@ impl Shared {
     /// A start found that acknowledged records are gone: readers are told. It is put on record at the end of the start.
     fn lose(&self, log: &Log, range: Range<Offset>, reason: String) {
         let mut state = log.locked();
-        if range.end <= state.bounds.start {
+        if range.is_empty() || range.end <= state.bounds.start {
             // Its records were deleted, after the checkpoint that still names it.
             return;
         }
@@ -396,21 +396,6 @@ impl Shared {
             let log = Some(log.id());
             damage.push(Damage { log, range, reason });
         }
-    }
-
-    /// A log's segments cannot be found or read: what is left of its files is set aside, the loss is put on record, and the
-    /// log goes on behind it.
-    fn lose_segments(&self, log: &Log, entry: &LogEntry, reason: String) -> Result<(), OpenError> {
-        self.lose(log, entry.start_offset..entry.settled_end, reason);
-        let directory = self.log_directory(entry.log);
-        if self
-            .disk
-            .exists(&directory)
-            .map_err(OpenError::io("look for", &directory))?
-        {
-            set_aside(self, &directory)?;
-        }
-        Ok(())
     }
 
     /// Puts a log on the settler's list, unless it is there.
@@ -768,23 +753,16 @@ impl Storage {
                 .settler
                 .lock()
                 .expect("nothing panics while it holds the settler");
-            let restored = settler
-                .restore(&shared, entry)
-                .map_err(|error| OpenError::Format {
-                    path: shared.log_directory(entry.log),
-                    reason: error.to_string(),
-                })?;
+            let (segments, lost, is_changed) = settler.restore(&shared, entry)?;
             let log = shared
                 .log(entry.log)
                 .expect("recovery made every log of the checkpoint");
-            match restored {
-                Ok((segments, lost)) => {
-                    log.locked().segments = segments;
-                    for (range, reason) in lost {
-                        shared.lose(&log, range, reason);
-                    }
-                }
-                Err(reason) => shared.lose_segments(&log, entry, reason)?,
+            log.locked().segments = segments;
+            for (range, reason) in lost {
+                shared.lose(&log, range, reason);
+            }
+            if is_changed {
+                shared.mark_dirty_once(&log);
             }
         }
         if shared.damage_count() > before {
@@ -1147,7 +1125,7 @@ fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), Op
 }
 
 /// Moves a file or directory to `quarantine`, durably.
-fn set_aside(shared: &Shared, from: &std::path::Path) -> Result<(), OpenError> {
+pub(crate) fn set_aside(shared: &Shared, from: &std::path::Path) -> Result<(), OpenError> {
     let disk = shared.disk.as_ref();
     let root = &shared.config.data_dir;
     let aside = root.join("quarantine");

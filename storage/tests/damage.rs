@@ -501,17 +501,16 @@ fn a_flipped_bit_or_a_cut_of_a_checkpoint_or_an_index_costs_nothing() {
     }
 }
 
+/// The newest manifest of a partition that has one.
+fn newest_manifest(files: &Files) -> PathBuf {
+    let is_one = |path: &&PathBuf| path.to_string_lossy().contains("manifest.");
+    files.keys().rfind(is_one).unwrap().clone()
+}
+
 #[test]
-fn a_flipped_bit_or_a_cut_of_a_manifest_is_named_and_its_segments_are_set_aside() {
+fn a_flipped_bit_or_a_cut_of_a_manifest_costs_nothing_while_the_indexes_are_there() {
     let (files, acknowledged) = written(60, true);
-    let path = files
-        .keys()
-        .rfind(|path| path.to_string_lossy().contains("manifest."))
-        .unwrap();
-    let segments: Vec<PathBuf> = sealed(&files)
-        .into_iter()
-        .filter(|segment| segment.parent() == path.parent())
-        .collect();
+    let path = &newest_manifest(&files);
     for at in (0..files[path].len()).step_by(stride()) {
         for is_cut in [false, true] {
             let disk = disk_of(&files);
@@ -521,10 +520,97 @@ fn a_flipped_bit_or_a_cut_of_a_manifest_is_named_and_its_segments_are_set_aside(
                 disk.flip(path, at as u64, 1 << (at % 8));
             }
             let name = format!("{}: byte {at}, cut: {is_cut}", path.display());
-            assert!(judge(&name, &disk, &acknowledged, &[]) > 0, "{name}");
-            let kept: Vec<Vec<u8>> = disk.files().into_values().collect();
-            let is_kept = |path: &PathBuf| kept.contains(&files[path]);
-            assert!(segments.iter().all(is_kept), "{name}: nothing is deleted");
+            assert_eq!(judge(&name, &disk, &acknowledged, &[]), 0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_log_without_its_manifests_goes_on_and_stores_a_new_one() {
+    let (files, mut acknowledged) = written(60, true);
+    let disk = disk_of(&files);
+    let is_manifest = |path: &&PathBuf| path.to_string_lossy().contains("manifest.");
+    for path in files.keys().filter(is_manifest) {
+        disk.remove_file(path).unwrap();
+    }
+    let (storage, report) = open(&disk).unwrap();
+    assert!(report.damage.is_empty(), "{report:?}");
+    for round in 0..40 {
+        let value = format!("after-{round}");
+        let (base, _) = append(&storage, 0, &[&value]);
+        acknowledged.insert((log_id(0), base), value.into());
+        storage.commit_once();
+    }
+    storage.settle_once();
+    storage.shutdown();
+    drop(storage);
+    let stored = newest_manifest(&disk.files());
+    assert!(!files.contains_key(&stored), "{}", stored.display());
+    let indexes = files_of(&disk.files(), ".idx");
+    indexes
+        .iter()
+        .for_each(|path| disk.remove_file(path).unwrap());
+    let name = "with the new manifest alone";
+    assert_eq!(judge(name, &disk, &acknowledged, &[]), 0);
+}
+
+#[test]
+fn a_lost_manifest_together_with_an_index_costs_that_segment_and_is_named() {
+    let (files, acknowledged) = written(60, true);
+    let disk = disk_of(&files);
+    let segment = &sealed(&files)[1];
+    let is_manifest = |path: &&PathBuf| {
+        path.to_string_lossy().contains("manifest.") && path.parent() == segment.parent()
+    };
+    for path in files.keys().filter(is_manifest) {
+        disk.remove_file(path).unwrap();
+    }
+    disk.remove_file(&segment.with_extension("idx")).unwrap();
+    let (log, base) = segment_of(segment);
+    let lost = judge("manifest and index", &disk, &acknowledged, &[]);
+    let (_, report) = open(&disk).unwrap();
+    let damage = &report.damage[0];
+    assert_eq!((damage.log, damage.range.start.get()), (Some(log), base));
+    assert_eq!(lost as u64, damage.range.end.since(damage.range.start));
+    assert_eq!(disk.files()[segment], files[segment], "its log stays");
+}
+
+#[test]
+fn a_lost_or_cut_active_segment_costs_what_had_settled_into_it_and_no_more() {
+    let (files, acknowledged) = written(60, true);
+    let with_index = sealed(&files);
+    let active: Vec<PathBuf> = files_of(&files, ".log")
+        .into_iter()
+        .filter(|path| !with_index.contains(path))
+        .collect();
+    assert!(!active.is_empty());
+    for path in &active {
+        let (log, base) = segment_of(path);
+        for len in [None, Some(0), Some(100)] {
+            let disk = disk_of(&files);
+            match len {
+                None => disk.remove_file(path).unwrap(),
+                Some(len) => cut(&disk, path, len),
+            }
+            let name = format!("{} cut at {len:?}", path.display());
+            let lost = judge(&name, &disk, &acknowledged, &[]);
+            let (storage, report) = open(&disk).unwrap();
+            assert_eq!(report.damage.len(), 1, "{name}: {report:?}");
+            let damage = &report.damage[0];
+            assert_eq!((damage.log, damage.range.start.get()), (Some(log), base));
+            assert_eq!(lost as u64, damage.range.end.since(damage.range.start));
+            // And the log goes on behind it.
+            let end = storage.log(log).unwrap().bounds().end;
+            let (offset, _) = append(&storage, log.partition.get(), &["after"]);
+            assert_eq!(offset, end.get());
+            storage.commit_once();
+            storage.settle_once();
+            let (records, _) = read(&storage.log(log).unwrap());
+            assert_eq!(records[&offset], Bytes::from("after"));
+            drop(storage);
+            let mut more = acknowledged.clone();
+            more.insert((log, offset), "after".into());
+            assert_eq!(judge(&name, &disk, &more, &[]), lost);
         }
     }
 }

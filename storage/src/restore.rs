@@ -1,0 +1,217 @@
+//! Finds a log's segments again at a start, as the checkpoint names them.
+//!
+//! Caller: the settler, once for each log, before any thread runs. What cannot be found costs no more than itself: a lost or
+//! cut segment its own records, a lost active segment what had settled into it, a lost manifest nothing that the indexes of
+//! the sealed segments still tell. Nothing is opened but the active segment: the listing tells names and lengths.
+//! Invariant: all offsets from the log's start to its settled end lie in the segments that are given, or are given as lost.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use model::{LogId, Offset};
+
+use crate::checkpoint::{ActiveSegment, LogEntry};
+use crate::error::OpenError;
+use crate::io::Disk;
+use crate::manifest::{self, Loaded, Manifest, Sealed, SegmentEntry};
+use crate::segment::{SegmentError, SegmentFileKind, SegmentId, SegmentWriter, read_index_file};
+use crate::storage::{Shared, set_aside};
+
+/// Offsets that are lost with their segment, and why.
+pub(crate) type Lost = (Range<Offset>, String);
+
+/// What was found of a log.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    /// The sealed segments; None for none.
+    pub manifest: Option<Manifest>,
+    /// The one that is settled into.
+    pub active: Option<SegmentWriter>,
+    /// Whether the manifest was lost and put together again: it is to be stored.
+    pub is_rebuilt: bool,
+    /// What is not there any more, or not whole.
+    pub lost: Vec<Lost>,
+}
+
+/// Finds the manifest and the active segment that the checkpoint names. Errors are the disk's.
+pub(crate) fn restore(shared: &Shared, entry: &LogEntry) -> Result<Restored, OpenError> {
+    let mut restored = Restored::default();
+    if entry.manifest == 0 && entry.active.is_none() {
+        return Ok(restored);
+    }
+    let directory = shared.log_directory(entry.log);
+    let disk = shared.disk.as_ref();
+    if !disk
+        .exists(&directory)
+        .map_err(OpenError::io("look for", &directory))?
+    {
+        let reason = format!("the directory {} is missing", directory.display());
+        restored
+            .lost
+            .push((entry.start_offset..entry.settled_end, reason));
+        return Ok(restored);
+    }
+    if entry.manifest > 0 {
+        restore_manifest(disk, &directory, entry, &mut restored)
+            .map_err(OpenError::io("read the manifests in", &directory))?;
+    }
+    if let Some(active) = &entry.active {
+        match restore_active(shared, &directory, entry, active)? {
+            Ok(writer) => restored.active = Some(writer),
+            Err(reason) => {
+                let lost = active.id.base..entry.settled_end;
+                restored.lost.push((lost, reason));
+            }
+        }
+    }
+    Ok(restored)
+}
+
+/// The active segment, or why it cannot be gone on with: then what is left of it is set aside.
+fn restore_active(
+    shared: &Shared,
+    directory: &Path,
+    entry: &LogEntry,
+    active: &ActiveSegment,
+) -> Result<Result<SegmentWriter, String>, OpenError> {
+    let (disk, end) = (Arc::clone(&shared.disk), entry.settled_end);
+    let path = active.id.log_path(directory);
+    let reason = match SegmentWriter::resume(disk, directory.to_owned(), entry.log, active, end) {
+        Ok(mut writer) => {
+            writer.close();
+            return Ok(Ok(writer));
+        }
+        Err(SegmentError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err(format!("segment {} is missing", active.id)));
+        }
+        Err(SegmentError::Io { source, .. }) if source.raw_os_error() != Some(libc::EIO) => {
+            return Err(OpenError::io("open", path)(source));
+        }
+        Err(error) => error.to_string(),
+    };
+    set_aside(shared, &path)?;
+    Ok(Err(reason))
+}
+
+/// The manifest that the checkpoint names, and which of its segments the listing shows to be lost.
+fn restore_manifest(
+    disk: &dyn Disk,
+    directory: &Path,
+    entry: &LogEntry,
+    restored: &mut Restored,
+) -> io::Result<()> {
+    let log = entry.log;
+    let loaded = manifest::load(disk, directory, log)?;
+    for rejected in &loaded.rejected {
+        tracing::warn!(%log, name = rejected.name, reason = rejected.reason, "a manifest cannot be used");
+    }
+    let found = [&loaded.manifest, &loaded.previous]
+        .into_iter()
+        .flatten()
+        .find(|found| found.number == entry.manifest);
+    let Some(found) = found else {
+        tracing::error!(%log, manifest = entry.manifest, "a manifest is missing or damaged: the segments' indexes stand in for it");
+        let (manifest, lost) = rebuild(disk, directory, entry, &loaded)?;
+        (restored.manifest, restored.lost) = (Some(manifest), lost);
+        restored.is_rebuilt = true;
+        return Ok(());
+    };
+    // One that is newer was stored by a round that no checkpoint has seen.
+    for number in found.number + 1..=loaded.number_max {
+        let path = directory.join(manifest::file_name(number));
+        if disk.exists(&path)? {
+            disk.remove_file(&path)?;
+        }
+    }
+    let lost = found.sealed().filter_map(|(id, sealed)| {
+        let reason = loaded.trouble(id, sealed)?;
+        Some((id.base..sealed.end_offset, reason))
+    });
+    restored.lost = lost.collect();
+    restored.manifest = Some(found.clone());
+    Ok(())
+}
+
+/// Puts a lost manifest together from what another one, or the index of each sealed segment, tells of the files that are there.
+/// It has the number that was lost; the settler's first round stores it under the next one.
+fn rebuild(
+    disk: &dyn Disk,
+    directory: &Path,
+    entry: &LogEntry,
+    loaded: &Loaded,
+) -> io::Result<(Manifest, Vec<Lost>)> {
+    let active = entry.active.as_ref().map(|active| active.id.base);
+    let end = active.unwrap_or(entry.settled_end);
+    let mut files: Vec<(SegmentId, u64)> = loaded
+        .segments
+        .iter()
+        .filter_map(|(name, bytes)| match SegmentId::parse(name) {
+            Some((id, SegmentFileKind::Log)) => Some((id, *bytes)),
+            _ => None,
+        })
+        .collect();
+    files.sort_unstable();
+    let (mut segments, mut lost) = (Vec::new(), Vec::new());
+    let mut reached = entry.start_offset;
+    let mut lose = |range: Range<Offset>| {
+        if range.start < range.end {
+            let reason = format!(
+                "manifest {} is lost, and with it their segment",
+                entry.manifest
+            );
+            lost.push((range, reason));
+        }
+    };
+    for (id, bytes) in files {
+        let Some(sealed) = sealed_of(disk, directory, entry.log, id, bytes, loaded)? else {
+            continue;
+        };
+        let follows = segments.is_empty() || id.base >= reached;
+        if !follows || sealed.end_offset <= reached || sealed.end_offset > end {
+            continue;
+        }
+        lose(reached..id.base);
+        reached = sealed.end_offset;
+        segments.push(SegmentEntry::sealed(id, sealed));
+    }
+    lose(reached..end);
+    let manifest = Manifest {
+        log: entry.log,
+        number: entry.manifest,
+        start_offset: entry.start_offset,
+        segments,
+    };
+    Ok((manifest, lost))
+}
+
+/// What another manifest or its index tells of a segment's file, if it is of this length. None if neither does.
+fn sealed_of(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    id: SegmentId,
+    bytes: u64,
+    loaded: &Loaded,
+) -> io::Result<Option<Sealed>> {
+    let named = [&loaded.manifest, &loaded.previous]
+        .into_iter()
+        .flatten()
+        .flat_map(Manifest::sealed)
+        .find(|(named, sealed)| *named == id && sealed.bytes == bytes);
+    if let Some((_, sealed)) = named {
+        return Ok(Some(*sealed));
+    }
+    let read = match read_index_file(disk, directory, log, id, bytes) {
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(None),
+        read => read?,
+    };
+    Ok(read.ok().map(|found| Sealed {
+        end_offset: found.index.end_offset(),
+        bytes,
+        max_timestamp: found.index.max_timestamp(),
+        first_append_time: found.index.first_append_time(),
+        last_append_time: found.index.last_append_time(),
+    }))
+}
