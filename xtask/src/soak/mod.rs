@@ -1,9 +1,10 @@
 //! Soak: `cargo xtask soak --minutes N`. A broker lives under mixed load for a long time, with restarts by SIGTERM and
 //! SIGKILL, and must not grow: memory, descriptors, maps, threads, disk and latency stay flat, and nothing is lost.
 //!
-//! `load` is what is done to it, `sample` what is measured, `verdict` what flat means, `plot` the picture. With `--write`
+//! `load` is what is done to it, `sample` what is measured, `bare` the machine's own pace beside it, `verdict` what flat means, `plot` the picture. With `--write`
 //! table and picture go into `docs/reliability.md` and `docs/soak.svg`.
 
+mod bare;
 mod load;
 mod plot;
 mod sample;
@@ -13,6 +14,7 @@ use crate::bench;
 use crate::exam::victim::{self, Plan, Victim};
 use crate::run;
 use anyhow::{Result, ensure};
+use bare::Bare;
 use load::Load;
 use sample::{Restart, Sample, Sampler};
 use std::path::PathBuf;
@@ -88,6 +90,7 @@ pub fn run(options: &Options) -> Result<()> {
         .enable_all()
         .build()?;
     let load = runtime.block_on(Load::start(&broker.kafka))?;
+    let bare = Bare::start(&work.path().join("bare"))?;
     let length = Duration::from_secs(options.minutes * 60);
     let period = period(options.minutes);
     let begun = Instant::now();
@@ -105,7 +108,7 @@ pub fn run(options: &Options) -> Result<()> {
             "the broker ended by itself; its log ends: {}",
             broker.log_tail()
         );
-        samples.push(sampler.take(begun.elapsed(), &broker, load.latencies())?);
+        samples.push(sampler.take(begun.elapsed(), &broker, load.latencies(), bare.latencies())?);
         if let Some((_, how)) = planned.next_if(|(at, _)| *at <= begun.elapsed()) {
             let at = begun.elapsed();
             restart(&mut broker, &plan, how)?;
@@ -125,6 +128,7 @@ pub fn run(options: &Options) -> Result<()> {
             );
         }
     }
+    bare.stop()?;
     let done = runtime.block_on(load.stop())?;
     broker.terminate()?;
     if let Some(complaint) = broker

@@ -11,7 +11,7 @@ const RIGHT: f64 = 12.0;
 const CHART: f64 = 92.0;
 const GAP: f64 = 34.0;
 const POINTS_MAX: usize = 240;
-const COLOURS: [&str; 2] = ["#1f77b4", "#d9822b"];
+const COLOURS: [&str; 3] = ["#1f77b4", "#d9822b", "#999"];
 const MIB: f64 = 1_048_576.0;
 
 type Value = fn(&Sample) -> Option<f64>;
@@ -45,6 +45,9 @@ const CHARTS: [(&str, &[(&str, Value)]); 5] = [
         &[
             ("p99", |sample| {
                 Some(sample.latency?.p99.as_secs_f64() * 1e3)
+            }),
+            ("bare p99", |sample| {
+                Some(sample.bare?.p99.as_secs_f64() * 1e3)
             }),
             ("p50", |sample| {
                 Some(sample.latency?.p50.as_secs_f64() * 1e3)

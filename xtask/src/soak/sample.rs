@@ -25,6 +25,8 @@ pub struct Sample {
     pub data_bytes: u64,
     /// None where a restart lies between this sample and the last.
     pub latency: Option<Latency>,
+    /// How long the machine itself took in the same time, for a write and a sync without a broker.
+    pub bare: Option<Latency>,
 }
 
 /// Acknowledgements between two samples.
@@ -73,6 +75,7 @@ impl Sampler {
         at: Duration,
         broker: &Victim,
         latencies: Vec<Duration>,
+        bare: Vec<Duration>,
     ) -> Result<Sample> {
         let skip = std::mem::take(&mut self.skip);
         Ok(Sample {
@@ -84,6 +87,7 @@ impl Sampler {
             threads: broker.threads()?,
             data_bytes: length_of(&self.data)?,
             latency: if skip { None } else { percentiles(latencies) },
+            bare: percentiles(bare),
         })
     }
 }
