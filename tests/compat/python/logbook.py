@@ -9,6 +9,7 @@ time in microseconds. It is told to leave by a line on stdin, or by its end.
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -18,6 +19,8 @@ BROKER, GROUP, TOPIC, SESSION_MS, REBALANCE_MS = sys.argv[1:6]
 SESSION_MS, REBALANCE_MS = int(SESSION_MS), int(REBALANCE_MS)
 INSTANCE = sys.argv[6] if len(sys.argv) > 6 else None
 LEAVING = threading.Event()
+# To stderr, which goes to the log of this member.
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 WORK_SECONDS = 0.1
 
 

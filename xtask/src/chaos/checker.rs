@@ -416,6 +416,9 @@ pub fn the_end_is_complete(history: &History, verdict: &mut Verdict) {
                     partitions,
                 },
             ) => {
+                // A program that was replaced may not notice: some clients keep to themselves that they were fenced.
+                // It does no harm, as its commits are refused.
+                owned.retain(|other, _| other.owner != who.owner);
                 owned.insert(who, Some((*generation, partitions)));
             }
             What::Told(who, Telling::Revoked | Telling::Lost) => drop(owned.insert(who, None)),

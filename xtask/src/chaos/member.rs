@@ -103,6 +103,11 @@ impl Member {
         })
     }
 
+    /// Whose place in the group it takes.
+    pub fn owner(&self) -> &str {
+        &self.who.owner
+    }
+
     /// SIGSTOP.
     pub fn stall(&self) {
         self.signal(Signal::STOP);

@@ -22,6 +22,7 @@ use checker::Verdict;
 use history::{History, What};
 use member::{Member, TOPIC, note, now_us};
 use schedule::{Deed, SEATS, Step};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +36,9 @@ const MEMBERS: [&str; 4] = ["kafka-python", "confluent-newest", "franz-go", "jav
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 /// It has settled when it stays so for this long.
 const CALM: Duration = Duration::from_secs(1);
-/// The short form: one member of each client, for this long.
+/// The short form always has the same schedule: it is to tell about a change, and the command about other seeds.
+const SHORT_SEED: u64 = 1;
+/// One member of each client, for this long.
 const SHORT: Size = Size {
     seats: 4,
     length: Duration::from_secs(20),
@@ -65,6 +68,9 @@ pub struct Options {
     /// Print the schedule, and do nothing.
     #[arg(long)]
     plan: bool,
+    /// Keep the logs of rounds that passed, too.
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +110,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     };
     let mut failed = 0;
     for seed in first..first.saturating_add(options.rounds) {
-        failed += usize::from(!one(&kind, &places, seed, size)?);
+        failed += usize::from(!one(&kind, &places, seed, size, options.keep)?);
     }
     Ok(if failed == 0 {
         ExitCode::SUCCESS
@@ -120,12 +126,7 @@ pub fn run_short() -> Result<Tally> {
         &places,
         members().flat_map(|client| client.kits.iter().copied()),
     )?;
-    let passed = one(
-        &compat::alluvium(None)?,
-        &places,
-        random::fresh_seed(),
-        SHORT,
-    )?;
+    let passed = one(&compat::alluvium(None)?, &places, SHORT_SEED, SHORT, false)?;
     Ok(Tally {
         passed: usize::from(passed),
         failed: usize::from(!passed),
@@ -139,8 +140,8 @@ fn members() -> impl Iterator<Item = &'static Client> {
 }
 
 /// Runs one seed, and prints its line. Answers whether all held.
-fn one(kind: &Kind, places: &Places, seed: u64, size: Size) -> Result<bool> {
-    let directory = places.cache.join("run/chaos");
+fn one(kind: &Kind, places: &Places, seed: u64, size: Size, keep: bool) -> Result<bool> {
+    let directory = places.cache.join(format!("run/chaos-{seed}"));
     eprintln!(
         "chaos: seed {seed}, {} seats, {} s; logs: {}",
         size.seats,
@@ -169,6 +170,9 @@ fn one(kind: &Kind, places: &Places, seed: u64, size: Size) -> Result<bool> {
         verdict.violations.len(),
         begun.elapsed().as_secs_f64()
     );
+    if passed && !keep {
+        fs::remove_dir_all(&directory)?;
+    }
     Ok(passed)
 }
 
@@ -309,9 +313,11 @@ impl Director<'_> {
     }
 
     fn is_whole(&mut self) -> Result<bool> {
-        let mut living = 0;
+        let mut living = BTreeSet::new();
         for (_, member) in &mut self.members {
-            living += usize::from(member.is_running()?);
+            if member.is_running()? {
+                living.insert(member.owner().to_owned());
+            }
         }
         let mut probe = Probe::connect(self.peer.address())?;
         let view = world::look(&mut probe, self.history)?;
@@ -325,7 +331,7 @@ impl Director<'_> {
         let mut told = Verdict::default();
         checker::the_end_is_complete(&history, &mut told);
         Ok(view.state == "Stable"
-            && view.members.len() == living
+            && view.members.len() == living.len()
             && view.committed == world::ends(&mut probe)?
             && told.violations.is_empty())
     }

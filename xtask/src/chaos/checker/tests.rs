@@ -229,6 +229,12 @@ fn an_end_in_several_generations_fails() {
 }
 
 #[test]
+fn a_program_that_does_not_notice_that_it_was_replaced_does_no_harm() {
+    let script = GOOD.replace("s1 killed\n", "");
+    assert_eq!(judge(&script).violations, Vec::<String>::new());
+}
+
+#[test]
 fn a_program_that_ends_by_itself_fails() {
     fails(
         &GOOD.replace("a left\n", "a failed\n"),
