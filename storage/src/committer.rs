@@ -219,7 +219,9 @@ impl Committer {
             .expect("nothing panics while it holds the writer");
         let writer = writer.as_mut().expect("the committer was started");
         if let Some(failure) = shared.gate.failure() {
+            // Another thread's: nobody takes what would come after this, so that the queue takes no more.
             refuse(pending, failure);
+            self.refuse_all(failure);
             return Turn::Over;
         }
         // Under the writer's lock: once the settler has seen a deletion, no later frame names the log.
