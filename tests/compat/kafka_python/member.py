@@ -42,6 +42,14 @@ class Listener(ConsumerRebalanceListener):
         say("lost")
 
 
+def knows_the_topic():
+    try:
+        return consumer.partitions_for_topic(TOPIC)
+    except KafkaError as error:
+        say("trouble", why=repr(error))
+        return None
+
+
 def work():
     got = consumer.poll(1000)
     offsets = {}
@@ -67,7 +75,7 @@ consumer.subscribe([TOPIC], listener=Listener())
 # As a leader that does not know the topic yet, kafka-python 3.0.12 gives everybody nothing, and joins again once it does.
 # If a poll ends while it does so, it never takes up what it is assigned then. Both are its own affair, and would hide what
 # is the broker's: so it gets to know the topic first, and polls for long.
-while not LEAVING.is_set() and not consumer.partitions_for_topic(TOPIC):
+while not LEAVING.is_set() and not knows_the_topic():
     LEAVING.wait(0.2)
 while not LEAVING.is_set():
     try:
