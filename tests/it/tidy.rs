@@ -12,6 +12,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("storage", &["model"]),
     ("client", &["model", "wire"]),
     ("tools", &["client", "model", "storage", "wire"]),
+    ("fuzz", &["model", "storage", "tools", "wire"]),
     ("xtask", &["client", "model", "storage", "tools", "wire"]),
     ("", &["model", "storage", "tools", "wire"]),
 ];

@@ -1,11 +1,12 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `soak` wears it, `wire` writes the generated messages.
+//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
 mod chaos;
 mod compat;
 mod exam;
+mod fuzz;
 mod run;
 mod soak;
 mod suites;
@@ -34,6 +35,8 @@ enum Chore {
     Exam(exam::ExamArgs),
     /// Measure: produce, latency, replay, start-up, memory, each beside the machine's limit.
     Bench(bench::BenchArgs),
+    /// Feed all that reads foreign bytes with inputs that nobody would write.
+    Fuzz(fuzz::Options),
     /// Keep a broker under mixed load for long, with restarts, and see that nothing grows.
     Soak(soak::Options),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Chaos(options) => chaos::main(&options),
         Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Fuzz(options) => fuzz::main(&options),
         Chore::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

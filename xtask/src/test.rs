@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{chaos, compat, exam, run, suites};
+use crate::{chaos, compat, exam, fuzz, run, suites};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -33,6 +33,7 @@ const CHORES: &[Chore] = &[
     }),
     ("docs", docs),
     ("Rust tests", || cargo(&["test", "--workspace", "--quiet"])),
+    ("fuzz, short", fuzz::run_short),
     ("exam, short", short_exam),
     ("real clients", clients),
     ("suites, fast", suites::run_fast),

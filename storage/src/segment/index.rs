@@ -100,6 +100,11 @@ impl SegmentIndex {
         let mut index = SegmentIndex::empty(id);
         let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
         while let Some(walked) = walk.next_batch()? {
+            // A base offset stands outside its batch's checksum: one that no segment reaches is damage.
+            if !index.has_room_for(&walked.header) {
+                let reason = format!("base offset {} is too far off", walked.header.base());
+                return Err(SegmentError::damaged(id, walked.position, reason));
+            }
             index.push(&walked.header, &walked.head, append_time);
         }
         Ok(index)

@@ -459,6 +459,29 @@ fn a_lost_or_damaged_index_is_built_again_and_answers_the_same() {
 }
 
 #[test]
+fn a_base_offset_that_no_segment_reaches_is_damage_and_no_panic_when_the_index_is_built_again() {
+    let mut fixture = Fixture::new();
+    fixture.append(WriteWay::Buffered, 100, &[&[1, 2], &[3, 4], &[5, 6]]);
+    let mut bytes = fixture.bytes();
+    let second = bytes.len() / 3;
+    // Bits 32 and up of the second batch's base offset: its checksum does not cover them.
+    for byte in 1..4 {
+        bytes[second + byte] ^= 1;
+        let path = fixture.directory.path().join("damaged.log");
+        std::fs::write(&path, &bytes).unwrap();
+        let file = RealDisk.open(&path, OpenHow::Read).unwrap();
+        let id = fixture.writer.id();
+        let built =
+            SegmentIndex::rebuild(&*file, id, bytes.len() as u64, Timestamp::from_millis(0));
+        match built {
+            Err(SegmentError::Damaged { position, .. }) => assert_eq!(position, second as u64),
+            other => panic!("byte {byte}: {other:?}"),
+        }
+        bytes[second + byte] ^= 1;
+    }
+}
+
+#[test]
 fn a_log_file_that_was_swapped_with_another_is_not_served() {
     let (directory, first, _) = sealed();
     let mut fixture = Fixture::new();
