@@ -171,27 +171,29 @@ fn read_partition(
             .filter(|(known, end)| *known < epoch || *end < offset)
     });
     let bytes_max = wanted.bytes_max.min(bytes_left);
-    let slices =
-        if diverging.is_some() || offset >= bounds.durable_end || (bytes_max == 0 && !is_first) {
-            Vec::new()
-        } else {
-            slices_of(log.read(offset, bytes_max, is_first), wanted.offset)?
-        };
+    let is_empty =
+        diverging.is_some() || offset >= bounds.durable_end || (bytes_max == 0 && !is_first);
+    let chunk = if is_empty {
+        Chunk::default()
+    } else {
+        warmed(log.read(offset, bytes_max, is_first), wanted.offset)?
+    };
     Ok(Fetched {
-        high_watermark: bounds.durable_end,
+        // More may have become durable since the bounds were taken: no answer shows records past its own high watermark.
+        high_watermark: bounds.durable_end.max(chunk.end_offset),
         start_offset: bounds.start,
-        slices,
+        slices: chunk.slices,
         diverging,
     })
 }
 
-/// The chunk's slices, with their pages in memory: whoever writes them to a socket must not wait for the disk.
-fn slices_of(chunk: Result<Chunk, ReadError>, offset: i64) -> Result<Vec<Bytes>, Refusal> {
+/// The chunk, with its pages in memory: whoever writes its slices to a socket must not wait for the disk.
+fn warmed(chunk: Result<Chunk, ReadError>, offset: i64) -> Result<Chunk, Refusal> {
     let chunk = chunk.map_err(|error| super::read_refusal(error, offset))?;
     if chunk.is_cold() {
         chunk
             .populate()
             .map_err(|error| Refusal::Storage(error.to_string()))?;
     }
-    Ok(chunk.slices)
+    Ok(chunk)
 }

@@ -243,23 +243,25 @@ impl Client<'_> {
 
     /// Reads once. Gives where to read on; None at the end, or if it could not be read.
     fn read(&mut self, from: u64, max_bytes: usize) -> Option<u64> {
-        let read = || {
-            let chunk = self.log.read_copy(Offset::new(from), max_bytes)?;
-            Ok(chunk.to_bytes())
-        };
-        let answer: Result<Bytes, ReadError> = self.recorder.record(read, |answer| match answer {
-            Ok(bytes) => Some(What::Read {
+        let invoked = self.recorder.begin();
+        let read = self.log.read_copy(Offset::new(from), max_bytes);
+        let answer = read.map(|chunk| records_from(from, chunk.to_bytes()));
+        let what = match &answer {
+            Ok(found) => Some(What::Read {
                 from,
-                found: records_from(from, bytes.clone()),
+                found: found.clone(),
                 end: None,
             }),
             Err(ReadError::OutOfRange { bounds, .. }) if bounds.start.get() > from => {
                 Some(What::BelowStart { from })
             }
             Err(_) => None,
-        });
+        };
+        if let Some(what) = what {
+            self.recorder.end(invoked, what);
+        }
         match answer {
-            Ok(bytes) => records_from(from, bytes).last().map(|(last, _)| last + 1),
+            Ok(found) => found.last().map(|(last, _)| last + 1),
             Err(ReadError::OutOfRange { .. }) => None,
             Err(error) => {
                 assert!(self.disk.is_off(), "offset {from}: {error}");
@@ -269,25 +271,24 @@ impl Client<'_> {
     }
 
     fn bounds(&mut self) {
-        let tell = |bounds: &storage::Bounds| {
-            Some(What::Bounds {
-                start: Some(bounds.start.get()),
-                end: Some(bounds.durable_end.get()),
-            })
+        let invoked = self.recorder.begin();
+        let bounds = self.log.bounds();
+        let what = What::Bounds {
+            start: Some(bounds.start.get()),
+            end: Some(bounds.durable_end.get()),
         };
-        self.recorder.record(|| self.log.bounds(), tell);
+        self.recorder.end(invoked, what);
     }
 
     fn seek_time(&mut self) {
         let wanted = self.random.below(55) as i64;
-        let seek = || self.log.offset_for_time(Timestamp::from_millis(wanted));
-        let answer = self.recorder.record(seek, |answer| {
-            let found = answer.as_ref().ok()?;
-            let found = found.map(|found| (found.offset.get(), found.timestamp.millis()));
-            Some(What::SeekTime { wanted, found })
-        });
-        if let Err(error) = answer {
-            assert!(self.disk.is_off(), "time {wanted}: {error}");
+        let invoked = self.recorder.begin();
+        match self.log.offset_for_time(Timestamp::from_millis(wanted)) {
+            Ok(found) => {
+                let found = found.map(|found| (found.offset.get(), found.timestamp.millis()));
+                self.recorder.end(invoked, What::SeekTime { wanted, found });
+            }
+            Err(error) => assert!(self.disk.is_off(), "time {wanted}: {error}"),
         }
     }
 
@@ -295,17 +296,16 @@ impl Client<'_> {
         let bounds = self.log.bounds();
         let kept = bounds.durable_end.since(bounds.start);
         let before = bounds.start.get() + self.random.below(kept / 2 + 1);
-        let delete = || match self.log.delete_records(Offset::new(before)) {
+        let invoked = self.recorder.begin();
+        let outcome = match self.log.delete_records(Offset::new(before)) {
             Ok(durable) => match durable.wait() {
                 Ok(()) => Outcome::Done(()),
                 Err(_) => Outcome::Unknown,
             },
             Err(_) => Outcome::Refused,
         };
-        self.recorder.record(delete, |outcome| {
-            let outcome = *outcome;
-            Some(What::DeleteRecords { before, outcome })
-        });
+        self.recorder
+            .end(invoked, What::DeleteRecords { before, outcome });
     }
 
     /// After the last start: every record that is there, and a search for every time.

@@ -9,8 +9,8 @@
 //! criterion of Gibbons and Korach (Testing Shared Memories, 1997) for registers whose written values differ.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 #[cfg(test)]
 mod tests;
@@ -89,16 +89,6 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Does something and takes down what is made of its answer; nothing if that is None.
-    pub fn record<T>(&self, act: impl FnOnce() -> T, tell: impl FnOnce(&T) -> Option<What>) -> T {
-        let invoked = self.begin();
-        let answer = act();
-        if let Some(what) = tell(&answer) {
-            self.end(invoked, what);
-        }
-        answer
-    }
-
     /// A moment before an operation.
     pub fn begin(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::SeqCst)
@@ -112,14 +102,20 @@ impl Recorder {
             completed,
             what,
         };
-        self.operations.lock().unwrap().push(operation);
+        self.locked().push(operation);
     }
 
     /// All that was taken down.
     pub fn history(&self) -> Vec<Operation> {
-        let mut operations = self.operations.lock().unwrap().clone();
+        let mut operations = self.locked().clone();
         operations.sort_by_key(|operation| operation.invoked);
         operations
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Operation>> {
+        self.operations
+            .lock()
+            .expect("nothing panics while it holds the list")
     }
 }
 

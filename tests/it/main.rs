@@ -6,7 +6,10 @@ mod demo;
 mod garbage;
 mod group_tool;
 mod groups;
+#[path = "../history/mod.rs"]
+mod history;
 mod library;
+mod linearizable;
 mod log_tool;
 mod metrics;
 mod pipe_tool;
