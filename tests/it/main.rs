@@ -12,6 +12,7 @@ mod library;
 mod linearizable;
 mod log_tool;
 mod metrics;
+mod operations;
 mod pipe_tool;
 mod process;
 mod raw;

@@ -4,7 +4,7 @@ use wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
 
-use super::{Call, OPERATIONS_NOT_ASKED};
+use super::{Call, operations};
 use crate::front::kafka::errors::{self, Misuse};
 
 /// Endpoints of brokers, as against controllers (KIP-919).
@@ -30,7 +30,9 @@ pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> Descr
             rack: config.rack.clone(),
             is_fenced: false,
         }],
-        cluster_authorized_operations: OPERATIONS_NOT_ASKED,
+        cluster_authorized_operations: operations::of_cluster(
+            request.include_cluster_authorized_operations,
+        ),
         ..DescribeClusterResponse::default()
     }
 }

@@ -4,14 +4,12 @@ use wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
-use super::Call;
+use super::{Call, operations};
 use crate::broker::groups::{GroupDescription, GroupError, GroupState, MemberDescription};
 use crate::front::kafka::errors;
 
 /// The first version that says that a group does not exist, instead of calling it dead (KIP-1043).
 const KNOWS_MISSING: i16 = 6;
-/// Read, delete and describe, as bits of Kafka's `AclOperation`: without access control everyone may do all of them.
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
 pub(super) async fn answer(request: DescribeGroupsRequest, call: Call) -> DescribeGroupsResponse {
     let describe = |group_id: String| {
@@ -19,9 +17,8 @@ pub(super) async fn answer(request: DescribeGroupsRequest, call: Call) -> Descri
             Some(description) => found(group_id, description),
             None => missing(group_id, call.version),
         };
-        if request.include_authorized_operations && described.error_code == errors::NONE {
-            described.authorized_operations = ALL_OPERATIONS;
-        }
+        let asked = request.include_authorized_operations && described.error_code == errors::NONE;
+        described.authorized_operations = operations::of_group(asked);
         described
     };
     DescribeGroupsResponse {

@@ -7,7 +7,7 @@ use wire::messages::describe_topic_partitions::{
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, ResponseCursor,
 };
 
-use super::{Call, OPERATIONS_NOT_ASKED};
+use super::{Call, operations};
 use crate::broker::{Broker, Refusal, Topic};
 use crate::front::kafka::errors;
 
@@ -107,7 +107,7 @@ fn page(
             .take(count)
             .map(partition)
             .collect(),
-        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        topic_authorized_operations: operations::of_topic(true),
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }
@@ -120,7 +120,7 @@ fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopi
     DescribeTopicPartitionsResponseTopic {
         error_code: errors::code(refusal),
         name: Some(name.to_owned()),
-        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        topic_authorized_operations: operations::NOT_ASKED,
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

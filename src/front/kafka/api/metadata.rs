@@ -8,7 +8,7 @@ use wire::messages::metadata::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 
-use super::{Call, OPERATIONS_NOT_ASKED};
+use super::{Call, operations};
 use crate::broker::{Broker, Refusal, Topic};
 use crate::front::kafka::errors;
 
@@ -19,13 +19,15 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
         None => true,
         Some(topics) => topics.is_empty() && call.version == 0,
     };
+    let asked = request.include_topic_authorized_operations;
     let mut topics = Vec::new();
     if all {
-        topics.extend(broker.topics().iter().map(|topic| described(topic, broker)));
+        let known = broker.topics();
+        topics.extend(known.iter().map(|topic| described(topic, asked, broker)));
     } else {
         let create = call.version < 4 || request.allow_auto_topic_creation;
         for wanted in request.topics.unwrap_or_default() {
-            topics.push(one(wanted, create, broker).await);
+            topics.push(one(wanted, create, asked, broker).await);
         }
     }
     let config = broker.config();
@@ -39,12 +41,19 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
         cluster_id: Some(broker.cluster_id()),
         controller_id: config.node_id,
         topics,
-        cluster_authorized_operations: OPERATIONS_NOT_ASKED,
+        cluster_authorized_operations: operations::of_cluster(
+            request.include_cluster_authorized_operations,
+        ),
         ..MetadataResponse::default()
     }
 }
 
-async fn one(wanted: MetadataRequestTopic, create: bool, broker: &Broker) -> MetadataResponseTopic {
+async fn one(
+    wanted: MetadataRequestTopic,
+    create: bool,
+    asked: bool,
+    broker: &Broker,
+) -> MetadataResponseTopic {
     let id = TopicId::from_uuid(wanted.topic_id);
     let found = match &wanted.name {
         None if !id.is_zero() => broker.topic_by_id(id),
@@ -54,12 +63,12 @@ async fn one(wanted: MetadataRequestTopic, create: bool, broker: &Broker) -> Met
         Some(name) => by_name(name, create, broker).await,
     };
     match found {
-        Ok(topic) => described(&topic, broker),
+        Ok(topic) => described(&topic, asked, broker),
         Err(refusal) => MetadataResponseTopic {
             error_code: errors::code(&refusal),
             name: wanted.name,
             topic_id: wanted.topic_id,
-            topic_authorized_operations: OPERATIONS_NOT_ASKED,
+            topic_authorized_operations: operations::NOT_ASKED,
             ..MetadataResponseTopic::default()
         },
     }
@@ -76,7 +85,8 @@ async fn by_name(name: &str, create: bool, broker: &Broker) -> Result<Arc<Topic>
     }
 }
 
-fn described(topic: &Topic, broker: &Broker) -> MetadataResponseTopic {
+/// `asked`: whether the client wants to know what it may do.
+fn described(topic: &Topic, asked: bool, broker: &Broker) -> MetadataResponseTopic {
     let node = broker.config().node_id;
     let leader_epoch = broker.leader_epoch().to_wire();
     let partition = |partition: model::PartitionId| MetadataResponsePartition {
@@ -91,7 +101,7 @@ fn described(topic: &Topic, broker: &Broker) -> MetadataResponseTopic {
         name: Some(topic.name.as_str().to_owned()),
         topic_id: topic.id.as_uuid(),
         partitions: topic.partitions().map(partition).collect(),
-        topic_authorized_operations: OPERATIONS_NOT_ASKED,
+        topic_authorized_operations: operations::of_topic(asked),
         ..MetadataResponseTopic::default()
     }
 }

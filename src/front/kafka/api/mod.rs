@@ -46,13 +46,11 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod operations;
 mod produce;
 mod sasl_authenticate;
 mod sasl_handshake;
 mod sync_group;
-
-/// `authorized_operations` when the client did not ask, or nothing is known of them.
-const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
 
 /// What goes back for one request.
 pub(super) enum Reply {
