@@ -46,7 +46,6 @@ async fn who_asks_is_told_every_operation_of_the_resource() {
             allow_auto_topic_creation: false,
             include_topic_authorized_operations: asked,
             include_cluster_authorized_operations: asked,
-            ..MetadataRequest::default()
         };
         let told = raw.call(10, &metadata).await;
         let wanted = |operations| if asked { operations } else { NOT_ASKED };

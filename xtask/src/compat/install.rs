@@ -155,22 +155,25 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
 }
 
 fn python(places: &Places, environment: &str, packages: &[&str]) -> Result<()> {
+    python_at(&places.cache.join("python").join(environment), packages)
+}
+
+/// Makes a virtual environment with packages from PyPI in `directory`, with its stamp beside it.
+pub fn python_at(directory: &Path, packages: &[&str]) -> Result<()> {
     need("python3", "python3")?;
-    let directory = places.cache.join("python").join(environment);
-    let stamp = places
-        .cache
-        .join("python")
-        .join(format!("{environment}.stamp"));
+    let stamp = directory.with_extension("stamp");
     let recipe = packages.join("\n");
     if stamped(&stamp, &recipe) {
         return Ok(());
     }
     if directory.exists() {
-        fs::remove_dir_all(&directory)?;
+        fs::remove_dir_all(directory)?;
     }
-    fs::create_dir_all(places.cache.join("python"))?;
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+    }
     let mut create = Command::new("python3");
-    create.args(["-m", "venv"]).arg(&directory);
+    create.args(["-m", "venv"]).arg(directory);
     if run::quiet(&mut create).is_err() {
         debian("python3-venv")?;
         run::quiet(&mut create)?;
@@ -268,6 +271,18 @@ fn need(program: &str, package: &str) -> Result<()> {
         Some(_) => Ok(()),
         None => bail!("{package} is installed, but there is no {program} on the PATH"),
     }
+}
+
+/// Sees to a file of a Debian package, which is installed if the file is not there.
+pub fn need_file(file: &Path, package: &str) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    debian(package)?;
+    if file.exists() {
+        return Ok(());
+    }
+    bail!("{package} is installed, but there is no {}", file.display())
 }
 
 fn need_newer(program: &str, what: &str) -> Result<()> {

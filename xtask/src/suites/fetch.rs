@@ -57,3 +57,46 @@ pub fn crate_source(place: &Path, name: &str, version: &str) -> Result<PathBuf> 
     fs::write(stamp, recipe)?;
     Ok(source)
 }
+
+/// Unpacks a source package from PyPI to `place`/source, by the pip beside `python`; keeps it if it is there.
+pub fn python_source(python: &Path, place: &Path, name: &str, version: &str) -> Result<()> {
+    let source = place.join("source");
+    let stamp = place.join("source.stamp");
+    let recipe = format!("{name} {version}");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) {
+        return Ok(());
+    }
+    let download = place.join("download");
+    for directory in [&source, &download] {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        fs::create_dir_all(directory)?;
+    }
+    let mut pip = Command::new(python);
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--dest",
+    ])
+    .arg(&download)
+    .arg(format!("{name}=={version}"));
+    run::quiet(&mut pip).context("pip needs the network, or an index that PIP_INDEX_URL names")?;
+    let archive = fs::read_dir(&download)?
+        .next()
+        .context("pip downloaded nothing")??
+        .path();
+    let mut unpack = Command::new("tar");
+    unpack
+        .args(["--strip-components", "1", "-xf"])
+        .arg(archive)
+        .arg("-C")
+        .arg(&source);
+    run::quiet(&mut unpack)?;
+    Ok(fs::write(stamp, recipe)?)
+}

@@ -2,7 +2,7 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`), which says where it comes from, which of its tests talk to a broker, and how they are
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`), which says where it comes from, which of its tests talk to a broker, and how they are
 //! run; `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages.
 //!
@@ -10,10 +10,12 @@
 //! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command.
 
 mod fetch;
+mod kafka_python;
 mod librdkafka;
 mod list;
 mod page;
 mod round;
+mod rskafka;
 mod verdict;
 
 use crate::compat::peer::Kind;
@@ -27,7 +29,11 @@ use std::process::Command;
 use verdict::Verdict;
 
 /// Every suite, in the order of the tables.
-static SUITES: &[&dyn Suite] = &[&librdkafka::Librdkafka];
+static SUITES: &[&dyn Suite] = &[
+    &librdkafka::Librdkafka,
+    &kafka_python::KafkaPython,
+    &rskafka::Rskafka,
+];
 
 /// Somebody else's test suite.
 pub trait Suite: Sync {
@@ -39,7 +45,7 @@ pub trait Suite: Sync {
     fn prepare(&self, place: &Path) -> Result<()>;
     /// Its tests that talk to a broker, in the order in which they are run.
     fn batches(&self, place: &Path) -> Result<Vec<Batch>>;
-    /// The program that runs the tests of `batch`. It is started in `work`, an empty directory of its own.
+    /// The program that runs the tests of `batch`; `work` is an empty directory for it.
     fn command(&self, place: &Path, address: &str, batch: &Batch, work: &Path) -> Result<Command>;
     /// What became of the tests of `batch`. A test that is not told of has failed.
     fn read(&self, batch: &Batch, ended: &Ended, work: &Path) -> BTreeMap<String, Outcome>;
@@ -142,7 +148,7 @@ pub fn run_fast() -> Result<Tally> {
         fast: true,
         excluded: false,
         write: false,
-        jobs: 2,
+        jobs: 4,
     };
     run(&wish, &compat::alluvium(None)?, Against::Alluvium)
 }

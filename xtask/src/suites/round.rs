@@ -89,7 +89,7 @@ impl Worker<'_> {
         fs::create_dir_all(&work)?;
         let log = self.logs.join(format!("{}.log", file_name(&batch.name)));
         let mut command = self.suite.command(self.place, &address, batch, &work)?;
-        let ended = to_the_end(command.current_dir(&work), &log, batch.seconds_max)?;
+        let ended = to_the_end(&mut command, &log, batch.seconds_max)?;
         let mut told = self.suite.read(batch, &ended, &work);
         if let Some(trouble) = self.trouble(batch.broker) {
             let kept = log.with_extension("broker.log");
