@@ -347,7 +347,8 @@ fn fences_hold(history: &History, verdict: &mut Verdict) {
     }
 }
 
-fn all_is_seen(history: &History, verdict: &mut Verdict) {
+/// Which acknowledged records nobody saw, and what was seen that is wrong.
+pub fn all_is_seen(history: &History, verdict: &mut Verdict) {
     let mut values: BTreeMap<(Partition, u64), &str> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     let mut sent = BTreeSet::new();

@@ -19,10 +19,10 @@ use crate::exam::probe::Probe;
 use crate::exam::random;
 use anyhow::{Context, Result};
 use checker::Verdict;
-use history::{History, What};
+use history::{History, Partition, What};
 use member::{Member, TOPIC, note, now_us};
 use schedule::{Deed, SEATS, Step};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 const MEMBERS: [&str; 4] = ["kafka-python", "confluent-newest", "franz-go", "java-4"];
 /// The group is whole again within this time after the last deed: sessions and rebalances are shorter.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// And the last records are read within this.
+const READ_OUT_MAX: Duration = Duration::from_secs(20);
 /// It has settled when it stays so for this long.
 const CALM: Duration = Duration::from_secs(1);
 /// The short form always has the same schedule: it is to tell about a change, and the command about other seeds.
@@ -197,10 +199,12 @@ fn run(kind: &Kind, places: &Places, directory: &Path, seed: u64, size: Size) ->
     let outcome = std::thread::scope(|scope| {
         let producer = scope.spawn(|| world::produce(&address, seed, &history, &no_more_records));
         scope.spawn(|| world::observe(&address, &history, &no_more_looks));
-        let outcome = director.perform(&schedule::plan(seed, size.seats, size.length));
+        let outcome = director
+            .perform(&schedule::plan(seed, size.seats, size.length))
+            .and_then(|()| director.settle());
         no_more_records.store(true, Relaxed);
         let _ = producer.join();
-        let outcome = outcome.and_then(|()| director.settle());
+        let outcome = outcome.map(|()| director.read_out());
         no_more_looks.store(true, Relaxed);
         outcome.and_then(|()| director.end())
     });
@@ -291,13 +295,15 @@ impl Director<'_> {
             .context("the schedule names a seat that nobody took")
     }
 
-    /// Waits until the group is stable with everyone who lives, all records are committed, and the members tell so
-    /// themselves; and until it has stayed so. Notes it, or leaves it to the checker to miss it.
+    /// Waits until the group is stable with everyone who lives, all that was there is committed, and the members tell so
+    /// themselves; and until it has stayed so. Notes it, or leaves it to the checker to miss it. Records go on coming: a
+    /// member whose commit was cut off tries again with the next.
     fn settle(&mut self) -> Result<()> {
+        let goal = world::ends(&mut Probe::connect(self.peer.address())?)?;
         let deadline = Instant::now() + SETTLE_MAX;
         let mut calm_since = None;
         while Instant::now() < deadline {
-            match self.is_whole() {
+            match self.is_whole(&goal) {
                 Ok(true) => {
                     let since = *calm_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= CALM {
@@ -312,7 +318,7 @@ impl Director<'_> {
         Ok(())
     }
 
-    fn is_whole(&mut self) -> Result<bool> {
+    fn is_whole(&mut self, goal: &BTreeMap<Partition, u64>) -> Result<bool> {
         let mut living = BTreeSet::new();
         for (_, member) in &mut self.members {
             if member.is_running()? {
@@ -321,19 +327,41 @@ impl Director<'_> {
         }
         let mut probe = Probe::connect(self.peer.address())?;
         let view = world::look(&mut probe, self.history)?;
-        let mut history = self
-            .history
-            .lock()
-            .expect("nothing panics under this lock")
-            .clone();
+        let mut history = self.history();
         history.note(now_us(), What::Settled);
         history.sort();
         let mut told = Verdict::default();
         checker::the_end_is_complete(&history, &mut told);
         Ok(view.state == "Stable"
             && view.members.len() == living.len()
-            && view.committed == world::ends(&mut probe)?
+            && goal
+                .iter()
+                .all(|(partition, end)| view.committed.get(partition) >= Some(end))
             && told.violations.is_empty())
+    }
+
+    /// Waits until every record was seen, or leaves it to the checker to miss some.
+    fn read_out(&self) {
+        let deadline = Instant::now() + READ_OUT_MAX;
+        while Instant::now() < deadline {
+            let mut missed = Verdict::default();
+            checker::all_is_seen(&self.history(), &mut missed);
+            if missed.violations.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What happened so far, in order.
+    fn history(&self) -> History {
+        let mut history = self
+            .history
+            .lock()
+            .expect("nothing panics under this lock")
+            .clone();
+        history.sort();
+        history
     }
 
     fn end(&mut self) -> Result<()> {
