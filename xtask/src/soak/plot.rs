@@ -7,27 +7,28 @@ use std::time::Duration;
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 24.0;
 const CHART: f64 = 92.0;
 const GAP: f64 = 34.0;
 const POINTS_MAX: usize = 240;
-const COLOURS: [&str; 3] = ["#1f77b4", "#d9822b", "#999"];
+const COLOURS: [&str; 2] = ["#1f77b4", "#d9822b"];
 const MIB: f64 = 1_048_576.0;
 
 type Value = fn(&Sample) -> Option<f64>;
 
 /// A chart's title and its lines, each with a name.
-const CHARTS: [(&str, &[(&str, Value)]); 5] = [
+const CHARTS: [(&str, &[(&str, Value)]); 7] = [
     (
-        "memory, MiB",
-        &[
-            ("resident", |sample| {
-                Some(sample.resident_bytes as f64 / MIB)
-            }),
-            ("anonymous", |sample| {
-                Some(sample.anonymous_bytes as f64 / MIB)
-            }),
-        ],
+        "resident memory, MiB",
+        &[("mapped files included", |sample| {
+            Some(sample.resident_bytes as f64 / MIB)
+        })],
+    ),
+    (
+        "anonymous memory, MiB",
+        &[("without mapped files", |sample| {
+            Some(sample.anonymous_bytes as f64 / MIB)
+        })],
     ),
     (
         "open",
@@ -41,17 +42,17 @@ const CHARTS: [(&str, &[(&str, Value)]); 5] = [
         &[("threads", |sample| Some(sample.threads as f64))],
     ),
     (
-        "acknowledgement, ms",
+        "acknowledgement, p50, ms",
         &[
-            ("p99", |sample| {
-                Some(sample.latency?.p99.as_secs_f64() * 1e3)
-            }),
-            ("bare p99", |sample| {
-                Some(sample.bare?.p99.as_secs_f64() * 1e3)
-            }),
-            ("p50", |sample| {
-                Some(sample.latency?.p50.as_secs_f64() * 1e3)
-            }),
+            ("of the broker", |sample| Some(millis(sample.latency?.p50))),
+            ("bare sync", |sample| Some(millis(sample.bare?.p50))),
+        ],
+    ),
+    (
+        "acknowledgement, p99, ms",
+        &[
+            ("of the broker", |sample| Some(millis(sample.latency?.p99))),
+            ("bare sync", |sample| Some(millis(sample.bare?.p99))),
         ],
     ),
     (
@@ -61,6 +62,10 @@ const CHARTS: [(&str, &[(&str, Value)]); 5] = [
         })],
     ),
 ];
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
 
 /// The picture.
 pub fn draw(samples: &[Sample], restarts: &[Restart]) -> String {
@@ -94,19 +99,24 @@ pub fn draw(samples: &[Sample], restarts: &[Restart]) -> String {
         }
     }
     let bottom = height - 10.0;
-    for part in 0..=6_u32 {
-        let at = end.mul_f64(f64::from(part) / 6.0);
-        let minutes = at.as_secs_f64() / 60.0;
-        text(
-            &mut svg,
-            (x(at), bottom),
-            "middle",
-            "#444",
-            &format!("{minutes:.0} min"),
-        );
+    let step = minutes_between_labels(end);
+    for number in 0.. {
+        let at = Duration::from_secs(60 * step * number);
+        if at > end {
+            break;
+        }
+        let label = format!("{} min", step * number);
+        text(&mut svg, (x(at), bottom), "middle", "#444", &label);
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// Round, and no more than eight labels.
+fn minutes_between_labels(end: Duration) -> u64 {
+    let steps = [1, 2, 5, 10, 20, 30, 60, 120, 240, 480, 1440];
+    let fits = |step: &u64| end.as_secs() / (60 * step) < 8;
+    steps.into_iter().find(fits).unwrap_or(10_080)
 }
 
 fn chart(
@@ -224,6 +234,14 @@ mod tests {
             6,
             "no latency was measured"
         );
+    }
+
+    #[test]
+    fn labels_are_round_and_few() {
+        for (minutes, wanted) in [(1, 1), (7, 1), (10, 2), (60, 10), (600, 120)] {
+            let end = Duration::from_secs(minutes * 60);
+            assert_eq!(minutes_between_labels(end), wanted, "{minutes} min");
+        }
     }
 
     #[test]
