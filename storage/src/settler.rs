@@ -636,6 +636,10 @@ fn seal_active(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Settl
     match active.writer.seal(&laid.producers, &laid.epochs) {
         Ok(sealed) => {
             shared.segments.forget(log, sealed.id);
+            if let Some(error) = sealed.damage {
+                tracing::error!(%log, %error, "a segment was damaged before it was sealed");
+                shared.suspects.add(log, sealed.id);
+            }
             laid.sealed
                 .push(SegmentEntry::sealed(sealed.id, sealed.sealed));
             Ok(())

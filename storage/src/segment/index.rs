@@ -100,9 +100,11 @@ impl SegmentIndex {
         let mut index = SegmentIndex::empty(id);
         let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
         while let Some(walked) = walk.next_batch()? {
-            // A base offset stands outside its batch's checksum: one that no segment reaches is damage.
-            if !index.has_room_for(&walked.header) {
-                let reason = format!("base offset {} is too far off", walked.header.base());
+            // A base offset stands outside its batch's checksum, and the checksum is not looked at here.
+            let expected = index.end_offset;
+            if walked.header.base() != expected || !index.has_room_for(&walked.header) {
+                let found = walked.header.base();
+                let reason = format!("base offset {found}, expected {expected}");
                 return Err(SegmentError::damaged(id, walked.position, reason));
             }
             index.push(&walked.header, &walked.head, append_time);
@@ -255,6 +257,7 @@ struct State {
 struct Written {
     id: SegmentId,
     bytes: u64,
+    end_offset: Offset,
     append_time: Timestamp,
 }
 
@@ -264,6 +267,7 @@ impl SharedIndex {
         let written = Written {
             id: index.id,
             bytes: index.bytes,
+            end_offset: index.end_offset,
             append_time: index.last_append_time,
         };
         SharedIndex {
@@ -275,10 +279,16 @@ impl SharedIndex {
     }
 
     /// An index that is built from the first `bytes` of the log file when it is needed.
-    pub fn missing(id: SegmentId, bytes: u64, append_time: Timestamp) -> SharedIndex {
+    pub fn missing(
+        id: SegmentId,
+        bytes: u64,
+        end_offset: Offset,
+        append_time: Timestamp,
+    ) -> SharedIndex {
         let written = Written {
             id,
             bytes,
+            end_offset,
             append_time,
         };
         SharedIndex {
@@ -300,6 +310,7 @@ impl SharedIndex {
             .expect("no index operation panics while it holds the lock");
         for (header, head, append_time) in batches {
             state.written.bytes += header.total_bytes() as u64;
+            state.written.end_offset = header.next_offset();
             state.written.append_time = append_time;
             if let Some(index) = &mut state.index {
                 index.push(header, &head, append_time);
@@ -330,9 +341,16 @@ impl SharedIndex {
             let Written {
                 id,
                 bytes,
+                end_offset,
                 append_time,
             } = state.written;
-            state.index = Some(SegmentIndex::rebuild(file, id, bytes, append_time)?);
+            let index = SegmentIndex::rebuild(file, id, bytes, append_time)?;
+            if index.end_offset() != end_offset {
+                let found = index.end_offset();
+                let reason = format!("the batches end at offset {found}, expected {end_offset}");
+                return Err(SegmentError::damaged(id, bytes, reason));
+            }
+            state.index = Some(index);
         }
         let index = state.index.as_ref().expect("it was just built");
         Ok(lookup(index))

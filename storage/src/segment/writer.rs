@@ -62,6 +62,8 @@ pub struct SealedSegment {
     pub sealed: Sealed,
     /// Its index.
     pub index: SharedIndex,
+    /// What of it is damaged, so that it has no index file: readers of it are told, and the log goes on behind it.
+    pub damage: Option<SegmentError>,
 }
 
 /// Extends one segment.
@@ -140,7 +142,7 @@ impl SegmentWriter {
             max_timestamp: active.max_timestamp,
             first_append_time: active.first_append_time,
             last_append_time: active.last_append_time,
-            index: SharedIndex::missing(id, active.bytes, active.last_append_time),
+            index: SharedIndex::missing(id, active.bytes, end_offset, active.last_append_time),
             open: None,
             unsynced: true,
             no_direct: false,
@@ -214,6 +216,7 @@ impl SegmentWriter {
     }
 
     /// Cuts the file to its length, syncs it, and writes the index beside it, durably. The caller then stores the manifest.
+    /// A segment that was damaged while it was active is sealed too, without an index.
     /// `producers` and `epochs` are the log's state at this segment's end.
     pub fn seal(
         mut self,
@@ -228,19 +231,24 @@ impl SegmentWriter {
         // After a start the index may have to be built here, by reads that a file open for direct ones refuses.
         let path = self.id.log_path(&self.directory);
         let file = self.disk.open(&path, OpenHow::Read).map_err(&io)?;
-        let index = self.index.with(&*file, SegmentIndex::clone)?;
+        let index = match self.index.with(&*file, SegmentIndex::clone) {
+            Ok(index) => index,
+            Err(SegmentError::Io { source, .. }) if source.raw_os_error() != Some(libc::EIO) => {
+                return Err(io(source));
+            }
+            Err(error) => {
+                return Ok(SealedSegment {
+                    id: self.id,
+                    sealed: self.sealed(),
+                    index: self.index,
+                    damage: Some(error),
+                });
+            }
+        };
         assert!(
-            index.bytes() == self.bytes,
+            (index.bytes(), index.end_offset()) == (self.bytes, self.end_offset),
             "the index covers what was laid down"
         );
-        if index.end_offset() != self.end_offset {
-            let reason = format!(
-                "batches end at offset {}, expected {}",
-                index.end_offset(),
-                self.end_offset
-            );
-            return Err(SegmentError::damaged(self.id, self.bytes, reason));
-        }
         let contents = IndexFile {
             log: self.log,
             index,
@@ -259,6 +267,7 @@ impl SegmentWriter {
             id: self.id,
             sealed: self.sealed(),
             index: self.index,
+            damage: None,
         })
     }
 
