@@ -93,19 +93,22 @@ enum Kind {
     Crash,
     CrashStatic,
     Stall,
+    LongStall,
     Double,
     KillBroker,
     StopBroker,
 }
 
-const DECK: [Kind; 11] = [
+const DECK: [Kind; 13] = [
     Kind::Join,
     Kind::Join,
     Kind::Leave,
     Kind::Crash,
     Kind::CrashStatic,
     Kind::Stall,
-    Kind::Stall,
+    Kind::LongStall,
+    Kind::LongStall,
+    Kind::LongStall,
     Kind::Double,
     Kind::KillBroker,
     Kind::KillBroker,
@@ -245,11 +248,17 @@ impl Planner {
                         returns(planner, seat);
                     })
             }
-            Kind::Stall => {
+            Kind::Stall | Kind::LongStall => {
+                let session = u64::try_from(SESSION.as_millis()).unwrap_or(u64::MAX);
+                // Whoever wakes after its session is likely to commit for a generation that is over.
+                let (low, high) = match kind {
+                    Kind::LongStall => (session + 500, 2 * session + 500),
+                    _ => (300, session),
+                };
                 enough
                     && self.pick(&running, |planner, seat| {
                         planner.add(now_ms, Deed::Stall(seat));
-                        let wakes = now_ms + planner.random.between(300, 7_000);
+                        let wakes = now_ms + planner.random.between(low, high);
                         planner.add(wakes.min(end_ms), Deed::Wake(seat));
                     })
             }
