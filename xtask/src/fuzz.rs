@@ -68,15 +68,14 @@ pub fn run_short() -> Result<Tally> {
     stable(&[], SHORT_SECONDS, 1)
 }
 
-/// The program of `fuzz/`. Its profile is the tests': assertions on overflow count.
-fn fuzzer() -> Command {
-    let mut command = run::cargo();
-    command.args(["run", "--quiet", "--package", "alluvium-fuzz", "--"]);
-    command
+/// The program of `fuzz/`, built as the tests are: overflows count.
+fn fuzzer() -> Result<PathBuf> {
+    run::shown(run::cargo().args(["build", "--quiet", "--package", "alluvium-fuzz"]))?;
+    Ok(run::target_directory().join("debug/alluvium-fuzz"))
 }
 
 fn targets() -> Result<String> {
-    run::quiet(fuzzer().arg("list"))
+    run::quiet(Command::new(fuzzer()?).arg("list"))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<String>> {
@@ -90,8 +89,9 @@ fn chosen(names: &[String]) -> Result<Vec<String>> {
 fn stable(names: &[String], seconds: f64, seed: u32) -> Result<Tally> {
     let mut tally = Tally::default();
     let failures = run::target_directory().join("fuzz-failures");
+    let fuzzer = fuzzer()?;
     for target in chosen(names)? {
-        let mut command = fuzzer();
+        let mut command = Command::new(&fuzzer);
         command
             .args(["run", &target, "--seconds", &seconds.to_string()])
             .args(["--seed", &seed.to_string(), "--failures"])
@@ -143,7 +143,7 @@ fn one(places: &Places, target: &str, seconds: u32, seed: u32) -> Result<String>
     let corpus = places.target.join("corpus").join(target);
     let seeds = places.target.join("seeds").join(target);
     fs::create_dir_all(&corpus)?;
-    run::shown(fuzzer().args(["unpack", target]).arg(&seeds))?;
+    run::shown(Command::new(fuzzer()?).args(["unpack", target]).arg(&seeds))?;
     let log = places.target.join(format!("{target}.log"));
     let mut command = places.cargo_fuzz("run");
     command
