@@ -249,6 +249,11 @@ fn read_error(
         }
         SegmentError::Damaged { .. } => {
             tracing::error!(%log, %error, "a segment is damaged");
+            if let (Source::Active(_), Some(found)) = (&part.source, shared.log(log)) {
+                // What settles from now on has a file of its own, that the damage does not reach.
+                found.ask_for_seal();
+                shared.mark_dirty_once(&found);
+            }
             shared.suspects.add(log, part.id);
             ReadError::Damaged {
                 range: part.id.base..part.end_offset,

@@ -267,6 +267,14 @@ impl Settler {
                 laid.producers.expire(oldest);
             }
             laid.start = start;
+            if seal
+                && laid
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.writer.bytes() > 0)
+            {
+                seal_active(shared, log.id(), laid)?;
+            }
             if lay_down(
                 shared,
                 log.id(),
@@ -280,14 +288,6 @@ impl Settler {
             }
             // Not past what is laid down: the start may already lie in what is still in the WAL.
             laid.epochs.forget_before(start.min(laid.end));
-            if seal
-                && laid
-                    .active
-                    .as_ref()
-                    .is_some_and(|active| active.writer.bytes() > 0)
-            {
-                seal_active(shared, log.id(), laid)?;
-            }
         }
         if expire {
             self.last_expiry_ms = now.millis();

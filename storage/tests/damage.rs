@@ -559,6 +559,36 @@ fn a_flipped_bit_anywhere_in_an_active_segment_is_named_and_the_store_goes_on() 
     }
 }
 
+#[test]
+fn what_settles_after_a_reader_found_the_active_segment_damaged_is_out_of_its_reach() {
+    let (files, acknowledged) = written(60, true);
+    let with_index = sealed(&files);
+    let mut logs = files_of(&files, ".log").into_iter();
+    let path = &logs.find(|path| !with_index.contains(path)).unwrap();
+    let (log, base) = segment_of(path);
+    let disk = disk_of(&files);
+    disk.flip(path, 9, 0x40);
+    let (storage, _) = open(&disk).unwrap();
+    let found = storage.log(log).unwrap().read(Offset::new(base), 1, true);
+    assert!(matches!(found, Err(ReadError::Damaged { .. })), "{found:?}");
+    let mut acknowledged = acknowledged.clone();
+    let first_after = storage.log(log).unwrap().bounds().end.get();
+    for round in 0..3 {
+        let value = format!("after-{round}");
+        let (base, _) = append(&storage, log.partition.get(), &[&value]);
+        acknowledged.insert((log, base), value.into());
+        storage.commit_once();
+        storage.settle_once();
+    }
+    storage.shutdown();
+    drop(storage);
+    judge("a damaged active segment", &disk, &acknowledged, &[]);
+    let (storage, _) = open(&disk).unwrap();
+    let (records, _) = read(&storage.log(log).unwrap());
+    let after = records.range(first_after..).count();
+    assert_eq!(after, 3, "what came after is readable");
+}
+
 /// The newest manifest of a partition that has one.
 fn newest_manifest(files: &Files) -> PathBuf {
     let is_one = |path: &&PathBuf| path.to_string_lossy().contains("manifest.");
