@@ -12,6 +12,7 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
@@ -227,13 +228,16 @@ public final class Clients {
         @Override
         public void run() {
             while (!leave) {
-                consumer.poll(Duration.ofMillis(100))
-                        .forEach(record -> got.add(new String(record.value(), StandardCharsets.UTF_8)));
+                ConsumerRecords<byte[], byte[]> some = consumer.poll(Duration.ofMillis(100));
+                if (!some.isEmpty()) {
+                    // Before anyone sees them: who takes the partitions over starts behind them.
+                    consumer.commitSync();
+                }
+                some.forEach(record -> got.add(new String(record.value(), StandardCharsets.UTF_8)));
                 Set<Integer> now = new TreeSet<>();
                 consumer.assignment().forEach(partition -> now.add(partition.partition()));
                 owned = now;
             }
-            consumer.commitSync();
             consumer.close();
         }
 

@@ -238,6 +238,12 @@ impl Peer {
             .arg(self.directory.join("data"))
             .args(["--kafka", &self.address, "--http", "127.0.0.1:0"])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
+        // The broker takes these for settings, and some of them are told to the chore.
+        for (name, _) in std::env::vars_os() {
+            if is_setting(&name.to_string_lossy()) {
+                command.env_remove(name);
+            }
+        }
         for (key, value) in &self.settings {
             command.arg("-X").arg(format!("{key}={value}"));
         }
@@ -300,6 +306,11 @@ pub fn kafka_settings(address: &str, controller_port: u16, data: &Path) -> Strin
     )
 }
 
+/// Whether the broker reads this variable, all but what it logs, which changes nothing.
+fn is_setting(variable: &str) -> bool {
+    variable.starts_with("ALLUVIUM_") && variable != "ALLUVIUM_LOG"
+}
+
 /// The first `host:port` after the word "kafka", whatever stands between.
 fn kafka_address(ready_line: &str) -> Option<String> {
     let (_, rest) = ready_line.split_once("kafka")?;
@@ -332,7 +343,13 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::kafka_address;
+    use super::{is_setting, kafka_address};
+
+    #[test]
+    fn the_broker_under_test_gets_no_settings_from_the_environment() {
+        assert!(is_setting("ALLUVIUM_COMPAT_CACHE") && is_setting("ALLUVIUM_NODE_ID"));
+        assert!(!is_setting("ALLUVIUM_LOG") && !is_setting("PATH"));
+    }
 
     #[test]
     fn the_kafka_address_is_found_in_any_spelling_of_the_ready_line() {
