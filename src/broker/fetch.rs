@@ -96,6 +96,10 @@ impl Broker {
             let topic = wanted.topic.as_ref().map_err(Clone::clone)?;
             let log = topic.log(wanted.partition)?;
             self.check_epoch(wanted.leader_epoch)?;
+            // Who has read records of an epoch that has not begun has read them elsewhere.
+            if wanted.last_fetched_epoch > Some(self.leader_epoch()) {
+                return Err(super::out_of_range(wanted.offset, &log.bounds()));
+            }
             Ok(log.clone())
         };
         fetch.partitions.iter().map(find).collect()

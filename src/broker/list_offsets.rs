@@ -84,10 +84,13 @@ impl Broker {
         topic: &Topic,
         partition: i32,
         leader_epoch: Option<LeaderEpoch>,
-        wanted: LeaderEpoch,
+        wanted: Option<LeaderEpoch>,
     ) -> Result<Option<(LeaderEpoch, Offset)>, Refusal> {
         let log = topic.log(partition)?;
         self.check_epoch(leader_epoch)?;
+        let Some(wanted) = wanted else {
+            return Ok(None);
+        };
         // The running epoch ends at the end, also before its first record.
         if wanted == self.leader_epoch() {
             return Ok(Some((wanted, log.bounds().durable_end)));

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::batch::{
-    Batch, Codec, DecompressLimit, TimestampType, recompress, records_summary, with_log_append_time,
+    Batch, BatchError, Codec, DecompressLimit, TimestampType, recompress, records_summary,
+    with_log_append_time,
 };
 use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
 use model::{Offset, Timestamp};
@@ -177,16 +178,21 @@ fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch
             bytes_max: config.max_message_bytes,
         });
     }
+    // An older format is somebody's records, a newer one nobody's.
     if records
         .get(16)
-        .is_some_and(|magic| i8::from_be_bytes([*magic]) != model::batch::MAGIC)
+        .is_some_and(|magic| i8::from_be_bytes([*magic]) < model::batch::MAGIC)
     {
         return Err(Refusal::InvalidRecord(
             "records must be of message format 2".into(),
         ));
     }
-    let batch =
-        Batch::parse(records).map_err(|error| Refusal::CorruptMessage(error.to_string()))?;
+    let batch = Batch::parse(records).map_err(|error| match error {
+        BatchError::Truncated { .. } | BatchError::Count { .. } => {
+            Refusal::InvalidRecord(error.to_string())
+        }
+        _ => Refusal::CorruptMessage(error.to_string()),
+    })?;
     let header = batch.header();
     let refuse = |reason: &str| Err(Refusal::InvalidRecord(reason.to_owned()));
     if header.base_offset != 0 {

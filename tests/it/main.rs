@@ -1,5 +1,6 @@
 //! The broker as its clients see it.
 
+mod beside_kafka;
 mod binary;
 mod broker_tools;
 mod demo;

@@ -61,7 +61,6 @@ const NONE: i16 = 0;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const INVALID_GROUP_ID: i16 = 24;
 const UNKNOWN_MEMBER_ID: i16 = 25;
-const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const UNSUPPORTED_VERSION: i16 = 35;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
@@ -666,7 +665,7 @@ impl Scene {
                     mechanism: "PLAIN".into(),
                 };
                 let answer = self.raw.call(version, &request).await;
-                assert_eq!(answer.error_code, UNSUPPORTED_SASL_MECHANISM);
+                assert_eq!(answer.error_code, ILLEGAL_SASL_STATE);
             }
             ApiKey::SaslAuthenticate => {
                 let answer = self

@@ -16,10 +16,10 @@ pub(crate) const NONE: i16 = 0;
 pub(crate) enum Misuse {
     InvalidRequest,
     UnsupportedVersion,
-    UnsupportedSaslMechanism,
     IllegalSaslState,
     FetchSessionIdNotFound,
     MismatchedEndpointType,
+    UnsupportedEndpointType,
     ElectionNotNeeded,
     NoReassignmentInProgress,
     LogDirNotFound,
@@ -30,10 +30,10 @@ pub(crate) fn misuse(misuse: Misuse) -> i16 {
     match misuse {
         Misuse::InvalidRequest => ErrorCode::InvalidRequest,
         Misuse::UnsupportedVersion => ErrorCode::UnsupportedVersion,
-        Misuse::UnsupportedSaslMechanism => ErrorCode::UnsupportedSaslMechanism,
         Misuse::IllegalSaslState => ErrorCode::IllegalSaslState,
         Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
         Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
+        Misuse::UnsupportedEndpointType => ErrorCode::UnsupportedEndpointType,
         Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
         Misuse::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
         Misuse::LogDirNotFound => ErrorCode::LogDirNotFound,

@@ -135,7 +135,7 @@ fn not_created(name: String, refusal: &Refusal) -> CreatableTopicResult {
         error_message: Some(refusal.to_string()),
         num_partitions: -1,
         replication_factor: -1,
-        configs: None,
+        configs: Some(Vec::new()),
         ..CreatableTopicResult::default()
     }
 }

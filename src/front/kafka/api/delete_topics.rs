@@ -1,30 +1,32 @@
 //! DeleteTopics (20): by name, from version 6 on also by id.
 
+use std::collections::HashMap;
+
 use model::TopicId;
 use wire::messages::delete_topics::{
-    DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse,
+    DeletableTopicResult, DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
 use super::Call;
 use crate::broker::TopicKey;
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{self, Misuse};
 
 pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTopicsResponse {
-    let keys: Vec<TopicKey> = if call.version >= 6 {
-        let key = |topic: wire::messages::delete_topics::DeleteTopicState| match topic.name {
-            Some(name) => TopicKey::Name(name),
-            None => TopicKey::Id(TopicId::from_uuid(topic.topic_id)),
-        };
-        request.topics.into_iter().map(key).collect()
-    } else {
-        request
-            .topic_names
-            .into_iter()
-            .map(TopicKey::Name)
-            .collect()
+    let (keys, mut refused) = match call.version >= 6 {
+        true => sorted_out(request.topics, &call),
+        false => {
+            let unnamed = |name| DeleteTopicState {
+                name: Some(name),
+                ..DeleteTopicState::default()
+            };
+            sorted_out(
+                request.topic_names.into_iter().map(unnamed).collect(),
+                &call,
+            )
+        }
     };
     let results = call.broker.delete_topics(keys.clone()).await;
-    let responses = keys
+    let answered = keys
         .into_iter()
         .zip(results)
         .map(|(key, result)| match result {
@@ -45,10 +47,72 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
                     error_message: Some(refusal.to_string()),
                 }
             }
-        })
-        .collect();
+        });
+    refused.extend(answered);
     DeleteTopicsResponse {
-        responses,
+        responses: refused,
         ..DeleteTopicsResponse::default()
+    }
+}
+
+/// What is to be deleted, and the answers to what cannot be meant. A topic that is named twice, be it once by name and
+/// once by id, is answered once and stays, as in Kafka: who names it twice may have meant another.
+fn sorted_out(
+    topics: Vec<DeleteTopicState>,
+    call: &Call,
+) -> (Vec<TopicKey>, Vec<DeletableTopicResult>) {
+    let mut keys = Vec::new();
+    let mut refused = Vec::new();
+    let refusal = |name: Option<String>, topic_id: uuid::Uuid, reason: &str| DeletableTopicResult {
+        name,
+        topic_id,
+        error_code: errors::misuse(Misuse::InvalidRequest),
+        error_message: Some(reason.to_owned()),
+    };
+    let mut times: HashMap<String, u32> = HashMap::new();
+    for topic in topics {
+        let id = TopicId::from_uuid(topic.topic_id);
+        let key = match (topic.name, id.is_zero()) {
+            (Some(name), true) => TopicKey::Name(name),
+            (None, false) => TopicKey::Id(id),
+            (Some(name), false) => {
+                let reason = "a topic is deleted by name or by id, not by both";
+                refused.push(refusal(Some(name), topic.topic_id, reason));
+                continue;
+            }
+            (None, true) => {
+                let reason = "neither a name nor an id";
+                refused.push(refusal(None, topic.topic_id, reason));
+                continue;
+            }
+        };
+        *times.entry(identity(&key, call)).or_default() += 1;
+        keys.push(key);
+    }
+    let mut told = Vec::new();
+    keys.retain(|key| {
+        let identity = identity(key, call);
+        if times[&identity] == 1 {
+            return true;
+        }
+        if !told.contains(&identity) {
+            let (name, topic_id) = match key {
+                TopicKey::Name(name) => (Some(name.clone()), uuid::Uuid::nil()),
+                TopicKey::Id(id) => (None, id.as_uuid()),
+            };
+            refused.push(refusal(name, topic_id, "the topic is named twice"));
+            told.push(identity);
+        }
+        false
+    });
+    (keys, refused)
+}
+
+/// The same text for all mentions of one topic.
+fn identity(key: &TopicKey, call: &Call) -> String {
+    match (call.broker.topic_by_key(key), key) {
+        (Ok(topic), _) => topic.name.as_str().to_owned(),
+        (Err(_), TopicKey::Name(name)) => name.clone(),
+        (Err(_), TopicKey::Id(id)) => id.as_uuid().to_string(),
     }
 }

@@ -9,12 +9,23 @@ use crate::front::kafka::errors::{self, Misuse};
 
 /// Endpoints of brokers, as against controllers (KIP-919).
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> DescribeClusterResponse {
     if call.version >= 1 && request.endpoint_type != BROKERS {
+        let (misuse, reason) = match request.endpoint_type {
+            CONTROLLERS => (
+                Misuse::MismatchedEndpointType,
+                "this is a broker's endpoint, not a controller's",
+            ),
+            _ => (
+                Misuse::UnsupportedEndpointType,
+                "there are endpoints of brokers (1) and of controllers (2)",
+            ),
+        };
         return DescribeClusterResponse {
-            error_code: errors::misuse(Misuse::MismatchedEndpointType),
-            error_message: Some("this is a broker's endpoint, not a controller's".into()),
+            error_code: errors::misuse(misuse),
+            error_message: Some(reason.into()),
             ..DescribeClusterResponse::default()
         };
     }

@@ -33,6 +33,8 @@ pub(super) async fn answer(
 
 fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
     let find = || -> Result<_, Refusal> {
+        model::TopicName::parse(topic)
+            .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
         let topic = call.broker.topic(topic)?;
         call.broker.active_producers(&topic, partition_index)
     };

@@ -120,7 +120,7 @@ fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopi
     DescribeTopicPartitionsResponseTopic {
         error_code: errors::code(refusal),
         name: Some(name.to_owned()),
-        topic_authorized_operations: operations::NOT_ASKED,
+        topic_authorized_operations: operations::of_topic(true),
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

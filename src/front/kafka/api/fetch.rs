@@ -6,7 +6,8 @@ use std::time::Duration;
 use model::{LeaderEpoch, TopicId};
 use wire::Records;
 use wire::messages::fetch::{
-    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
+    PartitionData,
 };
 
 use super::Call;
@@ -75,6 +76,14 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
     }
 }
 
+/// Kafka tells no aborted transactions of a partition that it does not know, and nothing of one that it cannot read.
+fn aborted_of_none(refusal: &Refusal) -> Option<Vec<AbortedTransaction>> {
+    match refusal {
+        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId => Some(Vec::new()),
+        _ => None,
+    }
+}
+
 fn described(
     partition_index: i32,
     result: Result<Fetched, Refusal>,
@@ -89,6 +98,7 @@ fn described(
                 high_watermark: -1,
                 last_stable_offset: -1,
                 log_start_offset: -1,
+                aborted_transactions: aborted_of_none(&refusal),
                 records: Some(Records::EMPTY),
                 ..PartitionData::default()
             };

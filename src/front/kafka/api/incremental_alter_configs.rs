@@ -1,5 +1,7 @@
 //! IncrementalAlterConfigs (44): sets, deletes, appends and subtracts single settings (KIP-339).
 
+use std::collections::HashMap;
+
 use wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterConfigsResourceResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse,
@@ -14,8 +16,19 @@ pub(super) async fn answer(
     call: Call,
 ) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let named = |one: &AlterConfigsResource| (one.resource_type, one.resource_name.clone());
+    let mut times: HashMap<(i8, String), u32> = HashMap::new();
+    for resource in &request.resources {
+        *times.entry(named(resource)).or_default() += 1;
+    }
     for resource in request.resources {
-        let refusal = alter(&resource, request.validate_only, &call).await.err();
+        // What is named twice is changed by neither mention, as in Kafka.
+        let refusal = match times[&named(&resource)] {
+            1 => alter(&resource, request.validate_only, &call).await.err(),
+            _ => Some(Refusal::InvalidRequest(
+                "the resource is named twice".into(),
+            )),
+        };
         responses.push(AlterConfigsResourceResponse {
             error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
             error_message: refusal.map(|refusal| refusal.to_string()),

@@ -54,7 +54,6 @@ async fn one(
     partition: &ListOffsetsPartition,
     call: &Call,
 ) -> Result<Option<FoundOffset>, Refusal> {
-    let topic = call.broker.topic(topic)?;
     let query = match partition.timestamp {
         -1 => OffsetQuery::Latest,
         -2 => OffsetQuery::Earliest,
@@ -69,6 +68,7 @@ async fn one(
         }
         time => OffsetQuery::AtTime(Timestamp::from_millis(time)),
     };
+    let topic = call.broker.topic(topic)?;
     let epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
     call.broker
         .offset_for(&topic, partition.partition_index, epoch, query)

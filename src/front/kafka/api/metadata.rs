@@ -1,5 +1,6 @@
 //! Metadata (3): this broker, and the topics that were asked for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use model::{TopicId, TopicName};
@@ -26,8 +27,12 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
         topics.extend(known.iter().map(|topic| described(topic, asked, broker)));
     } else {
         let create = call.version < 4 || request.allow_auto_topic_creation;
+        // A topic that is named twice is told once, as in Kafka.
+        let mut told = HashSet::new();
         for wanted in request.topics.unwrap_or_default() {
-            topics.push(one(wanted, create, asked, broker).await);
+            if told.insert((wanted.name.clone(), wanted.topic_id)) {
+                topics.push(one(wanted, create, asked, broker).await);
+            }
         }
     }
     let config = broker.config();

@@ -39,9 +39,7 @@ fn one(topic: &str, wanted: &OffsetForLeaderPartition, call: &Call) -> EpochEndO
     let find = || -> Result<_, Refusal> {
         let topic = call.broker.topic(topic)?;
         let known = LeaderEpoch::from_wire(wanted.current_leader_epoch);
-        let Some(epoch) = LeaderEpoch::from_wire(wanted.leader_epoch) else {
-            return Ok(None);
-        };
+        let epoch = LeaderEpoch::from_wire(wanted.leader_epoch);
         call.broker
             .end_offset_for_epoch(&topic, wanted.partition, known, epoch)
     };

@@ -7,7 +7,7 @@ use crate::front::kafka::errors::{self, Misuse};
 
 pub(super) async fn answer(_request: SaslHandshakeRequest, _call: Call) -> SaslHandshakeResponse {
     SaslHandshakeResponse {
-        error_code: errors::misuse(Misuse::UnsupportedSaslMechanism),
+        error_code: errors::misuse(Misuse::IllegalSaslState),
         ..SaslHandshakeResponse::default()
     }
 }
