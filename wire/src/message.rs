@@ -3,7 +3,7 @@
 use crate::{ApiKey, DecodeError, EncodeError, Reader, Writer};
 
 /// A message, or a piece of data with versions of its own.
-pub trait Message: Sized {
+pub trait Message: Sized + std::fmt::Debug {
     /// The type's name, for errors.
     const NAME: &'static str;
     /// First and last version that this crate reads and writes.

@@ -1,5 +1,5 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `wire` writes the generated messages.
+//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `oracle` compares it with Apache Kafka, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
@@ -7,6 +7,7 @@ mod chaos;
 mod compat;
 mod exam;
 mod fuzz;
+mod oracle;
 mod run;
 mod soak;
 mod suites;
@@ -37,6 +38,8 @@ enum Chore {
     Bench(bench::BenchArgs),
     /// Feed all that reads foreign bytes with inputs that nobody would write.
     Fuzz(fuzz::Options),
+    /// Ask the broker and Apache Kafka the same things, and compare the answers field by field.
+    Oracle(oracle::Options),
     /// Keep a broker under mixed load for long, with restarts, and see that nothing grows.
     Soak(soak::Options),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Fuzz(options) => fuzz::main(&options),
+        Chore::Oracle(options) => oracle::main(&options),
         Chore::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{chaos, compat, exam, fuzz, run, suites};
+use crate::{chaos, compat, exam, fuzz, oracle, run, suites};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -37,6 +37,7 @@ const CHORES: &[Chore] = &[
     ("exam, short", short_exam),
     ("real clients", clients),
     ("suites, fast", suites::run_fast),
+    ("beside Kafka", oracle::run_short),
     ("chaos, short", chaos::run_short),
 ];
 

@@ -3,6 +3,7 @@
 //! Callers: `session`, where each client has a peer of its own, with a data directory of its own; `chaos`; `suites`.
 
 use super::raw;
+use crate::run;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -260,7 +261,15 @@ impl Peer {
             }
             fs::write(&settings, text)?;
         }
-        let mut command = Command::new("java");
+        // The kernel ends it with us, also where nothing here could: half a gigabyte must not stay behind.
+        let mut command = match run::on_path("setpriv") {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "java"]);
+                command
+            }
+            None => Command::new("java"),
+        };
         command
             .args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args([

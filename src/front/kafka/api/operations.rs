@@ -18,7 +18,8 @@ const IDEMPOTENT_WRITE: i32 = 1 << 12;
 
 /// Of a group.
 pub(super) fn of_group(asked: bool) -> i32 {
-    if_asked(asked, READ | DESCRIBE | DELETE)
+    let settings = DESCRIBE_CONFIGS | ALTER_CONFIGS;
+    if_asked(asked, READ | DESCRIBE | DELETE | settings)
 }
 
 /// Of a topic.

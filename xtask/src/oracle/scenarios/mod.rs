@@ -1,0 +1,57 @@
+//! Scenarios: scripts of requests, one file per family of APIs. A scenario names what it is at in `Pair::scene`, uses
+//! topics and groups of its own, and leaves nothing behind that another would stumble over.
+//! Callers: `oracle::main`; `generate` borrows a few of their requests.
+
+mod cluster;
+mod configs;
+mod groups;
+pub mod produce;
+mod read;
+pub mod topics;
+
+use super::pair::Pair;
+use anyhow::Result;
+
+/// One script.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it asks for.
+    pub about: &'static str,
+    /// Runs it.
+    pub run: fn(&mut Pair) -> Result<()>,
+}
+
+/// All of them, in the order in which they run.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "cluster",
+        about: "ApiVersions, DescribeCluster, FindCoordinator, Sasl*",
+        run: cluster::run,
+    },
+    Scenario {
+        name: "topics",
+        about: "CreateTopics, Metadata, DescribeTopicPartitions, CreatePartitions, DeleteTopics",
+        run: topics::run,
+    },
+    Scenario {
+        name: "produce",
+        about: "Produce: right, wrong and idempotent batches; InitProducerId, DescribeProducers",
+        run: produce::run,
+    },
+    Scenario {
+        name: "read",
+        about: "Fetch, ListOffsets, OffsetForLeaderEpoch, DeleteRecords",
+        run: read::run,
+    },
+    Scenario {
+        name: "configs",
+        about: "DescribeConfigs, AlterConfigs, DescribeLogDirs, elections, reassignments",
+        run: configs::run,
+    },
+    Scenario {
+        name: "groups",
+        about: "JoinGroup, SyncGroup, Heartbeat, LeaveGroup, offsets, in every state of a group",
+        run: groups::run,
+    },
+];
