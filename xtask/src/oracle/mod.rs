@@ -29,6 +29,9 @@ use std::time::Instant;
 /// Drawn requests of a run that says nothing else, and of `cargo xtask test`.
 const ROUNDS: usize = 500;
 
+/// The seed of `cargo xtask test`.
+const SEED: u64 = 1;
+
 /// Flags of `cargo xtask oracle`.
 #[derive(clap::Args)]
 pub struct Options {
@@ -83,10 +86,11 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// All scenarios, and requests drawn under a fresh seed: what `cargo xtask test` runs.
+/// All scenarios, and requests drawn under one seed, so that what fails here is what a change broke: what
+/// `cargo xtask test` runs.
 pub fn run_short() -> Result<compat::Tally> {
     let all: Vec<&scenarios::Scenario> = SCENARIOS.iter().collect();
-    compare(&all, None, fresh_seed(), ROUNDS, true)
+    compare(&all, None, SEED, ROUNDS, true)
 }
 
 fn compare(
