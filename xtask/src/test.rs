@@ -32,7 +32,10 @@ const CHORES: &[Chore] = &[
         ])
     }),
     ("docs", docs),
-    ("Rust tests", || cargo(&["test", "--workspace", "--quiet"])),
+    // Without `--no-fail-fast` one failure would hide those of every later crate.
+    ("Rust tests", || {
+        cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"])
+    }),
     ("fuzz, short", fuzz::run_short),
     ("exam, short", short_exam),
     ("real clients", clients),

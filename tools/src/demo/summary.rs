@@ -212,9 +212,9 @@ mod tests {
         assert!(summary.is_good());
         let text = summary.text();
         let parts = [
-            "acknowledged       2,000   900 of them before the kill, with 5 on their way",
-            "lost                   0\n",
-            "read               2,001   by a group of two (1,000 + 1,031), 30 of them again",
+            "acknowledged        2,000   900 of them before the kill, with 5 on their way",
+            "lost                    0\n",
+            "read                2,001   by a group of two (1,000 + 1,031), 30 of them again",
             "Every acknowledged reading is there",
         ];
         for part in parts {
