@@ -69,7 +69,7 @@ impl LoopDisk {
     fn mount(&mut self) -> Result<()> {
         let mut command = Command::new("mount");
         command
-            .args(["-t", "ext4"])
+            .args(["-t", "ext4", "-o", "errors=remount-ro"])
             .arg(&self.device)
             .arg(&self.mount);
         run::quiet(&mut command).context("mounting a loop device is not allowed here")?;
@@ -100,6 +100,30 @@ impl LoopDisk {
     /// Brings the power back: the file system as it is on the disk. No process may have a file on it open.
     pub fn restore_power(&mut self) -> Result<()> {
         self.unmount()?;
+        self.mount()
+    }
+
+    /// Makes the file system believe that it is damaged: it turns read-only.
+    pub fn turn_read_only(&self) -> Result<()> {
+        let device = self.device.trim_start_matches("/dev/");
+        let trigger = format!("/sys/fs/ext4/{device}/trigger_fs_error");
+        fs::write(&trigger, "the exam").with_context(|| format!("write {trigger}"))
+    }
+
+    /// Checks and mends the file system, and mounts it again. No process may have a file on it open.
+    pub fn mend(&mut self) -> Result<()> {
+        self.unmount()?;
+        // 0: nothing was wrong; 1: mended (e2fsck(8)).
+        let status = Command::new("e2fsck")
+            .args(["-f", "-y"])
+            .arg(&self.device)
+            .output()
+            .context("start e2fsck")?
+            .status;
+        ensure!(
+            matches!(status.code(), Some(0 | 1)),
+            "e2fsck could not mend the file system: {status}"
+        );
         self.mount()
     }
 }

@@ -96,6 +96,26 @@ impl Plan {
         Ok(command)
     }
 
+    /// Starts the broker, and kills it after this long. Answers whether it had said that it was ready; an error if it ended by
+    /// itself.
+    pub fn start_and_kill(&self, after: Duration) -> Result<bool> {
+        let mut child = self
+            .command()?
+            .spawn()
+            .with_context(|| format!("start {}", self.binary.display()))?;
+        std::thread::sleep(after);
+        child.kill()?;
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.signal().is_some(),
+            "the broker ended by itself: {}; its log: {}",
+            ending(output.status),
+            self.log.display()
+        );
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(said.lines().any(|line| ready(line).is_some()))
+    }
+
     /// Starts the broker and waits until it is ready.
     pub fn start(&self) -> Result<Victim> {
         let began = Instant::now();

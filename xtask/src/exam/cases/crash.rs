@@ -21,7 +21,7 @@ pub fn small(plan: Plan) -> Plan {
 }
 
 /// J6: up again within 10 s plus the WAL's size at 1 GB/s.
-fn up_in_max() -> Duration {
+pub fn up_in_max() -> Duration {
     Duration::from_secs(10) + Duration::from_micros(WAL_FILE_BYTES * WAL_FILES_MAX / 1000)
 }
 

@@ -4,8 +4,11 @@ mod control;
 mod crash;
 mod disk_full;
 mod files;
+mod full_start;
 mod kill;
+mod nested;
 mod power_cut;
+mod read_only;
 mod simulated;
 mod sync_error;
 mod syscalls;
@@ -15,12 +18,15 @@ use super::Case;
 /// Every case, by number.
 pub const ALL: &[Case] = &[
     kill::CASE,
+    nested::CASE,
     power_cut::CASE,
     simulated::CASE,
     control::CASE,
     syscalls::CASE,
     sync_error::CASE,
     disk_full::CASE,
+    full_start::CASE,
+    read_only::CASE,
     files::FLIPS,
     files::FILES,
 ];
