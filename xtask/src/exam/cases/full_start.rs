@@ -58,7 +58,7 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
             format!("round {round}: with room, produce was answered {answer:?}")
         });
     }
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         victim.terminate()?;
     } else {
         victim.kill()?;

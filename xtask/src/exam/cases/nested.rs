@@ -42,9 +42,9 @@ fn run(exam: &Exam) -> Result<Outcome> {
         running.finish();
         let mut longest = victim.up_in;
         for depth in 1..=DEPTH {
-            let after = Duration::from_micros(
-                random.between(500, u64::try_from(longest.as_micros())?.max(2_000)),
-            );
+            // Within what a recovery takes, so that most kills hit one.
+            let within = u64::try_from(longest.as_micros())? * 3 / 4;
+            let after = Duration::from_micros(random.between(500, within.max(2_000)));
             let was_ready = plan
                 .start_and_kill(after)
                 .with_context(|| format!("round {round}, kill {depth}"))?;
