@@ -28,7 +28,7 @@ use crate::segment::SegmentId;
 /// The magic of a checkpoint.
 pub const MAGIC: &[u8; 8] = b"chkpoint";
 /// The version that this build writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// No checkpoint is longer: 1 KiB for each of a million logs.
 const BYTES_MAX: u64 = 1 << 30;
 const LOG_BYTES_MIN: usize = 20 + 8 + 8 + 8 + 1 + 4 + 4;
@@ -66,6 +66,9 @@ pub struct ActiveSegment {
     pub first_append_time: Timestamp,
     /// When the broker appended its last settled batch.
     pub last_append_time: Timestamp,
+    /// CRC-32 of the first 21 bytes of each of its settled batches, in a row; None if it was begun by a release that stored
+    /// checkpoints of version 1.
+    pub heads_checksum: Option<u32>,
 }
 
 /// What is settled of one log.
@@ -135,7 +138,7 @@ impl Checkpoint {
         let count = fields.count(LOG_BYTES_MIN)?;
         let mut logs = Vec::with_capacity(count);
         for _ in 0..count {
-            logs.push(LogEntry::decode(&mut fields)?);
+            logs.push(LogEntry::decode(&mut fields, opened.version)?);
         }
         fields.finish()?;
         Ok(Checkpoint {
@@ -162,12 +165,14 @@ impl LogEntry {
             out.extend_from_slice(&active.max_timestamp.millis().to_le_bytes());
             out.extend_from_slice(&active.first_append_time.millis().to_le_bytes());
             out.extend_from_slice(&active.last_append_time.millis().to_le_bytes());
+            out.push(u8::from(active.heads_checksum.is_some()));
+            out.extend_from_slice(&active.heads_checksum.unwrap_or(0).to_le_bytes());
         }
         put_blob(out, &self.producers);
         put_blob(out, &self.epochs);
     }
 
-    fn decode(fields: &mut Fields<'_>) -> Result<LogEntry, FormatError> {
+    fn decode(fields: &mut Fields<'_>, version: u32) -> Result<LogEntry, FormatError> {
         let log = fields.log_id()?;
         let start_offset = fields.offset("start offset")?;
         let settled_end = fields.offset("settled end")?;
@@ -183,6 +188,10 @@ impl LogEntry {
                 max_timestamp: Timestamp::from_millis(fields.i64()?),
                 first_append_time: Timestamp::from_millis(fields.i64()?),
                 last_append_time: Timestamp::from_millis(fields.i64()?),
+                heads_checksum: match version {
+                    1 => None,
+                    _ => heads_checksum(fields)?,
+                },
             }),
             other => {
                 return Err(FormatError::Field {
@@ -202,6 +211,18 @@ impl LogEntry {
             producers,
             epochs,
         })
+    }
+}
+
+fn heads_checksum(fields: &mut Fields<'_>) -> Result<Option<u32>, FormatError> {
+    let (flag, checksum) = (fields.u8()?, fields.u32()?);
+    match flag {
+        0 => Ok(None),
+        1 => Ok(Some(checksum)),
+        other => Err(FormatError::Field {
+            field: "heads checksum",
+            value: other.into(),
+        }),
     }
 }
 

@@ -14,13 +14,13 @@ use model::batch::BatchHeader;
 use model::{LogId, Offset};
 use serde::Serialize;
 
-use crate::checkpoint::{Checkpoint, Slot};
-use crate::io::{Disk, OpenHow, read_file};
+use crate::checkpoint::{ActiveSegment, Checkpoint, Slot};
+use crate::io::{Disk, DiskFile, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
-    read_index_file,
+    check_heads, read_index_file,
 };
 
 /// A batch of a segment.
@@ -317,11 +317,11 @@ impl Verify<'_> {
             self.damage(directory, log, 0, start..end, reason);
         }
         for (id, sealed) in manifest.iter().flat_map(|manifest| manifest.sealed()) {
-            self.segment(directory, log, id, sealed.bytes, sealed.end_offset, true)?;
+            self.segment(directory, log, id, sealed.bytes, sealed.end_offset, None)?;
         }
         // A log without a sealed segment has no manifest, and its active segment is only in the checkpoint.
         if let Some(active) = known.and_then(|entry| entry.active.as_ref()) {
-            self.segment(directory, log, active.id, active.bytes, end, false)?;
+            self.segment(directory, log, active.id, active.bytes, end, Some(active))?;
         }
         Ok(())
     }
@@ -333,8 +333,9 @@ impl Verify<'_> {
         id: SegmentId,
         bytes: u64,
         end_offset: Offset,
-        is_sealed: bool,
+        active: Option<&ActiveSegment>,
     ) -> io::Result<()> {
+        let is_sealed = active.is_none();
         let path = id.log_path(directory);
         self.summary.segments += 1;
         let opened = self
@@ -370,7 +371,14 @@ impl Verify<'_> {
                         self.damage(&path, log, verified.position, verified.offsets, reason);
                     }
                 }
-                Ok(None) if verifier.next_offset() == end_offset => return Ok(()),
+                Ok(None) if verifier.next_offset() == end_offset => {
+                    if let Some(active) = active
+                        && let Err(error) = self.check_heads(&*file, active)
+                    {
+                        self.damage(&path, log, 0, id.base..end_offset, error);
+                    }
+                    return Ok(());
+                }
                 Ok(None) => {
                     let found = verifier.next_offset();
                     let reason =
@@ -396,6 +404,13 @@ impl Verify<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the batches of an active segment are those that the checkpoint knows.
+    fn check_heads(&self, file: &dyn DiskFile, active: &ActiveSegment) -> Result<(), SegmentError> {
+        let (id, time) = (active.id, active.last_append_time);
+        let (_, heads) = SegmentIndex::rebuild_with_heads(file, id, active.bytes, time)?;
+        check_heads(id, heads, active.heads_checksum)
     }
 
     fn index(

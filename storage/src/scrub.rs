@@ -156,6 +156,7 @@ impl Scrubber {
                         position, reason, ..
                     } => (position, reason),
                     SegmentError::Io { source, .. } => (before, source.to_string()),
+                    error @ SegmentError::Foreign { .. } => (0, error.to_string()),
                 };
                 let index = job.index.as_ref();
                 let resumed = index.is_some_and(|index| job.verifier.resume_behind(index));

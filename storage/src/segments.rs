@@ -247,7 +247,7 @@ fn read_error(
             shared.suspects.add(log, part.id);
             ReadError::Io { from, source }
         }
-        SegmentError::Damaged { .. } => {
+        SegmentError::Damaged { .. } | SegmentError::Foreign { .. } => {
             tracing::error!(%log, %error, "a segment is damaged");
             if let (Source::Active(_), Some(found)) = (&part.source, shared.log(log)) {
                 // What settles from now on has a file of its own, that the damage does not reach.

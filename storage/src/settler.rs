@@ -69,7 +69,7 @@ impl SettleError {
     fn segment(log: LogId) -> impl FnOnce(SegmentError) -> SettleError {
         move |error| match error {
             SegmentError::Io { source, .. } => SettleError::io(log)(source),
-            SegmentError::Damaged { .. } => {
+            SegmentError::Damaged { .. } | SegmentError::Foreign { .. } => {
                 SettleError::Failed(StorageFailed::new(format!("settling {log}: {error}")))
             }
         }
@@ -638,7 +638,14 @@ fn seal_active(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Settl
             shared.segments.forget(log, sealed.id);
             if let Some(error) = sealed.damage {
                 tracing::error!(%log, %error, "a segment was damaged before it was sealed");
-                shared.suspects.add(log, sealed.id);
+                match error {
+                    // Batch by batch the scrub would find nothing wrong.
+                    SegmentError::Foreign { .. } => {
+                        let range = sealed.id.base..sealed.sealed.end_offset;
+                        shared.lose_segment(log, range, error.to_string());
+                    }
+                    _ => shared.suspects.add(log, sealed.id),
+                }
             }
             laid.sealed
                 .push(SegmentEntry::sealed(sealed.id, sealed.sealed));

@@ -361,6 +361,22 @@ impl Shared {
         false
     }
 
+    /// A segment turns out to hold what is not this log's: readers are told, and it is put on record.
+    pub fn lose_segment(&self, log: LogId, range: Range<Offset>, reason: String) {
+        let Some(found) = self.log(log) else {
+            return;
+        };
+        {
+            let mut state = found.locked();
+            if state.deleted || range.end <= state.bounds.start {
+                return;
+            }
+            state.mark_damaged(range.clone());
+        }
+        let log = Some(log);
+        self.note_damage(Damage { log, range, reason });
+    }
+
     /// Whether the damage on record is of this log, or of one that nobody can name.
     pub fn may_be_damaged(&self, log: LogId) -> bool {
         self.damage

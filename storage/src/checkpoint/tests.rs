@@ -20,6 +20,7 @@ fn entry(n: u32) -> LogEntry {
             max_timestamp: Timestamp::from_millis(-1),
             first_append_time: Timestamp::from_millis(3),
             last_append_time: Timestamp::from_millis(4),
+            heads_checksum: n.is_multiple_of(4).then_some(0x1234_5678),
         }),
         producers: vec![1; n as usize],
         epochs: vec![2; 3],

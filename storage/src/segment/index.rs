@@ -97,7 +97,18 @@ impl SegmentIndex {
         bytes: u64,
         append_time: Timestamp,
     ) -> Result<SegmentIndex, SegmentError> {
+        Ok(SegmentIndex::rebuild_with_heads(file, id, bytes, append_time)?.0)
+    }
+
+    /// [`Self::rebuild`], and the checksum of all heads, which tells whether these are the batches that were laid down.
+    pub fn rebuild_with_heads(
+        file: &dyn DiskFile,
+        id: SegmentId,
+        bytes: u64,
+        append_time: Timestamp,
+    ) -> Result<(SegmentIndex, u32), SegmentError> {
         let mut index = SegmentIndex::empty(id);
+        let mut heads = HEADS_OF_NONE;
         let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
         while let Some(walked) = walk.next_batch()? {
             // A base offset stands outside its batch's checksum, and the checksum is not looked at here.
@@ -108,8 +119,9 @@ impl SegmentIndex {
                 return Err(SegmentError::damaged(id, walked.position, reason));
             }
             index.push(&walked.header, &walked.head, append_time);
+            heads = with_head(heads, &walked.head);
         }
-        Ok(index)
+        Ok((index, heads))
     }
 
     /// Adds the batch that was laid down at the end of what is indexed.
@@ -125,9 +137,7 @@ impl SegmentIndex {
                 block.min_timestamp = block.min_timestamp.min(base);
                 block.max_timestamp = block.max_timestamp.max(max_timestamp);
                 block.append_time = append_time;
-                let mut hasher = crc32fast::Hasher::new_with_initial(block.heads_checksum);
-                hasher.update(head);
-                block.heads_checksum = hasher.finalize();
+                block.heads_checksum = with_head(block.heads_checksum, head);
             }
             _ => self.blocks.push(Block {
                 relative_offset: u32::try_from(header.base().since(self.id.base))
@@ -136,7 +146,7 @@ impl SegmentIndex {
                 min_timestamp: Timestamp::from_millis(header.base_timestamp),
                 max_timestamp,
                 append_time,
-                heads_checksum: crc32fast::hash(head),
+                heads_checksum: with_head(HEADS_OF_NONE, head),
             }),
         }
         if self.bytes == 0 {
@@ -239,6 +249,32 @@ impl SegmentIndex {
     }
 }
 
+/// The checksum of no heads.
+const HEADS_OF_NONE: u32 = 0;
+
+/// The checksum of heads and one more behind them: CRC-32 (IEEE 802.3) of the bytes in a row.
+fn with_head(checksum: u32, head: &[u8; HEAD_BYTES]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(checksum);
+    hasher.update(head);
+    hasher.finalize()
+}
+
+/// Whether a segment has the heads that were laid down in it. Which one is another cannot be told: none is to be believed.
+pub(crate) fn check_heads(
+    id: SegmentId,
+    found: u32,
+    expected: Option<u32>,
+) -> Result<(), SegmentError> {
+    match expected {
+        Some(expected) if expected != found => Err(SegmentError::Foreign {
+            segment: id,
+            found,
+            expected,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A segment's index, shared between the writer and readers. After a restart the active segment's is missing, so that start-up
 /// does not read the segment; the first one who needs it builds it.
 #[derive(Clone, Debug)]
@@ -259,16 +295,19 @@ struct Written {
     bytes: u64,
     end_offset: Offset,
     append_time: Timestamp,
+    /// The checksum of all heads; None if the segment was begun by a release that kept none.
+    heads_checksum: Option<u32>,
 }
 
 impl SharedIndex {
-    /// Shares an index.
+    /// Shares an index. Whether its heads' checksum is known matters for one that grows: that one is empty here.
     pub fn new(index: SegmentIndex) -> SharedIndex {
         let written = Written {
             id: index.id,
             bytes: index.bytes,
             end_offset: index.end_offset,
             append_time: index.last_append_time,
+            heads_checksum: (index.bytes == 0).then_some(HEADS_OF_NONE),
         };
         SharedIndex {
             state: Arc::new(RwLock::new(State {
@@ -278,18 +317,20 @@ impl SharedIndex {
         }
     }
 
-    /// An index that is built from the first `bytes` of the log file when it is needed.
+    /// An index that is built from the first `bytes` of the log file when it is needed, and has to find the same heads there.
     pub fn missing(
         id: SegmentId,
         bytes: u64,
         end_offset: Offset,
         append_time: Timestamp,
+        heads_checksum: Option<u32>,
     ) -> SharedIndex {
         let written = Written {
             id,
             bytes,
             end_offset,
             append_time,
+            heads_checksum,
         };
         SharedIndex {
             state: Arc::new(RwLock::new(State {
@@ -312,6 +353,8 @@ impl SharedIndex {
             state.written.bytes += header.total_bytes() as u64;
             state.written.end_offset = header.next_offset();
             state.written.append_time = append_time;
+            let heads = state.written.heads_checksum;
+            state.written.heads_checksum = heads.map(|heads| with_head(heads, &head));
             if let Some(index) = &mut state.index {
                 index.push(header, &head, append_time);
             }
@@ -343,17 +386,28 @@ impl SharedIndex {
                 bytes,
                 end_offset,
                 append_time,
+                heads_checksum,
             } = state.written;
-            let index = SegmentIndex::rebuild(file, id, bytes, append_time)?;
+            let (index, heads) = SegmentIndex::rebuild_with_heads(file, id, bytes, append_time)?;
             if index.end_offset() != end_offset {
                 let found = index.end_offset();
                 let reason = format!("the batches end at offset {found}, expected {end_offset}");
                 return Err(SegmentError::damaged(id, bytes, reason));
             }
+            check_heads(id, heads, heads_checksum)?;
             state.index = Some(index);
         }
         let index = state.index.as_ref().expect("it was just built");
         Ok(lookup(index))
+    }
+
+    /// The checksum of the heads of all that was laid down, where it is known.
+    pub(super) fn heads_checksum(&self) -> Option<u32> {
+        let state = self
+            .state
+            .read()
+            .expect("no index operation panics while it holds the lock");
+        state.written.heads_checksum
     }
 
     /// The index if it is in memory.

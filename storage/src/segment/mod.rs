@@ -16,6 +16,7 @@ mod walk;
 mod writer;
 
 pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
+pub(crate) use index::check_heads;
 pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
 pub use reader::{Extent, SegmentReader, first_at_or_after, largest_in};
@@ -127,6 +128,19 @@ pub enum SegmentError {
         position: u64,
         /// What is wrong.
         reason: String,
+    },
+    /// Batches that may each be sound, and that are not the ones that were laid down here: a file of another log, or heads
+    /// that changed outside their batches' checksums. Which of them, cannot be told.
+    #[error(
+        "segment {segment}: the batches' heads have checksum {found:08x}, {expected:08x} was laid down"
+    )]
+    Foreign {
+        /// Which segment.
+        segment: SegmentId,
+        /// CRC-32 of the heads in the file.
+        found: u32,
+        /// CRC-32 of the heads that the checkpoint knows.
+        expected: u32,
     },
 }
 

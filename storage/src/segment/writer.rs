@@ -142,7 +142,13 @@ impl SegmentWriter {
             max_timestamp: active.max_timestamp,
             first_append_time: active.first_append_time,
             last_append_time: active.last_append_time,
-            index: SharedIndex::missing(id, active.bytes, end_offset, active.last_append_time),
+            index: SharedIndex::missing(
+                id,
+                active.bytes,
+                end_offset,
+                active.last_append_time,
+                active.heads_checksum,
+            ),
             open: None,
             unsynced: true,
             no_direct: false,
@@ -279,6 +285,7 @@ impl SegmentWriter {
             max_timestamp: self.max_timestamp,
             first_append_time: self.first_append_time,
             last_append_time: self.last_append_time,
+            heads_checksum: self.index.heads_checksum(),
         }
     }
 
