@@ -8,10 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use model::Offset;
-use model::batch::BatchHeader;
+use model::batch::{Batch, BatchHeader, HEADER_BYTES};
 
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::segment::{BLOCK_BYTES, HeaderWalk, PADDING, SegmentId};
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+/// How much of an unreadable file is searched at a time.
+const SEARCH_BYTES: usize = 256 << 10;
 
 /// What a log holds.
 pub struct Known<'a> {
@@ -81,13 +86,59 @@ impl Known<'_> {
         let mut walk = HeaderWalk::new(&*file, id, 0..bytes, id.base, BLOCK_BYTES as usize);
         // What cannot be walked over is the padding, or what a power cut has torn: it was not synced, so nothing named it.
         while let Ok(Some(walked)) = walk.next_batch() {
-            let is_kept = walked.header.next_offset() > self.start;
-            if is_kept && !(self.holds)(&walked.header)? {
+            if self.would_miss(&walked.header)? {
                 return Ok(false);
             }
         }
-        Ok(walk.position() > 0 || is_blank(&*file, bytes)?)
+        if walk.position() > 0 || is_blank(&*file, bytes)? {
+            return Ok(true);
+        }
+        Ok(is_torn_at_front(&*file)? && !self.misses_any(&*file, id, bytes)?)
     }
+
+    fn would_miss(&self, header: &BatchHeader) -> io::Result<bool> {
+        Ok(header.next_offset() > self.start && !(self.holds)(header)?)
+    }
+
+    /// Whether a whole batch that would be missed lies anywhere in a file that cannot be walked over.
+    fn misses_any(&self, file: &dyn DiskFile, id: SegmentId, bytes: u64) -> io::Result<bool> {
+        let mut window = vec![0; SEARCH_BYTES];
+        let mut from = 0;
+        while from + (HEADER_BYTES as u64) <= bytes {
+            let read = file.read_at(from, &mut window)?;
+            for at in 0..(read + 1).saturating_sub(HEADER_BYTES) {
+                let Ok(header) = BatchHeader::parse(&window[at..at + HEADER_BYTES]) else {
+                    continue;
+                };
+                let position = from + at as u64;
+                if header.base() >= id.base
+                    && position + header.total_bytes() as u64 <= bytes
+                    && is_whole(file, position, &header)?
+                    && self.would_miss(&header)?
+                {
+                    return Ok(true);
+                }
+            }
+            if read < window.len() {
+                break;
+            }
+            from += (read + 1 - HEADER_BYTES) as u64;
+        }
+        Ok(false)
+    }
+}
+
+fn is_whole(file: &dyn DiskFile, position: u64, header: &BatchHeader) -> io::Result<bool> {
+    let mut batch = vec![0; header.total_bytes()];
+    let read = file.read_at(position, &mut batch)?;
+    Ok(read == batch.len() && Batch::parse(batch.into()).is_ok())
+}
+
+/// Whether the file's first sector never came to the disk: a write that was cut, and that nobody had synced, leaves zeros.
+fn is_torn_at_front(file: &dyn DiskFile) -> io::Result<bool> {
+    let mut sector = [0; SECTOR_BYTES];
+    let read = file.read_at(0, &mut sector)?;
+    Ok(sector[..read].iter().all(|byte| *byte == 0))
 }
 
 /// Whether a file of which nothing could be read holds nothing at all.
@@ -207,6 +258,12 @@ mod tests {
         check(&[(log, padded), (index, vec![1])], 2, 0);
         check(&[(id(35).log_name(), vec![0; 9999])], 1, 0);
         check(&[(id(35).log_name(), vec![])], 1, 0);
+        // The first sector was lost: what lies behind it is the rest of a batch that nobody can read, or is held.
+        let held = batch(35, b"held");
+        let torn = [&[0; 512][..], &[9; 300]].concat();
+        check(&[(id(35).log_name(), torn)], 1, 0);
+        let torn = [&[0; 700][..], &held].concat();
+        check(&[(id(35).log_name(), torn)], 1, 0);
         check(&[(id(35).index_name(), vec![1])], 1, 0);
     }
 
@@ -216,6 +273,10 @@ mod tests {
         let more = [batch(35, b"held"), batch(40, b"more")].concat();
         check(&[(id(35).log_name(), more)], 0, 1);
         check(&[(id(25).log_name(), b"whose?".to_vec())], 0, 1);
+        let behind = [&[0; 700][..], &batch(37, b"other")].concat();
+        check(&[(id(35).log_name(), behind)], 0, 1);
+        let far_behind = [&vec![0; SEARCH_BYTES - 30][..], &batch(37, b"other")].concat();
+        check(&[(id(35).log_name(), far_behind)], 0, 1);
         check(&[("notes.txt".to_owned(), b"mine".to_vec())], 0, 1);
     }
 
