@@ -59,10 +59,12 @@ impl Broker {
         };
         match query {
             OffsetQuery::Latest => Ok(Some(edge(bounds.durable_end))),
-            OffsetQuery::Earliest => Ok(Some(FoundOffset {
-                leader_epoch: None,
+            // The epoch of the first record that is kept; of the next one to come, if there is none.
+            OffsetQuery::Earliest if bounds.start < bounds.durable_end => Ok(Some(FoundOffset {
+                leader_epoch: log.epoch_at(bounds.start),
                 ..edge(bounds.start)
             })),
+            OffsetQuery::Earliest => Ok(Some(edge(bounds.start))),
             OffsetQuery::AtTime(timestamp) => {
                 let found = super::on_blocking_pool(move || log.offset_for_time(timestamp)).await;
                 let found =

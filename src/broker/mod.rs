@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 
 use model::topic_config::TopicConfig;
-use model::{LeaderEpoch, LogId, Offset, TopicName};
+use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicName};
 use storage::{AppendError, LogSettings, ReadError, Storage};
 use tokio::sync::watch;
 
@@ -194,6 +194,11 @@ impl Broker {
     /// The leader epoch of every partition: it rises at every start.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.shared.storage.leader_epoch()
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.shared.storage.clock().now()
     }
 
     /// Compares the epoch that a client believes in with the running one.

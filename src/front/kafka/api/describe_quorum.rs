@@ -34,6 +34,9 @@ pub(super) async fn answer(request: DescribeQuorumRequest, call: Call) -> Descri
     let mut voter = ReplicaState {
         replica_id: config.node_id,
         log_end_offset: metadata.end.to_wire(),
+        // The leader has everything at any moment.
+        last_fetch_timestamp: call.broker.now().millis(),
+        last_caught_up_timestamp: call.broker.now().millis(),
         ..ReplicaState::default()
     };
     let mut nodes = Vec::new();

@@ -3,8 +3,14 @@
 
 use crate::oracle::pair::Pair;
 use anyhow::Result;
+use wire::messages::alter_replica_log_dirs::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
+};
 use wire::messages::api_versions::ApiVersionsRequest;
 use wire::messages::describe_cluster::DescribeClusterRequest;
+use wire::messages::describe_quorum::{
+    DescribeQuorumRequest, RequestPartitionData, RequestTopicData,
+};
 use wire::messages::find_coordinator::FindCoordinatorRequest;
 use wire::messages::sasl_authenticate::SaslAuthenticateRequest;
 use wire::messages::sasl_handshake::SaslHandshakeRequest;
@@ -60,6 +66,53 @@ pub fn run(pair: &mut Pair) -> Result<()> {
         ..FindCoordinatorRequest::default()
     });
     pair.ask_each(|_, _| FindCoordinatorRequest::default());
+    pair.scene = "the quorum".into();
+    for (topic, partitions) in [
+        ("__cluster_metadata", &[0][..]),
+        ("__cluster_metadata", &[1]),
+        ("__cluster_metadata", &[0, 0]),
+        ("__cluster_metadata", &[0, 7]),
+        ("__cluster_metadata", &[]),
+        ("elsewhere", &[0]),
+        ("", &[0]),
+    ] {
+        let topic = RequestTopicData {
+            topic_name: topic.to_owned(),
+            partitions: partitions
+                .iter()
+                .map(|&partition_index| RequestPartitionData { partition_index })
+                .collect(),
+        };
+        pair.ask_each(|_, _| DescribeQuorumRequest {
+            topics: vec![topic.clone()],
+        });
+        pair.ask_each(|_, _| DescribeQuorumRequest {
+            topics: vec![topic.clone(), topic.clone()],
+        });
+    }
+    pair.ask_each(|_, _| DescribeQuorumRequest::default());
+    pair.scene = "directories that nobody has".into();
+    for (topic, partitions) in [("nowhere", &[0][..]), ("nowhere", &[]), ("", &[-1, 0, 0])] {
+        for path in ["/nowhere", "relative", ""] {
+            let dir = AlterReplicaLogDir {
+                path: path.to_owned(),
+                topics: vec![AlterReplicaLogDirTopic {
+                    name: topic.to_owned(),
+                    partitions: partitions.to_vec(),
+                }],
+            };
+            pair.ask_each(|_, _| AlterReplicaLogDirsRequest {
+                dirs: vec![dir.clone()],
+            });
+        }
+    }
+    pair.ask_each(|_, _| AlterReplicaLogDirsRequest {
+        dirs: vec![AlterReplicaLogDir {
+            path: "/nowhere".to_owned(),
+            topics: Vec::new(),
+        }],
+    });
+    pair.ask_each(|_, _| AlterReplicaLogDirsRequest::default());
     pair.scene = "no mechanism".into();
     pair.ask_each(|_, _| SaslHandshakeRequest {
         mechanism: "PLAIN".into(),
