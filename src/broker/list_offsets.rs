@@ -66,13 +66,18 @@ impl Broker {
             })),
             OffsetQuery::Earliest => Ok(Some(edge(bounds.start))),
             OffsetQuery::AtTime(timestamp) => {
-                let found = super::on_blocking_pool(move || log.offset_for_time(timestamp)).await;
+                let lookup = move || log.offset_for_time(timestamp);
+                let found = self.shared.inflation.run_any(lookup).await;
                 let found =
                     found.map_err(|error| super::read_refusal(error, bounds.start.to_wire()))?;
                 Ok(found.map(FoundOffset::from))
             }
             OffsetQuery::MaxTimestamp => {
-                let found = super::on_blocking_pool(move || log.max_timestamp()).await;
+                let found = self
+                    .shared
+                    .inflation
+                    .run_any(move || log.max_timestamp())
+                    .await;
                 let found =
                     found.map_err(|error| super::read_refusal(error, bounds.start.to_wire()))?;
                 Ok(found.map(FoundOffset::from))

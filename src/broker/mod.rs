@@ -7,6 +7,7 @@ pub mod config;
 mod configs;
 mod fetch;
 pub mod groups;
+mod inflation;
 mod lag;
 mod list_offsets;
 mod log_dirs;
@@ -62,6 +63,7 @@ struct Shared {
     groups_task: Mutex<Option<CoordinatorTask>>,
     /// Changes of the metadata run one at a time.
     changes: tokio::sync::Mutex<()>,
+    inflation: inflation::Inflation,
 }
 
 /// Why a broker does not start. Nothing was deleted because of it.
@@ -123,6 +125,7 @@ impl Broker {
             groups,
             groups_task: Mutex::new(Some(groups_task)),
             changes: tokio::sync::Mutex::default(),
+            inflation: inflation::Inflation::new(),
             storage,
         };
         let broker = Broker {

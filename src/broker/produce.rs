@@ -14,6 +14,7 @@ use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
 use model::{Offset, Timestamp};
 use storage::{AppendBatch, Durable};
 
+use super::inflation::TooLarge;
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -129,22 +130,39 @@ impl Broker {
             }
         };
         let batch = if self.config().validate_records || bounded || target.is_some() {
+            let max_message_bytes = config.max_message_bytes;
             let config = config.clone();
             let validate = self.config().validate_records || bounded;
-            let work = move || {
+            let bytes = batch.bytes().len();
+            let work = move |limit: DecompressLimit, is_last: bool| {
                 if validate {
-                    check_records(&batch, &config, now)?;
+                    match check_records(&batch, &config, now, limit) {
+                        Ok(()) => {}
+                        Err(Fault::TooLarge(_)) if !is_last => return Err(TooLarge),
+                        Err(fault) => return Ok(Err(fault.into())),
+                    }
                 }
-                match target {
-                    None => Ok(batch),
-                    Some(target) => recompress(&batch, target, DecompressLimit::default())
-                        .and_then(Batch::parse)
-                        .map_err(|error| {
-                            Rejection::from(Refusal::CorruptMessage(error.to_string()))
-                        }),
+                let Some(target) = target else {
+                    return Ok(Ok(batch.clone()));
+                };
+                match recompress(&batch, target, limit).and_then(Batch::parse) {
+                    Ok(batch) => Ok(Ok(batch)),
+                    Err(error) if TooLarge::is(&error) && !is_last => Err(TooLarge),
+                    Err(error) => {
+                        let refusal = Refusal::CorruptMessage(error.to_string());
+                        Ok(Err(Rejection::from(refusal)))
+                    }
                 }
             };
-            super::on_blocking_pool(work).await?
+            let batch = self.shared.inflation.run(bytes, work).await?;
+            let bytes = batch.bytes().len() as u64;
+            if bytes > max_message_bytes {
+                return Err(Rejection::from(Refusal::MessageTooLarge {
+                    bytes,
+                    bytes_max: max_message_bytes,
+                }));
+            }
+            batch
         } else {
             batch
         };
@@ -223,19 +241,49 @@ fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch
     }
 }
 
+/// What is wrong with records.
+enum Fault {
+    /// They are larger than this look at them may hold.
+    TooLarge(Rejection),
+    /// Anything else.
+    Rejected(Rejection),
+}
+
+impl From<Rejection> for Fault {
+    fn from(rejection: Rejection) -> Fault {
+        Fault::Rejected(rejection)
+    }
+}
+
+impl From<Fault> for Rejection {
+    fn from(fault: Fault) -> Rejection {
+        match fault {
+            Fault::TooLarge(rejection) | Fault::Rejected(rejection) => rejection,
+        }
+    }
+}
+
 /// What only the records can tell.
-fn check_records(batch: &Batch, config: &TopicConfig, now: Timestamp) -> Result<(), Rejection> {
-    let limit = DecompressLimit::default();
+fn check_records(
+    batch: &Batch,
+    config: &TopicConfig,
+    now: Timestamp,
+    limit: DecompressLimit,
+) -> Result<(), Fault> {
     let corrupt =
         |error: &dyn std::fmt::Display| Rejection::from(Refusal::InvalidRecord(error.to_string()));
-    let summary = records_summary(batch, limit).map_err(|error| corrupt(&error))?;
+    let summary = records_summary(batch, limit).map_err(|error| match TooLarge::is(&error) {
+        true => Fault::TooLarge(corrupt(&error)),
+        false => Fault::Rejected(corrupt(&error)),
+    })?;
     if let Some((_, largest)) = summary.max_timestamp
         && largest != batch.header().max_time()
     {
         return Err(corrupt(&format!(
             "the header's largest timestamp is {}, the records' is {largest}",
             batch.header().max_time()
-        )));
+        ))
+        .into());
     }
     let bound = |limit: Option<u64>| {
         limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
@@ -264,8 +312,8 @@ fn check_records(batch: &Batch, config: &TopicConfig, now: Timestamp) -> Result<
         }
     }
     let reason = "timestamps are outside what message.timestamp.before.max.ms and message.timestamp.after.max.ms take";
-    Err(Rejection {
+    Err(Fault::Rejected(Rejection {
         refusal: Refusal::InvalidTimestamp(reason.into()),
         records: errors,
-    })
+    }))
 }

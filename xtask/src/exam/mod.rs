@@ -9,6 +9,7 @@
 
 mod cases;
 mod disk;
+mod hostile;
 mod judge;
 mod ledger;
 mod load;

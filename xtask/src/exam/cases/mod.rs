@@ -5,7 +5,9 @@ mod crash;
 mod disk_full;
 mod files;
 mod full_start;
+mod fuzzed;
 mod kill;
+mod lies;
 mod nested;
 mod power_cut;
 mod read_only;
@@ -29,10 +31,12 @@ pub const ALL: &[Case] = &[
     read_only::CASE,
     files::FLIPS,
     files::FILES,
+    lies::CASE,
+    fuzzed::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12];
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 25, 26];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,80 @@
+//! Case 26: frames of real clients, changed at random, on every port, beside an honest load that must not notice.
+
+use anyhow::Result;
+use fuzz::mutate::{self, mutated};
+use fuzz::seeds::{Direction, traffic};
+
+use crate::exam::hostile::{Siege, attack, framed};
+use crate::exam::{Case, Exam, Outcome, Rounds};
+
+/// Inputs of a round, for each port.
+const INPUTS: usize = 2_000;
+const FRAME_BYTES_MAX: usize = 16 << 10;
+
+/// What an HTTP port is asked, before it is changed.
+const HTTP: [&str; 4] = [
+    "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /readyz?verbose HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n",
+    "HEAD /healthz HTTP/1.0\r\n\r\n",
+    "POST /version HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+];
+
+/// The case.
+pub const CASE: Case = Case {
+    number: 26,
+    name: "fuzzed",
+    about: "frames of real clients, changed at random, on the Kafka and the HTTP port, beside an honest load",
+    rounds: Rounds { full: 20, short: 1 },
+    run,
+};
+
+fn run(exam: &Exam) -> Result<Outcome> {
+    let mut outcome = Outcome {
+        tried: CASE.about.to_owned(),
+        ..Outcome::default()
+    };
+    let siege = Siege::begin(exam)?;
+    let frames: Vec<Vec<u8>> = traffic()
+        .into_iter()
+        .filter(|exchange| exchange.direction == Direction::Request)
+        .map(|exchange| exchange.frame)
+        .collect();
+    let pages: Vec<Vec<u8>> = HTTP.iter().map(|page| page.as_bytes().to_vec()).collect();
+    let mut random = mutate::Random::new(exam.seed);
+    let (mut answered, mut closed, mut waiting) = (0, 0, 0);
+    for _ in 1..=exam.rounds {
+        let kafka: Vec<Vec<u8>> = (0..INPUTS)
+            .map(|number| {
+                // Most keep their length, so that what is inside is looked at.
+                let frame = framed(&mutated(&frames, FRAME_BYTES_MAX, &mut random));
+                match number % 8 {
+                    0 => mutated(&[frame], FRAME_BYTES_MAX, &mut random),
+                    _ => frame,
+                }
+            })
+            .collect();
+        let http: Vec<Vec<u8>> = (0..INPUTS / 4)
+            .map(|_| mutated(&pages, FRAME_BYTES_MAX, &mut random))
+            .collect();
+        let (tallies, _) = siege.endure(|| {
+            Ok([
+                attack(&siege.victim.kafka, &kafka)?,
+                attack(&siege.victim.http, &http)?,
+            ])
+        })?;
+        for tally in tallies {
+            outcome.times += u32::try_from(tally.sent)?;
+            answered += tally.answered;
+            closed += tally.closed;
+            waiting += tally.waiting;
+        }
+    }
+    outcome.require(answered > 0 && closed > 0, || {
+        format!("{answered} inputs were answered and {closed} refused: the attack was none")
+    });
+    outcome.notes.push(format!(
+        "{answered} answered, {closed} closed, {waiting} left waiting"
+    ));
+    siege.end(&mut outcome)?;
+    Ok(outcome)
+}

@@ -1,0 +1,170 @@
+//! Hostile clients: connections that send what no client would, many at a time, beside an honest load; and an eye on what the
+//! broker's memory does meanwhile.
+//! Callers: the cases of lying and fuzzed bytes. Invariant: an attacker waits for nothing longer than [`PATIENCE`], so that an
+//! answer that never comes is counted, and holds up nobody.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::load::{Load, LoadPlan};
+use super::victim::{Plan, Victim};
+use super::{Exam, Outcome};
+
+/// Attackers at a time.
+const ATTACKERS: usize = 16;
+/// How long an attacker waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// How often memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What came of inputs.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Inputs.
+    pub sent: u64,
+    /// Those that the broker said something to.
+    pub answered: u64,
+    /// Those for which it closed the connection without a word.
+    pub closed: u64,
+    /// Those for which it waited for more, or for a moment that had not come.
+    pub waiting: u64,
+}
+
+/// A request's bytes on the wire: the frame behind its length.
+pub fn framed(frame: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), frame].concat()
+}
+
+/// Sends each input on a connection of its own. An error if the broker takes no connections any more.
+pub fn attack(address: &str, inputs: &[Vec<u8>]) -> Result<Tally> {
+    let next = AtomicUsize::new(0);
+    let [answered, closed, waiting] = [const { AtomicU64::new(0) }; 3];
+    let one = || -> Result<()> {
+        while let Some(input) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let counter = match send(address, input)? {
+                Some(true) => &answered,
+                Some(false) => &closed,
+                None => &waiting,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let attackers: Vec<_> = (0..ATTACKERS).map(|_| scope.spawn(one)).collect();
+        attackers
+            .into_iter()
+            .try_for_each(|attacker| attacker.join().expect("no attacker panics"))
+    })?;
+    Ok(Tally {
+        sent: inputs.len() as u64,
+        answered: answered.into_inner(),
+        closed: closed.into_inner(),
+        waiting: waiting.into_inner(),
+    })
+}
+
+/// Whether the broker answered before it closed the connection; None if it did neither in time.
+fn send(address: &str, input: &[u8]) -> Result<Option<bool>> {
+    let mut stream = TcpStream::connect(address).context("an attacker's connection")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // It may be closed before all of it is sent; what the broker said before that can still be read.
+    let _ = stream.write_all(input);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut buffer = [0; 4096];
+    match stream.read(&mut buffer) {
+        Ok(0) => Ok(Some(false)),
+        Ok(_) => Ok(Some(true)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Ok(None)
+        }
+        Err(_) => Ok(Some(false)),
+    }
+}
+
+/// A broker under attack while an honest load goes on.
+pub struct Siege {
+    /// The broker.
+    pub victim: Victim,
+    load: std::sync::Arc<Load>,
+    /// Anonymous memory under the honest load alone, in bytes.
+    pub calm_bytes: u64,
+}
+
+impl Siege {
+    /// Starts a broker and the honest load, and lets it run for a moment.
+    pub fn begin(exam: &Exam) -> Result<Siege> {
+        let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
+        let victim = plan.start()?;
+        let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
+        load.create_topics(&victim.kafka)?;
+        let running = load.begin(&victim.kafka);
+        thread::sleep(Duration::from_secs(1));
+        running.finish();
+        let calm_bytes = victim.anonymous_bytes()?;
+        Ok(Siege {
+            victim,
+            load,
+            calm_bytes,
+        })
+    }
+
+    /// Runs an attack beside the honest load. Answers what it answers, and the most anonymous memory meanwhile, in bytes.
+    pub fn endure<T: Send>(&self, attack: impl FnOnce() -> Result<T> + Send) -> Result<(T, u64)> {
+        let running = self.load.begin(&self.victim.kafka);
+        let over = AtomicBool::new(false);
+        let result = thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let mut highest = 0;
+                while !over.load(Ordering::Relaxed) {
+                    // A broker that is gone is found out by the load.
+                    highest = highest.max(self.victim.anonymous_bytes().unwrap_or(0));
+                    thread::sleep(LOOK_EVERY);
+                }
+                highest
+            });
+            let result = attack();
+            over.store(true, Ordering::Relaxed);
+            let highest = watch.join().expect("the watch does not panic");
+            result.map(|result| (result, highest))
+        });
+        running.finish();
+        result
+    }
+
+    /// The broker is alive and well, and the honest load noticed nothing.
+    pub fn end(mut self, outcome: &mut Outcome) -> Result<()> {
+        let ended = self.victim.ended()?;
+        outcome.require(ended.is_none(), || {
+            format!("the broker ended: {}", self.victim.log_tail())
+        });
+        if ended.is_some() {
+            return Ok(());
+        }
+        let refusals = self.load.refusals();
+        outcome.require(refusals.is_empty(), || {
+            format!("the honest load was refused: {refusals:?}")
+        });
+        let judgement = self.load.judge(&self.victim.kafka)?;
+        outcome.checked += judgement.checked;
+        outcome.lost += judgement.lost;
+        outcome.failures.extend(judgement.failures);
+        outcome.require(judgement.checked > 0, || {
+            "the honest load did nothing".to_owned()
+        });
+        let log = self.victim.log();
+        let panicked = log.lines().find(|line| line.contains("panicked"));
+        outcome.require(panicked.is_none(), || {
+            format!("the broker panicked: {}", panicked.unwrap_or_default())
+        });
+        self.victim.terminate()
+    }
+}
