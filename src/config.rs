@@ -133,7 +133,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "http.listen" = "127.0.0.1:8080", "Where HTTP listens, `host:port`; port 0 picks one.", |config, value| { config.http = address(value)?; Ok(()) };
     "kafka.listen" = "127.0.0.1:9092", "Where the Kafka protocol listens, `host:port`; port 0 picks one.", |config, value| { config.kafka = address(value)?; Ok(()) };
     "log.retention.check.interval.ms" = "300000", "How often retention is looked at, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
-    "max.connections" = "50000", "Connections at a time at most; further ones wait. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
+    "max.connections" = "50000", "Connections at a time at most; further ones wait. Fewer, with a warning, if the limit of descriptors allows no more. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
     "node.id" = "1", "This broker's id; 0 or more.", |config, value| number(value, 0..=i32::MAX as u64).map(|id| config.broker.node_id = id as i32);
     "num.partitions" = "1", "Partitions of a topic that is created without a count; 1 to 10000.", |config, value| number(value, 1..=10_000).map(|count| config.broker.default_partitions = count as u32);
     "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in bytes.", |config, value| size(value, 0).map(|bytes| config.broker.groups.offset_metadata_bytes_max = bytes);
@@ -141,7 +141,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "offsets.retention.minutes" = "10080", "How long an empty group keeps its offsets, in minutes; 1 or more.", |config, value| number(value, 1..=u64::from(u32::MAX)).map(|minutes| config.broker.groups.offsets_retention = Duration::from_secs(minutes * 60));
     "producer.id.expiration.ms" = "86400000", "How long an idle idempotent producer is remembered, in milliseconds; 1000 or more.", |config, value| millis(value, 1000).map(|time| config.storage.producer_expiry = time);
     "scrub.bytes.per.second" = "8388608", "How fast sealed segments are verified in the background; 0 switches it off.", |config, value| number(value, 0..=u64::MAX).map(|bytes| config.storage.scrub_bytes_per_second = bytes);
-    "segments.open.max" = "1024", "Segments whose files and maps are kept open; 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
+    "segments.open.max" = "1024", "Segments whose files and maps are kept open; fewer, with a warning, if the limit of descriptors allows no more. 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
     "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
     "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
     "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);

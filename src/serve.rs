@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::descriptors;
 use crate::front::stats::Stats;
 use crate::front::{http, kafka};
 
@@ -46,6 +47,23 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
     config.broker.advertised_host = host;
     config.broker.advertised_port = port;
 
+    let limit = descriptors::raise_limit();
+    let (segments, connections) = (
+        config.storage.open_segments_max,
+        config.broker.connections_max,
+    );
+    let shares = descriptors::share(limit, segments, connections)?;
+    if (shares.segments, shares.connections) != (segments, connections) {
+        tracing::warn!(
+            limit,
+            segments.open.max = shares.segments,
+            max.connections = shares.connections,
+            "fewer segments or connections are kept open than set: the limit of descriptors (`ulimit -n`) allows no more"
+        );
+    }
+    config.storage.open_segments_max = shares.segments;
+    config.broker.connections_max = shares.connections;
+
     let storage_config = config.storage.clone();
     let broker_config = config.broker.clone();
     let opened = tokio::task::spawn_blocking(move || -> Result<_> {
@@ -64,7 +82,13 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         stats.clone(),
         stopped.clone(),
     ));
-    let http_front = tokio::spawn(http::serve(http_listener, broker.clone(), stats, stopped));
+    let http_front = tokio::spawn(http::serve(
+        http_listener,
+        shares.http_connections,
+        broker.clone(),
+        stats,
+        stopped,
+    ));
 
     let (stop_groups, groups_stopped) = watch::channel(false);
     let groups = tokio::spawn({

@@ -13,7 +13,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("client", &["model", "wire"]),
     ("tools", &["client", "model", "storage", "wire"]),
     ("fuzz", &["model", "storage", "tools", "wire"]),
-    ("xtask", &["client", "model", "storage", "tools", "wire"]),
+    (
+        "xtask",
+        &["client", "fuzz", "model", "storage", "tools", "wire"],
+    ),
     ("", &["model", "storage", "tools", "wire"]),
 ];
 

@@ -298,7 +298,7 @@ impl Scene {
             let by_time = timestamp >= 0 && found.offset >= 0;
             assert_eq!(
                 found.leader_epoch >= 0,
-                version >= 4 && (by_time || timestamp == -1 || timestamp == -3)
+                version >= 4 && (by_time || (-4..=-1).contains(&timestamp))
             );
         }
     }

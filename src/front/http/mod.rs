@@ -1,6 +1,7 @@
 //! The HTTP front: liveness, readiness with reasons, metrics and the version.
 //! Callers: `serve`. Knows the broker, and the Kafka front's counters as numbers.
 
+mod bounded;
 mod errors;
 mod metrics;
 
@@ -25,9 +26,10 @@ struct Front {
     stats: Arc<Stats>,
 }
 
-/// Serves HTTP on `listener` until `shutdown` turns true.
+/// Serves HTTP on `listener` until `shutdown` turns true, on so many connections at a time.
 pub async fn serve(
     listener: TcpListener,
+    connections_max: usize,
     broker: Broker,
     stats: Arc<Stats>,
     mut shutdown: watch::Receiver<bool>,
@@ -40,7 +42,7 @@ pub async fn serve(
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
         .with_state(Front { broker, stats });
-    axum::serve(listener, routes)
+    axum::serve(bounded::Bounded::new(listener, connections_max), routes)
         .with_graceful_shutdown(async move {
             // Whoever would tell it being gone is the end too.
             let _ = shutdown.wait_for(|stop| *stop).await;

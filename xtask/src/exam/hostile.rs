@@ -102,7 +102,14 @@ pub struct Siege {
 impl Siege {
     /// Starts a broker and the honest load, and lets it run for a moment.
     pub fn begin(exam: &Exam) -> Result<Siege> {
-        let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
+        Siege::of(
+            exam,
+            &Plan::new(&exam.binary, &exam.work.join("data"), &exam.work),
+        )
+    }
+
+    /// The same with a broker of this plan.
+    pub fn of(exam: &Exam, plan: &Plan) -> Result<Siege> {
         let victim = plan.start()?;
         let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
         load.create_topics(&victim.kafka)?;

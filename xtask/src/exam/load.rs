@@ -160,9 +160,12 @@ impl Load {
         let mut threads = Vec::new();
         let mut spawn = |work: fn(&Load, usize, &str, &AtomicBool) -> Result<()>, index: usize| {
             let (load, stop, address) = (self.clone(), stop.clone(), address.to_owned());
-            // An error is the broker's end, which the case itself sees.
             threads.push(std::thread::spawn(move || {
-                let _ = work(&load, index, &address, &stop);
+                let ended = work(&load, index, &address, &stop);
+                // While the broker is being hurt its end is the case's business.
+                if let (Err(error), false) = (ended, load.hurt.load(Ordering::SeqCst)) {
+                    load.fail(format!("a client of the load gave up: {error:#}"));
+                }
             }));
         };
         for index in 0..self.producers.len() {

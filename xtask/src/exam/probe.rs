@@ -161,6 +161,7 @@ impl Probe {
     /// A producer id for an idempotent producer.
     pub fn producer_id(&mut self) -> Result<Sequence> {
         let request = InitProducerIdRequest {
+            transactional_id: None,
             transaction_timeout_ms: 60_000,
             producer_id: -1,
             producer_epoch: -1,

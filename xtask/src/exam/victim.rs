@@ -32,6 +32,8 @@ pub struct Plan {
     pub kafka: String,
     /// Options for strace, if it is to run under it.
     pub strace: Option<Vec<String>>,
+    /// How many descriptors it may open, if not as many as this process.
+    pub descriptors_max: Option<usize>,
 }
 
 impl Plan {
@@ -44,6 +46,7 @@ impl Plan {
             log: work.join("broker.log"),
             kafka: "127.0.0.1:0".to_owned(),
             strace: None,
+            descriptors_max: None,
         }
     }
 
@@ -77,7 +80,17 @@ impl Plan {
                 command.arg("-D").arg("-f").args(options).arg(&self.binary);
                 command
             }
-            None => Command::new(&self.binary),
+            None => match self.descriptors_max {
+                Some(count) => {
+                    let mut command = Command::new("sh");
+                    command
+                        .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
+                        .arg(count.to_string())
+                        .arg(&self.binary);
+                    command
+                }
+                None => Command::new(&self.binary),
+            },
         };
         command.arg("serve").arg("--data").arg(&self.data).args([
             "--kafka",

@@ -2,6 +2,7 @@
 
 mod control;
 mod crash;
+mod descriptors;
 mod disk_full;
 mod files;
 mod full_start;
@@ -31,6 +32,7 @@ pub const ALL: &[Case] = &[
     read_only::CASE,
     files::FLIPS,
     files::FILES,
+    descriptors::CASE,
     lies::CASE,
     fuzzed::CASE,
 ];
