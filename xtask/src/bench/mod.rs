@@ -84,6 +84,15 @@ impl Bench {
 
 /// Runs what the arguments ask for.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if cfg!(debug_assertions) {
+        // A load that is not optimised would measure itself.
+        eprintln!("building the load in release mode");
+        let mut command = run::cargo();
+        command
+            .args(["run", "--release", "--quiet", "--package", "xtask", "--"])
+            .args(std::env::args_os().skip(1));
+        return run::shown(&mut command);
+    }
     let chosen: Vec<&Case> = match &args.case {
         None => cases::ALL.iter().collect(),
         Some(name) => {
