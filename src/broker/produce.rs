@@ -129,10 +129,10 @@ impl Broker {
                 Some(target).filter(|target| batch.header().codec() != Ok(target.codec))
             }
         };
-        let batch = if self.config().validate_records || bounded || target.is_some() {
+        let validate = self.config().validate_records || bounded;
+        let batch = if validate || target.is_some() {
             let max_message_bytes = config.max_message_bytes;
             let config = config.clone();
-            let validate = self.config().validate_records || bounded;
             let bytes = batch.bytes().len();
             let work = move |limit: DecompressLimit, is_last: bool| {
                 if validate {

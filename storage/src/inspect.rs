@@ -15,7 +15,7 @@ use model::{LogId, Offset};
 use serde::Serialize;
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, Slot};
-use crate::io::{Disk, DiskFile, OpenHow, read_file};
+use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
@@ -373,7 +373,8 @@ impl Verify<'_> {
                 }
                 Ok(None) if verifier.next_offset() == end_offset => {
                     if let Some(active) = active
-                        && let Err(error) = self.check_heads(&*file, active)
+                        && let Err(error) =
+                            check_heads(id, verifier.heads_checksum(), active.heads_checksum)
                     {
                         self.damage(&path, log, 0, id.base..end_offset, error);
                     }
@@ -404,13 +405,6 @@ impl Verify<'_> {
                 }
             }
         }
-    }
-
-    /// Whether the batches of an active segment are those that the checkpoint knows.
-    fn check_heads(&self, file: &dyn DiskFile, active: &ActiveSegment) -> Result<(), SegmentError> {
-        let (id, time) = (active.id, active.last_append_time);
-        let (_, heads) = SegmentIndex::rebuild_with_heads(file, id, active.bytes, time)?;
-        check_heads(id, heads, active.heads_checksum)
     }
 
     fn index(

@@ -101,7 +101,7 @@ impl SegmentIndex {
     }
 
     /// [`Self::rebuild`], and the checksum of all heads, which tells whether these are the batches that were laid down.
-    pub fn rebuild_with_heads(
+    fn rebuild_with_heads(
         file: &dyn DiskFile,
         id: SegmentId,
         bytes: u64,
@@ -250,10 +250,10 @@ impl SegmentIndex {
 }
 
 /// The checksum of no heads.
-const HEADS_OF_NONE: u32 = 0;
+pub(super) const HEADS_OF_NONE: u32 = 0;
 
 /// The checksum of heads and one more behind them: CRC-32 (IEEE 802.3) of the bytes in a row.
-fn with_head(checksum: u32, head: &[u8; HEAD_BYTES]) -> u32 {
+pub(super) fn with_head(checksum: u32, head: &[u8; HEAD_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(checksum);
     hasher.update(head);
     hasher.finalize()

@@ -12,6 +12,7 @@ use model::Offset;
 use model::batch::{Batch, BatchHeader, HEADER_BYTES};
 
 use super::index::SegmentIndex;
+use super::index::{HEADS_OF_NONE, with_head};
 use super::walk::{HeaderWalk, Walked};
 use super::{SegmentError, SegmentId};
 use crate::io::DiskFile;
@@ -44,6 +45,8 @@ pub struct SegmentVerifier {
     block_from: Offset,
     is_block_faulty: bool,
     heads: crc32fast::Hasher,
+    /// Of all batches so far.
+    all_heads: u32,
 }
 
 impl SegmentVerifier {
@@ -60,6 +63,7 @@ impl SegmentVerifier {
             block_from: id.base,
             is_block_faulty: false,
             heads: crc32fast::Hasher::new(),
+            all_heads: HEADS_OF_NONE,
         }
     }
 
@@ -88,6 +92,7 @@ impl SegmentVerifier {
         self.is_block_faulty |= fault.is_some();
         self.position = walked.end_position();
         self.next_offset = next;
+        self.all_heads = with_head(self.all_heads, &walked.head);
         let mut offsets = from..next;
         if let Some(index) = index
             && let Some((block_from, wrong)) = self.check_block(index, &walked)
@@ -179,6 +184,11 @@ impl SegmentVerifier {
         Ok(Batch::parse(Bytes::from(bytes))
             .err()
             .map(|error| error.to_string()))
+    }
+
+    /// The checksum of the heads of all batches that were walked over.
+    pub fn heads_checksum(&self) -> u32 {
+        self.all_heads
     }
 
     /// At the end of a block: where it began and what is wrong with the heads of its batches, unless that was told already.

@@ -7,20 +7,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use model::codec::Codec;
 use wire::ErrorCode;
 
 use crate::exam::cases::crash;
+use crate::exam::cases::full::{TOPIC, judge, produce, until};
 use crate::exam::disk::LoopDisk;
-use crate::exam::judge::{Shown, judge_partition};
+use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
-use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::probe::{Answer, Probe};
 use crate::exam::random::Random;
 use crate::exam::victim::{Plan, Victim};
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 const DISK_BYTES: u64 = 256 << 20;
 const BALLAST_BYTES: usize = 64 << 20;
+const VALUE_BYTES: usize = 16 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The case.
@@ -58,10 +59,12 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
     ));
     let mut victim = plan.start()?;
     let mut probe = Probe::connect(&victim.kafka)?;
-    probe.create_topic("full", 1, &[("segment.bytes", "8388608")])?;
-    let refused = produce_until(&mut probe, &ledger, &mut random, |answer| {
-        matches!(answer, Answer::Refused(_))
-    })?;
+    probe.create_topic(TOPIC, 1, &[("segment.bytes", "8388608")])?;
+    let refused = until(
+        PATIENCE,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Refused(_)),
+    )?;
     outcome.require(
         refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
         || format!("with the disk full, produce was answered {refused:?}, not KAFKA_STORAGE_ERROR"),
@@ -74,9 +77,11 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
     require_named(&victim, outcome);
     fs::remove_file(&ballast)?;
     let began = Instant::now();
-    let accepted = produce_until(&mut probe, &ledger, &mut random, |answer| {
-        matches!(answer, Answer::Acknowledged(_))
-    })?;
+    let accepted = until(
+        PATIENCE,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Acknowledged(_)),
+    )?;
     outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
         format!("space returned, and produce was still refused after {PATIENCE:?}")
     });
@@ -111,46 +116,4 @@ fn fill(path: &Path) -> Result<()> {
         file.write_all(&piece)?;
     }
     Ok(file.sync_all()?)
-}
-
-/// Produces batch after batch until an answer satisfies `wanted`; `None` if none does in time.
-fn produce_until(
-    probe: &mut Probe,
-    ledger: &Ledger,
-    random: &mut Random,
-    wanted: impl Fn(Answer) -> bool,
-) -> Result<Option<Answer>> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        let payloads = ledger.send("full", 0, 16, 16 << 10, random)?;
-        let batch = batch_of(&payloads, Codec::None, None)?;
-        let answer = match probe.produce("full", 0, batch) {
-            Ok(answer) => answer,
-            Err(error) => {
-                ledger.unknown(&payloads)?;
-                return Err(error);
-            }
-        };
-        match answer {
-            Answer::Acknowledged(offset) => ledger.acknowledged(&payloads, offset)?,
-            Answer::Refused(error) => {
-                ledger.refused(&payloads, error.code())?;
-                // A client would wait before it tries again; so does this one.
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
-        if wanted(answer) {
-            return Ok(Some(answer));
-        }
-    }
-    Ok(None)
-}
-
-fn judge(probe: &mut Probe, ledger: &Ledger, shown: &Shown, outcome: &mut Outcome) -> Result<()> {
-    let contents = probe.read_all("full", 0)?;
-    let verdict = judge_partition("full", 0, &ledger.entries(), &contents, shown, false);
-    outcome.checked = outcome.checked.max(verdict.checked);
-    outcome.lost += verdict.lost;
-    outcome.failures.extend(verdict.failures);
-    Ok(())
 }

@@ -4,23 +4,23 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use model::codec::Codec;
 use wire::ErrorCode;
 
 use crate::exam::cases::crash;
+use crate::exam::cases::full::{TOPIC, judge, produce, until};
 use crate::exam::disk::LoopDisk;
-use crate::exam::judge::{Shown, judge_partition};
+use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
-use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::probe::{Answer, Probe};
 use crate::exam::random::Random;
 use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 const DISK_BYTES: u64 = 192 << 20;
-const TOPIC: &str = "full";
+const VALUE_BYTES: usize = 4 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The case.
@@ -53,7 +53,7 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
     let mut probe = Probe::connect(&victim.kafka)?;
     probe.create_topic(TOPIC, 1, &[("segment.bytes", "1048576")])?;
     for _ in 0..random.between(10, 200) {
-        let answer = produce(&mut probe, &ledger, &mut random)?;
+        let answer = produce(&mut probe, &ledger, &mut random, VALUE_BYTES)?;
         outcome.require(matches!(answer, Answer::Acknowledged(_)), || {
             format!("round {round}: with room, produce was answered {answer:?}")
         });
@@ -71,9 +71,11 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
     let mut probe = Probe::connect(&victim.kafka)?;
     judge(&mut probe, &ledger, &shown, outcome).context("reading while the disk is full")?;
     // What room the write-ahead log's files have may be used up first.
-    let refused = until(&mut probe, &ledger, &mut random, |answer| {
-        matches!(answer, Answer::Refused(_))
-    })?;
+    let refused = until(
+        PATIENCE,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Refused(_)),
+    )?;
     outcome.require(
         refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
         || format!("round {round}: with the disk full, produce was answered {refused:?}"),
@@ -83,9 +85,11 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
         format!("round {round}: the full disk ended the broker: {ended:?}")
     });
     fs::remove_file(&ballast)?;
-    let accepted = until(&mut probe, &ledger, &mut random, |answer| {
-        matches!(answer, Answer::Acknowledged(_))
-    })?;
+    let accepted = until(
+        PATIENCE,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Acknowledged(_)),
+    )?;
     outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
         format!("round {round}: space returned, and produce was still refused after {PATIENCE:?}")
     });
@@ -111,51 +115,5 @@ fn fill(path: &Path) -> Result<()> {
             .is_ok()
         {}
     }
-    Ok(())
-}
-
-fn produce(probe: &mut Probe, ledger: &Ledger, random: &mut Random) -> Result<Answer> {
-    let payloads = ledger.send(TOPIC, 0, 16, 4 << 10, random)?;
-    let answer = match probe.produce(TOPIC, 0, batch_of(&payloads, Codec::None, None)?) {
-        Ok(answer) => answer,
-        Err(error) => {
-            ledger.unknown(&payloads)?;
-            return Err(error);
-        }
-    };
-    match answer {
-        Answer::Acknowledged(offset) => ledger.acknowledged(&payloads, offset)?,
-        Answer::Refused(error) => ledger.refused(&payloads, error.code())?,
-    }
-    Ok(answer)
-}
-
-/// Produces batch after batch until an answer satisfies `wanted`; `None` if none does in time.
-fn until(
-    probe: &mut Probe,
-    ledger: &Ledger,
-    random: &mut Random,
-    wanted: impl Fn(Answer) -> bool,
-) -> Result<Option<Answer>> {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        let answer = produce(probe, ledger, random)?;
-        if wanted(answer) {
-            return Ok(Some(answer));
-        }
-        if matches!(answer, Answer::Refused(_)) {
-            // A client would wait before it tries again; so does this one.
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    Ok(None)
-}
-
-fn judge(probe: &mut Probe, ledger: &Ledger, shown: &Shown, outcome: &mut Outcome) -> Result<()> {
-    let contents = probe.read_all(TOPIC, 0)?;
-    let verdict = judge_partition(TOPIC, 0, &ledger.entries(), &contents, shown, false);
-    outcome.checked = outcome.checked.max(verdict.checked);
-    outcome.lost += verdict.lost;
-    outcome.failures.extend(verdict.failures);
     Ok(())
 }

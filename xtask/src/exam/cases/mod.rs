@@ -5,6 +5,7 @@ mod crash;
 mod descriptors;
 mod disk_full;
 mod files;
+mod full;
 mod full_start;
 mod fuzzed;
 mod kill;
