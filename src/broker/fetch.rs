@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{LeaderEpoch, Offset};
-use storage::{Chunk, Log, ReadError, Waiter};
+use storage::{Chunk, Log, Waiter};
 use tokio::time::Instant;
 
 use super::topics::Topic;
@@ -180,7 +180,9 @@ fn read_partition(
     let chunk = if is_empty {
         Chunk::default()
     } else {
-        warmed(log.read(offset, bytes_max, is_first), wanted.offset)?
+        // Whoever writes its slices to a socket must not wait for the disk.
+        log.read_warm(offset, bytes_max, is_first)
+            .map_err(|error| super::read_refusal(error, wanted.offset))?
     };
     Ok(Fetched {
         // More may have become durable since the bounds were taken: no answer shows records past its own high watermark.
@@ -189,15 +191,4 @@ fn read_partition(
         slices: chunk.slices,
         diverging,
     })
-}
-
-/// The chunk, with its pages in memory: whoever writes its slices to a socket must not wait for the disk.
-fn warmed(chunk: Result<Chunk, ReadError>, offset: i64) -> Result<Chunk, Refusal> {
-    let chunk = chunk.map_err(|error| super::read_refusal(error, offset))?;
-    if chunk.is_cold() {
-        chunk
-            .populate()
-            .map_err(|error| Refusal::Storage(error.to_string()))?;
-    }
-    Ok(chunk)
 }

@@ -578,6 +578,27 @@ impl Log {
         Err(error)
     }
 
+    /// Like [`Log::read`], with all of it in memory, so that writing it to a socket does not wait for the disk. Blocks. Where a
+    /// sector cannot be read it ends before the batch that lies on it; an error if that is the first one.
+    pub fn read_warm(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Chunk, ReadError> {
+        let mut chunk = self.read(from, max_bytes, min_one)?;
+        while chunk.is_cold()
+            && let Err(source) = chunk.populate()
+        {
+            let less = self.read(from, chunk.bytes / 2, true)?;
+            if less.bytes >= chunk.bytes {
+                return Err(ReadError::Io { from, source });
+            }
+            chunk = less;
+        }
+        Ok(chunk)
+    }
+
     /// Like [`Log::read`] with `min_one`, as a copy that our own code may look into: a bad sector is an error, never a
     /// signal. Blocks.
     pub fn read_copy(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {

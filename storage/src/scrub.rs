@@ -394,7 +394,7 @@ mod tests {
             matches!(&steps[..], [Step::IndexUnusable { .. }, Step::Finished(_)]),
             "{steps:?}"
         );
-        disk.set_unreadable(&target.id.log_path(&target.directory), true);
+        disk.set_unreadable(&target.id.log_path(&target.directory), 0..u64::MAX);
         let (steps, _) = run(&disk, &target, 1 << 30);
         assert!(
             matches!(&steps[..], [Step::IndexUnusable { .. }, Step::Found(fault)] if fault.to == target.end_offset),

@@ -298,10 +298,10 @@ fn a_wal_file_that_is_lost_zeroed_or_swapped_is_named() {
 fn an_unreadable_sector_of_the_wal_does_not_keep_the_store_from_starting() {
     let (files, acknowledged) = written(6, true);
     let disk = disk_of(&files);
-    disk.set_unreadable(&wal(&files).0, true);
+    disk.set_unreadable(&wal(&files).0, 0..u64::MAX);
     let (storage, _) = open(&disk).unwrap();
     drop(storage);
-    disk.set_unreadable(&wal(&files).0, false);
+    disk.set_unreadable(&wal(&files).0, 0..0);
     judge("readable again", &disk, &acknowledged, &[]);
 }
 

@@ -203,7 +203,7 @@ fn a_segment_that_a_reader_had_trouble_with_comes_first() {
     let base: u64 = segment.file_name().unwrap().to_str().unwrap()[..20]
         .parse()
         .unwrap();
-    house.disk.set_unreadable(&segment, true);
+    house.disk.set_unreadable(&segment, 0..u64::MAX);
     let chunk = log(&storage).read(Offset::new(base), 1 << 20, true);
     let failed = chunk.is_err() || chunk.is_ok_and(|chunk| chunk.populate().is_err());
     assert!(failed, "the disk cannot read it");
@@ -212,6 +212,43 @@ fn a_segment_that_a_reader_had_trouble_with_comes_first() {
     house.scrub(&storage);
     let health = storage.health();
     assert_eq!(health.damage[0].range.start.get(), base, "{health:?}");
+}
+
+#[test]
+fn what_lies_before_a_bad_sector_is_read() {
+    let house = House::new();
+    let storage = house.open(1 << 20);
+    let segment = house.files("log")[1].clone();
+    let base: u64 = segment.file_name().unwrap().to_str().unwrap()[..20]
+        .parse()
+        .unwrap();
+    house.disk.set_unreadable(&segment, 3_500..3_501);
+    let log = log(&storage);
+    let mut next = Offset::new(base);
+    let failed = loop {
+        match log.read_warm(next, 1 << 20, true) {
+            Ok(chunk) if chunk.bytes > 0 => next = chunk.end_offset,
+            other => break other,
+        }
+    };
+    let at = (next.get() - base) as usize;
+    let batch_bytes = log.read(Offset::ZERO, 1, true).unwrap().bytes;
+    assert!(
+        matches!(failed, Err(ReadError::Io { from, .. }) if from == next),
+        "{failed:?}"
+    );
+    assert!(
+        at >= 2 && at * batch_bytes < 3_500 && (at + 2) * batch_bytes > 3_500,
+        "{at}"
+    );
+    // Other segments are not affected.
+    assert!(log.read_warm(Offset::ZERO, 2_000, true).unwrap().bytes > 0);
+    assert!(
+        log.read_warm(Offset::new(base + 20), 2_000, true)
+            .unwrap()
+            .bytes
+            > 0
+    );
 }
 
 #[test]

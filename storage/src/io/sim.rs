@@ -106,7 +106,18 @@ struct Inode {
     durable: Vec<u8>,
     dirty: BTreeSet<u64>,
     len_dirty: bool,
-    unreadable: bool,
+    /// Bytes that cannot be read.
+    unreadable: Range<u64>,
+}
+
+impl Inode {
+    /// An error if the range touches what cannot be read.
+    fn check_readable(&self, range: Range<u64>) -> io::Result<()> {
+        if range.start < self.unreadable.end && self.unreadable.start < range.end {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -200,8 +211,8 @@ impl SimDisk {
         self.lock_world().faults.clear();
     }
 
-    /// Makes a file's sectors unreadable, or readable again.
-    pub fn set_unreadable(&self, path: &Path, unreadable: bool) {
+    /// Makes these bytes of a file unreadable, and all others readable.
+    pub fn set_unreadable(&self, path: &Path, unreadable: Range<u64>) {
         let mut world = self.lock_world();
         if let Ok(inode) = world.file(path) {
             world.inode(inode).unreadable = unreadable;
@@ -771,9 +782,13 @@ impl DiskFile for SimFile {
         }
         self.check_direct(position, buffer)?;
         let inode = world.inode(self.inode);
-        if inode.unreadable {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
+        inode.check_readable(position..position + 1)?;
+        // As Linux does: a read ends before what cannot be read, and the one that begins there fails.
+        let good = inode.unreadable.start.checked_sub(position);
+        let good = good.filter(|_| !inode.unreadable.is_empty());
+        let good = good.and_then(|good| usize::try_from(good).ok());
+        let count = buffer.len().min(good.unwrap_or(usize::MAX));
+        let buffer = &mut buffer[..count];
         let start = usize::try_from(position)
             .unwrap_or(usize::MAX)
             .min(inode.seen.len());
@@ -881,25 +896,13 @@ impl Mapping for SimMapping {
         })
     }
 
-    fn is_cold(&self, _range: Range<u64>) -> bool {
-        self.file
-            .disk
-            .lock_world()
-            .inode(self.file.inode)
-            .unreadable
+    fn is_cold(&self, range: Range<u64>) -> bool {
+        self.populate(range).is_err()
     }
 
-    fn populate(&self, _range: Range<u64>) -> io::Result<()> {
-        if self
-            .file
-            .disk
-            .lock_world()
-            .inode(self.file.inode)
-            .unreadable
-        {
-            return Err(io::Error::from_raw_os_error(libc::EFAULT));
-        }
-        Ok(())
+    fn populate(&self, range: Range<u64>) -> io::Result<()> {
+        let mut world = self.file.disk.lock_world();
+        world.inode(self.file.inode).check_readable(range)
     }
 }
 

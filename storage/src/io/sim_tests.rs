@@ -188,7 +188,7 @@ fn an_unreadable_file_is_an_error_for_reads_and_for_paging_in() {
     let map = file.map(1_000).unwrap();
     let slice = map.slice(0..100);
     assert!(map.in_use());
-    disk.set_unreadable(&path("a"), true);
+    disk.set_unreadable(&path("a"), 0..u64::MAX);
     assert!(file.read_at(0, &mut [0; 10]).is_err());
     assert!(map.is_cold(0..100) && map.populate(0..100).is_err());
     assert_eq!(slice, vec![1; 100]);

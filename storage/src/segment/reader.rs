@@ -87,7 +87,8 @@ impl SegmentReader<'_> {
             _ => (first_end, first.header.next_offset()),
         };
         let mut walk = self.walk(end, end_offset);
-        while let Some(next) = walk.next_batch()? {
+        // What cannot be walked over ends the extent; the next one begins with it, and says so.
+        while let Ok(Some(next)) = walk.next_batch() {
             if next.end_position() > target {
                 break;
             }

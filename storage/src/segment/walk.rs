@@ -119,10 +119,18 @@ impl<'a> HeaderWalk<'a> {
             let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
             let count = self.buffer.len().min(left);
             let buffer = &mut self.buffer[..count];
-            let read = self
-                .file
-                .read_at(self.position, buffer)
-                .map_err(SegmentError::io(self.segment))?;
+            let mut read = 0;
+            // A read ends early before a bad sector, which the next one then begins with.
+            while read < HEADER_BYTES {
+                let more = self
+                    .file
+                    .read_at(self.position + read as u64, &mut buffer[read..])
+                    .map_err(SegmentError::io(self.segment))?;
+                if more == 0 {
+                    break;
+                }
+                read += more;
+            }
             self.buffered = self.position..self.position + read as u64;
             if read < HEADER_BYTES {
                 return Err(self.damaged(format!("the file ends at {}", self.buffered.end)));

@@ -19,6 +19,8 @@ const EXT4_GOING_FLAGS_NOLOGFLUSH: u32 = 2;
 
 /// A mounted file system of the exam's own; taken away when it goes out of scope.
 pub struct LoopDisk {
+    image: PathBuf,
+    /// Empty while no loop device is attached.
     device: String,
     mount: PathBuf,
     mounted: bool,
@@ -27,6 +29,13 @@ pub struct LoopDisk {
 impl LoopDisk {
     /// A new file system of this size, mounted inside `work`.
     pub fn create(work: &Path, name: &str, bytes: u64) -> Result<LoopDisk> {
+        let image = work.join(format!("{name}.img"));
+        File::create(&image)?.set_len(bytes)?;
+        LoopDisk::on(&image, &work.join(name))
+    }
+
+    /// A new file system in this image, mounted at `mount`.
+    pub fn on(image: &Path, mount: &Path) -> Result<LoopDisk> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "this case mounts a file system of its own and has to run as root"
@@ -37,28 +46,40 @@ impl LoopDisk {
                 "`{program}` is not installed (Debian: apt-get install e2fsprogs mount perl-base)"
             );
         }
-        let image = work.join(format!("{name}.img"));
-        let mount = work.join(name);
-        fs::create_dir_all(&mount)?;
-        File::create(&image)?.set_len(bytes)?;
+        fs::create_dir_all(mount)?;
         run::quiet(
             Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-m", "0"])
-                .arg(&image),
+                .args(["-q", "-F", "-m", "0", "-E", "nodiscard"])
+                .arg(image),
         )?;
+        let mut disk = LoopDisk {
+            image: image.to_path_buf(),
+            device: String::new(),
+            mount: mount.to_path_buf(),
+            mounted: false,
+        };
+        disk.attach()?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn attach(&mut self) -> Result<()> {
         let device = run::quiet(
             Command::new("losetup")
                 .args(["--find", "--show"])
-                .arg(&image),
+                .arg(&self.image),
         )
         .context("no loop device is to be had here; this case needs one")?;
-        let mut disk = LoopDisk {
-            device: device.trim().to_owned(),
-            mount,
-            mounted: false,
-        };
-        disk.mount()?;
-        Ok(disk)
+        device.trim().clone_into(&mut self.device);
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<()> {
+        if !self.device.is_empty() {
+            run::quiet(Command::new("losetup").args(["--detach", &self.device]))?;
+            self.device.clear();
+        }
+        Ok(())
     }
 
     /// Where it is mounted.
@@ -103,6 +124,16 @@ impl LoopDisk {
         self.mount()
     }
 
+    /// Takes the file system and its device away, and brings them back: nothing of it is cached then. No process may have a file
+    /// on it open.
+    pub fn reopen(&mut self, meanwhile: impl FnOnce()) -> Result<()> {
+        self.unmount()?;
+        self.detach()?;
+        meanwhile();
+        self.attach()?;
+        self.mount()
+    }
+
     /// Makes the file system believe that it is damaged: it turns read-only.
     pub fn turn_read_only(&self) -> Result<()> {
         let device = self.device.trim_start_matches("/dev/");
@@ -133,7 +164,7 @@ impl Drop for LoopDisk {
         if self.unmount().is_err() {
             let _ = run::quiet(Command::new("umount").arg("--lazy").arg(&self.mount));
         }
-        let _ = run::quiet(Command::new("losetup").args(["--detach", &self.device]));
+        let _ = self.detach();
     }
 }
 

@@ -155,7 +155,7 @@ impl Load {
 
     /// Begins to load the broker at `address`. Threads end when they are told to, or when the broker goes away.
     pub fn begin(self: &Arc<Load>, address: &str) -> Running {
-        self.hurt.store(false, Ordering::SeqCst);
+        self.fault_ends();
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut spawn = |work: fn(&Load, usize, &str, &AtomicBool) -> Result<()>, index: usize| {
@@ -189,6 +189,18 @@ impl Load {
         while !stop.load(Ordering::Relaxed) {
             self.produce_one(&mut probe, &mut producer)?;
             std::thread::sleep(self.plan.pause);
+        }
+        Ok(())
+    }
+
+    /// Each producer sends one batch and has to be acknowledged: a broker that is up and takes nothing is not up again.
+    pub fn produce_each(&self, address: &str) -> Result<()> {
+        let mut probe = Probe::connect(address)?;
+        for producer in &self.producers {
+            let mut producer = held(producer);
+            let place = format!("{}-{}", producer.topic, producer.partition);
+            self.produce_one(&mut probe, &mut producer)
+                .with_context(|| format!("nothing is taken for {place}"))?;
         }
         Ok(())
     }
@@ -301,9 +313,14 @@ impl Load {
         }
     }
 
-    /// The fault begins. From here until the next [`Load::begin`] a refusal is no fault of the broker's.
+    /// The fault begins. From here until [`Load::fault_ends`], or the next [`Load::begin`], a refusal is no fault of the broker's.
     pub fn fault_begins(&self) {
         self.hurt.store(true, Ordering::SeqCst);
+    }
+
+    /// The fault is over.
+    pub fn fault_ends(&self) {
+        self.hurt.store(false, Ordering::SeqCst);
     }
 
     fn fail(&self, failure: String) {

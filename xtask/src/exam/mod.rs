@@ -10,6 +10,7 @@
 mod cases;
 mod disk;
 mod hostile;
+mod image;
 mod judge;
 mod ledger;
 mod load;

@@ -68,6 +68,11 @@ impl Plan {
         self
     }
 
+    /// What all brokers of this plan logged so far.
+    pub fn log_text(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     fn command(&self) -> Result<Command> {
         let mut command = match &self.strace {
             Some(options) => {

@@ -1,6 +1,6 @@
 //! What the crash cases share: load, crash at a random moment, start again, judge; over and over on the same data.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -40,7 +40,7 @@ pub fn rounds(
     let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
     let mut victim = plan.start()?;
     load.create_topics(&victim.kafka)?;
-    let mut slowest = Duration::ZERO;
+    let (mut slowest, mut slowest_answer) = (Duration::ZERO, Duration::ZERO);
     for round in 1..=exam.rounds {
         let running = load.begin(&victim.kafka);
         // The fault's moment, random under the seed; nothing is waited for here.
@@ -69,6 +69,15 @@ pub fn rounds(
         if !outcome.passed() {
             break;
         }
+        load.fault_ends();
+        let began = Instant::now();
+        load.produce_each(&victim.kafka)
+            .with_context(|| format!("J6 round {round}: {}", victim.log_tail()))?;
+        let answered_in = began.elapsed();
+        slowest_answer = slowest_answer.max(answered_in);
+        outcome.require(answered_in <= up_in_max(), || {
+            format!("J6 round {round}: up, and took records only after {answered_in:?}")
+        });
         if round % 10 == 0 {
             exam.progress(&format!(
                 "round {round}: {} records acknowledged",
@@ -84,8 +93,9 @@ pub fn rounds(
         "nothing was acknowledged: the case proves nothing".to_owned()
     });
     outcome.notes.push(format!(
-        "slowest start {:.2} s, {} descriptors and {} MiB resident at the end",
+        "slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
         slowest.as_secs_f64(),
+        slowest_answer.as_secs_f64(),
         victim.descriptors()?,
         victim.resident_bytes()? >> 20
     ));

@@ -482,7 +482,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Every file below a directory, in the order of names.
-fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+pub fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(next) = open.pop() {

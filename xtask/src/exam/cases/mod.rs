@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each. `docs/reliability.md` tells what each of them proves.
 
+mod bad_sector;
 mod control;
 mod crash;
 mod descriptors;
@@ -16,6 +17,7 @@ mod read_only;
 mod simulated;
 mod sync_error;
 mod syscalls;
+mod torn;
 
 use super::Case;
 
@@ -24,10 +26,12 @@ pub const ALL: &[Case] = &[
     kill::CASE,
     nested::CASE,
     power_cut::CASE,
+    torn::CASE,
     simulated::CASE,
     control::CASE,
     syscalls::CASE,
     sync_error::CASE,
+    bad_sector::CASE,
     disk_full::CASE,
     full_start::CASE,
     read_only::CASE,
