@@ -35,11 +35,7 @@ impl Server {
 
     /// What a killed process leaves, opened anew: the files as they are now, copied while the old broker still runs.
     pub async fn cut(self) -> Server {
-        let copy = tempfile::tempdir().expect("a temporary directory");
-        copy_all(
-            self.dir.as_ref().expect("until dropped").path(),
-            copy.path(),
-        );
+        let copy = moment_of(self.dir.as_ref().expect("until dropped").path());
         Server::over(copy, WAL_FILE_BYTES).await
     }
 
@@ -82,15 +78,33 @@ impl Drop for Server {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            std::fs::create_dir_all(&target).expect("a directory");
-            copy_all(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("a copy");
+/// A copy of a store that is in use. A kill leaves the files of one moment, and a copy takes longer: what a checkpoint names stays as
+/// it is until the next one, so that a copy with no checkpoint in between is what a kill could have left.
+fn moment_of(store: &Path) -> TempDir {
+    let checkpoints =
+        || ["A", "B"].map(|slot| std::fs::read(store.join("checkpoint").join(slot)).ok());
+    loop {
+        let before = checkpoints();
+        let copy = tempfile::tempdir().expect("a temporary directory");
+        match copy_all(store, copy.path()) {
+            Ok(()) if checkpoints() == before => return copy,
+            // A file went away meanwhile.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("a copy: {error}"),
+            _ => {}
         }
     }
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir_all(&target)?;
+            copy_all(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
