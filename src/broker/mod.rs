@@ -114,7 +114,7 @@ impl Broker {
         let (groups, groups_task) = Coordinator::open(
             config.groups.clone(),
             OffsetsLog::new(offsets),
-            storage.clock(),
+            storage.steady_clock(),
         )?;
         let shared = Shared {
             config,

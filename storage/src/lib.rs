@@ -23,6 +23,7 @@ pub mod scrub;
 pub mod segment;
 mod segments;
 mod settler;
+pub mod steady;
 mod storage;
 mod waiter;
 pub mod wal;

@@ -359,7 +359,7 @@ impl Log {
             return Err(refusal.clone());
         }
         let shared = self.shared().ok_or(AppendError::Closed)?;
-        let now = shared.clock.now();
+        let now = shared.steady_now();
         let epoch = shared.leader_epoch;
         let (ack, acked) = oneshot::channel();
         let mut state = self.locked();

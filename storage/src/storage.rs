@@ -29,6 +29,7 @@ use crate::scrub::run::{Scrub, Suspects};
 use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
+use crate::steady::{self, SteadyTime};
 use crate::wal::format::FILE_UNIT_BYTES;
 use crate::wal::{WalFile, WalPool};
 
@@ -217,8 +218,7 @@ pub(crate) struct Shared {
     pub config: StorageConfig,
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
-    /// The wall clock and the monotonic one at the start.
-    started: (Timestamp, Duration),
+    steady: Arc<SteadyTime>,
     pub store: Uuid,
     pub leader_epoch: LeaderEpoch,
     pub frame_bytes_max: usize,
@@ -421,16 +421,20 @@ impl Shared {
         }
     }
 
-    /// The time by which records age: the wall clock at the start, and what has passed since. It does not jump.
+    /// The time by which records age. It does not jump.
     pub fn steady_now(&self) -> Timestamp {
-        let (wall, monotonic) = self.started;
-        let passed = self.clock.monotonic().saturating_sub(monotonic);
-        wall.plus_millis(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+        self.steady.now()
+    }
+
+    fn keep_time(&self) {
+        let root = &self.config.data_dir;
+        steady::store(self.disk.as_ref(), root, self.steady.to_keep());
     }
 
     /// The cleaner's thread.
     fn clean(&self) {
         while self.pause(self.config.retention_check) {
+            self.keep_time();
             clean_once(self);
         }
     }
@@ -529,6 +533,9 @@ impl Shared {
 /// A WAL file with less left is not written on at a start.
 const EPOCH_FRAME_ROOM_BYTES: u64 = 64 << 10;
 
+/// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
+const WALL_APART_MS: i64 = 60_000;
+
 /// WAL files that were not needed for this long are removed, down to those that are kept.
 const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -580,6 +587,7 @@ impl Inner {
                 tracing::error!("a thread of the store panicked");
             }
         }
+        shared.keep_time();
     }
 }
 
@@ -721,6 +729,8 @@ impl Storage {
             config.open_segments_max,
             INDEX_CACHE_BYTES,
         );
+        let kept = steady::load(disk.as_ref(), &root);
+        let steady = Arc::new(SteadyTime::start(Arc::clone(&env.clock), kept));
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| {
             let logs = logs
                 .into_iter()
@@ -728,7 +738,7 @@ impl Storage {
                 .collect();
             Shared {
                 disk,
-                started: (env.clock.now(), env.clock.monotonic()),
+                steady,
                 clock: env.clock,
                 store,
                 leader_epoch,
@@ -809,6 +819,14 @@ impl Storage {
             }),
         };
         storage.start_epoch()?;
+        storage.inner.shared.keep_time();
+        let ahead = storage.inner.shared.steady.wall_is_ahead_by();
+        if ahead.abs() > WALL_APART_MS {
+            tracing::warn!(
+                ahead_ms = ahead,
+                "the wall clock has moved by more than the store was away: records age by the store's own time"
+            );
+        }
         if own_threads {
             storage.spawn("log-committer", |shared| shared.committer.run(shared))?;
             storage.spawn("wal-filler", Shared::fill_pool)?;
@@ -911,7 +929,12 @@ impl Storage {
         self.inner.shared.leader_epoch
     }
 
-    /// The clock that the store goes by.
+    /// The time by which records age, as a clock: it does not jump, also not from one start to the next.
+    pub fn steady_clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.shared.steady) as Arc<dyn Clock>
+    }
+
+    /// The machine's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.inner.shared.clock)
     }

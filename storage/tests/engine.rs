@@ -410,6 +410,60 @@ fn retention_removes_old_segments_by_the_brokers_clock_and_readers_are_told() {
     assert_eq!(appended.base_offset.get(), 11);
 }
 
+/// What retention leaves of a log with a retention of seven days, when the wall clock shows `jump_ms` more at the next start; `away` is
+/// how long the store was really away.
+fn left_after_a_stop(jump_ms: i64, away: std::time::Duration, rebooted: bool) -> u64 {
+    let house = House::new();
+    let mut week = settings();
+    week.segment_bytes = 4096;
+    week.retention_ms = Some(7 * 24 * 3_600_000);
+    let (storage, _) = house.open();
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), week.clone());
+    let text = "z".repeat(1000);
+    for _ in 0..10 {
+        drop(append(&storage, &log, batch(&[&text], 5)));
+    }
+    storage.commit_once();
+    storage.settle_once();
+    storage.shutdown();
+    drop((log, storage));
+    house.clock.advance(away);
+    if rebooted {
+        house.clock.reboot();
+    }
+    let now = alluvium_storage::Clock::now(house.clock.as_ref());
+    house.clock.set_wall(now.plus_millis(jump_ms));
+    let (storage, _) = house.open();
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), week);
+    for _ in 0..3 {
+        storage.clean_once();
+        storage.commit_once();
+        storage.settle_once();
+    }
+    let bounds = log.bounds();
+    bounds.end.get() - bounds.start.get()
+}
+
+#[test]
+fn a_clock_that_is_a_year_off_at_the_next_start_removes_nothing() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let minute = std::time::Duration::from_secs(60);
+    for jump_ms in [YEAR_MS, -YEAR_MS, 3_600_000] {
+        for rebooted in [false, true] {
+            assert_eq!(
+                left_after_a_stop(jump_ms, minute, rebooted),
+                10,
+                "{jump_ms}, {rebooted}"
+            );
+        }
+    }
+    // A store that was really away for longer than its retention knows it, whatever the wall clock says.
+    let eight_days = 8 * 24 * 60 * minute;
+    assert_eq!(left_after_a_stop(-YEAR_MS, eight_days, false), 0);
+}
+
 #[test]
 fn wal_files_are_used_again_once_they_have_settled() {
     let house = House::new();

@@ -13,6 +13,7 @@ use model::{
 use storage::Disk;
 use storage::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
 use storage::epochs::Epochs;
+use storage::io::Boot;
 use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
 use storage::manifest::{Manifest, SegmentEntry};
@@ -20,6 +21,7 @@ use storage::producers::Producers;
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
 };
+use storage::steady::Kept;
 use storage::wal::format::{
     EntryKind, FrameEntry, FrameHead, encode_head, file_units, parse_table,
 };
@@ -292,4 +294,17 @@ fn wal_frame_v1() {
     let frame = frame.expect("a golden frame");
     assert!(frame.intact, "crc {:08x}", crc32fast::hash(&frame.batches));
     assert_eq!(frame.batches, batches);
+}
+
+#[test]
+fn the_time() {
+    let kept = Kept {
+        time: time(7),
+        boot: Some(Boot {
+            id: uuid::Uuid::from_bytes(*b"golden boot's id"),
+            since: std::time::Duration::from_nanos(98_765_432_101),
+        }),
+    };
+    let golden = check("clock.v1", &kept.encode());
+    assert_eq!(Kept::decode(&golden), Ok(kept));
 }

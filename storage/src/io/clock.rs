@@ -2,9 +2,11 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use uuid::Uuid;
 
 /// Where the time comes from.
 pub trait Clock: Send + Sync + Debug {
@@ -12,19 +14,31 @@ pub trait Clock: Send + Sync + Debug {
     fn now(&self) -> Timestamp;
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// The machine's boot, which outlives the process. None where it is not known.
+    fn boot(&self) -> Option<Boot>;
 }
 
-/// The machine's clock.
+/// One boot of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Which one.
+    pub id: Uuid,
+    /// How long ago it was; goes on while the machine sleeps.
+    pub since: Duration,
+}
+
+/// The machine's clock. Its monotonic time counts from the boot, and goes on while the machine sleeps.
 #[derive(Debug)]
 pub struct SystemClock {
-    started: Instant,
+    boot: Option<Uuid>,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// The clock of this boot.
     pub fn new() -> SystemClock {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         SystemClock {
-            started: Instant::now(),
+            boot: id.ok().and_then(|id| id.trim().parse().ok()),
         }
     }
 }
@@ -47,7 +61,13 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        self.started.elapsed()
+        let since = clock_gettime(ClockId::Boottime);
+        Duration::try_from(since).expect("the time since the boot is not negative")
+    }
+
+    fn boot(&self) -> Option<Boot> {
+        let since = self.monotonic();
+        self.boot.map(|id| Boot { id, since })
     }
 }
 
@@ -56,6 +76,7 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     wall_ms: AtomicI64,
     monotonic_ns: AtomicU64,
+    boots: AtomicU64,
 }
 
 impl ManualClock {
@@ -64,6 +85,7 @@ impl ManualClock {
         ManualClock {
             wall_ms: AtomicI64::new(now.millis()),
             monotonic_ns: AtomicU64::new(0),
+            boots: AtomicU64::new(1),
         }
     }
 
@@ -73,6 +95,11 @@ impl ManualClock {
         let millis = i64::try_from(by.as_millis()).expect("a test's step fits 584 years");
         self.monotonic_ns.fetch_add(nanos, Ordering::SeqCst);
         self.wall_ms.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// From here on it is another boot of the machine.
+    pub fn reboot(&self) {
+        self.boots.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Sets the wall clock alone, as an operator or NTP does.
@@ -88,6 +115,13 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_nanos(self.monotonic_ns.load(Ordering::SeqCst))
+    }
+
+    fn boot(&self) -> Option<Boot> {
+        Some(Boot {
+            id: Uuid::from_u128(self.boots.load(Ordering::SeqCst).into()),
+            since: self.monotonic(),
+        })
     }
 }
 

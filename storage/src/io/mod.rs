@@ -13,7 +13,7 @@ mod real;
 pub mod sim;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Boot, Clock, ManualClock, SystemClock};
 pub use map::{FileMap, Mapping};
 pub use real::RealDisk;
 pub use sim::SimDisk;

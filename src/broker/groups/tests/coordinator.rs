@@ -25,6 +25,10 @@ impl Clock for TestClock {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(*self.0.lock().expect("no panic"))
     }
+
+    fn boot(&self) -> Option<storage::io::Boot> {
+        None
+    }
 }
 
 struct World {
