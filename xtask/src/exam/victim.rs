@@ -34,6 +34,8 @@ pub struct Plan {
     pub strace: Option<Vec<String>>,
     /// How many descriptors it may open, if not as many as this process.
     pub descriptors_max: Option<usize>,
+    /// Environment variables of its own.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Plan {
@@ -47,6 +49,7 @@ impl Plan {
             kafka: "127.0.0.1:0".to_owned(),
             strace: None,
             descriptors_max: None,
+            environment: Vec::new(),
         }
     }
 
@@ -59,6 +62,12 @@ impl Plan {
     /// With a setting overridden.
     pub fn with(mut self, key: &str, value: impl ToString) -> Plan {
         self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// With this in its environment.
+    pub fn in_environment(mut self, key: &str, value: impl ToString) -> Plan {
+        self.environment.push((key.to_owned(), value.to_string()));
         self
     }
 
@@ -108,6 +117,7 @@ impl Plan {
         }
         let log = File::options().create(true).append(true).open(&self.log)?;
         command
+            .envs(self.environment.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);

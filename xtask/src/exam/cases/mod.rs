@@ -1,6 +1,7 @@
 //! The cases: one file each, one row each. `docs/reliability.md` tells what each of them proves.
 
 mod bad_sector;
+mod clock;
 mod control;
 mod crash;
 mod descriptors;
@@ -37,6 +38,7 @@ pub const ALL: &[Case] = &[
     read_only::CASE,
     files::FLIPS,
     files::FILES,
+    clock::CASE,
     descriptors::CASE,
     lies::CASE,
     fuzzed::CASE,
