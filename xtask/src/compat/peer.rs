@@ -258,6 +258,18 @@ impl Peer {
             let mut text = kafka_settings(&self.address, controller, &self.directory.join("data"));
             for (key, value) in &self.settings {
                 text.push_str(&format!("{key}={value}\n"));
+                if key == "node.id" {
+                    // It is the only voter, and the directory was formatted for number 1.
+                    text.push_str(&format!(
+                        "controller.quorum.voters={value}@127.0.0.1:{controller}\n"
+                    ));
+                    let meta = self.directory.join("data/meta.properties");
+                    let formatted = fs::read_to_string(&meta)?;
+                    fs::write(
+                        meta,
+                        formatted.replace("node.id=1", &format!("node.id={value}")),
+                    )?;
+                }
             }
             fs::write(&settings, text)?;
         }
