@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use storage::{Env, RecoveryReport, Storage};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tools::signals::StopSignals;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -96,9 +96,9 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         async move { broker.run(groups_stopped).await }
     });
     // Before anybody can learn that there is someone to be asked.
-    let mut signals = Signals::listen()?;
+    let mut signals = StopSignals::listen()?;
     say_ready(kafka_address, http_address, &report, json)?;
-    signals.wait().await;
+    signals.asked().await;
     tracing::info!("asked to stop: finishing what is under way");
     notify(sd_notify::NotifyState::Stopping);
     stop.send_replace(true);
@@ -190,27 +190,5 @@ fn say_ready(
 fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(false, &[state]) {
         tracing::debug!(%error, "systemd was not notified");
-    }
-}
-
-/// What asks for the end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

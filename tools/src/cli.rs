@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use client::{Client, ClientConfig};
 use model::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{self, BenchArgs};
 use crate::consume::{self, ConsumeArgs};
@@ -173,21 +172,6 @@ impl ToolCommand {
                 command.run(&client, common.json, now()).await
             }
         }
-    }
-}
-
-/// Ends when the user or the system asks the command to stop.
-pub(crate) async fn asked_to_stop() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => terminate.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = terminated => {}
-        // Without a handler the signal ends the process by itself.
-        Ok(()) = tokio::signal::ctrl_c() => {}
     }
 }
 

@@ -18,6 +18,7 @@ use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 
 use crate::failure::Failure;
 use crate::format::{Headers, OutputFormat, OutputRecord};
+use crate::signals::StopSignals;
 use crate::time_spec::{Position, Range};
 
 /// Output is handed to the system in pieces of about this size.
@@ -134,12 +135,12 @@ async fn read_partitions(
         consumer.assign(partition.clone(), Start::Offset(span.start));
     }
     reading.spans = Some(spans);
-    let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
+    let mut signals = StopSignals::listen()?;
     let mut silence = Silence::new(client, args, range.end.is_some());
     while !reading.is_done() {
         let fetched = tokio::select! {
             fetched = silence.over(consumer.poll(POLL)) => fetched?,
-            () = &mut interrupted => break,
+            () = signals.asked() => break,
         };
         for fetched in fetched {
             if reading.take(&fetched)? {
@@ -181,12 +182,12 @@ async fn read_group(
     config.consumer.reset = reset;
     let mut consumer = GroupConsumer::new(client, config);
     let mut begun = HashMap::new();
-    let mut interrupted = std::pin::pin!(crate::cli::asked_to_stop());
+    let mut signals = StopSignals::listen()?;
     let mut silence = Silence::new(client, args, false);
     while !reading.is_done() {
         let fetched = tokio::select! {
             fetched = silence.over(consumer.poll(POLL)) => fetched?,
-            () = &mut interrupted => break,
+            () = signals.asked() => break,
         };
         begun = fetched
             .iter()

@@ -13,6 +13,7 @@ pub mod log;
 pub mod output;
 pub mod produce;
 pub mod shell;
+pub mod signals;
 mod table;
 pub mod time_spec;
 mod topic;

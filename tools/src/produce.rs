@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::failure::Failure;
 use crate::format::{Headers, InputFormat, InputReader, InputRecord, OutputFormat, OutputRecord};
 use crate::output::{counted, say, size};
+use crate::signals::StopSignals;
 use crate::time_spec::parse_time;
 
 /// Reports that may wait to be printed; beyond it reading waits.
@@ -163,6 +164,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
     let reports = output.is_some().then_some(reports);
     let printing = output.map(|output| tokio::spawn(print_reports(output, reported)));
 
+    let mut signals = StopSignals::listen()?;
     let (done, finished) = oneshot::channel();
     let sent = Arc::new(AtomicU64::new(0));
     let is_typed = args.file.is_none() && std::io::stdin().is_terminal();
@@ -183,7 +185,7 @@ pub async fn run(args: ProduceArgs, client: &Client, now: Timestamp) -> Result<P
         })?;
     let read = tokio::select! {
         read = finished => read.unwrap_or_else(|_| Err(anyhow!("reading the input ended early"))),
-        () = crate::cli::asked_to_stop() => Err(anyhow!("interrupted")),
+        () = signals.asked() => Err(anyhow!("interrupted")),
     };
     let flushed = producer
         .close()

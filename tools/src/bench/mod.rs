@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::print_text;
+use crate::signals::StopSignals;
 use load::{Load, Sending};
 use report::{Measure, Report, Spread};
 
@@ -118,6 +119,8 @@ pub async fn run(args: BenchArgs, client: &Client, json: bool) -> Result<ExitCod
         configs,
         ..NewTopic::default()
     };
+    // From here on an end before its time deletes the topic.
+    let mut signals = StopSignals::listen()?;
     admin.create_topic(new).await?;
     let bench = Bench {
         args: &args,
@@ -127,7 +130,7 @@ pub async fn run(args: BenchArgs, client: &Client, json: bool) -> Result<ExitCod
     };
     let measured = tokio::select! {
         measured = bench.all() => measured,
-        () = crate::cli::asked_to_stop() => Err(anyhow::anyhow!("interrupted")),
+        () = signals.asked() => Err(anyhow::anyhow!("interrupted")),
     };
     if !args.keep {
         let deleted = admin.delete_topics(&[topic.as_str()]).await;

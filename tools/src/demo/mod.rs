@@ -28,9 +28,9 @@ use client::consumer::Start;
 use client::{Admin, Client, ClientConfig, Consumer, ConsumerConfig, ErrorCode};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::signals::StopSignals;
 use broker::{Broker, Launch};
 use fleet::Recording;
 use host::Host;
@@ -138,8 +138,7 @@ struct Running {
 
 /// Runs the demonstration to its end.
 pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let mut interrupts = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let mut terminations = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut signals = StopSignals::listen()?;
     let screen = Screen::new(args.json);
     let slot = Slot::default();
     let (home, temporary) = home(args)?;
@@ -159,8 +158,7 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
     };
     let outcome = tokio::select! {
         outcome = acts => Some(outcome),
-        _ = interrupts.recv() => None,
-        _ = terminations.recv() => None,
+        () = signals.asked() => None,
     };
     screen.clear();
     let stopped = slot.stop().await;
