@@ -14,6 +14,7 @@ mod image;
 mod judge;
 mod ledger;
 mod load;
+mod memory_group;
 mod page;
 pub mod probe;
 pub mod random;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::memory_group::MemoryGroup;
 use crate::run;
 
 /// A start that takes longer than this has failed.
@@ -32,8 +33,8 @@ pub struct Plan {
     pub kafka: String,
     /// Options for strace, if it is to run under it.
     pub strace: Option<Vec<String>>,
-    /// How many descriptors it may open, if not as many as this process.
-    pub descriptors_max: Option<usize>,
+    /// Shell commands that the process runs before it becomes the broker.
+    limits: Vec<String>,
     /// Environment variables of its own.
     pub environment: Vec<(String, String)>,
 }
@@ -48,7 +49,7 @@ impl Plan {
             log: work.join("broker.log"),
             kafka: "127.0.0.1:0".to_owned(),
             strace: None,
-            descriptors_max: None,
+            limits: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -68,6 +69,19 @@ impl Plan {
     /// With this in its environment.
     pub fn in_environment(mut self, key: &str, value: impl ToString) -> Plan {
         self.environment.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// With no more than so many descriptors. More than this process may have take root.
+    pub fn with_descriptors(mut self, count: usize) -> Plan {
+        self.limits.push(format!("ulimit -n {count}"));
+        self
+    }
+
+    /// In this group of processes, and thus with no more than its memory.
+    pub fn within(mut self, group: &MemoryGroup) -> Plan {
+        self.limits
+            .push(format!("echo $$ > '{}'", group.processes().display()));
         self
     }
 
@@ -94,17 +108,16 @@ impl Plan {
                 command.arg("-D").arg("-f").args(options).arg(&self.binary);
                 command
             }
-            None => match self.descriptors_max {
-                Some(count) => {
-                    let mut command = Command::new("sh");
-                    command
-                        .args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh"])
-                        .arg(count.to_string())
-                        .arg(&self.binary);
-                    command
-                }
-                None => Command::new(&self.binary),
-            },
+            None if self.limits.is_empty() => Command::new(&self.binary),
+            None => {
+                let mut command = Command::new("sh");
+                command
+                    .arg("-c")
+                    .arg(format!("{} && exec \"$@\"", self.limits.join(" && ")))
+                    .arg("sh")
+                    .arg(&self.binary);
+                command
+            }
         };
         command.arg("serve").arg("--data").arg(&self.data).args([
             "--kafka",

@@ -39,8 +39,8 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
-    let mut plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
-    plan.descriptors_max = Some(DESCRIPTORS);
+    let plan =
+        Plan::new(&exam.binary, &exam.work.join("data"), &exam.work).with_descriptors(DESCRIPTORS);
     let siege = Siege::of(exam, &plan)?;
     let mut most = 0;
     for round in 1..=exam.rounds {

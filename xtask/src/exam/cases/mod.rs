@@ -12,6 +12,7 @@ mod full_start;
 mod fuzzed;
 mod kill;
 mod lies;
+mod memory;
 mod nested;
 mod power_cut;
 mod read_only;
@@ -42,6 +43,7 @@ pub const ALL: &[Case] = &[
     descriptors::CASE,
     lies::CASE,
     fuzzed::CASE,
+    memory::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
