@@ -41,6 +41,11 @@ pub fn framed(frame: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), frame].concat()
 }
 
+/// The shortest question on the wire: ApiVersions in version 0, which is its key, version, correlation id and no client id.
+pub fn shortest_question() -> Vec<u8> {
+    framed(&[0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff])
+}
+
 /// Sends each input on a connection of its own. An error if the broker takes no connections any more.
 pub fn attack(address: &str, inputs: &[Vec<u8>]) -> Result<Tally> {
     let next = AtomicUsize::new(0);

@@ -67,6 +67,11 @@ impl Probe {
             .with_context(|| format!("not an address: {address}"))?;
         let stream = TcpStream::connect_timeout(&parsed, Duration::from_secs(5))
             .with_context(|| format!("connect to {address}"))?;
+        Probe::over(stream)
+    }
+
+    /// The same over a connection that stands already.
+    pub fn over(stream: TcpStream) -> Result<Probe> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         stream.set_write_timeout(Some(Duration::from_secs(30)))?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use model::codec::Codec;
 
-use crate::exam::hostile::{Siege, framed};
+use crate::exam::hostile::{Siege, shortest_question};
 use crate::exam::ledger::Ledger;
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::random::Random;
@@ -91,8 +91,7 @@ fn flood(exam: &Exam, siege: &Siege, round: u32) -> Result<(usize, usize)> {
         kafka.len() + http.len()
     );
     let mut served = 0;
-    // ApiVersions in version 0: key, version, correlation id, no client id.
-    let question = framed(&[0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]);
+    let question = shortest_question();
     for stream in &mut kafka {
         stream.write_all(&question)?;
     }

@@ -17,6 +17,7 @@ mod nested;
 mod power_cut;
 mod read_only;
 mod simulated;
+mod storm;
 mod sync_error;
 mod syscalls;
 mod torn;
@@ -40,6 +41,7 @@ pub const ALL: &[Case] = &[
     files::FLIPS,
     files::FILES,
     clock::CASE,
+    storm::CASE,
     descriptors::CASE,
     lies::CASE,
     fuzzed::CASE,
@@ -47,7 +49,7 @@ pub const ALL: &[Case] = &[
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 25, 26];
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26];
 
 #[cfg(test)]
 mod tests {
