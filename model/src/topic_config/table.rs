@@ -110,7 +110,7 @@ pub const SETTINGS: &[Setting] = &[
     setting!("retention.bytes", "log.retention.bytes", Long, "-1", integer(-1, LONG_MAX), Enforced,
         "How many bytes a partition keeps; -1 is any number."),
     setting!("retention.ms", "log.retention.ms", Long, "604800000", integer(-1, LONG_MAX), Enforced,
-        "How long records are kept after their append, by the broker's clock; -1 is for ever."),
+        "How long records are kept after their append, in the store's own time, which no jump of a clock changes; -1 is for ever."),
     setting!("segment.bytes", "log.segment.bytes", Int, "1073741824", integer(4096, INT_MAX), Enforced,
         "A segment is sealed when it reaches this size. Kafka's least is 1 MiB, here it is 4 KiB."),
     setting!("segment.index.bytes", "log.index.size.max.bytes", Int, "10485760", integer(4, INT_MAX),
