@@ -115,7 +115,8 @@ fn verdict(passed: Option<bool>) -> &'static str {
     }
 }
 
-fn number(value: Option<f64>) -> String {
+/// A value with as many digits as say something; empty for None.
+pub fn number(value: Option<f64>) -> String {
     match value {
         None => String::new(),
         Some(value) if value >= 100.0 => format!("{value:.0}"),

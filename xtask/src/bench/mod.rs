@@ -4,6 +4,7 @@
 //! A case is one file under `cases/` and one row in [`cases::ALL`]. Load comes from a process of its own (this one), with
 //! batches that are made beforehand, and latencies are taken from the moment a batch was due.
 
+mod beside;
 mod broker;
 mod cases;
 mod figures;
@@ -44,6 +45,10 @@ pub struct BenchArgs {
     /// The broker's binary (built in release mode when not given).
     #[arg(long, env = "ALLUVIUM_BIN")]
     binary: Option<PathBuf>,
+    /// Another build's binary: both are measured in turn, and compared pair by pair. With --strict it fails if this
+    /// build is worse by more than a twentieth.
+    #[arg(long, value_name = "BINARY", conflicts_with = "write")]
+    beside: Option<PathBuf>,
 }
 
 /// One thing that is measured.
@@ -52,6 +57,8 @@ pub struct Case {
     pub name: &'static str,
     /// One line: what is measured, and how.
     pub about: &'static str,
+    /// Whether it measures a broker's binary, or the engine in this process.
+    pub uses_binary: bool,
     /// Measures it.
     pub run: fn(&Bench) -> Result<Vec<Figure>>,
 }
@@ -94,7 +101,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return run::shown(&mut command);
     }
     let chosen: Vec<&Case> = match &args.case {
-        None => cases::ALL.iter().collect(),
+        None => cases::ALL
+            .iter()
+            .filter(|case| args.beside.is_none() || case.uses_binary)
+            .collect(),
         Some(name) => {
             let found = cases::ALL.iter().find(|case| case.name == name);
             vec![found.with_context(|| {
@@ -123,8 +133,19 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             work: work.path().to_path_buf(),
         };
         let load_before = load_average();
+        if let Some(other) = &args.beside {
+            let compared = beside::run(case, &bench, other)
+                .with_context(|| format!("bench {} --beside", case.name))?;
+            println!(
+                "{}",
+                section(case, args, &beside::table(&compared), &load_before)
+            );
+            let worse = compared.iter().filter(|row| row.is_worse());
+            missed.extend(worse.map(|row| row.what().to_owned()));
+            continue;
+        }
         let figures = (case.run)(&bench).with_context(|| format!("bench {}", case.name))?;
-        let text = section(case, args, &figures, &load_before);
+        let text = section(case, args, &figures::table(&figures), &load_before);
         println!("{text}");
         if args.write {
             write(
@@ -147,15 +168,16 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 /// A case's part of the page.
-fn section(case: &Case, args: &BenchArgs, figures: &[Figure], load: &str) -> String {
+fn section(case: &Case, args: &BenchArgs, table: &str, load: &str) -> String {
     format!(
-        "{}\n\n`cargo xtask bench {} --runs {} --gib {} --seconds {}`, with a load average of {load} before it began.\n\n{}",
+        "{}\n\n`cargo xtask bench {} --runs {} --gib {} --seconds {}{}`, with a load average of {load} before it began.\n\n{}",
         case.about,
         case.name,
         args.runs,
         args.gib,
         args.seconds,
-        figures::table(figures)
+        args.beside.as_ref().map_or("", |_| " --beside BINARY"),
+        table
     )
 }
 

@@ -21,6 +21,7 @@ pub const CASE: Case = Case {
     about: "The storage engine by itself: 64 KiB batches to 8 logs, 32 under way flat out; paced from the moment a batch was \
             due. Settling and retention run beside it, so that each byte is written twice. The limit is a bare loop of writing \
             2 MiB and fdatasync, on zero-filled files.",
+    uses_binary: false,
     run,
 };
 

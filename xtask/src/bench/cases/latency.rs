@@ -14,6 +14,7 @@ pub const CASE: Case = Case {
     about: "Acknowledgements while producing at half of the own peak, and at fixed rates, in the shape of `produce`. Measured \
             from the moment a batch was due, so that a stall counts for everything that had to wait (no coordinated \
             omission); timers here are 1 ms coarse. The limit is one 64 KiB write and its fdatasync, on average.",
+    uses_binary: true,
     run,
 };
 

@@ -20,6 +20,7 @@ pub const CASE: Case = Case {
     about: "Memory and start-up with 1, 1,000 and 10,000 partitions: each gets two records of 100 bytes, a second apart, and all \
             of it settles. Resident memory is the process's peak (VmHWM), mapped files of the WAL included. Then SIGKILL, and \
             the time to the next ready line.",
+    uses_binary: true,
     run,
 };
 

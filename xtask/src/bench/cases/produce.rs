@@ -14,6 +14,7 @@ pub const CASE: Case = Case {
     about: "Durable produce, flat out: 64 KiB batches, 4 connections with 8 batches under way each, 8 partitions, acks=all. \
             The limit is a bare loop of writing as much as is under way (2 MiB) and fdatasync, on zero-filled \
             files, for 5 s before and 5 s after.",
+    uses_binary: true,
     run,
 };
 

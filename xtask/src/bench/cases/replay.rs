@@ -15,6 +15,7 @@ pub const CASE: Case = Case {
     about: "Replay of settled history: 4 connections read 8 partitions of 4 GiB in all from start to end, in fetches of 1 MiB. \
             The limit is a bare loop of vectored writes from a map of a warm file to 4 loopback sockets; for cold history, \
             reading the same files once in pieces of 1 MiB.",
+    uses_binary: true,
     run,
 };
 

@@ -13,6 +13,7 @@ pub const CASE: Case = Case {
     name: "startup",
     about: "Start-up after SIGKILL in the middle of producing flat out (2 GiB each time): from the start of the process to its \
             ready line. The limit is reading the write-ahead log's files once from the disk.",
+    uses_binary: true,
     run,
 };
 
