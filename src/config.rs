@@ -4,15 +4,22 @@
 //! topic defaults in `model::topic_config`), is parsed and range-checked by that row, and goes into the typed configuration
 //! that the parts are started with: a key that nothing reads cannot be written down. Unknown keys are refused.
 
+mod sources;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use model::topic_config::{self, Holds, Setting as TopicSetting};
 use storage::StorageConfig;
 
 use crate::broker::BrokerConfig;
+
+use sources::Given;
+pub use sources::Place;
 
 /// The topic default whose bound is the store's.
 const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
@@ -30,7 +37,11 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// The storage's part.
     pub storage: StorageConfig,
-    origins: BTreeMap<String, (Origin, String)>,
+    /// Whether a data directory without a store gets a new one.
+    pub store_create: bool,
+    /// Variables of the environment with our prefix that a container platform sets, and that are no settings.
+    pub ignored_variables: Vec<String>,
+    origins: BTreeMap<String, (Place, String)>,
 }
 
 /// Where a value comes from.
@@ -61,17 +72,17 @@ impl fmt::Display for Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No setting has this name.
-    #[error("{origin}: unknown setting `{key}`{}", did_you_mean(.suggestion))]
+    #[error("{place}: unknown setting `{key}`{}", did_you_mean(.suggestion))]
     Unknown {
         /// The name.
         key: String,
         /// A name that is close.
         suggestion: Option<String>,
-        /// Who said it.
-        origin: Origin,
+        /// Where it stands.
+        place: Place,
     },
     /// The value cannot be.
-    #[error("{origin}: {key}={value}: {reason}")]
+    #[error("{place}: {key}={value}: {reason}")]
     Invalid {
         /// The setting.
         key: String,
@@ -79,8 +90,14 @@ pub enum ConfigError {
         value: String,
         /// What is wrong with it.
         reason: String,
-        /// Who said it.
-        origin: Origin,
+        /// Where it stands.
+        place: Place,
+    },
+    /// A variable's value is not UTF-8.
+    #[error("environment variable {variable}: its value is not UTF-8")]
+    NotText {
+        /// Its name.
+        variable: String,
     },
     /// The file cannot be read.
     #[error("{}: {reason}", path.display())]
@@ -123,7 +140,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "auto.create.topics.enable" = "true", "Whether a topic that a client asks for is created.", |config, value| boolean(value).map(|on| config.broker.auto_create_topics = on);
     "broker.rack" = "", "This broker's rack, as clients are told; empty for none.", |config, value| { config.broker.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty()); Ok(()) };
     "connections.max.idle.ms" = "600000", "A connection without a request is closed after this many milliseconds; 1000 or more. A peer that leaves its replies unread for as long is closed too.", |config, value| millis(value, 1000).map(|time| config.broker.connection_idle_max = time);
-    "data.dir" = "data", "Where everything is kept.", |config, value| { config.storage.data_dir = PathBuf::from(value); config.broker.data_dir = PathBuf::from(value); Ok(()) };
+    "data.dir" = "data", "The directory of the store. Its parent directory must exist. It must be empty, or hold a store.", |config, value| data_dir(config, value);
     "fetch.max.bytes" = "57671680", "No fetch answers with more bytes, but for a first batch that is larger; 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
     "frame.max.bytes" = "4194304", "Bytes that are synced at once at most; 64 KiB to 64 MiB, and never more than a quarter of a WAL file.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
     "group.initial.rebalance.delay.ms" = "3000", "How many milliseconds a new group waits for more members.", |config, value| millis(value, 0).map(|time| config.broker.groups.initial_rebalance_delay = time);
@@ -144,6 +161,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "segments.open.max" = "1024", "Segments whose files and maps are kept open; fewer, with a warning, if the limit of descriptors allows no more. 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
     "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
     "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
+    "store.create.enable" = "true", "Whether a missing or empty data directory becomes a new store. With `false` the server does not start without a store, as when a disk is not mounted.", |config, value| boolean(value).map(|on| config.store_create = on);
     "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
     "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 64 KiB. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
     "wal.files.max" = "64", "Files of the write-ahead log at most: when they are used up, producers wait. 4 to 4096, and no fewer than wal.files.min.", |config, value| number(value, 4..=4096).map(|count| config.storage.wal_files_max = count as usize);
@@ -186,6 +204,22 @@ fn address(value: &str) -> Result<String, String> {
         .ok_or_else(|| "must be host:port, with a port from 0 to 65535".to_owned())
 }
 
+fn data_dir(config: &mut Config, value: &str) -> Result<(), String> {
+    if value.is_empty() {
+        return Err("must name a directory".to_owned());
+    }
+    config.storage.data_dir = PathBuf::from(value);
+    config.broker.data_dir = PathBuf::from(value);
+    Ok(())
+}
+
+/// Whether this host, as it stands before a port, means every address of the machine.
+fn is_every_address(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse()
+        .is_ok_and(|address: IpAddr| address.is_unspecified())
+}
+
 fn advertised(config: &mut Config, value: &str) -> Result<(), String> {
     if value.is_empty() {
         config.advertised = None;
@@ -202,7 +236,12 @@ fn advertised(config: &mut Config, value: &str) -> Result<(), String> {
         .ok()
         .filter(|port| *port > 0)
         .ok_or("must end in a port from 1 to 65535")?;
-    if host.is_empty() || host == "0.0.0.0" || host == "[::]" {
+    // Clients are given an IPv6 address without its brackets, as by Kafka.
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = bracketed.unwrap_or(host);
+    if host.is_empty() || is_every_address(host) {
         return Err(
             "clients cannot connect to that: give a name or address that they can reach".to_owned(),
         );
@@ -226,7 +265,7 @@ pub struct Sources {
     /// The configuration file.
     pub file: Option<PathBuf>,
     /// Variables of the environment.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
     /// Flags, in order.
     pub flags: Vec<(String, String)>,
 }
@@ -250,6 +289,8 @@ impl Config {
             advertised: None,
             broker: BrokerConfig::default(),
             storage: StorageConfig::new("data"),
+            store_create: true,
+            ignored_variables: Vec::new(),
             origins: BTreeMap::new(),
         };
         for setting in SETTINGS {
@@ -262,36 +303,29 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         let mut config = Config::defaults();
         if let Some(path) = &sources.file {
-            for (key, value) in read_file(path)? {
-                config.set(&key, &value, Origin::File)?;
-            }
+            config.set_all(sources::of_file(path)?)?;
         }
-        for (name, value) in &sources.environment {
-            let Some(name) = name.strip_prefix("ALLUVIUM_") else {
-                continue;
-            };
-            if RESERVED_VARIABLES.contains(&name) {
-                continue;
-            }
-            config.set(
-                &name.to_ascii_lowercase().replace('_', "."),
-                value,
-                Origin::Environment,
-            )?;
-        }
+        let environment = sources::of_environment(&sources.environment, is_known)?;
+        config.ignored_variables = environment.ignored;
+        config.set_all(environment.given)?;
         for (key, value) in &sources.flags {
-            config.set(key, value, Origin::Flag)?;
+            config.set(key, value, Place::Flag)?;
         }
         config.check()?;
         Ok(config)
     }
 
-    fn set(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
+    fn set_all(&mut self, all: Vec<Given>) -> Result<(), ConfigError> {
+        all.into_iter()
+            .try_for_each(|given| self.set(&given.key, &given.value, given.place))
+    }
+
+    fn set(&mut self, key: &str, value: &str, place: Place) -> Result<(), ConfigError> {
         let invalid = |reason: String| ConfigError::Invalid {
             key: key.to_owned(),
             value: value.to_owned(),
             reason,
-            origin,
+            place: place.clone(),
         };
         if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
             (setting.set)(self, value).map_err(invalid)?;
@@ -312,11 +346,11 @@ impl Config {
             return Err(ConfigError::Unknown {
                 key: key.to_owned(),
                 suggestion: best,
-                origin,
+                place,
             });
         }
         self.origins
-            .insert(key.to_owned(), (origin, value.to_owned()));
+            .insert(key.to_owned(), (place, value.to_owned()));
         Ok(())
     }
 
@@ -353,31 +387,46 @@ impl Config {
     }
 
     fn conflict(&self, key: &str, reason: String) -> ConfigError {
-        let (origin, value) = self
+        let (place, value) = self
             .origins
             .get(key)
             .cloned()
-            .unwrap_or((Origin::Default, String::new()));
+            .unwrap_or((Place::Default, String::new()));
         ConfigError::Invalid {
             key: key.to_owned(),
             value,
             reason,
-            origin,
+            place,
         }
+    }
+
+    /// Whether somebody set this, wherever.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
+    /// What is allowed and most likely not meant: a sentence each. With all defaults there is none.
+    pub fn warnings(&self) -> Vec<String> {
+        let host = self.kafka.rsplit_once(':').map_or("", |(host, _)| host);
+        let unreachable = self.advertised.is_none() && is_every_address(host);
+        unreachable
+            .then(|| UNREACHABLE.to_owned())
+            .into_iter()
+            .collect()
     }
 
     /// Every setting as it is in force, by name.
     pub fn show(&self) -> Vec<Shown> {
         let shown = |key: &str, default: &str| {
-            let (origin, value) = self
+            let (place, value) = self
                 .origins
                 .get(key)
                 .cloned()
-                .unwrap_or_else(|| (Origin::Default, default.to_owned()));
+                .unwrap_or_else(|| (Place::Default, default.to_owned()));
             Shown {
                 key: key.to_owned(),
                 value,
-                origin: origin.to_string(),
+                origin: place.origin().to_string(),
             }
         };
         let mut all: Vec<Shown> = SETTINGS
@@ -390,8 +439,14 @@ impl Config {
     }
 }
 
-/// Variables that mean something else than a setting.
-const RESERVED_VARIABLES: &[&str] = &["LOG", "CONFIG", "BROKERS", "BIN"];
+/// The commonest first mistake, with the way out.
+const UNREACHABLE: &str = "kafka.listen is every address of this machine, and advertised.listeners is not set: clients on other \
+     machines will be told to connect to 127.0.0.1, which is their own machine. Set \
+     advertised.listeners=PLAINTEXT://NAME:PORT, with a name or address that clients can reach";
+
+fn is_known(key: &str) -> bool {
+    names().contains(&key)
+}
 
 fn topic_defaults() -> impl Iterator<Item = &'static TopicSetting> {
     topic_config::SETTINGS
@@ -405,48 +460,6 @@ fn names() -> Vec<&'static str> {
         .map(|setting| setting.key)
         .chain(topic_defaults().map(|setting| setting.server_name))
         .collect()
-}
-
-/// The file's settings: `a.b = 1` and `[a]` `b = 1` are the same.
-fn read_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
-    let refuse = |reason: String| ConfigError::File {
-        path: path.to_owned(),
-        reason,
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| refuse(error.to_string()))?;
-    let mut found = Vec::new();
-    flatten("", &table, &mut found).map_err(refuse)?;
-    Ok(found)
-}
-
-fn flatten(
-    prefix: &str,
-    table: &toml::Table,
-    found: &mut Vec<(String, String)>,
-) -> Result<(), String> {
-    for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
-        match value {
-            toml::Value::Table(table) => flatten(&key, table, found)?,
-            toml::Value::String(text) => found.push((key, text.clone())),
-            toml::Value::Integer(number) => found.push((key, number.to_string())),
-            toml::Value::Boolean(on) => found.push((key, on.to_string())),
-            other => {
-                return Err(format!(
-                    "{key}: a {} is no setting's value",
-                    other.type_str()
-                ));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The server's settings, topic defaults included: name, default, meaning.
@@ -463,9 +476,11 @@ pub fn settings() -> impl Iterator<Item = (&'static str, &'static str, String)> 
 pub fn reference() -> String {
     let mut page = String::from(
         "# Configuration\n\nA setting comes from a TOML file (`--config FILE`), then from the environment \
-         (`ALLUVIUM_NUM_PARTITIONS` for `num.partitions`), then from flags and `-X KEY=VALUE`; the last one that speaks \
-         counts. Unknown settings are refused. `alluvium config check` and `alluvium config show --origin` tell what is in \
-         force. This page is generated by `alluvium config reference`, and a test compares it.\n\n## Server\n\n\
+         (`ALLUVIUM_NUM_PARTITIONS` for `num.partitions`), then from flags and `-X KEY=VALUE`; the last one wins. An unknown \
+         setting is refused, with the file and line, or the variable, that names it. Variables that Kubernetes and Docker set \
+         for a service with the name `alluvium` (`ALLUVIUM_SERVICE_HOST`, `ALLUVIUM_PORT=tcp://…`, `ALLUVIUM_PORT_9092_TCP`) \
+         are ignored. `alluvium config check` checks a configuration, and `alluvium config show --origin` prints it. This page \
+         is generated by `alluvium config reference`; a test compares it.\n\n## Server\n\n\
          | setting | default | meaning |\n|---|---|---|\n",
     );
     for setting in SETTINGS {
@@ -562,11 +577,62 @@ mod tests {
             ("wal.file.bytes", "300001"),
             ("kafka.listen", "9092"),
             ("advertised.listeners", "PLAINTEXT://0.0.0.0:9092"),
+            ("advertised.listeners", "PLAINTEXT://[::]:9092"),
+            ("advertised.listeners", "PLAINTEXT://:::9092"),
+            ("data.dir", ""),
             ("log.retention.ms", "soon"),
             ("message.max.bytes", "40000000"),
         ] {
             assert!(flags(&[(key, value)]).is_err(), "{key}={value}");
         }
+    }
+
+    #[test]
+    fn errors_name_the_variable_or_the_file_and_the_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("server.toml");
+        std::fs::write(&path, "[num]\npartition = 2\n").unwrap();
+        let error = Config::load(&Sources {
+            file: Some(path),
+            ..Sources::default()
+        });
+        let error = error.expect_err("there is no such setting").to_string();
+        assert!(
+            error.contains("server.toml, line 2: unknown setting `num.partition`"),
+            "{error}"
+        );
+        let error = Config::load(&Sources {
+            environment: vec![("ALLUVIUM_PORT".into(), "9092".into())],
+            ..Sources::default()
+        });
+        let error = error.expect_err("there is no such setting").to_string();
+        assert!(
+            error.contains("ALLUVIUM_PORT: unknown setting `port`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn listening_on_every_address_without_a_name_for_clients_warns() {
+        for (listen, warned) in [
+            ("0.0.0.0:9092", 1),
+            ("[::]:0", 1),
+            ("127.0.0.1:9092", 0),
+            ("store.example:9092", 0),
+        ] {
+            let alone = flags(&[("kafka.listen", listen)]).unwrap();
+            assert_eq!(alone.warnings().len(), warned, "{listen}");
+            let name = ("advertised.listeners", "PLAINTEXT://store.example:9092");
+            let named = flags(&[("kafka.listen", listen), name]).unwrap();
+            assert_eq!(named.warnings(), [""; 0], "{listen}");
+        }
+        assert_eq!(flags(&[]).unwrap().warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn an_advertised_ipv6_address_is_given_without_its_brackets() {
+        let config = flags(&[("advertised.listeners", "PLAINTEXT://[fd00::7]:9092")]).unwrap();
+        assert_eq!(config.advertised, Some(("fd00::7".to_owned(), 9092)));
     }
 
     #[test]

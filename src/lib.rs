@@ -4,6 +4,7 @@
 
 pub mod broker;
 pub mod config;
+pub mod data_dir;
 pub mod descriptors;
 pub mod front;
 pub mod logging;

@@ -2,14 +2,42 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging, once, for the process.
-pub fn start(json: bool) {
-    let filter = EnvFilter::try_from_env("ALLUVIUM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// The variable that says what is logged.
+const VARIABLE: &str = "ALLUVIUM_LOG";
+
+/// `ALLUVIUM_LOG` is no filter.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "environment variable {VARIABLE}: {reason}; write `debug`, or `info,alluvium::front=debug`"
+)]
+pub struct NoFilter {
+    reason: String,
+}
+
+/// Starts logging, once, for the process. A filter that cannot be read is refused, not replaced.
+pub fn start(json: bool) -> Result<(), NoFilter> {
+    let refuse = |reason: String| NoFilter { reason };
+    let filter = match std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) {
+        None => EnvFilter::new("info"),
+        Some(text) => {
+            let text = text
+                .to_str()
+                .ok_or_else(|| refuse("its value is not UTF-8".to_owned()))?;
+            EnvFilter::builder()
+                .parse(text)
+                .map_err(|error| refuse(error.to_string()))?
+        }
+    };
     let color = std::env::var_os("NO_COLOR").is_none()
         && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(color);
-    if json { log.json().init() } else { log.init() }
+    if json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The `alluvium` binary: the server, its configuration, and the tools.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -111,7 +112,8 @@ struct ConfigArgs {
 enum ConfigCommand {
     /// Read the configuration and say whether the server would start with it.
     ///
-    /// Exit code 0 if so, 2 if not. JSON: an object with good, and error if it is not.
+    /// Exit code 0 if so, 2 if not. Warns of what is allowed and most likely not meant. JSON: an object with good; warnings if it
+    /// is, error if it is not.
     Check(SettingArgs),
     /// Print every setting that is in force.
     ///
@@ -147,9 +149,7 @@ impl SettingArgs {
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))),
         );
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let environment = std::env::vars_os().collect();
         Ok(Config::load(&Sources {
             file: self.config.clone(),
             environment,
@@ -161,7 +161,9 @@ impl SettingArgs {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => {
-            alluvium::logging::start(args.json);
+            if let Err(error) = alluvium::logging::start(args.json) {
+                return fail(&error.into(), failure::USAGE);
+            }
             let config = match args.settings.load() {
                 Ok(config) => config,
                 Err(error) => return fail(&error, failure::USAGE),
@@ -181,7 +183,8 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error:#}");
+    // Nobody may be listening any more; the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "error: {}", failure::told(error));
     ExitCode::from(code)
 }
 
@@ -215,19 +218,22 @@ fn configure(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(settings: &SettingArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let loaded = settings.load();
-    let value = || match &loaded {
-        Ok(_) => serde_json::json!({ "good": true }),
-        Err(error) => serde_json::json!({ "good": false, "error": format!("{error:#}") }),
-    };
-    match &loaded {
-        Ok(_) => print(json, value, || "the configuration is good\n".to_owned())?,
-        Err(_) if json => print(json, value, String::new)?,
-        Err(_) => {}
-    }
-    match loaded {
-        Err(error) if !json => Err(error),
-        Err(_) => Ok(ExitCode::from(failure::USAGE)),
-        Ok(_) => Ok(ExitCode::SUCCESS),
+    match settings.load() {
+        Ok(config) => {
+            let warnings = config.warnings();
+            let value = || serde_json::json!({ "good": true, "warnings": warnings });
+            print(json, value, || {
+                let lines = warnings.iter().map(|line| format!("warning: {line}\n"));
+                lines.collect::<String>() + "the configuration is valid\n"
+            })?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) if json => {
+            let error = failure::told(&error);
+            let value = || serde_json::json!({ "good": false, "error": error });
+            print(json, value, String::new)?;
+            Ok(ExitCode::from(failure::USAGE))
+        }
+        Err(error) => Err(error),
     }
 }

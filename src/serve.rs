@@ -14,6 +14,7 @@ use tools::signals::StopSignals;
 
 use crate::broker::Broker;
 use crate::config::Config;
+use crate::data_dir::{self, Found};
 use crate::descriptors;
 use crate::front::stats::Stats;
 use crate::front::{http, kafka};
@@ -46,6 +47,16 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         .unwrap_or_else(|| (reachable(kafka_address), kafka_address.port()));
     config.broker.advertised_host = host;
     config.broker.advertised_port = port;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if !config.ignored_variables.is_empty() {
+        let variables = config.ignored_variables.join(" ");
+        tracing::info!(
+            variables,
+            "ignored environment variables that a container platform sets"
+        );
+    }
 
     let limit = descriptors::raise_limit();
     let (segments, connections) = (
@@ -53,20 +64,42 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         config.broker.connections_max,
     );
     let shares = descriptors::share(limit, segments, connections)?;
-    if (shares.segments, shares.connections) != (segments, connections) {
-        tracing::warn!(
-            limit,
-            segments.open.max = shares.segments,
-            max.connections = shares.connections,
-            "fewer segments or connections are kept open than set: the limit of descriptors (`ulimit -n`) allows no more"
-        );
+    let fewer_segments = shares.segments < segments;
+    let fewer_connections = shares.connections < connections;
+    if fewer_segments || fewer_connections {
+        let (segments, connections) = (shares.segments, shares.connections);
+        // What nobody asked for is no reason to warn.
+        let asked = fewer_segments && config.is_set("segments.open.max")
+            || fewer_connections && config.is_set("max.connections");
+        if asked {
+            tracing::warn!(
+                limit,
+                segments.open.max = segments,
+                max.connections = connections,
+                "the limit of open files (`ulimit -n`, LimitNOFILE=) allows fewer than the settings ask for"
+            );
+        } else {
+            tracing::info!(
+                limit,
+                segments.open.max = segments,
+                max.connections = connections,
+                "the limit of open files (`ulimit -n`, LimitNOFILE=) sets these"
+            );
+        }
     }
     config.storage.open_segments_max = shares.segments;
     config.broker.connections_max = shares.connections;
 
     let storage_config = config.storage.clone();
     let broker_config = config.broker.clone();
+    let store_create = config.store_create;
     let opened = tokio::task::spawn_blocking(move || -> Result<_> {
+        let data_dir = storage_config.data_dir.clone();
+        if data_dir::prepare(&data_dir, store_create)? == Found::Empty {
+            let directory = std::path::absolute(&data_dir).unwrap_or(data_dir);
+            let directory = directory.display();
+            tracing::warn!(%directory, "no store was here: creating a new, empty one");
+        }
         let (storage, report) = Storage::open(storage_config, Env::real())?;
         tell(&report);
         let broker = Broker::open(broker_config, storage.clone())?;

@@ -1,5 +1,6 @@
 //! The server as a process: its ready line, its exit codes, and what it answers over HTTP.
 
+use std::io::{Read as _, Seek as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -94,13 +95,111 @@ fn settings_that_cannot_be_are_wrong_usage() {
         ("num.partition=3", "did you mean `num.partitions`?"),
         ("num.partitions=0", "must be 1 to 10000"),
         ("num.partitions", "must be KEY=VALUE"),
+        ("data.dir=", "must name a directory"),
     ] {
-        let (code, stderr) = refused(serve(directory.path()).args(["-X", setting]));
+        let mut command = alluvium();
+        let (code, stderr) = refused(command.args(["serve", "-X", setting]));
         assert_eq!(code, Some(2), "{stderr}");
         assert!(stderr.contains(said), "{stderr}");
     }
-    let (code, stderr) = refused(serve(directory.path()).env("ALLUVIUM_NODE_IDS", "1"));
-    assert_eq!(code, Some(2), "{stderr}");
+    for (variable, value) in [
+        ("ALLUVIUM_NODE_IDS", "1"),
+        ("ALLUVIUM_LOG", "alluvium=loud"),
+    ] {
+        let (code, stderr) = refused(serve(directory.path()).env(variable, value));
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(variable), "{stderr}");
+    }
+}
+
+/// Starts, ends, and returns what was logged.
+fn log_of(command: &mut Command) -> String {
+    let mut log = tempfile::tempfile().expect("a file");
+    let running = Running::start_logged(command, log.try_clone().expect("a copy").into());
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+    log.rewind().expect("its beginning");
+    let mut text = String::new();
+    log.read_to_string(&mut text).expect("text");
+    text
+}
+
+fn warnings(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains(" WARN ")).collect()
+}
+
+#[test]
+fn variables_of_a_service_with_our_name_do_not_stop_the_server() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = log_of(
+        serve(directory.path())
+            .env("ALLUVIUM_PORT", "tcp://10.96.7.7:9092")
+            .env("ALLUVIUM_PORT_9092_TCP_ADDR", "10.96.7.7")
+            .env("ALLUVIUM_SERVICE_HOST", "10.96.7.7"),
+    );
+    assert!(log.contains("ALLUVIUM_SERVICE_HOST"), "{log}");
+}
+
+#[test]
+fn a_new_store_warns_and_defaults_do_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = log_of(&mut serve(directory.path()));
+    assert_eq!(warnings(&log).len(), 1, "{log}");
+    assert!(log.contains("no store was here"), "{log}");
+    // Fewer connections than the default because of the limit, which nobody asked for.
+    let mut second = Command::new("sh");
+    second.args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\""]);
+    let server = serve(directory.path());
+    second.arg(server.get_program()).args(server.get_args());
+    let log = log_of(&mut second);
+    assert_eq!(warnings(&log), [""; 0], "{log}");
+    assert!(log.contains("ulimit"), "{log}");
+    second.args(["-X", "max.connections=50000"]);
+    let log = log_of(&mut second);
+    assert_eq!(warnings(&log).len(), 1, "{log}");
+}
+
+#[test]
+fn listening_on_every_address_warns_with_the_way_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    log_of(&mut serve(directory.path()));
+    let mut command = alluvium();
+    let addresses = ["serve", "--kafka", "0.0.0.0:0", "--http", "127.0.0.1:0"];
+    command.args(addresses).arg("--data").arg(directory.path());
+    let log = log_of(&mut command);
+    assert!(
+        log.contains("advertised.listeners=PLAINTEXT://"),
+        "it says what to set: {log}"
+    );
+    let good = alluvium()
+        .args(["config", "check", "--kafka", "0.0.0.0:9092"])
+        .output()
+        .expect("it runs");
+    assert!(good.status.success());
+    let said = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(said.contains("advertised.listeners=PLAINTEXT://"), "{said}");
+}
+
+#[test]
+fn a_wrong_data_directory_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let not_mounted = directory.path().join("not-mounted");
+    let (code, stderr) = refused(&mut serve(&not_mounted.join("data")));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        !not_mounted.exists(),
+        "nothing is made above the last level"
+    );
+    let photos = directory.path().join("photos");
+    std::fs::create_dir(&photos).expect("a directory");
+    std::fs::write(photos.join("1.jpg"), "").expect("a file");
+    let (code, stderr) = refused(&mut serve(&photos));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("1.jpg"), "{stderr}");
+    assert_eq!(std::fs::read_dir(&photos).expect("it is there").count(), 1);
+    let forbidden = ["-X", "store.create.enable=false"];
+    let (code, stderr) = refused(serve(&directory.path().join("new")).args(forbidden));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(!directory.path().join("new").exists());
 }
 
 #[test]
