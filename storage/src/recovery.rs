@@ -24,6 +24,7 @@ use crate::log::TailEntry;
 use crate::wal::WalFile;
 use crate::wal::format::{EntryKind, Frame, FrameEntry};
 use crate::wal::pool::{UNFINISHED_SUFFIX, sequence_of};
+use crate::wal::resume::LastEnd;
 use crate::wal::walk::{Event, Source, TornTail, walk};
 
 const STORE_MAGIC: &[u8; 8] = b"logstore";
@@ -134,8 +135,8 @@ pub fn decode_store(bytes: &[u8]) -> Result<Uuid, String> {
 pub(crate) struct Replay {
     /// Every file that is needed, in order.
     pub files: Vec<Arc<WalFile>>,
-    /// Where the last of them goes on, if nothing of a torn tail lies behind.
-    pub goes_on_at: Option<u64>,
+    /// How the last of them ends.
+    pub last_end: LastEnd,
     /// Files that may be used again at once.
     pub free: Vec<PathBuf>,
     /// One past the largest file sequence seen.
@@ -229,7 +230,13 @@ pub(crate) fn replay_wal(
         file.file
             .sync_data()
             .map_err(OpenError::io("sync", &file.path))?;
-        replay.goes_on_at = (!end.has_rest).then_some(end.position);
+        replay.last_end = match &walked.torn {
+            _ if !end.has_rest => LastEnd::Clean(end.position),
+            Some(torn) if torn.file == file.sequence && torn.position == end.position => {
+                LastEnd::Torn(end.position)
+            }
+            _ => LastEnd::Unusable,
+        };
         replay.files.push(file);
     }
     replay.next_frame = walked.next_frame;

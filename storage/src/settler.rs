@@ -325,6 +325,10 @@ impl Settler {
     }
 
     fn checkpoint(&mut self, shared: &Shared, wal: WalPosition) -> Result<(), SettleError> {
+        shared.save_damage().map_err(|error| match error {
+            OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
+            other => SettleError::Failed(StorageFailed::new(other.to_string())),
+        })?;
         let logs = self
             .laid
             .iter()

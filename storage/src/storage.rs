@@ -30,8 +30,10 @@ use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
 use crate::steady::{self, SteadyTime};
+use crate::wal::WalPool;
 use crate::wal::format::FILE_UNIT_BYTES;
-use crate::wal::{WalFile, WalPool};
+use crate::wal::pool::is_full;
+use crate::wal::resume::resume;
 
 /// What the process does when a write or sync has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +237,8 @@ pub(crate) struct Shared {
     signal: Mutex<Signal>,
     signalled: Condvar,
     damage: Mutex<Vec<Damage>>,
+    /// Whether the file `DAMAGE` lacks something of it, for want of space.
+    damage_unsaved: AtomicBool,
     pub suspects: Arc<Suspects>,
     stopping: AtomicBool,
     _lock: Box<dyn LockGuard>,
@@ -357,8 +361,25 @@ impl Shared {
         // The lock is held, so that the file holds no fewer than another caller wrote.
         if let Err(error) = store_damage(self.disk.as_ref(), root, &damage, self.clock.now()) {
             tracing::error!(%error, "damage could not be put on record");
+            self.damage_unsaved.store(true, Ordering::Release);
         }
         false
+    }
+
+    /// Puts damage on record that could not be before. Until then no checkpoint is stored: one that begins behind what is
+    /// damaged in the write-ahead log would be all that is known of it.
+    pub fn save_damage(&self) -> Result<(), OpenError> {
+        if !self.damage_unsaved.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let damage = self
+            .damage
+            .lock()
+            .expect("nothing panics while it holds the damage");
+        let root = &self.config.data_dir;
+        store_damage(self.disk.as_ref(), root, &damage, self.clock.now())?;
+        self.damage_unsaved.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// A segment turns out to hold what is not this log's: readers are told, and it is put on record.
@@ -530,9 +551,6 @@ impl Shared {
     }
 }
 
-/// A WAL file with less left is not written on at a start.
-const EPOCH_FRAME_ROOM_BYTES: u64 = 64 << 10;
-
 /// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
 const WALL_APART_MS: i64 = 60_000;
 
@@ -663,9 +681,8 @@ impl Storage {
         for log in building.logs.values() {
             log.locked().replayed();
         }
-        if damage.len() > known_damage {
-            store_damage(disk.as_ref(), &root, &damage, env.clock.now())?;
-        }
+        let mut damage_unsaved = damage.len() > known_damage
+            && !keep_damage(disk.as_ref(), &root, &damage, env.clock.now())?;
         let before = loaded.newest.as_ref().map(|newest| newest.leader_epoch);
         let leader_epoch = replay
             .leader_epoch
@@ -698,25 +715,10 @@ impl Storage {
             replay.files.len(),
             replay.next_file,
         ));
-        while pool
-            .prepare_one()
-            .map_err(OpenError::io("prepare a WAL file in", &wal_directory))?
-        {}
         let mut files = replay.files;
         // Where the last file ends cleanly it is written on: so that starts alone never use the pool up.
-        let room = |file: &Arc<WalFile>, at: u64| file.bytes >= at + EPOCH_FRAME_ROOM_BYTES;
-        let position = match (files.last(), replay.goes_on_at) {
-            (Some(last), Some(at)) if room(last, at) => at,
-            _ => {
-                files.push(pool.take().ok_or_else(|| OpenError::Config {
-                    reason: format!(
-                        "the WAL's {} files are all in use: raise wal.files.max",
-                        config.wal_files_max
-                    ),
-                })?);
-                0
-            }
-        };
+        let position = resume(&pool, &mut files, replay.last_end)
+            .map_err(OpenError::io("prepare a WAL file in", &wal_directory))?;
         let gate = Arc::new(Gate::new(Arc::clone(&pool), config.append_queue_bytes));
         gate.set_current_remaining(config.wal_file_bytes);
         let frame_bytes_max = config
@@ -756,6 +758,7 @@ impl Storage {
                 signal: Mutex::default(),
                 signalled: Condvar::new(),
                 damage: Mutex::new(damage),
+                damage_unsaved: AtomicBool::new(damage_unsaved),
                 suspects: Arc::default(),
                 stopping: AtomicBool::new(false),
                 _lock: lock,
@@ -797,7 +800,11 @@ impl Storage {
                 .lock()
                 .expect("nothing panics while it holds the damage")
                 .clone();
-            store_damage(shared.disk.as_ref(), &root, &damage, shared.clock.now())?;
+            damage_unsaved =
+                !keep_damage(shared.disk.as_ref(), &root, &damage, shared.clock.now())?;
+            shared
+                .damage_unsaved
+                .store(damage_unsaved, Ordering::Release);
             replay.report.damage = damage;
         }
         for log in shared.all_logs() {
@@ -1102,6 +1109,23 @@ impl Storage {
     /// Ends the store in order: what is queued is made durable, then the threads stop. Appends are refused from now on.
     pub fn shutdown(&self) {
         self.inner.stop();
+    }
+}
+
+/// Puts damage that a start has found on record. False if there is no space for it: readers know of it all the same, and the
+/// settler tries again.
+fn keep_damage(
+    disk: &dyn Disk,
+    root: &std::path::Path,
+    damage: &[Damage],
+    now: Timestamp,
+) -> Result<bool, OpenError> {
+    match store_damage(disk, root, damage, now) {
+        Err(OpenError::Io { source, .. }) if is_full(&source) => {
+            tracing::error!(error = %source, "damage could not be put on record yet");
+            Ok(false)
+        }
+        stored => stored.map(|()| true),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod format;
 pub mod pool;
 pub mod reader;
+pub mod resume;
 pub mod walk;
 
 pub use pool::{WalFile, WalPool};

@@ -246,13 +246,22 @@ impl WalPool {
 
     /// Makes one more file ready, from a free one or anew. False if enough are ready, or the pool is at its bound.
     pub fn prepare_one(&self) -> io::Result<bool> {
+        self.prepare(|inner| inner.ready.len() < READY_FILES && self.can_make(inner))
+    }
+
+    /// Makes one more file ready whether or not the pool is at its bound: for a start that has no file to write on.
+    pub fn prepare_beyond_bound(&self) -> io::Result<bool> {
+        self.prepare(|_| true)
+    }
+
+    fn prepare(&self, is_wanted: impl FnOnce(&Inner) -> bool) -> io::Result<bool> {
         let _one_at_a_time = self
             .preparing
             .lock()
             .expect("nothing panics while it makes a file ready");
         let (recycled, sequence) = {
             let mut inner = self.locked();
-            if inner.ready.len() >= READY_FILES || !self.can_make(&inner) {
+            if !is_wanted(&inner) {
                 return Ok(false);
             }
             let sequence = inner.next_sequence;
@@ -291,6 +300,13 @@ impl WalPool {
             Err(error) => {
                 if is_full(&error) {
                     self.disk_full.store(true, Ordering::Release);
+                }
+                if let Some(old) = recycled {
+                    // One of another length was removed, and nothing came in its place.
+                    match self.disk.exists(&old) {
+                        Ok(false) => inner.files -= 1,
+                        _ => inner.free.push(old),
+                    }
                 }
                 self.publish(&inner);
                 Err(error)
