@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use model::topic_config::TopicConfig;
 use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicName};
-use storage::{AppendError, LogSettings, ReadError, Storage};
+use storage::{AppendError, Fate, LogSettings, ReadError, Storage};
 use tokio::sync::watch;
 
 pub use config::{BrokerConfig, GroupConfig};
@@ -109,6 +109,11 @@ impl Broker {
                     .map(|partition| LogId::new(topic.id, model::PartitionId::new(partition)))
             })
             .collect();
+        let removed = metadata.removed();
+        let deleted: HashSet<model::TopicId> = removed
+            .iter()
+            .filter_map(|key| records::removed_topic(key))
+            .collect();
         let dynamic = RwLock::new(DynamicSettings::new(&config, settings)?);
         let offsets = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
         let (groups, groups_task) = Coordinator::open(
@@ -134,7 +139,12 @@ impl Broker {
         for topic in topics.into_values() {
             broker.attach(topic)?;
         }
-        broker.shared.storage.finish_open(&known)?;
+        let fate = |log: LogId| match log.topic_id {
+            _ if known.contains(&log) => Fate::Kept,
+            topic if deleted.contains(&topic) => Fate::Deleted,
+            _ => Fate::Unknown,
+        };
+        broker.shared.storage.finish_open_by(&fate)?;
         Ok(broker)
     }
 

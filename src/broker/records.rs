@@ -168,6 +168,12 @@ pub(super) fn removal_of_topic(id: TopicId) -> Change {
     (topic_key(id), None)
 }
 
+/// The topic whose end a removed key is; None if it is another's.
+pub(super) fn removed_topic(key: &[u8]) -> Option<TopicId> {
+    let id = std::str::from_utf8(key).ok()?.strip_prefix(TOPIC_PREFIX)?;
+    uuid::Uuid::parse_str(id).ok().map(TopicId::from_uuid)
+}
+
 fn topic_key(id: TopicId) -> Bytes {
     Bytes::from(format!("{TOPIC_PREFIX}{}", id.as_uuid().hyphenated()))
 }

@@ -2,7 +2,8 @@
 //! Callers: the cluster's metadata, and `groups` for committed offsets.
 //! Invariants: a change is in `live` exactly if its record is appended, in the same order. `write` returns when its
 //! records are durable. Compaction re-appends what is live and only then drops what came before, so that at every
-//! moment a replay from the start gives `live`.
+//! moment a replay from the start gives `live`. The removal of a key outlives one compaction: at a start it says that what
+//! is left of it was meant to go.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -85,6 +86,9 @@ struct Live {
     live_bytes: usize,
     /// What was appended since the last compaction.
     log_bytes: usize,
+    /// Removed keys whose removal is still in the log, and whether a compaction has written it again. None where nobody
+    /// asks for them.
+    removed: Option<BTreeMap<Bytes, bool>>,
 }
 
 impl StateLog {
@@ -98,7 +102,11 @@ impl StateLog {
             Some(log) => log,
             None => storage.create_log(id, LogSettings::state()),
         };
-        let live = replay(id, &log)?;
+        let mut live = Live::default();
+        if id == LogId::METADATA {
+            live.removed = Some(BTreeMap::new());
+        }
+        replay(id, &log, &mut live)?;
         let storage = storage.clone();
         let live = Mutex::new(live);
         let compacting = AtomicBool::new(false);
@@ -120,6 +128,16 @@ impl StateLog {
         live.entries
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Keys that were removed not long ago; older removals are forgotten. Kept of the metadata only.
+    pub fn removed(&self) -> Vec<Bytes> {
+        let live = self.shared.lock();
+        live.removed
+            .iter()
+            .flatten()
+            .map(|(key, _)| key.clone())
             .collect()
     }
 
@@ -195,6 +213,16 @@ impl StateLog {
             let changes = keys.iter().filter_map(current).collect();
             pending.push(shared.append(&mut live, changes, admission)?);
         }
+        let removed = shared.lock().forget_old_removals();
+        for keys in removed.chunks(1_000) {
+            let changes: Vec<Change> = keys.iter().map(|key| (key.clone(), None)).collect();
+            let admission = self.admit(&changes).await;
+            let mut live = shared.lock();
+            let is_gone = |change: &Change| !live.entries.contains_key(&change.0);
+            let changes: Vec<Change> = changes.into_iter().filter(is_gone).collect();
+            pending.push(shared.append(&mut live, changes.clone(), admission)?);
+            live.mark_written_again(&changes);
+        }
         for written in pending {
             written.wait().await?;
         }
@@ -258,10 +286,37 @@ impl Shared {
 }
 
 impl Live {
+    /// Forgets removals that a compaction has written again already, and gives the others.
+    fn forget_old_removals(&mut self) -> Vec<Bytes> {
+        let Some(removed) = &mut self.removed else {
+            return Vec::new();
+        };
+        removed.retain(|_, is_written_again| !*is_written_again);
+        removed.keys().cloned().collect()
+    }
+
+    fn mark_written_again(&mut self, changes: &[Change]) {
+        for (key, _) in changes {
+            if let Some(mark) = self
+                .removed
+                .as_mut()
+                .and_then(|removed| removed.get_mut(key))
+            {
+                *mark = true;
+            }
+        }
+    }
+
     fn apply(&mut self, change: Change) {
         let bytes = record_bytes(&change);
         self.log_bytes += bytes;
         let (key, value) = change;
+        if let Some(removed) = &mut self.removed {
+            match value {
+                Some(_) => removed.remove(&key),
+                None => removed.insert(key.clone(), false),
+            };
+        }
         let before = match value {
             Some(value) => {
                 self.live_bytes += bytes;
@@ -303,8 +358,7 @@ fn build(changes: &[Change], now: model::Timestamp) -> Result<Vec<AppendBatch>, 
         .collect()
 }
 
-fn replay(id: LogId, log: &Log) -> Result<Live, StateLogError> {
-    let mut live = Live::default();
+fn replay(id: LogId, log: &Log, live: &mut Live) -> Result<(), StateLogError> {
     let bounds = log.bounds();
     let mut next = bounds.start;
     while next < bounds.durable_end {
@@ -336,7 +390,7 @@ fn replay(id: LogId, log: &Log) -> Result<Live, StateLogError> {
             next = batch.header().next_offset();
         }
     }
-    Ok(live)
+    Ok(())
 }
 
 fn joined(slices: &[Bytes]) -> Bytes {
@@ -349,5 +403,54 @@ fn joined(slices: &[Bytes]) -> Bytes {
                 all
             })
             .freeze(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::{Env, StorageConfig};
+
+    fn open(directory: &std::path::Path) -> (Storage, StateLog) {
+        let mut config = StorageConfig::new(directory);
+        config.wal_file_bytes = 256 << 10;
+        config.wal_files_min = 2;
+        let (storage, _) = Storage::open(config, Env::real()).expect("a new store");
+        let log = StateLog::open(&storage, storage.clock(), LogId::METADATA).expect("readable");
+        (storage, log)
+    }
+
+    #[tokio::test]
+    async fn the_removal_of_a_key_outlives_one_compaction_and_no_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let change = |key: &str, value: Option<&'static [u8]>| {
+            (
+                Bytes::copy_from_slice(key.as_bytes()),
+                value.map(Bytes::from_static),
+            )
+        };
+        let (storage, log) = open(directory.path());
+        let changes = vec![
+            change("kept", Some(b"1")),
+            change("gone", Some(b"2")),
+            change("gone", None),
+        ];
+        log.write(changes).await.expect("written");
+        assert_eq!(log.removed(), [Bytes::from("gone")]);
+        log.compact().await.expect("compacted");
+        storage.shutdown();
+        drop((storage, log));
+        // The start after a kill has still to know it.
+        let (storage, log) = open(directory.path());
+        assert_eq!(log.removed(), [Bytes::from("gone")]);
+        assert_eq!(log.entries().len(), 1);
+        log.compact().await.expect("compacted");
+        assert_eq!(log.removed().len(), 1);
+        log.compact().await.expect("compacted");
+        assert_eq!(log.removed().len(), 0);
+        storage.shutdown();
+        drop((storage, log));
+        let (_storage, log) = open(directory.path());
+        assert_eq!((log.removed().len(), log.entries().len()), (0, 1));
     }
 }

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod io;
 mod log;
 pub mod manifest;
+mod orphans;
 pub mod producers;
 mod recovery;
 mod restore;
@@ -35,6 +36,7 @@ pub use fields::FormatError;
 pub use gate::Admission;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
+pub use orphans::Fate;
 pub use producers::{ProducerState, SequenceError};
 pub use recovery::{Damage, RecoveryReport};
 pub use storage::{

@@ -21,6 +21,7 @@ use crate::error::{OpenError, StorageFailed};
 use crate::gate::{Admission, Gate};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
 use crate::log::{Bounds, Log, LogSettings};
+use crate::orphans::{self, Fate};
 use crate::producers::Producers;
 use crate::recovery::{
     Damage, Found, RecoveryReport, load_damage, open_store_file, replay_wal, store_damage,
@@ -879,21 +880,47 @@ impl Storage {
 
     /// All logs that are to exist: the files of others are set aside, never deleted. Settling and cleanup begin.
     pub fn finish_open(&self, known: &HashSet<LogId>) -> Result<(), OpenError> {
+        self.finish_open_by(&|log| match known.contains(&log) {
+            true => Fate::Kept,
+            false => Fate::Unknown,
+        })
+    }
+
+    /// Like [`Storage::finish_open`], for a caller that also knows which logs were deleted: their files are removed.
+    pub fn finish_open_by(&self, fate: &dyn Fn(LogId) -> Fate) -> Result<(), OpenError> {
         let shared = &self.inner.shared;
-        let wanted = |id: &LogId| id.is_reserved() || known.contains(id);
-        for log in shared.all_logs().iter().filter(|log| !wanted(&log.id())) {
-            tracing::warn!(log = %log.id(), "the metadata does not know this log: it is left out");
-            shared
-                .logs
-                .write()
-                .expect("nothing panics while it holds the map of logs")
-                .remove(&log.id());
-            log.mark_deleted();
-            shared
-                .settler
-                .lock()
-                .expect("nothing panics while it holds the settler")
-                .forget(log.id());
+        let fate = |id: LogId| {
+            if id.is_reserved() {
+                Fate::Kept
+            } else {
+                fate(id)
+            }
+        };
+        for log in shared.all_logs() {
+            let id = log.id();
+            match fate(id) {
+                Fate::Kept => continue,
+                // As when it was deleted: the kill came before the settler.
+                Fate::Deleted => self.delete_log(id),
+                Fate::Unknown => {
+                    tracing::warn!(log = %id, "the metadata does not know this log: it is left out");
+                    shared
+                        .logs
+                        .write()
+                        .expect("nothing panics while it holds the map of logs")
+                        .remove(&id);
+                    log.mark_deleted();
+                    shared
+                        .settler
+                        .lock()
+                        .expect("nothing panics while it holds the settler")
+                        .forget(id);
+                }
+            }
+        }
+        let orphans = orphans::find(shared, &fate)?;
+        for log in orphans.iter().filter_map(|orphan| orphan.deleted) {
+            shared.put_back_deleted(log);
         }
         // No checkpoint may name what is set aside, nor begin before its last records: a round sees to both. Without space
         // for it all stays where it is.
@@ -914,7 +941,13 @@ impl Storage {
         };
         drop(settler);
         if tidy {
-            quarantine(shared, &wanted)?;
+            orphans::quarantine(shared, &orphans)?;
+        }
+        if orphans.iter().any(|orphan| orphan.deleted.is_some()) {
+            tracing::info!(
+                "files of deleted partitions were left by the last process: they are removed"
+            );
+            shared.settle_soon();
         }
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
@@ -1153,38 +1186,6 @@ fn has_settled(disk: &dyn Disk, root: &std::path::Path) -> Result<bool, OpenErro
         }
     }
     Ok(false)
-}
-
-/// Moves directories of partitions that nobody knows to `quarantine`, where an operator can look at them.
-fn quarantine(shared: &Shared, wanted: &dyn Fn(&LogId) -> bool) -> Result<(), OpenError> {
-    let disk = shared.disk.as_ref();
-    let root = &shared.config.data_dir;
-    let partitions = root.join("p");
-    if !disk
-        .exists(&partitions)
-        .map_err(OpenError::io("look for", &partitions))?
-    {
-        return Ok(());
-    }
-    for spread in disk
-        .list(&partitions)
-        .map_err(OpenError::io("list", &partitions))?
-    {
-        let directory = partitions.join(&spread.name);
-        if !spread.is_dir {
-            continue;
-        }
-        for entry in disk
-            .list(&directory)
-            .map_err(OpenError::io("list", &directory))?
-        {
-            if entry.name.parse::<LogId>().is_ok_and(|id| wanted(&id)) {
-                continue;
-            }
-            set_aside(shared, &directory.join(&entry.name))?;
-        }
-    }
-    Ok(())
 }
 
 /// Moves a file or directory to `quarantine`, durably.

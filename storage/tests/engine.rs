@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alluvium_storage::io::{ManualClock, RealDisk};
 use alluvium_storage::{
-    AppendBatch, Env, Log, LogSettings, OnFailure, ReadError, RecoveryReport, Storage,
+    AppendBatch, Env, Fate, Log, LogSettings, OnFailure, ReadError, RecoveryReport, Storage,
     StorageConfig, Threads,
 };
 use bytes::Bytes;
@@ -325,6 +325,62 @@ fn a_deleted_log_takes_its_files_along_and_an_unknown_one_is_set_aside() {
     storage.finish_open(&known(0)).unwrap();
     assert!(storage.log(log_id(1)).is_none());
     assert_eq!((files("p"), files("quarantine")), (0, 1));
+}
+
+#[test]
+fn what_a_kill_left_of_a_deleted_log_goes_at_the_next_start() {
+    let house = House::new();
+    let files = |below: &str| {
+        let root = house.directory.path().join(below);
+        let mut open = vec![root];
+        let mut count = 0;
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        count
+    };
+    {
+        let (storage, _) = house.open();
+        storage.finish_open(&known(3)).unwrap();
+        for partition in 0..3 {
+            let log = storage.create_log(log_id(partition), settings());
+            let _ = append(&storage, &log, batch(&["a"], 0));
+        }
+        storage.commit_once();
+        storage.settle_once();
+        // Of 0 the metadata says that it was deleted, and the process ends before the settler's turn. Of 1 the same, and
+        // the checkpoint is stored, but not every file is gone. Of 2 it knows nothing.
+        let path = std::fs::read_dir(house.directory.path().join("p"))
+            .unwrap()
+            .map(|spread| spread.unwrap().path().join(log_id(1).to_string()))
+            .find(|path| path.is_dir())
+            .unwrap();
+        storage.delete_log(log_id(1));
+        let kept = std::fs::read_dir(&path).unwrap().next().unwrap().unwrap();
+        let copy = house.directory.path().join("copy");
+        std::fs::copy(kept.path(), &copy).unwrap();
+        storage.settle_once();
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::rename(copy, kept.path()).unwrap();
+    }
+    let (storage, _) = house.open();
+    let is_deleted = |log| [log_id(0), log_id(1)].contains(&log);
+    storage
+        .finish_open_by(&|log| match is_deleted(log) {
+            true => Fate::Deleted,
+            false => Fate::Unknown,
+        })
+        .unwrap();
+    storage.settle_once();
+    assert_eq!((files("p"), files("quarantine")), (0, 1));
+    assert_eq!(storage.health().damage, []);
 }
 
 #[test]
