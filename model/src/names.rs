@@ -12,6 +12,14 @@ use crate::PartitionId;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Arc<str>);
 
+/// Source: Kafka's `Topic.INTERNAL_TOPICS`, and the name of its controllers' log.
+const INTERNAL: [&str; 4] = [
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+    "__cluster_metadata",
+];
+
 /// Why a text is not a topic name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
@@ -66,10 +74,18 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether both names become the same metric name, where `.` is written as `_`: Kafka refuses to create the second.
-    pub fn collides_with(&self, other: &TopicName) -> bool {
-        let unified = |c: u8| if c == b'.' { b'_' } else { c };
-        self.0.bytes().map(unified).eq(other.0.bytes().map(unified))
+    /// What two names that collide have in common: the name with `_` for each `.`, as metric names have it. None if the
+    /// name has neither, and so collides with no other. Kafka refuses to create the second of such names.
+    pub fn collision_key(&self) -> Option<String> {
+        self.0
+            .contains(['.', '_'])
+            .then(|| self.0.replace('.', "_"))
+    }
+
+    /// Whether Kafka keeps the name for itself: such a topic is marked as internal, comes into being by nobody's asking,
+    /// and takes no records from clients.
+    pub fn is_internal(&self) -> bool {
+        INTERNAL.contains(&self.as_str())
     }
 }
 
@@ -161,9 +177,28 @@ mod tests {
 
     #[test]
     fn a_dot_and_an_underscore_collide() {
-        let name = |text| TopicName::parse(text).unwrap();
-        assert!(name("a.b").collides_with(&name("a_b")));
-        assert!(!name("a.b").collides_with(&name("a-b")));
-        assert!(!name("a.b").collides_with(&name("a.bc")));
+        let key = |text| TopicName::parse(text).unwrap().collision_key();
+        assert_eq!(key("a.b_c"), key("a_b.c"));
+        assert_ne!(key("a.b"), key("a.bc"));
+        assert_eq!(key("a-b"), None);
+    }
+
+    #[test]
+    fn what_kafka_keeps_for_itself_is_internal() {
+        for (name, internal) in [
+            ("__consumer_offsets", true),
+            ("__transaction_state", true),
+            ("__share_group_state", true),
+            ("__cluster_metadata", true),
+            ("_consumer_offsets", false),
+            ("__consumer.offsets", false),
+            ("__consumer_offsets2", false),
+        ] {
+            assert_eq!(
+                TopicName::parse(name).unwrap().is_internal(),
+                internal,
+                "{name}"
+            );
+        }
     }
 }

@@ -25,6 +25,10 @@ pub enum Resource {
     Broker,
     /// Those of all brokers of the cluster; the broker's own go first.
     Cluster,
+    /// How much this broker logs.
+    Loggers,
+    /// A group's. Kafka's are those of the newer group protocols, which are not offered, so that no group has any.
+    Group(String),
 }
 
 /// Where a value comes from.
@@ -40,6 +44,8 @@ pub enum Origin {
     Static,
     /// Nobody set it.
     Default,
+    /// A level of the log.
+    Logger,
 }
 
 /// One setting's value in one place.
@@ -143,6 +149,8 @@ impl Broker {
                 entries
             }
             Resource::Cluster => self.describe_defaults(true),
+            Resource::Loggers => vec![log_level()],
+            Resource::Group(_) => Vec::new(),
         };
         let wanted = |entry: &Entry| names.is_none_or(|names| names.contains(&entry.name));
         Ok(entries.into_iter().filter(wanted).collect())
@@ -250,6 +258,13 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let _change = self.shared.changes.lock().await;
         match resource {
+            Resource::Loggers => Err(Refusal::InvalidRequest(
+                "the log's level is set at the start, by ALLUVIUM_LOG".into(),
+            )),
+            Resource::Group(_) => Err(Refusal::InvalidConfig(
+                "groups have no settings: those of Kafka's groups belong to protocols that are not offered"
+                    .into(),
+            )),
             Resource::Topic(name) => {
                 let topic = self.topic(name)?;
                 let defaults = self.topic_defaults();
@@ -469,6 +484,22 @@ fn entry(setting: &'static Setting, name: &str, synonyms: Vec<Synonym>) -> Entry
             }
         },
         synonyms,
+    }
+}
+
+/// The one logger that there is, under the name that Kafka gives to the one above all others.
+fn log_level() -> Entry {
+    Entry {
+        name: "root".to_owned(),
+        value: tracing::level_filters::LevelFilter::current()
+            .to_string()
+            .to_uppercase(),
+        origin: Origin::Logger,
+        read_only: true,
+        kind: Kind::String,
+        synonyms: Vec::new(),
+        doc: "The most detailed level that any part of the broker logs. ALLUVIUM_LOG sets it at the start."
+            .to_owned(),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Fetch: whole batches from many partitions, under byte limits, waiting for more if there is too little.
 //! Callers: fronts. No queue on this path: each log hands out slices of its immutable view.
 //! Invariants: nothing past the durable end is handed out. The first partition with data yields at least one whole
-//! batch; after it both limits are hard (KIP-74). A waiting fetch looks again on every wake-up, in a loop.
+//! batch; after it both limits are hard (KIP-74). A waiting fetch looks again on every wake-up, in a loop. It waits
+//! for records that do not exist yet, never for records that a limit of its own keeps out of the answer.
+//! Source: when Kafka ends a wait (`ReplicaManager.fetchMessages`, `DelayedFetch.tryComplete`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use super::{Broker, Refusal};
 pub struct Fetch {
     /// In the order in which the byte limit is spent.
     pub partitions: Vec<FetchPartition>,
-    /// Answer as soon as this much is there.
+    /// Answer as soon as this much is there, or the answer is full: see [`Fetched::is_full`].
     pub bytes_min: usize,
     /// Stop when this much is there; see [`FetchPartition::bytes_max`] for what is exempt.
     pub bytes_max: usize,
@@ -55,6 +57,9 @@ pub struct Fetched {
     pub slices: Vec<Bytes>,
     /// The client's log is not a prefix of this one: the last epoch both share, and where it ends here.
     pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// Whether a limit was reached: the partition's own, or what the partitions before it left of the response's. To
+    /// wait for more would add nothing to this partition's part of the answer.
+    pub is_full: bool,
 }
 
 impl Fetched {
@@ -64,14 +69,16 @@ impl Fetched {
 }
 
 impl Broker {
-    /// Answers with one entry for each partition asked for, in their order. Waits at most `wait_max`, and not at all
-    /// when there is an error to tell.
+    /// Answers with one entry for each partition asked for, in their order. Waits at most `wait_max`. An error ends the
+    /// wait, but for a topic or partition that did not exist when the fetch began: its error is told together with what
+    /// the others give, because a client that asks again before its metadata is renewed would otherwise do so without
+    /// a pause. Where no partition exists there is nothing to wait for.
     pub async fn fetch(&self, fetch: Fetch) -> Vec<Result<Fetched, Refusal>> {
         let deadline = Instant::now() + fetch.wait_max;
         let fetch = Arc::new(fetch);
         let logs = Arc::new(self.logs_of(&fetch));
         let first = self.read_all(&fetch, &logs).await;
-        if fetch.wait_max.is_zero() || fetch.is_answered_by(&first) {
+        if fetch.wait_max.is_zero() || fetch.is_answered_by(&first, &logs) {
             return first;
         }
         loop {
@@ -79,7 +86,7 @@ impl Broker {
             let waiter = Arc::new(Waiter::new());
             logs.iter().flatten().for_each(|log| log.watch(&waiter));
             let found = self.read_all(&fetch, &logs).await;
-            if fetch.is_answered_by(&found) {
+            if fetch.is_answered_by(&found, &logs) {
                 return found;
             }
             if tokio::time::timeout_at(deadline, waiter.wait())
@@ -125,17 +132,36 @@ impl Broker {
 }
 
 impl Fetch {
-    fn is_answered_by(&self, found: &[Result<Fetched, Refusal>]) -> bool {
+    /// Whether there is nothing to wait for. `logs` are what the fetch began with.
+    fn is_answered_by(
+        &self,
+        found: &[Result<Fetched, Refusal>],
+        logs: &[Result<Arc<Log>, Refusal>],
+    ) -> bool {
         let mut bytes = 0;
-        for partition in found {
-            match partition {
-                Err(_) => return true,
-                Ok(fetched) if fetched.diverging.is_some() => return true,
-                Ok(fetched) => bytes += fetched.bytes(),
+        let mut is_waited_for = false;
+        for (partition, log) in found.iter().zip(logs) {
+            match (partition, log) {
+                (Err(_), Err(refusal)) if is_absence(refusal) => {}
+                // Also of a topic that is deleted during the wait: its log was there at the beginning.
+                (Err(_), _) => return true,
+                (Ok(fetched), _) if fetched.is_full || fetched.diverging.is_some() => return true,
+                (Ok(fetched), _) => {
+                    bytes += fetched.bytes();
+                    is_waited_for = true;
+                }
             }
         }
-        found.is_empty() || bytes >= self.bytes_min
+        !is_waited_for || bytes >= self.bytes_min.min(self.bytes_max)
     }
+}
+
+/// Whether a partition was refused because it does not exist.
+fn is_absence(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId
+    )
 }
 
 fn read_now(fetch: &Fetch, logs: &[Result<Arc<Log>, Refusal>]) -> Vec<Result<Fetched, Refusal>> {
@@ -175,8 +201,8 @@ fn read_partition(
             .filter(|(known, end)| *known < epoch || *end < offset)
     });
     let bytes_max = wanted.bytes_max.min(bytes_left);
-    let is_empty =
-        diverging.is_some() || offset >= bounds.durable_end || (bytes_max == 0 && !is_first);
+    // At the durable end too the log is asked: it says whether it was deleted meanwhile.
+    let is_empty = diverging.is_some() || (bytes_max == 0 && !is_first);
     let chunk = if is_empty {
         Chunk::default()
     } else {
@@ -184,11 +210,21 @@ fn read_partition(
         log.read_warm(offset, bytes_max, is_first)
             .map_err(|error| super::read_refusal(error, wanted.offset))?
     };
+    let next = if chunk.slices.is_empty() {
+        offset
+    } else {
+        chunk.end_offset
+    };
+    // An answer without any records is never full: a client would ask again at once, and get the same.
+    let has_records = !is_first || chunk.bytes > 0;
+    let is_cut = next < bounds.durable_end;
+    let is_filled = chunk.bytes > 0 && chunk.bytes >= wanted.bytes_max;
     Ok(Fetched {
         // More may have become durable since the bounds were taken: no answer shows records past its own high watermark.
         high_watermark: bounds.durable_end.max(chunk.end_offset),
         start_offset: bounds.start,
         slices: chunk.slices,
         diverging,
+        is_full: has_records && (is_cut || is_filled),
     })
 }

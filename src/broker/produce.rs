@@ -225,7 +225,7 @@ fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch
         return refuse("clients cannot write control records");
     }
     if header.is_transactional() {
-        return refuse("transactions are not supported");
+        return Err(Refusal::TransactionsUnsupported);
     }
     if header.timestamp_type() == TimestampType::LogAppendTime {
         return Err(Refusal::InvalidTimestamp(

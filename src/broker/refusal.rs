@@ -1,6 +1,8 @@
 //! What the broker refuses, in its own words; a variant for each thing that a client does differently.
 //! Callers: every operation of `broker`; each front maps it to its protocol's codes in one place.
 
+use model::TopicName;
+
 /// Why a request, or one part of it, was refused. The text names the facts and may be shown to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -13,6 +15,22 @@ pub enum Refusal {
     /// Not a name that a topic can have.
     #[error("invalid topic name: {0}")]
     InvalidTopicName(String),
+    /// A name that differs from another topic's by dots and underscores only, which metrics do not tell apart.
+    #[error("Topic '{name}' collides with existing topic: {existing}")]
+    CollidingTopicName {
+        /// The name that was asked for.
+        name: String,
+        /// The topic that exists.
+        existing: TopicName,
+    },
+    /// What a client may not do with a name that Kafka keeps for itself.
+    #[error("topic '{name}' is internal: {reason}")]
+    InternalTopic {
+        /// The topic.
+        name: String,
+        /// What is not allowed, and why.
+        reason: &'static str,
+    },
     /// A topic of this name exists.
     #[error("topic '{0}' already exists")]
     TopicExists(String),
@@ -89,7 +107,9 @@ pub enum Refusal {
     #[error("{0}")]
     InvalidProducerEpoch(String),
     /// Transactions are not offered.
-    #[error("transactions are not supported")]
+    #[error(
+        "this broker does not support transactions: use a producer without a transactional id (an idempotent one is fine)"
+    )]
     TransactionsUnsupported,
     /// The disk is full; appends resume by themselves when there is room.
     #[error("the disk is full")]

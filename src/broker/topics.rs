@@ -4,7 +4,7 @@
 //! Changes run one at a time; readers take a snapshot of one topic and never wait for them. A topic that is created
 //! again has a new id.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
 use model::topic_config::TopicConfig;
@@ -100,6 +100,8 @@ pub(super) struct Catalog {
 struct Topics {
     by_name: BTreeMap<TopicName, Arc<Topic>>,
     by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Names that could collide with others, by what those would share with them.
+    by_collision_key: HashMap<String, BTreeSet<TopicName>>,
 }
 
 impl Catalog {
@@ -110,6 +112,15 @@ impl Catalog {
 
     pub(super) fn by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
         self.read(|topics| topics.by_id.get(&id).cloned())
+    }
+
+    /// Another topic whose name collides with this one.
+    fn colliding(&self, name: &TopicName) -> Option<TopicName> {
+        let key = name.collision_key()?;
+        self.read(|topics| {
+            let known = topics.by_collision_key.get(&key)?;
+            known.iter().find(|known| *known != name).cloned()
+        })
     }
 
     /// All topics, by name.
@@ -146,6 +157,10 @@ impl Catalog {
             .write()
             .expect("no change of the catalog panics half-way");
         topics.by_id.insert(topic.id, topic.clone());
+        if let Some(key) = topic.name.collision_key() {
+            let known = topics.by_collision_key.entry(key).or_default();
+            known.insert(topic.name.clone());
+        }
         topics.by_name.insert(topic.name.clone(), topic);
     }
 
@@ -156,6 +171,14 @@ impl Catalog {
             .expect("no change of the catalog panics half-way");
         topics.by_id.remove(&topic.id);
         topics.by_name.remove(&topic.name);
+        if let Some(key) = topic.name.collision_key()
+            && let Some(known) = topics.by_collision_key.get_mut(&key)
+        {
+            known.remove(&topic.name);
+            if known.is_empty() {
+                topics.by_collision_key.remove(&key);
+            }
+        }
     }
 }
 
@@ -248,9 +271,11 @@ impl Broker {
     }
 
     /// Creates a topic that a client spoke of, if the broker does that. Another one's creation at the same time is fine.
+    /// A name that Kafka keeps for itself is unknown and stays so: to look at it is no wish to have it.
     pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
-        if !self.config().auto_create_topics {
+        let parsed =
             TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+        if !self.config().auto_create_topics || parsed.is_internal() {
             return Err(Refusal::UnknownTopicOrPartition);
         }
         let layout = Layout::Counted {
@@ -381,6 +406,19 @@ impl Broker {
             .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
         if self.topic(name.as_str()).is_ok() {
             return Err(Refusal::TopicExists(new.name.clone()));
+        }
+        // Stores of earlier builds may hold what is refused here: it stays, and can be deleted.
+        if name.is_internal() {
+            return Err(Refusal::InternalTopic {
+                name: new.name.clone(),
+                reason: "it cannot be created",
+            });
+        }
+        if let Some(existing) = self.shared.catalog.colliding(&name) {
+            return Err(Refusal::CollidingTopicName {
+                name: new.name.clone(),
+                existing,
+            });
         }
         let partitions = match &new.layout {
             Layout::Counted {

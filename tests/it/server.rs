@@ -17,6 +17,7 @@ const WAL_FILE_BYTES: u64 = 1 << 20;
 
 pub struct Server {
     pub address: SocketAddr,
+    pub broker: Broker,
     dir: Option<TempDir>,
     stop: watch::Sender<bool>,
     storage: Storage,
@@ -60,9 +61,15 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let running = (broker.clone(), shutdown.clone());
         tokio::spawn(async move { running.0.run(running.1).await });
-        tokio::spawn(kafka::serve(listener, broker, Arc::default(), shutdown));
+        tokio::spawn(kafka::serve(
+            listener,
+            broker.clone(),
+            Arc::default(),
+            shutdown,
+        ));
         Server {
             address,
+            broker,
             dir: Some(dir),
             stop,
             storage,

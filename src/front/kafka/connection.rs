@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::Front;
 use super::api::{self, Reply, Request, Run};
 use super::frame::{self, FrameError, FrameReader};
+use super::unsupported::Unsupported;
 
 /// Produce requests of one connection that may wait for their sync at the same time. Clients keep 1 to 5 in flight;
 /// beyond this the connection is not read.
@@ -36,6 +37,8 @@ enum End {
     Frame(#[from] FrameError),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Unsupported(Unsupported),
     #[error("write failed: {0}")]
     Write(io::Error),
     #[error("the peer has not read its replies for {0:?}")]
@@ -69,6 +72,7 @@ pub(super) async fn run(
         Err(end @ (End::Idle(_) | End::Frame(FrameError::Socket(_)) | End::Write(_))) => {
             tracing::debug!(%peer, reason = %end, "connection closed");
         }
+        Err(End::Unsupported(asked)) => connection.front.unsupported.log(asked, peer),
         Err(end) => tracing::warn!(%peer, reason = %end, "connection closed"),
     }
 }
@@ -204,6 +208,10 @@ impl Replies<'_> {
                     self.write_slices(&slices).await?;
                     return Err(End::Refused(reason));
                 }
+                Reply::Unsupported(asked) => {
+                    self.write_slices(&slices).await?;
+                    return Err(End::Unsupported(asked));
+                }
             }
             next = self.pending.next().now_or_never().flatten();
         }
@@ -251,6 +259,7 @@ impl Replies<'_> {
             Reply::Send(slices) => self.write_slices(&slices).await,
             Reply::Silent => Ok(()),
             Reply::Close(reason) => Err(End::Refused(reason)),
+            Reply::Unsupported(asked) => Err(End::Unsupported(asked)),
         }
     }
 

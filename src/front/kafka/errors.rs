@@ -46,7 +46,9 @@ pub(crate) fn code(refusal: &Refusal) -> i16 {
     match refusal {
         Refusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
         Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
-        Refusal::InvalidTopicName(_) => ErrorCode::InvalidTopicException,
+        Refusal::InvalidTopicName(_)
+        | Refusal::CollidingTopicName { .. }
+        | Refusal::InternalTopic { .. } => ErrorCode::InvalidTopicException,
         Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
         Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
         Refusal::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
@@ -67,7 +69,10 @@ pub(crate) fn code(refusal: &Refusal) -> i16 {
         Refusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
         Refusal::OutOfOrderSequence(_) => ErrorCode::OutOfOrderSequenceNumber,
         Refusal::InvalidProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
-        Refusal::TransactionsUnsupported => ErrorCode::CoordinatorNotAvailable,
+        // The one code that ends a transaction for every client: they take it for final wherever they meet it, where
+        // COORDINATOR_NOT_AVAILABLE makes them try for minutes, and librdkafka retries UNSUPPORTED_VERSION and
+        // INVALID_REQUEST too.
+        Refusal::TransactionsUnsupported => ErrorCode::TransactionalIdAuthorizationFailed,
         // Clients retry it: appends resume by themselves when there is room again.
         Refusal::DiskFull | Refusal::Storage(_) => ErrorCode::KafkaStorageError,
     }

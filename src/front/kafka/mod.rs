@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::front::stats::Stats;
+use unsupported::UnsupportedLog;
 
 mod api;
 mod connection;
 mod errors;
 mod frame;
+mod unsupported;
 
 /// After a failed accept (no descriptors left, most likely) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -29,6 +31,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 struct Front {
     broker: Broker,
     stats: Arc<Stats>,
+    unsupported: UnsupportedLog,
 }
 
 /// Serves Kafka's protocol on `listener` until `shutdown` turns true, then lets connections finish what was appended
@@ -40,7 +43,11 @@ pub async fn serve(
     shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(broker.config().connections_max));
-    let front = Arc::new(Front { broker, stats });
+    let front = Arc::new(Front {
+        broker,
+        stats,
+        unsupported: UnsupportedLog::default(),
+    });
     let mut connections: JoinSet<()> = JoinSet::new();
     let mut stop = shutdown.clone();
     loop {

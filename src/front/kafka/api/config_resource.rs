@@ -6,6 +6,10 @@ use crate::broker::{Broker, Origin, Refusal, Resource};
 pub(super) const TOPIC: i8 = 2;
 /// Kafka's number for brokers as resources.
 pub(super) const BROKER: i8 = 4;
+/// Kafka's number for brokers' loggers as resources.
+pub(super) const BROKER_LOGGER: i8 = 8;
+/// Kafka's number for groups as resources.
+pub(super) const GROUP: i8 = 32;
 
 /// The resource that a type and a name stand for.
 pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Refusal> {
@@ -17,10 +21,15 @@ pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource
         }
         BROKER if name.is_empty() => Ok(Resource::Cluster),
         BROKER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Broker),
-        BROKER => Err(Refusal::InvalidRequest(format!(
+        BROKER_LOGGER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Loggers),
+        BROKER | BROKER_LOGGER => Err(Refusal::InvalidRequest(format!(
             "broker '{name}' is not this one, which is {}",
             broker.config().node_id
         ))),
+        GROUP if name.is_empty() => Err(Refusal::InvalidRequest(
+            "the name of a group must not be empty".into(),
+        )),
+        GROUP => Ok(Resource::Group(name.to_owned())),
         other => Err(Refusal::UnknownResource(format!(
             "resources of type {other} have no settings here"
         ))),
@@ -35,5 +44,6 @@ pub(super) fn source(origin: Origin) -> i8 {
         Origin::Cluster => 3,
         Origin::Static => 4,
         Origin::Default => 5,
+        Origin::Logger => 6,
     }
 }

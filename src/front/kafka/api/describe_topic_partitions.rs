@@ -101,6 +101,7 @@ fn page(
     DescribeTopicPartitionsResponseTopic {
         name: Some(topic.name.as_str().to_owned()),
         topic_id: topic.id.as_uuid(),
+        is_internal: topic.name.is_internal(),
         partitions: topic
             .partitions()
             .skip(skip)

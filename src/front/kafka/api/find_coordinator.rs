@@ -14,12 +14,18 @@ const TRANSACTION: i8 = 1;
 const BATCHED: i16 = 4;
 
 pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindCoordinatorResponse {
-    let error_code = match request.key_type {
-        GROUP => errors::NONE,
-        TRANSACTION => errors::code(&Refusal::TransactionsUnsupported),
-        _ => errors::misuse(Misuse::InvalidRequest),
+    let refused = match request.key_type {
+        GROUP => None,
+        TRANSACTION => {
+            let refusal = Refusal::TransactionsUnsupported;
+            Some((errors::code(&refusal), refusal.to_string()))
+        }
+        other => Some((
+            errors::misuse(Misuse::InvalidRequest),
+            format!("there are no coordinators of type {other}"),
+        )),
     };
-    let found = |key| coordinator(key, error_code, &call);
+    let found = |key| coordinator(key, refused.clone(), &call);
     if call.version >= BATCHED {
         let coordinators = request.coordinator_keys.into_iter().map(found).collect();
         return FindCoordinatorResponse {
@@ -31,10 +37,13 @@ pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindC
         node_id,
         host,
         port,
+        error_code,
+        error_message,
         ..
     } = found(request.key);
     FindCoordinatorResponse {
         error_code,
+        error_message,
         node_id,
         host,
         port,
@@ -42,13 +51,14 @@ pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindC
     }
 }
 
-fn coordinator(key: String, error_code: i16, call: &Call) -> Coordinator {
-    if error_code != errors::NONE {
+fn coordinator(key: String, refused: Option<(i16, String)>, call: &Call) -> Coordinator {
+    if let Some((error_code, reason)) = refused {
         return Coordinator {
             key,
             node_id: -1,
             port: -1,
             error_code,
+            error_message: Some(reason),
             ..Coordinator::default()
         };
     }

@@ -1,4 +1,4 @@
-//! ListConfigResources (74): what has settings here, which is the topics and this broker. In version 0 it asks for the
+//! ListConfigResources (74): what has settings here, which is the topics, this broker and its log. In version 0 it asks for the
 //! metrics that clients shall send, and there are none.
 
 use wire::messages::list_config_resources::{
@@ -6,11 +6,13 @@ use wire::messages::list_config_resources::{
 };
 
 use super::Call;
-use super::config_resource::{BROKER, TOPIC};
+use super::config_resource::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::front::kafka::errors::{self, Misuse};
 
-/// Kafka's types of resources: topics, brokers, brokers' loggers, metrics of clients, groups.
-const TYPES: [i8; 5] = [TOPIC, BROKER, 8, 16, 32];
+/// Kafka's number for metrics of clients as resources.
+const CLIENT_METRICS: i8 = 16;
+/// Kafka's types of resources.
+const TYPES: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
 pub(super) async fn answer(
     request: ListConfigResourcesRequest,
@@ -37,11 +39,13 @@ pub(super) async fn answer(
             resource_type: TOPIC,
         }));
     }
-    if asked.contains(&BROKER) {
-        config_resources.push(ConfigResource {
-            resource_name: call.broker.config().node_id.to_string(),
-            resource_type: BROKER,
-        });
+    for resource_type in [BROKER, BROKER_LOGGER] {
+        if asked.contains(&resource_type) {
+            config_resources.push(ConfigResource {
+                resource_name: call.broker.config().node_id.to_string(),
+                resource_type,
+            });
+        }
     }
     ListConfigResourcesResponse {
         config_resources,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wire::{ApiKey, Reader, RequestHeader, Response};
 
+use super::unsupported::Unsupported;
 use crate::broker::Broker;
 
 mod alter_configs;
@@ -60,6 +61,8 @@ pub(super) enum Reply {
     Silent,
     /// The protocol has no answer to this: the connection ends, for the reason that is logged.
     Close(String),
+    /// Neither has it one to a key or a version that is not offered: the connection ends, and the log says so at times.
+    Unsupported(Unsupported),
 }
 
 /// How a request runs beside the others of its connection.
@@ -213,12 +216,12 @@ pub(super) fn route(
     let row = TABLE
         .iter()
         .find(|row| row.key.code() == code)
-        .ok_or_else(|| Reply::Close(format!("API key {code} is not offered")))?;
+        .ok_or_else(|| Reply::Unsupported(Unsupported::new(code, version, &frame)))?;
     if !row.served.contains(&version) {
         return Err(match row.key {
             // The one key that is answered in any version: this is how a client learns what it may ask.
             ApiKey::ApiVersions => encode(correlation_id, 0, &api_versions::unsupported_version()),
-            _ => Reply::Close(format!("{:?} version {version} is not offered", row.key)),
+            _ => Reply::Unsupported(Unsupported::new(code, version, &frame)),
         });
     }
     let header = RequestHeader::decode(&mut body).map_err(|error| {

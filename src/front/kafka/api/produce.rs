@@ -12,6 +12,9 @@ use super::{Call, Reply, Request, encode};
 use crate::broker::{Appending, Produce, Refusal, Rejection};
 use crate::front::kafka::errors;
 
+/// Kafka's `AdminUtils.ADMIN_CLIENT_ID`.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
 /// One partition on its way.
 struct Started {
     index: i32,
@@ -41,7 +44,7 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
     for topic in message.topic_data {
         let found = match &refused {
             Some(refusal) => Err(refusal.clone()),
-            None => request.call.broker.topic(&topic.name),
+            None => writable(&topic.name, &request.call),
         };
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
@@ -55,6 +58,18 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
         topics.push((topic.name, partitions));
     }
     reply(topics, acks, correlation_id, version).boxed()
+}
+
+/// The topic, if clients may write to it. Kafka lets its administrators' client write to internal topics, by its name.
+fn writable(name: &str, call: &Call) -> Result<std::sync::Arc<crate::broker::Topic>, Refusal> {
+    let topic = call.broker.topic(name)?;
+    if topic.name.is_internal() && call.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
+        return Err(Refusal::InternalTopic {
+            name: name.to_owned(),
+            reason: "clients cannot write to it",
+        });
+    }
+    Ok(topic)
 }
 
 async fn one(

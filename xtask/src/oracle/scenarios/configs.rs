@@ -21,6 +21,8 @@ use wire::messages::list_partition_reassignments::{
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+const GROUP: i8 = 32;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -104,6 +106,20 @@ fn tell(pair: &mut Pair) {
         describe(pair, &[asked(kind, "plain", None)], false);
     }
     describe(pair, &[], false);
+    pair.scene = "settings of groups".into();
+    for name in ["some-group", ""] {
+        describe(pair, &[asked(GROUP, name, None)], false);
+        describe(pair, &[asked(GROUP, name, Some(&["no.such"]))], false);
+    }
+    pair.scene = "levels of loggers".into();
+    for name in ["1", "", "2", "one", "-1"] {
+        describe(pair, &[asked(BROKER_LOGGER, name, Some(&["root"]))], false);
+        describe(
+            pair,
+            &[asked(BROKER_LOGGER, name, Some(&["no.such"]))],
+            false,
+        );
+    }
 }
 
 fn operation(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
@@ -140,6 +156,10 @@ fn change(pair: &mut Pair) -> Result<()> {
         (TOPIC, ""),
         (BROKER, "2"),
         (BROKER, "one"),
+        (BROKER_LOGGER, "1"),
+        (BROKER_LOGGER, "2"),
+        (GROUP, "some-group"),
+        (GROUP, ""),
         (99, "x"),
         (0, "x"),
     ] {

@@ -5,9 +5,12 @@
 mod cluster;
 mod configs;
 mod groups;
+mod names;
 pub mod produce;
 mod read;
 pub mod topics;
+mod transactions;
+mod waits;
 
 use super::pair::Pair;
 use anyhow::Result;
@@ -45,6 +48,16 @@ pub const SCENARIOS: &[Scenario] = &[
         run: read::run,
     },
     Scenario {
+        name: "waits",
+        about: "Fetch: what ends its wait, and what does not",
+        run: waits::run,
+    },
+    Scenario {
+        name: "names",
+        about: "topics whose names collide, and those that Kafka keeps for itself",
+        run: names::run,
+    },
+    Scenario {
         name: "configs",
         about: "DescribeConfigs, AlterConfigs, DescribeLogDirs, elections, reassignments",
         run: configs::run,
@@ -53,5 +66,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "groups",
         about: "JoinGroup, SyncGroup, Heartbeat, LeaveGroup, offsets, in every state of a group",
         run: groups::run,
+    },
+    // The last one: Kafka makes a topic for its transactions.
+    Scenario {
+        name: "transactions",
+        about: "FindCoordinator for a transaction",
+        run: transactions::run,
     },
 ];

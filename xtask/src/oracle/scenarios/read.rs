@@ -59,7 +59,8 @@ pub fn run(pair: &mut Pair) -> Result<()> {
     shrink(pair)
 }
 
-fn partition(partition: i32, fetch_offset: i64) -> FetchPartition {
+/// One partition, from an offset on.
+pub fn partition(partition: i32, fetch_offset: i64) -> FetchPartition {
     FetchPartition {
         partition,
         fetch_offset,
@@ -69,7 +70,7 @@ fn partition(partition: i32, fetch_offset: i64) -> FetchPartition {
 }
 
 /// A fetch of these partitions, by name or by id as the version wants it.
-fn request(version: i16, topics: Vec<(&str, Uuid, Vec<FetchPartition>)>) -> FetchRequest {
+pub fn request(version: i16, topics: Vec<(&str, Uuid, Vec<FetchPartition>)>) -> FetchRequest {
     FetchRequest {
         max_wait_ms: 50,
         min_bytes: 1,
