@@ -12,13 +12,14 @@ use crate::PartitionId;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Arc<str>);
 
-/// Source: Kafka's `Topic.INTERNAL_TOPICS`, and the name of its controllers' log.
-const INTERNAL: [&str; 4] = [
+/// Source: Kafka's `Topic.INTERNAL_TOPICS`.
+const INTERNAL: [&str; 3] = [
     "__consumer_offsets",
     "__transaction_state",
     "__share_group_state",
-    "__cluster_metadata",
 ];
+/// The log of Kafka's controllers, which no client sees as a topic.
+const CLUSTER_METADATA: &str = "__cluster_metadata";
 
 /// Why a text is not a topic name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,10 +83,14 @@ impl TopicName {
             .then(|| self.0.replace('.', "_"))
     }
 
-    /// Whether Kafka keeps the name for itself: such a topic is marked as internal, comes into being by nobody's asking,
-    /// and takes no records from clients.
-    pub fn is_internal(&self) -> bool {
-        INTERNAL.contains(&self.as_str())
+    /// Whether Kafka keeps its own state in the topic of this name, so that it takes no records from clients.
+    pub fn is_internal(name: &str) -> bool {
+        INTERNAL.contains(&name)
+    }
+
+    /// Whether Kafka keeps the name for itself, so that no client gets a topic of this name.
+    pub fn is_reserved(name: &str) -> bool {
+        TopicName::is_internal(name) || name == CLUSTER_METADATA
     }
 }
 
@@ -184,21 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn what_kafka_keeps_for_itself_is_internal() {
-        for (name, internal) in [
-            ("__consumer_offsets", true),
-            ("__transaction_state", true),
-            ("__share_group_state", true),
-            ("__cluster_metadata", true),
-            ("_consumer_offsets", false),
-            ("__consumer.offsets", false),
-            ("__consumer_offsets2", false),
+    fn what_kafka_keeps_for_itself_is_reserved() {
+        for (name, internal, reserved) in [
+            ("__consumer_offsets", true, true),
+            ("__transaction_state", true, true),
+            ("__share_group_state", true, true),
+            ("__cluster_metadata", false, true),
+            ("_consumer_offsets", false, false),
+            ("__consumer.offsets", false, false),
+            ("__consumer_offsets2", false, false),
         ] {
-            assert_eq!(
-                TopicName::parse(name).unwrap().is_internal(),
-                internal,
-                "{name}"
-            );
+            assert_eq!(TopicName::is_internal(name), internal, "{name}");
+            assert_eq!(TopicName::is_reserved(name), reserved, "{name}");
         }
     }
 }

@@ -258,7 +258,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let _change = self.shared.changes.lock().await;
         match resource {
-            Resource::Loggers => Err(Refusal::InvalidRequest(
+            Resource::Loggers => Err(Refusal::InvalidConfig(
                 "the log's level is set at the start, by ALLUVIUM_LOG".into(),
             )),
             Resource::Group(_) => Err(Refusal::InvalidConfig(

@@ -275,7 +275,7 @@ impl Broker {
     pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
         let parsed =
             TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
-        if !self.config().auto_create_topics || parsed.is_internal() {
+        if !self.config().auto_create_topics || TopicName::is_reserved(&parsed) {
             return Err(Refusal::UnknownTopicOrPartition);
         }
         let layout = Layout::Counted {
@@ -408,11 +408,16 @@ impl Broker {
             return Err(Refusal::TopicExists(new.name.clone()));
         }
         // Stores of earlier builds may hold what is refused here: it stays, and can be deleted.
-        if name.is_internal() {
+        if TopicName::is_internal(&name) {
             return Err(Refusal::InternalTopic {
                 name: new.name.clone(),
                 reason: "it cannot be created",
             });
+        }
+        if TopicName::is_reserved(&name) {
+            return Err(Refusal::InvalidRequest(format!(
+                "topic '{name}' cannot be created: it is the name of a log that is no topic"
+            )));
         }
         if let Some(existing) = self.shared.catalog.colliding(&name) {
             return Err(Refusal::CollidingTopicName {

@@ -14,11 +14,11 @@ const NONE: i16 = 0;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const INVALID_TOPIC: i16 = 17;
 const TOPIC_EXISTS: i16 = 36;
-const INTERNAL: [&str; 4] = [
+const INVALID_REQUEST: i16 = 42;
+const INTERNAL: [&str; 3] = [
     "__consumer_offsets",
     "__transaction_state",
     "__share_group_state",
-    "__cluster_metadata",
 ];
 
 /// Code and text of each topic's creation.
@@ -102,16 +102,18 @@ async fn a_name_collides_also_after_a_restart() {
 async fn internal_topics_are_made_neither_by_a_look_nor_by_a_wish() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    for name in INTERNAL {
+    let internal = INTERNAL.map(|name| (name, INVALID_TOPIC, INVALID_TOPIC));
+    let log = (
+        "__cluster_metadata",
+        INVALID_REQUEST,
+        UNKNOWN_TOPIC_OR_PARTITION,
+    );
+    for (name, when_created, when_written) in internal.into_iter().chain([log]) {
         for auto in [false, true, false] {
             assert_eq!(look(&mut raw, name, auto).await, UNKNOWN_TOPIC_OR_PARTITION);
         }
-        assert_eq!(produce(&mut raw, name).await, UNKNOWN_TOPIC_OR_PARTITION);
-        assert_eq!(
-            create(&mut raw, &[name]).await[0].0,
-            INVALID_TOPIC,
-            "{name}"
-        );
+        assert_eq!(create(&mut raw, &[name]).await[0].0, when_created, "{name}");
+        assert_eq!(produce(&mut raw, name).await, when_written, "{name}");
         assert_eq!(delete(&mut raw, name).await, UNKNOWN_TOPIC_OR_PARTITION);
     }
     let all = MetadataRequest {

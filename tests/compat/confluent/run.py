@@ -1,6 +1,7 @@
 """confluent-kafka (librdkafka) against a broker: the same program for every version of it."""
 
 import sys
+import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
@@ -113,6 +114,19 @@ def idempotent():
     reader.close()
 
 
+def transactions():
+    """Refused at once and for good; Apache Kafka begins them."""
+    started = time.monotonic()
+    to = producer(transactional_id="none-here")
+    try:
+        to.init_transactions(60)
+    except KafkaException as error:
+        told = error.args[0]
+        check(told.name() == "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", told)
+        check(told.fatal() or not told.retriable(), f"not final: {told}")
+        check(time.monotonic() - started < 15, "it took too long")
+
+
 def group():
     create_topic("group", 4)
     first, second = consumer("pair"), consumer("pair")
@@ -193,4 +207,4 @@ def committed(reader):
 
 
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
-     ("seek by time", seek_by_time), ("idempotent", idempotent), ("group", group), ("restart", restart)])
+     ("seek by time", seek_by_time), ("idempotent", idempotent), ("transactions", transactions), ("group", group), ("restart", restart)])

@@ -237,6 +237,26 @@ func idempotent() error {
 	return readAndCompare("idempotent", kgo.NewOffset().AtStart(), sent)
 }
 
+// transactions are refused at once and for good; Apache Kafka begins them.
+func transactions() error {
+	if err := createTopic("transactions", 1, nil); err != nil {
+		return err
+	}
+	started := time.Now()
+	to := client(kgo.TransactionalID("none-here"))
+	defer to.Close()
+	ctx, cancel := patience()
+	defer cancel()
+	_, _, err := to.ProducerID(ctx)
+	if err != nil && !errors.Is(err, kerr.TransactionalIDAuthorizationFailed) {
+		return fmt.Errorf("not final: %w", err)
+	}
+	if err != nil && time.Since(started) > 15*time.Second {
+		return fmt.Errorf("it took %v", time.Since(started))
+	}
+	return nil
+}
+
 // member polls in a goroutine of its own; all members share what they got.
 type member struct {
 	client *kgo.Client
@@ -445,6 +465,7 @@ func main() {
 	}
 	scenario("seek by time", seekByTime)
 	scenario("idempotent", idempotent)
+	scenario("transactions", transactions)
 	scenario("group", group)
 	scenario("restart", restart)
 	if failed {

@@ -43,6 +43,7 @@ public final class Clients {
         }
         Desk.scenario("seek by time", Clients::seekByTime);
         Desk.scenario("idempotent", Clients::idempotent);
+        Desk.scenario("transactions", Clients::transactions);
         Desk.scenario("group", Clients::group);
         Desk.scenario("restart", Clients::restart);
         Desk.end();
@@ -210,6 +211,17 @@ public final class Clients {
         }
         Desk.ask("idempotent idempotent 0");
         whole("idempotent", sent);
+    }
+
+    /** Refused at once and for good; Apache Kafka begins them. */
+    private static void transactions() throws Exception {
+        long started = System.nanoTime();
+        try (KafkaProducer<byte[], byte[]> to = producer(Map.of("transactional.id", "none-here", "acks", "all"))) {
+            to.initTransactions();
+        } catch (org.apache.kafka.common.errors.TransactionalIdAuthorizationException refused) {
+            long seconds = (System.nanoTime() - started) / 1_000_000_000L;
+            Desk.check(seconds < 15, "it took " + seconds + " s");
+        }
     }
 
     /** A group member that polls in a thread of its own. */

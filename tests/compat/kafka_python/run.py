@@ -2,10 +2,11 @@
 
 import sys
 import threading
+import time
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, TransactionalIdAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
 from desk import Record, ask, check, records, run, same, until
@@ -108,6 +109,17 @@ def idempotent():
     reader.close()
 
 
+def transactions():
+    """Refused at once and for good; Apache Kafka begins them."""
+    started = time.monotonic()
+    to = producer(transactional_id="none-here")
+    try:
+        to.init_transactions()
+    except TransactionalIdAuthorizationFailedError:
+        check(time.monotonic() - started < 15, "it took too long")
+    to.close(timeout=5)
+
+
 class Member:
     """A consumer that polls in a thread of its own, as the client wants it."""
 
@@ -195,4 +207,5 @@ def committed(reader):
 
 
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
-     ("seek by time", seek_by_time), ("idempotent", idempotent), ("group", group), ("restart", restart)])
+     ("seek by time", seek_by_time), ("idempotent", idempotent),
+     ("transactions", transactions), ("group", group), ("restart", restart)])

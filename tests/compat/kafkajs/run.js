@@ -151,6 +151,21 @@ const scenarios = [
     await ask('idempotent', 'idempotent', 0);
     same(await read('idempotent', sent.length), sent);
   }],
+  // Refused at once and for good; Apache Kafka begins them.
+  ['transactions', async () => {
+    const started = Date.now();
+    const producer = kafka.producer({ transactionalId: 'none-here', maxInFlightRequests: 1, idempotent: true });
+    try {
+      await producer.connect();
+      await (await producer.transaction()).abort();
+    } catch (error) {
+      const told = error.cause || error;
+      assert.strictEqual(told.type, 'TRANSACTIONAL_ID_AUTHORIZATION_FAILED', String(error));
+      assert(Date.now() - started < 15000, 'it took too long');
+    } finally {
+      await producer.disconnect();
+    }
+  }],
   ['group', async () => {
     await createTopic('group', 4);
     const first = new Member('pair', 'group');

@@ -61,6 +61,21 @@ const LIBRARY: &[&str] = &[
     ZSTD,
     "seek by time",
     "idempotent",
+    "transactions",
+    "group",
+    "restart",
+];
+
+/// kcat produces by lines and knows no transactions.
+const KCAT: &[&str] = &[
+    "create",
+    NONE,
+    GZIP,
+    SNAPPY,
+    LZ4,
+    ZSTD,
+    "seek by time",
+    "idempotent",
     "group",
     "restart",
 ];
@@ -83,7 +98,7 @@ pub const CLIENTS: &[Client] = &[
             environment: None,
             script: "kcat/run.py",
         },
-        scenarios: LIBRARY,
+        scenarios: KCAT,
     },
     Client {
         name: "confluent-2.0",

@@ -58,6 +58,33 @@ pub fn crate_source(place: &Path, name: &str, version: &str) -> Result<PathBuf> 
     Ok(source)
 }
 
+/// Copies a Go module, as its proxy has it, with its tests, to `place`/source; keeps it if it is there.
+pub fn go_module(place: &Path, module: &str, version: &str) -> Result<()> {
+    let source = place.join("source");
+    let stamp = place.join("source.stamp");
+    let recipe = format!("{module} {version}");
+    if fs::read_to_string(&stamp).is_ok_and(|text| text == recipe) {
+        return Ok(());
+    }
+    let mut download = Command::new("go");
+    download
+        .current_dir(place)
+        .args(["mod", "download", "-json"])
+        .arg(format!("{module}@{version}"));
+    let told = run::quiet(&mut download).context("go needs the network, or a filled cache")?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let from = told["Dir"]
+        .as_str()
+        .with_context(|| format!("go knows no {recipe}"))?;
+    if source.exists() {
+        fs::remove_dir_all(&source)?;
+    }
+    run::quiet(Command::new("cp").arg("-r").arg(from).arg(&source))?;
+    // The cache of modules is read-only.
+    run::quiet(Command::new("chmod").args(["-R", "u+w"]).arg(&source))?;
+    Ok(fs::write(stamp, recipe)?)
+}
+
 /// Unpacks a source package from PyPI to `place`/source, by the pip beside `python`; keeps it if it is there.
 pub fn python_source(python: &Path, place: &Path, name: &str, version: &str) -> Result<()> {
     let source = place.join("source");

@@ -2,7 +2,7 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`), which says where it comes from, which of its tests talk to a broker, and how they are
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three), which says where it comes from, which of its tests talk to a broker, and how they are
 //! run; `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages.
 //!
@@ -10,6 +10,7 @@
 //! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command.
 
 mod fetch;
+mod go;
 mod kafka_python;
 mod librdkafka;
 mod list;
@@ -33,6 +34,9 @@ static SUITES: &[&dyn Suite] = &[
     &librdkafka::Librdkafka,
     &kafka_python::KafkaPython,
     &rskafka::Rskafka,
+    &go::FRANZ_GO,
+    &go::SARAMA,
+    &go::KAFKA_GO,
 ];
 
 /// Somebody else's test suite.

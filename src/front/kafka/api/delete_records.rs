@@ -1,5 +1,6 @@
 //! DeleteRecords (21): deletes the front of partitions, durably.
 
+use model::TopicName;
 use wire::messages::delete_records::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteRecordsTopicResult,
@@ -15,15 +16,14 @@ const ALL: i64 = -1;
 pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = call.broker.topic(&topic.name).and_then(|found| {
-            if found.name.is_internal() {
-                return Err(Refusal::InternalTopic {
-                    name: topic.name.clone(),
-                    reason: "its records cannot be deleted",
-                });
-            }
-            Ok(found)
-        });
+        let found = if TopicName::is_internal(&topic.name) {
+            Err(Refusal::InternalTopic {
+                name: topic.name.clone(),
+                reason: "its records cannot be deleted",
+            })
+        } else {
+            call.broker.topic(&topic.name)
+        };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let before = (partition.offset != ALL).then_some(partition.offset);

@@ -101,7 +101,7 @@ fn page(
     DescribeTopicPartitionsResponseTopic {
         name: Some(topic.name.as_str().to_owned()),
         topic_id: topic.id.as_uuid(),
-        is_internal: topic.name.is_internal(),
+        is_internal: model::TopicName::is_internal(&topic.name),
         partitions: topic
             .partitions()
             .skip(skip)

@@ -105,7 +105,7 @@ fn described(topic: &Topic, asked: bool, broker: &Broker) -> MetadataResponseTop
     MetadataResponseTopic {
         name: Some(topic.name.as_str().to_owned()),
         topic_id: topic.id.as_uuid(),
-        is_internal: topic.name.is_internal(),
+        is_internal: TopicName::is_internal(&topic.name),
         partitions: topic.partitions().map(partition).collect(),
         topic_authorized_operations: operations::of_topic(asked),
         ..MetadataResponseTopic::default()

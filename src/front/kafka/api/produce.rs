@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use model::TopicName;
 use wire::Records;
 use wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
@@ -62,14 +63,13 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
 
 /// The topic, if clients may write to it. Kafka lets its administrators' client write to internal topics, by its name.
 fn writable(name: &str, call: &Call) -> Result<std::sync::Arc<crate::broker::Topic>, Refusal> {
-    let topic = call.broker.topic(name)?;
-    if topic.name.is_internal() && call.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
+    if TopicName::is_internal(name) && call.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(Refusal::InternalTopic {
             name: name.to_owned(),
             reason: "clients cannot write to it",
         });
     }
-    Ok(topic)
+    call.broker.topic(name)
 }
 
 async fn one(

@@ -69,20 +69,23 @@ fn full(pair: &mut Pair) -> Result<()> {
 
 fn failing(pair: &mut Pair) -> Result<()> {
     let id = pair.topic_id("waits")?;
-    let rows: [(&str, i32, i64, i32); 4] = [
-        ("out of range", 1, 99, 0),
-        ("before the first", 1, -5, 0),
-        ("of an old epoch", 1, 0, -1),
-        ("of an epoch to come", 1, 0, 1),
-    ];
-    for (what, index, offset, by) in rows {
+    for (what, offset, by) in [
+        ("out of range", 99, 0),
+        ("before the first", -5, 0),
+        ("of an epoch to come", 0, 1),
+    ] {
         pair.scene = format!("fetch that waits beside one that is {what}");
         let epochs = [Side::Ours, Side::Theirs].map(|side| pair.epoch(side, by));
         pair.ask_each(|side, version| {
             let epoch = epochs[usize::from(side == Side::Theirs)];
-            let bad = FetchPartition {
-                current_leader_epoch: if by != 0 && version >= 9 { epoch } else { -1 },
-                ..partition(index, if by != 0 && version < 9 { 99 } else { offset })
+            // Older versions carry no epoch: there it is an offset that is wrong.
+            let bad = match by {
+                0 => partition(1, offset),
+                _ if version < 9 => partition(1, 99),
+                _ => FetchPartition {
+                    current_leader_epoch: epoch,
+                    ..partition(1, offset)
+                },
             };
             FetchRequest {
                 max_wait_ms: LONG_MS,
@@ -122,18 +125,13 @@ fn filling(pair: &mut Pair) -> Result<()> {
         for absent in ["a topic", "a partition"] {
             pair.scene = format!("fetch that waits beside {absent} that is not there");
             let wanted = |side: Side| {
-                let waits = |index, offset| ("waits", *id.of(side), vec![partition(index, offset)]);
-                let bad = match absent {
-                    "a topic" => ("not-there", Uuid::from_u128(80), vec![partition(0, 0)]),
-                    _ => waits(7, 0),
-                };
+                let id = *id.of(side);
                 let topics = match absent {
-                    "a topic" => vec![bad, waits(0, end)],
-                    _ => vec![(
-                        "waits",
-                        *id.of(side),
-                        vec![partition(7, 0), partition(0, end)],
-                    )],
+                    "a topic" => vec![
+                        ("not-there", Uuid::from_u128(80), vec![partition(0, 0)]),
+                        ("waits", id, vec![partition(0, end)]),
+                    ],
+                    _ => vec![("waits", id, vec![partition(7, 0), partition(0, end)])],
                 };
                 FetchRequest {
                     max_wait_ms: LONG_MS,
