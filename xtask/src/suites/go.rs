@@ -108,12 +108,14 @@ pub static KAFKA_GO: Tests = Tests {
     tags: "",
     marks: &["brokerAddress"],
     changes: &[
+        ("conn_test.go", "\tconst (\n\t\ttcp ", "\tvar (\n\t\ttcp "),
         (
             "*",
             "const broker = \"localhost:9092\"",
             "var broker = brokerAddress()",
         ),
         ("*", "\"localhost:9092\"", "brokerAddress()"),
+        ("*", "TCP(\"localhost\")", "TCP(brokerAddress())"),
     ],
     additions: &[(
         "broker_address_test.go",
@@ -152,7 +154,9 @@ impl Suite for Tests {
         let mut command = Command::new("go");
         command
             .current_dir(self.sources(place))
-            .args(["test", "-c", "-vet=off", "-tags", self.tags, "-o"])
+            .args([
+                "test", "-mod=mod", "-c", "-vet=off", "-tags", self.tags, "-o",
+            ])
             .arg(binary(place))
             .arg(".");
         run::quiet(&mut command).context("it takes the Go toolchain, 1.26 or newer")?;
