@@ -14,7 +14,8 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::Disk;
 use storage::io::{AlignedBuffer, OpenHow, RealDisk};
 use storage::segment::{
-    SegmentId, SegmentIndex, SegmentReader, SegmentWriter, SettledBatch, WriteWay,
+    OpenSegment, SegmentCache, SegmentId, SegmentIndex, SegmentReader, SegmentSource,
+    SegmentWriter, SettledBatch, WriteWay,
 };
 
 const BATCHES: u64 = 4_000;
@@ -133,6 +134,45 @@ fn segments(criterion: &mut Criterion) {
                 SegmentIndex::rebuild(&*file, writer.id(), writer.bytes(), time)
                     .expect("a sound segment"),
             )
+        });
+    });
+    group.finish();
+
+    // What the first read of a segment costs beside the later ones, with the file in memory: the check alone.
+    let mut group = criterion.benchmark_group("segment_check");
+    group.sample_size(20).throughput(Throughput::Bytes(bytes));
+    let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
+    let source = SegmentSource::Active {
+        index: writer.index().clone(),
+        bytes_max: writer.bytes(),
+    };
+    let cache = SegmentCache::new(Arc::new(RealDisk), 8, 64 << 20);
+    let open = || {
+        let opened = cache.open(&path, log, writer.id(), &source);
+        opened.expect("it was just written")
+    };
+    let check = |segment: Arc<OpenSegment>| {
+        let all = 0..writer.bytes();
+        let found = segment.check(&all, writer.bytes(), writer.end_offset());
+        assert!(found.expect("a readable segment").is_none());
+    };
+    group.bench_function("first", |bencher| {
+        let fresh = || {
+            cache.forget(log, writer.id());
+            open()
+        };
+        bencher.iter_batched(fresh, check, BatchSize::PerIteration);
+    });
+    group.bench_function("again", |bencher| bencher.iter(|| check(open())));
+    group.bench_function("copy_alone", |bencher| {
+        let mut buffer = vec![0; 256 << 10];
+        bencher.iter(|| {
+            for position in (0..writer.bytes()).step_by(256 << 10) {
+                black_box(
+                    file.read_at(position, &mut buffer)
+                        .expect("a readable file"),
+                );
+            }
         });
     });
     group.finish();

@@ -480,7 +480,8 @@ impl Log {
 
     /// Reads whole batches, starting with the one that contains `from`. Returns at most `max_bytes`, except that with
     /// `min_one` the first batch is returned whole even if it is larger (KIP-74). Nothing at the durable end.
-    /// Errors: `OutOfRange` outside `start..=end`, `Damaged`, `Io`. Never waits for the writer; touches no cold byte.
+    /// Errors: `OutOfRange` outside `start..=end`, `Damaged`, `Io`. Never waits for the writer. What has settled is checked
+    /// the first time that it is read, which blocks.
     pub fn read(&self, from: Offset, max_bytes: usize, min_one: bool) -> Result<Chunk, ReadError> {
         let mut chunk = Chunk {
             end_offset: from,
@@ -599,8 +600,7 @@ impl Log {
         Ok(chunk)
     }
 
-    /// Like [`Log::read`] with `min_one`, as a copy that our own code may look into: a bad sector is an error, never a
-    /// signal. Blocks.
+    /// Like [`Log::read`] with `min_one`, for our own code to look into: a bad sector is an error, never a signal. Blocks.
     pub fn read_copy(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
         let chunk = self.read(from, max_bytes, true)?;
         chunk
@@ -813,14 +813,23 @@ impl LogState {
         self.mark_damaged(range);
     }
 
-    /// Readers of the range are told that it is damaged.
-    pub(crate) fn mark_damaged(&mut self, range: Range<Offset>) {
-        if !range.is_empty() && range.end > self.bounds.start && !self.is_damaged(&range) {
-            self.damaged.push(range);
+    /// Readers of the range are told that it is damaged. False if they were, or if the log does not reach back that far.
+    pub(crate) fn mark_damaged(&mut self, range: Range<Offset>) -> bool {
+        if range.is_empty() || range.end <= self.bounds.start || self.is_damaged(&range) {
+            return false;
         }
+        // Neighbours are one range: it tells readers where to go on.
+        let touches = |known: &Range<Offset>| known.start <= range.end && range.start <= known.end;
+        let mut all = range.clone();
+        for known in self.damaged.iter().filter(|known| touches(known)) {
+            all = all.start.min(known.start)..all.end.max(known.end);
+        }
+        self.damaged.retain(|known| !touches(known));
+        self.damaged.push(all);
+        true
     }
 
-    fn is_damaged(&self, range: &Range<Offset>) -> bool {
+    pub(crate) fn is_damaged(&self, range: &Range<Offset>) -> bool {
         let holds = |known: &Range<Offset>| known.start <= range.start && range.end <= known.end;
         self.damaged.iter().any(holds)
     }
@@ -850,7 +859,9 @@ impl LogState {
             entry.base
         );
         let gap = Some(end..entry.base).filter(|gap| !gap.is_empty() && !self.is_damaged(gap));
-        self.damaged.extend(gap.clone());
+        if let Some(gap) = &gap {
+            self.mark_damaged(gap.clone());
+        }
         self.producers.record(header, entry.base, entry.append_time);
         self.epochs.begin(epoch, entry.base);
         self.bounds.end = entry.next;

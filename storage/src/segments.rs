@@ -6,8 +6,10 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
+use model::batch::BatchHeader;
 use model::{LogId, Offset, Timestamp};
 
 use crate::checkpoint::ActiveSegment;
@@ -16,7 +18,8 @@ use crate::io::FileMap;
 use crate::manifest::{Manifest, Sealed};
 use crate::scrub::run::Suspects;
 use crate::segment::{
-    Extent, OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex, is_shortage,
+    BadBatches, Examined, OpenSegment, SegmentError, SegmentId, SegmentSource, SharedIndex,
+    is_shortage,
 };
 use crate::storage::Shared;
 
@@ -120,7 +123,8 @@ impl Segments {
     }
 
     /// A run of whole batches from the one that contains the first of `offsets`, or the first one behind it, and before the
-    /// one that contains their end. None if there is none, or if it does not fit.
+    /// one that contains their end. None if there is none, or if it does not fit. Every batch was checked since its file was
+    /// opened: the run ends before one that is not sound, which is put on record. Blocks.
     pub fn read(
         &self,
         shared: &Shared,
@@ -137,23 +141,41 @@ impl Segments {
         let open = part.open(shared, log).map_err(fail)?;
         let from = from.max(part.id.base);
         let reader = open.reader(part.bytes, part.end_offset);
-        let found = reader.extent(from, max_bytes as u64, min_one);
-        let Some(mut extent) = found.map_err(fail)? else {
+        let first = match reader.locate(from) {
+            Ok(Some(first)) => (first.position, first.header),
+            Ok(None) => return Ok(None),
+            // A head that is not as it was written stands before it in its block.
+            Err(error) if !error.is_of_the_whole_segment() => {
+                let examined = open
+                    .examine_block_of(from, part.bytes, part.end_offset)
+                    .map_err(fail)?;
+                part.report(shared, log, &open, &examined);
+                if let Some(bad) = examined.bad_at(from) {
+                    return Err(bad_batches(bad, from));
+                }
+                let is_it = |(_, header): &&(u64, BatchHeader)| header.next_offset() > from;
+                match examined.sound.iter().find(is_it) {
+                    Some(first) => *first,
+                    None => return Err(fail(error)),
+                }
+            }
+            Err(error) => return Err(fail(error)),
+        };
+        let found = reader.extent_from(first, max_bytes as u64, min_one);
+        let Some(extent) = found.map_err(fail)? else {
             return Ok(None);
         };
-        if extent.end_offset > offsets.end {
-            extent = match reader.locate(offsets.end) {
-                Ok(Some(next)) if next.position > extent.positions.start => Extent {
-                    positions: extent.positions.start..next.position,
-                    end_offset: next.header.base().min(offsets.end),
-                    ..extent
-                },
-                // What is damaged there cannot be walked over: the first batch lies before it.
-                _ => reader
-                    .extent(from, 0, true)
-                    .map_err(fail)?
-                    .unwrap_or(extent),
-            };
+        let mut extent = reader.cut(extent, offsets.end).map_err(fail)?;
+        let checked = open.check(&extent.positions, part.bytes, part.end_offset);
+        if let Some(examined) = checked.map_err(fail)? {
+            part.report(shared, log, &open, &examined);
+            if let Some(bad) = examined.bad_at(first.1.base()) {
+                return Err(bad_batches(bad, from));
+            }
+            let behind = |bad: &&BadBatches| bad.offsets.start > from;
+            if let Some(bad) = examined.bad.iter().find(behind) {
+                extent = reader.cut(extent, bad.offsets.start).map_err(fail)?;
+            }
         }
         let map = Arc::clone(open.map().map_err(fail)?);
         Ok(Some(SegmentPart {
@@ -214,7 +236,49 @@ impl Segments {
     }
 }
 
+/// What a reader is told of batches that are not as they were written.
+fn bad_batches(bad: &BadBatches, from: Offset) -> ReadError {
+    if bad.is_unreadable {
+        let source = std::io::Error::other(bad.reason.clone());
+        return ReadError::Io { from, source };
+    }
+    ReadError::Damaged {
+        range: bad.offsets.clone(),
+    }
+}
+
 impl Part<'_> {
+    /// Puts what is damaged on record, and has the scrub look at what could not be read. The blocks need no second look once
+    /// no reader is given any of it.
+    fn report(&self, shared: &Shared, log: LogId, open: &OpenSegment, examined: &Examined) {
+        let mut is_all_on_record = true;
+        for bad in &examined.bad {
+            let (position, reason) = (bad.position, &bad.reason);
+            if !bad.is_unreadable {
+                let reason = format!("segment {}, position {position}: {reason}", self.id);
+                if shared.lose_range(log, bad.offsets.clone(), reason) {
+                    shared.counters.read_faults.fetch_add(1, Relaxed);
+                    self.go_on_behind(shared, log);
+                }
+            } else if !shared.is_lost(log, &bad.offsets) {
+                tracing::error!(%log, segment = %self.id, position, reason, "a segment cannot be read");
+                shared.suspects.add(log, self.id);
+                is_all_on_record = false;
+            }
+        }
+        if is_all_on_record {
+            open.noted(examined);
+        }
+    }
+
+    /// What settles from now on has a file of its own, that the damage does not reach.
+    fn go_on_behind(&self, shared: &Shared, log: LogId) {
+        if let (Source::Active(_), Some(found)) = (&self.source, shared.log(log)) {
+            found.ask_for_seal();
+            shared.mark_dirty_once(&found);
+        }
+    }
+
     fn open(&self, shared: &Shared, log: LogId) -> Result<Arc<OpenSegment>, SegmentError> {
         let source = match self.source {
             Source::Sealed(sealed) => SegmentSource::Sealed {
@@ -249,11 +313,7 @@ fn read_error(
         }
         SegmentError::Damaged { .. } | SegmentError::Foreign { .. } => {
             tracing::error!(%log, %error, "a segment is damaged");
-            if let (Source::Active(_), Some(found)) = (&part.source, shared.log(log)) {
-                // What settles from now on has a file of its own, that the damage does not reach.
-                found.ask_for_seal();
-                shared.mark_dirty_once(&found);
-            }
+            part.go_on_behind(shared, log);
             shared.suspects.add(log, part.id);
             ReadError::Damaged {
                 range: part.id.base..part.end_offset,

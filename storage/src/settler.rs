@@ -646,7 +646,7 @@ fn seal_active(shared: &Shared, log: LogId, laid: &mut Laid) -> Result<(), Settl
                     // Batch by batch the scrub would find nothing wrong.
                     SegmentError::Foreign { .. } => {
                         let range = sealed.id.base..sealed.sealed.end_offset;
-                        shared.lose_segment(log, range, error.to_string());
+                        shared.lose_range(log, range, error.to_string());
                     }
                     _ => shared.suspects.add(log, sealed.id),
                 }

@@ -179,6 +179,8 @@ pub struct Metrics {
     pub scrubbed_segments: u64,
     /// Places that the scrub has found damaged.
     pub scrub_faults: u64,
+    /// Places that the check before the first read has found damaged.
+    pub read_faults: u64,
     /// Indexes that were missing or damaged, and were written again from their logs.
     pub rewritten_indexes: u64,
     /// Bytes that wait for the committer.
@@ -204,6 +206,7 @@ pub(crate) struct Counters {
     pub scrubbed_bytes: AtomicU64,
     pub scrubbed_segments: AtomicU64,
     pub scrub_faults: AtomicU64,
+    pub read_faults: AtomicU64,
     pub rewritten_indexes: AtomicU64,
 }
 
@@ -240,6 +243,8 @@ pub(crate) struct Shared {
     damage: Mutex<Vec<Damage>>,
     /// Whether the file `DAMAGE` lacks something of it, for want of space.
     damage_unsaved: AtomicBool,
+    /// Held while the record of damage is written, so that health never waits for the disk.
+    damage_record: Mutex<()>,
     pub suspects: Arc<Suspects>,
     stopping: AtomicBool,
     _lock: Box<dyn LockGuard>,
@@ -349,18 +354,25 @@ impl Shared {
 
     /// Puts damage on record, on the disk too. True if it was there already.
     pub fn note_damage(&self, found: Damage) -> bool {
-        let mut damage = self
-            .damage
+        // Held to the end, so that the file holds no fewer than another caller wrote.
+        let _one_at_a_time = self
+            .damage_record
             .lock()
-            .expect("nothing panics while it holds the damage");
-        if damage.contains(&found) {
-            return true;
-        }
+            .expect("nothing panics while it writes the record");
+        let all = {
+            let mut damage = self
+                .damage
+                .lock()
+                .expect("nothing panics while it holds the damage");
+            if damage.contains(&found) {
+                return true;
+            }
+            damage.push(found.clone());
+            damage.clone()
+        };
         tracing::error!(log = ?found.log.map(|log| log.to_string()), range = ?found.range, reason = found.reason, "acknowledged records are damaged");
-        damage.push(found);
         let root = &self.config.data_dir;
-        // The lock is held, so that the file holds no fewer than another caller wrote.
-        if let Err(error) = store_damage(self.disk.as_ref(), root, &damage, self.clock.now()) {
+        if let Err(error) = store_damage(self.disk.as_ref(), root, &all, self.clock.now()) {
             tracing::error!(%error, "damage could not be put on record");
             self.damage_unsaved.store(true, Ordering::Release);
         }
@@ -373,30 +385,46 @@ impl Shared {
         if !self.damage_unsaved.load(Ordering::Acquire) {
             return Ok(());
         }
+        let _one_at_a_time = self
+            .damage_record
+            .lock()
+            .expect("nothing panics while it writes the record");
         let damage = self
             .damage
             .lock()
-            .expect("nothing panics while it holds the damage");
+            .expect("nothing panics while it holds the damage")
+            .clone();
         let root = &self.config.data_dir;
         store_damage(self.disk.as_ref(), root, &damage, self.clock.now())?;
         self.damage_unsaved.store(false, Ordering::Release);
         Ok(())
     }
 
-    /// A segment turns out to hold what is not this log's: readers are told, and it is put on record.
-    pub fn lose_segment(&self, log: LogId, range: Range<Offset>, reason: String) {
+    /// Acknowledged records turn out to be damaged: readers are told, and it is put on record. False if it was there, or if
+    /// the log does not hold them any more.
+    pub fn lose_range(&self, log: LogId, range: Range<Offset>, reason: String) -> bool {
         let Some(found) = self.log(log) else {
-            return;
+            return false;
         };
         {
             let mut state = found.locked();
             if state.deleted || range.end <= state.bounds.start {
-                return;
+                return false;
             }
-            state.mark_damaged(range.clone());
+            if !state.mark_damaged(range.clone()) {
+                return false;
+            }
         }
         let log = Some(log);
-        self.note_damage(Damage { log, range, reason });
+        !self.note_damage(Damage { log, range, reason })
+    }
+
+    /// Whether readers of all of a range are told that it is damaged, or that it is gone.
+    pub fn is_lost(&self, log: LogId, range: &Range<Offset>) -> bool {
+        self.log(log).is_none_or(|log| {
+            let state = log.locked();
+            state.deleted || range.end <= state.bounds.start || state.is_damaged(range)
+        })
     }
 
     /// Whether the damage on record is of this log, or of one that nobody can name.
@@ -760,6 +788,7 @@ impl Storage {
                 signalled: Condvar::new(),
                 damage: Mutex::new(damage),
                 damage_unsaved: AtomicBool::new(damage_unsaved),
+                damage_record: Mutex::default(),
                 suspects: Arc::default(),
                 stopping: AtomicBool::new(false),
                 _lock: lock,
@@ -1086,6 +1115,7 @@ impl Storage {
             scrubbed_bytes: counters.scrubbed_bytes.load(Ordering::Relaxed),
             scrubbed_segments: counters.scrubbed_segments.load(Ordering::Relaxed),
             scrub_faults: counters.scrub_faults.load(Ordering::Relaxed),
+            read_faults: counters.read_faults.load(Ordering::Relaxed),
             rewritten_indexes: counters.rewritten_indexes.load(Ordering::Relaxed),
             queued_bytes: shared.gate.reserved_bytes(),
             wal_files_used: files_used as u64,

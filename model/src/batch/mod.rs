@@ -299,6 +299,28 @@ pub fn stamped_head(batch: &Batch, base: Offset, epoch: LeaderEpoch) -> [u8; STA
     head
 }
 
+/// CRC-32C of a batch's bytes from position 21 on, for a batch that is not in memory as a whole.
+#[derive(Clone, Debug)]
+pub struct BodyChecksum(crc_fast::Digest);
+
+impl Default for BodyChecksum {
+    fn default() -> BodyChecksum {
+        BodyChecksum(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl BodyChecksum {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes that were taken, as [`BatchHeader::crc`] holds it.
+    pub fn value(&self) -> u32 {
+        u32::try_from(self.0.finalize()).expect("a CRC-32 has 32 bits")
+    }
+}
+
 /// CRC-32C (Castagnoli), as record batches carry it.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)

@@ -133,6 +133,12 @@ fn storage(page: &mut Page, broker: &Broker) {
         metrics.scrub_faults,
     );
     page.single(
+        "alluvium_read_faults_total",
+        counter,
+        "Places that the check before the first read has found damaged.",
+        metrics.read_faults,
+    );
+    page.single(
         "alluvium_indexes_rewritten_total",
         counter,
         "Indexes that were missing or damaged, and were written again from their logs.",

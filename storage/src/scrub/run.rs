@@ -224,7 +224,9 @@ fn found(shared: &Shared, fault: Fault) {
         if !is_there || state.deleted || range.end <= state.bounds.start {
             return;
         }
-        state.mark_damaged(range.clone());
+        if !state.mark_damaged(range.clone()) {
+            return;
+        }
     }
     let known = shared.note_damage(Damage {
         log: Some(fault.log),

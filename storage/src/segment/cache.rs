@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use model::{LogId, Offset, Timestamp};
 
+use super::checked::Checked;
 use super::index::{SegmentIndex, SharedIndex};
 use super::index_file::read_index_file;
 use super::reader::SegmentReader;
@@ -43,6 +44,7 @@ pub struct OpenSegment {
     map_bytes: u64,
     map: OnceLock<Arc<FileMap>>,
     index: SharedIndex,
+    checked: Checked,
 }
 
 impl OpenSegment {
@@ -66,6 +68,14 @@ impl OpenSegment {
             .map(self.map_bytes)
             .map_err(SegmentError::io(self.id))?;
         Ok(self.map.get_or_init(|| map))
+    }
+
+    pub(super) fn index(&self) -> &SharedIndex {
+        &self.index
+    }
+
+    pub(super) fn checked(&self) -> &Checked {
+        &self.checked
     }
 
     /// Looks into its published part.
@@ -196,6 +206,7 @@ impl SegmentCache {
             map_bytes,
             map: OnceLock::new(),
             index,
+            checked: Checked::default(),
         })
     }
 

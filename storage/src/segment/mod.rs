@@ -8,6 +8,7 @@
 //! offsets within it rise, from its base.
 
 mod cache;
+mod checked;
 mod index;
 mod index_file;
 mod reader;
@@ -16,6 +17,7 @@ mod walk;
 mod writer;
 
 pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
+pub use checked::{BadBatches, Examined};
 pub(crate) use index::check_heads;
 pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
@@ -145,6 +147,15 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// Whether it says that no batch of the segment is to be believed, or nothing about the segment at all.
+    pub(crate) fn is_of_the_whole_segment(&self) -> bool {
+        match self {
+            SegmentError::Io { source, .. } => is_shortage(source),
+            SegmentError::Damaged { .. } => false,
+            SegmentError::Foreign { .. } => true,
+        }
+    }
+
     fn io(segment: SegmentId) -> impl Fn(io::Error) -> SegmentError {
         move |source| SegmentError::Io { segment, source }
     }

@@ -55,14 +55,23 @@ impl SegmentReader<'_> {
         let Some(first) = self.locate(from)? else {
             return Ok(None);
         };
-        let start = first.position;
-        let first_end = first.end_position();
-        let base_offset = first.header.base();
+        self.extent_from((first.position, first.header), max_bytes, min_one)
+    }
+
+    /// [`Self::extent`] from a batch whose place is known.
+    pub fn extent_from(
+        &self,
+        (start, header): (u64, BatchHeader),
+        max_bytes: u64,
+        min_one: bool,
+    ) -> Result<Option<Extent>, SegmentError> {
+        let first_end = start + header.total_bytes() as u64;
+        let base_offset = header.base();
         if first_end - start > max_bytes {
             let alone = Extent {
                 positions: start..first_end,
                 base_offset,
-                end_offset: first.header.next_offset(),
+                end_offset: header.next_offset(),
             };
             return Ok(min_one.then_some(alone));
         }
@@ -84,7 +93,7 @@ impl SegmentReader<'_> {
         })?;
         let (mut end, mut end_offset) = match known {
             Some((position, offset)) if position > first_end => (position, offset),
-            _ => (first_end, first.header.next_offset()),
+            _ => (first_end, header.next_offset()),
         };
         let mut walk = self.walk(end, end_offset);
         // What cannot be walked over ends the extent; the next one begins with it, and says so.
@@ -99,6 +108,44 @@ impl SegmentReader<'_> {
             base_offset,
             end_offset,
         }))
+    }
+
+    /// What of an extent lies before `until`: whole batches, the first of them at least.
+    pub fn cut(&self, extent: Extent, until: Offset) -> Result<Extent, SegmentError> {
+        if extent.end_offset <= until {
+            return Ok(extent);
+        }
+        let mut walk = self.walk(extent.positions.start, extent.base_offset);
+        let Some(first) = walk.next_batch()? else {
+            return Ok(extent);
+        };
+        let (mut end, mut end_offset) = (first.end_position(), first.header.next_offset());
+        let known = self.with_index(|index| {
+            let block = index.block_of_offset(until)?;
+            Some((
+                u64::from(index.blocks()[block].position),
+                index.block_offset(block),
+            ))
+        })?;
+        if let Some((position, offset)) = known
+            && position > end
+            && offset <= until
+        {
+            (end, end_offset) = (position, offset);
+        }
+        let mut walk = self.walk_to(end, end_offset, extent.positions.end);
+        // What cannot be walked over ends the extent.
+        while let Ok(Some(next)) = walk.next_batch() {
+            if next.header.next_offset() > until {
+                break;
+            }
+            (end, end_offset) = (next.end_position(), next.header.next_offset());
+        }
+        Ok(Extent {
+            positions: extent.positions.start..end,
+            end_offset,
+            ..extent
+        })
     }
 
     /// The batch that contains `offset`, or the first one behind it if compaction took it; None past the published end.

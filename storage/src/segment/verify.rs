@@ -28,8 +28,18 @@ pub struct Verified {
     pub header: BatchHeader,
     /// What is wrong; None if all is well.
     pub fault: Option<String>,
+    /// Whether that is a sector that the disk could not read.
+    pub is_unreadable: bool,
     /// The offsets that this says something about: the batch's, or those of the whole index block that ends with it.
     pub offsets: Range<Offset>,
+}
+
+/// What became of one batch's bytes.
+enum Checked {
+    Sound,
+    Damaged(String),
+    /// The disk could not read a sector of it.
+    Unreadable(String),
 }
 
 /// Walks over a segment and checks it.
@@ -67,6 +77,23 @@ impl SegmentVerifier {
         }
     }
 
+    /// Checks one block of the index, which ends at position `end` and offset `end_offset` as far as it is published.
+    pub fn of_block(
+        index: &SegmentIndex,
+        block: usize,
+        end: u64,
+        end_offset: Offset,
+    ) -> SegmentVerifier {
+        let from = index.block_offset(block);
+        SegmentVerifier {
+            position: index.blocks()[block].position.into(),
+            next_offset: from,
+            block,
+            block_from: from,
+            ..SegmentVerifier::new(index.id(), end, end_offset)
+        }
+    }
+
     /// Checks the next batch. None at the end. Errors: the disk's, and damage that cannot be stepped over because it is not
     /// known where the next batch starts; the verifier then stays where it is.
     pub fn next_batch(
@@ -78,7 +105,11 @@ impl SegmentVerifier {
             return Ok(None);
         };
         let from = self.next_offset;
-        let mut fault = self.check_batch(file, &walked)?;
+        let (mut fault, is_unreadable) = match self.check_batch(file, &walked)? {
+            Checked::Sound => (None, false),
+            Checked::Damaged(reason) => (Some(reason), false),
+            Checked::Unreadable(reason) => (Some(reason), true),
+        };
         let Some(next) = self.offset_after(file, &walked, fault.is_none()) else {
             let reason = fault.unwrap_or_else(|| "offsets past the segment's end".to_owned());
             return Err(SegmentError::damaged(self.id, walked.position, reason));
@@ -105,6 +136,7 @@ impl SegmentVerifier {
             position: walked.position,
             header: walked.header,
             fault,
+            is_unreadable,
             offsets,
         }))
     }
@@ -165,25 +197,22 @@ impl SegmentVerifier {
         HeaderWalk::new(file, self.id, positions, Offset::ZERO, 64).next_batch()
     }
 
-    fn check_batch(
-        &self,
-        file: &dyn DiskFile,
-        walked: &Walked,
-    ) -> Result<Option<String>, SegmentError> {
+    fn check_batch(&self, file: &dyn DiskFile, walked: &Walked) -> Result<Checked, SegmentError> {
         let mut bytes = vec![0; walked.header.total_bytes()];
         for (piece, chunk) in bytes.chunks_mut(READ_BYTES).enumerate() {
             let position = walked.position + (piece * READ_BYTES) as u64;
-            match file.read_exact_at(position, chunk) {
+            match read_all(file, position, chunk) {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
-                    return Ok(Some(format!("position {position}: {error}")));
+                    return Ok(Checked::Unreadable(format!("position {position}: {error}")));
                 }
                 Err(error) => return Err(SegmentError::io(self.id)(error)),
             }
         }
-        Ok(Batch::parse(Bytes::from(bytes))
-            .err()
-            .map(|error| error.to_string()))
+        Ok(match Batch::parse(Bytes::from(bytes)) {
+            Ok(_) => Checked::Sound,
+            Err(error) => Checked::Damaged(error.to_string()),
+        })
     }
 
     /// The checksum of the heads of all batches that were walked over.
@@ -216,6 +245,18 @@ impl SegmentVerifier {
         );
         (computed != block.heads_checksum).then_some((from, reason))
     }
+}
+
+/// Fills the buffer. A read ends early before a bad sector, which the next one then begins with.
+fn read_all(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(position + done as u64, &mut buffer[done..])? {
+            0 => return file.read_exact_at(position, buffer),
+            read => done += read,
+        }
+    }
+    Ok(())
 }
 
 /// Compares the first block of a log with a valid index of it: catches log files that were swapped, for the price of one

@@ -292,26 +292,6 @@ impl Probe {
         }
     }
 
-    /// What one fetch from `from` on shows. Answers the offset after it; `from` itself if there is nothing.
-    pub fn read_from(
-        &mut self,
-        topic: &str,
-        partition: i32,
-        from: i64,
-        seen: &mut Vec<Seen>,
-    ) -> Result<i64> {
-        let fetched = self.fetch(topic, partition, from, 1 << 20, 0)?;
-        ensure!(
-            fetched.error == ErrorCode::None,
-            "read {topic}-{partition} at {from}: {}",
-            fetched.error.name()
-        );
-        let mut more = Vec::new();
-        let next = note_records(fetched.records, from, &mut more)?;
-        seen.append(&mut more);
-        Ok(next)
-    }
-
     /// Commits an offset of a group without members. Answers the error code.
     pub fn commit(
         &mut self,
@@ -391,8 +371,17 @@ fn produce_request(topic: &str, partition: i32, batch: Bytes) -> ProduceRequest 
 
 /// Notes every record from offset `from` on. Answers the offset after the last one.
 pub fn note_records(records: Bytes, from: i64, seen: &mut Vec<Seen>) -> Result<i64> {
+    note(batch::split(records), from, seen)
+}
+
+/// [`note_records`] of a client that looks at no checksum, as librdkafka does by default.
+pub fn note_unchecked(records: Bytes, from: i64, seen: &mut Vec<Seen>) -> Result<i64> {
+    note(batch::split_unverified(records), from, seen)
+}
+
+fn note(batches: batch::Split, from: i64, seen: &mut Vec<Seen>) -> Result<i64> {
     let mut next = from;
-    for batch in batch::split(records) {
+    for batch in batches {
         let batch = match batch {
             Ok(batch) => batch,
             Err(batch::BatchError::Truncated { .. }) => break,

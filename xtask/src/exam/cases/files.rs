@@ -2,6 +2,9 @@
 //! them: no record is ever served as another one, what is missing is named, other partitions are not affected, and nothing is
 //! deleted because of it.
 //!
+//! The reader looks at no checksum, as librdkafka does by default: what it is given has to be right. Only where a file is
+//! damaged that the broker has read already since it opened it, a first reader checks; the other one comes after a restart.
+//!
 //! Each trial works on a copy of one prepared data directory (sealed and active segments, indexes, manifests, checkpoints, and
 //! a write-ahead log with records that had not settled when the broker was killed).
 
@@ -14,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use model::codec::Codec;
+use wire::ErrorCode;
 
 use crate::exam::judge::Seen;
 use crate::exam::ledger::{Entry, Fate, Ledger};
-use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::probe::{Answer, Probe, batch_of, note_records, note_unchecked};
 use crate::exam::random::Random;
 use crate::exam::victim::{Plan, Victim};
 use crate::exam::{Case, Exam, Outcome, Rounds, cases::crash};
@@ -273,6 +277,15 @@ struct Found {
     seen: HashMap<i32, Vec<Seen>>,
     /// Partitions of which something could not be read, and what was said.
     refused: BTreeMap<i32, String>,
+    /// Batches that were served and cannot be read, to a reader who believes what it is given.
+    garbled: Vec<String>,
+}
+
+/// What a reader does with the checksums of batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sums {
+    Checked,
+    Ignored,
 }
 
 impl Trial<'_> {
@@ -294,8 +307,12 @@ impl Trial<'_> {
         let mut victim;
         if running {
             victim = plan.start()?;
-            read_everything(&victim)?;
+            read_everything(&victim, Sums::Checked)?;
             self.harm(target, other, damage, random)?;
+            let found = read_everything(&victim, Sums::Checked)?;
+            self.judge(&found, &victim, kind, damage, outcome, name);
+            victim.terminate().with_context(|| name.clone())?;
+            victim = plan.start().with_context(|| name.clone())?;
         } else {
             self.harm(target, other, damage, random)?;
             match plan.start() {
@@ -312,8 +329,28 @@ impl Trial<'_> {
                 }
             }
         }
-        let found = read_everything(&victim)?;
-        let lost = self.compare(&found, outcome, name);
+        let found = read_everything(&victim, Sums::Ignored)?;
+        let lost = self.judge(&found, &victim, kind, damage, outcome, name);
+        victim.terminate().with_context(|| name.clone())?;
+        // What the broker wrote since does not go together with a write-ahead log and checkpoints of before.
+        let set_aside = self.data.join("quarantine").exists();
+        if matches!(kind, Kind::Sealed | Kind::Index) && !set_aside {
+            self.restored(&[target, other], &plan, outcome, name)?;
+        }
+        Ok(if lost.is_empty() { "whole" } else { "named" })
+    }
+
+    /// What is missing is named, and it is no more than the damage explains. Gives what is missing, by partition.
+    fn judge(
+        &self,
+        found: &Found,
+        victim: &Victim,
+        kind: Kind,
+        damage: Damage,
+        outcome: &mut Outcome,
+        name: &str,
+    ) -> BTreeMap<i32, u64> {
+        let lost = self.compare(found, outcome, name);
         let log = victim.log();
         let named = log.contains(" WARN ") || log.contains(" ERROR ");
         for (partition, count) in &lost {
@@ -330,13 +367,7 @@ impl Trial<'_> {
             lost.len() <= 1 || kind == Kind::Wal || damage == Damage::Swapped,
             || format!("J8 {name}: several partitions are affected: {lost:?}"),
         );
-        victim.terminate().with_context(|| name.clone())?;
-        // What the broker wrote since does not go together with a write-ahead log and checkpoints of before.
-        let set_aside = self.data.join("quarantine").exists();
-        if matches!(kind, Kind::Sealed | Kind::Index) && !set_aside {
-            self.restored(&[target, other], &plan, outcome, name)?;
-        }
-        Ok(if lost.is_empty() { "whole" } else { "named" })
+        lost
     }
 
     /// With the harmed files as they were, everything is there: nothing else was touched.
@@ -362,7 +393,7 @@ impl Trial<'_> {
         let mut victim = plan
             .start()
             .with_context(|| format!("{name}: with the file as it was"))?;
-        let found = read_everything(&victim)?;
+        let found = read_everything(&victim, Sums::Ignored)?;
         let lost = self.compare(&found, outcome, name);
         outcome.require(lost.is_empty(), || {
             format!("J1 {name}: with the file as it was, records are still missing: {lost:?}")
@@ -415,6 +446,11 @@ impl Trial<'_> {
                 places.insert((entry.partition, offset), entry);
             }
         }
+        for garbled in &found.garbled {
+            outcome
+                .failures
+                .push(format!("J3 {name}: {TOPIC}: {garbled}"));
+        }
         for (partition, seen) in &found.seen {
             for record in seen {
                 match places.remove(&(*partition, record.offset)) {
@@ -441,15 +477,14 @@ fn place_of(path: &Path) -> String {
 }
 
 /// Reads every partition from 0 to its end. Where that is refused, it goes on behind, as a reader would who was told.
-fn read_everything(victim: &Victim) -> Result<Found> {
+fn read_everything(victim: &Victim, sums: Sums) -> Result<Found> {
     let mut found = Found::default();
     for partition in 0..PARTITIONS {
         let mut probe = Probe::connect(&victim.kafka)?;
-        let seen = found.seen.entry(partition).or_default();
         let end = i64::try_from(BATCHES * RECORDS)?;
         let mut from = 0;
         while from < end {
-            let next = match probe.read_from(TOPIC, partition, from, seen) {
+            from = match read_from(&mut probe, partition, from, sums, &mut found) {
                 Ok(next) if next > from => next,
                 Ok(next) => {
                     let said = format!("nothing at {next}");
@@ -465,10 +500,38 @@ fn read_everything(victim: &Victim) -> Result<Found> {
                     from + 1
                 }
             };
-            from = next;
         }
     }
     Ok(found)
+}
+
+/// What one fetch from `from` on shows. Answers the offset after it; `from` itself if there is nothing.
+fn read_from(
+    probe: &mut Probe,
+    partition: i32,
+    from: i64,
+    sums: Sums,
+    found: &mut Found,
+) -> Result<i64> {
+    let fetched = probe.fetch(TOPIC, partition, from, 1 << 20, 0)?;
+    ensure!(
+        fetched.error == ErrorCode::None,
+        "read {TOPIC}-{partition} at {from}: {}",
+        fetched.error.name()
+    );
+    let mut more = Vec::new();
+    let noted = match sums {
+        Sums::Checked => note_records(fetched.records, from, &mut more),
+        Sums::Ignored => note_unchecked(fetched.records, from, &mut more),
+    };
+    if let (Sums::Ignored, Err(error)) = (sums, &noted) {
+        found
+            .garbled
+            .push(format!("{partition} at {from}: {error:#}"));
+    }
+    let next = noted?;
+    found.seen.entry(partition).or_default().append(&mut more);
+    Ok(next)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
