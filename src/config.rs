@@ -139,7 +139,7 @@ pub const SETTINGS: &[Setting] = settings! {
     "append.queue.bytes" = "67108864", "Bytes that may wait for the disk before producers are slowed down; 1 MiB to 4 GiB.", |config, value| number(value, 1 << 20..=4 << 30).map(|bytes| config.storage.append_queue_bytes = bytes);
     "auto.create.topics.enable" = "true", "Whether a topic that a client asks for is created.", |config, value| boolean(value).map(|on| config.broker.auto_create_topics = on);
     "broker.rack" = "", "This broker's rack, as clients are told; empty for none.", |config, value| { config.broker.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty()); Ok(()) };
-    "connections.max.idle.ms" = "600000", "A connection without a request is closed after this many milliseconds; 1000 or more. A peer that leaves its replies unread for as long is closed too.", |config, value| millis(value, 1000).map(|time| config.broker.connection_idle_max = time);
+    "connections.max.idle.ms" = "600000", "A connection without a request is closed after this many milliseconds, on the HTTP port too; 1000 or more. So is one whose peer leaves its replies unread for as long. While all connections are taken, those that are idle make room much sooner.", |config, value| millis(value, 1000).map(|time| config.broker.connection_idle_max = time);
     "data.dir" = "data", "The directory of the store. Its parent directory must exist. It must be empty, or hold a store.", |config, value| data_dir(config, value);
     "fetch.max.bytes" = "57671680", "No fetch answers with more bytes, but for a first batch that is larger; 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
     "frame.max.bytes" = "4194304", "Bytes that are synced at once at most; 64 KiB to 64 MiB, and never more than a quarter of a WAL file.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
@@ -150,17 +150,22 @@ pub const SETTINGS: &[Setting] = settings! {
     "http.listen" = "127.0.0.1:8080", "Where HTTP listens, `host:port`; port 0 picks one.", |config, value| { config.http = address(value)?; Ok(()) };
     "kafka.listen" = "127.0.0.1:9092", "Where the Kafka protocol listens, `host:port`; port 0 picks one.", |config, value| { config.kafka = address(value)?; Ok(()) };
     "log.retention.check.interval.ms" = "300000", "How often retention is looked at, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
-    "max.connections" = "50000", "Connections at a time at most; further ones wait. Fewer, with a warning, if the limit of descriptors allows no more. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
+    "max.connections" = "50000", "Connections at a time at most. A further one is let in when another is silent for a second or idle for ten, which is then closed; else it waits. Fewer, with a warning, if the limit of descriptors allows no more. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
+    "metrics.series.max" = "10000", "Series of one metric on `/metrics` at most, where topics, partitions or groups are its labels; the rest is summed in one series. 100 to 1000000.", |config, value| number(value, 100..=1_000_000).map(|count| config.broker.metrics_series_max = count as usize);
     "node.id" = "1", "This broker's id; 0 or more.", |config, value| number(value, 0..=i32::MAX as u64).map(|id| config.broker.node_id = id as i32);
     "num.partitions" = "1", "Partitions of a topic that is created without a count; 1 to 10000.", |config, value| number(value, 1..=10_000).map(|count| config.broker.default_partitions = count as u32);
     "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in bytes.", |config, value| size(value, 0).map(|bytes| config.broker.groups.offset_metadata_bytes_max = bytes);
     "offsets.retention.check.interval.ms" = "600000", "How often expired offsets are looked for, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.broker.groups.offsets_retention_check = time);
     "offsets.retention.minutes" = "10080", "How long an empty group keeps its offsets, in minutes; 1 or more.", |config, value| number(value, 1..=u64::from(u32::MAX)).map(|minutes| config.broker.groups.offsets_retention = Duration::from_secs(minutes * 60));
     "producer.id.expiration.ms" = "86400000", "How long an idle idempotent producer is remembered, in milliseconds; 1000 or more.", |config, value| millis(value, 1000).map(|time| config.storage.producer_expiry = time);
+    "queued.max.request.bytes" = "268435456", "Bytes of requests, all connections together, that are being received or worked on; beyond it connections are not read, and those that hold much and send little are closed. No less than twice socket.request.max.bytes and 8.", |config, value| size(value, 1 << 20).map(|bytes| config.broker.queued_request_bytes_max = bytes);
+    "queued.max.response.bytes" = "268435456", "Bytes of answers, all connections together, that are being made or sent, records not counted; beyond it answers wait, and connections that hold much and take little are closed. No less than twice socket.response.max.bytes and 8.", |config, value| size(value, 1 << 20).map(|bytes| config.broker.queued_response_bytes_max = bytes);
+    "response.send.max.ms" = "120000", "A connection whose peer has not taken a whole answer after this many milliseconds is closed; until then the answer holds memory, or the disk space of segments that were deleted meanwhile. 1000 or more.", |config, value| millis(value, 1000).map(|time| config.broker.response_send_max = time);
     "scrub.bytes.per.second" = "8388608", "How fast sealed segments are verified in the background; 0 switches it off.", |config, value| number(value, 0..=u64::MAX).map(|bytes| config.storage.scrub_bytes_per_second = bytes);
     "segments.open.max" = "1024", "Segments whose files and maps are kept open; fewer, with a warning, if the limit of descriptors allows no more. 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
     "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
     "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
+    "socket.response.max.bytes" = "104857600", "The longest answer, records not counted; what would be in it beyond that is refused with POLICY_VIOLATION. 1 MiB to 1 GiB.", |config, value| number(value, 1 << 20..=1 << 30).map(|bytes| config.broker.response_bytes_max = bytes as usize);
     "store.create.enable" = "true", "Whether a missing or empty data directory becomes a new store. With `false` the server does not start without a store, as when a disk is not mounted.", |config, value| boolean(value).map(|on| config.store_create = on);
     "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
     "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 64 KiB. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
@@ -371,6 +376,27 @@ impl Config {
         if larger {
             let reason = format!("must be no more than {most}, half of wal.file.bytes");
             return Err(self.conflict(MESSAGE_MAX_BYTES, reason));
+        }
+        for (all, all_max, one, one_max) in [
+            (
+                "queued.max.request.bytes",
+                self.broker.queued_request_bytes_max,
+                "socket.request.max.bytes",
+                self.broker.socket_request_bytes_max,
+            ),
+            (
+                "queued.max.response.bytes",
+                self.broker.queued_response_bytes_max,
+                "socket.response.max.bytes",
+                self.broker.response_bytes_max,
+            ),
+        ] {
+            // A frame's length field is held with it.
+            if all_max < 2 * (one_max + 4) {
+                let reason =
+                    format!("must be no less than twice {one}, which is {one_max}, and 8 bytes");
+                return Err(self.conflict(all, reason));
+            }
         }
         let (least, most) = (
             self.broker.groups.session_timeout_min,

@@ -30,7 +30,17 @@ pub struct BrokerConfig {
     pub validate_records: bool,
     /// `socket.request.max.bytes`: a longer frame closes its connection.
     pub socket_request_bytes_max: usize,
-    /// `max.connections`: beyond it new ones wait.
+    /// `queued.max.request.bytes`: requests that are received or worked on, in all.
+    pub queued_request_bytes_max: usize,
+    /// `socket.response.max.bytes`: the longest answer, records not counted.
+    pub response_bytes_max: usize,
+    /// `queued.max.response.bytes`: answers that are made or sent, in all.
+    pub queued_response_bytes_max: usize,
+    /// `response.send.max.ms`: how long a peer may take for an answer.
+    pub response_send_max: Duration,
+    /// `metrics.series.max`: series of one metric.
+    pub metrics_series_max: usize,
+    /// `max.connections`: beyond it new ones wait, or others make room.
     pub connections_max: usize,
     /// `connections.max.idle.ms`; also how long a peer may leave its replies unread.
     pub connection_idle_max: Duration,
@@ -72,6 +82,11 @@ impl Default for BrokerConfig {
             topic_defaults: Defaults::default(),
             validate_records: false,
             socket_request_bytes_max: 100 * 1024 * 1024,
+            queued_request_bytes_max: 256 * 1024 * 1024,
+            response_bytes_max: 100 * 1024 * 1024,
+            queued_response_bytes_max: 256 * 1024 * 1024,
+            response_send_max: Duration::from_secs(120),
+            metrics_series_max: 10_000,
             connections_max: 50_000,
             connection_idle_max: Duration::from_secs(10 * 60),
             fetch_bytes_max: 55 * 1024 * 1024,
@@ -125,12 +140,17 @@ pub(super) const STATIC_SETTINGS: &[StaticSetting] = settings! {
     "group.min.session.timeout.ms", Int, "The shortest session timeout of a member.", |config| ms(config.groups.session_timeout_min);
     "log.dirs", String, "Where the store is.", |config| config.data_dir.display().to_string();
     "max.connections", Int, "The most connections at a time.", |config| config.connections_max.to_string();
+    "metrics.series.max", Int, "The most series of one metric.", |config| config.metrics_series_max.to_string();
     "node.id", Int, "This broker's id.", |config| config.node_id.to_string();
     "num.partitions", Int, "Partitions of a topic that is created without a count.", |config| config.default_partitions.to_string();
     "offset.metadata.max.bytes", Int, "The longest text beside a committed offset.", |config| config.groups.offset_metadata_bytes_max.to_string();
     "offsets.retention.check.interval.ms", Long, "How often expired offsets are looked for.", |config| ms(config.groups.offsets_retention_check);
     "offsets.retention.minutes", Int, "How long an empty group keeps its offsets.", |config| (config.groups.offsets_retention.as_secs() / 60).to_string();
+    "queued.max.request.bytes", Long, "The most bytes of requests at a time.", |config| config.queued_request_bytes_max.to_string();
+    "queued.max.response.bytes", Long, "The most bytes of answers at a time.", |config| config.queued_response_bytes_max.to_string();
+    "response.send.max.ms", Long, "How long a client may take for an answer.", |config| ms(config.response_send_max);
     "socket.request.max.bytes", Int, "The longest request.", |config| config.socket_request_bytes_max.to_string();
+    "socket.response.max.bytes", Int, "The longest answer, records not counted.", |config| config.response_bytes_max.to_string();
 };
 
 fn ms(duration: Duration) -> String {

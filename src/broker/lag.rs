@@ -10,6 +10,7 @@ use model::{Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
+use super::groups::CommittedOffset;
 
 /// How far one group is behind in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,42 +29,84 @@ pub struct GroupLag {
     pub age: Option<Duration>,
 }
 
+/// How far all groups are behind: some of them each for itself, the others summed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GroupLags {
+    /// The first ones by group, topic and partition.
+    pub single: Vec<GroupLag>,
+    /// How many others there are.
+    pub other_count: usize,
+    /// The sum of the others' committed offsets.
+    pub other_committed: u64,
+    /// The sum of the records that the others have still to read.
+    pub other_records: u64,
+}
+
+/// Offsets that are copied out of a group at a time.
+const PAGE: usize = 1000;
+
 impl Broker {
-    /// The lag of every group in every partition where it has a durable offset, by group, topic and partition. Blocks.
-    pub fn group_lags(&self) -> Vec<GroupLag> {
+    /// The lag of every group in every partition where it has a durable offset, the first `single_max` each for itself.
+    /// Blocks.
+    pub fn group_lags(&self, single_max: usize) -> GroupLags {
         let now = self.storage().clock().now();
-        let mut lags = Vec::new();
+        let mut lags = GroupLags::default();
         for group in self.groups().list() {
-            for (topic, partition, offset) in self.groups().fetch_all(&group.id) {
-                let Some(committed) = offset.offset else {
-                    continue;
+            let mut after = None;
+            loop {
+                let page = self.groups().fetch_after(&group.id, after.take(), PAGE);
+                let Some((topic, partition, _)) = page.last() else {
+                    break;
                 };
-                // Offsets of a topic that is gone, or that came again under its name, tell nothing.
-                let known = self.topic(topic.as_str());
-                let Some(known) = known.ok().filter(|known| known.id == offset.topic_id) else {
-                    continue;
-                };
-                let Ok(log) = known.log(partition.to_wire()) else {
-                    continue;
-                };
-                let bounds = log.bounds();
-                let next = committed.max(bounds.start);
-                let records = bounds.durable_end.get().saturating_sub(next.get());
-                let age = match records {
-                    0 => Some(Duration::ZERO),
-                    _ => time_of(log, next).map(|time| since(time, now)),
-                };
-                lags.push(GroupLag {
-                    group: group.id.clone(),
-                    topic,
-                    partition,
-                    committed,
-                    records,
-                    age,
-                });
+                after = Some((topic.clone(), *partition));
+                self.lags_of(&group.id, page, single_max, now, &mut lags);
             }
         }
         lags
+    }
+
+    fn lags_of(
+        &self,
+        group: &str,
+        offsets: Vec<(TopicName, PartitionId, CommittedOffset)>,
+        single_max: usize,
+        now: Timestamp,
+        lags: &mut GroupLags,
+    ) {
+        for (topic, partition, offset) in offsets {
+            let Some(committed) = offset.offset else {
+                continue;
+            };
+            // Offsets of a topic that is gone, or that came again under its name, tell nothing.
+            let known = self.topic(topic.as_str());
+            let Some(known) = known.ok().filter(|known| known.id == offset.topic_id) else {
+                continue;
+            };
+            let Ok(log) = known.log(partition.to_wire()) else {
+                continue;
+            };
+            let bounds = log.bounds();
+            let next = committed.max(bounds.start);
+            let records = bounds.durable_end.get().saturating_sub(next.get());
+            if lags.single.len() == single_max {
+                lags.other_count += 1;
+                lags.other_committed = lags.other_committed.saturating_add(committed.get());
+                lags.other_records = lags.other_records.saturating_add(records);
+                continue;
+            }
+            let age = match records {
+                0 => Some(Duration::ZERO),
+                _ => time_of(log, next).map(|time| since(time, now)),
+            };
+            lags.single.push(GroupLag {
+                group: group.to_owned(),
+                topic,
+                partition,
+                committed,
+                records,
+                age,
+            });
+        }
     }
 }
 

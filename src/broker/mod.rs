@@ -29,7 +29,7 @@ use tokio::sync::watch;
 pub use config::{BrokerConfig, GroupConfig};
 pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched};
-pub use lag::GroupLag;
+pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
 pub use log_dirs::{LogDir, PartitionSize};
 pub use produce::{Appending, Produce, RecordError, Rejection};

@@ -90,6 +90,18 @@ pub enum Layout {
     Assigned(Vec<(i32, Vec<i32>)>),
 }
 
+impl Layout {
+    /// How many partitions it asks for; None for the broker's default.
+    fn count(&self) -> Option<i64> {
+        match self {
+            Layout::Counted { partitions, .. } => partitions.map(i64::from),
+            Layout::Assigned(assignments) => {
+                Some(i64::try_from(assignments.len()).unwrap_or(i64::MAX))
+            }
+        }
+    }
+}
+
 /// Every topic, found by name and by id.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
@@ -214,15 +226,38 @@ impl Broker {
         self.shared.catalog.page(from, count)
     }
 
-    /// Creates topics, each for itself: one that is refused doesn't hold back the others. Returns when they are durable;
-    /// with `validate_only`, what would have come of it, with nothing changed.
+    /// Refuses what asks for more partitions than one request may, whoever of them would be refused anyway: half of a
+    /// request is never done. `counts` are the request's own, one for each topic; None stands for `num.partitions`, and
+    /// what is no count counts nothing, as in Kafka's `validateTotalNumberOfPartitions`.
+    pub fn check_partitions_of_request(
+        &self,
+        counts: impl Iterator<Item = Option<i64>>,
+    ) -> Result<(), Refusal> {
+        let default = i64::from(self.config().default_partitions);
+        let asked = counts
+            .map(|count| u64::try_from(count.unwrap_or(default)).unwrap_or(0))
+            .fold(0, u64::saturating_add);
+        if asked <= PARTITIONS_PER_REQUEST_MAX {
+            return Ok(());
+        }
+        Err(Refusal::PolicyViolation(format!(
+            "the request asks for {asked} partitions, and one request may create {PARTITIONS_PER_REQUEST_MAX} at most: nothing of it was done"
+        )))
+    }
+
+    /// Creates topics, each for itself: one that is refused doesn't hold back the others, but for a request that asks for
+    /// too many partitions in all, which is refused whole. Returns when they are durable; with `validate_only`, what would
+    /// have come of it, with nothing changed.
     pub async fn create_topics(
         &self,
         wanted: Vec<NewTopic>,
         validate_only: bool,
     ) -> Vec<Result<Arc<Topic>, Refusal>> {
         let _change = self.shared.changes.lock().await;
-        let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+        let counts = wanted.iter().map(|new| new.layout.count());
+        if let Err(refusal) = self.check_partitions_of_request(counts) {
+            return wanted.iter().map(|_| Err(refusal.clone())).collect();
+        }
         let mut names = HashSet::new();
         let mut results: Vec<Result<TopicRecord, Refusal>> = wanted
             .iter()
@@ -234,13 +269,6 @@ impl Broker {
                         new.name
                     )));
                 }
-                partitions_left = partitions_left
-                    .checked_sub(u64::from(record.partitions))
-                    .ok_or_else(|| {
-                        Refusal::PolicyViolation(format!(
-                            "one request may create {PARTITIONS_PER_REQUEST_MAX} partitions at most"
-                        ))
-                    })?;
                 Ok(record)
             })
             .collect();

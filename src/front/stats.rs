@@ -1,11 +1,14 @@
 //! Counters of the Kafka front. Written by its connections, read by the front that shows metrics: it stands between the
 //! two, as fronts do not know each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use wire::ApiKey;
+
+use super::budget::Budget;
+pub use super::budget::Use;
 
 /// API keys below this have a counter of their own; no key that is offered lies above.
 const KEYS: usize = 128;
@@ -25,6 +28,14 @@ pub struct Stats {
     pub received_bytes: AtomicU64,
     /// Bytes of response frames.
     pub sent_bytes: AtomicU64,
+    /// Connections to the Kafka port that had to make room for others.
+    pub made_room: AtomicU64,
+    /// Connections to the HTTP port that had to make room for others.
+    pub http_made_room: AtomicU64,
+    /// Connections that were closed because their peer did not take a whole answer in time.
+    pub unread_closed: AtomicU64,
+    /// What requests and answers hold, once the Kafka front runs.
+    budgets: OnceLock<[Arc<Budget>; 2]>,
     keys: Vec<Key>,
 }
 
@@ -58,6 +69,10 @@ impl Default for Stats {
             connections: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            made_room: AtomicU64::new(0),
+            http_made_room: AtomicU64::new(0),
+            unread_closed: AtomicU64::new(0),
+            budgets: OnceLock::new(),
             keys: (0..KEYS).map(|_| Key::default()).collect(),
         }
     }
@@ -83,6 +98,21 @@ impl Stats {
             })
         };
         self.keys.iter().enumerate().filter_map(asked).collect()
+    }
+
+    /// What requests hold of their memory, and what answers hold of theirs.
+    pub fn memory(&self) -> Option<[Use; 2]> {
+        let budgets = self.budgets.get()?;
+        Some(budgets.each_ref().map(|budget| budget.usage()))
+    }
+
+    /// Shows these budgets from now on: that of requests, that of answers.
+    pub(in crate::front) fn show(&self, requests: &Arc<Budget>, answers: &Arc<Budget>) {
+        let budgets = [requests.clone(), answers.clone()];
+        assert!(
+            self.budgets.set(budgets).is_ok(),
+            "one front writes these counters"
+        );
     }
 
     /// Counts a connection as open until the guard is dropped.

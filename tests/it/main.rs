@@ -2,6 +2,7 @@
 
 mod beside_kafka;
 mod binary;
+mod bounds;
 mod broker_tools;
 mod demo;
 mod fetch_waits;

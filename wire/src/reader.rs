@@ -55,6 +55,12 @@ pub enum DecodeError {
         /// The bound.
         bytes_max: usize,
     },
+    /// A message of too many values.
+    #[error("the message's lists hold more than {elements_max} elements")]
+    TooMany {
+        /// The bound.
+        elements_max: usize,
+    },
     /// A version of a message that this crate does not know.
     #[error("{message} has no version {version}")]
     Version {
@@ -80,6 +86,8 @@ pub struct Reader {
     end: usize,
     allocation_left_bytes: usize,
     allocation_bytes_max: usize,
+    elements_left: usize,
+    elements_max: usize,
 }
 
 /// What decoding one frame may allocate. Records and `bytes` fields are slices of the frame and do not count.
@@ -102,6 +110,18 @@ impl Reader {
             end,
             allocation_left_bytes: bytes_max,
             allocation_bytes_max: bytes_max,
+            elements_left: usize::MAX,
+            elements_max: usize::MAX,
+        }
+    }
+
+    /// Bounds how many elements the lists of the frame may have, all together: what is done with each may take more
+    /// than reading it.
+    pub fn with_elements_bound(self, elements_max: usize) -> Reader {
+        Reader {
+            elements_left: elements_max,
+            elements_max,
+            ..self
         }
     }
 
@@ -300,6 +320,12 @@ impl Reader {
             return Ok(None);
         };
         self.need(count.saturating_mul(element_bytes_min))?;
+        self.elements_left = self
+            .elements_left
+            .checked_sub(count)
+            .ok_or(DecodeError::TooMany {
+                elements_max: self.elements_max,
+            })?;
         self.charge(count.saturating_mul(size_of::<T>()))?;
         let mut list = Vec::with_capacity(count);
         for _ in 0..count {

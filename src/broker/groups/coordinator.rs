@@ -343,6 +343,23 @@ impl Coordinator {
         inner.offsets.all().flat_map(of_topic).collect()
     }
 
+    /// Durable offsets of a group in the order of topic and partition: at most `count`, beginning behind `after`.
+    pub fn fetch_after(
+        &self,
+        group: &str,
+        after: Option<(TopicName, PartitionId)>,
+        count: usize,
+    ) -> Vec<(TopicName, PartitionId, CommittedOffset)> {
+        let Some(cell) = self.cell(group) else {
+            return Vec::new();
+        };
+        let inner = cell.lock();
+        let found = inner.offsets.after(after.as_ref()).take(count);
+        found
+            .map(|(topic, partition, committed)| (topic.clone(), partition, committed.clone()))
+            .collect()
+    }
+
     /// Deletes single offsets; one result for each, in order, when that is durable.
     pub async fn delete_offsets(
         &self,

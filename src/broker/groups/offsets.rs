@@ -3,6 +3,7 @@
 //! appended, and only once they are durable, so a fetch never shows what a power cut could take back.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
 
@@ -101,6 +102,27 @@ impl GroupOffsets {
         &self,
     ) -> impl Iterator<Item = (&TopicName, &BTreeMap<PartitionId, CommittedOffset>)> {
         self.durable.iter()
+    }
+
+    /// The durable offsets behind one place, by topic and partition; from the first one if there is no place.
+    pub fn after(
+        &self,
+        after: Option<&(TopicName, PartitionId)>,
+    ) -> impl Iterator<Item = (&TopicName, PartitionId, &CommittedOffset)> {
+        let from = match after {
+            Some((topic, _)) => Bound::Included(topic),
+            None => Bound::Unbounded,
+        };
+        let topics = self.durable.range::<TopicName, _>((from, Bound::Unbounded));
+        topics.flat_map(move |(topic, partitions)| {
+            let from = match after {
+                Some((at, partition)) if at == topic => Bound::Excluded(*partition),
+                _ => Bound::Unbounded,
+            };
+            partitions
+                .range((from, Bound::Unbounded))
+                .map(move |(partition, committed)| (topic, *partition, committed))
+        })
     }
 
     /// Whether nothing is committed, nor on its way.

@@ -1,17 +1,36 @@
 //! Metrics as Prometheus reads them: ours, and the names of kafka_exporter, which every dashboard knows.
 //! Base units; never a device as a label.
+//! Invariant: a family whose labels clients choose has no more than `metrics.series.max` series, and one more for the rest.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::broker::{Bounds, Broker, LogDir};
-use crate::front::stats::Stats;
+use crate::broker::{Bounds, Broker, GroupLag, LogDir};
+use crate::front::stats::{Stats, Use};
 
-struct Page(String);
+/// The label of the series that stands for all that have none of their own. No topic can have this name.
+const OTHER: &str = "(other)";
+
+struct Page {
+    text: String,
+    /// Series of one family at most.
+    series_max: usize,
+    /// Families that have more, and how many of them are summed.
+    summed: Vec<(String, usize)>,
+}
+
+/// A family whose labels clients choose.
+struct Family<'a> {
+    name: &'a str,
+    labels: &'a [&'a str],
+    written: usize,
+    summed: usize,
+    sum: u64,
+}
 
 impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}")
+        writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}")
             .expect("writing to a string cannot fail");
     }
 
@@ -25,7 +44,50 @@ impl Page {
         } else {
             format!("{{{}}}", labels.join(","))
         };
-        writeln!(self.0, "{name}{labels} {value}").expect("writing to a string cannot fail");
+        writeln!(self.text, "{name}{labels} {value}").expect("writing to a string cannot fail");
+    }
+
+    /// Opens a family whose labels clients choose.
+    fn many<'a>(&mut self, name: &'a str, help: &str, labels: &'a [&'a str]) -> Family<'a> {
+        let help = format!(
+            "{help} Series beyond the first {} (metrics.series.max) are summed in one with the labels {OTHER}.",
+            self.series_max
+        );
+        self.family(name, "gauge", &help);
+        Family {
+            name,
+            labels,
+            written: 0,
+            summed: 0,
+            sum: 0,
+        }
+    }
+
+    /// One series of it, or a part of the sum.
+    fn one_of(&mut self, family: &mut Family<'_>, values: &[&str], value: u64) {
+        if family.written == self.series_max {
+            family.summed += 1;
+            family.sum = family.sum.saturating_add(value);
+            return;
+        }
+        family.written += 1;
+        let labels: Vec<(&str, &str)> = family
+            .labels
+            .iter()
+            .copied()
+            .zip(values.iter().copied())
+            .collect();
+        self.sample(family.name, &labels, value);
+    }
+
+    /// Ends it, with what was summed.
+    fn close(&mut self, family: Family<'_>) {
+        if family.summed == 0 {
+            return;
+        }
+        let labels: Vec<(&str, &str)> = family.labels.iter().map(|label| (*label, OTHER)).collect();
+        self.sample(family.name, &labels, family.sum);
+        self.summed.push((family.name.to_owned(), family.summed));
     }
 
     fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
@@ -43,13 +105,26 @@ fn escaped(value: &str) -> String {
 
 /// The whole page. Blocks.
 pub(super) fn text(broker: &Broker, stats: &Stats, space: &LogDir) -> String {
-    let mut page = Page(String::new());
+    let mut page = Page {
+        text: String::new(),
+        series_max: broker.config().metrics_series_max,
+        summed: Vec::new(),
+    };
     process(&mut page, broker, space);
     storage(&mut page, broker);
     connections(&mut page, stats);
     topics(&mut page, broker);
     groups(&mut page, broker);
-    page.0
+    let name = "alluvium_metrics_series_summed";
+    page.family(
+        name,
+        "gauge",
+        "Series that have none of their own because their family has metrics.series.max of them.",
+    );
+    for (family, count) in std::mem::take(&mut page.summed) {
+        page.sample(name, &[("family", &family)], count);
+    }
+    page.text
 }
 
 fn process(page: &mut Page, broker: &Broker, space: &LogDir) {
@@ -213,6 +288,25 @@ fn connections(page: &mut Page, stats: &Stats) {
         "Bytes of responses.",
         stats.sent_bytes.load(Relaxed),
     );
+    page.single(
+        "alluvium_kafka_connections_made_room_total",
+        "counter",
+        "Connections that were silent or idle, and were closed to let others in.",
+        stats.made_room.load(Relaxed),
+    );
+    page.single(
+        "alluvium_http_connections_made_room_total",
+        "counter",
+        "HTTP connections that were closed to let others in.",
+        stats.http_made_room.load(Relaxed),
+    );
+    page.single(
+        "alluvium_kafka_responses_not_taken_total",
+        "counter",
+        "Connections that were closed because an answer was not taken within response.send.max.ms.",
+        stats.unread_closed.load(Relaxed),
+    );
+    memory(page, stats);
     let name = "alluvium_kafka_request_duration_seconds";
     page.family(
         name,
@@ -246,109 +340,156 @@ fn connections(page: &mut Page, stats: &Stats) {
     }
 }
 
+/// What requests and answers hold in memory.
+fn memory(page: &mut Page, stats: &Stats) {
+    let Some(uses) = stats.memory() else { return };
+    let uses = ["request", "response"].into_iter().zip(uses);
+    type Value = fn(&Use) -> u64;
+    let families: [(&str, &str, &str, Value); 5] = [
+        (
+            "alluvium_kafka_queued_bytes",
+            "gauge",
+            "Bytes of memory that requests hold that are received or worked on, and that answers hold until they are sent.",
+            |it| it.held as u64,
+        ),
+        (
+            "alluvium_kafka_queued_bytes_max",
+            "gauge",
+            "The bound of it: queued.max.request.bytes and queued.max.response.bytes.",
+            |it| it.bytes_max as u64,
+        ),
+        (
+            "alluvium_kafka_queued_waiting",
+            "gauge",
+            "Requests or answers that wait for others to give back their memory.",
+            |it| it.waiting as u64,
+        ),
+        (
+            "alluvium_kafka_queued_waits_total",
+            "counter",
+            "How often one had to wait for it.",
+            |it| it.waits,
+        ),
+        (
+            "alluvium_kafka_queued_evicted_total",
+            "counter",
+            "Connections that were closed because others waited for what they held and moved too slowly.",
+            |it| it.evicted,
+        ),
+    ];
+    for (name, kind, help, value) in families {
+        page.family(name, kind, help);
+        for (what, usage) in uses.clone() {
+            page.sample(name, &[("kind", what)], value(&usage));
+        }
+    }
+}
+
 fn topics(page: &mut Page, broker: &Broker) {
     page.single("kafka_brokers", "gauge", "Brokers of the cluster.", 1);
     let topics = broker.topics();
-    page.family("kafka_topic_partitions", "gauge", "Partitions of a topic.");
+    let mut family = page.many(
+        "kafka_topic_partitions",
+        "Partitions of a topic.",
+        &["topic"],
+    );
     for topic in &topics {
-        page.sample(
-            "kafka_topic_partitions",
-            &[("topic", topic.name.as_str())],
-            topic.partition_count(),
-        );
+        let count = topic.partition_count();
+        page.one_of(&mut family, &[topic.name.as_str()], count.into());
     }
-    page.family(
+    page.close(family);
+    let mut family = page.many(
         "alluvium_topic_bytes",
-        "gauge",
         "Bytes of a topic's batches.",
+        &["topic"],
     );
     for topic in &topics {
         let sizes = broker.partition_sizes(topic);
-        page.sample(
-            "alluvium_topic_bytes",
-            &[("topic", topic.name.as_str())],
-            sizes.iter().map(|size| size.bytes).sum::<u64>(),
-        );
+        let bytes = sizes.iter().map(|size| size.bytes).sum();
+        page.one_of(&mut family, &[topic.name.as_str()], bytes);
     }
-    let offsets: Vec<(&str, String, Bounds)> = topics
-        .iter()
-        .flat_map(|topic| {
-            topic.partitions().filter_map(|partition| {
-                let bounds = topic.log(partition.to_wire()).ok()?.bounds();
-                Some((topic.name.as_str(), partition.to_string(), bounds))
-            })
-        })
-        .collect();
-    page.family(
-        "kafka_topic_partition_current_offset",
-        "gauge",
-        "The end of what readers may see.",
-    );
-    for (topic, partition, bounds) in &offsets {
-        let labels = [("topic", *topic), ("partition", partition.as_str())];
-        page.sample(
+    page.close(family);
+    type Value = fn(&Bounds) -> u64;
+    let offsets: [(&str, &str, Value); 2] = [
+        (
             "kafka_topic_partition_current_offset",
-            &labels,
-            bounds.durable_end.get(),
-        );
-    }
-    page.family(
-        "kafka_topic_partition_oldest_offset",
-        "gauge",
-        "The first offset that is kept.",
-    );
-    for (topic, partition, bounds) in &offsets {
-        let labels = [("topic", *topic), ("partition", partition.as_str())];
-        page.sample(
+            "The end of what readers may see.",
+            |bounds| bounds.durable_end.get(),
+        ),
+        (
             "kafka_topic_partition_oldest_offset",
-            &labels,
-            bounds.start.get(),
-        );
+            "The first offset that is kept.",
+            |bounds| bounds.start.get(),
+        ),
+    ];
+    for (name, help, value) in offsets {
+        let mut family = page.many(name, help, &["topic", "partition"]);
+        for topic in &topics {
+            for partition in topic.partitions() {
+                let Ok(log) = topic.log(partition.to_wire()) else {
+                    continue;
+                };
+                let labels = [topic.name.as_str(), &partition.to_string()];
+                page.one_of(&mut family, &labels, value(&log.bounds()));
+            }
+        }
+        page.close(family);
     }
 }
 
 fn groups(page: &mut Page, broker: &Broker) {
-    page.family(
+    let mut family = page.many(
         "kafka_consumergroup_members",
-        "gauge",
         "Members of a group.",
+        &["consumergroup"],
     );
     for group in broker.groups().list() {
         let members = broker.groups().describe(&group.id);
-        page.sample(
-            "kafka_consumergroup_members",
-            &[("consumergroup", &group.id)],
-            members.map_or(0, |group| group.members.len()),
-        );
+        let count = members.map_or(0, |group| group.members.len());
+        page.one_of(&mut family, &[&group.id], count as u64);
     }
-    let lags = broker.group_lags();
-    let mut family =
-        |name: &str, help: &str, value: &dyn Fn(&crate::broker::GroupLag) -> Option<String>| {
-            page.family(name, "gauge", help);
-            for lag in &lags {
-                let Some(value) = value(lag) else { continue };
-                let partition = lag.partition.to_string();
-                let labels = [
-                    ("consumergroup", lag.group.as_str()),
-                    ("topic", lag.topic.as_str()),
-                    ("partition", partition.as_str()),
-                ];
-                page.sample(name, &labels, value);
-            }
-        };
-    family(
-        "kafka_consumergroup_current_offset",
-        "The offset that a group committed.",
-        &|lag| Some(lag.committed.get().to_string()),
+    page.close(family);
+    let lags = broker.group_lags(page.series_max);
+    let of_partition = ["consumergroup", "topic", "partition"];
+    type Value = fn(&GroupLag) -> u64;
+    let sums: [(&str, &str, Value, u64); 2] = [
+        (
+            "kafka_consumergroup_current_offset",
+            "The offset that a group committed.",
+            |lag| lag.committed.get(),
+            lags.other_committed,
+        ),
+        (
+            "kafka_consumergroup_lag",
+            "Records that a group has still to read.",
+            |lag| lag.records,
+            lags.other_records,
+        ),
+    ];
+    for (name, help, value, others) in sums {
+        let mut family = page.many(name, help, &of_partition);
+        for lag in &lags.single {
+            let partition = lag.partition.to_string();
+            let labels = [lag.group.as_str(), lag.topic.as_str(), partition.as_str()];
+            page.one_of(&mut family, &labels, value(lag));
+        }
+        (family.summed, family.sum) = (lags.other_count, others);
+        page.close(family);
+    }
+    let name = "alluvium_consumergroup_lag_seconds";
+    page.family(
+        name,
+        "gauge",
+        "The age of the record that a group reads next; of the first metrics.series.max groups and partitions.",
     );
-    family(
-        "kafka_consumergroup_lag",
-        "Records that a group has still to read.",
-        &|lag| Some(lag.records.to_string()),
-    );
-    family(
-        "alluvium_consumergroup_lag_seconds",
-        "The age of the record that a group reads next.",
-        &|lag| lag.age.map(|age| age.as_secs_f64().to_string()),
-    );
+    for lag in &lags.single {
+        let Some(age) = lag.age else { continue };
+        let partition = lag.partition.to_string();
+        let labels = [
+            ("consumergroup", lag.group.as_str()),
+            ("topic", lag.topic.as_str()),
+            ("partition", partition.as_str()),
+        ];
+        page.sample(name, &labels, age.as_secs_f64());
+    }
 }

@@ -1,29 +1,53 @@
 //! The HTTP front: liveness, readiness with reasons, metrics and the version.
 //! Callers: `serve`. Knows the broker, and the Kafka front's counters as numbers.
+//! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
+//! goes. [`PAGES_MAX`] pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
 
-mod bounded;
+mod connection;
 mod errors;
 mod metrics;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
 use crate::broker::Broker;
+use crate::front::places::{Patience, Places};
 use crate::front::stats::Stats;
+
+/// How long connections stay while others wait for a place. An answer takes milliseconds; a page of metrics, seconds.
+const PATIENCE: Patience = Patience {
+    silent: Duration::from_secs(1),
+    idle: Duration::from_secs(1),
+    busy: Some(Duration::from_secs(5)),
+};
+/// Pages of metrics that are made, or not taken by their readers yet.
+const PAGES_MAX: usize = 4;
+/// A page is handed to the connection in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+/// After a failed accept (no descriptors left, most likely) the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// How long connections may take to finish what they were doing at shutdown.
+const DRAIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 struct Front {
     broker: Broker,
     stats: Arc<Stats>,
+    pages: Arc<Semaphore>,
 }
 
 /// Serves HTTP on `listener` until `shutdown` turns true, on so many connections at a time.
@@ -34,6 +58,12 @@ pub async fn serve(
     stats: Arc<Stats>,
     mut shutdown: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let idle_max = broker.config().connection_idle_max;
+    let front = Front {
+        broker,
+        stats: stats.clone(),
+        pages: Arc::new(Semaphore::new(PAGES_MAX)),
+    };
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -41,13 +71,54 @@ pub async fn serve(
         .route("/version", get(version))
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
-        .with_state(Front { broker, stats });
-    axum::serve(bounded::Bounded::new(listener, connections_max), routes)
-        .with_graceful_shutdown(async move {
-            // Whoever would tell it being gone is the end too.
-            let _ = shutdown.wait_for(|stop| *stop).await;
-        })
-        .await
+        .with_state(front);
+    let places = Places::new(connections_max, PATIENCE);
+    let mut connections: JoinSet<()> = JoinSet::new();
+    // Accepted before it has a place, so that nobody has to make room for one who does not come.
+    let mut accepted: Option<TcpStream> = None;
+    let stop = shutdown.clone();
+    loop {
+        tokio::select! {
+            () = connection::stopped(&mut shutdown) => break,
+            Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
+            place = places.enter(), if accepted.is_some() => {
+                let Some(stream) = accepted.take() else { continue };
+                stats.http_made_room.store(places.made_room(), Relaxed);
+                connections.spawn(connection::run(
+                    stream,
+                    routes.clone(),
+                    place,
+                    idle_max,
+                    stop.clone(),
+                ));
+            }
+            found = listener.accept(), if accepted.is_none() => match found {
+                Ok((stream, _)) => accepted = Some(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("HTTP connections were cut off at shutdown");
+    }
+    Ok(())
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "an HTTP connection's task panicked; the connection is closed");
+    }
 }
 
 /// The process answers.
@@ -81,6 +152,8 @@ async fn readyz(State(front): State<Front>) -> Response {
 }
 
 async fn metrics(State(front): State<Front>) -> Response {
+    let page = front.pages.clone().acquire_owned().await;
+    let page = page.expect("the semaphore is never closed");
     // Lag in seconds looks at records, which may have to come from the disk.
     let space = front.broker.log_dir().await;
     let text =
@@ -90,14 +163,21 @@ async fn metrics(State(front): State<Front>) -> Response {
         Ok(text) => text,
         Err(error) => return errors::internal(&error),
     };
-    (
-        [(
+    let length = text.len();
+    // The page keeps its place until the last piece of it is taken.
+    let pieces =
+        futures_util::stream::unfold((Bytes::from(text), page), |(mut rest, page)| async move {
+            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, page)))
+        });
+    let headers = [
+        (
             header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+            "text/plain; version=0.0.4; charset=utf-8".to_owned(),
+        ),
+        (header::CONTENT_LENGTH, length.to_string()),
+    ];
+    (headers, Body::from_stream(pieces)).into_response()
 }
 
 async fn version(State(front): State<Front>) -> Json<serde_json::Value> {

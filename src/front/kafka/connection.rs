@@ -3,7 +3,8 @@
 //! Invariants: requests start in the order in which they came, and replies leave in that order. Only Produce is
 //! pipelined: the next one is appended while the sync of the one before is pending, at most `PIPELINED_MAX` of them.
 //! Every other request waits until nothing is pending and is finished before the next is read. A peer that doesn't
-//! read its replies stops its own requests and nobody else's, and is closed after `connections.max.idle.ms`.
+//! read its replies stops its own requests and nobody else's, and is closed after `response.send.max.ms`. What a frame
+//! holds in memory is held until its request is answered, or appended.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,12 +22,16 @@ use tokio::time::Instant;
 
 use super::Front;
 use super::api::{self, Reply, Request, Run};
-use super::frame::{self, FrameError, FrameReader};
+use super::frame::{self, Frame, FrameError, FrameReader};
 use super::unsupported::Unsupported;
+use crate::front::budget::{Claim, ClaimError};
+use crate::front::places::Place;
 
 /// Produce requests of one connection that may wait for their sync at the same time. Clients keep 1 to 5 in flight;
 /// beyond this the connection is not read.
 const PIPELINED_MAX: usize = 64;
+/// Frames up to this hold nothing of the budget while their requests run: it is their connection's to hold that much.
+const KEPT_BYTES: usize = 64 * 1024;
 /// How long a request that is running at shutdown may still take.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -41,8 +46,12 @@ enum End {
     Unsupported(Unsupported),
     #[error("write failed: {0}")]
     Write(io::Error),
-    #[error("the peer has not read its replies for {0:?}")]
-    Stalled(Duration),
+    #[error("the peer has not taken its replies in {0:?}")]
+    Unread(Duration),
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("others waited for a place")]
+    MadeRoom,
     #[error("idle for {0:?}")]
     Idle(Duration),
 }
@@ -51,11 +60,16 @@ enum End {
 pub(super) async fn run(
     mut socket: TcpStream,
     peer: SocketAddr,
+    place: &Place,
     front: Arc<Front>,
     shutdown: watch::Receiver<bool>,
 ) {
     let (read_half, write_half) = socket.split();
-    let frames = FrameReader::new(read_half, front.broker.config().socket_request_bytes_max);
+    let frames = FrameReader::new(
+        read_half,
+        front.broker.config().socket_request_bytes_max,
+        front.requests.clone(),
+    );
     let mut connection = Connection {
         frames,
         replies: Replies {
@@ -65,11 +79,15 @@ pub(super) async fn run(
         },
         front,
         peer,
+        place,
         shutdown,
     };
     match connection.serve().await {
         Ok(()) => tracing::debug!(%peer, "connection closed"),
-        Err(end @ (End::Idle(_) | End::Frame(FrameError::Socket(_)) | End::Write(_))) => {
+        Err(
+            end
+            @ (End::Idle(_) | End::MadeRoom | End::Frame(FrameError::Socket(_)) | End::Write(_)),
+        ) => {
             tracing::debug!(%peer, reason = %end, "connection closed");
         }
         Err(End::Unsupported(asked)) => connection.front.unsupported.log(asked, peer),
@@ -82,6 +100,7 @@ struct Connection<'a> {
     replies: Replies<'a>,
     front: Arc<Front>,
     peer: SocketAddr,
+    place: &'a Place,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -99,6 +118,10 @@ impl Connection<'_> {
                     active_at = Instant::now();
                 }
                 () = stopped(&mut self.shutdown) => return self.replies.drain().await,
+                () = self.place.leave() => {
+                    self.replies.drain().await?;
+                    return Err(End::MadeRoom);
+                }
                 frame = self.frames.next(), if self.replies.pending.len() < PIPELINED_MAX => match frame? {
                     Some(frame) => {
                         self.run(frame).await?;
@@ -117,11 +140,16 @@ impl Connection<'_> {
     }
 
     /// Starts one request; returns when it is answered or, for Produce, when it is appended.
-    async fn run(&mut self, frame: Bytes) -> Result<(), End> {
+    async fn run(&mut self, frame: Frame) -> Result<(), End> {
+        let busy = self.place.busy();
         let stats = self.front.stats.clone();
-        stats.received_bytes.fetch_add(frame.len() as u64, Relaxed);
+        stats
+            .received_bytes
+            .fetch_add(frame.bytes.len() as u64, Relaxed);
         let started_at = Instant::now();
-        let (request, run) = match api::route(frame, &self.front.broker, self.peer) {
+        let claim = frame.claim.filter(|_| frame.bytes.len() > KEPT_BYTES);
+        let answers = &self.front.answers;
+        let (request, run) = match api::route(frame.bytes, &self.front.broker, answers, self.peer) {
             Ok(routed) => routed,
             Err(answer) => {
                 self.replies.drain().await?;
@@ -137,6 +165,7 @@ impl Connection<'_> {
                 let timed = async move {
                     let reply = pending.await;
                     stats.finished(key, started_at.elapsed());
+                    drop(busy);
                     reply
                 };
                 self.replies.pending.push_back(timed.boxed());
@@ -148,7 +177,11 @@ impl Connection<'_> {
             }
             Run::Waiting(answer) => {
                 self.replies.drain().await?;
-                self.wait(answer, request).await
+                // What a group keeps of a request is counted there, and it may wait for others for minutes.
+                let claim = claim.filter(|_| request.is_answered_soon());
+                let reply = self.wait(answer, request).await;
+                drop(claim);
+                reply
             }
         };
         stats.finished(key, started_at.elapsed());
@@ -202,20 +235,21 @@ impl Replies<'_> {
         let mut next = Some(first);
         while let Some(reply) = next {
             match reply {
-                Reply::Send(more) => slices.extend(more),
+                // Only Produce is pipelined, whose answers are small.
+                Reply::Send(more, _) => slices.extend(more),
                 Reply::Silent => {}
                 Reply::Close(reason) => {
-                    self.write_slices(&slices).await?;
+                    self.write_slices(&slices, None).await?;
                     return Err(End::Refused(reason));
                 }
                 Reply::Unsupported(asked) => {
-                    self.write_slices(&slices).await?;
+                    self.write_slices(&slices, None).await?;
                     return Err(End::Unsupported(asked));
                 }
             }
             next = self.pending.next().now_or_never().flatten();
         }
-        self.write_slices(&slices).await
+        self.write_slices(&slices, None).await
     }
 
     /// Drives `starting` to its end and meanwhile writes what becomes ready: an append that waits for admission holds
@@ -256,29 +290,50 @@ impl Replies<'_> {
 
     async fn write(&mut self, reply: Reply) -> Result<(), End> {
         match reply {
-            Reply::Send(slices) => self.write_slices(&slices).await,
+            Reply::Send(slices, claim) => self.write_slices(&slices, claim).await,
             Reply::Silent => Ok(()),
             Reply::Close(reason) => Err(End::Refused(reason)),
             Reply::Unsupported(asked) => Err(End::Unsupported(asked)),
         }
     }
 
-    async fn write_slices(&mut self, slices: &[Bytes]) -> Result<(), End> {
+    /// Writes, and gives `claim` back afterwards.
+    async fn write_slices(&mut self, slices: &[Bytes], claim: Option<Claim>) -> Result<(), End> {
         if slices.is_empty() {
             return Ok(());
         }
         let sent_bytes: usize = slices.iter().map(Bytes::len).sum();
-        let stall = self.front.broker.config().connection_idle_max;
-        frame::write_all(&mut self.socket, slices, stall)
-            .await
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => End::Stalled(stall),
-                _ => End::Write(error),
-            })?;
-        self.front
-            .stats
-            .sent_bytes
-            .fetch_add(sent_bytes as u64, Relaxed);
+        let config = self.front.broker.config();
+        let most = config.connection_idle_max.min(config.response_send_max);
+        let moved = |bytes| {
+            if let Some(claim) = &claim {
+                claim.moved(bytes);
+            }
+        };
+        let evicted = async {
+            match &claim {
+                Some(claim) => {
+                    claim.await_peer();
+                    claim.evicted().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let stats = &self.front.stats;
+        tokio::select! {
+            biased;
+            written = frame::write_all(&mut self.socket, slices, most, moved) => {
+                written.map_err(|error| match error.kind() {
+                    io::ErrorKind::TimedOut => {
+                        stats.unread_closed.fetch_add(1, Relaxed);
+                        End::Unread(most)
+                    }
+                    _ => End::Write(error),
+                })?;
+            }
+            () = evicted => return Err(ClaimError::Evicted.into()),
+        }
+        stats.sent_bytes.fetch_add(sent_bytes as u64, Relaxed);
         Ok(())
     }
 }

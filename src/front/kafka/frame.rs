@@ -1,19 +1,24 @@
 //! Frames: cuts a connection's bytes into requests, and writes responses.
 //! Callers: `connection` only.
 //! Invariants: a length field is checked against the bound before it is believed, and memory grows with the bytes
-//! that have arrived, not with what a length promises. An idle connection holds no buffer. `FrameReader::next` loses
-//! nothing when it is cancelled.
+//! that have arrived, not with what a length promises. What frames of all connections hold beyond their first
+//! [`FIRST_READ_BYTES`] is taken from one budget before it is allocated. An idle connection holds no buffer.
+//! `FrameReader::next` loses nothing when it is cancelled.
 //! Source: a frame is a big-endian i32 length and as many bytes.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Instant;
+
+use crate::front::budget::{Budget, Claim, ClaimError};
 
 /// The length field of a frame.
-const LENGTH_BYTES: usize = 4;
+pub(super) const LENGTH_BYTES: usize = 4;
 /// The smallest header: API key, version, correlation id.
 const FRAME_BYTES_MIN: usize = 8;
 /// What is read when nothing is known of the next frame; most requests but Produce fit.
@@ -40,9 +45,19 @@ pub(super) enum FrameError {
         /// Bytes of the unfinished frame.
         received: usize,
     },
+    /// Others waited for the memory that this frame held.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
+}
+
+/// A whole frame without its length field, with the memory that it holds if that is more than [`FIRST_READ_BYTES`].
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) claim: Option<Claim>,
 }
 
 /// Reads frames off one socket.
@@ -50,27 +65,44 @@ pub(super) struct FrameReader<'a> {
     socket: ReadHalf<'a>,
     buffer: BytesMut,
     frame_bytes_max: usize,
+    budget: Arc<Budget>,
+    /// What the unfinished frame holds.
+    claim: Option<Claim>,
 }
 
 impl<'a> FrameReader<'a> {
-    pub(super) fn new(socket: ReadHalf<'a>, frame_bytes_max: usize) -> FrameReader<'a> {
+    /// One claim of `budget` may hold `frame_bytes_max` and a length field.
+    pub(super) fn new(
+        socket: ReadHalf<'a>,
+        frame_bytes_max: usize,
+        budget: Arc<Budget>,
+    ) -> FrameReader<'a> {
         FrameReader {
             socket,
             buffer: BytesMut::new(),
             frame_bytes_max,
+            budget,
+            claim: None,
         }
     }
 
-    /// The next frame without its length field, or `None` when the peer closed between two frames.
-    /// Cancelling the future loses no byte.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    /// The next frame, or `None` when the peer closed between two frames. Waits, without reading on, while others hold all
+    /// the memory that there is for frames. Cancelling the future loses no byte.
+    pub(super) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             let missing_bytes = match self.frame_bytes()? {
                 Some(frame_bytes) => {
                     match (LENGTH_BYTES + frame_bytes).checked_sub(self.buffer.len()) {
                         None | Some(0) => {
                             self.buffer.advance(LENGTH_BYTES);
-                            return Ok(Some(self.buffer.split_to(frame_bytes).freeze()));
+                            let claim = self.claim.take();
+                            if let Some(claim) = &claim {
+                                claim.received();
+                            }
+                            return Ok(Some(Frame {
+                                bytes: self.buffer.split_to(frame_bytes).freeze(),
+                                claim,
+                            }));
                         }
                         Some(missing_bytes) => missing_bytes,
                     }
@@ -82,10 +114,29 @@ impl<'a> FrameReader<'a> {
                 self.buffer = BytesMut::new();
                 self.socket.readable().await?;
             }
-            let room = missing_bytes.min(self.buffer.len().max(RESERVE_BYTES_MAX));
+            let room = missing_bytes.min((self.buffer.len() / 4).max(RESERVE_BYTES_MAX));
+            let total = self.buffer.len() + room;
+            if total > FIRST_READ_BYTES {
+                let claim = self.claim.get_or_insert_with(|| self.budget.claim());
+                claim.hold(total, missing_bytes - room).await?;
+                claim.await_peer();
+            }
             self.buffer.reserve(room);
             let mut target = (&mut self.buffer).limit(room);
-            if self.socket.read_buf(&mut target).await? == 0 {
+            let read = self.socket.read_buf(&mut target);
+            let received = match &self.claim {
+                None => read.await?,
+                Some(claim) => {
+                    let received = tokio::select! {
+                        biased;
+                        read = read => read?,
+                        () = claim.evicted() => return Err(ClaimError::Evicted.into()),
+                    };
+                    claim.moved(received);
+                    received
+                }
+            };
+            if received == 0 {
                 return match self.buffer.len() {
                     0 => Ok(None),
                     received => Err(FrameError::Truncated { received }),
@@ -125,13 +176,15 @@ impl<'a> FrameReader<'a> {
     }
 }
 
-/// Writes the slices in order by vectored writes, without copying them. `TimedOut` if the peer takes nothing for
-/// `stall`.
+/// Writes the slices in order by vectored writes, without copying them. `TimedOut` if the peer has not taken all of them
+/// after `most`; `moved` is called with what it takes.
 pub(super) async fn write_all(
     socket: &mut WriteHalf<'_>,
     slices: &[Bytes],
-    stall: Duration,
+    most: Duration,
+    moved: impl Fn(usize),
 ) -> io::Result<()> {
+    let deadline = Instant::now() + most;
     let mut slice_index = 0;
     let mut written_in_slice = 0;
     while slice_index < slices.len() {
@@ -142,10 +195,11 @@ pub(super) async fn write_all(
                 let skip = if position == 0 { written_in_slice } else { 0 };
                 vector[position] = IoSlice::new(&slice[skip..]);
             }
-            tokio::time::timeout(stall, socket.write_vectored(&vector[..window.len()]))
+            tokio::time::timeout_at(deadline, socket.write_vectored(&vector[..window.len()]))
                 .await
                 .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?
         };
+        moved(written);
         let mut left = written;
         while slice_index < slices.len() {
             let rest = slices[slice_index].len() - written_in_slice;
@@ -176,6 +230,11 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
+    fn reader(socket: ReadHalf<'_>, frame_bytes_max: usize) -> FrameReader<'_> {
+        let most = frame_bytes_max + LENGTH_BYTES;
+        FrameReader::new(socket, frame_bytes_max, Budget::new(2 * most, most))
+    }
+
     /// Sends `bytes` and closes; returns the frames read and how the reading ended.
     async fn check(bytes: Vec<u8>, frame_bytes_max: usize) -> (Vec<Bytes>, Result<(), String>) {
         let (mut near, mut far) = pair().await;
@@ -184,11 +243,11 @@ mod tests {
             let _ = near.write_all(&bytes).await;
         });
         let (read_half, _write_half) = far.split();
-        let mut reader = FrameReader::new(read_half, frame_bytes_max);
+        let mut reader = reader(read_half, frame_bytes_max);
         let mut frames = Vec::new();
         let end = loop {
             match reader.next().await {
-                Ok(Some(frame)) => frames.push(frame),
+                Ok(Some(frame)) => frames.push(frame.bytes),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error.to_string()),
             }
@@ -238,7 +297,7 @@ mod tests {
         near.write_all(&[0; 10]).await.unwrap();
         drop(near);
         let (read_half, _write_half) = far.split();
-        let mut reader = FrameReader::new(read_half, 100 << 20);
+        let mut reader = reader(read_half, 100 << 20);
         assert!(matches!(
             reader.next().await,
             Err(FrameError::Truncated { received: 14 })
@@ -251,7 +310,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         let bytes = framed(&[7; 20]);
         let (read_half, _write_half) = far.split();
-        let mut reader = FrameReader::new(read_half, 1000);
+        let mut reader = reader(read_half, 1000);
         near.write_all(&bytes[..10]).await.unwrap();
         tokio::select! {
             biased;
@@ -259,7 +318,7 @@ mod tests {
             () = async { for _ in 0..50 { tokio::task::yield_now().await } } => {}
         }
         near.write_all(&bytes[10..]).await.unwrap();
-        assert_eq!(reader.next().await.unwrap().unwrap(), vec![7; 20]);
+        assert_eq!(reader.next().await.unwrap().unwrap().bytes, vec![7; 20]);
     }
 
     #[tokio::test]
@@ -276,11 +335,50 @@ mod tests {
         });
         {
             let (_read_half, mut write_half) = near.split();
-            write_all(&mut write_half, &slices, Duration::from_secs(60))
+            write_all(&mut write_half, &slices, Duration::from_secs(60), |_| {})
                 .await
                 .unwrap();
         }
         drop(near);
         assert!(reader.await.unwrap() == expected);
+    }
+
+    #[tokio::test]
+    async fn half_received_frames_hold_no_more_than_the_budget_and_none_waits_for_ever() {
+        const FRAME_BYTES: usize = 3 << 20;
+        let budget = Budget::new(8 << 20, FRAME_BYTES + LENGTH_BYTES);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let senders = (0..20).map(|n| async move {
+            let mut near = TcpStream::connect(address).await.unwrap();
+            // One in three stops in the middle of its frame and stays.
+            let bytes = framed(&vec![n; FRAME_BYTES]);
+            let sent = if n % 3 == 0 {
+                bytes.len() / 2
+            } else {
+                bytes.len()
+            };
+            let _ = near.write_all(&bytes[..sent]).await;
+            near
+        });
+        let senders = tokio::spawn(futures_util::future::join_all(senders));
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let (mut far, _) = listener.accept().await.unwrap();
+            let budget = budget.clone();
+            readers.spawn(async move {
+                let (read_half, _write_half) = far.split();
+                let mut reader = FrameReader::new(read_half, FRAME_BYTES, budget);
+                reader.next().await.is_ok_and(|frame| frame.is_some())
+            });
+        }
+        let mut whole = 0;
+        while whole < 13 {
+            // Those that stand still are evicted, but for some at the end: nobody needs what they hold.
+            let read = readers.join_next().await.expect("13 senders sent all");
+            whole += usize::from(read.unwrap());
+        }
+        assert!(budget.usage().held_most <= 8 << 20, "{:?}", budget.usage());
+        drop(senders);
     }
 }

@@ -1,6 +1,6 @@
 //! AlterConfigs (33): replaces all settings of a resource.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wire::messages::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
@@ -11,9 +11,21 @@ use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterConfigsResponse {
-    let mut responses = Vec::with_capacity(request.resources.len());
+    let mut times: HashMap<(i8, String), u32> = HashMap::new();
+    let named = |one: &AlterConfigsResource| (one.resource_type, one.resource_name.clone());
+    for resource in &request.resources {
+        *times.entry(named(resource)).or_default() += 1;
+    }
+    let mut responses = Vec::new();
     for resource in request.resources {
-        let refusal = replace(&resource, request.validate_only, &call).await.err();
+        // What is named twice is changed by neither mention, and answered once.
+        let refusal = match times.remove(&named(&resource)) {
+            None => continue,
+            Some(1) => replace(&resource, request.validate_only, &call).await.err(),
+            Some(_) => Some(Refusal::InvalidRequest(
+                "the resource is named twice".into(),
+            )),
+        };
         responses.push(AlterConfigsResourceResponse {
             error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
             error_message: refusal.map(|refusal| refusal.to_string()),

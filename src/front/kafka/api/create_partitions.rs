@@ -1,6 +1,7 @@
-//! CreatePartitions (37): grows topics. Every topic that was asked for is in the answer.
+//! CreatePartitions (37): grows topics. Every topic that was asked for is in the answer. A request for too many new
+//! partitions is refused whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
@@ -18,12 +19,21 @@ pub(super) async fn answer(
     for topic in &request.topics {
         *times.entry(topic.name.clone()).or_default() += 1;
     }
-    let mut results: Vec<CreatePartitionsTopicResult> = Vec::with_capacity(request.topics.len());
+    let added = request.topics.iter().map(|topic| {
+        let found = call.broker.topic(&topic.name);
+        let before = found.map_or(0, |found| found.partition_count());
+        Some(i64::from(topic.count) - i64::from(before))
+    });
+    let whole = call.broker.check_partitions_of_request(added);
+    let mut told = HashSet::new();
+    let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
     for topic in request.topics {
-        if results.iter().any(|result| result.name == topic.name) {
+        if !told.insert(topic.name.clone()) {
             continue;
         }
-        let result = if times[&topic.name] > 1 {
+        let result = if let Err(refusal) = &whole {
+            Err(refusal.clone())
+        } else if times[&topic.name] > 1 {
             Err(Refusal::InvalidRequest("the topic is named twice".into()))
         } else {
             let assignments = topic.assignments.map(|assignments| {

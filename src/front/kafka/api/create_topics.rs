@@ -1,6 +1,6 @@
-//! CreateTopics (19): each topic for itself, answered when it is durable.
+//! CreateTopics (19): each topic for itself, answered when it is durable. A request for too many partitions is refused whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest,
@@ -12,16 +12,21 @@ use crate::broker::{Broker, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTopicsResponse {
+    let counts = request.topics.iter().map(asked_count);
+    if let Err(refusal) = call.broker.check_partitions_of_request(counts) {
+        return refused_whole(request, &refusal);
+    }
     let mut times: HashMap<String, u32> = HashMap::new();
     for topic in &request.topics {
         *times.entry(topic.name.clone()).or_default() += 1;
     }
     let mut refused: Vec<(String, Refusal)> = Vec::new();
+    let mut told = HashSet::new();
     let mut wanted = Vec::new();
     for topic in request.topics {
         if times[&topic.name] > 1 {
             // One answer for all its mentions, as Kafka gives it.
-            if !refused.iter().any(|(name, _)| *name == topic.name) {
+            if told.insert(topic.name.clone()) {
                 refused.push((
                     topic.name,
                     Refusal::InvalidRequest("the topic is named twice".into()),
@@ -43,15 +48,21 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
         .broker
         .create_topics(wanted, request.validate_only)
         .await;
-    let mut topics: Vec<CreatableTopicResult> = names
-        .into_iter()
-        .zip(partitions)
-        .zip(results)
-        .map(|((name, partitions), result)| match result {
-            Ok(topic) => created(&topic, partitions, &call.broker),
+    let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(names.len());
+    for ((name, partitions), result) in names.into_iter().zip(partitions).zip(results) {
+        topics.push(match result {
+            Ok(topic) => {
+                let mut created = created(&topic, partitions, &call.broker);
+                // What was created is answered; its settings can be asked for again.
+                let bytes = created.configs.iter().flatten().map(bytes_of).sum();
+                if call.answer.hold(bytes).await.is_err() {
+                    created.configs = None;
+                }
+                created
+            }
             Err(refusal) => not_created(name, &refusal),
-        })
-        .collect();
+        });
+    }
     topics.extend(
         refused
             .into_iter()
@@ -59,6 +70,28 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
     );
     CreateTopicsResponse {
         topics,
+        ..CreateTopicsResponse::default()
+    }
+}
+
+/// The partitions that a topic asks for, None for the default: what its assignments say, or else its count.
+fn asked_count(topic: &CreatableTopic) -> Option<i64> {
+    match (topic.assignments.len(), topic.num_partitions) {
+        (0, -1) => None,
+        (0, count) => Some(i64::from(count)),
+        (assigned, _) => Some(i64::try_from(assigned).unwrap_or(i64::MAX)),
+    }
+}
+
+/// The same refusal for every name.
+fn refused_whole(request: CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
+    let mut told = HashSet::new();
+    let names = request.topics.into_iter().map(|topic| topic.name);
+    CreateTopicsResponse {
+        topics: names
+            .filter(|name| told.insert(name.clone()))
+            .map(|name| not_created(name, refusal))
+            .collect(),
         ..CreateTopicsResponse::default()
     }
 }
@@ -126,6 +159,12 @@ fn created(topic: &Topic, num_partitions: i32, broker: &Broker) -> CreatableTopi
         configs: Some(configs),
         ..CreatableTopicResult::default()
     }
+}
+
+/// What a setting takes, in the answer and before it.
+fn bytes_of(config: &CreatableTopicConfigs) -> usize {
+    let value = config.value.as_ref().map_or(0, String::len);
+    128 + 2 * (config.name.len() + value)
 }
 
 fn not_created(name: String, refusal: &Refusal) -> CreatableTopicResult {

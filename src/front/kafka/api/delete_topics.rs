@@ -1,6 +1,6 @@
 //! DeleteTopics (20): by name, from version 6 on also by id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use model::TopicId;
 use wire::messages::delete_topics::{
@@ -89,19 +89,18 @@ fn sorted_out(
         *times.entry(identity(&key, call)).or_default() += 1;
         keys.push(key);
     }
-    let mut told = Vec::new();
+    let mut told = HashSet::new();
     keys.retain(|key| {
         let identity = identity(key, call);
         if times[&identity] == 1 {
             return true;
         }
-        if !told.contains(&identity) {
+        if told.insert(identity) {
             let (name, topic_id) = match key {
                 TopicKey::Name(name) => (Some(name.clone()), uuid::Uuid::nil()),
                 TopicKey::Id(id) => (None, id.as_uuid()),
             };
             refused.push(refusal(name, topic_id, "the topic is named twice"));
-            told.push(identity);
         }
         false
     });

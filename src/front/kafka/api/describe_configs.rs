@@ -1,48 +1,72 @@
 //! DescribeConfigs (32): settings of topics and of the broker, with where each value comes from.
 
+use std::collections::HashSet;
+
 use wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
     DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 
 use super::{Call, config_resource};
-use crate::broker::{Entry, Refusal};
+use crate::broker::{Entry, Refusal, Synonym};
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: DescribeConfigsRequest, call: Call) -> DescribeConfigsResponse {
-    let results = request
-        .resources
-        .into_iter()
-        .map(|resource| {
-            let found = entries(&resource, &call);
-            let (error_code, error_message) = match &found {
-                Ok(_) => (errors::NONE, None),
-                Err(refusal) => (errors::code(refusal), Some(refusal.to_string())),
-            };
-            let described = |entry| {
-                described(
-                    entry,
-                    request.include_synonyms,
-                    request.include_documentation,
-                )
-            };
-            DescribeConfigsResult {
-                error_code,
-                error_message,
-                resource_type: resource.resource_type,
-                resource_name: resource.resource_name,
-                configs: found
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(described)
-                    .collect(),
+    let mut results = Vec::new();
+    for resource in asked_once(request.resources) {
+        let found = match entries(&resource, &call) {
+            Ok(found) => {
+                let held = call.answer.hold(found.iter().map(bytes_of).sum()).await;
+                held.map(|()| found)
             }
-        })
-        .collect();
+            Err(refusal) => Err(refusal),
+        };
+        let (error_code, error_message) = match &found {
+            Ok(_) => (errors::NONE, None),
+            Err(refusal) => (errors::code(refusal), Some(refusal.to_string())),
+        };
+        let described = |entry| {
+            described(
+                entry,
+                request.include_synonyms,
+                request.include_documentation,
+            )
+        };
+        results.push(DescribeConfigsResult {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+            configs: found
+                .unwrap_or_default()
+                .into_iter()
+                .map(described)
+                .collect(),
+        });
+    }
     DescribeConfigsResponse {
         results,
         ..DescribeConfigsResponse::default()
     }
+}
+
+/// Mentions of one resource that ask for the same are answered once; others each, as in Kafka.
+fn asked_once(resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
+    let mut named = HashSet::new();
+    let mut once = resources;
+    once.retain(|one| {
+        let mut keys = one.configuration_keys.clone().unwrap_or_default();
+        keys.sort_unstable();
+        named.insert((one.resource_type, one.resource_name.clone(), keys))
+    });
+    once
+}
+
+/// What a setting takes, in the answer and before it.
+fn bytes_of(entry: &Entry) -> usize {
+    let synonym = |synonym: &Synonym| 64 + 2 * (synonym.name.len() + synonym.value.len());
+    256 + 2 * (entry.name.len() + entry.value.len() + entry.doc.len())
+        + entry.synonyms.iter().map(synonym).sum::<usize>()
 }
 
 fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, Refusal> {
@@ -57,7 +81,7 @@ fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, 
 }
 
 fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {
-    let synonym = |synonym: crate::broker::Synonym| DescribeConfigsSynonym {
+    let synonym = |synonym: Synonym| DescribeConfigsSynonym {
         name: synonym.name,
         value: Some(synonym.value),
         source: config_resource::source(synonym.origin),

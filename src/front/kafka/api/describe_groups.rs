@@ -1,29 +1,60 @@
 //! DescribeGroups: state and members of groups by id.
 
+use std::collections::HashSet;
+
 use wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
 use super::{Call, operations};
+use crate::broker::Refusal;
 use crate::broker::groups::{GroupDescription, GroupError, GroupState, MemberDescription};
 use crate::front::kafka::errors;
 
-/// The first version that says that a group does not exist, instead of calling it dead (KIP-1043).
+/// The first version that says that a group does not exist, instead of calling it dead, and has a text (KIP-1043).
 const KNOWS_MISSING: i16 = 6;
 
 pub(super) async fn answer(request: DescribeGroupsRequest, call: Call) -> DescribeGroupsResponse {
-    let describe = |group_id: String| {
+    let mut named = HashSet::new();
+    let mut groups = Vec::new();
+    // One answer for all mentions of a group.
+    for group_id in request.groups {
+        if !named.insert(group_id.clone()) {
+            continue;
+        }
         let mut described = match call.broker.groups().describe(&group_id) {
-            Some(description) => found(group_id, description),
+            Some(description) => match call.answer.hold(bytes_of(&description)).await {
+                Ok(()) => found(group_id, description),
+                Err(refusal) => refused(group_id, &refusal, call.version),
+            },
             None => missing(group_id, call.version),
         };
         let asked = request.include_authorized_operations && described.error_code == errors::NONE;
         described.authorized_operations = operations::of_group(asked);
-        described
-    };
+        groups.push(described);
+    }
     DescribeGroupsResponse {
-        groups: request.groups.into_iter().map(describe).collect(),
+        groups,
         ..DescribeGroupsResponse::default()
+    }
+}
+
+/// What a described group takes, in the answer and before it.
+fn bytes_of(group: &GroupDescription) -> usize {
+    let member = |member: &MemberDescription| {
+        512 + 2 * (member.member_id.len() + member.client.client_id.len())
+            + member.metadata.len()
+            + member.assignment.len()
+    };
+    group.members.iter().map(member).sum()
+}
+
+fn refused(group_id: String, refusal: &Refusal, version: i16) -> DescribedGroup {
+    DescribedGroup {
+        error_code: errors::code(refusal),
+        error_message: (version >= KNOWS_MISSING).then(|| refusal.to_string()),
+        group_id,
+        ..DescribedGroup::default()
     }
 }
 

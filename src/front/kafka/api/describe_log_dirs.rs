@@ -1,28 +1,47 @@
 //! DescribeLogDirs (35): the data directory, and how much each partition holds.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use wire::messages::describe_log_dirs::{
-    DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
-    DescribeLogDirsResult, DescribeLogDirsTopic,
+    DescribableLogDirTopic, DescribeLogDirsPartition, DescribeLogDirsRequest,
+    DescribeLogDirsResponse, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
 
 use super::Call;
 use crate::broker::Topic;
+use crate::front::kafka::errors;
+
+/// What a partition takes, in the answer and before it.
+const PARTITION_BYTES: usize = 120;
 
 pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> DescribeLogDirsResponse {
     let broker = &call.broker;
-    let topics: Vec<(Arc<Topic>, Option<Vec<i32>>)> = match request.topics {
+    let topics: Vec<(Arc<Topic>, Option<HashSet<i32>>)> = match request.topics {
         None => broker
             .topics()
             .into_iter()
             .map(|topic| (topic, None))
             .collect(),
-        Some(topics) => topics
+        Some(topics) => named_once(topics)
             .into_iter()
-            .filter_map(|wanted| Some((broker.topic(&wanted.topic).ok()?, Some(wanted.partitions))))
+            .filter_map(|(name, partitions)| Some((broker.topic(&name).ok()?, Some(partitions))))
             .collect(),
     };
+    let partitions = topics.iter().map(|(topic, _)| topic.partition_count());
+    let bytes = partitions.map(|count| 128 + count as usize * PARTITION_BYTES);
+    if let Err(refusal) = call.answer.hold(bytes.sum()).await {
+        return DescribeLogDirsResponse {
+            results: vec![DescribeLogDirsResult {
+                error_code: errors::code(&refusal),
+                log_dir: broker.config().data_dir.display().to_string(),
+                total_bytes: -1,
+                usable_bytes: -1,
+                ..DescribeLogDirsResult::default()
+            }],
+            ..DescribeLogDirsResponse::default()
+        };
+    }
     let topics = topics
         .into_iter()
         .map(|(topic, wanted)| DescribeLogDirsTopic {
@@ -56,4 +75,16 @@ pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> Descr
         }],
         ..DescribeLogDirsResponse::default()
     }
+}
+
+/// Each topic once with all its partitions, however often the request names it.
+fn named_once(topics: Vec<DescribableLogDirTopic>) -> BTreeMap<String, HashSet<i32>> {
+    let mut named: BTreeMap<String, HashSet<i32>> = BTreeMap::new();
+    for topic in topics {
+        named
+            .entry(topic.topic)
+            .or_default()
+            .extend(topic.partitions);
+    }
+    named
 }

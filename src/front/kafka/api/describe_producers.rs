@@ -1,6 +1,8 @@
 //! DescribeProducers (61): the idempotent producers that partitions remember, for `kafka-transactions.sh` and admin clients.
 //! None of them has a transaction. Their time is that of the broker's last append, which expiry goes by.
 
+use std::collections::{HashMap, HashSet};
+
 use wire::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState,
     TopicResponse,
@@ -10,6 +12,8 @@ use super::Call;
 use crate::broker::{ActiveProducer, Refusal};
 use crate::front::kafka::errors;
 
+/// What a producer's state, its description and their bytes in the answer take.
+const PRODUCER_BYTES: usize = 400;
 /// There is no coordinator of transactions, and so no epoch of one.
 const NO_EPOCH: i32 = -1;
 
@@ -17,32 +21,42 @@ pub(super) async fn answer(
     request: DescribeProducersRequest,
     call: Call,
 ) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| TopicResponse {
-        partitions: topic
-            .partition_indexes
-            .into_iter()
-            .map(|index| one(&topic.name, index, &call))
-            .collect(),
-        name: topic.name,
-    });
+    let mut named: HashMap<String, HashSet<i32>> = HashMap::new();
+    let mut topics = Vec::new();
+    // One answer for all mentions of a partition.
+    for topic in request.topics {
+        let indexes = named.entry(topic.name.clone()).or_default();
+        let mut partitions = Vec::new();
+        for index in topic.partition_indexes {
+            if indexes.insert(index) {
+                partitions.push(one(&topic.name, index, &call).await);
+            }
+        }
+        topics.push(TopicResponse {
+            name: topic.name,
+            partitions,
+        });
+    }
     DescribeProducersResponse {
-        topics: topics.collect(),
+        topics,
         ..DescribeProducersResponse::default()
     }
 }
 
-fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
-    let find = || -> Result<_, Refusal> {
+async fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
+    let find = async || -> Result<_, Refusal> {
         model::TopicName::parse(topic)
             .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
         let topic = call.broker.topic(topic)?;
+        let count = topic.log(partition_index)?.producer_count();
+        call.answer.hold(count * PRODUCER_BYTES).await?;
         call.broker.active_producers(&topic, partition_index)
     };
     let nothing = PartitionResponse {
         partition_index,
         ..PartitionResponse::default()
     };
-    match find() {
+    match find().await {
         Ok(producers) => PartitionResponse {
             active_producers: producers.into_iter().map(described).collect(),
             ..nothing

@@ -1,5 +1,7 @@
 //! ElectLeaders (43): every partition is led by its only replica, so that no election is ever needed.
 
+use std::collections::HashSet;
+
 use wire::messages::elect_leaders::{
     ElectLeadersRequest, ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
@@ -17,9 +19,7 @@ pub(super) async fn answer(request: ElectLeadersRequest, call: Call) -> ElectLea
         Some(topics) => topics
             .into_iter()
             .map(|topic| ReplicaElectionResult {
-                partition_result: topic
-                    .partitions
-                    .into_iter()
+                partition_result: once(topic.partitions)
                     .map(|partition| match known {
                         true => elected(&topic.topic, partition, &call),
                         false => unknown_type(partition),
@@ -48,6 +48,14 @@ pub(super) async fn answer(request: ElectLeadersRequest, call: Call) -> ElectLea
         replica_election_results,
         ..ElectLeadersResponse::default()
     }
+}
+
+/// Each partition once.
+fn once(partitions: Vec<i32>) -> impl Iterator<Item = i32> {
+    let mut named = HashSet::new();
+    partitions
+        .into_iter()
+        .filter(move |partition| named.insert(*partition))
 }
 
 fn elected(topic: &str, partition_id: i32, call: &Call) -> PartitionResult {

@@ -16,6 +16,8 @@ use crate::front::kafka::errors::{self, Misuse};
 
 /// Reads that see only committed transactions.
 const READ_COMMITTED: i8 = 1;
+/// A fetch of so many partitions that it holds much memory waits no longer than this, whatever it asks for.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// From this version on topics are named by id.
 const VERSION_TOPIC_IDS: i16 = 13;
 
@@ -44,13 +46,17 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
             });
         }
     }
+    let wait_max = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let fetch = Fetch {
         partitions: wanted,
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(call.broker.config().fetch_bytes_max),
-        wait_max: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        wait_max: match call.is_large() {
+            true => wait_max.min(LARGE_WAIT_MAX),
+            false => wait_max,
+        },
     };
     let mut found = call.broker.fetch(fetch).await.into_iter();
     let committed = request.isolation_level == READ_COMMITTED;

@@ -1,5 +1,7 @@
 //! FindCoordinator: this broker coordinates every group. There are no transactions here to coordinate.
 
+use std::collections::HashSet;
+
 use wire::messages::find_coordinator::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
 };
@@ -27,7 +29,14 @@ pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindC
     };
     let found = |key| coordinator(key, refused.clone(), &call);
     if call.version >= BATCHED {
-        let coordinators = request.coordinator_keys.into_iter().map(found).collect();
+        // One answer for all mentions of a key.
+        let mut named = HashSet::new();
+        let coordinators = request
+            .coordinator_keys
+            .into_iter()
+            .filter(|key| named.insert(key.clone()))
+            .map(found)
+            .collect();
         return FindCoordinatorResponse {
             coordinators,
             ..FindCoordinatorResponse::default()

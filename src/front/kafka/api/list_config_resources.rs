@@ -1,12 +1,15 @@
 //! ListConfigResources (74): what has settings here, which is the topics, this broker and its log. In version 0 it asks for the
 //! metrics that clients shall send, and there are none.
 
+use std::sync::Arc;
+
 use wire::messages::list_config_resources::{
     ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
 };
 
 use super::Call;
 use super::config_resource::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
+use crate::broker::Topic;
 use crate::front::kafka::errors::{self, Misuse};
 
 /// Kafka's number for metrics of clients as resources.
@@ -34,6 +37,13 @@ pub(super) async fn answer(
     let mut config_resources = Vec::new();
     if asked.contains(&TOPIC) {
         let topics = call.broker.topics();
+        let bytes = |topic: &Arc<Topic>| 64 + 2 * topic.name.as_str().len();
+        if let Err(refusal) = call.answer.hold(topics.iter().map(bytes).sum()).await {
+            return ListConfigResourcesResponse {
+                error_code: errors::code(&refusal),
+                ..ListConfigResourcesResponse::default()
+            };
+        }
         config_resources.extend(topics.iter().map(|topic| ConfigResource {
             resource_name: topic.name.as_str().to_owned(),
             resource_type: TOPIC,

@@ -4,6 +4,7 @@ use wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedG
 
 use super::Call;
 use crate::broker::groups::GroupListing;
+use crate::front::kafka::errors;
 
 /// The one type of group that there is: the classic protocol's.
 const CLASSIC: &str = "classic";
@@ -12,18 +13,21 @@ pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroups
     let has_state = |group: &GroupListing| matches(&request.states_filter, group.state.name());
     let is_wanted =
         |group: &GroupListing| matches(&request.types_filter, CLASSIC) && has_state(group);
-    let groups = call
-        .broker
-        .groups()
-        .list()
-        .into_iter()
-        .filter(is_wanted)
-        .map(|group| ListedGroup {
-            group_id: group.id,
-            protocol_type: group.protocol_type,
-            group_state: group.state.name().into(),
-            group_type: CLASSIC.into(),
-        });
+    let groups: Vec<GroupListing> = call.broker.groups().list();
+    let groups: Vec<GroupListing> = groups.into_iter().filter(is_wanted).collect();
+    let bytes = |group: &GroupListing| 256 + 2 * (group.id.len() + group.protocol_type.len());
+    if let Err(refusal) = call.answer.hold(groups.iter().map(bytes).sum()).await {
+        return ListGroupsResponse {
+            error_code: errors::code(&refusal),
+            ..ListGroupsResponse::default()
+        };
+    }
+    let groups = groups.into_iter().map(|group| ListedGroup {
+        group_id: group.id,
+        protocol_type: group.protocol_type,
+        group_state: group.state.name().into(),
+        group_type: CLASSIC.into(),
+    });
     ListGroupsResponse {
         groups: groups.collect(),
         ..ListGroupsResponse::default()

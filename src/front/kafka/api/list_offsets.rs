@@ -1,6 +1,6 @@
 //! ListOffsets (2): offsets by position and by time.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use model::{LeaderEpoch, Timestamp};
 use wire::messages::list_offsets::{
@@ -16,25 +16,23 @@ use crate::front::kafka::errors;
 const LEADER_EPOCH: i16 = 4;
 
 pub(super) async fn answer(request: ListOffsetsRequest, call: Call) -> ListOffsetsResponse {
-    let mut seen = HashSet::new();
-    let mut twice = HashSet::new();
+    // How often each partition is named: all mentions are refused if there are several, as in Kafka.
+    let mut times: HashMap<String, HashMap<i32, u32>> = HashMap::new();
     for topic in &request.topics {
+        let partitions = times.entry(topic.name.clone()).or_default();
         for partition in &topic.partitions {
-            if !seen.insert((topic.name.clone(), partition.partition_index)) {
-                twice.insert((topic.name.clone(), partition.partition_index));
-            }
+            *partitions.entry(partition.partition_index).or_default() += 1;
         }
     }
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
-            let result = if twice.contains(&(topic.name.clone(), partition.partition_index)) {
-                Err(Refusal::InvalidRequest(
+            let result = match times[&topic.name][&partition.partition_index] {
+                1 => one(&topic.name, &partition, &call).await,
+                _ => Err(Refusal::InvalidRequest(
                     "the partition is named twice".into(),
-                ))
-            } else {
-                one(&topic.name, &partition, &call).await
+                )),
             };
             partitions.push(described(partition.partition_index, result, call.version));
         }

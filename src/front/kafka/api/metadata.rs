@@ -13,6 +13,9 @@ use super::{Call, operations};
 use crate::broker::{Broker, Refusal, Topic};
 use crate::front::kafka::errors;
 
+/// What a partition takes, in the answer and before it.
+const PARTITION_BYTES: usize = 200;
+
 pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResponse {
     let broker = &call.broker;
     // Version 0 has no null: an empty list asks for all there.
@@ -23,15 +26,16 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
     let asked = request.include_topic_authorized_operations;
     let mut topics = Vec::new();
     if all {
-        let known = broker.topics();
-        topics.extend(known.iter().map(|topic| described(topic, asked, broker)));
+        for topic in broker.topics() {
+            topics.push(held(&topic, asked, &call).await);
+        }
     } else {
         let create = call.version < 4 || request.allow_auto_topic_creation;
         // A topic that is named twice is told once, as in Kafka.
         let mut told = HashSet::new();
         for wanted in request.topics.unwrap_or_default() {
             if told.insert((wanted.name.clone(), wanted.topic_id)) {
-                topics.push(one(wanted, create, asked, broker).await);
+                topics.push(one(wanted, create, asked, &call).await);
             }
         }
     }
@@ -57,8 +61,9 @@ async fn one(
     wanted: MetadataRequestTopic,
     create: bool,
     asked: bool,
-    broker: &Broker,
+    call: &Call,
 ) -> MetadataResponseTopic {
+    let broker = &call.broker;
     let id = TopicId::from_uuid(wanted.topic_id);
     let found = match &wanted.name {
         None if !id.is_zero() => broker.topic_by_id(id),
@@ -68,7 +73,7 @@ async fn one(
         Some(name) => by_name(name, create, broker).await,
     };
     match found {
-        Ok(topic) => described(&topic, asked, broker),
+        Ok(topic) => held(&topic, asked, call).await,
         Err(refusal) => MetadataResponseTopic {
             error_code: errors::code(&refusal),
             name: wanted.name,
@@ -87,6 +92,22 @@ async fn by_name(name: &str, create: bool, broker: &Broker) -> Result<Arc<Topic>
             TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
             Err(refusal)
         }
+    }
+}
+
+/// The topic, if it still fits into the answer.
+async fn held(topic: &Topic, asked: bool, call: &Call) -> MetadataResponseTopic {
+    let partitions = topic.partition_count() as usize;
+    let bytes = 256 + partitions.saturating_mul(PARTITION_BYTES);
+    match call.answer.hold(bytes).await {
+        Ok(()) => described(topic, asked, &call.broker),
+        Err(refusal) => MetadataResponseTopic {
+            error_code: errors::code(&refusal),
+            name: Some(topic.name.as_str().to_owned()),
+            topic_id: topic.id.as_uuid(),
+            topic_authorized_operations: operations::NOT_ASKED,
+            ..MetadataResponseTopic::default()
+        },
     }
 }
 

@@ -5,13 +5,16 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use wire::{ApiKey, Reader, RequestHeader, Response};
 
+use super::answer::Answer;
 use super::unsupported::Unsupported;
 use crate::broker::Broker;
+use crate::front::budget::{Budget, Claim};
 
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -55,8 +58,8 @@ mod sync_group;
 
 /// What goes back for one request.
 pub(super) enum Reply {
-    /// A whole frame, in pieces for a vectored write.
-    Send(Vec<Bytes>),
+    /// A whole frame, in pieces for a vectored write, and the memory that it holds if that is much.
+    Send(Vec<Bytes>, Option<Claim>),
     /// Nothing: the request asked for no answer.
     Silent,
     /// The protocol has no answer to this: the connection ends, for the reason that is logged.
@@ -165,6 +168,16 @@ static TABLE: &[Row] = &[
     alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
 ];
 
+/// Elements of all lists of a request. No broker has as many partitions; Kafka's own bound is its memory.
+const ELEMENTS_MAX: usize = 1 << 20;
+/// Requests up to this are read and answered in what every connection may hold.
+const SMALL_BYTES: usize = 1024;
+/// From this size on, a request is not kept waiting for data: it holds memory that others may need.
+const LARGE_BYTES: usize = 64 * 1024;
+/// A byte of a request becomes as many bytes of memory at most: four that name a partition become an answer with an error
+/// and its text.
+const INFLATION: usize = 32;
+
 /// One request whose header is read.
 pub(super) struct Request {
     /// What is asked for.
@@ -184,9 +197,39 @@ pub(crate) struct Call {
     pub(crate) peer: SocketAddr,
     /// The service behind.
     pub(crate) broker: Broker,
+    /// What the answer holds in memory.
+    pub(crate) answer: Arc<Answer>,
+    /// Bytes of the request.
+    pub(crate) request_bytes: usize,
+}
+
+impl Call {
+    /// Whether the request is so large that it should not wait for data.
+    pub(crate) fn is_large(&self) -> bool {
+        self.request_bytes > LARGE_BYTES
+    }
 }
 
 impl Request {
+    /// Whether it is answered in a second or so: all are but those that wait for other members of a group.
+    pub(super) fn is_answered_soon(&self) -> bool {
+        !matches!(self.key, ApiKey::JoinGroup | ApiKey::SyncGroup)
+    }
+
+    /// Holds what reading the request and answering each of its elements may take.
+    async fn hold(&self) {
+        let small = match self.key {
+            // What they carry is not read here, and their elements are few; a fetch may wait, and should hold nothing then.
+            ApiKey::JoinGroup | ApiKey::SyncGroup => return,
+            ApiKey::Fetch => LARGE_BYTES,
+            _ => SMALL_BYTES,
+        };
+        if self.call.request_bytes > small {
+            let bytes = self.call.request_bytes.saturating_mul(INFLATION);
+            self.call.answer.hold_at_most(bytes).await;
+        }
+    }
+
     /// The message, if the body is one.
     fn decode<Q: wire::Request>(&mut self) -> Result<Q, Reply> {
         Q::decode(&mut self.body, self.call.version).map_err(|error| {
@@ -202,9 +245,10 @@ impl Request {
 pub(super) fn route(
     frame: Bytes,
     broker: &Broker,
+    answers: &Arc<Budget>,
     peer: SocketAddr,
 ) -> Result<(Request, Run), Reply> {
-    let mut body = Reader::new(frame.clone());
+    let mut body = Reader::new(frame.clone()).with_elements_bound(ELEMENTS_MAX);
     let fixed = |frame: &[u8]| -> Option<(i16, i16, i32)> {
         let key = i16::from_be_bytes(*frame.first_chunk()?);
         let version = i16::from_be_bytes(*frame.get(2..)?.first_chunk()?);
@@ -235,6 +279,8 @@ pub(super) fn route(
         client_id: header.client_id,
         peer,
         broker: broker.clone(),
+        answer: Answer::new(answers),
+        request_bytes: frame.len(),
     };
     Ok((
         Request {
@@ -254,30 +300,49 @@ where
     H: FnOnce(Q, Call) -> F,
     F: Future<Output = Q::Response>,
 {
+    request.hold().await;
     let message = match request.decode::<Q>() {
         Ok(message) => message,
         Err(close) => return close,
     };
     let (correlation_id, version) = (request.correlation_id, request.call.version);
-    encode(
-        correlation_id,
-        version,
-        &handler(message, request.call).await,
-    )
+    let answer = request.call.answer.clone();
+    let response = handler(message, request.call).await;
+    match pieces(correlation_id, version, &response) {
+        Ok(pieces) => {
+            drop(response);
+            let held = match request.key {
+                // The rest is slices of the log.
+                ApiKey::Fetch => pieces.first().map_or(0, Bytes::len),
+                _ => pieces.iter().map(Bytes::len).sum(),
+            };
+            let claim = answer.sent_as(held).await;
+            Reply::Send(pieces, claim)
+        }
+        Err(close) => close,
+    }
 }
 
-/// A response as a frame.
+/// A response as a frame that holds next to nothing.
 fn encode<R: Response>(correlation_id: i32, version: i16, response: &R) -> Reply {
-    match wire::frame::response(correlation_id, version, response) {
-        Ok(pieces) => Reply::Send(pieces),
-        Err(error) => {
-            tracing::error!(key = ?R::KEY, version, %error, "a response could not be encoded");
-            Reply::Close(format!(
-                "{:?} version {version}: the response could not be encoded: {error}",
-                R::KEY
-            ))
-        }
+    match pieces(correlation_id, version, response) {
+        Ok(pieces) => Reply::Send(pieces, None),
+        Err(close) => close,
     }
+}
+
+fn pieces<R: Response>(
+    correlation_id: i32,
+    version: i16,
+    response: &R,
+) -> Result<Vec<Bytes>, Reply> {
+    wire::frame::response(correlation_id, version, response).map_err(|error| {
+        tracing::error!(key = ?R::KEY, version, %error, "a response could not be encoded");
+        Reply::Close(format!(
+            "{:?} version {version}: the response could not be encoded: {error}",
+            R::KEY
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -1,121 +1,180 @@
 //! OffsetFetch: durable offsets, of one group or from version 8 of many. Without transactions every offset is stable.
 
+use std::collections::{HashMap, HashSet};
+
 use model::{LeaderEpoch, Offset, PartitionId, TopicName};
 use wire::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestTopics, OffsetFetchResponse, OffsetFetchResponseGroup,
-    OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchRequestTopics, OffsetFetchResponse,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
 use super::Call;
-use crate::broker::Broker;
 use crate::broker::groups::CommittedOffset;
+use crate::broker::{Broker, Refusal};
+use crate::front::kafka::errors;
 
 /// The first version that asks for many groups at once.
 const BATCHED: i16 = 8;
+/// The first version with an error for the whole request.
+const HAS_ERROR: i16 = 2;
+/// Offsets that are copied before it is asked whether more fit into the answer.
+const PIECE: usize = 256;
 
 pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFetchResponse {
+    let mut named = Named::default();
     if call.version >= BATCHED {
-        let groups = request.groups.into_iter().map(|group| {
-            let topics = fetch(&call.broker, &group.group_id, group.topics);
-            OffsetFetchResponseGroup {
+        let mut groups = Vec::new();
+        for group in request.groups {
+            let (error_code, topics) =
+                match fetch(&call, &group.group_id, group.topics, &mut named).await {
+                    Ok(topics) => (errors::NONE, topics),
+                    Err(refusal) => (errors::code(&refusal), Vec::new()),
+                };
+            groups.push(OffsetFetchResponseGroup {
                 group_id: group.group_id,
                 topics,
-                ..OffsetFetchResponseGroup::default()
-            }
-        });
+                error_code,
+            });
+        }
         return OffsetFetchResponse {
-            groups: groups.collect(),
+            groups,
             ..OffsetFetchResponse::default()
         };
     }
-    let as_batched = |topics: Vec<wire::messages::offset_fetch::OffsetFetchRequestTopic>| {
-        let topic =
-            |it: wire::messages::offset_fetch::OffsetFetchRequestTopic| OffsetFetchRequestTopics {
-                name: it.name,
-                partition_indexes: it.partition_indexes,
-                ..OffsetFetchRequestTopics::default()
-            };
-        topics.into_iter().map(topic).collect()
-    };
-    let topics = fetch(
-        &call.broker,
-        &request.group_id,
-        request.topics.map(as_batched),
-    )
-    .into_iter()
-    .map(single);
-    OffsetFetchResponse {
-        topics: topics.collect(),
-        ..OffsetFetchResponse::default()
+    let topics = request.topics.map(|topics| {
+        let batched = |it: OffsetFetchRequestTopic| OffsetFetchRequestTopics {
+            name: it.name,
+            partition_indexes: it.partition_indexes,
+            ..OffsetFetchRequestTopics::default()
+        };
+        topics.into_iter().map(batched).collect()
+    });
+    match fetch(&call, &request.group_id, topics, &mut named).await {
+        Ok(topics) => OffsetFetchResponse {
+            topics: topics.into_iter().map(single).collect(),
+            ..OffsetFetchResponse::default()
+        },
+        Err(refusal) if call.version >= HAS_ERROR => OffsetFetchResponse {
+            error_code: errors::code(&refusal),
+            ..OffsetFetchResponse::default()
+        },
+        Err(refusal) => OffsetFetchResponse {
+            topics: named.refused(&refusal),
+            ..OffsetFetchResponse::default()
+        },
+    }
+}
+
+/// What was asked for so far: each partition of a group is answered once, however often it is named.
+#[derive(Default)]
+struct Named {
+    partitions: HashMap<(String, String), HashSet<i32>>,
+}
+
+impl Named {
+    /// The partitions that were not named before.
+    fn new_ones(&mut self, group: &str, topic: &str, partitions: Vec<i32>) -> Vec<i32> {
+        let key = (group.to_owned(), topic.to_owned());
+        let named = self.partitions.entry(key).or_default();
+        let mut once = partitions;
+        once.retain(|partition| named.insert(*partition));
+        once
+    }
+
+    /// All that was asked for, refused.
+    fn refused(self, refusal: &Refusal) -> Vec<OffsetFetchResponseTopic> {
+        let partition = |index| OffsetFetchResponsePartition {
+            error_code: errors::code(refusal),
+            ..single_partition(partition(index, None))
+        };
+        let topic = |((_, name), partitions): ((String, String), HashSet<i32>)| {
+            let partitions = partitions.into_iter().map(partition).collect();
+            OffsetFetchResponseTopic { name, partitions }
+        };
+        self.partitions.into_iter().map(topic).collect()
     }
 }
 
 /// The offsets of these topics' partitions, in order; of all that have one if none are named.
-fn fetch(
-    broker: &Broker,
+async fn fetch(
+    call: &Call,
     group: &str,
     topics: Option<Vec<OffsetFetchRequestTopics>>,
-) -> Vec<OffsetFetchResponseTopics> {
+    named: &mut Named,
+) -> Result<Vec<OffsetFetchResponseTopics>, Refusal> {
     let Some(topics) = topics else {
-        return fetch_all(broker, group);
+        return fetch_all(call, group).await;
     };
-    let topic = |topic: OffsetFetchRequestTopics| {
-        let Ok(name) = TopicName::parse(&topic.name) else {
-            let partitions = topic
-                .partition_indexes
-                .into_iter()
-                .map(|index| partition(index, None))
+    let broker = &call.broker;
+    let mut answered = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let indexes = named.new_ones(group, &topic.name, topic.partition_indexes);
+        let mut partitions = Vec::with_capacity(indexes.len());
+        let name = TopicName::parse(&topic.name).ok();
+        for indexes in indexes.chunks(PIECE) {
+            let Some(name) = &name else {
+                partitions.extend(indexes.iter().map(|index| partition(*index, None)));
+                continue;
+            };
+            let valid: Vec<_> = indexes
+                .iter()
+                .filter_map(|index| Some((name.clone(), PartitionId::from_wire(*index)?)))
                 .collect();
-            return OffsetFetchResponseTopics {
-                name: topic.name,
-                partitions,
-                ..OffsetFetchResponseTopics::default()
-            };
-        };
-        let valid: Vec<_> = topic
-            .partition_indexes
-            .iter()
-            .filter_map(|index| Some((name.clone(), PartitionId::from_wire(*index)?)))
-            .collect();
-        let mut found = broker.groups().fetch(group, &valid).into_iter();
-        let partitions = topic.partition_indexes.into_iter().map(|index| {
-            let committed = if index < 0 {
-                None
-            } else {
-                found.next().flatten()
-            };
-            partition(
-                index,
-                committed.filter(|committed| is_current(broker, &name, committed)),
-            )
-        });
-        OffsetFetchResponseTopics {
-            partitions: partitions.collect(),
+            let found = broker.groups().fetch(group, &valid);
+            call.answer
+                .hold(found.iter().flatten().map(bytes_of).sum())
+                .await?;
+            let mut found = found.into_iter();
+            for index in indexes {
+                let committed = match *index {
+                    ..0 => None,
+                    _ => found.next().flatten(),
+                };
+                let committed = committed.filter(|committed| is_current(broker, name, committed));
+                partitions.push(partition(*index, committed));
+            }
+        }
+        answered.push(OffsetFetchResponseTopics {
+            partitions,
             name: topic.name,
             ..OffsetFetchResponseTopics::default()
-        }
-    };
-    topics.into_iter().map(topic).collect()
+        });
+    }
+    Ok(answered)
 }
 
-fn fetch_all(broker: &Broker, group: &str) -> Vec<OffsetFetchResponseTopics> {
+async fn fetch_all(call: &Call, group: &str) -> Result<Vec<OffsetFetchResponseTopics>, Refusal> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
-    for (name, index, committed) in broker.groups().fetch_all(group) {
-        if !is_current(broker, &name, &committed) {
-            continue;
-        }
-        let partition = partition(index.to_wire(), Some(committed));
-        match topics.last_mut() {
-            Some(topic) if topic.name == name.as_str() => topic.partitions.push(partition),
-            _ => topics.push(OffsetFetchResponseTopics {
-                name: name.as_str().into(),
-                partitions: vec![partition],
-                ..OffsetFetchResponseTopics::default()
-            }),
+    let mut after = None;
+    loop {
+        let page = call.broker.groups().fetch_after(group, after.take(), PIECE);
+        let Some((name, index, _)) = page.last() else {
+            return Ok(topics);
+        };
+        after = Some((name.clone(), *index));
+        let committed = page.iter().map(|(_, _, committed)| committed);
+        call.answer.hold(committed.map(bytes_of).sum()).await?;
+        for (name, index, committed) in page {
+            if !is_current(&call.broker, &name, &committed) {
+                continue;
+            }
+            let partition = partition(index.to_wire(), Some(committed));
+            match topics.last_mut() {
+                Some(topic) if topic.name == name.as_str() => topic.partitions.push(partition),
+                _ => topics.push(OffsetFetchResponseTopics {
+                    name: name.as_str().into(),
+                    partitions: vec![partition],
+                    ..OffsetFetchResponseTopics::default()
+                }),
+            }
         }
     }
-    topics
+}
+
+/// What an offset takes, in the answer and before it.
+fn bytes_of(committed: &CommittedOffset) -> usize {
+    200 + 2 * committed.metadata.len()
 }
 
 /// An offset of a topic that was deleted, and perhaps created anew, counts for nothing.
@@ -143,15 +202,18 @@ fn partition(
 }
 
 fn single(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
-    let partition = |it: OffsetFetchResponsePartitions| OffsetFetchResponsePartition {
+    OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic.partitions.into_iter().map(single_partition).collect(),
+    }
+}
+
+fn single_partition(it: OffsetFetchResponsePartitions) -> OffsetFetchResponsePartition {
+    OffsetFetchResponsePartition {
         partition_index: it.partition_index,
         committed_offset: it.committed_offset,
         committed_leader_epoch: it.committed_leader_epoch,
         metadata: it.metadata,
         error_code: it.error_code,
-    };
-    OffsetFetchResponseTopic {
-        name: topic.name,
-        partitions: topic.partitions.into_iter().map(partition).collect(),
     }
 }

@@ -1,0 +1,171 @@
+//! One HTTP connection: serves its requests until it ends or has used up its time.
+//! Callers: `http::serve`, one task for each connection.
+//! Invariants: a request's head arrives within [`HEAD_MAX`] of its first byte; a peer takes some of an answer every
+//! [`WRITE_MAX`]; a connection without a request ends after `connections.max.idle.ms`, and sooner if others wait for a place.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::front::places::Place;
+
+/// A request's head is there so long after its first byte, or never.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// A peer that takes nothing of its answer for so long gets no more of it.
+const WRITE_MAX: Duration = Duration::from_secs(15);
+/// How often the times are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Serves `stream` until it ends, is idle for `idle_max`, or has to make room; at `stop` it finishes its request.
+pub(super) async fn run(
+    stream: TcpStream,
+    routes: Router,
+    place: Place,
+    idle_max: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let times = Arc::new(Mutex::new(Times::default()));
+    let place = Arc::new(place);
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn({
+        let (times, place) = (times.clone(), place.clone());
+        move |request| {
+            locked(&times).head_at = None;
+            let busy = place.busy();
+            let answer = routes.call(request);
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                answer
+            }
+        }
+    });
+    let socket = Timed {
+        stream,
+        place: place.clone(),
+        times: times.clone(),
+    };
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+    tokio::pin!(connection);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = false;
+    let reason = loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "an HTTP connection ended");
+                }
+                return;
+            }
+            () = place.leave() => break "others wait for a place",
+            () = stopped(&mut stop), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            _ = look.tick() => {
+                if let Some(reason) = locked(&times).overdue(&place, idle_max) {
+                    break reason;
+                }
+            }
+        }
+    };
+    tracing::debug!(reason, "an HTTP connection was closed");
+}
+
+/// Waits until the server stops; whoever would say so being gone is that too.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn locked(times: &Mutex<Times>) -> std::sync::MutexGuard<'_, Times> {
+    times
+        .lock()
+        .expect("nothing panics while it holds the times")
+}
+
+/// What the peer is late with.
+#[derive(Debug, Default)]
+struct Times {
+    /// When the first byte of a request came whose head is not whole.
+    head_at: Option<Instant>,
+    /// Since when the peer has taken nothing of what there is to write.
+    write_at: Option<Instant>,
+}
+
+impl Times {
+    fn overdue(&self, place: &Place, idle_max: Duration) -> Option<&'static str> {
+        let is_over = |since: Option<Instant>, most: Duration| {
+            since.is_some_and(|since| since.elapsed() >= most)
+        };
+        if is_over(self.head_at, HEAD_MAX.min(idle_max)) {
+            return Some("the head of a request did not arrive in time");
+        }
+        if is_over(self.write_at, WRITE_MAX.min(idle_max)) {
+            return Some("the peer does not read its answer");
+        }
+        let is_idle = !place.is_busy() && self.write_at.is_none() && self.head_at.is_none();
+        (is_idle && place.unchanged_for() >= idle_max).then_some("idle")
+    }
+}
+
+/// A socket that notes when the peer is late.
+struct Timed {
+    stream: TcpStream,
+    place: Arc<Place>,
+    times: Arc<Mutex<Times>>,
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && !self.place.is_busy() {
+            locked(&self.times).head_at.get_or_insert_with(Instant::now);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let mut times = locked(&self.times);
+        match &written {
+            Poll::Pending => {
+                times.write_at.get_or_insert_with(Instant::now);
+            }
+            Poll::Ready(_) => times.write_at = None,
+        }
+        drop(times);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
