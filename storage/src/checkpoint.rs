@@ -30,7 +30,7 @@ pub const MAGIC: &[u8; 8] = b"chkpoint";
 /// The version that this build writes.
 pub const VERSION: u32 = 2;
 /// No checkpoint is longer: 1 KiB for each of a million logs.
-const BYTES_MAX: u64 = 1 << 30;
+pub(crate) const BYTES_MAX: u64 = 1 << 30;
 const LOG_BYTES_MIN: usize = 20 + 8 + 8 + 8 + 1 + 4 + 4;
 
 /// Where the WAL's replay begins.
@@ -354,7 +354,10 @@ pub fn read_slot(disk: &dyn Disk, path: &Path, store: Uuid) -> io::Result<SlotSt
     disk.open(path, OpenHow::Read)?.drop_cache()?;
     let bytes = match read_file(disk, path, BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidData
+                || error.raw_os_error() == Some(libc::EIO) =>
+        {
             return Ok(SlotState::Invalid(error.to_string()));
         }
         Err(error) => return Err(error),

@@ -54,6 +54,20 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A later release wrote it.
+    #[error(
+        "{}: it is of format version {found}, and this release reads versions up to {known}. Nothing was changed. Start the \
+         release that wrote it, or a later one; or restore a copy of the data directory from before the upgrade",
+        path.display()
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest version that this release reads.
+        known: u32,
+    },
     /// The settings contradict one another.
     #[error("storage settings: {reason}")]
     Config {

@@ -13,15 +13,20 @@ use std::path::{Path, PathBuf};
 use model::batch::BatchHeader;
 use model::{LogId, Offset};
 use serde::Serialize;
+use uuid::Uuid;
 
-use crate::checkpoint::{ActiveSegment, Checkpoint, Slot};
+use crate::checkpoint::{ActiveSegment, Checkpoint, Slot, SlotState, read_slot};
+use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
+use crate::newer;
+use crate::recovery::{decode_store, store_is_missing, store_trouble};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
     check_heads, read_index_file,
 };
+use crate::storage::{has_settled, no_checkpoint};
 
 /// A batch of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -103,6 +108,8 @@ pub struct Finding {
     pub reason: String,
     /// Whether records are affected. If not, it is something that is built again or set aside by itself.
     pub is_damage: bool,
+    /// Whether a server refuses to start because of it, until somebody has done what the reason says.
+    pub stops_start: bool,
 }
 
 /// What a verification looked at.
@@ -120,6 +127,8 @@ pub struct Summary {
     pub records: u64,
     /// Frames of the write-ahead log that a start would replay.
     pub wal_frames: u64,
+    /// Findings because of which a server refuses to start.
+    pub refusals: u64,
     /// Findings that are damage.
     pub damaged: u64,
     /// Other findings.
@@ -202,8 +211,10 @@ pub fn verify_store_watched(
         watch,
         summary: Summary::default(),
     };
-    let checkpoint = verify.checkpoints(&data_dir.join("checkpoint"))?;
-    verify.wal(data_dir, checkpoint.as_ref())?;
+    let store = verify.store(data_dir)?;
+    let checkpoint = verify.checkpoints(data_dir, store)?;
+    verify.newer(data_dir, checkpoint.as_ref());
+    verify.wal(data_dir, store, checkpoint.as_ref())?;
     let partitions = data_dir.join("p");
     if disk.exists(&partitions)? {
         for spread in disk
@@ -233,10 +244,10 @@ struct Verify<'a> {
 
 impl Verify<'_> {
     fn find(&mut self, finding: Finding) {
-        let counter = if finding.is_damage {
-            &mut self.summary.damaged
-        } else {
-            &mut self.summary.notes
+        let counter = match (finding.stops_start, finding.is_damage) {
+            (true, _) => &mut self.summary.refusals,
+            (false, true) => &mut self.summary.damaged,
+            (false, false) => &mut self.summary.notes,
         };
         *counter += 1;
         (self.report)(finding);
@@ -251,6 +262,21 @@ impl Verify<'_> {
             to_offset: None,
             reason: reason.to_string(),
             is_damage: false,
+            stops_start: false,
+        });
+    }
+
+    /// Something for which a server refuses to start, in the words that it has for it.
+    fn refusal(&mut self, path: &Path, reason: impl ToString) {
+        self.find(Finding {
+            path: path.to_owned(),
+            position: None,
+            log: None,
+            from_offset: None,
+            to_offset: None,
+            reason: reason.to_string(),
+            is_damage: false,
+            stops_start: true,
         });
     }
 
@@ -270,17 +296,65 @@ impl Verify<'_> {
             to_offset: Some(offsets.end.get()),
             reason: reason.to_string(),
             is_damage: true,
+            stops_start: false,
         });
     }
 
-    fn checkpoints(&mut self, directory: &Path) -> io::Result<Option<Checkpoint>> {
+    /// Which store it is. A server that cannot tell does not start.
+    fn store(&mut self, data_dir: &Path) -> io::Result<Option<Uuid>> {
+        let path = data_dir.join("STORE");
+        if !self.disk.exists(&path)? {
+            let reason = store_is_missing(self.disk, data_dir)?;
+            if let Some(reason) = reason {
+                self.refusal(&path, reason);
+            }
+            return Ok(None);
+        }
+        match decode_store(&read_file(self.disk, &path, 1 << 20)?) {
+            Ok(store) => Ok(Some(store)),
+            // Told with the others of its kind.
+            Err(FormatError::Version { .. }) => Ok(None),
+            Err(error) => {
+                self.refusal(&path, store_trouble(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Files that a later release wrote.
+    fn newer(&mut self, data_dir: &Path, checkpoint: Option<&Checkpoint>) {
+        let mut found = Vec::new();
+        newer::find_in_store(self.disk, data_dir, &mut |newer| found.push(newer));
+        newer::find_in_partitions(self.disk, data_dir, checkpoint, &mut |newer| {
+            found.push(newer);
+        });
+        for newer in found {
+            self.refusal(&newer.path.clone(), newer);
+        }
+    }
+
+    fn checkpoints(
+        &mut self,
+        data_dir: &Path,
+        store: Option<Uuid>,
+    ) -> io::Result<Option<Checkpoint>> {
+        let directory = data_dir.join("checkpoint");
         let mut newest: Option<Checkpoint> = None;
+        let mut trouble = Vec::new();
         for slot in Slot::ALL {
-            let path = slot.path(directory);
+            let path = slot.path(&directory);
             if !self.disk.exists(&path)? {
                 continue;
             }
-            match dump_checkpoint(self.disk, &path)? {
+            let found = match store {
+                Some(store) => match read_slot(self.disk, &path, store)? {
+                    SlotState::Absent => continue,
+                    SlotState::Valid(found) => Ok(found),
+                    SlotState::Invalid(reason) => Err(reason),
+                },
+                None => dump_checkpoint(self.disk, &path)?,
+            };
+            match found {
                 Ok(found)
                     if newest
                         .as_ref()
@@ -289,8 +363,14 @@ impl Verify<'_> {
                     newest = Some(found);
                 }
                 Ok(_) => {}
-                Err(reason) => self.note(&path, None, reason),
+                Err(reason) => {
+                    self.note(&path, None, &reason);
+                    trouble.push(format!("{slot:?}: {reason}"));
+                }
             }
+        }
+        if newest.is_none() && has_settled(self.disk, data_dir).map_err(io::Error::other)? {
+            self.refusal(&directory, no_checkpoint(&trouble));
         }
         Ok(newest)
     }
@@ -513,6 +593,16 @@ mod tests {
             segments,
         };
         manifest::store(&disk, &directory, &manifest).unwrap();
+        let checkpoint = Checkpoint {
+            store: Uuid::from_u128(1),
+            sequence: 1,
+            leader_epoch: model::LeaderEpoch::new(0),
+            wal: crate::checkpoint::WalPosition::BEGINNING,
+            logs: Vec::new(),
+        };
+        disk.create_dir_all(Path::new("/data/checkpoint")).unwrap();
+        let slot = Slot::A.path(Path::new("/data/checkpoint"));
+        crate::io::write_new_file(&disk, &slot, &checkpoint.encode()).unwrap();
         (disk, id.log_path(&directory))
     }
 

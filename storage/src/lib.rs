@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod io;
 mod log;
 pub mod manifest;
+mod newer;
 mod orphans;
 pub mod producers;
 mod recovery;

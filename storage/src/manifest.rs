@@ -32,7 +32,7 @@ pub const VERSION: u32 = 1;
 /// No manifest is longer: 60 bytes for each of a million segments.
 const BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES: usize = 8 + 4 + 1 + 1 + 8 + 8 + 8 + 8 + 8;
-const NAME_PREFIX: &str = "manifest.";
+pub(crate) const NAME_PREFIX: &str = "manifest.";
 
 /// What kind of segment it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -343,7 +343,10 @@ fn read_one(
 ) -> io::Result<Result<Manifest, String>> {
     let bytes = match read_file(disk, path, BYTES_MAX) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidData
+                || error.raw_os_error() == Some(libc::EIO) =>
+        {
             return Ok(Err(error.to_string()));
         }
         Err(error) => return Err(error),

@@ -6,6 +6,7 @@
 //! then acknowledged data is damaged, and that is named, kept on record, and never cut off.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,19 +19,23 @@ use uuid::Uuid;
 
 use crate::checkpoint::WalPosition;
 use crate::error::OpenError;
-use crate::fields::{envelope, open_envelope};
+use crate::fields::{FormatError, envelope, open_envelope};
 use crate::io::{Disk, read_file, write_new_file};
 use crate::log::TailEntry;
 use crate::wal::WalFile;
-use crate::wal::format::{EntryKind, Frame, FrameEntry};
+use crate::wal::format::{EntryKind, FRAME_VERSION, Frame, FrameEntry};
 use crate::wal::pool::{UNFINISHED_SUFFIX, sequence_of};
 use crate::wal::resume::LastEnd;
 use crate::wal::walk::{Event, Source, TornTail, walk};
 
-const STORE_MAGIC: &[u8; 8] = b"logstore";
-const STORE_VERSION: u32 = 1;
+pub(crate) const STORE_MAGIC: &[u8; 8] = b"logstore";
+pub(crate) const STORE_VERSION: u32 = 1;
 /// Each of the two copies of the store's identity has a block of its own.
-const STORE_COPY_BYTES: usize = 4096;
+pub(crate) const STORE_COPY_BYTES: usize = 4096;
+/// The version of the lines of `DAMAGE` that are written; version 1 had neither version nor checksum.
+pub(crate) const DAMAGE_VERSION: u32 = 2;
+/// What separates a line's checksum from what it covers.
+const DAMAGE_CHECKSUM: &str = ",\"crc32\":\"";
 
 /// Acknowledged records that cannot be read any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,14 +79,9 @@ pub(crate) fn open_store_file(
         .exists(&path)
         .map_err(OpenError::io("look for", &path))?
     {
-        let wal = directory.join("wal");
-        let orphaned = disk.exists(&wal).map_err(OpenError::io("look for", &wal))?
-            && !disk
-                .list(&wal)
-                .map_err(OpenError::io("list", &wal))?
-                .is_empty();
-        if orphaned {
-            let reason = "it is missing, though the directory holds a write-ahead log: restore it from a copy".to_owned();
+        let missing =
+            store_is_missing(disk, directory).map_err(OpenError::io("list", directory))?;
+        if let Some(reason) = missing {
             return Err(OpenError::Format { path, reason });
         }
         let store = Uuid::new_v4();
@@ -104,7 +104,10 @@ pub(crate) fn open_store_file(
     let bytes = read_file(disk, &path, 1 << 20).map_err(OpenError::io("read", &path))?;
     match decode_store(&bytes) {
         Ok(store) => Ok((store, false)),
-        Err(reason) => Err(OpenError::Format { path, reason }),
+        Err(error) => Err(OpenError::Format {
+            path,
+            reason: store_trouble(&error),
+        }),
     }
 }
 
@@ -116,18 +119,45 @@ pub(crate) fn encode_store(store: Uuid) -> Vec<u8> {
 }
 
 /// Reads the store's identity from whichever copy is whole.
-pub fn decode_store(bytes: &[u8]) -> Result<Uuid, String> {
-    let mut reason = "it is empty".to_owned();
+pub fn decode_store(bytes: &[u8]) -> Result<Uuid, FormatError> {
+    let mut trouble = FormatError::Truncated {
+        have: bytes.len(),
+        need: STORE_COPY_BYTES,
+    };
     for copy in bytes.chunks(STORE_COPY_BYTES) {
         match open_envelope(STORE_MAGIC, STORE_VERSION, copy) {
             Ok(opened) => match <[u8; 16]>::try_from(opened.body) {
                 Ok(uuid) => return Ok(Uuid::from_bytes(uuid)),
-                Err(_) => reason = "neither copy holds a store's id".to_owned(),
+                Err(_) => {
+                    trouble = FormatError::Field {
+                        field: "length of the store's id",
+                        value: opened.body.len() as i128,
+                    };
+                }
             },
-            Err(error) => reason = error.to_string(),
+            Err(error) => trouble = error,
         }
     }
-    Err(reason)
+    Err(trouble)
+}
+
+/// What to do about a missing `STORE`; None if the directory is none of a store's yet.
+pub(crate) fn store_is_missing(disk: &dyn Disk, directory: &Path) -> io::Result<Option<String>> {
+    let wal = directory.join("wal");
+    let is_store = disk.exists(&wal)? && !disk.list(&wal)?.is_empty();
+    Ok(is_store.then(|| {
+        "it is missing, though the directory holds a write-ahead log. It does not change after the store is created: put the \
+         one from any copy of this data directory in its place"
+            .to_owned()
+    }))
+}
+
+/// What is wrong with `STORE`, and what to do about it.
+pub(crate) fn store_trouble(error: &FormatError) -> String {
+    format!(
+        "neither of its two copies can be read ({error}). Without it the store does not open. It does not change after the \
+         store is created: put the one from any copy of this data directory in its place"
+    )
 }
 
 /// What the WAL holds, as replay saw it.
@@ -179,12 +209,10 @@ pub(crate) fn replay_wal(
         next_frame: from.frame,
         ..Replay::default()
     };
-    let mut needed = BTreeSet::new();
+    let (mut needed, mut unfinished) = (BTreeSet::new(), Vec::new());
     for entry in names {
         if entry.name.ends_with(UNFINISHED_SUFFIX) {
-            let path = directory.join(&entry.name);
-            disk.remove_file(&path)
-                .map_err(OpenError::io("remove", &path))?;
+            unfinished.push(directory.join(&entry.name));
         }
         let Some(sequence) = sequence_of(&entry.name) else {
             continue;
@@ -221,6 +249,18 @@ pub(crate) fn replay_wal(
         })),
     })
     .map_err(OpenError::io("read the WAL in", directory))?;
+    if let Some(newer) = walked.newer {
+        // Before anything is changed: what follows is not a torn tail.
+        return Err(OpenError::Newer {
+            path: directory.join(crate::wal::pool::file_name(newer.file)),
+            found: newer.version.into(),
+            known: FRAME_VERSION.into(),
+        });
+    }
+    for path in unfinished {
+        disk.remove_file(&path)
+            .map_err(OpenError::io("remove", &path))?;
+    }
     replay.leader_epoch = leader_epoch;
     for (file, end) in files.into_iter().zip(&walked.ends) {
         if !end.used && file.sequence != from.file {
@@ -312,6 +352,50 @@ pub(crate) struct DamageLine {
     pub to: u64,
     pub reason: String,
     pub found_ms: i64,
+    /// None in lines of version 1.
+    #[serde(default)]
+    pub version: Option<u32>,
+}
+
+impl DamageLine {
+    /// The line, with a checksum (CRC-32, IEEE) of all before the checksum's own field.
+    fn encode(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("a line of plain fields is JSON");
+        assert!(text.pop() == Some('}'), "an object");
+        let checksum = crc32fast::hash(text.as_bytes());
+        format!("{text}{DAMAGE_CHECKSUM}{checksum:08x}\"}}\n")
+    }
+
+    /// Reads a line back. The inner error is the version of one that is whole and not known.
+    fn decode(line: &[u8]) -> Result<Result<DamageLine, u32>, String> {
+        let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+        let covered = text.rsplit_once(DAMAGE_CHECKSUM);
+        if let Some((covered, stored)) = covered {
+            let computed = format!("{:08x}\"}}", crc32fast::hash(covered.as_bytes()));
+            if stored.trim_end() != computed {
+                return Err("its checksum does not match".to_owned());
+            }
+            let head: serde_json::Value =
+                serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let version = head["version"].as_u64().unwrap_or(0);
+            if version != u64::from(DAMAGE_VERSION) {
+                return Ok(Err(u32::try_from(version).unwrap_or(u32::MAX)));
+            }
+        }
+        let line: DamageLine = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if covered.is_none() && line.version.is_some() {
+            return Err("its checksum is missing".to_owned());
+        }
+        Ok(Ok(line))
+    }
+}
+
+/// The version of a line of `DAMAGE` that is whole and not known.
+pub(crate) fn newer_damage(bytes: &[u8]) -> Option<u32> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .find_map(|line| DamageLine::decode(line).ok()?.err())
 }
 
 /// The damage that earlier starts found. A line that cannot be read is itself reported.
@@ -327,8 +411,13 @@ pub(crate) fn load_damage(disk: &dyn Disk, directory: &Path) -> Result<Vec<Damag
     let lines = bytes
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
+    let read = |line: &[u8]| match DamageLine::decode(line) {
+        Ok(Ok(line)) => Ok(line),
+        Ok(Err(version)) => Err(format!("version {version} is not known")),
+        Err(reason) => Err(reason),
+    };
     Ok(lines
-        .map(|line| match serde_json::from_slice::<DamageLine>(line) {
+        .map(|line| match read(line) {
             Ok(line) => Damage {
                 log: line.log.and_then(|log| log.parse().ok()),
                 range: Offset::new(line.from)..Offset::new(line.to),
@@ -358,9 +447,9 @@ pub(crate) fn store_damage(
             to: found.range.end.get(),
             reason: found.reason.clone(),
             found_ms: now.millis(),
+            version: Some(DAMAGE_VERSION),
         };
-        serde_json::to_writer(&mut bytes, &line).expect("a line of plain fields is JSON");
-        bytes.push(b'\n');
+        bytes.extend_from_slice(line.encode().as_bytes());
     }
     let (path, temporary) = (directory.join("DAMAGE"), directory.join("DAMAGE.new"));
     if disk

@@ -24,8 +24,8 @@ use crate::io::{Boot, Clock, Disk, OpenHow, read_file, write_new_file};
 pub const AWAY_MAX: Duration = Duration::from_secs(24 * 3600);
 /// It follows the wall clock by one part in so many of the time that passes.
 const FOLLOWS_ONE_IN: i64 = 20;
-const MAGIC: &[u8; 8] = b"logclock";
-const VERSION: u32 = 1;
+pub(crate) const MAGIC: &[u8; 8] = b"logclock";
+pub(crate) const VERSION: u32 = 1;
 /// A sector, which is written whole or not at all.
 const FILE_BYTES: usize = 512;
 const FILE_NAME: &str = "CLOCK";

@@ -21,6 +21,7 @@ use crate::error::{OpenError, StorageFailed};
 use crate::gate::{Admission, Gate};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
 use crate::log::{Bounds, Log, LogSettings};
+use crate::newer::{self, Newer};
 use crate::orphans::{self, Fate};
 use crate::producers::Producers;
 use crate::recovery::{
@@ -662,6 +663,7 @@ impl Storage {
                     source,
                 },
             })?;
+        refuse_newer(|visit| newer::find_in_store(disk.as_ref(), &root, visit))?;
         let (store, created) = open_store_file(disk.as_ref(), &root)?;
         for directory in [&wal_directory, &checkpoint_directory] {
             create_dir_durable(disk.as_ref(), &root, directory)
@@ -685,12 +687,11 @@ impl Storage {
             // Going on without it would lay new segments over old ones.
             return Err(OpenError::Format {
                 path: checkpoint_directory,
-                reason: format!(
-                    "no checkpoint can be read, though partitions have settled: restore one from a copy ({})",
-                    trouble.join("; ")
-                ),
+                reason: no_checkpoint(&trouble),
             });
         }
+        let newest = loaded.newest.as_ref();
+        refuse_newer(|visit| newer::find_in_partitions(disk.as_ref(), &root, newest, visit))?;
         let mut damage = load_damage(disk.as_ref(), &root)?;
         let known_damage = damage.len();
         let mut building = Building {
@@ -1192,8 +1193,26 @@ fn keep_damage(
     }
 }
 
+/// Refuses to go on if a file is found that a later release wrote.
+fn refuse_newer(find: impl FnOnce(&mut dyn FnMut(Newer))) -> Result<(), OpenError> {
+    let mut first = None;
+    find(&mut |newer| {
+        first.get_or_insert(newer);
+    });
+    first.map_or(Ok(()), |newer| Err(newer.into()))
+}
+
+/// Why a store without a checkpoint does not start, and what to do.
+pub(crate) fn no_checkpoint(trouble: &[String]) -> String {
+    format!(
+        "no checkpoint can be read, though partitions have settled ({}). Restore the data directory from a copy: a checkpoint \
+         alone is of use only with the write-ahead log of the same moment",
+        trouble.join("; ")
+    )
+}
+
 /// Whether some partition has files.
-fn has_settled(disk: &dyn Disk, root: &std::path::Path) -> Result<bool, OpenError> {
+pub(crate) fn has_settled(disk: &dyn Disk, root: &std::path::Path) -> Result<bool, OpenError> {
     let partitions = root.join("p");
     if !disk
         .exists(&partitions)

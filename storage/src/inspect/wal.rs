@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::{BatchLine, Finding, Verify};
 use crate::checkpoint::{Checkpoint, WalPosition};
 use crate::io::{Disk, DiskFile, OpenHow, read_file};
+use crate::newer::Newer;
 use crate::recovery::{batch_of, decode_store};
-use crate::wal::format::{EntryKind, Frame, FrameHead};
+use crate::wal::format::{EntryKind, FRAME_VERSION, Frame, FrameHead};
 use crate::wal::pool::{file_name, sequence_of};
 use crate::wal::reader::{first_store, read_frame, scan_heads};
 use crate::wal::walk::{Event, Source, walk};
@@ -228,13 +229,11 @@ impl Verify<'_> {
     pub(super) fn wal(
         &mut self,
         data_dir: &Path,
+        store: Option<Uuid>,
         checkpoint: Option<&Checkpoint>,
     ) -> io::Result<()> {
         let directory = data_dir.join("wal");
-        let Some(store) = store_of(self.disk, &directory.join("file"))? else {
-            self.note(&data_dir.join("STORE"), None, "it is missing or damaged");
-            return Ok(());
-        };
+        let Some(store) = store else { return Ok(()) };
         if !self.disk.exists(&directory)? {
             return Ok(());
         }
@@ -268,8 +267,19 @@ impl Verify<'_> {
                 to_offset: None,
                 reason: lost.to_string(),
                 is_damage: true,
+                stops_start: false,
             }),
         })?;
+        if let Some(found) = walked.newer {
+            let newer = Newer {
+                path: directory.join(file_name(found.file)),
+                found: found.version.into(),
+                known: FRAME_VERSION.into(),
+            };
+            let reason = format!("position {}: {newer}", found.position);
+            self.refusal(&newer.path, reason);
+            return Ok(());
+        }
         if let Some(torn) = walked.torn {
             let path = directory.join(file_name(torn.file));
             let reason = format!(

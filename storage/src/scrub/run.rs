@@ -14,6 +14,7 @@ use model::LogId;
 use super::{Fault, Scrubber, Step, Target};
 use crate::epochs::Epochs;
 use crate::io::{OpenHow, write_new_file};
+use crate::newer::newer_index;
 use crate::producers::Producers;
 use crate::recovery::Damage;
 use crate::segment::{
@@ -278,6 +279,10 @@ fn rewrite_index(shared: &Shared, target: &Target) -> Result<bool, SegmentError>
     }
     .encode();
     let path = target.id.index_path(&target.directory);
+    if let Some(version) = newer_index(disk, &path) {
+        tracing::warn!(path = %path.display(), version, "a later release wrote this index: it is left as it is, and not used");
+        return Ok(false);
+    }
     let fresh = path.with_extension("idx.new");
     if disk.exists(&fresh).map_err(io)? {
         disk.remove_file(&fresh).map_err(io)?;

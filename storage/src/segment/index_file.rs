@@ -207,14 +207,20 @@ fn check_ends(bytes: &[u8]) -> Result<(), FormatError> {
     if stored != computed {
         return Err(FormatError::Checksum { stored, computed });
     }
-    for version in [&bytes[8..12], &after[..4]] {
-        let found = Fields::new(version).u32()?;
-        if found != VERSION {
-            return Err(FormatError::Version {
-                found,
-                known: VERSION,
-            });
-        }
+    // The one at the front is covered by the checksum; the one at the end repeats it for who reads from there.
+    let found = Fields::new(&bytes[8..12]).u32()?;
+    if found != VERSION {
+        return Err(FormatError::Version {
+            found,
+            known: VERSION,
+        });
+    }
+    let repeated = Fields::new(&after[..4]).u32()?;
+    if repeated != found {
+        return Err(FormatError::Field {
+            field: "version at the end",
+            value: repeated.into(),
+        });
     }
     Ok(())
 }

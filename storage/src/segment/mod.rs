@@ -20,6 +20,7 @@ pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
 pub use checked::{BadBatches, Examined};
 pub(crate) use index::check_heads;
 pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
+pub(crate) use index_file::VERSION as INDEX_VERSION;
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
 pub use reader::{Extent, SegmentReader, first_at_or_after, largest_in};
 pub use walk::{HeaderWalk, Walked};

@@ -143,6 +143,24 @@ impl FrameHead {
     }
 }
 
+/// The version of a frame that this store wrote into this file, and its table's length, if the version is not known.
+pub fn unknown_version(
+    bytes: &[u8],
+    store: Option<Uuid>,
+    file_sequence: u64,
+) -> Option<(u16, usize)> {
+    let head = bytes.first_chunk::<FRAME_HEAD_BYTES>()?;
+    let version = u16_at(head, 4);
+    let is_ours = store.is_none_or(|store| head[8..24] == *store.as_bytes());
+    let count = u32_at(head, 60) as usize;
+    let is_newer = head[..4] == FRAME_MAGIC
+        && version != FRAME_VERSION
+        && is_ours
+        && u64_at(head, 24) == file_sequence
+        && count <= FRAME_ENTRIES_MAX;
+    is_newer.then_some((version, count * FRAME_ENTRY_BYTES))
+}
+
 /// Writes head and table of a frame into `out`. The caller appends the batches.
 pub fn encode_head(frame: &FrameHead, entries: &[FrameEntry], out: &mut Vec<u8>) {
     assert!(

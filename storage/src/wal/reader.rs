@@ -8,8 +8,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::format::{
-    FRAME_ALIGNMENT_BYTES, FRAME_ENTRIES_MAX, FRAME_ENTRY_BYTES, FRAME_HEAD_BYTES, Frame,
-    FrameHead, check_head, parse_table,
+    FRAME_ALIGNMENT_BYTES, FRAME_ENTRIES_MAX, FRAME_ENTRY_BYTES, FRAME_HEAD_BYTES, FRAME_MAGIC,
+    Frame, FrameHead, check_head, parse_table, unknown_version,
 };
 use crate::io::DiskFile;
 
@@ -105,13 +105,38 @@ fn read_head(
     file_sequence: u64,
     position: u64,
 ) -> io::Result<Option<FrameHead>> {
+    let bytes = head_bytes(file, position)?;
+    Ok(bytes.and_then(|bytes| head_of(&bytes, store, file_sequence)))
+}
+
+fn head_bytes(file: &dyn DiskFile, position: u64) -> io::Result<Option<[u8; FRAME_HEAD_BYTES]>> {
     let mut bytes = [0; FRAME_HEAD_BYTES];
+    let read = unless_unreadable(file.read_at(position, &mut bytes))?;
+    Ok((read == Some(FRAME_HEAD_BYTES)).then_some(bytes))
+}
+
+fn head_of(bytes: &[u8], store: Uuid, file_sequence: u64) -> Option<FrameHead> {
+    FrameHead::parse(bytes)
+        .filter(|head| head.store == store && head.file_sequence == file_sequence)
+}
+
+/// The version of the frame at `position`, if it is whole and of a version that is not known. Every version keeps the
+/// places of magic, version, store, file sequence and entry count, the table's length, and what the head's checksum covers.
+/// Without `store`, any store's frame is taken.
+pub fn newer_at(
+    file: &dyn DiskFile,
+    store: Option<Uuid>,
+    file_sequence: u64,
+    position: u64,
+) -> io::Result<Option<u16>> {
+    let mut bytes = vec![0; FRAME_HEAD_BYTES];
     let read = unless_unreadable(file.read_at(position, &mut bytes))?.unwrap_or(0);
-    if read < FRAME_HEAD_BYTES {
+    let Some((version, table_bytes)) = unknown_version(&bytes[..read], store, file_sequence) else {
         return Ok(None);
-    }
-    let head = FrameHead::parse(&bytes);
-    Ok(head.filter(|head| head.store == store && head.file_sequence == file_sequence))
+    };
+    bytes.resize(FRAME_HEAD_BYTES + table_bytes, 0);
+    let read = unless_unreadable(file.read_at(position, &mut bytes))?;
+    Ok((read == Some(bytes.len()) && check_head(&bytes)).then_some(version))
 }
 
 /// Looks for frames with a checked head at or after `position`, in steps of the alignment: what stands behind a place
@@ -122,11 +147,32 @@ pub fn scan_heads(
     file_sequence: u64,
     position: u64,
 ) -> io::Result<Vec<(u64, FrameHead)>> {
+    Ok(scan(file, store, file_sequence, position)?.heads)
+}
+
+/// What a scan has found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Frames with a checked head, each with its position.
+    pub heads: Vec<(u64, FrameHead)>,
+    /// Position and version of the first whole frame of a version that is not known.
+    pub newer: Option<(u64, u16)>,
+}
+
+/// Like [`scan_heads`], and tells of frames that a later release wrote.
+pub fn scan(
+    file: &dyn DiskFile,
+    store: Uuid,
+    file_sequence: u64,
+    position: u64,
+) -> io::Result<Scan> {
     let file_bytes = file.len()?;
     let mut found = Vec::new();
+    let mut newer = None;
     let mut at = position.next_multiple_of(FRAME_ALIGNMENT_BYTES);
     while at < file_bytes {
-        let head = read_head(file, store, file_sequence, at)?;
+        let begin = head_bytes(file, at)?;
+        let head = begin.and_then(|begin| head_of(&begin, store, file_sequence));
         let checked = match head {
             Some(head) if head.plain_bytes() <= file_bytes - at => {
                 let mut bytes = vec![
@@ -145,8 +191,19 @@ pub fn scan_heads(
                 found.push((at, head));
                 at += head.padded_bytes();
             }
-            None => at += FRAME_ALIGNMENT_BYTES,
+            None => {
+                if newer.is_none()
+                    && begin.is_some_and(|begin| begin[..4] == FRAME_MAGIC)
+                    && let Some(version) = newer_at(file, Some(store), file_sequence, at)?
+                {
+                    newer = Some((at, version));
+                }
+                at += FRAME_ALIGNMENT_BYTES;
+            }
         }
     }
-    Ok(found)
+    Ok(Scan {
+        heads: found,
+        newer,
+    })
 }

@@ -5,6 +5,7 @@
 //! A start goes on behind the last frame that it could read: where the sequence of a discarded frame comes again in a later
 //! file, the discarded one does not count.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::format::{FILE_UNIT_BYTES, Frame, FrameHead};
-use super::reader::{read_frame, scan_heads};
+use super::reader::{read_frame, scan};
 use crate::checkpoint::WalPosition;
 use crate::io::DiskFile;
 
@@ -104,6 +105,19 @@ pub struct Walked {
     pub next_frame: u64,
     /// What was dropped at the end.
     pub torn: Option<TornTail>,
+    /// A frame that a later release wrote. The walk went no further, and what it says of the end means nothing.
+    pub newer: Option<NewerFrame>,
+}
+
+/// A whole frame of a version that is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewerFrame {
+    /// The WAL file.
+    pub file: u64,
+    /// Where in it.
+    pub position: u64,
+    /// Its version.
+    pub version: u16,
 }
 
 /// Walks `sources`, which rise by sequence and hold no file before `from`. Errors are the disk's, but for sectors that
@@ -119,6 +133,7 @@ pub fn walk(
         store,
         expected: from.frame,
         torn: None,
+        newer: Cell::new(None),
         visit,
     };
     walk.begin(from)?;
@@ -130,11 +145,15 @@ pub fn walk(
             0
         };
         ends.push(walk.file(index, position)?);
+        if walk.newer.get().is_some() {
+            break;
+        }
     }
     Ok(Walked {
         ends,
         next_frame: walk.expected,
         torn: walk.torn,
+        newer: walk.newer.get(),
     })
 }
 
@@ -154,6 +173,8 @@ struct Walk<'a> {
     expected: u64,
     /// Where the walk could not go on, until a later file shows that nothing was lost there.
     torn: Option<TornTail>,
+    /// A frame of a later release's, wherever it was come upon.
+    newer: Cell<Option<NewerFrame>>,
     visit: &'a mut dyn FnMut(Event),
 }
 
@@ -267,7 +288,15 @@ impl Walk<'_> {
 
     fn heads(&self, index: usize, from: u64) -> io::Result<Vec<(u64, FrameHead)>> {
         let source = &self.sources[index];
-        scan_heads(&*source.file, self.store, source.sequence, from)
+        let found = scan(&*source.file, self.store, source.sequence, from)?;
+        if let Some((position, version)) = found.newer {
+            self.newer.set(Some(NewerFrame {
+                file: source.sequence,
+                position,
+                version,
+            }));
+        }
+        Ok(found.heads)
     }
 
     /// The first frame's head in the files from `index` on.

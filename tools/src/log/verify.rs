@@ -82,6 +82,9 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
                 known.reason
             );
         }
+        if summary.refusals > 0 {
+            say!("a server would not start with this directory: what is to be done stands above");
+        }
         say!(
             "{}: {} partitions, {} segments, {} batches, {} records, {} bytes; {} WAL frames; {} damaged, {} notes",
             path.display(),
@@ -95,7 +98,7 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
             summary.notes,
         );
     }
-    Ok(summary.damaged > 0 || !known.is_empty())
+    Ok(summary.damaged > 0 || summary.refusals > 0 || !known.is_empty())
 }
 
 fn progress(path: &Path) -> Result<ProgressBar> {
@@ -116,7 +119,11 @@ fn progress(path: &Path) -> Result<ProgressBar> {
 }
 
 fn line(finding: &Finding, name: &dyn Fn(LogId) -> String) -> String {
-    let kind = if finding.is_damage { "damaged" } else { "note" };
+    let kind = match (finding.stops_start, finding.is_damage) {
+        (true, _) => "a server would not start",
+        (false, true) => "damaged",
+        (false, false) => "note",
+    };
     let mut text = format!("{kind}: {}", finding.path.display());
     if let Some(position) = finding.position {
         text.push_str(&format!(", position {position}"));
