@@ -7,6 +7,7 @@ mod wal;
 
 pub use wal::{WalEntry, WalFrame, WalItem, WalSummary, dump_wal};
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -115,16 +116,18 @@ pub struct Finding {
 /// What a verification looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Partitions with files.
+    /// Partitions with files, or with records in the write-ahead log.
     pub logs: u64,
     /// Segments.
     pub segments: u64,
-    /// Bytes of batches.
+    /// Bytes of batches, those in the write-ahead log included.
     pub bytes: u64,
-    /// Batches.
+    /// Batches, likewise.
     pub batches: u64,
-    /// Records, by the batches' headers.
+    /// Records, by the batches' headers, likewise.
     pub records: u64,
+    /// Records of these that are in the write-ahead log only.
+    pub wal_records: u64,
     /// Frames of the write-ahead log that a start would replay.
     pub wal_frames: u64,
     /// Findings because of which a server refuses to start.
@@ -210,6 +213,7 @@ pub fn verify_store_watched(
         report,
         watch,
         summary: Summary::default(),
+        unsettled: HashMap::new(),
     };
     let store = verify.store(data_dir)?;
     let checkpoint = verify.checkpoints(data_dir, store)?;
@@ -240,6 +244,9 @@ struct Verify<'a> {
     report: &'a mut dyn FnMut(Finding),
     watch: &'a mut dyn FnMut(&Summary),
     summary: Summary,
+    /// Logs of which the write-ahead log holds something, and from which offset on it was counted there: a running server
+    /// may have settled it before its segments are looked at.
+    unsettled: HashMap<LogId, Offset>,
 }
 
 impl Verify<'_> {
@@ -264,6 +271,12 @@ impl Verify<'_> {
             is_damage: false,
             stops_start: false,
         });
+    }
+
+    fn count(&mut self, header: &BatchHeader) {
+        self.summary.batches += 1;
+        self.summary.bytes += header.total_bytes() as u64;
+        self.summary.records += u64::from(header.record_count.unsigned_abs());
     }
 
     /// Something for which a server refuses to start, in the words that it has for it.
@@ -381,7 +394,9 @@ impl Verify<'_> {
         log: LogId,
         checkpoint: Option<&Checkpoint>,
     ) -> io::Result<()> {
-        self.summary.logs += 1;
+        if !self.unsettled.contains_key(&log) {
+            self.summary.logs += 1;
+        }
         let loaded = manifest::load(self.disk, directory, log)?;
         for rejected in &loaded.rejected {
             self.note(&directory.join(&rejected.name), Some(log), &rejected.reason);
@@ -443,9 +458,10 @@ impl Verify<'_> {
             let from = verifier.next_offset();
             match verifier.next_batch(&*file, index.as_ref()) {
                 Ok(Some(verified)) => {
-                    self.summary.batches += 1;
-                    self.summary.bytes += verified.header.total_bytes() as u64;
-                    self.summary.records += u64::from(verified.header.record_count.unsigned_abs());
+                    let in_wal = self.unsettled.get(&log);
+                    if in_wal.is_none_or(|from| verified.header.base() < *from) {
+                        self.count(&verified.header);
+                    }
                     (self.watch)(&self.summary);
                     if let Some(reason) = verified.fault {
                         self.damage(&path, log, verified.position, verified.offsets, reason);

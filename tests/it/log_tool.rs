@@ -170,6 +170,43 @@ fn a_sound_directory_is_verified_and_one_flipped_bit_is_found_and_named() {
 }
 
 #[test]
+fn a_directory_that_a_server_would_refuse_is_no_sound_one() {
+    let data = tempfile::tempdir().expect("a directory");
+    settled(data.path());
+    let store = data.path().join("STORE");
+    let sound = std::fs::read(&store).expect("readable");
+    let mut damaged = sound.clone();
+    damaged[30] ^= 1;
+    damaged[4096 + 30] ^= 1;
+    let checkpoints = data.path().join("checkpoint");
+    let aside = data.path().join("aside");
+    let spoil: [&dyn Fn(); 3] = [
+        &|| std::fs::write(&store, &damaged).expect("written"),
+        &|| std::fs::remove_file(&store).expect("removed"),
+        &|| {
+            std::fs::write(&store, &sound).expect("written");
+            std::fs::rename(&checkpoints, &aside).expect("moved");
+        },
+    ];
+    for spoil in spoil {
+        spoil();
+        let verified = log(data.path(), &["verify"]);
+        assert_eq!(verified.code, Some(5), "{}", verified.stdout);
+        assert!(
+            verified.stdout.contains("a server would not start:")
+                && verified.stdout.contains("copy"),
+            "{}",
+            verified.stdout
+        );
+        let started = serve(data.path()).output().expect("it ends");
+        assert_eq!(started.status.code(), Some(1));
+        let _ = std::fs::remove_dir(&checkpoints);
+    }
+    std::fs::rename(&aside, &checkpoints).expect("moved");
+    assert_eq!(log(data.path(), &["verify"]).code, Some(0));
+}
+
+#[test]
 fn every_kind_of_file_can_be_listed() {
     let data = tempfile::tempdir().expect("a directory");
     settled(data.path());
@@ -249,12 +286,22 @@ fn while_a_server_has_the_directory_open_one_may_only_look_and_is_told() {
     for command in ["stat", "verify"] {
         let refused = log(data.path(), &[command]);
         assert_eq!(refused.code, Some(1));
-        assert!(refused.stderr.contains("--read-only"), "{}", refused.stderr);
-        let looked = log(data.path(), &[command, "--read-only"]);
+        assert!(
+            refused.stderr.contains("--while-running"),
+            "{}",
+            refused.stderr
+        );
+        let looked = log(data.path(), &[command, "--while-running"]);
         assert!(looked.stderr.contains("a server has"), "{}", looked.stderr);
     }
-    let stat = log(data.path(), &["stat", "--read-only", "--json"]).json();
+    let stat = log(data.path(), &["stat", "--while-running", "--json"]).json();
     assert_eq!(readings(&stat)["end"], json!(400));
+    let verified = log(data.path(), &["verify", "--while-running", "--json"]).json();
+    let summary = &verified["summary"];
+    let counted = |field: &str| summary[field].as_u64().unwrap_or(0);
+    // The broker's own records beside the 400: what has not settled yet counts like what has.
+    assert!(counted("records") > 400, "{summary}");
+    assert!(counted("logs") >= 2, "{summary}");
     assert_eq!(running.end(Signal::TERM).0, Some(0));
     let nowhere = log(&data.path().join("nowhere"), &["verify"]);
     assert_eq!(nowhere.code, Some(3), "{}", nowhere.stderr);

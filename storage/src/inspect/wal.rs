@@ -2,11 +2,12 @@
 //!
 //! Callers: `alluvium log dump` on a `.wal` file, and `verify_store`. Reads only; the file may be in use.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-use model::Offset;
 use model::batch::BatchHeader;
+use model::{LogId, Offset};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -238,6 +239,10 @@ impl Verify<'_> {
             return Ok(());
         }
         let from = checkpoint.map_or(WalPosition::BEGINNING, |checkpoint| checkpoint.wal);
+        let entries = checkpoint.iter().flat_map(|checkpoint| &checkpoint.logs);
+        let settled: HashMap<LogId, Offset> = entries
+            .map(|entry| (entry.log, entry.settled_end))
+            .collect();
         let mut sources = Vec::new();
         for entry in self.disk.list(&directory)? {
             let Some(sequence) = sequence_of(&entry.name).filter(|found| *found >= from.file)
@@ -257,6 +262,7 @@ impl Verify<'_> {
         let walked = walk(&sources, store, from, &mut |event| match event {
             Event::Frame { source, frame, .. } => {
                 self.summary.wal_frames += 1;
+                self.count_frame(&settled, &frame);
                 self.frame(&directory, sources[source].sequence, &frame);
             }
             Event::Lost(lost) => self.find(Finding {
@@ -291,6 +297,23 @@ impl Verify<'_> {
         Ok(())
     }
 
+    /// Counts the batches that no segment holds yet.
+    fn count_frame(&mut self, settled: &HashMap<LogId, Offset>, frame: &Frame) {
+        for (entry, _, bytes) in frame.parts() {
+            let end = settled.get(&entry.log).copied().unwrap_or(Offset::ZERO);
+            if entry.kind != EntryKind::Batch || entry.offset < end {
+                continue;
+            }
+            if self.unsettled.insert(entry.log, end).is_none() {
+                self.summary.logs += 1;
+            }
+            if let Some(header) = batch_of(frame, entry, bytes) {
+                self.count(&header);
+                self.summary.wal_records += u64::from(header.record_count.unsigned_abs());
+            }
+        }
+    }
+
     fn frame(&mut self, directory: &Path, file: u64, frame: &Frame) {
         if frame.intact {
             return;
@@ -314,7 +337,7 @@ mod tests {
     use model::batch::{Batch, BatchBuilder};
     use model::codec::Codec;
     use model::topic_config::TopicConfig;
-    use model::{LogId, PartitionId, Timestamp, TopicId};
+    use model::{PartitionId, Timestamp, TopicId};
     use std::path::PathBuf;
     use std::sync::Arc;
 

@@ -44,9 +44,9 @@ struct DirectoryArgs {
     /// The data directory
     #[arg(default_value = "data")]
     directory: PathBuf,
-    /// Look even while a server has the directory open: what it is writing just then may look wrong
-    #[arg(long)]
-    read_only: bool,
+    /// Look while a server has the directory open: what it is writing just then may look wrong
+    #[arg(long, alias = "read-only")]
+    while_running: bool,
 }
 
 impl LogArgs {
@@ -61,7 +61,7 @@ impl LogArgs {
 }
 
 /// Keeps servers out while a directory is looked at. Without a lock a server has it open, and that is wanted.
-fn lock(directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>> {
+fn lock(directory: &Path, while_running: bool) -> Result<Option<Box<dyn LockGuard>>> {
     if !directory.join("STORE").exists() && !directory.join("LOCK").exists() {
         bail!(Failure::NotFound(format!(
             "{} is no data directory: it has no file STORE",
@@ -71,9 +71,9 @@ fn lock(directory: &Path, read_only: bool) -> Result<Option<Box<dyn LockGuard>>>
     match RealDisk.lock(&directory.join("LOCK"), LockHow::Shared) {
         Ok(guard) => Ok(Some(guard)),
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            if !read_only {
+            if !while_running {
                 bail!(
-                    "a server has {} open: stop it, or look anyway with --read-only",
+                    "a server has {} open: stop it, or look while it runs with --while-running",
                     directory.display()
                 );
             }

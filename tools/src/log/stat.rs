@@ -13,7 +13,7 @@ use crate::output::{print_text, say};
 use crate::table::Table;
 
 pub(super) fn run(args: &DirectoryArgs, json: bool) -> Result<ExitCode> {
-    let _lock = lock(&args.directory, args.read_only)?;
+    let _lock = lock(&args.directory, args.while_running)?;
     let found = Directory::read(&args.directory)?;
     if json {
         say!("{:#}", value(&found));

@@ -21,9 +21,9 @@ pub(super) struct VerifyArgs {
     /// A data directory, or segments (.log)
     #[arg(default_value = "data", value_name = "DIRECTORY | SEGMENT")]
     paths: Vec<PathBuf>,
-    /// Look even while a server has the directory open: what it is writing just then may look wrong
-    #[arg(long)]
-    read_only: bool,
+    /// Look while a server has the directory open: what it is writing just then may look wrong
+    #[arg(long, alias = "read-only")]
+    while_running: bool,
 }
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
@@ -33,15 +33,15 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<ExitCode> {
             bail!(Failure::NotFound(format!("there is no {}", path.display())));
         }
         is_damaged |= match path.is_dir() {
-            true => directory(path, args.read_only, json)?,
+            true => directory(path, args.while_running, json)?,
             false => segment(path, json)?,
         };
     }
     Ok(ExitCode::from(if is_damaged { DAMAGED } else { 0 }))
 }
 
-fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
-    let _lock = lock(path, read_only)?;
+fn directory(path: &Path, while_running: bool, json: bool) -> Result<bool> {
+    let _lock = lock(path, while_running)?;
     // What cannot be read here costs names only: the findings say it too.
     let names = Directory::read(path)
         .map(|found| found.names)
@@ -86,12 +86,13 @@ fn directory(path: &Path, read_only: bool, json: bool) -> Result<bool> {
             say!("a server would not start with this directory: what is to be done stands above");
         }
         say!(
-            "{}: {} partitions, {} segments, {} batches, {} records, {} bytes; {} WAL frames; {} damaged, {} notes",
+            "{}: {} partitions, {} segments, {} batches, {} records ({} of them in the write-ahead log only), {} bytes; {} WAL frames; {} damaged, {} notes",
             path.display(),
             summary.logs,
             summary.segments,
             summary.batches,
             summary.records,
+            summary.wal_records,
             summary.bytes,
             summary.wal_frames,
             summary.damaged,
