@@ -502,6 +502,36 @@ impl Admin {
         Ok(result.configs.into_iter().map(entry).collect())
     }
 
+    /// One setting of a resource, asked for once; none if the resource has no such setting.
+    pub(crate) async fn setting(&self, resource: &Resource, name: &str) -> Result<Option<String>> {
+        let (resource_type, resource_name) = resource.to_wire();
+        let request = DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type,
+                resource_name,
+                configuration_keys: Some(vec![name.to_owned()]),
+            }],
+            include_documentation: false,
+            include_synonyms: false,
+        };
+        let connection = self.client.any().await?;
+        let pending = connection.start(&request, LATEST).await?;
+        let answer = pending.wait(Duration::ZERO).await?;
+        let Some(result) = answer.results.into_iter().next() else {
+            return Ok(None);
+        };
+        check(
+            result.error_code,
+            || resource.to_string(),
+            result.error_message.as_ref(),
+        )?;
+        let found = result
+            .configs
+            .into_iter()
+            .find(|config| config.name == name);
+        Ok(found.and_then(|config| config.value))
+    }
+
     /// Changes settings of a resource; the others stay.
     pub async fn alter_configs(
         &self,

@@ -2,7 +2,7 @@
 
 use crate::error::check;
 use crate::metadata::{Metadata, PartitionMetadata, TopicMetadata};
-use crate::{ClientConfig, Connection, Error, Result};
+use crate::{ClientConfig, Connection, Error, Result, Troubles};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,6 +71,11 @@ impl Client {
         &self.shared.config
     }
 
+    /// What does not succeed at the moment and is tried again.
+    pub fn troubles(&self) -> &Troubles {
+        &self.shared.config.troubles
+    }
+
     /// What is known now, without asking.
     pub fn metadata(&self) -> Arc<Metadata> {
         lock(&self.shared.metadata).clone()
@@ -84,7 +89,8 @@ impl Client {
             .map(|(metadata, _)| metadata)
     }
 
-    async fn ask_metadata(
+    /// Asks for topics, and tells which of them have errors.
+    pub(crate) async fn ask_metadata(
         &self,
         topics: Option<&[&str]>,
         create: bool,
@@ -200,16 +206,34 @@ impl Client {
             .map(|b| b.address())
             .collect();
         let mut failure = Error::Closed;
+        let mut tried: Vec<&String> = Vec::new();
         for address in known.iter().chain(&self.shared.config.bootstrap) {
-            match Connection::open(address, &self.shared.config).await {
+            match self.open(address).await {
                 Ok(connection) => {
                     *lock(&self.shared.bootstrap) = Some(connection.clone());
+                    // Any broker will do, so those before it are not missed.
+                    tried
+                        .into_iter()
+                        .for_each(|address| self.troubles().over(address));
                     return Ok(connection);
                 }
+                // That somebody else listens at an address that was typed says more than that others are silent.
+                Err(_) if matches!(failure, Error::NotKafka { .. }) => {}
                 Err(error) => failure = error,
             }
+            tried.push(address);
         }
         Err(failure)
+    }
+
+    async fn open(&self, address: &str) -> Result<Connection> {
+        self.troubles().begin(address);
+        let opened = Connection::open(address, &self.shared.config).await;
+        match &opened {
+            Ok(_) => self.troubles().over(address),
+            Err(error) => self.troubles().failed(address, error),
+        }
+        opened
     }
 
     fn open_one(&self) -> Option<Connection> {
@@ -237,7 +261,7 @@ impl Client {
         }
         let address = self.metadata().brokers.get(&broker).map(|b| b.address());
         let address = address.ok_or(Error::UnknownBroker(broker))?;
-        let connection = Connection::open(&address, &self.shared.config).await?;
+        let connection = self.open(&address).await?;
         lock(&self.shared.connections).insert(broker, connection.clone());
         Ok(connection)
     }
@@ -312,12 +336,23 @@ impl Client {
         let config = &self.shared.config;
         let begun = Instant::now();
         let mut pause = config.retry_backoff;
+        let mut refused: Option<String> = None;
         loop {
             match operation().await {
                 Err(error) if again(&error) && begun.elapsed() + pause < config.retry_timeout => {
                     tracing::debug!(%error, "trying again");
+                    // Who cannot be reached was noted where it was tried.
+                    if let Error::Broker { what, .. } = &error {
+                        let about = refused.get_or_insert_with(|| what.clone());
+                        self.troubles().failed(about, &error);
+                    }
                 }
-                result => return result,
+                result => {
+                    if let Some(about) = refused {
+                        self.troubles().over(&about);
+                    }
+                    return result;
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(config.retry_backoff_max);

@@ -64,7 +64,33 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct WaitingState {
     answers: VecDeque<Expected>,
-    ended: Option<Arc<str>>,
+    ended: Option<Ended>,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug)]
+enum Ended {
+    /// It broke, or was closed.
+    Because(Arc<str>),
+    /// Whoever listens there speaks this protocol.
+    Speaks(&'static str),
+}
+
+impl Ended {
+    fn because(reason: impl AsRef<str>) -> Ended {
+        Ended::Because(Arc::from(reason.as_ref()))
+    }
+
+    fn error(&self, address: &str) -> Error {
+        let address = address.to_owned();
+        match self {
+            Ended::Because(reason) => Error::Disconnected {
+                address,
+                reason: reason.clone(),
+            },
+            Ended::Speaks(protocol) => Error::NotKafka { address, protocol },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -304,7 +330,7 @@ impl<R: Request> Pending<R> {
                 self.connection
                     .shared
                     .waiting
-                    .end("an answer did not come in time");
+                    .end(Ended::because("an answer did not come in time"));
                 let what = format!("{} to {}", R::KEY.name(), self.connection.address());
                 Err(Error::TimedOut { what, after })
             }
@@ -328,31 +354,21 @@ impl Waiting {
     }
 
     /// Ends the connection for all that wait and all that come. The first reason stands.
-    fn end(&self, reason: &str) {
+    fn end(&self, reason: Ended) {
         let mut state = self.lock();
-        let reason = state.ended.get_or_insert_with(|| Arc::from(reason)).clone();
+        let error = state.ended.get_or_insert(reason).error(&self.address);
         let answers = std::mem::take(&mut state.answers);
         drop(state);
         for expected in answers {
-            let error = Error::Disconnected {
-                address: self.address.clone(),
-                reason: reason.clone(),
-            };
             // Nobody may be waiting any more.
-            let _ = expected.answer.send(Err(error));
+            let _ = expected.answer.send(Err(error.clone()));
         }
     }
 
     fn reason(&self) -> Error {
-        let reason = self
-            .lock()
-            .ended
-            .clone()
-            .unwrap_or_else(|| Arc::from("it was closed"));
-        Error::Disconnected {
-            address: self.address.clone(),
-            reason,
-        }
+        let ended = self.lock().ended.clone();
+        let ended = ended.unwrap_or_else(|| Ended::because("it was closed"));
+        ended.error(&self.address)
     }
 
     fn deliver(&self, frame: Bytes) -> std::result::Result<(), String> {
@@ -385,25 +401,40 @@ async fn read_frames(mut from: OwnedReadHalf, waiting: Arc<Waiting>, bytes_max: 
         match frame::split(&mut buffer, bytes_max) {
             Ok(Some(frame)) => {
                 if let Err(reason) = waiting.deliver(frame) {
-                    break reason;
+                    break Ended::because(reason);
                 }
                 continue;
             }
             Ok(None) => {}
-            Err(error) => break error.to_string(),
+            Err(error) => {
+                break match foreign_protocol(&buffer) {
+                    Some(protocol) => Ended::Speaks(protocol),
+                    None => Ended::because(error.to_string()),
+                };
+            }
         }
         let missing = frame::missing(&buffer).max(READ_BYTES);
         buffer.reserve(missing);
         match from.read_buf(&mut buffer).await {
-            Ok(0) => break "the broker closed it".to_owned(),
+            Ok(0) => break Ended::because("the broker closed it"),
             Ok(_) => {}
-            Err(error) => break error.to_string(),
+            Err(error) => break Ended::because(error.to_string()),
         }
         if waiting.lock().ended.is_some() {
             return;
         }
     };
-    waiting.end(&reason);
+    waiting.end(reason);
+}
+
+/// What the bytes of an answer say if they are no frame: who answers a Kafka request in another protocol does so at once.
+fn foreign_protocol(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("HTTP"),
+        // An alert, in any version of TLS.
+        [0x15, 0x03, 0..=4, ..] => Some("TLS"),
+        _ => None,
+    }
 }
 
 async fn write_requests(
@@ -418,12 +449,12 @@ async fn write_requests(
             break;
         }
         if let Err(error) = write_pieces(&mut to, outgoing.pieces).await {
-            waiting.end(&error.to_string());
+            waiting.end(Ended::because(error.to_string()));
             break;
         }
     }
     // Dropping the queue fails whatever still stands in it, and dropping the socket's half closes it.
-    waiting.end("it was closed");
+    waiting.end(Ended::because("it was closed"));
 }
 
 async fn write_pieces(to: &mut OwnedWriteHalf, pieces: Vec<Bytes>) -> std::io::Result<()> {

@@ -33,6 +33,24 @@ pub enum Error {
         /// Why.
         reason: Arc<str>,
     },
+    /// Somebody listens there, but not a broker.
+    #[error("{address} speaks {protocol}, not Kafka's protocol")]
+    NotKafka {
+        /// The address.
+        address: String,
+        /// What it speaks.
+        protocol: &'static str,
+    },
+    /// A record was not acknowledged within the delivery timeout. It may have been written all the same.
+    #[error("{what}: not acknowledged within {after:?}{}", last.as_deref().map(|e| format!(": {e}")).unwrap_or_default())]
+    Undelivered {
+        /// Its topic and partition, or what it waited for.
+        what: String,
+        /// The delivery timeout.
+        after: Duration,
+        /// Why the last attempt failed, if there was one.
+        last: Option<Box<Error>>,
+    },
     /// No answer in time.
     #[error("{what}: no answer within {after:?}")]
     TimedOut {
@@ -81,12 +99,14 @@ pub enum Error {
     #[error(transparent)]
     Build(#[from] model::batch::BuildError),
     /// A record that is larger than a batch may be.
-    #[error("a record of {bytes} bytes is larger than the {bytes_max} that a batch may have")]
+    #[error("a record that takes {bytes} bytes is larger than {limit}, {bytes_max}")]
     RecordTooLarge {
-        /// Its size.
+        /// Its size, as a batch of its own.
         bytes: usize,
         /// The bound.
         bytes_max: usize,
+        /// Whose bound it is.
+        limit: &'static str,
     },
     /// The offset that is to be read next no longer exists, and the consumer is told not to choose another.
     #[error("{partition}: offset {offset} is out of range")]
@@ -130,6 +150,7 @@ impl Error {
             Error::Connect { .. }
             | Error::Disconnected { .. }
             | Error::TimedOut { .. }
+            | Error::Undelivered { .. }
             | Error::UnknownBroker(_) => true,
             _ => false,
         }

@@ -18,6 +18,7 @@ mod error;
 pub mod group;
 mod metadata;
 pub mod producer;
+mod troubles;
 
 pub use admin::Admin;
 pub use client::Client;
@@ -30,6 +31,7 @@ pub use error::Error;
 pub use group::{GroupConfig, GroupConsumer};
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerRecord};
+pub use troubles::{Trouble, Troubles};
 pub use wire::ErrorCode;
 
 /// What every operation yields.

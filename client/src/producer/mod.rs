@@ -1,25 +1,38 @@
 //! The producer: records gather in a batch per partition, and a task of its own sends the batches to their leaders.
 //!
 //! `mod.rs` is what callers see, `queue.rs` what waits for one partition and in which order it may leave, `sender.rs`
-//! the task. With idempotence (the default) every batch carries a sequence number. A batch that has to be sent again
+//! the task, `ledger.rs` the outcomes and what a flush reports of them. With idempotence (the default) every batch carries a sequence number. A batch that has to be sent again
 //! keeps its number and goes before all younger ones, so that the broker can tell a copy from a gap.
 
+mod ledger;
 mod partitioner;
 mod queue;
 mod sender;
 
+/// The lock that the ledger takes, so that a test can put another in its place.
+mod sync {
+    pub use std::sync::{Mutex, MutexGuard};
+}
+
 pub use partitioner::partition_of_key;
 
+use crate::admin::{Admin, Resource};
 use crate::{Client, Error, Result};
 use bytes::Bytes;
+use ledger::{Fate, Ledger, Outcome, Watcher};
 use model::batch::{Batch, BatchBuilder, Codec, Compression, HeaderRef, RecordBody};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 use queue::{Partition, Push};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore};
+
+/// The largest record that is accepted where neither the caller nor the broker names a bound: Kafka's default.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+/// The setting of a topic that bounds its batches.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// When the broker answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +66,19 @@ pub struct ProducerConfig {
     pub compression: Compression,
     /// How long a batch that is not full waits for more records.
     pub linger: Duration,
-    /// When a batch is full, before compression.
+    /// When a batch is full, before compression. A topic's `max.message.bytes` makes its batches smaller.
     pub batch_bytes: usize,
     /// The most that one request carries.
     pub request_bytes_max: usize,
     /// What all records that were not delivered yet may take; beyond it `send` waits.
     pub buffer_bytes: usize,
-    /// The largest record that is accepted.
-    pub record_bytes_max: usize,
+    /// The largest record that is accepted. Without it the topic's `max.message.bytes` is the bound, or 1 MiB if the
+    /// broker does not say. The topic's bound always counts.
+    pub record_bytes_max: Option<usize>,
     /// Requests under way to one broker, and batches under way of one partition.
     pub in_flight_max: usize,
-    /// How long a record may take in all, every new attempt included.
+    /// How long a record may take in all: waiting for metadata and room, new attempts, and what is under way. After that it
+    /// fails with [`Error::Undelivered`], whatever happens to it.
     pub delivery_timeout: Duration,
     /// How long the broker may wait for its replicas.
     pub ack_timeout: Duration,
@@ -81,7 +96,7 @@ impl Default for ProducerConfig {
             batch_bytes: 256 << 10,
             request_bytes_max: 8 << 20,
             buffer_bytes: 64 << 20,
-            record_bytes_max: 1 << 20,
+            record_bytes_max: None,
             // The broker remembers five batches of each producer.
             in_flight_max: 5,
             delivery_timeout: Duration::from_secs(120),
@@ -162,31 +177,42 @@ pub struct Delivery {
 impl Delivery {
     /// Waits until the broker has it, or it is certain that it cannot be delivered.
     pub async fn wait(&self) -> Result<Delivered> {
-        self.fate.wait().await;
-        self.get().unwrap_or(Err(Error::Closed))
+        let (mut fate, mut index) = (self.fate.clone(), self.index);
+        loop {
+            match fate.wait().await {
+                Outcome::Whole(outcome) => return delivered(&fate, index, outcome),
+                Outcome::Split { at, parts } => (fate, index) = part(parts, at, index),
+            }
+        }
     }
 
     /// The outcome, if it is known.
     pub fn get(&self) -> Option<Result<Delivered>> {
-        let outcome = self.fate.outcome.get()?;
-        Some(outcome.clone().map(|acked| {
-            Delivered {
-                partition: self.fate.partition.clone(),
-                offset: acked
-                    .base_offset
-                    .map(|base| base.plus(u64::from(self.index))),
-                append_time: acked.append_time,
+        let (mut fate, mut index) = (self.fate.clone(), self.index);
+        loop {
+            match fate.outcome()? {
+                Outcome::Whole(outcome) => return Some(delivered(&fate, index, outcome)),
+                Outcome::Split { at, parts } => (fate, index) = part(parts, at, index),
             }
-        }))
+        }
     }
 }
 
-/// What becomes of a batch. Shared by all its records.
-#[derive(Debug)]
-struct Fate {
-    partition: TopicPartition,
-    outcome: OnceLock<Result<Acked>>,
-    decided: Notify,
+/// The part of a batch that has its record number `index`, and the record's number there.
+fn part([first, second]: [Arc<Fate>; 2], at: u32, index: u32) -> (Arc<Fate>, u32) {
+    match index.checked_sub(at) {
+        None => (first, index),
+        Some(index) => (second, index),
+    }
+}
+
+fn delivered(fate: &Fate, index: u32, outcome: Result<Acked>) -> Result<Delivered> {
+    let acked = outcome?;
+    Ok(Delivered {
+        partition: fate.partition.clone(),
+        offset: acked.base_offset.map(|base| base.plus(u64::from(index))),
+        append_time: acked.append_time,
+    })
 }
 
 #[derive(Clone, Debug)]
@@ -195,37 +221,31 @@ struct Acked {
     append_time: Option<Timestamp>,
 }
 
-impl Fate {
-    fn new(partition: TopicPartition) -> Arc<Fate> {
-        Arc::new(Fate {
-            partition,
-            outcome: OnceLock::new(),
-            decided: Notify::new(),
-        })
-    }
+/// A producer. Clones share buffer and task, but each is told of failures by its own flushes. Dropping the last one gives up
+/// what was not delivered: `close` it.
+#[derive(Debug)]
+pub struct Producer {
+    shared: Arc<Shared>,
+    /// What this clone was not told of yet.
+    watcher: Watcher,
+    _handle: Arc<Handle>,
+}
 
-    fn decide(&self, outcome: Result<Acked>) {
-        // The first decision stands.
-        let _ = self.outcome.set(outcome);
-        self.decided.notify_waiters();
-    }
-
-    async fn wait(&self) {
-        loop {
-            let decided = self.decided.notified();
-            if self.outcome.get().is_some() {
-                return;
-            }
-            decided.await;
+impl Clone for Producer {
+    /// The clone is told of what fails from now on.
+    fn clone(&self) -> Producer {
+        Producer {
+            watcher: self.shared.ledger.watch(),
+            shared: self.shared.clone(),
+            _handle: self._handle.clone(),
         }
     }
 }
 
-/// A producer. Clones share buffer and task. Dropping the last one gives up what was not delivered: `close` it.
-#[derive(Clone, Debug)]
-pub struct Producer {
-    shared: Arc<Shared>,
-    _handle: Arc<Handle>,
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.shared.ledger.unwatch(self.watcher);
+    }
 }
 
 /// Counts the producer's clones.
@@ -243,7 +263,11 @@ impl Drop for Handle {
 struct Shared {
     client: Client,
     config: ProducerConfig,
-    topics: RwLock<HashMap<TopicName, Arc<Topic>>>,
+    topics: RwLock<Topics>,
+    /// The outcomes that are open, and the failures that were not told.
+    ledger: Arc<Ledger>,
+    /// Records that were acknowledged.
+    acknowledged: AtomicU64,
     /// Partitions that got something since the sender looked.
     stirred: Mutex<Vec<Arc<Partition>>>,
     wake: Notify,
@@ -255,8 +279,6 @@ struct Shared {
     has_stopped: AtomicBool,
     /// Why nothing can be sent any more.
     fatal: OnceLock<Error>,
-    /// The first failure of a batch since the last flush.
-    failed: Mutex<Option<Error>>,
     random: AtomicU64,
 }
 
@@ -277,9 +299,24 @@ impl Drop for Flushing<'_> {
     }
 }
 
+#[derive(Debug, Default)]
+struct Topics {
+    known: HashMap<TopicName, Arc<Topic>>,
+    /// Those that were deleted while records were on their way to them. This producer does not create them again.
+    gone: BTreeSet<TopicName>,
+}
+
+impl Topics {
+    fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.known.values().flat_map(|topic| &topic.partitions)
+    }
+}
+
 #[derive(Debug)]
 struct Topic {
     partitions: Vec<Arc<Partition>>,
+    /// The most that a batch may have, if the broker says so; else 0.
+    batch_bytes_max: AtomicUsize,
     /// Where records without a key go until the batch there is full.
     sticky: AtomicU32,
 }
@@ -315,11 +352,13 @@ impl Producer {
             stopped: Notify::new(),
             has_stopped: AtomicBool::new(false),
             fatal: OnceLock::new(),
-            failed: Mutex::default(),
+            ledger: Arc::default(),
+            acknowledged: AtomicU64::new(0),
             random: AtomicU64::new(seed),
         });
         tokio::spawn(sender::run(shared.clone()));
         Ok(Producer {
+            watcher: shared.ledger.watch(),
             _handle: Arc::new(Handle(shared.clone())),
             shared,
         })
@@ -361,13 +400,8 @@ impl Producer {
                 body.key.map_or(0, <[u8]>::len),
                 body.value.map_or(0, <[u8]>::len),
             );
-        if bytes > shared.config.record_bytes_max {
-            return Err(Error::RecordTooLarge {
-                bytes,
-                bytes_max: shared.config.record_bytes_max,
-            });
-        }
-        let topic = shared.topic(topic).await?;
+        let (name, topic) = (topic, shared.topic(topic).await?);
+        shared.check_size(name, &topic, bytes, &body).await?;
         shared.make_room(bytes).await?;
         let timestamp = timestamp.unwrap_or_else(now);
         let unkeyed = partition.is_none() && body.key.is_none();
@@ -383,7 +417,13 @@ impl Producer {
             index,
             filled,
             stirred,
-        } = match partition.push(&shared.config, timestamp, body, bytes) {
+        } = match partition.push(
+            &shared.config,
+            topic.batch_bytes(&shared.config),
+            timestamp,
+            body,
+            bytes,
+        ) {
             Ok(push) => push,
             Err(error) => {
                 shared.buffer.add_permits(bytes);
@@ -427,25 +467,27 @@ impl Producer {
     }
 
     /// Sends all that waits without lingering, and waits for the outcome of everything that was sent before this call.
-    /// The error is the first one of any record since the last flush.
+    /// The error is the oldest one of any record that no flush of this clone has yielded yet. Flushes at the same time each
+    /// yield what fails meanwhile.
     pub async fn flush(&self) -> Result<()> {
-        let shared = &*self.shared;
-        let _flushing = Flushing::begin(shared);
-        let unfinished: Vec<Arc<Fate>> = {
-            let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
-            topics
-                .values()
-                .flat_map(|t| &t.partitions)
-                .flat_map(|p| p.unfinished())
-                .collect()
-        };
-        for fate in unfinished {
-            fate.wait().await;
-        }
-        match shared.lock_failed().take() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        let _flushing = Flushing::begin(&self.shared);
+        self.shared.ledger.flush(self.watcher).await
+    }
+
+    /// The failure that the next flush of this clone would yield, as far as it is known. It stays to be yielded.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.ledger.failure(self.watcher)
+    }
+
+    /// Records that the broker acknowledged, of all clones.
+    pub fn acknowledged(&self) -> u64 {
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// The most that a record of this topic may have, in a batch of its own. Waits for metadata of a new topic.
+    pub async fn record_bytes_max(&self, topic: &TopicName) -> Result<usize> {
+        let topic = self.shared.topic(topic).await?;
+        Ok(self.shared.record_bytes_max(&topic))
     }
 
     /// Flushes and ends the producer, with all its clones.
@@ -479,31 +521,107 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let known = self
-            .topics
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            .cloned();
+        let (known, create) = {
+            let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+            let create = self.config.create_topics && !topics.gone.contains(name);
+            (topics.known.get(name).cloned(), create)
+        };
         if let Some(topic) = known {
             return Ok(topic);
         }
-        let metadata = self
-            .client
-            .topic(name.as_str(), self.config.create_topics)
-            .await?;
+        let what = || format!("topic {name}");
+        let metadata = self.in_time(self.client.topic(name.as_str(), create), what);
+        let metadata = metadata.await?;
+        let batch_bytes_max = batch_bytes_max(&self.client, name).await.unwrap_or(0);
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         let random = self.next_random();
-        let topic = topics.entry(name.clone()).or_insert_with(|| {
+        topics.gone.remove(name);
+        let topic = topics.known.entry(name.clone()).or_insert_with(|| {
             let count = u32::try_from(metadata.partitions.len()).unwrap_or(u32::MAX);
-            let partition =
-                |n| Partition::new(TopicPartition::new(name.clone(), PartitionId::new(n)));
+            let partition = |n| {
+                let name = TopicPartition::new(name.clone(), PartitionId::new(n));
+                Partition::new(name, self.ledger.clone())
+            };
             Arc::new(Topic {
                 partitions: (0..count).map(partition).collect(),
+                batch_bytes_max: AtomicUsize::new(batch_bytes_max),
                 sticky: AtomicU32::new(random),
             })
         });
         Ok(topic.clone())
+    }
+
+    /// What has to come within the delivery timeout.
+    async fn in_time<T>(
+        &self,
+        operation: impl Future<Output = Result<T>>,
+        what: impl FnOnce() -> String,
+    ) -> Result<T> {
+        let after = self.config.delivery_timeout;
+        let Ok(result) = tokio::time::timeout(after, operation).await else {
+            return Err(Error::Undelivered {
+                what: what(),
+                after,
+                last: self.client.troubles().latest().map(Box::new),
+            });
+        };
+        result
+    }
+
+    /// The most that a record may have, in a batch of its own.
+    fn record_bytes_max(&self, topic: &Topic) -> usize {
+        let of_topic = match topic.batch_bytes_max.load(Ordering::Relaxed) {
+            0 => None,
+            bytes => Some(bytes),
+        };
+        match (self.config.record_bytes_max, of_topic) {
+            (Some(ours), Some(of_topic)) => ours.min(of_topic),
+            (Some(bytes), None) | (None, Some(bytes)) => bytes,
+            (None, None) => RECORD_BYTES_MAX,
+        }
+    }
+
+    /// Refuses a record that no batch can hold. `bytes` is what it takes at most.
+    async fn check_size(
+        &self,
+        name: &TopicName,
+        topic: &Topic,
+        bytes: usize,
+        body: &RecordBody<'_>,
+    ) -> Result<()> {
+        if let Some(bytes_max) = self.config.record_bytes_max.filter(|max| bytes > *max) {
+            let limit = "the producer's record_bytes_max";
+            return Err(Error::RecordTooLarge {
+                bytes,
+                bytes_max,
+                limit,
+            });
+        }
+        // What compression makes of it is for the broker to judge.
+        let is_plain = self.config.compression.codec == Codec::None;
+        let header_bytes = model::batch::HEADER_BYTES;
+        if !is_plain || bytes.saturating_add(header_bytes) <= self.record_bytes_max(topic) {
+            return Ok(());
+        }
+        let bytes = BatchBuilder::alone_bytes(body);
+        if bytes > self.record_bytes_max(topic) {
+            // The bound may have been raised since.
+            let now = batch_bytes_max(&self.client, name).await;
+            topic
+                .batch_bytes_max
+                .store(now.unwrap_or(0), Ordering::Relaxed);
+        }
+        match self.record_bytes_max(topic) {
+            bytes_max if bytes > bytes_max => {
+                let limit = "the topic's max.message.bytes";
+                Err(Error::RecordTooLarge {
+                    bytes,
+                    bytes_max,
+                    limit,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes room in the buffer for a record; the sender gives it back once the record's fate is decided.
@@ -511,10 +629,16 @@ impl Shared {
         let permits = u32::try_from(bytes.min(self.config.buffer_bytes)).unwrap_or(u32::MAX);
         let permit = match self.buffer.try_acquire_many(permits) {
             Ok(permit) => permit,
-            Err(_) => self.buffer.acquire_many(permits).await.map_err(|_| {
-                // The buffer closes when the producer gives up, and when it is closed.
-                self.fatal.get().cloned().unwrap_or(Error::Closed)
-            })?,
+            Err(_) => {
+                let room = async {
+                    self.buffer.acquire_many(permits).await.map_err(|_| {
+                        // The buffer closes when the producer gives up, and when it is closed.
+                        self.fatal.get().cloned().unwrap_or(Error::Closed)
+                    })
+                };
+                let what = || "room in the producer's buffer".to_owned();
+                self.in_time(room, what).await?
+            }
         };
         permit.forget();
         Ok(())
@@ -535,13 +659,32 @@ impl Shared {
     fn lock_stirred(&self) -> MutexGuard<'_, Vec<Arc<Partition>>> {
         self.stirred.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock_failed(&self) -> MutexGuard<'_, Option<Error>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+/// A topic's `max.message.bytes`; none if the broker does not say.
+async fn batch_bytes_max(client: &Client, topic: &TopicName) -> Option<usize> {
+    let resource = Resource::Topic(topic.to_string());
+    match Admin::new(client)
+        .setting(&resource, MAX_MESSAGE_BYTES)
+        .await
+    {
+        Ok(value) => value?.parse().ok(),
+        Err(error) => {
+            tracing::debug!(%topic, %error, "no settings");
+            None
+        }
     }
 }
 
 impl Topic {
+    /// When a batch is full.
+    fn batch_bytes(&self, config: &ProducerConfig) -> usize {
+        match self.batch_bytes_max.load(Ordering::Relaxed) {
+            0 => config.batch_bytes,
+            of_topic => config.batch_bytes.min(of_topic),
+        }
+    }
+
     fn choose(
         &self,
         partition: Option<PartitionId>,

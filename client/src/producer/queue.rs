@@ -3,12 +3,16 @@
 //! Batches are filled (`open`), wait whole (`full`), are under way, and may come back to be sent again (`again`). While
 //! there is one to be sent again, they leave one by one, oldest first, and only when no younger one is under way.
 
-use super::{Acked, Fate, ProducerConfig};
-use crate::Result;
+use super::ledger::{Fate, Ledger};
+use super::{Acked, ProducerConfig};
+use crate::{Error, Result};
 use bytes::{Bytes, BytesMut};
-use model::batch::{Batch, BatchBuilder, BuildError, RecordBody, crc32c};
+use model::batch::{
+    Batch, BatchBuilder, BatchError, BuildError, DecompressLimit, HeaderRef, RecordBody, crc32c,
+};
 use model::{ProducerEpoch, ProducerId, Timestamp, TopicPartition};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +27,9 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Partition {
     pub name: TopicPartition,
+    ledger: Arc<Ledger>,
+    /// Its topic is gone: nothing is sent again.
+    is_gone: AtomicBool,
     queue: Mutex<Queue>,
 }
 
@@ -31,8 +38,8 @@ struct Queue {
     open: Option<Waiting>,
     full: VecDeque<Waiting>,
     again: VecDeque<Sealed>,
-    /// The places of batches under way.
-    in_flight: BTreeSet<u64>,
+    /// Batches under way, by place, with the time from which they are late or early.
+    in_flight: BTreeMap<u64, (Arc<Fate>, Instant)>,
     /// The next batch's first sequence number.
     next_sequence: i32,
     /// The oldest batch that will never be written, by place and number: once nothing is under way, the rest is
@@ -44,7 +51,6 @@ struct Queue {
     listed: bool,
     next_order: u64,
     capacity_bytes: usize,
-    unfinished: Vec<Arc<Fate>>,
 }
 
 /// A batch that has no number yet.
@@ -74,6 +80,10 @@ pub struct Sealed {
     pub since: Instant,
     pub attempts: u32,
     pub charged_bytes: usize,
+    /// Why it is sent again.
+    pub last_error: Option<Error>,
+    /// It was built here, of records that may as well travel in two batches.
+    pub is_ours: bool,
 }
 
 /// What became of a record that was pushed.
@@ -108,22 +118,42 @@ pub enum Failure {
     NumberUnknown,
 }
 
+/// Batches whose time is over.
+#[derive(Debug, Default)]
+pub struct Expired {
+    /// Their fates, what was charged for them and is now free, and why they were sent again.
+    pub batches: Vec<(Arc<Fate>, usize, Option<Error>)>,
+    /// One that may have been written was given up with its number.
+    pub number_lost: bool,
+    /// When the next batch will be late.
+    pub next: Option<Instant>,
+}
+
+/// A batch that was not split: it is one record, was built elsewhere, or its outcome is decided already.
+#[derive(Debug)]
+pub struct Unsplit {
+    pub sealed: Box<Sealed>,
+    /// Its records cannot be read or written again.
+    pub error: Option<Error>,
+}
+
 impl Partition {
-    pub fn new(name: TopicPartition) -> Arc<Partition> {
+    pub fn new(name: TopicPartition, ledger: Arc<Ledger>) -> Arc<Partition> {
         Arc::new(Partition {
             name,
+            ledger,
+            is_gone: AtomicBool::new(false),
             queue: Mutex::new(Queue {
                 open: None,
                 full: VecDeque::new(),
                 again: VecDeque::new(),
-                in_flight: BTreeSet::new(),
+                in_flight: BTreeMap::new(),
                 next_sequence: 0,
                 rewind: None,
                 not_before: None,
                 listed: false,
                 next_order: 0,
                 capacity_bytes: 0,
-                unfinished: Vec::new(),
             }),
         })
     }
@@ -132,10 +162,11 @@ impl Partition {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a record to the open batch; `bytes` is what was charged for it.
+    /// Appends a record to the open batch, which is full with `batch_bytes`; `bytes` is what was charged for the record.
     pub fn push(
         &self,
         config: &ProducerConfig,
+        batch_bytes: usize,
         timestamp: Timestamp,
         body: RecordBody<'_>,
         bytes: usize,
@@ -147,15 +178,14 @@ impl Partition {
             content: Content::Builder(builder),
             ..
         }) = &queue.open
-            && builder.plain_bytes() + bytes > config.batch_bytes
+            && builder.plain_bytes() + bytes > batch_bytes
         {
             queue.capacity_bytes = builder.plain_bytes();
             queue.full.extend(queue.open.take());
             filled = true;
         }
         let open = queue.open.get_or_insert_with(|| {
-            let fate = Fate::new(self.name.clone());
-            queue.unfinished.push(fate.clone());
+            let fate = self.ledger.open(self.name.clone());
             let builder = BatchBuilder::with_capacity(config.compression, queue.capacity_bytes);
             Waiting {
                 content: Content::Builder(builder),
@@ -171,7 +201,7 @@ impl Partition {
         builder.push_body(timestamp, body)?;
         open.charged_bytes += bytes;
         let fate = open.fate.clone();
-        if builder.plain_bytes() >= config.batch_bytes {
+        if builder.plain_bytes() >= batch_bytes {
             queue.capacity_bytes = builder.plain_bytes();
             queue.full.extend(queue.open.take());
             filled = true;
@@ -190,8 +220,7 @@ impl Partition {
         let mut queue = self.lock();
         let queue = &mut *queue;
         queue.full.extend(queue.open.take());
-        let fate = Fate::new(self.name.clone());
-        queue.unfinished.push(fate.clone());
+        let fate = self.ledger.open(self.name.clone());
         let charged_bytes = batch.bytes().len();
         let since = Instant::now();
         queue.full.push_back(Waiting {
@@ -207,11 +236,6 @@ impl Partition {
             filled: true,
             stirred,
         }
-    }
-
-    /// Batches whose fate is open.
-    pub fn unfinished(&self) -> Vec<Arc<Fate>> {
-        self.lock().unfinished.clone()
     }
 
     /// What the partition wants now. An empty one leaves the sender's list.
@@ -233,8 +257,8 @@ impl Partition {
         // may have to be sent again: the youngest must not push it out of those five.
         let span = queue
             .in_flight
-            .first()
-            .map_or(0, |oldest| queue.next_order + 1 - oldest);
+            .first_key_value()
+            .map_or(0, |(oldest, _)| queue.next_order + 1 - oldest);
         if span >= config.in_flight_max as u64 {
             return Wants::Answer;
         }
@@ -255,31 +279,27 @@ impl Partition {
     }
 
     /// Takes the batch that leaves next, numbered. Only after `wants` said `Send`.
-    /// A batch that cannot be built is decided, and what was charged for it comes back with the error.
-    pub fn take(
-        &self,
-        identity: Option<Identity>,
-    ) -> Option<std::result::Result<Sealed, (BuildError, usize)>> {
+    /// A batch that cannot be built is decided, and what was charged for it comes back.
+    pub fn take(&self, identity: Option<Identity>) -> Option<std::result::Result<Sealed, usize>> {
         let mut queue = self.lock();
         let queue = &mut *queue;
         if let Some((_, sequence)) = queue.rewind.take() {
             queue.renumber(identity, sequence);
         }
         if let Some(sealed) = queue.again.pop_front() {
-            queue.in_flight.insert(sealed.order);
+            queue.leaves(&sealed);
             return Some(Ok(sealed));
         }
         let waiting = queue.full.pop_front().or_else(|| queue.open.take())?;
         let (fate, charged_bytes) = (waiting.fate.clone(), waiting.charged_bytes);
         match queue.seal(waiting, identity) {
             Ok(sealed) => {
-                queue.in_flight.insert(sealed.order);
+                queue.leaves(&sealed);
                 Some(Ok(sealed))
             }
             Err(error) => {
-                queue.unfinished.retain(|f| !Arc::ptr_eq(f, &fate));
-                fate.decide(Err(error.clone().into()));
-                Some(Err((error, charged_bytes)))
+                self.ledger.decide(&fate, Err(error.into()));
+                Some(Err(charged_bytes))
             }
         }
     }
@@ -288,15 +308,76 @@ impl Partition {
     pub fn finish(&self, sealed: &Sealed, outcome: Result<Acked>, failure: Option<Failure>) {
         let mut queue = self.lock();
         queue.in_flight.remove(&sealed.order);
-        queue
-            .unfinished
-            .retain(|fate| !Arc::ptr_eq(fate, &sealed.fate));
         if failure == Some(Failure::NumberFree) {
-            let place = (sealed.order, sealed.sequence);
-            queue.rewind = Some(queue.rewind.map_or(place, |other| other.min(place)));
+            queue.rewind_to(sealed);
         }
         drop(queue);
-        sealed.fate.decide(outcome);
+        self.ledger.decide(&sealed.fate, outcome);
+    }
+
+    /// Puts two batches with half of the records each in the place of one that the broker found too large and did not
+    /// write. They leave before all younger ones.
+    pub fn split(
+        &self,
+        sealed: Sealed,
+        config: &ProducerConfig,
+        numbered: bool,
+    ) -> std::result::Result<(), Unsplit> {
+        let whole = |sealed, error| {
+            let sealed = Box::new(sealed);
+            Err(Unsplit { sealed, error })
+        };
+        if sealed.record_count < 2 || !sealed.is_ours {
+            return whole(sealed, None);
+        }
+        let at = sealed.record_count / 2;
+        let halves = match halves(&sealed.bytes, at, config) {
+            Ok(halves) => halves,
+            Err(error) => return whole(sealed, Some(self.damaged(error))),
+        };
+        let Some(fates) = self.ledger.split(&sealed.fate, at.unsigned_abs()) else {
+            return whole(sealed, None);
+        };
+        let mut queue = self.lock();
+        queue.in_flight.remove(&sealed.order);
+        if numbered {
+            queue.rewind_to(&sealed);
+        }
+        let place = queue.place_of(&sealed);
+        let counts = [at, sealed.record_count - at];
+        let charges = [
+            sealed.charged_bytes / 2,
+            sealed.charged_bytes - sealed.charged_bytes / 2,
+        ];
+        // The second goes in first, and is then pushed back by the first. Both have the place of the whole: they never are
+        // under way at the same time, as nothing is beside a batch that is sent again.
+        for (index, (bytes, fate)) in halves.into_iter().zip(fates).enumerate().rev() {
+            let half = Sealed {
+                bytes,
+                fate,
+                order: sealed.order,
+                sequence: sealed.sequence,
+                record_count: counts[index],
+                since: sealed.since,
+                attempts: 0,
+                charged_bytes: charges[index],
+                last_error: None,
+                is_ours: true,
+            };
+            queue.again.insert(place, half);
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, error: SplitError) -> Error {
+        match error {
+            SplitError::Read(source) => Error::Batch {
+                partition: self.name.to_string(),
+                offset: 0,
+                source,
+            },
+            SplitError::Build(error) => error.into(),
+        }
     }
 
     /// A batch is to be sent again, not before the given time.
@@ -304,9 +385,7 @@ impl Partition {
         let mut queue = self.lock();
         queue.in_flight.remove(&sealed.order);
         sealed.attempts += 1;
-        let place = queue
-            .again
-            .partition_point(|other| other.order < sealed.order);
+        let place = queue.place_of(&sealed);
         queue.again.insert(place, sealed);
         queue.not_before = Some(not_before);
     }
@@ -316,7 +395,7 @@ impl Partition {
     pub fn may_have_gap_before(&self, sealed: &Sealed) -> bool {
         let queue = self.lock();
         let again = queue.again.front().map(|first| first.order);
-        let in_flight = queue.in_flight.first().copied();
+        let in_flight = queue.in_flight.first_key_value().map(|(order, _)| *order);
         let rewind = queue.rewind.map(|(order, _)| order);
         [again, in_flight, rewind]
             .into_iter()
@@ -331,60 +410,104 @@ impl Partition {
         queue.renumber(identity, 0);
     }
 
-    /// Takes out what waited longer than `timeout` and is not under way. Tells whether one of them was ever sent.
-    pub fn expire(&self, now: Instant, timeout: Duration) -> (Vec<(Arc<Fate>, usize)>, bool) {
+    /// What is older than `timeout`. Batches under way keep their place in the queue until their answer, and one that may
+    /// have been written keeps it until nothing is under way; the others are taken out.
+    pub fn expire(&self, now: Instant, timeout: Duration) -> Expired {
         let mut queue = self.lock();
         let queue = &mut *queue;
-        let old = |since: Instant| now.saturating_duration_since(since) > timeout;
-        let mut expired = Vec::new();
-        let mut sent = false;
-        while queue.in_flight.is_empty() && queue.again.front().is_some_and(|s| old(s.since)) {
-            let Some(sealed) = queue.again.pop_front() else {
-                break;
-            };
-            sent = true;
-            expired.push((sealed.fate, sealed.charged_bytes));
+        let mut expired = Expired::default();
+        // True for a batch that is late now. The ledger knows which of them were late before.
+        let is_old = |since: Instant, next: &mut Option<Instant>| {
+            let due = since.checked_add(timeout);
+            if due.is_some_and(|due| due > now) {
+                *next = [*next, due].into_iter().flatten().min();
+            }
+            due.is_some_and(|due| due <= now)
+        };
+        for (fate, since) in queue.in_flight.values() {
+            if is_old(*since, &mut expired.next) {
+                expired.batches.push((fate.clone(), 0, None));
+            }
         }
-        while queue.again.is_empty() && queue.full.front().is_some_and(|w| old(w.since)) {
-            let Some(waiting) = queue.full.pop_front() else {
-                break;
-            };
-            expired.push((waiting.fate, waiting.charged_bytes));
-        }
-        if queue.again.is_empty()
-            && queue.full.is_empty()
-            && queue.open.as_ref().is_some_and(|w| old(w.since))
-        {
-            expired.extend(
-                queue
-                    .open
-                    .take()
-                    .map(|waiting| (waiting.fate, waiting.charged_bytes)),
-            );
-        }
-        queue
-            .unfinished
-            .retain(|fate| !expired.iter().any(|(gone, _)| Arc::ptr_eq(gone, fate)));
-        (expired, sent)
+        let is_idle = queue.in_flight.is_empty();
+        queue.again.retain(|sealed| {
+            if !is_old(sealed.since, &mut expired.next) {
+                return true;
+            }
+            let charge = if is_idle { sealed.charged_bytes } else { 0 };
+            let batch = (sealed.fate.clone(), charge, sealed.last_error.clone());
+            expired.batches.push(batch);
+            expired.number_lost |= is_idle;
+            !is_idle
+        });
+        let mut waits = |waiting: &Waiting| {
+            if !is_old(waiting.since, &mut expired.next) {
+                return true;
+            }
+            let batch = (waiting.fate.clone(), waiting.charged_bytes, None);
+            expired.batches.push(batch);
+            false
+        };
+        queue.full.retain(&mut waits);
+        queue.open.take_if(|open| !waits(open));
+        expired
     }
 
-    /// Takes out everything that is not under way.
-    pub fn abandon(&self) -> Vec<Arc<Fate>> {
+    /// Takes out everything that is not under way, because the topic is gone; what is under way is not sent again. Yields
+    /// the fates, and what was charged.
+    pub fn leave(&self) -> Vec<(Arc<Fate>, usize)> {
+        self.is_gone.store(true, Ordering::Release);
+        let mut queue = self.lock();
+        let queue = &mut *queue;
+        queue.rewind = None;
+        let again = queue.again.drain(..);
+        let again: Vec<_> = again.map(|s| (s.fate, s.charged_bytes)).collect();
+        let waiting = queue.full.drain(..).chain(queue.open.take());
+        let waiting = waiting.map(|w| (w.fate, w.charged_bytes));
+        again.into_iter().chain(waiting).collect()
+    }
+
+    /// Whether [`Partition::leave`] was called.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    /// Forgets everything that is not under way.
+    pub fn abandon(&self) {
         let mut queue = self.lock();
         queue.open = None;
         queue.full.clear();
         queue.again.clear();
-        std::mem::take(&mut queue.unfinished)
     }
 }
 
 impl Queue {
+    fn leaves(&mut self, sealed: &Sealed) {
+        let before = self
+            .in_flight
+            .insert(sealed.order, (sealed.fate.clone(), sealed.since));
+        assert!(before.is_none(), "two batches under way in one place");
+    }
+
+    /// The broker did not write a batch: its number goes to the next one.
+    fn rewind_to(&mut self, sealed: &Sealed) {
+        let place = (sealed.order, sealed.sequence);
+        self.rewind = Some(self.rewind.map_or(place, |other| other.min(place)));
+    }
+
+    /// Where a batch goes among those to be sent again: before what has its place already, such as its other half.
+    fn place_of(&self, sealed: &Sealed) -> usize {
+        self.again
+            .partition_point(|other| other.order < sealed.order)
+    }
+
     fn seal(
         &mut self,
         waiting: Waiting,
         identity: Option<Identity>,
     ) -> std::result::Result<Sealed, BuildError> {
         let sequence = self.next_sequence;
+        let is_ours = matches!(waiting.content, Content::Builder(_));
         let (bytes, record_count) = match waiting.content {
             Content::Builder(mut builder) => {
                 let count = i32::try_from(builder.record_count()).unwrap_or(i32::MAX);
@@ -413,6 +536,8 @@ impl Queue {
             since: waiting.since,
             attempts: 0,
             charged_bytes: waiting.charged_bytes,
+            last_error: None,
+            is_ours,
         })
     }
 
@@ -437,6 +562,41 @@ fn sequence_after(sequence: i32, count: i32) -> i32 {
     i32::try_from(next % (i64::from(i32::MAX) + 1)).unwrap_or(0)
 }
 
+enum SplitError {
+    Read(BatchError),
+    Build(BuildError),
+}
+
+/// A batch's first `at` records, and the rest, without numbers.
+fn halves(
+    bytes: &Bytes,
+    at: i32,
+    config: &ProducerConfig,
+) -> std::result::Result<[Bytes; 2], SplitError> {
+    let batch = Batch::parse(bytes.clone()).map_err(SplitError::Read)?;
+    let mut halves = [(); 2].map(|()| BatchBuilder::new(config.compression));
+    let mut records = batch
+        .records(DecompressLimit::default())
+        .map_err(SplitError::Read)?;
+    let mut number = 0;
+    while let Some(record) = records.next_ref() {
+        let record = record.map_err(SplitError::Read)?;
+        let headers: Vec<HeaderRef<'_>> = record.headers().collect();
+        let body = RecordBody {
+            key: record.key,
+            value: record.value,
+            headers: &headers,
+        };
+        halves[usize::from(number >= at)]
+            .push_body(record.timestamp, body)
+            .map_err(SplitError::Build)?;
+        number += 1;
+    }
+    let [first, second] = halves;
+    let build = |half: BatchBuilder| half.build().map_err(SplitError::Build);
+    Ok([build(first)?, build(second)?])
+}
+
 /// Puts producer and sequence into a batch that was built. Copies it if somebody else holds it too.
 fn stamp(bytes: Bytes, identity: Identity, sequence: i32) -> Bytes {
     let mut batch = BytesMut::from(bytes);
@@ -450,8 +610,8 @@ fn stamp(bytes: Bytes, identity: Identity, sequence: i32) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::Outcome;
     use super::*;
-    use crate::Error;
     use model::batch::{Codec, DecompressLimit};
     use model::{PartitionId, TopicName};
 
@@ -462,7 +622,10 @@ mod tests {
 
     fn partition() -> Arc<Partition> {
         let topic = TopicName::parse("t").unwrap();
-        Partition::new(TopicPartition::new(topic, PartitionId::new(0)))
+        Partition::new(
+            TopicPartition::new(topic, PartitionId::new(0)),
+            Arc::default(),
+        )
     }
 
     /// Every record fills a batch.
@@ -479,7 +642,13 @@ mod tests {
             ..Default::default()
         };
         partition
-            .push(config, Timestamp::from_millis(1), body, 100)
+            .push(
+                config,
+                config.batch_bytes,
+                Timestamp::from_millis(1),
+                body,
+                100,
+            )
             .unwrap()
     }
 
@@ -653,18 +822,69 @@ mod tests {
     }
 
     #[test]
-    fn old_batches_expire_only_when_none_is_under_way() {
+    fn a_batch_is_late_when_it_is_under_way_too_and_its_number_is_lost_once_nothing_is() {
         let (partition, config) = (partition(), config());
         push(&partition, &config, "a");
         push(&partition, &config, "b");
-        let a = take(&partition);
+        push(&partition, &config, "c");
+        let (a, b) = (take(&partition), take(&partition));
         let later = Instant::now() + Duration::from_secs(10);
-        let (expired, sent) = partition.expire(later, Duration::from_secs(20));
-        assert_eq!((expired.len(), sent), (0, false));
+        let early = partition.expire(later, Duration::from_secs(20));
+        assert_eq!((early.batches.len(), early.number_lost), (0, false));
+        assert!(early.next.is_some_and(|next| next > later));
         partition.send_again(a, Instant::now());
-        let (expired, sent) = partition.expire(later, Duration::from_secs(5));
-        assert_eq!((expired.len(), sent), (2, true));
-        assert!(partition.unfinished().is_empty());
+        // `a` waits for the answer to `b`, `c` was never sent.
+        let late = partition.expire(later, Duration::from_secs(5));
+        assert_eq!((late.batches.len(), late.number_lost), (3, false));
+        assert_eq!(
+            late.batches
+                .iter()
+                .map(|(_, charge, _)| charge)
+                .sum::<usize>(),
+            100
+        );
+        partition.finish(&b, acked(), None);
+        let idle = partition.expire(later, Duration::from_secs(5));
+        assert_eq!((idle.batches.len(), idle.number_lost), (1, true));
+        assert_eq!(partition.wants(&config, later, false), Wants::Nothing);
+    }
+
+    #[test]
+    fn halves_leave_before_younger_batches_under_the_number_of_the_whole() {
+        let partition = partition();
+        let large = ProducerConfig {
+            batch_bytes: 100_000,
+            ..Default::default()
+        };
+        for name in ["a", "b", "c"] {
+            push(&partition, &large, name);
+        }
+        let whole = partition.take(Some(IDENTITY)).unwrap().unwrap();
+        push(&partition, &config(), "d");
+        let younger = take(&partition);
+        assert_eq!((whole.sequence, younger.sequence), (0, 3));
+        let fate = whole.fate.clone();
+        partition.split(whole, &large, true).unwrap();
+        assert!(partition.may_have_gap_before(&younger));
+        partition.send_again(younger, Instant::now());
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            let sealed = take(&partition);
+            left.push((value(&sealed), sealed.sequence, sealed.record_count));
+            partition.finish(&sealed, acked(), None);
+        }
+        let wanted = [("a", 0, 1), ("b", 1, 2), ("d", 3, 1)].map(|(v, s, n)| (v.to_owned(), s, n));
+        assert_eq!(left, wanted);
+        assert!(matches!(fate.outcome(), Some(Outcome::Split { at: 1, .. })));
+    }
+
+    #[test]
+    fn a_single_record_and_a_batch_from_elsewhere_are_not_split() {
+        let (partition, config) = (partition(), config());
+        push(&partition, &config, "a");
+        let sealed = take(&partition);
+        let unsplit = partition.split(sealed, &config, true).unwrap_err();
+        assert!(unsplit.error.is_none());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! whose results come back here.
 
 use super::queue::{Failure, Identity, Partition, Sealed, Wants};
-use super::{Acked, Acks, Shared};
+use super::{Acked, Acks, Shared, batch_bytes_max};
 use crate::{Connection, Error, Pending, Result};
-use model::{Offset, ProducerEpoch, ProducerId, Timestamp};
+use model::{Offset, ProducerEpoch, ProducerId, Timestamp, TopicName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -21,6 +21,11 @@ use wire::{ErrorCode, Records};
 const PRODUCE_VERSION_MAX: i16 = 11;
 /// When nothing else is due the sender looks again, for batches that grow too old.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long brokers may say of a topic that they knew that there is none before its records fail. A broker that has just
+/// started may not know all topics yet.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+/// What the sender's troubles are about.
+const TROUBLE: &str = "produce";
 
 /// What a task of the sender found out.
 enum Event {
@@ -33,7 +38,13 @@ enum Event {
         broker: i32,
         result: Result<Connection>,
     },
-    Metadata(Result<()>),
+    Metadata {
+        asked: BTreeSet<String>,
+        /// The topics among them that have errors.
+        result: Result<Vec<(Option<String>, ErrorCode)>>,
+    },
+    /// What a topic's batches may have, asked for anew.
+    BatchBytesMax(TopicName, Option<usize>),
     Identity(Result<Identity>),
 }
 
@@ -57,6 +68,12 @@ struct Sender {
     metadata_running: bool,
     metadata_wanted: BTreeSet<String>,
     metadata_not_before: Option<Instant>,
+    /// Topics that brokers say they do not know, and since when.
+    missing: HashMap<String, Instant>,
+    /// Topics whose bound is being asked for.
+    measuring: BTreeSet<TopicName>,
+    /// Whether the client's troubles name this producer.
+    is_troubled: bool,
     backoff: Duration,
 }
 
@@ -74,6 +91,9 @@ pub async fn run(shared: Arc<Shared>) {
         metadata_running: false,
         metadata_wanted: BTreeSet::new(),
         metadata_not_before: None,
+        missing: HashMap::new(),
+        measuring: BTreeSet::new(),
+        is_troubled: false,
         backoff,
     };
     while !shared.closed.load(Ordering::Acquire) {
@@ -88,14 +108,14 @@ pub async fn run(shared: Arc<Shared>) {
         }
     }
     sender.events.abort_all();
+    sender.trouble(None);
     shared.buffer.close();
     let topics = shared.topics.read().unwrap_or_else(PoisonError::into_inner);
-    for partition in topics.values().flat_map(|t| &t.partitions) {
-        for fate in partition.abandon() {
-            fate.decide(Err(Error::Closed));
-        }
-    }
+    topics
+        .partitions()
+        .for_each(|partition| partition.abandon());
     drop(topics);
+    shared.ledger.decide_all(&Error::Closed);
     shared.has_stopped.store(true, Ordering::Release);
     shared.stopped.notify_waiters();
 }
@@ -106,7 +126,7 @@ impl Sender {
         let now = Instant::now();
         let mut due = now + IDLE;
         self.listed.append(&mut self.shared.lock_stirred());
-        self.expire(now);
+        self.expire(now, &mut due);
         if self.shared.config.idempotent && self.identity.is_none() {
             self.identify();
             return due;
@@ -210,7 +230,7 @@ impl Sender {
                     bytes += sealed.bytes.len();
                     sent.push((partition, sealed));
                 }
-                Some(Err((error, charged_bytes))) => self.failed(error.into(), charged_bytes),
+                Some(Err(charged_bytes)) => self.shared.buffer.add_permits(charged_bytes),
                 None => {}
             }
         }
@@ -261,12 +281,17 @@ impl Sender {
                     self.suspect_all();
                 }
             }
-            Event::Metadata(result) => {
+            Event::Metadata { asked, result } => {
                 self.metadata_running = false;
                 self.metadata_not_before = Some(Instant::now() + self.backoff);
-                if let Err(error) = result {
-                    tracing::debug!(%error, "no metadata");
+                match result {
+                    Ok(errors) => asked.iter().for_each(|topic| self.learned(topic, &errors)),
+                    Err(error) => tracing::debug!(%error, "no metadata"),
                 }
+            }
+            Event::BatchBytesMax(topic, bytes) => {
+                self.measuring.remove(&topic);
+                self.measured(&topic, bytes);
             }
             Event::Identity(result) => {
                 self.identifying = false;
@@ -334,17 +359,28 @@ impl Sender {
         }
     }
 
-    /// A batch came back. It is done, or it is sent again, or it fails for good.
+    /// A batch came back. It is done, or it is sent again, whole or in two, or it fails for good.
     fn decide(&mut self, partition: &Arc<Partition>, sealed: Sealed, outcome: Result<Acked>) {
+        let shared = self.shared.clone();
         let error = match outcome {
             Ok(acked) => {
-                partition.finish(&sealed, Ok(acked), None);
-                return self.shared.buffer.add_permits(sealed.charged_bytes);
+                self.trouble(None);
+                let records = u64::try_from(sealed.record_count).unwrap_or(0);
+                shared.acknowledged.fetch_add(records, Ordering::Relaxed);
+                shared.buffer.add_permits(sealed.charged_bytes);
+                return partition.finish(&sealed, Ok(acked), None);
             }
             Err(error) => error,
         };
         let now = Instant::now();
-        let numbered = self.shared.config.idempotent;
+        let numbered = shared.config.idempotent;
+        if error.code() == Some(ErrorCode::MessageTooLarge) {
+            self.measure(&partition.name.topic);
+            if let Err(unsplit) = partition.split(sealed, &shared.config, numbered) {
+                self.fail(partition, &unsplit.sealed, unsplit.error.unwrap_or(error));
+            }
+            return;
+        }
         let again = match error.code() {
             // An older batch is missing at the broker; it goes first.
             Some(ErrorCode::OutOfOrderSequenceNumber) => {
@@ -361,14 +397,25 @@ impl Sender {
             self.metadata_wanted
                 .insert(partition.name.topic.to_string());
         }
-        if again
-            && now.saturating_duration_since(sealed.since) < self.shared.config.delivery_timeout
-        {
+        let age = now.saturating_duration_since(sealed.since);
+        if again && age < shared.config.delivery_timeout && !partition.is_gone() {
             tracing::debug!(partition = %partition.name, %error, "sending again");
+            self.trouble(Some(&error));
+            let sealed = Sealed {
+                last_error: Some(error),
+                ..sealed
+            };
             return partition.send_again(sealed, now + self.backoff);
         }
+        self.fail(partition, &sealed, error);
+    }
+
+    /// A batch fails for good.
+    fn fail(&mut self, partition: &Partition, sealed: &Sealed, error: Error) {
         let failure = match &error {
-            _ if !numbered => None,
+            _ if !self.shared.config.idempotent => None,
+            // Nothing follows.
+            _ if partition.is_gone() => None,
             Error::Broker { code, .. }
                 if *code != ErrorCode::OutOfOrderSequenceNumber && !error.is_retriable() =>
             {
@@ -379,33 +426,143 @@ impl Sender {
         if failure == Some(Failure::NumberUnknown) {
             self.identity = None;
         }
-        let charged_bytes = sealed.charged_bytes;
-        partition.finish(&sealed, Err(error.clone()), failure);
-        self.failed(error, charged_bytes);
+        self.shared.buffer.add_permits(sealed.charged_bytes);
+        partition.finish(sealed, Err(error), failure);
     }
 
-    /// A batch will not be delivered.
-    fn failed(&self, error: Error, charged_bytes: usize) {
-        self.shared.lock_failed().get_or_insert(error);
-        self.shared.buffer.add_permits(charged_bytes);
-    }
-
-    fn expire(&mut self, now: Instant) {
-        let timeout = self.shared.config.delivery_timeout;
-        for partition in &self.listed {
-            let (expired, sent) = partition.expire(now, timeout);
-            for (fate, charged_bytes) in expired {
-                let error = Error::TimedOut {
-                    what: format!("delivery to {}", partition.name),
-                    after: timeout,
-                };
-                fate.decide(Err(error.clone()));
-                self.failed(error, charged_bytes);
+    /// Notes what keeps records from being delivered, and that nothing does. Who cannot be reached is noted by the client.
+    fn trouble(&mut self, error: Option<&Error>) {
+        let troubles = self.shared.client.troubles();
+        match error {
+            Some(error @ Error::Broker { .. }) => {
+                troubles.failed(TROUBLE, error);
+                self.is_troubled = true;
             }
-            if sent {
+            Some(_) => {}
+            None if self.is_troubled => {
+                troubles.over(TROUBLE);
+                self.is_troubled = false;
+            }
+            None => {}
+        }
+    }
+
+    /// Fails what is late. `due` becomes the time at which the next batch will be.
+    fn expire(&mut self, now: Instant, due: &mut Instant) {
+        let after = self.shared.config.delivery_timeout;
+        for partition in &self.listed {
+            let expired = partition.expire(now, after);
+            for (fate, charged_bytes, last) in expired.batches {
+                self.shared.buffer.add_permits(charged_bytes);
+                if fate.outcome().is_some() {
+                    continue;
+                }
+                let last = last.or_else(|| self.shared.client.troubles().latest());
+                let error = Error::Undelivered {
+                    what: partition.name.to_string(),
+                    after,
+                    last: last.map(Box::new),
+                };
+                self.shared.ledger.decide(&fate, Err(error));
+            }
+            if expired.number_lost {
                 // It may have been written, so that its number cannot be used again.
                 self.identity = None;
             }
+            *due = expired.next.map_or(*due, |next| next.min(*due));
+        }
+    }
+
+    /// What the brokers say of a topic that was asked for.
+    fn learned(&mut self, topic: &str, errors: &[(Option<String>, ErrorCode)]) {
+        let known = self.shared.client.metadata();
+        let found = errors
+            .iter()
+            .find(|(name, _)| name.as_deref() == Some(topic));
+        let lacks_partition = |partition: &Arc<Partition>| {
+            let name = &partition.name;
+            let topic = known.topics.get(name.topic.as_str());
+            name.topic.as_str() == topic.map_or("", |topic| &topic.name)
+                && topic.is_some_and(|t| t.partition(name.partition.to_wire()).is_none())
+        };
+        let code = match found {
+            Some((_, code)) => *code,
+            // It was deleted, and created again with fewer partitions.
+            None if self
+                .listed
+                .iter()
+                .any(|p| p.name.topic.as_str() == topic && lacks_partition(p)) =>
+            {
+                ErrorCode::UnknownTopicOrPartition
+            }
+            None => {
+                self.missing.remove(topic);
+                return;
+            }
+        };
+        let now = Instant::now();
+        let grace = GONE_AFTER.min(self.shared.config.delivery_timeout);
+        let message = match code {
+            ErrorCode::UnknownTopicOrPartition => {
+                let since = *self.missing.entry(topic.to_owned()).or_insert(now);
+                if now.saturating_duration_since(since) < grace {
+                    return;
+                }
+                Some("it was deleted while records were on their way to it".to_owned())
+            }
+            code if code.is_retriable() => return,
+            _ => None,
+        };
+        self.missing.remove(topic);
+        self.gone(
+            topic,
+            &Error::broker(code, format!("topic {topic}"), message),
+        );
+    }
+
+    /// Fails all records of a topic that cannot be sent to any more.
+    fn gone(&mut self, topic: &str, error: &Error) {
+        let mut topics = self
+            .shared
+            .topics
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        topics.known.retain(|name, _| name.as_str() != topic);
+        if let Ok(name) = TopicName::parse(topic) {
+            topics.gone.insert(name);
+        }
+        drop(topics);
+        for partition in &self.listed {
+            if partition.name.topic.as_str() != topic {
+                continue;
+            }
+            for (fate, charged_bytes) in partition.leave() {
+                self.shared.buffer.add_permits(charged_bytes);
+                self.shared.ledger.decide(&fate, Err(error.clone()));
+            }
+        }
+    }
+
+    /// Asks how large a topic's batches may be.
+    fn measure(&mut self, topic: &TopicName) {
+        if !self.measuring.insert(topic.clone()) {
+            return;
+        }
+        let (client, topic) = (self.shared.client.clone(), topic.clone());
+        self.events.spawn(async move {
+            let bytes = batch_bytes_max(&client, &topic).await;
+            Event::BatchBytesMax(topic, bytes)
+        });
+    }
+
+    fn measured(&self, topic: &TopicName, bytes: Option<usize>) {
+        let topics = self
+            .shared
+            .topics
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((topic, bytes)) = topics.known.get(topic).zip(bytes) {
+            topic.batch_bytes_max.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -443,7 +600,7 @@ impl Sender {
             .topics
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        for partition in topics.values().flat_map(|t| &t.partitions) {
+        for partition in topics.partitions() {
             partition.renumber(Some(identity));
         }
     }
@@ -451,12 +608,8 @@ impl Sender {
     /// Nothing can be sent any more.
     fn give_up(&self, error: Error) {
         let error = self.shared.fatal.get_or_init(|| error).clone();
-        self.shared.lock_failed().get_or_insert(error.clone());
-        for partition in &self.listed {
-            for fate in partition.abandon() {
-                fate.decide(Err(error.clone()));
-            }
-        }
+        self.listed.iter().for_each(|partition| partition.abandon());
+        self.shared.ledger.decide_all(&error);
         self.shared.buffer.close();
     }
 
@@ -479,7 +632,12 @@ impl Sender {
         let client = self.shared.client.clone();
         self.events.spawn(async move {
             let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-            Event::Metadata(client.refresh(Some(&names)).await.map(|_| ()))
+            let result = client.ask_metadata(Some(&names), false).await;
+            let result = result.map(|(_, errors)| errors);
+            Event::Metadata {
+                asked: topics,
+                result,
+            }
         });
     }
 }

@@ -12,6 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use wire::messages::api_versions::{ApiVersion, ApiVersionsResponse};
+use wire::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResourceResult, DescribeConfigsResponse,
+    DescribeConfigsResult,
+};
 use wire::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use wire::messages::init_producer_id::InitProducerIdResponse;
 use wire::messages::list_offsets::{
@@ -57,6 +61,12 @@ pub struct State {
     pub api_versions_max: i16,
     /// Bytes by which a fetched partition's last batch is cut.
     pub cut_bytes: usize,
+    /// The topic's max.message.bytes, which is enforced.
+    pub message_bytes_max: usize,
+    /// Does not say it when asked.
+    pub hides_settings: bool,
+    /// The topic is not there any more.
+    pub is_deleted: bool,
 }
 
 #[derive(Default)]
@@ -85,6 +95,7 @@ impl Fake {
             logs: vec![Vec::new(); partitions],
             next_producer_id: 1,
             api_versions_max: 4,
+            message_bytes_max: 1 << 20,
             ..Default::default()
         }));
         let server = tokio::spawn(serve(listener, state.clone()));
@@ -211,6 +222,9 @@ impl State {
                 };
                 framed(header, &answer)
             }
+            ApiKey::DescribeConfigs => {
+                framed(header, &self.describe_configs(decode(reader, header)))
+            }
             ApiKey::Produce => {
                 let request: ProduceRequest = decode(reader, header);
                 let acks = request.acks;
@@ -251,6 +265,29 @@ impl State {
         )
     }
 
+    fn describe_configs(&self, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+        let entry = DescribeConfigsResourceResult {
+            name: "max.message.bytes".into(),
+            value: Some(self.message_bytes_max.to_string()),
+            ..Default::default()
+        };
+        let resource = &request.resources[0];
+        let result = DescribeConfigsResult {
+            error_code: match self.hides_settings {
+                true => ErrorCode::TopicAuthorizationFailed.code(),
+                false => 0,
+            },
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            configs: vec![entry],
+            ..Default::default()
+        };
+        DescribeConfigsResponse {
+            results: vec![result],
+            ..Default::default()
+        }
+    }
+
     fn metadata(&self, request: &MetadataRequest, port: i32) -> MetadataResponse {
         let partition = |n: usize| MetadataResponsePartition {
             partition_index: i32::try_from(n).unwrap(),
@@ -259,7 +296,7 @@ impl State {
             isr_nodes: vec![7],
             ..Default::default()
         };
-        let topic = |name: &str| match name == TOPIC {
+        let topic = |name: &str| match name == TOPIC && !self.is_deleted {
             true => MetadataResponseTopic {
                 name: Some(name.to_owned()),
                 partitions: (0..self.logs.len()).map(partition).collect(),
@@ -305,6 +342,10 @@ impl State {
                 let batch = Batch::parse(partition.records.unwrap().into_bytes()).unwrap();
                 let outcome = match fault {
                     Fault::Refuse(code) => Err(code),
+                    _ if self.is_deleted => Err(ErrorCode::UnknownTopicOrPartition),
+                    _ if batch.bytes().len() > self.message_bytes_max => {
+                        Err(ErrorCode::MessageTooLarge)
+                    }
                     _ => self.append(usize::try_from(partition.index).unwrap(), batch),
                 };
                 match outcome {

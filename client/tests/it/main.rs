@@ -10,4 +10,5 @@ extern crate alluvium_client as client;
 mod connection;
 mod consumer;
 mod fake;
+mod ledger;
 mod producer;

@@ -5,7 +5,7 @@ use client::producer::partition_of_key;
 use client::{Acks, Error, ErrorCode, Producer, ProducerConfig, ProducerRecord};
 use model::batch::{BatchBuilder, Codec};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn topic() -> TopicName {
     TopicName::parse(TOPIC).unwrap()
@@ -199,6 +199,178 @@ async fn a_record_that_cannot_be_delivered_in_time_fails() {
 }
 
 #[tokio::test]
+async fn the_delivery_timeout_holds_for_what_is_under_way() {
+    let fake = Fake::start(1).await;
+    fake.state().faults.push_back(Fault::Silence);
+    let config = ProducerConfig {
+        delivery_timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let producer = Producer::new(&fake.client().await, config).unwrap();
+    let begun = Instant::now();
+    let delivery = producer.send(record(0, "x")).await.unwrap();
+    let error = delivery.wait().await.unwrap_err();
+    assert!(matches!(error, Error::Undelivered { .. }), "{error}");
+    assert!(matches!(
+        producer.close().await,
+        Err(Error::Undelivered { .. })
+    ));
+    // The answer itself would be waited for 60 seconds.
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn what_is_not_delivered_in_time_says_why_it_was_sent_again() {
+    let fake = Fake::start(1).await;
+    fake.state()
+        .faults
+        .extend(vec![Fault::Refuse(ErrorCode::KafkaStorageError); 100_000]);
+    let config = ProducerConfig {
+        delivery_timeout: Duration::from_millis(200),
+        ..config()
+    };
+    let client = fake.client().await;
+    let producer = Producer::new(&client, config).unwrap();
+    let delivery = producer.send(record(0, "x")).await.unwrap();
+    let error = delivery.wait().await.unwrap_err().to_string();
+    assert!(error.contains("KAFKA_STORAGE_ERROR"), "{error}");
+}
+
+#[tokio::test]
+async fn batches_keep_to_the_topics_bound() {
+    let fake = Fake::start(1).await;
+    fake.state().message_bytes_max = 1000;
+    let config = ProducerConfig {
+        linger: Duration::from_secs(60),
+        ..ProducerConfig::default()
+    };
+    let producer = Producer::new(&fake.client().await, config).unwrap();
+    let mut values = Vec::new();
+    for n in 0..200 {
+        values.push(format!("{n:0>20}"));
+        let _ = producer.send(record(0, values[n].clone())).await.unwrap();
+    }
+    let large = producer.send(record(0, "x".repeat(1000))).await;
+    assert!(matches!(
+        large,
+        Err(Error::RecordTooLarge {
+            bytes_max: 1000,
+            ..
+        })
+    ));
+    producer.close().await.unwrap();
+    assert_eq!(fake.values(0), values);
+    let state = fake.state();
+    let produced = state
+        .requests
+        .iter()
+        .filter(|(key, _)| *key == wire::ApiKey::Produce);
+    // Nothing was refused and sent again, and no batch was much smaller than it may be.
+    assert!(produced.count() <= state.logs[0].len());
+    assert!(state.logs[0].len() < 12, "{} batches", state.logs[0].len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_too_large_is_split_until_only_the_record_that_is_fails() {
+    for compression in [Codec::None, Codec::Lz4] {
+        let fake = Fake::start(1).await;
+        fake.state().message_bytes_max = 600;
+        // So that the bound is found out by the refusal only.
+        fake.state().hides_settings = true;
+        let config = ProducerConfig {
+            linger: Duration::ZERO,
+            batch_bytes: 3000,
+            compression: compression.into(),
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(&fake.client().await, config).unwrap();
+        let mut random = 1_u64;
+        let mut noise = |bytes: usize| -> String {
+            let mut next = || {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                char::from(b'!' + u8::try_from((random >> 33) % 90).unwrap())
+            };
+            (0..bytes).map(|_| next()).collect()
+        };
+        let mut sent = Vec::new();
+        for n in 0..300 {
+            let value = noise(if n % 100 == 50 { 2000 } else { 30 });
+            let delivery = producer.send(record(0, value.clone())).await.unwrap();
+            sent.push((value, delivery));
+        }
+        let error = producer.close().await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
+        let mut stored = Vec::new();
+        for (value, delivery) in sent {
+            match delivery.get().unwrap() {
+                Ok(delivered) => {
+                    assert_eq!(delivered.offset, Some(Offset::new(stored.len() as u64)));
+                    stored.push(value);
+                }
+                Err(error) => {
+                    assert_eq!(error.code(), Some(ErrorCode::MessageTooLarge));
+                    assert_eq!(value.len(), 2000);
+                }
+            }
+        }
+        assert_eq!(stored.len(), 297);
+        assert_eq!(fake.values(0), stored, "once each, and in order");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_deleted_under_the_producer_is_an_error_that_says_so() {
+    let fake = Fake::start(1).await;
+    let config = ProducerConfig {
+        // The grace is not longer than this.
+        delivery_timeout: Duration::from_millis(500),
+        ..config()
+    };
+    let producer = Producer::new(&fake.client().await, config).unwrap();
+    let first = producer.send(record(0, "before")).await.unwrap();
+    first.wait().await.unwrap();
+    fake.state().is_deleted = true;
+    let error = loop {
+        let after = producer.send(record(0, "after")).await.unwrap();
+        // Those that came first may be late before the topic is known to be gone.
+        match after.wait().await.unwrap_err() {
+            Error::Undelivered { last, .. } => {
+                let last = last.unwrap();
+                assert_eq!(last.code(), Some(ErrorCode::UnknownTopicOrPartition));
+            }
+            error => break error,
+        }
+    };
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopicOrPartition));
+    assert!(error.to_string().contains("deleted"), "{error}");
+    // It is not created again behind its owner's back.
+    let error = producer.send(record(0, "later")).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopicOrPartition));
+    fake.state().is_deleted = false;
+    let again = producer.send(record(0, "again")).await.unwrap();
+    assert_eq!(again.wait().await.unwrap().offset, Some(Offset::new(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_clone_is_told_of_a_failure_by_its_own_flush() {
+    let fake = Fake::start(1).await;
+    fake.state()
+        .faults
+        .push_back(Fault::Refuse(ErrorCode::InvalidRecord));
+    let producer = Producer::new(&fake.client().await, config()).unwrap();
+    let clone = producer.clone();
+    let delivery = producer.send(record(0, "x")).await.unwrap();
+    delivery.wait().await.unwrap_err();
+    for told in [&producer, &clone] {
+        let error = told.flush().await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::InvalidRecord));
+        told.flush().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_full_buffer_makes_the_sender_wait_until_there_is_room() {
     let fake = Fake::start(1).await;
     let config = ProducerConfig {
@@ -325,7 +497,7 @@ async fn what_cannot_be_sent_is_refused_at_once() {
         Err(Error::Invalid(_))
     ));
     let config = ProducerConfig {
-        record_bytes_max: 1000,
+        record_bytes_max: Some(1000),
         create_topics: false,
         ..config()
     };

@@ -197,6 +197,15 @@ impl BatchBuilder {
             .saturating_add(value_bytes)
     }
 
+    /// The size of a batch with this record alone, before compression.
+    pub fn alone_bytes(body: &RecordBody<'_>) -> usize {
+        let bytes = body_bytes(0, 0, body);
+        let length_bytes = i64::try_from(bytes).map_or(usize::MAX, i64_bytes);
+        HEADER_BYTES
+            .saturating_add(length_bytes)
+            .saturating_add(bytes)
+    }
+
     /// Makes the batch.
     pub fn build(mut self) -> Result<Bytes, BuildError> {
         if self.record_count == 0 {
