@@ -598,7 +598,8 @@ impl Admin {
                     At::Earliest => -2,
                     At::Latest => -1,
                     At::MaxTimestamp => -3,
-                    At::Time(time) => time.millis(),
+                    // A negative time would be one of the marks above.
+                    At::Time(time) => time.millis().max(0),
                 },
                 ..Default::default()
             },

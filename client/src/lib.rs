@@ -11,7 +11,7 @@
 
 pub mod admin;
 mod client;
-mod config;
+pub mod config;
 mod connection;
 pub mod consumer;
 mod error;

@@ -5,6 +5,8 @@
 //! `failure.rs`.
 
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Result;
 use client::{Client, ClientConfig};
@@ -18,7 +20,9 @@ use crate::doctor::{self, DoctorArgs};
 use crate::failure;
 use crate::group::GroupCommand;
 use crate::log::LogArgs;
+use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
+use crate::reach::Watch;
 use crate::topic::TopicArgs;
 
 const GROUP_EXAMPLES: &str = "\
@@ -54,6 +58,9 @@ const DEMO_EXAMPLES: &str = "\
 Examples:
   alluvium demo                                    and then try the commands that it prints
   alluvium demo --once                             ends after the proof, for scripts";
+
+/// How long a suggestion for a misspelt name may take.
+const SUGGESTION_TIME: Duration = Duration::from_secs(2);
 
 /// The commands that are not the server's.
 #[derive(Debug, clap::Subcommand)]
@@ -104,10 +111,10 @@ pub struct GroupArgs {
     command: GroupCommand,
 }
 
-/// What all commands that talk to a broker take.
-#[derive(Debug, clap::Args)]
+/// What all commands that talk to a broker take. Clones share the client.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// Brokers to ask first, host:port, separated by commas [env: ALLUVIUM_BROKERS] [default: 127.0.0.1:9092]
+    /// Brokers to ask first, HOST or HOST:PORT, separated by commas [env: ALLUVIUM_BROKERS] [default: 127.0.0.1:9092]
     #[arg(short, long, global = true, value_name = "ADDRS")]
     brokers: Option<String>,
     /// Brokers by the name that `alluvium context set` gave them
@@ -116,6 +123,9 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// The client of the command, with what is said while it waits.
+    #[arg(skip)]
+    connected: Arc<OnceLock<(Client, Watch)>>,
 }
 
 impl Common {
@@ -126,21 +136,59 @@ impl Common {
 
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
-        Ok(Client::connect(ClientConfig::new(&self.brokers()?)).await?)
+        let config = ClientConfig::new(&self.brokers()?);
+        let watch = Watch::start(config.troubles.clone());
+        let client = Client::connect(config).await?;
+        let (client, _) = self.connected.get_or_init(|| (client, watch));
+        Ok(client.clone())
+    }
+
+    /// A topic that is there and has nearly this name.
+    async fn similar_topic(&self, name: &str) -> Option<String> {
+        let (client, _) = self.connected.get()?;
+        let known = tokio::time::timeout(SUGGESTION_TIME, client.refresh(None)).await;
+        let known = known.ok()?.ok()?;
+        let names = known.topics.keys().map(String::as_str);
+        similar(name, names).map(str::to_owned)
     }
 }
 
 impl ToolCommand {
+    /// What the command knows of its broker, if it talks to one.
+    fn common(&self) -> Option<&Common> {
+        match self {
+            ToolCommand::Topic(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Produce(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Consume(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
+            ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Context(_) | ToolCommand::Log(_) | ToolCommand::Demo(_) => None,
+        }
+    }
+
     /// Runs the command to its end and tells its exit code. What went wrong is said on standard error.
     pub fn run(self) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build();
-        let result = match runtime {
-            Ok(runtime) => runtime.block_on(self.start()),
-            Err(error) => Err(error.into()),
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.report()),
+            Err(error) => failure::report(&error.into()),
+        }
+    }
+
+    async fn report(self) -> ExitCode {
+        let common = self.common().cloned();
+        let error = match self.start().await {
+            Ok(code) => return code,
+            Err(error) => error,
         };
-        result.unwrap_or_else(|error| failure::report(&error))
+        let similar = match (failure::missing_topic(&error), &common) {
+            (Some(name), Some(common)) => common.similar_topic(name).await,
+            _ => None,
+        };
+        failure::report_with(&error, similar.as_deref())
     }
 
     async fn start(self) -> Result<ExitCode> {

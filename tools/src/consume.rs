@@ -264,13 +264,13 @@ impl<'a> Silence<'a> {
 
     fn answered(&mut self) {
         if self.unreachable_since.take().is_some() {
-            eprintln!("note: the broker answers again");
+            crate::output::note!("note: the broker answers again");
         }
     }
 
     fn unreachable(&mut self) -> Result<()> {
         let Some(since) = self.unreachable_since else {
-            eprintln!("note: no broker answers: going on when one does");
+            crate::output::note!("note: no broker answers: going on when one does");
             self.unreachable_since = Some(Instant::now());
             return Ok(());
         };

@@ -22,6 +22,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::print;
+use crate::reach;
 use crate::table::Table;
 
 /// Where commands go if nothing says otherwise.
@@ -57,7 +58,7 @@ enum ContextCommand {
     Set {
         /// The name
         name: String,
-        /// host:port, separated by commas
+        /// HOST or HOST:PORT, separated by commas
         brokers: String,
     },
     /// Let commands go there from now on.
@@ -140,8 +141,9 @@ impl Contexts {
 
 /// Where a command goes: `given` by -b, or by the context that is `named`, the environment, or the context in use.
 pub(crate) fn brokers(given: Option<&str>, named: Option<&str>) -> Result<String> {
+    let checked = |brokers: &str| reach::addresses(brokers).map_err(Failure::Usage);
     if let Some(given) = given {
-        return Ok(given.to_owned());
+        return Ok(checked(given)?);
     }
     let variable = std::env::var(BROKERS_VARIABLE)
         .ok()
@@ -152,7 +154,13 @@ pub(crate) fn brokers(given: Option<&str>, named: Option<&str>) -> Result<String
         Some(path) => Contexts::read(&path)?,
         None => Contexts::default(),
     };
-    contexts.choose(named, variable)
+    let is_from_variable = named.is_none() && variable.is_some();
+    let chosen = contexts.choose(named, variable)?;
+    let checked = checked(&chosen);
+    match is_from_variable {
+        true => checked.context(BROKERS_VARIABLE),
+        false => Ok(checked?),
+    }
 }
 
 /// Where the file is; None if there is no home.
@@ -177,12 +185,8 @@ impl ContextArgs {
                 return Ok(ExitCode::SUCCESS);
             }
             ContextCommand::Set { name, brokers } => {
-                if brokers.split(',').any(|address| !address.contains(':')) {
-                    bail!(Failure::Usage(format!(
-                        "{brokers} is not host:port, or several of them with commas"
-                    )));
-                }
-                contexts.contexts.insert(name.clone(), brokers.clone());
+                let brokers = reach::addresses(brokers).map_err(Failure::Usage)?;
+                contexts.contexts.insert(name.clone(), brokers);
                 name
             }
             ContextCommand::Use { name } => {

@@ -10,6 +10,7 @@ use client::{Error, ErrorCode};
 use model::InvalidName;
 
 use crate::format::FormatError;
+use crate::output::note;
 use crate::time_spec::TimeSpecError;
 
 /// It worked.
@@ -38,22 +39,49 @@ pub enum Failure {
 
 /// Says on standard error what went wrong, and gives the exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
+    report_with(error, None)
+}
+
+/// Like [`report`]; `similar` is the name of a topic that may have been meant.
+pub fn report_with(error: &anyhow::Error, similar: Option<&str>) -> ExitCode {
     let code = code_of(error);
     if code != OK {
-        eprintln!("error: {}", told(error));
-        if let Some(hint) = hint(error) {
-            eprintln!("hint: {hint}");
+        note!("error: {}", told(error));
+        let meant = similar.map(|name| format!("did you mean `{name}`?"));
+        if let Some(hint) = meant.or_else(|| hint(error)) {
+            note!("hint: {hint}");
         }
     }
     ExitCode::from(code)
+}
+
+/// The topic that does not exist, if that is what went wrong.
+pub fn missing_topic(error: &anyhow::Error) -> Option<&str> {
+    missing(cause::<Error>(error)?)
+}
+
+fn missing(error: &Error) -> Option<&str> {
+    match error {
+        Error::Broker {
+            code: ErrorCode::UnknownTopicOrPartition,
+            what,
+            message: None,
+        } => what.strip_prefix("topic "),
+        _ => None,
+    }
 }
 
 /// The error and its causes, without those whose words the one before has already said.
 pub fn told(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
+        let topic = cause.downcast_ref().and_then(missing);
+        let cause = match topic {
+            Some(topic) => format!("there is no topic {topic}"),
+            None => cause.to_string(),
+        };
+        // An operating system's words come twice where an error repeats its source's.
+        if !text.ends_with(&cause) && (cause.len() < 12 || !text.contains(&cause)) {
             let colon = if text.is_empty() { "" } else { ": " };
             text = format!("{text}{colon}{cause}");
         }
@@ -74,22 +102,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         };
     }
     if let Some(error) = cause::<Error>(error) {
-        return match error {
-            Error::Connect { .. } | Error::Disconnected { .. } | Error::TimedOut { .. } => {
-                UNREACHABLE
-            }
-            Error::Invalid(_) => USAGE,
-            Error::Batch { .. } => DAMAGED,
-            error => match error.code() {
-                Some(
-                    ErrorCode::UnknownTopicOrPartition
-                    | ErrorCode::UnknownTopicId
-                    | ErrorCode::GroupIdNotFound,
-                ) => NOT_FOUND,
-                Some(ErrorCode::RequestTimedOut) => UNREACHABLE,
-                _ => FAILED,
-            },
-        };
+        return code_of_client(error);
     }
     let is_usage = cause::<TimeSpecError>(error).is_some()
         || cause::<FormatError>(error).is_some()
@@ -103,23 +116,67 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
+fn code_of_client(error: &Error) -> u8 {
+    match error {
+        Error::Connect { .. }
+        | Error::Disconnected { .. }
+        | Error::NotKafka { .. }
+        | Error::TimedOut { .. } => UNREACHABLE,
+        Error::Undelivered { last, .. } => last.as_deref().map_or(UNREACHABLE, code_of_client),
+        Error::Invalid(_) => USAGE,
+        Error::Batch { .. } => DAMAGED,
+        error => match error.code() {
+            Some(
+                ErrorCode::UnknownTopicOrPartition
+                | ErrorCode::UnknownTopicId
+                | ErrorCode::GroupIdNotFound,
+            ) => NOT_FOUND,
+            Some(ErrorCode::RequestTimedOut) => UNREACHABLE,
+            _ => FAILED,
+        },
+    }
+}
+
 /// What to do about it, where that can be said.
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    let error = cause::<Error>(error)?;
-    if matches!(error, Error::Connect { .. }) {
-        return Some(
-            "start a server with `alluvium serve`, or name another with -b HOST:PORT, --context or ALLUVIUM_BROKERS",
-        );
-    }
-    if matches!(error, Error::OffsetOutOfRange { .. }) {
-        return Some(
-            "records were deleted before they were read: `-o earliest` starts with what is left",
-        );
-    }
-    if matches!(error, Error::Batch { .. }) {
-        return Some("`alluvium log verify` on the server's data directory tells what is damaged");
-    }
-    match error.code()? {
+fn hint(error: &anyhow::Error) -> Option<String> {
+    hint_of(cause::<Error>(error)?)
+}
+
+fn hint_of(error: &Error) -> Option<String> {
+    let hint = match error {
+        Error::Connect { address, source } => {
+            let refused = source.kind() == ErrorKind::ConnectionRefused;
+            return Some(match refused && is_local(address) {
+                true => "start a server with `alluvium serve`, or name another with -b HOST:PORT, --context or ALLUVIUM_BROKERS".to_owned(),
+                false => format!("`alluvium doctor -b {address}` tells more"),
+            });
+        }
+        Error::TimedOut { .. } | Error::Disconnected { .. } => "`alluvium doctor` tells more",
+        Error::NotKafka {
+            protocol: "HTTP", ..
+        } => "use the address after `kafka=` in the server's ready line; this one is for HTTP",
+        Error::NotKafka { .. } => "use a listener without TLS: this command does not speak it",
+        Error::Undelivered { last, .. } => return hint_of(last.as_deref()?),
+        Error::OffsetOutOfRange { .. } => {
+            "records were deleted before they were read: `-o earliest` starts with what is left"
+        }
+        Error::Batch { .. } => {
+            "`alluvium log verify` on the server's data directory tells what is damaged"
+        }
+        error => return hint_of_code(error.code()?).map(str::to_owned),
+    };
+    Some(hint.to_owned())
+}
+
+/// Whether an address is of this machine.
+fn is_local(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+fn hint_of_code(code: ErrorCode) -> Option<&'static str> {
+    match code {
         ErrorCode::UnknownTopicOrPartition => Some("`alluvium topic list` tells which there are"),
         ErrorCode::GroupIdNotFound => Some("`alluvium group list` tells which there are"),
         ErrorCode::InvalidConfig => {
@@ -164,5 +221,31 @@ mod tests {
         assert_eq!(told(&error.unwrap_err()), "a: b");
         let error = Err::<(), _>(Error::Closed).context("the producer");
         assert_eq!(told(&error.unwrap_err()), "the producer: closed");
+        let error = Err::<(), _>(std::io::Error::other("no")).context("f");
+        assert_eq!(told(&error.unwrap_err()), "f: no");
+    }
+
+    #[test]
+    fn a_topic_that_is_not_there_is_named_in_words() {
+        let error = Error::broker(ErrorCode::UnknownTopicOrPartition, "topic sea", None);
+        let error = anyhow::Error::from(error).context("reading");
+        assert_eq!(told(&error), "reading: there is no topic sea");
+        assert_eq!(missing_topic(&error), Some("sea"));
+    }
+
+    #[test]
+    fn a_server_is_only_to_be_started_here() {
+        let refused = |address: &str| Error::Connect {
+            address: address.to_owned(),
+            source: std::sync::Arc::new(ErrorKind::ConnectionRefused.into()),
+        };
+        for (address, starts) in [
+            ("127.0.0.1:1", true),
+            ("[::1]:1", true),
+            ("a.example:1", false),
+        ] {
+            let hint = hint_of(&refused(address)).unwrap();
+            assert_eq!(hint.contains("alluvium serve"), starts, "{hint}");
+        }
     }
 }

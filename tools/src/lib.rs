@@ -12,6 +12,7 @@ pub mod group;
 pub mod log;
 pub mod output;
 pub mod produce;
+mod reach;
 pub mod shell;
 pub mod signals;
 mod table;

@@ -41,19 +41,52 @@ pub(crate) use say;
 pub(crate) fn line(words: std::fmt::Arguments<'_>) {
     match writeln!(std::io::stdout().lock(), "{words}") {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: standard output: {error}");
+            note!("error: standard output: {error}");
             std::process::exit(failure::FAILED.into());
         }
         _ => {}
     }
 }
 
-/// `1 topic`, `2 topics`.
+/// A line on standard error, where errors, notes and questions go. Where nobody reads it, it is lost: the exit code still says
+/// how the command ended.
+macro_rules! note {
+    ($($words:tt)*) => {
+        $crate::output::aside(format_args!("{}\n", format_args!($($words)*)))
+    };
+}
+pub(crate) use note;
+
+/// Writes to standard error what can be written.
+pub(crate) fn aside(words: std::fmt::Arguments<'_>) {
+    let _ = std::io::stderr().lock().write_fmt(words);
+}
+
+/// `1 topic`, `2 topics`, `1,234 records`.
 pub fn counted(count: usize, thing: &str) -> String {
-    match count {
-        1 => format!("1 {thing}"),
-        _ => format!("{count} {thing}s"),
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", grouped(count as u64))
+}
+
+/// A number with its digits in groups of three: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
     }
+    text
+}
+
+/// The name among these that is most like `name`, if one is so alike that it may have been meant.
+pub fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |other: &'a str| (strsim::jaro_winkler(other, name), other);
+    let most = names.map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
+    most.filter(|(likeness, _)| *likeness > 0.85)
+        .map(|(_, name)| name)
 }
 
 /// A size for people: `17 B`, `1.2 MiB`.
@@ -83,8 +116,7 @@ pub fn confirm(what: &str) -> Result<()> {
     let mut letters = what.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     let what: String = first.chain(letters).collect();
-    eprint!("{what}? [y/N] ");
-    std::io::stderr().flush()?;
+    aside(format_args!("{what}? [y/N] "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     match answer.trim() {

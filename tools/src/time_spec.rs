@@ -8,6 +8,7 @@
 //!           | "+" count                  so many after the earliest
 //!           | "-" count                  so many before the latest
 //!           | time
+//!           | "s@" time | "e@" time      as in kcat: a start, or an end
 //! time      sign duration                -10m, +1h30m, -1.5d: from now
 //!           | number unit                1700000000s, 1700000000123ms, ...us, ...ns: since 1970
 //!           | date                       2026-03-01, at midnight UTC
@@ -18,7 +19,8 @@
 //! 1970 by its 10, 13, 16 or 19 digits, and a duration needs no sign. A range's second duration counts from its start, if
 //! that is a fixed time, and from now otherwise. A range's end is exclusive.
 //!
-//! A time between two milliseconds is the later one: "the first record at or after" stays exact.
+//! A time between two milliseconds is the later one: "the first record at or after" stays exact. A time before 1970 is 0, the
+//! first that a record can have: so no time ever turns into one of the protocol's negative marks for "latest" or "earliest".
 
 use std::str::FromStr;
 
@@ -27,6 +29,8 @@ use jiff::tz::TimeZone;
 use model::{Offset, Timestamp};
 
 const NANOS_PER_MILLI: i128 = 1_000_000;
+/// For a number that no time is as late as.
+const LATEST_TIME: Timestamp = Timestamp::from_millis(i64::MAX);
 
 /// Parses a place; a duration in it counts from the time given.
 type ParsePlace = fn(&str, Timestamp) -> Option<Position>;
@@ -95,6 +99,15 @@ impl Range {
 
     /// Parses a range; durations count from `now`.
     pub fn parse(text: &str, now: Timestamp) -> Result<Range, TimeSpecError> {
+        let kcat = |text: &str| time_after_at(text, now).ok_or_else(|| error(text, "not a time"));
+        if let Some(text) = text.strip_prefix("s@") {
+            let start = kcat(text)?;
+            return Ok(Range { start, end: None });
+        }
+        if let Some(text) = text.strip_prefix("e@") {
+            let (start, end) = (Position::Earliest, Some(kcat(text)?));
+            return Ok(Range { start, end });
+        }
         let (halves, parse): (_, ParsePlace) = match text.strip_prefix('@') {
             Some(rest) => (rest, time_after_at),
             None => (text, place),
@@ -192,7 +205,7 @@ fn place(text: &str, base: Timestamp) -> Option<Position> {
         return Some(Position::BeforeLatest(count));
     }
     if text.starts_with(['+', '-']) {
-        return duration(text).map(|millis| Position::At(base.plus_millis(millis)));
+        return duration(text).map(|millis| Position::At(after(base, millis)));
     }
     epoch_with_unit(text)
         .or_else(|| calendar(text))
@@ -205,7 +218,7 @@ fn time_after_at(text: &str, base: Timestamp) -> Option<Position> {
         return Some(word);
     }
     let time = epoch_by_digits(text)
-        .or_else(|| duration(text).map(|millis| base.plus_millis(millis)))
+        .or_else(|| duration(text).map(|millis| after(base, millis)))
         .or_else(|| calendar(text));
     time.map(Position::At)
 }
@@ -231,6 +244,41 @@ pub fn parse_time(text: &str, now: Timestamp) -> Result<Timestamp, TimeSpecError
             "not a time: -10m, 2026-03-01, 2026-03-01T14:03:05Z, 1700000000 or 1700000000123",
         )),
     }
+}
+
+/// A time that does not depend on when it is read, as a field of a record has it: a date, RFC 3339, a number with a unit, or
+/// a bare number by its digits.
+pub fn fixed_time(text: &str) -> Option<Timestamp> {
+    epoch_by_digits(text)
+        .or_else(|| epoch_with_unit(text))
+        .or_else(|| calendar(text))
+}
+
+/// A number since 1970, by its size: seconds, or milliseconds, microseconds or nanoseconds if it has their 13, 16 or 19
+/// digits.
+pub fn epoch_by_size(number: u64) -> Timestamp {
+    let unit = match number {
+        0..1_000_000_000_000 => 1_000_000_000,
+        1_000_000_000_000..1_000_000_000_000_000 => NANOS_PER_MILLI,
+        1_000_000_000_000_000..1_000_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    to_timestamp(i128::from(number).saturating_mul(unit)).unwrap_or(LATEST_TIME)
+}
+
+/// So many milliseconds before `now`.
+pub fn before(now: Timestamp, millis: i64) -> Timestamp {
+    after(now, millis.saturating_neg())
+}
+
+/// So many milliseconds after `base`, or before it, but not before 1970.
+fn after(base: Timestamp, millis: i64) -> Timestamp {
+    since_1970(base.plus_millis(millis))
+}
+
+/// The one place where a time before 1970 becomes 0.
+fn since_1970(time: Timestamp) -> Timestamp {
+    time.max(Timestamp::from_millis(0))
 }
 
 /// A duration in milliseconds, with or without a sign: `10m`, `-1h30m`, `1.5d`, or ISO 8601's `PT10M`.
@@ -273,8 +321,13 @@ fn unit_nanos(unit: &str) -> Option<i128> {
 }
 
 fn to_timestamp(nanos: i128) -> Option<Timestamp> {
-    let millis = -(-nanos).div_euclid(NANOS_PER_MILLI);
-    i64::try_from(millis).ok().map(Timestamp::from_millis)
+    let millis = Timestamp::from_millis(to_millis(nanos)?);
+    Some(since_1970(millis))
+}
+
+/// Rounded up.
+fn to_millis(nanos: i128) -> Option<i64> {
+    i64::try_from(-(-nanos).div_euclid(NANOS_PER_MILLI)).ok()
 }
 
 fn epoch_with_unit(text: &str) -> Option<Timestamp> {
@@ -319,7 +372,7 @@ fn duration(text: &str) -> Option<i64> {
         rest = after;
     }
     let nanos = if negative { -nanos } else { nanos };
-    to_timestamp(nanos).map(Timestamp::millis)
+    to_millis(nanos)
 }
 
 /// A decimal number times `unit`, cut to whole nanoseconds.
@@ -423,7 +476,12 @@ mod tests {
             ("1700000000123000us", at(base + 123)),
             ("1700000000123000001ns", at(base + 124)),
             ("2023-11-14", at(base - 80_000_000)),
-            ("1969-12-31", at(-day)),
+            ("1969-12-31", at(0)),
+            ("1969-12-31T23:59:59.999Z", at(0)),
+            ("1969-12-31T23:59:59.998Z", at(0)),
+            ("0001-01-01", at(0)),
+            ("-99999d", at(0)),
+            ("@-99999d", at(0)),
             ("2023-11-14T22:13", at(base - 20_000)),
             ("2023-11-14 22:13:20", at(base)),
             ("2023-11-14T22:13:20Z", at(base)),
@@ -512,6 +570,21 @@ mod tests {
                 "@-48h:-24h",
                 range(at(base - 172_800_000), at(base - 86_400_000)),
             ),
+            (
+                "s@1700000000123",
+                Range {
+                    start: at(base + 123),
+                    end: None,
+                },
+            ),
+            (
+                "s@end",
+                Range {
+                    start: Position::Latest,
+                    end: None,
+                },
+            ),
+            ("e@1700000000123", range(Position::Earliest, at(base + 123))),
             ("@10s:20s", range(at(base + 10_000), at(base + 20_000))),
             ("@-1m:end", range(at(base - 60_000), Position::Latest)),
             ("@:-1hr", range(Position::Earliest, at(base - 3_600_000))),
@@ -554,6 +627,8 @@ mod tests {
             "9223372036854775808",
             "--5m",
             "@12",
+            "s@12",
+            "s@1",
             "2023-11-14T22:13:20+26:00",
             "99999999999999999999s",
             "-99999999999999999999999999999999999999999d",
@@ -604,7 +679,11 @@ mod tests {
         #[test]
         fn nothing_panics(text: String, shaped in "[-+@:T0-9.Zsmhdu]{0,30}") {
             for text in [text, shaped] {
-                let _ = (Position::parse(&text, NOW), Range::parse(&text, NOW), parse_time(&text, NOW), parse_duration(&text));
+                let _ = (Range::parse(&text, NOW), parse_time(&text, NOW), parse_duration(&text));
+                // Nothing that is typed becomes a negative time, which the protocol takes for a mark.
+                if let Ok(Position::At(time)) = Position::parse(&text, NOW) {
+                    prop_assert!(time.millis() >= 0);
+                }
             }
         }
 
@@ -612,7 +691,8 @@ mod tests {
         fn every_time_comes_back(millis in -62_000_000_000_000i64..253_000_000_000_000) {
             let text = jiff::Timestamp::from_millisecond(millis).unwrap().to_string();
             prop_assume!(!text.starts_with('-'));
-            prop_assert_eq!(Position::parse(&text, NOW), Ok(at(millis)));
+            prop_assert_eq!(Position::parse(&text, NOW), Ok(at(millis.max(0))));
+            prop_assert_eq!(fixed_time(&text), Some(Timestamp::from_millis(millis.max(0))));
         }
 
         #[test]

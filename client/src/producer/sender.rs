@@ -506,6 +506,8 @@ impl Sender {
             ErrorCode::UnknownTopicOrPartition => {
                 let since = *self.missing.entry(topic.to_owned()).or_insert(now);
                 if now.saturating_duration_since(since) < grace {
+                    // No need to ask as often as for a leader that moves.
+                    self.metadata_not_before = Some(now + self.backoff.max(grace / 20));
                     return;
                 }
                 Some("it was deleted while records were on their way to it".to_owned())

@@ -64,7 +64,6 @@ impl Sending<'_> {
         let config = ProducerConfig {
             linger: Duration::ZERO,
             buffer_bytes: buffer_bytes.max(self.load.batch.len() * 8),
-            record_bytes_max: self.load.batch.len().max(1 << 20),
             ..ProducerConfig::default()
         };
         (0..self.producers)

@@ -221,7 +221,7 @@ impl Bench<'_> {
     /// Progress, on a terminal only.
     fn say(&self, text: &str) {
         if !self.is_quiet && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-            eprintln!("{text}");
+            crate::output::note!("{text}");
         }
     }
 

@@ -167,7 +167,7 @@ pub async fn run(args: &DemoArgs) -> Result<ExitCode> {
         _ => proved.get() != Some(&false) && stopped.is_ok(),
     };
     if let (false, Some(directory)) = (good, temporary) {
-        eprintln!("the store is kept in {}", directory.keep().display());
+        crate::output::note!("the store is kept in {}", directory.keep().display());
     }
     outcome.transpose()?;
     stopped?;

@@ -13,8 +13,11 @@ use super::json;
 use super::layout::{Modifier, Number, Token, tokens};
 use super::text::{from_base64, from_hex};
 
-/// The largest record that is read: a size in the input beyond it is an error and not an allocation.
+/// The largest record that is read, unless a smaller bound is set: a size in the input beyond it is an error and not an
+/// allocation.
 const RECORD_BYTES_MAX: usize = 256 << 20;
+/// How much of a line an error shows.
+const SHOWN_BYTES: usize = 60;
 /// How much is read at once.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -22,10 +25,12 @@ const BUFFER_BYTES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// The input does not match the format.
-    #[error("record {record} of the input: {reason}")]
+    #[error("{unit} {number} of the input: {reason}")]
     Malformed {
-        /// Which record, from 1.
-        record: u64,
+        /// What is counted: a line of JSON, or a record of the format.
+        unit: &'static str,
+        /// Which one, from 1.
+        number: u64,
         /// What does not match.
         reason: String,
     },
@@ -41,6 +46,7 @@ pub struct InputFormat(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Json,
+    Fields(json::Fields),
     Steps(Vec<Step>),
 }
 
@@ -62,6 +68,8 @@ enum Step {
 #[derive(Clone, Debug, PartialEq)]
 enum Until {
     Delimiter(Vec<u8>),
+    /// The same, within the line where the field begins.
+    InLine(Vec<u8>),
     SizeIn(Slot),
     Size(usize),
     EndOfInput,
@@ -173,16 +181,54 @@ impl InputFormat {
         InputFormat(Kind::Json)
     }
 
+    /// One JSON object a line: the line is the value, and fields of it are key and time. A field within another is named
+    /// with a dot.
+    pub fn fields(key: Option<String>, time: Option<String>) -> InputFormat {
+        InputFormat(Kind::Fields(json::Fields { key, time }))
+    }
+
     /// Compiles a format; the word `json` alone is [`InputFormat::json`].
     pub fn parse(layout: &str) -> Result<InputFormat, FormatError> {
         if layout == "json" {
             return Ok(InputFormat::json());
         }
-        let steps = Compiler::default().steps(layout)?;
+        let mut steps = Compiler::default().steps(layout)?;
+        if ends_line(&steps) {
+            steps.iter_mut().for_each(Step::keep_to_line);
+        }
         if !steps.iter().any(|step| !matches!(step, Step::Exact(_))) {
             return Err(FormatError::new("it reads nothing into a record"));
         }
         Ok(InputFormat(Kind::Steps(steps)))
+    }
+}
+
+/// Whether a record ends with its line, so that none of its fields goes on in the next.
+fn ends_line(steps: &[Step]) -> bool {
+    match steps.last() {
+        Some(Step::Exact(text)) => text.ends_with(b"\n"),
+        Some(Step::Text {
+            until: Until::Delimiter(text),
+            ..
+        }) => text.ends_with(b"\n"),
+        _ => false,
+    }
+}
+
+impl Step {
+    /// A delimiter that is no end of a line is looked for up to there only.
+    fn keep_to_line(&mut self) {
+        match self {
+            Step::Text { until, .. } => {
+                if let Until::Delimiter(text) = until
+                    && !text.contains(&b'\n')
+                {
+                    *until = Until::InLine(std::mem::take(text));
+                }
+            }
+            Step::Headers { inner, .. } => inner.iter_mut().for_each(Step::keep_to_line),
+            Step::Exact(_) | Step::Number(..) => {}
+        }
     }
 }
 
@@ -381,6 +427,16 @@ struct Cursor<'a> {
     buffer: &'a [u8],
     at: usize,
     is_last: bool,
+    searched: Searched,
+}
+
+/// What was searched for a delimiter in vain, so that it is not searched again when more has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Searched {
+    /// Where the field begins, from the record's start.
+    from: usize,
+    /// Up to where there is no delimiter.
+    until: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -432,17 +488,49 @@ impl<'a> Cursor<'a> {
 
     fn until(&mut self, delimiter: &[u8], is_end: bool) -> Result<(usize, usize), Stop> {
         let start = self.at;
-        match find(self.rest(), delimiter) {
+        let known = match self.searched {
+            Searched { from, until } if from == start => until.max(start),
+            _ => start,
+        };
+        match find(&self.buffer[known..], delimiter) {
             Some(bytes) => {
-                self.at += bytes + delimiter.len();
-                Ok((start, start + bytes))
+                let end = known + bytes;
+                self.at = end + delimiter.len();
+                Ok((start, end))
             }
             None if self.is_last && is_end => {
                 self.at = self.buffer.len();
                 Ok((start, self.at))
             }
-            None => Err(self.short("a record")),
+            None => {
+                // The end of what is there may be the beginning of a delimiter.
+                let until = self.buffer.len().saturating_sub(delimiter.len() - 1);
+                self.searched = Searched { from: start, until };
+                Err(self.short("a record"))
+            }
         }
+    }
+
+    /// Like `until`, but the line's end comes after the delimiter.
+    fn in_line(&mut self, delimiter: &[u8]) -> Result<(usize, usize), Stop> {
+        let rest = self.rest();
+        let found = find(rest, delimiter);
+        let before = &rest[..found.unwrap_or(rest.len())];
+        let line_end = find(before, b"\n");
+        if let (Some(bytes), None) = (found, line_end) {
+            let start = self.at;
+            self.at += bytes + delimiter.len();
+            return Ok((start, start + bytes));
+        }
+        if line_end.is_none() && !self.is_last {
+            return Err(Stop::NeedMore);
+        }
+        let line = &before[..line_end.unwrap_or(before.len()).min(SHOWN_BYTES)];
+        Err(Stop::Malformed(format!(
+            "its line ends before the format's {:?}, after {:?}",
+            String::from_utf8_lossy(delimiter),
+            String::from_utf8_lossy(line)
+        )))
     }
 
     fn number(&mut self, how: Number) -> Result<u64, Stop> {
@@ -528,6 +616,25 @@ fn find(text: &[u8], delimiter: &[u8]) -> Option<usize> {
 }
 
 impl Found {
+    fn take(&mut self, kind: &Kind, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+        if let Kind::Steps(steps) = kind {
+            return self.run(steps, cursor, true);
+        }
+        let (start, end) = cursor.until(b"\n", true)?;
+        let line = &cursor.buffer[start..end];
+        if line.trim_ascii().is_empty() {
+            self.is_blank = true;
+        } else if let Kind::Fields(fields) = kind {
+            let (key, timestamp) = fields.read(line)?;
+            self.key = key.into();
+            self.timestamp = timestamp;
+            self.value = Piece::Range(start, end);
+        } else {
+            self.take_json(json::read(line.trim_ascii())?)?;
+        }
+        Ok(())
+    }
+
     fn run(
         &mut self,
         steps: &[Step],
@@ -572,6 +679,7 @@ impl Found {
         const WHAT: &str = "a record";
         match until {
             Until::Delimiter(delimiter) => cursor.until(delimiter, is_end),
+            Until::InLine(delimiter) => cursor.in_line(delimiter),
             Until::Size(bytes) => cursor.take(*bytes, WHAT),
             Until::SizeIn(Slot::TopicBytes) => cursor.take(self.topic_bytes, WHAT),
             Until::SizeIn(Slot::KeyBytes) => cursor.take(self.key_bytes, WHAT),
@@ -694,7 +802,10 @@ pub struct InputReader<R> {
     end: usize,
     is_last: bool,
     found: Found,
+    /// Records and blank lines so far.
     count: u64,
+    record_bytes_max: usize,
+    searched: Searched,
 }
 
 impl<R: Read> InputReader<R> {
@@ -709,7 +820,14 @@ impl<R: Read> InputReader<R> {
             is_last: false,
             found: Found::default(),
             count: 0,
+            record_bytes_max: RECORD_BYTES_MAX,
+            searched: Searched::default(),
         }
+    }
+
+    /// A record that takes more bytes of input than this is an error.
+    pub fn limit(&mut self, record_bytes_max: usize) {
+        self.record_bytes_max = record_bytes_max.min(RECORD_BYTES_MAX);
     }
 
     /// Whether the next record begins in the buffer, so that asking for it may not have to wait.
@@ -725,21 +843,29 @@ impl<R: Read> InputReader<R> {
                 Ok(Some(bytes)) => {
                     let start = self.start;
                     self.start += bytes;
+                    self.searched = Searched::default();
+                    self.count += 1;
                     if !self.found.is_blank {
                         break start;
                     }
                 }
                 Err(Stop::NeedMore) => self.fill()?,
-                Err(Stop::Malformed(reason)) => {
-                    return Err(InputError::Malformed {
-                        record: self.count + 1,
-                        reason,
-                    });
-                }
+                Err(Stop::Malformed(reason)) => return Err(self.malformed(reason)),
             }
         };
-        self.count += 1;
         Ok(Some(self.found.view(&self.buffer[start..self.start])))
+    }
+
+    fn malformed(&self, reason: String) -> InputError {
+        let unit = match self.format.0 {
+            Kind::Steps(_) => "record",
+            Kind::Json | Kind::Fields(_) => "line",
+        };
+        InputError::Malformed {
+            unit,
+            number: self.count + 1,
+            reason,
+        }
     }
 
     /// How many bytes the record at the buffer's start takes.
@@ -762,18 +888,11 @@ impl<R: Read> InputReader<R> {
             buffer,
             at: 0,
             is_last: self.is_last,
+            searched: self.searched,
         };
-        match &self.format.0 {
-            Kind::Steps(steps) => self.found.run(steps, &mut cursor, true)?,
-            Kind::Json => {
-                let (start, end) = cursor.until(b"\n", true)?;
-                let line = buffer[start..end].trim_ascii();
-                match line.is_empty() {
-                    true => self.found.is_blank = true,
-                    false => self.found.take_json(json::read(line)?)?,
-                }
-            }
-        }
+        let result = self.found.take(&self.format.0, &mut cursor);
+        self.searched = cursor.searched;
+        result?;
         if cursor.at == 0 {
             return Err(Stop::Malformed(
                 "the format matches without reading a byte".to_owned(),
@@ -790,12 +909,12 @@ impl<R: Read> InputReader<R> {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            if self.end > RECORD_BYTES_MAX {
-                let reason = format!("longer than {RECORD_BYTES_MAX} bytes");
-                return Err(InputError::Malformed {
-                    record: self.count + 1,
-                    reason,
-                });
+            if self.end > self.record_bytes_max {
+                let reason = format!(
+                    "longer than {} bytes, more than a record can have",
+                    self.record_bytes_max
+                );
+                return Err(self.malformed(reason));
             }
             self.buffer.resize(self.end * 2, 0);
         }

@@ -5,11 +5,15 @@
 
 use std::borrow::Cow;
 
+use model::Timestamp;
 use model::batch::TimestampType;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::output::OutputRecord;
 use super::text::{from_base64, put_base64, put_decimal};
+use crate::time_spec::{epoch_by_size, fixed_time};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -111,20 +115,54 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// A line as `produce` reads it. What is not known is ignored: lines of kcat and of other tools are read too.
+/// Keys of [`Line`] by the names that other tools and people give them.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("value", "payload"),
+    ("message", "payload"),
+    ("data", "payload"),
+    ("body", "payload"),
+    ("timestamp", "ts"),
+    ("time", "ts"),
+];
+/// Keys of [`Line`].
+const NAMES: &[&str] = &[
+    "topic",
+    "partition",
+    "offset",
+    "tstype",
+    "ts",
+    "broker",
+    "headers",
+    "headers_encoding",
+    "key",
+    "key_encoding",
+    "payload",
+    "payload_encoding",
+];
+
+/// A line as `produce` reads it. An unknown key is an error: whoever takes the format for another would lose data.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line<'a> {
     #[serde(borrow)]
     topic: Option<Cow<'a, str>>,
     partition: Option<i32>,
     ts: Option<i64>,
+    /// These say where a record was; a broker gives it another place.
+    #[serde(default, rename = "offset")]
+    _offset: IgnoredAny,
+    #[serde(default, rename = "tstype")]
+    _tstype: IgnoredAny,
+    #[serde(default, rename = "broker")]
+    _broker: IgnoredAny,
     #[serde(borrow, default)]
     headers: Vec<Option<Cow<'a, str>>>,
     headers_encoding: Option<Encoding>,
     #[serde(borrow)]
     key: Option<Cow<'a, str>>,
     key_encoding: Option<Encoding>,
-    #[serde(borrow)]
+    /// Null, or a text, but never absent.
+    #[serde(borrow, deserialize_with = "Option::deserialize")]
     payload: Option<Cow<'a, str>>,
     payload_encoding: Option<Encoding>,
 }
@@ -147,7 +185,7 @@ pub(super) struct JsonRecord {
 }
 
 pub(super) fn read(line: &[u8]) -> Result<JsonRecord, String> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| wrong(line, &error))?;
     if !line.headers.len().is_multiple_of(2) {
         return Err("headers must be names and values by turns".to_owned());
     }
@@ -168,6 +206,84 @@ pub(super) fn read(line: &[u8]) -> Result<JsonRecord, String> {
         value: decode(line.payload.as_deref(), line.payload_encoding, "payload")?,
         headers,
     })
+}
+
+/// What is wrong with a line, and what may have been meant.
+fn wrong(line: &[u8], error: &serde_json::Error) -> String {
+    const HINT: &str = "for lines that are JSON values themselves leave out -f";
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, Value>>(line) else {
+        let is_json = serde_json::from_slice::<IgnoredAny>(line).is_ok();
+        return match is_json {
+            true => format!("not a JSON object; {HINT}"),
+            false => error.to_string(),
+        };
+    };
+    if let Some(unknown) = object.keys().find(|key| !NAMES.contains(&key.as_str())) {
+        let other = OTHER_NAMES.iter().find(|(name, _)| name == unknown);
+        let like = |name: &&&str| strsim::jaro_winkler(name, unknown) > 0.8;
+        let meant = other.map(|(_, name)| *name);
+        let meant = meant.or_else(|| NAMES.iter().find(like).copied());
+        let meant = meant.map_or_else(String::new, |name| format!(" (did you mean `{name}`?)"));
+        return format!(
+            "unknown key `{unknown}`{meant}: the keys are those that `consume -f json` writes; {HINT}"
+        );
+    }
+    if !object.contains_key("payload") {
+        return format!("no `payload`; {HINT}");
+    }
+    error.to_string()
+}
+
+/// Fields of a JSON line that become key and time of its record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields {
+    pub key: Option<String>,
+    pub time: Option<String>,
+}
+
+impl Fields {
+    /// Key and time in milliseconds. The field must be there; a key may be null.
+    pub(super) fn read(&self, line: &[u8]) -> Result<(Option<Vec<u8>>, Option<i64>), String> {
+        let object: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let field = |name: &String| {
+            let found = object.get(name).or_else(|| {
+                let mut parts = name.split('.');
+                parts.try_fold(&object, |value, part| value.get(part))
+            });
+            found.ok_or_else(|| format!("it has no field `{name}`"))
+        };
+        let key = match self.key.as_ref().map(field).transpose()? {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone().into_bytes()),
+            Some(other) => Some(other.to_string().into_bytes()),
+        };
+        let time = self.time.as_ref().map(field).transpose()?;
+        let time = match time {
+            None => None,
+            Some(Value::String(text)) => fixed_time(text),
+            Some(Value::Number(number)) => epoch(number),
+            Some(_) => None,
+        };
+        if let (Some(name), None) = (&self.time, time) {
+            let found = field(name)?;
+            return Err(format!(
+                "{found} in field `{name}` is not a time: RFC 3339, a date, or a number since 1970"
+            ));
+        }
+        Ok((key, time.map(Timestamp::millis)))
+    }
+}
+
+/// A number since 1970: milliseconds, microseconds or nanoseconds by its 13, 16 or 19 digits before the point, else seconds.
+fn epoch(number: &serde_json::Number) -> Option<Timestamp> {
+    match number.as_u64() {
+        Some(whole) => Some(epoch_by_size(whole)),
+        None => {
+            // Exact to the millisecond for all times that are near.
+            let millis = number.as_f64()? * 1e3;
+            (millis.abs() < 9e15).then(|| Timestamp::from_millis(millis.max(0.0).round() as i64))
+        }
+    }
 }
 
 fn decode(

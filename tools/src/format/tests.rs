@@ -248,7 +248,7 @@ fn input_is_cut_at_delimiters_and_by_sizes() {
         ("%v{json}\\n", b"{ \"a b\" : [ 1 , \"\\\" \" ] }\n", vec![v("{\"a b\":[1,\"\\\" \"]}")]),
         ("%H{2}%h{%k=%v,}%v\\n", b"a=b,c=d,val\n", vec![Owned { headers: headers(&[("a", "b"), ("c", "d")]), ..v("val") }]),
         ("%H %h{%K{hex4}%V{hex4}%k%v}%v\\n", b"1 12abb!\n0 !\n", vec![Owned { headers: headers(&[("a", "bb")]), ..v("!") }, v("!")]),
-        ("json", b"{\"payload\":\"x\",\"key\":null,\"ts\":5,\"new\":1}\n\n {\"key\":\"YQ==\",\"key_encoding\":\"base64\"}", vec![
+        ("json", b"{\"payload\":\"x\",\"key\":null,\"ts\":5,\"offset\":1,\"tstype\":\"create\",\"broker\":1}\n\n {\"key\":\"YQ==\",\"key_encoding\":\"base64\",\"payload\":null}", vec![
             Owned { timestamp: Some(5), ..v("x") },
             Owned { key: Some(b"a".to_vec()), ..Owned::default() },
         ]),
@@ -275,7 +275,22 @@ fn input_that_does_not_match_is_told_with_its_record() {
         (
             "%k %v\\n",
             &b"a b\nnothing"[..],
-            "record 2 of the input: the input ends",
+            "record 2 of the input: its line ends before the format's \" \", after \"nothing\"",
+        ),
+        (
+            "%k:%v\\n",
+            b"nokey\n:emptykey\n",
+            "record 1 of the input: its line ends",
+        ),
+        (
+            "%k\\t%v\\n",
+            b"a\tb\nc\n\nd\te\n",
+            "record 2 of the input: its line ends",
+        ),
+        (
+            "%H{1}%h{%k=%v;}%v\\n",
+            b"a=b\nc;x\n",
+            "record 1 of the input: its line ends",
         ),
         ("%v{hex}\\n", b"zz\n", "hexadecimal"),
         ("%v{base64}\\n", b"a\n", "base64"),
@@ -289,12 +304,111 @@ fn input_that_does_not_match_is_told_with_its_record() {
         ("%p %v\\n", b"x y\n", "not a number"),
         ("%p %v\\n", b"-2 y\n", "not a partition"),
         ("a%v\\n", b"b\n", "instead of"),
-        ("json", b"[1]\n", "record 1"),
-        ("json", b"{\"headers\":[\"a\"]}\n", "by turns"),
+        ("json", b"[1]\n", "line 1"),
+        (
+            "json",
+            b"{\"headers\":[\"a\"],\"payload\":null}\n",
+            "by turns",
+        ),
+        (
+            "json",
+            b"{\"payload\":\"a\"}\n\n{\"temperature\":1}\n",
+            "line 3 of the input: unknown key `temperature`",
+        ),
+        ("json", b"{\"value\":\"p\"}\n", "did you mean `payload`?"),
+        ("json", b"{\"payloud\":\"p\"}\n", "did you mean `payload`?"),
+        ("json", b"{\"key\":\"p\"}\n", "no `payload`"),
+        ("json", b"{\"payload\":{\"a\":1}}\n", "expected"),
+        ("json", b"17\n", "leave out -f"),
+        ("json", b"{\"payload\": nonsense\n", "line 1 of the input"),
     ] {
         let error = read(layout, input, 3).unwrap_err();
         assert!(error.contains(reason), "{layout}: {error}");
     }
+}
+
+#[test]
+fn fields_of_json_lines_become_key_and_time_and_the_line_stays_as_it_is() {
+    let read = |key: Option<&str>, time: Option<&str>, input: &str| {
+        let format = InputFormat::fields(key.map(str::to_owned), time.map(str::to_owned));
+        let mut reader = InputReader::new(input.as_bytes(), format);
+        let record = reader.next_record().map_err(|error| error.to_string())?;
+        let record = record.expect("a record");
+        assert_eq!(record.value, Some(input.trim_end_matches('\n').as_bytes()));
+        let key = record
+            .key
+            .map(|key| String::from_utf8_lossy(key).into_owned());
+        Ok::<_, String>((key, record.timestamp))
+    };
+    let key = |text: &str| Some(text.to_owned());
+    let seconds = "{\"d\":\"a\",\"t\":1700000000}\n";
+    for (key_field, time_field, input, expected) in [
+        (
+            Some("d"),
+            Some("t"),
+            seconds,
+            (key("a"), Some(1_700_000_000_000)),
+        ),
+        (Some("d"), None, "{ \"d\": 7 }", (key("7"), None)),
+        (Some("d"), None, "{\"d\":null}", (None, None)),
+        (
+            Some("a.b"),
+            None,
+            "{\"a\":{\"b\":true}}",
+            (key("true"), None),
+        ),
+        (
+            Some("a.b"),
+            None,
+            "{\"a.b\":1,\"a\":{\"b\":2}}",
+            (key("1"), None),
+        ),
+        (
+            None,
+            Some("t"),
+            "{\"t\":1700000000123}",
+            (None, Some(1_700_000_000_123)),
+        ),
+        (
+            None,
+            Some("t"),
+            "{\"t\":1700000000.5}",
+            (None, Some(1_700_000_000_500)),
+        ),
+        (
+            None,
+            Some("t"),
+            "{\"t\":\"2023-11-14T22:13:20Z\"}",
+            (None, Some(1_700_000_000_000)),
+        ),
+        (None, Some("t"), "{\"t\":-5}", (None, Some(0))),
+    ] {
+        assert_eq!(read(key_field, time_field, input), Ok(expected), "{input}");
+    }
+    for (input, reason) in [
+        ("{\"d\":1}", "line 1 of the input: it has no field `t`"),
+        ("{\"t\":1}", "it has no field `d`"),
+        ("{\"d\":1,\"t\":\"-10m\"}", "not a time"),
+        ("{\"d\":1,\"t\":[]}", "not a time"),
+        ("no json", "line 1"),
+        ("[1]", "no field"),
+    ] {
+        let error = read(Some("d"), Some("t"), input).unwrap_err();
+        assert!(error.contains(reason), "{input}: {error}");
+    }
+}
+
+#[test]
+fn a_long_line_is_searched_once_however_it_comes() {
+    // By single bytes a search from the line's start each time would look at 2 * 10^10 bytes.
+    let line = vec![b'x'; 200_000];
+    let records = read("%v\\n", &line, 1).expect("one record");
+    assert_eq!(records.len(), 1);
+    let format = InputFormat::parse("%v\\n").unwrap();
+    let mut reader = InputReader::new(std::io::repeat(b'x'), format);
+    reader.limit(4 << 20);
+    let error = reader.next_record().unwrap_err().to_string();
+    assert!(error.contains("longer than"), "{error}");
 }
 
 #[test]

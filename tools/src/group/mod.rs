@@ -74,7 +74,7 @@ async fn find(admin: &Admin, group: &str) -> Result<Option<GroupDescription>> {
 }
 
 fn not_found(what: &str) -> ExitCode {
-    eprintln!("error: {what}");
+    crate::output::note!("error: {what}");
     ExitCode::from(NOT_FOUND)
 }
 

@@ -17,7 +17,7 @@ use super::{TopicChoice, find, members_to_stop, not_found, print};
 use crate::failure::Failure;
 use crate::output::say;
 use crate::table::Table;
-use crate::time_spec::{Position, parse_duration, parse_time};
+use crate::time_spec::{Position, before, parse_duration, parse_time};
 
 /// What to move, and where to.
 #[derive(Debug, clap::Args)]
@@ -187,12 +187,12 @@ pub(super) async fn run(
         print(json, value, || table(&moves, &skipped))?;
     }
     if let Some(group) = active {
-        eprintln!(
+        crate::output::note!(
             "note: --execute would be refused now: {}",
             members_to_stop(&group)
         );
     } else if !args.execute {
-        eprintln!("note: nothing was changed; --execute does it");
+        crate::output::note!("note: nothing was changed; --execute does it");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -256,10 +256,8 @@ impl To {
             return place(Position::At(parse_time(text, now)?));
         }
         if let Some(text) = &self.by_duration {
-            let millis = parse_duration(text)?;
-            return place(Position::At(
-                now.plus_millis(millis.saturating_abs().saturating_neg()),
-            ));
+            let millis = parse_duration(text)?.saturating_abs();
+            return place(Position::At(before(now, millis)));
         }
         if let Some(offset) = self.to_offset {
             return place(Position::Offset(Offset::new(offset)));

@@ -77,7 +77,7 @@ fn lock(directory: &Path, while_running: bool) -> Result<Option<Box<dyn LockGuar
                     directory.display()
                 );
             }
-            eprintln!(
+            crate::output::note!(
                 "note: a server has {} open: what it is writing just now may look wrong",
                 directory.display()
             );

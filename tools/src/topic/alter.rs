@@ -85,7 +85,7 @@ pub(super) async fn run(args: &AlterArgs, client: &Client, json: bool) -> Result
     let changes = changes(args, &before);
     if !args.dry_run {
         if !args.yes && changes.iter().any(Change::may_delete) {
-            eprint!("{}", table(&changes));
+            crate::output::aside(format_args!("{}", table(&changes)));
             confirm("keep less, and delete records that are beyond it")?;
         }
         admin.alter_configs(&topic, &wanted, false).await?;

@@ -72,7 +72,7 @@ pub(super) async fn run(args: &DeleteArgs, client: &Client, json: bool) -> Resul
     }
     if !args.dry_run && !plans.is_empty() {
         if !args.yes {
-            eprint!("{}", table(&plans));
+            crate::output::aside(format_args!("{}", table(&plans)));
             let records = plans.iter().map(|plan| plan.records).sum::<u64>();
             confirm(&format!(
                 "delete {} with {}",

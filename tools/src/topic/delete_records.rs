@@ -67,7 +67,7 @@ pub(super) async fn run(
     let records: u64 = steps.iter().map(Step::records).sum();
     if !args.dry_run && records > 0 {
         if !args.yes {
-            eprint!("{}", table(&steps));
+            crate::output::aside(format_args!("{}", table(&steps)));
             let records = counted(usize::try_from(records)?, "record");
             confirm(&format!("delete {records} of {}", args.topic.topic))?;
         }

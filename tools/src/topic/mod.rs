@@ -95,7 +95,7 @@ fn all_or_first<T>(results: Vec<(String, client::Result<T>)>) -> Result<Vec<(Str
         match result {
             Ok(value) => good.push((name, value)),
             Err(error) if failed.is_none() => failed = Some(error),
-            Err(error) => eprintln!("error: {error}"),
+            Err(error) => crate::output::note!("error: {error}"),
         }
     }
     match failed {
