@@ -372,7 +372,7 @@ impl Broker {
         let change = Record::BrokerSettings(settings).change();
         self.shared
             .metadata
-            .write(vec![change])
+            .write_for(vec![change], storage::Purpose::Settings)
             .await
             .map_err(|error| super::state_refusal(&error))?;
         *self

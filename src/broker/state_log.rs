@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use model::batch::{Batch, BatchBuilder, BatchError, BuildError, Codec, DecompressLimit};
 use model::{LogId, Offset};
 use storage::{
-    Admission, AppendBatch, AppendError, Bounds, Clock, Durable, Log, LogSettings, Storage,
+    Admission, AppendBatch, AppendError, Bounds, Clock, Durable, Log, LogSettings, Purpose, Storage,
 };
 
 /// One batch of changes is cut at about this size.
@@ -149,21 +149,35 @@ impl StateLog {
     /// Applies the changes in order and returns when they are durable. Two writes at the same time may take effect in
     /// either order; where that matters use [`StateLog::admit`] and [`StateLog::append`].
     pub async fn write(&self, changes: Vec<Change>) -> Result<(), StateLogError> {
-        let admission = self.admit(&changes).await;
+        self.write_for(changes, Purpose::State).await
+    }
+
+    /// Like [`StateLog::write`], for changes that free space, or may: they are taken on a full disk too.
+    pub async fn write_for(
+        &self,
+        changes: Vec<Change>,
+        purpose: Purpose,
+    ) -> Result<(), StateLogError> {
+        let bytes = changes.iter().map(record_bytes).sum();
+        let admission = self.shared.storage.admit_for(bytes, purpose).await;
         let durable = self.append(changes, admission)?;
         durable.wait().await?;
-        self.compact_if_due().await
+        // The changes are durable, whatever becomes of this.
+        if let Err(error) = self.compact_if_due().await {
+            tracing::debug!(log = %self.shared.id, %error, "a state log could not be compacted: with the next change");
+        }
+        Ok(())
     }
 
     /// Waits for room for these changes.
     pub async fn admit(&self, changes: &[Change]) -> Admission {
         let bytes = changes.iter().map(record_bytes).sum();
-        self.shared.storage.admit(bytes).await
+        self.shared.storage.admit_for(bytes, Purpose::State).await
     }
 
     /// Waits for room for about this many bytes, where the changes are not known yet.
     pub async fn admit_bytes(&self, bytes: usize) -> Admission {
-        self.shared.storage.admit(bytes).await
+        self.shared.storage.admit_for(bytes, Purpose::State).await
     }
 
     /// Appends the changes in order, all or none, without waiting. They are replayed at the next start only when the

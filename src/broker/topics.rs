@@ -9,7 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, TopicId, TopicName};
-use storage::Log;
+use storage::{Log, Purpose};
 
 use super::records::{self, TopicRecord};
 use super::{Broker, Refusal};
@@ -407,10 +407,13 @@ impl Broker {
             .flatten()
             .map(|topic| records::removal_of_topic(topic.id))
             .collect();
-        match self.shared.metadata.write(changes).await {
+        let written = self.shared.metadata.write_for(changes, Purpose::Removal);
+        match written.await {
             Ok(()) => {
                 for topic in results.iter().flatten() {
                     self.detach(topic);
+                }
+                for topic in results.iter().flatten() {
                     // What is left over does not count for a new topic of this name, and goes at the next start.
                     if let Err(error) = self.groups().forget_topic(topic.id).await {
                         tracing::warn!(topic = %topic.name, %error, "offsets of a deleted topic are left over");
@@ -543,7 +546,7 @@ impl Broker {
         let change = records::Record::change_of_topic(&record);
         self.shared
             .metadata
-            .write(vec![change])
+            .write_for(vec![change], Purpose::Settings)
             .await
             .map_err(|error| super::state_refusal(&error))?;
         self.attach(record)

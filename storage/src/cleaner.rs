@@ -2,12 +2,13 @@
 //!
 //! Plans are pure (`cleanup`). What a plan removes goes in two steps: the log's start rises, durably, through the WAL, so
 //! that readers are told; the settler's next round takes the passed segments off the manifest, and unlinks their files after
-//! the checkpoint.
+//! the checkpoint. On a full disk it unlinks them first.
 
 use std::sync::Arc;
 
 use crate::cleanup::retention::{Retention, plan};
 use crate::cleanup::{LogView, Plan, SegmentView};
+use crate::error::{AppendError, DeleteRecordsError};
 use crate::log::Log;
 use crate::storage::Shared;
 
@@ -41,6 +42,10 @@ pub(crate) fn view_of(log: &Log) -> Option<LogView> {
         start_offset: state.bounds.start,
         segments: sealed.chain(active).collect(),
         tail_bytes: state.tail_bytes,
+        tail_end: state
+            .tail
+            .back()
+            .map(|entry| (entry.next, entry.append_time)),
     })
 }
 
@@ -74,12 +79,8 @@ fn clean(shared: &Shared, log: &Arc<Log>) -> bool {
     let Some(plan) = plan_of(shared, log).filter(|plan| !plan.is_empty()) else {
         return false;
     };
-    if plan.seal_active {
-        log.ask_for_seal();
-        shared.mark_dirty_once(log);
-    }
     let Some(start) = plan.raise_start_to else {
-        return plan.seal_active;
+        return false;
     };
     for removal in &plan.remove {
         tracing::info!(log = %log.id(), segment = %removal.id, bytes = removal.bytes, reason = ?removal.reason, "retention removes a segment");
@@ -87,8 +88,12 @@ fn clean(shared: &Shared, log: &Arc<Log>) -> bool {
     match log.delete_records(start) {
         // Nobody waits for it: the settler acts on the start when it has become durable.
         Ok(durable) => drop(durable),
+        Err(DeleteRecordsError::Append(AppendError::DiskFull)) => {
+            // The room for removals is used up by others, which give it back.
+            tracing::debug!(log = %log.id(), "retention waits for room in the write-ahead log");
+        }
         Err(error) => {
-            tracing::warn!(log = %log.id(), %error, "retention could not raise the start")
+            tracing::warn!(log = %log.id(), %error, "retention could not raise the start");
         }
     }
     true

@@ -519,6 +519,7 @@ fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<(), Sto
 /// Publishes what the frame holds, then acknowledges it, in order.
 fn finish(shared: &Shared, writer: &Writer, pending: Vec<Pending>, written: &Written) {
     let mut position = written.batches_position;
+    let mut frees = false;
     for item in &pending {
         let Some(log) = &item.log else { continue };
         let newly_dirty = match &item.work {
@@ -541,12 +542,20 @@ fn finish(shared: &Shared, writer: &Writer, pending: Vec<Pending>, written: &Wri
                 position += bytes.len() as u64;
                 log.publish(entry)
             }
-            Work::StartRaised { start } => log.publish_start(*start),
+            Work::StartRaised { start } => {
+                let newly_dirty = log.publish_start(*start);
+                frees |= shared.gate.is_disk_full();
+                newly_dirty
+            }
             Work::Ride => false,
         };
         if newly_dirty {
             shared.mark_dirty(log);
         }
+    }
+    if frees {
+        // What it frees is needed now.
+        shared.settle_soon();
     }
     let file = current(writer);
     shared

@@ -411,7 +411,9 @@ impl Verify<'_> {
             let reason = format!("manifest {wanted}, which the checkpoint names, is missing");
             self.damage(directory, log, 0, start..end, reason);
         }
-        for (id, sealed) in manifest.iter().flat_map(|manifest| manifest.sealed()) {
+        // What lies before the start was deleted; on a full disk its files go without a new manifest.
+        let sealed = manifest.iter().flat_map(|manifest| manifest.sealed());
+        for (id, sealed) in sealed.filter(|(_, sealed)| sealed.end_offset > start) {
             self.segment(directory, log, id, sealed.bytes, sealed.end_offset, None)?;
         }
         // A log without a sealed segment has no manifest, and its active segment is only in the checkpoint.

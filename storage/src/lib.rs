@@ -34,7 +34,7 @@ pub use error::{
     AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed, TimedOffset,
 };
 pub use fields::FormatError;
-pub use gate::Admission;
+pub use gate::{Admission, Purpose};
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
 pub use orphans::Fate;

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::committer::{Pending, Work};
 use crate::epochs::Epochs;
 use crate::error::{AppendError, DeleteRecordsError, ReadError, StorageFailed, TimedOffset};
-use crate::gate::Admission;
+use crate::gate::{Admission, Purpose};
 use crate::producers::{ProducerState, Producers, Sequence};
 use crate::segment::{first_at_or_after, largest_in};
 use crate::segments::{SegmentPart, Segments};
@@ -464,7 +464,17 @@ impl Log {
             });
         }
         let log = shared.log(self.id).ok_or(AppendError::Deleted)?;
-        let work = if before <= state.bounds.start {
+        let is_passed = before <= state.bounds.start;
+        // Where there is no room for more than what is admitted it waits with the others, as the file is being made.
+        let admission = if is_passed {
+            None
+        } else {
+            shared.gate.try_admit_for(0, Purpose::Removal)
+        };
+        if let Some(refusal) = admission.as_ref().and_then(Admission::refusal) {
+            return Err(refusal.clone().into());
+        }
+        let work = if is_passed {
             Work::Ride
         } else {
             Work::StartRaised { start: before }
@@ -473,7 +483,7 @@ impl Log {
             log: Some(log),
             work,
             ack: Some(ack),
-            admission: None,
+            admission,
         })?;
         Ok(Durable(acked))
     }

@@ -3,7 +3,8 @@
 //! Callers: recovery loads, the settler's roll and the cleanup's executor store. A manifest is a whole snapshot in a file
 //! `manifest.<number, 20 digits>` that is created, synced and never written again; the newest valid one counts, and the one
 //! before it is kept, so that a torn newest one costs nothing that was promised.
-//! Order: what a manifest names is durable before it is stored; what it no longer names is unlinked only afterwards.
+//! Order: what a manifest names is durable before it is stored; what it no longer names is unlinked only afterwards. One thing
+//! may be missing: a segment that lies wholly before the log's start. On a full disk it goes without a new manifest.
 //!
 //! Body, little-endian, inside an envelope (see `fields.rs`) with magic `manifest`, version 1:
 //! ```text
@@ -22,7 +23,7 @@ use std::path::Path;
 use model::{LogId, Offset, Timestamp};
 
 use crate::fields::{Fields, FormatError, envelope, open_envelope, put_log_id};
-use crate::io::{Disk, read_file, write_new_file};
+use crate::io::{Disk, OpenHow, Syncs, read_file};
 use crate::segment::{SegmentFileKind, SegmentId};
 
 /// The magic of a manifest.
@@ -364,33 +365,37 @@ fn read_one(
     Ok(Ok(manifest))
 }
 
-/// Stores a manifest durably, and then removes those older than the one before it.
-/// What the manifest names must be durable already. On an error the old manifest still counts.
-/// On a full disk the older ones go first, so that a manifest that gives segments up can still be stored.
-pub fn store(disk: &dyn Disk, directory: &Path, manifest: &Manifest) -> io::Result<()> {
+/// Writes a manifest, in a file that must not be there yet. What it names must be durable already; it is durable itself once
+/// `syncs` has been synced. On an error the file is gone again.
+pub fn write(
+    disk: &dyn Disk,
+    directory: &Path,
+    manifest: &Manifest,
+    syncs: &mut Syncs<'_>,
+) -> io::Result<()> {
     let path = directory.join(file_name(manifest.number));
-    let contents = manifest.encode();
-    let before = manifest.number.saturating_sub(1);
-    match write_new_file(disk, &path, &contents) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-            // It may not even have been created.
-            let _ = disk.remove_file(&path);
-            forget_older_than(disk, directory, before)?;
-            disk.sync_dir(directory)?;
-            if let Err(error) = write_new_file(disk, &path, &contents) {
-                // Not left as a torn newest one, which would look like damage.
-                let _ = disk.remove_file(&path);
-                return Err(error);
-            }
-        }
-        Err(error) => return Err(error),
+    let file = disk.open(&path, OpenHow::CreateNew)?;
+    if let Err(error) = file.write_at(0, &manifest.encode()) {
+        // Not left as a torn newest one, which would look like damage.
+        let _ = disk.remove_file(&path);
+        return Err(error);
     }
-    disk.sync_dir(directory)?;
-    forget_older_than(disk, directory, before)
+    syncs.file(path, file);
+    syncs.directory(directory);
+    Ok(())
 }
 
-fn forget_older_than(disk: &dyn Disk, directory: &Path, keep_from: u64) -> io::Result<()> {
+/// Stores a manifest durably, and then removes those older than the one before it.
+/// What the manifest names must be durable already. On an error the old manifest still counts.
+pub fn store(disk: &dyn Disk, directory: &Path, manifest: &Manifest) -> io::Result<()> {
+    let mut syncs = Syncs::new(disk, directory)?;
+    write(disk, directory, manifest, &mut syncs)?;
+    syncs.sync().map_err(|failed| failed.source)?;
+    forget_older_than(disk, directory, manifest.number.saturating_sub(1))
+}
+
+/// Removes the manifests with smaller numbers.
+pub fn forget_older_than(disk: &dyn Disk, directory: &Path, keep_from: u64) -> io::Result<()> {
     for entry in disk.list(directory)? {
         let number = entry
             .name

@@ -125,12 +125,24 @@ fn restore_manifest(
             disk.remove_file(&path)?;
         }
     }
+    let entry_start = entry.start_offset;
+    let kept = |sealed: &Sealed| sealed.end_offset > entry_start;
     let lost = found.sealed().filter_map(|(id, sealed)| {
+        if !kept(sealed) {
+            return None;
+        }
         let reason = loaded.trouble(id, sealed)?;
         Some((id.base..sealed.end_offset, reason))
     });
     restored.lost = lost.collect();
-    restored.manifest = Some(found.clone());
+    let mut manifest = found.clone();
+    // What was deleted on a full disk went without a new manifest.
+    manifest.segments.retain(|entry| {
+        let sealed = entry.sealed.as_ref();
+        sealed.is_none_or(kept)
+    });
+    restored.is_rebuilt = manifest.segments.len() < found.segments.len();
+    restored.manifest = Some(manifest);
     Ok(())
 }
 

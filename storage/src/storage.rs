@@ -18,7 +18,7 @@ use crate::cleaner::clean_once;
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
-use crate::gate::{Admission, Gate};
+use crate::gate::{Admission, Gate, Purpose};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
 use crate::log::{Bounds, Log, LogSettings};
 use crate::newer::{self, Newer};
@@ -317,11 +317,9 @@ impl Shared {
             }
             Err(SettleError::DiskFull) => {
                 self.gate.set_settling_full(true);
-                if let Err(error) = self.pool.trim_all() {
-                    tracing::warn!(%error, "free files of the write-ahead log could not be removed");
-                }
                 false
             }
+            Err(SettleError::Stopped) => false,
             Err(SettleError::Failed(failure)) => {
                 drop(settler);
                 self.fail(failure);
@@ -330,18 +328,27 @@ impl Shared {
         }
     }
 
-    /// The settler's thread.
+    /// The settler's thread. At the end it leaves what is unsettled to the next start: the write-ahead log holds it.
     fn settle(&self) {
         while !self.is_stopping() && self.gate.failure().is_none() {
-            self.wait_to_settle(self.config.settle_age);
-            self.settle_round();
-            if self.gate.is_disk_full() {
-                self.pool.wait_for_space(Duration::from_millis(200));
+            let age = self.config.settle_age;
+            self.wait_to_settle(if self.gate.is_disk_full() {
+                age.min(FULL_DISK_INTERVAL)
+            } else {
+                age
+            });
+            if !self.is_stopping() {
+                self.settle_round();
             }
         }
-        if self.gate.failure().is_none() {
-            self.settle_round();
-        }
+    }
+
+    /// The logs that the settler has something to do for.
+    pub fn dirty_logs(&self) -> Vec<Arc<Log>> {
+        self.dirty
+            .lock()
+            .expect("nothing panics while it holds the list")
+            .clone()
     }
 
     pub fn take_dirty(&self) -> Vec<Arc<Log>> {
@@ -484,9 +491,18 @@ impl Shared {
 
     /// The cleaner's thread.
     fn clean(&self) {
-        while self.pause(self.config.retention_check) {
-            self.keep_time();
-            clean_once(self);
+        let interval = self.config.retention_check;
+        let mut last = self.clock.monotonic();
+        while self.pause(interval.min(FULL_DISK_INTERVAL)) {
+            let now = self.clock.monotonic();
+            if now.saturating_sub(last) >= interval {
+                last = now;
+                self.keep_time();
+                clean_once(self);
+            } else if self.gate.is_disk_full() {
+                // What is due makes room: it is not left for later.
+                clean_once(self);
+            }
         }
     }
 
@@ -556,6 +572,7 @@ impl Shared {
     fn fill_pool(&self) {
         let mut trimmed = self.clock.monotonic();
         while !self.is_stopping() && self.gate.failure().is_none() {
+            self.gate.tell_of_disk(self.clock.monotonic());
             if self.clock.monotonic().saturating_sub(trimmed) >= POOL_TRIM_INTERVAL {
                 trimmed = self.clock.monotonic();
                 if let Err(error) = self.pool.trim() {
@@ -566,13 +583,15 @@ impl Shared {
                 Ok(true) => self.gate.look_again(),
                 Ok(false) => self.pool.wait_for_work(Duration::from_millis(500)),
                 Err(error) => {
+                    if self.is_stopping() {
+                        return;
+                    }
                     if !crate::wal::pool::is_full(&error) {
                         self.fail(StorageFailed::new(format!(
                             "next file of the write-ahead log: {error}"
                         )));
                         return;
                     }
-                    tracing::warn!("the disk is full: appends are refused until there is space");
                     self.gate.look_again();
                     self.pool.wait_for_space(Duration::from_millis(200));
                 }
@@ -580,6 +599,9 @@ impl Shared {
         }
     }
 }
+
+/// How often a full disk is looked at: whether there is space again, and whether something that is kept is due.
+const FULL_DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
 const WALL_APART_MS: i64 = 60_000;
@@ -623,7 +645,7 @@ impl Inner {
         shared.committer.close();
         shared.stopping.store(true, Ordering::Release);
         shared.settle_soon();
-        shared.pool.wake();
+        shared.pool.stop();
         let threads = std::mem::take(
             &mut *self
                 .threads
@@ -1075,6 +1097,11 @@ impl Storage {
     /// Waits until `bytes` may be appended; a refusal, as on a full disk, is what the append answers then.
     pub async fn admit(&self, bytes: usize) -> Admission {
         self.inner.shared.gate.admit(bytes).await
+    }
+
+    /// Like [`Storage::admit`], for the broker's own records: those that free space, or may, are taken on a full disk too.
+    pub async fn admit_for(&self, bytes: usize, purpose: Purpose) -> Admission {
+        self.inner.shared.gate.admit_for(bytes, purpose).await
     }
 
     /// Like [`Storage::admit`], for code that is not async: None if it would have to wait.

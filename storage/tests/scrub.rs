@@ -44,6 +44,8 @@ impl House {
                 .push(Timestamp::from_millis(1), None, Some(&[7; 900]), &[])
                 .unwrap();
             let batch = Batch::parse(builder.build().unwrap()).unwrap();
+            // The pool's helper would do it.
+            while storage.prepare_once().unwrap() {}
             let admission = storage.try_admit(batch.bytes().len()).unwrap();
             let appended = log(&storage).append(vec![batch.into()], admission).unwrap();
             storage.commit_once();

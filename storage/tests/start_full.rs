@@ -93,15 +93,15 @@ fn filled_under_load() -> (SimDisk, u64) {
     let (storage, _) = open(&disk).unwrap();
     let mut acknowledged = 0;
     for _ in 0..10 {
+        let _ = storage.prepare_once();
         assert!(append(&storage, acknowledged));
         acknowledged += 1;
     }
     fill(&disk);
-    while append(&storage, acknowledged) {
-        acknowledged += 1;
+    while append(&storage, acknowledged) || !storage.health().disk_full {
+        acknowledged = storage.log(log_id()).unwrap().bounds().end.get();
         // Whoever would make the next file meets the full disk.
         let _ = storage.prepare_once();
-        storage.settle_once();
     }
     assert!(storage.health().disk_full);
     kill(&disk, storage);

@@ -2,8 +2,8 @@
 //!
 //! A policy is a pure function of what it is shown; the cleaner raises the log's start as the plan says, and the settler, who
 //! owns the files, alone removes them. Callers: the engine's cleaner, and the tools, which show a plan without executing it.
-//! Invariants: only whole sealed segments go, from the front, and offsets never change; the manifest that no longer names
-//! them is durable before a file is unlinked.
+//! Invariants: only whole segments go, and what is still in the WAL as a whole, from the front, and offsets never change; the
+//! start that has passed them is durable before a file is unlinked.
 
 pub mod retention;
 pub mod sweep;
@@ -23,6 +23,8 @@ pub struct LogView {
     pub segments: Vec<SegmentView>,
     /// Bytes that are in the WAL only.
     pub tail_bytes: u64,
+    /// Where what is in the WAL only ends, and when the last batch of it was appended; None if there is nothing.
+    pub tail_end: Option<(Offset, Timestamp)>,
 }
 
 /// What a policy is shown of one segment.
@@ -81,8 +83,6 @@ pub struct Plan {
     pub raise_start_to: Option<Offset>,
     /// The segments that go, in order, from the front.
     pub remove: Vec<Removal>,
-    /// The active segment would go too if it were sealed: seal it, and plan again.
-    pub seal_active: bool,
 }
 
 impl Plan {

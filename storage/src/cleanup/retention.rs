@@ -28,9 +28,7 @@ pub fn plan(view: &LogView, retention: Retention, now: Timestamp) -> Plan {
         let Some(reason) = reason(segment, view.start_offset, log_bytes, retention, now) else {
             break;
         };
-        if !segment.sealed {
-            // What is still in the WAL is younger than the segment, and settles into it or behind it.
-            plan.seal_active = segment.bytes > 0 && view.tail_bytes == 0;
+        if !segment.sealed && segment.bytes == 0 {
             break;
         }
         log_bytes -= segment.bytes;
@@ -41,9 +39,23 @@ pub fn plan(view: &LogView, retention: Retention, now: Timestamp) -> Plan {
             reason,
         });
     }
-    let removed_end = plan.remove.last().map(|removal| removal.end_offset);
+    let mut removed_end = plan.remove.last().map(|removal| removal.end_offset);
+    if plan.remove.len() == view.segments.len()
+        && let Some((end, last_append_time)) = view.tail_end
+        && is_due(last_append_time, retention, now).is_some()
+    {
+        // On a full disk it waits in the WAL for long.
+        removed_end = Some(end);
+    }
     plan.raise_start_to = removed_end.filter(|end| *end > view.start_offset);
     plan
+}
+
+/// Whether what was appended then is kept no longer: its age and the limit.
+fn is_due(last_append_time: Timestamp, retention: Retention, now: Timestamp) -> Option<(u64, u64)> {
+    let age_ms = u64::try_from(now.millis_since(last_append_time)).unwrap_or(0);
+    let limit = retention.retention_ms?;
+    (age_ms > limit).then_some((age_ms, limit))
 }
 
 fn reason(
@@ -56,15 +68,13 @@ fn reason(
     if segment.end_offset <= start_offset {
         return Some(Reason::BelowStart);
     }
-    let age_ms = u64::try_from(now.millis_since(segment.last_append_time)).unwrap_or(0);
-    match retention {
-        Retention {
-            retention_ms: Some(limit),
-            ..
-        } if age_ms > limit => Some(Reason::Age {
+    if let Some((age_ms, retention_ms)) = is_due(segment.last_append_time, retention, now) {
+        return Some(Reason::Age {
             age_ms,
-            retention_ms: limit,
-        }),
+            retention_ms,
+        });
+    }
+    match retention {
         Retention {
             retention_bytes: Some(limit),
             ..
@@ -99,6 +109,7 @@ mod tests {
             start_offset: Offset::new(start_offset),
             segments: segments.iter().enumerate().map(segment).collect(),
             tail_bytes,
+            tail_end: None,
         }
     }
 
@@ -127,7 +138,6 @@ mod tests {
             })
             .collect();
         words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
-        words.extend(plan.seal_active.then(|| "seal".to_owned()));
         assert_eq!(words.join(", "), expected);
     }
 
@@ -164,7 +174,7 @@ mod tests {
             &view(&segments, 0, 0),
             None,
             Some(0),
-            "0 size 350, 10 size 250, 20 size 150, start 30, seal",
+            "0 size 350, 10 size 250, 20 size 150, 30 size 50, start 40",
         );
     }
 
@@ -176,20 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn an_old_active_segment_is_sealed_first_unless_something_younger_waits() {
-        let segments = [(100, 100), (100, 100)];
-        check(
-            &view(&segments, 0, 0),
-            Some(500),
-            None,
-            "0 age 900, start 10, seal",
-        );
-        check(
-            &view(&segments, 0, 5),
-            Some(500),
-            None,
-            "0 age 900, start 10",
-        );
+    fn an_old_active_segment_goes_too_and_what_waits_in_the_wal_when_all_of_it_is_old() {
+        let mut view = view(&[(100, 100), (100, 100)], 0, 5);
+        let all = "0 age 900, 10 age 900, start 20";
+        check(&view, Some(500), None, all);
+        view.tail_end = Some((Offset::new(25), Timestamp::from_millis(600)));
+        check(&view, Some(500), None, all);
+        view.tail_end = Some((Offset::new(25), Timestamp::from_millis(400)));
+        check(&view, Some(500), None, "0 age 900, 10 age 900, start 25");
+        check(&view, Some(950), None, "");
+        view.segments.clear();
+        check(&view, Some(500), None, "start 25");
     }
 
     #[test]

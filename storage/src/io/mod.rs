@@ -11,12 +11,14 @@ mod clock;
 mod map;
 mod real;
 pub mod sim;
+mod syncs;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub use clock::{Boot, Clock, ManualClock, SystemClock};
 pub use map::{FileMap, Mapping};
 pub use real::RealDisk;
 pub use sim::SimDisk;
+pub use syncs::{SyncFailed, Syncs};
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -68,8 +70,12 @@ pub trait Disk: Send + Sync + Debug {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable: files created, renamed and removed in it.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The file system that holds the directory `path`.
+    fn file_system(&self, path: &Path) -> io::Result<Box<dyn FileSystem>>;
     /// Makes everything durable that was written to the file system that holds `path` (`syncfs`).
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()>;
+    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
+        self.file_system(path)?.sync()
+    }
     /// Renames a file or directory; replaces a file that already has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Unlinks a file. Open handles and live maps of it stay valid.
@@ -84,6 +90,13 @@ pub trait Disk: Send + Sync + Debug {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Takes the lock on a file, creating the file for an exclusive one. Never waits: `WouldBlock` if another holds it.
     fn lock(&self, path: &Path, how: LockHow) -> io::Result<Box<dyn LockGuard>>;
+}
+
+/// A file system, held open. It reports write errors that happened since it was opened, also of files that are closed by then.
+pub trait FileSystem: Send + Sync + Debug {
+    /// Makes everything durable that was written to it, names included (`syncfs`). After an error nothing is known about
+    /// what was written since it was opened.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. Shared between threads; positions are explicit, so there is no cursor.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::{self, Advice, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{DirEntry, Disk, DiskFile, FileMap, LockGuard, LockHow, OpenHow};
+use super::{DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow};
 
 /// The kernel takes at most this many slices in one call (`IOV_MAX`).
 const SLICES_PER_CALL_MAX: usize = 1024;
@@ -40,8 +40,10 @@ impl Disk for RealDisk {
         Ok(fs::fsync(open_dir(path)?)?)
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        Ok(fs::syncfs(open_dir(path)?)?)
+    fn file_system(&self, path: &Path) -> io::Result<Box<dyn FileSystem>> {
+        Ok(Box::new(RealFileSystem {
+            root: open_dir(path)?,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -106,6 +108,17 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+#[derive(Debug)]
+struct RealFileSystem {
+    root: OwnedFd,
+}
+
+impl FileSystem for RealFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.root)?)
+    }
 }
 
 /// The kernel gives the lock back when the descriptor closes.

@@ -3,6 +3,7 @@
 //! Callers: tests, here and in other crates. Every file has what is durable and what the process sees; what lies between is
 //! a set of dirty 512-byte sectors that a power cut keeps, drops or tears, each by itself. Names are the same: creations,
 //! renames and removals are pending until their directory is synced, and a power cut keeps some of them.
+//! It can be full, and the process can be short of descriptors.
 //! A failed sync behaves as the kernel's: the sectors are clean afterwards, and never reach the disk.
 //! Invariant: everything is decided by seeds, so that a run can be repeated.
 
@@ -15,11 +16,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::{
-    DIRECT_ALIGNMENT_BYTES, DirEntry, Disk, DiskFile, FileMap, LockGuard, LockHow, Mapping, OpenHow,
+    DIRECT_ALIGNMENT_BYTES, DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow,
+    Mapping, OpenHow,
 };
 
 /// What a power cut keeps or loses as one.
 pub const SECTOR_BYTES: usize = 512;
+
+/// What a directory takes of the disk's capacity, and what a file's length is rounded up to.
+pub const BLOCK_BYTES: u64 = 4096;
+
+fn blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
+}
 
 /// What a process may ask of the disk, for choosing where it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +49,7 @@ pub enum Operation {
     CreateDir,
     /// `sync_dir`.
     SyncDir,
-    /// `sync_filesystem`.
+    /// `FileSystem::sync`.
     SyncFilesystem,
     /// `rename`.
     Rename,
@@ -85,6 +94,9 @@ struct World {
     pending: Vec<NameChange>,
     locks: HashMap<PathBuf, Lock>,
     capacity_bytes: u64,
+    /// Each open file holds a clone.
+    descriptors: Arc<()>,
+    descriptors_max: usize,
     operations: u64,
     cut_during: Option<u64>,
     is_off: bool,
@@ -150,6 +162,8 @@ impl SimDisk {
                 pending: Vec::new(),
                 locks: HashMap::new(),
                 capacity_bytes: u64::MAX,
+                descriptors: Arc::new(()),
+                descriptors_max: usize::MAX,
                 operations: 0,
                 cut_during: None,
                 is_off: false,
@@ -160,9 +174,26 @@ impl SimDisk {
         }
     }
 
-    /// Limits the sum of all files' lengths; writes past it fail as on a full disk.
+    /// Limits what all files and directories take: a file its blocks, a directory one. Writes past it, and new
+    /// directories, fail as on a full disk. A new file takes nothing until it is written to.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock_world().capacity_bytes = bytes;
+    }
+
+    /// Leaves no room for a byte more than there is.
+    pub fn fill(&self) {
+        let mut world = self.lock_world();
+        world.capacity_bytes = world.used_bytes();
+    }
+
+    /// Limits how many files are open at once; one more fails with `EMFILE`.
+    pub fn set_descriptors(&self, count: usize) {
+        self.lock_world().descriptors_max = count;
+    }
+
+    /// How many files are open.
+    pub fn descriptors(&self) -> usize {
+        Arc::strong_count(&self.lock_world().descriptors) - 1
     }
 
     /// How many operations there were that may change the disk.
@@ -386,6 +417,13 @@ impl World {
         }
     }
 
+    fn descriptor(&self) -> io::Result<Arc<()>> {
+        if Arc::strong_count(&self.descriptors) > self.descriptors_max {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        Ok(Arc::clone(&self.descriptors))
+    }
+
     fn change(&mut self, change: NameChange) {
         apply(&mut self.names, &change);
         self.pending.push(change);
@@ -393,20 +431,36 @@ impl World {
 
     fn used_bytes(&self) -> u64 {
         let files: BTreeSet<u64> = self.names.values().filter_map(file_of).collect();
-        files
-            .iter()
-            .map(|inode| {
-                self.inodes
-                    .get(inode)
-                    .map_or(0, |inode| inode.seen.len() as u64)
-            })
-            .sum()
+        // The root is not ours.
+        let directories = self.names.values().filter(|node| **node == Node::Directory);
+        let directories = (directories.count() as u64 - 1) * BLOCK_BYTES;
+        directories
+            + files
+                .iter()
+                .map(|inode| {
+                    self.inodes
+                        .get(inode)
+                        .map_or(0, |inode| blocks(inode.seen.len() as u64))
+                })
+                .sum::<u64>()
+    }
+
+    /// Fails as a full disk does if there is no room for so many more directories.
+    fn check_room_for_directories(&self, count: usize) -> io::Result<()> {
+        let more = count as u64 * BLOCK_BYTES;
+        if more > 0
+            && self.capacity_bytes != u64::MAX
+            && self.used_bytes() + more > self.capacity_bytes
+        {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        Ok(())
     }
 
     /// Fails as a full disk does if a file cannot become `len` bytes long.
     fn check_room(&mut self, inode: u64, len: u64) -> io::Result<()> {
-        let now = self.inode(inode).seen.len() as u64;
-        let more = len.saturating_sub(now);
+        let now = blocks(self.inode(inode).seen.len() as u64);
+        let more = blocks(len).saturating_sub(now);
         if more > 0
             && self.capacity_bytes != u64::MAX
             && self.used_bytes() + more > self.capacity_bytes
@@ -546,6 +600,7 @@ impl Disk for SimDisk {
         if let Fate::Fails(error) = fate {
             return Err(error);
         }
+        let descriptor = world.descriptor()?;
         let inode = if how == OpenHow::CreateNew {
             if world.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -567,6 +622,7 @@ impl Disk for SimDisk {
             inode,
             boot,
             how,
+            _descriptor: Some(descriptor),
         }))
     }
 
@@ -579,6 +635,7 @@ impl Disk for SimDisk {
             .ancestors()
             .take_while(|above| !world.names.contains_key(*above))
             .collect();
+        world.check_room_for_directories(missing.len())?;
         for directory in missing.into_iter().rev() {
             world.change(NameChange::Add(directory.to_owned(), Node::Directory));
         }
@@ -602,22 +659,15 @@ impl Disk for SimDisk {
         fate.end(&mut world)
     }
 
-    fn sync_filesystem(&self, path: &Path) -> io::Result<()> {
-        let (mut world, fate) = self.begin(Operation::SyncFilesystem, path)?;
-        match fate {
-            Fate::Fine => {
-                for change in std::mem::take(&mut world.pending) {
-                    apply(&mut world.durable_names, &change);
-                }
-                world.inodes.values_mut().for_each(Inode::sync);
-            }
-            Fate::Fails(_) => world
-                .inodes
-                .values_mut()
-                .for_each(|inode| inode.dirty.clear()),
-            Fate::Cut => {}
-        }
-        fate.end(&mut world)
+    fn file_system(&self, path: &Path) -> io::Result<Box<dyn FileSystem>> {
+        let (world, _) = self.begin(Operation::Open, path)?;
+        world.directory(path)?;
+        Ok(Box::new(SimFileSystem {
+            disk: self.clone(),
+            root: path.to_owned(),
+            boot: world.boot,
+            _descriptor: world.descriptor()?,
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -721,6 +771,37 @@ impl Disk for SimDisk {
 }
 
 #[derive(Debug)]
+struct SimFileSystem {
+    disk: SimDisk,
+    root: PathBuf,
+    boot: u64,
+    _descriptor: Arc<()>,
+}
+
+impl FileSystem for SimFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        let (mut world, fate) = self.disk.begin(Operation::SyncFilesystem, &self.root)?;
+        if world.boot != self.boot {
+            return Err(io::Error::other("the handle is from before the restart"));
+        }
+        match fate {
+            Fate::Fine => {
+                for change in std::mem::take(&mut world.pending) {
+                    apply(&mut world.durable_names, &change);
+                }
+                world.inodes.values_mut().for_each(Inode::sync);
+            }
+            Fate::Fails(_) => world
+                .inodes
+                .values_mut()
+                .for_each(|inode| inode.dirty.clear()),
+            Fate::Cut => {}
+        }
+        fate.end(&mut world)
+    }
+}
+
+#[derive(Debug)]
 struct SimLock {
     disk: SimDisk,
     path: PathBuf,
@@ -752,6 +833,8 @@ struct SimFile {
     inode: u64,
     boot: u64,
     how: OpenHow,
+    /// A map has none.
+    _descriptor: Option<Arc<()>>,
 }
 
 impl SimFile {
@@ -857,7 +940,12 @@ impl DiskFile for SimFile {
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {
         let _ = self.begin(Operation::Open)?;
         Ok(Arc::new(FileMap::new(
-            Arc::new(SimMapping { file: self.clone() }),
+            Arc::new(SimMapping {
+                file: SimFile {
+                    _descriptor: None,
+                    ..self.clone()
+                },
+            }),
             capacity,
         )))
     }

@@ -133,17 +133,21 @@ fn after_a_failed_sync_the_next_one_says_ok_and_the_bytes_are_lost() {
 #[test]
 fn a_full_disk_refuses_growth_and_nothing_else() {
     let disk = disk();
-    write_new_file(&disk, &path("a"), &[1; 1_000]).unwrap();
-    disk.set_capacity(1_500);
-    assert_eq!(disk.free_bytes(Path::new("/data")).unwrap(), 500);
+    write_new_file(&disk, &path("a"), &[1; 5_000]).unwrap();
+    let free = |disk: &SimDisk| disk.free_bytes(Path::new("/data")).unwrap();
+    // The directory and two blocks.
+    disk.set_capacity(4 * BLOCK_BYTES - 1);
+    assert_eq!(free(&disk), BLOCK_BYTES - 1);
     let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
-    assert_eq!(
-        file.write_at(900, &[1; 601]).unwrap_err().kind(),
-        io::ErrorKind::StorageFull
-    );
-    file.write_at(0, &[2; 1_000]).unwrap();
+    let refused = file.write_at(8_000, &[1; 193]).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    let refused = disk.create_dir_all(&path("b")).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+    file.write_at(8_000, &[2; 192]).unwrap();
     disk.remove_file(&path("a")).unwrap();
-    assert_eq!(disk.free_bytes(Path::new("/data")).unwrap(), 1_500);
+    assert_eq!(free(&disk), 3 * BLOCK_BYTES - 1);
+    disk.fill();
+    assert_eq!(free(&disk), 0);
 }
 
 #[test]

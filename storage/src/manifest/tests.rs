@@ -1,5 +1,6 @@
 use super::*;
 use crate::io::RealDisk;
+use crate::io::write_new_file;
 use model::{PartitionId, TopicId};
 use proptest::prelude::*;
 

@@ -1,6 +1,6 @@
 //! The active segment, as the settler extends it: large pieces past the page cache, small ones through it.
 //!
-//! Callers: the settler, from one thread. It appends, then syncs (each file, or the file system for many small ones), and
+//! Callers: the settler, from one thread. It appends, then syncs (all files of a piece of a round together, see `io::Syncs`), and
 //! only then publishes the new end in a checkpoint; readers stay below it. The unaligned end of a direct write is a last
 //! block filled up with [`PADDING`], which the next write lays down again; the seal cuts the file to its exact length.
 //! Invariants: a file changes its way of writing only after a sync and with its pages dropped; nothing is kept in memory for
@@ -20,7 +20,9 @@ use super::walk::HEAD_BYTES;
 use super::{SegmentError, SegmentId};
 use crate::checkpoint::ActiveSegment;
 use crate::epochs::Epochs;
-use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, DiskFile, OpenHow, write_new_file};
+use crate::io::{
+    AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, DiskFile, OpenHow, SyncFailed, Syncs,
+};
 use crate::manifest::Sealed;
 use crate::producers::Producers;
 
@@ -80,8 +82,10 @@ pub struct SegmentWriter {
     last_append_time: Timestamp,
     index: SharedIndex,
     open: Option<(WriteWay, Arc<dyn DiskFile>)>,
-    /// Bytes may be in the page cache only.
+    /// Bytes, or the length, may not be on the disk.
     unsynced: bool,
+    /// Bytes may be in the page cache only.
+    has_dirty_pages: bool,
     no_direct: bool,
 }
 
@@ -107,6 +111,7 @@ impl SegmentWriter {
             index: SharedIndex::new(SegmentIndex::empty(id)),
             open: Some((WriteWay::Buffered, file)),
             unsynced: true,
+            has_dirty_pages: false,
             no_direct: false,
         })
     }
@@ -151,6 +156,7 @@ impl SegmentWriter {
             ),
             open: None,
             unsynced: true,
+            has_dirty_pages: true,
             no_direct: false,
         })
     }
@@ -190,7 +196,10 @@ impl SegmentWriter {
         }
         let (way, file) = self.open_for(way)?;
         match way {
-            WriteWay::Buffered => self.write_buffered(&*file, batches)?,
+            WriteWay::Buffered => {
+                self.has_dirty_pages = true;
+                self.write_buffered(&*file, batches)?;
+            }
             WriteWay::Direct => self.write_direct(&*file, batches, scratch)?,
         }
         self.unsynced = true;
@@ -207,13 +216,25 @@ impl SegmentWriter {
         }
         let (_, file) = self.open_for_any()?;
         file.sync_data()?;
-        self.unsynced = false;
+        self.mark_synced();
         Ok(())
     }
 
-    /// Notes that the whole file system was synced after the last append.
+    /// Hands the file over to be synced with others, and gives the descriptor back; the next append opens the file again.
+    /// When the sync has returned, [`SegmentWriter::mark_synced`] has to be called.
+    pub fn sync_with(&mut self, syncs: &mut Syncs<'_>) -> io::Result<()> {
+        if self.unsynced && !syncs.are_together() {
+            let (_, file) = self.open_for_any()?;
+            syncs.file(self.id.log_path(&self.directory), file);
+        }
+        self.close();
+        Ok(())
+    }
+
+    /// Notes that the file was synced after the last append.
     pub fn mark_synced(&mut self) {
         self.unsynced = false;
+        self.has_dirty_pages = false;
     }
 
     /// Gives the file descriptor back; the next append opens the file again.
@@ -221,22 +242,23 @@ impl SegmentWriter {
         self.open = None;
     }
 
-    /// Cuts the file to its length, syncs it, and writes the index beside it, durably. The caller then stores the manifest.
-    /// A segment that was damaged while it was active is sealed too, without an index.
+    /// Cuts the file to its length and writes the index beside it. Both have to be synced, with `syncs`, before the manifest is
+    /// stored. A segment that was damaged while it was active is sealed too, without an index.
     /// `producers` and `epochs` are the log's state at this segment's end.
-    pub fn seal(
+    pub fn seal_with(
         mut self,
         producers: &Producers,
         epochs: &Epochs,
+        syncs: &mut Syncs<'_>,
     ) -> Result<SealedSegment, SegmentError> {
         let io = SegmentError::io(self.id);
+        let log_path = self.id.log_path(&self.directory);
         let (_, file) = self.open_for_any().map_err(&io)?;
         file.set_len(self.bytes).map_err(&io)?;
-        file.sync_data().map_err(&io)?;
-        drop(file);
+        self.close();
+        syncs.file(log_path.clone(), file);
         // After a start the index may have to be built here, by reads that a file open for direct ones refuses.
-        let path = self.id.log_path(&self.directory);
-        let file = self.disk.open(&path, OpenHow::Read).map_err(&io)?;
+        let file = self.disk.open(&log_path, OpenHow::Read).map_err(&io)?;
         let index = match self.index.with(&*file, SegmentIndex::clone) {
             Ok(index) => index,
             Err(SegmentError::Io { source, .. }) if source.raw_os_error() != Some(libc::EIO) => {
@@ -267,14 +289,33 @@ impl SegmentWriter {
             // A seal that was cut short left it.
             self.disk.remove_file(&path).map_err(&io)?;
         }
-        write_new_file(&*self.disk, &path, &contents).map_err(&io)?;
-        self.disk.sync_dir(&self.directory).map_err(&io)?;
+        let file = self.disk.open(&path, OpenHow::CreateNew).map_err(&io)?;
+        file.write_at(0, &contents).map_err(&io)?;
+        syncs.file(path, file);
+        syncs.directory(&self.directory);
         Ok(SealedSegment {
             id: self.id,
             sealed: self.sealed(),
             index: self.index,
             damage: None,
         })
+    }
+
+    /// Like [`SegmentWriter::seal_with`], durable when it returns.
+    pub fn seal(
+        self,
+        producers: &Producers,
+        epochs: &Epochs,
+    ) -> Result<SealedSegment, SegmentError> {
+        let io = SegmentError::io(self.id);
+        let disk = Arc::clone(&self.disk);
+        let directory = self.directory.clone();
+        let mut syncs = Syncs::new(disk.as_ref(), &directory).map_err(&io)?;
+        let sealed = self.seal_with(producers, epochs, &mut syncs)?;
+        syncs
+            .sync()
+            .map_err(|SyncFailed { source, .. }| io(source))?;
+        Ok(sealed)
     }
 
     /// What the checkpoint says of it, once it is synced.
@@ -372,9 +413,9 @@ impl SegmentWriter {
                 .disk
                 .open(&self.id.log_path(&self.directory), OpenHow::ReadWrite)?,
         };
-        if self.unsynced {
+        if self.has_dirty_pages {
             file.sync_data()?;
-            self.unsynced = false;
+            self.has_dirty_pages = false;
         }
         file.drop_cache()
     }

@@ -90,6 +90,8 @@ pub struct WalPool {
     changed: Condvar,
     available: AtomicUsize,
     disk_full: AtomicBool,
+    held_back: AtomicBool,
+    stopped: AtomicBool,
     created: AtomicU64,
 }
 
@@ -135,6 +137,8 @@ impl WalPool {
             changed: Condvar::new(),
             available: AtomicUsize::new(0),
             disk_full: AtomicBool::new(false),
+            held_back: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             created: AtomicU64::new(0),
         };
         pool.publish(&pool.locked());
@@ -235,13 +239,10 @@ impl WalPool {
         );
     }
 
-    /// Wakes whoever waits, for the end.
-    pub fn wake(&self) {
-        self.changed.notify_all();
-    }
-
     fn can_make(&self, inner: &Inner) -> bool {
-        !inner.free.is_empty() || inner.files < self.files_max
+        let may_create =
+            !self.held_back.load(Ordering::Acquire) && !self.stopped.load(Ordering::Acquire);
+        !inner.free.is_empty() || (may_create && inner.files < self.files_max)
     }
 
     /// Makes one more file ready, from a free one or anew. False if enough are ready, or the pool is at its bound.
@@ -321,6 +322,10 @@ impl WalPool {
     /// A new file, all of it written with zeros and synced before it gets its name: a file that has one is whole. What was
     /// written of it goes again if that fails.
     fn create(&self, path: &Path) -> io::Result<()> {
+        // What settles needs some space too, and gives files back. Nor is a disk written full to see that it is.
+        if self.disk.free_bytes(&self.directory)? < self.file_bytes + self.file_bytes / 16 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut unfinished = path.to_owned().into_os_string();
         unfinished.push(UNFINISHED_SUFFIX);
         let unfinished = PathBuf::from(unfinished);
@@ -329,6 +334,9 @@ impl WalPool {
         let filled = (|| {
             let mut position = 0;
             while position < self.file_bytes {
+                if self.stopped.load(Ordering::Acquire) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 let bytes = ZERO_CHUNK_BYTES
                     .min(usize::try_from(self.file_bytes - position).unwrap_or(usize::MAX));
                 file.write_at(position, &zeros[..bytes])?;
@@ -375,13 +383,47 @@ impl WalPool {
         self.remove_free(surplus)
     }
 
-    /// Removes all free files but for those that are always kept: the space is needed elsewhere.
-    pub fn trim_all(&self) -> io::Result<()> {
-        let surplus = {
-            let inner = self.locked();
-            (inner.ready.len() + inner.free.len()).saturating_sub(self.files_min)
-        };
-        self.remove_free(surplus)
+    /// Removes what is not in use but for `keep` files: the space is needed elsewhere. Gives how many went. No file is made
+    /// anew before there is space, see [`WalPool::hold_back`].
+    pub fn give_up(&self, keep: usize) -> io::Result<usize> {
+        // Nothing becomes ready meanwhile.
+        let _one_at_a_time = self
+            .preparing
+            .lock()
+            .expect("nothing panics while it makes a file ready");
+        let mut count = 0;
+        loop {
+            let path = {
+                let mut inner = self.locked();
+                if inner.ready.len() + inner.free.len() <= keep {
+                    return Ok(count);
+                }
+                let path = match inner.free.pop() {
+                    Some(path) => path,
+                    None => match inner.ready.pop_back() {
+                        Some(file) => file.path.clone(),
+                        None => return Ok(count),
+                    },
+                };
+                inner.files -= 1;
+                self.publish(&inner);
+                path
+            };
+            self.disk.remove_file(&path)?;
+            count += 1;
+        }
+    }
+
+    /// While this is set no file is made anew: what has to settle needs the space more.
+    pub fn hold_back(&self, hold: bool) {
+        self.held_back.store(hold, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// No file is made any more, and one that is being made is given up.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.changed.notify_all();
     }
 
     fn remove_free(&self, count: usize) -> io::Result<()> {

@@ -1,0 +1,555 @@
+//! One log as the settler knows it: what is laid down, the step that lays down more, and the way back to the checkpoint.
+//!
+//! Callers: the settler's rounds. Nothing here syncs: files and directories are collected, and nothing names them before
+//! they are synced. A step that fails, or whose sync fails, is taken back to what the newest checkpoint says: after a failed
+//! sync nothing is known about the bytes in the page cache, and the write-ahead log still holds them all.
+//! Invariant: between rounds a [`Laid`] is what the newest checkpoint says of its log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::batch::BatchHeader;
+use model::{LogId, Offset, Timestamp};
+
+use super::SettleError;
+use crate::checkpoint::{ActiveSegment, LogEntry};
+use crate::epochs::Epochs;
+use crate::error::{OpenError, StorageFailed};
+use crate::io::{AlignedBuffer, OpenHow, Syncs};
+use crate::log::{LogSettings, TailEntry};
+use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::producers::Producers;
+use crate::restore::{Lost, restore};
+use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
+use crate::segments::{ActiveView, Segments};
+use crate::storage::Shared;
+
+/// Pieces from this size on go past the page cache.
+const DIRECT_BYTES_MIN: u64 = 512 << 10;
+
+/// What the settler knows of one log; it exists once something has settled.
+#[derive(Debug, Default)]
+pub(super) struct Laid {
+    /// The first offset that is not laid down yet.
+    pub end: Offset,
+    pub start: Offset,
+    active: Option<Active>,
+    manifest: Option<Arc<Manifest>>,
+    /// Whether the manifest on the disk says something else.
+    is_stale: bool,
+    /// Sealed in this round, and not in the manifest yet.
+    sealed: Vec<SegmentEntry>,
+    /// Segments whose files were made in this round.
+    created: Vec<SegmentId>,
+    producers: Producers,
+    epochs: Epochs,
+}
+
+#[derive(Debug)]
+struct Active {
+    writer: SegmentWriter,
+    bytes_max: u64,
+}
+
+/// What a log was like at the newest checkpoint, to go back to.
+#[derive(Debug)]
+pub(super) struct Before {
+    end: Offset,
+    start: Offset,
+    active: Option<(ActiveSegment, u64)>,
+    manifest: Option<Arc<Manifest>>,
+    is_stale: bool,
+    producers: Producers,
+    epochs: Epochs,
+}
+
+/// What a log has for the settler, as it was at one moment.
+pub(super) struct Work {
+    pub log: LogId,
+    pub tail: Vec<TailEntry>,
+    pub start: Offset,
+    pub settings: Arc<LogSettings>,
+    /// The active segment is to be sealed first.
+    pub seal: bool,
+    /// Producers that were idle since then are forgotten.
+    pub expire_before: Option<Timestamp>,
+    pub now: Timestamp,
+}
+
+impl Laid {
+    /// What the checkpoint says of a log, at the start, and what of it is lost. True if there is something to store.
+    pub fn restore(
+        shared: &Shared,
+        entry: &LogEntry,
+    ) -> Result<(Laid, Vec<Lost>, bool), OpenError> {
+        let restored = restore(shared, entry)?;
+        let is_changed = restored.is_rebuilt || !restored.lost.is_empty();
+        let bytes = entry.active.as_ref().map_or(0, |active| active.bytes);
+        let laid = Laid {
+            end: entry.settled_end,
+            start: entry.start_offset,
+            active: restored.active.map(|writer| Active {
+                writer,
+                bytes_max: bytes.max(1 << 30),
+            }),
+            manifest: restored.manifest.map(Arc::new),
+            is_stale: restored.is_rebuilt,
+            producers: Producers::decode(&entry.producers).unwrap_or_default(),
+            epochs: Epochs::decode(&entry.epochs).unwrap_or_default(),
+            ..Laid::default()
+        };
+        Ok((laid, restored.lost, is_changed))
+    }
+
+    /// Whether it has files.
+    pub fn has_files(&self) -> bool {
+        self.manifest.is_some() || self.active.is_some()
+    }
+
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
+        let in_manifest = self
+            .manifest
+            .iter()
+            .flat_map(|manifest| &manifest.segments)
+            .chain(&self.sealed)
+            .map(|entry| entry.id);
+        in_manifest.chain(self.active.iter().map(|active| active.writer.id()))
+    }
+
+    /// What the checkpoint says of it.
+    pub fn entry(&self, log: LogId) -> LogEntry {
+        LogEntry {
+            log,
+            start_offset: self.start,
+            settled_end: self.end,
+            manifest: self.manifest.as_ref().map_or(0, |manifest| manifest.number),
+            active: self.active.as_ref().map(|active| active.writer.active()),
+            producers: if self.producers.is_empty() {
+                Vec::new()
+            } else {
+                self.producers.encode()
+            },
+            epochs: if self.epochs.entries().is_empty() {
+                Vec::new()
+            } else {
+                self.epochs.encode()
+            },
+        }
+    }
+
+    /// What readers see of it.
+    pub fn view(&self) -> Segments {
+        let active = self.active.as_ref().map(|active| {
+            Arc::new(ActiveView {
+                segment: active.writer.active(),
+                end_offset: active.writer.end_offset(),
+                index: active.writer.index().clone(),
+                bytes_max: active.bytes_max,
+            })
+        });
+        Segments {
+            manifest: self.manifest.clone(),
+            active,
+        }
+    }
+
+    /// What to go back to if the round fails.
+    pub fn before(&self) -> Before {
+        let active = self.active.as_ref();
+        Before {
+            end: self.end,
+            start: self.start,
+            active: active.map(|active| (active.writer.active(), active.bytes_max)),
+            manifest: self.manifest.clone(),
+            is_stale: self.is_stale,
+            producers: self.producers.clone(),
+            epochs: self.epochs.clone(),
+        }
+    }
+
+    /// Lays down what the log has. The paths are of files that are removed after the checkpoint.
+    pub fn settle(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        scratch: &mut AlignedBuffer,
+        syncs: &mut Syncs<'_>,
+    ) -> Result<Vec<PathBuf>, SettleError> {
+        let log = work.log;
+        if let Some(oldest) = work.expire_before {
+            self.producers.expire(oldest);
+        }
+        let garbage = self.raise_start(shared, log, work.start);
+        if work.seal
+            && self
+                .active
+                .as_ref()
+                .is_some_and(|active| active.writer.bytes() > 0)
+        {
+            self.seal_active(shared, log, syncs)?;
+        }
+        let tail = self.pass_over(log, &work.tail)?;
+        self.lay_down(shared, work, tail, scratch, syncs)?;
+        // Not past what is laid down: the start may already lie in what is still in the WAL.
+        self.epochs.forget_before(work.start.min(self.end));
+        if let Some(active) = &mut self.active {
+            active
+                .writer
+                .sync_with(syncs)
+                .map_err(SettleError::io(log))?;
+        }
+        Ok(garbage)
+    }
+
+    /// Takes segments off that lie before the start. The paths are of their files, which go after the checkpoint.
+    pub fn raise_start(&mut self, shared: &Shared, log: LogId, start: Offset) -> Vec<PathBuf> {
+        self.start = start;
+        let mut garbage = Vec::new();
+        let directory = shared.log_directory(log);
+        let is_passed = |entry: &SegmentEntry| {
+            entry
+                .sealed
+                .is_some_and(|sealed| sealed.end_offset <= start)
+        };
+        if let Some(manifest) = &self.manifest
+            && manifest.segments.iter().any(is_passed)
+        {
+            let (passed, live): (Vec<_>, Vec<_>) =
+                manifest.segments.iter().copied().partition(is_passed);
+            for entry in passed {
+                shared.segments.forget(log, entry.id);
+                garbage.push(entry.id.log_path(&directory));
+                garbage.push(entry.id.index_path(&directory));
+            }
+            self.manifest = Some(Arc::new(Manifest {
+                segments: live,
+                start_offset: start,
+                ..Manifest::clone(manifest)
+            }));
+            self.is_stale = true;
+        }
+        if let Some(active) = self
+            .active
+            .take_if(|active| active.writer.bytes() > 0 && active.writer.end_offset() <= start)
+        {
+            shared.segments.forget(log, active.writer.id());
+            garbage.push(active.writer.id().log_path(&directory));
+        }
+        garbage
+    }
+
+    /// Passes over batches that were deleted before they were laid down: they need no space. Gives the rest.
+    fn pass_over<'a>(
+        &mut self,
+        log: LogId,
+        tail: &'a [TailEntry],
+    ) -> Result<&'a [TailEntry], SettleError> {
+        let waiting = tail.partition_point(|entry| entry.base < self.end);
+        let tail = &tail[waiting..];
+        let deleted = tail.partition_point(|entry| entry.next <= self.start);
+        let (deleted, tail) = tail.split_at(deleted);
+        for entry in deleted {
+            let header = header_of(log, entry)?;
+            self.note(&header, entry.append_time);
+            self.end = entry.next;
+        }
+        Ok(tail)
+    }
+
+    /// The producer's state and the epochs go on by a batch that is laid down, or passed over.
+    fn note(&mut self, header: &BatchHeader, append_time: Timestamp) {
+        self.producers.record(header, header.base(), append_time);
+        if let Some(epoch) = header.epoch() {
+            self.epochs.begin(epoch, header.base());
+        }
+    }
+
+    fn lay_down(
+        &mut self,
+        shared: &Shared,
+        work: &Work,
+        tail: &[TailEntry],
+        scratch: &mut AlignedBuffer,
+        syncs: &mut Syncs<'_>,
+    ) -> Result<(), SettleError> {
+        let log = work.log;
+        let bytes: u64 = tail.iter().map(|entry| u64::from(entry.bytes)).sum();
+        let way = if bytes >= DIRECT_BYTES_MIN {
+            WriteWay::Direct
+        } else {
+            WriteWay::Buffered
+        };
+        let mut piece = Piece::default();
+        let mut end = self.end;
+        for entry in tail {
+            let header = header_of(log, entry)?;
+            let is_gap = entry.base != end;
+            if self.active.as_ref().is_some_and(|active| {
+                is_gap || active.is_full(&piece, entry, &work.settings, work.now)
+            }) {
+                self.flush(log, &mut piece, way, scratch)?;
+                self.seal_active(shared, log, syncs)?;
+            }
+            if self.active.is_none() {
+                self.create_segment(shared, log, entry, &work.settings, syncs)?;
+            }
+            let active = self.active.as_mut().expect("it was just made");
+            active.bytes_max = active
+                .bytes_max
+                .max(active.writer.bytes() + piece.bytes + u64::from(entry.bytes));
+            piece.bytes += u64::from(entry.bytes);
+            piece.batches.push(SettledBatch {
+                bytes: entry.slice(),
+                header,
+                append_time: entry.append_time,
+            });
+            end = entry.next;
+        }
+        self.flush(log, &mut piece, way, scratch)
+    }
+
+    fn create_segment(
+        &mut self,
+        shared: &Shared,
+        log: LogId,
+        first: &TailEntry,
+        settings: &LogSettings,
+        syncs: &mut Syncs<'_>,
+    ) -> Result<(), SettleError> {
+        let directory = shared.log_directory(log);
+        let id = SegmentId::first(first.base);
+        let writer = (|| {
+            syncs.create_directory(&directory)?;
+            let path = id.log_path(&directory);
+            if shared.disk.exists(&path)? {
+                // The rest of a settling that no checkpoint has named.
+                shared.disk.remove_file(&path)?;
+            }
+            let disk = Arc::clone(&shared.disk);
+            let writer = SegmentWriter::create(disk, directory.clone(), log, id)?;
+            syncs.directory(&directory);
+            Ok(writer)
+        })()
+        .map_err(SettleError::io(log))?;
+        let bytes_max = settings
+            .segment_bytes
+            .max(u64::from(first.bytes))
+            .min(u64::from(u32::MAX));
+        self.created.push(id);
+        self.active = Some(Active { writer, bytes_max });
+        Ok(())
+    }
+
+    /// Writes what is on its way.
+    fn flush(
+        &mut self,
+        log: LogId,
+        piece: &mut Piece,
+        way: WriteWay,
+        scratch: &mut AlignedBuffer,
+    ) -> Result<(), SettleError> {
+        let piece = std::mem::take(piece);
+        let Some(active) = self.active.as_mut().filter(|_| !piece.batches.is_empty()) else {
+            return Ok(());
+        };
+        scratch.clear();
+        active
+            .writer
+            .append(&piece.batches, way, scratch)
+            .map_err(SettleError::io(log))?;
+        self.end = active.writer.end_offset();
+        for batch in &piece.batches {
+            self.note(&batch.header, batch.append_time);
+        }
+        Ok(())
+    }
+
+    fn seal_active(
+        &mut self,
+        shared: &Shared,
+        log: LogId,
+        syncs: &mut Syncs<'_>,
+    ) -> Result<(), SettleError> {
+        let Some(active) = self.active.take() else {
+            return Ok(());
+        };
+        let sealed = active
+            .writer
+            .seal_with(&self.producers, &self.epochs, syncs)
+            .map_err(SettleError::segment(log))?;
+        shared.segments.forget(log, sealed.id);
+        if let Some(error) = sealed.damage {
+            tracing::error!(%log, %error, "a segment was damaged before it was sealed");
+            match error {
+                // Batch by batch the scrub would find nothing wrong.
+                SegmentError::Foreign { .. } => {
+                    let range = sealed.id.base..sealed.sealed.end_offset;
+                    shared.lose_range(log, range, error.to_string());
+                }
+                _ => shared.suspects.add(log, sealed.id),
+            }
+        }
+        self.sealed
+            .push(SegmentEntry::sealed(sealed.id, sealed.sealed));
+        Ok(())
+    }
+
+    /// Writes the manifest if it is to change; what it names has been synced.
+    pub fn write_manifest(
+        &mut self,
+        shared: &Shared,
+        log: LogId,
+        syncs: &mut Syncs<'_>,
+    ) -> Result<(), SettleError> {
+        if self.sealed.is_empty() && !self.is_stale {
+            return Ok(());
+        }
+        let mut segments = self
+            .manifest
+            .as_ref()
+            .map_or_else(Vec::new, |manifest| manifest.segments.clone());
+        segments.extend(self.sealed.iter().copied());
+        let number = self.manifest.as_ref().map_or(0, |known| known.number) + 1;
+        let manifest = Manifest {
+            log,
+            number,
+            start_offset: self.start,
+            segments,
+        };
+        let directory = shared.log_directory(log);
+        let path = directory.join(manifest::file_name(number));
+        (|| {
+            if shared.disk.exists(&path)? {
+                // A round that was given up left it; no checkpoint names it.
+                shared.disk.remove_file(&path)?;
+            }
+            manifest::write(shared.disk.as_ref(), &directory, &manifest, syncs)
+        })()
+        .map_err(SettleError::io(log))?;
+        self.manifest = Some(Arc::new(manifest));
+        self.sealed.clear();
+        self.is_stale = false;
+        Ok(())
+    }
+
+    /// All of it is durable, and a checkpoint names it. True if there is a new manifest since `before`.
+    pub fn kept(&mut self, before: Option<&Before>) -> bool {
+        self.created = Vec::new();
+        if let Some(active) = &mut self.active {
+            active.writer.mark_synced();
+        }
+        let number = |manifest: &Option<Arc<Manifest>>| manifest.as_ref().map(|known| known.number);
+        let before = before.and_then(|before| number(&before.manifest));
+        number(&self.manifest) > before
+    }
+
+    /// Removes the manifests that neither of the two newest checkpoints names.
+    pub fn forget_old_manifests(&self, shared: &Shared, log: LogId) {
+        let Some(manifest) = &self.manifest else {
+            return;
+        };
+        let directory = shared.log_directory(log);
+        let keep_from = manifest.number.saturating_sub(1);
+        if let Err(error) = manifest::forget_older_than(shared.disk.as_ref(), &directory, keep_from)
+        {
+            tracing::warn!(%log, %error, "manifests that are no longer needed could not be removed");
+        }
+    }
+
+    /// Goes back to what the newest checkpoint says, and gives the space back that was taken since.
+    pub fn take_back(
+        self,
+        shared: &Shared,
+        log: LogId,
+        before: Option<Before>,
+    ) -> Result<Option<Laid>, SettleError> {
+        let directory = shared.log_directory(log);
+        let number = |manifest: &Option<Arc<Manifest>>| {
+            manifest.as_ref().map_or(0, |manifest| manifest.number)
+        };
+        let known = before.as_ref().map_or(0, |before| number(&before.manifest));
+        for id in self.created {
+            shared.segments.forget(log, id);
+            super::removal::remove_quietly(shared, &id.index_path(&directory));
+            super::removal::remove_quietly(shared, &id.log_path(&directory));
+        }
+        if number(&self.manifest) > known {
+            let name = manifest::file_name(known + 1);
+            super::removal::remove_quietly(shared, &directory.join(name));
+        }
+        let Some(before) = before else {
+            return Ok(None);
+        };
+        let mut active = None;
+        if let Some((segment, bytes_max)) = before.active {
+            let disk = Arc::clone(&shared.disk);
+            let (id, end) = (segment.id, before.end);
+            let writer = SegmentWriter::resume(disk, directory.clone(), log, &segment, end)
+                .map_err(SettleError::segment(log))?;
+            // Readers stay below what was published, so that the file may be cut behind it.
+            let cut = || {
+                let path = id.log_path(&directory);
+                let file = shared.disk.open(&path, OpenHow::ReadWrite)?;
+                if file.len()? > segment.bytes {
+                    file.set_len(segment.bytes)?;
+                }
+                Ok(())
+            };
+            cut().map_err(SettleError::io(log))?;
+            super::removal::remove_quietly(shared, &id.index_path(&directory));
+            active = Some(Active { writer, bytes_max });
+        }
+        Ok(Some(Laid {
+            end: before.end,
+            start: before.start,
+            active,
+            manifest: before.manifest,
+            is_stale: before.is_stale,
+            producers: before.producers,
+            epochs: before.epochs,
+            ..Laid::default()
+        }))
+    }
+}
+
+fn header_of(log: LogId, entry: &TailEntry) -> Result<BatchHeader, SettleError> {
+    BatchHeader::parse(&entry.slice()).map_err(|error| {
+        SettleError::Failed(StorageFailed::new(format!(
+            "settling {log}: the WAL at offset {}: {error}",
+            entry.base
+        )))
+    })
+}
+
+/// Batches on their way into the active segment.
+#[derive(Debug, Default)]
+struct Piece {
+    batches: Vec<SettledBatch>,
+    bytes: u64,
+}
+
+impl Active {
+    /// Whether the segment is sealed before `next` comes, behind what is on its way.
+    fn is_full(
+        &self,
+        piece: &Piece,
+        next: &TailEntry,
+        settings: &LogSettings,
+        now: Timestamp,
+    ) -> bool {
+        let written = self.writer.bytes() + piece.bytes;
+        if written == 0 {
+            return false;
+        }
+        let first = match piece.batches.first() {
+            Some(first) if self.writer.bytes() == 0 => first.append_time,
+            _ => self.writer.first_append_time(),
+        };
+        let length = written + u64::from(next.bytes);
+        let reach = next.next.get().saturating_sub(self.writer.id().base.get());
+        length > settings.segment_bytes
+            || length > u64::from(u32::MAX)
+            || reach > u64::from(u32::MAX)
+            || now.millis_since(first) > i64::try_from(settings.segment_ms).unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,564 @@
+//! The settler: lays the tail down into segments, off the path of the acks, and frees the WAL.
+//!
+//! A thread of its own, or a test's calls. One round: take how far the WAL is, and go through every log that has a tail, in
+//! pieces of some thousand logs. A piece appends the logs' batches to their active segments (sealing as segments fill), syncs
+//! all of it together, writes and syncs the manifests, stores the checkpoint, and publishes the new settled ends. After the
+//! last piece the WAL files go back that nothing needs any more. No file stays open from one log to the next if there are many.
+//! Invariants: a checkpoint names only what is durable; a WAL file is given back one checkpoint after the last that needed
+//! it, so that the older of the two checkpoints can stand in for the newer; at most one manifest per log and round; between
+//! rounds the settler knows of each log what the newest checkpoint says.
+//! A failed write or sync ends the process, but for a full disk: then what was laid down since the last checkpoint is taken
+//! back, what is deleted goes (`removal.rs`), and the round is tried again later. The store's end does not wait for a round.
+
+mod laid;
+mod removal;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::batch::BatchHeader;
+use model::{LogId, Timestamp};
+
+use self::laid::{Before, Laid, Work};
+use self::removal::{remove_directory, remove_quietly};
+use crate::checkpoint::{Checkpoint, LogEntry, WalPosition};
+use crate::cleanup::sweep::{Known, Swept, sweep};
+use crate::committer::Progress;
+use crate::error::{OpenError, ReadError, StorageFailed};
+use crate::gate::RESERVED_FILES;
+use crate::io::{AlignedBuffer, SyncFailed, Syncs};
+use crate::log::{Log, TailEntry};
+use crate::restore::Lost;
+use crate::segment::SegmentError;
+use crate::segments::Segments;
+use crate::storage::Shared;
+use crate::wal::WalFile;
+use crate::wal::format::{FRAME_HEAD_BYTES, FrameHead};
+use crate::wal::pool::is_full;
+
+/// Memory for one direct write.
+const SCRATCH_BYTES: usize = 2 << 20;
+/// Logs of one piece at least. What a piece costs beside its logs is two syncs and a checkpoint.
+const PIECE_LOGS_MIN: usize = 1024;
+/// Pieces of a round at most: each stores a checkpoint of all logs.
+const PIECES_MAX: usize = 8;
+/// How often idle producers are looked for, in milliseconds.
+const EXPIRY_MS: i64 = 60_000;
+
+/// Why a round was given up.
+#[derive(Debug)]
+pub(crate) enum SettleError {
+    /// No space: nothing is lost, the WAL still holds it.
+    DiskFull,
+    /// The disk failed.
+    Failed(StorageFailed),
+    /// The store is being closed: the write-ahead log holds all of it for the next start.
+    Stopped,
+}
+
+impl std::fmt::Display for SettleError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SettleError::DiskFull => f.write_str("the disk is full"),
+            SettleError::Failed(failure) => f.write_str(&failure.reason),
+            SettleError::Stopped => f.write_str("the store is being closed"),
+        }
+    }
+}
+
+impl SettleError {
+    fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> SettleError {
+        move |error| {
+            if is_full(&error) {
+                return SettleError::DiskFull;
+            }
+            SettleError::Failed(StorageFailed::new(format!("settling {what}: {error}")))
+        }
+    }
+
+    fn segment(log: LogId) -> impl FnOnce(SegmentError) -> SettleError {
+        move |error| match error {
+            SegmentError::Io { source, .. } => SettleError::io(log)(source),
+            SegmentError::Damaged { .. } | SegmentError::Foreign { .. } => {
+                SettleError::Failed(StorageFailed::new(format!("settling {log}: {error}")))
+            }
+        }
+    }
+}
+
+/// The settler's state.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    laid: HashMap<LogId, Laid>,
+    scratch: AlignedBuffer,
+    /// Where the replay of the checkpoint before the newest begins.
+    older: WalPosition,
+    /// Where the replay of the newest checkpoint begins.
+    newest: WalPosition,
+    /// Whether the newest checkpoint names a log that is forgotten.
+    forgotten: bool,
+    last_expiry_ms: i64,
+    /// Logs whose directories were not tidied since the start.
+    unswept: Vec<LogId>,
+}
+
+/// What holds for all pieces of a round.
+struct Round {
+    now: Timestamp,
+    /// Only what lies in earlier files of the WAL.
+    file_limit: Option<u64>,
+    expire_before: Option<Timestamp>,
+}
+
+/// A log of a piece, and the way back.
+struct Touched {
+    log: Arc<Log>,
+    before: Option<Before>,
+    seal: bool,
+}
+
+impl Round {
+    /// What a log has for the settler. None if it is deleted.
+    fn work_of(&self, log: &Log) -> Option<Work> {
+        let mut state = log.locked();
+        if state.deleted {
+            return None;
+        }
+        if let Some(oldest) = self.expire_before {
+            state.producers.expire(oldest);
+        }
+        Some(Work {
+            log: log.id(),
+            tail: {
+                let is_in = |entry: &&TailEntry| {
+                    self.file_limit
+                        .is_none_or(|limit| entry.file.sequence < limit)
+                };
+                state.tail.iter().take_while(is_in).cloned().collect()
+            },
+            start: state.bounds.start,
+            settings: Arc::clone(&state.settings),
+            seal: std::mem::take(&mut state.seal),
+            expire_before: self.expire_before,
+            now: self.now,
+        })
+    }
+}
+
+impl Settler {
+    pub fn new(from: WalPosition) -> Settler {
+        Settler {
+            laid: HashMap::new(),
+            scratch: AlignedBuffer::with_capacity(SCRATCH_BYTES),
+            older: from,
+            newest: from,
+            forgotten: false,
+            last_expiry_ms: 0,
+            unswept: Vec::new(),
+        }
+    }
+
+    /// What the checkpoint says of a log, at the start. Gives the view for readers, and what of it is lost: the log goes on
+    /// without that, and is to be on the settler's list.
+    pub fn restore(
+        &mut self,
+        shared: &Shared,
+        entry: &LogEntry,
+    ) -> Result<(Segments, Vec<Lost>, bool), OpenError> {
+        let (laid, lost, is_changed) = Laid::restore(shared, entry)?;
+        if laid.has_files() {
+            self.unswept.push(entry.log);
+        }
+        let view = laid.view();
+        self.laid.insert(entry.log, laid);
+        Ok((view, lost, is_changed))
+    }
+
+    /// If the newest checkpoint names a log that is forgotten, a round that stores one without it.
+    pub fn tidy(&mut self, shared: &Shared) -> Result<(), SettleError> {
+        if self.forgotten {
+            self.round(shared).map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing of the log is named by the next checkpoint.
+    pub fn forget(&mut self, log: LogId) {
+        self.forgotten |= self.laid.remove(&log).is_some();
+    }
+
+    /// Tidies the directories of some logs, after a round that went well. Where something is damaged nothing is touched: a
+    /// file that is no longer named may hold what is missing.
+    pub fn sweep_some(&mut self, shared: &Shared, count: usize) {
+        let left = self.unswept.len().saturating_sub(count);
+        for log in self.unswept.split_off(left) {
+            let (Some(laid), Some(live)) = (self.laid.get(&log), shared.log(log)) else {
+                continue;
+            };
+            if shared.may_be_damaged(log) {
+                continue;
+            }
+            let known = Known {
+                segments: laid.segments().collect(),
+                start: laid.start,
+                holds: &|header| holds(&live, header),
+            };
+            let directory = shared.log_directory(log);
+            let aside = shared.config.data_dir.join("quarantine");
+            match sweep(shared.disk.as_ref(), &directory, &known, &aside) {
+                Ok(swept) if swept == Swept::default() => {}
+                Ok(swept) => {
+                    tracing::warn!(%log, removed = ?swept.removed, moved = ?swept.moved, "files that no checkpoint names");
+                }
+                Err(error) => tracing::warn!(%log, %error, "a directory could not be tidied"),
+            }
+        }
+    }
+
+    /// One round. True if something settled. On a full disk what is deleted goes first, and what it needs no space for.
+    pub fn round(&mut self, shared: &Shared) -> Result<bool, SettleError> {
+        if shared.gate.is_disk_full() {
+            self.relieve(shared)?;
+        }
+        loop {
+            match self.settle(shared, None) {
+                Err(SettleError::DiskFull) => {}
+                settled => return settled,
+            }
+            let mut freed = self.relieve(shared)? | self.give_up_spares(shared);
+            // What one file of the WAL holds needs less than all, and the file itself is space for the next one's.
+            while let Some(limit) = self.after_oldest_file(shared) {
+                match self.settle(shared, Some(limit)) {
+                    Ok(_) => {
+                        freed = true;
+                        self.give_up_spares(shared);
+                    }
+                    Err(SettleError::DiskFull) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            if !freed {
+                return Err(SettleError::DiskFull);
+            }
+        }
+    }
+
+    /// Where the WAL file begins that follows the one in which the newest checkpoint's replay begins. None if that is the last.
+    fn after_oldest_file(&self, shared: &Shared) -> Option<WalPosition> {
+        let progress = shared.committer.progress()?;
+        let is_later = |file: &&Arc<WalFile>| file.sequence > self.newest.file;
+        let next = progress.files.iter().find(is_later)?;
+        let mut head = [0; FRAME_HEAD_BYTES];
+        next.file.read_exact_at(0, &mut head).ok()?;
+        let head = FrameHead::parse(&head)?;
+        let is_its = head.store == shared.store && head.file_sequence == next.sequence;
+        is_its.then_some(WalPosition {
+            file: next.sequence,
+            position: 0,
+            frame: head.sequence,
+        })
+    }
+
+    /// Settles all that is published now, or what lies in the WAL before `limit`. A log for which there is no space is left as
+    /// it was, and the others settle.
+    fn settle(&mut self, shared: &Shared, limit: Option<WalPosition>) -> Result<bool, SettleError> {
+        // The deleted logs first: no frame that is written from now on holds anything of theirs. Then how far the WAL is: all
+        // that is published before it will be settled by the end of the round.
+        let mut deleted = shared.take_deleted();
+        let Some(progress) = shared.committer.progress() else {
+            return Ok(false);
+        };
+        let wal = limit.unwrap_or_else(|| position_of(&progress));
+        // Its files are not to look as if somebody read them.
+        drop(progress);
+        for log in &deleted {
+            self.laid.remove(log);
+        }
+        let dirty = shared.take_dirty();
+        if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
+            return Ok(false);
+        }
+        let file_limit = limit.map(|limit| limit.file);
+        let result = self.pieces(shared, wal, file_limit, &dirty, &mut deleted);
+        for log in deleted {
+            shared.put_back_deleted(log);
+        }
+        result?;
+        self.release(shared)?;
+        Ok(true)
+    }
+
+    /// Piece by piece. `deleted` is emptied once a checkpoint without these logs is stored, and their files are gone.
+    fn pieces(
+        &mut self,
+        shared: &Shared,
+        wal: WalPosition,
+        file_limit: Option<u64>,
+        dirty: &[Arc<Log>],
+        deleted: &mut Vec<LogId>,
+    ) -> Result<(), SettleError> {
+        let now = shared.steady_now();
+        let expiry_ms = i64::try_from(shared.config.producer_expiry.as_millis());
+        let expires = now.millis() - self.last_expiry_ms > EXPIRY_MS;
+        let round = Round {
+            now,
+            file_limit,
+            expire_before: expires.then(|| now.plus_millis(-expiry_ms.unwrap_or(i64::MAX))),
+        };
+        let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);
+        let mut rest = dirty;
+        let mut left = Vec::new();
+        loop {
+            let (piece, later) = rest.split_at(rest.len().min(size));
+            let settled = self.piece(
+                shared,
+                &round,
+                piece,
+                &mut left,
+                later.is_empty().then_some(wal),
+            );
+            match settled {
+                Ok(stored) => {
+                    if stored {
+                        for log in std::mem::take(deleted) {
+                            remove_directory(shared, log);
+                        }
+                    }
+                }
+                Err(error) => {
+                    // The logs stay on the list.
+                    left.extend(rest.iter().cloned());
+                    mark_all_dirty(shared, &left);
+                    return Err(error);
+                }
+            }
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        mark_all_dirty(shared, &left);
+        if !left.is_empty() || !deleted.is_empty() {
+            return Err(SettleError::DiskFull);
+        }
+        if expires {
+            self.last_expiry_ms = now.millis();
+        }
+        Ok(())
+    }
+
+    /// One piece: laid down, synced, named by a checkpoint, published. Logs for which there is no space go to `left`. If none
+    /// is left and `end` is given, replay begins there from now on. True if a checkpoint was stored.
+    fn piece(
+        &mut self,
+        shared: &Shared,
+        round: &Round,
+        logs: &[Arc<Log>],
+        left: &mut Vec<Arc<Log>>,
+        end: Option<WalPosition>,
+    ) -> Result<bool, SettleError> {
+        let root = &shared.config.data_dir;
+        let mut syncs = Syncs::new(shared.disk.as_ref(), root)
+            .map_err(SettleError::io("the data directory"))?;
+        let mut touched = Vec::with_capacity(logs.len());
+        let mut garbage = Vec::new();
+        for log in logs {
+            if shared.is_stopping() {
+                return Err(SettleError::Stopped);
+            }
+            let Some(work) = round.work_of(log) else {
+                continue;
+            };
+            let one = Touched {
+                log: Arc::clone(log),
+                before: self.laid.get(&log.id()).map(Laid::before),
+                seal: work.seal,
+            };
+            let laid = self.laid.entry(log.id()).or_default();
+            match laid.settle(shared, &work, &mut self.scratch, &mut syncs) {
+                Ok(mut passed) => {
+                    garbage.append(&mut passed);
+                    touched.push(one);
+                }
+                Err(SettleError::DiskFull) => self.take_back(shared, one, left)?,
+                Err(error) => return Err(error),
+            }
+        }
+        if touched.is_empty() && !left.is_empty() {
+            return Ok(false);
+        }
+        let at = end.filter(|_| left.is_empty()).unwrap_or(self.newest);
+        match self.make_durable(shared, &touched, &mut syncs, at) {
+            Ok(()) => {}
+            Err(SettleError::DiskFull) => {
+                for one in touched {
+                    self.take_back(shared, one, left)?;
+                }
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        self.publish(shared, &touched);
+        for path in garbage {
+            remove_quietly(shared, &path);
+        }
+        Ok(true)
+    }
+
+    /// Syncs what was laid down, then the manifests that name it, then the checkpoint that names both.
+    fn make_durable(
+        &mut self,
+        shared: &Shared,
+        touched: &[Touched],
+        syncs: &mut Syncs<'_>,
+        at: WalPosition,
+    ) -> Result<(), SettleError> {
+        let failed = |SyncFailed { path, source }| SettleError::io(path.display())(source);
+        syncs.sync().map_err(failed)?;
+        for one in touched {
+            let id = one.log.id();
+            if let Some(laid) = self.laid.get_mut(&id) {
+                laid.write_manifest(shared, id, syncs)?;
+            }
+        }
+        syncs.sync().map_err(failed)?;
+        if shared.is_stopping() {
+            return Err(SettleError::Stopped);
+        }
+        self.checkpoint(shared, at)
+    }
+
+    /// Takes a log back to what the newest checkpoint says of it.
+    fn take_back(
+        &mut self,
+        shared: &Shared,
+        one: Touched,
+        left: &mut Vec<Arc<Log>>,
+    ) -> Result<(), SettleError> {
+        let id = one.log.id();
+        if let Some(laid) = self.laid.remove(&id)
+            && let Some(laid) = laid.take_back(shared, id, one.before)?
+        {
+            self.laid.insert(id, laid);
+        }
+        one.log.locked().seal |= one.seal;
+        left.push(one.log);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, shared: &Shared, wal: WalPosition) -> Result<(), SettleError> {
+        shared.save_damage().map_err(|error| match error {
+            OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
+            other => SettleError::Failed(StorageFailed::new(other.to_string())),
+        })?;
+        let logs = self
+            .laid
+            .iter()
+            .map(|(log, laid)| laid.entry(*log))
+            .collect();
+        let checkpoint = Checkpoint {
+            store: shared.store,
+            sequence: 0,
+            leader_epoch: shared.leader_epoch,
+            wal,
+            logs,
+        };
+        let mut store = shared
+            .checkpoints
+            .lock()
+            .expect("nothing panics while it holds the checkpoints");
+        store
+            .store(shared.disk.as_ref(), checkpoint)
+            .map_err(SettleError::io("the checkpoint"))?;
+        shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.older = std::mem::replace(&mut self.newest, wal);
+        self.forgotten = false;
+        Ok(())
+    }
+
+    fn publish(&mut self, shared: &Shared, touched: &[Touched]) {
+        for Touched { log, before, .. } in touched {
+            let Some(laid) = self.laid.get_mut(&log.id()) else {
+                continue;
+            };
+            if laid.kept(before.as_ref()) {
+                laid.forget_old_manifests(shared, log.id());
+            }
+            let mut state = log.locked();
+            if state.deleted {
+                continue;
+            }
+            state.segments = laid.view();
+            if laid.end > state.bounds.settled_end {
+                let before = state.tail_bytes;
+                state.settled(laid.end);
+                shared
+                    .counters
+                    .settled_bytes
+                    .fetch_add(before - state.tail_bytes, Ordering::Relaxed);
+            }
+            // What came during the round has its turn in the next one.
+            state.dirty = !state.tail.is_empty();
+            if state.dirty {
+                drop(state);
+                shared.mark_dirty(log);
+            }
+        }
+    }
+
+    /// Gives back the WAL files that the checkpoint before the newest did not need any more.
+    fn release(&mut self, shared: &Shared) -> Result<(), SettleError> {
+        self.release_below(shared, self.older.file)?;
+        if shared.pool.available() <= RESERVED_FILES && self.older.file < self.newest.file {
+            // Producers may be waiting for a file: a second checkpoint makes both of them need no more than this one.
+            self.checkpoint(shared, self.newest)?;
+            self.release_below(shared, self.older.file)?;
+        }
+        shared.gate.look_again();
+        Ok(())
+    }
+
+    fn release_below(&self, shared: &Shared, sequence: u64) -> Result<(), SettleError> {
+        for file in shared.committer.release_files(sequence) {
+            shared
+                .pool
+                .give_back(file)
+                .map_err(SettleError::io("the write-ahead log"))?;
+        }
+        Ok(())
+    }
+}
+
+fn mark_all_dirty(shared: &Shared, logs: &[Arc<Log>]) {
+    for log in logs {
+        shared.mark_dirty(log);
+    }
+}
+
+/// Whether a log gives a batch with this header, checksum included, to its readers.
+fn holds(log: &Log, header: &BatchHeader) -> io::Result<bool> {
+    match log.read_copy(header.base(), 1) {
+        Ok(chunk) => {
+            let found = chunk.slices.first().map(|slice| BatchHeader::parse(slice));
+            Ok(found.is_some_and(|found| found.as_ref() == Ok(header)))
+        }
+        Err(ReadError::Io { source, .. }) => Err(source),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Where the next frame goes. Nothing of the files is kept: one that somebody holds is not used again.
+fn position_of(progress: &Progress) -> WalPosition {
+    let current = progress
+        .files
+        .last()
+        .expect("there is always a file to write");
+    WalPosition {
+        file: current.sequence,
+        position: progress.position,
+        frame: progress.frame,
+    }
+}
