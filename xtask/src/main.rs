@@ -1,5 +1,5 @@
 //! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `oracle` compares it with Apache Kafka, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `wire` writes the generated messages.
+//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `oracle` compares it with Apache Kafka, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `package` builds the Debian package, `wire` writes the generated messages.
 //! One module per chore; this file only parses the command line.
 
 mod bench;
@@ -8,6 +8,7 @@ mod compat;
 mod exam;
 mod fuzz;
 mod oracle;
+mod package;
 mod run;
 mod soak;
 mod suites;
@@ -40,6 +41,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Ask the broker and Apache Kafka the same things, and compare the answers field by field.
     Oracle(oracle::Options),
+    /// Build the Debian package with Debian's own tools, and try it in a root directory of its own.
+    Package(package::Options),
     /// Keep a broker under mixed load for long, with restarts, and see that nothing grows.
     Soak(soak::Options),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Fuzz(options) => fuzz::main(&options),
         Chore::Oracle(options) => oracle::main(&options),
+        Chore::Package(options) => package::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

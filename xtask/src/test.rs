@@ -3,7 +3,7 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{chaos, compat, exam, fuzz, oracle, run, suites};
+use crate::{chaos, compat, exam, fuzz, oracle, package, run, suites};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -42,6 +42,7 @@ const CHORES: &[Chore] = &[
     ("suites, fast", suites::run_fast),
     ("beside Kafka", oracle::run_short),
     ("chaos, short", chaos::run_short),
+    ("package", package::run_check),
 ];
 
 /// Entry of `cargo xtask test`.

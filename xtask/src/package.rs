@@ -1,0 +1,84 @@
+//! `cargo xtask package`: the Debian package, built with Debian's own tools from the release binary and `packaging/`.
+//! Callers: whoever makes a release; `cargo xtask test`, with `--check`.
+//! Invariant: nothing is downloaded. What the package holds is staged in a directory of its own, with the modes it is to have.
+
+mod check;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{compat, run};
+
+/// Flags of `cargo xtask package`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Package this binary instead of building one.
+    #[arg(long, value_name = "FILE")]
+    bin: Option<PathBuf>,
+    /// Where the package is written; the default is target/package.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Install the package into an empty root directory with dpkg, start its server, upgrade, remove and purge it.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Entry of `cargo xtask package`.
+pub fn run(options: &Options) -> Result<()> {
+    let package = build(options.bin.as_deref(), options.out.as_deref())?;
+    println!("{}", package.display());
+    if options.check {
+        check::run(&package)?;
+    }
+    Ok(())
+}
+
+/// Builds and checks, as one of the chores of `cargo xtask test`.
+pub fn run_check() -> Result<compat::Tally> {
+    let package = build(None, None)?;
+    check::run(&package)?;
+    Ok(compat::Tally {
+        passed: 1,
+        failed: 0,
+    })
+}
+
+/// Builds the package; returns its path.
+fn build(binary: Option<&Path>, out: Option<&Path>) -> Result<PathBuf> {
+    for (tool, package) in [
+        ("dpkg-deb", "dpkg"),
+        ("dpkg-shlibdeps", "dpkg-dev"),
+        ("gzip", "gzip"),
+    ] {
+        if run::on_path(tool).is_none() {
+            bail!("{tool} is missing: install the Debian package {package}");
+        }
+    }
+    let binary = match binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => {
+            let arguments = ["build", "--release", "--locked", "--bin", "alluvium"];
+            run::shown(run::cargo().args(arguments))?;
+            run::target_directory().join("release/alluvium")
+        }
+    };
+    let out = match out {
+        Some(out) => std::path::absolute(out)?,
+        None => run::target_directory().join("package"),
+    };
+    std::fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
+    let staged = tempfile::tempdir_in(&out)?;
+    let facts = stage::stage(&binary, staged.path())?;
+    let name = format!("alluvium_{}_{}.deb", facts.version, facts.architecture);
+    let package = out.join(name);
+    run::quiet(
+        Command::new("dpkg-deb")
+            .args(["--root-owner-group", "-Zxz", "--build"])
+            .arg(staged.path().join("root"))
+            .arg(&package),
+    )?;
+    Ok(package)
+}
