@@ -39,6 +39,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Whether a data directory without a store gets a new one.
     pub store_create: bool,
+    /// `wal.profile=small`.
+    wal_is_small: bool,
     /// Variables of the environment with our prefix that a container platform sets, and that are no settings.
     pub ignored_variables: Vec<String>,
     origins: BTreeMap<String, (Place, String)>,
@@ -55,6 +57,8 @@ pub enum Origin {
     Environment,
     /// A flag.
     Flag,
+    /// `wal.profile`.
+    Profile,
 }
 
 impl fmt::Display for Origin {
@@ -64,6 +68,7 @@ impl fmt::Display for Origin {
             Origin::File => "file",
             Origin::Environment => "environment",
             Origin::Flag => "flag",
+            Origin::Profile => "wal.profile",
         })
     }
 }
@@ -135,42 +140,44 @@ macro_rules! settings {
 /// All settings but the topic defaults, by name.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = settings! {
-    "advertised.listeners" = "", "Where clients are told to connect, `PLAINTEXT://host:port`; empty for where the Kafka protocol listens. Clients outside this machine need a name that they can reach.", |config, value| advertised(config, value);
-    "append.queue.bytes" = "67108864", "Bytes that may wait for the disk before producers are slowed down; 1 MiB to 4 GiB.", |config, value| number(value, 1 << 20..=4 << 30).map(|bytes| config.storage.append_queue_bytes = bytes);
+    "advertised.listeners" = "", "The address that clients are told to connect to, `PLAINTEXT://host:port`; empty for that of kafka.listen. It must be one that clients can reach from where they are.", |config, value| advertised(config, value);
+    "append.queue.bytes" = "67108864", "The most bytes that wait for the disk; beyond it producers are slowed down. 1 MiB to 4 GiB.", |config, value| number(value, 1 << 20..=4 << 30).map(|bytes| config.storage.append_queue_bytes = bytes);
     "auto.create.topics.enable" = "true", "Whether a topic that a client asks for is created.", |config, value| boolean(value).map(|on| config.broker.auto_create_topics = on);
-    "broker.rack" = "", "This broker's rack, as clients are told; empty for none.", |config, value| { config.broker.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty()); Ok(()) };
+    "broker.rack" = "", "The rack of this broker that clients are told; empty for none.", |config, value| { config.broker.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty()); Ok(()) };
     "connections.max.idle.ms" = "600000", "A connection without a request is closed after this many milliseconds, on the HTTP port too; 1000 or more. So is one whose peer leaves its replies unread for as long. While all connections are taken, those that are idle make room much sooner.", |config, value| millis(value, 1000).map(|time| config.broker.connection_idle_max = time);
     "data.dir" = "data", "The directory of the store. Its parent directory must exist. It must be empty, or hold a store.", |config, value| data_dir(config, value);
-    "fetch.max.bytes" = "57671680", "No fetch answers with more bytes, but for a first batch that is larger; 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
-    "frame.max.bytes" = "4194304", "Bytes that are synced at once at most; 64 KiB to 64 MiB, and never more than a quarter of a WAL file.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
+    "fetch.max.bytes" = "57671680", "The most bytes in the answer to a fetch. A first batch that is larger is returned whole. 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
+    "frame.max.bytes" = "4194304", "The most bytes that one sync covers; 64 KiB to 64 MiB, and never more than a quarter of wal.file.bytes.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
     "group.initial.rebalance.delay.ms" = "3000", "How many milliseconds a new group waits for more members.", |config, value| millis(value, 0).map(|time| config.broker.groups.initial_rebalance_delay = time);
     "group.max.session.timeout.ms" = "1800000", "The longest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_max = time);
     "group.max.size" = "2147483647", "Members of a group at most; 1 or more.", |config, value| size(value, 1).map(|count| config.broker.groups.size_max = count);
     "group.min.session.timeout.ms" = "6000", "The shortest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_min = time);
     "http.listen" = "127.0.0.1:8080", "Where HTTP listens, `host:port`; port 0 picks one.", |config, value| { config.http = address(value)?; Ok(()) };
     "kafka.listen" = "127.0.0.1:9092", "Where the Kafka protocol listens, `host:port`; port 0 picks one.", |config, value| { config.kafka = address(value)?; Ok(()) };
-    "log.retention.check.interval.ms" = "300000", "How often retention is looked at, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
-    "max.connections" = "50000", "Connections at a time at most. A further one is let in when another is silent for a second or idle for ten, which is then closed; else it waits. Fewer, with a warning, if the limit of descriptors allows no more. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
+    "log.retention.check.interval.ms" = "300000", "How often retention is checked, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
+    "max.connections" = "50000", "Connections at a time at most. A further one is let in when another is silent for a second or idle for ten, which is then closed; else it waits. Fewer if the limit of open files allows no more: the server logs how many at its start. 1 or more.", |config, value| size(value, 1).map(|count| config.broker.connections_max = count);
     "metrics.series.max" = "10000", "Series of one metric on `/metrics` at most, where topics, partitions or groups are its labels; the rest is summed in one series. 100 to 1000000.", |config, value| number(value, 100..=1_000_000).map(|count| config.broker.metrics_series_max = count as usize);
     "node.id" = "1", "This broker's id; 0 or more.", |config, value| number(value, 0..=i32::MAX as u64).map(|id| config.broker.node_id = id as i32);
     "num.partitions" = "1", "Partitions of a topic that is created without a count; 1 to 10000.", |config, value| number(value, 1..=10_000).map(|count| config.broker.default_partitions = count as u32);
     "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in bytes.", |config, value| size(value, 0).map(|bytes| config.broker.groups.offset_metadata_bytes_max = bytes);
-    "offsets.retention.check.interval.ms" = "600000", "How often expired offsets are looked for, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.broker.groups.offsets_retention_check = time);
+    "offsets.retention.check.interval.ms" = "600000", "How often expired offsets are removed, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.broker.groups.offsets_retention_check = time);
     "offsets.retention.minutes" = "10080", "How long an empty group keeps its offsets, in minutes; 1 or more.", |config, value| number(value, 1..=u64::from(u32::MAX)).map(|minutes| config.broker.groups.offsets_retention = Duration::from_secs(minutes * 60));
     "producer.id.expiration.ms" = "86400000", "How long an idle idempotent producer is remembered, in milliseconds; 1000 or more.", |config, value| millis(value, 1000).map(|time| config.storage.producer_expiry = time);
     "queued.max.request.bytes" = "268435456", "Bytes of requests, all connections together, that are being received or worked on; beyond it connections are not read, and those that hold much and send little are closed. No less than twice socket.request.max.bytes and 8.", |config, value| size(value, 1 << 20).map(|bytes| config.broker.queued_request_bytes_max = bytes);
     "queued.max.response.bytes" = "268435456", "Bytes of answers, all connections together, that are being made or sent, records not counted; beyond it answers wait, and connections that hold much and take little are closed. No less than twice socket.response.max.bytes and 8.", |config, value| size(value, 1 << 20).map(|bytes| config.broker.queued_response_bytes_max = bytes);
     "response.send.max.ms" = "120000", "A connection whose peer has not taken a whole answer after this many milliseconds is closed; until then the answer holds memory, or the disk space of segments that were deleted meanwhile. 1000 or more.", |config, value| millis(value, 1000).map(|time| config.broker.response_send_max = time);
     "scrub.bytes.per.second" = "8388608", "How fast sealed segments are verified in the background; 0 switches it off.", |config, value| number(value, 0..=u64::MAX).map(|bytes| config.storage.scrub_bytes_per_second = bytes);
-    "segments.open.max" = "1024", "Segments whose files and maps are kept open; fewer, with a warning, if the limit of descriptors allows no more. 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
-    "settle.age.ms" = "10000", "What is in the write-ahead log only is laid down into segments after this many milliseconds, or sooner; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
+    "segments.open.max" = "1024", "Segments whose files and maps are kept open; fewer if the limit of open files allows no more. 16 or more.", |config, value| size(value, 16).map(|count| config.storage.open_segments_max = count);
+    "settle.age.ms" = "10000", "Records are written from the write-ahead log into segments after this many milliseconds at the latest; 10 or more.", |config, value| millis(value, 10).map(|time| config.storage.settle_age = time);
     "socket.request.max.bytes" = "104857600", "The longest request; a longer one closes its connection. 1024 to 1 GiB.", |config, value| number(value, 1024..=1 << 30).map(|bytes| config.broker.socket_request_bytes_max = bytes as usize);
     "socket.response.max.bytes" = "104857600", "The longest answer, records not counted; what would be in it beyond that is refused with POLICY_VIOLATION. 1 MiB to 1 GiB.", |config, value| number(value, 1 << 20..=1 << 30).map(|bytes| config.broker.response_bytes_max = bytes as usize);
+    "store.bytes.max" = "-1", "Bytes of records that all topics keep together: beyond it the segments that were written to longest ago are removed, of whichever topic, as by retention; -1 is any number. Looked at every second. The write-ahead log (`wal.files.max` times `wal.file.bytes` at most) and indexes come on top. Topics seal their segments at a 32nd of it at the latest. At least 1048576.", |config, value| store_bytes_max(config, value);
     "store.create.enable" = "true", "Whether a missing or empty data directory becomes a new store. With `false` the server does not start without a store, as when a disk is not mounted.", |config, value| boolean(value).map(|on| config.store_create = on);
-    "validate.records" = "false", "Whether every batch is decompressed and its records checked, for producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
+    "validate.records" = "false", "Whether every batch is decompressed and each of its records checked. For producers that are not trusted.", |config, value| boolean(value).map(|on| config.broker.validate_records = on);
     "wal.file.bytes" = "67108864", "The length of a file of the write-ahead log: 256 KiB to 1 GiB, a multiple of 64 KiB. The largest batch is half of it.", |config, value| wal_file_bytes(config, value);
     "wal.files.max" = "64", "Files of the write-ahead log at most: when they are used up, producers wait. 4 to 4096, and no fewer than wal.files.min.", |config, value| number(value, 4..=4096).map(|count| config.storage.wal_files_max = count as usize);
     "wal.files.min" = "8", "Files of the write-ahead log that are kept for use again; 2 or more.", |config, value| number(value, 2..=4096).map(|count| config.storage.wal_files_min = count as usize);
+    "wal.profile" = "standard", "`small` is for small disks: wal.file.bytes=4194304, wal.files.min=2, wal.files.max=16, append.queue.bytes=8388608, unless these are set themselves. An empty store takes 12 MiB instead of 192 MiB, the write-ahead log at most 64 MiB; batches have at most 2 MiB, and sustained throughput is lower.", |config, value| wal_profile(config, value);
 };
 
 fn number(value: &str, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
@@ -207,6 +214,33 @@ fn address(value: &str) -> Result<String, String> {
     known
         .then(|| value.to_owned())
         .ok_or_else(|| "must be host:port, with a port from 0 to 65535".to_owned())
+}
+
+fn store_bytes_max(config: &mut Config, value: &str) -> Result<(), String> {
+    config.storage.store_bytes_max = match value {
+        "-1" => None,
+        value => {
+            Some(number(value, 1 << 20..=u64::MAX).map_err(|reason| format!("{reason}, or -1"))?)
+        }
+    };
+    Ok(())
+}
+
+/// What `wal.profile=small` sets.
+const SMALL_WAL: [(&str, &str); 4] = [
+    ("append.queue.bytes", "8388608"),
+    ("wal.file.bytes", "4194304"),
+    ("wal.files.max", "16"),
+    ("wal.files.min", "2"),
+];
+
+fn wal_profile(config: &mut Config, value: &str) -> Result<(), String> {
+    config.wal_is_small = match value {
+        "small" => true,
+        "standard" => false,
+        _ => return Err("must be small or standard".to_owned()),
+    };
+    Ok(())
 }
 
 fn data_dir(config: &mut Config, value: &str) -> Result<(), String> {
@@ -295,6 +329,7 @@ impl Config {
             broker: BrokerConfig::default(),
             storage: StorageConfig::new("data"),
             store_create: true,
+            wal_is_small: false,
             ignored_variables: Vec::new(),
             origins: BTreeMap::new(),
         };
@@ -315,6 +350,13 @@ impl Config {
         config.set_all(environment.given)?;
         for (key, value) in &sources.flags {
             config.set(key, value, Place::Flag)?;
+        }
+        if config.wal_is_small {
+            for (key, value) in SMALL_WAL {
+                if !config.is_set(key) {
+                    config.set(key, value, Place::Profile)?;
+                }
+            }
         }
         config.check()?;
         Ok(config)
@@ -556,7 +598,7 @@ fn code(value: &str) -> String {
 fn meaning(setting: &TopicSetting) -> String {
     match setting.holds {
         Holds::Enforced => setting.doc.to_owned(),
-        Holds::HoldsTrivially(reason) => format!("{} Holds trivially: {reason}.", setting.doc),
+        Holds::HoldsTrivially(reason) => format!("{} No effect here: {reason}.", setting.doc),
         Holds::Refused(reason) => {
             format!("{} Only the default is accepted: {reason}.", setting.doc)
         }
@@ -606,6 +648,8 @@ mod tests {
             ("advertised.listeners", "PLAINTEXT://[::]:9092"),
             ("advertised.listeners", "PLAINTEXT://:::9092"),
             ("data.dir", ""),
+            ("store.bytes.max", "1000"),
+            ("wal.profile", "tiny"),
             ("log.retention.ms", "soon"),
             ("message.max.bytes", "40000000"),
         ] {
@@ -656,6 +700,26 @@ mod tests {
     }
 
     #[test]
+    fn a_profile_sets_what_nobody_set_and_is_shown_as_the_reason() {
+        let config = flags(&[("wal.files.max", "32"), ("wal.profile", "small")]).unwrap();
+        let storage = &config.storage;
+        assert_eq!(
+            (
+                storage.wal_file_bytes,
+                storage.wal_files_min,
+                storage.wal_files_max
+            ),
+            (4 << 20, 2, 32)
+        );
+        let shown = config.show();
+        let origin = |key: &str| &shown.iter().find(|shown| shown.key == key).unwrap().origin;
+        assert_eq!(origin("wal.file.bytes"), "wal.profile");
+        assert_eq!(origin("wal.files.max"), "flag");
+        // The default of message.max.bytes has to fit.
+        assert!(storage.batch_bytes_max() > 1_048_588);
+    }
+
+    #[test]
     fn an_advertised_ipv6_address_is_given_without_its_brackets() {
         let config = flags(&[("advertised.listeners", "PLAINTEXT://[fd00::7]:9092")]).unwrap();
         assert_eq!(config.advertised, Some(("fd00::7".to_owned(), 9092)));
@@ -671,7 +735,9 @@ mod tests {
             ("http.listen", "127.0.0.1:1"),
             ("kafka.listen", "127.0.0.1:1"),
             ("scrub.bytes.per.second", "0"),
+            ("store.bytes.max", "1073741824"),
             ("wal.file.bytes", "1048576"),
+            ("wal.profile", "small"),
         ];
         let without_origins = |mut config: Config| {
             config.origins.clear();

@@ -43,6 +43,8 @@ pub enum Place {
     },
     /// On the command line.
     Flag,
+    /// In a profile that was chosen.
+    Profile,
 }
 
 impl Place {
@@ -53,6 +55,7 @@ impl Place {
             Place::File { .. } => Origin::File,
             Place::Environment { .. } => Origin::Environment,
             Place::Flag => Origin::Flag,
+            Place::Profile => Origin::Profile,
         }
     }
 }
@@ -62,7 +65,7 @@ impl fmt::Display for Place {
         match self {
             Place::File { path, line } => write!(f, "{}, line {line}", path.display()),
             Place::Environment { variable } => write!(f, "environment variable {variable}"),
-            Place::Default | Place::Flag => self.origin().fmt(f),
+            Place::Default | Place::Flag | Place::Profile => self.origin().fmt(f),
         }
     }
 }

@@ -5,9 +5,10 @@
 //! the checkpoint. On a full disk it unlinks them first.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::cleanup::retention::{Retention, plan};
-use crate::cleanup::{LogView, Plan, SegmentView};
+use crate::cleanup::{LogView, Plan, SegmentView, store_bound};
 use crate::error::{AppendError, DeleteRecordsError};
 use crate::log::Log;
 use crate::storage::Shared;
@@ -61,7 +62,7 @@ pub(crate) fn plan_of(shared: &Shared, log: &Log) -> Option<Plan> {
 
 /// Looks at all logs once. True if something is to be removed.
 pub(crate) fn clean_once(shared: &Shared) -> bool {
-    let mut worked = false;
+    let mut worked = bound_once(shared);
     for log in shared
         .all_logs()
         .into_iter()
@@ -79,6 +80,35 @@ fn clean(shared: &Shared, log: &Arc<Log>) -> bool {
     let Some(plan) = plan_of(shared, log).filter(|plan| !plan.is_empty()) else {
         return false;
     };
+    execute(log, &plan)
+}
+
+/// Compares what the whole store holds with its bound. True if something is to be removed.
+pub(crate) fn bound_once(shared: &Shared) -> bool {
+    let Some(bytes_max) = shared.live().store_bytes_max else {
+        return false;
+    };
+    let logs = shared.all_logs();
+    let (logs, views): (Vec<_>, Vec<_>) = logs
+        .iter()
+        .filter_map(|log| Some((log, view_of(log)?)))
+        .unzip();
+    let mut worked = false;
+    for (log, plan) in logs.into_iter().zip(store_bound::plan(&views, bytes_max)) {
+        if !plan.is_empty() {
+            let removed = &shared.counters.bound_removed_bytes;
+            removed.fetch_add(plan.bytes(), Ordering::Relaxed);
+            worked |= execute(log, &plan);
+        }
+    }
+    if worked {
+        shared.settle_soon();
+    }
+    worked
+}
+
+/// Does what a plan says. True if something is to be removed.
+fn execute(log: &Arc<Log>, plan: &Plan) -> bool {
     let Some(start) = plan.raise_start_to else {
         return false;
     };

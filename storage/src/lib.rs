@@ -14,6 +14,7 @@ pub mod fields;
 mod gate;
 pub mod inspect;
 pub mod io;
+mod live;
 mod log;
 pub mod manifest;
 mod newer;
@@ -36,6 +37,7 @@ pub use error::{
 pub use fields::FormatError;
 pub use gate::{Admission, Purpose};
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
+pub use live::LiveSettings;
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
 pub use orphans::Fate;
 pub use producers::{ProducerState, SequenceError};

@@ -119,6 +119,11 @@ impl Scrubber {
         }
     }
 
+    /// Changes the rate.
+    pub fn set_rate(&mut self, bytes_per_second: u64) {
+        self.bytes_per_second = bytes_per_second;
+    }
+
     /// Whether it is in the middle of a segment.
     pub fn is_busy(&self) -> bool {
         self.job.is_some()

@@ -14,12 +14,13 @@ use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
-use crate::cleaner::clean_once;
+use crate::cleaner::{bound_once, clean_once};
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
 use crate::gate::{Admission, Gate, Purpose};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
+use crate::live::LiveSettings;
 use crate::log::{Bounds, Log, LogSettings};
 use crate::newer::{self, Newer};
 use crate::orphans::{self, Fate};
@@ -78,6 +79,8 @@ pub struct StorageConfig {
     pub scrub_bytes_per_second: u64,
     /// How often retention is looked at.
     pub retention_check: Duration,
+    /// All logs together keep no more bytes of batches than this; None is any number.
+    pub store_bytes_max: Option<u64>,
     /// How long an idle producer's state is kept.
     pub producer_expiry: Duration,
     /// What a failed write or sync does.
@@ -105,6 +108,7 @@ impl StorageConfig {
             open_segments_max: 1024,
             scrub_bytes_per_second: 8 << 20,
             retention_check: Duration::from_secs(300),
+            store_bytes_max: None,
             producer_expiry: Duration::from_secs(24 * 3600),
             on_failure: OnFailure::ExitProcess,
             threads: Threads::Own,
@@ -184,6 +188,8 @@ pub struct Metrics {
     pub read_faults: u64,
     /// Indexes that were missing or damaged, and were written again from their logs.
     pub rewritten_indexes: u64,
+    /// Bytes of segments that were removed because the whole store was larger than its bound.
+    pub bound_removed_bytes: u64,
     /// Bytes that wait for the committer.
     pub queued_bytes: u64,
     /// WAL files that hold something unsettled.
@@ -209,6 +215,7 @@ pub(crate) struct Counters {
     pub scrub_faults: AtomicU64,
     pub read_faults: AtomicU64,
     pub rewritten_indexes: AtomicU64,
+    pub bound_removed_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -223,6 +230,7 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub config: StorageConfig,
+    live: Mutex<LiveSettings>,
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
     steady: Arc<SteadyTime>,
@@ -479,6 +487,14 @@ impl Shared {
         }
     }
 
+    /// The settings that may have changed since the start.
+    pub fn live(&self) -> LiveSettings {
+        *self
+            .live
+            .lock()
+            .expect("nothing panics while it holds the settings")
+    }
+
     /// The time by which records age. It does not jump.
     pub fn steady_now(&self) -> Timestamp {
         self.steady.now()
@@ -491,17 +507,18 @@ impl Shared {
 
     /// The cleaner's thread.
     fn clean(&self) {
-        let interval = self.config.retention_check;
         let mut last = self.clock.monotonic();
-        while self.pause(interval.min(FULL_DISK_INTERVAL)) {
+        while self.pause(self.live().retention_check.min(FULL_DISK_INTERVAL)) {
             let now = self.clock.monotonic();
-            if now.saturating_sub(last) >= interval {
+            if now.saturating_sub(last) >= self.live().retention_check {
                 last = now;
                 self.keep_time();
                 clean_once(self);
             } else if self.gate.is_disk_full() {
                 // What is due makes room: it is not left for later.
                 clean_once(self);
+            } else {
+                bound_once(self);
             }
         }
     }
@@ -600,7 +617,7 @@ impl Shared {
     }
 }
 
-/// How often a full disk is looked at: whether there is space again, and whether something that is kept is due.
+/// How often what the store holds is compared with its bound, and how often a full disk is looked at: whether there is space again, and whether something that is kept is due.
 const FULL_DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
@@ -791,6 +808,7 @@ impl Storage {
                 .map(|(id, log)| (id, Arc::new(log.owned_by(weak.clone()))))
                 .collect();
             Shared {
+                live: Mutex::new(LiveSettings::from(&config)),
                 disk,
                 steady,
                 clock: env.clock,
@@ -1004,9 +1022,7 @@ impl Storage {
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
             self.spawn("log-cleaner", Shared::clean)?;
-            if shared.config.scrub_bytes_per_second > 0 {
-                self.spawn("log-scrub", crate::scrub::run::run)?;
-            }
+            self.spawn("log-scrub", crate::scrub::run::run)?;
         }
         Ok(())
     }
@@ -1029,6 +1045,15 @@ impl Storage {
     /// The machine's clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.inner.shared.clock)
+    }
+
+    /// Changes the settings that may change while the store is open.
+    pub fn set_live(&self, live: LiveSettings) {
+        let shared = &self.inner.shared;
+        *shared
+            .live
+            .lock()
+            .expect("nothing panics while it holds the settings") = live;
     }
 
     /// The largest batch that can be appended.
@@ -1145,6 +1170,7 @@ impl Storage {
             scrub_faults: counters.scrub_faults.load(Ordering::Relaxed),
             read_faults: counters.read_faults.load(Ordering::Relaxed),
             rewritten_indexes: counters.rewritten_indexes.load(Ordering::Relaxed),
+            bound_removed_bytes: counters.bound_removed_bytes.load(Ordering::Relaxed),
             queued_bytes: shared.gate.reserved_bytes(),
             wal_files_used: files_used as u64,
             wal_files: shared.pool.files() as u64,
@@ -1175,9 +1201,6 @@ impl Storage {
     /// Manual mode: one step of the scrub. False if there is nothing to verify now, by the rate or at all.
     pub fn scrub_once(&self) -> bool {
         let shared = &self.inner.shared;
-        if shared.config.scrub_bytes_per_second == 0 {
-            return false;
-        }
         let mut scrub = self
             .inner
             .scrub

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use alluvium_storage::io::{ManualClock, RealDisk};
 use alluvium_storage::{
-    AppendBatch, Env, Fate, Log, LogSettings, OnFailure, ReadError, RecoveryReport, Storage,
-    StorageConfig, Threads,
+    AppendBatch, Env, Fate, LiveSettings, Log, LogSettings, OnFailure, ReadError, RecoveryReport,
+    Storage, StorageConfig, Threads,
 };
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, split};
@@ -522,6 +522,57 @@ fn a_clock_that_is_a_year_off_at_the_next_start_removes_nothing() {
     // A store that was really away for longer than its retention knows it, whatever the wall clock says.
     let eight_days = 8 * 24 * 60 * minute;
     assert_eq!(left_after_a_stop(-YEAR_MS, eight_days, false), 0);
+}
+
+#[test]
+fn the_whole_store_keeps_no_more_than_its_bound_and_the_oldest_goes_first() {
+    let house = House::new();
+    let mut config = house.config();
+    let bound = 40_000;
+    config.store_bytes_max = Some(bound);
+    let (storage, _) = house.open_with(config);
+    storage.finish_open(&known(2)).unwrap();
+    let mut small = settings();
+    small.segment_bytes = 4096;
+    let logs = [0, 1].map(|n| storage.create_log(log_id(n), small.clone()));
+    let text = "z".repeat(1000);
+    let held = |log: &Log| log.bounds().end.get() - log.bounds().start.get();
+    for round in 0..60 {
+        // The first log gets its records first, and twice as many.
+        let log = &logs[usize::from(round >= 40)];
+        drop(append(&storage, log, batch(&[&text], 5)));
+        storage.commit_once();
+        storage.settle_once();
+        house.clock.advance(std::time::Duration::from_secs(1));
+        storage.clean_once();
+        storage.commit_once();
+        storage.settle_once();
+        let bytes: u64 = logs.iter().map(|log| log.size_bytes()).sum();
+        assert!(bytes <= bound, "{bytes} in round {round}");
+    }
+    // About 38 of 60 records of 1,060 bytes fit: all 20 of the second log, which are the newest.
+    assert_eq!(held(&logs[1]), 20);
+    assert!((12..=18).contains(&held(&logs[0])), "{}", held(&logs[0]));
+    assert!(storage.metrics().bound_removed_bytes > 0);
+    let Err(ReadError::OutOfRange { bounds, .. }) = logs[0].read(Offset::ZERO, 1 << 20, true)
+    else {
+        panic!("the reader is told");
+    };
+    assert_eq!(bounds.start.get(), 40 - held(&logs[0]));
+    // Lowered while it runs, to less than what is kept.
+    storage.set_live(LiveSettings {
+        store_bytes_max: Some(10_000),
+        scrub_bytes_per_second: 0,
+        retention_check: std::time::Duration::from_secs(300),
+    });
+    for _ in 0..4 {
+        storage.clean_once();
+        storage.commit_once();
+        storage.settle_once();
+    }
+    let bytes: u64 = logs.iter().map(|log| log.size_bytes()).sum();
+    assert!(bytes <= 10_000, "{bytes}");
+    assert!(held(&logs[1]) > 0, "the newest records are kept");
 }
 
 #[test]

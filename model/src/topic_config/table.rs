@@ -41,7 +41,7 @@ pub const SETTINGS: &[Setting] = &[
         "The level when compression.type is gzip: 1 to 9, or -1 for the codec's own."),
     setting!("compression.lz4.level", "compression.lz4.level", Int, "9", integer(1, 17),
         Refused("the lz4 encoder here has one level only"),
-        "The level when compression.type is lz4. The encoder has one level: only the default is accepted."),
+        "The level when compression.type is lz4."),
     setting!("compression.type", "compression.type", String, "producer",
         Values::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]), Enforced,
         "How batches are stored: as the producer sent them, or recompressed."),

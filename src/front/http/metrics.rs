@@ -180,7 +180,7 @@ fn storage(page: &mut Page, broker: &Broker) {
     page.single(
         "alluvium_settled_bytes_total",
         counter,
-        "Bytes of batches laid down into segments.",
+        "Bytes of batches written into segments.",
         metrics.settled_bytes,
     );
     page.single(
@@ -218,6 +218,12 @@ fn storage(page: &mut Page, broker: &Broker) {
         counter,
         "Indexes that were missing or damaged, and were written again from their logs.",
         metrics.rewritten_indexes,
+    );
+    page.single(
+        "alluvium_store_bound_removed_bytes_total",
+        counter,
+        "Bytes of segments removed because the store was larger than store.bytes.max.",
+        metrics.bound_removed_bytes,
     );
     page.single(
         "alluvium_append_queue_bytes",

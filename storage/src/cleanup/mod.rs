@@ -6,6 +6,7 @@
 //! start that has passed them is durable before a file is unlinked.
 
 pub mod retention;
+pub mod store_bound;
 pub mod sweep;
 
 use model::{LogId, Offset, Timestamp};
@@ -60,6 +61,13 @@ pub enum Reason {
         log_bytes: u64,
         /// The limit.
         retention_bytes: u64,
+    },
+    /// With it the whole store holds more than `store.bytes.max`, and nothing sealed is older.
+    StoreSize {
+        /// What the store holds with it.
+        store_bytes: u64,
+        /// The limit.
+        store_bytes_max: u64,
     },
 }
 

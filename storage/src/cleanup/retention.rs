@@ -135,6 +135,7 @@ mod tests {
                 Reason::BelowStart => format!("{} below", removal.id.base),
                 Reason::Age { age_ms, .. } => format!("{} age {age_ms}", removal.id.base),
                 Reason::Size { log_bytes, .. } => format!("{} size {log_bytes}", removal.id.base),
+                Reason::StoreSize { .. } => panic!("a log's own limits know no other log"),
             })
             .collect();
         words.extend(plan.raise_start_to.map(|start| format!("start {start}")));

@@ -73,7 +73,7 @@ impl Scrub {
     pub fn new(shared: &Shared) -> Scrub {
         let disk = Arc::clone(&shared.disk);
         Scrub {
-            scrubber: Scrubber::new(disk, shared.config.scrub_bytes_per_second),
+            scrubber: Scrubber::new(disk, shared.live().scrub_bytes_per_second),
             pass: Vec::new(),
             last: None,
             began: None,
@@ -85,6 +85,11 @@ impl Scrub {
     /// One step. None if something was done, or else how long to wait.
     pub fn step(&mut self, shared: &Shared) -> Option<Duration> {
         let now = shared.clock.monotonic();
+        let rate = shared.live().scrub_bytes_per_second;
+        if rate == 0 {
+            return Some(Duration::from_secs(1));
+        }
+        self.scrubber.set_rate(rate);
         let may_begin = self
             .began
             .is_none_or(|began| now.saturating_sub(began) >= PASS_INTERVAL);

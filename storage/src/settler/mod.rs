@@ -24,12 +24,13 @@ use model::{LogId, Timestamp};
 use self::laid::{Before, Laid, Work};
 use self::removal::{remove_directory, remove_quietly};
 use crate::checkpoint::{Checkpoint, LogEntry, WalPosition};
+use crate::cleanup::store_bound;
 use crate::cleanup::sweep::{Known, Swept, sweep};
 use crate::committer::Progress;
 use crate::error::{OpenError, ReadError, StorageFailed};
 use crate::gate::RESERVED_FILES;
 use crate::io::{AlignedBuffer, SyncFailed, Syncs};
-use crate::log::{Log, TailEntry};
+use crate::log::{Log, LogSettings, TailEntry};
 use crate::restore::Lost;
 use crate::segment::SegmentError;
 use crate::segments::Segments;
@@ -110,6 +111,8 @@ struct Round {
     /// Only what lies in earlier files of the WAL.
     file_limit: Option<u64>,
     expire_before: Option<Timestamp>,
+    /// The bound of the whole store, which makes segments smaller.
+    store_bytes_max: Option<u64>,
 }
 
 /// A log of a piece, and the way back.
@@ -139,10 +142,22 @@ impl Round {
                 state.tail.iter().take_while(is_in).cloned().collect()
             },
             start: state.bounds.start,
-            settings: Arc::clone(&state.settings),
+            settings: self.settings_of(&state.settings),
             seal: std::mem::take(&mut state.seal),
             expire_before: self.expire_before,
             now: self.now,
+        })
+    }
+
+    /// A log's settings, with segments that are sealed early enough for the bound of the store.
+    fn settings_of(&self, own: &Arc<LogSettings>) -> Arc<LogSettings> {
+        let segment_bytes = store_bound::segment_bytes(own.segment_bytes, self.store_bytes_max);
+        if segment_bytes == own.segment_bytes {
+            return Arc::clone(own);
+        }
+        Arc::new(LogSettings {
+            segment_bytes,
+            ..LogSettings::clone(own)
         })
     }
 }
@@ -307,6 +322,7 @@ impl Settler {
             now,
             file_limit,
             expire_before: expires.then(|| now.plus_millis(-expiry_ms.unwrap_or(i64::MAX))),
+            store_bytes_max: shared.live().store_bytes_max,
         };
         let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);
         let mut rest = dirty;

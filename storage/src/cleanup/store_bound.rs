@@ -1,0 +1,189 @@
+//! The bound of the whole store: which segments go, over all logs, so that it keeps no more than `store.bytes.max` of records.
+//!
+//! The oldest go first, by when the broker appended their last batch, whichever log they are of. What a log's own retention
+//! keeps is no hindrance: the bound is there so that a disk never fills up. Pure, as all policies are.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{LogView, Plan, Reason, Removal, SegmentView};
+
+/// With a bound, segments are sealed at this part of it at the latest, so that what goes at once is a small part of the store.
+const PARTS: u64 = 32;
+/// But no segment is sealed for that before it has this size.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// The size at which segments are sealed, for a topic that asks for `segment_bytes`.
+pub fn segment_bytes(segment_bytes: u64, store_bytes_max: Option<u64>) -> u64 {
+    let bound = store_bytes_max.map_or(u64::MAX, |max| (max / PARTS).max(SEGMENT_BYTES_MIN));
+    segment_bytes.min(bound)
+}
+
+/// What counts of a log: what is in the write-ahead log only, and its segments but for those that are on their way out.
+pub fn held_bytes(view: &LogView) -> u64 {
+    let segments = live(view).map(|segment| segment.bytes);
+    view.tail_bytes + segments.sum::<u64>()
+}
+
+fn live(view: &LogView) -> impl Iterator<Item = &SegmentView> {
+    let start = view.start_offset;
+    view.segments
+        .iter()
+        .filter(move |segment| segment.end_offset > start)
+}
+
+/// Plans for each of `views` what goes, so that all of them keep `bytes_max` at most: the segments that were written to longest
+/// ago, active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own; both count.
+pub fn plan(views: &[LogView], bytes_max: u64) -> Vec<Plan> {
+    let mut plans = vec![Plan::default(); views.len()];
+    let mut held: u64 = views.iter().map(held_bytes).sum();
+    let mut segments: Vec<_> = views.iter().map(|view| live(view).peekable()).collect();
+    let mut oldest = BinaryHeap::new();
+    for (log, segments) in segments.iter_mut().enumerate() {
+        if let Some(first) = segments.peek().filter(|_| !views[log].log.is_reserved()) {
+            oldest.push(Reverse((first.last_append_time, log)));
+        }
+    }
+    while held > bytes_max {
+        let Some(Reverse((_, log))) = oldest.pop() else {
+            break;
+        };
+        let Some(segment) = segments[log].next() else {
+            continue;
+        };
+        if segment.bytes == 0 {
+            // An active one that nothing was written to.
+            continue;
+        }
+        plans[log].remove.push(Removal {
+            id: segment.id,
+            end_offset: segment.end_offset,
+            bytes: segment.bytes,
+            reason: Reason::StoreSize {
+                store_bytes: held,
+                store_bytes_max: bytes_max,
+            },
+        });
+        plans[log].raise_start_to = Some(segment.end_offset);
+        held -= segment.bytes;
+        if let Some(next) = segments[log].peek() {
+            oldest.push(Reverse((next.last_append_time, log)));
+        }
+    }
+    plans
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::segment::SegmentId;
+
+    /// Segments of 10 offsets each, `(bytes, last append time)`; the last one is active.
+    fn view(log: u8, segments: &[(u64, i64)], start_offset: u64, tail_bytes: u64) -> LogView {
+        let segment = |(n, (bytes, time)): (usize, &(u64, i64))| SegmentView {
+            id: SegmentId::first(Offset::new(n as u64 * 10)),
+            end_offset: Offset::new(n as u64 * 10 + 10),
+            bytes: *bytes,
+            last_append_time: Timestamp::from_millis(*time),
+            sealed: n + 1 < segments.len(),
+        };
+        LogView {
+            log: LogId::new(TopicId::from_bytes([log; 16]), PartitionId::new(0)),
+            start_offset: Offset::new(start_offset),
+            segments: segments.iter().enumerate().map(segment).collect(),
+            tail_bytes,
+            tail_end: None,
+        }
+    }
+
+    /// The plans in words: for each log the base offsets that go.
+    fn check(views: &[LogView], bytes_max: u64, expected: &[&str]) {
+        let words = |plan: &Plan| {
+            let mut words: Vec<String> = plan
+                .remove
+                .iter()
+                .map(|removal| removal.id.base.to_string())
+                .collect();
+            words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
+            words.join(", ")
+        };
+        let plans: Vec<String> = plan(views, bytes_max).iter().map(words).collect();
+        assert_eq!(plans, expected);
+    }
+
+    #[test]
+    fn the_oldest_segments_of_all_logs_go_until_the_rest_fits() {
+        let views = [
+            view(1, &[(100, 10), (100, 40), (100, 90)], 0, 0),
+            view(2, &[(100, 20), (100, 30), (100, 95)], 0, 0),
+        ];
+        check(&views, 600, &["", ""]);
+        check(&views, 599, &["0, start 10", ""]);
+        check(&views, 300, &["0, start 10", "0, 10, start 20"]);
+        check(&views, 200, &["0, 10, start 20", "0, 10, start 20"]);
+    }
+
+    #[test]
+    fn what_is_on_its_way_out_already_does_not_count() {
+        let views = [view(1, &[(100, 10), (100, 40), (100, 90)], 10, 0)];
+        check(&views, 200, &[""]);
+        check(&views, 199, &["10, start 20"]);
+    }
+
+    #[test]
+    fn what_has_not_settled_counts() {
+        let views = [view(1, &[(100, 10), (100, 90)], 0, 50)];
+        check(&views, 250, &[""]);
+        check(&views, 249, &["0, start 10"]);
+    }
+
+    #[test]
+    fn an_active_segment_goes_when_it_was_written_to_longest_ago() {
+        let views = [
+            view(1, &[(100, 80), (100, 90)], 0, 0),
+            view(2, &[(100, 10)], 0, 0),
+            view(3, &[(100, 85)], 0, 0),
+        ];
+        check(&views, 300, &["", "0, start 10", ""]);
+        check(&views, 100, &["0, start 10", "0, start 10", "0, start 10"]);
+    }
+
+    #[test]
+    fn the_brokers_own_logs_are_never_touched() {
+        let mut own = view(1, &[(100, 10), (100, 20)], 0, 0);
+        own.log = LogId::METADATA;
+        let topic = view(2, &[(100, 30), (100, 40)], 0, 0);
+        check(&[own, topic], 100, &["", "0, 10, start 20"]);
+    }
+
+    #[test]
+    fn segments_are_sealed_at_a_small_part_of_the_bound() {
+        assert_eq!(segment_bytes(1 << 30, None), 1 << 30);
+        assert_eq!(segment_bytes(1 << 30, Some(64 << 20)), 2 << 20);
+        assert_eq!(segment_bytes(1 << 30, Some(1 << 20)), 1 << 20);
+        assert_eq!(segment_bytes(4096, Some(1 << 40)), 4096);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_that_need_not_and_nothing_stays_that_must_go(
+            logs in prop::collection::vec(prop::collection::vec((1u64..300, 0i64..1_200), 1..8), 1..6), max in 0u64..5_000,
+        ) {
+            let views: Vec<LogView> =
+                logs.iter().enumerate().map(|(n, segments)| view(n as u8 + 1, segments, 0, 0)).collect();
+            let plans = plan(&views, max);
+            let held: u64 = views.iter().map(held_bytes).sum();
+            let gone: u64 = plans.iter().map(Plan::bytes).sum();
+            prop_assert!(held - gone <= max);
+            let removed: Vec<&Removal> = plans.iter().flat_map(|plan| &plan.remove).collect();
+            let largest = removed.iter().map(|removal| removal.bytes).max().unwrap_or(0);
+            prop_assert!(removed.is_empty() || held - gone + largest > max, "the last one need not have gone");
+            for plan in &plans {
+                prop_assert!(plan.remove.windows(2).all(|pair| pair[0].end_offset < pair[1].end_offset));
+            }
+        }
+    }
+}
