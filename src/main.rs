@@ -14,27 +14,31 @@ use tools::shell::{self, CompletionsArgs, ManArgs};
 /// Shown below the list of commands.
 const EXAMPLES: &str = "\
 Examples:
-  alluvium demo                                    see it at work
-  alluvium serve --data DIR                        run a server, Kafka on port 9092, HTTP on 8080
-  seq 1000 | alluvium produce readings             write to it
-  alluvium consume readings -o -10m                read the last ten minutes, and what comes
-  alluvium group describe dashboard                how far behind a consumer is
-  alluvium COMMAND --help                          more, with examples
+  alluvium demo                                    watch a broker survive a SIGKILL
+  alluvium serve --data DIR                        run a server: Kafka protocol on port 9092, HTTP on 8080
+  seq 1000 | alluvium produce readings             write 1,000 records to a topic
+  alluvium consume readings -o -10m                read the last ten minutes, then new records as they arrive
+  alluvium group describe dashboard                show how far behind a consumer group is
+  alluvium COMMAND --help                          options and examples of a command
 
-The tools reach 127.0.0.1:9092, or what -b, --context or ALLUVIUM_BROKERS says. With --json they print JSON.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 no broker reached or no answer in time, 5 damage found.";
+The tools connect to 127.0.0.1:9092, or to the broker that -b, --context or ALLUVIUM_BROKERS names. --json prints JSON.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not found, 4 no broker reached or no answer in time, 5 damage found.";
 
 const SERVE_EXAMPLES: &str = "\
-When it is ready it prints one line with its addresses, and tells systemd. SIGTERM and Ctrl-C finish what is under way and \
-end with exit code 0. What went wrong is logged on standard error; ALLUVIUM_LOG=debug tells more.
+Prints one line with its addresses when it is ready, and notifies systemd. SIGTERM and Ctrl-C stop it in order, with exit code \
+0. Logs go to standard error; ALLUVIUM_LOG=debug logs more.
 
 Examples:
-  alluvium serve --data /var/lib/alluvium --kafka 0.0.0.0:9092 -X advertised.listeners=PLAINTEXT://store.example:9092
-  alluvium serve --data d --kafka 127.0.0.1:0 --http 127.0.0.1:0 --json    on free ports, told as JSON
+  alluvium serve --data ./data
+  alluvium serve --data /var/lib/alluvium \\
+    --kafka 0.0.0.0:9092 -X advertised.listeners=PLAINTEXT://store.example:9092
+  alluvium serve --data d --kafka 127.0.0.1:0 --http 127.0.0.1:0 --json    # free ports
   alluvium serve --config server.toml -X num.partitions=4
-  alluvium config show --origin                    all settings in force";
+  alluvium config show --origin                                            # all settings
 
-/// A persistent, log-structured stream store for telemetry: one binary, one log, every protocol.
+Exit codes: 0 stopped on request, 1 could not start, 2 wrong setting or option, 74 a write or sync failed.";
+
+/// A persistent, log-structured stream store for telemetry. It speaks the Kafka protocol.
 #[derive(Parser)]
 #[command(
     name = "alluvium",
@@ -85,16 +89,16 @@ struct SettingArgs {
         value_name = "FILE"
     )]
     config: Option<PathBuf>,
-    /// Where everything is kept (data.dir).
+    /// The directory of the store; its last level is created if it is missing (data.dir).
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Where the Kafka protocol listens, host:port; port 0 picks one (kafka.listen).
+    /// Listen here for the Kafka protocol, host:port; port 0 picks a free one (kafka.listen).
     #[arg(long, value_name = "ADDR")]
     kafka: Option<String>,
-    /// Where HTTP listens, host:port; port 0 picks one (http.listen).
+    /// Listen here for HTTP, host:port; port 0 picks a free one (http.listen).
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
-    /// Override any setting; see `alluvium config show`.
+    /// Set any setting; `alluvium config reference` lists them.
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
     overrides: Vec<(String, String)>,
 }

@@ -176,7 +176,7 @@ fn tell(report: &RecoveryReport) {
             file = torn.file,
             position = torn.position,
             frames = torn.frames,
-            "the write-ahead log ends in a torn tail that nobody was promised: dropped"
+            "dropped an incomplete last write of the write-ahead log, which was never acknowledged"
         );
     }
     for trouble in &report.checkpoint_trouble {

@@ -477,7 +477,7 @@ fn entry(setting: &'static Setting, name: &str, synonyms: Vec<Synonym>) -> Entry
         doc: match setting.holds {
             topic_config::Holds::Enforced => setting.doc.to_owned(),
             topic_config::Holds::HoldsTrivially(reason) => {
-                format!("{} Holds trivially: {reason}.", setting.doc)
+                format!("{} No effect here: {reason}.", setting.doc)
             }
             topic_config::Holds::Refused(reason) => {
                 format!("{} Only the default is accepted: {reason}.", setting.doc)
