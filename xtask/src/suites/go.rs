@@ -25,6 +25,8 @@ pub struct Tests {
     tags: &'static str,
     /// Words that only tests with a broker use.
     marks: &'static [&'static str],
+    /// Tests of which only parts fail here: their parts, which they list as scenarios, are run and counted one by one.
+    parted: &'static [&'static str],
     /// File, text and what replaces it wherever it stands. `*` stands for every file of tests; a text in a file need not be there then.
     changes: &'static [(&'static str, &'static str, &'static str)],
     /// Files that are added.
@@ -44,6 +46,7 @@ pub static FRANZ_GO: Tests = Tests {
     directory: "pkg/kgo",
     tags: "",
     marks: &["getSeedBrokers", "tmpTopic", "newTestClient"],
+    parted: &[],
     changes: &[],
     additions: &[],
     address_variable: "KGO_SEEDS",
@@ -66,6 +69,7 @@ pub static SARAMA: Tests = Tests {
     directory: "",
     tags: "functional",
     marks: &["FunctionalTestEnv"],
+    parted: &[],
     changes: &[
         (
             "functional_test.go",
@@ -106,7 +110,8 @@ pub static KAFKA_GO: Tests = Tests {
     module: ("github.com/segmentio/kafka-go", "v0.4.51"),
     directory: "",
     tags: "",
-    marks: &["brokerAddress"],
+    marks: &["brokerAddress", "brokerHost"],
+    parted: &["TestConn", "TestReaderConsumerGroup", "TestWriter"],
     changes: &[
         ("conn_test.go", "\tconst (\n\t\ttcp ", "\tvar (\n\t\ttcp "),
         (
@@ -116,10 +121,21 @@ pub static KAFKA_GO: Tests = Tests {
         ),
         ("*", "\"localhost:9092\"", "brokerAddress()"),
         ("*", "TCP(\"localhost\")", "TCP(brokerAddress())"),
+        ("*", "Host != \"localhost\"", "Host != brokerHost()"),
+        ("conn_test.go", "Port != 9092", "Port != brokerPort()"),
+        ("dialer_test.go", "\"127.0.0.1:9092\"", "brokerAddress()"),
+        (
+            "dialer_test.go",
+            "Host: \"localhost\", Port: 9092",
+            "Host: brokerHost(), Port: brokerPort()",
+        ),
     ],
     additions: &[(
         "broker_address_test.go",
-        "package kafka\n\nimport \"os\"\n\nfunc brokerAddress() string { return os.Getenv(\"BROKER_ADDRESS\") }\n",
+        "package kafka\n\nimport (\n\t\"net\"\n\t\"os\"\n\t\"strconv\"\n)\n\n\
+         func brokerAddress() string { return os.Getenv(\"BROKER_ADDRESS\") }\n\n\
+         func brokerHost() string {\n\thost, _, _ := net.SplitHostPort(brokerAddress())\n\treturn host\n}\n\n\
+         func brokerPort() int {\n\t_, port, _ := net.SplitHostPort(brokerAddress())\n\tnumber, _ := strconv.Atoi(port)\n\treturn number\n}\n",
     )],
     address_variable: "BROKER_ADDRESS",
     variables: &[("KAFKA_VERSION", "4.1.0")],
@@ -165,11 +181,18 @@ impl Suite for Tests {
 
     fn batches(&self, place: &Path) -> Result<Vec<Batch>> {
         let mut functions = BTreeMap::new();
+        let mut parts = BTreeSet::new();
         for file in self.files(place)? {
-            functions.extend(functions_of(&fs::read_to_string(file)?));
+            let source = fs::read_to_string(file)?;
+            functions.extend(functions_of(&source));
+            for test in self.parted {
+                parts.extend(scenarios_of(test, &source));
+            }
         }
-        let tests = tests_with_a_broker(&functions, self.marks);
+        let mut tests = tests_with_a_broker(&functions, self.marks);
         ensure!(!tests.is_empty(), "no test uses {:?}", self.marks);
+        tests.retain(|test| !self.parted.contains(&test.as_str()));
+        tests.extend(parts);
         let batch = |test: String| Batch {
             name: test.clone(),
             tests: vec![test],
@@ -185,7 +208,7 @@ impl Suite for Tests {
             .current_dir(self.sources(place))
             .env(self.address_variable, address)
             .envs(self.variables.iter().copied())
-            .arg(format!("-test.run=^({})$", batch.tests.join("|")))
+            .arg(format!("-test.run={}", pattern(&batch.tests)))
             .args(["-test.v", "-test.count=1"])
             .arg(format!("-test.timeout={}s", self.seconds_max));
         Ok(command)
@@ -242,6 +265,38 @@ impl Tests {
 
 fn binary(place: &Path) -> PathBuf {
     place.join("suite.test")
+}
+
+/// The parts of a test that lists them as scenarios, by Go's names for them.
+fn scenarios_of(test: &str, source: &str) -> Vec<String> {
+    let opening = format!("func {test}(");
+    let body = source
+        .lines()
+        .skip_while(|line| !line.starts_with(&opening));
+    body.take_while(|line| *line != "}")
+        .map(str::trim)
+        .filter(|line| line.starts_with("scenario:") || line.starts_with("t.Run(\""))
+        .filter_map(|rest| rest.split('"').nth(1))
+        .map(|scenario| format!("{test}/{}", scenario.replace(' ', "_")))
+        .collect()
+}
+
+/// What chooses these tests, level by level: a batch has one part, or tests without parts.
+fn pattern(tests: &[String]) -> String {
+    let exactly = |name: &str| {
+        let escaped: String = name
+            .chars()
+            .flat_map(|c| {
+                let meta = !(c.is_alphanumeric() || c == '_');
+                meta.then_some('\\').into_iter().chain([c])
+            })
+            .collect();
+        format!("^{escaped}$")
+    };
+    match tests {
+        [only] => only.split('/').map(exactly).collect::<Vec<_>>().join("/"),
+        many => format!("^({})$", many.join("|")),
+    }
 }
 
 /// The functions at a file's outer level, methods left out, with the words that they use.
@@ -314,7 +369,9 @@ fn tests_with_a_broker(
 fn outcome(test: &str, output: &str) -> Option<Outcome> {
     let said = |mark: &str| {
         let line = format!("--- {mark}: {test} (");
-        output.lines().any(|found| found.starts_with(&line))
+        output
+            .lines()
+            .any(|found| found.trim_start().starts_with(&line))
     };
     let words = || {
         let mut lines = output.lines().map(str::trim);
@@ -352,9 +409,19 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_chosen_by_gos_names() {
+        let source = "func TestA(t *testing.T) {\n\ttests := x{\n\t\t{\n\t\t\tscenario: \"one part (1)\",\n\t\t},\n\t}\n}\n\n\
+            func TestB(t *testing.T) {\n\t\t\tscenario: \"other\",\n}\n";
+        let parts = scenarios_of("TestA", source);
+        assert_eq!(parts, ["TestA/one_part_(1)"]);
+        assert_eq!(pattern(&parts), r"^TestA$/^one_part_\(1\)$");
+        assert_eq!(pattern(&["TestB".to_string()]), "^TestB$");
+    }
+
+    #[test]
     fn gos_output_tells_each_test() {
         let output = "=== RUN   TestA\n    a_test.go:9: no luck\n--- FAIL: TestA (0.10s)\n\
-            === RUN   TestB\n--- PASS: TestB (0.00s)\n    --- FAIL: TestC (0.00s)\n\
+            === RUN   TestB\n--- PASS: TestB (0.00s)\n    --- FAIL: TestC/part (0.00s)\n\
             === RUN   TestD\n    d_test.go:1: not today\n--- SKIP: TestD (0.00s)\nFAIL\n";
         assert_eq!(
             outcome("TestA", output),
@@ -362,6 +429,10 @@ mod tests {
         );
         assert_eq!(outcome("TestB", output), Some(Outcome::Passed));
         assert_eq!(outcome("TestC", output), None);
+        assert!(matches!(
+            outcome("TestC/part", output),
+            Some(Outcome::Failed(_))
+        ));
         assert!(matches!(
             outcome("TestD", output),
             Some(Outcome::Skipped(_))

@@ -28,6 +28,13 @@ pub const CLASSES: &[(&str, &str)] = &[
     ("KIP-848", "needs the newer consumer protocol"),
     ("share groups", "needs share groups"),
     ("several brokers", "needs more than one broker"),
+    ("quotas", "needs quotas"),
+    (
+        "internal topics",
+        "needs the topics in which Kafka keeps its own state",
+    ),
+    ("features", "needs features that can be switched"),
+    ("on purpose", "wants what we do otherwise on purpose"),
     (
         "suite",
         "the suite itself leaves it out, or it fails on Apache Kafka as well",
