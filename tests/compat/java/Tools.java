@@ -189,6 +189,11 @@ public final class Tools {
         Desk.check(!described.contains("retention.ms=3600000"), "still there: " + described);
         has(run(kafka.admin.ConfigCommand::main, entity + "--describe --all"), "retention.ms=604800000");
         has(run(kafka.admin.ConfigCommand::main, "--entity-type brokers --entity-name 1 --describe --all"), "auto.create.topics.enable=true");
+        String group = "--entity-type groups --entity-name some-group --describe";
+        has(run(kafka.admin.ConfigCommand::main, group), "configs for group some-group are:");
+        has(run(kafka.admin.ConfigCommand::main, group + " --all"), "configs for group some-group are:");
+        run(kafka.admin.ConfigCommand::main, "--entity-type groups --describe");
+        has(run(kafka.admin.ConfigCommand::main, "--entity-type broker-loggers --entity-name 1 --describe"), "root=");
     }
 
     private static void codec(String codec) throws Exception {

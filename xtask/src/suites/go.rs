@@ -123,7 +123,6 @@ pub static KAFKA_GO: Tests = Tests {
         ("*", "TCP(\"localhost\")", "TCP(brokerAddress())"),
         ("*", "Host != \"localhost\"", "Host != brokerHost()"),
         ("conn_test.go", "Port != 9092", "Port != brokerPort()"),
-        ("dialer_test.go", "\"127.0.0.1:9092\"", "brokerAddress()"),
         (
             "dialer_test.go",
             "Host: \"localhost\", Port: 9092",

@@ -49,7 +49,7 @@ pub(super) async fn answer(
             resource_type: TOPIC,
         }));
     }
-    for resource_type in [BROKER, BROKER_LOGGER] {
+    for resource_type in [BROKER_LOGGER, BROKER] {
         if asked.contains(&resource_type) {
             config_resources.push(ConfigResource {
                 resource_name: call.broker.config().node_id.to_string(),
