@@ -38,6 +38,10 @@ pub struct BrokerConfig {
     pub queued_response_bytes_max: usize,
     /// `response.send.max.ms`: how long a peer may take for an answer.
     pub response_send_max: Duration,
+    /// `partitions.max`: of all topics.
+    pub partitions_max: u64,
+    /// `topic.settings.max.bytes`: names and values of one resource's settings.
+    pub settings_bytes_max: usize,
     /// `metrics.series.max`: series of one metric.
     pub metrics_series_max: usize,
     /// `max.connections`: beyond it new ones wait, or others make room.
@@ -86,6 +90,8 @@ impl Default for BrokerConfig {
             response_bytes_max: 100 * 1024 * 1024,
             queued_response_bytes_max: 256 * 1024 * 1024,
             response_send_max: Duration::from_secs(120),
+            partitions_max: 200_000,
+            settings_bytes_max: 64 * 1024,
             metrics_series_max: 10_000,
             connections_max: 50_000,
             connection_idle_max: Duration::from_secs(10 * 60),
@@ -146,11 +152,13 @@ pub(super) const STATIC_SETTINGS: &[StaticSetting] = settings! {
     "offset.metadata.max.bytes", Int, "The longest text beside a committed offset.", |config| config.groups.offset_metadata_bytes_max.to_string();
     "offsets.retention.check.interval.ms", Long, "How often expired offsets are looked for.", |config| ms(config.groups.offsets_retention_check);
     "offsets.retention.minutes", Int, "How long an empty group keeps its offsets.", |config| (config.groups.offsets_retention.as_secs() / 60).to_string();
+    "partitions.max", Int, "The most partitions of all topics.", |config| config.partitions_max.to_string();
     "queued.max.request.bytes", Long, "The most bytes of requests at a time.", |config| config.queued_request_bytes_max.to_string();
     "queued.max.response.bytes", Long, "The most bytes of answers at a time.", |config| config.queued_response_bytes_max.to_string();
     "response.send.max.ms", Long, "How long a client may take for an answer.", |config| ms(config.response_send_max);
     "socket.request.max.bytes", Int, "The longest request.", |config| config.socket_request_bytes_max.to_string();
     "socket.response.max.bytes", Int, "The longest answer, records not counted.", |config| config.response_bytes_max.to_string();
+    "topic.settings.max.bytes", Int, "The most bytes of a topic's settings.", |config| config.settings_bytes_max.to_string();
 };
 
 fn ms(duration: Duration) -> String {

@@ -303,6 +303,7 @@ impl Broker {
                     .into_iter()
                     .map(|(name, value)| self.dynamic_value(name, &value))
                     .collect::<Result<_, _>>()?;
+                self.check_settings_bytes(part)?;
                 self.change_defaults(settings, validate_only).await
             }
         }
@@ -324,14 +325,30 @@ impl Broker {
         Ok((name, value))
     }
 
-    /// Whether the store takes the batches that these settings of a topic allow.
+    /// Whether these settings of a topic are not too many, and the store takes the batches that they allow.
     pub(super) fn check_batch_bytes(
         &self,
         overrides: &BTreeMap<String, String>,
     ) -> Result<(), Refusal> {
+        self.check_settings_bytes(overrides)?;
         overrides
             .iter()
             .try_for_each(|(name, value)| self.check_batch(name, value))
+    }
+
+    /// Refuses settings that are longer than what is kept for one resource.
+    fn check_settings_bytes(&self, settings: &BTreeMap<String, String>) -> Result<(), Refusal> {
+        let bytes_max = self.config().settings_bytes_max;
+        let sizes = settings
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let bytes: usize = sizes.sum();
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Refusal::InvalidConfig(format!(
+            "the settings have {bytes} bytes, and topic.settings.max.bytes allows {bytes_max}"
+        )))
     }
 
     /// Refuses a `max.message.bytes` that the store could not keep.

@@ -295,6 +295,7 @@ fn append_refusal(error: AppendError) -> Refusal {
             }
             storage::SequenceError::Missing { .. } => Refusal::InvalidRecord(error.to_string()),
         },
+        AppendError::TooManyProducers { .. } => Refusal::PolicyViolation(error.to_string()),
         AppendError::Deleted => Refusal::UnknownTopicOrPartition,
         AppendError::OffsetsExhausted | AppendError::Failed(_) | AppendError::Closed => {
             Refusal::Storage(error.to_string())

@@ -245,6 +245,31 @@ impl Broker {
         )))
     }
 
+    /// How many partitions may still be created.
+    fn partitions_left(&self) -> u64 {
+        let topics = self.topics();
+        let partitions = topics
+            .iter()
+            .map(|topic| u64::from(topic.partition_count()));
+        self.config()
+            .partitions_max
+            .saturating_sub(partitions.sum())
+    }
+
+    /// Takes `count` partitions of those that are left.
+    fn take_partitions(&self, left: &mut u64, count: u32) -> Result<(), Refusal> {
+        match left.checked_sub(u64::from(count)) {
+            Some(rest) => {
+                *left = rest;
+                Ok(())
+            }
+            None => Err(Refusal::PolicyViolation(format!(
+                "{count} more partitions: {left} are left of the {} that partitions.max allows",
+                self.config().partitions_max
+            ))),
+        }
+    }
+
     /// Creates topics, each for itself: one that is refused doesn't hold back the others, but for a request that asks for
     /// too many partitions in all, which is refused whole. Returns when they are durable; with `validate_only`, what would
     /// have come of it, with nothing changed.
@@ -258,6 +283,7 @@ impl Broker {
         if let Err(refusal) = self.check_partitions_of_request(counts) {
             return wanted.iter().map(|_| Err(refusal.clone())).collect();
         }
+        let mut left = self.partitions_left();
         let mut names = HashSet::new();
         let mut results: Vec<Result<TopicRecord, Refusal>> = wanted
             .iter()
@@ -269,6 +295,7 @@ impl Broker {
                         new.name
                     )));
                 }
+                self.take_partitions(&mut left, record.partitions)?;
                 Ok(record)
             })
             .collect();
@@ -350,6 +377,7 @@ impl Broker {
                 "one request may create {PARTITIONS_PER_REQUEST_MAX} partitions at most"
             )));
         }
+        self.take_partitions(&mut self.partitions_left(), count - before)?;
         if let Some(assignments) = assignments {
             if assignments.len() != (count - before) as usize {
                 return Err(Refusal::InvalidReplicaAssignment(format!(

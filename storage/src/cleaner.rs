@@ -5,12 +5,14 @@
 //! the checkpoint. On a full disk it unlinks them first.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::{self, Relaxed};
+
+use model::Timestamp;
 
 use crate::cleanup::retention::{Retention, plan};
 use crate::cleanup::{LogView, Plan, SegmentView, store_bound};
 use crate::error::{AppendError, DeleteRecordsError};
-use crate::log::Log;
+use crate::log::{Log, PRODUCER_IDLE_MS};
 use crate::storage::Shared;
 
 /// What a log looks like to a cleanup policy.
@@ -62,6 +64,7 @@ pub(crate) fn plan_of(shared: &Shared, log: &Log) -> Option<Plan> {
 
 /// Looks at all logs once. True if something is to be removed.
 pub(crate) fn clean_once(shared: &Shared) -> bool {
+    expire_producers(shared);
     let mut worked = bound_once(shared);
     for log in shared
         .all_logs()
@@ -74,6 +77,39 @@ pub(crate) fn clean_once(shared: &Shared) -> bool {
         shared.settle_soon();
     }
     worked
+}
+
+/// Producers that appended nothing since the first time have expired; those that appended nothing since the second one are not
+/// kept either: that is the same time, or a later one while there are nearly as many as there may be.
+pub(crate) fn producers_kept_since(shared: &Shared) -> (Timestamp, Timestamp) {
+    let now = shared.steady_now();
+    let config = &shared.config;
+    let expiry_ms = i64::try_from(config.producer_expiry.as_millis()).unwrap_or(i64::MAX);
+    let known = shared.counters.producers.load(Relaxed);
+    let idle_ms = match known >= config.producers_max - config.producers_max / 10 {
+        true => expiry_ms.min(PRODUCER_IDLE_MS),
+        false => expiry_ms,
+    };
+    (now.plus_millis(-expiry_ms), now.plus_millis(-idle_ms))
+}
+
+/// Forgets the producers of all logs that appended nothing for `producer.id.expiration.ms`, and counts the others. While
+/// there are nearly as many as there may be, those go too that have been idle for long enough that no retry can come.
+pub(crate) fn expire_producers(shared: &Shared) {
+    let (expired, idle) = producers_kept_since(shared);
+    let counters = &shared.counters;
+    let mut known = 0;
+    for log in shared.all_logs() {
+        let mut state = log.locked();
+        state.producers.expire(expired);
+        let early = state.producers.expire(idle);
+        counters
+            .producers_forgotten
+            .fetch_add(early as u64, Relaxed);
+        known += state.producers.len() as u64;
+    }
+    // What was appended meanwhile may count twice or not at all until the next time.
+    counters.producers.store(known, Relaxed);
 }
 
 fn clean(shared: &Shared, log: &Arc<Log>) -> bool {

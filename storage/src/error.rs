@@ -103,6 +103,18 @@ pub enum AppendError {
     /// An idempotent producer's sequence does not fit.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
+    /// A new idempotent producer, where as many are remembered as may be, and none of them has been idle for long.
+    #[error(
+        "{count} idempotent producers are remembered, as many as {setting} allows, and none of them has been idle for {idle_minutes} minutes"
+    )]
+    TooManyProducers {
+        /// How many.
+        count: u64,
+        /// The bound that was reached.
+        setting: &'static str,
+        /// Those that are idle for so long are forgotten for new ones.
+        idle_minutes: u64,
+    },
     /// The log was deleted.
     #[error("the log was deleted")]
     Deleted,

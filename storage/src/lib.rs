@@ -19,6 +19,7 @@ mod log;
 pub mod manifest;
 mod newer;
 mod orphans;
+mod pinned;
 pub mod producers;
 mod recovery;
 mod restore;

@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 
@@ -32,6 +33,12 @@ use crate::wal::WalFile;
 
 /// No more slices than this are handed out at once: what one vectored write takes.
 const CHUNK_SLICES_MAX: usize = 512;
+
+/// Producers that are idle for so long make room for new ones where there are too many. Clients give a batch up after two
+/// minutes (`delivery.timeout.ms`).
+pub(crate) const PRODUCER_IDLE_MS: i64 = 15 * 60_000;
+/// How often a log's producers are looked at for it, at most.
+const PRODUCER_SCAN_MS: i64 = 1000;
 
 /// Where a log begins and ends. All ends are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +236,8 @@ pub(crate) struct LogState {
     pub tail: VecDeque<TailEntry>,
     pub tail_bytes: u64,
     pub producers: Producers,
+    /// When it was last looked for idle producers to forget.
+    pub producers_scanned_at: Timestamp,
     pub epochs: Epochs,
     pub segments: Segments,
     pub damaged: Vec<Range<Offset>>,
@@ -268,6 +277,7 @@ impl Log {
             tail: VecDeque::new(),
             tail_bytes: 0,
             producers: Producers::default(),
+            producers_scanned_at: Timestamp::from_millis(i64::MIN),
             epochs: Epochs::default(),
             segments: Segments::default(),
             damaged: Vec::new(),
@@ -385,6 +395,13 @@ impl Log {
                 durable: Durable(acked),
             });
         }
+        let found_new = batches
+            .iter()
+            .filter(|batch| state.producers.is_new(batch.0.header()));
+        let new_producers = found_new.count();
+        if new_producers > 0 {
+            state.make_room_for_producers(&shared, new_producers, now)?;
+        }
         let base_offset = state.bounds.end;
         let count: u64 = batches
             .iter()
@@ -430,9 +447,14 @@ impl Log {
             });
         shared.committer.push_all(pending.collect())?;
         let mut base = base_offset;
+        let before = state.producers.len();
         for AppendBatch(batch) in &batches {
             state.producers.record(batch.header(), base, now);
             base = base.plus(batch.header().offset_count());
+        }
+        let new_producers = (state.producers.len() - before) as u64;
+        if new_producers > 0 {
+            shared.counters.producers.fetch_add(new_producers, Relaxed);
         }
         state.epochs.begin(epoch, base_offset);
         state.bounds.end = end;
@@ -879,6 +901,63 @@ impl LogState {
         self.tail_bytes += u64::from(entry.bytes);
         self.tail.push_back(entry);
         gap
+    }
+
+    /// Sees that `count` more producers may be remembered: forgets those that are idle for long, or refuses. What is forgotten
+    /// could only come again as a retry that its client gave up long ago.
+    fn make_room_for_producers(
+        &mut self,
+        shared: &Shared,
+        count: usize,
+        now: Timestamp,
+    ) -> Result<(), AppendError> {
+        let config = &shared.config;
+        let total = &shared.counters.producers;
+        let over = |known: usize| -> Option<(u64, &'static str)> {
+            let all = total.load(Relaxed);
+            if known + count > config.producers_per_log_max {
+                Some((known as u64, "producer.ids.per.partition.max"))
+            } else if all + count as u64 > config.producers_max {
+                Some((all, "producer.ids.max"))
+            } else {
+                None
+            }
+        };
+        if over(self.producers.len()).is_none() {
+            return Ok(());
+        }
+        // A look at all of them takes time, and a refused producer may come again at once.
+        if now
+            .millis()
+            .saturating_sub(self.producers_scanned_at.millis())
+            >= PRODUCER_SCAN_MS
+        {
+            self.producers_scanned_at = now;
+            let oldest = now.plus_millis(-PRODUCER_IDLE_MS);
+            // Some more than needed, so that the next look is not at once.
+            let keep = self.producers.len() - self.producers.len() / 16;
+            let forgotten = self
+                .producers
+                .forget_idle(oldest, keep.saturating_sub(count)) as u64;
+            // What was counted anew meanwhile may be less.
+            let less = |known: u64| Some(known.saturating_sub(forgotten));
+            let _ = total.fetch_update(Relaxed, Relaxed, less);
+            shared
+                .counters
+                .producers_forgotten
+                .fetch_add(forgotten, Relaxed);
+        }
+        match over(self.producers.len()) {
+            None => Ok(()),
+            Some((known, setting)) => {
+                shared.counters.producers_refused.fetch_add(1, Relaxed);
+                Err(AppendError::TooManyProducers {
+                    count: known,
+                    setting,
+                    idle_minutes: PRODUCER_IDLE_MS.unsigned_abs() / 60_000,
+                })
+            }
+        }
     }
 
     /// Drops what settled from the tail's index.

@@ -161,7 +161,8 @@ impl Producers {
             .or_insert_with(|| ProducerState {
                 epoch,
                 last_append_time: append_time,
-                batches: Vec::new(),
+                // Many producers send one batch only.
+                batches: Vec::with_capacity(1),
             });
         if state.epoch != epoch {
             state.epoch = epoch;
@@ -180,6 +181,30 @@ impl Producers {
         self.states
             .retain(|_, state| state.last_append_time >= oldest);
         before - self.states.len()
+    }
+
+    /// Forgets the producers that appended nothing since `oldest`, those that are idle for longest first, until no more than
+    /// `keep` are known or none is left of them; says how many.
+    pub fn forget_idle(&mut self, oldest: Timestamp, keep: usize) -> usize {
+        let mut idle: Vec<(Timestamp, ProducerId)> = self
+            .states
+            .iter()
+            .filter(|(_, state)| state.last_append_time < oldest)
+            .map(|(id, state)| (state.last_append_time, *id))
+            .collect();
+        idle.sort_unstable();
+        idle.truncate(self.states.len().saturating_sub(keep));
+        for (_, id) in &idle {
+            self.states.remove(id);
+        }
+        idle.len()
+    }
+
+    /// Whether a batch is of a producer that is not known.
+    pub fn is_new(&self, header: &BatchHeader) -> bool {
+        header
+            .producer()
+            .is_some_and(|(id, _, first)| first >= 0 && !self.states.contains_key(&id))
     }
 
     /// One producer's state.

@@ -14,7 +14,7 @@ use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
-use crate::cleaner::{bound_once, clean_once};
+use crate::cleaner::{bound_once, clean_once, expire_producers};
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
@@ -83,6 +83,10 @@ pub struct StorageConfig {
     pub store_bytes_max: Option<u64>,
     /// How long an idle producer's state is kept.
     pub producer_expiry: Duration,
+    /// Idempotent producers that one log remembers.
+    pub producers_per_log_max: usize,
+    /// Idempotent producers that all logs remember.
+    pub producers_max: u64,
     /// What a failed write or sync does.
     pub on_failure: OnFailure,
     /// Who does the work.
@@ -110,6 +114,8 @@ impl StorageConfig {
             retention_check: Duration::from_secs(300),
             store_bytes_max: None,
             producer_expiry: Duration::from_secs(24 * 3600),
+            producers_per_log_max: 50_000,
+            producers_max: 500_000,
             on_failure: OnFailure::ExitProcess,
             threads: Threads::Own,
         }
@@ -200,6 +206,16 @@ pub struct Metrics {
     pub wal_files_created: u64,
     /// Logs.
     pub logs: u64,
+    /// Idempotent producers that logs remember, counted once in each.
+    pub producers: u64,
+    /// Producers that were forgotten before they expired, to make room for others.
+    pub producers_forgotten: u64,
+    /// Batches of new producers that were refused because there are too many.
+    pub producers_refused: u64,
+    /// Deleted files that are read still.
+    pub pinned_files: u64,
+    /// Their bytes.
+    pub pinned_bytes: u64,
 }
 
 /// The counters behind [`Metrics`].
@@ -216,6 +232,9 @@ pub(crate) struct Counters {
     pub read_faults: AtomicU64,
     pub rewritten_indexes: AtomicU64,
     pub bound_removed_bytes: AtomicU64,
+    pub producers: AtomicU64,
+    pub producers_forgotten: AtomicU64,
+    pub producers_refused: AtomicU64,
 }
 
 impl Counters {
@@ -988,6 +1007,7 @@ impl Storage {
                 }
             }
         }
+        expire_producers(shared);
         let orphans = orphans::find(shared, &fate)?;
         for log in orphans.iter().filter_map(|orphan| orphan.deleted) {
             shared.put_back_deleted(log);
@@ -1113,6 +1133,11 @@ impl Storage {
             .expect("nothing panics while it holds the map of logs")
             .remove(&id);
         if let Some(log) = removed {
+            let producers = log.producer_count() as u64;
+            let counter = &self.inner.shared.counters.producers;
+            let less = |known: u64| Some(known.saturating_sub(producers));
+            // It always succeeds.
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
             log.mark_deleted();
             self.inner.shared.put_back_deleted(id);
             self.inner.shared.settle_soon();
@@ -1155,6 +1180,7 @@ impl Storage {
     pub fn metrics(&self) -> Metrics {
         let shared = &self.inner.shared;
         let counters = &shared.counters;
+        let (segments_pinned, wal_pinned) = (shared.segments.pinned(), shared.pool.pinned());
         let files_used = shared
             .committer
             .progress()
@@ -1180,6 +1206,11 @@ impl Storage {
                 .read()
                 .expect("nothing panics while it holds the map of logs")
                 .len() as u64,
+            producers: counters.producers.load(Ordering::Relaxed),
+            producers_forgotten: counters.producers_forgotten.load(Ordering::Relaxed),
+            producers_refused: counters.producers_refused.load(Ordering::Relaxed),
+            pinned_files: segments_pinned.0 + wal_pinned.0,
+            pinned_bytes: segments_pinned.1 + wal_pinned.1,
         }
     }
 

@@ -429,6 +429,80 @@ fn an_idempotent_producers_retry_is_answered_with_its_first_offsets_also_after_r
 }
 
 #[test]
+fn producers_beyond_a_bound_are_refused_and_those_idle_for_long_make_room() {
+    for of_log in [true, false] {
+        let house = House::new();
+        let mut config = house.config();
+        match of_log {
+            true => config.producers_per_log_max = 3,
+            false => config.producers_max = 3,
+        }
+        let (storage, _) = house.open_with(config);
+        storage.finish_open(&known(1)).unwrap();
+        let log = storage.create_log(log_id(0), settings());
+        let send = |producer: i64, sequence: i32| {
+            let mut builder = BatchBuilder::new(Codec::None);
+            builder.producer(
+                model::ProducerId::new(producer),
+                model::ProducerEpoch::new(0),
+                sequence,
+            );
+            builder
+                .push(Timestamp::from_millis(1), None, Some(b"v"), &[])
+                .unwrap();
+            let batch = Batch::parse(builder.build().unwrap()).unwrap();
+            let admission = storage.try_admit(batch.bytes().len()).unwrap();
+            log.append(vec![AppendBatch::from(batch)], admission)
+        };
+        for producer in 0..3 {
+            send(producer, 0).unwrap();
+        }
+        let refused = send(3, 0).unwrap_err();
+        assert!(refused.to_string().contains("producer.ids."), "{refused}");
+        // Those that are known go on, and a retry is still one.
+        send(0, 1).unwrap();
+        assert!(send(1, 0).unwrap().duplicate);
+        assert_eq!(log.bounds().end.get(), 4);
+        house.clock.advance(std::time::Duration::from_secs(16 * 60));
+        send(2, 1).unwrap();
+        send(3, 0).unwrap();
+        house.clock.advance(std::time::Duration::from_secs(2));
+        assert!(!send(0, 2).unwrap().duplicate);
+        let metrics = storage.metrics();
+        assert_eq!(metrics.producers_refused, 1);
+        assert_eq!((metrics.producers, metrics.producers_forgotten), (3, 2));
+        assert!(send(2, 1).unwrap().duplicate, "it was not idle");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_appends_to_forgets_its_producers_too() {
+    let house = House::new();
+    let (storage, _) = house.open();
+    storage.finish_open(&known(1)).unwrap();
+    let log = storage.create_log(log_id(0), settings());
+    let mut builder = BatchBuilder::new(Codec::None);
+    builder.producer(model::ProducerId::new(1), model::ProducerEpoch::new(0), 0);
+    builder
+        .push(Timestamp::from_millis(1), None, Some(b"v"), &[])
+        .unwrap();
+    let sent = append(
+        &storage,
+        &log,
+        Batch::parse(builder.build().unwrap()).unwrap(),
+    );
+    while storage.commit_once() {}
+    sent.durable.wait().unwrap();
+    storage.clean_once();
+    assert_eq!(log.producer_count(), 1);
+    house
+        .clock
+        .advance(std::time::Duration::from_secs(25 * 3600));
+    storage.clean_once();
+    assert_eq!((log.producer_count(), storage.metrics().producers), (0, 0));
+}
+
+#[test]
 fn retention_removes_old_segments_by_the_brokers_clock_and_readers_are_told() {
     let house = House::new();
     let mut short = settings();

@@ -16,6 +16,9 @@ use wire::messages::describe_producers::{DescribeProducersRequest, TopicRequest}
 use wire::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::find_coordinator::FindCoordinatorRequest;
+use wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -120,6 +123,77 @@ async fn a_request_for_too_many_partitions_is_refused_whole() {
     let answer = raw.call(3, &request).await;
     let codes: Vec<i16> = answer.results.iter().map(|it| it.error_code).collect();
     assert_eq!(codes, [policy; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_settings_and_producers_beyond_their_bounds_are_refused() {
+    let (_dir, running) = running(&[
+        "partitions.max=10",
+        "topic.settings.max.bytes=1024",
+        "producer.ids.per.partition.max=2",
+    ]);
+    let policy = ErrorCode::PolicyViolation.code();
+    let mut raw = Raw::connect(address(&running)).await;
+    let topics = [
+        ("six".to_owned(), 6),
+        ("five".to_owned(), 5),
+        ("four".to_owned(), 4),
+    ];
+    assert_eq!(create(&mut raw, &topics).await, [0, policy, 0]);
+    let grown = CreatePartitionsTopic {
+        name: "four".into(),
+        count: 5,
+        ..CreatePartitionsTopic::default()
+    };
+    let request = CreatePartitionsRequest {
+        topics: vec![grown],
+        timeout_ms: 30_000,
+        ..CreatePartitionsRequest::default()
+    };
+    let answer = raw.call(3, &request).await;
+    assert_eq!(answer.results[0].error_code, policy);
+
+    let alter = |value: String| IncrementalAlterConfigsRequest {
+        resources: vec![AlterConfigsResource {
+            resource_type: 2,
+            resource_name: "six".into(),
+            configs: vec![AlterableConfig {
+                name: "leader.replication.throttled.replicas".into(),
+                config_operation: 0,
+                value: Some(value),
+            }],
+        }],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    let answer = raw.call(1, &alter("0:1,".repeat(300) + "0:1")).await;
+    let invalid = ErrorCode::InvalidConfig.code();
+    assert_eq!(answer.responses[0].error_code, invalid);
+    let text = answer.responses[0].error_message.clone();
+    assert!(
+        text.unwrap_or_default()
+            .contains("topic.settings.max.bytes")
+    );
+    let answer = raw.call(1, &alter("0:1,0:2".to_owned())).await;
+    assert_eq!(answer.responses[0].error_code, 0);
+
+    let mut codes = Vec::new();
+    for producer in [10, 11, 12, 10] {
+        let sequence = codes.len() as i32 / 3;
+        let mut builder = model::batch::BatchBuilder::new(model::batch::Codec::None);
+        builder.producer(
+            model::ProducerId::new(producer),
+            model::ProducerEpoch::new(0),
+            sequence,
+        );
+        let time = model::Timestamp::from_millis(1_700_000_000_000);
+        builder.push(time, None, Some(b"v"), &[]).expect("it fits");
+        let request = produce("six", builder.build().expect("a batch"));
+        let answer = raw.call(9, &request).await;
+        codes.push(answer.responses[0].partition_responses[0].error_code);
+    }
+    // One that is known goes on.
+    assert_eq!(codes, [0, 0, policy, 0]);
+    assert_eq!(metric(&running, "alluvium_producers_refused_total"), 1.0);
 }
 
 #[tokio::test]
@@ -427,22 +501,9 @@ async fn an_answer_that_is_not_taken_in_time_is_given_up() {
     let (_dir, running) = running(&["response.send.max.ms=1000", "wal.file.bytes=4194304"]);
     let mut raw = Raw::connect(address(&running)).await;
     assert_eq!(create(&mut raw, &[("big".to_owned(), 1)]).await, [0]);
-    let batch = crate::bounds::batch(&vec![b'v'; 900_000]);
+    let batch = batch(&vec![b'v'; 900_000]);
     for _ in 0..24 {
-        let data = PartitionProduceData {
-            index: 0,
-            records: Some(batch.clone().into()),
-        };
-        let request = ProduceRequest {
-            acks: -1,
-            timeout_ms: 30_000,
-            topic_data: vec![TopicProduceData {
-                name: "big".into(),
-                partition_data: vec![data],
-                ..TopicProduceData::default()
-            }],
-            ..ProduceRequest::default()
-        };
+        let request = produce("big", batch.clone());
         let answer = raw.call(9, &request).await;
         assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
     }
@@ -469,6 +530,23 @@ async fn an_answer_that_is_not_taken_in_time_is_given_up() {
         assert!(Instant::now() < deadline, "it is still waited for");
     }
     assert_eq!(metric(&running, not_taken), 1.0);
+}
+
+fn produce(topic: &str, batch: bytes::Bytes) -> ProduceRequest {
+    let data = PartitionProduceData {
+        index: 0,
+        records: Some(batch.into()),
+    };
+    ProduceRequest {
+        acks: -1,
+        timeout_ms: 30_000,
+        topic_data: vec![TopicProduceData {
+            name: topic.into(),
+            partition_data: vec![data],
+            ..TopicProduceData::default()
+        }],
+        ..ProduceRequest::default()
+    }
 }
 
 /// A batch of one record.

@@ -256,6 +256,36 @@ fn storage(page: &mut Page, broker: &Broker) {
         u8::from(health.failed.is_some()),
     );
     page.single(
+        "alluvium_producers",
+        "gauge",
+        "Idempotent producers that partitions remember, counted in each.",
+        metrics.producers,
+    );
+    page.single(
+        "alluvium_producers_forgotten_total",
+        counter,
+        "Idle producers that were forgotten before producer.id.expiration.ms, because there are too many.",
+        metrics.producers_forgotten,
+    );
+    page.single(
+        "alluvium_producers_refused_total",
+        counter,
+        "Batches of new producers that were refused, because there are too many.",
+        metrics.producers_refused,
+    );
+    page.single(
+        "alluvium_pinned_files",
+        "gauge",
+        "Deleted segments and files of the write-ahead log that connections are still to send from.",
+        metrics.pinned_files,
+    );
+    page.single(
+        "alluvium_pinned_bytes",
+        "gauge",
+        "Their bytes: the disk gets them back when those answers are sent, after response.send.max.ms at the latest.",
+        metrics.pinned_bytes,
+    );
+    page.single(
         "alluvium_logs",
         "gauge",
         "Logs: partitions, and two of the broker's own.",

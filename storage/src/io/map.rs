@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -73,6 +73,11 @@ impl FileMap {
             return Ok(());
         }
         self.mapping.populate(range)
+    }
+
+    /// Something that lives as long as the map and its slices.
+    pub fn handle(&self) -> Weak<dyn Mapping> {
+        Arc::downgrade(&self.mapping)
     }
 
     /// Whether slices of this map are still held by somebody.

@@ -16,6 +16,7 @@ use super::index_file::read_index_file;
 use super::reader::SegmentReader;
 use super::{SegmentError, SegmentId};
 use crate::io::{Disk, DiskFile, FileMap, OpenHow};
+use crate::pinned::Pinned;
 
 /// What the caller knows of the segment that it wants open.
 #[derive(Clone, Debug)]
@@ -97,6 +98,7 @@ pub struct SegmentCache {
     open_max: usize,
     index_bytes_max: usize,
     state: Mutex<State>,
+    pinned: Pinned,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +121,7 @@ impl SegmentCache {
             open_max: open_max.max(1),
             index_bytes_max,
             state: Mutex::default(),
+            pinned: Pinned::default(),
         }
     }
 
@@ -157,9 +160,31 @@ impl SegmentCache {
         self.lock().entries.remove(&(log, id));
     }
 
-    /// Forgets all segments of a log.
+    /// Forgets a segment that is deleted, and notes who reads it still.
+    pub fn retire(&self, log: LogId, id: SegmentId) {
+        let entry = self.lock().entries.remove(&(log, id));
+        if let Some(map) = entry.as_ref().and_then(|entry| entry.segment.map.get()) {
+            self.pinned.note(map, map.capacity());
+        }
+    }
+
+    /// Forgets all segments of a log that is deleted.
     pub fn forget_log(&self, log: LogId) {
-        self.lock().entries.retain(|(of, _), _| *of != log);
+        let of_log = |(of, _): &(LogId, SegmentId), _: &mut Entry| *of == log;
+        let gone: Vec<Entry> = self
+            .lock()
+            .entries
+            .extract_if(of_log)
+            .map(|(_, entry)| entry)
+            .collect();
+        for map in gone.iter().filter_map(|entry| entry.segment.map.get()) {
+            self.pinned.note(map, map.capacity());
+        }
+    }
+
+    /// Deleted segments that are read still, and their bytes.
+    pub fn pinned(&self) -> (u64, u64) {
+        self.pinned.held()
     }
 
     /// How many segments are open.

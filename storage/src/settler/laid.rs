@@ -16,7 +16,7 @@ use crate::checkpoint::{ActiveSegment, LogEntry};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
 use crate::io::{AlignedBuffer, OpenHow, Syncs};
-use crate::log::{LogSettings, TailEntry};
+use crate::log::{LogSettings, PRODUCER_IDLE_MS, TailEntry};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::producers::Producers;
 use crate::restore::{Lost, restore};
@@ -178,6 +178,9 @@ impl Laid {
         let log = work.log;
         if let Some(oldest) = work.expire_before {
             self.producers.expire(oldest);
+            let idle = shared.steady_now().plus_millis(-PRODUCER_IDLE_MS);
+            let most = shared.config.producers_per_log_max;
+            self.producers.forget_idle(idle, most);
         }
         let garbage = self.raise_start(shared, log, work.start);
         if work.seal
@@ -217,7 +220,7 @@ impl Laid {
             let (passed, live): (Vec<_>, Vec<_>) =
                 manifest.segments.iter().copied().partition(is_passed);
             for entry in passed {
-                shared.segments.forget(log, entry.id);
+                shared.segments.retire(log, entry.id);
                 garbage.push(entry.id.log_path(&directory));
                 garbage.push(entry.id.index_path(&directory));
             }
@@ -232,7 +235,7 @@ impl Laid {
             .active
             .take_if(|active| active.writer.bytes() > 0 && active.writer.end_offset() <= start)
         {
-            shared.segments.forget(log, active.writer.id());
+            shared.segments.retire(log, active.writer.id());
             garbage.push(active.writer.id().log_path(&directory));
         }
         garbage

@@ -24,6 +24,7 @@ use model::{LogId, Timestamp};
 use self::laid::{Before, Laid, Work};
 use self::removal::{remove_directory, remove_quietly};
 use crate::checkpoint::{Checkpoint, LogEntry, WalPosition};
+use crate::cleaner::producers_kept_since;
 use crate::cleanup::store_bound;
 use crate::cleanup::sweep::{Known, Swept, sweep};
 use crate::committer::Progress;
@@ -316,12 +317,11 @@ impl Settler {
         deleted: &mut Vec<LogId>,
     ) -> Result<(), SettleError> {
         let now = shared.steady_now();
-        let expiry_ms = i64::try_from(shared.config.producer_expiry.as_millis());
         let expires = now.millis() - self.last_expiry_ms > EXPIRY_MS;
         let round = Round {
             now,
             file_limit,
-            expire_before: expires.then(|| now.plus_millis(-expiry_ms.unwrap_or(i64::MAX))),
+            expire_before: expires.then(|| producers_kept_since(shared).1),
             store_bytes_max: shared.live().store_bytes_max,
         };
         let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);

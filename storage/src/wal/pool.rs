@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::walk::Source;
 use crate::io::{Disk, DiskFile, FileMap, OpenHow};
+use crate::pinned::Pinned;
 
 /// Bytes of zeros written at once.
 const ZERO_CHUNK_BYTES: usize = 1024 * 1024;
@@ -93,6 +94,7 @@ pub struct WalPool {
     held_back: AtomicBool,
     stopped: AtomicBool,
     created: AtomicU64,
+    pinned: Pinned,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,7 @@ impl WalPool {
             held_back: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             created: AtomicU64::new(0),
+            pinned: Pinned::default(),
         };
         pool.publish(&pool.locked());
         pool
@@ -174,6 +177,11 @@ impl WalPool {
     /// Files that were made and filled with zeros since the start, and not used again.
     pub fn created(&self) -> u64 {
         self.created.load(Ordering::Relaxed)
+    }
+
+    /// Removed files that are read still, and their bytes.
+    pub fn pinned(&self) -> (u64, u64) {
+        self.pinned.held()
     }
 
     /// Whether the last file could not be made because the disk is full.
@@ -359,6 +367,7 @@ impl WalPool {
         let held = Arc::strong_count(&file) > 1 || file.map.in_use();
         if held || file.bytes != self.file_bytes {
             self.disk.remove_file(&file.path)?;
+            self.pinned.note(&file.map, file.bytes);
             let mut inner = self.locked();
             inner.files -= 1;
             self.changed.notify_all();
