@@ -189,10 +189,7 @@ public final class Tools {
         Desk.check(!described.contains("retention.ms=3600000"), "still there: " + described);
         has(run(kafka.admin.ConfigCommand::main, entity + "--describe --all"), "retention.ms=604800000");
         has(run(kafka.admin.ConfigCommand::main, "--entity-type brokers --entity-name 1 --describe --all"), "auto.create.topics.enable=true");
-        String group = "--entity-type groups --entity-name some-group --describe";
-        has(run(kafka.admin.ConfigCommand::main, group), "configs for group some-group are:");
-        has(run(kafka.admin.ConfigCommand::main, group + " --all"), "configs for group some-group are:");
-        run(kafka.admin.ConfigCommand::main, "--entity-type groups --describe");
+        has(run(kafka.admin.ConfigCommand::main, "--entity-type groups --entity-name no-such-group --describe"), "doesn't exist");
         has(run(kafka.admin.ConfigCommand::main, "--entity-type broker-loggers --entity-name 1 --describe"), "root=");
     }
 
@@ -263,6 +260,10 @@ public final class Tools {
         Desk.check(consume("grouped", 40, " --group pair").size() == 40, "not all of the group's records");
         String past = "--group pair --topic grouped --reset-offsets --to-datetime 2020-01-01T00:00:00.000 --dry-run";
         has(run(ConsumerGroupCommand::main, past), "grouped");
+        String settings = "--entity-type groups --entity-name pair --describe";
+        has(run(kafka.admin.ConfigCommand::main, settings), "configs for group pair are:");
+        has(run(kafka.admin.ConfigCommand::main, settings + " --all"), "configs for group pair are:");
+        has(run(kafka.admin.ConfigCommand::main, "--entity-type groups --describe"), "configs for group pair are:");
         run(ConsumerGroupCommand::main, "--delete --group pair");
         Desk.check(!run(ConsumerGroupCommand::main, "--list").contains("pair"), "the group is still listed");
     }
