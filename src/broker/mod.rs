@@ -36,7 +36,7 @@ pub use produce::{Appending, Produce, RecordError, Rejection};
 pub use producer_ids::ActiveProducer;
 pub use refusal::Refusal;
 pub use state_log::{Change, StateLog, StateLogError};
-pub use storage::{Bounds, Health, Metrics as StorageMetrics};
+pub use storage::{Bounds, Damage, Health, Metrics as StorageMetrics};
 pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
 
 use configs::DynamicSettings;

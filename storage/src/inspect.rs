@@ -17,17 +17,23 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, Slot, SlotState, read_slot};
+use crate::error::OpenError;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
 use crate::newer;
-use crate::recovery::{decode_store, store_is_missing, store_trouble};
+use crate::recovery::{Damage, decode_store, load_damage, store_is_missing, store_trouble};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
     check_heads, read_index_file,
 };
 use crate::storage::{has_settled, no_checkpoint};
+
+/// The damage that a data directory has on record.
+pub fn damage_on_record(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<Damage>, OpenError> {
+    load_damage(disk, data_dir)
+}
 
 /// A batch of a segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

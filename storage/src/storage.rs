@@ -13,6 +13,7 @@ use std::time::Duration;
 use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
+use crate::acknowledged::{self, Acknowledgement};
 use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
 use crate::cleaner::{bound_once, clean_once, expire_producers};
 use crate::committer::{Committer, Progress, Turn, Writer};
@@ -167,8 +168,10 @@ pub struct Health {
     pub disk_full: bool,
     /// A write or sync has failed.
     pub failed: Option<String>,
-    /// Acknowledged records that cannot be read any more.
+    /// Acknowledged records that cannot be read any more, and that are still kept.
     pub damage: Vec<Damage>,
+    /// The same, where an operator has acknowledged the damage.
+    pub damage_acknowledged: Vec<Damage>,
 }
 
 /// Counts since the start, and sizes now.
@@ -269,6 +272,7 @@ pub(crate) struct Shared {
     signal: Mutex<Signal>,
     signalled: Condvar,
     damage: Mutex<Vec<Damage>>,
+    acknowledged: Mutex<Vec<Acknowledgement>>,
     /// Whether the file `DAMAGE` lacks something of it, for want of space.
     damage_unsaved: AtomicBool,
     /// Held while the record of damage is written, so that health never waits for the disk.
@@ -471,6 +475,60 @@ impl Shared {
             .any(|damage| damage.log.is_none_or(|damaged| damaged == log))
     }
 
+    /// What is damaged and still kept: what an operator has acknowledged, and the rest.
+    fn damage_by_acknowledgement(&self) -> (Vec<Damage>, Vec<Damage>) {
+        let all = self
+            .damage
+            .lock()
+            .expect("nothing panics while it holds the damage")
+            .clone();
+        let is_kept = |damage: &Damage| {
+            let Some(id) = damage.log else {
+                return true;
+            };
+            // Retention has passed it, or the topic was deleted.
+            self.log(id)
+                .is_some_and(|log| damage.range.end > log.bounds().start)
+        };
+        let acknowledged = self
+            .acknowledged
+            .lock()
+            .expect("nothing panics while it holds the acknowledgements");
+        all.into_iter()
+            .filter(is_kept)
+            .partition(|damage| acknowledged.iter().any(|line| line.covers(damage)))
+    }
+
+    /// Reads what operators have acknowledged, if there is damage at all.
+    fn read_acknowledgements(&self) {
+        if self.damage_count() == 0 {
+            return;
+        }
+        let found = match acknowledged::load(self.disk.as_ref(), &self.config.data_dir) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "acknowledgements of damage cannot be read");
+                return;
+            }
+        };
+        let mut known = self
+            .acknowledged
+            .lock()
+            .expect("nothing panics while it holds the acknowledgements");
+        for line in found.iter().filter(|line| !known.contains(line)) {
+            let Acknowledgement {
+                log,
+                from,
+                to,
+                by,
+                note,
+                ..
+            } = line;
+            tracing::info!(log, from, to, by, note, "damage was acknowledged");
+        }
+        *known = found;
+    }
+
     fn damage_count(&self) -> usize {
         self.damage
             .lock()
@@ -528,6 +586,7 @@ impl Shared {
     fn clean(&self) {
         let mut last = self.clock.monotonic();
         while self.pause(self.live().retention_check.min(FULL_DISK_INTERVAL)) {
+            self.read_acknowledgements();
             let now = self.clock.monotonic();
             if now.saturating_sub(last) >= self.live().retention_check {
                 last = now;
@@ -847,6 +906,7 @@ impl Storage {
                 signal: Mutex::default(),
                 signalled: Condvar::new(),
                 damage: Mutex::new(damage),
+                acknowledged: Mutex::default(),
                 damage_unsaved: AtomicBool::new(damage_unsaved),
                 damage_record: Mutex::default(),
                 suspects: Arc::default(),
@@ -1039,6 +1099,7 @@ impl Storage {
             );
             shared.settle_soon();
         }
+        shared.read_acknowledgements();
         if shared.config.threads == Threads::Own {
             self.spawn("log-settler", Shared::settle)?;
             self.spawn("log-cleaner", Shared::clean)?;
@@ -1162,17 +1223,15 @@ impl Storage {
     /// How the store is.
     pub fn health(&self) -> Health {
         let shared = &self.inner.shared;
+        let (damage_acknowledged, damage) = shared.damage_by_acknowledgement();
         Health {
             disk_full: shared.gate.is_disk_full(),
             failed: shared
                 .gate
                 .failure()
                 .map(|failure| failure.reason.to_string()),
-            damage: shared
-                .damage
-                .lock()
-                .expect("nothing panics while it holds the damage")
-                .clone(),
+            damage,
+            damage_acknowledged,
         }
     }
 
@@ -1226,6 +1285,7 @@ impl Storage {
 
     /// Manual mode: one look of the cleaner at all logs. True if something is to be removed.
     pub fn clean_once(&self) -> bool {
+        self.inner.shared.read_acknowledgements();
         clean_once(&self.inner.shared)
     }
 

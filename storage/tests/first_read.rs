@@ -83,6 +83,70 @@ impl Store {
     }
 }
 
+/// Damages a batch of the first segment, and has a reader find it.
+fn damaged(store: &Store) -> (Storage, PathBuf, Vec<u8>) {
+    let path = store.logs().into_iter().next().unwrap();
+    let before = store.disk.files()[&path].clone();
+    let (at, range) = store.batches_of(&path)[1].clone();
+    let file = store
+        .disk
+        .open(&path, storage::io::OpenHow::ReadWrite)
+        .unwrap();
+    file.write_at(at as u64 + 100, b"#").unwrap();
+    file.sync_data().unwrap();
+    let storage = store.open();
+    let read = log(&storage).read(Offset::new(range.start), 1 << 20, true);
+    assert!(matches!(read, Err(ReadError::Damaged { .. })));
+    assert_eq!(storage.health().damage.len(), 1);
+    (storage, path, before)
+}
+
+#[test]
+fn acknowledged_damage_is_no_alert_and_stays_unreadable() {
+    use storage::acknowledged::{Acknowledgement, add};
+    let store = Store::new(4096);
+    let (storage, _, _) = damaged(&store);
+    let damage = storage.health().damage[0].clone();
+    let line = Acknowledgement::of(&damage, "me", 5, "");
+    add(&store.disk, Path::new("/data"), &[line]).unwrap();
+    storage.clean_once();
+    assert!(storage.health().damage.is_empty());
+    assert_eq!(
+        storage.health().damage_acknowledged,
+        std::slice::from_ref(&damage)
+    );
+    storage.shutdown();
+    drop(storage);
+    let storage = store.open();
+    assert!(storage.health().damage.is_empty(), "after a start too");
+    let read = log(&storage).read(damage.range.start, 1 << 20, true);
+    assert!(matches!(read, Err(ReadError::Damaged { .. })));
+    // Once it is deleted there is nothing left to be reported.
+    let deleted = log(&storage).delete_records(damage.range.end).unwrap();
+    storage.commit_once();
+    deleted.wait().unwrap();
+    assert!(storage.health().damage_acknowledged.is_empty());
+}
+
+#[test]
+fn a_segment_that_is_restored_reads_again_once_its_line_is_off_the_record() {
+    let store = Store::new(4096);
+    let (storage, path, before) = damaged(&store);
+    let range = storage.health().damage[0].range.clone();
+    storage.shutdown();
+    drop(storage);
+    let file = store
+        .disk
+        .open(&path, storage::io::OpenHow::ReadWrite)
+        .unwrap();
+    file.write_at(0, &before).unwrap();
+    file.sync_data().unwrap();
+    store.disk.remove_file(Path::new("/data/DAMAGE")).unwrap();
+    let storage = store.open();
+    assert!(storage.health().damage.is_empty());
+    assert!(log(&storage).read(range.start, 1 << 20, true).is_ok());
+}
+
 fn id() -> LogId {
     LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0))
 }
@@ -103,6 +167,7 @@ fn append(storage: &Storage, batch: u64) {
             .unwrap();
     }
     let batch = Batch::parse(builder.build().unwrap()).unwrap();
+    while storage.prepare_once().unwrap() {}
     let admission = storage.try_admit(batch.bytes().len()).unwrap();
     let appended = log(storage).append(vec![batch.into()], admission).unwrap();
     storage.commit_once();

@@ -52,7 +52,8 @@ const LOG_EXAMPLES: &str = "\
 Examples:
   alluvium log stat data                           what a data directory holds
   alluvium log verify data                         check every byte
-  alluvium log dump --records data/p/*/*/*.log     what segments hold";
+  alluvium log dump --records data/p/*/*/*.log     what segments hold
+  alluvium log acknowledge data --note 'disk replaced, records lost'";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:

@@ -294,8 +294,14 @@ fn storage(page: &mut Page, broker: &Broker) {
     page.single(
         "alluvium_damaged_ranges",
         "gauge",
-        "Ranges of acknowledged records that cannot be read any more.",
+        "Ranges of acknowledged records that cannot be read any more, and that no operator has acknowledged.",
         health.damage.len(),
+    );
+    page.single(
+        "alluvium_damaged_ranges_acknowledged",
+        "gauge",
+        "Ranges of records that cannot be read any more, as an operator has acknowledged.",
+        health.damage_acknowledged.len(),
     );
 }
 

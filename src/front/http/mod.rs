@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Damage};
 use crate::front::places::{Patience, Places};
 use crate::front::stats::Stats;
 
@@ -126,6 +126,13 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
+fn place_of(damage: &Damage) -> serde_json::Value {
+    json!({
+        "code": "damaged", "log": damage.log.map(|log| log.to_string()), "from": damage.range.start.get(),
+        "to": damage.range.end.get(), "detail": damage.reason,
+    })
+}
+
 /// Whether records are taken, and if not, or if something is wrong, why.
 async fn readyz(State(front): State<Front>) -> Response {
     let health = front.broker.health();
@@ -138,12 +145,11 @@ async fn readyz(State(front): State<Front>) -> Response {
     }
     let ready = reasons.is_empty();
     for damage in &health.damage {
-        reasons.push(json!({
-            "code": "damaged", "log": damage.log.map(|log| log.to_string()), "from": damage.range.start.get(),
-            "to": damage.range.end.get(), "detail": damage.reason,
-        }));
+        reasons.push(place_of(damage));
     }
-    let answer = Json(json!({ "ready": ready, "reasons": reasons })).into_response();
+    let acknowledged: Vec<_> = health.damage_acknowledged.iter().map(place_of).collect();
+    let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged });
+    let answer = Json(answer).into_response();
     if ready {
         answer
     } else {

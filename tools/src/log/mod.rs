@@ -1,8 +1,9 @@
-//! `log`: looks at a data directory, or at single files of it, without a broker. Nothing is ever written.
+//! `log`: looks at a data directory, or at single files of it, without a broker. Nothing is written, but by `acknowledge`.
 //!
 //! `dump.rs` lists what a file holds, `stat.rs` what a directory holds, `verify.rs` checks either. `directory.rs` finds the
 //! logs of a directory, and `names.rs` the topics they belong to.
 
+mod acknowledge;
 mod directory;
 mod dump;
 mod names;
@@ -36,6 +37,11 @@ enum LogCommand {
     Stat(DirectoryArgs),
     /// Check every byte of a data directory, or of single segments. Exit code 5 if something is damaged.
     Verify(verify::VerifyArgs),
+    /// Acknowledge the damage on record, so that the alert ends: the records stay unreadable, and new damage alerts again.
+    ///
+    /// A running server notices within a second: /readyz lists the damage as acknowledged, and alluvium_damaged_ranges counts only
+    /// what is not. Who acknowledged what and when is appended to the file ACKNOWLEDGED.
+    Acknowledge(acknowledge::AcknowledgeArgs),
 }
 
 /// A data directory, and what to do if a server has it open.
@@ -55,6 +61,7 @@ impl LogArgs {
         match self.command {
             LogCommand::Dump(args) => dump::run(&args, self.json),
             LogCommand::Stat(args) => stat::run(&args, self.json),
+            LogCommand::Acknowledge(args) => acknowledge::run(&args, self.json),
             LogCommand::Verify(args) => verify::run(&args, self.json),
         }
     }
