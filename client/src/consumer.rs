@@ -486,6 +486,16 @@ impl Consumer {
         }
         match ErrorCode::from_code(data.error_code) {
             ErrorCode::None => {}
+            // The protocol lets clients try this again, but the disk will not mend itself.
+            code @ ErrorCode::CorruptMessage => {
+                assigned.not_before = Some(pause);
+                self.failure = Some(Error::Damaged {
+                    partition: partition.clone(),
+                    offset: from,
+                    reason: code.to_string(),
+                });
+                return None;
+            }
             ErrorCode::OffsetOutOfRange => {
                 match self.config.reset {
                     Reset::Earliest => assigned.position = Position::Wanted(Start::Earliest),
@@ -509,22 +519,18 @@ impl Consumer {
         }
         let high_watermark = Offset::from_wire(data.high_watermark).unwrap_or(from);
         assigned.high_watermark = Some(high_watermark);
-        let batches = match whole_batches(
-            data.records.unwrap_or_default(),
-            from,
-            self.config.verify_crc,
-        ) {
-            Ok(batches) => batches,
-            Err(source) => {
-                let (partition, offset) = (partition.to_string(), from.get());
-                self.failure = Some(Error::Batch {
-                    partition,
-                    offset,
-                    source,
-                });
-                return None;
-            }
-        };
+        let records = data.records.unwrap_or_default();
+        let (batches, damage) = whole_batches(records, from, self.config.verify_crc);
+        if let Some(source) = damage {
+            let before = batches.last().map(|batch| batch.header().next_offset());
+            assigned.not_before = Some(pause);
+            // It is yielded after the batches before it.
+            self.failure = Some(Error::Damaged {
+                partition: partition.clone(),
+                offset: before.unwrap_or(from).max(from),
+                reason: source.to_string(),
+            });
+        }
         let log_start = Offset::from_wire(data.log_start_offset);
         let fetched = Fetched {
             partition: partition.clone(),
@@ -574,12 +580,13 @@ fn wire_bytes(bytes: u32) -> i32 {
     i32::try_from(bytes).unwrap_or(i32::MAX)
 }
 
-/// The whole batches of an answer. A broker may cut the last one off; a first one that is cut is an error.
+/// The whole batches of an answer, and what is wrong with the one after them. A broker may cut the last one off; a first one
+/// that is cut is an error.
 fn whole_batches(
     records: wire::Records,
     from: Offset,
     verify_crc: bool,
-) -> std::result::Result<Vec<Batch>, BatchError> {
+) -> (Vec<Batch>, Option<BatchError>) {
     let bytes = records.into_bytes();
     let mut batches = Vec::new();
     for batch in if verify_crc {
@@ -592,8 +599,76 @@ fn whole_batches(
             Ok(batch) if batch.header().next_offset() <= from => {}
             Ok(batch) => batches.push(batch),
             Err(BatchError::Truncated { .. }) if !batches.is_empty() => break,
-            Err(error) => return Err(error),
+            Err(error) => return (batches, Some(error)),
         }
     }
-    Ok(batches)
+    (batches, None)
+}
+
+/// Finds where a partition can be read again after [`Error::Damaged`] at `damaged`: the first such offset behind the damage, or
+/// the end of the partition. Asks for single batches: first further and further away, then between what cannot be read and
+/// what can.
+pub async fn after_damage(
+    client: &Client,
+    partition: &TopicPartition,
+    damaged: Offset,
+) -> Result<Offset> {
+    let at = [(partition.clone(), At::Latest)];
+    let ends = Admin::new(client).list_offsets(&at).await?;
+    let end = ends.get(partition).and_then(|place| place.offset);
+    let end = end.unwrap_or(damaged).get();
+    let client = &client.separate();
+    let (mut bad, mut good) = (damaged.get(), end.max(damaged.get()));
+    let mut step = 1;
+    while bad.saturating_add(step) < good {
+        let offset = bad.saturating_add(step);
+        if is_readable(client, partition, Offset::new(offset)).await? {
+            good = offset;
+            break;
+        }
+        bad = offset;
+        step = step.saturating_mul(2);
+    }
+    while good - bad > 1 {
+        let offset = bad + (good - bad) / 2;
+        match is_readable(client, partition, Offset::new(offset)).await? {
+            true => good = offset,
+            false => bad = offset,
+        }
+    }
+    Ok(Offset::new(good))
+}
+
+/// Whether the batch at an offset can be read. Other errors than damage are errors.
+async fn is_readable(client: &Client, partition: &TopicPartition, offset: Offset) -> Result<bool> {
+    let config = ConsumerConfig {
+        fetch_wait_max: Duration::ZERO,
+        partition_bytes_max: 1,
+        ..ConsumerConfig::default()
+    };
+    let request = &fetch_request(&config, &[(partition, offset)]);
+    client
+        .retry(|| async {
+            let name = &partition.topic;
+            let number = partition.partition.to_wire();
+            let leader = client.leader(name.as_str(), number).await?;
+            let answer = client
+                .call_broker(leader, request, FETCH_VERSION_MAX, Duration::ZERO)
+                .await?;
+            let what = || partition.to_string();
+            crate::error::check(answer.error_code, what, None)?;
+            let data = answer
+                .responses
+                .into_iter()
+                .flat_map(|t| t.partitions)
+                .next();
+            let data = data.ok_or_else(|| Error::Invalid("an answer without partitions".into()))?;
+            if ErrorCode::from_code(data.error_code) == ErrorCode::CorruptMessage {
+                return Ok(false);
+            }
+            crate::error::check(data.error_code, what, None)?;
+            let (_, damage) = whole_batches(data.records.unwrap_or_default(), offset, true);
+            Ok(damage.is_none())
+        })
+        .await
 }

@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use model::{Offset, TopicPartition};
 use std::sync::Arc;
 use std::time::Duration;
 use wire::{ApiKey, DecodeError, EncodeError, ErrorCode};
@@ -85,6 +86,16 @@ pub enum Error {
     /// The request cannot be written.
     #[error("request: {0}")]
     Encode(#[from] EncodeError),
+    /// What a partition holds from an offset on cannot be read. Everything before it was yielded.
+    #[error("{partition}: what begins at offset {offset} is damaged: {reason}")]
+    Damaged {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset that cannot be read.
+        offset: Offset,
+        /// What is wrong, or what the broker said.
+        reason: String,
+    },
     /// A record batch that was fetched is damaged.
     #[error("{partition} at offset {offset}: {source}")]
     Batch {

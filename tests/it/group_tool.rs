@@ -334,3 +334,29 @@ async fn what_is_not_there_is_exit_code_3_and_what_cannot_be_meant_2() {
     let unreachable = tool(&["group", "list", "-b", "127.0.0.1:1"]);
     assert_eq!(unreachable.code, Some(4), "{}", unreachable.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_groups_are_reset_at_once_and_words_say_which_way() {
+    let fixture = Fixture::new().await;
+    fixture.commit("a", 0, 4).await;
+    fixture.commit("b", 0, 6).await;
+    let reset = ["reset", "a", "b", "-t", "readings:0", "--to", "5"];
+    let table = fixture.group(&reset).await.stdout;
+    assert!(
+        table.contains("skips 1") && table.contains("re-reads 1"),
+        "{table}"
+    );
+    let done = fixture
+        .group(&[&reset[..], &["--execute", "--json"]].concat())
+        .await
+        .json();
+    assert_eq!(
+        (&done[0]["group"], &done[1]["group"]),
+        (&json!("a"), &json!("b"))
+    );
+    for group in ["a", "b"] {
+        assert_eq!(fixture.committed(group, 0).await, Some(5));
+    }
+    let said = fixture.group(&[&reset[..], &["--export"]].concat()).await;
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+}

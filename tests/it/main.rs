@@ -16,6 +16,7 @@ mod linearizable;
 mod log_tool;
 mod metrics;
 mod operations;
+mod pipe_promises;
 mod pipe_tool;
 mod process;
 mod raw;

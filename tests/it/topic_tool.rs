@@ -253,3 +253,64 @@ fn an_unreachable_broker_is_told_with_what_to_do() {
     assert_eq!(said.code, Some(4));
     assert!(said.stderr.contains("alluvium serve"), "{}", said.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_setting_cannot_be_put_back() {
+    let server = Server::start().await;
+    fill(&server, "sea", "0", 1).await;
+    let said = topic(&server, &["alter", "sea", "--unset", "retention.m"]).await;
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("did you mean retention.ms?"),
+        "{}",
+        said.stderr
+    );
+    let said = topic(&server, &["alter", "sea", "--unset", "retention.ms"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    for args in [&["alter", "sea"][..], &["add-partitions", "sea"]] {
+        let said = topic(&server, args).await;
+        assert_eq!(said.code, Some(2), "{}", said.stderr);
+        let both = said.stderr.contains("--unset") || said.stderr.contains("--more");
+        assert!(both, "{}", said.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_deleted_by_a_pattern_and_a_misspelt_one_is_suggested() {
+    let server = Server::start().await;
+    for name in ["test-1", "test-2", "sea"] {
+        fill(&server, name, "0", 1).await;
+    }
+    let said = topic(&server, &["describe", "see"]).await;
+    assert_eq!(said.code, Some(3));
+    assert!(
+        said.stderr.contains("there is no topic see"),
+        "{}",
+        said.stderr
+    );
+    assert!(
+        said.stderr.contains("did you mean `sea`?"),
+        "{}",
+        said.stderr
+    );
+    let planned = topic(&server, &["delete", "test-*", "--dry-run", "--json"])
+        .await
+        .json();
+    assert_eq!(
+        (&planned[0]["topic"], &planned[1]["topic"]),
+        (&json!("test-1"), &json!("test-2"))
+    );
+    let said = topic(&server, &["delete", "test-*", "--yes"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let left = topic(&server, &["list", "--json"]).await.json();
+    assert_eq!(
+        (left.as_array().map(Vec::len), &left[0]["topic"]),
+        (Some(1), &json!("sea"))
+    );
+    assert_eq!(
+        topic(&server, &["delete", "test-*", "--yes"]).await.code,
+        Some(3)
+    );
+    let said = topic(&server, &["delete", "test-*", "--yes", "--if-exists"]).await;
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+}

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use wire::ApiKey;
 use wire::messages::metadata::{MetadataRequest, MetadataResponse};
 
-use crate::output::say;
+use crate::output::{counted, say};
 
 /// Metadata by topic id came with 12; names serve us.
 const METADATA_VERSION_MAX: i16 = 12;
@@ -343,8 +343,10 @@ impl Doctor {
         }
         let brokers = metadata.brokers.len();
         let found = format!(
-            "{brokers} brokers, {} topics, {partitions} partitions",
-            metadata.topics.len()
+            "{}, {}, {}",
+            counted(brokers, "broker"),
+            counted(metadata.topics.len(), "topic"),
+            counted(partitions, "partition")
         );
         self.note(ok(&what, found));
         if !leaderless.is_empty() {

@@ -124,7 +124,7 @@ fn code_of_client(error: &Error) -> u8 {
         | Error::TimedOut { .. } => UNREACHABLE,
         Error::Undelivered { last, .. } => last.as_deref().map_or(UNREACHABLE, code_of_client),
         Error::Invalid(_) => USAGE,
-        Error::Batch { .. } => DAMAGED,
+        Error::Batch { .. } | Error::Damaged { .. } => DAMAGED,
         error => match error.code() {
             Some(
                 ErrorCode::UnknownTopicOrPartition
@@ -160,7 +160,7 @@ fn hint_of(error: &Error) -> Option<String> {
         Error::OffsetOutOfRange { .. } => {
             "records were deleted before they were read: `-o earliest` starts with what is left"
         }
-        Error::Batch { .. } => {
+        Error::Batch { .. } | Error::Damaged { .. } => {
             "`alluvium log verify` on the server's data directory tells what is damaged"
         }
         error => return hint_of_code(error.code()?).map(str::to_owned),

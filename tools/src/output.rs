@@ -89,6 +89,24 @@ pub fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, name)| name)
 }
 
+/// Text for a terminal: control characters other than tab and line feed, and what is no UTF-8, made visible.
+pub fn readable(text: &[u8]) -> Vec<u8> {
+    let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let mut out = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match is_plain(c) {
+                true => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                false => out.extend_from_slice(c.escape_default().to_string().as_bytes()),
+            }
+        }
+        for byte in chunk.invalid() {
+            out.extend_from_slice(format!("\\x{byte:02x}").as_bytes());
+        }
+    }
+    out
+}
+
 /// A size for people: `17 B`, `1.2 MiB`.
 pub fn size(bytes: u64) -> String {
     let mut size = bytes as f64;
@@ -128,6 +146,37 @@ pub fn confirm(what: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_a_terminal() {
+        let shown = |text: &[u8]| String::from_utf8(readable(text)).unwrap();
+        assert_eq!(shown("a\tb\u{e9}\n".as_bytes()), "a\tb\u{e9}\n");
+        assert_eq!(shown(b"\x1b[2J\x07\r"), "\\u{1b}[2J\\u{7}\\r");
+        assert_eq!(shown(b"a\xffb"), "a\\xffb");
+        assert_eq!(shown("\u{9b}1m".as_bytes()), "\\u{9b}1m");
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_words_agree() {
+        for (count, expected) in [
+            (0, "0 runs"),
+            (1, "1 run"),
+            (999, "999 runs"),
+            (1000, "1,000 runs"),
+            (1_234_567, "1,234,567 runs"),
+        ] {
+            assert_eq!(counted(count, "run"), expected);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_finds_the_one_that_was_meant() {
+        let names = ["readings", "events"];
+        let meant = |name| similar(name, names.into_iter());
+        assert_eq!(meant("reading"), Some("readings"));
+        assert_eq!(meant("raedings"), Some("readings"));
+        assert_eq!(meant("nosuch"), None);
+    }
 
     #[test]
     fn sizes_are_told_in_the_unit_that_fits() {

@@ -189,6 +189,6 @@ async fn a_damaged_batch_is_told_with_its_place() {
     let mut consumer = Consumer::new(&fake.client().await, ConsumerConfig::default());
     consumer.assign(partition(0), Start::Earliest);
     let error = consumer.poll(LONG).await.unwrap_err();
-    assert!(matches!(error, Error::Batch { .. }), "{error}");
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("t-0 at offset 0"), "{error}");
 }

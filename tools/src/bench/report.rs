@@ -173,7 +173,13 @@ impl fmt::Display for Report {
                     1,
                     "MiB/s",
                 );
-                row("", &measure.records_per_second, 1.0, 0, "records/s");
+                row(
+                    &format!("{name}, records"),
+                    &measure.records_per_second,
+                    1.0,
+                    0,
+                    "records/s",
+                );
             }
         }
         if let Some(latency) = &self.latency {

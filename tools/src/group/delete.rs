@@ -11,6 +11,12 @@ use super::{TopicChoice, counted, find, members_to_stop, not_found, print};
 use crate::output::confirm;
 use crate::table::Table;
 
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  alluvium group delete dashboard --dry-run
+  alluvium group delete dashboard alarms --yes
+  alluvium group delete dashboard -t readings:0 --yes       what it committed there";
+
 /// What to delete.
 #[derive(Debug, clap::Args)]
 pub struct DeleteArgs {

@@ -21,18 +21,26 @@ use crate::output::{counted, print};
 use crate::table::Table;
 use crate::topic_choice::TopicChoice;
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  alluvium group list
+  alluvium group list --json | jq -r '.[].group'";
+
 /// List, describe, move and delete consumer groups.
 #[derive(Debug, clap::Subcommand)]
 pub enum GroupCommand {
     /// List all groups and their states.
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Show members, committed offsets, and lag in records and in time.
     ///
     /// The lag in seconds is the age of the record that the group reads next.
     Describe(describe::DescribeArgs),
     /// Move a group that has no members to other offsets. Shows what would change; --execute does it.
+    #[command(after_help = reset::EXAMPLES)]
     Reset(reset::ResetArgs),
     /// Delete groups without members, or what they committed for some topics.
+    #[command(after_help = delete::EXAMPLES)]
     Delete(delete::DeleteArgs),
 }
 

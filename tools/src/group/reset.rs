@@ -8,22 +8,32 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use client::Client;
-use client::admin::{Admin, At, Committed};
+use client::admin::{Admin, At, Committed, GroupDescription};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 use serde_json::{Value, json};
 
 use super::places::{self, Bounds};
 use super::{TopicChoice, find, members_to_stop, not_found, print};
 use crate::failure::Failure;
-use crate::output::say;
+use crate::output::{grouped, note, say};
 use crate::table::Table;
 use crate::time_spec::{Position, before, parse_duration, parse_time};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  alluvium group reset dashboard -t readings --to -1h              the plan
+  alluvium group reset dashboard -t readings --to -1h --execute
+  alluvium group reset dashboard -t readings:0,3 --to earliest
+  alluvium group reset dashboard alarms --all-topics --to 2026-03-01
+  alluvium group reset dashboard --all-topics --to-current --export > offsets.csv
+  alluvium group reset dashboard --from-file offsets.csv --execute";
 
 /// What to move, and where to.
 #[derive(Debug, clap::Args)]
 pub struct ResetArgs {
-    /// The group; one that does not exist yet is created by this
-    group: String,
+    /// Groups; one that does not exist yet is created by this
+    #[arg(required = true, value_name = "GROUP")]
+    groups: Vec<String>,
     /// A topic, or some of its partitions (`readings:0,3`)
     #[arg(short, long = "topic", value_name = "TOPIC[:PARTITIONS]")]
     topics: Vec<TopicChoice>,
@@ -113,33 +123,104 @@ impl Move {
     }
 }
 
+/// What becomes of one group.
+struct Plan {
+    group: String,
+    /// Has members, so that it cannot be moved now.
+    active: Option<GroupDescription>,
+    moves: Vec<Move>,
+    skipped: Vec<Option<i64>>,
+}
+
 pub(super) async fn run(
     args: ResetArgs,
     client: &Client,
     json: bool,
     now: Timestamp,
 ) -> Result<ExitCode> {
-    let admin = Admin::new(client);
     let target = args.to.target(now)?;
-    let group = find(&admin, &args.group).await?;
-    let active = group.filter(|group| !group.members.is_empty());
-    if let Some(group) = active.as_ref().filter(|_| args.execute) {
+    let is_one = args.groups.len() == 1;
+    if !is_one && (args.export || matches!(target, Target::Given(_))) {
+        bail!(Failure::Usage(
+            "--export and --from-file are for one group".to_owned()
+        ));
+    }
+    let mut plans = Vec::new();
+    for group in &args.groups {
+        match plan(&args, group, &target, client, now).await? {
+            Ok(plan) => plans.push(plan),
+            Err(missing) => return Ok(not_found(&missing)),
+        }
+    }
+    let active: Vec<&GroupDescription> = plans.iter().filter_map(|p| p.active.as_ref()).collect();
+    if let Some(group) = active.first().filter(|_| args.execute) {
         bail!("{}", members_to_stop(group));
     }
-    let mut committed: HashMap<TopicPartition, Committed> =
-        admin.committed(&args.group, None).await?;
-    let partitions = match chosen(client, &args, &target, &committed).await? {
+    if args.execute {
+        for plan in &plans {
+            execute(plan, client).await?;
+        }
+    }
+    if let [plan] = &plans[..]
+        && args.export
+    {
+        for one in &plan.moves {
+            let (topic, partition) = (&one.partition.topic, one.partition.partition);
+            say!("{topic},{partition},{}", one.new);
+        }
+    } else {
+        let values = || plans.iter().map(|plan| value(plan, args.execute));
+        let value = || match is_one {
+            true => values().next().unwrap_or_default(),
+            false => values().collect(),
+        };
+        let text = || match is_one {
+            true => plans.iter().map(table).collect(),
+            false => {
+                let texts = plans
+                    .iter()
+                    .map(|plan| format!("group {}\n{}", plan.group, table(plan)));
+                texts.collect::<Vec<_>>().join("\n")
+            }
+        };
+        print(json, value, text)?;
+    }
+    for group in &active {
+        note!(
+            "note: --execute would be refused now: {}",
+            members_to_stop(group)
+        );
+    }
+    if active.is_empty() && !args.execute {
+        note!("note: nothing was changed; --execute does it");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What would become of a group, or what is missing.
+async fn plan(
+    args: &ResetArgs,
+    name: &str,
+    target: &Target,
+    client: &Client,
+    now: Timestamp,
+) -> Result<Result<Plan, String>> {
+    let admin = Admin::new(client);
+    let group = find(&admin, name).await?;
+    let active = group.filter(|group| !group.members.is_empty());
+    let mut committed: HashMap<TopicPartition, Committed> = admin.committed(name, None).await?;
+    let partitions = match chosen(client, args, name, target, &committed).await? {
         Ok(partitions) => partitions,
-        Err(missing) => return Ok(not_found(&missing)),
+        Err(missing) => return Ok(Err(missing)),
     };
     let bounds = places::bounds(client, &partitions).await?;
     if let Some(gone) = partitions
         .iter()
         .find(|partition| !bounds.contains_key(partition))
     {
-        return Ok(not_found(&format!("there is no partition {gone}")));
+        return Ok(Err(format!("there is no partition {gone}")));
     }
-    let at_time = match &target {
+    let at_time = match target {
         Target::Place(Position::At(time)) => {
             places::offsets(client, &partitions, At::Time(*time)).await?
         }
@@ -152,55 +233,36 @@ pub(super) async fn run(
             .map(|committed| committed.offset);
         let at_time = at_time.get(&partition).copied();
         let wanted = target.offset(&partition, bounds, old, at_time).with_context(|| {
-            format!("{partition}: group {} committed nothing there, so there is nothing to count from", args.group)
+            format!("{partition}: group {name} committed nothing there, so there is nothing to count from")
         })?;
         moves.push(planned(partition, old, bounds, wanted));
     }
     let skipped = time_skipped(client, &moves, now).await?;
-    if args.execute {
-        let offsets: Vec<(TopicPartition, Committed)> = moves
-            .iter()
-            .map(|one| {
-                let metadata = String::new();
-                (
-                    one.partition.clone(),
-                    Committed {
-                        offset: one.new,
-                        metadata,
-                    },
-                )
-            })
-            .collect();
-        admin.commit(&args.group, &offsets).await?;
-    }
-    if args.export {
-        for one in &moves {
-            say!(
-                "{},{},{}",
-                one.partition.topic,
-                one.partition.partition,
-                one.new
-            );
-        }
-    } else {
-        let value = || value(&args.group, &moves, &skipped, args.execute);
-        print(json, value, || table(&moves, &skipped))?;
-    }
-    if let Some(group) = active {
-        crate::output::note!(
-            "note: --execute would be refused now: {}",
-            members_to_stop(&group)
-        );
-    } else if !args.execute {
-        crate::output::note!("note: nothing was changed; --execute does it");
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(Ok(Plan {
+        group: name.to_owned(),
+        active,
+        moves,
+        skipped,
+    }))
+}
+
+async fn execute(plan: &Plan, client: &Client) -> Result<()> {
+    let offsets = plan.moves.iter().map(|one| {
+        let committed = Committed {
+            offset: one.new,
+            metadata: String::new(),
+        };
+        (one.partition.clone(), committed)
+    });
+    let offsets: Vec<(TopicPartition, Committed)> = offsets.collect();
+    Ok(Admin::new(client).commit(&plan.group, &offsets).await?)
 }
 
 /// The partitions that are meant, or what is missing.
 async fn chosen(
     client: &Client,
     args: &ResetArgs,
+    group: &str,
     target: &Target,
     committed: &HashMap<TopicPartition, Committed>,
 ) -> Result<Result<BTreeSet<TopicPartition>, String>> {
@@ -212,10 +274,7 @@ async fn chosen(
     }
     if args.all_topics {
         let all: BTreeSet<TopicPartition> = committed.keys().cloned().collect();
-        let missing = format!(
-            "group {} committed nothing: name topics with --topic",
-            args.group
-        );
+        let missing = format!("group {group} committed nothing: name topics with --topic");
         return Ok(if all.is_empty() {
             Err(missing)
         } else {
@@ -352,8 +411,8 @@ async fn time_skipped(client: &Client, moves: &[Move], now: Timestamp) -> Result
         .collect())
 }
 
-fn value(group: &str, moves: &[Move], skipped: &[Option<i64>], done: bool) -> Value {
-    let partitions = moves.iter().zip(skipped).map(|(one, skipped)| {
+fn value(plan: &Plan, done: bool) -> Value {
+    let partitions = plan.moves.iter().zip(&plan.skipped).map(|(one, skipped)| {
         json!({
             "topic": one.partition.topic.as_str(), "partition": one.partition.partition.get(),
             "old": one.old.map(Offset::get), "new": one.new.get(),
@@ -362,25 +421,35 @@ fn value(group: &str, moves: &[Move], skipped: &[Option<i64>], done: bool) -> Va
             "note": one.note,
         })
     });
-    json!({ "group": group, "executed": done, "partitions": partitions.collect::<Vec<_>>() })
+    json!({ "group": plan.group, "executed": done, "partitions": partitions.collect::<Vec<_>>() })
 }
 
-fn table(moves: &[Move], skipped: &[Option<i64>]) -> String {
+/// `skips 1,234`, or `re-reads 1,234`.
+fn in_words(records: i64) -> String {
+    let count = grouped(records.unsigned_abs());
+    match records {
+        0 => "-".to_owned(),
+        1.. => format!("skips {count}"),
+        _ => format!("re-reads {count}"),
+    }
+}
+
+fn table(plan: &Plan) -> String {
     let mut table = Table::new(&[
         "TOPIC",
         "PARTITION",
         "OLD",
         "NEW",
-        "RECORDS SKIPPED",
-        "TIME SKIPPED",
+        "RECORDS",
+        "TIME",
         "NOTE",
     ]);
     let dash = || "-".to_owned();
-    for (one, skipped) in moves.iter().zip(skipped) {
+    for (one, skipped) in plan.moves.iter().zip(&plan.skipped) {
         let time = skipped.map(|millis| {
-            let sign = if millis < 0 { "-" } else { "" };
+            let back = if millis < 0 { " back" } else { "" };
             format!(
-                "{sign}{}",
+                "{}{back}",
                 places::shown(Duration::from_millis(millis.unsigned_abs()))
             )
         });
@@ -389,8 +458,7 @@ fn table(moves: &[Move], skipped: &[Option<i64>]) -> String {
             one.partition.partition.to_string(),
             one.old.map_or_else(dash, |old| old.to_string()),
             one.new.to_string(),
-            one.records()
-                .map_or_else(dash, |records| records.to_string()),
+            one.records().map_or_else(dash, in_words),
             time.unwrap_or_else(dash),
             one.note.clone().unwrap_or_default(),
         ]);

@@ -19,6 +19,12 @@ use storage::io::{Disk as _, LockGuard, LockHow};
 
 use crate::failure::{DAMAGED, Failure};
 
+const DUMP_EXAMPLES: &str = "\
+Examples:
+  alluvium log dump data/wal/*.wal
+  alluvium log dump --records data/p/*/*/*.log     the records of segments
+  alluvium log dump --json data/checkpoint/A";
+
 /// Look at data files without a broker.
 #[derive(Debug, clap::Args)]
 pub struct LogArgs {
@@ -32,6 +38,7 @@ pub struct LogArgs {
 #[derive(Debug, clap::Subcommand)]
 enum LogCommand {
     /// List what files hold: segments (.log), indexes (.idx), manifests, checkpoints, write-ahead files (.wal).
+    #[command(after_help = DUMP_EXAMPLES)]
     Dump(dump::DumpArgs),
     /// Show what a data directory holds: topics, partitions, segments, bytes, offsets, damage.
     Stat(DirectoryArgs),

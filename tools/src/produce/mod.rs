@@ -48,8 +48,10 @@ Examples:
   seq 1000 | alluvium produce readings                     a record for each line
   alluvium produce readings -f '%k %v\\n' --file in.txt    the key, a space, the value
   alluvium produce -f '%t,%k,%v\\n' < in.csv               topics come from the input
-  alluvium consume a -e --json | alluvium produce b -f json    copy keys, values, times and headers to a topic
-  alluvium produce -f json < lines.json                    back to the topics and partitions that the lines name
+  alluvium produce readings --key-field device --time-field at < lines.json
+                                                           lines that are JSON themselves
+  alluvium consume a -e --json | alluvium produce b -f json    copy records whole
+  alluvium produce -f json < copy.json                     back to the topics that the lines name
 
 Exit codes: 0 all acknowledged, 1 not all, 2 wrong usage, 3 no such topic, 4 no broker in time.";
 

@@ -9,7 +9,7 @@ use model::TopicName;
 use serde_json::json;
 
 use crate::failure::Failure;
-use crate::output::print;
+use crate::output::{counted, print};
 
 pub(super) const EXAMPLES: &str = "\
 Records that are there stay where they are, but from then on most keys go to other partitions than before: a key's order \
@@ -22,14 +22,15 @@ Examples:
 
 /// How many.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("count").required(true).args(["to", "more"])))]
 pub(super) struct AddPartitionsArgs {
     /// The topic
     topic: String,
     /// So many in all
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..), required_unless_present = "more")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
     to: Option<i32>,
     /// So many more than there are
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..), conflicts_with = "to")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
     more: Option<i32>,
     /// Let the broker check it, and change nothing
     #[arg(long)]
@@ -46,7 +47,8 @@ pub(super) async fn run(args: &AddPartitionsArgs, client: &Client, json: bool) -
         .unwrap_or_else(|| old.saturating_add(args.more.unwrap_or(0)));
     if new <= old {
         bail!(Failure::Usage(format!(
-            "topic {name} has {old} partitions already: their number can only grow"
+            "topic {name} has {} already: their number can only grow",
+            counted(old.unsigned_abs() as usize, "partition")
         )));
     }
     let results = Admin::new(client)

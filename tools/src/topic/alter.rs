@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::setting;
 use crate::failure::Failure;
-use crate::output::{confirm, print};
+use crate::output::{confirm, print, similar};
 use crate::table::Table;
 
 pub(super) const EXAMPLES: &str = "\
@@ -25,11 +25,12 @@ Examples:
 
 /// What to change.
 #[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("changes").required(true).multiple(true).args(["set", "unset"])))]
 pub(super) struct AlterArgs {
     /// The topic
     topic: String,
     /// Set a setting; may be repeated
-    #[arg(short, long = "set", value_name = "KEY=VALUE", value_parser = setting, required_unless_present = "unset")]
+    #[arg(short, long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Put a setting back to its default; may be repeated
     #[arg(short, long = "unset", value_name = "KEY")]
@@ -78,6 +79,9 @@ pub(super) async fn run(args: &AlterArgs, client: &Client, json: bool) -> Result
     client.topic_anew(&args.topic, false).await?;
     let topic = Resource::Topic(args.topic.clone());
     let before = admin.describe_configs(&topic).await?;
+    for name in &args.unset {
+        check_known(name, &before)?;
+    }
     let set = |(name, value): &(String, String)| ConfigChange::Set(name.clone(), value.clone());
     let mut wanted: Vec<ConfigChange> = args.set.iter().map(set).collect();
     wanted.extend(args.unset.iter().cloned().map(ConfigChange::Delete));
@@ -106,6 +110,19 @@ pub(super) async fn run(args: &AlterArgs, client: &Client, json: bool) -> Result
     };
     print(json, value, text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to put back a setting that the broker does not know: it would say that this is done.
+fn check_known(name: &str, before: &[ConfigEntry]) -> Result<()> {
+    let known = || before.iter().map(|entry| entry.name.as_str());
+    if known().any(|known| known == name) {
+        return Ok(());
+    }
+    let meant =
+        similar(name, known()).map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    bail!(Failure::Usage(format!(
+        "there is no topic setting {name}{meant}"
+    )))
 }
 
 /// What really changes.

@@ -12,18 +12,20 @@ use super::places::{held, partitions_of, sum};
 use super::{all_or_first, each_once};
 use crate::output::{confirm, counted, print, size};
 use crate::table::Table;
+use crate::topic_choice::expand;
 
 pub(super) const EXAMPLES: &str = "\
 --json: an array with an object for each topic: topic, id, partitions, records, bytes, deleted (false with --dry-run).
 
 Examples:
   alluvium topic delete readings --dry-run
-  alluvium topic delete readings events --yes";
+  alluvium topic delete readings events --yes
+  alluvium topic delete 'test-*' --dry-run";
 
 /// What to delete.
 #[derive(Debug, clap::Args)]
 pub(super) struct DeleteArgs {
-    /// Names
+    /// Names; `*` stands for any text
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// A topic that does not exist is no error
@@ -50,7 +52,12 @@ pub(super) async fn run(args: &DeleteArgs, client: &Client, json: bool) -> Resul
     each_once(&args.topics)?;
     let admin = Admin::new(client);
     let mut plans = Vec::new();
-    for name in &args.topics {
+    let names = match expand(client, &args.topics).await {
+        Err(_) if args.if_exists && args.topics.iter().all(|name| name.contains('*')) => Vec::new(),
+        names => names?,
+    };
+    let is_asked = !args.dry_run && !args.yes;
+    for name in &names {
         TopicName::parse(name)?;
         let topic = match client.topic_anew(name, false).await {
             Err(error)
@@ -97,11 +104,13 @@ pub(super) async fn run(args: &DeleteArgs, client: &Client, json: bool) -> Resul
             true => "would be deleted",
             false => "deleted",
         };
-        format!(
-            "{}{} {done}\n",
-            table(&plans),
-            counted(plans.len(), "topic")
-        )
+        // Who was asked has seen the table.
+        let table = if is_asked {
+            String::new()
+        } else {
+            table(&plans)
+        };
+        format!("{table}{} {done}\n", counted(plans.len(), "topic"))
     };
     print(json, value, text)?;
     Ok(ExitCode::SUCCESS)

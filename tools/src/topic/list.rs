@@ -10,6 +10,7 @@ use serde_json::json;
 use super::places::{Held, held, partitions_of, sum};
 use crate::output::{print, size};
 use crate::table::Table;
+use crate::topic_choice::matches;
 
 pub(super) const EXAMPLES: &str = "\
 --json: an array with an object for each topic: topic, id, partitions, internal; with --long also records, bytes.
@@ -91,45 +92,4 @@ pub(super) async fn run(args: &ListArgs, admin: &Admin, json: bool) -> Result<Ex
     };
     print(json, value, text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the name is the pattern, in which `*` stands for any text.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(mut name) = name.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        match name.find(part) {
-            Some(at) => name = &name[at + part.len()..],
-            None => return false,
-        }
-    }
-    name.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, name, expected) in [
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("*", "", true),
-            ("a*", "abc", true),
-            ("a*", "ba", false),
-            ("*c", "abc", true),
-            ("a*c*e", "abcde", true),
-            ("a*c*e", "abde", false),
-            ("ab*bc", "abc", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
 }

@@ -3,23 +3,31 @@
 //! A range is turned into offsets per partition before the first record is read; a partition is done when its end is
 //! reached, and the command when all are. Without an end it goes on until it is interrupted.
 
+mod choice;
+mod places;
+mod silence;
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use client::admin::{Admin, At};
-use client::consumer::{Consumer, ConsumerConfig, Fetched, Reset, Start};
+use client::consumer::{Consumer, ConsumerConfig, Fetched, Reset, Start, after_damage};
 use client::group::{GroupConfig, GroupConsumer};
-use client::{Client, Error, ErrorCode};
+use client::{Client, Error};
 use model::batch::{Batch, DecompressLimit};
 use model::{Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 
 use crate::failure::Failure;
 use crate::format::{Headers, OutputFormat, OutputRecord};
+use crate::output::{note, readable};
 use crate::signals::StopSignals;
 use crate::time_spec::{Position, Range};
+use crate::topic_choice::expand;
+use choice::Choice;
+use places::{Span, held, spans};
+use silence::Silence;
 
 /// Output is handed to the system in pieces of about this size.
 const OUTPUT_BYTES: usize = 256 << 10;
@@ -38,6 +46,7 @@ Examples:
   alluvium consume readings -o -10m -e               the last ten minutes
   alluvium consume readings -o 2026-03-01T14:03: -n 1    the first record at or after that time
   alluvium consume readings -o 100:200 -p 0 -f '%o %k %v\\n'
+  alluvium consume 'plant-*' --key pump-3 -e         all records of one device
   alluvium consume readings -g dashboard             share the topic with a group, and commit
 
 Exit codes: 0 at the end or after Ctrl-C, 1 failed, 2 wrong usage, 3 no such topic or partition, 4 no broker in time.";
@@ -45,11 +54,11 @@ Exit codes: 0 at the end or after Ctrl-C, 1 failed, 2 wrong usage, 3 no such top
 /// Consume records and write them to standard output.
 #[derive(Debug, clap::Args)]
 pub struct ConsumeArgs {
-    /// Topics
+    /// Topics; `*` stands for any text
     #[arg(required = true)]
     pub topics: Vec<String>,
-    /// From where to where: an offset, start, end, +3, -3, -10m, a date or RFC 3339 time, START:END, :END. The words
-    /// json and text choose the format instead, as kcat's users type it
+    /// From where to where: an offset, start, end, +3, -3, -10m, @1700000000, a date or RFC 3339 time, START:END, :END, or
+    /// kcat's s@TIME and e@TIME. The words json and text choose the format instead, as kcat's users type it
     #[arg(
         short,
         long,
@@ -67,6 +76,15 @@ pub struct ConsumeArgs {
     /// Only these partitions, separated by commas
     #[arg(short, long, value_delimiter = ',')]
     pub partitions: Vec<u32>,
+    /// Only records with this key
+    #[arg(long)]
+    pub key: Option<String>,
+    /// Only records whose key or value contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+    /// Go on behind records that are damaged; what is skipped is named on standard error
+    #[arg(long)]
+    pub skip_damaged: bool,
     /// Stop after this many records
     #[arg(short, long)]
     pub num: Option<u64>,
@@ -81,37 +99,16 @@ pub struct ConsumeArgs {
     pub fetch_max_wait_ms: u64,
 }
 
-/// After how long a silence it is looked whether there still is something to wait for.
-const SILENCE: Duration = Duration::from_secs(3);
-/// How long that may take.
-const LOOK: Duration = Duration::from_secs(5);
 /// How often a group's progress is committed: what was written since is written again after a crash.
 const COMMIT: Duration = Duration::from_secs(1);
 
-/// Offsets of one partition that are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    start: Offset,
-    /// Exclusive; without it, on and on.
-    end: Option<Offset>,
-}
-
-/// What a partition's places are found from.
-#[derive(Clone, Copy, Debug, Default)]
-struct Places {
-    earliest: Offset,
-    latest: Offset,
-    /// The first record at or after the range's start; none if there is no such record.
-    start_time: Option<Offset>,
-    /// The same for the range's end.
-    end_time: Option<Offset>,
-}
-
 /// Runs the command. `now` is what relative times count from.
-pub async fn run(args: ConsumeArgs, client: &Client, now: Timestamp) -> Result<ExitCode> {
+pub async fn run(mut args: ConsumeArgs, client: &Client, now: Timestamp) -> Result<ExitCode> {
     let (range, format) = what(&args, now)?;
+    args.topics = expand(client, &args.topics).await?;
     let reading = Reading {
         remaining: args.num,
+        choice: Choice::new(args.key.as_deref(), args.grep.as_deref()),
         ..Reading::new(format)
     };
     match &args.group {
@@ -128,7 +125,11 @@ async fn read_partitions(
     mut reading: Reading,
 ) -> Result<()> {
     let partitions = partitions(client, args).await?;
-    let mut spans = spans(client, &partitions, range).await?;
+    let found = spans(client, &partitions, range).await?;
+    let mut spans: HashMap<TopicPartition, Span> = found
+        .iter()
+        .map(|(partition, (_, span))| (partition.clone(), *span))
+        .collect();
     spans.retain(|_, span| span.end.is_none_or(|end| span.start < end));
     let mut consumer = Consumer::new(client, config(args));
     for (partition, span) in &spans {
@@ -136,11 +137,27 @@ async fn read_partitions(
     }
     reading.spans = Some(spans);
     let mut signals = StopSignals::listen()?;
-    let mut silence = Silence::new(client, args, range.end.is_some());
+    let mut silence = Silence::new(client, &args.topics, range.end.is_some());
+    let mut is_stopped = false;
     while !reading.is_done() {
         let fetched = tokio::select! {
-            fetched = silence.over(consumer.poll(POLL)) => fetched?,
-            () = signals.asked() => break,
+            fetched = silence.over(consumer.poll(POLL)) => fetched,
+            () = signals.asked() => {
+                is_stopped = true;
+                break;
+            }
+        };
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let (partition, next) = skipped(error, client, args).await?;
+                if reading.skip_to(&partition, next) {
+                    consumer.unassign(&partition);
+                } else {
+                    consumer.assign(partition, Start::Offset(next));
+                }
+                continue;
+            }
         };
         for fetched in fetched {
             if reading.take(&fetched)? {
@@ -149,7 +166,41 @@ async fn read_partitions(
         }
         reading.flush(1)?;
     }
+    if reading.written == 0 && !is_stopped && !reading.is_broken {
+        note!("note: {}: {}", reading.why_nothing(), held(&found));
+    }
     Ok(())
+}
+
+/// Where to go on behind damage, if that is wanted; else the error, with where that would be.
+async fn skipped(
+    error: anyhow::Error,
+    client: &Client,
+    args: &ConsumeArgs,
+) -> Result<(TopicPartition, Offset)> {
+    let damage = error.downcast_ref::<Error>();
+    let Some(Error::Damaged {
+        partition, offset, ..
+    }) = damage
+    else {
+        return Err(error);
+    };
+    let (partition, offset) = (partition.clone(), *offset);
+    let next = after_damage(client, &partition, offset).await;
+    let Ok(next) = next else {
+        return Err(error);
+    };
+    let range = format!("{partition}: offsets {offset}..{next} cannot be read");
+    if args.skip_damaged {
+        note!("note: {range}: skipped");
+        return Ok((partition, next));
+    }
+    let number = partition.partition;
+    let way = match args.group {
+        Some(_) => "--skip-damaged goes on behind it".to_owned(),
+        None => format!("`-o {next}: -p {number}` or --skip-damaged goes on behind it"),
+    };
+    Err(error.context(format!("{range}; {way}")))
 }
 
 /// What a poll yielded is written before the next poll, which may commit it.
@@ -183,11 +234,19 @@ async fn read_group(
     let mut consumer = GroupConsumer::new(client, config);
     let mut begun = HashMap::new();
     let mut signals = StopSignals::listen()?;
-    let mut silence = Silence::new(client, args, false);
+    let mut silence = Silence::new(client, &args.topics, false);
     while !reading.is_done() {
         let fetched = tokio::select! {
-            fetched = silence.over(consumer.poll(POLL)) => fetched?,
+            fetched = silence.over(consumer.poll(POLL)) => fetched,
             () = signals.asked() => break,
+        };
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let (partition, next) = skipped(error, client, args).await?;
+                consumer.seek(&partition, Start::Offset(next));
+                continue;
+            }
         };
         begun = fetched
             .iter()
@@ -208,79 +267,11 @@ async fn read_group(
     for (partition, offset) in &reached {
         consumer.seek(partition, Start::Offset(*offset));
     }
-    Ok(consumer.close().await?)
-}
-
-/// Polls wait out whatever may pass. This looks, when nothing comes for long, whether it can: a topic may be deleted, and
-/// a reader that is to come to an end must not wait for a broker for ever.
-struct Silence<'a> {
-    client: &'a Client,
-    topics: &'a [String],
-    has_end: bool,
-    since: Instant,
-    unreachable_since: Option<Instant>,
-}
-
-impl<'a> Silence<'a> {
-    fn new(client: &'a Client, args: &'a ConsumeArgs, has_end: bool) -> Silence<'a> {
-        Silence {
-            client,
-            topics: &args.topics,
-            has_end,
-            since: Instant::now(),
-            unreachable_since: None,
-        }
+    consumer.close().await?;
+    if args.num == Some(0) {
+        note!("note: -n 0: nothing was read");
     }
-
-    /// What the poll yields. Dropping the future loses nothing if that is so of the poll.
-    async fn over<T>(
-        &mut self,
-        poll: impl Future<Output = client::Result<Vec<T>>>,
-    ) -> Result<Vec<T>> {
-        let yielded = poll.await?;
-        if !yielded.is_empty() {
-            self.since = Instant::now();
-            self.answered();
-        } else if self.since.elapsed() >= SILENCE {
-            self.look().await?;
-            self.since = Instant::now();
-        }
-        Ok(yielded)
-    }
-
-    async fn look(&mut self) -> Result<()> {
-        for topic in self.topics {
-            let look = self.client.topic_anew(topic, false);
-            match tokio::time::timeout(LOOK, look).await {
-                Ok(Ok(_)) => self.answered(),
-                Ok(Err(error)) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
-                    bail!(Failure::NotFound(format!("topic {topic} was deleted")));
-                }
-                Ok(Err(_)) | Err(_) => return self.unreachable(),
-            }
-        }
-        Ok(())
-    }
-
-    fn answered(&mut self) {
-        if self.unreachable_since.take().is_some() {
-            crate::output::note!("note: the broker answers again");
-        }
-    }
-
-    fn unreachable(&mut self) -> Result<()> {
-        let Some(since) = self.unreachable_since else {
-            crate::output::note!("note: no broker answers: going on when one does");
-            self.unreachable_since = Some(Instant::now());
-            return Ok(());
-        };
-        let after = self.client.config().retry_timeout;
-        if self.has_end && since.elapsed() > after {
-            let what = "reading".to_owned();
-            bail!(Error::TimedOut { what, after });
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn config(args: &ConsumeArgs) -> ConsumerConfig {
@@ -301,7 +292,20 @@ fn what(args: &ConsumeArgs, now: Timestamp) -> Result<(Range, OutputFormat)> {
         match text.as_str() {
             "json" => layout = layout.or(Some("json")),
             "text" => layout = layout.or(Some("%v\\n")),
-            text => range = Range::parse(text, now).context("--offset")?,
+            text => {
+                let told = Range::parse(text, now).context("--offset")?;
+                // As in kcat, where a start and an end are given one by one.
+                range = match text.starts_with("e@") {
+                    true => Range {
+                        end: told.end,
+                        ..range
+                    },
+                    false => Range {
+                        end: told.end.or(range.end),
+                        ..told
+                    },
+                };
+            }
         }
     }
     if args.exit && range.end.is_none() {
@@ -341,79 +345,17 @@ async fn partitions(client: &Client, args: &ConsumeArgs) -> Result<Vec<TopicPart
     Ok(all)
 }
 
-/// Turns a range into offsets of each partition, asking for no more than it needs.
-async fn spans(
-    client: &Client,
-    partitions: &[TopicPartition],
-    range: Range,
-) -> Result<HashMap<TopicPartition, Span>> {
-    let admin = Admin::new(client);
-    let ask = async |at: At| {
-        let wanted: Vec<(TopicPartition, At)> = partitions
-            .iter()
-            .map(|partition| (partition.clone(), at))
-            .collect();
-        admin.list_offsets(&wanted).await
-    };
-    let earliest = ask(At::Earliest).await?;
-    let latest = ask(At::Latest).await?;
-    let start_time = match range.start {
-        Position::At(time) => ask(At::Time(time)).await?,
-        _ => HashMap::new(),
-    };
-    let end_time = match range.end {
-        Some(Position::At(time)) => ask(At::Time(time)).await?,
-        _ => HashMap::new(),
-    };
-    let spans = partitions.iter().map(|partition| {
-        let offset = |places: &HashMap<TopicPartition, client::admin::Place>| {
-            places.get(partition).and_then(|p| p.offset)
-        };
-        let places = Places {
-            earliest: offset(&earliest).unwrap_or_default(),
-            latest: offset(&latest).unwrap_or_default(),
-            start_time: offset(&start_time),
-            end_time: offset(&end_time),
-        };
-        (partition.clone(), places.span(range))
-    });
-    Ok(spans.collect())
-}
-
-impl Places {
-    /// A start that is no longer there, or not yet, is the nearest that is; an end is one that can be reached.
-    fn span(&self, range: Range) -> Span {
-        let start = self.offset(range.start, self.start_time);
-        let start = match range.start {
-            // Waiting for an offset that is yet to come is what a reader of an open range may want.
-            Position::Offset(_) if range.end.is_none() => start.max(self.earliest),
-            _ => start.clamp(self.earliest, self.latest.max(self.earliest)),
-        };
-        let end = range.end.map(|end| match end {
-            Position::Offset(offset) => offset.min(self.latest),
-            end => self.offset(end, self.end_time),
-        });
-        Span { start, end }
-    }
-
-    fn offset(&self, position: Position, time: Option<Offset>) -> Offset {
-        match position {
-            Position::Earliest => self.earliest,
-            Position::Latest => self.latest,
-            Position::Offset(offset) => offset,
-            Position::AfterEarliest(count) => self.earliest.plus(count),
-            Position::BeforeLatest(count) => Offset::new(self.latest.get().saturating_sub(count)),
-            Position::At(_) => time.unwrap_or(self.latest),
-        }
-    }
-}
-
 /// What is still to be read, and what was read but not yet written.
 struct Reading {
     /// None for a group, whose members read what they are given.
     spans: Option<HashMap<TopicPartition, Span>>,
     format: OutputFormat,
     remaining: Option<u64>,
+    choice: Choice,
+    /// Records that were formatted.
+    written: u64,
+    /// Control characters are made visible, so that a record cannot rule the terminal.
+    is_terminal: bool,
     /// The offset after the last record that was formatted.
     reached: HashMap<TopicPartition, Offset>,
     out: Vec<u8>,
@@ -427,6 +369,9 @@ impl Reading {
             spans: None,
             format,
             remaining: None,
+            choice: Choice::default(),
+            written: 0,
+            is_terminal: std::io::stdout().is_terminal(),
             reached: HashMap::new(),
             out: Vec::new(),
             is_broken: false,
@@ -437,6 +382,29 @@ impl Reading {
         self.is_broken
             || self.remaining == Some(0)
             || self.spans.as_ref().is_some_and(HashMap::is_empty)
+    }
+
+    /// Goes on at `next`; returns whether the partition's end is reached.
+    fn skip_to(&mut self, partition: &TopicPartition, next: Offset) -> bool {
+        let Some(spans) = &mut self.spans else {
+            return false;
+        };
+        let is_done = spans
+            .get(partition)
+            .is_none_or(|span| span.end.is_some_and(|end| next >= end));
+        if is_done {
+            spans.remove(partition);
+        }
+        is_done
+    }
+
+    /// Why no record was written, where the command ended by itself.
+    fn why_nothing(&self) -> &'static str {
+        match self.remaining {
+            Some(0) => "-n 0: nothing was read",
+            _ if self.choice.is_any() => "no record is in that range",
+            _ => "no such record is in that range",
+        }
     }
 
     /// Formats what came; returns whether the partition's end is reached.
@@ -455,9 +423,12 @@ impl Reading {
             if self.is_broken || self.remaining == Some(0) {
                 return Ok(false);
             }
-            self.take_batch(fetched, batch, span).with_context(|| {
-                format!("{} at offset {}", fetched.partition, batch.header().base())
-            })?;
+            if let Err(error) = self.take_batch(fetched, batch, span) {
+                // What lies before it is good.
+                self.flush(1)?;
+                let place = format!("{} at offset {}", fetched.partition, batch.header().base());
+                return Err(error.context(place));
+            }
             self.flush(OUTPUT_BYTES)?;
         }
         let is_done = span.end.is_some_and(|end| fetched.end() >= end);
@@ -500,6 +471,9 @@ impl Reading {
                 next = record.offset;
                 break;
             }
+            if !self.choice.takes(record.key, record.value) {
+                continue;
+            }
             let output = OutputRecord {
                 offset: record.offset.to_wire(),
                 timestamp: record.timestamp.millis(),
@@ -509,6 +483,7 @@ impl Reading {
                 ..about
             };
             self.format.write(&output, &mut self.out);
+            self.written += 1;
             if let Some(remaining) = &mut self.remaining {
                 *remaining -= 1;
             }
@@ -521,6 +496,9 @@ impl Reading {
     fn flush(&mut self, bytes_min: usize) -> Result<()> {
         if self.out.len() < bytes_min {
             return Ok(());
+        }
+        if self.is_terminal {
+            self.out = readable(&self.out);
         }
         let mut stdout = std::io::stdout().lock();
         let result = stdout.write_all(&self.out).and_then(|()| stdout.flush());
@@ -540,39 +518,6 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-
-    fn span(text: &str) -> (u64, Option<u64>) {
-        let places = Places {
-            earliest: Offset::new(100),
-            latest: Offset::new(200),
-            start_time: Some(Offset::new(150)),
-            end_time: None,
-        };
-        let span = places.span(Range::parse(text, NOW).unwrap());
-        (span.start.get(), span.end.map(Offset::get))
-    }
-
-    #[test]
-    fn ranges_become_offsets_within_what_is_there() {
-        for (text, expected) in [
-            ("start", (100, None)),
-            ("end", (200, None)),
-            ("50", (100, None)),
-            ("120", (120, None)),
-            ("250", (250, None)),
-            ("+5", (105, None)),
-            ("-5", (195, None)),
-            ("-500", (100, None)),
-            (":end", (100, Some(200))),
-            ("120:130", (120, Some(130))),
-            ("120:500", (120, Some(200))),
-            ("250:300", (200, Some(200))),
-            ("-10m", (150, None)),
-            ("-10m:-5m", (150, Some(200))),
-        ] {
-            assert_eq!(span(text), expected, "{text}");
-        }
-    }
 
     fn fetched(from: u64) -> Fetched {
         let mut builder = BatchBuilder::new(Codec::Lz4);
