@@ -667,8 +667,8 @@ async fn is_readable(client: &Client, partition: &TopicPartition, offset: Offset
                 return Ok(false);
             }
             crate::error::check(data.error_code, what, None)?;
-            let (_, damage) = whole_batches(data.records.unwrap_or_default(), offset, true);
-            Ok(damage.is_none())
+            let (batches, damage) = whole_batches(data.records.unwrap_or_default(), offset, true);
+            Ok(damage.is_none() || !batches.is_empty())
         })
         .await
 }

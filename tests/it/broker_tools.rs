@@ -75,13 +75,18 @@ fn the_doctor_tells_a_wrong_port_from_no_server_and_no_name() {
         (running.http.as_str(), "HTTP"),
         ("127.0.0.1:1", "alluvium serve"),
         ("no-such-host.invalid:9092", "cannot be resolved"),
-        ("localhost", "localhost:9092"),
-        ("localhost:kafka", "is no port"),
     ] {
         let (code, report) = doctor(brokers);
         assert_eq!(code, Some(4), "{report}");
         assert!(failures(&report).contains(said), "{report}");
     }
+    let said = tool(&["doctor", "-b", "localhost:kafka"]);
+    assert_eq!(said.code, Some(2), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("a port is a number"),
+        "{}",
+        said.stderr
+    );
     // One bad address beside a good one is told, but the good one is followed.
     let (code, report) = doctor(&format!("127.0.0.1:1,{}", running.kafka));
     assert_eq!(code, Some(1), "{report}");

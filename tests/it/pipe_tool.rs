@@ -167,7 +167,7 @@ async fn input_that_breaks_off_keeps_what_was_read_and_says_how_much() {
     let input = "{\"payload\":\"1\"}\n{\"payload\":\"2\"}\n{\"payload\":3\n{}\n";
     let said = produce(&server, &["sea", "-f", "json"], input).await;
     assert_eq!(said.code, Some(1), "{}", said.stderr);
-    for words in ["record 3 of the input", "2 records acknowledged"] {
+    for words in ["line 3 of the input", "2 records acknowledged"] {
         assert!(said.stderr.contains(words), "{}", said.stderr);
     }
     assert_eq!(read(&server, &["sea", "-e", "-f", "%v"]).await, "12");

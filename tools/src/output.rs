@@ -85,7 +85,7 @@ pub fn grouped(number: u64) -> String {
 pub fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |other: &'a str| (strsim::jaro_winkler(other, name), other);
     let most = names.map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
-    most.filter(|(likeness, _)| *likeness > 0.85)
+    most.filter(|(likeness, _)| *likeness > 0.8)
         .map(|(_, name)| name)
 }
 

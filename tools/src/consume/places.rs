@@ -119,10 +119,10 @@ impl Places {
     fn span(&self, range: Range) -> Span {
         let start = self.offset(range.start, self.start_time);
         let start = start.clamp(self.earliest, self.latest.max(self.earliest));
-        let end = range.end.map(|end| match end {
-            Position::Offset(offset) => offset.min(self.latest),
-            end => self.offset(end, self.end_time),
-        });
+        // An end that is yet to come could never be reached where nothing more is written.
+        let end = range
+            .end
+            .map(|end| self.offset(end, self.end_time).min(self.latest));
         Span { start, end }
     }
 
@@ -172,6 +172,8 @@ mod tests {
             ("120:130", (120, Some(130))),
             ("120:500", (120, Some(200))),
             ("250:300", (200, Some(200))),
+            ("+0:+5", (100, Some(105))),
+            ("+0:+500", (100, Some(200))),
             ("-10m", (150, None)),
             ("-10m:-5m", (150, Some(200))),
         ] {
