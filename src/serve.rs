@@ -47,6 +47,13 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         .unwrap_or_else(|| (reachable(kafka_address), kafka_address.port()));
     config.broker.advertised_host = host;
     config.broker.advertised_port = port;
+    let limit = descriptors::raise_limit();
+    let (segments, connections) = (
+        config.storage.open_segments_max,
+        config.broker.connections_max,
+    );
+    let shares = descriptors::share(limit, segments, connections)?;
+    say_begin(&config, kafka_address, http_address, limit, &shares);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -57,13 +64,6 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
             "ignored environment variables that a container platform sets"
         );
     }
-
-    let limit = descriptors::raise_limit();
-    let (segments, connections) = (
-        config.storage.open_segments_max,
-        config.broker.connections_max,
-    );
-    let shares = descriptors::share(limit, segments, connections)?;
     let fewer_segments = shares.segments < segments;
     let fewer_connections = shares.connections < connections;
     if fewer_segments || fewer_connections {
@@ -151,6 +151,33 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         .context("close the store")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The first line of a log: what runs, where, and with which limits in force.
+fn say_begin(
+    config: &Config,
+    kafka: SocketAddr,
+    http: SocketAddr,
+    descriptors: usize,
+    shares: &descriptors::Shares,
+) {
+    let data_dir = &config.storage.data_dir;
+    let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
+    let advertised = format!(
+        "{}:{}",
+        config.broker.advertised_host, config.broker.advertised_port
+    );
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = %data.display(),
+        %kafka,
+        %http,
+        advertised,
+        descriptors,
+        max.connections = shares.connections,
+        segments.open.max = shares.segments,
+        "alluvium starts"
+    );
 }
 
 /// What clients on this machine connect to; for a listener on all addresses that is loopback.

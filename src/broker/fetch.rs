@@ -63,7 +63,8 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    fn bytes(&self) -> usize {
+    /// Bytes of its batches.
+    pub fn bytes(&self) -> usize {
         self.slices.iter().map(Bytes::len).sum()
     }
 }

@@ -1,19 +1,22 @@
 //! How far consumer groups are behind, in records and in time.
-//! Callers: the HTTP front's metrics. Looks into the batch that a group reads next, so it may need the disk: it runs on the
-//! blocking pool.
+//! Callers: the HTTP front's metrics. Time needs the record that a group reads next, which may have to come from the disk: it
+//! is looked up beforehand by [`Broker::look_up_lag_times`], which gives up waiting, and remembered, as a record's times do
+//! not change. All else here never waits for the disk.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::batch::{Batch, DecompressLimit};
-use model::{Offset, PartitionId, Timestamp, TopicName};
+use model::{LogId, Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
 use super::groups::CommittedOffset;
 
 /// How far one group is behind in one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct GroupLag {
     /// The group's id.
     pub group: String,
@@ -25,12 +28,41 @@ pub struct GroupLag {
     pub committed: Offset,
     /// Records that are still to be read; those that retention took are not among them.
     pub records: u64,
-    /// The age of the next record to be read, by its timestamp; zero if there is none. None if it cannot be read.
+    /// For how long the next record to be read has been here; zero if there is none. None if that is not known.
     pub age: Option<Duration>,
+    /// Its age by its own timestamp, which is the device's.
+    pub event_age: Option<Duration>,
+    /// The partition's log.
+    log: Arc<Log>,
+    /// Where the next record is, if there is one.
+    next: Option<Offset>,
+}
+
+/// When a record was appended, by the store's time, and when it says that it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RecordTimes {
+    appended: Timestamp,
+    stamped: Timestamp,
+}
+
+/// The times of the records that groups read next, as far as they were looked up.
+#[derive(Debug, Default)]
+pub(super) struct LagTimes {
+    known: Mutex<HashMap<(LogId, Offset), RecordTimes>>,
+    /// Held by whoever looks: one at a time, so that a disk that does not answer holds up one thread.
+    looking: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl LagTimes {
+    fn known(&self) -> MutexGuard<'_, HashMap<(LogId, Offset), RecordTimes>> {
+        self.known
+            .lock()
+            .expect("nothing panics while it holds the times")
+    }
 }
 
 /// How far all groups are behind: some of them each for itself, the others summed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct GroupLags {
     /// The first ones by group, topic and partition.
     pub single: Vec<GroupLag>,
@@ -46,10 +78,46 @@ pub struct GroupLags {
 const PAGE: usize = 1000;
 
 impl Broker {
+    /// Looks up the times of the records that groups read next, as far as they are not known. Returns when that is done, or
+    /// after `at_most`: then it goes on, and the next call finds more. `single_max` as for [`Broker::group_lags`].
+    pub async fn look_up_lag_times(&self, single_max: usize, at_most: Duration) {
+        let broker = self.clone();
+        let looking = self.shared.lag_times.looking.clone();
+        let done = async {
+            let one_at_a_time = looking.lock_owned().await;
+            let work = move || {
+                broker.look_up(single_max);
+                drop(one_at_a_time);
+            };
+            tokio::task::spawn_blocking(work).await
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(at_most, done).await {
+            tracing::error!(%error, "looking up how far groups are behind");
+        }
+    }
+
+    fn look_up(&self, single_max: usize) {
+        let times = &self.shared.lag_times;
+        let mut wanted = HashSet::new();
+        for lag in self.group_lags(single_max).single {
+            let Some(next) = lag.next else { continue };
+            let key = (lag.log.id(), next);
+            wanted.insert(key);
+            if !times.known().contains_key(&key)
+                && let Some(found) = times_of(&lag.log, next)
+            {
+                times.known().insert(key, found);
+            }
+        }
+        times.known().retain(|key, _| wanted.contains(key));
+    }
+
     /// The lag of every group in every partition where it has a durable offset, the first `single_max` each for itself.
-    /// Blocks.
     pub fn group_lags(&self, single_max: usize) -> GroupLags {
-        let now = self.storage().clock().now();
+        let now = Now {
+            steady: self.storage().steady_clock().now(),
+            wall: self.now(),
+        };
         let mut lags = GroupLags::default();
         for group in self.groups().list() {
             let mut after = None;
@@ -59,7 +127,7 @@ impl Broker {
                     break;
                 };
                 after = Some((topic.clone(), *partition));
-                self.lags_of(&group.id, page, single_max, now, &mut lags);
+                self.lags_of(&group.id, page, single_max, &now, &mut lags);
             }
         }
         lags
@@ -70,7 +138,7 @@ impl Broker {
         group: &str,
         offsets: Vec<(TopicName, PartitionId, CommittedOffset)>,
         single_max: usize,
-        now: Timestamp,
+        now: &Now,
         lags: &mut GroupLags,
     ) {
         for (topic, partition, offset) in offsets {
@@ -94,9 +162,19 @@ impl Broker {
                 lags.other_records = lags.other_records.saturating_add(records);
                 continue;
             }
-            let age = match records {
-                0 => Some(Duration::ZERO),
-                _ => time_of(log, next).map(|time| since(time, now)),
+            let times = (records > 0).then(|| {
+                self.shared
+                    .lag_times
+                    .known()
+                    .get(&(log.id(), next))
+                    .copied()
+            });
+            let (age, event_age) = match times {
+                None => (Some(Duration::ZERO), Some(Duration::ZERO)),
+                Some(times) => (
+                    times.map(|times| since(times.appended, now.steady)),
+                    times.map(|times| since(times.stamped, now.wall)),
+                ),
             };
             lags.single.push(GroupLag {
                 group: group.to_owned(),
@@ -105,9 +183,29 @@ impl Broker {
                 committed,
                 records,
                 age,
+                event_age,
+                log: Arc::clone(log),
+                next: (records > 0).then_some(next),
             });
         }
     }
+}
+
+/// The two times by which a record has an age.
+struct Now {
+    steady: Timestamp,
+    wall: Timestamp,
+}
+
+/// The times of the record at `offset`, or of the next one. Where the index has one time for many batches, the record's own
+/// timestamp tells which moment of theirs is meant, as far as it lies within.
+fn times_of(log: &Log, offset: Offset) -> Option<RecordTimes> {
+    let stamped = time_of(log, offset)?;
+    let (since, until) = log.appended_between(offset).ok()??;
+    Some(RecordTimes {
+        appended: stamped.max(since).min(until),
+        stamped,
+    })
 }
 
 fn since(time: Timestamp, now: Timestamp) -> Duration {

@@ -17,8 +17,10 @@ mod records;
 mod refusal;
 mod state_log;
 mod topics;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 
 use model::topic_config::TopicConfig;
@@ -36,8 +38,12 @@ pub use produce::{Appending, Produce, RecordError, Rejection};
 pub use producer_ids::ActiveProducer;
 pub use refusal::Refusal;
 pub use state_log::{Change, StateLog, StateLogError};
-pub use storage::{Bounds, Damage, Health, Metrics as StorageMetrics};
+pub use storage::{
+    AppendWaits, Bounds, Damage, Health, Metrics as StorageMetrics, SYNC_BUCKETS_MICROS,
+    SyncDurations,
+};
 pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
+pub use traffic::Traffic;
 
 use configs::DynamicSettings;
 use groups::{Coordinator, CoordinatorTask, OffsetsLog};
@@ -64,6 +70,9 @@ struct Shared {
     /// Changes of the metadata run one at a time.
     changes: tokio::sync::Mutex<()>,
     inflation: inflation::Inflation,
+    lag_times: lag::LagTimes,
+    /// Batches that were refused.
+    refused: AtomicU64,
 }
 
 /// Why a broker does not start. Nothing was deleted because of it.
@@ -131,6 +140,8 @@ impl Broker {
             groups_task: Mutex::new(Some(groups_task)),
             changes: tokio::sync::Mutex::default(),
             inflation: inflation::Inflation::new(),
+            lag_times: lag::LagTimes::default(),
+            refused: AtomicU64::new(0),
             storage,
         };
         let broker = Broker {
@@ -182,6 +193,21 @@ impl Broker {
     /// How the store is: whether appends are refused, and what is damaged.
     pub fn health(&self) -> Health {
         self.storage().health()
+    }
+
+    /// How long appends wait for the disk now. Never waits for it.
+    pub fn append_waits(&self) -> AppendWaits {
+        self.storage().append_waits()
+    }
+
+    /// How long syncs of the write-ahead log took since the start.
+    pub fn sync_durations(&self) -> SyncDurations {
+        self.storage().sync_durations()
+    }
+
+    /// Batches that were refused since the start, whatever the reason.
+    pub fn refused_appends(&self) -> u64 {
+        self.shared.refused.load(Relaxed)
     }
 
     /// What the store counts.

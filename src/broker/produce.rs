@@ -4,6 +4,7 @@
 //! Source of the checks: Kafka's `LogValidator` and `ProduceRequest.validateRecords`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use model::batch::{
@@ -84,6 +85,14 @@ impl Appending {
 impl Broker {
     /// Checks and appends. When this returns the batch has its place; that it is durable is told by [`Appending::durable`].
     pub async fn produce(&self, produce: Produce) -> Result<Appending, Rejection> {
+        let appending = self.append(produce).await;
+        if appending.is_err() {
+            self.shared.refused.fetch_add(1, Relaxed);
+        }
+        appending
+    }
+
+    async fn append(&self, produce: Produce) -> Result<Appending, Rejection> {
         let config = &produce.topic.config;
         let log = produce
             .topic
@@ -100,10 +109,15 @@ impl Broker {
         let batch = self.shape(batch, config, now).await?;
         let log_append_time =
             (config.message_timestamp_type == MessageTimestampType::LogAppendTime).then_some(now);
+        let records = u64::try_from(batch.header().record_count).unwrap_or(0);
+        let bytes = batch.bytes().len() as u64;
         let admission = self.shared.storage.admit(batch.bytes().len()).await;
         let appended = log
             .append(vec![AppendBatch::from(batch)], admission)
             .map_err(super::append_refusal)?;
+        if !appended.duplicate {
+            produce.topic.traffic.appended(records, bytes);
+        }
         Ok(Appending {
             base_offset: appended.base_offset,
             log_append_time,

@@ -12,7 +12,7 @@ use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{Log, Purpose};
 
 use super::records::{self, TopicRecord};
-use super::{Broker, Refusal};
+use super::{Broker, Refusal, Traffic};
 
 /// Partitions that one request may create in all, as in Kafka: a count from outside must not become that many logs.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
@@ -30,6 +30,8 @@ pub struct Topic {
     pub overrides: BTreeMap<String, String>,
     /// All settings: the overrides over the broker's defaults.
     pub config: TopicConfig,
+    /// What goes in and out.
+    pub traffic: Arc<Traffic>,
     logs: Vec<Arc<Log>>,
 }
 
@@ -327,7 +329,8 @@ impl Broker {
 
     /// Creates a topic that a client spoke of, if the broker does that. Another one's creation at the same time is fine.
     /// A name that Kafka keeps for itself is unknown and stays so: to look at it is no wish to have it.
-    pub async fn auto_create_topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+    /// Tells whether it is this call that created it.
+    pub async fn auto_create_topic(&self, name: &str) -> Result<(Arc<Topic>, bool), Refusal> {
         let parsed =
             TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
         if !self.config().auto_create_topics || TopicName::is_reserved(&parsed) {
@@ -348,8 +351,8 @@ impl Broker {
             .pop()
             .expect("one answer for one topic");
         match created {
-            Err(Refusal::TopicExists(_)) => self.topic(name),
-            created => created,
+            Err(Refusal::TopicExists(_)) => Ok((self.topic(name)?, false)),
+            created => Ok((created?, true)),
         }
     }
 
@@ -603,7 +606,9 @@ impl Broker {
 
     fn topic_of(&self, record: TopicRecord, logs: Vec<Arc<Log>>) -> Result<Topic, Refusal> {
         let config = self.topic_config(&record.settings)?;
+        let known = self.shared.catalog.by_id(record.id);
         Ok(Topic {
+            traffic: known.map_or_else(Arc::default, |known| known.traffic.clone()),
             id: record.id,
             name: record.name,
             overrides: record.settings,

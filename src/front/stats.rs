@@ -1,11 +1,12 @@
 //! Counters of the Kafka front. Written by its connections, read by the front that shows metrics: it stands between the
 //! two, as fronts do not know each other.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use wire::ApiKey;
+use wire::{ApiKey, ErrorCode};
 
 use super::budget::Budget;
 pub use super::budget::Use;
@@ -45,6 +46,8 @@ struct Key {
     finished: AtomicU64,
     micros: AtomicU64,
     buckets: [AtomicU64; LATENCY_MICROS.len() + 1],
+    /// Error codes in answers, and how often each.
+    errors: Mutex<BTreeMap<i16, u64>>,
 }
 
 /// The counters of one API key.
@@ -60,6 +63,16 @@ pub struct KeyStats {
     pub micros: u64,
     /// Upper bounds in microseconds (`None`: no bound) and how many requests took at most this long, not cumulated.
     pub buckets: Vec<(Option<u64>, u64)>,
+    /// Errors in answers, by the name of their code.
+    pub errors: Vec<(&'static str, u64)>,
+}
+
+impl Key {
+    fn errors(&self) -> MutexGuard<'_, BTreeMap<i16, u64>> {
+        self.errors
+            .lock()
+            .expect("nothing panics while it holds the errors")
+    }
 }
 
 impl Default for Stats {
@@ -94,6 +107,11 @@ impl Stats {
                     .map(|bound| Some(*bound))
                     .chain([None])
                     .zip(key.buckets.iter().map(|count| count.load(Relaxed)))
+                    .collect(),
+                errors: key
+                    .errors()
+                    .iter()
+                    .map(|(code, count)| (ErrorCode::from_code(*code).name(), *count))
                     .collect(),
             })
         };
@@ -134,6 +152,17 @@ impl Stats {
             key.finished.fetch_add(1, Relaxed);
             key.micros.fetch_add(micros, Relaxed);
             key.buckets[bucket].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts the error codes of one answer.
+    pub(in crate::front) fn answered_with(&self, key: ApiKey, errors: &[(i16, u32)]) {
+        let Some(key) = self.key(key).filter(|_| !errors.is_empty()) else {
+            return;
+        };
+        let mut known = key.errors();
+        for (code, count) in errors {
+            *known.entry(*code).or_default() += u64::from(*count);
         }
     }
 

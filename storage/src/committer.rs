@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{AppendError, StorageFailed};
 use crate::gate::Admission;
+use crate::io::Clock;
 use crate::log::{Log, TailEntry};
 use crate::storage::Shared;
 use crate::wal::WalFile;
@@ -92,15 +94,35 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Pending>,
+    /// Since when each of them waits.
+    since: VecDeque<Duration>,
     closed: bool,
 }
 
 /// The queue before the committer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Committer {
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// Held while the disk works: nobody takes it who must not wait for the disk.
     writer: Mutex<Option<Writer>>,
+    clock: Arc<dyn Clock>,
+    /// Since when the oldest one of the frame waits that is being written, in microseconds; [`NONE`] between two frames.
+    in_flight: AtomicU64,
+    /// How many files the writer has.
+    files: AtomicUsize,
+}
+
+/// No frame is being written.
+const NONE: u64 = u64::MAX;
+
+/// The end of a turn, however it comes about.
+struct TurnEnds<'c>(&'c AtomicU64);
+
+impl Drop for TurnEnds<'_> {
+    fn drop(&mut self) {
+        self.0.store(NONE, Ordering::Release);
+    }
 }
 
 /// What the committer's thread owns.
@@ -127,6 +149,38 @@ impl Writer {
 }
 
 impl Committer {
+    pub fn new(clock: Arc<dyn Clock>) -> Committer {
+        Committer {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            writer: Mutex::default(),
+            clock,
+            in_flight: AtomicU64::new(NONE),
+            files: AtomicUsize::new(0),
+        }
+    }
+
+    /// Since when the oldest append waits that is not durable, by the monotonic clock. Never waits for the disk.
+    pub fn oldest_since(&self) -> Option<Duration> {
+        let queue = self.locked();
+        let in_flight = match self.in_flight.load(Ordering::Acquire) {
+            NONE => None,
+            micros => Some(Duration::from_micros(micros)),
+        };
+        let queued = queue.since.front().copied();
+        drop(queue);
+        in_flight.into_iter().chain(queued).min()
+    }
+
+    /// Files that hold something unsettled. Never waits for the disk.
+    pub fn files_used(&self) -> usize {
+        self.files.load(Ordering::Relaxed)
+    }
+
+    fn note_files(&self, progress: &Progress) {
+        self.files.store(progress.files.len(), Ordering::Relaxed);
+    }
+
     fn locked(&self) -> MutexGuard<'_, Queue> {
         self.queue
             .lock()
@@ -135,6 +189,7 @@ impl Committer {
 
     /// Gives the committer its files; once, by recovery.
     pub fn start(&self, writer: Writer) {
+        self.note_files(&writer.progress);
         *self
             .writer
             .lock()
@@ -153,6 +208,8 @@ impl Committer {
             return Err(AppendError::Closed);
         }
         let was_empty = queue.items.is_empty();
+        let now = self.clock.monotonic();
+        queue.since.extend(std::iter::repeat_n(now, pending.len()));
         queue.items.extend(pending);
         drop(queue);
         if was_empty {
@@ -191,6 +248,11 @@ impl Committer {
             bytes += pending.work.bytes();
             count += 1;
         }
+        let oldest = queue.since.drain(..count).next();
+        if let Some(oldest) = oldest {
+            let micros = u64::try_from(oldest.as_micros()).unwrap_or(NONE);
+            self.in_flight.store(micros, Ordering::Release);
+        }
         queue.items.drain(..count).collect()
     }
 
@@ -205,6 +267,7 @@ impl Committer {
 
     /// Makes one frame of what is queued durable.
     pub fn turn(&self, shared: &Shared) -> Turn {
+        let _ends = TurnEnds(&self.in_flight);
         let pending = self.take(shared.frame_bytes_max);
         if pending.is_empty() {
             return if self.locked().closed {
@@ -267,6 +330,7 @@ impl Committer {
         let mut queue = self.locked();
         queue.closed = true;
         let rest = std::mem::take(&mut queue.items);
+        queue.since.clear();
         drop(queue);
         refuse(rest, failure);
     }
@@ -295,7 +359,9 @@ impl Committer {
             .iter()
             .take_while(|file| file.sequence < sequence)
             .count();
-        writer.progress.files.drain(..count).collect()
+        let released = writer.progress.files.drain(..count).collect();
+        self.note_files(&writer.progress);
+        released
     }
 }
 
@@ -324,7 +390,7 @@ fn write_frame(
     if entries.is_empty() {
         // Rides only: they wait for nothing but the frames before them.
         if needs_sync {
-            sync(writer)?;
+            sync(shared, writer)?;
         }
         let file = Arc::clone(current(writer));
         return Ok(Written {
@@ -411,7 +477,7 @@ fn write_entries(
     writer.progress.frame += 1;
     writer.unsynced = true;
     if needs_sync {
-        sync(writer)?;
+        sync(shared, writer)?;
     }
     shared.counters.frame(batch_bytes, needs_sync);
     Ok(Written {
@@ -466,11 +532,15 @@ fn current(writer: &Writer) -> &Arc<WalFile> {
         .expect("there is always a file to write")
 }
 
-fn sync(writer: &mut Writer) -> Result<(), StorageFailed> {
+fn sync(shared: &Shared, writer: &mut Writer) -> Result<(), StorageFailed> {
     let file = current(writer);
+    let began = shared.clock.monotonic();
     file.file
         .sync_data()
         .map_err(|error| StorageFailed::new(format!("sync of {}: {error}", file.path.display())))?;
+    shared
+        .stall
+        .synced(shared.clock.monotonic().saturating_sub(began));
     writer.durable_frame = writer.progress.frame;
     writer.unsynced = false;
     Ok(())
@@ -487,7 +557,7 @@ fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<(), Sto
         return Ok(());
     }
     if writer.unsynced {
-        sync(writer)?;
+        sync(shared, writer)?;
     }
     let next = loop {
         if let Some(next) = shared.pool.take() {
@@ -511,6 +581,7 @@ fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<(), Sto
         }
     };
     writer.progress.files.push(next);
+    shared.committer.note_files(&writer.progress);
     writer.progress.position = 0;
     shared.settle_soon();
     Ok(())
@@ -557,6 +628,7 @@ fn finish(shared: &Shared, writer: &Writer, pending: Vec<Pending>, written: &Wri
         // What it frees is needed now.
         shared.settle_soon();
     }
+    shared.stall.went_on(shared.clock.monotonic());
     let file = current(writer);
     shared
         .gate

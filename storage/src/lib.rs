@@ -28,6 +28,7 @@ pub mod scrub;
 pub mod segment;
 mod segments;
 mod settler;
+mod stall;
 pub mod steady;
 mod storage;
 mod waiter;
@@ -44,6 +45,7 @@ pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};
 pub use orphans::Fate;
 pub use producers::{ProducerState, SequenceError};
 pub use recovery::{Damage, RecoveryReport};
+pub use stall::{AppendWaits, STALL_AFTER, SYNC_BUCKETS_MICROS, SyncDurations};
 pub use storage::{
     EXIT_CODE_STORAGE_FAILED, Env, Health, Metrics, OnFailure, Storage, StorageConfig, Threads,
 };

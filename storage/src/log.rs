@@ -728,6 +728,34 @@ impl Log {
         })
     }
 
+    /// When the broker appended the record at `offset`, or the next one that is kept, by the store's own time: not before the
+    /// first and not after the second. Exact in the tail; in a segment as exact as its index, which has a time for each block.
+    /// None at the durable end. Blocks.
+    pub fn appended_between(
+        &self,
+        offset: Offset,
+    ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let segments = {
+            let state = self.locked();
+            if state.deleted {
+                return Err(ReadError::Deleted);
+            }
+            if offset >= state.bounds.durable_end {
+                return Ok(None);
+            }
+            if offset >= state.bounds.settled_end {
+                let at = state.tail.partition_point(|entry| entry.next <= offset);
+                let found = state.tail.get(at);
+                return Ok(found.map(|entry| (entry.append_time, entry.append_time)));
+            }
+            state.segments.clone()
+        };
+        let shared = self.shared().ok_or(ReadError::Deleted)?;
+        segments
+            .appended_between(&shared, self.id, offset)
+            .or_else(|error| self.unless_removed(offset, error))
+    }
+
     /// The largest leader epoch that is not above `epoch`, and where it ended; Kafka's OffsetForLeaderEpoch. None if the
     /// epoch is above all that are known.
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {

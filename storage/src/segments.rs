@@ -48,6 +48,7 @@ struct Part<'a> {
     bytes: u64,
     end_offset: Offset,
     max_timestamp: Timestamp,
+    first_append_time: Timestamp,
     source: Source<'a>,
 }
 
@@ -110,6 +111,7 @@ impl Segments {
             bytes: sealed.bytes,
             end_offset: sealed.end_offset,
             max_timestamp: sealed.max_timestamp,
+            first_append_time: sealed.first_append_time,
             source: Source::Sealed(sealed),
         });
         let active = self.active.iter().map(|active| Part {
@@ -117,6 +119,7 @@ impl Segments {
             bytes: active.segment.bytes,
             end_offset: active.end_offset,
             max_timestamp: active.segment.max_timestamp,
+            first_append_time: active.segment.first_append_time,
             source: Source::Active(active),
         });
         sealed.chain(active)
@@ -185,6 +188,23 @@ impl Segments {
             segment: (log, part.id),
             suspects: Arc::clone(&shared.suspects),
         }))
+    }
+
+    /// When the broker appended the record at `offset`, or the next one: between these times.
+    pub fn appended_between(
+        &self,
+        shared: &Shared,
+        log: LogId,
+        offset: Offset,
+    ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let Some(part) = self.parts().find(|part| part.end_offset > offset) else {
+            return Ok(None);
+        };
+        let fail = |error: SegmentError| read_error(shared, log, error, offset, &part);
+        let open = part.open(shared, log).map_err(fail)?;
+        let reader = open.reader(part.bytes, part.end_offset);
+        let found = reader.appended_between(offset).map_err(fail)?;
+        Ok(found.map(|(since, until)| (since.unwrap_or(part.first_append_time).min(until), until)))
     }
 
     /// The first record at or after `start` whose timestamp is at or after `wanted`.

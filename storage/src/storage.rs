@@ -33,6 +33,7 @@ use crate::scrub::run::{Scrub, Suspects};
 use crate::segment::SegmentCache;
 use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
+use crate::stall::{AppendWaits, Change, Stall, SyncDurations};
 use crate::steady::{self, SteadyTime};
 use crate::wal::WalPool;
 use crate::wal::format::FILE_UNIT_BYTES;
@@ -168,6 +169,8 @@ pub struct Health {
     pub disk_full: bool,
     /// A write or sync has failed.
     pub failed: Option<String>,
+    /// The disk does not answer: an append has waited this long for it.
+    pub stalled: Option<Duration>,
     /// Acknowledged records that cannot be read any more, and that are still kept.
     pub damage: Vec<Damage>,
     /// The same, where an operator has acknowledged the damage.
@@ -205,6 +208,8 @@ pub struct Metrics {
     pub wal_files_used: u64,
     /// WAL files in all.
     pub wal_files: u64,
+    /// WAL files at most.
+    pub wal_files_max: u64,
     /// WAL files that were made and filled with zeros since the start; the others were used again.
     pub wal_files_created: u64,
     /// Logs.
@@ -262,6 +267,7 @@ pub(crate) struct Shared {
     pub pool: Arc<WalPool>,
     pub gate: Arc<Gate>,
     pub committer: Committer,
+    pub stall: Stall,
     pub counters: Counters,
     pub checkpoints: Mutex<CheckpointStore>,
     logs: RwLock<HashMap<LogId, Arc<Log>>>,
@@ -601,6 +607,28 @@ impl Shared {
         }
     }
 
+    pub fn append_waits(&self) -> AppendWaits {
+        self.stall
+            .waits(self.clock.monotonic(), self.committer.oldest_since())
+    }
+
+    /// The thread that says so when appends stall and when they go on. All others may be waiting for the disk then.
+    fn watch(&self) {
+        while self.pause(WATCH_INTERVAL) {
+            let waits = self.append_waits();
+            let waited_ms = waits.oldest.max(waits.oldest_at_gate).as_millis();
+            match self.stall.change(&waits) {
+                Some(Change::Stalls) => {
+                    tracing::warn!(%waited_ms, "appends stall: the disk does not answer");
+                }
+                Some(Change::GoesOn) => {
+                    tracing::info!("appends go on: the disk answers again");
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Waits, also over what wakes others. False at the end.
     pub fn pause(&self, time: Duration) -> bool {
         let ends = self.clock.monotonic() + time;
@@ -700,6 +728,9 @@ const FULL_DISK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
 const WALL_APART_MS: i64 = 60_000;
+
+/// How often it is looked whether appends stall.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// WAL files that were not needed for this long are removed, down to those that are kept.
 const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(30);
@@ -889,13 +920,14 @@ impl Storage {
                 live: Mutex::new(LiveSettings::from(&config)),
                 disk,
                 steady,
-                clock: env.clock,
+                clock: Arc::clone(&env.clock),
                 store,
                 leader_epoch,
                 frame_bytes_max,
                 pool,
                 gate,
-                committer: Committer::default(),
+                committer: Committer::new(Arc::clone(&env.clock)),
+                stall: Stall::default(),
                 counters: Counters::default(),
                 checkpoints: Mutex::new(checkpoints),
                 logs: RwLock::new(logs),
@@ -987,6 +1019,7 @@ impl Storage {
         if own_threads {
             storage.spawn("log-committer", |shared| shared.committer.run(shared))?;
             storage.spawn("wal-filler", Shared::fill_pool)?;
+            storage.spawn("log-watch", Shared::watch)?;
         }
         Ok((storage, replay.report))
     }
@@ -1207,7 +1240,11 @@ impl Storage {
 
     /// Waits until `bytes` may be appended; a refusal, as on a full disk, is what the append answers then.
     pub async fn admit(&self, bytes: usize) -> Admission {
-        self.inner.shared.gate.admit(bytes).await
+        let shared = &self.inner.shared;
+        shared
+            .stall
+            .noting(&*shared.clock, shared.gate.admit(bytes))
+            .await
     }
 
     /// Like [`Storage::admit`], for the broker's own records: those that free space, or may, are taken on a full disk too.
@@ -1220,11 +1257,15 @@ impl Storage {
         self.inner.shared.gate.try_admit(bytes)
     }
 
-    /// How the store is.
+    /// How the store is. Never waits for the disk.
     pub fn health(&self) -> Health {
         let shared = &self.inner.shared;
         let (damage_acknowledged, damage) = shared.damage_by_acknowledgement();
+        let waits = shared.append_waits();
         Health {
+            stalled: waits
+                .is_stalled
+                .then(|| waits.oldest.max(waits.oldest_at_gate)),
             disk_full: shared.gate.is_disk_full(),
             failed: shared
                 .gate
@@ -1235,15 +1276,21 @@ impl Storage {
         }
     }
 
-    /// Counts and sizes.
+    /// How long appends wait now. Never waits for the disk.
+    pub fn append_waits(&self) -> AppendWaits {
+        self.inner.shared.append_waits()
+    }
+
+    /// How long the syncs of the write-ahead log took since the start.
+    pub fn sync_durations(&self) -> SyncDurations {
+        self.inner.shared.stall.durations()
+    }
+
+    /// Counts and sizes. Never waits for the disk.
     pub fn metrics(&self) -> Metrics {
         let shared = &self.inner.shared;
         let counters = &shared.counters;
         let (segments_pinned, wal_pinned) = (shared.segments.pinned(), shared.pool.pinned());
-        let files_used = shared
-            .committer
-            .progress()
-            .map_or(0, |progress| progress.files.len());
         Metrics {
             frames: counters.frames.load(Ordering::Relaxed),
             syncs: counters.syncs.load(Ordering::Relaxed),
@@ -1257,8 +1304,9 @@ impl Storage {
             rewritten_indexes: counters.rewritten_indexes.load(Ordering::Relaxed),
             bound_removed_bytes: counters.bound_removed_bytes.load(Ordering::Relaxed),
             queued_bytes: shared.gate.reserved_bytes(),
-            wal_files_used: files_used as u64,
+            wal_files_used: shared.committer.files_used() as u64,
             wal_files: shared.pool.files() as u64,
+            wal_files_max: shared.config.wal_files_max as u64,
             wal_files_created: shared.pool.created(),
             logs: shared
                 .logs

@@ -48,7 +48,7 @@ impl Store {
 
     fn open(&self) -> Storage {
         let mut config = StorageConfig::new("/data");
-        config.wal_file_bytes = 256 << 10;
+        config.wal_file_bytes = 1 << 20;
         config.wal_files_min = 2;
         config.on_failure = OnFailure::Refuse;
         config.threads = Threads::Manual;

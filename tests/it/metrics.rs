@@ -148,8 +148,27 @@ fn metrics_have_the_names_that_dashboards_know_and_tell_what_happened() {
     ] {
         assert_eq!(page.value(&series), value, "{series}");
     }
+    // Its time here counts, and what the device says of it stands beside.
     let age = page.value(&format!("alluvium_consumergroup_lag_seconds{group}"));
-    assert!((3600.0..3700.0).contains(&age), "{age}");
+    assert!((0.0..600.0).contains(&age), "{age}");
+    let age = page.value(&format!("alluvium_consumergroup_lag_event_seconds{group}"));
+    assert!((3600.0..4200.0).contains(&age), "{age}");
+    let topic = "{consumergroup=\"dashboards\",topic=\"readings\"}";
+    assert_eq!(
+        page.value(&format!("kafka_consumergroup_lag_sum{topic}")),
+        6.0
+    );
+    let topic = "{topic=\"readings\"}";
+    let of_topic = |name: &str| page.value(&format!("alluvium_topic_{name}_total{topic}"));
+    assert_eq!(of_topic("appended_records"), 10.0);
+    assert!((10_000.0..12_000.0).contains(&of_topic("appended_bytes")));
+    assert_eq!(of_topic("fetched_bytes"), 0.0);
+    assert_eq!(page.value("alluvium_appends_refused_total"), 0.0);
+    assert_eq!(page.value("alluvium_appends_stalled"), 0.0);
+    assert_eq!(
+        page.value("alluvium_wal_sync_duration_seconds_count"),
+        page.value("alluvium_wal_syncs_total")
+    );
     assert!(page.value("alluvium_topic_bytes{topic=\"readings\"}") > 10_000.0);
     assert!(page.value("alluvium_wal_syncs_total") >= 10.0);
     assert!(page.value("alluvium_disk_free_bytes") <= page.value("alluvium_disk_size_bytes"));
@@ -164,7 +183,9 @@ fn metrics_keep_to_the_conventions() {
     let page = page(&running);
     for (name, kind) in &page.kinds {
         assert!(
-            name.starts_with("alluvium_") || name.starts_with("kafka_"),
+            ["alluvium_", "kafka_", "process_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix)),
             "{name}"
         );
         assert_eq!(
@@ -223,10 +244,56 @@ fn the_operations_page_explains_every_metric_and_none_that_is_not_there() {
         .filter_map(|line| line.strip_prefix("| `"))
         .filter_map(|line| line.split(" | ").next())
         .flat_map(|cell| cell.split(['`', ',', ' ']))
-        .filter(|name| name.starts_with("alluvium_") || name.starts_with("kafka_"))
+        .filter(|name| {
+            let prefixes = ["alluvium_", "kafka_", "process_"];
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
+        })
         .map(str::to_owned)
         .collect();
     assert_eq!(explained, served);
+}
+
+/// The names of metrics in an expression or a text.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    text.split(|character| !is_part(character))
+        .filter(|word| {
+            let prefixes = ["alluvium_", "kafka_", "process_"];
+            prefixes.iter().any(|prefix| word.starts_with(prefix))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn alert_rules_and_dashboard_ask_for_metrics_that_are_there() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let page = page(&running);
+    let monitoring = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/monitoring");
+    let read = |name: &str| std::fs::read_to_string(monitoring.join(name)).expect("the file");
+    let dashboard: Value = serde_json::from_str(&read("dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let shown: Vec<&Value> = panels
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+        .collect();
+    assert!(shown.len() >= 15, "{}", shown.len());
+    for panel in shown {
+        for target in panel["targets"].as_array().expect("targets") {
+            let names = names_in(target["expr"].as_str().expect("an expression"));
+            assert!(!names.is_empty(), "{panel}");
+            for name in names {
+                assert!(page.family(&name).is_some(), "{name} is not there: {panel}");
+            }
+        }
+    }
+    let alerts = read("alerts.yml");
+    let rules = alerts.matches("- alert: ").count();
+    assert!(rules >= 10 && rules == alerts.matches("expr: ").count());
+    for name in names_in(&alerts) {
+        assert!(page.family(&name).is_some(), "{name} is not there");
+    }
 }
 
 /// The directory of the topic's partition: the one with the most files.
@@ -248,8 +315,13 @@ fn directory(data: &Path) -> PathBuf {
 #[test]
 fn a_server_that_lost_records_is_ready_and_says_what_is_missing() {
     let data = tempfile::tempdir().expect("a directory");
-    let running = Running::start(&mut serve(data.path()));
+    // A stop does not settle: what is to be lost has to be in a segment before.
+    let running = Running::start(serve(data.path()).args(["-X", "settle.age.ms=10"]));
     run(traffic(&running.kafka));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while page(&running).value("alluvium_settled_bytes_total") < 10_000.0 {
+        assert!(std::time::Instant::now() < until, "nothing settles");
+    }
     let ready = |running: &Running| -> (u16, Value) {
         let (status, answer) = running.get("/readyz");
         let (_, body) = answer.split_once("\r\n\r\n").expect("a body");

@@ -53,21 +53,41 @@ pub fn response<R: Response>(
     version: i16,
     message: &R,
 ) -> Result<Vec<Bytes>, EncodeError> {
-    framed(|writer| {
+    Ok(response_and_errors(correlation_id, version, message)?.0)
+}
+
+/// Error codes, but for 0, and how often each of them stands in a message.
+pub type ErrorCounts = Vec<(i16, u32)>;
+
+/// A whole response, and the error codes in it.
+pub fn response_and_errors<R: Response>(
+    correlation_id: i32,
+    version: i16,
+    message: &R,
+) -> Result<(Vec<Bytes>, ErrorCounts), EncodeError> {
+    let writer = written(|writer| {
         encode_response_header(writer, R::KEY, version, correlation_id);
         message.encode(writer, version)
-    })
+    })?;
+    let errors = writer.errors().to_vec();
+    Ok((writer.into_pieces(), errors))
 }
 
 fn framed(
     write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
 ) -> Result<Vec<Bytes>, EncodeError> {
+    Ok(written(write)?.into_pieces())
+}
+
+fn written(
+    write: impl FnOnce(&mut Writer) -> Result<(), EncodeError>,
+) -> Result<Writer, EncodeError> {
     let mut writer = Writer::new();
     writer.i32(0);
     write(&mut writer)?;
     let length = writer.len() - PREFIX_BYTES;
     writer.patch_start(i32::try_from(length).map_err(|_| EncodeError::TooLong { length })?);
-    Ok(writer.into_pieces())
+    Ok(writer)
 }
 
 /// Bytes that a buffer lacks until its first frame is whole, as far as can be told. The length is not checked here.

@@ -52,6 +52,7 @@ pub struct Writer {
     pieces: Vec<Bytes>,
     pieces_bytes: usize,
     buffer: BytesMut,
+    errors: Vec<(i16, u32)>,
 }
 
 type Result<T> = std::result::Result<T, EncodeError>;
@@ -70,6 +71,23 @@ impl Writer {
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// An error code, which is counted unless it is 0.
+    pub fn error_code(&mut self, code: i16) {
+        self.i16(code);
+        if code == 0 {
+            return;
+        }
+        match self.errors.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, count)) => *count += 1,
+            None => self.errors.push((code, 1)),
+        }
+    }
+
+    /// The error codes that were written, but for 0, and how often each.
+    pub fn errors(&self) -> &[(i16, u32)] {
+        &self.errors
     }
 
     /// The pieces, in order. None of them is empty.

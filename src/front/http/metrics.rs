@@ -2,8 +2,14 @@
 //! Base units; never a device as a label.
 //! Invariant: a family whose labels clients choose has no more than `metrics.series.max` series, and one more for the rest.
 
+mod disk;
+mod process;
+mod traffic;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use crate::broker::{Bounds, Broker, GroupLag, LogDir};
 use crate::front::stats::{Stats, Use};
@@ -47,13 +53,24 @@ impl Page {
         writeln!(self.text, "{name}{labels} {value}").expect("writing to a string cannot fail");
     }
 
-    /// Opens a family whose labels clients choose.
+    /// Opens a family of gauges whose labels clients choose.
     fn many<'a>(&mut self, name: &'a str, help: &str, labels: &'a [&'a str]) -> Family<'a> {
+        self.many_of("gauge", name, help, labels)
+    }
+
+    /// Opens a family whose labels clients choose.
+    fn many_of<'a>(
+        &mut self,
+        kind: &str,
+        name: &'a str,
+        help: &str,
+        labels: &'a [&'a str],
+    ) -> Family<'a> {
         let help = format!(
             "{help} Series beyond the first {} (metrics.series.max) are summed in one with the labels {OTHER}.",
             self.series_max
         );
-        self.family(name, "gauge", &help);
+        self.family(name, kind, &help);
         Family {
             name,
             labels,
@@ -103,17 +120,20 @@ fn escaped(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// The whole page. Blocks.
-pub(super) fn text(broker: &Broker, stats: &Stats, space: &LogDir) -> String {
+/// The whole page. Takes a while for many topics, and never waits for the disk.
+pub(super) fn text(broker: &Broker, stats: &Stats, space: Option<&LogDir>) -> String {
     let mut page = Page {
         text: String::new(),
         series_max: broker.config().metrics_series_max,
         summed: Vec::new(),
     };
-    process(&mut page, broker, space);
+    server(&mut page, broker, space);
+    process::write(&mut page);
     storage(&mut page, broker);
-    connections(&mut page, stats);
+    disk::write(&mut page, broker);
+    connections(&mut page, broker, stats);
     topics(&mut page, broker);
+    traffic::write(&mut page, broker, stats);
     groups(&mut page, broker);
     let name = "alluvium_metrics_series_summed";
     page.family(
@@ -127,7 +147,7 @@ pub(super) fn text(broker: &Broker, stats: &Stats, space: &LogDir) -> String {
     page.text
 }
 
-fn process(page: &mut Page, broker: &Broker, space: &LogDir) {
+fn server(page: &mut Page, broker: &Broker, space: Option<&LogDir>) {
     let name = "alluvium_build_info";
     page.family(name, "gauge", "Always 1; what runs stands in the labels.");
     page.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -141,12 +161,12 @@ fn process(page: &mut Page, broker: &Broker, space: &LogDir) {
         (
             "alluvium_disk_size_bytes",
             "The size of the file system that holds the data directory.",
-            space.bytes_total,
+            space.and_then(|space| space.bytes_total),
         ),
         (
             "alluvium_disk_free_bytes",
             "What of it may still be written.",
-            space.bytes_free,
+            space.and_then(|space| space.bytes_free),
         ),
     ] {
         if let Some(bytes) = bytes {
@@ -244,6 +264,12 @@ fn storage(page: &mut Page, broker: &Broker) {
         metrics.wal_files_used,
     );
     page.single(
+        "alluvium_wal_files_max",
+        "gauge",
+        "Files of the write-ahead log at most (wal.files.max).",
+        metrics.wal_files_max,
+    );
+    page.single(
         "alluvium_disk_full",
         "gauge",
         "1 while appends are refused for lack of space.",
@@ -305,7 +331,13 @@ fn storage(page: &mut Page, broker: &Broker) {
     );
 }
 
-fn connections(page: &mut Page, stats: &Stats) {
+fn connections(page: &mut Page, broker: &Broker, stats: &Stats) {
+    page.single(
+        "alluvium_kafka_connections_max",
+        "gauge",
+        "Connections at a time at most (max.connections, or fewer if the limit of descriptors allows no more).",
+        broker.config().connections_max,
+    );
     page.single(
         "alluvium_kafka_connections",
         "gauge",
@@ -518,20 +550,46 @@ fn groups(page: &mut Page, broker: &Broker) {
         (family.summed, family.sum) = (lags.other_count, others);
         page.close(family);
     }
-    let name = "alluvium_consumergroup_lag_seconds";
-    page.family(
-        name,
-        "gauge",
-        "The age of the record that a group reads next; of the first metrics.series.max groups and partitions.",
-    );
+    let mut of_topics: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for lag in &lags.single {
-        let Some(age) = lag.age else { continue };
-        let partition = lag.partition.to_string();
-        let labels = [
-            ("consumergroup", lag.group.as_str()),
-            ("topic", lag.topic.as_str()),
-            ("partition", partition.as_str()),
-        ];
-        page.sample(name, &labels, age.as_secs_f64());
+        let sum = of_topics
+            .entry((lag.group.as_str(), lag.topic.as_str()))
+            .or_default();
+        *sum = sum.saturating_add(lag.records);
+    }
+    let mut family = page.many(
+        "kafka_consumergroup_lag_sum",
+        "Records that a group has still to read of a topic, of the partitions that have series of their own.",
+        &["consumergroup", "topic"],
+    );
+    for ((group, topic), records) in of_topics {
+        page.one_of(&mut family, &[group, topic], records);
+    }
+    page.close(family);
+    type Age = fn(&GroupLag) -> Option<Duration>;
+    let ages: [(&str, &str, Age); 2] = [
+        (
+            "alluvium_consumergroup_lag_seconds",
+            "For how long the record that a group reads next has been here; of the first metrics.series.max groups and partitions.",
+            |lag| lag.age,
+        ),
+        (
+            "alluvium_consumergroup_lag_event_seconds",
+            "The age of that record by its own timestamp, which is the device's.",
+            |lag| lag.event_age,
+        ),
+    ];
+    for (name, help, age) in ages {
+        page.family(name, "gauge", help);
+        for lag in &lags.single {
+            let Some(age) = age(lag) else { continue };
+            let partition = lag.partition.to_string();
+            let labels = [
+                ("consumergroup", lag.group.as_str()),
+                ("topic", lag.topic.as_str()),
+                ("partition", partition.as_str()),
+            ];
+            page.sample(name, &labels, age.as_secs_f64());
+        }
     }
 }

@@ -36,6 +36,8 @@ const PATIENCE: Patience = Patience {
 };
 /// Pages of metrics that are made, or not taken by their readers yet.
 const PAGES_MAX: usize = 4;
+/// How long a page of metrics waits for what has to come from the disk.
+const DISK_WAIT: Duration = Duration::from_secs(1);
 /// A page is handed to the connection in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 /// After a failed accept (no descriptors left, most likely) the listener rests this long.
@@ -140,6 +142,10 @@ async fn readyz(State(front): State<Front>) -> Response {
     if health.disk_full {
         reasons.push(json!({ "code": "disk_full", "detail": "the disk is full: appends are refused until there is space, reads go on" }));
     }
+    if let Some(waited) = health.stalled {
+        let seconds = waited.as_secs();
+        reasons.push(json!({ "code": "disk_stalled", "detail": format!("the disk does not answer: an append has waited for {seconds} s; reads go on, nothing is lost") }));
+    }
     if let Some(failed) = &health.failed {
         reasons.push(json!({ "code": "storage_failed", "detail": failed }));
     }
@@ -160,12 +166,17 @@ async fn readyz(State(front): State<Front>) -> Response {
 async fn metrics(State(front): State<Front>) -> Response {
     let page = front.pages.clone().acquire_owned().await;
     let page = page.expect("the semaphore is never closed");
-    // Lag in seconds looks at records, which may have to come from the disk.
-    let space = front.broker.log_dir().await;
-    let text =
-        tokio::task::spawn_blocking(move || metrics::text(&front.broker, &front.stats, &space))
-            .await;
-    let text = match text {
+    // What has to come from the disk is left out of a page that would have to wait for it.
+    let series_max = front.broker.config().metrics_series_max;
+    let (space, ()) = tokio::join!(
+        tokio::time::timeout(DISK_WAIT, front.broker.log_dir()),
+        front.broker.look_up_lag_times(series_max, DISK_WAIT),
+    );
+    let text = match on_own_thread(move || {
+        metrics::text(&front.broker, &front.stats, space.ok().as_ref())
+    })
+    .await
+    {
         Ok(text) => text,
         Err(error) => return errors::internal(&error),
     };
@@ -184,6 +195,20 @@ async fn metrics(State(front): State<Front>) -> Response {
         (header::CONTENT_LENGTH, length.to_string()),
     ];
     (headers, Body::from_stream(pieces)).into_response()
+}
+
+/// Runs `work` on a thread of its own: those of the runtime that may block may all be waiting for the disk.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("metrics-page".to_owned())
+        .spawn(move || {
+            // Whoever asked may have gone.
+            let _ = done.send(work());
+        })?;
+    result.await.map_err(io::Error::other)
 }
 
 async fn version(State(front): State<Front>) -> Json<serde_json::Value> {

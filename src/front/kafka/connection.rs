@@ -149,13 +149,14 @@ impl Connection<'_> {
         let started_at = Instant::now();
         let claim = frame.claim.filter(|_| frame.bytes.len() > KEPT_BYTES);
         let answers = &self.front.answers;
-        let (request, run) = match api::route(frame.bytes, &self.front.broker, answers, self.peer) {
-            Ok(routed) => routed,
-            Err(answer) => {
-                self.replies.drain().await?;
-                return self.replies.write(answer).await;
-            }
-        };
+        let (request, run) =
+            match api::route(frame.bytes, &self.front.broker, &stats, answers, self.peer) {
+                Ok(routed) => routed,
+                Err(answer) => {
+                    self.replies.drain().await?;
+                    return self.replies.write(answer).await;
+                }
+            };
         let key = request.key;
         stats.started(key);
         let reply = match run {

@@ -274,6 +274,23 @@ impl SegmentReader<'_> {
         Ok(largest)
     }
 
+    /// When the broker appended the record at `offset`: not before the first, if that is known, and not after the second.
+    /// Blocks whose times are alike may have been indexed again, with the time of the last of them.
+    pub fn appended_between(
+        &self,
+        offset: Offset,
+    ) -> Result<Option<(Option<Timestamp>, Timestamp)>, SegmentError> {
+        self.with_index(|index| {
+            let block = index.block_of_offset(offset)?;
+            let until = index.blocks()[block].append_time;
+            let before = index.blocks()[..block].iter().rev();
+            let since = before
+                .map(|block| block.append_time)
+                .find(|time| *time < until);
+            Some((since, until))
+        })
+    }
+
     /// Copies a range of published bytes: for code of ours that touches them.
     pub fn copy(&self, positions: Range<u64>) -> Result<Bytes, SegmentError> {
         assert!(

@@ -83,7 +83,7 @@ impl Message for AddOffsetsToTxnResponse {
         Self::check_encode(version)?;
         let flexible = version >= 3;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }

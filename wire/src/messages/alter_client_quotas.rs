@@ -243,7 +243,7 @@ impl ResponseEntryData {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 1;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.entity), flexible, |w, v| v.encode(w, version))?;
         if flexible {

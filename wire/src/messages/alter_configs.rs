@@ -212,7 +212,7 @@ impl AlterConfigsResourceResponse {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.i8(self.resource_type);
         w.string(Some(&self.resource_name), flexible)?;

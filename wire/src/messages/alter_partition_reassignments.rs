@@ -203,7 +203,7 @@ impl Message for AlterPartitionReassignmentsResponse {
         if version == 1 {
             w.bool(self.allow_replication_factor_change);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.responses), flexible, |w, v| v.encode(w, version))?;
         if flexible {
@@ -291,7 +291,7 @@ impl ReassignablePartitionResponse {
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

@@ -160,7 +160,7 @@ impl Message for AlterShareGroupOffsetsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.responses), flexible, |w, v| v.encode(w, version))?;
         if flexible {
@@ -242,7 +242,7 @@ impl AlterShareGroupOffsetsResponsePartition {
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

@@ -212,7 +212,7 @@ impl AlterUserScramCredentialsResult {
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.string(Some(&self.user), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

@@ -133,7 +133,7 @@ impl Message for ApiVersionsResponse {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         Self::check_encode(version)?;
         let flexible = version >= 3;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(Some(&self.api_keys), flexible, |w, v| v.encode(w, version))?;
         if version >= 1 {
             w.i32(self.throttle_time_ms);

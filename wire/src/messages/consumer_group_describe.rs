@@ -155,7 +155,7 @@ impl DescribedGroup {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.string(Some(&self.group_id), flexible)?;
         w.string(Some(&self.group_state), flexible)?;

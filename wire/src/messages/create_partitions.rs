@@ -204,7 +204,7 @@ impl CreatePartitionsTopicResult {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
         w.string(Some(&self.name), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

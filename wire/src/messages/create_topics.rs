@@ -306,7 +306,7 @@ impl CreatableTopicResult {
         if version == 7 {
             w.uuid(self.topic_id);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if version >= 5 {
             w.i32(self.num_partitions);
@@ -322,7 +322,7 @@ impl CreatableTopicResult {
             w.uvarint(u32::from(has_topic_config_error_code));
             if has_topic_config_error_code {
                 w.tag(0, |w| {
-                    w.i16(self.topic_config_error_code);
+                    w.error_code(self.topic_config_error_code);
                     Ok(())
                 })?;
             }

@@ -194,7 +194,7 @@ impl DeleteAclsFilterResult {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.matching_acls), flexible, |w, v| {
             v.encode(w, version)
@@ -265,7 +265,7 @@ impl DeleteAclsMatchingAcl {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.i8(self.resource_type);
         w.string(Some(&self.resource_name), flexible)?;

@@ -118,7 +118,7 @@ impl Message for DeleteShareGroupOffsetsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.responses), flexible, |w, v| v.encode(w, version))?;
         if flexible {
@@ -162,7 +162,7 @@ impl DeleteShareGroupOffsetsResponseTopic {
         let flexible = true;
         w.string(Some(&self.topic_name), flexible)?;
         w.uuid(self.topic_id);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

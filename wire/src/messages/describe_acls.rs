@@ -129,7 +129,7 @@ impl Message for DescribeAclsResponse {
         Self::check_encode(version)?;
         let flexible = version >= 2;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.resources), flexible, |w, v| v.encode(w, version))?;
         if flexible {

@@ -142,7 +142,7 @@ impl Message for DescribeClientQuotasResponse {
         Self::check_encode(version)?;
         let flexible = version >= 1;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(self.entries.as_ref(), flexible, |w, v| v.encode(w, version))?;
         if flexible {

@@ -147,7 +147,7 @@ impl Message for DescribeClusterResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if version >= 1 {
             w.i8(self.endpoint_type);

@@ -202,7 +202,7 @@ impl DescribeConfigsResult {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 4;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.i8(self.resource_type);
         w.string(Some(&self.resource_name), flexible)?;

@@ -168,7 +168,7 @@ impl DescribedGroup {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 5;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version == 6 {
             w.string(self.error_message.as_ref(), flexible)?;
         } else if self.error_message.is_some() {

@@ -122,7 +122,7 @@ impl Message for DescribeLogDirsResponse {
         let flexible = version >= 2;
         w.i32(self.throttle_time_ms);
         if version >= 3 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         w.array(Some(&self.results), flexible, |w, v| v.encode(w, version))?;
         if flexible {
@@ -192,7 +192,7 @@ impl DescribeLogDirsResult {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(Some(&self.log_dir), flexible)?;
         w.array(Some(&self.topics), flexible, |w, v| v.encode(w, version))?;
         if version >= 4 {

@@ -192,7 +192,7 @@ impl PartitionResponse {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.active_producers), flexible, |w, v| {
             v.encode(w, version)

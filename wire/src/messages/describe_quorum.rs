@@ -161,7 +161,7 @@ impl Message for DescribeQuorumResponse {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         Self::check_encode(version)?;
         let flexible = true;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version == 2 {
             w.string(self.error_message.as_ref(), flexible)?;
         }
@@ -286,7 +286,7 @@ impl ResponsePartitionData {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version == 2 {
             w.string(self.error_message.as_ref(), flexible)?;
         }

@@ -204,7 +204,7 @@ impl DescribeShareGroupOffsetsResponseGroup {
         let flexible = true;
         w.string(Some(&self.group_id), flexible)?;
         w.array(Some(&self.topics), flexible, |w, v| v.encode(w, version))?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();
@@ -310,7 +310,7 @@ impl DescribeShareGroupOffsetsResponsePartition {
         if version == 1 {
             w.i64(self.lag);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

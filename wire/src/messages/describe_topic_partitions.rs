@@ -243,7 +243,7 @@ impl DescribeTopicPartitionsResponseTopic {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.name.as_ref(), flexible)?;
         w.uuid(self.topic_id);
         w.bool(self.is_internal);
@@ -318,7 +318,7 @@ impl DescribeTopicPartitionsResponsePartition {
 
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.partition_index);
         w.i32(self.leader_id);
         w.i32(self.leader_epoch);

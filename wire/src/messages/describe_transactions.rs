@@ -137,7 +137,7 @@ impl TransactionState {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(Some(&self.transactional_id), flexible)?;
         w.string(Some(&self.transaction_state), flexible)?;
         w.i32(self.transaction_timeout_ms);

@@ -128,7 +128,7 @@ impl Message for DescribeUserScramCredentialsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.results), flexible, |w, v| v.encode(w, version))?;
         if flexible {
@@ -185,7 +185,7 @@ impl DescribeUserScramCredentialsResult {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.string(Some(&self.user), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.credential_infos), flexible, |w, v| {
             v.encode(w, version)

@@ -144,7 +144,7 @@ impl Message for ElectLeadersResponse {
         let flexible = version >= 2;
         w.i32(self.throttle_time_ms);
         if version >= 1 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         } else if self.error_code != 0 {
             return Err(EncodeError::absent(
                 "ElectLeadersResponse",
@@ -238,7 +238,7 @@ impl PartitionResult {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 2;
         w.i32(self.partition_id);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

@@ -460,7 +460,7 @@ impl Message for FetchResponse {
         let flexible = version >= 12;
         w.i32(self.throttle_time_ms);
         if version >= 7 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         if version >= 7 {
             w.i32(self.session_id);
@@ -621,7 +621,7 @@ impl PartitionData {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 12;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i64(self.high_watermark);
         w.i64(self.last_stable_offset);
         if version >= 5 {

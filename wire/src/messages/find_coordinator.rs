@@ -163,7 +163,7 @@ impl Message for FindCoordinatorResponse {
             w.i32(self.throttle_time_ms);
         }
         if version <= 3 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         } else if self.error_code != 0 {
             return Err(EncodeError::absent(
                 "FindCoordinatorResponse",
@@ -274,7 +274,7 @@ impl Coordinator {
         w.i32(self.node_id);
         w.string(Some(&self.host), flexible)?;
         w.i32(self.port);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

@@ -98,7 +98,7 @@ impl Message for GetTelemetrySubscriptionsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.uuid(self.client_instance_id);
         w.i32(self.subscription_id);
         w.array(Some(&self.accepted_compression_types), flexible, |w, v| {

@@ -97,7 +97,7 @@ impl Message for HeartbeatResponse {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }

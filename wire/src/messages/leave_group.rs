@@ -149,7 +149,7 @@ impl Message for LeaveGroupResponse {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if version >= 3 {
             w.array(Some(&self.members), flexible, |w, v| v.encode(w, version))?;
         } else if !self.members.is_empty() {
@@ -207,7 +207,7 @@ impl MemberResponse {
         let flexible = version >= 4;
         w.string(Some(&self.member_id), flexible)?;
         w.string(self.group_instance_id.as_ref(), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }

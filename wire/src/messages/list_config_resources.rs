@@ -91,7 +91,7 @@ impl Message for ListConfigResourcesResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(Some(&self.config_resources), flexible, |w, v| {
             v.encode(w, version)
         })?;

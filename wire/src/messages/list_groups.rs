@@ -115,7 +115,7 @@ impl Message for ListGroupsResponse {
         if version >= 1 {
             w.i32(self.throttle_time_ms);
         }
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(Some(&self.groups), flexible, |w, v| v.encode(w, version))?;
         if flexible {
             w.no_tags();

@@ -143,7 +143,7 @@ impl Message for ListPartitionReassignmentsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.array(Some(&self.topics), flexible, |w, v| v.encode(w, version))?;
         if flexible {

@@ -135,7 +135,7 @@ impl Message for ListTransactionsResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(Some(&self.unknown_state_filters), flexible, |w, v| {
             w.string(Some(v), flexible)
         })?;

@@ -244,7 +244,7 @@ impl Message for MetadataResponse {
             ));
         }
         if version == 13 {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         if flexible {
             w.no_tags();
@@ -358,7 +358,7 @@ impl MetadataResponseTopic {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 9;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(
             Writer::null_only_if(version >= 12, self.name.as_ref(), "name")?,
             flexible,
@@ -444,7 +444,7 @@ impl MetadataResponsePartition {
 
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = version >= 9;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.partition_index);
         w.i32(self.leader_id);
         if version >= 7 {

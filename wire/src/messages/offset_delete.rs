@@ -129,7 +129,7 @@ impl Message for OffsetDeleteResponse {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         Self::check_encode(version)?;
         let flexible = false;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.i32(self.throttle_time_ms);
         w.array(Some(&self.topics), flexible, |w, v| v.encode(w, version))?;
         Ok(())
@@ -190,7 +190,7 @@ impl OffsetDeleteResponsePartition {
 
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         Ok(())
     }
 }

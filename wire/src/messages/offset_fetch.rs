@@ -315,7 +315,7 @@ impl Message for OffsetFetchResponse {
             ));
         }
         if (2..=7).contains(&version) {
-            w.i16(self.error_code);
+            w.error_code(self.error_code);
         }
         if version >= 8 {
             w.array(Some(&self.groups), flexible, |w, v| v.encode(w, version))?;
@@ -426,7 +426,7 @@ impl OffsetFetchResponsePartition {
             w.i32(self.committed_leader_epoch);
         }
         w.string(self.metadata.as_ref(), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }
@@ -466,7 +466,7 @@ impl OffsetFetchResponseGroup {
         let flexible = true;
         w.string(Some(&self.group_id), flexible)?;
         w.array(Some(&self.topics), flexible, |w, v| v.encode(w, version))?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }
@@ -571,7 +571,7 @@ impl OffsetFetchResponsePartitions {
         w.i64(self.committed_offset);
         w.i32(self.committed_leader_epoch);
         w.string(self.metadata.as_ref(), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }

@@ -89,7 +89,7 @@ impl Message for SaslAuthenticateResponse {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         Self::check_encode(version)?;
         let flexible = version >= 2;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.bytes(Some(&self.auth_bytes), flexible)?;
         if version >= 1 {

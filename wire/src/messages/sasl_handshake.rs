@@ -62,7 +62,7 @@ impl Message for SaslHandshakeResponse {
     fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         Self::check_encode(version)?;
         let flexible = false;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.array(Some(&self.mechanisms), flexible, |w, v| {
             w.string(Some(v), flexible)
         })?;

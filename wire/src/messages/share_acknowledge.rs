@@ -245,7 +245,7 @@ impl Message for ShareAcknowledgeResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if version == 2 {
             w.i32(self.acquisition_lock_timeout_ms);
@@ -330,7 +330,7 @@ impl PartitionData {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         self.current_leader.encode(w, version)?;
         if flexible {

@@ -321,7 +321,7 @@ impl Message for ShareFetchResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.i32(self.acquisition_lock_timeout_ms);
         w.array(Some(&self.responses), flexible, |w, v| v.encode(w, version))?;
@@ -419,9 +419,9 @@ impl PartitionData {
     pub(crate) fn encode(&self, w: &mut Writer, version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
-        w.i16(self.acknowledge_error_code);
+        w.error_code(self.acknowledge_error_code);
         w.string(self.acknowledge_error_message.as_ref(), flexible)?;
         self.current_leader.encode(w, version)?;
         w.records(Some(&self.records), flexible)?;

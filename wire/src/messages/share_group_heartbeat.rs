@@ -108,7 +108,7 @@ impl Message for ShareGroupHeartbeatResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         w.string(self.member_id.as_ref(), flexible)?;
         w.i32(self.member_epoch);

@@ -196,7 +196,7 @@ impl Message for UpdateFeaturesResponse {
         Self::check_encode(version)?;
         let flexible = true;
         w.i32(self.throttle_time_ms);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if version <= 1 {
             w.array(Some(&self.results), flexible, |w, v| v.encode(w, version))?;
@@ -248,7 +248,7 @@ impl UpdatableFeatureResult {
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.string(Some(&self.feature), flexible)?;
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         w.string(self.error_message.as_ref(), flexible)?;
         if flexible {
             w.no_tags();

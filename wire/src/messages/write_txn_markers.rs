@@ -273,7 +273,7 @@ impl WritableTxnMarkerPartitionResult {
     pub(crate) fn encode(&self, w: &mut Writer, _version: i16) -> Result<(), EncodeError> {
         let flexible = true;
         w.i32(self.partition_index);
-        w.i16(self.error_code);
+        w.error_code(self.error_code);
         if flexible {
             w.no_tags();
         }

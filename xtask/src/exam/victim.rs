@@ -1,7 +1,8 @@
 //! The victim: a broker process of the exam's own, which is started, watched, hurt and always taken away again.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -257,6 +258,25 @@ impl Victim {
         let status = self.wait(Duration::from_secs(STOP_SECONDS_MAX))?;
         ensure!(status.success(), "SIGTERM ended the broker with {status}");
         Ok(())
+    }
+
+    /// One page of its HTTP port: status and the whole answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let address: SocketAddr = self.http.parse()?;
+        let patience = Duration::from_secs(10);
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer
+            .split_whitespace()
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .context("an answer without a status")?;
+        Ok((status, answer))
     }
 
     /// Waits until it ends by itself.

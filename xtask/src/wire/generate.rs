@@ -684,6 +684,10 @@ impl Scope<'_> {
             Some("String") => format!("w.string({value}, flexible)?;"),
             Some("Bytes") => format!("w.bytes({value}, flexible)?;"),
             Some("Records") => format!("w.records({value}, flexible)?;"),
+            // The broker counts the errors that it answers with.
+            Some("i16") if field.name.ends_with("ErrorCode") => {
+                format!("w.error_code({place});")
+            }
             Some(scalar) => format!("w.{}({place});", scalar.to_lowercase()),
             None if optional => {
                 let some = format!(

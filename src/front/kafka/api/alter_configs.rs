@@ -6,6 +6,7 @@ use wire::messages::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
 };
 
+use super::audit::{Change, some};
 use super::{Call, config_resource};
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
@@ -26,6 +27,16 @@ pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterCon
                 "the resource is named twice".into(),
             )),
         };
+        if refusal.is_none() && !request.validate_only {
+            let set = resource.configs.iter().map(|config| {
+                let value = config.value.as_deref().unwrap_or_default();
+                format!("{}={value}", config.name)
+            });
+            call.changed(&Change::SettingsReplaced {
+                resource: &config_resource::shown(resource.resource_type, &resource.resource_name),
+                settings: &some(set),
+            });
+        }
         responses.push(AlterConfigsResourceResponse {
             error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
             error_message: refusal.map(|refusal| refusal.to_string()),

@@ -36,6 +36,18 @@ pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource
     }
 }
 
+/// A resource in the words of a log line.
+pub(super) fn shown(kind: i8, name: &str) -> String {
+    match kind {
+        TOPIC => format!("topic {name}"),
+        BROKER if name.is_empty() => "all brokers".to_owned(),
+        BROKER => format!("broker {name}"),
+        BROKER_LOGGER => format!("the loggers of broker {name}"),
+        GROUP => format!("group {name:?}"),
+        other => format!("the resource {name:?} of type {other}"),
+    }
+}
+
 /// Kafka's `DescribeConfigsResponse.ConfigSource`.
 pub(super) fn source(origin: Origin) -> i8 {
     match origin {

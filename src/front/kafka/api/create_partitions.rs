@@ -8,6 +8,7 @@ use wire::messages::create_partitions::{
 };
 
 use super::Call;
+use super::audit::Change;
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
@@ -46,6 +47,14 @@ pub(super) async fn answer(
                 .grow_topic(&topic.name, topic.count, assignments, request.validate_only)
                 .await
         };
+        if let Ok(grown) = &result
+            && !request.validate_only
+        {
+            call.changed(&Change::TopicGrown {
+                topic: grown.name.as_str(),
+                partitions: grown.partition_count(),
+            });
+        }
         let refusal = result.err();
         results.push(CreatePartitionsTopicResult {
             name: topic.name,

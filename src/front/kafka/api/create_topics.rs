@@ -7,6 +7,7 @@ use wire::messages::create_topics::{
     CreateTopicsResponse,
 };
 
+use super::audit::{Change, some};
 use super::{Call, config_resource};
 use crate::broker::{Broker, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
 use crate::front::kafka::errors;
@@ -52,6 +53,15 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
     for ((name, partitions), result) in names.into_iter().zip(partitions).zip(results) {
         topics.push(match result {
             Ok(topic) => {
+                if !request.validate_only {
+                    let settings = topic.overrides.iter();
+                    let settings = settings.map(|(key, value)| format!("{key}={value}"));
+                    call.changed(&Change::TopicCreated {
+                        topic: topic.name.as_str(),
+                        partitions: topic.partition_count(),
+                        settings: &some(settings),
+                    });
+                }
                 let mut created = created(&topic, partitions, &call.broker);
                 // What was created is answered; its settings can be asked for again.
                 let bytes = created.configs.iter().flatten().map(bytes_of).sum();

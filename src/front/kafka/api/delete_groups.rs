@@ -7,6 +7,7 @@ use wire::messages::delete_groups::{
 };
 
 use super::Call;
+use super::audit::Change;
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGroupsResponse {
@@ -15,6 +16,9 @@ pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGr
     for group_id in request.groups_names {
         if seen.insert(group_id.clone()) {
             let result = call.broker.groups().delete(&group_id).await;
+            if result.is_ok() {
+                call.changed(&Change::GroupDeleted { group: &group_id });
+            }
             results.push(DeletableGroupResult {
                 group_id,
                 error_code: result.map_or_else(errors::group, |()| errors::NONE),

@@ -7,6 +7,7 @@ use wire::messages::delete_records::{
 };
 
 use super::Call;
+use super::audit::{Change, some};
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
@@ -25,6 +26,7 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
             call.broker.topic(&topic.name)
         };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let mut deleted = Vec::new();
         for partition in topic.partitions {
             let before = (partition.offset != ALL).then_some(partition.offset);
             let result: Result<_, Refusal> = match &found {
@@ -35,10 +37,19 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
                 }
                 Err(refusal) => Err(refusal.clone()),
             };
+            if let Ok(start) = &result {
+                deleted.push(format!("{}: {start}", partition.partition_index));
+            }
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: partition.partition_index,
                 low_watermark: result.as_ref().map_or(-1, |start| start.to_wire()),
                 error_code: result.as_ref().map_or_else(errors::code, |_| errors::NONE),
+            });
+        }
+        if !deleted.is_empty() {
+            call.changed(&Change::RecordsDeleted {
+                topic: &topic.name,
+                before: &some(deleted.into_iter()),
             });
         }
         topics.push(DeleteRecordsTopicResult {

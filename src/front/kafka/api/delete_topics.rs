@@ -8,6 +8,7 @@ use wire::messages::delete_topics::{
 };
 
 use super::Call;
+use super::audit::Change;
 use crate::broker::TopicKey;
 use crate::front::kafka::errors::{self, Misuse};
 
@@ -26,6 +27,11 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
         }
     };
     let results = call.broker.delete_topics(keys.clone()).await;
+    for topic in results.iter().flatten() {
+        call.changed(&Change::TopicDeleted {
+            topic: topic.name.as_str(),
+        });
+    }
     let answered = keys
         .into_iter()
         .zip(results)

@@ -29,12 +29,14 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
         };
     }
     let mut wanted = Vec::new();
+    let mut traffic = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let found = if call.version >= VERSION_TOPIC_IDS {
             call.broker.topic_by_id(TopicId::from_uuid(topic.topic_id))
         } else {
             call.broker.topic(&topic.topic)
         };
+        traffic.push(found.as_ref().ok().map(|topic| topic.traffic.clone()));
         for partition in &topic.partitions {
             wanted.push(FetchPartition {
                 topic: found.clone(),
@@ -61,15 +63,20 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
     let mut found = call.broker.fetch(fetch).await.into_iter();
     let committed = request.isolation_level == READ_COMMITTED;
     let mut responses = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    for (topic, traffic) in request.topics.into_iter().zip(traffic) {
+        let mut bytes = 0;
         let partitions = topic
             .partitions
             .iter()
             .map(|partition| {
                 let result = found.next().expect("one answer for each partition");
+                bytes += result.as_ref().map_or(0, |fetched| fetched.bytes() as u64);
                 described(partition.partition, result, committed)
             })
             .collect();
+        if let Some(traffic) = traffic {
+            traffic.fetched(bytes);
+        }
         responses.push(FetchableTopicResponse {
             topic: topic.topic,
             topic_id: topic.topic_id,

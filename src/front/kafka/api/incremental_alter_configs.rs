@@ -7,6 +7,7 @@ use wire::messages::incremental_alter_configs::{
     IncrementalAlterConfigsResponse,
 };
 
+use super::audit::{Change, some};
 use super::{Call, config_resource};
 use crate::broker::{Alteration, Operation, Refusal};
 use crate::front::kafka::errors;
@@ -29,6 +30,22 @@ pub(super) async fn answer(
                 "the resource is named twice".into(),
             )),
         };
+        if refusal.is_none() && !request.validate_only {
+            let changes = resource.configs.iter().map(|config| {
+                let value = config.value.as_deref().unwrap_or_default();
+                let name = &config.name;
+                match config.config_operation {
+                    1 => format!("{name} unset"),
+                    2 => format!("{name}+={value}"),
+                    3 => format!("{name}-={value}"),
+                    _ => format!("{name}={value}"),
+                }
+            });
+            call.changed(&Change::SettingsChanged {
+                resource: &config_resource::shown(resource.resource_type, &resource.resource_name),
+                changes: &some(changes),
+            });
+        }
         responses.push(AlterConfigsResourceResponse {
             error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
             error_message: refusal.map(|refusal| refusal.to_string()),

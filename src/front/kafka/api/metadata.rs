@@ -9,6 +9,7 @@ use wire::messages::metadata::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 
+use super::audit::Change;
 use super::{Call, operations};
 use crate::broker::{Broker, Refusal, Topic};
 use crate::front::kafka::errors;
@@ -70,7 +71,7 @@ async fn one(
         None => Err(Refusal::InvalidTopicName(
             "a topic without name and id".into(),
         )),
-        Some(name) => by_name(name, create, broker).await,
+        Some(name) => by_name(name, create, call).await,
     };
     match found {
         Ok(topic) => held(&topic, asked, call).await,
@@ -84,10 +85,19 @@ async fn one(
     }
 }
 
-async fn by_name(name: &str, create: bool, broker: &Broker) -> Result<Arc<Topic>, Refusal> {
-    match broker.topic(name) {
+async fn by_name(name: &str, create: bool, call: &Call) -> Result<Arc<Topic>, Refusal> {
+    match call.broker.topic(name) {
         Ok(topic) => Ok(topic),
-        Err(_) if create => broker.auto_create_topic(name).await,
+        Err(_) if create => {
+            let (topic, is_new) = call.broker.auto_create_topic(name).await?;
+            if is_new {
+                call.changed(&Change::TopicCreatedByUse {
+                    topic: topic.name.as_str(),
+                    partitions: topic.partition_count(),
+                });
+            }
+            Ok(topic)
+        }
         Err(refusal) => {
             TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
             Err(refusal)

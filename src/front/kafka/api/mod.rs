@@ -15,11 +15,13 @@ use super::answer::Answer;
 use super::unsupported::Unsupported;
 use crate::broker::Broker;
 use crate::front::budget::{Budget, Claim};
+use crate::front::stats::Stats;
 
 mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod audit;
 mod config_resource;
 mod create_partitions;
 mod create_topics;
@@ -197,6 +199,8 @@ pub(crate) struct Call {
     pub(crate) peer: SocketAddr,
     /// The service behind.
     pub(crate) broker: Broker,
+    /// Where answers are counted.
+    pub(in crate::front) stats: Arc<Stats>,
     /// What the answer holds in memory.
     pub(crate) answer: Arc<Answer>,
     /// Bytes of the request.
@@ -245,6 +249,7 @@ impl Request {
 pub(super) fn route(
     frame: Bytes,
     broker: &Broker,
+    stats: &Arc<Stats>,
     answers: &Arc<Budget>,
     peer: SocketAddr,
 ) -> Result<(Request, Run), Reply> {
@@ -264,7 +269,10 @@ pub(super) fn route(
     if !row.served.contains(&version) {
         return Err(match row.key {
             // The one key that is answered in any version: this is how a client learns what it may ask.
-            ApiKey::ApiVersions => encode(correlation_id, 0, &api_versions::unsupported_version()),
+            ApiKey::ApiVersions => {
+                let answer = api_versions::unsupported_version();
+                encode(stats, correlation_id, 0, &answer)
+            }
             _ => Reply::Unsupported(Unsupported::new(code, version, &frame)),
         });
     }
@@ -279,6 +287,7 @@ pub(super) fn route(
         client_id: header.client_id,
         peer,
         broker: broker.clone(),
+        stats: stats.clone(),
         answer: Answer::new(answers),
         request_bytes: frame.len(),
     };
@@ -307,8 +316,9 @@ where
     };
     let (correlation_id, version) = (request.correlation_id, request.call.version);
     let answer = request.call.answer.clone();
+    let stats = request.call.stats.clone();
     let response = handler(message, request.call).await;
-    match pieces(correlation_id, version, &response) {
+    match pieces(&stats, correlation_id, version, &response) {
         Ok(pieces) => {
             drop(response);
             let held = match request.key {
@@ -324,25 +334,33 @@ where
 }
 
 /// A response as a frame that holds next to nothing.
-fn encode<R: Response>(correlation_id: i32, version: i16, response: &R) -> Reply {
-    match pieces(correlation_id, version, response) {
+fn encode<R: Response>(stats: &Stats, correlation_id: i32, version: i16, response: &R) -> Reply {
+    match pieces(stats, correlation_id, version, response) {
         Ok(pieces) => Reply::Send(pieces, None),
         Err(close) => close,
     }
 }
 
+/// A response as a frame; the errors in it are counted.
 fn pieces<R: Response>(
+    stats: &Stats,
     correlation_id: i32,
     version: i16,
     response: &R,
 ) -> Result<Vec<Bytes>, Reply> {
-    wire::frame::response(correlation_id, version, response).map_err(|error| {
-        tracing::error!(key = ?R::KEY, version, %error, "a response could not be encoded");
-        Reply::Close(format!(
-            "{:?} version {version}: the response could not be encoded: {error}",
-            R::KEY
-        ))
-    })
+    match wire::frame::response_and_errors(correlation_id, version, response) {
+        Ok((pieces, errors)) => {
+            stats.answered_with(R::KEY, &errors);
+            Ok(pieces)
+        }
+        Err(error) => {
+            tracing::error!(key = ?R::KEY, version, %error, "a response could not be encoded");
+            Err(Reply::Close(format!(
+                "{:?} version {version}: the response could not be encoded: {error}",
+                R::KEY
+            )))
+        }
+    }
 }
 
 #[cfg(test)]

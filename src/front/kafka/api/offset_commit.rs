@@ -9,6 +9,7 @@ use wire::messages::offset_commit::{
 };
 
 use super::Call;
+use super::audit::{NAMED_MAX, some};
 use crate::broker::groups::{GroupError, MemberClaim, OffsetCommit};
 use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
@@ -29,6 +30,7 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
         DEFAULT_RETENTION_MS => None,
         millis => Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
     };
+    let is_member = !claim.member_id.is_empty() || claim.generation.is_some();
     let mut commits = Vec::new();
     // One code for each partition in the order of the request; None where the group has the say.
     let mut codes: Vec<Option<i16>> = Vec::new();
@@ -52,13 +54,22 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
         Vec::new()
     } else {
         let count = commits.len();
+        let set: Vec<String> = match is_member {
+            true => Vec::new(),
+            false => commits.iter().take(2 * NAMED_MAX).map(shown).collect(),
+        };
         match call
             .broker
             .groups()
             .commit(&request.group_id, &claim, commits, retention)
             .await
         {
-            Ok(results) => results,
+            Ok(results) => {
+                if !is_member && results.iter().any(Result::is_ok) {
+                    call.offsets_set(&request.group_id, &some(set.into_iter()));
+                }
+                results
+            }
             Err(GroupError::NotFound) if call.version < KNOWS_MISSING => {
                 vec![Err(GroupError::IllegalGeneration); count]
             }
@@ -89,6 +100,14 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
     OffsetCommitResponse {
         topics: topics.collect(),
         ..OffsetCommitResponse::default()
+    }
+}
+
+fn shown(commit: &OffsetCommit) -> String {
+    let (topic, partition) = (&commit.topic, commit.partition);
+    match commit.offset {
+        Some(offset) => format!("{topic}-{partition}: {offset}"),
+        None => format!("{topic}-{partition}: none"),
     }
 }
 

@@ -7,6 +7,7 @@ use wire::messages::offset_delete::{
 };
 
 use super::Call;
+use super::audit::{Change, some};
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
@@ -43,6 +44,18 @@ pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDe
             };
         }
     };
+    let deleted: Vec<String> = wanted
+        .iter()
+        .zip(&results)
+        .filter(|(_, result)| result.is_ok())
+        .map(|((topic, partition), _)| format!("{topic}-{partition}"))
+        .collect();
+    if !deleted.is_empty() {
+        call.changed(&Change::OffsetsDeleted {
+            group: &request.group_id,
+            partitions: &some(deleted.into_iter()),
+        });
+    }
     let mut codes = results
         .into_iter()
         .map(|result| result.map_or_else(errors::group, |()| errors::NONE));

@@ -1,17 +1,20 @@
 //! Produce (0): appends in order, replies in order when it is durable. The next request may be appended meanwhile.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use model::TopicName;
-use wire::Records;
 use wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
+use wire::{ApiKey, Records};
 
 use super::{Call, Reply, Request, encode};
 use crate::broker::{Appending, Produce, Refusal, Rejection};
 use crate::front::kafka::errors;
+use crate::front::stats::Stats;
 
 /// Kafka's `AdminUtils.ADMIN_CLIENT_ID`.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -33,6 +36,7 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
         Err(close) => return std::future::ready(close).boxed(),
     };
     let (correlation_id, version) = (request.correlation_id, request.call.version);
+    let stats = request.call.stats.clone();
     let acks = message.acks;
     let mut topics = Vec::with_capacity(message.topic_data.len());
     let refused = match acks {
@@ -58,7 +62,7 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
         }
         topics.push((topic.name, partitions));
     }
-    reply(topics, acks, correlation_id, version).boxed()
+    reply(topics, acks, stats, correlation_id, version).boxed()
 }
 
 /// The topic, if clients may write to it. Kafka lets its administrators' client write to internal topics, by its name.
@@ -95,6 +99,7 @@ async fn one(
 async fn reply(
     topics: Vec<(String, Vec<Started>)>,
     acks: i16,
+    stats: Arc<Stats>,
     correlation_id: i32,
     version: i16,
 ) -> Reply {
@@ -106,6 +111,9 @@ async fn reply(
             let response = settled(started).await;
             if response.error_code != errors::NONE {
                 failed = Some(response.error_message.clone().unwrap_or_default());
+                if acks == 0 {
+                    stats.answered_with(ApiKey::Produce, &[(response.error_code, 1)]);
+                }
             }
             partition_responses.push(response);
         }
@@ -120,7 +128,7 @@ async fn reply(
             responses,
             ..ProduceResponse::default()
         };
-        return encode(correlation_id, version, &response);
+        return encode(&stats, correlation_id, version, &response);
     }
     // Without a reply, closing the connection is the only way to tell the client.
     match failed {

@@ -65,8 +65,8 @@ const TOPIC: &str = "files";
 const PARTITIONS: i32 = 3;
 /// Batches of a partition, each of [`RECORDS`] records of [`VALUE_BYTES`].
 const BATCHES: usize = 90;
-const RECORDS: usize = 16;
-const VALUE_BYTES: usize = 2048;
+pub(super) const RECORDS: usize = 16;
+pub(super) const VALUE_BYTES: usize = 2048;
 /// Zeroed at once.
 const HOLE_BYTES: usize = 4096;
 
@@ -83,7 +83,7 @@ enum Damage {
 
 /// Kinds of files, in the order of the trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Sealed,
     Active,
     Index,
@@ -104,14 +104,14 @@ const KINDS: [Kind; 7] = [
 ];
 
 /// The prepared directory and what was promised of it.
-struct Prepared {
-    image: PathBuf,
-    entries: HashMap<u64, Entry>,
-    files: BTreeMap<&'static str, Vec<PathBuf>>,
+pub(super) struct Prepared {
+    pub image: PathBuf,
+    pub entries: HashMap<u64, Entry>,
+    pub files: BTreeMap<&'static str, Vec<PathBuf>>,
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Sealed => "sealed segment",
             Kind::Active => "active segment",
@@ -178,14 +178,14 @@ fn trials(exam: &Exam, tried: &str, damages: &[Damage]) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn plan(exam: &Exam, data: &Path, log: &Path) -> Plan {
+pub(super) fn plan(exam: &Exam, data: &Path, log: &Path) -> Plan {
     let mut plan =
         crash::small(Plan::new(&exam.binary, data, &exam.work)).with("settle.age.ms", 1000);
     plan.log = log.to_owned();
     plan
 }
 
-fn prepare(exam: &Exam) -> Result<Prepared> {
+pub(super) fn prepare(exam: &Exam) -> Result<Prepared> {
     let image = exam.work.join("image");
     let ledger = Ledger::create(&exam.work.join("ledger"))?;
     let mut random = Random::new(exam.seed);
@@ -272,18 +272,18 @@ struct Trial<'e> {
 
 /// What a reader of everything found.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     /// Per partition, what was there.
     seen: HashMap<i32, Vec<Seen>>,
     /// Partitions of which something could not be read, and what was said.
-    refused: BTreeMap<i32, String>,
+    pub refused: BTreeMap<i32, String>,
     /// Batches that were served and cannot be read, to a reader who believes what it is given.
     garbled: Vec<String>,
 }
 
 /// What a reader does with the checksums of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sums {
+pub(super) enum Sums {
     Checked,
     Ignored,
 }
@@ -350,7 +350,7 @@ impl Trial<'_> {
         outcome: &mut Outcome,
         name: &str,
     ) -> BTreeMap<i32, u64> {
-        let lost = self.compare(found, outcome, name);
+        let lost = self.prepared.compare(found, outcome, name);
         let log = victim.log();
         let named = log.contains(" WARN ") || log.contains(" ERROR ");
         for (partition, count) in &lost {
@@ -394,7 +394,7 @@ impl Trial<'_> {
             .start()
             .with_context(|| format!("{name}: with the file as it was"))?;
         let found = read_everything(&victim, Sums::Ignored)?;
-        let lost = self.compare(&found, outcome, name);
+        let lost = self.prepared.compare(&found, outcome, name);
         outcome.require(lost.is_empty(), || {
             format!("J1 {name}: with the file as it was, records are still missing: {lost:?}")
         });
@@ -435,13 +435,15 @@ impl Trial<'_> {
         }
         Ok(())
     }
+}
 
+impl Prepared {
     /// Acknowledged records that were not shown, by partition. What was shown but never sent, or at another offset, fails.
-    fn compare(&self, found: &Found, outcome: &mut Outcome, name: &str) -> BTreeMap<i32, u64> {
+    pub fn compare(&self, found: &Found, outcome: &mut Outcome, name: &str) -> BTreeMap<i32, u64> {
         let mut lost = BTreeMap::new();
-        outcome.checked += self.prepared.entries.len() as u64;
+        outcome.checked += self.entries.len() as u64;
         let mut places: HashMap<(i32, i64), &Entry> = HashMap::new();
-        for entry in self.prepared.entries.values() {
+        for entry in self.entries.values() {
             if let Fate::Acknowledged(offset) = entry.fate {
                 places.insert((entry.partition, offset), entry);
             }
@@ -477,7 +479,7 @@ fn place_of(path: &Path) -> String {
 }
 
 /// Reads every partition from 0 to its end. Where that is refused, it goes on behind, as a reader would who was told.
-fn read_everything(victim: &Victim, sums: Sums) -> Result<Found> {
+pub(super) fn read_everything(victim: &Victim, sums: Sums) -> Result<Found> {
     let mut found = Found::default();
     for partition in 0..PARTITIONS {
         let mut probe = Probe::connect(&victim.kafka)?;
@@ -534,7 +536,7 @@ fn read_from(
     Ok(next)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     run::quiet(
         Command::new("cp")
             .args(["-a", "--sparse=always", "--reflink=auto"])

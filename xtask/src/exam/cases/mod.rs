@@ -16,7 +16,9 @@ mod memory;
 mod nested;
 mod power_cut;
 mod read_only;
+mod served;
 mod simulated;
+mod stalled_disk;
 mod storm;
 mod sync_error;
 mod syscalls;
@@ -46,10 +48,12 @@ pub const ALL: &[Case] = &[
     lies::CASE,
     fuzzed::CASE,
     memory::CASE,
+    stalled_disk::CASE,
+    served::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26];
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 37, 40];
 
 #[cfg(test)]
 mod tests {
