@@ -24,6 +24,9 @@ pub use sources::Place;
 /// The topic default whose bound is the store's.
 const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
 
+/// Its bound is the store's too.
+const GROUP_MAX_BYTES: &str = "group.max.bytes";
+
 /// Everything that a server is started with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -149,9 +152,13 @@ pub const SETTINGS: &[Setting] = settings! {
     "fetch.max.bytes" = "57671680", "The most bytes in the answer to a fetch. A first batch that is larger is returned whole. 1024 or more.", |config, value| size(value, 1024).map(|bytes| config.broker.fetch_bytes_max = bytes);
     "frame.max.bytes" = "4194304", "The most bytes that one sync covers; 64 KiB to 64 MiB, and never more than a quarter of wal.file.bytes.", |config, value| number(value, 64 << 10..=64 << 20).map(|bytes| config.storage.frame_bytes_max = bytes as usize);
     "group.initial.rebalance.delay.ms" = "3000", "How many milliseconds a new group waits for more members.", |config, value| millis(value, 0).map(|time| config.broker.groups.initial_rebalance_delay = time);
+    "group.max.bytes" = "8388608", "The longest a group's members may be together, with their subscriptions and assignments, in bytes: they are stored as one record. A join or an assignment beyond it is refused. 4096 or more, and no more than about a quarter of wal.file.bytes.", |config, value| size(value, 4096).map(|bytes| config.broker.groups.bytes_max = bytes);
     "group.max.session.timeout.ms" = "1800000", "The longest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_max = time);
     "group.max.size" = "2147483647", "Members of a group at most; 1 or more.", |config, value| size(value, 1).map(|count| config.broker.groups.size_max = count);
     "group.min.session.timeout.ms" = "6000", "The shortest session timeout of a member, in milliseconds.", |config, value| millis(value, 1).map(|time| config.broker.groups.session_timeout_min = time);
+    "groups.bytes.max" = "134217728", "Bytes of all groups' names, members, subscriptions and assignments at most; what would go beyond it is refused. 1 MiB or more.", |config, value| number(value, 1 << 20..=u64::MAX).map(|bytes| config.broker.groups.groups_bytes_max = bytes);
+    "groups.max" = "100000", "Consumer groups at most; further ones are refused. 1 or more.", |config, value| number(value, 1..=u64::MAX).map(|count| config.broker.groups.groups_max = count);
+    "groups.members.max" = "100000", "Members of all groups at most, with those that are about to join; further ones are refused. 1 or more.", |config, value| number(value, 1..=u64::MAX).map(|count| config.broker.groups.members_max = count);
     "http.listen" = "127.0.0.1:8080", "Where HTTP listens, `host:port`; port 0 picks one.", |config, value| { config.http = address(value)?; Ok(()) };
     "kafka.listen" = "127.0.0.1:9092", "Where the Kafka protocol listens, `host:port`; port 0 picks one.", |config, value| { config.kafka = address(value)?; Ok(()) };
     "log.retention.check.interval.ms" = "300000", "How often retention is checked, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.storage.retention_check = time);
@@ -159,7 +166,9 @@ pub const SETTINGS: &[Setting] = settings! {
     "metrics.series.max" = "10000", "Series of one metric on `/metrics` at most, where topics, partitions or groups are its labels; the rest is summed in one series. 100 to 1000000.", |config, value| number(value, 100..=1_000_000).map(|count| config.broker.metrics_series_max = count as usize);
     "node.id" = "1", "This broker's id; 0 or more.", |config, value| number(value, 0..=i32::MAX as u64).map(|id| config.broker.node_id = id as i32);
     "num.partitions" = "1", "Partitions of a topic that is created without a count; 1 to 10000.", |config, value| number(value, 1..=10_000).map(|count| config.broker.default_partitions = count as u32);
-    "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in bytes.", |config, value| size(value, 0).map(|bytes| config.broker.groups.offset_metadata_bytes_max = bytes);
+    "offset.metadata.max.bytes" = "4096", "The longest text beside a committed offset, in characters (UTF-16 code units), as Kafka counts it.", |config, value| size(value, 0).map(|count| config.broker.groups.offset_metadata_chars_max = count);
+    "offsets.bytes.max" = "268435456", "Bytes that the committed offsets of all groups take in memory at most, with the text beside them; a commit beyond it is refused. 1 MiB or more.", |config, value| number(value, 1 << 20..=u64::MAX).map(|bytes| config.broker.groups.offsets_bytes_max = bytes);
+    "offsets.max" = "1000000", "Committed offsets of all groups at most; a commit beyond it is refused. 1 or more.", |config, value| number(value, 1..=u64::MAX).map(|count| config.broker.groups.offsets_max = count);
     "offsets.retention.check.interval.ms" = "600000", "How often expired offsets are removed, in milliseconds; 100 or more.", |config, value| millis(value, 100).map(|time| config.broker.groups.offsets_retention_check = time);
     "offsets.retention.minutes" = "10080", "How long an empty group keeps its offsets, in minutes; 1 or more.", |config, value| number(value, 1..=u64::from(u32::MAX)).map(|minutes| config.broker.groups.offsets_retention = Duration::from_secs(minutes * 60));
     "partitions.max" = "200000", "Partitions of all topics at most, and so topics too, as each has one; what would be more is refused with POLICY_VIOLATION. An idle one takes some kilobytes of memory. 1 to 10000000.", |config, value| number(value, 1..=10_000_000).map(|count| config.broker.partitions_max = count);
@@ -443,6 +452,11 @@ impl Config {
                     format!("must be no less than twice {one}, which is {one_max}, and 8 bytes");
                 return Err(self.conflict(all, reason));
             }
+        }
+        let most = crate::broker::group_bytes_max(self.storage.batch_bytes_max());
+        if self.origins.contains_key(GROUP_MAX_BYTES) && self.broker.groups.bytes_max > most {
+            let reason = format!("must be no more than {most}, about a quarter of wal.file.bytes");
+            return Err(self.conflict(GROUP_MAX_BYTES, reason));
         }
         let (least, most) = (
             self.broker.groups.session_timeout_min,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use model::topic_config::{Defaults, Kind};
 
+use super::groups::Held;
+
 /// What a broker is started with. `BrokerConfig::default()` is Kafka's defaults where Kafka has the setting.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -65,12 +67,37 @@ pub struct GroupConfig {
     pub initial_rebalance_delay: Duration,
     /// `group.max.size`.
     pub size_max: usize,
+    /// `group.max.bytes`: a group's members, as they are stored.
+    pub bytes_max: usize,
+    /// `groups.max`.
+    pub groups_max: u64,
+    /// `groups.members.max`: of all groups together.
+    pub members_max: u64,
+    /// `groups.bytes.max`: of all groups together.
+    pub groups_bytes_max: u64,
+    /// `offsets.max`: of all groups together.
+    pub offsets_max: u64,
+    /// `offsets.bytes.max`: of all groups together.
+    pub offsets_bytes_max: u64,
     /// `offsets.retention.minutes`.
     pub offsets_retention: Duration,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check: Duration,
-    /// `offset.metadata.max.bytes`.
-    pub offset_metadata_bytes_max: usize,
+    /// `offset.metadata.max.bytes`. Kafka's name; it counts characters (UTF-16 code units).
+    pub offset_metadata_chars_max: usize,
+}
+
+impl GroupConfig {
+    /// What all groups together may hold.
+    pub fn held_max(&self) -> Held {
+        Held {
+            groups: self.groups_max,
+            members: self.members_max,
+            member_bytes: self.groups_bytes_max,
+            offsets: self.offsets_max,
+            offset_bytes: self.offsets_bytes_max,
+        }
+    }
 }
 
 impl Default for BrokerConfig {
@@ -108,9 +135,15 @@ impl Default for GroupConfig {
             session_timeout_max: Duration::from_secs(30 * 60),
             initial_rebalance_delay: Duration::from_secs(3),
             size_max: i32::MAX as usize,
+            bytes_max: 8 << 20,
+            groups_max: 100_000,
+            members_max: 100_000,
+            groups_bytes_max: 128 << 20,
+            offsets_max: 1_000_000,
+            offsets_bytes_max: 256 << 20,
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             offsets_retention_check: Duration::from_secs(600),
-            offset_metadata_bytes_max: 4096,
+            offset_metadata_chars_max: 4096,
         }
     }
 }
@@ -149,7 +182,7 @@ pub(super) const STATIC_SETTINGS: &[StaticSetting] = settings! {
     "metrics.series.max", Int, "The most series of one metric.", |config| config.metrics_series_max.to_string();
     "node.id", Int, "This broker's id.", |config| config.node_id.to_string();
     "num.partitions", Int, "Partitions of a topic that is created without a count.", |config| config.default_partitions.to_string();
-    "offset.metadata.max.bytes", Int, "The longest text beside a committed offset.", |config| config.groups.offset_metadata_bytes_max.to_string();
+    "offset.metadata.max.bytes", Int, "The longest text beside a committed offset, in characters.", |config| config.groups.offset_metadata_chars_max.to_string();
     "offsets.retention.check.interval.ms", Long, "How often expired offsets are looked for.", |config| ms(config.groups.offsets_retention_check);
     "offsets.retention.minutes", Int, "How long an empty group keeps its offsets.", |config| (config.groups.offsets_retention.as_secs() / 60).to_string();
     "partitions.max", Int, "The most partitions of all topics.", |config| config.partitions_max.to_string();

@@ -142,7 +142,7 @@ impl Broker {
         lags: &mut GroupLags,
     ) {
         for (topic, partition, offset) in offsets {
-            let Some(committed) = offset.offset else {
+            let Some(committed) = Offset::from_wire(offset.offset) else {
                 continue;
             };
             // Offsets of a topic that is gone, or that came again under its name, tell nothing.

@@ -98,11 +98,11 @@ pub enum OpenError {
 impl Broker {
     /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk.
     pub fn open(config: BrokerConfig, storage: Storage) -> Result<Broker, OpenError> {
-        let metadata = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
+        let (metadata, entries) = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
         let mut topics: HashMap<_, TopicRecord> = HashMap::new();
         let mut settings = BrokerSettings::default();
         let mut next_producer_id = 0;
-        for (key, value) in metadata.entries() {
+        for (key, value) in entries {
             match Record::parse(&key, &value)? {
                 Record::Topic(topic) => {
                     topics.insert(topic.id, topic);
@@ -124,10 +124,10 @@ impl Broker {
             .filter_map(|key| records::removed_topic(key))
             .collect();
         let dynamic = RwLock::new(DynamicSettings::new(&config, settings)?);
-        let offsets = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
+        let (offsets, entries) = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
         let (groups, groups_task) = Coordinator::open(
             config.groups.clone(),
-            OffsetsLog::new(offsets),
+            OffsetsLog::new(offsets, entries),
             storage.steady_clock(),
         )?;
         let shared = Shared {
@@ -271,6 +271,11 @@ fn base64_url(bytes: &[u8; 16]) -> String {
     (0..22).map(digit).collect()
 }
 
+/// How many bytes of members one group may have, where the store takes batches of this length.
+pub fn group_bytes_max(batch_bytes_max: u64) -> usize {
+    groups::group_bytes_max(state_log::record_bytes_max(batch_bytes_max))
+}
+
 /// The settings of a topic that the engine acts on.
 fn log_settings(config: &TopicConfig) -> LogSettings {
     LogSettings::from(config)
@@ -323,14 +328,21 @@ fn append_refusal(error: AppendError) -> Refusal {
         },
         AppendError::TooManyProducers { .. } => Refusal::PolicyViolation(error.to_string()),
         AppendError::Deleted => Refusal::UnknownTopicOrPartition,
-        AppendError::OffsetsExhausted | AppendError::Failed(_) | AppendError::Closed => {
-            Refusal::Storage(error.to_string())
-        }
+        AppendError::NotAdmitted { .. }
+        | AppendError::OffsetsExhausted
+        | AppendError::Failed(_)
+        | AppendError::Closed => Refusal::Storage(error.to_string()),
     }
 }
 
 fn state_refusal(error: &StateLogError) -> Refusal {
     match error {
+        // Nothing in a record of the metadata is long but the settings.
+        StateLogError::Append(AppendError::TooLarge { bytes, bytes_max }) => {
+            Refusal::InvalidConfig(format!(
+                "the settings take {bytes} bytes; the store takes {bytes_max} at once"
+            ))
+        }
         StateLogError::Append(error) => append_refusal(error.clone()),
         other => Refusal::Storage(other.to_string()),
     }

@@ -307,13 +307,12 @@ impl Broker {
                 .flatten()
                 .map(records::Record::change_of_topic)
                 .collect();
-            if let Err(error) = self.shared.metadata.write(changes).await {
-                let refusal = super::state_refusal(&error);
-                results
-                    .iter_mut()
-                    .filter(|result| result.is_ok())
-                    .for_each(|result| *result = Err(refusal.clone()));
-            }
+            let written = self
+                .shared
+                .metadata
+                .write_each(changes, Purpose::State)
+                .await;
+            refuse_unwritten(&mut results, &written);
         }
         results
             .into_iter()
@@ -438,25 +437,19 @@ impl Broker {
             .flatten()
             .map(|topic| records::removal_of_topic(topic.id))
             .collect();
-        let written = self.shared.metadata.write_for(changes, Purpose::Removal);
-        match written.await {
-            Ok(()) => {
-                for topic in results.iter().flatten() {
-                    self.detach(topic);
-                }
-                for topic in results.iter().flatten() {
-                    // What is left over does not count for a new topic of this name, and goes at the next start.
-                    if let Err(error) = self.groups().forget_topic(topic.id).await {
-                        tracing::warn!(topic = %topic.name, %error, "offsets of a deleted topic are left over");
-                    }
-                }
-            }
-            Err(error) => {
-                let refusal = super::state_refusal(&error);
-                results
-                    .iter_mut()
-                    .filter(|result| result.is_ok())
-                    .for_each(|result| *result = Err(refusal.clone()));
+        let written = self
+            .shared
+            .metadata
+            .write_each(changes, Purpose::Removal)
+            .await;
+        refuse_unwritten(&mut results, &written);
+        for topic in results.iter().flatten() {
+            self.detach(topic);
+        }
+        for topic in results.iter().flatten() {
+            // What is left over does not count for a new topic of this name, and goes at the next start.
+            if let Err(error) = self.groups().forget_topic(topic.id).await {
+                tracing::warn!(topic = %topic.name, %error, "offsets of a deleted topic are left over");
             }
         }
         results
@@ -621,6 +614,19 @@ impl Broker {
         self.shared.catalog.remove(topic);
         for partition in topic.partitions() {
             self.shared.storage.delete_log(topic.log_id(partition));
+        }
+    }
+}
+
+/// What was to be written and was not is refused.
+fn refuse_unwritten<T>(
+    results: &mut [Result<T, Refusal>],
+    written: &[Result<(), super::StateLogError>],
+) {
+    let planned = results.iter_mut().filter(|result| result.is_ok());
+    for (result, written) in planned.zip(written) {
+        if let Err(error) = written {
+            *result = Err(super::state_refusal(error));
         }
     }
 }

@@ -22,7 +22,8 @@ use crate::log::{Log, TailEntry};
 use crate::storage::Shared;
 use crate::wal::WalFile;
 use crate::wal::format::{
-    EntryKind, FRAME_ENTRIES_MAX, FrameEntry, FrameHead, encode_head, file_units,
+    EntryKind, FRAME_ALIGNMENT_BYTES, FRAME_ENTRIES_MAX, FRAME_ENTRY_BYTES, FRAME_HEAD_BYTES,
+    FrameEntry, FrameHead, encode_head, file_units,
 };
 
 /// Batches up to this size are copied into the frame's own buffer, where they cost less than a slice of their own.
@@ -61,10 +62,12 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn bytes(&self) -> usize {
+    /// What it takes in a frame: its entry in the table, and the batch.
+    fn frame_bytes(&self) -> usize {
         match self {
-            Work::Batch { bytes, .. } => bytes.len(),
-            Work::StartRaised { .. } | Work::Ride => 0,
+            Work::Batch { bytes, .. } => FRAME_ENTRY_BYTES + bytes.len(),
+            Work::StartRaised { .. } => FRAME_ENTRY_BYTES,
+            Work::Ride => 0,
         }
     }
 }
@@ -236,16 +239,17 @@ impl Committer {
         !queue.items.is_empty()
     }
 
-    /// Takes what goes into the next frame.
+    /// Takes what goes into the next frame: no more than `bytes_max`, but for a single batch that is larger, so that every
+    /// frame fits into half a file of the WAL.
     fn take(&self, bytes_max: usize) -> Vec<Pending> {
         let mut queue = self.locked();
         let mut bytes = 0;
         let mut count = 0;
         for pending in queue.items.iter().take(FRAME_ENTRIES_MAX) {
-            if count > 0 && bytes + pending.work.bytes() > bytes_max {
+            if count > 0 && bytes + pending.work.frame_bytes() > bytes_max {
                 break;
             }
-            bytes += pending.work.bytes();
+            bytes += pending.work.frame_bytes();
             count += 1;
         }
         let oldest = queue.since.drain(..count).next();
@@ -268,7 +272,7 @@ impl Committer {
     /// Makes one frame of what is queued durable.
     pub fn turn(&self, shared: &Shared) -> Turn {
         let _ends = TurnEnds(&self.in_flight);
-        let pending = self.take(shared.frame_bytes_max);
+        let mut pending = self.take(shared.frame_bytes_max);
         if pending.is_empty() {
             return if self.locked().closed {
                 Turn::Over
@@ -276,40 +280,57 @@ impl Committer {
                 Turn::Idle
             };
         }
-        let mut writer = self
-            .writer
-            .lock()
-            .expect("nothing panics while it holds the writer");
-        let writer = writer.as_mut().expect("the committer was started");
-        if let Some(failure) = shared.gate.failure() {
-            // Another thread's: nobody takes what would come after this, so that the queue takes no more.
-            refuse(pending, failure);
-            self.refuse_all(failure);
-            return Turn::Over;
-        }
-        // Under the writer's lock: once the settler has seen a deletion, no later frame names the log.
-        let (pending, deleted): (Vec<_>, Vec<_>) = pending
-            .into_iter()
-            .partition(|pending| pending.log.as_ref().is_none_or(|log| !log.is_deleted()));
-        refuse(
-            deleted,
-            &StorageFailed::new("the log was deleted before this became durable"),
-        );
-        if pending.is_empty() {
-            return Turn::Worked;
-        }
-        match write_frame(shared, writer, &pending) {
-            Ok(written) => {
-                finish(shared, writer, pending, &written);
-                Turn::Worked
+        loop {
+            let mut writer_guard = self
+                .writer
+                .lock()
+                .expect("nothing panics while it holds the writer");
+            let writer = writer_guard.as_mut().expect("the committer was started");
+            if let Some(failure) = shared.gate.failure() {
+                // Another thread's: nobody takes what would come after this, so that the queue takes no more.
+                refuse(pending, failure);
+                self.refuse_all(failure);
+                return Turn::Over;
             }
-            Err(failure) => {
-                shared.fail(failure.clone());
-                refuse(pending, &failure);
-                self.refuse_all(&failure);
-                Turn::Over
+            // Under the writer's lock: once the settler has seen a deletion, no later frame names the log.
+            let deleted: Vec<_>;
+            (pending, deleted) = pending
+                .into_iter()
+                .partition(|pending| pending.log.as_ref().is_none_or(|log| !log.is_deleted()));
+            refuse(
+                deleted,
+                &StorageFailed::new("the log was deleted before this became durable"),
+            );
+            if pending.is_empty() {
+                return Turn::Worked;
             }
+            match make_room(shared, writer, padded_bytes(&pending)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // Without the lock, which the settler needs to give files back.
+                    drop(writer_guard);
+                    if let Err(failure) = wait_for_file(shared) {
+                        return self.fail(shared, pending, &failure);
+                    }
+                    continue;
+                }
+                Err(failure) => return self.fail(shared, pending, &failure),
+            }
+            return match write_frame(shared, writer, &pending) {
+                Ok(written) => {
+                    finish(shared, writer, pending, &written);
+                    Turn::Worked
+                }
+                Err(failure) => self.fail(shared, pending, &failure),
+            };
         }
+    }
+
+    fn fail(&self, shared: &Shared, pending: Vec<Pending>, failure: &StorageFailed) -> Turn {
+        shared.fail(failure.clone());
+        refuse(pending, failure);
+        self.refuse_all(failure);
+        Turn::Over
     }
 
     /// Writes and syncs a frame without entries, which carries the new leader epoch. Before anything else, once.
@@ -422,8 +443,11 @@ fn write_entries(
         batch_bytes,
         batch_crc: 0,
     };
-    make_room(shared, writer, frame.padded_bytes())?;
     let file = Arc::clone(current(writer));
+    assert!(
+        writer.progress.position + frame.padded_bytes() <= file.bytes,
+        "there is room for the frame before it is written"
+    );
     frame.file_sequence = file.sequence;
     frame.file_units = file_units(file.bytes);
     let position = writer.progress.position;
@@ -546,45 +570,59 @@ fn sync(shared: &Shared, writer: &mut Writer) -> Result<(), StorageFailed> {
     Ok(())
 }
 
+/// The length of the frame that these make; 0 for rides only, which need none.
+fn padded_bytes(pending: &[Pending]) -> u64 {
+    let bytes: usize = pending
+        .iter()
+        .map(|pending| pending.work.frame_bytes())
+        .sum();
+    if bytes == 0 {
+        return 0;
+    }
+    ((FRAME_HEAD_BYTES + bytes) as u64).next_multiple_of(FRAME_ALIGNMENT_BYTES)
+}
+
 /// Goes to the next file if the frame does not fit. What the old one holds is synced first: later syncs do not cover it.
-fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<(), StorageFailed> {
+/// False if there is no next file yet.
+fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<bool, StorageFailed> {
     let file = current(writer);
+    if writer.progress.position + bytes <= file.bytes {
+        return Ok(true);
+    }
     assert!(
-        bytes <= file.bytes.max(shared.pool.file_bytes()),
+        bytes <= shared.pool.file_bytes(),
         "the gate lets in only what a file takes"
     );
-    if writer.progress.position + bytes <= file.bytes {
-        return Ok(());
-    }
     if writer.unsynced {
         sync(shared, writer)?;
     }
-    let next = loop {
-        if let Some(next) = shared.pool.take() {
-            break next;
-        }
-        // The gate keeps room for all that is admitted, so that a file comes: at worst it is being renamed now.
-        match shared.pool.prepare_one() {
-            Ok(true) => {}
-            Ok(false) => shared.pool.wait(Duration::from_millis(50)),
-            Err(error) if crate::wal::pool::is_full(&error) => {
-                shared.pool.wait(Duration::from_millis(50))
-            }
-            Err(error) => {
-                return Err(StorageFailed::new(format!(
-                    "next file of the write-ahead log: {error}"
-                )));
-            }
-        }
-        if shared.gate.failure().is_some() {
-            return Err(StorageFailed::new("the store has failed already"));
-        }
+    let Some(next) = shared.pool.take() else {
+        return Ok(false);
     };
     writer.progress.files.push(next);
     shared.committer.note_files(&writer.progress);
     writer.progress.position = 0;
     shared.settle_soon();
-    Ok(())
+    Ok(true)
+}
+
+/// Waits a while for the next file. The gate keeps room for all that is admitted, so that one comes: at worst it is being
+/// renamed now.
+fn wait_for_file(shared: &Shared) -> Result<(), StorageFailed> {
+    match shared.pool.prepare_one() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            shared.pool.wait(Duration::from_millis(50));
+            Ok(())
+        }
+        Err(error) if crate::wal::pool::is_full(&error) => {
+            shared.pool.wait(Duration::from_millis(50));
+            Ok(())
+        }
+        Err(error) => Err(StorageFailed::new(format!(
+            "next file of the write-ahead log: {error}"
+        ))),
+    }
 }
 
 /// Publishes what the frame holds, then acknowledges it, in order.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use model::{Offset, Timestamp};
 
+use crate::gate::AppendSize;
 use crate::log::Bounds;
 use crate::producers::SequenceError;
 
@@ -99,6 +100,17 @@ pub enum AppendError {
         bytes: u64,
         /// The bound.
         bytes_max: u64,
+    },
+    /// The batches are more than what was admitted: nobody has made sure that the write-ahead log can take them.
+    #[error(
+        "{} batches of {} bytes are more than what was admitted: {} of {}",
+        size.batches, size.bytes, admitted.batches, admitted.bytes
+    )]
+    NotAdmitted {
+        /// What was to be appended.
+        size: AppendSize,
+        /// What the admission is for.
+        admitted: AppendSize,
     },
     /// An idempotent producer's sequence does not fit.
     #[error(transparent)]

@@ -2,15 +2,19 @@
 //!
 //! Every append needs an [`Admission`] first. It reserves bytes of the committer's queue, so that memory stays bounded, and
 //! room in the WAL's files, so that what has an offset can always be written. Reaching either bound slows the sender down;
-//! only a full disk refuses.
+//! only a full disk refuses. An append takes no more than its admission has paid for.
+//! Invariant: admissions are given in the order in which they were asked for, so that a large one is not overtaken by small
+//! ones for ever.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 
 use crate::error::{AppendError, StorageFailed};
+use crate::log::AppendBatch;
 use crate::wal::WalPool;
 
 /// WAL files that ordinary appends leave to the broker's own records, so that on a full disk something can still be deleted.
@@ -39,11 +43,52 @@ pub(crate) fn batch_bytes_max(file_bytes: u64) -> u64 {
     (file_bytes / 2).saturating_sub(FRAME_OVERHEAD_BYTES)
 }
 
+/// What one append brings: how many batches, and their bytes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AppendSize {
+    /// Batches.
+    pub batches: u64,
+    /// Bytes of all batches, headers included.
+    pub bytes: u64,
+}
+
+impl AppendSize {
+    /// One batch of this length.
+    pub fn of_one(bytes: usize) -> AppendSize {
+        AppendSize {
+            batches: 1,
+            bytes: bytes as u64,
+        }
+    }
+
+    /// These batches.
+    pub fn of(batches: &[AppendBatch]) -> AppendSize {
+        AppendSize {
+            batches: batches.len() as u64,
+            bytes: batches.iter().map(|batch| batch.bytes() as u64).sum(),
+        }
+    }
+
+    /// What it may take in the WAL: each batch may need a frame of its own.
+    fn wal_bytes(self) -> u64 {
+        self.bytes
+            .saturating_add(self.batches.saturating_mul(FRAME_OVERHEAD_BYTES))
+    }
+
+    /// Whether an admission for this is one for the other too.
+    pub fn holds(self, other: AppendSize) -> bool {
+        other.batches <= self.batches && other.bytes <= self.bytes
+    }
+}
+
 /// Leave to append some bytes, or the reason why not, which the append then answers. Given back when it is dropped, which
 /// the committer does after the sync.
 #[derive(Debug)]
 pub struct Admission {
     gate: Arc<Gate>,
+    /// What may be appended with it.
+    size: AppendSize,
+    /// What it has reserved.
     bytes: u64,
     refused: Option<AppendError>,
 }
@@ -53,6 +98,21 @@ impl Admission {
     pub(crate) fn refusal(&self) -> Option<&AppendError> {
         self.refused.as_ref()
     }
+
+    /// Whether these batches may be appended with it: an append pays for what it lets in.
+    pub(crate) fn check(&self, batches: &[AppendBatch]) -> Result<(), AppendError> {
+        if let Some(refused) = &self.refused {
+            return Err(refused.clone());
+        }
+        let size = AppendSize::of(batches);
+        if self.size.holds(size) {
+            return Ok(());
+        }
+        Err(AppendError::NotAdmitted {
+            size,
+            admitted: self.size,
+        })
+    }
 }
 
 impl Drop for Admission {
@@ -60,15 +120,14 @@ impl Drop for Admission {
         if self.bytes == 0 {
             return;
         }
-        let mut reserved = self
-            .gate
-            .reserved
-            .lock()
-            .expect("nothing panics while it holds the gate");
-        assert!(*reserved >= self.bytes, "an admission is given back once");
-        *reserved -= self.bytes;
-        drop(reserved);
-        self.gate.changed.notify_waiters();
+        let mut queue = self.gate.locked();
+        assert!(
+            queue.reserved >= self.bytes,
+            "an admission is given back once"
+        );
+        queue.reserved -= self.bytes;
+        drop(queue);
+        self.gate.look_again();
     }
 }
 
@@ -87,11 +146,25 @@ enum DiskNews {
     SpaceAgain,
 }
 
+/// Who waits for an admission.
+#[derive(Debug)]
+struct Waiting {
+    size: AppendSize,
+    purpose: Purpose,
+    admitted: oneshot::Sender<Admission>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    reserved: u64,
+    /// In the order in which they came.
+    waiting: VecDeque<Waiting>,
+}
+
 /// The gate. Shared by everyone who appends.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    reserved: Mutex<u64>,
-    changed: Notify,
+    queue: Mutex<Queue>,
     queue_bytes_max: u64,
     pool: Arc<WalPool>,
     /// Bytes left in the file that the committer writes.
@@ -105,8 +178,7 @@ pub(crate) struct Gate {
 impl Gate {
     pub fn new(pool: Arc<WalPool>, queue_bytes_max: u64) -> Gate {
         Gate {
-            reserved: Mutex::new(0),
-            changed: Notify::new(),
+            queue: Mutex::default(),
             queue_bytes_max,
             pool,
             current_remaining: AtomicU64::new(0),
@@ -117,79 +189,121 @@ impl Gate {
         }
     }
 
+    fn locked(&self) -> MutexGuard<'_, Queue> {
+        self.queue
+            .lock()
+            .expect("nothing panics while it holds the gate")
+    }
+
     /// The largest batch that a WAL file takes for certain.
     pub fn batch_bytes_max(&self) -> u64 {
         batch_bytes_max(self.pool.file_bytes())
     }
 
-    /// Waits until `bytes` may be appended, or may not be.
-    pub async fn admit(self: &Arc<Gate>, bytes: usize) -> Admission {
-        self.admit_for(bytes, Purpose::Records).await
+    /// Whether an append of this size can ever be admitted.
+    pub fn takes(&self, size: AppendSize) -> bool {
+        size.wal_bytes() <= self.pool.file_bytes() / 2
     }
 
-    /// Like [`Gate::admit`], for what may use the room that is kept for a full disk.
-    pub async fn admit_for(self: &Arc<Gate>, bytes: usize, purpose: Purpose) -> Admission {
-        loop {
-            // Registered before the look, so that no change between the two is missed.
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            if let Some(admission) = self.try_admit_for(bytes, purpose) {
+    /// Waits until this much may be appended, or may not be. First come, first served, but for removals, which make room
+    /// for the others.
+    pub async fn admit(self: &Arc<Gate>, size: AppendSize, purpose: Purpose) -> Admission {
+        let admitted = {
+            let mut queue = self.locked();
+            if let Some(admission) = self.decide(&mut queue, size, purpose) {
                 return admission;
             }
-            changed.await;
-        }
+            let (sender, admitted) = oneshot::channel();
+            let waiting = Waiting {
+                size,
+                purpose,
+                admitted: sender,
+            };
+            if purpose == Purpose::Removal {
+                queue.waiting.push_front(waiting);
+            } else {
+                queue.waiting.push_back(waiting);
+            }
+            admitted
+        };
+        // Only a gate that is gone drops who waits: there is no store to append to.
+        admitted
+            .await
+            .unwrap_or_else(|_| self.refusal(AppendError::Closed))
     }
 
-    /// The answer to whether `bytes` may be appended, if it can be given at once.
-    pub fn try_admit(self: &Arc<Gate>, bytes: usize) -> Option<Admission> {
-        self.try_admit_for(bytes, Purpose::Records)
+    /// The answer to whether this much may be appended, if it can be given at once.
+    pub fn try_admit(self: &Arc<Gate>, size: AppendSize, purpose: Purpose) -> Option<Admission> {
+        self.decide(&mut self.locked(), size, purpose)
     }
 
-    /// Like [`Gate::try_admit`], for what may use the room that is kept for a full disk.
-    pub fn try_admit_for(self: &Arc<Gate>, bytes: usize, purpose: Purpose) -> Option<Admission> {
-        match self.reserve(bytes, purpose) {
-            Ok(None) => None,
-            Ok(Some(bytes)) => Some(Admission {
-                gate: Arc::clone(self),
-                bytes,
-                refused: None,
-            }),
-            Err(refused) => Some(Admission {
-                gate: Arc::clone(self),
-                bytes: 0,
-                refused: Some(refused),
-            }),
+    /// The answer for someone who comes now: behind all who wait, if it is no removal.
+    fn decide(
+        self: &Arc<Gate>,
+        queue: &mut Queue,
+        size: AppendSize,
+        purpose: Purpose,
+    ) -> Option<Admission> {
+        if let Err(refused) = self.check(size) {
+            return Some(self.refusal(refused));
         }
+        if !queue.waiting.is_empty() && purpose != Purpose::Removal {
+            return None;
+        }
+        self.reserve(queue, size, purpose)
     }
 
-    fn reserve(&self, bytes: usize, purpose: Purpose) -> Result<Option<u64>, AppendError> {
-        self.check_open()?;
-        let bytes = bytes as u64;
-        if bytes > self.batch_bytes_max() {
-            return Err(AppendError::TooLarge {
-                bytes,
-                bytes_max: self.batch_bytes_max(),
-            });
-        }
-        let need = bytes + FRAME_OVERHEAD_BYTES;
-        let mut reserved = self
-            .reserved
-            .lock()
-            .expect("nothing panics while it holds the gate");
-        let wanted = *reserved + need;
-        if wanted > self.queue_bytes_max && *reserved > 0 {
-            return Ok(None);
+    /// The answer for the one whose turn it is.
+    fn reserve(
+        self: &Arc<Gate>,
+        queue: &mut Queue,
+        size: AppendSize,
+        purpose: Purpose,
+    ) -> Option<Admission> {
+        let bytes = size.wal_bytes();
+        let wanted = queue.reserved + bytes;
+        if wanted > self.queue_bytes_max && queue.reserved > 0 {
+            return None;
         }
         if wanted > self.room().saturating_sub(self.kept_from(purpose)) {
-            drop(reserved);
-            return if self.is_disk_full() {
-                Err(AppendError::DiskFull)
-            } else {
-                Ok(None)
-            };
+            return self
+                .is_disk_full()
+                .then(|| self.refusal(AppendError::DiskFull));
         }
-        *reserved = wanted;
-        Ok(Some(need))
+        queue.reserved = wanted;
+        Some(Admission {
+            gate: Arc::clone(self),
+            size,
+            bytes,
+            refused: None,
+        })
+    }
+
+    fn refusal(self: &Arc<Gate>, refused: AppendError) -> Admission {
+        Admission {
+            gate: Arc::clone(self),
+            size: AppendSize::default(),
+            bytes: 0,
+            refused: Some(refused),
+        }
+    }
+
+    /// What no waiting changes.
+    fn check(&self, size: AppendSize) -> Result<(), AppendError> {
+        if let Some(failure) = self.failure() {
+            return Err(AppendError::Failed(failure.clone()));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        if !self.takes(size) {
+            let overhead = size.batches.saturating_mul(FRAME_OVERHEAD_BYTES);
+            return Err(AppendError::TooLarge {
+                bytes: size.bytes,
+                bytes_max: (self.pool.file_bytes() / 2).saturating_sub(overhead),
+            });
+        }
+        Ok(())
     }
 
     /// Bytes that certainly fit into the WAL's files as they are. Half of each file: a frame that does not fit any more
@@ -218,10 +332,10 @@ impl Gate {
         self.pool.is_disk_full() || self.settling_is_full.load(Ordering::Acquire)
     }
 
-    pub fn set_settling_full(&self, full: bool) {
+    pub fn set_settling_full(self: &Arc<Gate>, full: bool) {
         self.settling_is_full.store(full, Ordering::Release);
         self.pool.hold_back(full);
-        self.changed.notify_waiters();
+        self.look_again();
     }
 
     /// Tells the log when the disk has become full and when it has space again, once each.
@@ -261,41 +375,50 @@ impl Gate {
         self.current_remaining.store(bytes, Ordering::Release);
     }
 
-    /// Lets those who wait look again: the pool has changed.
-    pub fn look_again(&self) {
-        self.changed.notify_waiters();
+    /// Answers those who wait, in their order, as far as there is an answer now: something has changed.
+    pub fn look_again(self: &Arc<Gate>) {
+        loop {
+            let mut queue = self.locked();
+            let Some(first) = queue.waiting.front() else {
+                return;
+            };
+            let (size, purpose) = (first.size, first.purpose);
+            let admission = if first.admitted.is_closed() {
+                // Whoever asked is gone.
+                None
+            } else if let Err(refused) = self.check(size) {
+                Some(self.refusal(refused))
+            } else if let Some(admission) = self.reserve(&mut queue, size, purpose) {
+                Some(admission)
+            } else {
+                return;
+            };
+            let first = queue.waiting.pop_front().expect("it was just looked at");
+            // Before an admission that nobody takes is dropped, which asks for the lock.
+            drop(queue);
+            if let Some(admission) = admission {
+                drop(first.admitted.send(admission));
+            }
+        }
     }
 
-    pub fn close(&self) {
+    pub fn close(self: &Arc<Gate>) {
         self.closed.store(true, Ordering::Release);
-        self.changed.notify_waiters();
+        self.look_again();
     }
 
-    pub fn fail(&self, failure: StorageFailed) {
+    pub fn fail(self: &Arc<Gate>, failure: StorageFailed) {
         // Only the first failure counts: what follows are its consequences.
         let _ = self.failed.set(failure);
-        self.changed.notify_waiters();
+        self.look_again();
     }
 
     pub fn failure(&self) -> Option<&StorageFailed> {
         self.failed.get()
     }
 
-    fn check_open(&self) -> Result<(), AppendError> {
-        if let Some(failure) = self.failure() {
-            return Err(AppendError::Failed(failure.clone()));
-        }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(AppendError::Closed);
-        }
-        Ok(())
-    }
-
     pub fn reserved_bytes(&self) -> u64 {
-        *self
-            .reserved
-            .lock()
-            .expect("nothing panics while it holds the gate")
+        self.locked().reserved
     }
 }
 
@@ -329,7 +452,7 @@ mod tests {
     }
 
     fn is_admitted(gate: &Arc<Gate>, bytes: usize, purpose: Purpose) -> bool {
-        gate.try_admit_for(bytes, purpose)
+        gate.try_admit(AppendSize::of_one(bytes), purpose)
             .is_some_and(|admission| admission.refusal().is_none())
     }
 

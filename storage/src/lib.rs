@@ -38,7 +38,7 @@ pub use error::{
     AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed, TimedOffset,
 };
 pub use fields::FormatError;
-pub use gate::{Admission, Purpose};
+pub use gate::{Admission, AppendSize, Purpose};
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use live::LiveSettings;
 pub use log::{AppendBatch, Appended, Bounds, Chunk, Durable, Log, LogSettings};

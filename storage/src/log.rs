@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::committer::{Pending, Work};
 use crate::epochs::Epochs;
 use crate::error::{AppendError, DeleteRecordsError, ReadError, StorageFailed, TimedOffset};
-use crate::gate::{Admission, Purpose};
+use crate::gate::{Admission, AppendSize, Purpose};
 use crate::producers::{ProducerState, Producers, Sequence};
 use crate::segment::{first_at_or_after, largest_in};
 use crate::segments::{SegmentPart, Segments};
@@ -96,6 +96,13 @@ impl From<&TopicConfig> for LogSettings {
 /// A checked batch to append; its base offset and leader epoch are assigned by the log.
 #[derive(Clone, Debug)]
 pub struct AppendBatch(Batch);
+
+impl AppendBatch {
+    /// Its length, header included.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes().len()
+    }
+}
 
 impl From<Batch> for AppendBatch {
     fn from(batch: Batch) -> AppendBatch {
@@ -359,15 +366,14 @@ impl Log {
 
     /// Appends whole batches one after the other. Never waits: the admission was waited for, and the sync is `durable`.
     /// A single batch that an idempotent producer appended before is answered with its first offsets.
+    /// Errors: `NotAdmitted` if the batches are more than the admission is for; nothing is appended then.
     pub fn append(
         &self,
         batches: Vec<AppendBatch>,
         admission: Admission,
     ) -> Result<Appended, AppendError> {
         assert!(!batches.is_empty(), "an append has a batch");
-        if let Some(refusal) = admission.refusal() {
-            return Err(refusal.clone());
-        }
+        admission.check(&batches)?;
         let shared = self.shared().ok_or(AppendError::Closed)?;
         let now = shared.steady_now();
         let epoch = shared.leader_epoch;
@@ -491,7 +497,9 @@ impl Log {
         let admission = if is_passed {
             None
         } else {
-            shared.gate.try_admit_for(0, Purpose::Removal)
+            shared
+                .gate
+                .try_admit(AppendSize::of_one(0), Purpose::Removal)
         };
         if let Some(refusal) = admission.as_ref().and_then(Admission::refusal) {
             return Err(refusal.clone().into());

@@ -19,7 +19,7 @@ use crate::cleaner::{bound_once, clean_once, expire_producers};
 use crate::committer::{Committer, Progress, Turn, Writer};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
-use crate::gate::{Admission, Gate, Purpose};
+use crate::gate::{Admission, AppendSize, Gate, Purpose};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
 use crate::live::LiveSettings;
 use crate::log::{Bounds, Log, LogSettings};
@@ -1175,6 +1175,11 @@ impl Storage {
         self.inner.shared.gate.batch_bytes_max()
     }
 
+    /// What the committer puts into one frame at most, but for a single batch that is larger.
+    pub fn frame_bytes_max(&self) -> usize {
+        self.inner.shared.frame_bytes_max
+    }
+
     /// A partition's log.
     pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
         self.inner.shared.log(id)
@@ -1240,21 +1245,33 @@ impl Storage {
 
     /// Waits until `bytes` may be appended; a refusal, as on a full disk, is what the append answers then.
     pub async fn admit(&self, bytes: usize) -> Admission {
-        let shared = &self.inner.shared;
-        shared
-            .stall
-            .noting(&*shared.clock, shared.gate.admit(bytes))
+        self.admit_for(AppendSize::of_one(bytes), Purpose::Records)
             .await
     }
 
-    /// Like [`Storage::admit`], for the broker's own records: those that free space, or may, are taken on a full disk too.
-    pub async fn admit_for(&self, bytes: usize, purpose: Purpose) -> Admission {
-        self.inner.shared.gate.admit_for(bytes, purpose).await
+    /// Like [`Storage::admit`], for several batches that are appended together, and for the broker's own records: those that
+    /// free space, or may, are taken on a full disk too.
+    pub async fn admit_for(&self, size: AppendSize, purpose: Purpose) -> Admission {
+        let shared = &self.inner.shared;
+        shared
+            .stall
+            .noting(&*shared.clock, shared.gate.admit(size, purpose))
+            .await
     }
 
     /// Like [`Storage::admit`], for code that is not async: None if it would have to wait.
     pub fn try_admit(&self, bytes: usize) -> Option<Admission> {
-        self.inner.shared.gate.try_admit(bytes)
+        self.try_admit_for(AppendSize::of_one(bytes), Purpose::Records)
+    }
+
+    /// Like [`Storage::admit_for`], for code that is not async: None if it would have to wait.
+    pub fn try_admit_for(&self, size: AppendSize, purpose: Purpose) -> Option<Admission> {
+        self.inner.shared.gate.try_admit(size, purpose)
+    }
+
+    /// Whether an append of this size can ever be admitted.
+    pub fn takes(&self, size: AppendSize) -> bool {
+        self.inner.shared.gate.takes(size)
     }
 
     /// How the store is. Never waits for the disk.

@@ -17,8 +17,8 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::io::sim::{Fault, Operation};
 use storage::{
-    AppendError, Disk, Env, LogSettings, ManualClock, OnFailure, Purpose, Storage, StorageConfig,
-    Threads,
+    AppendError, AppendSize, Disk, Env, LogSettings, ManualClock, OnFailure, Purpose, Storage,
+    StorageConfig, Threads,
 };
 
 const VALUE_BYTES: usize = 10_000;
@@ -275,7 +275,7 @@ fn deletions_are_taken_when_nothing_else_is() {
     let log = storage.log(log_id(0)).unwrap();
     let take = |purpose| {
         let batch = batch(log.bounds().end.get());
-        let admission = now(storage.admit_for(batch.bytes().len(), purpose));
+        let admission = now(storage.admit_for(AppendSize::of_one(batch.bytes().len()), purpose));
         log.append(vec![batch.into()], admission).map(drop)
     };
     assert!(matches!(take(Purpose::Records), Err(AppendError::DiskFull)));

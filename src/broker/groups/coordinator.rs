@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
+use model::TopicName;
 use storage::io::Clock;
+use storage::{AppendSize, Purpose};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -18,17 +19,24 @@ use super::exchange::{
     Answer, Effects, GroupDescription, GroupError, GroupRecord, GroupState, JoinRefused,
     JoinRequest, Joined, Leaver, MemberClaim, Moment, SyncRequest, Synced, Ticket,
 };
-use super::group::{Group, GroupSettings};
-use super::offsets::{AppendNumber, CommittedOffset, GroupOffsets, OffsetChange, is_expired};
-use super::record::{Record, RecordError};
+use super::group::{Group, GroupSettings, Growth};
+use super::ledger::{Bound, Held, Ledger};
+use super::offsets::{AppendNumber, GroupOffsets, OffsetChange};
+use super::record::{
+    PROMISE_VALUE_BYTES, Record, RecordError, group_key_bytes, member_bytes, offset_key_bytes,
+    offset_value_bytes,
+};
 use super::store::{OffsetsLog, Room, Written};
 use super::timers::Timers;
 use crate::broker::config::GroupConfig;
 
 /// Answers that wait for their sync. When so many do, requests wait for a place before they take effect.
 const DELIVERIES_MAX: usize = 4096;
-/// What a step's records take in the log, about, beside what the request brings.
-const STEP_BYTES: usize = 1024;
+/// Records that one step of a group's state machine makes at most, beside one of the whole group: promises, and the group
+/// without members.
+const SMALL_RECORDS_MAX: usize = 4;
+/// What a group takes in memory, about, beside its id and its members.
+const GROUP_BYTES: usize = 512;
 /// A new member id begins with at most this much of the client's own name.
 const ID_PREFIX_BYTES_MAX: usize = 255;
 /// How often the log is asked whether it is worth compacting.
@@ -37,7 +45,7 @@ const COMPACTION_CHECK: Duration = Duration::from_secs(10);
 /// All consumer groups. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// The coordinator's own work: it must be run for answers to leave and for time to pass.
@@ -46,10 +54,11 @@ pub struct CoordinatorTask {
     deliveries: mpsc::Receiver<Delivery>,
 }
 
-struct Shared {
-    config: GroupConfig,
-    log: OffsetsLog,
+pub(super) struct Shared {
+    pub(super) config: GroupConfig,
+    pub(super) log: OffsetsLog,
     clock: Arc<dyn Clock>,
+    ledger: Ledger,
     groups: Mutex<HashMap<Arc<str>, Arc<Cell>>>,
     timers: Timers,
     deliveries: mpsc::Sender<Delivery>,
@@ -57,17 +66,19 @@ struct Shared {
 }
 
 /// One group's place in memory.
-struct Cell {
-    id: Arc<str>,
+pub(super) struct Cell {
+    pub(super) id: Arc<str>,
     inner: Mutex<Inner>,
 }
 
-struct Inner {
-    group: Group,
-    offsets: GroupOffsets,
+pub(super) struct Inner {
+    pub(super) group: Group,
+    pub(super) offsets: GroupOffsets,
+    /// What of the ledger's sum is this group's.
+    account: Held,
     parked: HashMap<Ticket, Parked>,
     /// Deliveries of this group that are queued.
-    undelivered: usize,
+    pub(super) undelivered: usize,
     /// The entry in the timers that counts.
     scheduled: Option<Duration>,
 }
@@ -94,29 +105,12 @@ struct Start {
 
 /// What one step of a group stores and tells.
 #[derive(Default)]
-struct Step {
+pub(super) struct Step {
     effects: Effects,
-    changes: Vec<OffsetChange>,
+    pub(super) changes: Vec<OffsetChange>,
     /// Appended after the group's own records and the changes.
-    tombstones: Vec<Record>,
-    done: Option<oneshot::Sender<Result<(), GroupError>>>,
-}
-
-/// An offset that a client wants to be remembered.
-#[derive(Clone, Debug)]
-pub struct OffsetCommit {
-    /// The topic.
-    pub topic: TopicName,
-    /// The topic as it is now.
-    pub topic_id: TopicId,
-    /// The partition.
-    pub partition: PartitionId,
-    /// The next record to read; None if the client names no place.
-    pub offset: Option<Offset>,
-    /// The leader epoch of the last record that was read.
-    pub leader_epoch: Option<LeaderEpoch>,
-    /// The client's own note.
-    pub metadata: String,
+    pub(super) tombstones: Vec<Record>,
+    pub(super) done: Option<oneshot::Sender<Result<(), GroupError>>>,
 }
 
 /// A group in a list.
@@ -134,15 +128,17 @@ impl Coordinator {
     /// Reads back all groups. Members have one session timeout to be heard of again.
     pub fn open(
         config: GroupConfig,
-        log: OffsetsLog,
+        mut log: OffsetsLog,
         clock: Arc<dyn Clock>,
     ) -> Result<(Coordinator, CoordinatorTask), RecordError> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
-        let records = log.entries()?;
+        let entries = log.take_entries();
+        let ledger = Ledger::new(config.held_max());
         let shared = Shared {
             config,
             log,
             clock,
+            ledger,
             groups: Mutex::new(HashMap::new()),
             timers: Timers::default(),
             deliveries,
@@ -151,11 +147,13 @@ impl Coordinator {
         let coordinator = Coordinator {
             shared: Arc::new(shared),
         };
-        for record in records {
-            coordinator.restore(record);
+        // Each value goes once it is understood: what is kept is kept once.
+        for (key, value) in entries {
+            coordinator.restore(Record::decode(&key, Some(&value))?);
         }
         for cell in coordinator.cells() {
             let mut inner = cell.lock();
+            coordinator.settle(&cell, &mut inner);
             coordinator.schedule(&cell, &mut inner);
         }
         Ok((
@@ -180,13 +178,14 @@ impl Coordinator {
         if !self.allows(request.session_timeout) {
             return Err(refuse(GroupError::InvalidSessionTimeout));
         }
-        let start = self.start(STEP_BYTES).await.map_err(refuse)?;
         let cell = if member_id.is_empty() {
-            Some(self.cell_or_new(group))
+            self.cell_or_new(group)
+                .ok_or(GroupError::MaxSizeReached)
+                .map_err(refuse)?
         } else {
             self.cell(group)
+                .ok_or_else(|| refuse(GroupError::UnknownMember))?
         };
-        let cell = cell.ok_or_else(|| refuse(GroupError::UnknownMember))?;
         let new_member_id = new_member_id(
             request
                 .instance_id
@@ -195,12 +194,32 @@ impl Coordinator {
         );
         let (sender, answer) = oneshot::channel();
         let ticket = self.next_ticket();
-        self.step(&cell, start, |inner, now, step| {
+        let protocol_type_bytes = request.protocol_type.len();
+        // Only a static member's return stores the group before everyone has rejoined.
+        let static_bytes = (request.instance_id.is_some() && member_id.is_empty())
+            .then(|| new_member_id.len() + request_bytes(&request));
+        let sizes = |inner: &Inner| {
+            let mut sizes = cell.small_records(inner, protocol_type_bytes);
+            sizes.extend(static_bytes.map(|bytes| cell.whole_record(inner, bytes)));
+            sizes
+        };
+        self.step(&cell, sizes, |inner, now, step| {
+            let growth = inner.group.join_growth(&request, &new_member_id);
+            let has_room = self.grow(inner, now, held(growth));
             inner.parked.insert(ticket, Parked::Join(sender));
-            inner
-                .group
-                .join(now, request, new_member_id, ticket, &mut step.effects);
-        });
+            let effects = &mut step.effects;
+            if has_room {
+                inner
+                    .group
+                    .join(now, request, new_member_id, ticket, effects);
+            } else {
+                inner
+                    .group
+                    .turn_away(now, &request.member_id, ticket, effects);
+            }
+        })
+        .await
+        .map_err(refuse)?;
         answer
             .await
             .unwrap_or_else(|_| Err(refuse(GroupError::NotAvailable)))
@@ -211,19 +230,33 @@ impl Coordinator {
         if group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let bytes: usize = request
-            .assignments
-            .iter()
-            .map(|(member_id, assignment)| member_id.len() + assignment.len())
-            .sum();
-        let start = self.start(bytes + STEP_BYTES).await?;
         let cell = self.cell(group).ok_or(GroupError::UnknownMember)?;
+        let assigned = request.assignments.iter();
+        let assigned: usize = assigned.map(|(_, assignment)| assignment.len()).sum();
+        let member_id = request.member_id.clone();
         let (sender, answer) = oneshot::channel();
         let ticket = self.next_ticket();
-        self.step(&cell, start, |inner, now, step| {
+        let sizes = |inner: &Inner| {
+            let mut sizes = cell.small_records(inner, 0);
+            if inner.group.is_led_by(&member_id) {
+                sizes.push(cell.whole_record(inner, assigned));
+            }
+            sizes
+        };
+        self.step(&cell, sizes, |inner, now, step| {
+            let growth = inner.group.sync_growth(&request);
+            let has_room = self.grow(inner, now, held(growth));
             inner.parked.insert(ticket, Parked::Sync(sender));
-            inner.group.sync(now, request, ticket, &mut step.effects);
-        });
+            let effects = &mut step.effects;
+            if has_room {
+                inner.group.sync(now, request, ticket, effects);
+            } else {
+                inner
+                    .group
+                    .turn_away_leader(now, &request.member_id, ticket, effects);
+            }
+        })
+        .await?;
         answer.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
@@ -248,180 +281,17 @@ impl Coordinator {
         if group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let start = self.start(STEP_BYTES).await?;
         let Some(cell) = self.cell(group) else {
             return Ok(leavers
                 .iter()
                 .map(|_| Err(GroupError::UnknownMember))
                 .collect());
         };
-        self.step(&cell, start, |inner, now, step| {
+        let sizes = |inner: &Inner| cell.small_records(inner, 0);
+        self.step(&cell, sizes, |inner, now, step| {
             inner.group.leave(now, &leavers, &mut step.effects)
         })
-    }
-
-    /// Stores offsets; one result for each, in order, when they are durable. `retention` overrides the broker's.
-    /// `NotFound` if the claim names a generation of a group that does not exist.
-    pub async fn commit(
-        &self,
-        group: &str,
-        claim: &MemberClaim,
-        commits: Vec<OffsetCommit>,
-        retention: Option<Duration>,
-    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let bytes: usize = commits
-            .iter()
-            .map(|commit| group.len() + commit.topic.as_str().len() + commit.metadata.len() + 128)
-            .sum();
-        let start = self.start(bytes).await?;
-        let cell = if claim.generation.is_none() {
-            Some(self.cell_or_new(group))
-        } else {
-            self.cell(group)
-        };
-        let cell = cell.ok_or(GroupError::NotFound)?;
-        let is_too_large = |commit: &OffsetCommit| {
-            commit.metadata.len() > self.shared.config.offset_metadata_bytes_max
-        };
-        let results = commits
-            .iter()
-            .map(|commit| {
-                if is_too_large(commit) {
-                    Err(GroupError::MetadataTooLarge)
-                } else {
-                    Ok(())
-                }
-            })
-            .collect();
-        let (sender, done) = oneshot::channel();
-        self.step(&cell, start, |inner, now, step| {
-            inner.group.authorize_commit(now, claim)?;
-            let expires_at =
-                retention.map(|retention| now.wall.plus_millis(saturating_millis(retention)));
-            let accepted = commits.into_iter().filter(|commit| !is_too_large(commit));
-            step.changes = accepted
-                .map(|commit| change(commit, now.wall, expires_at))
-                .collect();
-            step.done = Some(sender);
-            Ok(())
-        })?;
-        done.await.unwrap_or(Err(GroupError::NotAvailable))?;
-        Ok(results)
-    }
-
-    /// The durable offsets of these partitions, in order.
-    pub fn fetch(
-        &self,
-        group: &str,
-        wanted: &[(TopicName, PartitionId)],
-    ) -> Vec<Option<CommittedOffset>> {
-        let Some(cell) = self.cell(group) else {
-            return vec![None; wanted.len()];
-        };
-        let inner = cell.lock();
-        wanted
-            .iter()
-            .map(|(topic, partition)| inner.offsets.get(topic, *partition).cloned())
-            .collect()
-    }
-
-    /// All durable offsets of a group, by topic and partition.
-    pub fn fetch_all(&self, group: &str) -> Vec<(TopicName, PartitionId, CommittedOffset)> {
-        let Some(cell) = self.cell(group) else {
-            return Vec::new();
-        };
-        let inner = cell.lock();
-        let of_topic = |(topic, partitions): (
-            &TopicName,
-            &std::collections::BTreeMap<PartitionId, CommittedOffset>,
-        )| {
-            partitions
-                .iter()
-                .map(|(partition, committed)| (topic.clone(), *partition, committed.clone()))
-                .collect::<Vec<_>>()
-        };
-        inner.offsets.all().flat_map(of_topic).collect()
-    }
-
-    /// Durable offsets of a group in the order of topic and partition: at most `count`, beginning behind `after`.
-    pub fn fetch_after(
-        &self,
-        group: &str,
-        after: Option<(TopicName, PartitionId)>,
-        count: usize,
-    ) -> Vec<(TopicName, PartitionId, CommittedOffset)> {
-        let Some(cell) = self.cell(group) else {
-            return Vec::new();
-        };
-        let inner = cell.lock();
-        let found = inner.offsets.after(after.as_ref()).take(count);
-        found
-            .map(|(topic, partition, committed)| (topic.clone(), partition, committed.clone()))
-            .collect()
-    }
-
-    /// Deletes single offsets; one result for each, in order, when that is durable.
-    pub async fn delete_offsets(
-        &self,
-        group: &str,
-        wanted: &[(TopicName, PartitionId)],
-    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let start = self.start(wanted.len() * 128).await?;
-        let cell = self.cell(group).ok_or(GroupError::NotFound)?;
-        let (sender, done) = oneshot::channel();
-        let results = self.step(&cell, start, |inner, _, step| {
-            inner.group.authorize_offset_delete()?;
-            let is_read = |topic: &TopicName| inner.group.is_subscribed_to(topic.as_str());
-            let named: std::collections::HashSet<_> = wanted
-                .iter()
-                .map(|(topic, partition)| (topic, *partition))
-                .collect();
-            step.changes = inner.offsets.deletions(|topic, partition, _| {
-                named.contains(&(topic, partition)) && !is_read(topic)
-            });
-            step.done = Some(sender);
-            let result = |topic| {
-                if is_read(topic) {
-                    Err(GroupError::SubscribedToTopic)
-                } else {
-                    Ok(())
-                }
-            };
-            Ok(wanted.iter().map(|(topic, _)| result(topic)).collect())
-        })?;
-        done.await.unwrap_or(Err(GroupError::NotAvailable))?;
-        Ok(results)
-    }
-
-    /// Deletes an empty group with its offsets; returns when that is durable.
-    pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
-        let start = self.start(STEP_BYTES).await?;
-        let cell = self.cell(group).ok_or(GroupError::NotFound)?;
-        let (sender, done) = oneshot::channel();
-        self.step(&cell, start, |inner, now, step| {
-            inner.group.authorize_delete()?;
-            bury(&cell, inner, now, step);
-            step.done = Some(sender);
-            Ok(())
-        })?;
-        self.forget_if_dead(&cell);
-        done.await.unwrap_or(Err(GroupError::NotAvailable))
-    }
-
-    /// Deletes every group's offsets of this topic. Called when the topic's own deletion is durable.
-    pub async fn forget_topic(&self, topic: TopicId) -> Result<(), GroupError> {
-        self.delete_offsets_where(|_, committed| committed.topic_id == topic)
-            .await
-    }
-
-    /// Deletes the offsets of all topics that are not the current ones. Called at start: the broker may have stopped
-    /// between a topic's deletion and its offsets'.
-    pub async fn forget_other_topics(
-        &self,
-        current: impl Fn(&TopicName) -> Option<TopicId>,
-    ) -> Result<(), GroupError> {
-        self.delete_offsets_where(|topic, committed| current(topic) != Some(committed.topic_id))
-            .await
+        .await?
     }
 
     /// All groups, by id.
@@ -450,47 +320,30 @@ impl Coordinator {
             .filter(|description| description.state != GroupState::Dead)
     }
 
-    /// Deletes what retention no longer keeps, and groups of which nothing is left; returns when that is durable.
-    pub async fn expire_offsets(&self) -> Result<(), GroupError> {
-        let retention_ms = saturating_millis(self.shared.config.offsets_retention);
-        self.sweep(|cell, inner, now, step| {
-            let Inner { group, offsets, .. } = inner;
-            let expiry = group.offsets_expiry();
-            let is_gone = |topic: &TopicName, committed: &CommittedOffset| {
-                !group.is_subscribed_to(topic.as_str())
-                    && is_expired(committed, expiry, retention_ms, now.wall)
-            };
-            if group.is_abandoned()
-                && offsets
-                    .deletions(|topic, _, committed| !is_gone(topic, committed))
-                    .is_empty()
-            {
-                bury(cell, inner, now, step);
-            } else {
-                step.changes = offsets.deletions(|topic, _, committed| is_gone(topic, committed));
-            }
-        })
-        .await
+    /// The bounds on all groups, and what is held of each.
+    pub fn bounds(&self) -> Vec<Bound> {
+        self.shared.ledger.bounds()
     }
 
     /// Applies every deadline that has passed.
     pub async fn run_due(&self) -> Result<(), GroupError> {
         while let Some((at, id)) = self.shared.timers.take_due(self.now().monotonic) {
             let Some(cell) = self.cell(&id) else { continue };
-            let start = self.start(STEP_BYTES).await?;
-            self.step(&cell, start, |inner, now, step| {
+            let sizes = |inner: &Inner| cell.small_records(inner, 0);
+            self.step(&cell, sizes, |inner, now, step| {
                 if inner.scheduled == Some(at) {
                     inner.scheduled = None;
                     inner.group.on_time(now, &mut step.effects);
                 }
-            });
+            })
+            .await?;
         }
         Ok(())
     }
 
     // One step of one group.
 
-    async fn start(&self, bytes: usize) -> Result<Start, GroupError> {
+    async fn start(&self, size: AppendSize, purpose: Purpose) -> Result<Start, GroupError> {
         let place = self
             .shared
             .deliveries
@@ -498,28 +351,73 @@ impl Coordinator {
             .reserve_owned()
             .await
             .map_err(|_| GroupError::NotAvailable)?;
-        let room = self.shared.log.reserve(bytes).await;
+        let room = self.shared.log.reserve(size, purpose).await;
         Ok(Start { room, place })
     }
 
-    fn step<R>(
+    /// One step of a group. `sizes` tells, of the group as it is, how long the records are that it may come to at most:
+    /// so much is admitted before the group's lock is taken, and again if the group has grown meanwhile.
+    pub(super) async fn step<R>(
         &self,
         cell: &Arc<Cell>,
+        sizes: impl Fn(&Inner) -> Vec<usize>,
+        act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
+    ) -> Result<R, GroupError> {
+        self.step_for(Purpose::State, cell, sizes, act).await
+    }
+
+    /// Like [`Coordinator::step`], for one that frees space, or may: it is taken on a full disk too.
+    pub(super) async fn step_for<R>(
+        &self,
+        purpose: Purpose,
+        cell: &Arc<Cell>,
+        sizes: impl Fn(&Inner) -> Vec<usize>,
+        act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
+    ) -> Result<R, GroupError> {
+        let mut size = self.size(&sizes(&cell.lock()));
+        loop {
+            let start = self.start(size, purpose).await?;
+            let mut inner = cell.lock();
+            let needed = self.size(&sizes(&inner));
+            if size.holds(needed) {
+                return Ok(self.step_admitted(cell, &mut inner, start, act));
+            }
+            size = needed;
+        }
+    }
+
+    fn size(&self, records: &[usize]) -> AppendSize {
+        self.shared.log.size_of(records.iter().copied())
+    }
+
+    fn step_admitted<R>(
+        &self,
+        cell: &Arc<Cell>,
+        inner: &mut Inner,
         start: Start,
         act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
     ) -> R {
-        let mut inner = cell.lock();
         let mut step = Step::default();
         let before = (inner.group.state(), inner.group.generation());
-        let result = act(&mut inner, self.now(), &mut step);
-        self.store_and_tell(cell, &mut inner, start, step);
-        self.schedule(cell, &mut inner);
-        let after = (inner.group.state(), inner.group.generation());
-        if after != before {
-            let (from, to) = (before.0.name(), after.0.name());
-            tracing::info!(group = %cell.id, from, to, generation = after.1, "group changed");
-        }
+        let result = act(inner, self.now(), &mut step);
+        self.store_and_tell(cell, inner, start, step);
+        self.settle(cell, inner);
+        self.schedule(cell, inner);
+        log_change(cell, &inner.group, before);
         result
+    }
+
+    /// Puts growth on the group's account, if the bounds on all groups allow it.
+    pub(super) fn grow(&self, inner: &mut Inner, now: Moment, growth: Held) -> bool {
+        self.shared
+            .ledger
+            .grow(now.monotonic, &mut inner.account, growth)
+    }
+
+    /// Corrects the group's account to what it holds.
+    fn settle(&self, cell: &Cell, inner: &mut Inner) {
+        let actual = cell.held(inner);
+        self.shared.ledger.settle(&mut inner.account, actual);
     }
 
     fn store_and_tell(&self, cell: &Arc<Cell>, inner: &mut Inner, start: Start, step: Step) {
@@ -601,40 +499,6 @@ impl Coordinator {
         }
     }
 
-    async fn delete_offsets_where(
-        &self,
-        gone: impl Fn(&TopicName, &CommittedOffset) -> bool,
-    ) -> Result<(), GroupError> {
-        self.sweep(|_, inner, _, step| {
-            step.changes = inner
-                .offsets
-                .deletions(|topic, _, committed| gone(topic, committed))
-        })
-        .await
-    }
-
-    /// One step in every group; returns when all are durable.
-    async fn sweep(
-        &self,
-        act: impl Fn(&Cell, &mut Inner, Moment, &mut Step),
-    ) -> Result<(), GroupError> {
-        let mut waits = Vec::new();
-        for cell in self.cells() {
-            let start = self.start(STEP_BYTES).await?;
-            let (sender, done) = oneshot::channel();
-            self.step(&cell, start, |inner, now, step| {
-                act(&cell, inner, now, step);
-                step.done = Some(sender);
-            });
-            self.forget_if_dead(&cell);
-            waits.push(done);
-        }
-        for done in waits {
-            done.await.unwrap_or(Err(GroupError::NotAvailable))?;
-        }
-        Ok(())
-    }
-
     // Small facts.
 
     fn allows(&self, session_timeout: Duration) -> bool {
@@ -643,13 +507,15 @@ impl Coordinator {
     }
 
     fn settings(&self) -> GroupSettings {
+        let most = group_bytes_max(self.shared.log.record_bytes_max());
         GroupSettings {
             initial_rebalance_delay: self.shared.config.initial_rebalance_delay,
             size_max: self.shared.config.size_max,
+            bytes_max: self.shared.config.bytes_max.min(most),
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment {
             monotonic: self.shared.clock.monotonic(),
             wall: self.shared.clock.now(),
@@ -667,29 +533,52 @@ impl Coordinator {
             .expect("nothing panics under this lock")
     }
 
-    fn cells(&self) -> Vec<Arc<Cell>> {
+    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
         self.lock_groups().values().cloned().collect()
     }
 
-    fn cell(&self, group: &str) -> Option<Arc<Cell>> {
+    pub(super) fn cell(&self, group: &str) -> Option<Arc<Cell>> {
         self.lock_groups().get(group).cloned()
     }
 
-    fn cell_or_new(&self, group: &str) -> Arc<Cell> {
+    /// The group, or a new one; None if there may be no more.
+    pub(super) fn cell_or_new(&self, group: &str) -> Option<Arc<Cell>> {
+        let mut groups = self.lock_groups();
+        if let Some(cell) = groups.get(group) {
+            return Some(cell.clone());
+        }
+        let cell = self.new_cell(group);
+        let mut account = Held::default();
+        let growth = cell.held(&cell.lock());
+        if !self
+            .shared
+            .ledger
+            .grow(self.now().monotonic, &mut account, growth)
+        {
+            return None;
+        }
+        cell.lock().account = account;
+        groups.insert(cell.id.clone(), cell.clone());
+        Some(cell)
+    }
+
+    fn new_cell(&self, group: &str) -> Arc<Cell> {
+        let group_state = Group::new(self.settings(), self.now());
+        Arc::new(Cell::new(group.into(), group_state))
+    }
+
+    /// The group that is read back, however many there may be now.
+    fn restored_cell(&self, group: &str) -> Arc<Cell> {
         let mut groups = self.lock_groups();
         if let Some(cell) = groups.get(group) {
             return cell.clone();
         }
-        let id: Arc<str> = group.into();
-        let cell = Arc::new(Cell::new(
-            id.clone(),
-            Group::new(self.settings(), self.now()),
-        ));
-        groups.insert(id, cell.clone());
+        let cell = self.new_cell(group);
+        groups.insert(cell.id.clone(), cell.clone());
         cell
     }
 
-    fn forget_if_dead(&self, cell: &Arc<Cell>) {
+    pub(super) fn forget_if_dead(&self, cell: &Arc<Cell>) {
         let mut groups = self.lock_groups();
         let is_current = groups
             .get(&cell.id)
@@ -702,16 +591,16 @@ impl Coordinator {
     fn restore(&self, record: Record) {
         match record {
             Record::Group(id, Some(stored)) => {
-                let cell = self.cell_or_new(&id);
+                let cell = self.restored_cell(&id);
                 cell.lock().group = Group::restore(self.settings(), stored, self.now());
             }
             Record::Promise(id, Some(generation)) => self
-                .cell_or_new(&id)
+                .restored_cell(&id)
                 .lock()
                 .group
                 .restore_promise(generation),
             Record::Offset(id, topic, partition, committed) => {
-                self.cell_or_new(&id).lock().offsets.apply(OffsetChange {
+                self.restored_cell(&id).lock().offsets.apply(OffsetChange {
                     topic,
                     partition,
                     committed,
@@ -735,13 +624,13 @@ impl CoordinatorTask {
                 tokio::select! {
                     biased;
                     delivery = deliveries.recv() => match delivery {
-                        Some(delivery) => delivery.run().await,
+                        Some(delivery) => delivery.run(&coordinator).await,
                         None => break,
                     },
                     () = stopped(&mut stop) => {
                         deliveries.close();
                         while let Some(delivery) = deliveries.recv().await {
-                            delivery.run().await;
+                            delivery.run(&coordinator).await;
                         }
                         break;
                     }
@@ -805,6 +694,7 @@ impl Cell {
         let inner = Inner {
             group,
             offsets: GroupOffsets::default(),
+            account: Held::default(),
             parked: HashMap::new(),
             undelivered: 0,
             scheduled: None,
@@ -815,10 +705,54 @@ impl Cell {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner
             .lock()
             .expect("a step that panicked left the group in an unknown state")
+    }
+
+    /// The lengths of the records that a step may come to which does not store the whole group.
+    fn small_records(&self, inner: &Inner, protocol_type_bytes: usize) -> Vec<usize> {
+        let (_, empty) = inner.group.record_bytes();
+        let value = PROMISE_VALUE_BYTES.max(empty + protocol_type_bytes);
+        vec![group_key_bytes(&self.id) + value; SMALL_RECORDS_MAX]
+    }
+
+    /// The length of the group's record, once it has grown by so much.
+    fn whole_record(&self, inner: &Inner, growth: usize) -> usize {
+        let (whole, _) = inner.group.record_bytes();
+        group_key_bytes(&self.id) + whole + growth
+    }
+
+    /// The length of the record of a committed offset with this text beside it.
+    pub(super) fn offset_record_bytes(&self, topic: &TopicName, metadata: &str) -> usize {
+        offset_key_bytes(&self.id, topic) + offset_value_bytes(metadata)
+    }
+
+    /// The length of the record that deletes an offset of this topic.
+    pub(super) fn deletion_record(&self, topic: &TopicName) -> usize {
+        offset_key_bytes(&self.id, topic)
+    }
+
+    /// The length of a record that deletes the group, or its promise.
+    pub(super) fn tombstone_record(&self) -> usize {
+        group_key_bytes(&self.id)
+    }
+
+    /// What the group holds.
+    fn held(&self, inner: &Inner) -> Held {
+        if inner.group.state() == GroupState::Dead {
+            return Held::default();
+        }
+        let growth = inner.group.held();
+        let offsets = inner.offsets.size();
+        Held {
+            groups: 1,
+            members: growth.members as u64,
+            member_bytes: (GROUP_BYTES + self.id.len() + growth.bytes) as u64,
+            offsets: offsets.count,
+            offset_bytes: offsets.bytes + offsets.count * self.id.len() as u64,
+        }
     }
 
     fn record(&self, record: GroupRecord) -> Record {
@@ -841,7 +775,7 @@ impl Cell {
 }
 
 impl Delivery {
-    async fn run(mut self) {
+    async fn run(mut self, coordinator: &Coordinator) {
         let is_durable = match self.written.take() {
             Some(written) => written.wait().await,
             None => true,
@@ -853,6 +787,7 @@ impl Delivery {
             && is_durable
         {
             inner.offsets.on_durable(changes);
+            coordinator.settle(&cell, &mut inner);
         }
         drop(inner);
         self.tell(is_durable);
@@ -893,14 +828,43 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Marks the group dead and deletes all that is stored of it.
-fn bury(cell: &Cell, inner: &mut Inner, now: Moment, step: &mut Step) {
-    inner.group.bury(now);
-    step.changes = inner.offsets.deletions(|_, _, _| true);
-    step.tombstones = vec![
-        Record::Group(cell.id.to_string(), None),
-        Record::Promise(cell.id.to_string(), None),
-    ];
+/// How many bytes of members one group may have, where its record may be this long: half of it, for the longest names
+/// beside them.
+pub fn group_bytes_max(record_bytes_max: usize) -> usize {
+    record_bytes_max / 2
+}
+
+/// One line for each rebalance that is complete, and for a group that has lost its last member.
+fn log_change(cell: &Cell, group: &Group, before: (GroupState, i32)) {
+    let after = (group.state(), group.generation());
+    if after == before {
+        return;
+    }
+    let (from, to) = (before.0.name(), after.0.name());
+    match after.0 {
+        GroupState::Stable => {
+            let (members, protocol) = (group.member_count(), group.protocol().unwrap_or_default());
+            tracing::info!(group = %cell.id, generation = after.1, members, protocol, "group rebalanced");
+        }
+        GroupState::Empty if before.0 != GroupState::Dead => {
+            tracing::info!(group = %cell.id, generation = after.1, "group is empty: its last member has gone");
+        }
+        _ => tracing::debug!(group = %cell.id, from, to, generation = after.1, "group changed"),
+    }
+}
+
+fn held(growth: Growth) -> Held {
+    Held {
+        members: growth.members as u64,
+        member_bytes: growth.bytes as u64,
+        ..Held::default()
+    }
+}
+
+/// What the member that a join is about takes in its group's record, beside its id.
+fn request_bytes(request: &JoinRequest) -> usize {
+    let instance_id = request.instance_id.as_deref();
+    member_bytes("", instance_id, &request.client, &request.protocols, &[])
 }
 
 /// Turns good news into a retry.
@@ -921,38 +885,11 @@ fn refuse(answer: &mut Answer) {
     }
 }
 
-fn change(
-    commit: OffsetCommit,
-    committed_at: Timestamp,
-    expires_at: Option<Timestamp>,
-) -> OffsetChange {
-    let OffsetCommit {
-        topic,
-        topic_id,
-        partition,
-        offset,
-        leader_epoch,
-        metadata,
-    } = commit;
-    OffsetChange {
-        topic,
-        partition,
-        committed: Some(CommittedOffset {
-            topic_id,
-            offset,
-            leader_epoch,
-            metadata,
-            committed_at,
-            expires_at,
-        }),
-    }
-}
-
 fn new_member_id(name: &str) -> String {
     let prefix = &name[..name.floor_char_boundary(ID_PREFIX_BYTES_MAX)];
     format!("{prefix}-{}", Uuid::new_v4())
 }
 
-fn saturating_millis(duration: Duration) -> i64 {
+pub(super) fn saturating_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

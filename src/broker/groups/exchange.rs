@@ -164,6 +164,16 @@ pub enum GroupState {
     Dead,
 }
 
+impl Protocol {
+    /// A copy that keeps nothing else in memory: what came over the wire is a slice of its whole request.
+    pub(super) fn owned(&self) -> Protocol {
+        Protocol {
+            name: self.name.clone(),
+            metadata: Bytes::copy_from_slice(&self.metadata),
+        }
+    }
+}
+
 impl GroupState {
     /// The state's name as Kafka's tools print it.
     pub fn name(self) -> &'static str {
@@ -213,9 +223,12 @@ pub enum GroupError {
     /// Join again with the id that the answer carries.
     #[error("the member must join with the id that it was given")]
     MemberIdRequired,
-    /// The group is full.
-    #[error("the group has reached its maximum size")]
+    /// The group is full, or all groups together are: there is no place for this member, and waiting gives it none.
+    #[error("the group, or all groups together, have reached their maximum size")]
     MaxSizeReached,
+    /// All groups together have committed as many offsets as may be, or as long ones.
+    #[error("no more offsets may be committed")]
+    OffsetsMaxReached,
     /// Members read this topic, so its offsets stay.
     #[error("the group is subscribed to the topic")]
     SubscribedToTopic,

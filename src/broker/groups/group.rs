@@ -7,6 +7,9 @@
 //! differences: a parked request whose member asks again or is removed is answered too, and where Kafka takes any (the
 //! next leader, a tie in the vote) the longest member or the leader's preference decides.
 
+mod pending;
+mod size;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -15,12 +18,15 @@ use model::Timestamp;
 
 use super::exchange::{
     Answer, Effects, GroupDescription, GroupError, GroupRecord, GroupState, JoinRefused,
-    JoinRequest, Joined, JoinedMember, Leaver, MemberClaim, MemberDescription, Moment, SyncRequest,
-    Synced, Ticket,
+    JoinRequest, Joined, JoinedMember, Leaver, MemberClaim, MemberDescription, Moment, Protocol,
+    SyncRequest, Synced, Ticket,
 };
 use super::member::Member;
 use super::record::{StoredGroup, StoredMember};
 use super::subscription::subscribed_topics;
+
+use pending::Pending;
+pub use size::Growth;
 
 /// How long someone new may stay parked before it must ask again. It cannot send heartbeats yet, and its connection
 /// may be gone; Kafka's constant.
@@ -40,6 +46,8 @@ pub struct GroupSettings {
     pub initial_rebalance_delay: Duration,
     /// Most members of a group.
     pub size_max: usize,
+    /// Most bytes of a group's members: it is stored as one record.
+    pub bytes_max: usize,
 }
 
 impl Default for GroupSettings {
@@ -47,6 +55,7 @@ impl Default for GroupSettings {
         GroupSettings {
             initial_rebalance_delay: Duration::from_secs(3),
             size_max: usize::MAX,
+            bytes_max: usize::MAX,
         }
     }
 }
@@ -102,10 +111,11 @@ pub struct Group {
     members: BTreeMap<String, Member>,
     /// Instance id to member id.
     static_members: BTreeMap<String, String>,
-    /// Ids that were given out and not yet used, and until when they are good.
-    pending: BTreeMap<String, Duration>,
+    pending: Pending,
     /// Members of this generation that have not asked for their assignment.
     unsynced: BTreeSet<String>,
+    /// What `members` take in the group's record.
+    member_bytes: usize,
     /// What the members read; None if that cannot be told.
     subscribed: Option<BTreeSet<String>>,
     join_timer: Option<JoinTimer>,
@@ -131,8 +141,9 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             static_members: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             unsynced: BTreeSet::new(),
+            member_bytes: 0,
             subscribed: None,
             join_timer: None,
             sync_deadline: None,
@@ -247,13 +258,8 @@ impl Group {
                 .push(refuse(GroupError::NotAvailable, &member_id));
             return;
         }
-        if !self.has_room_for(&request) {
-            effects.answers.push(refuse(GroupError::MaxSizeReached, ""));
-            if self.remove(&member_id, GroupError::MaxSizeReached, effects)
-                || self.pending.remove(&member_id).is_some()
-            {
-                self.complete_join_if_all_joined(now, effects);
-            }
+        if !self.has_room_for(&request, &new_member_id) {
+            self.turn_away(now, &member_id, ticket, effects);
             return;
         }
         if !self.fits(&request) {
@@ -264,13 +270,64 @@ impl Group {
         }
         if member_id.is_empty() {
             self.join_as_new(now, request, new_member_id, ticket, effects);
-        } else if request.instance_id.is_none() && self.pending.contains_key(&member_id) {
+        } else if request.instance_id.is_none() && self.pending.contains(&member_id) {
             self.add(now, request, member_id, ticket, effects);
         } else if let Err(error) = self.check_member(&member_id, request.instance_id.as_deref()) {
             effects.answers.push(refuse(error, &member_id));
         } else {
             self.rejoin(now, request, ticket, effects);
         }
+    }
+
+    /// Refuses a join for lack of room. Whoever was a member is one no longer.
+    pub fn turn_away(
+        &mut self,
+        now: Moment,
+        member_id: &str,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let refused = JoinRefused {
+            error: GroupError::MaxSizeReached,
+            member_id: String::new(),
+        };
+        effects.answers.push(Answer::Join(ticket, Err(refused)));
+        if self.remove(member_id, GroupError::MaxSizeReached, effects) {
+            self.rebalance_after_removal(now, effects);
+        } else if self.pending.remove(member_id) {
+            self.complete_join_if_all_joined(now, effects);
+        }
+    }
+
+    /// Refuses the assignment that a member has brought, for lack of room. It is a member no longer: whoever leads next
+    /// may bring a shorter one.
+    pub fn turn_away_leader(
+        &mut self,
+        now: Moment,
+        member_id: &str,
+        ticket: Ticket,
+        effects: &mut Effects,
+    ) {
+        let refused = Answer::Sync(ticket, Err(GroupError::MaxSizeReached));
+        effects.answers.push(refused);
+        if self.remove(member_id, GroupError::MaxSizeReached, effects) {
+            self.rebalance_after_removal(now, effects);
+        }
+    }
+
+    /// Whether this member is to bring everyone's assignment.
+    pub fn is_led_by(&self, member_id: &str) -> bool {
+        self.leader.as_deref() == Some(member_id)
+    }
+
+    /// How many members it has.
+    pub fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The strategy that won the vote.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
     }
 
     /// Hands out the assignment, or parks the request until the leader has brought it.
@@ -283,6 +340,11 @@ impl Group {
     ) {
         if let Err(error) = self.check_sync(&request) {
             effects.answers.push(Answer::Sync(ticket, Err(error)));
+            return;
+        }
+        let grown = self.member_bytes + self.sync_growth(&request).bytes;
+        if grown > self.settings.bytes_max && self.sync_growth(&request).bytes > 0 {
+            self.turn_away_leader(now, &request.member_id, ticket, effects);
             return;
         }
         self.unsynced.remove(&request.member_id);
@@ -468,9 +530,7 @@ impl Group {
     /// Applies every deadline that has passed.
     pub fn on_time(&mut self, now: Moment, effects: &mut Effects) {
         let late = |deadline: &Duration| *deadline <= now.monotonic;
-        let unused = self.pending.len();
-        self.pending.retain(|_, deadline| !late(deadline));
-        if self.pending.len() < unused {
+        if self.pending.expire(now.monotonic) {
             self.complete_join_if_all_joined(now, effects);
         }
         let expired: Vec<String> = self
@@ -543,7 +603,7 @@ impl Group {
             client: request.client,
             session_timeout: request.session_timeout,
             rebalance_timeout: request.rebalance_timeout,
-            protocols: request.protocols,
+            protocols: request.protocols.iter().map(Protocol::owned).collect(),
             assignment: Bytes::new(),
             order: self.next_order(),
             newcomer: true,
@@ -629,6 +689,7 @@ impl Group {
         let Some(mut member) = self.members.remove(old_member_id) else {
             unreachable!("static members are members")
         };
+        self.member_bytes -= member.bytes(old_member_id);
         answer_parked(
             old_member_id,
             &mut member,
@@ -646,6 +707,7 @@ impl Group {
         if self.unsynced.remove(old_member_id) {
             self.unsynced.insert(new_member_id.to_owned());
         }
+        self.member_bytes += member.bytes(new_member_id);
         self.members.insert(new_member_id.to_owned(), member);
     }
 
@@ -659,8 +721,10 @@ impl Group {
         let Some(member) = self.members.get_mut(member_id) else {
             unreachable!("only members are parked")
         };
-        member.protocols = request.protocols;
+        self.member_bytes -= member.bytes(member_id);
+        member.protocols = request.protocols.iter().map(Protocol::owned).collect();
         member.client = request.client;
+        self.member_bytes += member.bytes(member_id);
         member.session_timeout = request.session_timeout;
         member.rebalance_timeout = request.rebalance_timeout;
         if let Some(superseded) = member.join.replace(ticket) {
@@ -672,15 +736,24 @@ impl Group {
         }
     }
 
-    /// An existing member, or one that takes a static member's place, never makes the group larger.
-    fn has_room_for(&self, request: &JoinRequest) -> bool {
-        let member_id = match &request.instance_id {
+    /// The id of the member that asks: its own, or that of the static member whose place it takes; empty for none.
+    fn id_of<'a>(&'a self, request: &'a JoinRequest) -> &'a str {
+        match &request.instance_id {
             Some(instance_id) if request.member_id.is_empty() => self
                 .static_members
                 .get(instance_id)
                 .map_or("", String::as_str),
             _ => &request.member_id,
-        };
+        }
+    }
+
+    /// An existing member, or one that takes a static member's place, never makes the group have more members.
+    fn has_room_for(&self, request: &JoinRequest, new_member_id: &str) -> bool {
+        let growth = self.join_growth(request, new_member_id).bytes;
+        if growth > 0 && self.member_bytes + growth > self.settings.bytes_max {
+            return false;
+        }
+        let member_id = self.id_of(request);
         match self.state {
             GroupState::Empty | GroupState::Dead => true,
             // Counting who has rejoined, not who was there, turns away the last to rejoin once the maximum was lowered.
@@ -731,10 +804,9 @@ impl Group {
     }
 
     fn prepare_rebalance(&mut self, now: Moment, effects: &mut Effects) {
+        // Nobody is given the last generation's any more.
+        self.take_assignments_back();
         if self.state == GroupState::CompletingRebalance {
-            for member in self.members.values_mut() {
-                member.assignment = Bytes::new();
-            }
             self.answer_syncs(now, &Err(GroupError::RebalanceInProgress), effects);
         }
         self.unsynced.clear();
@@ -936,17 +1008,25 @@ impl Group {
     }
 
     fn assign(&mut self, now: Moment, assignments: Vec<(String, Bytes)>, effects: &mut Effects) {
-        for member in self.members.values_mut() {
-            member.assignment = Bytes::new();
-        }
+        self.take_assignments_back();
         for (member_id, assignment) in assignments {
             if let Some(member) = self.members.get_mut(&member_id) {
-                member.assignment = assignment;
+                // A copy, which does not keep the leader's whole request in memory.
+                self.member_bytes -= member.assignment.len();
+                member.assignment = Bytes::copy_from_slice(&assignment);
+                self.member_bytes += member.assignment.len();
             }
         }
         self.enter(GroupState::Stable, now);
         effects.records.push(GroupRecord::Stored(self.stored()));
         self.answer_syncs(now, &Ok(()), effects);
+    }
+
+    fn take_assignments_back(&mut self) {
+        for member in self.members.values_mut() {
+            self.member_bytes -= member.assignment.len();
+            member.assignment = Bytes::new();
+        }
     }
 
     fn answer_syncs(
@@ -991,7 +1071,7 @@ impl Group {
                 .and_then(|instance| self.static_members.get(instance))
                 .cloned()
                 .ok_or(GroupError::UnknownMember)?
-        } else if self.pending.remove(&leaver.member_id).is_some() {
+        } else if self.pending.remove(&leaver.member_id) {
             return Ok(());
         } else {
             self.check_member(&leaver.member_id, leaver.instance_id.as_deref())?;
@@ -1023,6 +1103,7 @@ impl Group {
         let Some(mut member) = self.members.remove(member_id) else {
             return false;
         };
+        self.member_bytes -= member.bytes(member_id);
         answer_parked("", &mut member, reason, effects);
         if let Some(instance_id) = &member.instance_id {
             self.static_members.remove(instance_id);
@@ -1157,7 +1238,10 @@ impl Group {
             self.static_members
                 .insert(instance_id.clone(), member_id.clone());
         }
-        self.members.insert(member_id, member);
+        self.member_bytes += member.bytes(&member_id);
+        if let Some(replaced) = self.members.insert(member_id.clone(), member) {
+            self.member_bytes -= replaced.bytes(&member_id);
+        }
     }
 
     fn next_order(&mut self) -> u64 {
@@ -1201,9 +1285,8 @@ impl Group {
             .members
             .values()
             .filter_map(|member| member.session_deadline);
-        let unused_ids = self.pending.values().copied();
         sessions
-            .chain(unused_ids)
+            .chain(self.pending.first_deadline())
             .chain(self.join_timer.map(JoinTimer::at))
             .chain(self.sync_deadline)
             .min()

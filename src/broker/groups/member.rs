@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::exchange::{ClientIdentity, Protocol, Ticket};
+use super::record;
 
 /// A member of a group.
 #[derive(Clone, Debug)]
@@ -28,6 +29,17 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Its length in the group's record, under this id.
+    pub(super) fn bytes(&self, id: &str) -> usize {
+        record::member_bytes(
+            id,
+            self.instance_id.as_deref(),
+            &self.client,
+            &self.protocols,
+            &self.assignment,
+        )
+    }
+
     /// Whether a parked request stands in for heartbeats.
     pub(super) fn is_waiting(&self) -> bool {
         !self.newcomer && (self.join.is_some() || self.sync.is_some())

@@ -5,17 +5,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
+use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::group::OffsetsExpiry;
+
+/// What an offset takes in memory, beside its texts: here, and its key in the log's index.
+const OFFSET_BYTES: u64 = 192;
 
 /// A consumer's place in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     /// Which incarnation of the topic it is about.
     pub topic_id: TopicId,
-    /// The next record to read; None if the client stored metadata without a place.
-    pub offset: Option<Offset>,
+    /// The next record to read. A negative one is a sign between clients (librdkafka's -2 is the beginning), and kept.
+    pub offset: i64,
     /// The leader epoch of the last record that was read.
     pub leader_epoch: Option<LeaderEpoch>,
     /// The client's own note.
@@ -42,8 +45,51 @@ pub struct OffsetChange {
 pub struct GroupOffsets {
     durable: BTreeMap<TopicName, BTreeMap<PartitionId, CommittedOffset>>,
     /// Appended and not yet known durable, in the order of the log.
-    appended: VecDeque<(AppendNumber, Vec<OffsetChange>)>,
+    appended: VecDeque<Appended>,
     append_count: u64,
+    /// What is in `durable`, and what `appended` adds to it.
+    size: OffsetsSize,
+}
+
+#[derive(Debug)]
+struct Appended {
+    number: AppendNumber,
+    changes: Vec<OffsetChange>,
+    /// What it adds, as far as that could be told when it was appended.
+    growth: OffsetsSize,
+}
+
+/// How many offsets, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffsetsSize {
+    /// Offsets.
+    pub count: u64,
+    /// What they take in memory, about, without the group's id.
+    pub bytes: u64,
+}
+
+impl OffsetsSize {
+    fn of(topic: &TopicName, committed: &CommittedOffset) -> OffsetsSize {
+        OffsetsSize {
+            count: 1,
+            bytes: OFFSET_BYTES + (topic.as_str().len() + committed.metadata.len()) as u64,
+        }
+    }
+
+    /// Both together.
+    pub fn plus(self, other: OffsetsSize) -> OffsetsSize {
+        OffsetsSize {
+            count: self.count + other.count,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    fn minus(self, other: OffsetsSize) -> OffsetsSize {
+        OffsetsSize {
+            count: self.count.saturating_sub(other.count),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
 }
 
 /// Which of a group's appends, counted in the order of the log.
@@ -55,8 +101,39 @@ impl GroupOffsets {
     pub fn on_appended(&mut self, changes: Vec<OffsetChange>) -> AppendNumber {
         self.append_count += 1;
         let number = AppendNumber(self.append_count);
-        self.appended.push_back((number, changes));
+        let growth = changes
+            .iter()
+            .filter_map(|change| {
+                let committed = change.committed.as_ref()?;
+                Some(self.growth(&change.topic, change.partition, committed))
+            })
+            .fold(OffsetsSize::default(), OffsetsSize::plus);
+        self.size = self.size.plus(growth);
+        self.appended.push_back(Appended {
+            number,
+            changes,
+            growth,
+        });
         number
+    }
+
+    /// What committing this would add to what is durable.
+    pub fn growth(
+        &self,
+        topic: &TopicName,
+        partition: PartitionId,
+        committed: &CommittedOffset,
+    ) -> OffsetsSize {
+        let wanted = OffsetsSize::of(topic, committed);
+        match self.get(topic, partition) {
+            Some(known) => wanted.minus(OffsetsSize::of(topic, known)),
+            None => wanted,
+        }
+    }
+
+    /// What it holds, with what is on its way.
+    pub fn size(&self) -> OffsetsSize {
+        self.size
     }
 
     /// Makes visible this append and all before it: a log is durable up to a point.
@@ -64,28 +141,41 @@ impl GroupOffsets {
         while self
             .appended
             .front()
-            .is_some_and(|(first, _)| *first <= number)
+            .is_some_and(|first| first.number <= number)
         {
-            if let Some((_, changes)) = self.appended.pop_front() {
-                changes.into_iter().for_each(|change| self.apply(change));
+            if let Some(first) = self.appended.pop_front() {
+                self.size = self.size.minus(first.growth);
+                first
+                    .changes
+                    .into_iter()
+                    .for_each(|change| self.apply(change));
             }
         }
     }
 
     /// Applies a change that is durable already, as at start.
     pub fn apply(&mut self, change: OffsetChange) {
-        match change.committed {
+        let OffsetChange {
+            topic,
+            partition,
+            committed,
+        } = change;
+        if let Some(known) = self.get(&topic, partition) {
+            self.size = self.size.minus(OffsetsSize::of(&topic, known));
+        }
+        match committed {
             Some(committed) => {
+                self.size = self.size.plus(OffsetsSize::of(&topic, &committed));
                 self.durable
-                    .entry(change.topic)
+                    .entry(topic)
                     .or_default()
-                    .insert(change.partition, committed);
+                    .insert(partition, committed);
             }
             None => {
-                if let Some(partitions) = self.durable.get_mut(&change.topic) {
-                    partitions.remove(&change.partition);
+                if let Some(partitions) = self.durable.get_mut(&topic) {
+                    partitions.remove(&partition);
                     if partitions.is_empty() {
-                        self.durable.remove(&change.topic);
+                        self.durable.remove(&topic);
                     }
                 }
             }
@@ -144,7 +234,7 @@ impl GroupOffsets {
                     .map(|(partition, committed)| ((topic, *partition), Some(committed))),
             );
         }
-        for change in self.appended.iter().flat_map(|(_, changes)| changes) {
+        for change in self.appended.iter().flat_map(|append| &append.changes) {
             latest.insert((&change.topic, change.partition), change.committed.as_ref());
         }
         latest

@@ -13,14 +13,14 @@
 //!                      | session timeout u32 ms | rebalance timeout u32 ms | protocol count u16 |
 //!                      | protocols: name string, metadata bytes | assignment bytes |
 //! kind 2   a promise:  | version u8 = 1 | generation i32 |
-//! kind 3   an offset:  | version u8 = 1 | topic id 16 bytes | offset i64, -1 none | leader epoch i32, -1 none |
+//! kind 3   an offset:  | version u8 = 1 | topic id 16 bytes | offset i64 | leader epoch i32, -1 none |
 //!                      | committed i64 ms | expires i64 ms, -1 none | metadata string |
 //! ```
 
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
+use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
 use super::offsets::CommittedOffset;
@@ -312,7 +312,7 @@ fn encode_offset(committed: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + committed.metadata.len());
     out.put_u8(VALUE_VERSION);
     out.put_slice(&committed.topic_id.to_bytes());
-    out.put_i64(committed.offset.map_or(-1, Offset::to_wire));
+    out.put_i64(committed.offset);
     out.put_i32(committed.leader_epoch.map_or(-1, LeaderEpoch::to_wire));
     out.put_i64(committed.committed_at.millis());
     out.put_i64(committed.expires_at.unwrap_or(Timestamp::NONE).millis());
@@ -325,13 +325,51 @@ fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
     reader.version("value", VALUE_VERSION)?;
     let committed = CommittedOffset {
         topic_id: TopicId::from_bytes(reader.array()?),
-        offset: Offset::from_wire(reader.i64()?),
+        offset: reader.i64()?,
         leader_epoch: LeaderEpoch::from_wire(reader.i32()?),
         committed_at: Timestamp::from_millis(reader.i64()?),
         expires_at: Some(Timestamp::from_millis(reader.i64()?)).filter(|at| !at.is_none()),
         metadata: reader.string()?,
     };
     reader.end(committed)
+}
+
+/// The key's length in a group's own record, and in its promise.
+pub(super) fn group_key_bytes(group: &str) -> usize {
+    4 + group.len()
+}
+
+/// The key's length in the record of a committed offset.
+pub(super) fn offset_key_bytes(group: &str, topic: &TopicName) -> usize {
+    10 + group.len() + topic.as_str().len()
+}
+
+/// The value's length in the record of a committed offset.
+pub(super) fn offset_value_bytes(metadata: &str) -> usize {
+    47 + metadata.len()
+}
+
+/// The value's length in a promise.
+pub(super) const PROMISE_VALUE_BYTES: usize = 5;
+
+/// The value's length in a group's own record, without its members and its three names.
+pub(super) const GROUP_VALUE_BYTES: usize = 23;
+
+/// A member's length in its group's record.
+pub(super) fn member_bytes(
+    id: &str,
+    instance_id: Option<&str>,
+    client: &ClientIdentity,
+    protocols: &[Protocol],
+    assignment: &[u8],
+) -> usize {
+    let protocols: usize = protocols
+        .iter()
+        .map(|protocol| 6 + protocol.name.len() + protocol.metadata.len())
+        .sum();
+    let names =
+        id.len() + instance_id.map_or(0, str::len) + client.client_id.len() + client.host.len();
+    22 + names + protocols + assignment.len()
 }
 
 fn saturating_millis(duration: Duration) -> u32 {

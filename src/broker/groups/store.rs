@@ -4,18 +4,18 @@
 
 use bytes::Bytes;
 
-use storage::Admission;
+use storage::{Admission, AppendSize, Purpose};
 
-use super::record::{Record, RecordError};
+use super::record::Record;
 use crate::broker::state_log::{self, StateLog};
 
 /// The offsets state log.
-#[derive(Clone)]
 pub struct OffsetsLog {
     backing: Backing,
+    /// What was live in it when it was opened, until someone takes it.
+    entries: Vec<(Bytes, Bytes)>,
 }
 
-#[derive(Clone)]
 enum Backing {
     Log(StateLog),
     #[cfg(test)]
@@ -28,7 +28,7 @@ pub(super) struct Room(RoomIn);
 enum RoomIn {
     Log(Admission),
     #[cfg(test)]
-    Memory,
+    Memory(AppendSize),
 }
 
 /// Records that are appended and not yet durable.
@@ -47,32 +47,55 @@ enum WrittenIn {
 pub(super) struct NotAppended(String);
 
 impl OffsetsLog {
-    /// Over the state log, which nobody else writes.
-    pub fn new(log: StateLog) -> OffsetsLog {
+    /// Over the state log, which nobody else writes, and what was live in it when it was opened.
+    pub fn new(log: StateLog, entries: Vec<(Bytes, Bytes)>) -> OffsetsLog {
         OffsetsLog {
             backing: Backing::Log(log),
+            entries,
         }
     }
 
-    /// Every record that counts, in the order of keys.
-    pub(super) fn entries(&self) -> Result<Vec<Record>, RecordError> {
-        let entries: Vec<(Bytes, Bytes)> = match &self.backing {
-            Backing::Log(log) => log.entries(),
-            #[cfg(test)]
-            Backing::Memory(log) => log.entries(),
-        };
-        entries
-            .iter()
-            .map(|(key, value)| Record::decode(key, Some(value)))
-            .collect()
+    /// What was live when the log was opened, in the order of keys. Once: its owner keeps it then.
+    pub(super) fn take_entries(&mut self) -> Vec<(Bytes, Bytes)> {
+        std::mem::take(&mut self.entries)
     }
 
-    /// Waits for room for about this much.
-    pub(super) async fn reserve(&self, bytes: usize) -> Room {
+    /// What an append takes of records that are this long, key and value together.
+    pub(super) fn size_of(&self, records: impl IntoIterator<Item = usize>) -> AppendSize {
         match &self.backing {
-            Backing::Log(log) => Room(RoomIn::Log(log.admit_bytes(bytes).await)),
+            Backing::Log(log) => log.size_of(records),
             #[cfg(test)]
-            Backing::Memory(_) => Room(RoomIn::Memory),
+            Backing::Memory(_) => AppendSize {
+                batches: 1,
+                bytes: records.into_iter().map(|bytes| bytes as u64).sum(),
+            },
+        }
+    }
+
+    /// How many of these records, in order, one append takes; none only of none.
+    pub(super) fn count_for_one_append(&self, records: impl IntoIterator<Item = usize>) -> usize {
+        match &self.backing {
+            Backing::Log(log) => log.count_for_one_append(records),
+            #[cfg(test)]
+            Backing::Memory(log) => log.count_for_one_append(records),
+        }
+    }
+
+    /// The longest record, key and value together, that the log takes.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        match &self.backing {
+            Backing::Log(log) => log.record_bytes_max(),
+            #[cfg(test)]
+            Backing::Memory(_) => usize::MAX,
+        }
+    }
+
+    /// Waits for room for an append of this size.
+    pub(super) async fn reserve(&self, size: AppendSize, purpose: Purpose) -> Room {
+        match &self.backing {
+            Backing::Log(log) => Room(RoomIn::Log(log.admit(size, purpose).await)),
+            #[cfg(test)]
+            Backing::Memory(_) => Room(RoomIn::Memory(size)),
         }
     }
 
@@ -95,16 +118,23 @@ impl OffsetsLog {
         let changes: Vec<_> = records.iter().map(Record::encode).collect();
         match (&self.backing, room.0) {
             (Backing::Log(log), RoomIn::Log(admission)) => log
-                .append(changes, admission)
+                .encode(changes)
+                .and_then(|encoded| log.append(encoded, admission))
                 .map(|written| Written(WrittenIn::Log(written)))
                 .map_err(|error| NotAppended(error.to_string())),
             #[cfg(test)]
-            (Backing::Memory(log), RoomIn::Memory) => log
-                .append(changes)
-                .map(|sync| Written(WrittenIn::Memory(sync)))
-                .map_err(NotAppended),
+            (Backing::Memory(log), RoomIn::Memory(size)) => {
+                let length = |(key, value): &(Bytes, Option<Bytes>)| {
+                    key.len() + value.as_ref().map_or(0, Bytes::len)
+                };
+                let needed = self.size_of(changes.iter().map(length));
+                assert!(size.holds(needed), "{needed:?} is more than {size:?}");
+                log.append(changes)
+                    .map(|sync| Written(WrittenIn::Memory(sync)))
+                    .map_err(NotAppended)
+            }
             #[cfg(test)]
-            (Backing::Log(_), RoomIn::Memory) | (Backing::Memory(_), RoomIn::Log(_)) => {
+            (Backing::Log(_), RoomIn::Memory(_)) | (Backing::Memory(_), RoomIn::Log(_)) => {
                 unreachable!("room is taken in the log that it is used in")
             }
         }
@@ -142,6 +172,7 @@ pub(super) mod memory {
         appends: Vec<Vec<(Bytes, Option<Bytes>)>>,
         syncs_by_itself: bool,
         is_full: bool,
+        records_max: usize,
     }
 
     pub(in super::super) struct Sync {
@@ -164,6 +195,7 @@ pub(super) mod memory {
                 appends: Vec::new(),
                 syncs_by_itself: true,
                 is_full: false,
+                records_max: usize::MAX,
             };
             MemoryLog {
                 state: Arc::new(Mutex::new(state)),
@@ -174,6 +206,7 @@ pub(super) mod memory {
         pub(in super::super) fn open(&self) -> OffsetsLog {
             OffsetsLog {
                 backing: Backing::Memory(self.clone()),
+                entries: self.entries(),
             }
         }
 
@@ -191,6 +224,18 @@ pub(super) mod memory {
             self.lock().is_full = is_full;
         }
 
+        /// From now on one append takes so many records.
+        pub(in super::super) fn set_records_max(&self, count: usize) {
+            self.lock().records_max = count;
+        }
+
+        pub(super) fn count_for_one_append(
+            &self,
+            records: impl IntoIterator<Item = usize>,
+        ) -> usize {
+            records.into_iter().count().min(self.lock().records_max)
+        }
+
         /// What a power cut leaves.
         pub(in super::super) fn cut(&self) -> MemoryLog {
             let durable = *self.durable.borrow();
@@ -199,6 +244,7 @@ pub(super) mod memory {
                 appends,
                 syncs_by_itself: true,
                 is_full: false,
+                records_max: usize::MAX,
             };
             MemoryLog {
                 state: Arc::new(Mutex::new(state)),

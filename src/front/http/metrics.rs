@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::broker::groups::Bound;
 use crate::broker::{Bounds, Broker, GroupLag, LogDir};
 use crate::front::stats::{Stats, Use};
 
@@ -135,6 +136,7 @@ pub(super) fn text(broker: &Broker, stats: &Stats, space: Option<&LogDir>) -> St
     topics(&mut page, broker);
     traffic::write(&mut page, broker, stats);
     groups(&mut page, broker);
+    limits(&mut page, broker);
     let name = "alluvium_metrics_series_summed";
     page.family(
         name,
@@ -592,4 +594,32 @@ fn groups(page: &mut Page, broker: &Broker) {
             page.sample(name, &labels, age.as_secs_f64());
         }
     }
+}
+
+fn limits(page: &mut Page, broker: &Broker) {
+    let bounds = broker.groups().bounds();
+    let mut family = |name: &str, kind: &str, help: &str, value: fn(&Bound) -> u64| {
+        page.family(name, kind, help);
+        for bound in &bounds {
+            page.sample(name, &[("setting", bound.setting)], value(bound));
+        }
+    };
+    family(
+        "alluvium_limit_used",
+        "gauge",
+        "What is held of what a setting bounds.",
+        |bound| bound.used,
+    );
+    family(
+        "alluvium_limit_max",
+        "gauge",
+        "What may be held of it.",
+        |bound| bound.max,
+    );
+    family(
+        "alluvium_limit_refused_total",
+        "counter",
+        "Requests, or parts of them, that the bound has refused.",
+        |bound| bound.refused,
+    );
 }

@@ -94,6 +94,8 @@ pub(crate) fn group(error: GroupError) -> i16 {
         GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
         GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        // Final for a commit in every client; what is retried would be refused again.
+        GroupError::OffsetsMaxReached => ErrorCode::InvalidCommitOffsetSize,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
     }

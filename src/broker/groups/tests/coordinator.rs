@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use model::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
+use model::{LeaderEpoch, PartitionId, TopicId, TopicName};
 use storage::io::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -31,29 +31,36 @@ impl Clock for TestClock {
     }
 }
 
-struct World {
-    coordinator: Coordinator,
+pub(super) struct World {
+    pub(super) coordinator: Coordinator,
+    config: GroupConfig,
     clock: Arc<TestClock>,
-    log: MemoryLog,
+    pub(super) log: MemoryLog,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl World {
-    fn new() -> World {
-        World::open(MemoryLog::new(), Arc::new(TestClock::default()))
+    pub(super) fn new() -> World {
+        World::with(|_| {})
     }
 
-    fn open(log: MemoryLog, clock: Arc<TestClock>) -> World {
-        let config = GroupConfig {
+    pub(super) fn with(change: impl FnOnce(&mut GroupConfig)) -> World {
+        let mut config = GroupConfig {
             initial_rebalance_delay: Duration::ZERO,
             ..GroupConfig::default()
         };
+        change(&mut config);
+        World::open(config, MemoryLog::new(), Arc::new(TestClock::default()))
+    }
+
+    fn open(config: GroupConfig, log: MemoryLog, clock: Arc<TestClock>) -> World {
         let (coordinator, task) =
-            Coordinator::open(config, log.open(), clock.clone()).expect("readable records");
+            Coordinator::open(config.clone(), log.open(), clock.clone()).expect("readable records");
         let (stop, shutdown) = watch::channel(false);
         World {
             coordinator,
+            config,
             clock,
             log,
             stop,
@@ -62,24 +69,30 @@ impl World {
     }
 
     /// A power cut and a new start: only what was synced is there.
-    fn cut(self) -> World {
+    pub(super) fn cut(self) -> World {
         self.task.abort();
-        World::open(self.log.cut(), self.clock)
+        World::open(self.config, self.log.cut(), self.clock)
     }
 
-    async fn pass(&self, millis: u64) {
+    /// The same with other settings.
+    pub(super) fn cut_with(mut self, change: impl FnOnce(&mut GroupConfig)) -> World {
+        change(&mut self.config);
+        self.cut()
+    }
+
+    pub(super) async fn pass(&self, millis: u64) {
         *self.clock.0.lock().expect("no panic") += millis;
         self.coordinator.run_due().await.expect("running");
     }
 
-    async fn join(&self, group: &str, ask: Ask) -> Result<Joined, JoinRefused> {
+    pub(super) async fn join(&self, group: &str, ask: Ask) -> Result<Joined, JoinRefused> {
         self.coordinator
             .join(group, ask.old_version().request)
             .await
     }
 
     /// The only member of a stable group.
-    async fn member(&self, group: &str) -> String {
+    pub(super) async fn member(&self, group: &str) -> String {
         let joined = self
             .join(group, ask("").topics(&["read"]))
             .await
@@ -107,7 +120,12 @@ impl World {
         self.coordinator.sync(group, request).await
     }
 
-    async fn commit(&self, group: &str, topic: &str, offset: u64) -> Result<(), GroupError> {
+    pub(super) async fn commit(
+        &self,
+        group: &str,
+        topic: &str,
+        offset: u64,
+    ) -> Result<(), GroupError> {
         self.commit_as(group, MemberClaim::default(), topic, offset, None)
             .await
     }
@@ -130,9 +148,9 @@ impl World {
             .expect("one result for one commit")
     }
 
-    fn fetch(&self, group: &str, topic: &str) -> Option<u64> {
+    pub(super) fn fetch(&self, group: &str, topic: &str) -> Option<u64> {
         let fetched = self.coordinator.fetch(group, &[place(topic)]).remove(0)?;
-        Some(fetched.offset.expect("an offset").get())
+        Some(u64::try_from(fetched.offset).expect("an offset"))
     }
 
     fn groups(&self) -> Vec<String> {
@@ -144,7 +162,7 @@ impl World {
     }
 }
 
-fn place(topic: &str) -> (TopicName, PartitionId) {
+pub(super) fn place(topic: &str) -> (TopicName, PartitionId) {
     (
         TopicName::parse(topic).expect("a valid name"),
         PartitionId::new(0),
@@ -152,17 +170,17 @@ fn place(topic: &str) -> (TopicName, PartitionId) {
 }
 
 /// Each topic's id in these tests follows from its name.
-fn topic_id(topic: &str) -> TopicId {
+pub(super) fn topic_id(topic: &str) -> TopicId {
     TopicId::from_bytes([topic.as_bytes()[0]; 16])
 }
 
-fn offset_commit(topic: &str, offset: u64) -> OffsetCommit {
+pub(super) fn offset_commit(topic: &str, offset: u64) -> OffsetCommit {
     let (name, partition) = place(topic);
     OffsetCommit {
         topic: name,
         topic_id: topic_id(topic),
         partition,
-        offset: Some(Offset::new(offset)),
+        offset: offset as i64,
         leader_epoch: Some(LeaderEpoch::new(4)),
         metadata: "note".into(),
     }

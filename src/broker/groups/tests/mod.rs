@@ -1,5 +1,6 @@
 //! Tests of the pure parts: scripted scenarios for each rule, and random members against the invariants.
 
+mod bounds;
 mod coordinator;
 mod membership;
 mod offsets;
@@ -122,6 +123,7 @@ impl Bench {
         Bench::with(GroupSettings {
             initial_rebalance_delay: Duration::from_millis(DELAY),
             size_max: usize::MAX,
+            bytes_max: usize::MAX,
         })
     }
 
@@ -143,6 +145,26 @@ impl Bench {
     }
 
     pub(super) fn take(&mut self, effects: Effects) {
+        let held = self.group.held();
+        for record in &effects.records {
+            if let GroupRecord::Stored(stored) = record
+                && stored.members.len() == held.members
+            {
+                let bytes = |it: &StoredMember| {
+                    let instance_id = it.instance_id.as_deref();
+                    let (protocols, assignment) = (&it.protocols, &it.assignment);
+                    record::member_bytes(
+                        &it.member_id,
+                        instance_id,
+                        &it.client,
+                        protocols,
+                        assignment,
+                    )
+                };
+                let bytes: usize = stored.members.iter().map(bytes).sum();
+                assert_eq!(bytes, held.bytes, "a group knows what its members take");
+            }
+        }
         self.records.extend(effects.records);
         for answer in effects.answers {
             let fresh = match answer {

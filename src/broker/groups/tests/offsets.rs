@@ -1,6 +1,6 @@
 //! Committed offsets: visible when durable, in the order of the log; retention.
 
-use model::{LeaderEpoch, Offset, PartitionId, TopicId, TopicName};
+use model::{LeaderEpoch, PartitionId, TopicId, TopicName};
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn topic(name: &str) -> TopicName {
 pub(super) fn committed(offset: u64) -> CommittedOffset {
     CommittedOffset {
         topic_id: TopicId::from_bytes([7; 16]),
-        offset: Some(Offset::new(offset)),
+        offset: offset as i64,
         leader_epoch: Some(LeaderEpoch::new(3)),
         metadata: "note".into(),
         committed_at: Timestamp::from_millis(1_000),
@@ -27,11 +27,10 @@ fn change(partition: u32, committed: Option<CommittedOffset>) -> OffsetChange {
     }
 }
 
-fn visible(offsets: &GroupOffsets, partition: u32) -> Option<u64> {
+fn visible(offsets: &GroupOffsets, partition: u32) -> Option<i64> {
     offsets
         .get(&topic("t"), PartitionId::new(partition))
-        .and_then(|committed| committed.offset)
-        .map(Offset::get)
+        .map(|committed| committed.offset)
 }
 
 #[test]

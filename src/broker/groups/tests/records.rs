@@ -78,6 +78,42 @@ fn version_1_stays_what_it_is() {
 }
 
 #[test]
+fn the_length_of_a_record_is_known_before_it_is_encoded() {
+    for (known, _, _) in golden() {
+        let (key, value) = known.encode();
+        let value = value.expect("a value");
+        match known {
+            Record::Group(group, Some(stored)) => {
+                assert_eq!(key.len(), record::group_key_bytes(&group));
+                let names = [&stored.protocol_type, &stored.protocol, &stored.leader];
+                let names: usize = names.into_iter().flatten().map(String::len).sum();
+                let members: usize = stored
+                    .members
+                    .iter()
+                    .map(|it| {
+                        let instance_id = it.instance_id.as_deref();
+                        let (protocols, assignment) = (&it.protocols, &it.assignment);
+                        let id = &it.member_id;
+                        record::member_bytes(id, instance_id, &it.client, protocols, assignment)
+                    })
+                    .sum();
+                assert_eq!(value.len(), record::GROUP_VALUE_BYTES + names + members);
+            }
+            Record::Promise(group, _) => {
+                assert_eq!(key.len(), record::group_key_bytes(&group));
+                assert_eq!(value.len(), record::PROMISE_VALUE_BYTES);
+            }
+            Record::Offset(group, topic, _, Some(offset)) => {
+                assert_eq!(key.len(), record::offset_key_bytes(&group, &topic));
+                let bytes = record::offset_value_bytes(&offset.metadata);
+                assert_eq!(value.len(), bytes);
+            }
+            Record::Group(_, None) | Record::Offset(_, _, _, None) => panic!("all have values"),
+        }
+    }
+}
+
+#[test]
 fn a_record_without_a_value_deletes() {
     assert_eq!(
         Record::decode(&unhex("0101000167"), None),

@@ -220,6 +220,7 @@ fn an_operator_removes_a_static_member_by_its_name() {
 fn a_full_group_takes_a_bounced_member_back() {
     let mut bench = Bench::with(GroupSettings {
         size_max: 2,
+        bytes_max: usize::MAX,
         initial_rebalance_delay: Duration::from_millis(DELAY),
     });
     stable_pair(&mut bench);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{LeaderEpoch, Offset, PartitionId};
+use model::{LeaderEpoch, PartitionId};
 use wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -119,7 +119,7 @@ fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<Offse
         topic: topic.name.clone(),
         topic_id: topic.id,
         partition,
-        offset: Offset::from_wire(request.committed_offset),
+        offset: request.committed_offset,
         leader_epoch: LeaderEpoch::from_wire(request.committed_leader_epoch),
         metadata: request.committed_metadata.clone().unwrap_or_default(),
     })

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{LeaderEpoch, Offset, PartitionId, TopicName};
+use model::{LeaderEpoch, PartitionId, TopicName};
 use wire::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchRequestTopics, OffsetFetchResponse,
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -20,6 +20,8 @@ const BATCHED: i16 = 8;
 const HAS_ERROR: i16 = 2;
 /// Offsets that are copied before it is asked whether more fit into the answer.
 const PIECE: usize = 256;
+/// What stands for no committed offset.
+const NO_OFFSET: i64 = -1;
 
 pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFetchResponse {
     let mut named = Named::default();
@@ -190,11 +192,11 @@ fn partition(
 ) -> OffsetFetchResponsePartitions {
     let (offset, epoch, metadata) = match committed {
         Some(committed) => (committed.offset, committed.leader_epoch, committed.metadata),
-        None => (None, None, String::new()),
+        None => (NO_OFFSET, None, String::new()),
     };
     OffsetFetchResponsePartitions {
         partition_index,
-        committed_offset: offset.map_or(-1, Offset::to_wire),
+        committed_offset: offset,
         committed_leader_epoch: epoch.map_or(-1, LeaderEpoch::to_wire),
         metadata: Some(metadata),
         ..OffsetFetchResponsePartitions::default()

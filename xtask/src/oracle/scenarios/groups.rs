@@ -673,6 +673,11 @@ fn standalone(pair: &mut Pair) {
         Some("m".repeat(4096)),
         Some("m".repeat(4097)),
         Some("ü".repeat(2048)),
+        Some("ü".repeat(4096)),
+        Some("ü".repeat(4097)),
+        // Two UTF-16 code units each.
+        Some("\u{1f600}".repeat(2048)),
+        Some("\u{1f600}".repeat(2049)),
     ] {
         pair.ask_each(|_, _| {
             let mut request = commit(group, None, 7);

@@ -1,0 +1,245 @@
+//! State logs over a real store: small files, long records, compaction, restarts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use storage::{Env, OnFailure, StorageConfig};
+use tempfile::TempDir;
+
+use super::*;
+
+const KIB: usize = 1024;
+
+type Entries = Vec<(Bytes, Bytes)>;
+
+fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Storage {
+    let mut config = StorageConfig::new(directory);
+    config.wal_file_bytes = wal_file_bytes;
+    config.frame_bytes_max = frame_bytes_max;
+    config.wal_files_min = 2;
+    config.on_failure = OnFailure::Refuse;
+    config.settle_age = std::time::Duration::from_millis(20);
+    let (storage, _) = Storage::open(config, Env::real()).expect("a store");
+    let known = [LogId::METADATA, LogId::OFFSETS].into();
+    storage.finish_open(&known).expect("a tidy store");
+    storage
+}
+
+fn open(storage: &Storage) -> (StateLog, Entries) {
+    StateLog::open(storage, storage.clock(), LogId::METADATA).expect("a readable log")
+}
+
+fn set(key: &str, value: impl Into<Bytes>) -> Change {
+    (Bytes::copy_from_slice(key.as_bytes()), Some(value.into()))
+}
+
+fn value(byte: u8, bytes: usize) -> Bytes {
+    vec![byte; bytes].into()
+}
+
+fn model_of(changes: &[Change]) -> Entries {
+    let mut model = BTreeMap::new();
+    for (key, value) in changes {
+        match value {
+            Some(value) => model.insert(key.clone(), value.clone()),
+            None => model.remove(key),
+        };
+    }
+    model.into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_is_kept_and_compacted_at_every_length_of_files_and_frames() {
+    for (wal_file_bytes, frame_bytes_max) in [
+        (256 << 10, 64 << 10),
+        (256 << 10, 64 << 20),
+        (320 << 10, 4 << 20),
+        (2 << 20, 64 << 10),
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let storage = store(directory.path(), wal_file_bytes, frame_bytes_max);
+        let (log, entries) = open(&storage);
+        assert_eq!(entries, []);
+        let longest = log.record_bytes_max() - 4;
+        let mut all = Vec::new();
+        for round in 0..6u8 {
+            let mut changes: Vec<_> = (0..400)
+                .map(|key| set(&format!("{key:03}"), value(round, 1000)))
+                .collect();
+            changes.push(set("long", value(round, longest)));
+            changes.push((Bytes::from_static(b"007"), None));
+            for result in log.write_each(changes.clone(), Purpose::State).await {
+                result.expect("room");
+            }
+            all.extend(changes);
+        }
+        let before = log.bounds();
+        log.compact().await.expect("a compaction");
+        assert!(log.bounds().start >= before.durable_end);
+        drop((log, storage));
+        let storage = store(directory.path(), wal_file_bytes, frame_bytes_max);
+        let (_, entries) = open(&storage);
+        assert!(entries == model_of(&all), "{wal_file_bytes}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_stored_is_refused_and_changes_nothing() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, _) = open(&storage);
+    let most = log.record_bytes_max();
+    let too_long = set("k", value(1, most + 64));
+    let refused = log.write(vec![too_long.clone()]).await;
+    let is_named = matches!(
+        refused,
+        Err(StateLogError::Append(AppendError::TooLarge { .. }))
+    );
+    assert!(is_named, "{refused:?}");
+    let several = vec![set("a", value(1, 1)), too_long, set("b", value(2, 1))];
+    let results = log.write_each(several, Purpose::State).await;
+    assert_eq!(
+        results.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, false, true]
+    );
+    log.write(vec![set("k", value(3, most - 1))])
+        .await
+        .expect("the longest record");
+    drop((log, storage));
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (_, entries) = open(&storage);
+    let keys: Vec<_> = entries.iter().map(|(key, _)| key.as_ref()).collect();
+    assert_eq!(keys, [b"a", b"b", b"k"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_time_of_longer_files_forbids_neither_start_nor_compaction() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 2 << 20, 512 << 10);
+    let (log, _) = open(&storage);
+    log.write(vec![
+        set("a", value(1, 10)),
+        set("long", value(2, 700 * KIB)),
+    ])
+    .await
+    .expect("room");
+    log.write(vec![set("z", value(3, 10))]).await.expect("room");
+    drop((log, storage));
+
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, entries) = open(&storage);
+    let lengths: Vec<_> = entries.iter().map(|(_, value)| value.len()).collect();
+    assert_eq!(lengths, [10, 700 * KIB, 10]);
+    log.compact().await.expect("what can be done is done");
+    assert_eq!(
+        log.bounds().start.get(),
+        1,
+        "the long record stays, at offset 1"
+    );
+    drop((log, storage));
+
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, again) = open(&storage);
+    assert!(again == entries);
+    log.write(vec![set("long", value(4, 10))])
+        .await
+        .expect("room");
+    let before = log.bounds().durable_end;
+    log.compact().await.expect("nothing is too long any more");
+    assert!(log.bounds().start >= before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_brings_back_nothing_that_was_overwritten_meanwhile() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, _) = open(&storage);
+    let mut all: Vec<_> = (0..2_000)
+        .map(|key| set(&format!("{key:04}"), value(0, 500)))
+        .collect();
+    for result in log.write_each(all.clone(), Purpose::State).await {
+        result.expect("room");
+    }
+    let writing = async {
+        let mut later = Vec::new();
+        for round in 1..40u8 {
+            let change = match round % 4 {
+                0 => (Bytes::from(format!("{:04}", u32::from(round) * 50)), None),
+                _ => set(&format!("{:04}", u32::from(round) * 50), value(round, 500)),
+            };
+            log.write(vec![change.clone()]).await.expect("room");
+            later.push(change);
+        }
+        later
+    };
+    let (compacted, later) = tokio::join!(log.compact(), writing);
+    compacted.expect("a compaction");
+    all.extend(later);
+    drop((log, storage));
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (_, entries) = open(&storage);
+    assert!(entries == model_of(&all));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_size_of_an_append_is_told_before_its_records_are_known() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, _) = open(&storage);
+    let lengths = [0, 1, 40_000, 30_000, 63_000, 64_000, 100_000, 5, 5, 62_000];
+    for count in 1..=lengths.len() {
+        let changes: Vec<_> = lengths[..count]
+            .iter()
+            .map(|bytes| set("key", value(1, *bytes)))
+            .collect();
+        let told = log.size_of(lengths[..count].iter().map(|bytes| bytes + 3));
+        let size = log.encode(changes).expect("short enough").size();
+        assert!(told.holds(size), "{told:?} {size:?}");
+        assert_eq!(told.batches, size.batches);
+    }
+    let fit = log.count_for_one_append(lengths);
+    assert!(storage.takes(log.size_of(lengths[..fit].iter().copied())));
+    assert!(!storage.takes(log.size_of(lengths[..=fit].iter().copied())));
+}
+
+#[test]
+fn what_is_not_compressed_may_be_of_any_length() {
+    let mut builder = BatchBuilder::new(Codec::None);
+    let value = vec![7; DECOMPRESSED_BYTES_MAX + 1];
+    builder
+        .push(Timestamp::from_millis(1), None, Some(&value), &[])
+        .expect("below 2 GiB");
+    let batch = Batch::parse(builder.build().expect("a batch")).expect("a batch");
+    let mut records = batch.records(decompress_limit(&batch)).expect("readable");
+    let record = records.next().expect("one").expect("whole");
+    assert_eq!(record.value.map(|value| value.len()), Some(value.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_removal_of_a_key_outlives_one_compaction_and_no_more() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, _) = open(&storage);
+    let gone = Bytes::from_static(b"gone");
+    let changes = vec![
+        set("kept", value(1, 1)),
+        set("gone", value(2, 1)),
+        (gone.clone(), None),
+    ];
+    log.write(changes).await.expect("written");
+    assert_eq!(log.removed(), vec![gone.clone()]);
+    log.compact().await.expect("compacted");
+    drop((storage, log));
+    // The start after a kill has still to know it.
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, entries) = open(&storage);
+    assert_eq!((log.removed(), entries.len()), (vec![gone], 1));
+    log.compact().await.expect("compacted");
+    assert_eq!(log.removed().len(), 1);
+    log.compact().await.expect("compacted");
+    assert_eq!(log.removed().len(), 0);
+    drop((storage, log));
+    let storage = store(directory.path(), 256 << 10, 64 << 10);
+    let (log, entries) = open(&storage);
+    assert_eq!((log.removed().len(), entries.len()), (0, 1));
+}
