@@ -10,6 +10,7 @@ mod files;
 mod full;
 mod full_start;
 mod fuzzed;
+mod greedy;
 mod kill;
 mod lies;
 mod memory;
@@ -48,12 +49,13 @@ pub const ALL: &[Case] = &[
     lies::CASE,
     fuzzed::CASE,
     memory::CASE,
+    greedy::CASE,
     stalled_disk::CASE,
     served::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 37, 40];
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 37, 40];
 
 #[cfg(test)]
 mod tests {
