@@ -105,10 +105,7 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
 
 fn shown(commit: &OffsetCommit) -> String {
     let (topic, partition) = (&commit.topic, commit.partition);
-    match commit.offset {
-        Some(offset) => format!("{topic}-{partition}: {offset}"),
-        None => format!("{topic}-{partition}: none"),
-    }
+    format!("{topic}-{partition}: {}", commit.offset)
 }
 
 fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<OffsetCommit, Refusal> {
