@@ -102,20 +102,17 @@ impl Told {
                 continue;
             }
             self.0.insert(trouble.about.clone(), true);
-            let what = match &trouble.failed {
-                Some((_, error)) => error.to_string(),
-                None => format!("no answer from {} yet", trouble.about),
-            };
-            let advice = match &trouble.failed {
-                Some((_, Error::Broker { .. })) => "",
-                _ => ". `alluvium doctor` tells more",
-            };
-            lines.push(format!("{what}; trying again{advice}"));
+            const ADVICE: &str = "`alluvium doctor` tells more";
+            lines.push(match &trouble.failed {
+                Some((_, error @ Error::Broker { .. })) => format!("{error}; trying again"),
+                Some((_, error)) => format!("{error}; trying again. {ADVICE}"),
+                None => format!("no answer from {} yet. {ADVICE}", trouble.about),
+            });
         }
         for (about, lasts) in &mut self.0 {
             if *lasts && !current.iter().any(|trouble| trouble.about == *about) {
                 *lasts = false;
-                lines.push(format!("{about}: it goes on"));
+                lines.push(format!("{about} answers now"));
             }
         }
         lines

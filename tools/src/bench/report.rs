@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::BenchArgs;
 use super::load::Load;
+use crate::output::counted;
 
 /// Minimum, median and maximum over runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -142,14 +143,15 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |n: u64, thing| counted(usize::try_from(n).unwrap_or(usize::MAX), thing);
         writeln!(
             f,
-            "{} runs of {} s; {} producers, {} partitions; batches of {} records, {} bytes, codec {}\n",
-            self.runs,
+            "{} of {} s; {}, {}; batches of {}, {} bytes, codec {}\n",
+            count(self.runs.into(), "run"),
             self.seconds,
-            self.producers,
-            self.partitions,
-            self.batch_records,
+            count(self.producers.into(), "producer"),
+            count(self.partitions.into(), "partition"),
+            count(self.batch_records, "record"),
             self.batch_bytes,
             self.codec
         )?;

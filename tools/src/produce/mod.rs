@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::Failure;
 use crate::format::{InputFormat, InputReader, OutputFormat};
-use crate::output::{counted, note, say, size};
+use crate::output::{counted, grouped, note, say, size};
 use crate::signals::StopSignals;
 use progress::Progress;
 use pump::{Counts, Fallback, Pump, print_reports};
@@ -326,11 +326,8 @@ impl Fate {
         let all = self.sent + self.too_large;
         let lost = all.saturating_sub(self.acknowledged);
         let not_all = || {
-            format!(
-                "{} of {} not acknowledged",
-                lost,
-                counted_u64(all, "record")
-            )
+            let all = counted_u64(all, "record");
+            format!("{} of {all} not acknowledged", grouped(lost))
         };
         let acknowledged = || counted_u64(self.acknowledged, "record");
         let end = match (end, flushed) {
