@@ -8,11 +8,14 @@ mod descriptors;
 mod disk_full;
 mod files;
 mod full;
+mod full_disk_escape;
 mod full_start;
 mod fuzzed;
 mod greedy;
 mod kill;
 mod lies;
+mod many;
+mod many_dirty;
 mod memory;
 mod nested;
 mod power_cut;
@@ -20,6 +23,7 @@ mod read_only;
 mod served;
 mod simulated;
 mod stalled_disk;
+mod stop;
 mod storm;
 mod sync_error;
 mod syscalls;
@@ -50,12 +54,15 @@ pub const ALL: &[Case] = &[
     fuzzed::CASE,
     memory::CASE,
     greedy::CASE,
+    full_disk_escape::CASE,
     stalled_disk::CASE,
+    stop::CASE,
     served::CASE,
+    many_dirty::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 37, 40];
+pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 35, 37, 39, 40, 42];
 
 #[cfg(test)]
 mod tests {

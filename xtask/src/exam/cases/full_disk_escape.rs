@@ -1,0 +1,202 @@
+//! Case 35: on a full disk what frees space works through the broker: deleted records, a deleted topic, lowered retention, also
+//! after a kill and after a stop. Then it goes on by itself, and nothing else is lost.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use wire::ErrorCode;
+use wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
+use wire::messages::delete_topics::DeleteTopicsRequest;
+use wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
+
+use crate::exam::cases::crash;
+use crate::exam::cases::full::{TOPIC, judge, produce, until};
+use crate::exam::disk::LoopDisk;
+use crate::exam::judge::Shown;
+use crate::exam::ledger::Ledger;
+use crate::exam::probe::{Answer, Probe, batch_of};
+use crate::exam::random::Random;
+use crate::exam::victim::Plan;
+use crate::exam::{Case, Exam, Outcome, Rounds};
+
+const DISK_BYTES: u64 = 192 << 20;
+const VALUE_BYTES: usize = 16 << 10;
+/// The topic that makes room.
+const OLD: &str = "old";
+/// Its batches, of 256 KiB.
+const OLD_BATCHES: u32 = 300;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How soon it goes on after room was made.
+const ESCAPE_MAX: Duration = Duration::from_secs(20);
+
+/// The case.
+pub const CASE: Case = Case {
+    number: 35,
+    name: "full-disk-escape",
+    about: "a full disk, and room made by deleting records, a topic, or by lower retention, also after a kill or a stop",
+    rounds: Rounds { full: 9, short: 3 },
+    run: |exam| {
+        let mut outcome = Outcome {
+            tried: CASE.about.to_owned(),
+            ..Outcome::default()
+        };
+        for round in 1..=exam.rounds {
+            let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
+            one(exam, round, &disk, &mut outcome).with_context(|| format!("round {round}"))?;
+            outcome.times = round;
+        }
+        Ok(outcome)
+    },
+};
+
+fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
+    let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
+    let shown = Shown::default();
+    let mut random = Random::new(exam.seed.wrapping_add(round.into()));
+    let plan = crash::small(Plan::new(
+        &exam.binary,
+        &disk.path().join("data"),
+        &exam.work,
+    ));
+    let mut victim = plan.start()?;
+    let mut probe = Probe::connect(&victim.kafka)?;
+    probe.create_topic(OLD, 1, &[("segment.bytes", "4194304")])?;
+    probe.create_topic(TOPIC, 1, &[("segment.bytes", "4194304")])?;
+    let others = Ledger::create(&exam.work.join(format!("old-{round}")))?;
+    for _ in 0..OLD_BATCHES {
+        let payloads = others.send(OLD, 0, 16, VALUE_BYTES, &mut random)?;
+        let batch = batch_of(&payloads, model::codec::Codec::None, None)?;
+        let answer = probe.produce(OLD, 0, batch)?;
+        if !matches!(answer, Answer::Acknowledged(_)) {
+            break;
+        }
+    }
+    let refused = until(
+        PATIENCE,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Refused(_)),
+    )?;
+    outcome.require(
+        refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
+        || format!("round {round}: with the disk full, produce was answered {refused:?}"),
+    );
+    let ending = match round % 3 {
+        0 => "running",
+        1 => {
+            victim.kill()?;
+            "killed"
+        }
+        _ => {
+            victim.terminate()?;
+            "stopped"
+        }
+    };
+    if !round.is_multiple_of(3) {
+        victim = plan
+            .start()
+            .with_context(|| format!("round {round}: the start on a full disk"))?;
+        probe = Probe::connect(&victim.kafka)?;
+    }
+    let (way, error) = match (round / 3 + round) % 3 {
+        0 => ("deleted records", delete_records(&mut probe)?),
+        1 => ("a deleted topic", delete_topic(&mut probe)?),
+        _ => ("lower retention", lower_retention(&mut probe)?),
+    };
+    outcome.require(error == ErrorCode::None, || {
+        format!("round {round}: {ending}, {way}: {}", error.name())
+    });
+    let began = Instant::now();
+    let accepted = until(
+        ESCAPE_MAX,
+        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
+        |answer| matches!(answer, Answer::Acknowledged(_)),
+    )?;
+    outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
+        format!("round {round}: {ending}, {way}: produce was still refused after {ESCAPE_MAX:?}")
+    });
+    outcome.notes.push(format!(
+        "round {round}: {ending}, {way}: produced again after {:.1} s",
+        began.elapsed().as_secs_f64()
+    ));
+    judge(&mut probe, &ledger, &shown, outcome)?;
+    let told = victim.log().matches("the disk is full: appends").count();
+    outcome.require((1..=20).contains(&told), || {
+        format!("round {round}: the log says {told} times that the disk is full")
+    });
+    victim.kill()?;
+    let mut victim = plan.start()?;
+    judge(
+        &mut Probe::connect(&victim.kafka)?,
+        &ledger,
+        &shown,
+        outcome,
+    )?;
+    victim.terminate()
+}
+
+fn delete_records(probe: &mut Probe) -> Result<ErrorCode> {
+    let partition = DeleteRecordsPartition {
+        partition_index: 0,
+        offset: -1,
+    };
+    let topic = DeleteRecordsTopic {
+        name: OLD.to_owned(),
+        partitions: vec![partition],
+    };
+    let request = DeleteRecordsRequest {
+        topics: vec![topic],
+        timeout_ms: 30_000,
+    };
+    let response = probe.call(2, &request)?;
+    let answer = response
+        .topics
+        .first()
+        .and_then(|topic| topic.partitions.first())
+        .context("no partition in the answer")?;
+    Ok(ErrorCode::from_code(answer.error_code))
+}
+
+fn delete_topic(probe: &mut Probe) -> Result<ErrorCode> {
+    let request = DeleteTopicsRequest {
+        topic_names: vec![OLD.to_owned()],
+        timeout_ms: 30_000,
+        ..DeleteTopicsRequest::default()
+    };
+    let response = probe.call(4, &request)?;
+    let answer = response
+        .responses
+        .first()
+        .context("no topic in the answer")?;
+    Ok(ErrorCode::from_code(answer.error_code))
+}
+
+/// To a second: all of it is due when this returns.
+fn lower_retention(probe: &mut Probe) -> Result<ErrorCode> {
+    let config = AlterableConfig {
+        name: "retention.ms".to_owned(),
+        config_operation: 0,
+        value: Some("1000".to_owned()),
+    };
+    let resource = AlterConfigsResource {
+        resource_type: 2,
+        resource_name: OLD.to_owned(),
+        configs: vec![config],
+    };
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![resource],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    let response = probe.call(1, &request)?;
+    let answer = response
+        .responses
+        .first()
+        .context("no resource in the answer")?;
+    // What was appended last is older than the limit then.
+    thread::sleep(Duration::from_secs(1));
+    Ok(ErrorCode::from_code(answer.error_code))
+}
