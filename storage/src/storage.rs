@@ -354,6 +354,7 @@ impl Shared {
             }
             Err(SettleError::DiskFull) => {
                 self.gate.set_settling_full(true);
+                self.gate.tell_of_disk(self.clock.monotonic());
                 false
             }
             Err(SettleError::Stopped) => false,
@@ -715,6 +716,7 @@ impl Shared {
                         )));
                         return;
                     }
+                    self.gate.tell_of_disk(self.clock.monotonic());
                     self.gate.look_again();
                     self.pool.wait_for_space(Duration::from_millis(200));
                 }

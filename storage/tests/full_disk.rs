@@ -364,6 +364,40 @@ fn a_round_goes_through_more_logs_than_there_are_descriptors() {
     assert_eq!(check(&storage, 599), 1);
 }
 
+/// A store with a record in each of 30 logs, nothing settled.
+fn many_new_logs() -> (House, Storage) {
+    let house = House::new(30);
+    let storage = house.open();
+    for partition in 0..house.partitions {
+        while storage.prepare_once().unwrap() {}
+        assert!(append(&storage, partition));
+    }
+    (house, storage)
+}
+
+#[test]
+fn a_power_cut_during_a_round_whose_logs_share_their_syncs_loses_nothing() {
+    let (house, storage) = many_new_logs();
+    let begin = house.disk.operations();
+    assert!(storage.settle_once());
+    let operations = house.disk.operations() - begin;
+    for cut in 1..=operations {
+        let (house, storage) = many_new_logs();
+        house.disk.cut_power_during(house.disk.operations() + cut);
+        storage.settle_once();
+        assert!(house.disk.is_off(), "cut {cut}");
+        drop(storage);
+        house.disk.restart(cut);
+        let storage = house.open();
+        for _ in 0..2 {
+            for partition in 0..house.partitions {
+                assert_eq!(check(&storage, partition), 1, "cut {cut}");
+            }
+            storage.settle_once();
+        }
+    }
+}
+
 #[test]
 fn new_logs_of_one_round_share_their_syncs() {
     let house = House::new(500);

@@ -1,6 +1,6 @@
 //! The power is cut during every operation that changes the disk, one after the other, of a scripted life of a store: logs
-//! are created, appended to, trimmed and deleted, and the store is restarted and killed. After each cut a judge looks at
-//! what is left: nothing acknowledged is lost, nothing is invented, and what a reader saw stays.
+//! are created, appended to, trimmed and deleted, the disk fills up and has space again, and the store is restarted and killed.
+//! After each cut a judge looks at what is left: nothing acknowledged is lost, nothing is invented, and what a reader saw stays.
 //!
 //! `SEEDS=1000 cargo test --release -p alluvium-storage --test power_cut` runs longer; `FIRST_SEED` moves the start.
 //! A seed that fails is printed, with the operation during which the power went.
@@ -21,8 +21,8 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::{
-    AppendError, Durable, Env, Log, LogSettings, ManualClock, OnFailure, Storage, StorageConfig,
-    StorageFailed, Threads,
+    AppendError, DeleteRecordsError, Durable, Env, Log, LogSettings, ManualClock, OnFailure,
+    Storage, StorageConfig, StorageFailed, Threads,
 };
 
 /// Steps of one script.
@@ -167,7 +167,9 @@ impl Life {
                 70..=73 => self.read_all()?,
                 74..=75 => self.retry()?,
                 76..=81 => self.delete_records()?,
-                82..=86 => self.create_log(),
+                82..=84 => self.create_log(),
+                85 => self.disk.fill(),
+                86 => self.disk.set_capacity(u64::MAX),
                 87..=88 => self.delete_log(),
                 89..=93 => self.settle()?,
                 94 => self.prepare()?,
@@ -240,6 +242,7 @@ impl Life {
             };
             let appended = match self.log(*id).append(vec![batch.clone().into()], admission) {
                 Ok(appended) => appended,
+                Err(AppendError::DiskFull) => continue,
                 Err(AppendError::Sequence(error)) => panic!("{}: log {id}: {error}", self.name()),
                 Err(error) => return Err(Stopped(error.to_string())),
             };
@@ -324,16 +327,11 @@ impl Life {
         }
         let batch = self.batch(id, &payloads);
         let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
-            // It was never sent: its numbers are for the next one.
-            if let Some(producer) = self.producers.get_mut(&id) {
-                producer.sequence -= payloads.len() as i32;
-            }
-            self.commit()?;
-            self.settle()?;
-            return self.prepare();
+            return self.not_sent(id, payloads.len());
         };
         let appended = match log.append(vec![batch.clone().into()], admission) {
             Ok(appended) => appended,
+            Err(AppendError::DiskFull) => return self.not_sent(id, payloads.len()),
             Err(AppendError::Sequence(error)) => panic!("{}: {error}", self.name()),
             Err(error) => return Err(Stopped(error.to_string())),
         };
@@ -359,6 +357,16 @@ impl Life {
             durable: appended.durable,
         });
         Ok(())
+    }
+
+    /// There was no room for it: its numbers are for the next one.
+    fn not_sent(&mut self, id: LogId, records: usize) -> Result<(), Stopped> {
+        if let Some(producer) = self.producers.get_mut(&id) {
+            producer.sequence -= records as i32;
+        }
+        self.commit()?;
+        self.settle()?;
+        self.prepare()
     }
 
     fn batch(&mut self, id: LogId, payloads: &[Bytes]) -> Batch {
@@ -402,6 +410,7 @@ impl Life {
                 .below(bounds.durable_end.since(bounds.start) + 1);
         let durable = match self.log(id).delete_records(Offset::new(before)) {
             Ok(durable) => durable,
+            Err(DeleteRecordsError::Append(AppendError::DiskFull)) => return self.commit(),
             Err(error) => return Err(Stopped(error.to_string())),
         };
         let ledger = self.logs.get_mut(&id).expect("any_log gives one of these");
@@ -458,10 +467,12 @@ impl Life {
 
     /// Does the work of the pool's helper.
     fn prepare(&mut self) -> Result<(), Stopped> {
-        let prepared = self.storage().prepare_once();
-        prepared
-            .map(|_| ())
-            .map_err(|error| Stopped(error.to_string()))
+        match self.storage().prepare_once() {
+            Err(error) if error.kind() != std::io::ErrorKind::StorageFull => {
+                Err(Stopped(error.to_string()))
+            }
+            _ => self.alive(),
+        }
     }
 
     fn alive(&self) -> Result<(), Stopped> {
@@ -627,8 +638,9 @@ impl Life {
         count
     }
 
-    /// The store is as good as new: it takes records and gives them back.
+    /// The store is as good as new, once there is space: it takes records and gives them back.
     fn go_on(&mut self) {
+        self.disk.set_capacity(u64::MAX);
         let mut outcome = self.retry();
         self.producers.clear();
         self.create_log();

@@ -102,7 +102,7 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
             .with_context(|| format!("round {round}: the start on a full disk"))?;
         probe = Probe::connect(&victim.kafka)?;
     }
-    let (way, error) = match (round / 3 + round) % 3 {
+    let (way, error) = match ((round - 1) / 3 + round) % 3 {
         0 => ("deleted records", delete_records(&mut probe)?),
         1 => ("a deleted topic", delete_topic(&mut probe)?),
         _ => ("lower retention", lower_retention(&mut probe)?),
