@@ -2,6 +2,8 @@
 //!
 //! `broker` is the service, free of protocols; `front` speaks them; `config` and `serve` put a process together.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod broker;
 pub mod config;
 pub mod data_dir;

@@ -33,7 +33,9 @@ pub fn start(json: bool) -> Result<(), NoFilter> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(color);
+        .with_ansi(color)
+        // Where standard error has no reader, the complaint about that would panic.
+        .log_internal_errors(false);
     if json {
         log.json().init()
     } else {

@@ -19,12 +19,12 @@ use crate::descriptors;
 use crate::front::stats::Stats;
 use crate::front::{http, kafka};
 
+/// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
+const OTHER_THREADS: usize = 8;
+
 /// Serves until a signal asks for the end.
 pub fn run(config: Config, json: bool) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let runtime = tools::runtime::build(OTHER_THREADS)?;
     runtime.block_on(serve(config, json))
 }
 
@@ -107,6 +107,8 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
     });
     let (storage, broker, report) = opened.await.context("open the store")??;
 
+    // Before anybody can learn that there is someone to be asked.
+    let mut signals = StopSignals::listen()?;
     let (stop, stopped) = watch::channel(false);
     let stats = Arc::new(Stats::default());
     let kafka_front = tokio::spawn(kafka::serve(
@@ -128,8 +130,6 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         let broker = broker.clone();
         async move { broker.run(groups_stopped).await }
     });
-    // Before anybody can learn that there is someone to be asked.
-    let mut signals = StopSignals::listen()?;
     say_ready(kafka_address, http_address, &report, json)?;
     signals.asked().await;
     tracing::info!("asked to stop: finishing what is under way");
@@ -232,17 +232,21 @@ fn say_ready(
     report: &RecoveryReport,
     json: bool,
 ) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
+    let line = if json {
         let line = serde_json::json!({
             "ready": true, "kafka": kafka.to_string(), "http": http.to_string(), "leader_epoch": report.leader_epoch,
             "damaged": report.damage.len(),
         });
-        writeln!(out, "{line}")?;
+        line.to_string()
     } else {
-        writeln!(out, "ready kafka={kafka} http={http}")?;
+        format!("ready kafka={kafka} http={http}")
+    };
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        // Nobody waits for it any more: that is no reason not to serve.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written.context("standard output")?,
     }
-    out.flush()?;
     notify(sd_notify::NotifyState::Ready);
     Ok(())
 }

@@ -9,6 +9,8 @@
 //! - Every wait has a deadline, every queue a bound; a full buffer makes the sender wait.
 //! - An error keeps the protocol's code, by name.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod admin;
 mod client;
 pub mod config;

@@ -586,7 +586,15 @@ fn padded_bytes(pending: &[Pending]) -> u64 {
 /// False if there is no next file yet.
 fn make_room(shared: &Shared, writer: &mut Writer, bytes: u64) -> Result<bool, StorageFailed> {
     let file = current(writer);
-    if writer.progress.position + bytes <= file.bytes {
+    // The limit on file sizes may have been lowered since this was let in.
+    let limit = shared.pool.file_bytes_limit();
+    if bytes > limit {
+        return Err(StorageFailed::new(format!(
+            "the write-ahead log: a frame of {bytes} bytes does not fit: the limit on file sizes is {limit} bytes \
+             (RLIMIT_FSIZE, `ulimit -f`)"
+        )));
+    }
+    if writer.progress.position + bytes <= file.bytes.min(limit) {
         return Ok(true);
     }
     assert!(

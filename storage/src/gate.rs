@@ -309,6 +309,9 @@ impl Gate {
     /// Bytes that certainly fit into the WAL's files as they are. Half of each file: a frame that does not fit any more
     /// leaves the rest of its file empty, and no frame is longer than half a file.
     fn room(&self) -> u64 {
+        if self.pool.is_limited() {
+            return 0;
+        }
         let usable = self.pool.file_bytes() / 2;
         self.pool.available() as u64 * usable
             + self
@@ -329,7 +332,9 @@ impl Gate {
     }
 
     pub fn is_disk_full(&self) -> bool {
-        self.pool.is_disk_full() || self.settling_is_full.load(Ordering::Acquire)
+        self.pool.is_disk_full()
+            || self.pool.is_limited()
+            || self.settling_is_full.load(Ordering::Acquire)
     }
 
     pub fn set_settling_full(self: &Arc<Gate>, full: bool) {

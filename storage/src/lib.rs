@@ -4,6 +4,8 @@
 //! [`Log::read`] are the rest. All partitions' appends of one moment are one frame in the write-ahead log and one sync; the
 //! settler lays them down into segments later, off the path of the acks.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod acknowledged;
 pub mod checkpoint;
 mod cleaner;

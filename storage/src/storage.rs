@@ -3,6 +3,7 @@
 //! Callers: the broker. Lock order: a log's state, then the committer's queue; the map of logs is never held over either.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -687,14 +688,34 @@ impl Shared {
         tracing::error!(reason = %failure.reason, "the store stops writing");
         self.gate.fail(failure.clone());
         if self.config.on_failure == OnFailure::ExitProcess {
-            eprintln!("fatal: {failure}");
+            // Standard error may have no reader any more.
+            let _ = writeln!(std::io::stderr(), "fatal: {failure}");
             std::process::exit(EXIT_CODE_STORAGE_FAILED);
         }
+    }
+
+    /// Logs once that the limit on file sizes keeps appends out, and once that it does not any more.
+    fn note_limit(&self, was_limited: &mut bool) {
+        let is_limited = self.pool.is_limited();
+        if std::mem::replace(was_limited, is_limited) == is_limited {
+            return;
+        }
+        if is_limited {
+            tracing::error!(
+                limit = self.pool.file_bytes_limit(),
+                wal.file.bytes = self.pool.file_bytes(),
+                "the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`) is below wal.file.bytes: appends are refused until it is raised"
+            );
+        } else {
+            tracing::info!("the limit on file sizes lets whole files be written again");
+        }
+        self.gate.look_again();
     }
 
     /// The pool's helper: keeps zero-filled files ready.
     fn fill_pool(&self) {
         let mut trimmed = self.clock.monotonic();
+        let mut was_limited = false;
         while !self.is_stopping() && self.gate.failure().is_none() {
             self.gate.tell_of_disk(self.clock.monotonic());
             if self.clock.monotonic().saturating_sub(trimmed) >= POOL_TRIM_INTERVAL {
@@ -703,6 +724,7 @@ impl Shared {
                     tracing::warn!(%error, "free files of the write-ahead log could not be removed");
                 }
             }
+            self.note_limit(&mut was_limited);
             match self.pool.prepare_one() {
                 Ok(true) => self.gate.look_again(),
                 Ok(false) => self.pool.wait_for_work(Duration::from_millis(500)),
@@ -1051,7 +1073,7 @@ impl Storage {
                 std::mem::forget(guard);
             });
         let thread = spawned.map_err(OpenError::io(
-            "start a thread for",
+            "start a thread (`ulimit -u`, TasksMax of the service or the container's limit on processes allows no more) for",
             self.inner.shared.config.data_dir.clone(),
         ))?;
         self.inner

@@ -67,6 +67,7 @@ fn append(storage: &Storage) {
     let time = Timestamp::from_millis(5);
     builder.push(time, None, Some(&[b'x'; 300]), &[]).unwrap();
     let batch = Batch::parse(builder.build().unwrap()).unwrap();
+    while storage.prepare_once().unwrap() {}
     let admission = storage.try_admit(batch.bytes().len()).unwrap();
     let log = storage.log(log_id()).unwrap();
     let _ = log.append(vec![batch.into()], admission).unwrap();

@@ -139,6 +139,38 @@ fn a_disk_that_filled_up_under_load_does_not_keep_the_store_from_starting() {
     assert_eq!(read_all(&storage), acknowledged + 1);
 }
 
+#[test]
+fn a_limit_on_file_sizes_refuses_appends_like_a_full_disk_until_it_is_raised() {
+    let disk = new_disk();
+    let (storage, _) = open(&disk).unwrap();
+    for number in 0..3 {
+        assert!(append(&storage, number));
+    }
+    disk.set_file_bytes_max(FILE_BYTES / 2);
+    assert!(!append(&storage, 3), "no whole file can be written");
+    assert_eq!(read_all(&storage), 3);
+    kill(&disk, storage);
+    let (storage, _) = open(&disk).unwrap();
+    assert!(storage.health().disk_full && storage.health().failed.is_none());
+    assert_eq!(read_all(&storage), 3);
+    disk.set_file_bytes_max(FILE_BYTES);
+    assert!(append(&storage, 3));
+    // Segments are no longer than the limit, whatever their setting.
+    while append(&storage, read_all(&storage)) && read_all(&storage) < 40 {
+        storage.settle_once();
+        let _ = storage.prepare_once();
+    }
+    assert_eq!(
+        (read_all(&storage), storage.health().disk_full),
+        (40, false)
+    );
+    drop(storage);
+    // A new store has no file to begin with, and says why.
+    let disk = new_disk();
+    disk.set_file_bytes_max(FILE_BYTES / 2);
+    assert!(open(&disk).is_err());
+}
+
 /// The last file of the write-ahead log that holds a frame, and where its last frame ends.
 fn last_frame(disk: &SimDisk) -> (PathBuf, u64) {
     let mut last = None;

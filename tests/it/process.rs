@@ -1,7 +1,7 @@
 //! The server as a process: its ready line, its exit codes, and what it answers over HTTP.
 
-use std::io::{Read as _, Seek as _};
-use std::net::TcpStream;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -26,7 +26,14 @@ fn refused(command: &mut Command) -> (Option<i32>, String) {
 #[test]
 fn it_says_where_it_listens_and_ends_with_0_when_asked_to() {
     let directory = tempfile::tempdir().expect("a directory");
-    for signal in [Signal::TERM, Signal::INT] {
+    // Those that ask for it, and those whose default would be an end without a drain.
+    for signal in [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::USR1,
+        Signal::XCPU,
+    ] {
         let running = Running::start(&mut serve(directory.path()));
         for address in [&running.kafka, &running.http] {
             assert!(!address.ends_with(":0"), "{address}");
@@ -250,4 +257,85 @@ fn every_setting_in_force_is_shown_with_its_origin() {
     assert_eq!(of("num.partitions"), ("4".into(), "flag".into()));
     assert_eq!(of("node.id"), ("7".into(), "environment".into()));
     assert_eq!(of("log.retention.ms").1, "default");
+}
+
+/// A pipe without a reader, as standard error or output.
+fn without_reader() -> std::process::Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn nobody_who_reads_standard_error_changes_no_exit_code() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    for (args, code) in [
+        (vec!["serve", "-X", "nosuch=1"], 2),
+        (vec!["log", "stat", "nowhere"], 3),
+        (vec!["topic", "list", "-b", "127.0.0.1:1"], 4),
+        (vec!["topic", "nosuch"], 2),
+        (vec!["config", "check", "-X", "nosuch=1"], 2),
+    ] {
+        let status = alluvium()
+            .args(&args)
+            .current_dir(directory.path())
+            .stdout(without_reader())
+            .stderr(without_reader())
+            .status()
+            .expect("it runs");
+        assert_eq!(status.code(), Some(code), "{args:?}");
+    }
+    // A server logs all the time, and its ready line may have no reader either.
+    let http = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = http.local_addr().expect("its address").to_string();
+    drop(http);
+    let mut server = alluvium()
+        .args(["serve", "--kafka", "127.0.0.1:0", "--http", &address])
+        .arg("--data")
+        .arg(&data)
+        .args(["-X", "wal.file.bytes=262144", "-X", "wal.files.min=2"])
+        .env("ALLUVIUM_LOG", "trace")
+        .stdout(without_reader())
+        .stderr(without_reader())
+        .spawn()
+        .expect("it starts");
+    let is_ready = || {
+        let mut stream = TcpStream::connect(&address)?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+    };
+    let begun = std::time::Instant::now();
+    while !is_ready().unwrap_or(false) {
+        assert!(server.try_wait().expect("its state").is_none(), "it ended");
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&server);
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(server.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_named_and_does_not_kill() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let limited = |data: &std::path::Path| {
+        let plain = serve(data);
+        // 128 KiB, half of a file of the write-ahead log.
+        let mut command = Command::new("prlimit");
+        command.arg("--fsize=131072").arg(plain.get_program());
+        command.args(plain.get_args());
+        command
+    };
+    let (code, said) = refused(&mut limited(&directory.path().join("new")));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("RLIMIT_FSIZE"), "{said}");
+    let data = directory.path().join("data");
+    let running = Running::start(&mut serve(&data));
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+    let running = Running::start(&mut limited(&data));
+    assert!(running.get("/readyz").1.contains("disk_full"));
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
 }

@@ -23,6 +23,7 @@ use crate::log::LogArgs;
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
 use crate::reach::Watch;
+use crate::runtime;
 use crate::topic::TopicArgs;
 
 const GROUP_EXAMPLES: &str = "\
@@ -154,6 +155,9 @@ impl Common {
     }
 }
 
+/// Threads beside the runtime's workers: those that read files, or wait for names.
+const OTHER_THREADS: usize = 2;
+
 impl ToolCommand {
     /// What the command knows of its broker, if it talks to one.
     fn common(&self) -> Option<&Common> {
@@ -170,12 +174,9 @@ impl ToolCommand {
 
     /// Runs the command to its end and tells its exit code. What went wrong is said on standard error.
     pub fn run(self) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build();
-        match runtime {
+        match runtime::build(OTHER_THREADS) {
             Ok(runtime) => runtime.block_on(self.report()),
-            Err(error) => failure::report(&error.into()),
+            Err(error) => failure::report(&error),
         }
     }
 

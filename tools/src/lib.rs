@@ -1,5 +1,7 @@
 //! The command line.
 
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod bench;
 pub mod cli;
 pub mod consume;
@@ -13,6 +15,7 @@ pub mod log;
 pub mod output;
 pub mod produce;
 mod reach;
+pub mod runtime;
 pub mod shell;
 pub mod signals;
 mod table;

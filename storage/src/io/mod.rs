@@ -88,6 +88,10 @@ pub trait Disk: Send + Sync + Debug {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Bytes that may still be written to the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// How long a file may become that this process writes (`RLIMIT_FSIZE`). It may change at any time.
+    fn file_bytes_max(&self) -> u64 {
+        u64::MAX
+    }
     /// Takes the lock on a file, creating the file for an exclusive one. Never waits: `WouldBlock` if another holds it.
     fn lock(&self, path: &Path, how: LockHow) -> io::Result<Box<dyn LockGuard>>;
 }

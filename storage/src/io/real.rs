@@ -86,6 +86,10 @@ impl Disk for RealDisk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    fn file_bytes_max(&self) -> u64 {
+        file_bytes_max()
+    }
+
     fn lock(&self, path: &Path, how: LockHow) -> io::Result<Box<dyn LockGuard>> {
         let (flags, operation) = match how {
             LockHow::Exclusive => (
@@ -100,6 +104,22 @@ impl Disk for RealDisk {
             _descriptor: descriptor,
         }))
     }
+}
+
+fn file_bytes_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// The error of a write past the limit on file sizes, which says so: `File too large` alone names no cause.
+fn too_large() -> io::Error {
+    let reason = match file_bytes_max() {
+        u64::MAX => "the file system takes no file of this length".to_owned(),
+        limit => {
+            format!("the limit on file sizes is {limit} bytes (RLIMIT_FSIZE, `ulimit -f`)")
+        }
+    };
+    io::Error::new(io::ErrorKind::FileTooLarge, reason)
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
@@ -168,6 +188,7 @@ impl DiskFile for RealFile {
                     IoSlice::advance_slices(&mut rest, count);
                 }
                 Err(Errno::INTR) => {}
+                Err(Errno::FBIG) => return Err(too_large()),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -97,6 +97,7 @@ struct World {
     /// Each open file holds a clone.
     descriptors: Arc<()>,
     descriptors_max: usize,
+    file_bytes_max: u64,
     operations: u64,
     cut_during: Option<u64>,
     is_off: bool,
@@ -164,6 +165,7 @@ impl SimDisk {
                 capacity_bytes: u64::MAX,
                 descriptors: Arc::new(()),
                 descriptors_max: usize::MAX,
+                file_bytes_max: u64::MAX,
                 operations: 0,
                 cut_during: None,
                 is_off: false,
@@ -194,6 +196,11 @@ impl SimDisk {
     /// How many files are open.
     pub fn descriptors(&self) -> usize {
         Arc::strong_count(&self.lock_world().descriptors) - 1
+    }
+
+    /// Limits the length of each file, as `RLIMIT_FSIZE` does.
+    pub fn set_file_bytes_max(&self, bytes: u64) {
+        self.lock_world().file_bytes_max = bytes;
     }
 
     /// How many operations there were that may change the disk.
@@ -459,6 +466,9 @@ impl World {
 
     /// Fails as a full disk does if a file cannot become `len` bytes long.
     fn check_room(&mut self, inode: u64, len: u64) -> io::Result<()> {
+        if len > self.file_bytes_max {
+            return Err(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         let now = blocks(self.inode(inode).seen.len() as u64);
         let more = blocks(len).saturating_sub(now);
         if more > 0
@@ -744,6 +754,10 @@ impl Disk for SimDisk {
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let (world, _) = self.begin(Operation::Open, path)?;
         Ok(world.capacity_bytes.saturating_sub(world.used_bytes()))
+    }
+
+    fn file_bytes_max(&self) -> u64 {
+        self.lock_world().file_bytes_max
     }
 
     fn lock(&self, path: &Path, how: LockHow) -> io::Result<Box<dyn LockGuard>> {

@@ -30,7 +30,7 @@ use crate::cleanup::sweep::{Known, Swept, sweep};
 use crate::committer::Progress;
 use crate::error::{OpenError, ReadError, StorageFailed};
 use crate::gate::RESERVED_FILES;
-use crate::io::{AlignedBuffer, SyncFailed, Syncs};
+use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, SyncFailed, Syncs};
 use crate::log::{Log, LogSettings, TailEntry};
 use crate::restore::Lost;
 use crate::segment::SegmentError;
@@ -114,6 +114,8 @@ struct Round {
     expire_before: Option<Timestamp>,
     /// The bound of the whole store, which makes segments smaller.
     store_bytes_max: Option<u64>,
+    /// How long a file may become, whole blocks.
+    file_bytes_max: u64,
 }
 
 /// A log of a piece, and the way back.
@@ -150,9 +152,10 @@ impl Round {
         })
     }
 
-    /// A log's settings, with segments that are sealed early enough for the bound of the store.
+    /// A log's settings, with segments that are sealed early enough for the bound of the store, and for the limit on file sizes.
     fn settings_of(&self, own: &Arc<LogSettings>) -> Arc<LogSettings> {
-        let segment_bytes = store_bound::segment_bytes(own.segment_bytes, self.store_bytes_max);
+        let segment_bytes = store_bound::segment_bytes(own.segment_bytes, self.store_bytes_max)
+            .min(self.file_bytes_max);
         if segment_bytes == own.segment_bytes {
             return Arc::clone(own);
         }
@@ -323,6 +326,10 @@ impl Settler {
             file_limit,
             expire_before: expires.then(|| producers_kept_since(shared).1),
             store_bytes_max: shared.live().store_bytes_max,
+            file_bytes_max: {
+                let limit = shared.disk.file_bytes_max();
+                limit - limit % DIRECT_ALIGNMENT_BYTES as u64
+            },
         };
         let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);
         let mut rest = dirty;

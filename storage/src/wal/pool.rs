@@ -184,6 +184,16 @@ impl WalPool {
         self.pinned.held()
     }
 
+    /// How long a file may become that this process writes.
+    pub fn file_bytes_limit(&self) -> u64 {
+        self.disk.file_bytes_max()
+    }
+
+    /// Whether the process may not write a whole file: room in the files is then no room.
+    pub fn is_limited(&self) -> bool {
+        self.file_bytes_limit() < self.file_bytes
+    }
+
     /// Whether the last file could not be made because the disk is full.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Acquire)

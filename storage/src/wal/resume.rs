@@ -37,7 +37,8 @@ pub fn resume(pool: &WalPool, files: &mut Vec<Arc<WalFile>>, end: LastEnd) -> io
             LastEnd::Clean(at) | LastEnd::Torn(at) => at,
             LastEnd::Unusable => return None,
         };
-        (at + bytes <= last.bytes).then_some((last, at))
+        let end = last.bytes.min(pool.file_bytes_limit());
+        (at + bytes <= end).then_some((last, at))
     };
     if let (LastEnd::Clean(_), Some((_, at))) = (end, room(ROOM_BYTES)) {
         return Ok(at);
@@ -70,7 +71,7 @@ fn prepare_spares(pool: &WalPool) -> io::Result<Option<io::Error>> {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(error) if is_full(&error) => {
-                tracing::warn!(%error, "no space for a spare file of the write-ahead log: the store starts without it, and refuses appends when what it has is used up");
+                tracing::warn!(%error, "no room for a spare file of the write-ahead log: the store starts without it, and refuses appends when what it has is used up");
                 return Ok(Some(error));
             }
             Err(error) => return Err(error),

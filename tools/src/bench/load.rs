@@ -114,7 +114,7 @@ impl Sending<'_> {
         // A thread sleeps more exactly than the runtime's timer, whose steps are a millisecond. Where it falls behind, what it
         // hands over late was due all the same.
         let begun = Instant::now();
-        let pacer = std::thread::spawn(move || {
+        let pacer = std::thread::Builder::new().spawn(move || {
             for number in 0..count {
                 let at = begun + interval * number;
                 std::thread::sleep(at.saturating_duration_since(Instant::now()));
@@ -122,7 +122,7 @@ impl Sending<'_> {
                     return;
                 }
             }
-        });
+        })?;
         let mut waiting = JoinSet::new();
         let mut times = Vec::new();
         let mut next = 0;

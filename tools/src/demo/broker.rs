@@ -96,11 +96,13 @@ impl Broker {
             .context("the broker has no output")?;
         let (sender, receiver) = mpsc::channel();
         // Reads to the end, so that the broker never waits for us; ends with the broker.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
+        std::thread::Builder::new()
+            .spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            })
+            .context("start a thread")?;
         loop {
             match receiver.recv_timeout(READY_WAIT_MAX) {
                 Ok(line) if line.starts_with("ready ") => return Ok(line),
