@@ -28,6 +28,8 @@ use crate::wal::format::{
 
 /// Batches up to this size are copied into the frame's own buffer, where they cost less than a slice of their own.
 const COPY_BYTES_MAX: usize = 2048;
+/// How long the store is idle before its last frame is confirmed by another.
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// Zeros to pad a frame with.
 static PADDING: [u8; 4096] = [0; 4096];
 
@@ -136,6 +138,8 @@ pub(crate) struct Writer {
     pub durable_frame: u64,
     /// Whether something was written that no sync has covered.
     pub unsynced: bool,
+    /// Whether the last frame holds something that no later frame says was durable.
+    is_unconfirmed: bool,
     buffer: Vec<u8>,
 }
 
@@ -146,6 +150,7 @@ impl Writer {
             progress,
             durable_frame,
             unsynced: false,
+            is_unconfirmed: false,
             buffer: Vec::new(),
         }
     }
@@ -227,16 +232,27 @@ impl Committer {
         self.arrived.notify_all();
     }
 
-    /// Waits for work. False when there will be none.
-    fn wait(&self) -> bool {
+    /// Waits for work. With `idle` no longer than that. None when there will be none, false if none came in time.
+    fn wait(&self, idle: Option<Duration>) -> Option<bool> {
         let mut queue = self.locked();
         while queue.items.is_empty() && !queue.closed {
-            queue = self
+            let Some(idle) = idle else {
+                queue = self
+                    .arrived
+                    .wait(queue)
+                    .expect("nothing panics while it holds the queue");
+                continue;
+            };
+            let (again, waited) = self
                 .arrived
-                .wait(queue)
+                .wait_timeout(queue, idle)
                 .expect("nothing panics while it holds the queue");
+            queue = again;
+            if waited.timed_out() && queue.items.is_empty() && !queue.closed {
+                return Some(false);
+            }
         }
-        !queue.items.is_empty()
+        (!queue.items.is_empty()).then_some(true)
     }
 
     /// Takes what goes into the next frame: no more than `bytes_max`, but for a single batch that is larger, so that every
@@ -262,11 +278,54 @@ impl Committer {
 
     /// The committer's thread.
     pub fn run(&self, shared: &Shared) {
-        while self.wait() {
+        let mut idle = None;
+        while let Some(has_work) = self.wait(idle) {
+            if !has_work {
+                if self.confirm(shared) {
+                    idle = None;
+                }
+                continue;
+            }
             if self.turn(shared) == Turn::Over {
                 break;
             }
+            idle = Some(CONFIRM_AFTER);
         }
+    }
+
+    /// Writes and syncs a frame without entries that says that the last one was durable, so that damage to it is told from a
+    /// torn tail. Once after the store went idle. False if it has to be tried again.
+    pub fn confirm(&self, shared: &Shared) -> bool {
+        let mut writer = self
+            .writer
+            .lock()
+            .expect("nothing panics while it holds the writer");
+        let writer = writer.as_mut().expect("the committer was started");
+        let end = current(writer).bytes.min(shared.pool.file_bytes_limit());
+        let fits = writer.progress.position + FRAME_ALIGNMENT_BYTES <= end;
+        if !writer.is_unconfirmed || !fits || shared.gate.failure().is_some() {
+            return true;
+        }
+        if shared.gate.reserved_bytes() > 0 {
+            // What was admitted was promised the room that there is.
+            return false;
+        }
+        let written = (|| {
+            if writer.unsynced {
+                sync(shared, writer)?;
+            }
+            write_entries(shared, writer, &[], Vec::new(), true)
+        })();
+        match written {
+            Ok(_) => shared
+                .gate
+                .set_current_remaining(current(writer).bytes - writer.progress.position),
+            Err(failure) => {
+                shared.fail(failure.clone());
+                self.refuse_all(&failure);
+            }
+        }
+        true
     }
 
     /// Makes one frame of what is queued durable.
@@ -499,6 +558,7 @@ fn write_entries(
         .map_err(|error| failed("write to", error))?;
     writer.progress.position += frame.padded_bytes();
     writer.progress.frame += 1;
+    writer.is_unconfirmed = !entries.is_empty();
     writer.unsynced = true;
     if needs_sync {
         sync(shared, writer)?;

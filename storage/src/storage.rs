@@ -1367,6 +1367,11 @@ impl Storage {
         self.inner.shared.committer.turn(&self.inner.shared) == Turn::Worked
     }
 
+    /// Manual mode: what the committer does when it has been idle for a second. False if it has to be tried again.
+    pub fn confirm_once(&self) -> bool {
+        self.inner.shared.committer.confirm(&self.inner.shared)
+    }
+
     /// Manual mode: one round of the settler. True if something settled.
     pub fn settle_once(&self) -> bool {
         self.inner.shared.settle_round()

@@ -760,3 +760,51 @@ fn a_store_file_with_one_bad_copy_opens_and_with_two_refuses_and_changes_nothing
         assert_eq!(opened.is_ok(), len >= 36, "cut at {len}: {opened:?}");
     }
 }
+
+#[test]
+fn damage_to_the_last_frame_is_named_once_an_idle_store_has_confirmed_it() {
+    for (confirmed, part) in [(false, 10), (false, 150), (true, 10), (true, 150)] {
+        let disk = disk_of(&Files::new());
+        let (storage, _) = open(&disk).unwrap();
+        append(&storage, 0, &["first"]);
+        assert!(storage.commit_once());
+        append(&storage, 0, &["last"]);
+        assert!(storage.commit_once());
+        let frames = storage.metrics().frames;
+        if confirmed {
+            assert!(storage.confirm_once());
+            assert!(storage.confirm_once());
+            assert_eq!(
+                storage.metrics().frames,
+                frames + 1,
+                "one, not one a second"
+            );
+        }
+        disk.cut_power();
+        drop(storage);
+        disk.restart_process();
+        // The start's own frame, then one for each record: the last of them, in its head or in its batch.
+        let path = disk
+            .files()
+            .into_iter()
+            .find(|(path, contents)| {
+                path.extension().is_some_and(|kind| kind == "wal") && contents.starts_with(b"WALF")
+            })
+            .unwrap()
+            .0;
+        disk.flip(&path, 2 * 4096 + part, 1);
+        let (storage, report) = open(&disk).unwrap();
+        assert_eq!(
+            report.damage.len(),
+            usize::from(confirmed),
+            "{part}: {report:?}"
+        );
+        assert_eq!(
+            report.torn.is_some(),
+            !confirmed && part == 150,
+            "{report:?}"
+        );
+        let (records, _) = read(&storage.log(log_id(0)).unwrap());
+        assert!(records.contains_key(&0));
+    }
+}

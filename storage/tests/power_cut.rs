@@ -171,8 +171,12 @@ impl Life {
                 85 => self.disk.fill(),
                 86 => self.disk.set_capacity(u64::MAX),
                 87..=88 => self.delete_log(),
-                89..=93 => self.settle()?,
-                94 => self.prepare()?,
+                89..=92 => self.settle()?,
+                93 => self.prepare()?,
+                94 => {
+                    // The store has been idle: an append that is not in a frame yet is not touched by it.
+                    self.storage().confirm_once();
+                }
                 95..=97 => self.restart()?,
                 _ => self.kill()?,
             }
