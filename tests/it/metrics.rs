@@ -330,7 +330,10 @@ fn a_server_that_lost_records_is_ready_and_says_what_is_missing() {
     let (status, body) = ready(&running);
     assert_eq!(
         (status, &body),
-        (200, &serde_json::json!({ "ready": true, "reasons": [] }))
+        (
+            200,
+            &serde_json::json!({ "ready": true, "reasons": [], "acknowledged": [] })
+        )
     );
     assert_eq!(running.end(Signal::TERM).0, Some(0));
     std::fs::remove_dir_all(directory(data.path())).expect("removed");
