@@ -3,5 +3,6 @@
 mod budget;
 pub mod http;
 pub mod kafka;
+pub mod peers;
 mod places;
 pub mod stats;

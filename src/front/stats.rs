@@ -10,6 +10,7 @@ use wire::{ApiKey, ErrorCode};
 
 use super::budget::Budget;
 pub use super::budget::Use;
+use super::peers::Peers;
 
 /// API keys below this have a counter of their own; no key that is offered lies above.
 const KEYS: usize = 128;
@@ -25,6 +26,8 @@ pub struct Stats {
     pub accepted: AtomicU64,
     /// Connections that are open now.
     pub connections: AtomicU64,
+    /// The same, one by one.
+    pub peers: Peers,
     /// Bytes of request frames.
     pub received_bytes: AtomicU64,
     /// Bytes of response frames.
@@ -80,6 +83,7 @@ impl Default for Stats {
         Stats {
             accepted: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            peers: Peers::default(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             made_room: AtomicU64::new(0),

@@ -321,3 +321,31 @@ async fn records_are_looked_into_where_producers_are_not_trusted() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_is_listed_with_name_address_and_bytes() {
+    let server = Server::with(&[]).await;
+    server.create("t", &[]).await;
+    server.produce("t", [vec![7; 5_000]]).await;
+    let (status, answer) = server.running.get("/connections");
+    assert_eq!(status, 200);
+    let body = answer.split("\r\n\r\n").nth(1).expect("a body");
+    let page: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let shown = page["connections"].as_array().expect("a list");
+    assert_eq!(page["open"].as_u64(), Some(shown.len() as u64));
+    // The busiest comes first: the one that produced.
+    let busiest = &shown[0];
+    assert!(busiest["received_bytes"].as_u64() > Some(5_000), "{page}");
+    assert!(
+        busiest["received_bytes_per_second"].as_u64() > Some(100),
+        "{page}"
+    );
+    let address = busiest["address"].as_str().expect("an address");
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    let expected = ClientConfig::new(&server.running.kafka).client_id;
+    assert_eq!(busiest["client_id"].as_str(), Some(expected.as_str()));
+    drop(server.client);
+    let running = &server.running;
+    let gone = async || running.get("/connections").1.contains("\"open\":0");
+    eventually("a connection that ended is listed", gone).await;
+}

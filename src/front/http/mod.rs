@@ -1,4 +1,4 @@
-//! The HTTP front: liveness, readiness with reasons, metrics and the version.
+//! The HTTP front: liveness, readiness with reasons, metrics, who is connected, and the version.
 //! Callers: `serve`. Knows the broker, and the Kafka front's counters as numbers.
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
 //! goes. [`PAGES_MAX`] pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
@@ -38,6 +38,8 @@ const PATIENCE: Patience = Patience {
 const PAGES_MAX: usize = 4;
 /// How long a page of metrics waits for what has to come from the disk.
 const DISK_WAIT: Duration = Duration::from_secs(1);
+/// Connections that `/connections` lists at most.
+const PEERS_SHOWN_MAX: usize = 1_000;
 /// A page is handed to the connection in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 /// After a failed accept (no descriptors left, most likely) the listener rests this long.
@@ -71,6 +73,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
+        .route("/connections", get(connections))
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
         .with_state(front);
@@ -209,6 +212,25 @@ async fn on_own_thread<T: Send + 'static>(
             let _ = done.send(work());
         })?;
     result.await.map_err(io::Error::other)
+}
+
+/// Who is connected to the Kafka port, busiest first.
+async fn connections(State(front): State<Front>) -> Json<serde_json::Value> {
+    let peers = &front.stats.peers;
+    let seconds = |time: Duration| time.as_millis() as f64 / 1e3;
+    let shown: Vec<_> = peers
+        .busiest(PEERS_SHOWN_MAX)
+        .into_iter()
+        .map(|peer| {
+            json!({
+                "client_id": peer.client_id, "address": peer.address.to_string(),
+                "open_seconds": seconds(peer.age), "idle_seconds": seconds(peer.idle), "requests": peer.requests,
+                "received_bytes": peer.total.received, "sent_bytes": peer.total.sent,
+                "received_bytes_per_second": peer.rate.received, "sent_bytes_per_second": peer.rate.sent,
+            })
+        })
+        .collect();
+    Json(json!({ "open": peers.count(), "shown": shown.len(), "connections": shown }))
 }
 
 async fn version(State(front): State<Front>) -> Json<serde_json::Value> {

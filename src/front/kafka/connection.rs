@@ -25,6 +25,7 @@ use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
+use crate::front::peers::Entered;
 use crate::front::places::Place;
 
 /// Produce requests of one connection that may wait for their sync at the same time. Clients keep 1 to 5 in flight;
@@ -61,9 +62,11 @@ pub(super) async fn run(
     mut socket: TcpStream,
     peer: SocketAddr,
     place: &Place,
+    entered: Entered,
     front: Arc<Front>,
     shutdown: watch::Receiver<bool>,
 ) {
+    let entered = Arc::new(entered);
     let (read_half, write_half) = socket.split();
     let frames = FrameReader::new(
         read_half,
@@ -74,11 +77,13 @@ pub(super) async fn run(
         frames,
         replies: Replies {
             socket: write_half,
+            entered: entered.clone(),
             front: front.clone(),
             pending: FuturesOrdered::new(),
         },
         front,
         peer,
+        entered,
         place,
         shutdown,
     };
@@ -100,6 +105,7 @@ struct Connection<'a> {
     replies: Replies<'a>,
     front: Arc<Front>,
     peer: SocketAddr,
+    entered: Arc<Entered>,
     place: &'a Place,
     shutdown: watch::Receiver<bool>,
 }
@@ -146,6 +152,7 @@ impl Connection<'_> {
         stats
             .received_bytes
             .fetch_add(frame.bytes.len() as u64, Relaxed);
+        let frame_bytes = frame.bytes.len();
         let started_at = Instant::now();
         let claim = frame.claim.filter(|_| frame.bytes.len() > KEPT_BYTES);
         let answers = &self.front.answers;
@@ -158,6 +165,7 @@ impl Connection<'_> {
                 }
             };
         let key = request.key;
+        self.entered.request(request.client_id(), frame_bytes);
         stats.started(key);
         let reply = match run {
             Run::Pipelined(start) => {
@@ -225,6 +233,7 @@ pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 struct Replies<'a> {
     socket: WriteHalf<'a>,
+    entered: Arc<Entered>,
     front: Arc<Front>,
     pending: FuturesOrdered<BoxFuture<'static, Reply>>,
 }
@@ -335,6 +344,7 @@ impl Replies<'_> {
             () = evicted => return Err(ClaimError::Evicted.into()),
         }
         stats.sent_bytes.fetch_add(sent_bytes as u64, Relaxed);
+        self.entered.sent(sent_bytes);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::front::budget::Budget;
+use crate::front::peers;
 use crate::front::places::{Patience, Places};
 use crate::front::stats::Stats;
 use unsupported::UnsupportedLog;
@@ -89,7 +90,8 @@ pub async fn serve(
                 let (front, shutdown) = (front.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let _open = front.stats.open();
-                    connection::run(socket, peer, &place, front.clone(), shutdown).await;
+                    let entered = peers::enter(&front.stats, peer);
+                    connection::run(socket, peer, &place, entered, front.clone(), shutdown).await;
                 });
             }
             found = listener.accept(), if accepted.is_none() => match found {

@@ -215,6 +215,11 @@ impl Call {
 }
 
 impl Request {
+    /// How the client calls itself.
+    pub(super) fn client_id(&self) -> Option<&str> {
+        self.call.client_id.as_deref()
+    }
+
     /// Whether it is answered in a second or so: all are but those that wait for other members of a group.
     pub(super) fn is_answered_soon(&self) -> bool {
         !matches!(self.key, ApiKey::JoinGroup | ApiKey::SyncGroup)
