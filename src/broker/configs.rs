@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
+use storage::LiveSettings;
+
 use super::config::{BrokerConfig, STATIC_SETTINGS};
+use super::live::{self, LIVE};
 use super::records::{BrokerSettings, Record};
 use super::topics::Topic;
 use super::{Broker, Refusal};
@@ -100,21 +103,31 @@ pub enum Operation {
     Subtract(String),
 }
 
-/// The defaults that topics use, and where each came from.
-#[derive(Debug, Default)]
+/// The defaults that topics use, what of the broker's own settings may change, and where each came from.
+#[derive(Debug)]
 pub(super) struct DynamicSettings {
     pub(super) settings: BrokerSettings,
     pub(super) defaults: Arc<Defaults>,
+    /// What the start gave.
+    given: LiveSettings,
+    /// What is in force.
+    pub(super) live: LiveSettings,
 }
 
 impl DynamicSettings {
     /// Static defaults under those made for the cluster under those made for this broker.
     pub(super) fn new(
         config: &BrokerConfig,
+        given: LiveSettings,
         settings: BrokerSettings,
     ) -> Result<DynamicSettings, Refusal> {
         let mut defaults = config.topic_defaults.clone();
-        for (name, value) in settings.cluster.iter().chain(&settings.broker) {
+        let changed = settings.cluster.iter().chain(&settings.broker);
+        let live = live::in_force(given, changed.clone()).map_err(Refusal::InvalidConfig)?;
+        for (name, value) in changed {
+            if live::find(name).is_some() {
+                continue;
+            }
             if Setting::find_by_server_name(name).is_none() {
                 return Err(Refusal::InvalidConfig(format!(
                     "unknown broker setting {name}"
@@ -127,6 +140,8 @@ impl DynamicSettings {
         Ok(DynamicSettings {
             settings,
             defaults: Arc::new(defaults),
+            given,
+            live,
         })
     }
 }
@@ -144,11 +159,18 @@ impl Broker {
                 let fixed = STATIC_SETTINGS
                     .iter()
                     .map(|setting| static_entry(setting, self.config()));
-                let mut entries: Vec<Entry> = fixed.chain(self.describe_defaults(false)).collect();
+                let mut entries: Vec<Entry> = fixed
+                    .chain(self.describe_defaults(false))
+                    .chain(self.describe_live(false))
+                    .collect();
                 entries.sort_by(|one, other| one.name.cmp(&other.name));
                 entries
             }
-            Resource::Cluster => self.describe_defaults(true),
+            Resource::Cluster => {
+                let mut entries = self.describe_defaults(true);
+                entries.extend(self.describe_live(true));
+                entries
+            }
             Resource::Loggers => vec![log_level()],
             Resource::Group(_) => Vec::new(),
         };
@@ -183,6 +205,56 @@ impl Broker {
                     synonyms.retain(|synonym| synonym.origin == Origin::Cluster);
                 }
                 (!synonyms.is_empty()).then(|| entry(setting, setting.server_name, synonyms))
+            })
+            .collect()
+    }
+
+    /// The broker's own settings that can change while it runs, or only those made for the cluster.
+    fn describe_live(&self, cluster_only: bool) -> Vec<Entry> {
+        let dynamic = self
+            .shared
+            .dynamic
+            .read()
+            .expect("no change of settings panics half-way");
+        LIVE.iter()
+            .filter_map(|setting| {
+                let given = (setting.get)(&dynamic.given);
+                let is_given = given != setting.default;
+                let places = [
+                    (
+                        dynamic.settings.broker.get(setting.name).cloned(),
+                        Origin::Broker,
+                    ),
+                    (
+                        dynamic.settings.cluster.get(setting.name).cloned(),
+                        Origin::Cluster,
+                    ),
+                    (is_given.then_some(given), Origin::Static),
+                    (Some(setting.default.to_owned()), Origin::Default),
+                ];
+                let wanted = |origin| !cluster_only || origin == Origin::Cluster;
+                let synonyms: Vec<Synonym> = places
+                    .into_iter()
+                    .filter(|(_, origin)| wanted(*origin))
+                    .filter_map(|(value, origin)| {
+                        let name = setting.name.to_owned();
+                        value.map(|value| Synonym {
+                            name,
+                            value,
+                            origin,
+                        })
+                    })
+                    .collect();
+                let first = synonyms.first()?.clone();
+                Some(Entry {
+                    name: first.name,
+                    value: first.value,
+                    origin: first.origin,
+                    read_only: false,
+                    kind: setting.kind,
+                    synonyms,
+                    doc: setting.doc.to_owned(),
+                })
             })
             .collect()
     }
@@ -316,6 +388,11 @@ impl Broker {
                 "cannot update {name} dynamically: it needs a restart"
             )));
         }
+        if live::find(&name).is_some() {
+            let given = self.shared.storage.live();
+            let value = live::check(given, &name, value).map_err(Refusal::InvalidConfig)?;
+            return Ok((name, value));
+        }
         let setting = Setting::find_by_server_name(&name)
             .ok_or_else(|| Refusal::InvalidConfig(format!("unknown broker setting {name}")))?;
         let value = setting
@@ -373,7 +450,13 @@ impl Broker {
         settings: BrokerSettings,
         validate_only: bool,
     ) -> Result<(), Refusal> {
-        let dynamic = DynamicSettings::new(self.config(), settings.clone())?;
+        let given = self
+            .shared
+            .dynamic
+            .read()
+            .expect("no change of settings panics half-way")
+            .given;
+        let dynamic = DynamicSettings::new(self.config(), given, settings.clone())?;
         let topics = self.topics();
         for topic in &topics {
             TopicConfig::from_overrides(&topic.overrides, &dynamic.defaults).map_err(|error| {
@@ -392,6 +475,7 @@ impl Broker {
             .write_for(vec![change], storage::Purpose::Settings)
             .await
             .map_err(|error| super::state_refusal(&error))?;
+        self.shared.storage.set_live(dynamic.live);
         *self
             .shared
             .dynamic

@@ -10,6 +10,7 @@ pub mod groups;
 mod inflation;
 mod lag;
 mod list_offsets;
+mod live;
 mod log_dirs;
 mod produce;
 mod producer_ids;
@@ -123,7 +124,9 @@ impl Broker {
             .iter()
             .filter_map(|key| records::removed_topic(key))
             .collect();
-        let dynamic = RwLock::new(DynamicSettings::new(&config, settings)?);
+        let dynamic = DynamicSettings::new(&config, storage.live(), settings)?;
+        storage.set_live(dynamic.live);
+        let dynamic = RwLock::new(dynamic);
         let (offsets, entries) = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
         let (groups, groups_task) = Coordinator::open(
             config.groups.clone(),
@@ -208,6 +211,11 @@ impl Broker {
     /// Batches that were refused since the start, whatever the reason.
     pub fn refused_appends(&self) -> u64 {
         self.shared.refused.load(Relaxed)
+    }
+
+    /// The store's settings that may change while it runs, as they are now.
+    pub fn storage_live(&self) -> storage::LiveSettings {
+        self.storage().live()
     }
 
     /// What the store counts.

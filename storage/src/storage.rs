@@ -1185,6 +1185,11 @@ impl Storage {
         Arc::clone(&self.inner.shared.clock)
     }
 
+    /// The settings that may change while the store is open, as they are now.
+    pub fn live(&self) -> LiveSettings {
+        self.inner.shared.live()
+    }
+
     /// Changes the settings that may change while the store is open.
     pub fn set_live(&self, live: LiveSettings) {
         let shared = &self.inner.shared;

@@ -127,3 +127,37 @@ fn the_compatibility_page_lists_every_topic_setting() {
     let wanted = format!("<!-- topic settings -->\n\n{table}\n");
     assert!(page.contains(&wanted), "the page must say:\n{wanted}");
 }
+
+#[tokio::test]
+async fn what_the_broker_does_in_the_background_can_be_changed_while_it_runs_and_stays() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address).await;
+    let broker = (BROKER, "1");
+    assert_eq!(set(&mut raw, broker, "store.bytes.max", "5000000").await, 0);
+    assert_eq!(
+        server.broker.storage_live().store_bytes_max,
+        Some(5_000_000)
+    );
+    assert_eq!(
+        set(&mut raw, broker, "scrub.bytes.per.second", "0").await,
+        0
+    );
+    assert_eq!(server.broker.storage_live().scrub_bytes_per_second, 0);
+    assert_ne!(set(&mut raw, broker, "store.bytes.max", "5").await, 0);
+    assert_ne!(
+        set(&mut raw, broker, "num.partitions", "5").await,
+        0,
+        "it needs a restart"
+    );
+    assert_eq!(
+        server.broker.storage_live().store_bytes_max,
+        Some(5_000_000)
+    );
+    drop(raw);
+    let server = server.cut().await;
+    assert_eq!(
+        server.broker.storage_live().store_bytes_max,
+        Some(5_000_000),
+        "after a start too"
+    );
+}
