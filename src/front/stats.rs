@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use wire::{ApiKey, ErrorCode};
+use wire::ApiKey;
 
 use super::budget::Budget;
 pub use super::budget::Use;
@@ -115,7 +115,7 @@ impl Stats {
                 errors: key
                     .errors()
                     .iter()
-                    .map(|(code, count)| (ErrorCode::from_code(*code).name(), *count))
+                    .map(|(code, count)| (wire::error_name(*code), *count))
                     .collect(),
             })
         };

@@ -12,6 +12,12 @@ enum Remedy {
     Metadata,
 }
 
+/// Kafka's name for the code of an error, `OFFSET_OUT_OF_RANGE`; `UNKNOWN` for a code without one. For those who count
+/// codes and choose none.
+pub const fn error_name(code: i16) -> &'static str {
+    ErrorCode::from_code(code).name()
+}
+
 macro_rules! error_codes {
     ($($code:literal $variant:ident $name:ident $remedy:ident,)*) => {
         /// An error code, `None` for 0. Codes that Kafka has not given a name yet are kept as they are.

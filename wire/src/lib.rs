@@ -21,7 +21,7 @@ mod records;
 mod writer;
 
 pub use bytes::Bytes;
-pub use error_code::ErrorCode;
+pub use error_code::{ErrorCode, error_name};
 pub use header::{RequestHeader, decode_response_header, encode_response_header};
 pub use message::{Message, Request, Response};
 pub use messages::keys::ApiKey;
