@@ -1,6 +1,7 @@
 //! `alluvium log`, over directories that a broker wrote.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use client::admin::{Admin, NewTopic};
 use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
@@ -11,8 +12,8 @@ use serde_json::{Value, json};
 use crate::binary::{Running, Said, serve, tool};
 
 /// Starts a broker over the directory, writes 400 readings in segments of 16 KiB, and hands the running broker back.
-fn written(data: &Path) -> Running {
-    let running = Running::start(&mut serve(data));
+fn written(data: &Path, settings: &[&str]) -> Running {
+    let running = Running::start(serve(data).args(settings));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let client = Client::connect(ClientConfig::new(&running.kafka))
@@ -46,8 +47,24 @@ fn written(data: &Path) -> Running {
 
 /// The same after an orderly end, with all of it in segments.
 fn settled(data: &Path) {
-    let (code, _) = written(data).end(Signal::TERM);
+    // A stop does not settle.
+    let running = written(data, &["-X", "settle.age.ms=10"]);
+    let until = Instant::now() + Duration::from_secs(60);
+    while bytes(&running, "alluvium_settled_bytes_total")
+        < bytes(&running, "alluvium_appended_bytes_total")
+    {
+        assert!(Instant::now() < until, "not all of it settles");
+    }
+    let (code, _) = running.end(Signal::TERM);
     assert_eq!(code, Some(0));
+}
+
+/// The value of a metric without labels.
+fn bytes(running: &Running, name: &str) -> f64 {
+    let (_, page) = running.get("/metrics");
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.expect("the metric is there").trim();
+    value.parse().expect("a number")
 }
 
 fn log(data: &Path, args: &[&str]) -> Said {
@@ -282,7 +299,7 @@ fn every_kind_of_file_can_be_listed() {
 #[test]
 fn while_a_server_has_the_directory_open_one_may_only_look_and_is_told() {
     let data = tempfile::tempdir().expect("a directory");
-    let running = written(data.path());
+    let running = written(data.path(), &[]);
     for command in ["stat", "verify"] {
         let refused = log(data.path(), &[command]);
         assert_eq!(refused.code, Some(1));
