@@ -34,6 +34,23 @@ pub fn serve(data: &Path) -> Command {
     command
 }
 
+/// The command with every signal at its default: what ran the tests may ignore some (`nohup`), and who starts the server so
+/// has asked for that.
+pub fn with_default_signals(command: &Command) -> Command {
+    let mut wrapped = Command::new("env");
+    wrapped
+        .arg("--default-signal")
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped
+}
+
 /// A server that said it is ready. Killed when it is dropped.
 pub struct Running {
     child: Child,

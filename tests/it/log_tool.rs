@@ -128,7 +128,7 @@ fn a_directory_is_told_by_topic_whether_settled_or_not() {
     );
     assert_eq!(stat["damage"], json!([]));
     let killed = tempfile::tempdir().expect("a directory");
-    written(killed.path()).end(Signal::KILL);
+    written(killed.path(), &[]).end(Signal::KILL);
     let stat = log(killed.path(), &["stat", "--json"]).json();
     assert_eq!(
         readings(&stat)["end"],
@@ -273,7 +273,7 @@ fn every_kind_of_file_can_be_listed() {
     let checkpoint = lines(log(&data.path().join("checkpoint/A"), &["dump", "--json"]));
     assert!(checkpoint[0]["sequence"].as_u64() > Some(0));
     let killed = tempfile::tempdir().expect("a directory");
-    written(killed.path()).end(Signal::KILL);
+    written(killed.path(), &[]).end(Signal::KILL);
     let wal: Vec<Value> = files(killed.path(), ".wal")
         .iter()
         .flat_map(|file| lines(log(file, &["dump", "--json"])))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::binary::{Running, alluvium, serve};
+use crate::binary::{Running, alluvium, serve, with_default_signals};
 
 /// Runs to the end; returns the exit code and what it said on standard error.
 fn refused(command: &mut Command) -> (Option<i32>, String) {
@@ -34,7 +34,7 @@ fn it_says_where_it_listens_and_ends_with_0_when_asked_to() {
         Signal::USR1,
         Signal::XCPU,
     ] {
-        let running = Running::start(&mut serve(directory.path()));
+        let running = Running::start(&mut with_default_signals(&serve(directory.path())));
         for address in [&running.kafka, &running.http] {
             assert!(!address.ends_with(":0"), "{address}");
             TcpStream::connect(address).expect("it listens there");

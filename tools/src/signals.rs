@@ -85,7 +85,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_signal_is_heard_that_came_before_anybody_waited_for_it() {
-        for (signal, name) in ASKING {
+        // What runs the tests may ignore some itself, as `nohup` does with SIGHUP: those stay ignored.
+        let ignored = ignored();
+        let heard = ASKING.iter().filter(|(signal, _)| !is_in(ignored, *signal));
+        assert!(heard.clone().count() > 0, "every signal is ignored");
+        for &(signal, name) in heard {
             let mut signals = StopSignals::listen().expect("handlers");
             // Without a handler this would be the end of the test.
             kill_process(getpid(), signal).expect("it is this process");

@@ -177,7 +177,15 @@ fn append(storage: &Storage, id: LogId, value: &str) -> Option<u64> {
         .expect("a small record");
     let batch = Batch::parse(builder.build().expect("a small batch")).expect("just built");
     let log = storage.log(id)?;
-    let admission = storage.try_admit(batch.bytes().len())?;
+    let bytes = batch.bytes().len();
+    let admission = loop {
+        match storage.try_admit(bytes) {
+            Some(admission) => break admission,
+            // Nobody else makes files of the write-ahead log ready here.
+            None if storage.prepare_once().ok()? => {}
+            None => return None,
+        }
+    };
     let appended = log.append(vec![batch.into()], admission).ok()?;
     Some(appended.base_offset.get())
 }
