@@ -1,6 +1,6 @@
 //! Who is connected to the Kafka port: one entry for each open connection, kept while it is open.
 //! Callers: the Kafka front enters and counts, the HTTP front lists. It stands between the two, as fronts do not know each
-//! other. Bounded by the number of connections; of what a client calls itself no more than [`CLIENT_ID_BYTES_MAX`] is kept.
+//! other. Bounded by the number of connections; of what a client calls itself no more than `CLIENT_ID_BYTES_MAX` is kept.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! The HTTP front: liveness, readiness with reasons, metrics, who is connected, and the version.
 //! Callers: `serve`. Knows the broker, and the Kafka front's counters as numbers.
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
-//! goes. [`PAGES_MAX`] pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
+//! goes. `PAGES_MAX` pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
 
 mod connection;
 mod errors;
