@@ -158,8 +158,27 @@ impl Plan {
         Ok(said.lines().any(|line| ready(line).is_some()))
     }
 
+    /// Starts the broker, which has to end by itself and never be ready. Gives how it ended, and what it logged.
+    pub fn start_refused(&self) -> Result<(ExitStatus, String)> {
+        let logged_before = self.log_text().len();
+        match self.attempt()? {
+            Ok(_) => bail!("the broker started"),
+            Err(status) => Ok((status, self.log_text().split_off(logged_before))),
+        }
+    }
+
     /// Starts the broker and waits until it is ready.
     pub fn start(&self) -> Result<Victim> {
+        self.attempt()?.or_else(|status| {
+            bail!(
+                "the broker ended before it was ready ({status}); its log ends: {}",
+                log_tail(&self.log_text())
+            )
+        })
+    }
+
+    /// The same; the inner error is how it ended where it did so before it was ready.
+    fn attempt(&self) -> Result<Result<Victim, ExitStatus>> {
         let began = Instant::now();
         let child = self
             .command()?
@@ -193,18 +212,14 @@ impl Plan {
                     );
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    let status = victim.wait(Duration::from_secs(5))?;
-                    bail!(
-                        "the broker ended before it was ready ({status}); its log ends: {}",
-                        victim.log_tail()
-                    );
+                    return Ok(Err(victim.wait(Duration::from_secs(5))?));
                 }
             };
             if let Some((kafka, http)) = ready(&line) {
                 victim.kafka = kafka;
                 victim.http = http;
                 victim.up_in = began.elapsed();
-                return Ok(victim);
+                return Ok(Ok(victim));
             }
         }
     }
@@ -350,9 +365,7 @@ impl Victim {
 
     /// The end of that, on one line.
     pub fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(5)..].join(" | ")
+        log_tail(&self.log())
     }
 }
 
@@ -360,6 +373,12 @@ impl Drop for Victim {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// The end of a log, on one line.
+fn log_tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join(" | ")
 }
 
 /// How a process ended, in words.

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -546,12 +547,48 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every file below a directory, in the order of names.
+/// The segment below a directory that holds this value, and where.
+pub(super) fn find_value(directory: &Path, value: &[u8]) -> Result<(PathBuf, u64)> {
+    for path in files_below(directory)? {
+        if path.extension().is_some_and(|end| end == "log") {
+            // A file may go while the broker runs.
+            let bytes = fs::read(&path).unwrap_or_default();
+            let at = bytes.windows(value.len()).position(|piece| piece == value);
+            if let Some(at) = at {
+                return Ok((path, at as u64));
+            }
+        }
+    }
+    bail!("no segment holds the value")
+}
+
+/// Looks again and again until it holds; an error that says `otherwise` if it does not in time.
+pub(super) fn wait_until(
+    patience: Duration,
+    otherwise: &str,
+    mut holds: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !holds()? {
+        ensure!(
+            Instant::now() < deadline,
+            "{otherwise}, within {patience:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Every file below a directory, in the order of names; none if it is not there. What a broker removes meanwhile is left out.
 pub fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut open = vec![directory.to_owned()];
     while let Some(next) = open.pop() {
-        for entry in fs::read_dir(&next)? {
+        let entries = match fs::read_dir(&next) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 open.push(entry.path());

@@ -18,6 +18,7 @@ mod many;
 mod many_dirty;
 mod memory;
 mod nested;
+mod newer_formats;
 mod power_cut;
 mod read_only;
 mod served;
@@ -56,13 +57,16 @@ pub const ALL: &[Case] = &[
     greedy::CASE,
     full_disk_escape::CASE,
     stalled_disk::CASE,
+    newer_formats::CASE,
     stop::CASE,
     served::CASE,
     many_dirty::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
-pub const FAST: &[u32] = &[1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 35, 37, 39, 40, 42];
+pub const FAST: &[u32] = &[
+    1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 35, 37, 38, 39, 40, 42,
+];
 
 #[cfg(test)]
 mod tests {
