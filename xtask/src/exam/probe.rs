@@ -11,6 +11,7 @@ use model::batch::{self, BatchBuilder, DecompressLimit};
 use model::codec::Codec;
 use model::{ProducerEpoch, ProducerId, Timestamp};
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use wire::messages::delete_topics::DeleteTopicsRequest;
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::init_producer_id::InitProducerIdRequest;
 use wire::messages::offset_commit::{
@@ -161,6 +162,21 @@ impl Probe {
             result.error_message
         );
         Ok(())
+    }
+
+    /// Deletes a topic. Answers the error code.
+    pub fn delete_topic(&mut self, name: &str) -> Result<ErrorCode> {
+        let request = DeleteTopicsRequest {
+            topic_names: vec![name.to_owned()],
+            timeout_ms: 30_000,
+            ..DeleteTopicsRequest::default()
+        };
+        let response = self.call(4, &request)?;
+        let answer = response
+            .responses
+            .first()
+            .context("no topic in the answer")?;
+        Ok(ErrorCode::from_code(answer.error_code))
     }
 
     /// A producer id for an idempotent producer.

@@ -11,7 +11,8 @@ use crate::exam::{Exam, Outcome};
 
 /// WAL files of a victim: small, so that a short round fills, settles and recycles some.
 pub const WAL_FILE_BYTES: u64 = 2 << 20;
-const WAL_FILES_MAX: u64 = 16;
+/// The most of them.
+pub const WAL_FILES_MAX: u64 = 16;
 
 /// A broker with small WAL files.
 pub fn small(plan: Plan) -> Plan {

@@ -9,7 +9,6 @@ use wire::ErrorCode;
 use wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
-use wire::messages::delete_topics::DeleteTopicsRequest;
 use wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -108,7 +107,7 @@ fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Resul
     }
     let (way, error) = match ((round - 1) / 3 + round) % 3 {
         0 => ("deleted records", delete_records(&mut probe)?),
-        1 => ("a deleted topic", delete_topic(&mut probe)?),
+        1 => ("a deleted topic", probe.delete_topic(OLD)?),
         _ => ("lower retention", lower_retention(&mut probe)?),
     };
     outcome.require(error == ErrorCode::None, || {
@@ -167,20 +166,6 @@ fn delete_records(probe: &mut Probe) -> Result<ErrorCode> {
         .first()
         .and_then(|topic| topic.partitions.first())
         .context("no partition in the answer")?;
-    Ok(ErrorCode::from_code(answer.error_code))
-}
-
-fn delete_topic(probe: &mut Probe) -> Result<ErrorCode> {
-    let request = DeleteTopicsRequest {
-        topic_names: vec![OLD.to_owned()],
-        timeout_ms: 30_000,
-        ..DeleteTopicsRequest::default()
-    };
-    let response = probe.call(4, &request)?;
-    let answer = response
-        .responses
-        .first()
-        .context("no topic in the answer")?;
     Ok(ErrorCode::from_code(answer.error_code))
 }
 

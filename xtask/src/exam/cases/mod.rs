@@ -21,6 +21,7 @@ mod nested;
 mod newer_formats;
 mod power_cut;
 mod read_only;
+mod restart_storm;
 mod served;
 mod simulated;
 mod stalled_disk;
@@ -56,6 +57,7 @@ pub const ALL: &[Case] = &[
     memory::CASE,
     greedy::CASE,
     full_disk_escape::CASE,
+    restart_storm::CASE,
     stalled_disk::CASE,
     newer_formats::CASE,
     stop::CASE,
@@ -65,7 +67,7 @@ pub const ALL: &[Case] = &[
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 35, 37, 38, 39, 40, 42,
+    1, 5, 7, 8, 9, 12, 23, 25, 26, 34, 35, 36, 37, 38, 39, 40, 42,
 ];
 
 #[cfg(test)]
