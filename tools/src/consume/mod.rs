@@ -105,17 +105,29 @@ const COMMIT: Duration = Duration::from_secs(1);
 /// Runs the command. `now` is what relative times count from.
 pub async fn run(mut args: ConsumeArgs, client: &Client, now: Timestamp) -> Result<ExitCode> {
     let (range, format) = what(&args, now)?;
-    args.topics = expand(client, &args.topics).await?;
+    let mut signals = StopSignals::listen()?;
+    args.topics = unless_asked(&mut signals, expand(client, &args.topics)).await?;
     let reading = Reading {
         remaining: args.num,
         choice: Choice::new(args.key.as_deref(), args.grep.as_deref()),
         ..Reading::new(format)
     };
     match &args.group {
-        Some(group) => read_group(group, &args, client, range, reading).await?,
-        None => read_partitions(&args, client, range, reading).await?,
+        Some(group) => read_group(group, &args, client, range, reading, &mut signals).await?,
+        None => read_partitions(&args, client, range, reading, &mut signals).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What comes before the reading, which may wait for a broker that cannot be reached: being asked to stop is heard there too.
+async fn unless_asked<T>(
+    signals: &mut StopSignals,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = signals.asked() => Err(anyhow::anyhow!("interrupted before anything was read")),
+    }
 }
 
 async fn read_partitions(
@@ -123,9 +135,13 @@ async fn read_partitions(
     client: &Client,
     range: Range,
     mut reading: Reading,
+    signals: &mut StopSignals,
 ) -> Result<()> {
-    let partitions = partitions(client, args).await?;
-    let found = spans(client, &partitions, range).await?;
+    let look_up = async {
+        let partitions = partitions(client, args).await?;
+        spans(client, &partitions, range).await
+    };
+    let found = unless_asked(signals, look_up).await?;
     let mut spans: HashMap<TopicPartition, Span> = found
         .iter()
         .map(|(partition, (_, span))| (partition.clone(), *span))
@@ -136,7 +152,6 @@ async fn read_partitions(
         consumer.assign(partition.clone(), Start::Offset(span.start));
     }
     reading.spans = Some(spans);
-    let mut signals = StopSignals::listen()?;
     let mut silence = Silence::new(client, &args.topics, range.end.is_some());
     let mut is_stopped = false;
     while !reading.is_done() {
@@ -210,6 +225,7 @@ async fn read_group(
     client: &Client,
     range: Range,
     mut reading: Reading,
+    signals: &mut StopSignals,
 ) -> Result<()> {
     let reset = match range {
         Range {
@@ -233,7 +249,6 @@ async fn read_group(
     config.consumer.reset = reset;
     let mut consumer = GroupConsumer::new(client, config);
     let mut begun = HashMap::new();
-    let mut signals = StopSignals::listen()?;
     let mut silence = Silence::new(client, &args.topics, false);
     while !reading.is_done() {
         let fetched = tokio::select! {
