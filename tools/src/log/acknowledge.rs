@@ -18,7 +18,7 @@ pub(super) struct AcknowledgeArgs {
     /// The data directory
     #[arg(default_value = "data")]
     directory: PathBuf,
-    /// Only damage of this log, <topic uuid>-<partition>, as /readyz names it
+    /// Only damage of this log, TOPIC_UUID-PARTITION, as /readyz names it
     #[arg(long)]
     log: Option<String>,
     /// Why, for the record

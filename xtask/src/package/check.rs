@@ -75,7 +75,7 @@ fn contents(package: &Path) -> Result<()> {
         "./etc/alluvium/alluvium.toml",
         "./usr/share/doc/alluvium/copyright",
         "./usr/share/doc/alluvium/changelog.gz",
-        "./usr/share/doc/alluvium/operations.md",
+        "./usr/share/doc/alluvium/docs/operations.md",
         "./usr/share/man/man1/alluvium.1.gz",
         "./usr/share/man/man1/alluvium-serve.1.gz",
     ] {

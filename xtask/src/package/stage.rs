@@ -64,12 +64,9 @@ pub(super) fn stage(binary: &Path, staging: &Path) -> Result<Facts> {
         let bytes = fs::read(source.join(from)).with_context(|| format!("read {from}"))?;
         put(&bytes, &root.join(to), *mode)?;
     }
-    for entry in fs::read_dir(source.join("docs"))? {
-        let path = entry?.path();
-        let name = path.file_name().context("a file has a name")?;
-        let to = root.join("usr/share/doc/alluvium").join(name);
-        put(&fs::read(&path)?, &to, 0o644)?;
-    }
+    // Below `docs`, where README's links point.
+    let docs = root.join("usr/share/doc/alluvium/docs");
+    put_tree(&source.join("docs"), &docs)?;
     // The staged binary describes itself, so that pages and completions are those of this very build.
     let staged = root.join("usr/bin/alluvium");
     for (shell, to) in COMPLETIONS {
@@ -103,6 +100,20 @@ pub(super) fn stage(binary: &Path, staging: &Path) -> Result<Facts> {
     put(sums(&root)?.as_bytes(), &root.join("DEBIAN/md5sums"), 0o644)?;
     directories(&root)?;
     Ok(facts)
+}
+
+/// Every file below a directory, at the same place below another one.
+fn put_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            put_tree(&path, &to)?;
+        } else {
+            put(&fs::read(&path)?, &to, 0o644)?;
+        }
+    }
+    Ok(())
 }
 
 fn put(bytes: &[u8], to: &Path, mode: u32) -> Result<()> {
