@@ -26,6 +26,15 @@ pub struct Options {
     check: bool,
 }
 
+/// What builds the package, each with the Debian package that holds it.
+const TOOLS: [(&str, &str); 3] = [
+    ("dpkg-deb", "dpkg"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("gzip", "gzip"),
+];
+/// What the check wants besides.
+const CHECKING: (&str, &str) = ("systemd-analyze", "systemd");
+
 /// Entry of `cargo xtask package`.
 pub fn run(options: &Options) -> Result<()> {
     let package = build(options.bin.as_deref(), options.out.as_deref())?;
@@ -38,6 +47,11 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Builds and checks, as one of the chores of `cargo xtask test`.
 pub fn run_check() -> Result<compat::Tally> {
+    for (tool, package) in TOOLS.into_iter().chain([CHECKING]) {
+        if run::on_path(tool).is_none() {
+            compat::install::debian(package)?;
+        }
+    }
     let package = build(None, None)?;
     check::run(&package)?;
     Ok(compat::Tally {
@@ -48,11 +62,7 @@ pub fn run_check() -> Result<compat::Tally> {
 
 /// Builds the package; returns its path.
 fn build(binary: Option<&Path>, out: Option<&Path>) -> Result<PathBuf> {
-    for (tool, package) in [
-        ("dpkg-deb", "dpkg"),
-        ("dpkg-shlibdeps", "dpkg-dev"),
-        ("gzip", "gzip"),
-    ] {
+    for (tool, package) in TOOLS {
         if run::on_path(tool).is_none() {
             bail!("{tool} is missing: install the Debian package {package}");
         }

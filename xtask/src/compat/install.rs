@@ -294,7 +294,8 @@ fn need_newer(program: &str, what: &str) -> Result<()> {
     }
 }
 
-fn debian(package: &str) -> Result<()> {
+/// Installs a Debian package by name. Fails with what to do where that is not possible.
+pub fn debian(package: &str) -> Result<()> {
     let advice = || format!("install it by hand: apt-get install {package}");
     if run::on_path("apt-get").is_none() {
         bail!("this is no Debian; install the equivalent of its package {package}");
