@@ -95,6 +95,23 @@ impl Exam {
     pub fn progress(&self, message: &str) {
         eprintln!("  {message}");
     }
+
+    /// Tries the fault in each round, from 1 on. `tried` is the outcome's first words; an error names its round.
+    pub fn each_round(
+        &self,
+        tried: &str,
+        mut one: impl FnMut(u32, &mut Outcome) -> Result<()>,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome {
+            tried: tried.to_owned(),
+            ..Outcome::default()
+        };
+        for round in 1..=self.rounds {
+            one(round, &mut outcome).with_context(|| format!("round {round}"))?;
+            outcome.times = round;
+        }
+        Ok(outcome)
+    }
 }
 
 /// What came of a case: the facts of its last line.

@@ -34,16 +34,10 @@ pub const CASE: Case = Case {
 };
 
 fn run(exam: &Exam) -> Result<Outcome> {
-    let mut outcome = Outcome {
-        tried: CASE.about.to_owned(),
-        ..Outcome::default()
-    };
-    for round in 1..=exam.rounds {
+    exam.each_round(CASE.about, |round, outcome| {
         let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-        one(exam, round, &disk, &mut outcome).with_context(|| format!("round {round}"))?;
-        outcome.times = round;
-    }
-    Ok(outcome)
+        one(exam, round, &disk, outcome)
+    })
 }
 
 fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {

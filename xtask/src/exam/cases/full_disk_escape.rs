@@ -40,16 +40,10 @@ pub const CASE: Case = Case {
     about: "a full disk, and room made by deleting records, a topic, or by lower retention, also after a kill or a stop",
     rounds: Rounds { full: 9, short: 3 },
     run: |exam| {
-        let mut outcome = Outcome {
-            tried: CASE.about.to_owned(),
-            ..Outcome::default()
-        };
-        for round in 1..=exam.rounds {
+        exam.each_round(CASE.about, |round, outcome| {
             let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-            one(exam, round, &disk, &mut outcome).with_context(|| format!("round {round}"))?;
-            outcome.times = round;
-        }
-        Ok(outcome)
+            one(exam, round, &disk, outcome)
+        })
     },
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::exam::cases::many::{TOPIC, produce_to_all, require_all};
 use crate::exam::probe::Probe;
@@ -20,17 +20,7 @@ pub const CASE: Case = Case {
     name: "many-dirty",
     about: "300 partitions to settle with 256 descriptors, 3,000 with 1,024, and again after a kill",
     rounds: Rounds { full: 4, short: 1 },
-    run: |exam| {
-        let mut outcome = Outcome {
-            tried: CASE.about.to_owned(),
-            ..Outcome::default()
-        };
-        for round in 1..=exam.rounds {
-            one(exam, round, &mut outcome).with_context(|| format!("round {round}"))?;
-            outcome.times = round;
-        }
-        Ok(outcome)
-    },
+    run: |exam| exam.each_round(CASE.about, |round, outcome| one(exam, round, outcome)),
 };
 
 fn one(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {

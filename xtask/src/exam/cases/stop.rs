@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::exam::cases::many::{TOPIC, produce_to_all, require_all};
 use crate::exam::probe::Probe;
@@ -29,17 +29,7 @@ pub const CASE: Case = Case {
     name: "stop",
     about: "SIGTERM with 10,000 unsettled partitions, on an idle and on a busy disk",
     rounds: Rounds { full: 4, short: 1 },
-    run: |exam| {
-        let mut outcome = Outcome {
-            tried: CASE.about.to_owned(),
-            ..Outcome::default()
-        };
-        for round in 1..=exam.rounds {
-            one(exam, round, &mut outcome).with_context(|| format!("round {round}"))?;
-            outcome.times = round;
-        }
-        Ok(outcome)
-    },
+    run: |exam| exam.each_round(CASE.about, |round, outcome| one(exam, round, outcome)),
 };
 
 fn one(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {
