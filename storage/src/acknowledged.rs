@@ -12,8 +12,8 @@ use std::path::Path;
 use model::{LogId, Offset};
 use serde::{Deserialize, Serialize};
 
+use crate::damage::Damage;
 use crate::io::{Disk, OpenHow, read_file};
-use crate::recovery::Damage;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "ACKNOWLEDGED";

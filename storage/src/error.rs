@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use model::{Offset, Timestamp};
 
-use crate::gate::AppendSize;
 use crate::log::Bounds;
 use crate::producers::SequenceError;
+use crate::wal::gate::AppendSize;
 
 /// The store cannot write any more: a write or sync failed, and was not retried. Reads go on until the process ends.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -17,12 +17,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, Slot, SlotState, read_slot};
+use crate::damage::{Damage, load_damage};
 use crate::error::OpenError;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
-use crate::newer;
-use crate::recovery::{Damage, decode_store, load_damage, store_is_missing, store_trouble};
+use crate::recovery::newer;
+use crate::recovery::store_file::{decode_store, store_is_missing, store_trouble};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
@@ -582,7 +583,7 @@ mod tests {
         let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
         let directory = PathBuf::from("/data/p/07").join(log.to_string());
         disk.create_dir_all(&directory).unwrap();
-        let store = crate::recovery::encode_store(uuid::Uuid::from_u128(1));
+        let store = crate::recovery::store_file::encode_store(uuid::Uuid::from_u128(1));
         crate::io::write_new_file(&disk, Path::new("/data/STORE"), &store).unwrap();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let id = SegmentId::first(Offset::ZERO);

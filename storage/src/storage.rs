@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,243 +16,30 @@ use uuid::Uuid;
 
 use crate::acknowledged::{self, Acknowledgement};
 use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
-use crate::cleaner::{bound_once, clean_once, expire_producers};
-use crate::committer::{Committer, Progress, Turn, Writer};
+use crate::cleanup::execute::{bound_once, clean_once, expire_producers};
+use crate::config::{Env, LiveSettings, OnFailure, StorageConfig, Threads};
+use crate::damage::{Damage, load_damage, store_damage};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
-use crate::gate::{Admission, AppendSize, Gate, Purpose};
 use crate::io::{Clock, Disk, LockGuard, LockHow, create_dir_durable};
-use crate::live::LiveSettings;
+use crate::log::segments::directory_of;
 use crate::log::{Bounds, Log, LogSettings};
-use crate::newer::{self, Newer};
-use crate::orphans::{self, Fate};
+use crate::metrics::{Counters, Health, Metrics};
 use crate::producers::Producers;
-use crate::recovery::{
-    Damage, Found, RecoveryReport, load_damage, open_store_file, replay_wal, store_damage,
-};
+use crate::recovery::newer::{self, Newer};
+use crate::recovery::orphans::{self, Fate};
+use crate::recovery::replay::{RecoveryReport, Replayed, replay_wal};
+use crate::recovery::store_file::open_store_file;
 use crate::scrub::run::{Scrub, Suspects};
 use crate::segment::SegmentCache;
-use crate::segments::directory_of;
 use crate::settler::{SettleError, Settler};
-use crate::stall::{AppendWaits, Change, Stall, SyncDurations};
 use crate::steady::{self, SteadyTime};
 use crate::wal::WalPool;
-use crate::wal::format::FILE_UNIT_BYTES;
+use crate::wal::committer::{Committer, Progress, Turn, Writer};
+use crate::wal::gate::{Admission, AppendSize, Gate, Purpose};
 use crate::wal::pool::is_full;
 use crate::wal::resume::resume;
-
-/// What the process does when a write or sync has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFailure {
-    /// It ends at once, with exit code 74: what the page cache says can no longer be trusted.
-    ExitProcess,
-    /// It refuses all appends; for tests and simulations.
-    Refuse,
-}
-
-/// Who does the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// Threads of the store's own.
-    Own,
-    /// Nobody, until a test calls [`Storage::commit_once`] and the like: the same order every time.
-    Manual,
-}
-
-/// A store's settings.
-#[derive(Clone, Debug)]
-pub struct StorageConfig {
-    /// Where everything is.
-    pub data_dir: PathBuf,
-    /// The length of a WAL file, a multiple of 64 KiB, 256 KiB to 1 GiB.
-    pub wal_file_bytes: u64,
-    /// WAL files that are kept for use again.
-    pub wal_files_min: usize,
-    /// WAL files at most, in use or not; when they are used up, producers wait.
-    pub wal_files_max: usize,
-    /// The committer puts no more into one frame.
-    pub frame_bytes_max: usize,
-    /// Bytes that may wait for the committer.
-    pub append_queue_bytes: u64,
-    /// What has not settled after this time settles then.
-    pub settle_age: Duration,
-    /// Maps and descriptors of segments that are kept open.
-    pub open_segments_max: usize,
-    /// The background scrub's rate; 0 switches it off.
-    pub scrub_bytes_per_second: u64,
-    /// How often retention is looked at.
-    pub retention_check: Duration,
-    /// All logs together keep no more bytes of batches than this; None is any number.
-    pub store_bytes_max: Option<u64>,
-    /// How long an idle producer's state is kept.
-    pub producer_expiry: Duration,
-    /// Idempotent producers that one log remembers.
-    pub producers_per_log_max: usize,
-    /// Idempotent producers that all logs remember.
-    pub producers_max: u64,
-    /// What a failed write or sync does.
-    pub on_failure: OnFailure,
-    /// Who does the work.
-    pub threads: Threads,
-}
-
-impl StorageConfig {
-    /// The largest batch that can be appended.
-    pub fn batch_bytes_max(&self) -> u64 {
-        crate::gate::batch_bytes_max(self.wal_file_bytes)
-    }
-
-    /// The defaults, for a data directory.
-    pub fn new(data_dir: impl Into<PathBuf>) -> StorageConfig {
-        StorageConfig {
-            data_dir: data_dir.into(),
-            wal_file_bytes: 64 << 20,
-            wal_files_min: 8,
-            wal_files_max: 64,
-            frame_bytes_max: 4 << 20,
-            append_queue_bytes: 64 << 20,
-            settle_age: Duration::from_secs(10),
-            open_segments_max: 1024,
-            scrub_bytes_per_second: 8 << 20,
-            retention_check: Duration::from_secs(300),
-            store_bytes_max: None,
-            producer_expiry: Duration::from_secs(24 * 3600),
-            producers_per_log_max: 50_000,
-            producers_max: 500_000,
-            on_failure: OnFailure::ExitProcess,
-            threads: Threads::Own,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let refuse = |reason: &str| {
-            Err(OpenError::Config {
-                reason: reason.to_owned(),
-            })
-        };
-        if !self.wal_file_bytes.is_multiple_of(FILE_UNIT_BYTES)
-            || !(256 << 10..=1 << 30).contains(&self.wal_file_bytes)
-        {
-            return refuse("a WAL file has 256 KiB to 1 GiB, a multiple of 64 KiB");
-        }
-        if self.wal_files_min < 2 || self.wal_files_max < self.wal_files_min.max(4) {
-            return refuse(
-                "the WAL keeps at least 2 files, and has at most no fewer than that and 4",
-            );
-        }
-        Ok(())
-    }
-}
-
-/// The world the store lives in.
-#[derive(Clone, Debug)]
-pub struct Env {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Env {
-    /// The machine's disk and clock.
-    pub fn real() -> Env {
-        Env {
-            disk: Arc::new(crate::io::RealDisk),
-            clock: Arc::new(crate::io::SystemClock::new()),
-        }
-    }
-}
-
-/// How the store is.
-#[derive(Clone, Debug, Default)]
-pub struct Health {
-    /// There is no space; appends are refused until there is.
-    pub disk_full: bool,
-    /// A write or sync has failed.
-    pub failed: Option<String>,
-    /// The disk does not answer: an append has waited this long for it.
-    pub stalled: Option<Duration>,
-    /// Acknowledged records that cannot be read any more, and that are still kept.
-    pub damage: Vec<Damage>,
-    /// The same, where an operator has acknowledged the damage.
-    pub damage_acknowledged: Vec<Damage>,
-}
-
-/// Counts since the start, and sizes now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Metrics {
-    /// Frames written.
-    pub frames: u64,
-    /// Syncs of the WAL for frames.
-    pub syncs: u64,
-    /// Bytes of batches appended.
-    pub appended_bytes: u64,
-    /// Bytes of batches laid down into segments.
-    pub settled_bytes: u64,
-    /// Checkpoints stored.
-    pub checkpoints: u64,
-    /// Bytes of sealed segments that the scrub has verified.
-    pub scrubbed_bytes: u64,
-    /// Sealed segments that the scrub has verified to their end.
-    pub scrubbed_segments: u64,
-    /// Places that the scrub has found damaged.
-    pub scrub_faults: u64,
-    /// Places that the check before the first read has found damaged.
-    pub read_faults: u64,
-    /// Indexes that were missing or damaged, and were written again from their logs.
-    pub rewritten_indexes: u64,
-    /// Bytes of segments that were removed because the whole store was larger than its bound.
-    pub bound_removed_bytes: u64,
-    /// Bytes that wait for the committer.
-    pub queued_bytes: u64,
-    /// WAL files that hold something unsettled.
-    pub wal_files_used: u64,
-    /// WAL files in all.
-    pub wal_files: u64,
-    /// WAL files at most.
-    pub wal_files_max: u64,
-    /// WAL files that were made and filled with zeros since the start; the others were used again.
-    pub wal_files_created: u64,
-    /// Logs.
-    pub logs: u64,
-    /// Idempotent producers that logs remember, counted once in each.
-    pub producers: u64,
-    /// Producers that were forgotten before they expired, to make room for others.
-    pub producers_forgotten: u64,
-    /// Batches of new producers that were refused because there are too many.
-    pub producers_refused: u64,
-    /// Deleted files that are read still.
-    pub pinned_files: u64,
-    /// Their bytes.
-    pub pinned_bytes: u64,
-}
-
-/// The counters behind [`Metrics`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    frames: AtomicU64,
-    syncs: AtomicU64,
-    appended_bytes: AtomicU64,
-    pub settled_bytes: AtomicU64,
-    pub checkpoints: AtomicU64,
-    pub scrubbed_bytes: AtomicU64,
-    pub scrubbed_segments: AtomicU64,
-    pub scrub_faults: AtomicU64,
-    pub read_faults: AtomicU64,
-    pub rewritten_indexes: AtomicU64,
-    pub bound_removed_bytes: AtomicU64,
-    pub producers: AtomicU64,
-    pub producers_forgotten: AtomicU64,
-    pub producers_refused: AtomicU64,
-}
-
-impl Counters {
-    pub fn frame(&self, bytes: u64, synced: bool) {
-        self.frames.fetch_add(1, Ordering::Relaxed);
-        self.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
-        self.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
+use crate::wal::stall::{AppendWaits, Change, Stall, SyncDurations};
 
 /// What all parts of the store share.
 #[derive(Debug)]
@@ -856,7 +643,7 @@ impl Storage {
             .map_or(WalPosition::BEGINNING, |newest| newest.wal);
 
         if loaded.newest.is_none() && has_settled(disk.as_ref(), &root)? {
-            // Going on without it would lay new segments over old ones.
+            // Going on without it would write new segments over old ones.
             return Err(OpenError::Format {
                 path: checkpoint_directory,
                 reason: no_checkpoint(&trouble),
@@ -1402,7 +1189,7 @@ impl Storage {
 
     /// What retention would remove from a log now. None if there is no such log.
     pub fn plan_retention(&self, id: LogId) -> Option<crate::cleanup::Plan> {
-        crate::cleaner::plan_of(&self.inner.shared, self.log(id)?.as_ref())
+        crate::cleanup::execute::plan_of(&self.inner.shared, self.log(id)?.as_ref())
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.
@@ -1483,7 +1270,7 @@ pub(crate) fn set_aside(shared: &Shared, from: &std::path::Path) -> Result<(), O
     let root = &shared.config.data_dir;
     let aside = root.join("quarantine");
     create_dir_durable(disk, root, &aside).map_err(OpenError::io("create", &aside))?;
-    let to = crate::cleanup::sweep::move_aside(disk, from, &aside)
+    let to = crate::recovery::sweep::move_aside(disk, from, &aside)
         .map_err(OpenError::io("set aside", from))?;
     tracing::warn!(from = %from.display(), to = %to.display(), "set aside");
     disk.sync_dir(&aside)
@@ -1556,9 +1343,9 @@ impl Building {
         Ok(())
     }
 
-    fn take(&mut self, found: Found, damage: &mut Vec<Damage>) {
+    fn take(&mut self, found: Replayed, damage: &mut Vec<Damage>) {
         match found {
-            Found::Batch {
+            Replayed::Batch {
                 log,
                 header,
                 entry,
@@ -1578,17 +1365,17 @@ impl Building {
                     );
                 }
             }
-            Found::StartRaised { log, start } => {
+            Replayed::StartRaised { log, start } => {
                 let mut state = self.log(log).locked();
                 if start > state.bounds.start && start <= state.bounds.durable_end {
                     state.raise_start(start);
                 }
             }
-            Found::Damaged(mut found) => {
+            Replayed::Damaged(mut found) => {
                 if let Some(log) = found.log {
                     let mut state = self.log(log).locked();
                     if found.range.end <= state.bounds.settled_end {
-                        // It was laid down before it was damaged.
+                        // It was settled before it was damaged.
                         return;
                     }
                     found.range.start = found.range.start.min(state.bounds.end);

@@ -311,7 +311,7 @@ fn an_unreadable_sector_of_the_wal_does_not_keep_the_store_from_starting() {
 }
 
 #[test]
-fn either_checkpoint_may_be_lost_and_without_both_nothing_is_laid_over_old_segments() {
+fn either_checkpoint_may_be_lost_and_without_both_nothing_is_written_over_old_segments() {
     let (files, acknowledged) = written(40, true);
     let slots = ["/data/checkpoint/A", "/data/checkpoint/B"].map(PathBuf::from);
     for slot in &slots {

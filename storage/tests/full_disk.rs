@@ -239,7 +239,7 @@ fn lowered_retention_frees_a_full_disk() {
 }
 
 #[test]
-fn deleted_records_of_the_write_ahead_log_are_not_laid_down_and_need_no_space() {
+fn deleted_records_of_the_write_ahead_log_are_not_settled_and_need_no_space() {
     let house = House::new(1);
     let storage = house.open();
     // Both checkpoints are there.
@@ -296,7 +296,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn what_a_failed_sync_left_in_the_page_cache_is_laid_down_again() {
+fn what_a_failed_sync_left_in_the_page_cache_is_settled_again() {
     for (partitions, operation) in [(2, Operation::SyncData), (40, Operation::SyncFilesystem)] {
         let house = House::new(partitions);
         let storage = house.open();

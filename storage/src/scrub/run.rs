@@ -12,11 +12,11 @@ use std::time::Duration;
 use model::LogId;
 
 use super::{Fault, Scrubber, Step, Target};
+use crate::damage::Damage;
 use crate::epochs::Epochs;
 use crate::io::{OpenHow, write_new_file};
-use crate::newer::newer_index;
 use crate::producers::Producers;
-use crate::recovery::Damage;
+use crate::recovery::newer::newer_index;
 use crate::segment::{
     BLOCK_BYTES, HeaderWalk, IndexFile, SegmentError, SegmentId, SegmentIndex, read_index_file,
 };

@@ -1,6 +1,6 @@
 //! The sparse index of one segment, in memory: about one block per 16 KiB, for offsets and for time.
 //!
-//! Callers: the writer pushes batches as it lays them down, the reader looks up. The index of the active segment is shared
+//! Callers: the writer pushes batches as it writes them, the reader looks up. The index of the active segment is shared
 //! between them and is missing after a restart until somebody needs it ([`SharedIndex`]).
 //! Invariants: a block starts at a batch; blocks are contiguous, from position 0 to `bytes`; relative offsets rise.
 
@@ -100,7 +100,7 @@ impl SegmentIndex {
         Ok(SegmentIndex::rebuild_with_heads(file, id, bytes, append_time)?.0)
     }
 
-    /// [`Self::rebuild`], and the checksum of all heads, which tells whether these are the batches that were laid down.
+    /// [`Self::rebuild`], and the checksum of all heads, which tells whether these are the batches that were settled.
     fn rebuild_with_heads(
         file: &dyn DiskFile,
         id: SegmentId,
@@ -124,11 +124,11 @@ impl SegmentIndex {
         Ok((index, heads))
     }
 
-    /// Adds the batch that was laid down at the end of what is indexed.
+    /// Adds the batch that was settled at the end of what is indexed.
     pub fn push(&mut self, header: &BatchHeader, head: &[u8; HEAD_BYTES], append_time: Timestamp) {
         assert!(
             header.base() >= self.end_offset,
-            "batches are laid down in the order of offsets"
+            "batches are settled in the order of offsets"
         );
         let max_timestamp = header.max_time();
         match self.blocks.last_mut() {
@@ -159,7 +159,7 @@ impl SegmentIndex {
         self.end_offset = header.next_offset();
     }
 
-    /// Whether a batch can be laid down behind the others without an overflow of the index's fields.
+    /// Whether a batch can be settled behind the others without an overflow of the index's fields.
     pub fn has_room_for(&self, header: &BatchHeader) -> bool {
         let relative = header.next_offset().get().checked_sub(self.id.base.get());
         let end = self.bytes + header.total_bytes() as u64;
@@ -259,7 +259,7 @@ pub(super) fn with_head(checksum: u32, head: &[u8; HEAD_BYTES]) -> u32 {
     hasher.finalize()
 }
 
-/// Whether a segment has the heads that were laid down in it. Which one is another cannot be told: none is to be believed.
+/// Whether a segment has the heads that were settled in it. Which one is another cannot be told: none is to be believed.
 pub(crate) fn check_heads(
     id: SegmentId,
     found: u32,
@@ -285,7 +285,7 @@ pub struct SharedIndex {
 #[derive(Debug)]
 struct State {
     index: Option<SegmentIndex>,
-    /// What an index would cover: all that was laid down.
+    /// What an index would cover: all that was settled.
     written: Written,
 }
 
@@ -340,7 +340,7 @@ impl SharedIndex {
         }
     }
 
-    /// Notes batches that were laid down; extends the index if there is one.
+    /// Notes batches that were settled; extends the index if there is one.
     pub(super) fn push<'h>(
         &self,
         batches: impl Iterator<Item = (&'h BatchHeader, [u8; HEAD_BYTES], Timestamp)>,
@@ -401,7 +401,7 @@ impl SharedIndex {
         Ok(lookup(index))
     }
 
-    /// The checksum of the heads of all that was laid down, where it is known.
+    /// The checksum of the heads of all that was settled, where it is known.
     pub(super) fn heads_checksum(&self) -> Option<u32> {
         let state = self
             .state

@@ -132,10 +132,10 @@ pub enum SegmentError {
         /// What is wrong.
         reason: String,
     },
-    /// Batches that may each be sound, and that are not the ones that were laid down here: a file of another log, or heads
+    /// Batches that may each be sound, and that are not the ones that were settled here: a file of another log, or heads
     /// that changed outside their batches' checksums. Which of them, cannot be told.
     #[error(
-        "segment {segment}: the batches' heads have checksum {found:08x}, {expected:08x} was laid down"
+        "segment {segment}: the batches' heads have checksum {found:08x}, {expected:08x} was settled"
     )]
     Foreign {
         /// Which segment.

@@ -2,7 +2,7 @@
 //!
 //! Callers: the settler, from one thread. It appends, then syncs (all files of a piece of a round together, see `io::Syncs`), and
 //! only then publishes the new end in a checkpoint; readers stay below it. The unaligned end of a direct write is a last
-//! block filled up with [`PADDING`], which the next write lays down again; the seal cuts the file to its exact length.
+//! block filled up with [`PADDING`], which the next write writes again; the seal cuts the file to its exact length.
 //! Invariants: a file changes its way of writing only after a sync and with its pages dropped; nothing is kept in memory for
 //! a segment that is closed but its index.
 
@@ -44,7 +44,7 @@ pub enum WriteWay {
     Direct,
 }
 
-/// A batch to lay down, stamped with its offset and epoch.
+/// A batch to settle, stamped with its offset and epoch.
 #[derive(Clone, Debug)]
 pub struct SettledBatch {
     /// The whole batch.
@@ -209,7 +209,7 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Makes what was laid down durable. After an error it is unknown, and the process must stop.
+    /// Makes what was settled durable. After an error it is unknown, and the process must stop.
     pub fn sync(&mut self) -> io::Result<()> {
         if !self.unsynced {
             return Ok(());
@@ -275,7 +275,7 @@ impl SegmentWriter {
         };
         assert!(
             (index.bytes(), index.end_offset()) == (self.bytes, self.end_offset),
-            "the index covers what was laid down"
+            "the index covers what was settled"
         );
         let contents = IndexFile {
             log: self.log,
@@ -345,12 +345,12 @@ impl SegmentWriter {
         self.id
     }
 
-    /// How many bytes of batches were laid down.
+    /// How many bytes of batches were settled.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The offset after the last batch that was laid down.
+    /// The offset after the last batch that was settled.
     pub fn end_offset(&self) -> Offset {
         self.end_offset
     }

@@ -1,4 +1,4 @@
-//! The settler: lays the tail down into segments, off the path of the acks, and frees the WAL.
+//! The settler: moves the tail into segments, off the path of the acks, and frees the WAL.
 //!
 //! A thread of its own, or a test's calls. One round: take how far the WAL is, and go through every log that has a tail, in
 //! pieces of some thousand logs. A piece appends the logs' batches to their active segments (sealing as segments fill), syncs
@@ -7,11 +7,11 @@
 //! Invariants: a checkpoint names only what is durable; a WAL file is given back one checkpoint after the last that needed
 //! it, so that the older of the two checkpoints can stand in for the newer; at most one manifest per log and round; between
 //! rounds the settler knows of each log what the newest checkpoint says.
-//! A failed write or sync ends the process, but for a full disk: then what was laid down since the last checkpoint is taken
+//! A failed write or sync ends the process, but for a full disk: then what was settled since the last checkpoint is taken
 //! back, what is deleted goes (`removal.rs`), and the round is tried again later. The store's end does not wait for a round.
 
-mod laid;
 mod removal;
+mod settled_log;
 
 use std::collections::HashMap;
 use std::io;
@@ -21,23 +21,23 @@ use std::sync::atomic::Ordering;
 use model::batch::BatchHeader;
 use model::{LogId, Timestamp};
 
-use self::laid::{Before, Laid, Work};
 use self::removal::{remove_directory, remove_quietly};
+use self::settled_log::{Before, SettledLog, Work};
 use crate::checkpoint::{Checkpoint, LogEntry, WalPosition};
-use crate::cleaner::producers_kept_since;
+use crate::cleanup::execute::producers_kept_since;
 use crate::cleanup::store_bound;
-use crate::cleanup::sweep::{Known, Swept, sweep};
-use crate::committer::Progress;
 use crate::error::{OpenError, ReadError, StorageFailed};
-use crate::gate::RESERVED_FILES;
 use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, SyncFailed, Syncs};
+use crate::log::segments::Segments;
 use crate::log::{Log, LogSettings, TailEntry};
-use crate::restore::Lost;
+use crate::recovery::segments::Lost;
+use crate::recovery::sweep::{Known, Swept, sweep};
 use crate::segment::SegmentError;
-use crate::segments::Segments;
 use crate::storage::Shared;
 use crate::wal::WalFile;
+use crate::wal::committer::Progress;
 use crate::wal::format::{FRAME_HEAD_BYTES, FrameHead};
+use crate::wal::gate::RESERVED_FILES;
 use crate::wal::pool::is_full;
 
 /// Memory for one direct write.
@@ -93,7 +93,7 @@ impl SettleError {
 /// The settler's state.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    laid: HashMap<LogId, Laid>,
+    logs: HashMap<LogId, SettledLog>,
     scratch: AlignedBuffer,
     /// Where the replay of the checkpoint before the newest begins.
     older: WalPosition,
@@ -169,7 +169,7 @@ impl Round {
 impl Settler {
     pub fn new(from: WalPosition) -> Settler {
         Settler {
-            laid: HashMap::new(),
+            logs: HashMap::new(),
             scratch: AlignedBuffer::with_capacity(SCRATCH_BYTES),
             older: from,
             newest: from,
@@ -186,12 +186,12 @@ impl Settler {
         shared: &Shared,
         entry: &LogEntry,
     ) -> Result<(Segments, Vec<Lost>, bool), OpenError> {
-        let (laid, lost, is_changed) = Laid::restore(shared, entry)?;
-        if laid.has_files() {
+        let (settled, lost, is_changed) = SettledLog::restore(shared, entry)?;
+        if settled.has_files() {
             self.unswept.push(entry.log);
         }
-        let view = laid.view();
-        self.laid.insert(entry.log, laid);
+        let view = settled.view();
+        self.logs.insert(entry.log, settled);
         Ok((view, lost, is_changed))
     }
 
@@ -206,7 +206,7 @@ impl Settler {
 
     /// Nothing of the log is named by the next checkpoint.
     pub fn forget(&mut self, log: LogId) {
-        self.forgotten |= self.laid.remove(&log).is_some();
+        self.forgotten |= self.logs.remove(&log).is_some();
     }
 
     /// Tidies the directories of some logs, after a round that went well. Where something is damaged nothing is touched: a
@@ -214,15 +214,15 @@ impl Settler {
     pub fn sweep_some(&mut self, shared: &Shared, count: usize) {
         let left = self.unswept.len().saturating_sub(count);
         for log in self.unswept.split_off(left) {
-            let (Some(laid), Some(live)) = (self.laid.get(&log), shared.log(log)) else {
+            let (Some(settled), Some(live)) = (self.logs.get(&log), shared.log(log)) else {
                 continue;
             };
             if shared.may_be_damaged(log) {
                 continue;
             }
             let known = Known {
-                segments: laid.segments().collect(),
-                start: laid.start,
+                segments: settled.segments().collect(),
+                start: settled.start,
                 holds: &|header| holds(&live, header),
             };
             let directory = shared.log_directory(log);
@@ -294,7 +294,7 @@ impl Settler {
         // Its files are not to look as if somebody read them.
         drop(progress);
         for log in &deleted {
-            self.laid.remove(log);
+            self.logs.remove(log);
         }
         let dirty = shared.take_dirty();
         if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
@@ -373,7 +373,7 @@ impl Settler {
         Ok(())
     }
 
-    /// One piece: laid down, synced, named by a checkpoint, published. Logs for which there is no space go to `left`. If none
+    /// One piece: settled, synced, named by a checkpoint, published. Logs for which there is no space go to `left`. If none
     /// is left and `end` is given, replay begins there from now on. True if a checkpoint was stored.
     fn piece(
         &mut self,
@@ -397,11 +397,11 @@ impl Settler {
             };
             let one = Touched {
                 log: Arc::clone(log),
-                before: self.laid.get(&log.id()).map(Laid::before),
+                before: self.logs.get(&log.id()).map(SettledLog::before),
                 seal: work.seal,
             };
-            let laid = self.laid.entry(log.id()).or_default();
-            match laid.settle(shared, &work, &mut self.scratch, &mut syncs) {
+            let settled = self.logs.entry(log.id()).or_default();
+            match settled.settle(shared, &work, &mut self.scratch, &mut syncs) {
                 Ok(mut passed) => {
                     garbage.append(&mut passed);
                     touched.push(one);
@@ -431,7 +431,7 @@ impl Settler {
         Ok(true)
     }
 
-    /// Syncs what was laid down, then the manifests that name it, then the checkpoint that names both.
+    /// Syncs what was settled, then the manifests that name it, then the checkpoint that names both.
     fn make_durable(
         &mut self,
         shared: &Shared,
@@ -443,8 +443,8 @@ impl Settler {
         syncs.sync().map_err(failed)?;
         for one in touched {
             let id = one.log.id();
-            if let Some(laid) = self.laid.get_mut(&id) {
-                laid.write_manifest(shared, id, syncs)?;
+            if let Some(settled) = self.logs.get_mut(&id) {
+                settled.write_manifest(shared, id, syncs)?;
             }
         }
         syncs.sync().map_err(failed)?;
@@ -462,10 +462,10 @@ impl Settler {
         left: &mut Vec<Arc<Log>>,
     ) -> Result<(), SettleError> {
         let id = one.log.id();
-        if let Some(laid) = self.laid.remove(&id)
-            && let Some(laid) = laid.take_back(shared, id, one.before)?
+        if let Some(settled) = self.logs.remove(&id)
+            && let Some(settled) = settled.take_back(shared, id, one.before)?
         {
-            self.laid.insert(id, laid);
+            self.logs.insert(id, settled);
         }
         one.log.locked().seal |= one.seal;
         left.push(one.log);
@@ -478,9 +478,9 @@ impl Settler {
             other => SettleError::Failed(StorageFailed::new(other.to_string())),
         })?;
         let logs = self
-            .laid
+            .logs
             .iter()
-            .map(|(log, laid)| laid.entry(*log))
+            .map(|(log, settled)| settled.entry(*log))
             .collect();
         let checkpoint = Checkpoint {
             store: shared.store,
@@ -504,20 +504,20 @@ impl Settler {
 
     fn publish(&mut self, shared: &Shared, touched: &[Touched]) {
         for Touched { log, before, .. } in touched {
-            let Some(laid) = self.laid.get_mut(&log.id()) else {
+            let Some(settled) = self.logs.get_mut(&log.id()) else {
                 continue;
             };
-            if laid.kept(before.as_ref()) {
-                laid.forget_old_manifests(shared, log.id());
+            if settled.kept(before.as_ref()) {
+                settled.forget_old_manifests(shared, log.id());
             }
             let mut state = log.locked();
             if state.deleted {
                 continue;
             }
-            state.segments = laid.view();
-            if laid.end > state.bounds.settled_end {
+            state.segments = settled.view();
+            if settled.end > state.bounds.settled_end {
                 let before = state.tail_bytes;
-                state.settled(laid.end);
+                state.settled(settled.end);
                 shared
                     .counters
                     .settled_bytes

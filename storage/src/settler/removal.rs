@@ -1,7 +1,7 @@
 //! Removal: what is deleted gives its space back, also where there is none.
 //!
 //! In an ordinary round files go after the checkpoint that no longer names them. On a full disk nothing may wait for a round
-//! that needs space: whole segments before a log's start, and the directories of deleted logs, go before anything is laid
+//! that needs space: whole segments before a log's start, and the directories of deleted logs, go before anything is settled
 //! down. It needs no space: the start and the deletion are durable in the write-ahead log, and the checkpoint that says so is
 //! written over an older one of at least that length. Where even that fails the files go first: a start that finds them
 //! missing learns from the write-ahead log that they were deleted. A manifest may name them until the next round.
@@ -12,28 +12,28 @@ use std::path::Path;
 use model::LogId;
 
 use super::{SettleError, Settler};
-use crate::gate::RESERVED_FILES;
 use crate::storage::Shared;
+use crate::wal::gate::RESERVED_FILES;
 
 impl Settler {
     /// Removes what is deleted, without a need for space. True if there was something.
     pub(super) fn relieve(&mut self, shared: &Shared) -> Result<bool, SettleError> {
         let deleted = shared.take_deleted();
         for log in &deleted {
-            self.laid.remove(log);
+            self.logs.remove(log);
         }
         let mut garbage = Vec::new();
         for log in shared.dirty_logs() {
-            let Some(laid) = self.laid.get_mut(&log.id()) else {
+            let Some(settled) = self.logs.get_mut(&log.id()) else {
                 continue;
             };
             let start = log.bounds().start;
-            if start <= laid.start {
+            if start <= settled.start {
                 continue;
             }
-            let mut passed = laid.raise_start(shared, log.id(), start);
+            let mut passed = settled.raise_start(shared, log.id(), start);
             if !passed.is_empty() {
-                log.locked().segments = laid.view();
+                log.locked().segments = settled.view();
                 garbage.append(&mut passed);
             }
         }
@@ -68,7 +68,7 @@ impl Settler {
         }
     }
 
-    /// Removes the free files of the write-ahead log, but for those that the broker's own records need: what has to be laid
+    /// Removes the free files of the write-ahead log, but for those that the broker's own records need: what has to be settled
     /// down needs their space more, and gives more back. True if there were some.
     pub(super) fn give_up_spares(&self, shared: &Shared) -> bool {
         match shared.pool.give_up(RESERVED_FILES) {

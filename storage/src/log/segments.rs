@@ -1,6 +1,6 @@
 //! A log's settled part: its segments, as the log's state knows them and as readers see them.
 //!
-//! Callers: `log` reads through it, `settler` replaces it when it has laid something down. Nothing here is open or mapped
+//! Callers: `log` reads through it, `settler` replaces it when it has settled something. Nothing here is open or mapped
 //! for an idle log: files, maps and indexes live in the store's cache.
 
 use std::ops::Range;

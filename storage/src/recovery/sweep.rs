@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_settling_goes_when_it_was_laid_down_again() {
+    fn the_rest_of_a_settling_goes_when_it_was_settled_again() {
         let padded = [batch(35, b"held"), vec![PADDING; 99]].concat();
         let (log, index) = (id(35).log_name(), id(35).index_name());
         check(&[(log, padded), (index, vec![1])], 2, 0);

@@ -9,13 +9,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Checkpoint, Slot};
+use crate::damage::{DAMAGE_VERSION, newer_damage};
 use crate::error::OpenError;
 use crate::fields::{FormatError, open_envelope};
 use crate::io::{Disk, OpenHow, read_file};
+use crate::log::segments::directory_of;
 use crate::manifest;
-use crate::recovery::{self, STORE_COPY_BYTES};
+use crate::recovery::store_file::{STORE_COPY_BYTES, STORE_MAGIC, STORE_VERSION};
 use crate::segment::{self, INDEX_BYTES_MAX, IndexFile};
-use crate::segments::directory_of;
 use crate::steady;
 use crate::wal::format::FRAME_VERSION;
 use crate::wal::pool::sequence_of;
@@ -83,18 +84,14 @@ pub(crate) fn find_in_store(disk: &dyn Disk, root: &Path, visit: &mut dyn FnMut(
             visit(Newer { path, found, known });
         }
     };
-    look(root.join("STORE"), recovery::STORE_VERSION, &|bytes| {
-        let version = |copy: &[u8]| envelope(recovery::STORE_MAGIC, recovery::STORE_VERSION, copy);
+    look(root.join("STORE"), STORE_VERSION, &|bytes| {
+        let version = |copy: &[u8]| envelope(STORE_MAGIC, STORE_VERSION, copy);
         bytes.chunks(STORE_COPY_BYTES).find_map(version)
     });
     look(root.join("CLOCK"), steady::VERSION, &|bytes| {
         envelope(steady::MAGIC, steady::VERSION, bytes)
     });
-    look(
-        root.join("DAMAGE"),
-        recovery::DAMAGE_VERSION,
-        &recovery::newer_damage,
-    );
+    look(root.join("DAMAGE"), DAMAGE_VERSION, &newer_damage);
     for slot in Slot::ALL {
         look(
             slot.path(&root.join("checkpoint")),

@@ -1,9 +1,9 @@
-//! One log as the settler knows it: what is laid down, the step that lays down more, and the way back to the checkpoint.
+//! One log as the settler knows it: what is settled, the step that settles more, and the way back to the checkpoint.
 //!
 //! Callers: the settler's rounds. Nothing here syncs: files and directories are collected, and nothing names them before
 //! they are synced. A step that fails, or whose sync fails, is taken back to what the newest checkpoint says: after a failed
 //! sync nothing is known about the bytes in the page cache, and the write-ahead log still holds them all.
-//! Invariant: between rounds a [`Laid`] is what the newest checkpoint says of its log.
+//! Invariant: between rounds a [`SettledLog`] is what the newest checkpoint says of its log.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::checkpoint::{ActiveSegment, LogEntry};
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
 use crate::io::{AlignedBuffer, OpenHow, Syncs};
+use crate::log::segments::{ActiveView, Segments};
 use crate::log::{LogSettings, PRODUCER_IDLE_MS, TailEntry};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::producers::Producers;
-use crate::restore::{Lost, restore};
+use crate::recovery::segments::{Lost, restore};
 use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
-use crate::segments::{ActiveView, Segments};
 use crate::storage::Shared;
 
 /// Pieces from this size on go past the page cache.
@@ -29,8 +29,8 @@ const DIRECT_BYTES_MIN: u64 = 512 << 10;
 
 /// What the settler knows of one log; it exists once something has settled.
 #[derive(Debug, Default)]
-pub(super) struct Laid {
-    /// The first offset that is not laid down yet.
+pub(super) struct SettledLog {
+    /// The first offset that is not settled yet.
     pub end: Offset,
     pub start: Offset,
     active: Option<Active>,
@@ -76,16 +76,16 @@ pub(super) struct Work {
     pub now: Timestamp,
 }
 
-impl Laid {
+impl SettledLog {
     /// What the checkpoint says of a log, at the start, and what of it is lost. True if there is something to store.
     pub fn restore(
         shared: &Shared,
         entry: &LogEntry,
-    ) -> Result<(Laid, Vec<Lost>, bool), OpenError> {
+    ) -> Result<(SettledLog, Vec<Lost>, bool), OpenError> {
         let restored = restore(shared, entry)?;
         let is_changed = restored.is_rebuilt || !restored.lost.is_empty();
         let bytes = entry.active.as_ref().map_or(0, |active| active.bytes);
-        let laid = Laid {
+        let settled = SettledLog {
             end: entry.settled_end,
             start: entry.start_offset,
             active: restored.active.map(|writer| Active {
@@ -96,9 +96,9 @@ impl Laid {
             is_stale: restored.is_rebuilt,
             producers: Producers::decode(&entry.producers).unwrap_or_default(),
             epochs: Epochs::decode(&entry.epochs).unwrap_or_default(),
-            ..Laid::default()
+            ..SettledLog::default()
         };
-        Ok((laid, restored.lost, is_changed))
+        Ok((settled, restored.lost, is_changed))
     }
 
     /// Whether it has files.
@@ -167,7 +167,7 @@ impl Laid {
         }
     }
 
-    /// Lays down what the log has. The paths are of files that are removed after the checkpoint.
+    /// Settles what the log has. The paths are of files that are removed after the checkpoint.
     pub fn settle(
         &mut self,
         shared: &Shared,
@@ -192,8 +192,8 @@ impl Laid {
             self.seal_active(shared, log, syncs)?;
         }
         let tail = self.pass_over(log, &work.tail)?;
-        self.lay_down(shared, work, tail, scratch, syncs)?;
-        // Not past what is laid down: the start may already lie in what is still in the WAL.
+        self.settle_tail(shared, work, tail, scratch, syncs)?;
+        // Not past what is settled: the start may already lie in what is still in the WAL.
         self.epochs.forget_before(work.start.min(self.end));
         if let Some(active) = &mut self.active {
             active
@@ -241,7 +241,7 @@ impl Laid {
         garbage
     }
 
-    /// Passes over batches that were deleted before they were laid down: they need no space. Gives the rest.
+    /// Passes over batches that were deleted before they were settled: they need no space. Gives the rest.
     fn pass_over<'a>(
         &mut self,
         log: LogId,
@@ -259,7 +259,7 @@ impl Laid {
         Ok(tail)
     }
 
-    /// The producer's state and the epochs go on by a batch that is laid down, or passed over.
+    /// The producer's state and the epochs go on by a batch that is settled, or passed over.
     fn note(&mut self, header: &BatchHeader, append_time: Timestamp) {
         self.producers.record(header, header.base(), append_time);
         if let Some(epoch) = header.epoch() {
@@ -267,7 +267,7 @@ impl Laid {
         }
     }
 
-    fn lay_down(
+    fn settle_tail(
         &mut self,
         shared: &Shared,
         work: &Work,
@@ -465,7 +465,7 @@ impl Laid {
         shared: &Shared,
         log: LogId,
         before: Option<Before>,
-    ) -> Result<Option<Laid>, SettleError> {
+    ) -> Result<Option<SettledLog>, SettleError> {
         let directory = shared.log_directory(log);
         let number = |manifest: &Option<Arc<Manifest>>| {
             manifest.as_ref().map_or(0, |manifest| manifest.number)
@@ -502,7 +502,7 @@ impl Laid {
             super::removal::remove_quietly(shared, &id.index_path(&directory));
             active = Some(Active { writer, bytes_max });
         }
-        Ok(Some(Laid {
+        Ok(Some(SettledLog {
             end: before.end,
             start: before.start,
             active,
@@ -510,7 +510,7 @@ impl Laid {
             is_stale: before.is_stale,
             producers: before.producers,
             epochs: before.epochs,
-            ..Laid::default()
+            ..SettledLog::default()
         }))
     }
 }

@@ -16,7 +16,6 @@ use model::{LogId, Offset, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::error::{AppendError, StorageFailed};
-use crate::gate::Admission;
 use crate::io::Clock;
 use crate::log::{Log, TailEntry};
 use crate::storage::Shared;
@@ -25,6 +24,7 @@ use crate::wal::format::{
     EntryKind, FRAME_ALIGNMENT_BYTES, FRAME_ENTRIES_MAX, FRAME_ENTRY_BYTES, FRAME_HEAD_BYTES,
     FrameEntry, FrameHead, encode_head, file_units,
 };
+use crate::wal::gate::Admission;
 
 /// Batches up to this size are copied into the frame's own buffer, where they cost less than a slice of their own.
 const COPY_BYTES_MAX: usize = 2048;

@@ -1,0 +1,328 @@
+//! Reading a log: whole batches as slices of the maps, and the searches by time and by epoch.
+//!
+//! No reader is given anything past the durable end. The log's lock is short: no file is touched under it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::batch::Batch;
+use model::{LeaderEpoch, Offset, Timestamp};
+
+use super::Log;
+use super::segments::{SegmentPart, Segments};
+use super::settings::Bounds;
+use super::tail::TailEntry;
+use crate::error::{ReadError, TimedOffset};
+use crate::segment::{first_at_or_after, largest_in};
+use crate::storage::Shared;
+
+/// No more slices than this are handed out at once: what one vectored write takes.
+const CHUNK_SLICES_MAX: usize = 512;
+
+/// What a read found: whole batches, as slices of the WAL's and the segments' maps.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// The batches, one after the other; a slice may hold several.
+    pub slices: Vec<Bytes>,
+    /// Their length together.
+    pub bytes: usize,
+    /// The offset after the last record; where to read on.
+    pub end_offset: Offset,
+    /// The parts that come from segments, to see whether they are in memory.
+    parts: Vec<SegmentPart>,
+}
+
+impl Chunk {
+    /// Whether some of it would have to come from the disk, so that writing it to a socket may block.
+    pub fn is_cold(&self) -> bool {
+        self.parts.iter().any(SegmentPart::is_cold)
+    }
+
+    /// Brings it into memory. Blocks; an unreadable sector is an error, never a signal.
+    pub fn populate(&self) -> std::io::Result<()> {
+        self.parts.iter().try_for_each(SegmentPart::populate)
+    }
+
+    /// All of it in one piece.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.slices.as_slice() {
+            [] => Bytes::new(),
+            [one] => one.clone(),
+            many => many.concat().into(),
+        }
+    }
+
+    fn push(&mut self, slice: Bytes, end_offset: Offset) {
+        self.bytes += slice.len();
+        self.end_offset = end_offset;
+        self.slices.push(slice);
+    }
+}
+
+/// All that a search looks through, as it was at one moment.
+struct SearchView {
+    start: Offset,
+    settled_end: Offset,
+    segments: Segments,
+    tail: Vec<TailEntry>,
+}
+
+impl Log {
+    /// Reads whole batches, starting with the one that contains `from`. Returns at most `max_bytes`, except that with
+    /// `min_one` the first batch is returned whole even if it is larger (KIP-74). Nothing at the durable end.
+    /// Errors: `OutOfRange` outside `start..=end`, `Damaged`, `Io`. Never waits for the writer. What has settled is checked
+    /// the first time that it is read, which blocks.
+    pub fn read(&self, from: Offset, max_bytes: usize, min_one: bool) -> Result<Chunk, ReadError> {
+        let mut chunk = Chunk {
+            end_offset: from,
+            ..Chunk::default()
+        };
+        loop {
+            let next = chunk.end_offset;
+            let budget = max_bytes.saturating_sub(chunk.bytes);
+            let first = min_one && chunk.slices.is_empty();
+            if (budget == 0 && !first) || chunk.slices.len() >= CHUNK_SLICES_MAX {
+                return Ok(chunk);
+            }
+            let before = chunk.slices.len();
+            match self.read_on(next, budget, first, &mut chunk) {
+                Ok(()) if chunk.slices.len() == before => return Ok(chunk),
+                Ok(()) => {}
+                // What was found before the trouble is good; the next read begins with the trouble.
+                Err(_) if before > 0 => return Ok(chunk),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_on(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+        chunk: &mut Chunk,
+    ) -> Result<(), ReadError> {
+        let state = self.locked();
+        state.check_readable(from)?;
+        if from >= state.bounds.durable_end {
+            return Ok(());
+        }
+        if from < state.bounds.settled_end {
+            let segments = state.segments.clone();
+            let settled_end = state.bounds.settled_end;
+            let offsets = from..state.damaged_after(from).unwrap_or(settled_end);
+            drop(state);
+            let shared = self.shared().ok_or(ReadError::Deleted)?;
+            let found = segments
+                .read(&shared, self.id, offsets, max_bytes, min_one)
+                .or_else(|error| self.unless_removed(from, error))?;
+            if let Some(part) = found {
+                // What settled since this view was taken is the tail's to give.
+                assert!(
+                    part.end_offset() <= settled_end,
+                    "a view shows nothing past its settled end"
+                );
+                chunk.push(part.slice(), part.end_offset());
+                chunk.parts.push(part);
+            }
+            return Ok(());
+        }
+        let first = state.tail.partition_point(|entry| entry.next <= from);
+        let mut taken: Vec<(TailEntry, u64)> = Vec::new();
+        let mut bytes = 0;
+        let mut expected: Option<Offset> = None;
+        for entry in state.tail.range(first..) {
+            let fits = bytes + entry.bytes as usize <= max_bytes || (min_one && bytes == 0);
+            let continues = expected.is_none_or(|expected| expected == entry.base);
+            if !fits || !continues || entry.next > state.bounds.durable_end {
+                break;
+            }
+            bytes += entry.bytes as usize;
+            expected = Some(entry.next);
+            let slices = taken.len() + chunk.slices.len();
+            match taken.last_mut() {
+                // Neighbours in the WAL leave as one slice.
+                Some((last, end))
+                    if (last.file.sequence, *end)
+                        == (entry.file.sequence, u64::from(entry.position)) =>
+                {
+                    *end = entry.ends_at().1;
+                    last.next = entry.next;
+                }
+                _ if slices >= CHUNK_SLICES_MAX => break,
+                _ => taken.push((entry.clone(), entry.ends_at().1)),
+            }
+        }
+        drop(state);
+        for (entry, end) in taken {
+            chunk.push(
+                entry.file.map.slice(u64::from(entry.position)..end),
+                entry.next,
+            );
+        }
+        Ok(())
+    }
+
+    /// A segment that went away while it was looked for is no trouble of the disk: the start has passed it.
+    fn unless_removed<T>(&self, from: Offset, error: ReadError) -> Result<T, ReadError> {
+        self.locked().check_readable(from)?;
+        Err(error)
+    }
+
+    /// Like [`Log::read`], with all of it in memory, so that writing it to a socket does not wait for the disk. Blocks. Where a
+    /// sector cannot be read it ends before the batch that lies on it; an error if that is the first one.
+    pub fn read_warm(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Chunk, ReadError> {
+        let mut chunk = self.read(from, max_bytes, min_one)?;
+        while chunk.is_cold()
+            && let Err(source) = chunk.populate()
+        {
+            let less = self.read(from, chunk.bytes / 2, true)?;
+            if less.bytes >= chunk.bytes {
+                return Err(ReadError::Io { from, source });
+            }
+            chunk = less;
+        }
+        Ok(chunk)
+    }
+
+    /// Like [`Log::read`] with `min_one`, for our own code to look into: a bad sector is an error, never a signal. Blocks.
+    pub fn read_copy(&self, from: Offset, max_bytes: usize) -> Result<Chunk, ReadError> {
+        let chunk = self.read(from, max_bytes, true)?;
+        chunk
+            .populate()
+            .map_err(|source| ReadError::Io { from, source })?;
+        Ok(chunk)
+    }
+
+    /// The first record in log order whose timestamp is at or after `wanted`, exact to the record, also where clocks were
+    /// wrong. None if there is none below the durable end. Blocks: it decompresses the batch that holds it.
+    pub fn offset_for_time(&self, wanted: Timestamp) -> Result<Option<TimedOffset>, ReadError> {
+        self.search(|shared, view| {
+            if let Some(shared) = &shared {
+                let (segments, start) = (&view.segments, view.start);
+                if let Some(found) = segments.offset_for_time(shared, self.id, start, wanted)? {
+                    return Ok(Some(found));
+                }
+            }
+            for entry in &view.tail {
+                if entry.max_timestamp < wanted {
+                    continue;
+                }
+                let in_batch = |batch: &Batch| first_at_or_after(batch, wanted, view.start);
+                if let Some(found) = entry.search(in_batch)? {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The record with the largest timestamp, the first of them. None in an empty log. Blocks.
+    pub fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
+        self.search(|shared, view| {
+            let mut largest: Option<TimedOffset> = None;
+            if let Some(shared) = &shared {
+                let (segments, start) = (&view.segments, view.start);
+                if let Some(time) = segments.max_timestamp(shared, self.id, start)? {
+                    largest = segments.offset_for_time(shared, self.id, start, time)?;
+                }
+            }
+            for entry in &view.tail {
+                if largest.is_some_and(|known| known.timestamp >= entry.max_timestamp) {
+                    continue;
+                }
+                let found = entry.search(|batch| largest_in(batch, view.start))?;
+                let is_larger = |found: &TimedOffset| {
+                    largest.is_none_or(|known| known.timestamp < found.timestamp)
+                };
+                largest = found.filter(is_larger).or(largest);
+            }
+            Ok(largest)
+        })
+    }
+
+    /// Looks through all that is visible at one moment. Segments that are removed meanwhile are no trouble of the disk: the
+    /// start has passed them, and the search begins anew.
+    fn search<T>(
+        &self,
+        look: impl Fn(Option<Arc<Shared>>, &SearchView) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let view = self.view_for_search()?;
+            let shared = if view.start < view.settled_end {
+                Some(self.shared().ok_or(ReadError::Deleted)?)
+            } else {
+                None
+            };
+            match look(shared, &view) {
+                Err(_) if self.bounds().start > view.start => {}
+                found => return found,
+            }
+        }
+    }
+
+    fn view_for_search(&self) -> Result<SearchView, ReadError> {
+        let state = self.locked();
+        if state.deleted {
+            return Err(ReadError::Deleted);
+        }
+        let Bounds {
+            start,
+            durable_end,
+            settled_end,
+            ..
+        } = state.bounds;
+        let visible = |entry: &&TailEntry| entry.next > start && entry.next <= durable_end;
+        Ok(SearchView {
+            start,
+            settled_end,
+            segments: state.segments.clone(),
+            tail: state.tail.iter().filter(visible).cloned().collect(),
+        })
+    }
+
+    /// When the broker appended the record at `offset`, or the next one that is kept, by the store's own time: not before the
+    /// first and not after the second. Exact in the tail; in a segment as exact as its index, which has a time for each block.
+    /// None at the durable end. Blocks.
+    pub fn appended_between(
+        &self,
+        offset: Offset,
+    ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
+        let segments = {
+            let state = self.locked();
+            if state.deleted {
+                return Err(ReadError::Deleted);
+            }
+            if offset >= state.bounds.durable_end {
+                return Ok(None);
+            }
+            if offset >= state.bounds.settled_end {
+                let at = state.tail.partition_point(|entry| entry.next <= offset);
+                let found = state.tail.get(at);
+                return Ok(found.map(|entry| (entry.append_time, entry.append_time)));
+            }
+            state.segments.clone()
+        };
+        let shared = self.shared().ok_or(ReadError::Deleted)?;
+        segments
+            .appended_between(&shared, self.id, offset)
+            .or_else(|error| self.unless_removed(offset, error))
+    }
+
+    /// The largest leader epoch that is not above `epoch`, and where it ended; Kafka's OffsetForLeaderEpoch. None if the
+    /// epoch is above all that are known.
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.locked();
+        state.epochs.end_offset_for(epoch, state.bounds.durable_end)
+    }
+
+    /// The leader epoch of the record at `offset`, if it is still known.
+    pub fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.locked().epochs.epoch_at(offset)
+    }
+}

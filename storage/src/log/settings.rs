@@ -1,0 +1,57 @@
+//! What a log is set to, and where it begins and ends: plain values that its users pass around.
+
+use model::Offset;
+use model::topic_config::{Durability, TopicConfig};
+
+/// Where a log begins and ends. All ends are exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// The first offset that is in the WAL only.
+    pub settled_end: Offset,
+    /// The first offset that is not durable: the high watermark. (With `durability=os`: not yet written.)
+    pub durable_end: Offset,
+    /// The next offset to be assigned.
+    pub end: Offset,
+}
+
+/// The settings of a log that the engine acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// A segment is sealed before it would grow past this.
+    pub segment_bytes: u64,
+    /// A segment is sealed at this age.
+    pub segment_ms: u64,
+    /// How long a record is kept after its append; None is for ever.
+    pub retention_ms: Option<u64>,
+    /// How many bytes are kept; None is any number.
+    pub retention_bytes: Option<u64>,
+}
+
+impl LogSettings {
+    /// For the broker's own state: durable, kept for ever, in segments of moderate size.
+    pub fn state() -> LogSettings {
+        LogSettings {
+            durability: Durability::Fsync,
+            segment_bytes: 64 << 20,
+            segment_ms: u64::MAX,
+            retention_ms: None,
+            retention_bytes: None,
+        }
+    }
+}
+
+impl From<&TopicConfig> for LogSettings {
+    fn from(config: &TopicConfig) -> LogSettings {
+        LogSettings {
+            durability: config.durability,
+            segment_bytes: config.segment_bytes,
+            segment_ms: config.segment_ms,
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+        }
+    }
+}

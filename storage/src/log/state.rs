@@ -1,0 +1,229 @@
+//! What a log's lock guards: bounds, the tail's index, producers, epochs, the view of its segments, what is damaged.
+//!
+//! Callers: the log itself, the committer when it publishes, recovery when it replays, the settler when it has settled.
+//! Invariant: `start <= durable_end <= end`, `settled_end <= durable_end`; offsets continue from entry to entry, but over
+//! ranges that are marked as damaged.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use model::batch::BatchHeader;
+use model::{LeaderEpoch, Offset, Timestamp};
+
+use super::segments::Segments;
+use super::settings::{Bounds, LogSettings};
+use super::tail::TailEntry;
+use crate::epochs::Epochs;
+use crate::error::{AppendError, ReadError};
+use crate::producers::Producers;
+use crate::storage::Shared;
+
+/// Producers that are idle for so long make room for new ones where there are too many. Clients give a batch up after two
+/// minutes (`delivery.timeout.ms`).
+pub(crate) const PRODUCER_IDLE_MS: i64 = 15 * 60_000;
+/// How often a log's producers are looked at for it, at most.
+const PRODUCER_SCAN_MS: i64 = 1000;
+
+/// What the log's lock guards.
+#[derive(Debug)]
+pub(crate) struct LogState {
+    pub settings: Arc<LogSettings>,
+    pub bounds: Bounds,
+    pub tail: VecDeque<TailEntry>,
+    pub tail_bytes: u64,
+    pub producers: Producers,
+    /// When it was last looked for idle producers to forget.
+    pub producers_scanned_at: Timestamp,
+    pub epochs: Epochs,
+    pub segments: Segments,
+    pub damaged: Vec<Range<Offset>>,
+    pub deleted: bool,
+    /// Whether the settler has this log on its list.
+    pub dirty: bool,
+    /// Whether the active segment is to be sealed with the next settling, whatever its size.
+    pub seal: bool,
+}
+
+impl LogState {
+    pub(super) fn check_readable(&self, from: Offset) -> Result<(), ReadError> {
+        if self.deleted {
+            return Err(ReadError::Deleted);
+        }
+        if from < self.bounds.start || from > self.bounds.end {
+            return Err(ReadError::OutOfRange {
+                from,
+                bounds: self.bounds,
+            });
+        }
+        match self.damaged.iter().find(|range| range.contains(&from)) {
+            Some(range) => Err(ReadError::Damaged {
+                range: range.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the next damage begins.
+    pub(super) fn damaged_after(&self, from: Offset) -> Option<Offset> {
+        let starts = self.damaged.iter().map(|range| range.start);
+        starts.filter(|start| *start > from).min()
+    }
+
+    pub(crate) fn raise_start(&mut self, start: Offset) {
+        assert!(
+            start <= self.bounds.durable_end,
+            "the start never passes the durable end"
+        );
+        self.bounds.start = start;
+        self.epochs.forget_before(start);
+        self.damaged.retain(|range| range.end > start);
+    }
+
+    /// Acknowledged records are known to be gone. Their offsets are not given out again.
+    pub(crate) fn lose(&mut self, range: Range<Offset>) {
+        self.bounds.end = self.bounds.end.max(range.end);
+        self.bounds.durable_end = self.bounds.durable_end.max(range.end);
+        self.mark_damaged(range);
+    }
+
+    /// Readers of the range are told that it is damaged. False if they were, or if the log does not reach back that far.
+    pub(crate) fn mark_damaged(&mut self, range: Range<Offset>) -> bool {
+        if range.is_empty() || range.end <= self.bounds.start || self.is_damaged(&range) {
+            return false;
+        }
+        // Neighbours are one range: it tells readers where to go on.
+        let touches = |known: &Range<Offset>| known.start <= range.end && range.start <= known.end;
+        let mut all = range.clone();
+        for known in self.damaged.iter().filter(|known| touches(known)) {
+            all = all.start.min(known.start)..all.end.max(known.end);
+        }
+        self.damaged.retain(|known| !touches(known));
+        self.damaged.push(all);
+        true
+    }
+
+    pub(crate) fn is_damaged(&self, range: &Range<Offset>) -> bool {
+        let holds = |known: &Range<Offset>| known.start <= range.start && range.end <= known.end;
+        self.damaged.iter().any(holds)
+    }
+
+    /// The WAL is replayed: no offset of what is damaged behind its last record is given out again.
+    pub(crate) fn replayed(&mut self) {
+        let damaged = self.damaged.iter().map(|range| range.end);
+        let end = damaged.fold(self.bounds.start, Offset::max);
+        self.bounds.end = self.bounds.end.max(end);
+        self.bounds.durable_end = self.bounds.end;
+    }
+
+    /// Recovery found a batch in the WAL that is not settled yet. Gives the gap before it, if one was not known.
+    pub(crate) fn replay(
+        &mut self,
+        header: &BatchHeader,
+        entry: TailEntry,
+        epoch: LeaderEpoch,
+    ) -> Option<Range<Offset>> {
+        if entry.next <= self.bounds.settled_end {
+            return None;
+        }
+        let end = self.bounds.end;
+        assert!(
+            entry.base >= end,
+            "offsets continue from frame to frame: {} after {end}",
+            entry.base
+        );
+        let gap = Some(end..entry.base).filter(|gap| !gap.is_empty() && !self.is_damaged(gap));
+        if let Some(gap) = &gap {
+            self.mark_damaged(gap.clone());
+        }
+        self.producers.record(header, entry.base, entry.append_time);
+        self.epochs.begin(epoch, entry.base);
+        self.bounds.end = entry.next;
+        self.bounds.durable_end = entry.next;
+        self.tail_bytes += u64::from(entry.bytes);
+        self.tail.push_back(entry);
+        gap
+    }
+
+    /// Sees that `count` more producers may be remembered: forgets those that are idle for long, or refuses. What is forgotten
+    /// could only come again as a retry that its client gave up long ago.
+    pub(super) fn make_room_for_producers(
+        &mut self,
+        shared: &Shared,
+        count: usize,
+        now: Timestamp,
+    ) -> Result<(), AppendError> {
+        let config = &shared.config;
+        let total = &shared.counters.producers;
+        let over = |known: usize| -> Option<(u64, &'static str)> {
+            let all = total.load(Relaxed);
+            if known + count > config.producers_per_log_max {
+                Some((known as u64, "producer.ids.per.partition.max"))
+            } else if all + count as u64 > config.producers_max {
+                Some((all, "producer.ids.max"))
+            } else {
+                None
+            }
+        };
+        if over(self.producers.len()).is_none() {
+            return Ok(());
+        }
+        // A look at all of them takes time, and a refused producer may come again at once.
+        if now
+            .millis()
+            .saturating_sub(self.producers_scanned_at.millis())
+            >= PRODUCER_SCAN_MS
+        {
+            self.producers_scanned_at = now;
+            let oldest = now.plus_millis(-PRODUCER_IDLE_MS);
+            // Some more than needed, so that the next look is not at once.
+            let keep = self.producers.len() - self.producers.len() / 16;
+            let forgotten = self
+                .producers
+                .forget_idle(oldest, keep.saturating_sub(count)) as u64;
+            // What was counted anew meanwhile may be less.
+            let less = |known: u64| Some(known.saturating_sub(forgotten));
+            let _ = total.fetch_update(Relaxed, Relaxed, less);
+            shared
+                .counters
+                .producers_forgotten
+                .fetch_add(forgotten, Relaxed);
+        }
+        match over(self.producers.len()) {
+            None => Ok(()),
+            Some((known, setting)) => {
+                shared.counters.producers_refused.fetch_add(1, Relaxed);
+                Err(AppendError::TooManyProducers {
+                    count: known,
+                    setting,
+                    idle_minutes: PRODUCER_IDLE_MS.unsigned_abs() / 60_000,
+                })
+            }
+        }
+    }
+
+    /// Drops what settled from the tail's index.
+    pub(crate) fn settled(&mut self, settled_end: Offset) {
+        assert!(
+            settled_end <= self.bounds.durable_end,
+            "only what is durable settles"
+        );
+        assert!(
+            settled_end >= self.bounds.settled_end,
+            "what is settled stays settled"
+        );
+        while self
+            .tail
+            .front()
+            .is_some_and(|entry| entry.next <= settled_end)
+        {
+            let entry = self.tail.pop_front().expect("it was just looked at");
+            self.tail_bytes -= u64::from(entry.bytes);
+        }
+        if self.tail.is_empty() {
+            self.tail.shrink_to_fit();
+        }
+        self.bounds.settled_end = settled_end;
+    }
+}
