@@ -822,7 +822,7 @@ mod tests {
 
     #[test]
     fn the_reference_page_is_the_one_in_the_docs() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
         let page = std::fs::read_to_string(path).unwrap_or_default();
         assert!(
             page == reference(),

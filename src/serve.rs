@@ -1,6 +1,7 @@
 //! Runs the server: opens the store, starts the fronts, says when it is ready, and ends in order.
 //!
-//! Callers: `main`. Order: storage, broker, listeners bound, ready; at the end listeners, connections, broker, storage.
+//! Callers: `main`, which brings the runtime and what asks for the end. Order: storage, broker, listeners bound, ready; at the
+//! end listeners, connections, broker, storage.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use anyhow::{Context as _, Result};
 use storage::{Env, RecoveryReport, Storage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tools::signals::StopSignals;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -20,15 +20,15 @@ use crate::front::stats::Stats;
 use crate::front::{http, kafka};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
-const OTHER_THREADS: usize = 8;
+pub const OTHER_THREADS: usize = 8;
 
-/// Serves until a signal asks for the end.
-pub fn run(config: Config, json: bool) -> Result<()> {
-    let runtime = tools::runtime::build(OTHER_THREADS)?;
-    runtime.block_on(serve(config, json))
-}
-
-async fn serve(mut config: Config, json: bool) -> Result<()> {
+/// Serves until `stop` ends. It is made when the store is open, before anybody can learn that there is someone to be asked:
+/// until then a signal ends the process at once, and later in order.
+pub async fn serve<Stop: Future<Output = ()>>(
+    mut config: Config,
+    json: bool,
+    stop: impl FnOnce() -> Result<Stop>,
+) -> Result<()> {
     let listen = |address: &str| {
         let address = address.to_owned();
         async move {
@@ -107,8 +107,7 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
     });
     let (storage, broker, report) = opened.await.context("open the store")??;
 
-    // Before anybody can learn that there is someone to be asked.
-    let mut signals = StopSignals::listen()?;
+    let asked_to_stop = stop()?;
     let (stop, stopped) = watch::channel(false);
     let stats = Arc::new(Stats::default());
     let kafka_front = tokio::spawn(kafka::serve(
@@ -131,7 +130,7 @@ async fn serve(mut config: Config, json: bool) -> Result<()> {
         async move { broker.run(groups_stopped).await }
     });
     say_ready(kafka_address, http_address, &report, json)?;
-    signals.asked().await;
+    asked_to_stop.await;
     tracing::info!("asked to stop: finishing what is under way");
     notify(sd_notify::NotifyState::Stopping);
     stop.send_replace(true);

@@ -17,7 +17,8 @@ const CRATES: &[(&str, &[&str])] = &[
         "xtask",
         &["client", "fuzz", "model", "storage", "tools", "wire"],
     ),
-    ("", &["model", "storage", "tools", "wire"]),
+    ("src", &["model", "storage", "wire"]),
+    ("", &["src", "tools"]),
 ];
 
 /// Below the folder, none of these may be named: our own crates and modules by their paths, others' crates by name.
@@ -34,6 +35,7 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ("src/broker/", &["front", "wire", "axum", "tools"]),
     ("src/front/kafka/", &["http", "storage", "axum", "tools"]),
     ("src/front/http/", &["kafka", "storage", "wire", "tools"]),
+    ("src/", &["tools", "clap"]),
     ("tools/src/", &["alluvium"]),
     ("client/src/", &["storage", "alluvium"]),
 ];
@@ -155,12 +157,13 @@ fn own_dependencies(manifest: &str, table: &str) -> BTreeSet<String> {
         .iter()
         .filter_map(|(name, value)| {
             let package = value.get("package").and_then(|package| package.as_str());
-            let name = package.unwrap_or(name);
-            let name = match name.strip_prefix("alluvium") {
-                Some(rest) => rest.trim_start_matches('-'),
-                None => name,
+            let folder = match (package, name.as_str()) {
+                (Some("alluvium"), _) => "",
+                // The server's library goes by the product's name.
+                (Some("alluvium-server"), _) | (None, "alluvium") => "src",
+                (package, name) => package.unwrap_or(name).trim_start_matches("alluvium-"),
             };
-            own.get(name).map(|name| (*name).to_owned())
+            own.get(folder).map(|folder| (*folder).to_owned())
         })
         .collect()
 }
@@ -274,6 +277,9 @@ fn crates_depend_only_on_those_they_may_know() {
                  broker = { package = \"alluvium\", path = \"..\" }\nbytes = \"1\"";
     let found: Vec<String> = strangers("storage", wrong).into_iter().collect();
     assert_eq!(found, ["", "client"]);
+    let wrong = "[dependencies]\ntools.workspace = true\nstorage.workspace = true";
+    let found: Vec<String> = strangers("src", wrong).into_iter().collect();
+    assert_eq!(found, ["tools"]);
 }
 
 #[test]

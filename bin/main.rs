@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tools::failure;
 use tools::output::{print, print_text};
 use tools::shell::{self, CompletionsArgs, ManArgs};
+use tools::signals::StopSignals;
 
 /// Shown below the list of commands.
 const EXAMPLES: &str = "\
@@ -172,7 +173,7 @@ fn main() -> ExitCode {
                 Ok(config) => config,
                 Err(error) => return fail(&error, failure::USAGE),
             };
-            serve::run(config, args.json).map_or_else(
+            run(config, args.json).map_or_else(
                 |error| fail(&error, failure::FAILED),
                 |()| ExitCode::SUCCESS,
             )
@@ -184,6 +185,15 @@ fn main() -> ExitCode {
             configure(&args).unwrap_or_else(|error| fail(&error, failure::USAGE))
         }
     }
+}
+
+/// Serves until a signal asks for the end.
+fn run(config: Config, json: bool) -> anyhow::Result<()> {
+    let runtime = tools::runtime::build(serve::OTHER_THREADS)?;
+    runtime.block_on(serve::serve(config, json, || {
+        let mut signals = StopSignals::listen()?;
+        Ok(async move { signals.asked().await })
+    }))
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
