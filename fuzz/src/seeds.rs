@@ -4,7 +4,7 @@
 //! ```text
 //! gzip of: { direction u8: 0 request, 1 response | api key i16 | api version i16 | frame bytes u32 | frame }*   (big-endian)
 //! ```
-//! A frame is what follows the length on the wire, header included. Callers: targets, the recorder in xtask.
+//! A frame is what follows the length on the wire, header included. Callers: targets, the exam.
 
 use std::io::Read;
 

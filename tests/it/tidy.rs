@@ -13,9 +13,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("client", &["model", "wire"]),
     ("tools", &["client", "model", "storage", "wire"]),
     ("fuzz", &["model", "storage", "tools", "wire"]),
+    ("xtask", &[]),
     (
-        "xtask",
-        &["client", "fuzz", "model", "storage", "tools", "wire"],
+        "proof",
+        &["client", "fuzz", "model", "storage", "wire", "xtask"],
     ),
     ("src", &["model", "storage", "wire"]),
     ("", &["src", "tools"]),

@@ -2,8 +2,7 @@
 //! Callers: a nightly run, and `cargo xtask test` with the short form, which needs nothing but the toolchain that builds us.
 //! Invariant: no target is left out in silence; an input that breaks something is kept and named.
 
-use crate::compat::Tally;
-use crate::run;
+use crate::{Tally, run};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
@@ -56,11 +55,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         libfuzzer(&options.targets, options.seconds, seed)?
     };
     println!("{} passed, {} failed", tally.passed, tally.failed);
-    Ok(if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(tally.exit_code())
 }
 
 /// The short form of all targets.

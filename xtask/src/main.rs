@@ -1,25 +1,17 @@
-//! The project's own chores, as `cargo xtask NAME`: `test` is the README's second command,
-//! `compat` drives other people's clients and test suites against the broker, `chaos` a group of them, `oracle` compares it with Apache Kafka, `exam` hurts it, `bench` measures it, `fuzz` feeds it garbage, `soak` wears it, `package` builds the Debian package, `wire` writes the generated messages.
-//! One module per chore; this file only parses the command line.
-
-mod bench;
-mod chaos;
-mod compat;
-mod exam;
-mod fuzz;
-mod oracle;
-mod package;
-mod run;
-mod soak;
-mod suites;
-mod test;
-mod wire;
+//! `cargo xtask NAME`: parses the command line of the project's chores, and hands those of the crate `proof` over to it whole.
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
+use xtask::{check, fuzz, package, proof, test, wire};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about,
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -27,40 +19,50 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// The inner loop: check format and lints, run the unit tests and the rules of the house.
+    Check(check::Options),
     /// Check format, lints and docs, run all Rust tests, the short exam and the real clients.
     Test(test::Options),
-    /// Run unmodified Kafka clients against a fresh broker, through restarts and kills, and other projects' test suites.
-    Compat(compat::Options),
-    /// A consumer group of four different clients that join, leave, stall and crash, while the broker does too.
-    Chaos(chaos::Options),
-    /// Hurt the store (kills, power cuts, full disks, failing syncs) and judge what it kept.
-    Exam(exam::ExamArgs),
-    /// Measure: produce, latency, replay, start-up, memory, each beside the machine's limit.
-    Bench(bench::BenchArgs),
+    #[command(about = proof::COMPAT, disable_help_flag = true)]
+    Compat(Given),
+    #[command(about = proof::CHAOS, disable_help_flag = true)]
+    Chaos(Given),
+    #[command(about = proof::EXAM, disable_help_flag = true)]
+    Exam(Given),
+    #[command(about = proof::BENCH, disable_help_flag = true)]
+    Bench(Given),
     /// Feed all that reads foreign bytes with inputs that nobody would write.
     Fuzz(fuzz::Options),
-    /// Ask the broker and Apache Kafka the same things, and compare the answers field by field.
-    Oracle(oracle::Options),
+    #[command(about = proof::ORACLE, disable_help_flag = true)]
+    Oracle(Given),
     /// Build the Debian package with Debian's own tools, and try it in a root directory of its own.
     Package(package::Options),
-    /// Keep a broker under mixed load for long, with restarts, and see that nothing grows.
-    Soak(soak::Options),
+    #[command(about = proof::SOAK, disable_help_flag = true)]
+    Soak(Given),
     /// Write the Kafka protocol's messages (wire/src/messages) from the facts in wire/schema.
     Wire(wire::Args),
 }
 
+/// Whatever follows the name of one of `proof`'s commands; its own program parses it.
+#[derive(clap::Args)]
+struct Given {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
+        Chore::Check(options) => check::main(&options),
         Chore::Test(options) => test::main(&options),
-        Chore::Compat(options) => compat::main(&options),
-        Chore::Chaos(options) => chaos::main(&options),
-        Chore::Exam(arguments) => exam::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Chore::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Chore::Fuzz(options) => fuzz::main(&options),
-        Chore::Oracle(options) => oracle::main(&options),
         Chore::Package(options) => package::run(&options).map(|()| ExitCode::SUCCESS),
-        Chore::Soak(options) => soak::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::Wire(arguments) => wire::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Chore::Bench(given) => hand_over("bench", given),
+        Chore::Chaos(given) => hand_over("chaos", given),
+        Chore::Compat(given) => hand_over("compat", given),
+        Chore::Exam(given) => hand_over("exam", given),
+        Chore::Oracle(given) => hand_over("oracle", given),
+        Chore::Soak(given) => hand_over("soak", given),
     };
     match outcome {
         Ok(code) => code,
@@ -69,4 +71,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn hand_over(name: &str, given: Given) -> anyhow::Result<ExitCode> {
+    proof::become_it([OsString::from(name)].into_iter().chain(given.arguments))
 }

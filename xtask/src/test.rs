@@ -3,7 +3,8 @@
 //! chores and the clients' scenarios.
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
-use crate::{chaos, compat, exam, fuzz, oracle, package, run, suites};
+use crate::proof::Preparation;
+use crate::{Tally, fuzz, package, proof, run};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -16,92 +17,96 @@ pub struct Options {
     fail_fast: bool,
 }
 
-type Chore = (&'static str, fn() -> Result<compat::Tally>);
+/// One thing that must hold: its name, and what finds out.
+pub(crate) type Chore = (&'static str, fn() -> Result<Tally>);
 
 const CHORES: &[Chore] = &[
-    ("format", || cargo(&["fmt", "--all", "--check"])),
-    ("lints", || {
-        cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ])
-    }),
+    ("format", format),
+    ("lints", lints),
     ("docs", docs),
     // Without `--no-fail-fast` one failure would hide those of every later crate.
     ("Rust tests", || {
         cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"])
     }),
     ("fuzz, short", fuzz::run_short),
-    ("exam, short", short_exam),
-    ("real clients", clients),
-    ("suites, fast", suites::run_fast),
-    ("beside Kafka", oracle::run_short),
-    ("chaos, short", chaos::run_short),
+    ("exam, short", || proof::short("exam")),
+    (CLIENTS, || proof::short("clients")),
+    ("suites, fast", || proof::short("suites")),
+    ("beside Kafka", || proof::short("oracle")),
+    ("chaos, short", || proof::short("chaos")),
     ("package", package::run_check),
 ];
+
+/// The first chore that needs what is downloaded.
+const CLIENTS: &str = "real clients";
 
 /// Entry of `cargo xtask test`.
 pub fn main(options: &Options) -> Result<ExitCode> {
     // Downloads go on beside the builds; the chores that need them report what went wrong.
-    let installation = std::thread::spawn(|| -> Result<()> {
-        compat::install_all()?;
-        suites::prepare(&suites::all())
-    });
-    let mut installation = Some(installation);
-    let mut total = compat::Tally::default();
-    let mut summary = Vec::new();
-    for (name, chore) in CHORES {
-        println!("\n== {name}");
-        let started = Instant::now();
-        if *name == "real clients"
-            && let Some(installation) = installation.take()
+    let mut preparation = Some(std::thread::spawn(|| Preparation::start()?.finish()));
+    run_all(CHORES, options.fail_fast, |name| {
+        if name == CLIENTS
+            && let Some(preparation) = preparation.take()
         {
             // A second try in the foreground tells the reason.
-            let _ = installation.join();
+            let _ = preparation.join();
         }
+    })
+}
+
+/// Runs chores one after the other, `before` each with its name, and prints how long each took. Success if none failed.
+pub(crate) fn run_all(
+    chores: &[Chore],
+    is_fail_fast: bool,
+    mut before: impl FnMut(&str),
+) -> Result<ExitCode> {
+    let mut total = Tally::default();
+    let mut summary = Vec::new();
+    for (name, chore) in chores {
+        println!("\n== {name}");
+        let started = Instant::now();
+        before(name);
         let tally = chore().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
-            compat::Tally {
-                passed: 0,
-                failed: 1,
-            }
+            Tally::ONE_FAILED
         });
-        total.passed += tally.passed;
-        total.failed += tally.failed;
+        total.add(tally);
         let mark = if tally.failed == 0 { "ok" } else { "FAILED" };
         summary.push(format!(
             "{name:<14}{mark:<8}{:>6.0} s",
             started.elapsed().as_secs_f64()
         ));
-        if tally.failed > 0 && options.fail_fast {
+        if tally.failed > 0 && is_fail_fast {
             break;
         }
     }
     println!("\n{}\n", summary.join("\n"));
     println!("{} passed, {} failed", total.passed, total.failed);
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(total.exit_code())
 }
 
-const ONE_PASSED: compat::Tally = compat::Tally {
-    passed: 1,
-    failed: 0,
-};
-
-fn cargo(arguments: &[&str]) -> Result<compat::Tally> {
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Tally> {
     run::shown(run::cargo().args(arguments))?;
-    Ok(ONE_PASSED)
+    Ok(Tally::ONE_PASSED)
 }
 
-fn docs() -> Result<compat::Tally> {
+pub(crate) fn format() -> Result<Tally> {
+    cargo(&["fmt", "--all", "--check"])
+}
+
+pub(crate) fn lints() -> Result<Tally> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+fn docs() -> Result<Tally> {
     let mut command = run::cargo();
     command.env("RUSTDOCFLAGS", "-D warnings").args([
         "doc",
@@ -111,15 +116,5 @@ fn docs() -> Result<compat::Tally> {
         "--quiet",
     ]);
     run::shown(&mut command)?;
-    Ok(ONE_PASSED)
-}
-
-fn short_exam() -> Result<compat::Tally> {
-    let (passed, failed) = exam::run_short()?;
-    Ok(compat::Tally { passed, failed })
-}
-
-fn clients() -> Result<compat::Tally> {
-    compat::install_all()?;
-    compat::run_matrix()
+    Ok(Tally::ONE_PASSED)
 }

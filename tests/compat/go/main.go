@@ -24,7 +24,7 @@ var (
 	admin   *kadm.Client
 )
 
-// ask asks the matrix runner (xtask/src/compat/session.rs); anything but its ok is an error.
+// ask asks the matrix runner (proof/src/compat/session.rs); anything but its ok is an error.
 func ask(request string) error {
 	fmt.Println("@" + request)
 	reply, err := replies.ReadString('\n')

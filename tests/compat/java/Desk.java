@@ -3,7 +3,7 @@ import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.util.function.BooleanSupplier;
 
-/** The line to the matrix runner (xtask/src/compat/session.rs), and how a scenario is reported. */
+/** The line to the matrix runner (proof/src/compat/session.rs), and how a scenario is reported. */
 final class Desk {
     /** The real stdout and stdin, also while a tool's own are swapped. */
     private static final PrintStream OUT = System.out;

@@ -1,4 +1,4 @@
-"""The line to the matrix runner (xtask/src/compat/session.rs): what it can be asked, how a
+"""The line to the matrix runner (proof/src/compat/session.rs): what it can be asked, how a
 scenario is reported, and the records that every Python program sends and expects back."""
 
 import sys

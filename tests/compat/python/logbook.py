@@ -1,4 +1,4 @@
-"""What a member of a group under chaos tells (xtask/src/chaos/member.rs): one JSON object a line on stdout, with the
+"""What a member of a group under chaos tells (proof/src/chaos/member.rs): one JSON object a line on stdout, with the
 time in microseconds. It is told to leave by a line on stdin, or by its end.
 
     assigned  generation, partitions      what it now owns, and since which generation

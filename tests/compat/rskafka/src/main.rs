@@ -19,7 +19,7 @@ fn check(holds: bool, why: impl Into<String>) -> Outcome {
     }
 }
 
-/// Asks the matrix runner (xtask/src/compat/session.rs); anything but its ok is an error.
+/// Asks the matrix runner (proof/src/compat/session.rs); anything but its ok is an error.
 fn ask(request: &str) -> Outcome {
     println!("@{request}");
     std::io::stdout().flush()?;

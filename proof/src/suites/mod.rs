@@ -1,0 +1,237 @@
+//! Suites: other projects' own test suites, unmodified, from their packages, against our broker: `cargo xtask compat SUITE`
+//! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
+//! Callers: `compat::main`, and `xtask test` for the fast shard.
+//!
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three), which says where it comes from, which of its tests talk to a broker, and how they are
+//! run; `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
+//! `docs/COMPATIBILITY.md`, `fetch` gets packages.
+//!
+//! Invariant: each test of a suite that talks to a broker stands in the suite's list, as passing or as excluded with its
+//! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command.
+
+mod fetch;
+mod go;
+mod kafka_python;
+mod librdkafka;
+mod list;
+mod page;
+mod round;
+mod rskafka;
+mod verdict;
+
+use crate::compat::peer::Kind;
+use crate::compat::{self, Against};
+use anyhow::{Context, Result};
+use list::List;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use verdict::Verdict;
+use xtask::{Tally, run};
+
+/// Every suite, in the order of the tables.
+static SUITES: &[&dyn Suite] = &[
+    &librdkafka::Librdkafka,
+    &kafka_python::KafkaPython,
+    &rskafka::Rskafka,
+    &go::FRANZ_GO,
+    &go::SARAMA,
+    &go::KAFKA_GO,
+];
+
+/// Somebody else's test suite.
+pub trait Suite: Sync {
+    /// What it is called on the command line and in the tables.
+    fn name(&self) -> &'static str;
+    /// The package that it comes from, with its version.
+    fn package(&self) -> &'static str;
+    /// Fetches and builds it below `place`, which stays between calls; does nothing if that has been done.
+    fn prepare(&self, place: &Path) -> Result<()>;
+    /// Its tests that talk to a broker, in the order in which they are run.
+    fn batches(&self, place: &Path) -> Result<Vec<Batch>>;
+    /// The program that runs the tests of `batch`; `work` is an empty directory for it.
+    fn command(&self, place: &Path, address: &str, batch: &Batch, work: &Path) -> Result<Command>;
+    /// What became of the tests of `batch`. A test that is not told of has failed.
+    fn read(&self, batch: &Batch, ended: &Ended, work: &Path) -> BTreeMap<String, Outcome>;
+}
+
+/// Tests that one run of a suite's program covers.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Tells it from the others; also names its log.
+    pub name: String,
+    /// The tests: all of the batch, or those of them that were asked for.
+    pub tests: Vec<String>,
+    /// The broker that they want.
+    pub broker: Broker,
+    /// After so long the program is ended.
+    pub seconds_max: u64,
+}
+
+/// A broker's name among those of its suite, and its settings beyond the defaults.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Broker {
+    /// Also names its directory.
+    pub name: &'static str,
+    /// By Kafka's names.
+    pub settings: &'static [(&'static str, &'static str)],
+}
+
+/// How a suite's program ended.
+pub struct Ended {
+    /// None if it took too long or died of a signal.
+    pub exit_code: Option<i32>,
+    /// All that it printed.
+    pub output: String,
+}
+
+/// What became of one test.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It passed.
+    Passed,
+    /// Its own suite left it out, for this reason.
+    Skipped(String),
+    /// It failed, in these words.
+    Failed(String),
+}
+
+/// What of the suites is to be run, and how.
+pub struct Wish {
+    /// The names of the suites.
+    pub names: Vec<String>,
+    /// Only tests with this in their names.
+    pub filter: Option<String>,
+    /// Only the fast shard.
+    pub fast: bool,
+    /// Also the excluded tests: none of them fails the command, but one that passes is told.
+    pub excluded: bool,
+    /// Adds to the list what passed and stood nowhere, and writes the tables of the compatibility page.
+    pub write: bool,
+    /// Programs that run at the same time, each with brokers of its own.
+    pub jobs: usize,
+}
+
+/// Whether there is a suite of this name.
+pub fn is_known(name: &str) -> bool {
+    SUITES.iter().any(|suite| suite.name() == name)
+}
+
+/// The names of all suites.
+pub fn all() -> Vec<String> {
+    let names = SUITES.iter().map(|suite| suite.name());
+    names.map(str::to_string).collect()
+}
+
+/// A suite as `--list` shows it.
+pub fn describe(name: &str) -> Result<String> {
+    let suite = find(name)?;
+    let list = List::read(suite.name())?;
+    Ok(format!(
+        "{:<18}{} ({} tests pass, {} are excluded)",
+        suite.name(),
+        suite.package(),
+        list.passing_count(),
+        list.excluded_count()
+    ))
+}
+
+/// Fetches and builds these suites.
+pub fn prepare(names: &[String]) -> Result<()> {
+    for name in names {
+        prepare_one(find(name)?)?;
+    }
+    Ok(())
+}
+
+/// The fast shard of every suite, for `xtask test`: see `Wish::fast`.
+pub fn run_fast() -> Result<Tally> {
+    let wish = Wish {
+        names: all(),
+        filter: None,
+        fast: true,
+        excluded: false,
+        write: false,
+        jobs: 4,
+    };
+    run(&wish, &compat::alluvium(None)?, Against::Alluvium)
+}
+
+/// Runs what is wished for and prints the tables. The tally counts tests.
+pub fn run(wish: &Wish, kind: &Kind, against: Against) -> Result<Tally> {
+    let mut verdicts = Vec::new();
+    for name in &wish.names {
+        let suite = find(name)?;
+        let place = prepare_one(suite)?;
+        let mut list = List::read(suite.name())?;
+        let batches = suite.batches(&place)?;
+        let chosen = choose(&batches, &list, wish);
+        let results = round::run(suite, &place, kind, &chosen, wish.jobs)?;
+        let verdict = Verdict::new(suite, &list, &batches, &results, wish);
+        verdict.print();
+        if wish.write && against == Against::Alluvium {
+            list.add(verdict.new_tests());
+            list.write(suite.name())?;
+        }
+        verdicts.push(verdict);
+    }
+    if wish.write && against == Against::Alluvium {
+        page::write()?;
+    }
+    verdict::print_table(&verdicts);
+    Ok(Tally {
+        passed: verdicts.iter().map(Verdict::passed).sum(),
+        failed: verdicts.iter().map(Verdict::failed).sum(),
+    })
+}
+
+fn find(name: &str) -> Result<&'static dyn Suite> {
+    SUITES
+        .iter()
+        .copied()
+        .find(|suite| suite.name() == name)
+        .with_context(|| format!("no suite is called {name}"))
+}
+
+/// Where a suite lies between runs: below `target/suites`, or `ALLUVIUM_SUITES_CACHE` to share it between checkouts.
+fn prepare_one(suite: &dyn Suite) -> Result<PathBuf> {
+    let cache = match std::env::var_os("ALLUVIUM_SUITES_CACHE") {
+        Some(directory) => PathBuf::from(directory),
+        None => run::target_directory().join("suites"),
+    };
+    let place = cache.join(suite.name());
+    std::fs::create_dir_all(&place)?;
+    suite
+        .prepare(&place)
+        .with_context(|| format!("cannot set up {}, from {}", suite.name(), suite.package()))?;
+    Ok(place)
+}
+
+/// The batches with the tests in them that are to be run; empty ones are left out.
+fn choose(batches: &[Batch], list: &List, wish: &Wish) -> Vec<Batch> {
+    let wanted = |test: &String| {
+        let named = wish
+            .filter
+            .as_ref()
+            .is_none_or(|filter| test.contains(filter.as_str()));
+        named
+            && if wish.fast {
+                list.is_fast(test)
+            } else {
+                wish.excluded || !list.is_excluded(test)
+            }
+    };
+    batches
+        .iter()
+        .map(|batch| Batch {
+            tests: batch
+                .tests
+                .iter()
+                .filter(|test| wanted(test))
+                .cloned()
+                .collect(),
+            ..batch.clone()
+        })
+        .filter(|batch| !batch.tests.is_empty())
+        .collect()
+}
