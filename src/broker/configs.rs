@@ -13,6 +13,7 @@ use storage::LiveSettings;
 use super::config::{BrokerConfig, STATIC_SETTINGS};
 use super::live::{self, LIVE};
 use super::records::{BrokerSettings, Record};
+use super::refusal::InvalidSetting;
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -123,19 +124,15 @@ impl DynamicSettings {
     ) -> Result<DynamicSettings, Refusal> {
         let mut defaults = config.topic_defaults.clone();
         let changed = settings.cluster.iter().chain(&settings.broker);
-        let live = live::in_force(given, changed.clone()).map_err(Refusal::InvalidConfig)?;
+        let live = live::in_force(given, changed.clone()).map_err(InvalidSetting::from)?;
         for (name, value) in changed {
             if live::find(name).is_some() {
                 continue;
             }
             if Setting::find_by_server_name(name).is_none() {
-                return Err(Refusal::InvalidConfig(format!(
-                    "unknown broker setting {name}"
-                )));
+                return Err(unknown_of_broker(name));
             }
-            defaults
-                .set(name, value)
-                .map_err(|error| Refusal::InvalidConfig(error.to_string()))?;
+            defaults.set(name, value).map_err(InvalidSetting::from)?;
         }
         Ok(DynamicSettings {
             settings,
@@ -330,13 +327,8 @@ impl Broker {
     ) -> Result<(), Refusal> {
         let _change = self.shared.changes.lock().await;
         match resource {
-            Resource::Loggers => Err(Refusal::InvalidConfig(
-                "the log's level is set at the start, by ALLUVIUM_LOG".into(),
-            )),
-            Resource::Group(_) => Err(Refusal::InvalidConfig(
-                "groups have no settings: those of Kafka's groups belong to protocols that are not offered"
-                    .into(),
-            )),
+            Resource::Loggers => Err(InvalidSetting::LogLevel.into()),
+            Resource::Group(_) => Err(InvalidSetting::OfGroup.into()),
             Resource::Topic(name) => {
                 let topic = self.topic(name)?;
                 let defaults = self.topic_defaults();
@@ -384,20 +376,16 @@ impl Broker {
     /// Checks a broker setting that is to change while the broker runs.
     fn dynamic_value(&self, name: String, value: &str) -> Result<(String, String), Refusal> {
         if STATIC_SETTINGS.iter().any(|setting| setting.name == name) {
-            return Err(Refusal::InvalidRequest(format!(
-                "cannot update {name} dynamically: it needs a restart"
-            )));
+            return Err(Refusal::SettingNeedsRestart { name });
         }
-        if live::find(&name).is_some() {
+        if let Some(setting) = live::find(&name) {
             let given = self.shared.storage.live();
-            let value = live::check(given, &name, value).map_err(Refusal::InvalidConfig)?;
+            let value = live::check(given, setting, value).map_err(InvalidSetting::from)?;
             return Ok((name, value));
         }
-        let setting = Setting::find_by_server_name(&name)
-            .ok_or_else(|| Refusal::InvalidConfig(format!("unknown broker setting {name}")))?;
-        let value = setting
-            .check(value)
-            .map_err(|error| Refusal::InvalidConfig(error.to_string()))?;
+        let setting =
+            Setting::find_by_server_name(&name).ok_or_else(|| unknown_of_broker(&name))?;
+        let value = setting.check(value).map_err(InvalidSetting::from)?;
         self.check_batch(setting.name, &value)?;
         Ok((name, value))
     }
@@ -423,9 +411,7 @@ impl Broker {
         if bytes <= bytes_max {
             return Ok(());
         }
-        Err(Refusal::InvalidConfig(format!(
-            "the settings have {bytes} bytes, and topic.settings.max.bytes allows {bytes_max}"
-        )))
+        Err(InvalidSetting::TooLong { bytes, bytes_max }.into())
     }
 
     /// Refuses a `max.message.bytes` that the store could not keep.
@@ -437,9 +423,12 @@ impl Broker {
             .ok()
             .filter(|_| name == MAX_MESSAGE_BYTES);
         match bytes {
-            Some(bytes) if bytes > bytes_max => Err(Refusal::InvalidConfig(format!(
-                "{name}={bytes}: batches are {bytes_max} bytes at most, half of wal.file.bytes"
-            ))),
+            Some(bytes) if bytes > bytes_max => Err(InvalidSetting::BatchesTooLarge {
+                name: MAX_MESSAGE_BYTES,
+                bytes,
+                bytes_max,
+            }
+            .into()),
             _ => Ok(()),
         }
     }
@@ -460,10 +449,10 @@ impl Broker {
         let topics = self.topics();
         for topic in &topics {
             TopicConfig::from_overrides(&topic.overrides, &dynamic.defaults).map_err(|error| {
-                Refusal::InvalidConfig(format!(
-                    "topic '{}' could not keep its settings: {error}",
-                    topic.name
-                ))
+                InvalidSetting::TopicContradicts {
+                    topic: topic.name.clone(),
+                    error,
+                }
             })?;
         }
         if validate_only {
@@ -474,7 +463,7 @@ impl Broker {
             .metadata
             .write_for(vec![change], storage::Purpose::Settings)
             .await
-            .map_err(|error| super::state_refusal(&error))?;
+            .map_err(super::state_refusal)?;
         self.shared.storage.set_live(dynamic.live);
         *self
             .shared
@@ -499,16 +488,21 @@ impl Broker {
         &self,
         overrides: &BTreeMap<String, String>,
     ) -> Result<TopicConfig, Refusal> {
-        TopicConfig::from_overrides(overrides, &self.topic_defaults())
-            .map_err(|error| Refusal::InvalidConfig(error.to_string()))
+        let config = TopicConfig::from_overrides(overrides, &self.topic_defaults());
+        config.map_err(|error| InvalidSetting::from(error).into())
     }
+}
+
+fn unknown_of_broker(name: &str) -> Refusal {
+    let name = name.to_owned();
+    InvalidSetting::UnknownOfBroker { name }.into()
 }
 
 /// Overrides with each value in its one spelling.
 pub(super) fn normalized(
     overrides: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
-    topic_config::normalize(overrides).map_err(|error| Refusal::InvalidConfig(error.to_string()))
+    topic_config::normalize(overrides).map_err(|error| InvalidSetting::from(error).into())
 }
 
 /// A resource's own values, and what is in force where it has none.
@@ -526,9 +520,7 @@ fn altered(
     let mut seen = HashSet::new();
     for Alteration { name, operation } in alterations {
         if !seen.insert(name.clone()) {
-            return Err(Refusal::InvalidRequest(format!(
-                "setting {name} is altered twice"
-            )));
+            return Err(Refusal::SettingAlteredTwice { name });
         }
         match operation {
             Operation::Set(value) => {
@@ -552,12 +544,10 @@ fn altered(
 
 /// The list in force under a name.
 fn list(before: &Values<'_>, name: &str) -> Result<String, Refusal> {
-    let setting = (before.row)(name)
-        .ok_or_else(|| Refusal::InvalidConfig(format!("unknown setting {name}")))?;
+    let named = || name.to_owned();
+    let setting = (before.row)(name).ok_or_else(|| InvalidSetting::Unknown { name: named() })?;
     if setting.kind != Kind::List {
-        return Err(Refusal::InvalidConfig(format!(
-            "cannot append to or subtract from {name}: its type is not list"
-        )));
+        return Err(InvalidSetting::NotList { name: named() }.into());
     }
     let value = before
         .own

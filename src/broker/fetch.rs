@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{LeaderEpoch, Offset};
+use model::{LeaderEpoch, Offset, PartitionId};
 use storage::{Chunk, Log, Waiter};
 use tokio::time::Instant;
 
@@ -34,10 +34,10 @@ pub struct Fetch {
 pub struct FetchPartition {
     /// The topic, if it is there.
     pub topic: Result<Arc<Topic>, Refusal>,
-    /// The partition's number as the client gave it.
-    pub partition: i32,
-    /// The first record wanted, as it was on the wire: what no partition holds is out of range.
-    pub offset: i64,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first record wanted; None for what is no record's offset, which no partition holds.
+    pub offset: Option<Offset>,
     /// The most to return of this partition, but for a first batch that is larger.
     pub bytes_max: usize,
     /// The leader epoch that the client believes in.
@@ -120,9 +120,9 @@ impl Broker {
         logs: &Arc<Vec<Result<Arc<Log>, Refusal>>>,
     ) -> Vec<Result<Fetched, Refusal>> {
         let is_settled = |(wanted, log): (&FetchPartition, &Result<Arc<Log>, Refusal>)| {
-            let offset = u64::try_from(wanted.offset).unwrap_or(0);
+            let offset = wanted.offset.unwrap_or_default();
             log.as_ref()
-                .is_ok_and(|log| offset < log.bounds().settled_end.get())
+                .is_ok_and(|log| offset < log.bounds().settled_end)
         };
         if !fetch.partitions.iter().zip(logs.iter()).any(is_settled) {
             return read_now(fetch, logs);
@@ -194,7 +194,8 @@ fn read_partition(
     is_first: bool,
 ) -> Result<Fetched, Refusal> {
     let bounds = log.bounds();
-    let offset = Offset::from_wire(wanted.offset)
+    let offset = wanted
+        .offset
         .filter(|offset| (bounds.start..=bounds.end).contains(offset))
         .ok_or_else(|| super::out_of_range(wanted.offset, &bounds))?;
     let diverging = wanted.last_fetched_epoch.and_then(|epoch| {
@@ -209,7 +210,7 @@ fn read_partition(
     } else {
         // Whoever writes its slices to a socket must not wait for the disk.
         log.read_warm(offset, bytes_max, is_first)
-            .map_err(|error| super::read_refusal(error, wanted.offset))?
+            .map_err(super::read_refusal)?
     };
     let next = if chunk.slices.is_empty() {
         offset

@@ -150,7 +150,7 @@ impl Broker {
             let Some(known) = known.ok().filter(|known| known.id == offset.topic_id) else {
                 continue;
             };
-            let Ok(log) = known.log(partition.to_wire()) else {
+            let Ok(log) = known.log(partition) else {
                 continue;
             };
             let bounds = log.bounds();

@@ -1,10 +1,10 @@
 //! Offsets by position and by time, and by leader epoch.
 //! Callers: fronts. Looking up a time decodes the batch in question and may need the disk: it runs on the blocking pool.
 
-use model::{LeaderEpoch, Offset, Timestamp};
+use model::{LeaderEpoch, Offset, PartitionId, Timestamp};
 
 use super::topics::Topic;
-use super::{Broker, Refusal};
+use super::{Bounds, Broker, Refusal};
 
 /// Which offset is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Broker {
     pub async fn offset_for(
         &self,
         topic: &Topic,
-        partition: i32,
+        partition: PartitionId,
         leader_epoch: Option<LeaderEpoch>,
         query: OffsetQuery,
     ) -> Result<Option<FoundOffset>, Refusal> {
@@ -68,9 +68,7 @@ impl Broker {
             OffsetQuery::AtTime(timestamp) => {
                 let lookup = move || log.offset_for_time(timestamp);
                 let found = self.shared.inflation.run_any(lookup).await;
-                let found =
-                    found.map_err(|error| super::read_refusal(error, bounds.start.to_wire()))?;
-                Ok(found.map(FoundOffset::from))
+                Ok(found.map_err(super::read_refusal)?.map(FoundOffset::from))
             }
             OffsetQuery::MaxTimestamp => {
                 let found = self
@@ -78,18 +76,21 @@ impl Broker {
                     .inflation
                     .run_any(move || log.max_timestamp())
                     .await;
-                let found =
-                    found.map_err(|error| super::read_refusal(error, bounds.start.to_wire()))?;
-                Ok(found.map(FoundOffset::from))
+                Ok(found.map_err(super::read_refusal)?.map(FoundOffset::from))
             }
         }
+    }
+
+    /// From where to where a partition's records reach.
+    pub fn bounds(&self, topic: &Topic, partition: PartitionId) -> Result<Bounds, Refusal> {
+        Ok(topic.log(partition)?.bounds())
     }
 
     /// The last epoch not above `wanted`, and where its records end; `None` if this partition knows of none.
     pub fn end_offset_for_epoch(
         &self,
         topic: &Topic,
-        partition: i32,
+        partition: PartitionId,
         leader_epoch: Option<LeaderEpoch>,
         wanted: Option<LeaderEpoch>,
     ) -> Result<Option<(LeaderEpoch, Offset)>, Refusal> {

@@ -7,6 +7,18 @@ use std::time::Duration;
 use model::topic_config::Kind;
 use storage::LiveSettings;
 
+/// A value that one of them cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}={value}: {reason}")]
+pub struct InvalidLiveSetting {
+    /// The setting.
+    pub name: &'static str,
+    /// The value that was given.
+    pub value: String,
+    /// What the value must be.
+    pub reason: &'static str,
+}
+
 /// One of them.
 pub(super) struct LiveSetting {
     pub(super) name: &'static str,
@@ -79,20 +91,26 @@ pub(super) fn find(name: &str) -> Option<&'static LiveSetting> {
 pub(super) fn in_force<'a>(
     given: LiveSettings,
     set: impl Iterator<Item = (&'a String, &'a String)>,
-) -> Result<LiveSettings, String> {
+) -> Result<LiveSettings, InvalidLiveSetting> {
     let mut live = given;
     for (name, value) in set {
         if let Some(setting) = find(name) {
-            (setting.set)(&mut live, value)
-                .map_err(|reason| format!("{name}={value}: {reason}"))?;
+            (setting.set)(&mut live, value).map_err(|reason| InvalidLiveSetting {
+                name: setting.name,
+                value: value.clone(),
+                reason,
+            })?;
         }
     }
     Ok(live)
 }
 
 /// Whether the value may be; in its one spelling.
-pub(super) fn check(given: LiveSettings, name: &str, value: &str) -> Result<String, String> {
-    let setting = find(name).ok_or_else(|| format!("unknown broker setting {name}"))?;
-    let set = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+pub(super) fn check(
+    given: LiveSettings,
+    setting: &LiveSetting,
+    value: &str,
+) -> Result<String, InvalidLiveSetting> {
+    let set = BTreeMap::from([(setting.name.to_owned(), value.to_owned())]);
     in_force(given, set.iter()).map(|live| (setting.get)(&live))
 }

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use model::Offset;
+use model::{Offset, PartitionId};
 
+use super::refusal::StorageFault;
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -20,11 +21,20 @@ pub struct LogDir {
     pub bytes_free: Option<u64>,
 }
 
+/// Up to where records are to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteBefore {
+    /// All that readers may see.
+    HighWatermark,
+    /// The records before this one.
+    Offset(Offset),
+}
+
 /// One partition's size.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionSize {
     /// The partition.
-    pub partition: u32,
+    pub partition: PartitionId,
     /// Bytes of its batches.
     pub bytes: u64,
 }
@@ -48,40 +58,39 @@ impl Broker {
 
     /// The sizes of a topic's partitions.
     pub fn partition_sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
-        let size = |partition: u32| {
-            let log = topic.log(i32::try_from(partition).ok()?).ok()?;
+        let size = |partition: PartitionId| {
+            let log = topic.log(partition).ok()?;
             Some(PartitionSize {
                 partition,
                 bytes: log.size_bytes(),
             })
         };
-        (0..topic.partition_count()).filter_map(size).collect()
+        topic.partitions().filter_map(size).collect()
     }
 
-    /// Deletes the records before an offset, or all (`None`). Returns the new start when it is durable.
+    /// Deletes the front of a partition. Returns the new start when it is durable.
     pub async fn delete_records(
         &self,
         topic: &Arc<Topic>,
-        partition: i32,
-        before: Option<i64>,
+        partition: PartitionId,
+        before: DeleteBefore,
     ) -> Result<Offset, Refusal> {
         let log = topic.log(partition)?;
         let bounds = log.bounds();
         let before = match before {
-            None => bounds.durable_end,
-            Some(offset) => super::wire_offset(offset)
-                .filter(|offset| *offset <= bounds.durable_end)
-                .ok_or_else(|| super::out_of_range(offset, &bounds))?,
+            DeleteBefore::HighWatermark => bounds.durable_end,
+            DeleteBefore::Offset(offset) if offset <= bounds.durable_end => offset,
+            DeleteBefore::Offset(offset) => {
+                return Err(super::out_of_range(Some(offset), &bounds));
+            }
         };
         let durable = log.delete_records(before).map_err(|error| match error {
             storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
-                super::out_of_range(before.to_wire(), &bounds)
+                super::out_of_range(Some(before), &bounds)
             }
             storage::DeleteRecordsError::Append(error) => super::append_refusal(error),
         })?;
-        durable
-            .await
-            .map_err(|error| Refusal::Storage(error.to_string()))?;
+        durable.await.map_err(StorageFault::Sync)?;
         Ok(log.bounds().start)
     }
 }

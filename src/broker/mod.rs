@@ -34,16 +34,21 @@ pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
-pub use log_dirs::{LogDir, PartitionSize};
-pub use produce::{Appending, Produce, RecordError, Rejection};
+pub use live::InvalidLiveSetting;
+pub use log_dirs::{DeleteBefore, LogDir, PartitionSize};
+pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, Rejection};
 pub use producer_ids::ActiveProducer;
-pub use refusal::Refusal;
+pub use refusal::{
+    InternalOperation, InvalidAssignment, InvalidPartitions, InvalidRecord,
+    InvalidReplicationFactor, InvalidSetting, InvalidTimestamp, Refusal, StorageFault,
+    TooManyPartitions, UnsupportedCompression,
+};
 pub use state_log::{Change, StateLog, StateLogError};
 pub use storage::{
     AppendWaits, Bounds, Damage, Health, Metrics as StorageMetrics, SYNC_BUCKETS_MICROS,
-    SyncDurations,
+    SequenceError, SyncDurations,
 };
-pub use topics::{Layout, NewTopic, REPLICATION_FACTOR, Topic, TopicKey};
+pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic, TopicKey};
 pub use traffic::Traffic;
 
 use configs::DynamicSettings;
@@ -297,25 +302,21 @@ async fn on_blocking_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     }
 }
 
-fn out_of_range(offset: i64, bounds: &Bounds) -> Refusal {
+fn out_of_range(offset: Option<Offset>, bounds: &Bounds) -> Refusal {
     Refusal::OffsetOutOfRange {
         offset,
-        start_offset: bounds.start.get(),
-        high_watermark: bounds.durable_end.get(),
+        start_offset: bounds.start,
+        high_watermark: bounds.durable_end,
     }
 }
 
-fn read_refusal(error: ReadError, offset: i64) -> Refusal {
+fn read_refusal(error: ReadError) -> Refusal {
     match error {
-        ReadError::OutOfRange { bounds, .. } => out_of_range(offset, &bounds),
-        ReadError::Damaged { range } => Refusal::Damaged(format!(
-            "offsets {}..{} cannot be read",
-            range.start.get(),
-            range.end.get()
-        )),
+        ReadError::OutOfRange { from, bounds } => out_of_range(Some(from), &bounds),
+        ReadError::Damaged { range } => Refusal::Damaged { range },
         ReadError::Io { .. } => {
             tracing::error!(%error, "a read failed");
-            Refusal::Storage(error.to_string())
+            StorageFault::Read(Arc::new(error)).into()
         }
         ReadError::Deleted => Refusal::UnknownTopicOrPartition,
     }
@@ -324,41 +325,34 @@ fn read_refusal(error: ReadError, offset: i64) -> Refusal {
 fn append_refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::DiskFull => Refusal::DiskFull,
-        AppendError::TooLarge { bytes, bytes_max } => Refusal::MessageTooLarge { bytes, bytes_max },
-        AppendError::Sequence(error) => match error {
-            storage::SequenceError::OutOfOrder { .. } => {
-                Refusal::OutOfOrderSequence(error.to_string())
-            }
-            storage::SequenceError::OldEpoch { .. } => {
-                Refusal::InvalidProducerEpoch(error.to_string())
-            }
-            storage::SequenceError::Missing { .. } => Refusal::InvalidRecord(error.to_string()),
+        AppendError::TooLarge { bytes, bytes_max } => Refusal::BatchTooLarge { bytes, bytes_max },
+        AppendError::Sequence(error) => error.into(),
+        AppendError::TooManyProducers {
+            count,
+            setting,
+            idle_minutes,
+        } => Refusal::TooManyProducers {
+            count,
+            setting,
+            idle_minutes,
         },
-        AppendError::TooManyProducers { .. } => Refusal::PolicyViolation(error.to_string()),
         AppendError::Deleted => Refusal::UnknownTopicOrPartition,
         AppendError::NotAdmitted { .. }
         | AppendError::OffsetsExhausted
         | AppendError::Failed(_)
-        | AppendError::Closed => Refusal::Storage(error.to_string()),
+        | AppendError::Closed => StorageFault::Append(error).into(),
     }
 }
 
-fn state_refusal(error: &StateLogError) -> Refusal {
+fn state_refusal(error: StateLogError) -> Refusal {
     match error {
         // Nothing in a record of the metadata is long but the settings.
         StateLogError::Append(AppendError::TooLarge { bytes, bytes_max }) => {
-            Refusal::InvalidConfig(format!(
-                "the settings take {bytes} bytes; the store takes {bytes_max} at once"
-            ))
+            InvalidSetting::TooLongToStore { bytes, bytes_max }.into()
         }
-        StateLogError::Append(error) => append_refusal(error.clone()),
-        other => Refusal::Storage(other.to_string()),
+        StateLogError::Append(error) => append_refusal(error),
+        other => StorageFault::StateLog(Arc::new(other)).into(),
     }
-}
-
-/// An offset of the wire that must lie in the log.
-fn wire_offset(offset: i64) -> Option<Offset> {
-    Offset::from_wire(offset)
 }
 
 #[cfg(test)]

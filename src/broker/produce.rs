@@ -3,6 +3,7 @@
 //! time, another codec). Records are only decompressed where a rule needs to see them.
 //! Source of the checks: Kafka's `LogValidator` and `ProduceRequest.validateRecords`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,10 +13,11 @@ use model::batch::{
     with_log_append_time,
 };
 use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
-use model::{Offset, Timestamp};
+use model::{Offset, PartitionId, Timestamp};
 use storage::{AppendBatch, Durable};
 
 use super::inflation::TooLarge;
+use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -24,14 +26,34 @@ use super::{Broker, Refusal};
 pub struct Produce {
     /// The topic.
     pub topic: Arc<Topic>,
-    /// The partition's number as the client gave it.
-    pub partition: i32,
+    /// The partition.
+    pub partition: PartitionId,
     /// Exactly one batch.
     pub records: Bytes,
-    /// Whether the client wants all replicas to have it.
-    pub acks_all: bool,
-    /// Whether the client's version of the protocol knows zstd.
-    pub zstd: bool,
+    /// What the client waits for.
+    pub acks: Acks,
+    /// Which codecs clients of this one's version can read.
+    pub codecs: KnownCodecs,
+}
+
+/// What a producer waits for. What is answered is durable in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acks {
+    /// Nothing: there is no answer.
+    None,
+    /// One replica.
+    Leader,
+    /// As many replicas as `min.insync.replicas` asks for.
+    All,
+}
+
+/// The codecs that a version of a protocol knows: a batch in another one could not be read by its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownCodecs {
+    /// All but zstd.
+    BeforeZstd,
+    /// All.
+    All,
 }
 
 /// A record that is at fault.
@@ -39,8 +61,27 @@ pub struct Produce {
 pub struct RecordError {
     /// Its place in the batch, from 0.
     pub index: u32,
-    /// What is wrong with it.
-    pub reason: String,
+    /// Its timestamp, which is at fault.
+    pub timestamp: Timestamp,
+    /// The earliest that the topic takes now.
+    pub oldest: Timestamp,
+    /// The latest that the topic takes now.
+    pub newest: Timestamp,
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecordError {
+            timestamp,
+            oldest,
+            newest,
+            ..
+        } = self;
+        write!(
+            f,
+            "timestamp {timestamp} is outside {oldest} to {newest}, which the topic takes"
+        )
+    }
 }
 
 /// Why a batch is refused, and because of which records.
@@ -52,10 +93,10 @@ pub struct Rejection {
     pub records: Vec<RecordError>,
 }
 
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Rejection {
+impl<R: Into<Refusal>> From<R> for Rejection {
+    fn from(refusal: R) -> Rejection {
         Rejection {
-            refusal,
+            refusal: refusal.into(),
             records: Vec::new(),
         }
     }
@@ -76,9 +117,7 @@ pub struct Appending {
 impl Appending {
     /// Returns when the batch is as durable as its topic promises.
     pub async fn durable(self) -> Result<(), Refusal> {
-        self.durable
-            .await
-            .map_err(|error| Refusal::Storage(error.to_string()))
+        Ok(self.durable.await.map_err(StorageFault::Sync)?)
     }
 }
 
@@ -94,17 +133,14 @@ impl Broker {
 
     async fn append(&self, produce: Produce) -> Result<Appending, Rejection> {
         let config = &produce.topic.config;
-        let log = produce
-            .topic
-            .log(produce.partition)
-            .map_err(Rejection::from)?;
-        if produce.acks_all && config.min_insync_replicas > 1 {
+        let log = produce.topic.log(produce.partition)?;
+        if produce.acks == Acks::All && config.min_insync_replicas > 1 {
             return Err(Refusal::NotEnoughReplicas {
                 min_insync_replicas: config.min_insync_replicas,
             }
             .into());
         }
-        let batch = check_batch(produce.records, config, produce.zstd)?;
+        let batch = check_batch(produce.records, config, produce.codecs)?;
         let now = self.shared.storage.clock().now();
         let batch = self.shape(batch, config, now).await?;
         let log_append_time =
@@ -162,16 +198,13 @@ impl Broker {
                 match recompress(&batch, target, limit).and_then(Batch::parse) {
                     Ok(batch) => Ok(Ok(batch)),
                     Err(error) if TooLarge::is(&error) && !is_last => Err(TooLarge),
-                    Err(error) => {
-                        let refusal = Refusal::CorruptMessage(error.to_string());
-                        Ok(Err(Rejection::from(refusal)))
-                    }
+                    Err(error) => Ok(Err(Rejection::from(Refusal::CorruptBatch(error)))),
                 }
             };
             let batch = self.shared.inflation.run(bytes, work).await?;
             let bytes = batch.bytes().len() as u64;
             if bytes > max_message_bytes {
-                return Err(Rejection::from(Refusal::MessageTooLarge {
+                return Err(Rejection::from(Refusal::BatchTooLarge {
                     bytes,
                     bytes_max: max_message_bytes,
                 }));
@@ -184,28 +217,27 @@ impl Broker {
             return Ok(batch);
         }
         let stamped = with_log_append_time(&batch, now);
-        Batch::parse_unverified(stamped)
-            .map_err(|error| Refusal::CorruptMessage(error.to_string()).into())
+        Batch::parse_unverified(stamped).map_err(|error| Refusal::CorruptBatch(error).into())
     }
 }
 
 /// What the header alone can tell.
-fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch, Refusal> {
+fn check_batch(
+    records: Bytes,
+    config: &TopicConfig,
+    codecs: KnownCodecs,
+) -> Result<Batch, Refusal> {
     if records.is_empty() {
-        return Err(Refusal::InvalidRecord(
-            "a partition needs exactly one record batch".into(),
-        ));
+        return Err(InvalidRecord::NotOneBatch.into());
     }
     let bytes = records.len() as u64;
     if let Some(length) = model::batch::peek_len(&records)
         && length < records.len()
     {
-        return Err(Refusal::InvalidRecord(
-            "a partition needs exactly one record batch".into(),
-        ));
+        return Err(InvalidRecord::NotOneBatch.into());
     }
     if bytes > config.max_message_bytes {
-        return Err(Refusal::MessageTooLarge {
+        return Err(Refusal::BatchTooLarge {
             bytes,
             bytes_max: config.max_message_bytes,
         });
@@ -215,43 +247,38 @@ fn check_batch(records: Bytes, config: &TopicConfig, zstd: bool) -> Result<Batch
         .get(16)
         .is_some_and(|magic| i8::from_be_bytes([*magic]) < model::batch::MAGIC)
     {
-        return Err(Refusal::InvalidRecord(
-            "records must be of message format 2".into(),
-        ));
+        return Err(InvalidRecord::OldFormat.into());
     }
     let batch = Batch::parse(records).map_err(|error| match error {
         BatchError::Truncated { .. } | BatchError::Count { .. } => {
-            Refusal::InvalidRecord(error.to_string())
+            InvalidRecord::Malformed(error).into()
         }
-        _ => Refusal::CorruptMessage(error.to_string()),
+        _ => Refusal::CorruptBatch(error),
     })?;
     let header = batch.header();
-    let refuse = |reason: &str| Err(Refusal::InvalidRecord(reason.to_owned()));
     if header.base_offset != 0 {
-        return refuse("a producer's batch has base offset 0");
+        return Err(InvalidRecord::BaseOffset.into());
     }
     if header.record_count <= 0
         || i64::from(header.record_count) != i64::from(header.last_offset_delta) + 1
     {
-        return refuse("the batch's record count does not fit its last offset delta");
+        return Err(InvalidRecord::Count.into());
     }
     if header.is_control() {
-        return refuse("clients cannot write control records");
+        return Err(InvalidRecord::Control.into());
     }
     if header.is_transactional() {
         return Err(Refusal::TransactionsUnsupported);
     }
     if header.timestamp_type() == TimestampType::LogAppendTime {
-        return Err(Refusal::InvalidTimestamp(
-            "a producer cannot set log append time".into(),
-        ));
+        return Err(InvalidTimestamp::LogAppendTime.into());
     }
-    match header.codec() {
-        Err(error) => Err(Refusal::UnsupportedCompression(error.to_string())),
-        Ok(Codec::Zstd) if !zstd => Err(Refusal::UnsupportedCompression(
-            "zstd needs Produce version 7 or later".into(),
-        )),
-        Ok(_) => Ok(batch),
+    match (header.codec(), codecs) {
+        (Err(error), _) => Err(UnsupportedCompression::Unknown(error).into()),
+        (Ok(codec @ Codec::Zstd), KnownCodecs::BeforeZstd) => {
+            Err(UnsupportedCompression::NewerThanClient { codec }.into())
+        }
+        (Ok(_), _) => Ok(batch),
     }
 }
 
@@ -284,31 +311,26 @@ fn check_records(
     now: Timestamp,
     limit: DecompressLimit,
 ) -> Result<(), Fault> {
-    let corrupt =
-        |error: &dyn std::fmt::Display| Rejection::from(Refusal::InvalidRecord(error.to_string()));
+    let malformed = |error: BatchError| Rejection::from(InvalidRecord::Malformed(error));
     let summary = records_summary(batch, limit).map_err(|error| match TooLarge::is(&error) {
-        true => Fault::TooLarge(corrupt(&error)),
-        false => Fault::Rejected(corrupt(&error)),
+        true => Fault::TooLarge(malformed(error)),
+        false => Fault::Rejected(malformed(error)),
     })?;
     if let Some((_, largest)) = summary.max_timestamp
         && largest != batch.header().max_time()
     {
-        return Err(corrupt(&format!(
-            "the header's largest timestamp is {}, the records' is {largest}",
-            batch.header().max_time()
-        ))
-        .into());
+        let refusal = InvalidRecord::MaxTimestamp {
+            header: batch.header().max_time(),
+            records: largest,
+        };
+        return Err(Fault::Rejected(refusal.into()));
     }
     let bound = |limit: Option<u64>| {
         limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
     };
-    let oldest = now
-        .millis()
-        .saturating_sub(bound(config.message_timestamp_before_max_ms));
-    let newest = now
-        .millis()
-        .saturating_add(bound(config.message_timestamp_after_max_ms));
-    let inside = |time: Timestamp| (oldest..=newest).contains(&time.millis());
+    let oldest = now.plus_millis(-bound(config.message_timestamp_before_max_ms));
+    let newest = now.plus_millis(bound(config.message_timestamp_after_max_ms));
+    let inside = |time: Timestamp| (oldest..=newest).contains(&time);
     let extremes = summary
         .min_timestamp
         .into_iter()
@@ -317,17 +339,19 @@ fn check_records(
         return Ok(());
     }
     let mut errors = Vec::new();
-    for (index, record) in (0u32..).zip(batch.records(limit).map_err(|error| corrupt(&error))?) {
-        let time = record.map_err(|error| corrupt(&error))?.timestamp;
-        if !inside(time) {
-            let reason =
-                format!("timestamp {time} is outside {oldest} to {newest}, which the topic takes");
-            errors.push(RecordError { index, reason });
+    for (index, record) in (0u32..).zip(batch.records(limit).map_err(malformed)?) {
+        let timestamp = record.map_err(malformed)?.timestamp;
+        if !inside(timestamp) {
+            errors.push(RecordError {
+                index,
+                timestamp,
+                oldest,
+                newest,
+            });
         }
     }
-    let reason = "timestamps are outside what message.timestamp.before.max.ms and message.timestamp.after.max.ms take";
     Err(Fault::Rejected(Rejection {
-        refusal: Refusal::InvalidTimestamp(reason.into()),
+        refusal: InvalidTimestamp::Outside.into(),
         records: errors,
     }))
 }

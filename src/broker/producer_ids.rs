@@ -4,7 +4,7 @@
 
 use tokio::sync::Mutex;
 
-use model::{ProducerEpoch, ProducerId, Timestamp};
+use model::{PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
 use super::records::Record;
 use super::topics::Topic;
@@ -48,11 +48,16 @@ impl ProducerIds {
 }
 
 impl Broker {
+    /// How many idempotent producers a partition remembers.
+    pub fn producer_count(&self, topic: &Topic, partition: PartitionId) -> Result<usize, Refusal> {
+        Ok(topic.log(partition)?.producer_count())
+    }
+
     /// The idempotent producers that a partition remembers, in order of their ids.
     pub fn active_producers(
         &self,
         topic: &Topic,
-        partition: i32,
+        partition: PartitionId,
     ) -> Result<Vec<ActiveProducer>, Refusal> {
         let active = |(id, state): (ProducerId, storage::ProducerState)| {
             Some(ActiveProducer {
@@ -76,7 +81,7 @@ impl Broker {
                 .metadata
                 .write(vec![change])
                 .await
-                .map_err(|error| super::state_refusal(&error))?;
+                .map_err(super::state_refusal)?;
             block.end = end;
         }
         let id = ProducerId::new(block.next);

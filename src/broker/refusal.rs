@@ -1,10 +1,21 @@
-//! What the broker refuses, in its own words; a variant for each thing that a client does differently.
-//! Callers: every operation of `broker`; each front maps it to its protocol's codes in one place.
+//! What the broker refuses, in its own words: a variant for each thing that a client does differently, with the facts.
+//! Callers: every operation of `broker`; each front maps it to its protocol's codes, and where its clients use other words
+//! to its own text, in one place.
 
-use model::TopicName;
+use std::ops::Range;
+use std::sync::Arc;
+
+use model::batch::{BatchError, Codec};
+use model::topic_config::ConfigError;
+use model::{InvalidName, Offset, Timestamp, TopicName};
+use storage::{AppendError, ReadError, SequenceError, StorageFailed};
+
+use super::live::InvalidLiveSetting;
+use super::state_log::StateLogError;
+use super::topics::NodeId;
 
 /// Why a request, or one part of it, was refused. The text names the facts and may be shown to the client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
     /// No topic of this name, or no such partition of it.
     #[error("this broker does not hold this topic-partition")]
@@ -14,56 +25,77 @@ pub enum Refusal {
     UnknownTopicId,
     /// Not a name that a topic can have.
     #[error("invalid topic name: {0}")]
-    InvalidTopicName(String),
+    InvalidTopicName(#[from] InvalidName),
     /// A name that differs from another topic's by dots and underscores only, which metrics do not tell apart.
     #[error("Topic '{name}' collides with existing topic: {existing}")]
     CollidingTopicName {
         /// The name that was asked for.
-        name: String,
+        name: TopicName,
         /// The topic that exists.
         existing: TopicName,
     },
-    /// What a client may not do with a name that Kafka keeps for itself.
-    #[error("topic '{name}' is internal: {reason}")]
+    /// What a client may not do with a topic in which the broker keeps its own state.
+    #[error("topic '{name}' is internal: {operation}")]
     InternalTopic {
         /// The topic.
-        name: String,
-        /// What is not allowed, and why.
-        reason: &'static str,
+        name: TopicName,
+        /// What is not allowed.
+        operation: InternalOperation,
+    },
+    /// The name of a log that is no topic: no client gets a topic of this name.
+    #[error("topic '{name}' cannot be created: it is the name of a log that is no topic")]
+    ReservedTopicName {
+        /// The name that was asked for.
+        name: TopicName,
     },
     /// A topic of this name exists.
-    #[error("topic '{0}' already exists")]
-    TopicExists(String),
+    #[error("topic '{name}' already exists")]
+    TopicExists {
+        /// The name that was asked for.
+        name: TopicName,
+    },
+    /// One request names the topic twice, and may mean another.
+    #[error("topic '{name}' is named twice")]
+    TopicNamedTwice {
+        /// The topic.
+        name: TopicName,
+    },
     /// A partition count that cannot be had.
-    #[error("{0}")]
-    InvalidPartitions(String),
+    #[error(transparent)]
+    InvalidPartitions(#[from] InvalidPartitions),
+    /// More partitions than may be.
+    #[error(transparent)]
+    TooManyPartitions(#[from] TooManyPartitions),
     /// A replication factor that one node cannot give.
-    #[error("{0}")]
-    InvalidReplicationFactor(String),
+    #[error(transparent)]
+    InvalidReplicationFactor(#[from] InvalidReplicationFactor),
     /// A manual replica assignment that one node cannot give.
-    #[error("{0}")]
-    InvalidReplicaAssignment(String),
-    /// A setting that is unknown, out of its range, or not supported; the text says which and why.
-    #[error("{0}")]
-    InvalidConfig(String),
-    /// The request contradicts itself.
-    #[error("{0}")]
-    InvalidRequest(String),
-    /// Understood, and against a rule of this broker.
-    #[error("{0}")]
-    PolicyViolation(String),
-    /// Asks for something that this version of the request cannot ask for.
-    #[error("{0}")]
-    UnsupportedVersion(String),
+    #[error(transparent)]
+    InvalidReplicaAssignment(#[from] InvalidAssignment),
+    /// A setting that is unknown, out of its range, or not supported.
+    #[error(transparent)]
+    InvalidSetting(#[from] InvalidSetting),
+    /// One request alters a setting twice.
+    #[error("setting {name} is altered twice")]
+    SettingAlteredTwice {
+        /// The setting.
+        name: String,
+    },
+    /// A setting that is read at the start only.
+    #[error("cannot update {name} dynamically: it needs a restart")]
+    SettingNeedsRestart {
+        /// The setting.
+        name: String,
+    },
     /// Outside what the partition holds.
-    #[error("offset {offset} is outside {start_offset}..={high_watermark}")]
+    #[error("offset {} is outside {start_offset}..={high_watermark}", shown(*offset))]
     OffsetOutOfRange {
-        /// The offset that was asked for, as it was on the wire.
-        offset: i64,
+        /// The offset that was asked for; None for what is no record's offset.
+        offset: Option<Offset>,
         /// The first offset kept.
-        start_offset: u64,
+        start_offset: Offset,
         /// The end of what readers may see.
-        high_watermark: u64,
+        high_watermark: Offset,
     },
     /// The client knows an older leader epoch than ours.
     #[error("the leader epoch of the request is older than this broker's")]
@@ -73,39 +105,45 @@ pub enum Refusal {
     UnknownLeaderEpoch,
     /// The bytes are not the batch that was built: length, magic, checksum or counts are wrong.
     #[error("corrupt batch: {0}")]
-    CorruptMessage(String),
+    CorruptBatch(BatchError),
     /// A batch above `max.message.bytes`.
     #[error("a batch of {bytes} bytes is larger than max.message.bytes={bytes_max}")]
-    MessageTooLarge {
+    BatchTooLarge {
         /// The batch's size, header included.
         bytes: u64,
         /// The topic's bound.
         bytes_max: u64,
     },
     /// A well-formed batch that a producer must not send.
-    #[error("{0}")]
-    InvalidRecord(String),
-    /// A record's timestamp is outside what the topic takes.
-    #[error("{0}")]
-    InvalidTimestamp(String),
-    /// This codec cannot be had with this version of the request.
-    #[error("{0}")]
-    UnsupportedCompression(String),
-    /// Acks other than none, one and all.
-    #[error("acks={0}: must be -1, 0 or 1")]
-    InvalidRequiredAcks(i16),
+    #[error(transparent)]
+    InvalidRecord(#[from] InvalidRecord),
+    /// A record's timestamp is not what the topic takes.
+    #[error(transparent)]
+    InvalidTimestamp(#[from] InvalidTimestamp),
+    /// A batch that somebody cannot decompress.
+    #[error(transparent)]
+    UnsupportedCompression(#[from] UnsupportedCompression),
     /// `min.insync.replicas` asks for more copies than one node keeps.
     #[error("min.insync.replicas={min_insync_replicas} cannot be met: one replica is in sync")]
     NotEnoughReplicas {
         /// The topic's setting.
         min_insync_replicas: u32,
     },
-    /// A producer's sequence number skips records.
-    #[error("{0}")]
-    OutOfOrderSequence(String),
-    /// A producer that was superseded.
-    #[error("{0}")]
-    InvalidProducerEpoch(String),
+    /// An idempotent producer's batch does not follow its last one.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// A new idempotent producer, where as many are remembered as may be.
+    #[error(
+        "{count} idempotent producers are remembered, as many as {setting} allows, and none of them has been idle for {idle_minutes} minutes"
+    )]
+    TooManyProducers {
+        /// How many are remembered.
+        count: u64,
+        /// The bound that was reached.
+        setting: &'static str,
+        /// Those that are idle for so long are forgotten for new ones.
+        idle_minutes: u64,
+    },
     /// Transactions are not offered.
     #[error(
         "this broker does not support transactions: use a producer without a transactional id (an idempotent one is fine)"
@@ -114,13 +152,264 @@ pub enum Refusal {
     /// The disk is full; appends resume by themselves when there is room.
     #[error("the disk is full")]
     DiskFull,
-    /// The storage failed or stopped; the text says how.
+    /// The storage failed or stopped.
     #[error("storage: {0}")]
-    Storage(String),
+    Storage(#[from] StorageFault),
     /// A range of this partition is damaged on disk and was not served.
-    #[error("damaged on disk: {0}")]
-    Damaged(String),
-    /// A resource of a kind that has no settings here.
-    #[error("{0}")]
-    UnknownResource(String),
+    #[error("damaged on disk: offsets {}..{} cannot be read", range.start, range.end)]
+    Damaged {
+        /// The records that cannot be read.
+        range: Range<Offset>,
+    },
+}
+
+/// What clients may not do with an internal topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InternalOperation {
+    /// Create it.
+    #[error("it cannot be created")]
+    Create,
+    /// Write records to it.
+    #[error("clients cannot write to it")]
+    Write,
+    /// Delete records of it.
+    #[error("its records cannot be deleted")]
+    DeleteRecords,
+}
+
+/// Why a topic cannot have so many partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPartitions {
+    /// None at all.
+    #[error("the number of partitions must be larger than 0")]
+    None,
+    /// To grow is to have more than before.
+    #[error("the topic has {before} partitions; {asked} is not more than that")]
+    NotMore {
+        /// How many it has.
+        before: u32,
+        /// How many it should have.
+        asked: u32,
+    },
+}
+
+/// Which bound on partitions is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooManyPartitions {
+    /// That of one request.
+    #[error(
+        "the request asks for {asked} partitions, and one request may create {count_max} at most: nothing of it was done"
+    )]
+    OfRequest {
+        /// How many it asks for in all.
+        asked: u64,
+        /// The bound.
+        count_max: u64,
+    },
+    /// That of the broker.
+    #[error(
+        "{asked} more partitions: {left} are left of the {count_max} that partitions.max allows"
+    )]
+    OfBroker {
+        /// How many should be added.
+        asked: u32,
+        /// How many may be.
+        left: u64,
+        /// The bound.
+        count_max: u64,
+    },
+}
+
+/// Why a partition cannot have so many replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidReplicationFactor {
+    /// None at all.
+    #[error("replication factor must be larger than 0")]
+    None,
+    /// More than there are brokers.
+    #[error("a replication factor of {replicas} cannot be reached: there is 1 broker")]
+    Unreachable {
+        /// How many were asked for.
+        replicas: u16,
+    },
+}
+
+/// Why partitions cannot be where they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAssignment {
+    /// The partitions are not numbered from 0 without gaps.
+    #[error("partitions must be a consecutive 0-based integer sequence")]
+    NotConsecutive,
+    /// Not one assignment for each new partition.
+    #[error("{assigned} assignments for {added} new partitions")]
+    Count {
+        /// How many assignments there are.
+        assigned: usize,
+        /// How many partitions are new.
+        added: u32,
+    },
+    /// Replicas on other brokers, or on none.
+    #[error("replicas {replicas:?}: broker {only} is the only one")]
+    NotHere {
+        /// Where they should be.
+        replicas: Vec<NodeId>,
+        /// This broker.
+        only: NodeId,
+    },
+}
+
+/// Why a setting is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSetting {
+    /// A new topic's setting without a value.
+    #[error("null value not supported for topic configs: {name}")]
+    NoValue {
+        /// The setting.
+        name: String,
+    },
+    /// A topic setting, or a default of one, that is unknown or has a value that it cannot have.
+    #[error(transparent)]
+    Value(#[from] ConfigError),
+    /// A setting of the broker's own with a value that it cannot have.
+    #[error(transparent)]
+    LiveValue(#[from] InvalidLiveSetting),
+    /// No broker setting of this name.
+    #[error("unknown broker setting {name}")]
+    UnknownOfBroker {
+        /// The setting.
+        name: String,
+    },
+    /// No setting of this name.
+    #[error("unknown setting {name}")]
+    Unknown {
+        /// The setting.
+        name: String,
+    },
+    /// To be appended to or subtracted from, and not a list.
+    #[error("cannot append to or subtract from {name}: its type is not list")]
+    NotList {
+        /// The setting.
+        name: String,
+    },
+    /// More settings of one resource than are kept.
+    #[error("the settings have {bytes} bytes, and topic.settings.max.bytes allows {bytes_max}")]
+    TooLong {
+        /// Names and values.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// More settings than one record of the metadata takes.
+    #[error("the settings take {bytes} bytes; the store takes {bytes_max} at once")]
+    TooLongToStore {
+        /// The record.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// Batches that the store could not keep.
+    #[error("{name}={bytes}: batches are {bytes_max} bytes at most, half of wal.file.bytes")]
+    BatchesTooLarge {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        bytes: u64,
+        /// The store's bound.
+        bytes_max: u64,
+    },
+    /// A default under which a topic's own settings would contradict each other.
+    #[error("topic '{topic}' could not keep its settings: {error}")]
+    TopicContradicts {
+        /// The topic.
+        topic: TopicName,
+        /// What would be wrong with its settings.
+        error: ConfigError,
+    },
+    /// The log's level.
+    #[error("the log's level is set at the start, by ALLUVIUM_LOG")]
+    LogLevel,
+    /// A group's setting.
+    #[error(
+        "groups have no settings: those of Kafka's groups belong to protocols that are not offered"
+    )]
+    OfGroup,
+}
+
+/// Why a producer must not send this batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecord {
+    /// None, or several.
+    #[error("a partition needs exactly one record batch")]
+    NotOneBatch,
+    /// An older format.
+    #[error("records must be of message format 2")]
+    OldFormat,
+    /// Offsets that are the broker's to give.
+    #[error("a producer's batch has base offset 0")]
+    BaseOffset,
+    /// Counts that contradict each other.
+    #[error("the batch's record count does not fit its last offset delta")]
+    Count,
+    /// A batch of the broker's own.
+    #[error("clients cannot write control records")]
+    Control,
+    /// Records that cannot be read, or counts that no batch can have.
+    #[error(transparent)]
+    Malformed(BatchError),
+    /// The records contradict the header.
+    #[error("the header's largest timestamp is {header}, the records' is {records}")]
+    MaxTimestamp {
+        /// What the header says.
+        header: Timestamp,
+        /// What the records say.
+        records: Timestamp,
+    },
+}
+
+/// Why a topic does not take these timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTimestamp {
+    /// A kind of time that is the broker's to give.
+    #[error("a producer cannot set log append time")]
+    LogAppendTime,
+    /// Too far from now; which records are at fault is told beside.
+    #[error(
+        "timestamps are outside what message.timestamp.before.max.ms and message.timestamp.after.max.ms take"
+    )]
+    Outside,
+}
+
+/// Who cannot decompress a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsupportedCompression {
+    /// Nobody.
+    #[error(transparent)]
+    Unknown(BatchError),
+    /// Clients of the producer's version of its protocol.
+    #[error("{codec} is not known to this version of the protocol")]
+    NewerThanClient {
+        /// The codec of the batch.
+        codec: Codec,
+    },
+}
+
+/// How the store failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageFault {
+    /// An append.
+    #[error(transparent)]
+    Append(AppendError),
+    /// What was appended does not become durable.
+    #[error(transparent)]
+    Sync(#[from] StorageFailed),
+    /// A read.
+    #[error(transparent)]
+    Read(Arc<ReadError>),
+    /// The broker's own records.
+    #[error(transparent)]
+    StateLog(Arc<StateLogError>),
+}
+
+fn shown(offset: Option<Offset>) -> String {
+    offset.map_or_else(|| "(none)".to_owned(), |offset| offset.to_string())
 }

@@ -5,6 +5,7 @@
 //! again has a new id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use model::topic_config::TopicConfig;
@@ -12,12 +13,16 @@ use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{Log, Purpose};
 
 use super::records::{self, TopicRecord};
+use super::refusal::{
+    InternalOperation, InvalidAssignment, InvalidPartitions, InvalidReplicationFactor,
+    InvalidSetting, TooManyPartitions,
+};
 use super::{Broker, Refusal, Traffic};
 
 /// Partitions that one request may create in all, as in Kafka: a count from outside must not become that many logs.
 pub const PARTITIONS_PER_REQUEST_MAX: u64 = 10_000;
 /// Replicas of a partition: this broker is alone.
-pub const REPLICATION_FACTOR: i16 = 1;
+pub const REPLICATION_FACTOR: u16 = 1;
 
 /// A topic as it was when it was looked up.
 #[derive(Debug)]
@@ -46,10 +51,16 @@ impl Topic {
         (0..self.partition_count()).map(PartitionId::new)
     }
 
-    /// The log of a partition, by the number that a client gave.
-    pub fn log(&self, partition: i32) -> Result<&Arc<Log>, Refusal> {
-        let index = usize::try_from(partition).map_err(|_| Refusal::UnknownTopicOrPartition)?;
-        self.logs.get(index).ok_or(Refusal::UnknownTopicOrPartition)
+    /// Whether it has this partition.
+    pub fn has(&self, partition: PartitionId) -> bool {
+        partition.get() < self.partition_count()
+    }
+
+    /// The log of a partition.
+    pub(super) fn log(&self, partition: PartitionId) -> Result<&Arc<Log>, Refusal> {
+        self.logs
+            .get(partition.get() as usize)
+            .ok_or(Refusal::UnknownTopicOrPartition)
     }
 
     /// The id under which the storage knows a partition.
@@ -65,6 +76,29 @@ pub enum TopicKey {
     Name(String),
     /// By id.
     Id(TopicId),
+}
+
+/// A broker's number in its cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NodeId(i32);
+
+impl NodeId {
+    /// The broker with this number.
+    pub const fn new(id: i32) -> NodeId {
+        NodeId(id)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// A topic to create.
@@ -84,22 +118,29 @@ pub enum Layout {
     /// This many, wherever the broker likes.
     Counted {
         /// `num.partitions` if not given.
-        partitions: Option<i32>,
+        partitions: Option<u32>,
         /// `default.replication.factor` if not given.
-        replicas: Option<i16>,
+        replicas: Option<u16>,
     },
     /// Each partition with its brokers.
-    Assigned(Vec<(i32, Vec<i32>)>),
+    Assigned(Vec<Assignment>),
+}
+
+/// On which brokers one partition is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The partition; None for a number that no partition has.
+    pub partition: Option<PartitionId>,
+    /// The brokers.
+    pub replicas: Vec<NodeId>,
 }
 
 impl Layout {
     /// How many partitions it asks for; None for the broker's default.
-    fn count(&self) -> Option<i64> {
+    pub fn count(&self) -> Option<u64> {
         match self {
-            Layout::Counted { partitions, .. } => partitions.map(i64::from),
-            Layout::Assigned(assignments) => {
-                Some(i64::try_from(assignments.len()).unwrap_or(i64::MAX))
-            }
+            Layout::Counted { partitions, .. } => partitions.map(u64::from),
+            Layout::Assigned(assignments) => Some(assignments.len() as u64),
         }
     }
 }
@@ -120,8 +161,7 @@ struct Topics {
 
 impl Catalog {
     pub(super) fn by_name(&self, name: &str) -> Option<Arc<Topic>> {
-        let name = TopicName::parse(name).ok()?;
-        self.read(|topics| topics.by_name.get(&name).cloned())
+        self.read(|topics| topics.by_name.get(name).cloned())
     }
 
     pub(super) fn by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
@@ -229,22 +269,23 @@ impl Broker {
     }
 
     /// Refuses what asks for more partitions than one request may, whoever of them would be refused anyway: half of a
-    /// request is never done. `counts` are the request's own, one for each topic; None stands for `num.partitions`, and
-    /// what is no count counts nothing, as in Kafka's `validateTotalNumberOfPartitions`.
+    /// request is never done. `counts` are the request's own, one for each topic; None stands for `num.partitions`.
     pub fn check_partitions_of_request(
         &self,
-        counts: impl Iterator<Item = Option<i64>>,
+        counts: impl Iterator<Item = Option<u64>>,
     ) -> Result<(), Refusal> {
-        let default = i64::from(self.config().default_partitions);
+        let default = u64::from(self.config().default_partitions);
         let asked = counts
-            .map(|count| u64::try_from(count.unwrap_or(default)).unwrap_or(0))
+            .map(|count| count.unwrap_or(default))
             .fold(0, u64::saturating_add);
         if asked <= PARTITIONS_PER_REQUEST_MAX {
             return Ok(());
         }
-        Err(Refusal::PolicyViolation(format!(
-            "the request asks for {asked} partitions, and one request may create {PARTITIONS_PER_REQUEST_MAX} at most: nothing of it was done"
-        )))
+        let refusal = TooManyPartitions::OfRequest {
+            asked,
+            count_max: PARTITIONS_PER_REQUEST_MAX,
+        };
+        Err(refusal.into())
     }
 
     /// How many partitions may still be created.
@@ -265,10 +306,12 @@ impl Broker {
                 *left = rest;
                 Ok(())
             }
-            None => Err(Refusal::PolicyViolation(format!(
-                "{count} more partitions: {left} are left of the {} that partitions.max allows",
-                self.config().partitions_max
-            ))),
+            None => Err(TooManyPartitions::OfBroker {
+                asked: count,
+                left: *left,
+                count_max: self.config().partitions_max,
+            }
+            .into()),
         }
     }
 
@@ -291,11 +334,8 @@ impl Broker {
             .iter()
             .map(|new| {
                 let record = self.plan(new)?;
-                if !names.insert(new.name.clone()) {
-                    return Err(Refusal::InvalidRequest(format!(
-                        "topic '{}' is named twice",
-                        new.name
-                    )));
+                if !names.insert(record.name.clone()) {
+                    return Err(Refusal::TopicNamedTwice { name: record.name });
                 }
                 self.take_partitions(&mut left, record.partitions)?;
                 Ok(record)
@@ -312,7 +352,7 @@ impl Broker {
                 .metadata
                 .write_each(changes, Purpose::State)
                 .await;
-            refuse_unwritten(&mut results, &written);
+            refuse_unwritten(&mut results, written);
         }
         results
             .into_iter()
@@ -330,8 +370,7 @@ impl Broker {
     /// A name that Kafka keeps for itself is unknown and stays so: to look at it is no wish to have it.
     /// Tells whether it is this call that created it.
     pub async fn auto_create_topic(&self, name: &str) -> Result<(Arc<Topic>, bool), Refusal> {
-        let parsed =
-            TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+        let parsed = TopicName::parse(name)?;
         if !self.config().auto_create_topics || TopicName::is_reserved(&parsed) {
             return Err(Refusal::UnknownTopicOrPartition);
         }
@@ -350,7 +389,7 @@ impl Broker {
             .pop()
             .expect("one answer for one topic");
         match created {
-            Err(Refusal::TopicExists(_)) => Ok((self.topic(name)?, false)),
+            Err(Refusal::TopicExists { .. }) => Ok((self.topic(name)?, false)),
             created => Ok((created?, true)),
         }
     }
@@ -359,34 +398,24 @@ impl Broker {
     pub async fn grow_topic(
         &self,
         name: &str,
-        count: i32,
-        assignments: Option<Vec<Vec<i32>>>,
+        count: u32,
+        assignments: Option<Vec<Vec<NodeId>>>,
         validate_only: bool,
     ) -> Result<Arc<Topic>, Refusal> {
         let _change = self.shared.changes.lock().await;
         let topic = self.topic(name)?;
         let before = topic.partition_count();
-        let count = u32::try_from(count)
-            .ok()
-            .filter(|count| *count > before)
-            .ok_or_else(|| {
-                Refusal::InvalidPartitions(format!(
-                    "the topic has {before} partitions; {count} is not more than that"
-                ))
-            })?;
-        if u64::from(count - before) > PARTITIONS_PER_REQUEST_MAX {
-            return Err(Refusal::PolicyViolation(format!(
-                "one request may create {PARTITIONS_PER_REQUEST_MAX} partitions at most"
-            )));
-        }
-        self.take_partitions(&mut self.partitions_left(), count - before)?;
+        let added = count.checked_sub(before).filter(|added| *added > 0);
+        let added = added.ok_or(InvalidPartitions::NotMore {
+            before,
+            asked: count,
+        })?;
+        self.check_partitions_of_request(std::iter::once(Some(u64::from(added))))?;
+        self.take_partitions(&mut self.partitions_left(), added)?;
         if let Some(assignments) = assignments {
-            if assignments.len() != (count - before) as usize {
-                return Err(Refusal::InvalidReplicaAssignment(format!(
-                    "{} assignments for {} new partitions",
-                    assignments.len(),
-                    count - before
-                )));
+            if assignments.len() != added as usize {
+                let assigned = assignments.len();
+                return Err(InvalidAssignment::Count { assigned, added }.into());
             }
             assignments
                 .iter()
@@ -424,10 +453,8 @@ impl Broker {
             .map(|key| {
                 let topic = self.topic_by_key(key)?;
                 if !seen.insert(topic.id) {
-                    return Err(Refusal::InvalidRequest(format!(
-                        "topic '{}' is named twice",
-                        topic.name
-                    )));
+                    let name = topic.name.clone();
+                    return Err(Refusal::TopicNamedTwice { name });
                 }
                 Ok(topic)
             })
@@ -442,7 +469,7 @@ impl Broker {
             .metadata
             .write_each(changes, Purpose::Removal)
             .await;
-        refuse_unwritten(&mut results, &written);
+        refuse_unwritten(&mut results, written);
         for topic in results.iter().flatten() {
             self.detach(topic);
         }
@@ -457,44 +484,38 @@ impl Broker {
 
     /// What a new topic would be, or why it cannot be.
     fn plan(&self, new: &NewTopic) -> Result<TopicRecord, Refusal> {
-        let name = TopicName::parse(&new.name)
-            .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+        let name = TopicName::parse(&new.name)?;
         if self.topic(name.as_str()).is_ok() {
-            return Err(Refusal::TopicExists(new.name.clone()));
+            return Err(Refusal::TopicExists { name });
         }
         // Stores of earlier builds may hold what is refused here: it stays, and can be deleted.
         if TopicName::is_internal(&name) {
             return Err(Refusal::InternalTopic {
-                name: new.name.clone(),
-                reason: "it cannot be created",
+                name,
+                operation: InternalOperation::Create,
             });
         }
         if TopicName::is_reserved(&name) {
-            return Err(Refusal::InvalidRequest(format!(
-                "topic '{name}' cannot be created: it is the name of a log that is no topic"
-            )));
+            return Err(Refusal::ReservedTopicName { name });
         }
         if let Some(existing) = self.shared.catalog.colliding(&name) {
-            return Err(Refusal::CollidingTopicName {
-                name: new.name.clone(),
-                existing,
-            });
+            return Err(Refusal::CollidingTopicName { name, existing });
         }
         let partitions = match &new.layout {
             Layout::Counted {
                 partitions,
                 replicas,
             } => {
-                self.check_replicas(*replicas)?;
+                check_replicas(*replicas)?;
                 self.count_of(*partitions)?
             }
             Layout::Assigned(assignments) => self.count_assigned(assignments)?,
         };
         let mut settings = BTreeMap::new();
         for (key, value) in &new.settings {
-            let value = value.clone().ok_or_else(|| {
-                Refusal::InvalidConfig(format!("null value not supported for topic configs: {key}"))
-            })?;
+            let value = value
+                .clone()
+                .ok_or_else(|| InvalidSetting::NoValue { name: key.clone() })?;
             settings.insert(key.clone(), value);
         }
         self.topic_config(&settings)?;
@@ -507,62 +528,47 @@ impl Broker {
         })
     }
 
-    fn check_replicas(&self, replicas: Option<i16>) -> Result<(), Refusal> {
-        match replicas {
-            None | Some(REPLICATION_FACTOR) => Ok(()),
-            Some(replicas) if replicas < 1 => Err(Refusal::InvalidReplicationFactor(
-                "replication factor must be larger than 0, or -1 for the default".into(),
-            )),
-            Some(replicas) => Err(Refusal::InvalidReplicationFactor(format!(
-                "a replication factor of {replicas} cannot be reached: there is 1 broker"
-            ))),
+    fn count_of(&self, partitions: Option<u32>) -> Result<u32, Refusal> {
+        match partitions {
+            None => Ok(self.config().default_partitions),
+            Some(0) => Err(InvalidPartitions::None.into()),
+            Some(count) => Ok(count),
         }
     }
 
-    fn count_of(&self, partitions: Option<i32>) -> Result<u32, Refusal> {
-        let Some(partitions) = partitions else {
-            return Ok(self.config().default_partitions);
-        };
-        u32::try_from(partitions)
-            .ok()
-            .filter(|count| *count > 0)
-            .ok_or_else(|| {
-                Refusal::InvalidPartitions(
-                    "the number of partitions must be larger than 0, or -1 for the default".into(),
-                )
-            })
-    }
-
-    fn count_assigned(&self, assignments: &[(i32, Vec<i32>)]) -> Result<u32, Refusal> {
-        let mut partitions: Vec<i32> = assignments
+    fn count_assigned(&self, assignments: &[Assignment]) -> Result<u32, Refusal> {
+        let mut partitions: Vec<Option<PartitionId>> = assignments
             .iter()
-            .map(|(partition, _)| *partition)
+            .map(|assignment| assignment.partition)
             .collect();
         partitions.sort_unstable();
+        let numbered = (0..).map(|number| Some(PartitionId::new(number)));
         if !partitions
             .iter()
             .copied()
-            .eq(0..i32::try_from(partitions.len()).unwrap_or(i32::MAX))
+            .eq(numbered.take(partitions.len()))
         {
-            return Err(Refusal::InvalidReplicaAssignment(
-                "partitions must be a consecutive 0-based integer sequence".into(),
-            ));
+            return Err(InvalidAssignment::NotConsecutive.into());
         }
         assignments
             .iter()
-            .try_for_each(|(_, brokers)| self.check_assignment(brokers))?;
-        Ok(u32::try_from(assignments.len()).expect("as many as i32s were just counted"))
+            .try_for_each(|assignment| self.check_assignment(&assignment.replicas))?;
+        Ok(u32::try_from(assignments.len()).expect("numbered by u32 just now"))
     }
 
     /// Refuses replicas anywhere but here.
-    pub(crate) fn check_assignment(&self, brokers: &[i32]) -> Result<(), Refusal> {
-        if brokers == [self.config().node_id] {
+    pub fn check_assignment(&self, replicas: &[NodeId]) -> Result<(), Refusal> {
+        let only = self.node_id();
+        if replicas == [only] {
             return Ok(());
         }
-        Err(Refusal::InvalidReplicaAssignment(format!(
-            "replicas {brokers:?}: broker {} is the only one",
-            self.config().node_id
-        )))
+        let replicas = replicas.to_vec();
+        Err(InvalidAssignment::NotHere { replicas, only }.into())
+    }
+
+    /// This broker's number.
+    pub fn node_id(&self) -> NodeId {
+        NodeId::new(self.config().node_id)
     }
 
     /// Makes a changed topic durable and then known. The caller holds `changes`.
@@ -572,7 +578,7 @@ impl Broker {
             .metadata
             .write_for(vec![change], Purpose::Settings)
             .await
-            .map_err(|error| super::state_refusal(&error))?;
+            .map_err(super::state_refusal)?;
         self.attach(record)
     }
 
@@ -618,10 +624,18 @@ impl Broker {
     }
 }
 
+fn check_replicas(replicas: Option<u16>) -> Result<(), InvalidReplicationFactor> {
+    match replicas {
+        None | Some(REPLICATION_FACTOR) => Ok(()),
+        Some(0) => Err(InvalidReplicationFactor::None),
+        Some(replicas) => Err(InvalidReplicationFactor::Unreachable { replicas }),
+    }
+}
+
 /// What was to be written and was not is refused.
 fn refuse_unwritten<T>(
     results: &mut [Result<T, Refusal>],
-    written: &[Result<(), super::StateLogError>],
+    written: Vec<Result<(), super::StateLogError>>,
 ) {
     let planned = results.iter_mut().filter(|result| result.is_ok());
     for (result, written) in planned.zip(written) {

@@ -502,11 +502,11 @@ fn topics(page: &mut Page, broker: &Broker) {
         let mut family = page.many(name, help, &["topic", "partition"]);
         for topic in &topics {
             for partition in topic.partitions() {
-                let Ok(log) = topic.log(partition.to_wire()) else {
+                let Ok(bounds) = broker.bounds(topic, partition) else {
                     continue;
                 };
                 let labels = [topic.name.as_str(), &partition.to_string()];
-                page.one_of(&mut family, &labels, value(&log.bounds()));
+                page.one_of(&mut family, &labels, value(&bounds));
             }
         }
         page.close(family);

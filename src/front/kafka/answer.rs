@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use crate::broker::Refusal;
+use super::errors::Misuse;
 use crate::front::budget::{Budget, Claim, ClaimError};
 
 /// What an answer holds without asking.
@@ -35,16 +35,14 @@ impl Answer {
 
     /// Holds `bytes` more, which may mean waiting. Refuses, and holds what it held before, if that is more than one answer
     /// may be.
-    pub(crate) async fn hold(&self, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) async fn hold(&self, bytes: usize) -> Result<(), Misuse> {
         // One handler works on an answer.
         let total = self.total.load(Relaxed).saturating_add(bytes);
         if total > FREE_BYTES {
             let steps = total.div_ceil(STEP_BYTES).saturating_mul(STEP_BYTES);
             let claim = self.claim.get_or_init(|| self.budget.claim());
             if let Err(ClaimError::TooLarge { bytes_max }) = claim.hold(steps, 0).await {
-                return Err(Refusal::PolicyViolation(format!(
-                    "the answer would be larger than {bytes_max} bytes: ask for less at a time"
-                )));
+                return Err(Misuse::AnswerTooLarge { bytes_max });
             }
         }
         self.total.store(total, Relaxed);

@@ -1,82 +1,217 @@
 //! Kafka's error codes: the only file that names one. What the broker refuses and what clients misuse becomes a code
-//! here, by exhaustive matches.
+//! here, by exhaustive matches, and a text in the words of Kafka's protocol where they are not the broker's.
 //! Callers: the handlers in `api`.
 //! Source: Kafka's `Errors`, by way of `wire::ErrorCode`.
 
 use wire::ErrorCode;
 
-use crate::broker::Refusal;
 use crate::broker::groups::GroupError;
+use crate::broker::{
+    InvalidPartitions, InvalidReplicationFactor, Refusal, SequenceError, UnsupportedCompression,
+};
 
 /// No error.
 pub(crate) const NONE: i16 = 0;
 
+/// Why a request, or one part of it, is answered with an error.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The broker does not do it.
+    #[error("{}", text(.0))]
+    Refused(#[from] Refusal),
+    /// It says nothing that could be done.
+    #[error(transparent)]
+    Misused(#[from] Misuse),
+}
+
+impl Failure {
+    /// Its code.
+    pub(crate) fn code(&self) -> i16 {
+        match self {
+            Failure::Refused(refusal) => code(refusal),
+            Failure::Misused(misuse) => misuse.code(),
+        }
+    }
+}
+
 /// Mistakes that only exist in this protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Misuse {
-    InvalidRequest,
-    UnsupportedVersion,
-    IllegalSaslState,
+    #[error("the client's name or version is not one (KIP-511)")]
+    ClientSoftware,
+    #[error("this version is not offered")]
+    Version,
+    #[error("the topic is named twice")]
+    TopicNamedTwice,
+    #[error("the partition is named twice")]
+    PartitionNamedTwice,
+    #[error("the resource is named twice")]
+    ResourceNamedTwice,
+    #[error("a topic without name and id")]
+    TopicUnnamed,
+    #[error("a topic is deleted by name or by id, not by both")]
+    DeletedByNameAndId,
+    #[error("neither a name nor an id")]
+    DeletedByNothing,
+    #[error("counts and assignments cannot both be given: set the counts to -1")]
+    CountsAndAssignments,
+    #[error("setting {name} has no value")]
+    SettingWithoutValue { name: String },
+    #[error("setting {name} is altered twice")]
+    SettingAlteredTwice { name: String },
+    #[error("setting {name}: unknown operation {operation}")]
+    UnknownOperation { name: String, operation: i8 },
+    #[error("broker '{name}' is not this one, which is {this}")]
+    OtherBroker { name: String, this: i32 },
+    #[error("the name of a group must not be empty")]
+    GroupUnnamed,
+    #[error("resources of type {kind} have no settings here")]
+    ResourceWithoutSettings { kind: i8 },
+    #[error("no such type of resource")]
+    UnknownResourceType,
+    #[error("no such type of election")]
+    UnknownElectionType,
+    #[error("there are no coordinators of type {kind}")]
+    UnknownCoordinatorType { kind: i8 },
+    #[error("a producer id and its epoch come together")]
+    ProducerIdWithoutEpoch,
+    #[error("an empty transactional id")]
+    EmptyTransactionalId,
+    #[error("timestamp {timestamp} has no meaning in version {version}")]
+    UnknownTimestamp { timestamp: i64, version: i16 },
+    #[error("offset {offset} is no record's")]
+    NegativeOffset { offset: i64 },
+    #[error("acks={0}: must be -1, 0 or 1")]
+    RequiredAcks(i16),
+    #[error("the answer would be larger than {bytes_max} bytes: ask for less at a time")]
+    AnswerTooLarge { bytes_max: usize },
+    #[error("this listener does not authenticate")]
+    Sasl,
+    #[error("there is no fetch session with this id")]
     FetchSessionIdNotFound,
+    #[error("this is a broker's endpoint, not a controller's")]
     MismatchedEndpointType,
+    #[error("there are endpoints of brokers (1) and of controllers (2)")]
     UnsupportedEndpointType,
+    #[error("the only replica leads already")]
     ElectionNotNeeded,
+    #[error("nothing is being moved")]
     NoReassignmentInProgress,
+    #[error("there is no such directory of logs")]
     LogDirNotFound,
 }
 
-/// The code of a misuse.
-pub(crate) fn misuse(misuse: Misuse) -> i16 {
-    match misuse {
-        Misuse::InvalidRequest => ErrorCode::InvalidRequest,
-        Misuse::UnsupportedVersion => ErrorCode::UnsupportedVersion,
-        Misuse::IllegalSaslState => ErrorCode::IllegalSaslState,
-        Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
-        Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
-        Misuse::UnsupportedEndpointType => ErrorCode::UnsupportedEndpointType,
-        Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
-        Misuse::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
-        Misuse::LogDirNotFound => ErrorCode::LogDirNotFound,
+impl Misuse {
+    /// Its code.
+    pub(crate) fn code(&self) -> i16 {
+        match self {
+            Misuse::ClientSoftware
+            | Misuse::TopicNamedTwice
+            | Misuse::PartitionNamedTwice
+            | Misuse::ResourceNamedTwice
+            | Misuse::DeletedByNameAndId
+            | Misuse::DeletedByNothing
+            | Misuse::CountsAndAssignments
+            | Misuse::SettingWithoutValue { .. }
+            | Misuse::SettingAlteredTwice { .. }
+            | Misuse::UnknownOperation { .. }
+            | Misuse::OtherBroker { .. }
+            | Misuse::GroupUnnamed
+            | Misuse::ResourceWithoutSettings { .. }
+            | Misuse::UnknownElectionType
+            | Misuse::UnknownCoordinatorType { .. }
+            | Misuse::ProducerIdWithoutEpoch
+            | Misuse::EmptyTransactionalId => ErrorCode::InvalidRequest,
+            Misuse::Version | Misuse::UnknownResourceType | Misuse::UnknownTimestamp { .. } => {
+                ErrorCode::UnsupportedVersion
+            }
+            Misuse::TopicUnnamed => ErrorCode::InvalidTopicException,
+            Misuse::NegativeOffset { .. } => ErrorCode::OffsetOutOfRange,
+            Misuse::RequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
+            Misuse::AnswerTooLarge { .. } => ErrorCode::PolicyViolation,
+            Misuse::Sasl => ErrorCode::IllegalSaslState,
+            Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
+            Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
+            Misuse::UnsupportedEndpointType => ErrorCode::UnsupportedEndpointType,
+            Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+            Misuse::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+            Misuse::LogDirNotFound => ErrorCode::LogDirNotFound,
+        }
+        .code()
     }
-    .code()
 }
 
 /// The code of a refusal.
 pub(crate) fn code(refusal: &Refusal) -> i16 {
-    match refusal {
+    told(refusal).0.code()
+}
+
+/// What an answer says beside the code.
+pub(crate) fn text(refusal: &Refusal) -> String {
+    let (_, words) = told(refusal);
+    words.map_or_else(|| refusal.to_string(), str::to_owned)
+}
+
+/// A refusal's code, and its text where the broker's own does not name what Kafka's clients know it by.
+fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
+    let code = match refusal {
         Refusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
         Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
         Refusal::InvalidTopicName(_)
         | Refusal::CollidingTopicName { .. }
         | Refusal::InternalTopic { .. } => ErrorCode::InvalidTopicException,
-        Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
-        Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
-        Refusal::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
+        Refusal::ReservedTopicName { .. }
+        | Refusal::TopicNamedTwice { .. }
+        | Refusal::SettingAlteredTwice { .. }
+        | Refusal::SettingNeedsRestart { .. } => ErrorCode::InvalidRequest,
+        Refusal::TopicExists { .. } => ErrorCode::TopicAlreadyExists,
+        Refusal::InvalidPartitions(InvalidPartitions::None) => {
+            let words = "the number of partitions must be larger than 0, or -1 for the default";
+            return (ErrorCode::InvalidPartitions, Some(words));
+        }
+        Refusal::InvalidPartitions(InvalidPartitions::NotMore { .. }) => {
+            ErrorCode::InvalidPartitions
+        }
+        Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
+            ErrorCode::PolicyViolation
+        }
+        Refusal::InvalidReplicationFactor(InvalidReplicationFactor::None) => {
+            let words = "replication factor must be larger than 0, or -1 for the default";
+            return (ErrorCode::InvalidReplicationFactor, Some(words));
+        }
+        Refusal::InvalidReplicationFactor(InvalidReplicationFactor::Unreachable { .. }) => {
+            ErrorCode::InvalidReplicationFactor
+        }
         Refusal::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
-        Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
-        Refusal::InvalidRequest(_) | Refusal::UnknownResource(_) => ErrorCode::InvalidRequest,
-        Refusal::PolicyViolation(_) => ErrorCode::PolicyViolation,
-        Refusal::UnsupportedVersion(_) => ErrorCode::UnsupportedVersion,
+        Refusal::InvalidSetting(_) => ErrorCode::InvalidConfig,
         Refusal::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         Refusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
         Refusal::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,
-        Refusal::CorruptMessage(_) | Refusal::Damaged(_) => ErrorCode::CorruptMessage,
-        Refusal::MessageTooLarge { .. } => ErrorCode::MessageTooLarge,
+        Refusal::CorruptBatch(_) | Refusal::Damaged { .. } => ErrorCode::CorruptMessage,
+        Refusal::BatchTooLarge { .. } => ErrorCode::MessageTooLarge,
         Refusal::InvalidRecord(_) => ErrorCode::InvalidRecord,
         Refusal::InvalidTimestamp(_) => ErrorCode::InvalidTimestamp,
-        Refusal::UnsupportedCompression(_) => ErrorCode::UnsupportedCompressionType,
-        Refusal::InvalidRequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
+        Refusal::UnsupportedCompression(UnsupportedCompression::NewerThanClient { .. }) => {
+            let words = "zstd needs Produce version 7 or later";
+            return (ErrorCode::UnsupportedCompressionType, Some(words));
+        }
+        Refusal::UnsupportedCompression(UnsupportedCompression::Unknown(_)) => {
+            ErrorCode::UnsupportedCompressionType
+        }
         Refusal::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
-        Refusal::OutOfOrderSequence(_) => ErrorCode::OutOfOrderSequenceNumber,
-        Refusal::InvalidProducerEpoch(_) => ErrorCode::InvalidProducerEpoch,
+        Refusal::Sequence(error) => match error {
+            SequenceError::OutOfOrder { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            SequenceError::Missing { .. } => ErrorCode::InvalidRecord,
+        },
         // The one code that ends a transaction for every client: they take it for final wherever they meet it, where
         // COORDINATOR_NOT_AVAILABLE makes them try for minutes, and librdkafka retries UNSUPPORTED_VERSION and
         // INVALID_REQUEST too.
         Refusal::TransactionsUnsupported => ErrorCode::TransactionalIdAuthorizationFailed,
         // Clients retry it: appends resume by themselves when there is room again.
         Refusal::DiskFull | Refusal::Storage(_) => ErrorCode::KafkaStorageError,
-    }
-    .code()
+    };
+    (code, None)
 }
 
 /// The code of a group's refusal.
@@ -100,4 +235,35 @@ pub(crate) fn group(error: GroupError) -> i16 {
         GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
     }
     .code()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::batch::Codec;
+
+    use super::*;
+
+    #[test]
+    fn what_the_wire_has_a_sign_for_is_told_in_its_words() {
+        let zstd = UnsupportedCompression::NewerThanClient { codec: Codec::Zstd };
+        for (refusal, code, words) in [
+            (InvalidPartitions::None.into(), 37, "or -1 for the default"),
+            (
+                InvalidReplicationFactor::None.into(),
+                38,
+                "or -1 for the default",
+            ),
+            (
+                Refusal::from(zstd),
+                76,
+                "zstd needs Produce version 7 or later",
+            ),
+        ] {
+            let failure = Failure::from(refusal);
+            assert_eq!(failure.code(), code);
+            assert!(failure.to_string().ends_with(words), "{failure}");
+        }
+        let plain = Failure::from(Refusal::DiskFull);
+        assert_eq!(plain.to_string(), Refusal::DiskFull.to_string());
+    }
 }

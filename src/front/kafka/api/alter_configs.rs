@@ -8,8 +8,7 @@ use wire::messages::alter_configs::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource};
-use crate::broker::Refusal;
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterConfigsResponse {
     let mut times: HashMap<(i8, String), u32> = HashMap::new();
@@ -20,14 +19,12 @@ pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterCon
     let mut responses = Vec::new();
     for resource in request.resources {
         // What is named twice is changed by neither mention, and answered once.
-        let refusal = match times.remove(&named(&resource)) {
+        let failure = match times.remove(&named(&resource)) {
             None => continue,
             Some(1) => replace(&resource, request.validate_only, &call).await.err(),
-            Some(_) => Some(Refusal::InvalidRequest(
-                "the resource is named twice".into(),
-            )),
+            Some(_) => Some(Misuse::ResourceNamedTwice.into()),
         };
-        if refusal.is_none() && !request.validate_only {
+        if failure.is_none() && !request.validate_only {
             let set = resource.configs.iter().map(|config| {
                 let value = config.value.as_deref().unwrap_or_default();
                 format!("{}={value}", config.name)
@@ -38,8 +35,8 @@ pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterCon
             });
         }
         responses.push(AlterConfigsResourceResponse {
-            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
-            error_message: refusal.map(|refusal| refusal.to_string()),
+            error_code: failure.as_ref().map_or(errors::NONE, Failure::code),
+            error_message: failure.map(|failure| failure.to_string()),
             resource_type: resource.resource_type,
             resource_name: resource.resource_name,
         });
@@ -54,22 +51,21 @@ async fn replace(
     wanted: &AlterConfigsResource,
     validate_only: bool,
     call: &Call,
-) -> Result<(), Refusal> {
+) -> Result<(), Failure> {
     let resource =
         config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
     let mut settings = BTreeMap::new();
     for config in &wanted.configs {
-        let value = config.value.clone().ok_or_else(|| {
-            Refusal::InvalidRequest(format!("setting {} has no value", config.name))
-        })?;
-        if settings.insert(config.name.clone(), value).is_some() {
-            return Err(Refusal::InvalidRequest(format!(
-                "setting {} is altered twice",
-                config.name
-            )));
+        let name = config.name.clone();
+        let Some(value) = config.value.clone() else {
+            return Err(Misuse::SettingWithoutValue { name }.into());
+        };
+        if settings.insert(name.clone(), value).is_some() {
+            return Err(Misuse::SettingAlteredTwice { name }.into());
         }
     }
-    call.broker
-        .replace_configs(&resource, settings, validate_only)
-        .await
+    let replaced = call
+        .broker
+        .replace_configs(&resource, settings, validate_only);
+    Ok(replaced.await?)
 }

@@ -6,9 +6,8 @@ use wire::messages::alter_partition_reassignments::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
 
-use super::Call;
-use crate::broker::Refusal;
-use crate::front::kafka::errors::{self, Misuse};
+use super::{Call, held_partition, node_ids};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
     request: AlterPartitionReassignmentsRequest,
@@ -38,26 +37,19 @@ fn one(
     partition: &ReassignablePartition,
     call: &Call,
 ) -> ReassignablePartitionResponse {
-    let refused = |refusal: Refusal| (errors::code(&refusal), Some(refusal.to_string()));
-    let (error_code, error_message) = match (held(topic, partition, call), &partition.replicas) {
-        (Err(refusal), _) => refused(refusal),
-        (Ok(()), None) => (
-            errors::misuse(Misuse::NoReassignmentInProgress),
-            Some("nothing is being moved".into()),
-        ),
-        (Ok(()), Some(replicas)) => match call.broker.check_assignment(replicas) {
-            Ok(()) => (errors::NONE, None),
-            Err(refusal) => refused(refusal),
-        },
-    };
+    let failure = moved(topic, partition, call).err();
     ReassignablePartitionResponse {
         partition_index: partition.partition_index,
-        error_code,
-        error_message,
+        error_code: failure.as_ref().map_or(errors::NONE, Failure::code),
+        error_message: failure.map(|failure| failure.to_string()),
     }
 }
 
-fn held(topic: &str, partition: &ReassignablePartition, call: &Call) -> Result<(), Refusal> {
+fn moved(topic: &str, partition: &ReassignablePartition, call: &Call) -> Result<(), Failure> {
     let topic = call.broker.topic(topic)?;
-    topic.log(partition.partition_index).map(drop)
+    held_partition(&topic, partition.partition_index)?;
+    match &partition.replicas {
+        None => Err(Misuse::NoReassignmentInProgress.into()),
+        Some(replicas) => Ok(call.broker.check_assignment(&node_ids(replicas))?),
+    }
 }

@@ -7,8 +7,8 @@ use wire::messages::alter_replica_log_dirs::{
     AlterReplicaLogDirsResponse,
 };
 
-use super::Call;
-use crate::front::kafka::errors::{self, Misuse};
+use super::{Call, held_partition};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
     request: AlterReplicaLogDirsRequest,
@@ -20,16 +20,17 @@ pub(super) async fn answer(
     for dir in request.dirs {
         for topic in dir.topics {
             let found = call.broker.topic(&topic.name);
+            let moved = |index: i32| -> Result<(), Failure> {
+                if dir.path != only_dir {
+                    return Err(Misuse::LogDirNotFound.into());
+                }
+                held_partition(found.as_ref().map_err(Clone::clone)?, index)?;
+                Ok(())
+            };
             let one = |partition_index: i32| AlterReplicaLogDirPartitionResult {
                 partition_index,
-                error_code: match &found {
-                    _ if dir.path != only_dir => errors::misuse(Misuse::LogDirNotFound),
-                    Ok(topic) => match topic.log(partition_index) {
-                        Ok(_) => errors::NONE,
-                        Err(refusal) => errors::code(&refusal),
-                    },
-                    Err(refusal) => errors::code(refusal),
-                },
+                error_code: moved(partition_index)
+                    .map_or_else(|failure| failure.code(), |()| errors::NONE),
             };
             results
                 .entry(topic.name.clone())

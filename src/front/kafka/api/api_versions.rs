@@ -4,7 +4,7 @@ use wire::ApiKey;
 use wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 
 use super::{Call, TABLE};
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::Misuse;
 
 pub(super) async fn answer(request: ApiVersionsRequest, call: Call) -> ApiVersionsResponse {
     if call.version >= 3
@@ -12,7 +12,7 @@ pub(super) async fn answer(request: ApiVersionsRequest, call: Call) -> ApiVersio
             && is_software_word(&request.client_software_version))
     {
         return ApiVersionsResponse {
-            error_code: errors::misuse(Misuse::InvalidRequest),
+            error_code: Misuse::ClientSoftware.code(),
             ..ApiVersionsResponse::default()
         };
     }
@@ -25,7 +25,7 @@ pub(super) async fn answer(request: ApiVersionsRequest, call: Call) -> ApiVersio
 /// The answer to a version that is not offered, in version 0: which ones are.
 pub(super) fn unsupported_version() -> ApiVersionsResponse {
     ApiVersionsResponse {
-        error_code: errors::misuse(Misuse::UnsupportedVersion),
+        error_code: Misuse::Version.code(),
         api_keys: listed(|key| key == ApiKey::ApiVersions),
         ..ApiVersionsResponse::default()
     }

@@ -1,6 +1,7 @@
 //! What the settings keys share: which resource is meant, and the wire's numbers for sources.
 
 use crate::broker::{Broker, Origin, Refusal, Resource};
+use crate::front::kafka::errors::{Failure, Misuse};
 
 /// Kafka's number for topics as resources.
 pub(super) const TOPIC: i8 = 2;
@@ -12,27 +13,23 @@ pub(super) const BROKER_LOGGER: i8 = 8;
 pub(super) const GROUP: i8 = 32;
 
 /// The resource that a type and a name stand for.
-pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Refusal> {
+pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Failure> {
     match kind {
         TOPIC => {
-            model::TopicName::parse(name)
-                .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+            model::TopicName::parse(name).map_err(Refusal::from)?;
             Ok(Resource::Topic(name.to_owned()))
         }
         BROKER if name.is_empty() => Ok(Resource::Cluster),
         BROKER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Broker),
         BROKER_LOGGER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Loggers),
-        BROKER | BROKER_LOGGER => Err(Refusal::InvalidRequest(format!(
-            "broker '{name}' is not this one, which is {}",
-            broker.config().node_id
-        ))),
-        GROUP if name.is_empty() => Err(Refusal::InvalidRequest(
-            "the name of a group must not be empty".into(),
-        )),
+        BROKER | BROKER_LOGGER => Err(Misuse::OtherBroker {
+            name: name.to_owned(),
+            this: broker.config().node_id,
+        }
+        .into()),
+        GROUP if name.is_empty() => Err(Misuse::GroupUnnamed.into()),
         GROUP => Ok(Resource::Group(name.to_owned())),
-        other => Err(Refusal::UnknownResource(format!(
-            "resources of type {other} have no settings here"
-        ))),
+        kind => Err(Misuse::ResourceWithoutSettings { kind }.into()),
     }
 }
 

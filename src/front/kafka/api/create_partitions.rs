@@ -7,10 +7,9 @@ use wire::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 
-use super::Call;
 use super::audit::Change;
-use crate::broker::Refusal;
-use crate::front::kafka::errors;
+use super::{Call, node_ids};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
     request: CreatePartitionsRequest,
@@ -23,7 +22,9 @@ pub(super) async fn answer(
     let added = request.topics.iter().map(|topic| {
         let found = call.broker.topic(&topic.name);
         let before = found.map_or(0, |found| found.partition_count());
-        Some(i64::from(topic.count) - i64::from(before))
+        let added = i64::from(topic.count) - i64::from(before);
+        // What is no count counts nothing, as in Kafka's `validateTotalNumberOfPartitions`.
+        Some(u64::try_from(added).unwrap_or(0))
     });
     let whole = call.broker.check_partitions_of_request(added);
     let mut told = HashSet::new();
@@ -32,20 +33,22 @@ pub(super) async fn answer(
         if !told.insert(topic.name.clone()) {
             continue;
         }
-        let result = if let Err(refusal) = &whole {
-            Err(refusal.clone())
+        let result: Result<_, Failure> = if let Err(refusal) = &whole {
+            Err(refusal.clone().into())
         } else if times[&topic.name] > 1 {
-            Err(Refusal::InvalidRequest("the topic is named twice".into()))
+            Err(Misuse::TopicNamedTwice.into())
         } else {
             let assignments = topic.assignments.map(|assignments| {
                 assignments
-                    .into_iter()
-                    .map(|assignment| assignment.broker_ids)
+                    .iter()
+                    .map(|assignment| node_ids(&assignment.broker_ids))
                     .collect()
             });
-            call.broker
-                .grow_topic(&topic.name, topic.count, assignments, request.validate_only)
-                .await
+            let count = u32::try_from(topic.count).unwrap_or(0);
+            let grown =
+                call.broker
+                    .grow_topic(&topic.name, count, assignments, request.validate_only);
+            grown.await.map_err(Failure::from)
         };
         if let Ok(grown) = &result
             && !request.validate_only
@@ -55,11 +58,11 @@ pub(super) async fn answer(
                 partitions: grown.partition_count(),
             });
         }
-        let refusal = result.err();
+        let failure = result.err();
         results.push(CreatePartitionsTopicResult {
             name: topic.name,
-            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
-            error_message: refusal.map(|refusal| refusal.to_string()),
+            error_code: failure.as_ref().map_or(errors::NONE, Failure::code),
+            error_message: failure.map(|failure| failure.to_string()),
         });
     }
     CreatePartitionsResponse {

@@ -2,46 +2,44 @@
 
 use std::collections::{HashMap, HashSet};
 
+use model::PartitionId;
 use wire::messages::create_topics::{
-    CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest,
-    CreateTopicsResponse,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfigs, CreatableTopicResult,
+    CreateTopicsRequest, CreateTopicsResponse,
 };
 
 use super::audit::{Change, some};
-use super::{Call, config_resource};
-use crate::broker::{Broker, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
-use crate::front::kafka::errors;
+use super::{Call, config_resource, node_ids};
+use crate::broker::{Assignment, Broker, Layout, NewTopic, REPLICATION_FACTOR, Topic};
+use crate::front::kafka::errors::{Failure, Misuse};
 
 pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTopicsResponse {
     let counts = request.topics.iter().map(asked_count);
     if let Err(refusal) = call.broker.check_partitions_of_request(counts) {
-        return refused_whole(request, &refusal);
+        return refused_whole(request, &refusal.into());
     }
     let mut times: HashMap<String, u32> = HashMap::new();
     for topic in &request.topics {
         *times.entry(topic.name.clone()).or_default() += 1;
     }
-    let mut refused: Vec<(String, Refusal)> = Vec::new();
+    let mut refused: Vec<(String, Failure)> = Vec::new();
     let mut told = HashSet::new();
     let mut wanted = Vec::new();
     for topic in request.topics {
         if times[&topic.name] > 1 {
             // One answer for all its mentions, as Kafka gives it.
             if told.insert(topic.name.clone()) {
-                refused.push((
-                    topic.name,
-                    Refusal::InvalidRequest("the topic is named twice".into()),
-                ));
+                refused.push((topic.name, Misuse::TopicNamedTwice.into()));
             }
             continue;
         }
         match planned(topic) {
             Ok(topic) => wanted.push(topic),
-            Err((name, refusal)) => refused.push((name, refusal)),
+            Err((name, misuse)) => refused.push((name, misuse.into())),
         }
     }
     let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
-    let partitions: Vec<i32> = wanted
+    let partitions: Vec<u32> = wanted
         .iter()
         .map(|topic| asked_partitions(topic, &call.broker))
         .collect();
@@ -70,13 +68,13 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
                 }
                 created
             }
-            Err(refusal) => not_created(name, &refusal),
+            Err(refusal) => not_created(name, &refusal.into()),
         });
     }
     topics.extend(
         refused
             .into_iter()
-            .map(|(name, refusal)| not_created(name, &refusal)),
+            .map(|(name, failure)| not_created(name, &failure)),
     );
     CreateTopicsResponse {
         topics,
@@ -84,48 +82,51 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
     }
 }
 
-/// The partitions that a topic asks for, None for the default: what its assignments say, or else its count.
-fn asked_count(topic: &CreatableTopic) -> Option<i64> {
-    match (topic.assignments.len(), topic.num_partitions) {
-        (0, -1) => None,
-        (0, count) => Some(i64::from(count)),
-        (assigned, _) => Some(i64::try_from(assigned).unwrap_or(i64::MAX)),
+/// The partitions that a topic asks for, None for the default: what its assignments say, or else its count. What is no
+/// count counts nothing, as in Kafka's `validateTotalNumberOfPartitions`.
+fn asked_count(topic: &CreatableTopic) -> Option<u64> {
+    match topic.assignments.len() {
+        0 => counted(topic.num_partitions),
+        assigned => Some(assigned as u64),
+    }
+}
+
+/// A count, None for the default. What is no count is none at all, which is refused in its turn.
+fn counted<T: TryFrom<i32> + Default>(count: impl Into<i32>) -> Option<T> {
+    match count.into() {
+        -1 => None,
+        count => Some(T::try_from(count).unwrap_or_default()),
     }
 }
 
 /// The same refusal for every name.
-fn refused_whole(request: CreateTopicsRequest, refusal: &Refusal) -> CreateTopicsResponse {
+fn refused_whole(request: CreateTopicsRequest, failure: &Failure) -> CreateTopicsResponse {
     let mut told = HashSet::new();
     let names = request.topics.into_iter().map(|topic| topic.name);
     CreateTopicsResponse {
         topics: names
             .filter(|name| told.insert(name.clone()))
-            .map(|name| not_created(name, refusal))
+            .map(|name| not_created(name, failure))
             .collect(),
         ..CreateTopicsResponse::default()
     }
 }
 
-fn planned(topic: CreatableTopic) -> Result<NewTopic, (String, Refusal)> {
-    let counted = |value: i32| (value != -1).then_some(value);
+fn planned(topic: CreatableTopic) -> Result<NewTopic, (String, Misuse)> {
     let layout = if topic.assignments.is_empty() {
-        let replicas = (topic.replication_factor != -1).then_some(topic.replication_factor);
         Layout::Counted {
             partitions: counted(topic.num_partitions),
-            replicas,
+            replicas: counted(topic.replication_factor),
         }
     } else {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
-            let reason = "counts and assignments cannot both be given: set the counts to -1";
-            return Err((topic.name, Refusal::InvalidRequest(reason.into())));
+            return Err((topic.name, Misuse::CountsAndAssignments));
         }
-        Layout::Assigned(
-            topic
-                .assignments
-                .into_iter()
-                .map(|one| (one.partition_index, one.broker_ids))
-                .collect(),
-        )
+        let assignment = |one: &CreatableReplicaAssignment| Assignment {
+            partition: PartitionId::from_wire(one.partition_index),
+            replicas: node_ids(&one.broker_ids),
+        };
+        Layout::Assigned(topic.assignments.iter().map(assignment).collect())
     };
     let settings = topic
         .configs
@@ -139,16 +140,14 @@ fn planned(topic: CreatableTopic) -> Result<NewTopic, (String, Refusal)> {
     })
 }
 
-fn asked_partitions(topic: &NewTopic, broker: &Broker) -> i32 {
-    match &topic.layout {
-        Layout::Counted { partitions, .. } => partitions.unwrap_or_else(|| {
-            i32::try_from(broker.config().default_partitions).unwrap_or(i32::MAX)
-        }),
-        Layout::Assigned(assignments) => i32::try_from(assignments.len()).unwrap_or(i32::MAX),
-    }
+fn asked_partitions(topic: &NewTopic, broker: &Broker) -> u32 {
+    let asked = topic.layout.count().map(u32::try_from);
+    asked.map_or(broker.config().default_partitions, |count| {
+        count.unwrap_or(u32::MAX)
+    })
 }
 
-fn created(topic: &Topic, num_partitions: i32, broker: &Broker) -> CreatableTopicResult {
+fn created(topic: &Topic, partitions: u32, broker: &Broker) -> CreatableTopicResult {
     let configs = broker
         .describe_topic_configs(topic)
         .into_iter()
@@ -163,8 +162,8 @@ fn created(topic: &Topic, num_partitions: i32, broker: &Broker) -> CreatableTopi
     CreatableTopicResult {
         name: topic.name.as_str().to_owned(),
         topic_id: topic.id.as_uuid(),
-        num_partitions,
-        replication_factor: REPLICATION_FACTOR,
+        num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+        replication_factor: i16::try_from(REPLICATION_FACTOR).unwrap_or(i16::MAX),
         error_message: None,
         configs: Some(configs),
         ..CreatableTopicResult::default()
@@ -177,11 +176,11 @@ fn bytes_of(config: &CreatableTopicConfigs) -> usize {
     128 + 2 * (config.name.len() + value)
 }
 
-fn not_created(name: String, refusal: &Refusal) -> CreatableTopicResult {
+fn not_created(name: String, failure: &Failure) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
-        error_code: errors::code(refusal),
-        error_message: Some(refusal.to_string()),
+        error_code: failure.code(),
+        error_message: Some(failure.to_string()),
         num_partitions: -1,
         replication_factor: -1,
         configs: Some(Vec::new()),

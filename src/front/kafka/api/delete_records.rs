@@ -1,15 +1,17 @@
 //! DeleteRecords (21): deletes the front of partitions, durably.
 
-use model::TopicName;
+use std::sync::Arc;
+
+use model::{Offset, TopicName};
 use wire::messages::delete_records::{
-    DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteRecordsTopicResult,
+    DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
+    DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
-use super::Call;
 use super::audit::{Change, some};
-use crate::broker::Refusal;
-use crate::front::kafka::errors;
+use super::{Call, held_partition};
+use crate::broker::{DeleteBefore, InternalOperation, Refusal, Topic};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 /// "Up to the high watermark".
 const ALL: i64 = -1;
@@ -18,24 +20,16 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let found = if TopicName::is_internal(&topic.name) {
-            Err(Refusal::InternalTopic {
-                name: topic.name.clone(),
-                reason: "its records cannot be deleted",
-            })
+            internal(&topic.name)
         } else {
             call.broker.topic(&topic.name)
         };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         let mut deleted = Vec::new();
         for partition in topic.partitions {
-            let before = (partition.offset != ALL).then_some(partition.offset);
-            let result: Result<_, Refusal> = match &found {
-                Ok(found) => {
-                    call.broker
-                        .delete_records(found, partition.partition_index, before)
-                        .await
-                }
-                Err(refusal) => Err(refusal.clone()),
+            let result = match &found {
+                Ok(found) => delete(found, &partition, &call).await,
+                Err(refusal) => Err(refusal.clone().into()),
             };
             if let Ok(start) = &result {
                 deleted.push(format!("{}: {start}", partition.partition_index));
@@ -43,7 +37,7 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
             partitions.push(DeleteRecordsPartitionResult {
                 partition_index: partition.partition_index,
                 low_watermark: result.as_ref().map_or(-1, |start| start.to_wire()),
-                error_code: result.as_ref().map_or_else(errors::code, |_| errors::NONE),
+                error_code: result.map_or_else(|failure| failure.code(), |_| errors::NONE),
             });
         }
         if !deleted.is_empty() {
@@ -61,4 +55,27 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
         topics,
         ..DeleteRecordsResponse::default()
     }
+}
+
+/// Returns the new start of the partition.
+async fn delete(
+    topic: &Arc<Topic>,
+    wanted: &DeleteRecordsPartition,
+    call: &Call,
+) -> Result<Offset, Failure> {
+    let partition = held_partition(topic, wanted.partition_index)?;
+    let before = match wanted.offset {
+        ALL => DeleteBefore::HighWatermark,
+        offset => Offset::from_wire(offset)
+            .map(DeleteBefore::Offset)
+            .ok_or(Misuse::NegativeOffset { offset })?,
+    };
+    Ok(call.broker.delete_records(topic, partition, before).await?)
+}
+
+fn internal(name: &str) -> Result<Arc<Topic>, Refusal> {
+    Err(Refusal::InternalTopic {
+        name: TopicName::parse(name)?,
+        operation: InternalOperation::DeleteRecords,
+    })
 }

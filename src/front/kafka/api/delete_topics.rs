@@ -50,7 +50,7 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
                     name,
                     topic_id,
                     error_code: errors::code(&refusal),
-                    error_message: Some(refusal.to_string()),
+                    error_message: Some(errors::text(&refusal)),
                 }
             }
         });
@@ -69,12 +69,13 @@ fn sorted_out(
 ) -> (Vec<TopicKey>, Vec<DeletableTopicResult>) {
     let mut keys = Vec::new();
     let mut refused = Vec::new();
-    let refusal = |name: Option<String>, topic_id: uuid::Uuid, reason: &str| DeletableTopicResult {
-        name,
-        topic_id,
-        error_code: errors::misuse(Misuse::InvalidRequest),
-        error_message: Some(reason.to_owned()),
-    };
+    let misused =
+        |name: Option<String>, topic_id: uuid::Uuid, misuse: &Misuse| DeletableTopicResult {
+            name,
+            topic_id,
+            error_code: misuse.code(),
+            error_message: Some(misuse.to_string()),
+        };
     let mut times: HashMap<String, u32> = HashMap::new();
     for topic in topics {
         let id = TopicId::from_uuid(topic.topic_id);
@@ -82,13 +83,12 @@ fn sorted_out(
             (Some(name), true) => TopicKey::Name(name),
             (None, false) => TopicKey::Id(id),
             (Some(name), false) => {
-                let reason = "a topic is deleted by name or by id, not by both";
-                refused.push(refusal(Some(name), topic.topic_id, reason));
+                let misuse = Misuse::DeletedByNameAndId;
+                refused.push(misused(Some(name), topic.topic_id, &misuse));
                 continue;
             }
             (None, true) => {
-                let reason = "neither a name nor an id";
-                refused.push(refusal(None, topic.topic_id, reason));
+                refused.push(misused(None, topic.topic_id, &Misuse::DeletedByNothing));
                 continue;
             }
         };
@@ -106,7 +106,7 @@ fn sorted_out(
                 TopicKey::Name(name) => (Some(name.clone()), uuid::Uuid::nil()),
                 TopicKey::Id(id) => (None, id.as_uuid()),
             };
-            refused.push(refusal(name, topic_id, "the topic is named twice"));
+            refused.push(misused(name, topic_id, &Misuse::TopicNamedTwice));
         }
         false
     });

@@ -5,7 +5,7 @@ use wire::messages::describe_cluster::{
 };
 
 use super::{Call, operations};
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::Misuse;
 
 /// Endpoints of brokers, as against controllers (KIP-919).
 const BROKERS: i8 = 1;
@@ -13,19 +13,13 @@ const CONTROLLERS: i8 = 2;
 
 pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> DescribeClusterResponse {
     if call.version >= 1 && request.endpoint_type != BROKERS {
-        let (misuse, reason) = match request.endpoint_type {
-            CONTROLLERS => (
-                Misuse::MismatchedEndpointType,
-                "this is a broker's endpoint, not a controller's",
-            ),
-            _ => (
-                Misuse::UnsupportedEndpointType,
-                "there are endpoints of brokers (1) and of controllers (2)",
-            ),
+        let misuse = match request.endpoint_type {
+            CONTROLLERS => Misuse::MismatchedEndpointType,
+            _ => Misuse::UnsupportedEndpointType,
         };
         return DescribeClusterResponse {
-            error_code: errors::misuse(misuse),
-            error_message: Some(reason.into()),
+            error_code: misuse.code(),
+            error_message: Some(misuse.to_string()),
             ..DescribeClusterResponse::default()
         };
     }

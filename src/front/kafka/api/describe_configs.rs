@@ -8,8 +8,8 @@ use wire::messages::describe_configs::{
 };
 
 use super::{Call, config_resource};
-use crate::broker::{Entry, Refusal, Synonym};
-use crate::front::kafka::errors;
+use crate::broker::{Entry, Synonym};
+use crate::front::kafka::errors::{self, Failure};
 
 pub(super) async fn answer(request: DescribeConfigsRequest, call: Call) -> DescribeConfigsResponse {
     let mut results = Vec::new();
@@ -17,13 +17,13 @@ pub(super) async fn answer(request: DescribeConfigsRequest, call: Call) -> Descr
         let found = match entries(&resource, &call) {
             Ok(found) => {
                 let held = call.answer.hold(found.iter().map(bytes_of).sum()).await;
-                held.map(|()| found)
+                held.map(|()| found).map_err(Failure::from)
             }
-            Err(refusal) => Err(refusal),
+            Err(failure) => Err(failure),
         };
         let (error_code, error_message) = match &found {
             Ok(_) => (errors::NONE, None),
-            Err(refusal) => (errors::code(refusal), Some(refusal.to_string())),
+            Err(failure) => (failure.code(), Some(failure.to_string())),
         };
         let described = |entry| {
             described(
@@ -69,7 +69,7 @@ fn bytes_of(entry: &Entry) -> usize {
         + entry.synonyms.iter().map(synonym).sum::<usize>()
 }
 
-fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, Refusal> {
+fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, Failure> {
     let resource =
         config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
     // Null and empty both ask for all (K: ConfigHelper).
@@ -77,7 +77,7 @@ fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, 
         .configuration_keys
         .as_deref()
         .filter(|names| !names.is_empty());
-    call.broker.describe_configs(&resource, names)
+    Ok(call.broker.describe_configs(&resource, names)?)
 }
 
 fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {

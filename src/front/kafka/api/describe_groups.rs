@@ -7,9 +7,8 @@ use wire::messages::describe_groups::{
 };
 
 use super::{Call, operations};
-use crate::broker::Refusal;
 use crate::broker::groups::{GroupDescription, GroupError, GroupState, MemberDescription};
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{self, Misuse};
 
 /// The first version that says that a group does not exist, instead of calling it dead, and has a text (KIP-1043).
 const KNOWS_MISSING: i16 = 6;
@@ -25,7 +24,7 @@ pub(super) async fn answer(request: DescribeGroupsRequest, call: Call) -> Descri
         let mut described = match call.broker.groups().describe(&group_id) {
             Some(description) => match call.answer.hold(bytes_of(&description)).await {
                 Ok(()) => found(group_id, description),
-                Err(refusal) => refused(group_id, &refusal, call.version),
+                Err(misuse) => refused(group_id, &misuse, call.version),
             },
             None => missing(group_id, call.version),
         };
@@ -49,10 +48,10 @@ fn bytes_of(group: &GroupDescription) -> usize {
     group.members.iter().map(member).sum()
 }
 
-fn refused(group_id: String, refusal: &Refusal, version: i16) -> DescribedGroup {
+fn refused(group_id: String, misuse: &Misuse, version: i16) -> DescribedGroup {
     DescribedGroup {
-        error_code: errors::code(refusal),
-        error_message: (version >= KNOWS_MISSING).then(|| refusal.to_string()),
+        error_code: misuse.code(),
+        error_message: (version >= KNOWS_MISSING).then(|| misuse.to_string()),
         group_id,
         ..DescribedGroup::default()
     }

@@ -10,7 +10,6 @@ use wire::messages::describe_log_dirs::{
 
 use super::Call;
 use crate::broker::Topic;
-use crate::front::kafka::errors;
 
 /// What a partition takes, in the answer and before it.
 const PARTITION_BYTES: usize = 120;
@@ -30,10 +29,10 @@ pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> Descr
     };
     let partitions = topics.iter().map(|(topic, _)| topic.partition_count());
     let bytes = partitions.map(|count| 128 + count as usize * PARTITION_BYTES);
-    if let Err(refusal) = call.answer.hold(bytes.sum()).await {
+    if let Err(misuse) = call.answer.hold(bytes.sum()).await {
         return DescribeLogDirsResponse {
             results: vec![DescribeLogDirsResult {
-                error_code: errors::code(&refusal),
+                error_code: misuse.code(),
                 log_dir: broker.config().data_dir.display().to_string(),
                 total_bytes: -1,
                 usable_bytes: -1,
@@ -50,7 +49,7 @@ pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> Descr
                 .partition_sizes(&topic)
                 .into_iter()
                 .map(|size| DescribeLogDirsPartition {
-                    partition_index: i32::try_from(size.partition).unwrap_or(i32::MAX),
+                    partition_index: size.partition.to_wire(),
                     partition_size: i64::try_from(size.bytes).unwrap_or(i64::MAX),
                     ..DescribeLogDirsPartition::default()
                 })

@@ -8,9 +8,9 @@ use wire::messages::describe_producers::{
     TopicResponse,
 };
 
-use super::Call;
+use super::{Call, held_partition};
 use crate::broker::{ActiveProducer, Refusal};
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::Failure;
 
 /// What a producer's state, its description and their bytes in the answer take.
 const PRODUCER_BYTES: usize = 400;
@@ -44,13 +44,13 @@ pub(super) async fn answer(
 }
 
 async fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
-    let find = async || -> Result<_, Refusal> {
-        model::TopicName::parse(topic)
-            .map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+    let find = async || -> Result<_, Failure> {
+        model::TopicName::parse(topic).map_err(Refusal::from)?;
         let topic = call.broker.topic(topic)?;
-        let count = topic.log(partition_index)?.producer_count();
+        let partition = held_partition(&topic, partition_index)?;
+        let count = call.broker.producer_count(&topic, partition)?;
         call.answer.hold(count * PRODUCER_BYTES).await?;
-        call.broker.active_producers(&topic, partition_index)
+        Ok(call.broker.active_producers(&topic, partition)?)
     };
     let nothing = PartitionResponse {
         partition_index,
@@ -61,9 +61,9 @@ async fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionRespons
             active_producers: producers.into_iter().map(described).collect(),
             ..nothing
         },
-        Err(refusal) => PartitionResponse {
-            error_code: errors::code(&refusal),
-            error_message: Some(refusal.to_string()),
+        Err(failure) => PartitionResponse {
+            error_code: failure.code(),
+            error_message: Some(failure.to_string()),
             ..nothing
         },
     }

@@ -72,7 +72,7 @@ fn unknown(topic: RequestTopicData) -> ResponseTopicData {
     let partition = |partition: RequestPartitionData| ResponsePartitionData {
         partition_index: partition.partition_index,
         error_code: errors::code(&refusal),
-        error_message: Some(refusal.to_string()),
+        error_message: Some(errors::text(&refusal)),
         ..ResponsePartitionData::default()
     };
     ResponseTopicData {

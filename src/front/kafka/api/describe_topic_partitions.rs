@@ -115,7 +115,7 @@ fn page(
 
 fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopic {
     let refusal = match model::TopicName::parse(name) {
-        Err(error) => &Refusal::InvalidTopicName(error.to_string()),
+        Err(error) => &Refusal::InvalidTopicName(error),
         Ok(_) => refusal,
     };
     DescribeTopicPartitionsResponseTopic {

@@ -6,9 +6,8 @@ use wire::messages::elect_leaders::{
     ElectLeadersRequest, ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
 
-use super::Call;
-use crate::broker::Refusal;
-use crate::front::kafka::errors::{self, Misuse};
+use super::{Call, held_partition};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 /// Elect the preferred replica; any replica, in sync or not.
 const ELECTION_TYPES: std::ops::RangeInclusive<i8> = 0..=1;
@@ -21,8 +20,8 @@ pub(super) async fn answer(request: ElectLeadersRequest, call: Call) -> ElectLea
             .map(|topic| ReplicaElectionResult {
                 partition_result: once(topic.partitions)
                     .map(|partition| match known {
-                        true => elected(&topic.topic, partition, &call),
-                        false => unknown_type(partition),
+                        true => refused(partition, &election(&topic.topic, partition, &call)),
+                        false => refused(partition, &Misuse::UnknownElectionType.into()),
                     })
                     .collect(),
                 topic: topic.topic,
@@ -43,7 +42,7 @@ pub(super) async fn answer(request: ElectLeadersRequest, call: Call) -> ElectLea
     ElectLeadersResponse {
         error_code: match known {
             true => errors::NONE,
-            false => errors::misuse(Misuse::InvalidRequest),
+            false => Misuse::UnknownElectionType.code(),
         },
         replica_election_results,
         ..ElectLeadersResponse::default()
@@ -58,30 +57,19 @@ fn once(partitions: Vec<i32>) -> impl Iterator<Item = i32> {
         .filter(move |partition| named.insert(*partition))
 }
 
-fn elected(topic: &str, partition_id: i32, call: &Call) -> PartitionResult {
-    let found = call
-        .broker
-        .topic(topic)
-        .and_then(|topic| topic.log(partition_id).map(drop));
-    match found {
-        Ok(()) => PartitionResult {
-            partition_id,
-            error_code: errors::misuse(Misuse::ElectionNotNeeded),
-            error_message: Some("the only replica leads already".into()),
-        },
-        Err(refusal) => refused(partition_id, &refusal),
+/// Why there is none.
+fn election(topic: &str, partition: i32, call: &Call) -> Failure {
+    let found = call.broker.topic(topic);
+    match found.and_then(|topic| held_partition(&topic, partition)) {
+        Ok(_) => Misuse::ElectionNotNeeded.into(),
+        Err(refusal) => refusal.into(),
     }
 }
 
-fn unknown_type(partition_id: i32) -> PartitionResult {
-    let refusal = Refusal::InvalidRequest("no such type of election".into());
-    refused(partition_id, &refusal)
-}
-
-fn refused(partition_id: i32, refusal: &Refusal) -> PartitionResult {
+fn refused(partition_id: i32, failure: &Failure) -> PartitionResult {
     PartitionResult {
         partition_id,
-        error_code: errors::code(refusal),
-        error_message: Some(refusal.to_string()),
+        error_code: failure.code(),
+        error_message: Some(failure.to_string()),
     }
 }

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use model::{LeaderEpoch, TopicId};
+use model::{LeaderEpoch, Offset, TopicId};
 use wire::Records;
 use wire::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
     PartitionData,
 };
 
-use super::Call;
+use super::{Call, held_partition};
 use crate::broker::{Fetch, FetchPartition, Fetched, Refusal};
 use crate::front::kafka::errors::{self, Misuse};
 
@@ -24,7 +24,7 @@ const VERSION_TOPIC_IDS: i16 = 13;
 pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
     if request.session_id != 0 && request.session_epoch > 0 {
         return FetchResponse {
-            error_code: errors::misuse(Misuse::FetchSessionIdNotFound),
+            error_code: Misuse::FetchSessionIdNotFound.code(),
             ..FetchResponse::default()
         };
     }
@@ -38,10 +38,12 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
         };
         traffic.push(found.as_ref().ok().map(|topic| topic.traffic.clone()));
         for partition in &topic.partitions {
+            let held = found.as_ref().map_err(Clone::clone);
+            let held = held.and_then(|topic| held_partition(topic, partition.partition));
             wanted.push(FetchPartition {
-                topic: found.clone(),
-                partition: partition.partition,
-                offset: partition.fetch_offset,
+                topic: held.clone().and(found.clone()),
+                partition: held.unwrap_or_default(),
+                offset: Offset::from_wire(partition.fetch_offset),
                 bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
                 leader_epoch: LeaderEpoch::from_wire(partition.current_leader_epoch),
                 last_fetched_epoch: LeaderEpoch::from_wire(partition.last_fetched_epoch),

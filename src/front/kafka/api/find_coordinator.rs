@@ -8,7 +8,7 @@ use wire::messages::find_coordinator::{
 
 use super::Call;
 use crate::broker::Refusal;
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::{Failure, Misuse};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -16,18 +16,12 @@ const TRANSACTION: i8 = 1;
 const BATCHED: i16 = 4;
 
 pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindCoordinatorResponse {
-    let refused = match request.key_type {
+    let refused: Option<Failure> = match request.key_type {
         GROUP => None,
-        TRANSACTION => {
-            let refusal = Refusal::TransactionsUnsupported;
-            Some((errors::code(&refusal), refusal.to_string()))
-        }
-        other => Some((
-            errors::misuse(Misuse::InvalidRequest),
-            format!("there are no coordinators of type {other}"),
-        )),
+        TRANSACTION => Some(Refusal::TransactionsUnsupported.into()),
+        kind => Some(Misuse::UnknownCoordinatorType { kind }.into()),
     };
-    let found = |key| coordinator(key, refused.clone(), &call);
+    let found = |key| coordinator(key, refused.as_ref(), &call);
     if call.version >= BATCHED {
         // One answer for all mentions of a key.
         let mut named = HashSet::new();
@@ -60,14 +54,14 @@ pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindC
     }
 }
 
-fn coordinator(key: String, refused: Option<(i16, String)>, call: &Call) -> Coordinator {
-    if let Some((error_code, reason)) = refused {
+fn coordinator(key: String, refused: Option<&Failure>, call: &Call) -> Coordinator {
+    if let Some(failure) = refused {
         return Coordinator {
             key,
             node_id: -1,
             port: -1,
-            error_code,
-            error_message: Some(reason),
+            error_code: failure.code(),
+            error_message: Some(failure.to_string()),
             ..Coordinator::default()
         };
     }

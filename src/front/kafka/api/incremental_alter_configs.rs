@@ -9,8 +9,8 @@ use wire::messages::incremental_alter_configs::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource};
-use crate::broker::{Alteration, Operation, Refusal};
-use crate::front::kafka::errors;
+use crate::broker::{Alteration, Operation};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
     request: IncrementalAlterConfigsRequest,
@@ -24,13 +24,11 @@ pub(super) async fn answer(
     }
     for resource in request.resources {
         // What is named twice is changed by neither mention, as in Kafka.
-        let refusal = match times[&named(&resource)] {
+        let failure = match times[&named(&resource)] {
             1 => alter(&resource, request.validate_only, &call).await.err(),
-            _ => Some(Refusal::InvalidRequest(
-                "the resource is named twice".into(),
-            )),
+            _ => Some(Misuse::ResourceNamedTwice.into()),
         };
-        if refusal.is_none() && !request.validate_only {
+        if failure.is_none() && !request.validate_only {
             let changes = resource.configs.iter().map(|config| {
                 let value = config.value.as_deref().unwrap_or_default();
                 let name = &config.name;
@@ -47,8 +45,8 @@ pub(super) async fn answer(
             });
         }
         responses.push(AlterConfigsResourceResponse {
-            error_code: refusal.as_ref().map_or(errors::NONE, errors::code),
-            error_message: refusal.map(|refusal| refusal.to_string()),
+            error_code: failure.as_ref().map_or(errors::NONE, Failure::code),
+            error_message: failure.map(|failure| failure.to_string()),
             resource_type: resource.resource_type,
             resource_name: resource.resource_name,
         });
@@ -63,14 +61,14 @@ async fn alter(
     wanted: &AlterConfigsResource,
     validate_only: bool,
     call: &Call,
-) -> Result<(), Refusal> {
+) -> Result<(), Failure> {
     let resource =
         config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
     let mut alterations = Vec::with_capacity(wanted.configs.len());
     for config in &wanted.configs {
+        let name = config.name.clone();
         let value = || {
-            let missing =
-                || Refusal::InvalidRequest(format!("setting {} has no value", config.name));
+            let missing = || Misuse::SettingWithoutValue { name: name.clone() };
             config.value.clone().ok_or_else(missing)
         };
         let operation = match config.config_operation {
@@ -78,19 +76,12 @@ async fn alter(
             1 => Operation::Delete,
             2 => Operation::Append(value()?),
             3 => Operation::Subtract(value()?),
-            other => {
-                return Err(Refusal::InvalidRequest(format!(
-                    "setting {}: unknown operation {other}",
-                    config.name
-                )));
-            }
+            operation => return Err(Misuse::UnknownOperation { name, operation }.into()),
         };
-        alterations.push(Alteration {
-            name: config.name.clone(),
-            operation,
-        });
+        alterations.push(Alteration { name, operation });
     }
-    call.broker
-        .alter_configs(&resource, alterations, validate_only)
-        .await
+    let altered = call
+        .broker
+        .alter_configs(&resource, alterations, validate_only);
+    Ok(altered.await?)
 }

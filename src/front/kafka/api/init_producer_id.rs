@@ -4,18 +4,17 @@ use wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResp
 
 use super::Call;
 use crate::broker::Refusal;
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{Failure, Misuse};
 
 pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitProducerIdResponse {
-    let result = match request.transactional_id.as_deref() {
+    let result: Result<_, Failure> = match request.transactional_id.as_deref() {
         _ if (request.producer_id == -1) != (request.producer_epoch == -1) => {
-            let reason = "a producer id and its epoch come together";
-            Err(Refusal::InvalidRequest(reason.into()))
+            Err(Misuse::ProducerIdWithoutEpoch.into())
         }
         // Without a transactional id a known producer gets a new id too, whatever it sends (KIP-360).
-        None => call.broker.new_producer_id().await,
-        Some("") => Err(Refusal::InvalidRequest("an empty transactional id".into())),
-        Some(_) => Err(Refusal::TransactionsUnsupported),
+        None => call.broker.new_producer_id().await.map_err(Failure::from),
+        Some("") => Err(Misuse::EmptyTransactionalId.into()),
+        Some(_) => Err(Refusal::TransactionsUnsupported.into()),
     };
     match result {
         Ok((id, epoch)) => InitProducerIdResponse {
@@ -23,8 +22,8 @@ pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitPr
             producer_epoch: epoch.get(),
             ..InitProducerIdResponse::default()
         },
-        Err(refusal) => InitProducerIdResponse {
-            error_code: errors::code(&refusal),
+        Err(failure) => InitProducerIdResponse {
+            error_code: failure.code(),
             producer_id: -1,
             producer_epoch: -1,
             ..InitProducerIdResponse::default()

@@ -10,7 +10,7 @@ use wire::messages::list_config_resources::{
 use super::Call;
 use super::config_resource::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::broker::Topic;
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::Misuse;
 
 /// Kafka's number for metrics of clients as resources.
 const CLIENT_METRICS: i8 = 16;
@@ -30,7 +30,7 @@ pub(super) async fn answer(
     };
     if asked.iter().any(|kind| !TYPES.contains(kind)) {
         return ListConfigResourcesResponse {
-            error_code: errors::misuse(Misuse::UnsupportedVersion),
+            error_code: Misuse::UnknownResourceType.code(),
             ..ListConfigResourcesResponse::default()
         };
     }
@@ -38,9 +38,9 @@ pub(super) async fn answer(
     if asked.contains(&TOPIC) {
         let topics = call.broker.topics();
         let bytes = |topic: &Arc<Topic>| 64 + 2 * topic.name.as_str().len();
-        if let Err(refusal) = call.answer.hold(topics.iter().map(bytes).sum()).await {
+        if let Err(misuse) = call.answer.hold(topics.iter().map(bytes).sum()).await {
             return ListConfigResourcesResponse {
-                error_code: errors::code(&refusal),
+                error_code: misuse.code(),
                 ..ListConfigResourcesResponse::default()
             };
         }

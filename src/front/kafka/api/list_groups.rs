@@ -4,7 +4,6 @@ use wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedG
 
 use super::Call;
 use crate::broker::groups::GroupListing;
-use crate::front::kafka::errors;
 
 /// The one type of group that there is: the classic protocol's.
 const CLASSIC: &str = "classic";
@@ -16,9 +15,9 @@ pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroups
     let groups: Vec<GroupListing> = call.broker.groups().list();
     let groups: Vec<GroupListing> = groups.into_iter().filter(is_wanted).collect();
     let bytes = |group: &GroupListing| 256 + 2 * (group.id.len() + group.protocol_type.len());
-    if let Err(refusal) = call.answer.hold(groups.iter().map(bytes).sum()).await {
+    if let Err(misuse) = call.answer.hold(groups.iter().map(bytes).sum()).await {
         return ListGroupsResponse {
-            error_code: errors::code(&refusal),
+            error_code: misuse.code(),
             ..ListGroupsResponse::default()
         };
     }

@@ -8,9 +8,9 @@ use wire::messages::list_offsets::{
     ListOffsetsTopicResponse,
 };
 
-use super::Call;
-use crate::broker::{FoundOffset, OffsetQuery, Refusal};
-use crate::front::kafka::errors;
+use super::{Call, held_partition};
+use crate::broker::{FoundOffset, OffsetQuery};
+use crate::front::kafka::errors::{Failure, Misuse};
 
 /// The first version whose answers have a leader epoch.
 const LEADER_EPOCH: i16 = 4;
@@ -30,9 +30,7 @@ pub(super) async fn answer(request: ListOffsetsRequest, call: Call) -> ListOffse
         for partition in topic.partitions {
             let result = match times[&topic.name][&partition.partition_index] {
                 1 => one(&topic.name, &partition, &call).await,
-                _ => Err(Refusal::InvalidRequest(
-                    "the partition is named twice".into(),
-                )),
+                _ => Err(Misuse::PartitionNamedTwice.into()),
             };
             partitions.push(described(partition.partition_index, result, call.version));
         }
@@ -51,31 +49,29 @@ async fn one(
     topic: &str,
     partition: &ListOffsetsPartition,
     call: &Call,
-) -> Result<Option<FoundOffset>, Refusal> {
+) -> Result<Option<FoundOffset>, Failure> {
     let query = match partition.timestamp {
         -1 => OffsetQuery::Latest,
         -2 => OffsetQuery::Earliest,
         -3 if call.version >= 7 => OffsetQuery::MaxTimestamp,
         // The earliest local offset: all of a log is local here.
         -4 if call.version >= 8 => OffsetQuery::Earliest,
-        special if special < 0 => {
-            return Err(Refusal::UnsupportedVersion(format!(
-                "timestamp {special} has no meaning in version {}",
-                call.version
-            )));
+        timestamp @ ..0 => {
+            let version = call.version;
+            return Err(Misuse::UnknownTimestamp { timestamp, version }.into());
         }
         time => OffsetQuery::AtTime(Timestamp::from_millis(time)),
     };
     let topic = call.broker.topic(topic)?;
     let epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
-    call.broker
-        .offset_for(&topic, partition.partition_index, epoch, query)
-        .await
+    let index = held_partition(&topic, partition.partition_index)?;
+    let found = call.broker.offset_for(&topic, index, epoch, query);
+    Ok(found.await?)
 }
 
 fn described(
     partition_index: i32,
-    result: Result<Option<FoundOffset>, Refusal>,
+    result: Result<Option<FoundOffset>, Failure>,
     version: i16,
 ) -> ListOffsetsPartitionResponse {
     let nothing = ListOffsetsPartitionResponse {
@@ -96,8 +92,8 @@ fn described(
             ..nothing
         },
         Ok(None) => nothing,
-        Err(refusal) => ListOffsetsPartitionResponse {
-            error_code: errors::code(&refusal),
+        Err(failure) => ListOffsetsPartitionResponse {
+            error_code: failure.code(),
             ..nothing
         },
     }

@@ -12,7 +12,7 @@ use wire::messages::metadata::{
 use super::audit::Change;
 use super::{Call, operations};
 use crate::broker::{Broker, Refusal, Topic};
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{Failure, Misuse};
 
 /// What a partition takes, in the answer and before it.
 const PARTITION_BYTES: usize = 200;
@@ -66,17 +66,15 @@ async fn one(
 ) -> MetadataResponseTopic {
     let broker = &call.broker;
     let id = TopicId::from_uuid(wanted.topic_id);
-    let found = match &wanted.name {
-        None if !id.is_zero() => broker.topic_by_id(id),
-        None => Err(Refusal::InvalidTopicName(
-            "a topic without name and id".into(),
-        )),
-        Some(name) => by_name(name, create, call).await,
+    let found: Result<_, Failure> = match &wanted.name {
+        None if !id.is_zero() => broker.topic_by_id(id).map_err(Failure::from),
+        None => Err(Misuse::TopicUnnamed.into()),
+        Some(name) => by_name(name, create, call).await.map_err(Failure::from),
     };
     match found {
         Ok(topic) => held(&topic, asked, call).await,
-        Err(refusal) => MetadataResponseTopic {
-            error_code: errors::code(&refusal),
+        Err(failure) => MetadataResponseTopic {
+            error_code: failure.code(),
             name: wanted.name,
             topic_id: wanted.topic_id,
             topic_authorized_operations: operations::NOT_ASKED,
@@ -99,7 +97,7 @@ async fn by_name(name: &str, create: bool, call: &Call) -> Result<Arc<Topic>, Re
             Ok(topic)
         }
         Err(refusal) => {
-            TopicName::parse(name).map_err(|error| Refusal::InvalidTopicName(error.to_string()))?;
+            TopicName::parse(name)?;
             Err(refusal)
         }
     }
@@ -111,8 +109,8 @@ async fn held(topic: &Topic, asked: bool, call: &Call) -> MetadataResponseTopic 
     let bytes = 256 + partitions.saturating_mul(PARTITION_BYTES);
     match call.answer.hold(bytes).await {
         Ok(()) => described(topic, asked, &call.broker),
-        Err(refusal) => MetadataResponseTopic {
-            error_code: errors::code(&refusal),
+        Err(misuse) => MetadataResponseTopic {
+            error_code: misuse.code(),
             name: Some(topic.name.as_str().to_owned()),
             topic_id: topic.id.as_uuid(),
             topic_authorized_operations: operations::NOT_ASKED,

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use model::PartitionId;
 use wire::{ApiKey, Reader, RequestHeader, Response};
 
 use super::answer::Answer;
 use super::unsupported::Unsupported;
-use crate::broker::Broker;
+use crate::broker::{Broker, NodeId, Refusal, Topic};
 use crate::front::budget::{Budget, Claim};
 use crate::front::stats::Stats;
 
@@ -248,6 +249,18 @@ impl Request {
             ))
         })
     }
+}
+
+/// The partition with the wire's number, if the topic has it.
+fn held_partition(topic: &Topic, index: i32) -> Result<PartitionId, Refusal> {
+    PartitionId::from_wire(index)
+        .filter(|partition| topic.has(*partition))
+        .ok_or(Refusal::UnknownTopicOrPartition)
+}
+
+/// Brokers by the wire's numbers.
+fn node_ids(ids: &[i32]) -> Vec<NodeId> {
+    ids.iter().copied().map(NodeId::new).collect()
 }
 
 /// Finds the row that serves a frame, or what to answer if none does.

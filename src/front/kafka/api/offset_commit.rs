@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use model::{LeaderEpoch, PartitionId};
+use model::LeaderEpoch;
 use wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 
-use super::Call;
 use super::audit::{NAMED_MAX, some};
+use super::{Call, held_partition};
 use crate::broker::groups::{GroupError, MemberClaim, OffsetCommit};
 use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
@@ -109,9 +109,7 @@ fn shown(commit: &OffsetCommit) -> String {
 }
 
 fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<OffsetCommit, Refusal> {
-    let partition = PartitionId::from_wire(request.partition_index)
-        .filter(|partition| partition.get() < topic.partition_count())
-        .ok_or(Refusal::UnknownTopicOrPartition)?;
+    let partition = held_partition(topic, request.partition_index)?;
     Ok(OffsetCommit {
         topic: topic.name.clone(),
         topic_id: topic.id,

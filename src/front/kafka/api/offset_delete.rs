@@ -1,13 +1,12 @@
 //! OffsetDelete: single offsets of a group, but not of topics that its members read.
 
-use model::PartitionId;
 use wire::messages::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition,
     OffsetDeleteResponseTopic,
 };
 
-use super::Call;
 use super::audit::{Change, some};
+use super::{Call, held_partition};
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
@@ -21,8 +20,7 @@ pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDe
         for partition in topic.partitions {
             let index = partition.partition_index;
             let place = known.as_ref().and_then(|topic| {
-                let partition = PartitionId::from_wire(index)
-                    .filter(|partition| partition.get() < topic.partition_count())?;
+                let partition = held_partition(topic, index).ok()?;
                 Some((topic.name.clone(), partition))
             });
             slots.push((index, place.is_some()));

@@ -10,9 +10,9 @@ use wire::messages::offset_fetch::{
 };
 
 use super::Call;
+use crate::broker::Broker;
 use crate::broker::groups::CommittedOffset;
-use crate::broker::{Broker, Refusal};
-use crate::front::kafka::errors;
+use crate::front::kafka::errors::{self, Misuse};
 
 /// The first version that asks for many groups at once.
 const BATCHED: i16 = 8;
@@ -31,7 +31,7 @@ pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFet
             let (error_code, topics) =
                 match fetch(&call, &group.group_id, group.topics, &mut named).await {
                     Ok(topics) => (errors::NONE, topics),
-                    Err(refusal) => (errors::code(&refusal), Vec::new()),
+                    Err(misuse) => (misuse.code(), Vec::new()),
                 };
             groups.push(OffsetFetchResponseGroup {
                 group_id: group.group_id,
@@ -57,12 +57,12 @@ pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFet
             topics: topics.into_iter().map(single).collect(),
             ..OffsetFetchResponse::default()
         },
-        Err(refusal) if call.version >= HAS_ERROR => OffsetFetchResponse {
-            error_code: errors::code(&refusal),
+        Err(misuse) if call.version >= HAS_ERROR => OffsetFetchResponse {
+            error_code: misuse.code(),
             ..OffsetFetchResponse::default()
         },
-        Err(refusal) => OffsetFetchResponse {
-            topics: named.refused(&refusal),
+        Err(misuse) => OffsetFetchResponse {
+            topics: named.refused(&misuse),
             ..OffsetFetchResponse::default()
         },
     }
@@ -85,9 +85,9 @@ impl Named {
     }
 
     /// All that was asked for, refused.
-    fn refused(self, refusal: &Refusal) -> Vec<OffsetFetchResponseTopic> {
+    fn refused(self, misuse: &Misuse) -> Vec<OffsetFetchResponseTopic> {
         let partition = |index| OffsetFetchResponsePartition {
-            error_code: errors::code(refusal),
+            error_code: misuse.code(),
             ..single_partition(partition(index, None))
         };
         let topic = |((_, name), partitions): ((String, String), HashSet<i32>)| {
@@ -104,7 +104,7 @@ async fn fetch(
     group: &str,
     topics: Option<Vec<OffsetFetchRequestTopics>>,
     named: &mut Named,
-) -> Result<Vec<OffsetFetchResponseTopics>, Refusal> {
+) -> Result<Vec<OffsetFetchResponseTopics>, Misuse> {
     let Some(topics) = topics else {
         return fetch_all(call, group).await;
     };
@@ -146,7 +146,7 @@ async fn fetch(
     Ok(answered)
 }
 
-async fn fetch_all(call: &Call, group: &str) -> Result<Vec<OffsetFetchResponseTopics>, Refusal> {
+async fn fetch_all(call: &Call, group: &str) -> Result<Vec<OffsetFetchResponseTopics>, Misuse> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
     let mut after = None;
     loop {

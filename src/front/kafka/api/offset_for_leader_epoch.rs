@@ -6,7 +6,7 @@ use wire::messages::offset_for_leader_epoch::{
     OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
 
-use super::Call;
+use super::{Call, held_partition};
 use crate::broker::Refusal;
 use crate::front::kafka::errors;
 
@@ -40,8 +40,9 @@ fn one(topic: &str, wanted: &OffsetForLeaderPartition, call: &Call) -> EpochEndO
         let topic = call.broker.topic(topic)?;
         let known = LeaderEpoch::from_wire(wanted.current_leader_epoch);
         let epoch = LeaderEpoch::from_wire(wanted.leader_epoch);
+        let partition = held_partition(&topic, wanted.partition)?;
         call.broker
-            .end_offset_for_epoch(&topic, wanted.partition, known, epoch)
+            .end_offset_for_epoch(&topic, partition, known, epoch)
     };
     let nothing = EpochEndOffset {
         partition: wanted.partition,

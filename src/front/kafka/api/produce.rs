@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use model::TopicName;
+use model::{PartitionId, TopicName};
 use wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
@@ -12,17 +12,45 @@ use wire::messages::produce::{
 use wire::{ApiKey, Records};
 
 use super::{Call, Reply, Request, encode};
-use crate::broker::{Appending, Produce, Refusal, Rejection};
-use crate::front::kafka::errors;
+use crate::broker::{
+    Acks, Appending, InternalOperation, KnownCodecs, Produce, RecordError, Refusal, Rejection,
+};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 use crate::front::stats::Stats;
 
+/// The first version whose clients know zstd (KIP-110).
+const KNOWS_ZSTD: i16 = 7;
 /// Kafka's `AdminUtils.ADMIN_CLIENT_ID`.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// One partition on its way.
 struct Started {
     index: i32,
-    result: Result<Appending, Rejection>,
+    result: Result<Appending, Rejected>,
+}
+
+/// Why a batch is refused, and because of which records.
+struct Rejected {
+    failure: Failure,
+    records: Vec<RecordError>,
+}
+
+impl<F: Into<Failure>> From<F> for Rejected {
+    fn from(failure: F) -> Rejected {
+        Rejected {
+            failure: failure.into(),
+            records: Vec::new(),
+        }
+    }
+}
+
+impl From<Rejection> for Rejected {
+    fn from(rejection: Rejection) -> Rejected {
+        Rejected {
+            failure: rejection.refusal.into(),
+            records: rejection.records,
+        }
+    }
 }
 
 /// Appends what the request holds; the inner future is the reply.
@@ -37,40 +65,50 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
     };
     let (correlation_id, version) = (request.correlation_id, request.call.version);
     let stats = request.call.stats.clone();
-    let acks = message.acks;
+    let asks_for_answer = message.acks != 0;
+    let acks = acks_of(&message);
     let mut topics = Vec::with_capacity(message.topic_data.len());
-    let refused = match acks {
-        -1..=1 => message
-            .transactional_id
-            .is_some()
-            .then_some(Refusal::TransactionsUnsupported),
-        other => Some(Refusal::InvalidRequiredAcks(other)),
-    };
     for topic in message.topic_data {
-        let found = match &refused {
-            Some(refusal) => Err(refusal.clone()),
-            None => writable(&topic.name, &request.call),
+        let found = match &acks {
+            Ok(acks) => writable(&topic.name, &request.call)
+                .map(|found| (found, *acks))
+                .map_err(Failure::from),
+            Err(failure) => Err(failure.clone()),
         };
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for partition in topic.partition_data {
             let index = partition.index;
             let result = match &found {
-                Ok(found) => one(found, partition, acks, &request.call).await,
-                Err(refusal) => Err(Rejection::from(refusal.clone())),
+                Ok((found, acks)) => one(found, partition, *acks, &request.call).await,
+                Err(failure) => Err(Rejected::from(failure.clone())),
             };
             partitions.push(Started { index, result });
         }
         topics.push((topic.name, partitions));
     }
-    reply(topics, acks, stats, correlation_id, version).boxed()
+    reply(topics, asks_for_answer, stats, correlation_id, version).boxed()
+}
+
+/// What the client waits for, if all else that holds for the whole request is as it must be.
+fn acks_of(message: &ProduceRequest) -> Result<Acks, Failure> {
+    let acks = match message.acks {
+        -1 => Acks::All,
+        0 => Acks::None,
+        1 => Acks::Leader,
+        other => return Err(Misuse::RequiredAcks(other).into()),
+    };
+    match message.transactional_id {
+        Some(_) => Err(Refusal::TransactionsUnsupported.into()),
+        None => Ok(acks),
+    }
 }
 
 /// The topic, if clients may write to it. Kafka lets its administrators' client write to internal topics, by its name.
 fn writable(name: &str, call: &Call) -> Result<std::sync::Arc<crate::broker::Topic>, Refusal> {
     if TopicName::is_internal(name) && call.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(Refusal::InternalTopic {
-            name: name.to_owned(),
-            reason: "clients cannot write to it",
+            name: TopicName::parse(name)?,
+            operation: InternalOperation::Write,
         });
     }
     call.broker.topic(name)
@@ -79,26 +117,30 @@ fn writable(name: &str, call: &Call) -> Result<std::sync::Arc<crate::broker::Top
 async fn one(
     topic: &std::sync::Arc<crate::broker::Topic>,
     partition: PartitionProduceData,
-    acks: i16,
+    acks: Acks,
     call: &Call,
-) -> Result<Appending, Rejection> {
+) -> Result<Appending, Rejected> {
     let records = partition
         .records
         .map(Records::into_bytes)
         .unwrap_or_default();
     let produce = Produce {
         topic: topic.clone(),
-        partition: partition.index,
+        partition: PartitionId::from_wire(partition.index)
+            .ok_or(Refusal::UnknownTopicOrPartition)?,
         records,
-        acks_all: acks == -1,
-        zstd: call.version >= 7,
+        acks,
+        codecs: match call.version < KNOWS_ZSTD {
+            true => KnownCodecs::BeforeZstd,
+            false => KnownCodecs::All,
+        },
     };
-    call.broker.produce(produce).await
+    Ok(call.broker.produce(produce).await?)
 }
 
 async fn reply(
     topics: Vec<(String, Vec<Started>)>,
-    acks: i16,
+    asks_for_answer: bool,
     stats: Arc<Stats>,
     correlation_id: i32,
     version: i16,
@@ -111,7 +153,7 @@ async fn reply(
             let response = settled(started).await;
             if response.error_code != errors::NONE {
                 failed = Some(response.error_message.clone().unwrap_or_default());
-                if acks == 0 {
+                if !asks_for_answer {
                     stats.answered_with(ApiKey::Produce, &[(response.error_code, 1)]);
                 }
             }
@@ -123,7 +165,7 @@ async fn reply(
             ..TopicProduceResponse::default()
         });
     }
-    if acks != 0 {
+    if asks_for_answer {
         let response = ProduceResponse {
             responses,
             ..ProduceResponse::default()
@@ -152,9 +194,9 @@ async fn settled(started: Started) -> PartitionProduceResponse {
                 .durable()
                 .await
                 .map(|()| (base_offset, stamped, start))
-                .map_err(Rejection::from)
+                .map_err(Rejected::from)
         }
-        Err(rejection) => Err(rejection),
+        Err(rejected) => Err(rejected),
     };
     match result {
         Ok((base_offset, stamped, start)) => PartitionProduceResponse {
@@ -164,21 +206,21 @@ async fn settled(started: Started) -> PartitionProduceResponse {
             log_start_offset: start.to_wire(),
             ..PartitionProduceResponse::default()
         },
-        Err(rejection) => PartitionProduceResponse {
+        Err(rejected) => PartitionProduceResponse {
             index: started.index,
-            error_code: errors::code(&rejection.refusal),
+            error_code: rejected.failure.code(),
             base_offset: -1,
             log_append_time_ms: -1,
             log_start_offset: -1,
-            record_errors: rejection
+            record_errors: rejected
                 .records
                 .into_iter()
                 .map(|record| BatchIndexAndErrorMessage {
                     batch_index: i32::try_from(record.index).unwrap_or(i32::MAX),
-                    batch_index_error_message: Some(record.reason),
+                    batch_index_error_message: Some(record.to_string()),
                 })
                 .collect(),
-            error_message: Some(rejection.refusal.to_string()),
+            error_message: Some(rejected.failure.to_string()),
             ..PartitionProduceResponse::default()
         },
     }

@@ -3,15 +3,15 @@
 use wire::messages::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 
 use super::Call;
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::Misuse;
 
 pub(super) async fn answer(
     _request: SaslAuthenticateRequest,
     _call: Call,
 ) -> SaslAuthenticateResponse {
     SaslAuthenticateResponse {
-        error_code: errors::misuse(Misuse::IllegalSaslState),
-        error_message: Some("this listener does not authenticate".into()),
+        error_code: Misuse::Sasl.code(),
+        error_message: Some(Misuse::Sasl.to_string()),
         ..SaslAuthenticateResponse::default()
     }
 }

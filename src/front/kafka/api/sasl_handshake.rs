@@ -3,11 +3,11 @@
 use wire::messages::sasl_handshake::{SaslHandshakeRequest, SaslHandshakeResponse};
 
 use super::Call;
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::Misuse;
 
 pub(super) async fn answer(_request: SaslHandshakeRequest, _call: Call) -> SaslHandshakeResponse {
     SaslHandshakeResponse {
-        error_code: errors::misuse(Misuse::IllegalSaslState),
+        error_code: Misuse::Sasl.code(),
         ..SaslHandshakeResponse::default()
     }
 }
