@@ -100,7 +100,7 @@ pub async fn serve<Stop: Future<Output = ()>>(
             let directory = directory.display();
             tracing::warn!(%directory, "no store was here: creating a new, empty one");
         }
-        let (storage, report) = Storage::open(storage_config, Env::real())?;
+        let (storage, report) = Storage::recover(storage_config, Env::real())?;
         tell(&report);
         let broker = Broker::open(broker_config, storage.clone())?;
         Ok((storage, broker, report))

@@ -321,11 +321,6 @@ pub struct LogId {
 }
 
 impl LogId {
-    /// The log of cluster metadata: topics, configurations, producer id blocks. No random UUID has these bytes.
-    pub const METADATA: LogId = LogId::reserved(1);
-    /// The log of committed consumer offsets and groups.
-    pub const OFFSETS: LogId = LogId::reserved(2);
-
     /// The log of this topic's partition.
     pub const fn new(topic_id: TopicId, partition: PartitionId) -> LogId {
         LogId {
@@ -334,7 +329,9 @@ impl LogId {
         }
     }
 
-    const fn reserved(number: u8) -> LogId {
+    /// The state log with this number, which is not 0.
+    pub const fn of_state(number: u8) -> LogId {
+        assert!(number > 0);
         let mut bytes = [0; 16];
         bytes[15] = number;
         LogId {
@@ -343,9 +340,16 @@ impl LogId {
         }
     }
 
+    /// The number of a state log, also of one that this release does not know; None for a topic's log. The range is that of
+    /// the UUIDs that are zero but for their last byte: no random UUID is.
+    pub fn state_number(self) -> Option<u8> {
+        let [zeros @ .., number] = self.topic_id.to_bytes();
+        (zeros == [0; 15] && number > 0).then_some(number)
+    }
+
     /// Whether this log belongs to the store itself and to no topic.
     pub fn is_reserved(self) -> bool {
-        self == LogId::METADATA || self == LogId::OFFSETS
+        self.state_number().is_some()
     }
 }
 
@@ -432,6 +436,23 @@ mod tests {
         let id = LogId::new(TopicId::random(), PartitionId::new(0));
         assert!(!id.is_reserved());
         assert!(!id.topic_id.is_zero());
+        assert!(!LogId::new(TopicId::ZERO, PartitionId::new(0)).is_reserved());
         assert!(LogId::METADATA.is_reserved() && LogId::OFFSETS.is_reserved());
+    }
+
+    #[test]
+    fn a_range_of_ids_is_reserved_for_state_logs_of_later_releases() {
+        for number in 1..=u8::MAX {
+            let id = LogId::of_state(number);
+            assert_eq!(id.state_number(), Some(number));
+            let other_partition = LogId::new(id.topic_id, PartitionId::new(7));
+            assert!(other_partition.is_reserved());
+        }
+        for byte in 0..15 {
+            let mut bytes = LogId::METADATA.topic_id.to_bytes();
+            bytes[byte] = 1;
+            let id = LogId::new(TopicId::from_bytes(bytes), PartitionId::new(0));
+            assert!(!id.is_reserved(), "byte {byte}");
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod codec;
 mod ids;
 mod names;
+pub mod state_log;
 pub mod topic_config;
 pub mod varint;
 

@@ -24,6 +24,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 
+use model::state_log::StateLogKind;
 use model::topic_config::TopicConfig;
 use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicName};
 use storage::{AppendError, Fate, LogSettings, ReadError, Storage};
@@ -102,8 +103,10 @@ pub enum OpenError {
 }
 
 impl Broker {
-    /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk.
+    /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk. Over a
+    /// store from [`Storage::recover`] nothing is written before all of its state is understood.
     pub fn open(config: BrokerConfig, storage: Storage) -> Result<Broker, OpenError> {
+        name_unknown_state(&storage);
         let (metadata, entries) = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
         let mut topics: HashMap<_, TopicRecord> = HashMap::new();
         let mut settings = BrokerSettings::default();
@@ -282,6 +285,17 @@ fn base64_url(bytes: &[u8; 16]) -> String {
         char::from(ALPHABET[(bits & 63) as usize])
     };
     (0..22).map(digit).collect()
+}
+
+/// Warns of state logs that a later release has left: they are kept as they are, and not read.
+fn name_unknown_state(storage: &Storage) {
+    for log in storage.state_logs() {
+        if StateLogKind::of(log).is_none()
+            && let Some(name) = model::state_log::name_of(log)
+        {
+            tracing::warn!(%log, name, "the store holds a state log that this release does not know: it is left alone, and what it says is not heeded");
+        }
+    }
 }
 
 /// How many bytes of members one group may have, where the store takes batches of this length.

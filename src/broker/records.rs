@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use model::state_log::{METADATA_VERSION, StateLogKind};
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
 use super::state_log::Change;
 use super::topics::Topic;
 
-/// The version of every value written here.
-const VERSION: u32 = 1;
 const TOPIC_PREFIX: &str = "topic/";
 const BROKER_SETTINGS: &str = "broker-settings";
 const PRODUCER_IDS: &str = "producer-ids";
@@ -60,6 +59,7 @@ pub struct UnknownRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TopicValue {
+    /// First, in this and in every value: see [`model::state_log::METADATA_VALUE_HEAD`].
     version: u32,
     name: String,
     partitions: u32,
@@ -102,7 +102,7 @@ impl Record {
             Record::Topic(topic) => (
                 topic_key(topic.id),
                 value(&TopicValue {
-                    version: VERSION,
+                    version: METADATA_VERSION,
                     name: topic.name.as_str().to_owned(),
                     partitions: topic.partitions,
                     settings: topic.settings.clone(),
@@ -111,14 +111,14 @@ impl Record {
             Record::BrokerSettings(settings) => (
                 Bytes::from_static(BROKER_SETTINGS.as_bytes()),
                 value(&BrokerSettingsValue {
-                    version: VERSION,
+                    version: METADATA_VERSION,
                     settings: settings.clone(),
                 }),
             ),
             Record::ProducerIds { next } => (
                 Bytes::from_static(PRODUCER_IDS.as_bytes()),
                 value(&ProducerIdsValue {
-                    version: VERSION,
+                    version: METADATA_VERSION,
                     next: *next,
                 }),
             ),
@@ -132,15 +132,16 @@ impl Record {
             key: text.clone(),
             reason,
         };
+        StateLogKind::Metadata
+            .check_version(key, Some(value))
+            .map_err(|error| refuse(error.to_string()))?;
         match text.as_str() {
             BROKER_SETTINGS => {
                 let read: BrokerSettingsValue = read(value).map_err(refuse)?;
-                check_version(read.version).map_err(refuse)?;
                 Ok(Record::BrokerSettings(read.settings))
             }
             PRODUCER_IDS => {
                 let read: ProducerIdsValue = read(value).map_err(refuse)?;
-                check_version(read.version).map_err(refuse)?;
                 Ok(Record::ProducerIds { next: read.next })
             }
             other => {
@@ -149,7 +150,6 @@ impl Record {
                     .and_then(|id| uuid::Uuid::parse_str(id).ok())
                     .ok_or_else(|| refuse("not a key that this version knows".into()))?;
                 let read: TopicValue = read(value).map_err(refuse)?;
-                check_version(read.version).map_err(refuse)?;
                 let name =
                     TopicName::parse(&read.name).map_err(|error| refuse(error.to_string()))?;
                 Ok(Record::Topic(TopicRecord {
@@ -186,14 +186,6 @@ fn value<T: Serialize>(value: &T) -> Option<Bytes> {
 
 fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(value).map_err(|error| error.to_string())
-}
-
-fn check_version(version: u32) -> Result<(), String> {
-    if version == VERSION {
-        Ok(())
-    } else {
-        Err(format!("version {version} is not known"))
-    }
 }
 
 #[cfg(test)]

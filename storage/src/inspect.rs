@@ -3,6 +3,7 @@
 //! Callers: the command line, which prints what is found here. Damage is told with its file and position; nothing is
 //! repaired, and one damaged file does not keep the others from being looked at.
 
+mod state;
 mod wal;
 
 pub use wal::{WalEntry, WalFrame, WalItem, WalSummary, dump_wal};
@@ -30,6 +31,8 @@ use crate::segment::{
     check_heads, read_index_file,
 };
 use crate::storage::{has_settled, no_checkpoint};
+
+use state::{Place, StateRecords};
 
 /// The damage that a data directory has on record.
 pub fn damage_on_record(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<Damage>, OpenError> {
@@ -221,6 +224,7 @@ pub fn verify_store_watched(
         watch,
         summary: Summary::default(),
         unsettled: HashMap::new(),
+        state: StateRecords::default(),
     };
     let store = verify.store(data_dir)?;
     let checkpoint = verify.checkpoints(data_dir, store)?;
@@ -243,6 +247,7 @@ pub fn verify_store_watched(
             }
         }
     }
+    verify.state_records()?;
     Ok(verify.summary)
 }
 
@@ -254,6 +259,7 @@ struct Verify<'a> {
     /// Logs of which the write-ahead log holds something, and from which offset on it was counted there: a running server
     /// may have settled it before its segments are looked at.
     unsettled: HashMap<LogId, Offset>,
+    state: StateRecords,
 }
 
 impl Verify<'_> {
@@ -472,6 +478,16 @@ impl Verify<'_> {
                         self.count(&verified.header);
                     }
                     (self.watch)(&self.summary);
+                    if log.is_reserved() && verified.fault.is_none() {
+                        let bytes = verified.header.total_bytes() as u64;
+                        let (path, position) = (path.clone(), verified.position);
+                        self.state_batch(&Place {
+                            log,
+                            path,
+                            position,
+                            bytes,
+                        })?;
+                    }
                     if let Some(reason) = verified.fault {
                         self.damage(&path, log, verified.position, verified.offsets, reason);
                     }

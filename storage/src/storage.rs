@@ -567,6 +567,8 @@ struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// In manual mode; a thread has its own.
     scrub: Mutex<Option<Scrub>>,
+    /// Whether the start's own frame is written.
+    is_started: AtomicBool,
 }
 
 impl Drop for Inner {
@@ -594,7 +596,10 @@ impl Inner {
                 tracing::error!("a thread of the store panicked");
             }
         }
-        shared.keep_time();
+        // A store that was only looked at stays as it was.
+        if self.is_started.load(Ordering::Acquire) {
+            shared.keep_time();
+        }
     }
 }
 
@@ -602,6 +607,17 @@ impl Storage {
     /// Opens a data directory, or makes a new one: locks it, replays the WAL, raises the leader epoch, and makes what was
     /// read durable. Nothing is settled or cleaned up before [`Storage::finish_open`].
     pub fn open(config: StorageConfig, env: Env) -> Result<(Storage, RecoveryReport), OpenError> {
+        let (storage, report) = Storage::recover(config, env)?;
+        storage.start()?;
+        Ok((storage, report))
+    }
+
+    /// Like [`Storage::open`], but nothing is written to the WAL yet, so that whoever cannot understand what the logs hold
+    /// can still leave the store as it was. The logs may be read; appends wait for [`Storage::finish_open`].
+    pub fn recover(
+        config: StorageConfig,
+        env: Env,
+    ) -> Result<(Storage, RecoveryReport), OpenError> {
         config.check()?;
         let root = config.data_dir.clone();
         let disk = Arc::clone(&env.disk);
@@ -713,7 +729,6 @@ impl Storage {
         let frame_bytes_max = config
             .frame_bytes_max
             .min(usize::try_from(config.wal_file_bytes / 4).unwrap_or(usize::MAX));
-        let own_threads = config.threads == Threads::Own;
         let logs = building.logs;
         let segments = SegmentCache::new(
             Arc::clone(&disk),
@@ -816,34 +831,39 @@ impl Storage {
                 shared,
                 threads: Mutex::default(),
                 scrub: Mutex::default(),
+                is_started: AtomicBool::new(false),
             }),
         };
-        storage.start_epoch()?;
-        storage.inner.shared.keep_time();
-        let ahead = storage.inner.shared.steady.wall_is_ahead_by();
-        if ahead.abs() > WALL_APART_MS {
-            tracing::warn!(
-                ahead_ms = ahead,
-                "the wall clock has moved by more than the store was away: records age by the store's own time"
-            );
-        }
-        if own_threads {
-            storage.spawn("log-committer", |shared| shared.committer.run(shared))?;
-            storage.spawn("wal-filler", Shared::fill_pool)?;
-            storage.spawn("log-watch", Shared::watch)?;
-        }
         Ok((storage, replay.report))
     }
 
-    /// Makes the new leader epoch durable, in a frame of its own, before anyone is shown anything.
-    fn start_epoch(&self) -> Result<(), OpenError> {
+    /// Makes the new leader epoch durable, in a frame of its own, before anyone is shown anything; then appends are taken.
+    /// Once: a store that is started already is left alone.
+    fn start(&self) -> Result<(), OpenError> {
+        if self.inner.is_started.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         let shared = &self.inner.shared;
         shared
             .committer
             .open_epoch(shared)
             .map_err(|failure| OpenError::Config {
                 reason: format!("the write-ahead log: {}", failure.reason),
-            })
+            })?;
+        shared.keep_time();
+        let ahead = shared.steady.wall_is_ahead_by();
+        if ahead.abs() > WALL_APART_MS {
+            tracing::warn!(
+                ahead_ms = ahead,
+                "the wall clock has moved by more than the store was away: records age by the store's own time"
+            );
+        }
+        if shared.config.threads == Threads::Own {
+            self.spawn("log-committer", |shared| shared.committer.run(shared))?;
+            self.spawn("wal-filler", Shared::fill_pool)?;
+            self.spawn("log-watch", Shared::watch)?;
+        }
+        Ok(())
     }
 
     fn spawn(
@@ -881,6 +901,7 @@ impl Storage {
 
     /// Like [`Storage::finish_open`], for a caller that also knows which logs were deleted: their files are removed.
     pub fn finish_open_by(&self, fate: &dyn Fn(LogId) -> Fate) -> Result<(), OpenError> {
+        self.start()?;
         let shared = &self.inner.shared;
         let fate = |id: LogId| {
             if id.is_reserved() {
@@ -999,6 +1020,15 @@ impl Storage {
     /// A partition's log.
     pub fn log(&self, id: LogId) -> Option<Arc<Log>> {
         self.inner.shared.log(id)
+    }
+
+    /// The logs of the store itself that are there, in the order of their ids.
+    pub fn state_logs(&self) -> Vec<LogId> {
+        let logs = self.inner.shared.all_logs();
+        let mut ids: Vec<_> = logs.iter().map(|log| log.id()).collect();
+        ids.retain(|id| id.is_reserved());
+        ids.sort();
+        ids
     }
 
     /// Makes a log; no file is touched until something of it settles. A log that is there already gets the settings.

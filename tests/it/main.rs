@@ -24,6 +24,7 @@ mod server;
 mod server_settings;
 mod settings;
 mod shell_tool;
+mod state_logs;
 mod tidy;
 mod topic_names;
 mod topic_tool;

@@ -44,7 +44,7 @@ impl Server {
         let mut config = StorageConfig::new(dir.path());
         config.wal_file_bytes = wal_file_bytes;
         config.wal_files_min = 2;
-        let (storage, _) = Storage::open(config, Env::real()).expect("a store");
+        let (storage, _) = Storage::recover(config, Env::real()).expect("a store");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let groups = GroupConfig {

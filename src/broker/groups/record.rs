@@ -20,13 +20,12 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use model::state_log::{GROUPS_VERSION, StateLogKind, UnknownVersion};
 use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
 use super::offsets::CommittedOffset;
 
-const KEY_VERSION: u8 = 1;
-const VALUE_VERSION: u8 = 1;
 const KIND_GROUP: u8 = 1;
 const KIND_PROMISE: u8 = 2;
 const KIND_OFFSET: u8 = 3;
@@ -106,14 +105,9 @@ pub enum Record {
 /// Bytes in the offsets state log that are not a record of a version that we know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Written by a newer release.
-    #[error("record {part} version {version} is not known")]
-    Version {
-        /// Key or value.
-        part: &'static str,
-        /// What stands there.
-        version: u8,
-    },
+    /// Written by a later release.
+    #[error(transparent)]
+    Version(#[from] UnknownVersion),
     /// Not what any release writes.
     #[error("malformed record: {0}")]
     Malformed(&'static str),
@@ -123,7 +117,7 @@ impl RecordKey {
     /// The key's bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
-        out.put_u8(KEY_VERSION);
+        out.put_u8(GROUPS_VERSION);
         match self {
             RecordKey::Group { group } => {
                 out.put_u8(KIND_GROUP);
@@ -149,8 +143,7 @@ impl RecordKey {
 
     /// Reads a key.
     pub fn decode(bytes: &[u8]) -> Result<RecordKey, RecordError> {
-        let mut reader = Reader { bytes };
-        reader.version("key", KEY_VERSION)?;
+        let mut reader = Reader::of_key(bytes)?;
         let kind = reader.u8()?;
         let group = reader.string()?;
         let key = match kind {
@@ -224,7 +217,7 @@ impl Record {
 
 fn encode_group(group: &StoredGroup) -> Bytes {
     let mut out = BytesMut::new();
-    out.put_u8(VALUE_VERSION);
+    out.put_u8(GROUPS_VERSION);
     out.put_i32(group.generation);
     out.put_i64(group.since.millis());
     put_optional_string(&mut out, group.protocol_type.as_deref());
@@ -250,8 +243,7 @@ fn encode_group(group: &StoredGroup) -> Bytes {
 }
 
 fn decode_group(bytes: &[u8]) -> Result<StoredGroup, RecordError> {
-    let mut reader = Reader { bytes };
-    reader.version("value", VALUE_VERSION)?;
+    let mut reader = Reader::of_value(bytes)?;
     let mut group = StoredGroup {
         generation: reader.i32()?,
         since: Timestamp::from_millis(reader.i64()?),
@@ -296,21 +288,20 @@ fn decode_member(reader: &mut Reader<'_>) -> Result<StoredMember, RecordError> {
 
 fn encode_promise(generation: i32) -> Bytes {
     let mut out = BytesMut::with_capacity(5);
-    out.put_u8(VALUE_VERSION);
+    out.put_u8(GROUPS_VERSION);
     out.put_i32(generation);
     out.freeze()
 }
 
 fn decode_promise(bytes: &[u8]) -> Result<i32, RecordError> {
-    let mut reader = Reader { bytes };
-    reader.version("value", VALUE_VERSION)?;
+    let mut reader = Reader::of_value(bytes)?;
     let generation = reader.i32()?;
     reader.end(generation)
 }
 
 fn encode_offset(committed: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + committed.metadata.len());
-    out.put_u8(VALUE_VERSION);
+    out.put_u8(GROUPS_VERSION);
     out.put_slice(&committed.topic_id.to_bytes());
     out.put_i64(committed.offset);
     out.put_i32(committed.leader_epoch.map_or(-1, LeaderEpoch::to_wire));
@@ -321,8 +312,7 @@ fn encode_offset(committed: &CommittedOffset) -> Bytes {
 }
 
 fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
-    let mut reader = Reader { bytes };
-    reader.version("value", VALUE_VERSION)?;
+    let mut reader = Reader::of_value(bytes)?;
     let committed = CommittedOffset {
         topic_id: TopicId::from_bytes(reader.array()?),
         offset: reader.i64()?,
@@ -400,6 +390,18 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// What follows a key's version.
+    fn of_key(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
+        StateLogKind::Groups.check_key_version(bytes)?;
+        Ok(Reader { bytes: &bytes[1..] })
+    }
+
+    /// What follows a value's version.
+    fn of_value(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
+        StateLogKind::Groups.check_value_version(bytes)?;
+        Ok(Reader { bytes: &bytes[1..] })
+    }
+
     fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
         let (head, rest) = self
             .bytes
@@ -433,15 +435,6 @@ impl<'a> Reader<'a> {
 
     fn i64(&mut self) -> Result<i64, RecordError> {
         Ok(i64::from_be_bytes(self.array()?))
-    }
-
-    fn version(&mut self, part: &'static str, known: u8) -> Result<(), RecordError> {
-        let version = self.u8()?;
-        if version == known {
-            Ok(())
-        } else {
-            Err(RecordError::Version { part, version })
-        }
     }
 
     fn optional_string(&mut self) -> Result<Option<String>, RecordError> {

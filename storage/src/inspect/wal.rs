@@ -263,8 +263,9 @@ impl Verify<'_> {
         let walked = walk(&sources, store, from, &mut |event| match event {
             Event::Frame { source, frame, .. } => {
                 self.summary.wal_frames += 1;
-                self.count_frame(&settled, &frame);
-                self.frame(&directory, sources[source].sequence, &frame);
+                let path = directory.join(file_name(sources[source].sequence));
+                self.count_frame(&settled, &path, &frame);
+                self.frame(&path, &frame);
             }
             Event::Lost(lost) => self.find(Finding {
                 path: directory.join(file_name(lost.file)),
@@ -299,8 +300,8 @@ impl Verify<'_> {
     }
 
     /// Counts the batches that no segment holds yet.
-    fn count_frame(&mut self, settled: &HashMap<LogId, Offset>, frame: &Frame) {
-        for (entry, _, bytes) in frame.parts() {
+    fn count_frame(&mut self, settled: &HashMap<LogId, Offset>, path: &Path, frame: &Frame) {
+        for (entry, position, bytes) in frame.parts() {
             let end = settled.get(&entry.log).copied().unwrap_or(Offset::ZERO);
             if entry.kind != EntryKind::Batch || entry.offset < end {
                 continue;
@@ -311,19 +312,19 @@ impl Verify<'_> {
             if let Some(header) = batch_of(frame, entry, bytes) {
                 self.count(&header);
                 self.summary.wal_records += u64::from(header.record_count.unsigned_abs());
+                self.unsettled_state(entry.log, path, position, &header);
             }
         }
     }
 
-    fn frame(&mut self, directory: &Path, file: u64, frame: &Frame) {
+    fn frame(&mut self, path: &Path, frame: &Frame) {
         if frame.intact {
             return;
         }
         for (entry, position, bytes) in frame.parts() {
             if entry.kind == EntryKind::Batch && batch_of(frame, entry, bytes).is_none() {
                 let offsets: std::ops::Range<Offset> = entry.offset..entry.end_offset();
-                let path = directory.join(file_name(file));
-                self.damage(&path, entry.log, position, offsets, "the batch is damaged");
+                self.damage(path, entry.log, position, offsets, "the batch is damaged");
             }
         }
     }

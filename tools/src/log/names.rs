@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use model::batch::{Batch, DecompressLimit};
-use model::{LogId, Offset, TopicId};
+use model::{LogId, Offset, TopicId, state_log};
 
 /// Names of topics, by id.
 #[derive(Debug, Default)]
@@ -46,11 +46,10 @@ impl Names {
 
     /// `readings-0`; for the store's own logs what they hold; for a topic that nobody knows its id.
     pub fn of(&self, log: LogId) -> String {
-        match (log, self.topic(log)) {
-            (LogId::METADATA, _) => "(metadata)".to_owned(),
-            (LogId::OFFSETS, _) => "(groups)".to_owned(),
-            (_, Some(topic)) => format!("{topic}-{}", log.partition),
-            (_, None) => log.to_string(),
+        match (state_log::name_of(log), self.topic(log)) {
+            (Some(name), _) => format!("({name})"),
+            (None, Some(topic)) => format!("{topic}-{}", log.partition),
+            (None, None) => log.to_string(),
         }
     }
 
@@ -96,5 +95,7 @@ mod tests {
         assert_eq!(names.topic(log), None);
         names.take(Bytes::from_static(b"no batch"), Offset::new(7));
         assert_eq!(names.of(LogId::METADATA), "(metadata)");
+        assert_eq!(names.of(LogId::OFFSETS), "(groups)");
+        assert_eq!(names.of(LogId::of_state(7)), "(state log 7)");
     }
 }

@@ -1,5 +1,6 @@
 //! Records: golden bytes of version 1, round trips, and refusal of everything else.
 
+use model::state_log::UnknownVersion;
 use model::{PartitionId, TopicName};
 use proptest::prelude::*;
 
@@ -155,10 +156,11 @@ fn every_cut_and_every_extra_byte_is_refused() {
 fn other_versions_and_kinds_are_named() {
     assert_eq!(
         RecordKey::decode(&[2, 1, 0, 0]),
-        Err(RecordError::Version {
+        Err(RecordError::Version(UnknownVersion::Later {
             part: "key",
-            version: 2
-        })
+            found: 2,
+            known: 1
+        }))
     );
     assert_eq!(
         RecordKey::decode(&[1, 9, 0, 0]),
@@ -166,10 +168,11 @@ fn other_versions_and_kinds_are_named() {
     );
     assert_eq!(
         Record::decode(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
-        Err(RecordError::Version {
+        Err(RecordError::Version(UnknownVersion::Later {
             part: "value",
-            version: 3
-        })
+            found: 3,
+            known: 1
+        }))
     );
 }
 

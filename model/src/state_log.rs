@@ -1,0 +1,199 @@
+//! The state logs: logs of the store itself, in which the broker keeps what is no topic's record. Which there are, and how a
+//! record in one says its version.
+//! Callers: the broker, which writes and reads them; the tools, which name them; the offline verification, which says of a
+//! record what a start would say.
+//! Invariants: a state log's id lies in the range of [`LogId::state_number`]. A log of that range that is not here is a later
+//! release's: it is named and left alone. Every later version of a record keeps the place where its version stands, so that
+//! it is refused instead of misread.
+
+use crate::LogId;
+
+/// A state log that this release knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateLogKind {
+    /// What exists: topics, settings, producer ids.
+    Metadata,
+    /// Consumer groups, and the offsets that they commit.
+    Groups,
+}
+
+/// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
+pub const GROUPS_VERSION: u8 = 1;
+/// The version of values of [`StateLogKind::Metadata`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
+pub const METADATA_VERSION: u32 = 1;
+/// How every value of the metadata begins. Keys are names, and have no version.
+pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
+
+/// A record that this release must not act on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownVersion {
+    /// A later release's.
+    #[error("a {part} of version {found}; this release reads version {known}")]
+    Later {
+        /// Key or value.
+        part: &'static str,
+        /// What stands there.
+        found: u32,
+        /// What this release reads.
+        known: u32,
+    },
+    /// Nobody's: where the version has to stand there is none.
+    #[error("a {part} without a version")]
+    Missing {
+        /// Key or value.
+        part: &'static str,
+    },
+}
+
+impl LogId {
+    /// The log of the cluster's metadata.
+    pub const METADATA: LogId = StateLogKind::Metadata.id();
+    /// The log of consumer groups and committed offsets.
+    pub const OFFSETS: LogId = StateLogKind::Groups.id();
+}
+
+impl StateLogKind {
+    /// All that this release knows.
+    pub const ALL: [StateLogKind; 2] = [StateLogKind::Metadata, StateLogKind::Groups];
+
+    /// Its place in the range of ids. A number is never given to another log.
+    pub const fn id(self) -> LogId {
+        LogId::of_state(match self {
+            StateLogKind::Metadata => 1,
+            StateLogKind::Groups => 2,
+        })
+    }
+
+    /// The state log with this id, if this release knows it.
+    pub fn of(id: LogId) -> Option<StateLogKind> {
+        Self::ALL.into_iter().find(|kind| kind.id() == id)
+    }
+
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            StateLogKind::Metadata => "metadata",
+            StateLogKind::Groups => "groups",
+        }
+    }
+
+    /// Whether this release reads this record, by the versions of its key and its value, if it has one. Reads nothing else.
+    pub fn check_version(self, key: &[u8], value: Option<&[u8]>) -> Result<(), UnknownVersion> {
+        self.check_key_version(key)?;
+        value.map_or(Ok(()), |value| self.check_value_version(value))
+    }
+
+    /// Whether this release reads keys of this one's version.
+    pub fn check_key_version(self, key: &[u8]) -> Result<(), UnknownVersion> {
+        match self {
+            StateLogKind::Metadata => Ok(()),
+            StateLogKind::Groups => check("key", first_byte(key), GROUPS_VERSION.into()),
+        }
+    }
+
+    /// Whether this release reads values of this one's version.
+    pub fn check_value_version(self, value: &[u8]) -> Result<(), UnknownVersion> {
+        match self {
+            StateLogKind::Metadata => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check("value", found, METADATA_VERSION)
+            }
+            StateLogKind::Groups => check("value", first_byte(value), GROUPS_VERSION.into()),
+        }
+    }
+}
+
+/// What to call a log of the store itself: also one that this release does not know. None for a topic's log.
+pub fn name_of(id: LogId) -> Option<String> {
+    let number = id.state_number()?;
+    Some(match StateLogKind::of(id) {
+        Some(kind) => kind.name().to_owned(),
+        None if id.partition.get() == 0 => format!("state log {number}"),
+        None => format!("state log {number}, partition {}", id.partition),
+    })
+}
+
+fn check(part: &'static str, found: Option<u32>, known: u32) -> Result<(), UnknownVersion> {
+    match found {
+        Some(found) if found == known => Ok(()),
+        Some(found) => Err(UnknownVersion::Later { part, found, known }),
+        None => Err(UnknownVersion::Missing { part }),
+    }
+}
+
+fn first_byte(bytes: &[u8]) -> Option<u32> {
+    bytes.first().map(|byte| u32::from(*byte))
+}
+
+/// The decimal number that follows `head` at the beginning of `value`. One above u32 is u32's largest.
+fn number_behind(head: &[u8], value: &[u8]) -> Option<u32> {
+    let rest = value.strip_prefix(head)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let text = std::str::from_utf8(&rest[..digits]).ok()?;
+    (digits > 0).then(|| text.parse().unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PartitionId, TopicId};
+
+    #[test]
+    fn each_state_log_has_an_id_of_its_own_in_the_reserved_range() {
+        for kind in StateLogKind::ALL {
+            assert!(kind.id().is_reserved());
+            assert_eq!(StateLogKind::of(kind.id()), Some(kind));
+        }
+        assert_eq!(
+            LogId::METADATA.topic_id.to_string(),
+            "00000000-0000-0000-0000-000000000001"
+        );
+        assert_eq!(
+            LogId::OFFSETS.topic_id.to_string(),
+            "00000000-0000-0000-0000-000000000002"
+        );
+    }
+
+    #[test]
+    fn a_log_of_a_later_release_is_named_and_no_topics_log_is() {
+        assert_eq!(name_of(LogId::METADATA).as_deref(), Some("metadata"));
+        assert_eq!(name_of(LogId::of_state(9)).as_deref(), Some("state log 9"));
+        let shard = LogId::new(LogId::OFFSETS.topic_id, PartitionId::new(3));
+        assert_eq!(name_of(shard).as_deref(), Some("state log 2, partition 3"));
+        let topic = LogId::new(TopicId::random(), PartitionId::new(0));
+        assert_eq!(name_of(topic), None);
+    }
+
+    #[test]
+    fn a_version_is_known_or_refused_in_key_and_value() {
+        let metadata = |value: &str| {
+            StateLogKind::Metadata.check_version(b"producer-ids", Some(value.as_bytes()))
+        };
+        assert_eq!(metadata("{\"version\":1,\"next\":5}"), Ok(()));
+        let later = |found| UnknownVersion::Later {
+            part: "value",
+            found,
+            known: 1,
+        };
+        assert_eq!(metadata("{\"version\":12}"), Err(later(12)));
+        assert_eq!(metadata("{\"version\":99999999999}"), Err(later(u32::MAX)));
+        for value in [
+            "",
+            "{}",
+            "{\"version\":\"1\"}",
+            "{\"next\":1,\"version\":1}",
+        ] {
+            let missing = Err(UnknownVersion::Missing { part: "value" });
+            assert_eq!(metadata(value), missing, "{value}");
+        }
+        let groups =
+            |key: &[u8], value: &[u8]| StateLogKind::Groups.check_version(key, Some(value));
+        assert_eq!(groups(&[1, 3], &[1, 0]), Ok(()));
+        assert_eq!(groups(&[1, 3], &[2, 0]), Err(later(2)));
+        assert!(groups(&[2, 3], &[1, 0]).is_err());
+        assert!(groups(&[], &[1]).is_err());
+        assert!(groups(&[1], &[]).is_err());
+        assert_eq!(StateLogKind::Groups.check_version(&[1, 2], None), Ok(()));
+        assert!(StateLogKind::Groups.check_version(&[2], None).is_err());
+    }
+}

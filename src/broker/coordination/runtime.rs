@@ -1,0 +1,406 @@
+//! Drives machines of one kind: admission, steps, appends, answers, time.
+//! Callers: the coordinators, which hold a [`Runtime`]; `Broker::run`, which runs the [`RuntimeTask`].
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use storage::io::Clock;
+use storage::{Admission, AppendSize, Purpose};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::machine::{Machine, Moment, Step};
+use super::shard::{Delivery, Place, Shard, deliver, stopped};
+use crate::broker::state_log::{StateLog, StateLogError, Written};
+
+/// How often the log is asked whether it is worth compacting.
+const COMPACTION_CHECK: Duration = Duration::from_secs(10);
+
+/// How machines are spread.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Shards; one at least.
+    pub shards: usize,
+    /// Places in the queue of each: steps whose answers wait for a sync. When so many do, further steps of the shard's
+    /// machines wait for a place before they take effect.
+    pub places: usize,
+}
+
+/// The runtime was told to stop: nothing more is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub struct Stopped;
+
+/// All machines of one kind. Cheap to clone.
+pub struct Runtime<M: Machine> {
+    shared: Arc<Shared<M>>,
+}
+
+struct Shared<M: Machine> {
+    log: StateLog<M::Record>,
+    clock: Arc<dyn Clock>,
+    hasher: RandomState,
+    shards: Vec<Shard<M>>,
+}
+
+/// The runtime's own work: it must be run for answers to leave and for time to pass.
+pub struct RuntimeTask<M: Machine> {
+    runtime: Runtime<M>,
+    queues: Vec<mpsc::Receiver<Delivery<M>>>,
+}
+
+/// One machine's place in memory.
+pub struct Cell<M: Machine> {
+    key: M::Key,
+    pub(super) shard: usize,
+    inner: Mutex<Inner<M>>,
+}
+
+pub(super) struct Inner<M> {
+    pub(super) machine: M,
+    /// Deliveries of this machine that are queued.
+    pub(super) undelivered: usize,
+    /// The entry in the timers that counts.
+    scheduled: Option<Duration>,
+}
+
+impl<M: Machine> Clone for Runtime<M> {
+    fn clone(&self) -> Self {
+        Runtime {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<M: Machine> Runtime<M> {
+    /// Without machines, over a log that stores what they say.
+    pub fn new(
+        shape: Shape,
+        log: StateLog<M::Record>,
+        clock: Arc<dyn Clock>,
+    ) -> (Runtime<M>, RuntimeTask<M>) {
+        assert!(shape.shards > 0 && shape.places > 0);
+        let (shards, queues) = (0..shape.shards).map(|_| Shard::new(shape.places)).unzip();
+        let shared = Shared {
+            log,
+            clock,
+            hasher: RandomState::new(),
+            shards,
+        };
+        let runtime = Runtime {
+            shared: Arc::new(shared),
+        };
+        let task = RuntimeTask {
+            runtime: runtime.clone(),
+            queues,
+        };
+        (runtime, task)
+    }
+
+    /// The log below.
+    pub fn log(&self) -> &StateLog<M::Record> {
+        &self.shared.log
+    }
+
+    /// The time, as machines are told it.
+    pub fn now(&self) -> Moment {
+        Moment {
+            monotonic: self.shared.clock.monotonic(),
+            wall: self.shared.clock.now(),
+        }
+    }
+
+    // Machines.
+
+    fn shard_of(&self, key: &M::Name) -> usize {
+        let hash = self.shared.hasher.hash_one(key);
+        let shards = self.shared.shards.len() as u64;
+        usize::try_from(hash % shards).expect("below a number of shards, which is a usize")
+    }
+
+    /// The machine with this key.
+    pub fn cell(&self, key: &M::Name) -> Option<Arc<Cell<M>>> {
+        let shard = &self.shared.shards[self.shard_of(key)];
+        shard.lock().get(key).cloned()
+    }
+
+    /// The machine with this key, or the one that is made for it; None if none is made.
+    pub fn cell_or(&self, key: M::Key, make: impl FnOnce() -> Option<M>) -> Option<Arc<Cell<M>>> {
+        let index = self.shard_of(key.borrow());
+        let mut cells = self.shared.shards[index].lock();
+        if let Some(cell) = cells.get(key.borrow()) {
+            return Some(Arc::clone(cell));
+        }
+        let inner = Inner {
+            machine: make()?,
+            undelivered: 0,
+            scheduled: None,
+        };
+        let cell = Arc::new(Cell {
+            key: key.clone(),
+            shard: index,
+            inner: Mutex::new(inner),
+        });
+        cells.insert(key, Arc::clone(&cell));
+        Some(cell)
+    }
+
+    /// All machines.
+    pub fn cells(&self) -> Vec<Arc<Cell<M>>> {
+        let of_shard = |shard: &Shard<M>| shard.lock().values().cloned().collect::<Vec<_>>();
+        self.shared.shards.iter().flat_map(of_shard).collect()
+    }
+
+    /// Frees the key of a machine that has ended.
+    pub fn forget_if_gone(&self, cell: &Arc<Cell<M>>) {
+        let mut cells = self.shared.shards[cell.shard].lock();
+        let is_current = cells
+            .get(cell.key.borrow())
+            .is_some_and(|current| Arc::ptr_eq(current, cell));
+        if is_current && cell.read(M::is_gone) {
+            cells.remove(cell.key.borrow());
+        }
+    }
+
+    // Steps.
+
+    /// One step of a machine. `record_bytes` tells, of the machine as it is, how long the records are that the step may come
+    /// to at most: so much is admitted before the machine's lock is taken, and again if the machine has grown meanwhile.
+    /// What the step tells leaves when it is durable; what `act` returns, at once.
+    pub async fn step<R>(
+        &self,
+        cell: &Arc<Cell<M>>,
+        purpose: Purpose,
+        record_bytes: impl Fn(&M) -> Vec<usize>,
+        act: impl FnOnce(&mut M, Moment, &mut Step<M>) -> R,
+    ) -> Result<R, Stopped> {
+        self.step_inner(cell, purpose, record_bytes, |inner, now, step| {
+            act(&mut inner.machine, now, step)
+        })
+        .await
+    }
+
+    /// A step that neither stores nor tells anything, so that it need not wait.
+    pub fn touch<R>(&self, cell: &Arc<Cell<M>>, act: impl FnOnce(&mut M, Moment) -> R) -> R {
+        let mut inner = cell.lock();
+        let result = act(&mut inner.machine, self.now());
+        self.schedule(cell, &mut inner);
+        result
+    }
+
+    async fn step_inner<R>(
+        &self,
+        cell: &Arc<Cell<M>>,
+        purpose: Purpose,
+        record_bytes: impl Fn(&M) -> Vec<usize>,
+        act: impl FnOnce(&mut Inner<M>, Moment, &mut Step<M>) -> R,
+    ) -> Result<R, Stopped> {
+        let size = |machine: &M| self.shared.log.size_of(record_bytes(machine));
+        let mut admitted = cell.read(&size);
+        loop {
+            let place = self.shared.shards[cell.shard].place().await?;
+            let admission = match admitted {
+                AppendSize { batches: 0, .. } => None,
+                size => Some(self.shared.log.admit(size, purpose).await),
+            };
+            let mut inner = cell.lock();
+            let needed = size(&inner.machine);
+            if admitted.holds(needed) {
+                return Ok(self.step_admitted(cell, &mut inner, place, admission, act));
+            }
+            admitted = needed;
+        }
+    }
+
+    fn step_admitted<R>(
+        &self,
+        cell: &Arc<Cell<M>>,
+        inner: &mut Inner<M>,
+        place: Place<M>,
+        admission: Option<Admission>,
+        act: impl FnOnce(&mut Inner<M>, Moment, &mut Step<M>) -> R,
+    ) -> R {
+        let now = self.now();
+        let mut step = Step::default();
+        let result = act(inner, now, &mut step);
+        let Step {
+            records,
+            mut answers,
+            change,
+        } = step;
+        let mut delivery = Delivery {
+            cell: Arc::clone(cell),
+            written: None,
+            mark: None,
+            answers: Vec::new(),
+        };
+        if !records.is_empty() {
+            match self.append(&records, admission) {
+                Ok(written) => {
+                    delivery.written = Some(written);
+                    delivery.mark = inner.machine.on_appended(change);
+                }
+                Err(error) => {
+                    tracing::warn!(kind = M::KIND, key = %cell.key, %error, "records of the broker's own state could not be appended");
+                    inner.machine.withdraw(change, now, &error, &mut answers);
+                }
+            }
+        }
+        delivery.answers = answers;
+        inner.machine.on_settled();
+        self.schedule(cell, inner);
+        if delivery.written.is_none() && inner.undelivered == 0 {
+            delivery.tell(Ok(()));
+        } else {
+            inner.undelivered += 1;
+            place.send(delivery);
+        }
+        result
+    }
+
+    fn append(
+        &self,
+        records: &[M::Record],
+        admission: Option<Admission>,
+    ) -> Result<Written, StateLogError> {
+        let admission = admission.expect("a step with records said before that it may have some");
+        self.shared.log.append(records, admission)
+    }
+
+    // Time.
+
+    /// Notes when a machine that was read back must be looked at.
+    pub fn begin(&self) {
+        for cell in self.cells() {
+            self.schedule(&cell, &mut cell.lock());
+        }
+    }
+
+    fn schedule(&self, cell: &Cell<M>, inner: &mut Inner<M>) {
+        if let Some(at) = inner.machine.wake_at()
+            && inner.scheduled.is_none_or(|scheduled| at < scheduled)
+        {
+            inner.scheduled = Some(at);
+            let timers = &self.shared.shards[cell.shard].timers;
+            timers.add(at, cell.key.clone());
+        }
+    }
+
+    /// Applies every deadline that has passed, of all shards.
+    pub async fn run_due(&self) -> Result<(), Stopped> {
+        for shard in 0..self.shared.shards.len() {
+            self.run_due_of(shard).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_due_of(&self, shard: usize) -> Result<(), Stopped> {
+        let shard = &self.shared.shards[shard];
+        while let Some((at, key)) = shard.timers.take_due(self.now().monotonic) {
+            let Some(cell) = self.cell(key.borrow()) else {
+                continue;
+            };
+            let record_bytes = M::record_bytes_on_time;
+            self.step_inner(&cell, Purpose::State, record_bytes, |inner, now, step| {
+                if inner.scheduled == Some(at) {
+                    inner.scheduled = None;
+                    inner.machine.on_time(now, step);
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_time(&self, shard: usize) {
+        let timers = &self.shared.shards[shard].timers;
+        loop {
+            let now = self.now().monotonic;
+            let wait = match timers.next() {
+                Some(at) => at.saturating_sub(now),
+                None => Duration::MAX,
+            };
+            if wait.is_zero() {
+                if self.run_due_of(shard).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = timers.earlier() => {}
+            }
+        }
+    }
+
+    async fn keep_log_short(&self) {
+        loop {
+            tokio::time::sleep(COMPACTION_CHECK).await;
+            // Nothing is lost by a log that is too long: the next time.
+            if let Err(error) = self.shared.log.compact_if_due().await {
+                tracing::warn!(%error, "a state log could not be compacted");
+            }
+        }
+    }
+}
+
+impl<M: Machine> RuntimeTask<M> {
+    /// Delivers answers and keeps the time until `shutdown` turns true; then delivers what is left and returns.
+    pub async fn run(self, shutdown: watch::Receiver<bool>) {
+        let RuntimeTask { runtime, queues } = self;
+        let mut work = JoinSet::new();
+        for (shard, queue) in queues.into_iter().enumerate() {
+            work.spawn(deliver(queue, shutdown.clone()));
+            let (runtime, mut stop) = (runtime.clone(), shutdown.clone());
+            work.spawn(async move {
+                tokio::select! {
+                    () = stopped(&mut stop) => {}
+                    () = runtime.keep_time(shard) => {}
+                }
+            });
+        }
+        let mut stop = shutdown;
+        work.spawn(async move {
+            tokio::select! {
+                () = stopped(&mut stop) => {}
+                () = runtime.keep_log_short() => {}
+            }
+        });
+        while let Some(ended) = work.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+impl<M: Machine> Cell<M> {
+    /// Which machine it is.
+    pub fn key(&self) -> &M::Key {
+        &self.key
+    }
+
+    /// Looks at the machine.
+    pub fn read<R>(&self, look: impl FnOnce(&M) -> R) -> R {
+        look(&self.lock().machine)
+    }
+
+    /// Changes a machine that is being read back: nothing of it is stored.
+    pub fn restore(&self, change: impl FnOnce(&mut M)) {
+        change(&mut self.lock().machine);
+    }
+
+    /// Whether answers of it wait for a sync.
+    pub fn has_undelivered(&self) -> bool {
+        self.lock().undelivered > 0
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<M>> {
+        self.inner
+            .lock()
+            .expect("a step that panicked left the machine in an unknown state")
+    }
+}
