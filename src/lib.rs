@@ -10,4 +10,5 @@ pub mod data_dir;
 pub mod descriptors;
 pub mod front;
 pub mod logging;
+pub mod metrics;
 pub mod serve;

@@ -5,7 +5,6 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use storage::{Env, RecoveryReport, Storage};
@@ -16,8 +15,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
-use crate::front::stats::Stats;
-use crate::front::{http, kafka};
+use crate::front::{Limits, http, kafka};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
 pub const OTHER_THREADS: usize = 8;
@@ -29,67 +27,99 @@ pub async fn serve<Stop: Future<Output = ()>>(
     json: bool,
     stop: impl FnOnce() -> Result<Stop>,
 ) -> Result<()> {
-    let listen = |address: &str| {
-        let address = address.to_owned();
-        async move {
-            TcpListener::bind(&address).await.with_context(|| {
-                format!("cannot listen on {address}: is another server running? Choose another address, or port 0")
-            })
-        }
-    };
-    let kafka_listener = listen(&config.kafka).await?;
-    let http_listener = listen(&config.http).await?;
-    let kafka_address = kafka_listener.local_addr()?;
-    let http_address = http_listener.local_addr()?;
-    let (host, port) = config
-        .advertised
-        .clone()
-        .unwrap_or_else(|| (reachable(kafka_address), kafka_address.port()));
+    let sockets = Sockets::bind(&config).await?;
+    let (host, port) = config.advertised.clone().unwrap_or_else(|| {
+        (
+            reachable(sockets.kafka_address),
+            sockets.kafka_address.port(),
+        )
+    });
     config.broker.advertised_host = host;
     config.broker.advertised_port = port;
     let limit = descriptors::raise_limit();
-    let (segments, connections) = (
-        config.storage.open_segments_max,
-        config.broker.connections_max,
-    );
-    let shares = descriptors::share(limit, segments, connections)?;
-    say_begin(&config, kafka_address, http_address, limit, &shares);
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
-    if !config.ignored_variables.is_empty() {
-        let variables = config.ignored_variables.join(" ");
-        tracing::info!(
-            variables,
-            "ignored environment variables that a container platform sets"
-        );
-    }
-    let fewer_segments = shares.segments < segments;
-    let fewer_connections = shares.connections < connections;
-    if fewer_segments || fewer_connections {
-        let (segments, connections) = (shares.segments, shares.connections);
-        // What nobody asked for is no reason to warn.
-        let asked = fewer_segments && config.is_set("segments.open.max")
-            || fewer_connections && config.is_set("max.connections");
-        if asked {
-            tracing::warn!(
-                limit,
-                segments.open.max = segments,
-                max.connections = connections,
-                "the limit of open files (`ulimit -n`, LimitNOFILE=) allows fewer than the settings ask for"
-            );
-        } else {
-            tracing::info!(
-                limit,
-                segments.open.max = segments,
-                max.connections = connections,
-                "the limit of open files (`ulimit -n`, LimitNOFILE=) sets these"
-            );
-        }
-    }
+    let asks = [
+        kafka::descriptors(config.broker.connections_max),
+        http::descriptors(),
+    ];
+    let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
+    let &[kafka_connections, http_connections] = &shares.fronts[..] else {
+        unreachable!("two fronts asked");
+    };
+    say_begin(&config, &sockets, limit, &shares);
+    say_fewer(&config, limit, &shares);
     config.storage.open_segments_max = shares.segments;
-    config.broker.connections_max = shares.connections;
+    config.broker.connections_max = kafka_connections;
+    let (storage, broker, report) = open(&config).await?;
 
+    let asked_to_stop = stop()?;
+    let (stop, stopped) = watch::channel(false);
+    let limits = Limits {
+        connections_max: kafka_connections,
+        per_address_max: usize::MAX,
+    };
+    let kafka = kafka::Front::new(broker.clone(), limits);
+    let kafka_metrics: http::AddMetrics = Box::new({
+        let kafka = kafka.clone();
+        move |families| kafka.add_metrics(families)
+    });
+    let peers = kafka.peers().clone();
+    let http = http::Front::new(broker.clone(), http_connections, peers, vec![kafka_metrics]);
+    let (kafka_address, http_address) = (sockets.kafka_address, sockets.http_address);
+    let kafka = tokio::spawn(kafka.serve(sockets.kafka, stopped.clone()));
+    let http = tokio::spawn(http.serve(sockets.http, stopped));
+    let (stop_groups, groups_stopped) = watch::channel(false);
+    let groups = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.run(groups_stopped).await }
+    });
+    say_ready(kafka_address, http_address, &report, json)?;
+    asked_to_stop.await;
+    tracing::info!("asked to stop: finishing what is under way");
+    notify(sd_notify::NotifyState::Stopping);
+    stop.send_replace(true);
+    kafka.await.context("the Kafka front")?;
+    http.await.context("the HTTP front")?;
+    stop_groups.send_replace(true);
+    groups.await.context("the groups")?;
+    drop(broker);
+    tokio::task::spawn_blocking(move || storage.shutdown())
+        .await
+        .context("close the store")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The bound sockets of all fronts.
+struct Sockets {
+    kafka: TcpListener,
+    kafka_address: SocketAddr,
+    http: TcpListener,
+    http_address: SocketAddr,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> Result<Sockets> {
+        let (kafka, kafka_address) = bind(&config.kafka).await?;
+        let (http, http_address) = bind(&config.http).await?;
+        Ok(Sockets {
+            kafka,
+            kafka_address,
+            http,
+            http_address,
+        })
+    }
+}
+
+async fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another server running? Choose another address, or port 0")
+    })?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
+}
+
+/// Opens the store and the broker over it.
+async fn open(config: &Config) -> Result<(Storage, Broker, RecoveryReport)> {
     let storage_config = config.storage.clone();
     let broker_config = config.broker.clone();
     let store_create = config.store_create;
@@ -101,65 +131,15 @@ pub async fn serve<Stop: Future<Output = ()>>(
             tracing::warn!(%directory, "no store was here: creating a new, empty one");
         }
         let (storage, report) = Storage::recover(storage_config, Env::real())?;
-        tell(&report);
+        say_recovered(&report);
         let broker = Broker::open(broker_config, storage.clone())?;
         Ok((storage, broker, report))
     });
-    let (storage, broker, report) = opened.await.context("open the store")??;
-
-    let asked_to_stop = stop()?;
-    let (stop, stopped) = watch::channel(false);
-    let stats = Arc::new(Stats::default());
-    let kafka_front = tokio::spawn(kafka::serve(
-        kafka_listener,
-        broker.clone(),
-        stats.clone(),
-        stopped.clone(),
-    ));
-    let http_front = tokio::spawn(http::serve(
-        http_listener,
-        shares.http_connections,
-        broker.clone(),
-        stats,
-        stopped,
-    ));
-
-    let (stop_groups, groups_stopped) = watch::channel(false);
-    let groups = tokio::spawn({
-        let broker = broker.clone();
-        async move { broker.run(groups_stopped).await }
-    });
-    say_ready(kafka_address, http_address, &report, json)?;
-    asked_to_stop.await;
-    tracing::info!("asked to stop: finishing what is under way");
-    notify(sd_notify::NotifyState::Stopping);
-    stop.send_replace(true);
-    kafka_front
-        .await
-        .context("the Kafka front")?
-        .context("the Kafka front")?;
-    http_front
-        .await
-        .context("the HTTP front")?
-        .context("the HTTP front")?;
-    stop_groups.send_replace(true);
-    groups.await.context("the groups")?;
-    drop(broker);
-    tokio::task::spawn_blocking(move || storage.shutdown())
-        .await
-        .context("close the store")?;
-    tracing::info!("stopped");
-    Ok(())
+    opened.await.context("open the store")?
 }
 
 /// The first line of a log: what runs, where, and with which limits in force.
-fn say_begin(
-    config: &Config,
-    kafka: SocketAddr,
-    http: SocketAddr,
-    descriptors: usize,
-    shares: &descriptors::Shares,
-) {
+fn say_begin(config: &Config, sockets: &Sockets, descriptors: usize, shares: &descriptors::Shares) {
     let data_dir = &config.storage.data_dir;
     let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
     let advertised = format!(
@@ -169,14 +149,52 @@ fn say_begin(
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         data = %data.display(),
-        %kafka,
-        %http,
+        kafka = %sockets.kafka_address,
+        http = %sockets.http_address,
         advertised,
         descriptors,
-        max.connections = shares.connections,
+        max.connections = shares.fronts[0],
         segments.open.max = shares.segments,
         "alluvium starts"
     );
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if !config.ignored_variables.is_empty() {
+        let variables = config.ignored_variables.join(" ");
+        tracing::info!(
+            variables,
+            "ignored environment variables that a container platform sets"
+        );
+    }
+}
+
+/// Says so where the limit of descriptors allows fewer segments or connections than the settings ask for.
+fn say_fewer(config: &Config, limit: usize, shares: &descriptors::Shares) {
+    let (segments, connections) = (shares.segments, shares.fronts[0]);
+    let fewer_segments = segments < config.storage.open_segments_max;
+    let fewer_connections = connections < config.broker.connections_max;
+    if !fewer_segments && !fewer_connections {
+        return;
+    }
+    // What nobody asked for is no reason to warn.
+    let asked = fewer_segments && config.is_set("segments.open.max")
+        || fewer_connections && config.is_set("max.connections");
+    if asked {
+        tracing::warn!(
+            limit,
+            segments.open.max = segments,
+            max.connections = connections,
+            "the limit of open files (`ulimit -n`, LimitNOFILE=) allows fewer than the settings ask for"
+        );
+    } else {
+        tracing::info!(
+            limit,
+            segments.open.max = segments,
+            max.connections = connections,
+            "the limit of open files (`ulimit -n`, LimitNOFILE=) sets these"
+        );
+    }
 }
 
 /// What clients on this machine connect to; for a listener on all addresses that is loopback.
@@ -188,7 +206,8 @@ fn reachable(address: SocketAddr) -> String {
     }
 }
 
-fn tell(report: &RecoveryReport) {
+/// Logs what the start found.
+fn say_recovered(report: &RecoveryReport) {
     tracing::info!(
         frames = report.frames,
         batches = report.batches,

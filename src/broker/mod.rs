@@ -12,6 +12,7 @@ mod lag;
 mod list_offsets;
 mod live;
 mod log_dirs;
+mod metrics;
 mod produce;
 mod producer_ids;
 mod records;

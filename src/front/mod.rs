@@ -1,8 +1,12 @@
 //! The fronts: each speaks one protocol and calls the broker. They never know each other.
+//! What lies beside their folders is what they share: listeners and places of connections, memory of requests and answers,
+//! and who is connected.
 
 mod budget;
 pub mod http;
 pub mod kafka;
+mod listener;
 pub mod peers;
 mod places;
-pub mod stats;
+
+pub use places::Limits;

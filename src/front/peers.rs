@@ -71,7 +71,7 @@ pub struct PeerNow {
 /// Keeps the entry of a connection until it is dropped.
 #[derive(Debug)]
 pub(in crate::front) struct Entered {
-    all: Arc<super::stats::Stats>,
+    all: Arc<Peers>,
     number: u64,
     peer: Arc<Peer>,
 }
@@ -81,6 +81,21 @@ impl Peers {
         self.0
             .lock()
             .expect("nothing panics while it holds the peers")
+    }
+
+    /// Enters a connection that is open from now on.
+    pub(in crate::front) fn enter(self: &Arc<Peers>, address: SocketAddr) -> Entered {
+        let peer = Arc::new(Peer::new(address, Instant::now()));
+        let mut open = self.locked();
+        let number = open.next;
+        open.next += 1;
+        open.peers.insert(number, Arc::clone(&peer));
+        drop(open);
+        Entered {
+            all: Arc::clone(self),
+            number,
+            peer,
+        }
     }
 
     /// How many are open.
@@ -104,21 +119,6 @@ impl Peers {
     }
 }
 
-/// Enters a connection that is open from now on.
-pub(in crate::front) fn enter(all: &Arc<super::stats::Stats>, address: SocketAddr) -> Entered {
-    let peer = Arc::new(Peer::new(address, Instant::now()));
-    let mut open = all.peers.locked();
-    let number = open.next;
-    open.next += 1;
-    open.peers.insert(number, Arc::clone(&peer));
-    drop(open);
-    Entered {
-        all: Arc::clone(all),
-        number,
-        peer,
-    }
-}
-
 impl Entered {
     /// Counts a request.
     pub(in crate::front) fn request(&self, client_id: Option<&str>, bytes: usize) {
@@ -137,7 +137,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.all.peers.locked().peers.remove(&self.number);
+        self.all.locked().peers.remove(&self.number);
     }
 }
 
@@ -221,7 +221,6 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::stats::Stats;
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -229,15 +228,15 @@ mod tests {
 
     #[test]
     fn a_connection_is_listed_while_it_is_open() {
-        let stats = Arc::new(Stats::default());
-        let (one, other) = (enter(&stats, address(1)), enter(&stats, address(2)));
+        let peers = Arc::new(Peers::default());
+        let (one, other) = (peers.enter(address(1)), peers.enter(address(2)));
         other.request(Some("sensor"), 5_000);
-        assert_eq!(stats.peers.count(), 2);
-        let busiest = stats.peers.busiest(1);
+        assert_eq!(peers.count(), 2);
+        let busiest = peers.busiest(1);
         assert_eq!(busiest[0].client_id.as_deref(), Some("sensor"));
         assert_eq!((busiest[0].requests, busiest[0].total.received), (1, 5_000));
         drop((one, other));
-        assert_eq!(stats.peers.count(), 0);
+        assert_eq!(peers.count(), 0);
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Places: how many connections a listener serves at a time, and who makes room when one more comes.
-//! Callers: the Kafka front and the HTTP front, one `Places` each.
-//! Invariants: no more than `max` places are taken. A full house does not lock newcomers out for ever: the connection that
+//! Callers: each front's listener and connections, one `Places` for each front.
+//! Invariants: no more than [`Limits::connections_max`] places are given away, and no more than [`Limits::per_address_max`] of
+//! them to one address; both may change at any time, and then those beyond the first make room, as far as their patience is
+//! used up. A full house does not lock newcomers out for ever: the connection that
 //! has been of no use for longest makes room, first those that never sent a request, then those that are idle, then, where
 //! the patience says so, those that are busy. Nobody has to go who has not used up the patience for what it does.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,25 +27,64 @@ pub(in crate::front) struct Patience {
     pub(in crate::front) busy: Option<Duration>,
 }
 
+/// How many connections there may be at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// In all; 1 or more.
+    pub connections_max: usize,
+    /// From one address.
+    pub per_address_max: usize,
+}
+
+/// What a listener counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::front) struct Counts {
+    /// Connections at a time at most.
+    pub(in crate::front) open_max: usize,
+    /// Connections that are open.
+    pub(in crate::front) open: usize,
+    /// Connections accepted since the start, those without a place yet included.
+    pub(in crate::front) accepted: u64,
+    /// Connections that were closed at once because their address had too many.
+    pub(in crate::front) refused: u64,
+    /// Connections that had to make room for others.
+    pub(in crate::front) made_room: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::front) struct Places {
-    max: usize,
     patience: Patience,
     state: Mutex<State>,
-    freed: Notify,
+    /// A place was freed, or the limits have changed.
+    moved: Notify,
     started_at: Instant,
-    made_room: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limits: Limits,
     taken: HashMap<u64, Arc<Activity>>,
+    /// How many of the taken ones each address has.
+    of_address: HashMap<IpAddr, usize>,
     /// Those that were asked to go and have not gone yet.
     leaving: usize,
     /// When one was last asked to go.
     asked_at: Option<Instant>,
     next_id: u64,
+    accepted: u64,
+    refused: u64,
+    made_room: u64,
+}
+
+impl State {
+    fn has_room(&self) -> bool {
+        self.taken.len() < self.limits.connections_max.max(1)
+    }
+
+    fn is_over(&self) -> bool {
+        self.taken.len() > self.limits.connections_max.max(1)
+    }
 }
 
 /// What a connection does.
@@ -59,49 +102,106 @@ struct Activity {
 
 impl Places {
     /// So many places, all of them free.
-    pub(in crate::front) fn new(max: usize, patience: Patience) -> Arc<Places> {
+    pub(in crate::front) fn new(limits: Limits, patience: Patience) -> Arc<Places> {
+        let state = State {
+            limits,
+            taken: HashMap::new(),
+            of_address: HashMap::new(),
+            leaving: 0,
+            asked_at: None,
+            next_id: 0,
+            accepted: 0,
+            refused: 0,
+            made_room: 0,
+        };
         Arc::new(Places {
-            max: max.max(1),
             patience,
-            state: Mutex::default(),
-            freed: Notify::new(),
+            state: Mutex::new(state),
+            moved: Notify::new(),
             started_at: Instant::now(),
-            made_room: AtomicU64::new(0),
         })
     }
 
-    /// Connections that had to make room for others.
-    pub(in crate::front) fn made_room(&self) -> u64 {
-        self.made_room.load(Relaxed)
+    /// What was counted since the start.
+    pub(in crate::front) fn counts(&self) -> Counts {
+        let state = self.locked();
+        Counts {
+            open_max: state.limits.connections_max,
+            open: state.taken.len(),
+            accepted: state.accepted,
+            refused: state.refused,
+            made_room: state.made_room,
+        }
     }
 
-    /// Waits for a place. One caller at a time, the listener. Cancelling loses nothing.
-    pub(in crate::front) async fn enter(self: &Arc<Places>) -> Place {
+    /// From now on these are the limits. Connections beyond the whole number are asked to go as soon as their patience is
+    /// used up; of an address that has too many none is, but it gets no further one.
+    pub(in crate::front) fn limit(&self, limits: Limits) {
+        self.locked().limits = limits;
+        self.moved.notify_waiters();
+    }
+
+    /// Counts a connection that came; false if its address has too many, so that it is to be closed.
+    pub(in crate::front) fn accept(&self, address: IpAddr) -> bool {
+        let mut state = self.locked();
+        state.accepted += 1;
+        let others = state.of_address.get(&address.to_canonical());
+        let fits = others.is_none_or(|count| *count < state.limits.per_address_max);
+        if !fits {
+            state.refused += 1;
+        }
+        fits
+    }
+
+    /// Waits for a place for a connection from this address. One caller at a time, the listener. Cancelling loses nothing.
+    pub(in crate::front) async fn enter(self: &Arc<Places>, address: Option<IpAddr>) -> Place {
         loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
             let wait = {
                 let mut state = self.locked();
-                if state.taken.len() < self.max {
-                    return self.take(&mut state);
+                if state.has_room() {
+                    return self.take(&mut state, address);
                 }
                 self.make_room(&mut state)
             };
             // Whoever was asked to go is about to; otherwise somebody's patience is used up by then.
-            let _ = tokio::time::timeout(wait, freed).await;
+            let _ = tokio::time::timeout(wait, moved).await;
         }
     }
 
-    fn take(self: &Arc<Places>, state: &mut State) -> Place {
+    /// Makes room while more places are taken than there are, for ever. Cancelling loses nothing.
+    pub(in crate::front) async fn shed(&self) -> Infallible {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let wait = {
+                let mut state = self.locked();
+                state.is_over().then(|| self.make_room(&mut state))
+            };
+            match wait {
+                Some(wait) => drop(tokio::time::timeout(wait, moved).await),
+                None => moved.await,
+            }
+        }
+    }
+
+    fn take(self: &Arc<Places>, state: &mut State, address: Option<IpAddr>) -> Place {
         let id = state.next_id;
         state.next_id += 1;
         let activity = Arc::new(Activity::default());
         activity.since_ms.store(self.now_ms(), Relaxed);
         state.taken.insert(id, activity.clone());
+        let address = address.map(|address| address.to_canonical());
+        if let Some(address) = address {
+            *state.of_address.entry(address).or_default() += 1;
+        }
         Place {
             places: self.clone(),
             id,
+            address,
             activity,
         }
     }
@@ -145,7 +245,7 @@ impl Places {
         activity.leave.notify_one();
         state.leaving += 1;
         state.asked_at = Some(Instant::now());
-        self.made_room.fetch_add(1, Relaxed);
+        state.made_room += 1;
         LOOK_AGAIN
     }
 
@@ -165,6 +265,7 @@ impl Places {
 pub(in crate::front) struct Place {
     places: Arc<Places>,
     id: u64,
+    address: Option<IpAddr>,
     activity: Arc<Activity>,
 }
 
@@ -206,11 +307,19 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.places.locked();
         state.taken.remove(&self.id);
+        if let Some(address) = self.address
+            && let Some(count) = state.of_address.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                state.of_address.remove(&address);
+            }
+        }
         if self.activity.is_leaving.load(Relaxed) {
             state.leaving -= 1;
         }
         drop(state);
-        self.places.freed.notify_one();
+        self.places.moved.notify_waiters();
     }
 }
 
@@ -241,38 +350,45 @@ mod tests {
         busy: None,
     };
 
+    fn at_most(connections_max: usize) -> Limits {
+        Limits {
+            connections_max,
+            per_address_max: usize::MAX,
+        }
+    }
+
     fn goes(place: &Place) -> bool {
         place.leave().now_or_never().is_some()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_makes_room_before_an_idle_one_and_a_busy_one_never_does() {
-        let places = Places::new(3, PATIENCE);
+        let places = Places::new(at_most(3), PATIENCE);
         let (busy, idle, silent) = (
-            places.enter().await,
-            places.enter().await,
-            places.enter().await,
+            places.enter(None).await,
+            places.enter(None).await,
+            places.enter(None).await,
         );
         let request = busy.busy();
         drop(idle.busy());
         tokio::time::advance(Duration::from_secs(100)).await;
-        let enter = places.enter();
+        let enter = places.enter(None);
         tokio::pin!(enter);
         assert!(enter.as_mut().now_or_never().is_none());
         assert!(goes(&silent) && !goes(&idle) && !goes(&busy));
         drop(silent);
         let second = enter.await;
         let _second_request = second.busy();
-        let enter = places.enter();
+        let enter = places.enter(None);
         tokio::pin!(enter);
         assert!(enter.as_mut().now_or_never().is_none());
         assert!(goes(&idle) && !goes(&second) && !goes(&busy));
         drop(idle);
         let third = enter.await;
         let _third_request = third.busy();
-        assert_eq!(places.made_room(), 2);
+        assert_eq!(places.counts().made_room, 2);
         tokio::time::advance(Duration::from_secs(100)).await;
-        let enter = places.enter();
+        let enter = places.enter(None);
         tokio::pin!(enter);
         assert!(enter.as_mut().now_or_never().is_none());
         assert!(!goes(&busy) && !goes(&second) && !goes(&third));
@@ -281,11 +397,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_makes_room_before_its_patience_is_used_up() {
-        let places = Places::new(1, PATIENCE);
-        let idle = places.enter().await;
+        let places = Places::new(at_most(1), PATIENCE);
+        let idle = places.enter(None).await;
         drop(idle.busy());
         let started_at = Instant::now();
-        let enter = places.enter();
+        let enter = places.enter(None);
         tokio::pin!(enter);
         tokio::select! {
             _ = &mut enter => panic!("the only place is taken"),
@@ -300,14 +416,76 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_the_patience_ends_a_busy_one_makes_room_too() {
         let busy = Some(Duration::from_secs(5));
-        let places = Places::new(1, Patience { busy, ..PATIENCE });
-        let place = places.enter().await;
+        let places = Places::new(at_most(1), Patience { busy, ..PATIENCE });
+        let place = places.enter(None).await;
         let _request = place.busy();
-        let enter = places.enter();
+        let enter = places.enter(None);
         tokio::pin!(enter);
         tokio::select! {
             _ = &mut enter => panic!("the only place is taken"),
             () = place.leave() => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_gets_no_more_than_its_share_and_others_still_come_in() {
+        let mut limits = at_most(9);
+        limits.per_address_max = 2;
+        let places = Places::new(limits, PATIENCE);
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let one = address("10.0.0.1");
+        // The same host, as a socket for both families shows it.
+        let mapped = address("::ffff:10.0.0.1");
+        assert!(places.accept(one));
+        let first = places.enter(Some(one)).await;
+        assert!(places.accept(mapped));
+        let _second = places.enter(Some(mapped)).await;
+        assert!(!places.accept(one), "a third one");
+        assert!(places.accept(address("10.0.0.2")));
+        drop(first);
+        assert!(places.accept(one), "one has gone");
+        limits.per_address_max = 1;
+        places.limit(limits);
+        assert!(!places.accept(one), "the limit was lowered");
+        let counts = places.counts();
+        assert_eq!((counts.accepted, counts.refused, counts.open), (6, 2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lowered_limits_close_what_is_idle_until_they_hold_and_nothing_that_is_busy() {
+        let places = Places::new(at_most(4), PATIENCE);
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(places.enter(None).await);
+        }
+        let _request = all[0].busy();
+        let listener = tokio::spawn({
+            let places = places.clone();
+            async move { match places.shed().await {} }
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(places.counts().made_room, 0, "there are places for all");
+        places.limit(at_most(1));
+        let busy = all.remove(0);
+        for place in all {
+            place.leave().await;
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(!goes(&busy));
+        let counts = places.counts();
+        assert_eq!((counts.open, counts.made_room), (1, 3));
+        listener.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn raised_limits_let_in_who_waits() {
+        let places = Places::new(at_most(1), PATIENCE);
+        let first = places.enter(None).await;
+        let _request = first.busy();
+        let second = places.enter(None);
+        tokio::pin!(second);
+        assert!(second.as_mut().now_or_never().is_none());
+        places.limit(at_most(2));
+        let _second = second.now_or_never().expect("there is a place");
     }
 }

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium::broker::Broker;
 use alluvium::broker::config::{BrokerConfig, GroupConfig};
-use alluvium::front::kafka;
+use alluvium::front::{Limits, kafka};
 use storage::{Env, Storage, StorageConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -61,12 +60,12 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let running = (broker.clone(), shutdown.clone());
         tokio::spawn(async move { running.0.run(running.1).await });
-        tokio::spawn(kafka::serve(
-            listener,
-            broker.clone(),
-            Arc::default(),
-            shutdown,
-        ));
+        let limits = Limits {
+            connections_max: 1_000,
+            per_address_max: usize::MAX,
+        };
+        let front = kafka::Front::new(broker.clone(), limits);
+        tokio::spawn(front.serve(listener, shutdown));
         Server {
             address,
             broker,

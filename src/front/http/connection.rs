@@ -1,5 +1,5 @@
 //! One HTTP connection: serves its requests until it ends or has used up its time.
-//! Callers: `http::serve`, one task for each connection.
+//! Callers: `http::Front::serve`, one task for each connection.
 //! Invariants: a request's head arrives within [`HEAD_MAX`] of its first byte; a peer takes some of an answer every
 //! [`WRITE_MAX`]; a connection without a request ends after `connections.max.idle.ms`, and sooner if others wait for a place.
 
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::front::listener::{Accepted, stopped};
 use crate::front::places::Place;
 
 /// A request's head is there so long after its first byte, or never.
@@ -28,14 +29,14 @@ const WRITE_MAX: Duration = Duration::from_secs(15);
 /// How often the times are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Serves `stream` until it ends, is idle for `idle_max`, or has to make room; at `stop` it finishes its request.
+/// Serves a connection until it ends, is idle for `idle_max`, or has to make room; at `stop` it finishes its request.
 pub(super) async fn run(
-    stream: TcpStream,
+    accepted: Accepted,
     routes: Router,
-    place: Place,
     idle_max: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
+    let Accepted { stream, place, .. } = accepted;
     let times = Arc::new(Mutex::new(Times::default()));
     let place = Arc::new(place);
     let routes = TowerToHyperService::new(routes);
@@ -83,11 +84,6 @@ pub(super) async fn run(
         }
     };
     tracing::debug!(reason, "an HTTP connection was closed");
-}
-
-/// Waits until the server stops; whoever would say so being gone is that too.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn locked(times: &Mutex<Times>) -> std::sync::MutexGuard<'_, Times> {

@@ -1,5 +1,5 @@
 //! The HTTP front: liveness, readiness with reasons, metrics, who is connected, and the version.
-//! Callers: `serve`. Knows the broker, and the Kafka front's counters as numbers.
+//! Callers: `serve`. Knows the broker; what other fronts count comes as functions that add metrics.
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
 //! goes. `PAGES_MAX` pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
 
@@ -10,7 +10,6 @@ mod metrics;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -20,13 +19,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 
 use crate::broker::{Broker, Damage};
+use crate::descriptors::Ask;
+use crate::front::Limits;
+use crate::front::listener::{Accepted, Listener};
+use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
-use crate::front::stats::Stats;
+use crate::metrics::Families;
 
 /// How long connections stay while others wait for a place. An answer takes milliseconds; a page of metrics, seconds.
 const PATIENCE: Patience = Patience {
@@ -42,33 +44,76 @@ const DISK_WAIT: Duration = Duration::from_secs(1);
 const PEERS_SHOWN_MAX: usize = 1_000;
 /// A page is handed to the connection in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
-/// After a failed accept (no descriptors left, most likely) the listener rests this long.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-#[derive(Clone)]
-struct Front {
+/// Connections that ask for health and metrics.
+const CONNECTIONS_MAX: usize = 256;
+
+/// What this front asks for of the descriptors.
+pub fn descriptors() -> Ask {
+    Ask {
+        connections: CONNECTIONS_MAX,
+        weight: 1,
+    }
+}
+
+/// What a part of the server adds to the page of metrics.
+pub type AddMetrics = Box<dyn Fn(&mut Families<'_>) + Send + Sync>;
+
+/// What all connections share.
+pub struct Front {
     broker: Broker,
-    stats: Arc<Stats>,
+    places: Arc<Places>,
+    /// Who is connected to the Kafka port.
+    peers: Arc<Peers>,
+    /// The metrics of other fronts.
+    others: Vec<AddMetrics>,
     pages: Arc<Semaphore>,
 }
 
-/// Serves HTTP on `listener` until `shutdown` turns true, on so many connections at a time.
-pub async fn serve(
-    listener: TcpListener,
-    connections_max: usize,
-    broker: Broker,
-    stats: Arc<Stats>,
-    mut shutdown: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let idle_max = broker.config().connection_idle_max;
-    let front = Front {
-        broker,
-        stats: stats.clone(),
-        pages: Arc::new(Semaphore::new(PAGES_MAX)),
-    };
-    let routes = Router::new()
+impl Front {
+    /// A front of this broker, which serves nobody yet: so many connections at a time. `peers` are shown on `/connections`,
+    /// and `others` add to the page of metrics.
+    pub fn new(
+        broker: Broker,
+        connections_max: usize,
+        peers: Arc<Peers>,
+        others: Vec<AddMetrics>,
+    ) -> Arc<Front> {
+        let limits = Limits {
+            connections_max,
+            per_address_max: usize::MAX,
+        };
+        Arc::new(Front {
+            broker,
+            places: Places::new(limits, PATIENCE),
+            peers,
+            others,
+            pages: Arc::new(Semaphore::new(PAGES_MAX)),
+        })
+    }
+
+    /// Serves HTTP on `socket` until `shutdown` turns true, then lets connections finish their requests and returns.
+    pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {
+        let listener = Listener {
+            front: "http",
+            socket,
+            places: self.places.clone(),
+            drain: DRAIN,
+        };
+        let idle_max = self.broker.config().connection_idle_max;
+        let routes = routes(self);
+        let stop = shutdown.clone();
+        let handle = move |accepted: Accepted| {
+            connection::run(accepted, routes.clone(), idle_max, stop.clone())
+        };
+        listener.serve(shutdown, handle).await;
+    }
+}
+
+fn routes(front: Arc<Front>) -> Router {
+    Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -76,54 +121,7 @@ pub async fn serve(
         .route("/connections", get(connections))
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
-        .with_state(front);
-    let places = Places::new(connections_max, PATIENCE);
-    let mut connections: JoinSet<()> = JoinSet::new();
-    // Accepted before it has a place, so that nobody has to make room for one who does not come.
-    let mut accepted: Option<TcpStream> = None;
-    let stop = shutdown.clone();
-    loop {
-        tokio::select! {
-            () = connection::stopped(&mut shutdown) => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            place = places.enter(), if accepted.is_some() => {
-                let Some(stream) = accepted.take() else { continue };
-                stats.http_made_room.store(places.made_room(), Relaxed);
-                connections.spawn(connection::run(
-                    stream,
-                    routes.clone(),
-                    place,
-                    idle_max,
-                    stop.clone(),
-                ));
-            }
-            found = listener.accept(), if accepted.is_none() => match found {
-                Ok((stream, _)) => accepted = Some(stream),
-                Err(error) => {
-                    tracing::warn!(%error, "an HTTP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!("HTTP connections were cut off at shutdown");
-    }
-    Ok(())
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "an HTTP connection's task panicked; the connection is closed");
-    }
+        .with_state(front)
 }
 
 /// The process answers.
@@ -139,7 +137,7 @@ fn place_of(damage: &Damage) -> serde_json::Value {
 }
 
 /// Whether records are taken, and if not, or if something is wrong, why.
-async fn readyz(State(front): State<Front>) -> Response {
+async fn readyz(State(front): State<Arc<Front>>) -> Response {
     let health = front.broker.health();
     let mut reasons = Vec::new();
     if health.disk_full {
@@ -166,7 +164,7 @@ async fn readyz(State(front): State<Front>) -> Response {
     }
 }
 
-async fn metrics(State(front): State<Front>) -> Response {
+async fn metrics(State(front): State<Arc<Front>>) -> Response {
     let page = front.pages.clone().acquire_owned().await;
     let page = page.expect("the semaphore is never closed");
     // What has to come from the disk is left out of a page that would have to wait for it.
@@ -175,11 +173,7 @@ async fn metrics(State(front): State<Front>) -> Response {
         tokio::time::timeout(DISK_WAIT, front.broker.log_dir()),
         front.broker.look_up_lag_times(series_max, DISK_WAIT),
     );
-    let text = match on_own_thread(move || {
-        metrics::text(&front.broker, &front.stats, space.ok().as_ref())
-    })
-    .await
-    {
+    let text = match on_own_thread(move || front.page(space.ok().as_ref())).await {
         Ok(text) => text,
         Err(error) => return errors::internal(&error),
     };
@@ -215,8 +209,8 @@ async fn on_own_thread<T: Send + 'static>(
 }
 
 /// Who is connected to the Kafka port, busiest first.
-async fn connections(State(front): State<Front>) -> Json<serde_json::Value> {
-    let peers = &front.stats.peers;
+async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
+    let peers = &front.peers;
     let seconds = |time: Duration| time.as_millis() as f64 / 1e3;
     let shown: Vec<_> = peers
         .busiest(PEERS_SHOWN_MAX)
@@ -233,7 +227,7 @@ async fn connections(State(front): State<Front>) -> Json<serde_json::Value> {
     Json(json!({ "open": peers.count(), "shown": shown.len(), "connections": shown }))
 }
 
-async fn version(State(front): State<Front>) -> Json<serde_json::Value> {
+async fn version(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
     Json(json!({
         "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "cluster_id": front.broker.cluster_id(),
         "node_id": front.broker.config().node_id, "leader_epoch": front.broker.leader_epoch().get(),

@@ -15,7 +15,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,6 +24,7 @@ use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
+use crate::front::listener::{Accepted, stopped};
 use crate::front::peers::Entered;
 use crate::front::places::Place;
 
@@ -59,15 +59,18 @@ enum End {
 
 /// Serves one connection until either side closes it.
 pub(super) async fn run(
-    mut socket: TcpStream,
-    peer: SocketAddr,
-    place: &Place,
+    accepted: Accepted,
     entered: Entered,
     front: Arc<Front>,
     shutdown: watch::Receiver<bool>,
 ) {
+    let Accepted {
+        mut stream,
+        peer,
+        place,
+    } = accepted;
     let entered = Arc::new(entered);
-    let (read_half, write_half) = socket.split();
+    let (read_half, write_half) = stream.split();
     let frames = FrameReader::new(
         read_half,
         front.broker.config().socket_request_bytes_max,
@@ -84,7 +87,7 @@ pub(super) async fn run(
         front,
         peer,
         entered,
-        place,
+        place: &place,
         shutdown,
     };
     match connection.serve().await {
@@ -224,11 +227,6 @@ impl Connection<'_> {
             () = self.frames.closed() => Reply::Silent,
         }
     }
-}
-
-/// Waits until the broker stops; whoever would tell it being gone is that too.
-pub(super) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 struct Replies<'a> {

@@ -1,24 +1,22 @@
-//! The Kafka protocol's front: accepts connections and serves each in a task of its own.
+//! The Kafka protocol's front: serves each connection in a task of its own.
 //! Callers: `serve`. Knows the broker and `wire`; never the storage.
-//! Invariants: connections are bounded; at the bound those that are silent or idle make room for new ones, and if there
-//! are none the listener waits instead of refusing. What half-received requests and answers hold is bounded for all
-//! connections together. A connection's failure, panics included, ends that connection only.
+//! Invariants: connections are bounded by the front's listener, and at the bound those that are silent or idle make room.
+//! What half-received requests and answers hold in memory is bounded for all connections together.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::broker::Broker;
+use crate::descriptors::Ask;
+use crate::front::Limits;
 use crate::front::budget::Budget;
-use crate::front::peers;
+use crate::front::listener::{Accepted, Listener};
+use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
-use crate::front::stats::Stats;
+use stats::Stats;
 use unsupported::UnsupportedLog;
 
 mod answer;
@@ -26,10 +24,10 @@ mod api;
 mod connection;
 mod errors;
 mod frame;
+mod metrics;
+mod stats;
 mod unsupported;
 
-/// After a failed accept (no descriptors left, most likely) the listener rests this long.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -40,9 +38,20 @@ const PATIENCE: Patience = Patience {
     busy: None,
 };
 
+/// What this front asks for of the descriptors.
+pub fn descriptors(connections_max: usize) -> Ask {
+    Ask {
+        connections: connections_max,
+        weight: 3,
+    }
+}
+
 /// What all connections share.
-struct Front {
+pub struct Front {
     broker: Broker,
+    places: Arc<Places>,
+    /// Who is connected.
+    peers: Arc<Peers>,
     stats: Arc<Stats>,
     unsupported: UnsupportedLog,
     /// Memory of requests that are being received or worked on.
@@ -51,94 +60,50 @@ struct Front {
     answers: Arc<Budget>,
 }
 
-/// Serves Kafka's protocol on `listener` until `shutdown` turns true, then lets connections finish what was appended
-/// and returns. Connections beyond `max.connections` wait in the listener's queue until others end or make room. What goes
-/// on is counted in `stats`.
-pub async fn serve(
-    listener: TcpListener,
-    broker: Broker,
-    stats: Arc<Stats>,
-    shutdown: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let config = broker.config();
-    let places = Places::new(config.connections_max, PATIENCE);
-    let requests = Budget::new(
-        config.queued_request_bytes_max,
-        config.socket_request_bytes_max + frame::LENGTH_BYTES,
-    );
-    let answers = Budget::new(config.queued_response_bytes_max, config.response_bytes_max);
-    stats.show(&requests, &answers);
-    let front = Arc::new(Front {
-        broker,
-        stats,
-        requests,
-        answers,
-        unsupported: UnsupportedLog::default(),
-    });
-    let mut connections: JoinSet<()> = JoinSet::new();
-    let mut stop = shutdown.clone();
-    // Accepted before it has a place, so that nobody has to make room for one who does not come.
-    let mut accepted: Option<(TcpStream, SocketAddr)> = None;
-    loop {
-        tokio::select! {
-            biased;
-            () = connection::stopped(&mut stop) => break,
-            Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-            place = places.enter(), if accepted.is_some() => {
-                let Some((socket, peer)) = accepted.take() else { continue };
-                front.stats.made_room.store(places.made_room(), Relaxed);
-                let (front, shutdown) = (front.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    let _open = front.stats.open();
-                    let entered = peers::enter(&front.stats, peer);
-                    connection::run(socket, peer, &place, entered, front.clone(), shutdown).await;
-                });
-            }
-            found = listener.accept(), if accepted.is_none() => match found {
-                Ok((socket, peer)) => {
-                    front.stats.accepted.fetch_add(1, Relaxed);
-                    if let Err(error) = socket.set_nodelay(true) {
-                        tracing::debug!(%peer, %error, "no TCP_NODELAY");
-                    }
-                    accepted = Some((socket, peer));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    rest(&mut connections).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!(
-            open = connections.len(),
-            "connections were cut off at shutdown"
+impl Front {
+    /// A front of this broker, which serves nobody yet.
+    pub fn new(broker: Broker, limits: Limits) -> Arc<Front> {
+        let config = broker.config();
+        let requests = Budget::new(
+            config.queued_request_bytes_max,
+            config.socket_request_bytes_max + frame::LENGTH_BYTES,
         );
+        let answers = Budget::new(config.queued_response_bytes_max, config.response_bytes_max);
+        Arc::new(Front {
+            broker,
+            places: Places::new(limits, PATIENCE),
+            peers: Arc::default(),
+            stats: Arc::default(),
+            unsupported: UnsupportedLog::default(),
+            requests,
+            answers,
+        })
     }
-    Ok(())
-}
 
-/// Waits a moment, and meanwhile takes note of connections that end.
-async fn rest(connections: &mut JoinSet<()>) {
-    let reap = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-        std::future::pending::<()>().await;
-    };
-    let _ = tokio::time::timeout(ACCEPT_REST, reap).await;
-}
+    /// Who is connected.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a connection's task panicked; the connection is closed");
+    /// Puts other limits in force, at once.
+    pub fn limit(&self, limits: Limits) {
+        self.places.limit(limits);
+    }
+
+    /// Serves Kafka's protocol on `socket` until `shutdown` turns true, then lets connections finish what was appended and
+    /// returns.
+    pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {
+        let listener = Listener {
+            front: "kafka",
+            socket,
+            places: self.places.clone(),
+            drain: DRAIN,
+        };
+        let stop = shutdown.clone();
+        let handle = move |accepted: Accepted| {
+            let entered = self.peers.enter(accepted.peer);
+            connection::run(accepted, entered, self.clone(), stop.clone())
+        };
+        listener.serve(shutdown, handle).await;
     }
 }

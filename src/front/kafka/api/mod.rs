@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::unsupported::Unsupported;
 use crate::broker::{Broker, NodeId, Refusal, Topic};
 use crate::front::budget::{Budget, Claim};
-use crate::front::stats::Stats;
+use crate::front::kafka::stats::Stats;
 
 mod alter_configs;
 mod alter_partition_reassignments;
@@ -201,7 +201,7 @@ pub(crate) struct Call {
     /// The service behind.
     pub(crate) broker: Broker,
     /// Where answers are counted.
-    pub(in crate::front) stats: Arc<Stats>,
+    pub(in crate::front::kafka) stats: Arc<Stats>,
     /// What the answer holds in memory.
     pub(crate) answer: Arc<Answer>,
     /// Bytes of the request.

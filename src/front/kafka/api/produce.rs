@@ -16,7 +16,7 @@ use crate::broker::{
     Acks, Appending, InternalOperation, KnownCodecs, Produce, RecordError, Refusal, Rejection,
 };
 use crate::front::kafka::errors::{self, Failure, Misuse};
-use crate::front::stats::Stats;
+use crate::front::kafka::stats::Stats;
 
 /// The first version whose clients know zstd (KIP-110).
 const KNOWS_ZSTD: i16 = 7;

@@ -1,7 +1,7 @@
 //! What Prometheus's client libraries say of a process, under their names. Source: /proc, as `proc(5)` has it.
-//! Callers: the metrics page. Nothing here touches the data directory's disk.
+//! Callers: whoever shows metrics. Nothing here touches the data directory's disk.
 
-use super::Page;
+use super::Families;
 
 /// Numbers of this process.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,8 +12,8 @@ struct Process {
     resident_bytes: u64,
 }
 
-/// The family `process_*`. A number that cannot be had is left out.
-pub(super) fn write(page: &mut Page) {
+/// Adds the families `process_*`. A number that cannot be had is left out.
+pub fn add(families: &mut Families<'_>) {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     let page_bytes = rustix::param::page_size() as u64;
@@ -21,27 +21,23 @@ pub(super) fn write(page: &mut Page) {
         .zip(read("/proc/stat"))
         .and_then(|(own, all)| parse(&own, &all, ticks, page_bytes));
     if let Some(process) = found {
-        page.single(
+        families.counter(
             "process_cpu_seconds_total",
-            "counter",
             "Processor time used, in user and kernel mode.",
             process.cpu_seconds,
         );
-        page.single(
+        families.gauge(
             "process_start_time_seconds",
-            "gauge",
             "When the process started, in seconds since 1970.",
             process.start_seconds,
         );
-        page.single(
+        families.gauge(
             "process_virtual_memory_bytes",
-            "gauge",
             "Address space in use; mapped files are in it.",
             process.virtual_bytes,
         );
-        page.single(
+        families.gauge(
             "process_resident_memory_bytes",
-            "gauge",
             "Memory in use; pages of mapped files that the kernel keeps are in it.",
             process.resident_bytes,
         );
@@ -49,12 +45,11 @@ pub(super) fn write(page: &mut Page) {
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         // The one that lists them is among them.
         let count = open.count().saturating_sub(1);
-        page.single("process_open_fds", "gauge", "Open file descriptors.", count);
+        families.gauge("process_open_fds", "Open file descriptors.", count);
     }
     if let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
-        page.single(
+        families.gauge(
             "process_max_fds",
-            "gauge",
             "File descriptors that may be open.",
             limit,
         );

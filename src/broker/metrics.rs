@@ -1,0 +1,322 @@
+//! What the broker and the store below it count, as families of metrics.
+//! Callers: fronts that show metrics. Takes a while for many topics, and never waits for the disk: what has to come from
+//! there is brought along, or left out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::groups::Bound;
+use super::{
+    Bounds, Broker, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS, StorageMetrics, Topic, Traffic,
+};
+use crate::metrics::{Families, Family, Histogram, Kind};
+
+/// A family of one series: its type, name, meaning, and where the number is.
+type Single<T> = (Kind, &'static str, &'static str, fn(&T) -> u64);
+
+fn add_singles<T>(families: &mut Families<'_>, of: &T, singles: &[Single<T>]) {
+    for (kind, name, help, value) in singles {
+        match kind {
+            Kind::Counter => families.counter(name, help, value(of)),
+            _ => families.gauge(name, help, value(of)),
+        }
+    }
+}
+
+impl Broker {
+    /// Adds all of them. `space` is the data directory's file system, where its numbers could be had.
+    pub fn add_metrics(&self, families: &mut Families<'_>, space: Option<&LogDir>) {
+        families.gauge(
+            "alluvium_leader_epoch",
+            "The epoch of this start; it rises by one with each.",
+            u64::from(self.leader_epoch().get()),
+        );
+        add_space(families, space);
+        add_singles(families, &self.storage_metrics(), STORAGE);
+        add_singles(families, &self.health(), HEALTH);
+        self.add_appends(families);
+        let topics = self.topics();
+        self.add_topics(families, &topics);
+        add_traffic(families, &topics);
+        self.add_groups(families);
+        self.add_group_lags(families);
+        add_limits(families, &self.groups().bounds());
+    }
+
+    /// Whether the disk keeps up: how long syncs take, and how long appends wait.
+    fn add_appends(&self, families: &mut Families<'_>) {
+        families.counter(
+            "alluvium_appends_refused_total",
+            "Batches that were refused, whatever the reason; alluvium_kafka_errors_total has the codes.",
+            self.refused_appends(),
+        );
+        let waits = self.append_waits();
+        families.gauge(
+            "alluvium_append_oldest_unsynced_seconds",
+            "The age of the oldest append that is not durable; 0 if there is none.",
+            waits.oldest.as_secs_f64(),
+        );
+        families.gauge(
+            "alluvium_append_oldest_waiting_seconds",
+            "For how long a producer has waited for room to append; 0 if none does.",
+            waits.oldest_at_gate.as_secs_f64(),
+        );
+        families.gauge(
+            "alluvium_appends_stalled",
+            "1 while appends wait for a disk that does not answer.",
+            waits.is_stalled,
+        );
+        let syncs = self.sync_durations();
+        let mut family = Family::new(
+            Kind::Histogram,
+            "alluvium_wal_sync_duration_seconds",
+            "How long syncs of the write-ahead log took; every acknowledgement waits for one.",
+            &[],
+        );
+        let durations = Histogram::of_micros(&SYNC_BUCKETS_MICROS, &syncs.buckets, syncs.micros);
+        family.sample(&[], durations);
+        families.add(family);
+    }
+
+    fn add_topics(&self, families: &mut Families<'_>, topics: &[std::sync::Arc<Topic>]) {
+        families.gauge("kafka_brokers", "Brokers of the cluster.", 1_u64);
+        let (name, help) = ("kafka_topic_partitions", "Partitions of a topic.");
+        let mut family = families.bounded(Kind::Gauge, name, help, &["topic"]);
+        for topic in topics {
+            family.bounded_sample(&[topic.name.as_str()], topic.partition_count().into());
+        }
+        families.add(family);
+        let (name, help) = ("alluvium_topic_bytes", "Bytes of a topic's batches.");
+        let mut family = families.bounded(Kind::Gauge, name, help, &["topic"]);
+        for topic in topics {
+            let sizes = self.partition_sizes(topic);
+            let bytes = sizes.iter().map(|size| size.bytes).sum();
+            family.bounded_sample(&[topic.name.as_str()], bytes);
+        }
+        families.add(family);
+        type Value = fn(&Bounds) -> u64;
+        let offsets: [(&'static str, &str, Value); 2] = [
+            (
+                "kafka_topic_partition_current_offset",
+                "The end of what readers may see.",
+                |bounds| bounds.durable_end.get(),
+            ),
+            (
+                "kafka_topic_partition_oldest_offset",
+                "The first offset that is kept.",
+                |bounds| bounds.start.get(),
+            ),
+        ];
+        for (name, help, value) in offsets {
+            let mut family = families.bounded(Kind::Gauge, name, help, &["topic", "partition"]);
+            for topic in topics {
+                for partition in topic.partitions() {
+                    let Ok(bounds) = self.bounds(topic, partition) else {
+                        continue;
+                    };
+                    let labels = [topic.name.as_str(), &partition.to_string()];
+                    family.bounded_sample(&labels, value(&bounds));
+                }
+            }
+            families.add(family);
+        }
+    }
+
+    fn add_groups(&self, families: &mut Families<'_>) {
+        let (name, help) = ("kafka_consumergroup_members", "Members of a group.");
+        let mut family = families.bounded(Kind::Gauge, name, help, &["consumergroup"]);
+        for group in self.groups().list() {
+            let members = self.groups().describe(&group.id);
+            let count = members.map_or(0, |group| group.members.len());
+            family.bounded_sample(&[&group.id], count as u64);
+        }
+        families.add(family);
+    }
+
+    fn add_group_lags(&self, families: &mut Families<'_>) {
+        const OF_PARTITION: &[&str] = &["consumergroup", "topic", "partition"];
+        let lags = self.group_lags(families.series_max());
+        let partitions: Vec<String> = lags
+            .single
+            .iter()
+            .map(|lag| lag.partition.to_string())
+            .collect();
+        let singles = || lags.single.iter().zip(&partitions);
+        type Value = fn(&GroupLag) -> u64;
+        let sums: [(&'static str, &str, Value, u64); 2] = [
+            (
+                "kafka_consumergroup_current_offset",
+                "The offset that a group committed.",
+                |lag| lag.committed.get(),
+                lags.other_committed,
+            ),
+            (
+                "kafka_consumergroup_lag",
+                "Records that a group has still to read.",
+                |lag| lag.records,
+                lags.other_records,
+            ),
+        ];
+        for (name, help, value, others) in sums {
+            let mut family = families.bounded(Kind::Gauge, name, help, OF_PARTITION);
+            for (lag, partition) in singles() {
+                family.bounded_sample(&[&lag.group, lag.topic.as_str(), partition], value(lag));
+            }
+            family.rest(lags.other_count, others);
+            families.add(family);
+        }
+        families.add(lag_sums(families, &lags.single));
+        type Age = fn(&GroupLag) -> Option<Duration>;
+        let ages: [(&'static str, &str, Age); 2] = [
+            (
+                "alluvium_consumergroup_lag_seconds",
+                "For how long the record that a group reads next has been here; of the first metrics.series.max groups and partitions.",
+                |lag| lag.age,
+            ),
+            (
+                "alluvium_consumergroup_lag_event_seconds",
+                "The age of that record by its own timestamp, which is the device's.",
+                |lag| lag.event_age,
+            ),
+        ];
+        for (name, help, age) in ages {
+            let mut family = Family::new(Kind::Gauge, name, help, OF_PARTITION);
+            for (lag, partition) in singles() {
+                if let Some(age) = age(lag) {
+                    let labels = [&lag.group, lag.topic.as_str(), partition];
+                    family.sample(&labels, age.as_secs_f64());
+                }
+            }
+            families.add(family);
+        }
+    }
+}
+
+/// How far each group is behind in each topic.
+fn lag_sums(families: &Families<'_>, lags: &[GroupLag]) -> Family {
+    let mut of_topics: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for lag in lags {
+        let topic = (lag.group.as_str(), lag.topic.as_str());
+        let sum = of_topics.entry(topic).or_default();
+        *sum = sum.saturating_add(lag.records);
+    }
+    let mut family = families.bounded(
+        Kind::Gauge,
+        "kafka_consumergroup_lag_sum",
+        "Records that a group has still to read of a topic, of the partitions that have series of their own.",
+        &["consumergroup", "topic"],
+    );
+    for ((group, topic), records) in of_topics {
+        family.bounded_sample(&[group, topic], records);
+    }
+    family
+}
+
+fn add_space(families: &mut Families<'_>, space: Option<&LogDir>) {
+    if let Some(bytes) = space.and_then(|space| space.bytes_total) {
+        families.gauge(
+            "alluvium_disk_size_bytes",
+            "The size of the file system that holds the data directory.",
+            bytes,
+        );
+    }
+    if let Some(bytes) = space.and_then(|space| space.bytes_free) {
+        let help = "What of it may still be written.";
+        families.gauge("alluvium_disk_free_bytes", help, bytes);
+    }
+}
+
+/// What goes in and out by topic.
+fn add_traffic(families: &mut Families<'_>, topics: &[std::sync::Arc<Topic>]) {
+    type Value = fn(&Traffic) -> u64;
+    let counted: [(&'static str, &str, Value); 3] = [
+        (
+            "alluvium_topic_appended_records_total",
+            "Records of the batches that were appended to a topic.",
+            Traffic::appended_records,
+        ),
+        (
+            "alluvium_topic_appended_bytes_total",
+            "Bytes of the batches that were appended to a topic, as they are stored.",
+            Traffic::appended_bytes,
+        ),
+        (
+            "alluvium_topic_fetched_bytes_total",
+            "Bytes of the batches of a topic that went to readers.",
+            Traffic::fetched_bytes,
+        ),
+    ];
+    for (name, help, value) in counted {
+        let mut family = families.bounded(Kind::Counter, name, help, &["topic"]);
+        for topic in topics {
+            family.bounded_sample(&[topic.name.as_str()], value(&topic.traffic));
+        }
+        families.add(family);
+    }
+}
+
+/// What all groups together hold of what settings bound.
+fn add_limits(families: &mut Families<'_>, bounds: &[Bound]) {
+    let limits: [Single<Bound>; 3] = [
+        (
+            Kind::Gauge,
+            "alluvium_limit_used",
+            "What is held of what a setting bounds.",
+            |bound| bound.used,
+        ),
+        (
+            Kind::Gauge,
+            "alluvium_limit_max",
+            "What may be held of it.",
+            |bound| bound.max,
+        ),
+        (
+            Kind::Counter,
+            "alluvium_limit_refused_total",
+            "Requests, or parts of them, that the bound has refused.",
+            |bound| bound.refused,
+        ),
+    ];
+    for (kind, name, help, value) in limits {
+        let mut family = Family::new(kind, name, help, &["setting"]);
+        for bound in bounds {
+            family.sample(&[bound.setting], value(bound));
+        }
+        families.add(family);
+    }
+}
+
+/// What the store counts.
+#[rustfmt::skip]
+const STORAGE: &[Single<StorageMetrics>] = &[
+    (Kind::Counter, "alluvium_wal_frames_total", "Frames written to the write-ahead log.", |it| it.frames),
+    (Kind::Counter, "alluvium_wal_syncs_total", "Syncs of the write-ahead log.", |it| it.syncs),
+    (Kind::Counter, "alluvium_appended_bytes_total", "Bytes of batches appended.", |it| it.appended_bytes),
+    (Kind::Counter, "alluvium_settled_bytes_total", "Bytes of batches written into segments.", |it| it.settled_bytes),
+    (Kind::Counter, "alluvium_checkpoints_total", "Checkpoints stored.", |it| it.checkpoints),
+    (Kind::Counter, "alluvium_scrubbed_bytes_total", "Bytes of sealed segments that the background scrub has verified.", |it| it.scrubbed_bytes),
+    (Kind::Counter, "alluvium_scrubbed_segments_total", "Sealed segments that the background scrub has verified to their end.", |it| it.scrubbed_segments),
+    (Kind::Counter, "alluvium_scrub_faults_total", "Places that the background scrub has found damaged.", |it| it.scrub_faults),
+    (Kind::Counter, "alluvium_read_faults_total", "Places that the check before the first read has found damaged.", |it| it.read_faults),
+    (Kind::Counter, "alluvium_indexes_rewritten_total", "Indexes that were missing or damaged, and were written again from their logs.", |it| it.rewritten_indexes),
+    (Kind::Counter, "alluvium_store_bound_removed_bytes_total", "Bytes of segments removed because the store was larger than store.bytes.max.", |it| it.bound_removed_bytes),
+    (Kind::Gauge, "alluvium_append_queue_bytes", "Bytes that wait for the disk.", |it| it.queued_bytes),
+    (Kind::Gauge, "alluvium_wal_files", "Files of the write-ahead log.", |it| it.wal_files),
+    (Kind::Gauge, "alluvium_wal_files_used", "Files of the write-ahead log that hold something unsettled.", |it| it.wal_files_used),
+    (Kind::Gauge, "alluvium_wal_files_max", "Files of the write-ahead log at most (wal.files.max).", |it| it.wal_files_max),
+    (Kind::Gauge, "alluvium_producers", "Idempotent producers that partitions remember, counted in each.", |it| it.producers),
+    (Kind::Counter, "alluvium_producers_forgotten_total", "Idle producers that were forgotten before producer.id.expiration.ms, because there are too many.", |it| it.producers_forgotten),
+    (Kind::Counter, "alluvium_producers_refused_total", "Batches of new producers that were refused, because there are too many.", |it| it.producers_refused),
+    (Kind::Gauge, "alluvium_pinned_files", "Deleted segments and files of the write-ahead log that connections are still to send from.", |it| it.pinned_files),
+    (Kind::Gauge, "alluvium_pinned_bytes", "Their bytes: the disk gets them back when those answers are sent, after response.send.max.ms at the latest.", |it| it.pinned_bytes),
+    (Kind::Gauge, "alluvium_logs", "Logs: partitions, and two of the broker's own.", |it| it.logs),
+];
+
+/// How the store is.
+#[rustfmt::skip]
+const HEALTH: &[Single<Health>] = &[
+    (Kind::Gauge, "alluvium_disk_full", "1 while appends are refused for lack of space.", |health| u64::from(health.disk_full)),
+    (Kind::Gauge, "alluvium_storage_failed", "1 once a write or sync has failed: nothing is appended any more.", |health| u64::from(health.failed.is_some())),
+    (Kind::Gauge, "alluvium_damaged_ranges", "Ranges of acknowledged records that cannot be read any more, and that no operator has acknowledged.", |health| health.damage.len() as u64),
+    (Kind::Gauge, "alluvium_damaged_ranges_acknowledged", "Ranges of records that cannot be read any more, as an operator has acknowledged.", |health| health.damage_acknowledged.len() as u64),
+];
