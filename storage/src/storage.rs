@@ -15,7 +15,7 @@ use model::{LeaderEpoch, LogId, Offset, Timestamp};
 use uuid::Uuid;
 
 use crate::acknowledged::{self, Acknowledgement};
-use crate::checkpoint::{Checkpoint, CheckpointStore, WalPosition};
+use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition};
 use crate::cleanup::execute::{bound_once, clean_once, expire_producers};
 use crate::config::{Env, LiveSettings, OnFailure, StorageConfig, Threads};
 use crate::damage::{Damage, load_damage, store_damage};
@@ -695,15 +695,13 @@ impl Storage {
             .map_or(LeaderEpoch::new(0), LeaderEpoch::next);
         if loaded.newest.is_none() {
             // From the first frame on there is a checkpoint: that there is none always means that it was lost.
-            let first = Checkpoint {
-                store,
-                sequence: 0,
+            let first = Moment {
                 leader_epoch,
                 wal: from,
-                logs: Vec::new(),
             };
+            let (none, entry) = (HashMap::new(), |_, entry: &LogEntry| entry.clone());
             checkpoints
-                .store(disk.as_ref(), first)
+                .store(disk.as_ref(), first, &HashSet::new(), &none, entry)
                 .map_err(OpenError::io("write", &checkpoint_directory))?;
         }
         replay.report.created = created;

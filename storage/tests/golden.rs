@@ -1,6 +1,7 @@
 //! Every format of the segments' side, as its first version wrote it: the files under `tests/golden` are read by this and
 //! every later release, and are never edited. `WRITE_GOLDEN=1` makes those that are missing, for a new version.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use model::{
     LeaderEpoch, LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId,
 };
 use storage::Disk;
-use storage::checkpoint::{ActiveSegment, Checkpoint, LogEntry, WalPosition};
+use storage::checkpoint::{
+    ActiveSegment, Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition,
+};
 use storage::epochs::Epochs;
 use storage::io::Boot;
 use storage::io::write_new_file;
@@ -201,10 +204,55 @@ fn checkpoint_v1() {
 
 #[test]
 fn checkpoint_v2() {
-    let golden = check("checkpoint.v2", &checkpoint().encode());
+    // It was one envelope around all entries.
+    let found = Checkpoint::decode(&golden("checkpoint.v2"));
+    assert_eq!(found.expect("a golden file"), checkpoint());
+}
+
+#[test]
+fn checkpoint_v3() {
+    let golden = check("checkpoint.v3", &checkpoint().encode());
     assert_eq!(
         Checkpoint::decode(&golden).expect("a golden file"),
         checkpoint()
+    );
+}
+
+#[test]
+fn checkpoint_v3_that_was_appended_to() {
+    let disk = SimDisk::new(1);
+    let directory = Path::new("/");
+    let mut expected = checkpoint();
+    let (mut store, _) = CheckpointStore::open(&disk, directory, expected.store).expect("empty");
+    let moment = Moment {
+        leader_epoch: expected.leader_epoch,
+        wal: expected.wal,
+    };
+    let mut logs: HashMap<LogId, LogEntry> = HashMap::new();
+    // One at a time, so that their order is the same every time. File A is begun with one of them.
+    for mut entry in checkpoint().logs {
+        entry.settled_end = entry.settled_end.plus(1);
+        let changed = HashSet::from([entry.log]);
+        logs.insert(entry.log, entry);
+        for _ in 0..2 {
+            let stored = store.store(&disk, moment, &changed, &logs, |_, entry| entry.clone());
+            stored.expect("an empty disk");
+        }
+    }
+    let last = expected.logs.pop().expect("two");
+    logs.insert(expected.logs[0].log, expected.logs[0].clone());
+    logs.remove(&last.log);
+    for changed in [expected.logs[0].log, last.log] {
+        let changed = HashSet::from([changed]);
+        for _ in 0..2 {
+            let stored = store.store(&disk, moment, &changed, &logs, |_, entry| entry.clone());
+            expected.sequence = stored.expect("an empty disk");
+        }
+    }
+    let golden = check("checkpoint.v3.appended", &disk.files()[Path::new("/B")]);
+    assert_eq!(
+        Checkpoint::decode(&golden).expect("a golden file"),
+        expected
     );
 }
 

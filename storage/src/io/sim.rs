@@ -99,6 +99,8 @@ struct World {
     descriptors_max: usize,
     file_bytes_max: u64,
     operations: u64,
+    /// Bytes that were written to each path.
+    written: HashMap<PathBuf, u64>,
     cut_during: Option<u64>,
     is_off: bool,
     /// Rises with every restart: handles from before are dead.
@@ -167,6 +169,7 @@ impl SimDisk {
                 descriptors_max: usize::MAX,
                 file_bytes_max: u64::MAX,
                 operations: 0,
+                written: HashMap::new(),
                 cut_during: None,
                 is_off: false,
                 boot: 0,
@@ -206,6 +209,16 @@ impl SimDisk {
     /// How many operations there were that may change the disk.
     pub fn operations(&self) -> u64 {
         self.lock_world().operations
+    }
+
+    /// How many bytes were written to the files below a directory, over the disk's life.
+    pub fn written_below(&self, directory: &Path) -> u64 {
+        let world = self.lock_world();
+        let below = world
+            .written
+            .iter()
+            .filter(|(path, _)| path.starts_with(directory));
+        below.map(|(_, bytes)| bytes).sum()
     }
 
     /// Cuts the power during the operation with this number, counted from 1 over the disk's life. That operation and all
@@ -915,6 +928,7 @@ impl DiskFile for SimFile {
         }
         world.check_room(self.inode, position + bytes.len() as u64)?;
         world.inode(self.inode).write(position, &bytes);
+        *world.written.entry(self.path.clone()).or_default() += bytes.len() as u64;
         fate.end(&mut world)
     }
 

@@ -93,14 +93,15 @@ pub(crate) fn find_in_store(disk: &dyn Disk, root: &Path, visit: &mut dyn FnMut(
     });
     look(root.join("DAMAGE"), DAMAGE_VERSION, &newer_damage);
     for slot in Slot::ALL {
-        look(
-            slot.path(&root.join("checkpoint")),
-            checkpoint::VERSION,
-            &|bytes| {
-                // Not all of a large one is decoded, only its checksum is.
+        let path = slot.path(&root.join("checkpoint"));
+        // One of a version that is known may be large, and is not read here.
+        let is_known = version_of(disk, &path)
+            .is_some_and(|version| (1..=checkpoint::VERSION).contains(&version));
+        if !is_known {
+            look(path, checkpoint::VERSION, &|bytes| {
                 envelope(checkpoint::MAGIC, checkpoint::VERSION, bytes)
-            },
-        );
+            });
+        }
     }
     let wal = root.join("wal");
     for entry in disk.list(&wal).unwrap_or_default() {
@@ -197,8 +198,13 @@ fn manifest_at(disk: &dyn Disk, path: PathBuf, visit: &mut dyn FnMut(Newer)) {
 
 /// Whether a file that begins with a magic of 8 bytes has this version; None if it cannot be read that far.
 fn has_version(disk: &dyn Disk, path: &Path, version: u32) -> Option<bool> {
+    version_of(disk, path).map(|found| found == version)
+}
+
+/// The version that a file claims which begins with a magic of 8 bytes; None if it cannot be read that far.
+fn version_of(disk: &dyn Disk, path: &Path) -> Option<u32> {
     let mut head = [0; HEAD_BYTES];
     let file = disk.open(path, OpenHow::Read).ok()?;
     file.read_exact_at(0, &mut head).ok()?;
-    Some(head[8..] == version.to_le_bytes())
+    head[8..].first_chunk().copied().map(u32::from_le_bytes)
 }

@@ -10,10 +10,10 @@
 //! A failed write or sync ends the process, but for a full disk: then what was settled since the last checkpoint is taken
 //! back, what is deleted goes (`removal.rs`), and the round is tried again later. The store's end does not wait for a round.
 
+mod known;
 mod removal;
 mod settled_log;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,9 +21,10 @@ use std::sync::atomic::Ordering;
 use model::batch::BatchHeader;
 use model::{LogId, Timestamp};
 
+use self::known::KnownLogs;
 use self::removal::{remove_directory, remove_quietly};
 use self::settled_log::{Before, SettledLog, Work};
-use crate::checkpoint::{Checkpoint, LogEntry, WalPosition};
+use crate::checkpoint::{LogEntry, Moment, WalPosition};
 use crate::cleanup::execute::producers_kept_since;
 use crate::cleanup::store_bound;
 use crate::error::{OpenError, ReadError, StorageFailed};
@@ -93,7 +94,7 @@ impl SettleError {
 /// The settler's state.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    logs: HashMap<LogId, SettledLog>,
+    logs: KnownLogs,
     scratch: AlignedBuffer,
     /// Where the replay of the checkpoint before the newest begins.
     older: WalPosition,
@@ -169,7 +170,7 @@ impl Round {
 impl Settler {
     pub fn new(from: WalPosition) -> Settler {
         Settler {
-            logs: HashMap::new(),
+            logs: KnownLogs::default(),
             scratch: AlignedBuffer::with_capacity(SCRATCH_BYTES),
             older: from,
             newest: from,
@@ -191,7 +192,7 @@ impl Settler {
             self.unswept.push(entry.log);
         }
         let view = settled.view();
-        self.logs.insert(entry.log, settled);
+        self.logs.restore(entry.log, settled);
         Ok((view, lost, is_changed))
     }
 
@@ -206,7 +207,7 @@ impl Settler {
 
     /// Nothing of the log is named by the next checkpoint.
     pub fn forget(&mut self, log: LogId) {
-        self.forgotten |= self.logs.remove(&log).is_some();
+        self.forgotten |= self.logs.remove(log).is_some();
     }
 
     /// Tidies the directories of some logs, after a round that went well. Where something is damaged nothing is touched: a
@@ -214,7 +215,7 @@ impl Settler {
     pub fn sweep_some(&mut self, shared: &Shared, count: usize) {
         let left = self.unswept.len().saturating_sub(count);
         for log in self.unswept.split_off(left) {
-            let (Some(settled), Some(live)) = (self.logs.get(&log), shared.log(log)) else {
+            let (Some(settled), Some(live)) = (self.logs.get(log), shared.log(log)) else {
                 continue;
             };
             if shared.may_be_damaged(log) {
@@ -294,7 +295,7 @@ impl Settler {
         // Its files are not to look as if somebody read them.
         drop(progress);
         for log in &deleted {
-            self.logs.remove(log);
+            self.logs.remove(*log);
         }
         let dirty = shared.take_dirty();
         if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
@@ -397,10 +398,10 @@ impl Settler {
             };
             let one = Touched {
                 log: Arc::clone(log),
-                before: self.logs.get(&log.id()).map(SettledLog::before),
+                before: self.logs.get(log.id()).map(SettledLog::before),
                 seal: work.seal,
             };
-            let settled = self.logs.entry(log.id()).or_default();
+            let settled = self.logs.get_or_default(log.id());
             match settled.settle(shared, &work, &mut self.scratch, &mut syncs) {
                 Ok(mut passed) => {
                     garbage.append(&mut passed);
@@ -443,7 +444,7 @@ impl Settler {
         syncs.sync().map_err(failed)?;
         for one in touched {
             let id = one.log.id();
-            if let Some(settled) = self.logs.get_mut(&id) {
+            if let Some(settled) = self.logs.get_mut(id) {
                 settled.write_manifest(shared, id, syncs)?;
             }
         }
@@ -462,7 +463,7 @@ impl Settler {
         left: &mut Vec<Arc<Log>>,
     ) -> Result<(), SettleError> {
         let id = one.log.id();
-        if let Some(settled) = self.logs.remove(&id)
+        if let Some(settled) = self.logs.remove(id)
             && let Some(settled) = settled.take_back(shared, id, one.before)?
         {
             self.logs.insert(id, settled);
@@ -477,24 +478,16 @@ impl Settler {
             OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
             other => SettleError::Failed(StorageFailed::new(other.to_string())),
         })?;
-        let logs = self
-            .logs
-            .iter()
-            .map(|(log, settled)| settled.entry(*log))
-            .collect();
-        let checkpoint = Checkpoint {
-            store: shared.store,
-            sequence: 0,
+        let moment = Moment {
             leader_epoch: shared.leader_epoch,
             wal,
-            logs,
         };
         let mut store = shared
             .checkpoints
             .lock()
             .expect("nothing panics while it holds the checkpoints");
-        store
-            .store(shared.disk.as_ref(), checkpoint)
+        self.logs
+            .store(&mut store, shared.disk.as_ref(), moment)
             .map_err(SettleError::io("the checkpoint"))?;
         shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.older = std::mem::replace(&mut self.newest, wal);
@@ -504,7 +497,7 @@ impl Settler {
 
     fn publish(&mut self, shared: &Shared, touched: &[Touched]) {
         for Touched { log, before, .. } in touched {
-            let Some(settled) = self.logs.get_mut(&log.id()) else {
+            let Some(settled) = self.logs.stored(log.id()) else {
                 continue;
             };
             if settled.kept(before.as_ref()) {

@@ -3,14 +3,16 @@
 //! In an ordinary round files go after the checkpoint that no longer names them. On a full disk nothing may wait for a round
 //! that needs space: whole segments before a log's start, and the directories of deleted logs, go before anything is settled
 //! down. It needs no space: the start and the deletion are durable in the write-ahead log, and the checkpoint that says so is
-//! written over an older one of at least that length. Where even that fails the files go first: a start that finds them
-//! missing learns from the write-ahead log that they were deleted. A manifest may name them until the next round.
+//! written over an older one of at least that length, begun anew where nothing can be appended to it. Where even that fails
+//! the files go first: a start that finds them missing learns from the write-ahead log that they were deleted. A manifest may
+//! name them until the next round.
 
 use std::io;
 use std::path::Path;
 
 use model::LogId;
 
+use super::settled_log::SettledLog;
 use super::{SettleError, Settler};
 use crate::storage::Shared;
 use crate::wal::gate::RESERVED_FILES;
@@ -20,17 +22,18 @@ impl Settler {
     pub(super) fn relieve(&mut self, shared: &Shared) -> Result<bool, SettleError> {
         let deleted = shared.take_deleted();
         for log in &deleted {
-            self.logs.remove(log);
+            self.logs.remove(*log);
         }
         let mut garbage = Vec::new();
         for log in shared.dirty_logs() {
-            let Some(settled) = self.logs.get_mut(&log.id()) else {
-                continue;
-            };
             let start = log.bounds().start;
-            if start <= settled.start {
+            let is_behind = |settled: &SettledLog| settled.start < start;
+            if !self.logs.get(log.id()).is_some_and(is_behind) {
                 continue;
             }
+            let Some(settled) = self.logs.get_mut(log.id()) else {
+                continue;
+            };
             let mut passed = settled.raise_start(shared, log.id(), start);
             if !passed.is_empty() {
                 log.locked().segments = settled.view();
