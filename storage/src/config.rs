@@ -1,31 +1,13 @@
-//! The store's settings, and the components that it is made with: the disk, the clock, who does the work, and what a failure
-//! does. A setting is a number that an operator may know better; a component is a part of the world.
+//! The store's settings: numbers and bounds that an operator may know better, and those of them that may change while the store
+//! is open. What the store is made with is in `components.rs`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::error::OpenError;
-use crate::io::{Clock, Disk};
+use crate::wal::appends::batch_bytes_max;
 use crate::wal::format::FILE_UNIT_BYTES;
-
-/// What the process does when a write or sync has failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnFailure {
-    /// It ends at once, with exit code 74: what the page cache says can no longer be trusted.
-    ExitProcess,
-    /// It refuses all appends; for tests and simulations.
-    Refuse,
-}
-
-/// Who does the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// Threads of the store's own.
-    Own,
-    /// Nobody, until a test calls [`Storage::commit_once`] and the like: the same order every time.
-    Manual,
-}
 
 /// A store's settings.
 #[derive(Clone, Debug)]
@@ -58,16 +40,12 @@ pub struct StorageConfig {
     pub producers_per_log_max: usize,
     /// Idempotent producers that all logs remember.
     pub producers_max: u64,
-    /// What a failed write or sync does.
-    pub on_failure: OnFailure,
-    /// Who does the work.
-    pub threads: Threads,
 }
 
 impl StorageConfig {
     /// The largest batch that can be appended.
     pub fn batch_bytes_max(&self) -> u64 {
-        crate::wal::gate::batch_bytes_max(self.wal_file_bytes)
+        batch_bytes_max(self.wal_file_bytes)
     }
 
     /// The defaults, for a data directory.
@@ -87,8 +65,6 @@ impl StorageConfig {
             producer_expiry: Duration::from_secs(24 * 3600),
             producers_per_log_max: 50_000,
             producers_max: 500_000,
-            on_failure: OnFailure::ExitProcess,
-            threads: Threads::Own,
         }
     }
 
@@ -112,25 +88,6 @@ impl StorageConfig {
     }
 }
 
-/// The world the store lives in.
-#[derive(Clone, Debug)]
-pub struct Env {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-}
-
-impl Env {
-    /// The machine's disk and clock.
-    pub fn real() -> Env {
-        Env {
-            disk: Arc::new(crate::io::RealDisk),
-            clock: Arc::new(crate::io::SystemClock::new()),
-        }
-    }
-}
-
 /// The settings that may change while the store is open. The cleaner, the settler and the scrub read them anew each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveSettings {
@@ -149,5 +106,29 @@ impl From<&StorageConfig> for LiveSettings {
             scrub_bytes_per_second: config.scrub_bytes_per_second,
             retention_check: config.retention_check,
         }
+    }
+}
+
+/// The live settings as they are now.
+#[derive(Debug)]
+pub(crate) struct Live(Mutex<LiveSettings>);
+
+impl Live {
+    pub fn new(config: &StorageConfig) -> Live {
+        Live(Mutex::new(LiveSettings::from(config)))
+    }
+
+    pub fn get(&self) -> LiveSettings {
+        *self.locked()
+    }
+
+    pub fn set(&self, settings: LiveSettings) {
+        *self.locked() = settings;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, LiveSettings> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the settings")
     }
 }

@@ -9,7 +9,7 @@ use model::{Offset, Timestamp};
 
 use crate::log::Bounds;
 use crate::producers::SequenceError;
-use crate::wal::gate::AppendSize;
+use crate::wal::appends::AppendSize;
 
 /// The store cannot write any more: a write or sync failed, and was not retried. Reads go on until the process ends.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -19,18 +19,18 @@ use uuid::Uuid;
 
 use crate::checkpoint::{ActiveSegment, Checkpoint, Slot, SlotState, read_slot};
 use crate::damage::{Damage, load_damage};
+use crate::data_dir::has_settled;
 use crate::error::OpenError;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
 use crate::manifest::{self, Manifest};
 use crate::recovery::newer;
-use crate::recovery::store_file::{decode_store, store_is_missing, store_trouble};
+use crate::recovery::store_file::{decode_store, no_checkpoint, store_is_missing, store_trouble};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
     check_heads, read_index_file,
 };
-use crate::storage::{has_settled, no_checkpoint};
 
 use state::{Place, StateRecords};
 

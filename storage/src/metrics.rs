@@ -83,9 +83,6 @@ pub(crate) struct Counters {
     pub read_faults: AtomicU64,
     pub rewritten_indexes: AtomicU64,
     pub bound_removed_bytes: AtomicU64,
-    pub producers: AtomicU64,
-    pub producers_forgotten: AtomicU64,
-    pub producers_refused: AtomicU64,
 }
 
 impl Counters {
@@ -93,5 +90,24 @@ impl Counters {
         self.frames.fetch_add(1, Ordering::Relaxed);
         self.syncs.fetch_add(u64::from(synced), Ordering::Relaxed);
         self.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The metrics that are counts; the others are zero.
+    pub fn counted(&self) -> Metrics {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Metrics {
+            frames: count(&self.frames),
+            syncs: count(&self.syncs),
+            appended_bytes: count(&self.appended_bytes),
+            settled_bytes: count(&self.settled_bytes),
+            checkpoints: count(&self.checkpoints),
+            scrubbed_bytes: count(&self.scrubbed_bytes),
+            scrubbed_segments: count(&self.scrubbed_segments),
+            scrub_faults: count(&self.scrub_faults),
+            read_faults: count(&self.read_faults),
+            rewritten_indexes: count(&self.rewritten_indexes),
+            bound_removed_bytes: count(&self.bound_removed_bytes),
+            ..Metrics::default()
+        }
     }
 }

@@ -13,12 +13,16 @@
 //!             per batch, oldest first: first sequence 4 | last sequence 4 | base offset 8 | last offset 8 | append time 8 |
 //! ```
 
+mod limits;
+
 use std::collections::HashMap;
 
 use model::batch::BatchHeader;
 use model::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 use crate::fields::{Fields, FormatError};
+
+pub(crate) use self::limits::{PRODUCER_IDLE_MS, ProducerLimits};
 
 /// How many batches back a retry is recognised. Kafka's clients have at most five requests in flight.
 pub const BATCHES_MAX: usize = 5;

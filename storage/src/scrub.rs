@@ -7,6 +7,7 @@
 //! Invariant: over any second it reads no more than the rate, but for one batch that is larger.
 
 pub(crate) mod run;
+mod suspects;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use model::{LogId, Offset};
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{SegmentError, SegmentId, SegmentIndex, is_shortage, read_index_file};
+
+pub(crate) use self::suspects::Suspects;
 
 /// A sealed segment to verify.
 #[derive(Clone, Debug, PartialEq, Eq)]

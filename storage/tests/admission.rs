@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use alluvium_storage::io::{ManualClock, RealDisk};
 use alluvium_storage::{
-    Admission, AppendBatch, AppendError, AppendSize, Env, Log, LogSettings, OnFailure, Purpose,
-    Storage, StorageConfig, Threads,
+    Admission, AppendBatch, AppendError, AppendSize, Env, Log, LogSettings, Purpose, Storage,
+    StorageConfig,
 };
 use model::batch::{Batch, BatchBuilder, Codec};
 use model::topic_config::TopicConfig;
@@ -24,13 +24,11 @@ fn open(change: impl FnOnce(&mut StorageConfig)) -> (tempfile::TempDir, Storage,
     config.wal_file_bytes = WAL_FILE_BYTES;
     config.wal_files_min = 2;
     config.wal_files_max = 16;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
     change(&mut config);
-    let env = Env {
-        disk: Arc::new(RealDisk),
-        clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
-    };
+    let env = Env::manual(
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
+    );
     let (storage, _) = Storage::open(config, env).unwrap();
     let id = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
     storage.finish_open(&[id].into()).unwrap();

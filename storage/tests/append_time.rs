@@ -14,9 +14,7 @@ use model::codec::Codec;
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
-use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, Storage, StorageConfig, Threads,
-};
+use storage::{Disk, Env, Log, LogSettings, ManualClock, Storage, StorageConfig};
 
 const BATCHES: u64 = 40;
 
@@ -28,12 +26,7 @@ fn open(disk: &SimDisk, clock: &Arc<ManualClock>) -> (Storage, Arc<Log>) {
     let mut config = StorageConfig::new("/data");
     config.wal_file_bytes = 1 << 20;
     config.wal_files_min = 2;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
-    let env = Env {
-        disk: Arc::new(disk.clone()),
-        clock: clock.clone(),
-    };
+    let env = Env::manual(Arc::new(disk.clone()), clock.clone());
     let (storage, _) = Storage::open(config, env).unwrap();
     storage.finish_open(&HashSet::from([id()])).unwrap();
     let settings = LogSettings {

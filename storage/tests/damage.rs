@@ -19,8 +19,8 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::{OpenHow, SimDisk, write_new_file};
 use storage::segment::IndexFile;
 use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, OpenError, ReadError, RecoveryReport,
-    Storage, StorageConfig, Threads,
+    Disk, Env, Log, LogSettings, ManualClock, OpenError, ReadError, RecoveryReport, Storage,
+    StorageConfig,
 };
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -67,11 +67,9 @@ fn open_at(
     config.wal_file_bytes = 256 << 10;
     config.wal_files_min = 2;
     config.wal_files_max = 8;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
     let disk = Arc::new(disk.clone());
     let clock = clock.clone();
-    let (storage, report) = Storage::open(config, Env { disk, clock })?;
+    let (storage, report) = Storage::open(config, Env::manual(disk, clock))?;
     storage.finish_open(&known())?;
     for id in known() {
         storage.create_log(id, settings());

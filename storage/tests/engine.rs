@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use alluvium_storage::io::{ManualClock, RealDisk};
 use alluvium_storage::{
-    AppendBatch, Env, Fate, LiveSettings, Log, LogSettings, OnFailure, ReadError, RecoveryReport,
-    Storage, StorageConfig, Threads,
+    AppendBatch, Env, Fate, LiveSettings, Log, LogSettings, ReadError, RecoveryReport, Storage,
+    StorageConfig,
 };
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, split};
@@ -34,8 +34,6 @@ impl House {
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
         config.wal_files_max = 16;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         config
     }
 
@@ -44,10 +42,7 @@ impl House {
     }
 
     fn open_with(&self, config: StorageConfig) -> (Storage, RecoveryReport) {
-        let env = Env {
-            disk: Arc::new(RealDisk),
-            clock: self.clock.clone(),
-        };
+        let env = Env::manual(Arc::new(RealDisk), self.clock.clone());
         Storage::open(config, env).unwrap()
     }
 }

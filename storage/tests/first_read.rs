@@ -15,9 +15,7 @@ use model::codec::Codec;
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
-use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, ReadError, Storage, StorageConfig, Threads,
-};
+use storage::{Disk, Env, Log, LogSettings, ManualClock, ReadError, Storage, StorageConfig};
 
 const BATCHES: u64 = 60;
 /// Records of a batch.
@@ -50,11 +48,9 @@ impl Store {
         let mut config = StorageConfig::new("/data");
         config.wal_file_bytes = 1 << 20;
         config.wal_files_min = 2;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
         let disk = Arc::new(self.disk.clone());
-        let (storage, _) = Storage::open(config, Env { disk, clock }).unwrap();
+        let (storage, _) = Storage::open(config, Env::manual(disk, clock)).unwrap();
         storage.finish_open(&HashSet::from([id()])).unwrap();
         let settings = LogSettings {
             segment_bytes: self.segment_bytes,

@@ -17,8 +17,8 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::io::sim::{Fault, Operation};
 use storage::{
-    AppendError, AppendSize, Disk, Env, LogSettings, ManualClock, OnFailure, Purpose, Storage,
-    StorageConfig, Threads,
+    AppendError, AppendSize, Disk, Env, LogSettings, ManualClock, Purpose, Storage, StorageConfig,
+    Threads,
 };
 
 const VALUE_BYTES: usize = 10_000;
@@ -61,11 +61,9 @@ impl House {
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
         config.wal_files_max = 8;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = self.threads;
         let env = Env {
-            disk: Arc::new(self.disk.clone()),
-            clock: self.clock.clone(),
+            threads: self.threads,
+            ..Env::manual(Arc::new(self.disk.clone()), self.clock.clone())
         };
         let (storage, report) = Storage::open(config, env).unwrap();
         assert_eq!(report.damage, []);

@@ -22,7 +22,7 @@ use model::topic_config::{Durability, TopicConfig};
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::{
-    Disk, Env, Log, LogSettings, OnFailure, ReadError, Storage, StorageConfig, SystemClock,
+    Disk, Env, Log, LogSettings, ReadError, Storage, StorageConfig, SystemClock, Threads,
 };
 
 #[path = "../../tests/history/mod.rs"]
@@ -149,10 +149,9 @@ fn open(disk: &SimDisk, durability: Durability) -> Storage {
     config.wal_files_max = 16;
     config.settle_age = Duration::from_millis(1);
     config.retention_check = Duration::from_secs(3600);
-    config.on_failure = OnFailure::Refuse;
     let env = Env {
-        disk: Arc::new(disk.clone()),
-        clock: Arc::new(SystemClock::new()),
+        threads: Threads::Own,
+        ..Env::manual(Arc::new(disk.clone()), Arc::new(SystemClock::new()))
     };
     let (storage, report) = Storage::open(config, env).unwrap();
     assert!(report.damage.is_empty(), "a cut is no damage: {report:?}");

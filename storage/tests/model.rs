@@ -17,9 +17,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use proptest::prelude::*;
 use storage::io::SimDisk;
-use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, ReadError, Storage, StorageConfig, Threads,
-};
+use storage::{Disk, Env, Log, LogSettings, ManualClock, ReadError, Storage, StorageConfig};
 
 const RETENTION: Duration = Duration::from_secs(3600);
 
@@ -139,12 +137,7 @@ fn open(disk: &SimDisk, clock: &Arc<ManualClock>) -> Storage {
     config.wal_files_min = 2;
     config.wal_files_max = 64;
     config.open_segments_max = 2;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
-    let env = Env {
-        disk: Arc::new(disk.clone()),
-        clock: clock.clone(),
-    };
+    let env = Env::manual(Arc::new(disk.clone()), clock.clone());
     let (storage, report) = Storage::open(config, env).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
     storage.finish_open(&HashSet::from([id()])).unwrap();

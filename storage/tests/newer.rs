@@ -15,9 +15,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, Timestamp, TopicId};
 use storage::inspect::verify_store;
 use storage::io::{SimDisk, write_new_file};
-use storage::{
-    Disk, Env, LogSettings, ManualClock, OnFailure, OpenError, Storage, StorageConfig, Threads,
-};
+use storage::{Disk, Env, LogSettings, ManualClock, OpenError, Storage, StorageConfig};
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -38,10 +36,8 @@ fn open_at(disk: &SimDisk, clock: Arc<ManualClock>) -> Result<Storage, OpenError
     config.wal_file_bytes = 256 << 10;
     config.wal_files_min = 2;
     config.wal_files_max = 8;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
     let disk = Arc::new(disk.clone());
-    let (storage, _) = Storage::open(config, Env { disk, clock })?;
+    let (storage, _) = Storage::open(config, Env::manual(disk, clock))?;
     storage.finish_open(&HashSet::from([log_id()]))?;
     let settings = LogSettings {
         segment_bytes: 1_000,

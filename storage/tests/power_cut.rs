@@ -21,8 +21,8 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::{
-    AppendError, DeleteRecordsError, Durable, Env, Log, LogSettings, ManualClock, OnFailure,
-    Storage, StorageConfig, StorageFailed, Threads,
+    AppendError, DeleteRecordsError, Durable, Env, Log, LogSettings, ManualClock, Storage,
+    StorageConfig, StorageFailed,
 };
 
 /// Steps of one script.
@@ -193,13 +193,8 @@ impl Life {
         config.wal_files_min = 2;
         config.wal_files_max = 40;
         config.frame_bytes_max = 64 << 10;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         let clock: Arc<dyn storage::Clock> = self.clock.clone();
-        let env = Env {
-            disk: Arc::new(self.disk.clone()),
-            clock,
-        };
+        let env = Env::manual(Arc::new(self.disk.clone()), clock);
         let (storage, report) =
             Storage::open(config, env).map_err(|error| Stopped(error.to_string()))?;
         assert!(

@@ -14,9 +14,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::segment::IndexFile;
-use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, ReadError, Storage, StorageConfig, Threads,
-};
+use storage::{Disk, Env, Log, LogSettings, ManualClock, ReadError, Storage, StorageConfig};
 
 const RECORDS: u64 = 60;
 
@@ -60,13 +58,8 @@ impl House {
         let mut config = StorageConfig::new("/data");
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         config.scrub_bytes_per_second = scrub_bytes_per_second;
-        let env = Env {
-            disk: Arc::new(self.disk.clone()),
-            clock: self.clock.clone(),
-        };
+        let env = Env::manual(Arc::new(self.disk.clone()), self.clock.clone());
         let (storage, _) = Storage::open(config, env).unwrap();
         storage.finish_open(&HashSet::from([id()])).unwrap();
         let settings = LogSettings {

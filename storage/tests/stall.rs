@@ -15,8 +15,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, Timestamp, TopicId};
 use storage::io::{DirEntry, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow, SimDisk};
 use storage::{
-    Appended, Disk, Env, LogSettings, ManualClock, OnFailure, STALL_AFTER, Storage, StorageConfig,
-    Threads,
+    Appended, Disk, Env, LogSettings, ManualClock, STALL_AFTER, Storage, StorageConfig, Threads,
 };
 
 /// Longer than any machine takes for what does not wait.
@@ -157,14 +156,15 @@ fn open(threads: Threads) -> Store {
     let mut config = StorageConfig::new("/data");
     config.wal_file_bytes = 256 << 10;
     config.wal_files_min = 2;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = threads;
     let env = Env {
-        disk: Arc::new(StallingDisk {
-            disk,
-            door: door.clone(),
-        }),
-        clock: clock.clone(),
+        threads,
+        ..Env::manual(
+            Arc::new(StallingDisk {
+                disk,
+                door: door.clone(),
+            }),
+            clock.clone(),
+        )
     };
     let (storage, _) = Storage::open(config, env).unwrap();
     storage.finish_open(&HashSet::from([id()])).unwrap();

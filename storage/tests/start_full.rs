@@ -14,8 +14,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::{OpenHow, SimDisk};
 use storage::{
-    Disk, Env, LogSettings, ManualClock, OnFailure, OpenError, RecoveryReport, Storage,
-    StorageConfig, Threads,
+    Disk, Env, LogSettings, ManualClock, OpenError, RecoveryReport, Storage, StorageConfig,
 };
 
 const FILE_BYTES: u64 = 256 << 10;
@@ -30,11 +29,9 @@ fn open(disk: &SimDisk) -> Result<(Storage, RecoveryReport), OpenError> {
     config.wal_file_bytes = FILE_BYTES;
     config.wal_files_min = 2;
     config.wal_files_max = FILES_MAX;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
     let disk = Arc::new(disk.clone());
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
-    let (storage, report) = Storage::open(config, Env { disk, clock })?;
+    let (storage, report) = Storage::open(config, Env::manual(disk, clock))?;
     storage.finish_open(&HashSet::from([log_id()]))?;
     storage.create_log(log_id(), LogSettings::from(&TopicConfig::default()));
     Ok((storage, report))

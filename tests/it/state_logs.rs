@@ -11,9 +11,7 @@ use model::batch::{Batch, BatchBuilder, Codec};
 use model::{LogId, Timestamp};
 use storage::inspect::{Finding, verify_store};
 use storage::io::SimDisk;
-use storage::{
-    Disk as _, Env, LogSettings, ManualClock, OnFailure, Storage, StorageConfig, Threads,
-};
+use storage::{Disk as _, Env, LogSettings, ManualClock, Storage, StorageConfig};
 
 type Record<'a> = (&'a [u8], Option<&'a [u8]>);
 
@@ -41,11 +39,10 @@ impl House {
         let mut config = StorageConfig::new("/data");
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
         let disk = Arc::new(self.disk.clone());
-        let (storage, _) = Storage::recover(config, Env { disk, clock }).expect("a sound store");
+        let (storage, _) =
+            Storage::recover(config, Env::manual(disk, clock)).expect("a sound store");
         storage
     }
 

@@ -13,8 +13,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::{SimDisk, write_new_file};
 use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OnFailure, OpenError, ReadError, Storage,
-    StorageConfig, Threads,
+    Disk, Env, Log, LogSettings, ManualClock, OpenError, ReadError, Storage, StorageConfig,
 };
 
 use crate::Input;
@@ -144,11 +143,9 @@ fn open(disk: &SimDisk) -> Result<Storage, OpenError> {
     config.wal_file_bytes = 256 << 10;
     config.wal_files_min = 2;
     config.wal_files_max = 8;
-    config.on_failure = OnFailure::Refuse;
-    config.threads = Threads::Manual;
     let disk = Arc::new(disk.clone());
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
-    let (storage, _) = Storage::open(config, Env { disk, clock })?;
+    let (storage, _) = Storage::open(config, Env::manual(disk, clock))?;
     storage.finish_open(&HashSet::from(known()))?;
     for id in known() {
         storage.create_log(id, settings());

@@ -17,9 +17,12 @@ fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Stora
     config.wal_file_bytes = wal_file_bytes;
     config.frame_bytes_max = frame_bytes_max;
     config.wal_files_min = 2;
-    config.on_failure = OnFailure::Refuse;
     config.settle_age = std::time::Duration::from_millis(20);
-    let (storage, _) = Storage::open(config, Env::real()).expect("a store");
+    let env = Env {
+        on_failure: OnFailure::Refuse,
+        ..Env::real()
+    };
+    let (storage, _) = Storage::open(config, env).expect("a store");
     let known = [LogId::METADATA, LogId::OFFSETS].into();
     storage.finish_open(&known).expect("a tidy store");
     storage

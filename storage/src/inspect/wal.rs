@@ -335,7 +335,7 @@ mod tests {
     use super::*;
     use crate::inspect::verify_store;
     use crate::io::{ManualClock, SimDisk};
-    use crate::{Env, LogSettings, OnFailure, Storage, StorageConfig, Threads};
+    use crate::{Env, LogSettings, Storage, StorageConfig};
     use model::batch::{Batch, BatchBuilder};
     use model::codec::Codec;
     use model::topic_config::TopicConfig;
@@ -349,13 +349,8 @@ mod tests {
         disk.create_dir_all(Path::new("/data")).unwrap();
         let mut config = StorageConfig::new("/data");
         config.wal_file_bytes = 256 << 10;
-        config.on_failure = OnFailure::Refuse;
-        config.threads = Threads::Manual;
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
-        let env = Env {
-            disk: Arc::new(disk.clone()),
-            clock,
-        };
+        let env = Env::manual(Arc::new(disk.clone()), clock);
         let (storage, _) = Storage::open(config, env).unwrap();
         let id = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
         let log = storage.create_log(id, LogSettings::from(&TopicConfig::default()));

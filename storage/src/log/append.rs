@@ -1,39 +1,25 @@
 //! Appending to a log, and raising its start: offsets are assigned under the log's short lock, and the committer makes it
 //! durable.
+//!
+//! An append decides everything before it changes anything: [`assign`] checks and gives offsets, the queue takes the work, and
+//! [`note`] writes down what was assigned, all under one lock.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
-use model::Offset;
-use model::batch::{Batch, HEADER_BYTES, stamped_head};
+use model::batch::{HEADER_BYTES, stamped_head};
 use model::topic_config::Durability;
+use model::{LeaderEpoch, Offset, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Log;
+use super::state::LogState;
 use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
-use crate::producers::Sequence;
-use crate::wal::committer::{Pending, Work};
-use crate::wal::gate::{Admission, AppendSize, Purpose};
-
-/// A checked batch to append; its base offset and leader epoch are assigned by the log.
-#[derive(Clone, Debug)]
-pub struct AppendBatch(Batch);
-
-impl AppendBatch {
-    /// Its length, header included.
-    pub fn bytes(&self) -> usize {
-        self.0.bytes().len()
-    }
-}
-
-impl From<Batch> for AppendBatch {
-    fn from(batch: Batch) -> AppendBatch {
-        AppendBatch(batch)
-    }
-}
+use crate::producers::{ProducerLimits, Sequence};
+use crate::wal::appends::{AppendBatch, AppendSize, Purpose};
+use crate::wal::gate::Admission;
+use crate::wal::queue::{Pending, Work};
 
 /// What an append was given. It is durable when `durable` resolves.
 #[derive(Debug)]
@@ -76,6 +62,21 @@ fn stopped() -> StorageFailed {
     StorageFailed::new("it was shut down before this became durable")
 }
 
+/// When, and in which leader epoch, something is appended.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    now: Timestamp,
+    epoch: LeaderEpoch,
+}
+
+/// The offsets that an append will have, decided under the log's lock.
+#[derive(Debug)]
+struct Assigned {
+    base: Offset,
+    end: Offset,
+    work: Vec<Work>,
+}
+
 impl Log {
     /// Appends whole batches one after the other. Never waits: the admission was waited for, and the sync is `durable`.
     /// A single batch that an idempotent producer appended before is answered with its first offsets.
@@ -86,113 +87,62 @@ impl Log {
         admission: Admission,
     ) -> Result<Appended, AppendError> {
         assert!(!batches.is_empty(), "an append has a batch");
-        admission.check(&batches)?;
-        let shared = self.shared().ok_or(AppendError::Closed)?;
-        let now = shared.steady_now();
-        let epoch = shared.leader_epoch;
+        admission.check(AppendSize::of(&batches))?;
+        let moment = self.moment();
         let (ack, acked) = oneshot::channel();
+        let durable = Durable(acked);
         let mut state = self.locked();
         if state.deleted {
             return Err(AppendError::Deleted);
         }
+        let start_offset = state.bounds.start;
         if let [only] = batches.as_slice()
             && let Sequence::Duplicate(first) = state.producers.check(only.0.header())?
         {
             // Its first append may still wait for the sync; behind it in the queue this is decided with it.
-            let start_offset = state.bounds.start;
-            shared.committer.push(Pending {
-                log: None,
-                work: Work::Ride,
-                ack: Some(ack),
-                admission: Some(admission),
-            })?;
+            self.parts
+                .wal
+                .push(Pending::behind_all(ack, Some(admission)))?;
             return Ok(Appended {
                 base_offset: first.base_offset,
                 last_offset: first.last_offset,
                 start_offset,
                 duplicate: true,
-                durable: Durable(acked),
+                durable,
             });
         }
-        let found_new = batches
-            .iter()
-            .filter(|batch| state.producers.is_new(batch.0.header()));
-        let new_producers = found_new.count();
-        if new_producers > 0 {
-            state.make_room_for_producers(&shared, new_producers, now)?;
-        }
-        let base_offset = state.bounds.end;
-        let count: u64 = batches
-            .iter()
-            .map(|batch| batch.0.header().offset_count())
-            .sum();
-        let end = base_offset
-            .checked_plus(count)
-            .filter(|end| *end < Offset::MAX)
-            .ok_or(AppendError::OffsetsExhausted)?;
-        let os = state.settings.durability == Durability::Os;
-        let mut pending = Vec::with_capacity(batches.len());
-        let mut base = base_offset;
-        for AppendBatch(batch) in &batches {
-            state.producers.check(batch.header())?;
-            let next = base.plus(batch.header().offset_count());
-            let work = Work::Batch {
-                head: stamped_head(batch, base, epoch),
-                bytes: batch.bytes().clone(),
-                base,
-                next,
-                max_timestamp: batch.header().max_time(),
-                os,
-            };
-            pending.push(work);
-            base = next;
-        }
-        assert!(base == end, "the batches' offsets add up");
-        let this = shared.log(self.id).ok_or(AppendError::Deleted)?;
-        let (mut ack, mut admission) = (Some(ack), Some(admission));
-        let last = pending.len() - 1;
-        let pending = pending
+        let limits = &self.parts.producers;
+        let mut assigned = assign(&mut state, &batches, limits, moment)?;
+        let work = std::mem::take(&mut assigned.work);
+        let mut pending: Vec<Pending> = work
             .into_iter()
-            .enumerate()
-            .map(|(index, work)| Pending {
-                log: Some(Arc::clone(&this)),
-                work,
-                ack: if index == last { ack.take() } else { None },
-                admission: if index == last {
-                    admission.take()
-                } else {
-                    None
-                },
-            });
-        shared.committer.push_all(pending.collect())?;
-        let mut base = base_offset;
-        let before = state.producers.len();
-        for AppendBatch(batch) in &batches {
-            state.producers.record(batch.header(), base, now);
-            base = base.plus(batch.header().offset_count());
-        }
-        let new_producers = (state.producers.len() - before) as u64;
-        if new_producers > 0 {
-            shared.counters.producers.fetch_add(new_producers, Relaxed);
-        }
-        state.epochs.begin(epoch, base_offset);
-        state.bounds.end = end;
-        let start_offset = state.bounds.start;
+            .map(|work| Pending::of(&self.cell, work))
+            .collect();
+        let last = pending.last_mut().expect("an append has a batch");
+        (last.ack, last.admission) = (Some(ack), Some(admission));
+        self.parts.wal.push_all(pending)?;
+        note(&mut state, &batches, &assigned, limits, moment);
         drop(state);
-        let last_offset = Offset::new(end.get() - 1);
         Ok(Appended {
-            base_offset,
-            last_offset,
+            base_offset: assigned.base,
+            last_offset: Offset::new(assigned.end.get() - 1),
             start_offset,
             duplicate: false,
-            durable: Durable(acked),
+            durable,
         })
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.parts.wal.now(),
+            epoch: self.parts.wal.leader_epoch(),
+        }
     }
 
     /// Raises the start to `before`; what lies below is gone for readers when the result resolves, and stays gone over
     /// restarts. A start that is already there or past it is left.
     pub fn delete_records(&self, before: Offset) -> Result<Durable, DeleteRecordsError> {
-        let shared = self.shared().ok_or(AppendError::Closed)?;
+        let wal = &self.parts.wal;
         let (ack, acked) = oneshot::channel();
         let state = self.locked();
         if state.deleted {
@@ -204,32 +154,91 @@ impl Log {
                 bounds: state.bounds,
             });
         }
-        let log = shared.log(self.id).ok_or(AppendError::Deleted)?;
-        let is_passed = before <= state.bounds.start;
+        if before <= state.bounds.start {
+            wal.push(Pending::behind_all(ack, None))?;
+            return Ok(Durable(acked));
+        }
         // Where there is no room for more than what is admitted it waits with the others, as the file is being made.
-        let admission = if is_passed {
-            None
-        } else {
-            shared
-                .gate
-                .try_admit(AppendSize::of_one(0), Purpose::Removal)
-        };
+        let admission = wal.gate.try_admit(AppendSize::of_one(0), Purpose::Removal);
         if let Some(refusal) = admission.as_ref().and_then(Admission::refusal) {
             return Err(refusal.clone().into());
         }
-        let work = if is_passed {
-            Work::Ride
-        } else {
-            Work::StartRaised { start: before }
-        };
-        shared.committer.push(Pending {
-            log: Some(log),
-            work,
-            ack: Some(ack),
-            admission,
-        })?;
+        let mut pending = Pending::of(&self.cell, Work::StartRaised { start: before });
+        (pending.ack, pending.admission) = (Some(ack), admission);
+        wal.push(pending)?;
         Ok(Durable(acked))
     }
+}
+
+/// Gives batches their offsets, if all of them may be appended. Nothing is written down yet.
+fn assign(
+    state: &mut LogState,
+    batches: &[AppendBatch],
+    limits: &ProducerLimits,
+    moment: Moment,
+) -> Result<Assigned, AppendError> {
+    let found_new = batches
+        .iter()
+        .filter(|batch| state.producers.is_new(batch.0.header()));
+    let new_producers = found_new.count();
+    if new_producers > 0 {
+        state.make_room_for_producers(limits, new_producers, moment.now)?;
+    }
+    let base_offset = state.bounds.end;
+    let count: u64 = batches
+        .iter()
+        .map(|batch| batch.0.header().offset_count())
+        .sum();
+    let end = base_offset
+        .checked_plus(count)
+        .filter(|end| *end < Offset::MAX)
+        .ok_or(AppendError::OffsetsExhausted)?;
+    let os = state.settings.durability == Durability::Os;
+    let mut work = Vec::with_capacity(batches.len());
+    let mut base = base_offset;
+    for AppendBatch(batch) in batches {
+        state.producers.check(batch.header())?;
+        let next = base.plus(batch.header().offset_count());
+        work.push(Work::Batch {
+            head: stamped_head(batch, base, moment.epoch),
+            bytes: batch.bytes().clone(),
+            base,
+            next,
+            max_timestamp: batch.header().max_time(),
+            os,
+        });
+        base = next;
+    }
+    assert!(base == end, "the batches' offsets add up");
+    Ok(Assigned {
+        base: base_offset,
+        end,
+        work,
+    })
+}
+
+/// Writes down what was assigned; the queue has taken it.
+fn note(
+    state: &mut LogState,
+    batches: &[AppendBatch],
+    assigned: &Assigned,
+    limits: &ProducerLimits,
+    moment: Moment,
+) {
+    assert!(
+        state.bounds.end == assigned.base,
+        "nobody appended since the offsets were assigned"
+    );
+    let before = state.producers.len();
+    let mut base = assigned.base;
+    for AppendBatch(batch) in batches {
+        state.producers.record(batch.header(), base, moment.now);
+        base = base.plus(batch.header().offset_count());
+    }
+    assert!(base == assigned.end, "the batches' offsets add up");
+    limits.added((state.producers.len() - before) as u64);
+    state.epochs.begin(moment.epoch, assigned.base);
+    state.bounds.end = assigned.end;
 }
 
 const _: () = assert!(HEADER_BYTES == 61);

@@ -1,104 +1,87 @@
 //! One partition's log: its bounds, the index of its tail in the WAL, and how it is appended to and read.
 //!
-//! Callers: the broker, through [`crate::Storage::log`]; the committer publishes, the settler moves the tail into segments.
+//! Callers: the broker, through [`crate::Storage::log`]. A log holds what it uses: its state (`cell`, which the committer and
+//! the settler share), the WAL that it appends to, and the reader of what has settled.
 //! Invariant: `start <= durable_end <= end`, `settled_end <= durable_end`; offsets continue from entry to entry, but over
 //! ranges that are marked as damaged. No reader is given anything past the durable end. The log's lock is short: no
 //! file is touched under it.
 
 mod append;
+mod cell;
+mod dirty;
 mod read;
-pub(crate) mod segments;
+mod segments;
 mod settings;
+mod settled;
 mod state;
 mod tail;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, MutexGuard};
 
-use model::{LogId, Offset, ProducerId, Timestamp};
+use model::{LogId, Offset, ProducerId};
 
-use self::segments::Segments;
-use crate::epochs::Epochs;
-use crate::producers::{ProducerState, Producers};
-use crate::storage::Shared;
-use crate::waiter::{Waiter, Watchers};
+use crate::producers::{ProducerLimits, ProducerState};
+use crate::waiter::Waiter;
+use crate::wal::Wal;
 
-pub use self::append::{AppendBatch, Appended, Durable};
+pub use self::append::{Appended, Durable};
+pub(crate) use self::cell::LogCell;
+pub(crate) use self::dirty::DirtyLogs;
 pub use self::read::Chunk;
+pub(crate) use self::segments::{ActiveView, Segments};
 pub use self::settings::{Bounds, LogSettings};
-pub(crate) use self::state::{LogState, PRODUCER_IDLE_MS};
+pub(crate) use self::settled::SettledReader;
+pub(crate) use self::state::LogState;
 pub(crate) use self::tail::TailEntry;
+
+/// What all logs of a store use.
+#[derive(Debug)]
+pub(crate) struct LogParts {
+    /// To append.
+    pub wal: Arc<Wal>,
+    /// To read what has settled.
+    pub settled: SettledReader,
+    /// How many idempotent producers are remembered.
+    pub producers: Arc<ProducerLimits>,
+}
 
 /// One partition's log.
 pub struct Log {
-    id: LogId,
-    shared: Weak<Shared>,
-    state: Mutex<LogState>,
-    watchers: Watchers,
+    cell: Arc<LogCell>,
+    parts: Arc<LogParts>,
 }
 
 impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .finish_non_exhaustive()
     }
 }
 
 impl Log {
-    pub(crate) fn new(
-        id: LogId,
-        shared: Weak<Shared>,
-        settings: Arc<LogSettings>,
-        at: Bounds,
-    ) -> Log {
-        let state = LogState {
-            settings,
-            bounds: at,
-            tail: VecDeque::new(),
-            tail_bytes: 0,
-            producers: Producers::default(),
-            producers_scanned_at: Timestamp::from_millis(i64::MIN),
-            epochs: Epochs::default(),
-            segments: Segments::default(),
-            damaged: Vec::new(),
-            deleted: false,
-            dirty: false,
-            seal: false,
-        };
-        Log {
-            id,
-            shared,
-            state: Mutex::new(state),
-            watchers: Watchers::default(),
-        }
+    pub(crate) fn new(cell: Arc<LogCell>, parts: Arc<LogParts>) -> Log {
+        Log { cell, parts }
     }
 
-    pub(crate) fn locked(&self) -> MutexGuard<'_, LogState> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds a log")
+    pub(crate) fn cell(&self) -> &Arc<LogCell> {
+        &self.cell
     }
 
-    /// The same log, of a store that is open now.
-    pub(crate) fn owned_by(self, shared: Weak<Shared>) -> Log {
-        Log { shared, ..self }
-    }
-
-    fn shared(&self) -> Option<Arc<Shared>> {
-        self.shared.upgrade()
+    fn locked(&self) -> MutexGuard<'_, LogState> {
+        self.cell.locked()
     }
 
     /// Which partition this is.
     pub fn id(&self) -> LogId {
-        self.id
+        self.cell.id()
     }
 
     /// Where the log begins and ends now.
     pub fn bounds(&self) -> Bounds {
-        self.locked().bounds
+        self.cell.bounds()
     }
 
     /// The settings in force.
@@ -137,66 +120,6 @@ impl Log {
     /// Registers a waiter for one wake: when the durable end or the start moves, or the log is deleted. Register first,
     /// then look at the log, then wait: so no move is missed.
     pub fn watch(&self, waiter: &Arc<Waiter>) {
-        self.watchers.add(waiter);
-    }
-
-    /// A batch has reached the disk as its topic's durability asks: show it to readers. True if the settler does not know
-    /// yet that this log has something to settle.
-    pub(crate) fn publish(&self, entry: TailEntry) -> bool {
-        let mut state = self.locked();
-        if state.deleted {
-            return false;
-        }
-        assert!(
-            entry.base >= state.bounds.durable_end,
-            "a log is published in the order of its offsets"
-        );
-        state.bounds.durable_end = entry.next;
-        assert!(
-            entry.next <= state.bounds.end,
-            "only what has offsets is published"
-        );
-        state.tail_bytes += u64::from(entry.bytes);
-        state.tail.push_back(entry);
-        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
-        drop(state);
-        self.watchers.wake_all();
-        newly_dirty
-    }
-
-    /// The raised start is durable: readers below it are told. True as for [`Log::publish`].
-    pub(crate) fn publish_start(&self, start: Offset) -> bool {
-        let mut state = self.locked();
-        if state.deleted || start <= state.bounds.start {
-            return false;
-        }
-        state.raise_start(start);
-        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
-        drop(state);
-        self.watchers.wake_all();
-        newly_dirty
-    }
-
-    /// The active segment is to be sealed, so that retention can remove it.
-    pub(crate) fn ask_for_seal(&self) {
-        self.locked().seal = true;
-    }
-
-    /// No reader and no writer gets anything from the log any more.
-    pub(crate) fn mark_deleted(&self) {
-        let mut state = self.locked();
-        state.deleted = true;
-        state.tail.clear();
-        state.tail_bytes = 0;
-        drop(state);
-        self.watchers.wake_all();
-    }
-
-    pub(crate) fn is_deleted(&self) -> bool {
-        self.locked().deleted
-    }
-
-    pub(crate) fn set_settings(&self, settings: Arc<LogSettings>) {
-        self.locked().settings = settings;
+        self.cell.watch(waiter);
     }
 }

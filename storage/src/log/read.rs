@@ -2,19 +2,17 @@
 //!
 //! No reader is given anything past the durable end. The log's lock is short: no file is touched under it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use model::batch::Batch;
 use model::{LeaderEpoch, Offset, Timestamp};
 
 use super::Log;
-use super::segments::{SegmentPart, Segments};
+use super::segments::Segments;
 use super::settings::Bounds;
+use super::settled::SegmentPart;
 use super::tail::TailEntry;
 use crate::error::{ReadError, TimedOffset};
 use crate::segment::{first_at_or_after, largest_in};
-use crate::storage::Shared;
 
 /// No more slices than this are handed out at once: what one vectored write takes.
 const CHUNK_SLICES_MAX: usize = 512;
@@ -112,9 +110,9 @@ impl Log {
             let settled_end = state.bounds.settled_end;
             let offsets = from..state.damaged_after(from).unwrap_or(settled_end);
             drop(state);
-            let shared = self.shared().ok_or(ReadError::Deleted)?;
-            let found = segments
-                .read(&shared, self.id, offsets, max_bytes, min_one)
+            let settled = &self.parts.settled;
+            let found = settled
+                .read(&self.cell, &segments, offsets, max_bytes, min_one)
                 .or_else(|error| self.unless_removed(from, error))?;
             if let Some(part) = found {
                 // What settled since this view was taken is the tail's to give.
@@ -202,11 +200,16 @@ impl Log {
     /// The first record in log order whose timestamp is at or after `wanted`, exact to the record, also where clocks were
     /// wrong. None if there is none below the durable end. Blocks: it decompresses the batch that holds it.
     pub fn offset_for_time(&self, wanted: Timestamp) -> Result<Option<TimedOffset>, ReadError> {
-        self.search(|shared, view| {
-            if let Some(shared) = &shared {
-                let (segments, start) = (&view.segments, view.start);
-                if let Some(found) = segments.offset_for_time(shared, self.id, start, wanted)? {
-                    return Ok(Some(found));
+        self.search(|view| {
+            if view.start < view.settled_end {
+                let found = self.parts.settled.offset_for_time(
+                    &self.cell,
+                    &view.segments,
+                    view.start,
+                    wanted,
+                )?;
+                if found.is_some() {
+                    return Ok(found);
                 }
             }
             for entry in &view.tail {
@@ -224,12 +227,13 @@ impl Log {
 
     /// The record with the largest timestamp, the first of them. None in an empty log. Blocks.
     pub fn max_timestamp(&self) -> Result<Option<TimedOffset>, ReadError> {
-        self.search(|shared, view| {
+        self.search(|view| {
             let mut largest: Option<TimedOffset> = None;
-            if let Some(shared) = &shared {
+            if view.start < view.settled_end {
+                let (settled, log) = (&self.parts.settled, &self.cell);
                 let (segments, start) = (&view.segments, view.start);
-                if let Some(time) = segments.max_timestamp(shared, self.id, start)? {
-                    largest = segments.offset_for_time(shared, self.id, start, time)?;
+                if let Some(time) = settled.max_timestamp(log, segments, start)? {
+                    largest = settled.offset_for_time(log, segments, start, time)?;
                 }
             }
             for entry in &view.tail {
@@ -250,16 +254,11 @@ impl Log {
     /// start has passed them, and the search begins anew.
     fn search<T>(
         &self,
-        look: impl Fn(Option<Arc<Shared>>, &SearchView) -> Result<T, ReadError>,
+        find: impl Fn(&SearchView) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         loop {
             let view = self.view_for_search()?;
-            let shared = if view.start < view.settled_end {
-                Some(self.shared().ok_or(ReadError::Deleted)?)
-            } else {
-                None
-            };
-            match look(shared, &view) {
+            match find(&view) {
                 Err(_) if self.bounds().start > view.start => {}
                 found => return found,
             }
@@ -308,9 +307,9 @@ impl Log {
             }
             state.segments.clone()
         };
-        let shared = self.shared().ok_or(ReadError::Deleted)?;
-        segments
-            .appended_between(&shared, self.id, offset)
+        self.parts
+            .settled
+            .appended_between(&self.cell, &segments, offset)
             .or_else(|error| self.unless_removed(offset, error))
     }
 

@@ -16,6 +16,18 @@ pub struct Bounds {
     pub end: Offset,
 }
 
+impl Bounds {
+    /// Those of a log without a record, that goes on at an offset.
+    pub(crate) fn at(offset: Offset) -> Bounds {
+        Bounds {
+            start: offset,
+            settled_end: offset,
+            durable_end: offset,
+            end: offset,
+        }
+    }
+}
+
 /// The settings of a log that the engine acts on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use model::batch::BatchHeader;
 use model::{LeaderEpoch, Offset, Timestamp};
@@ -17,12 +16,8 @@ use super::settings::{Bounds, LogSettings};
 use super::tail::TailEntry;
 use crate::epochs::Epochs;
 use crate::error::{AppendError, ReadError};
-use crate::producers::Producers;
-use crate::storage::Shared;
+use crate::producers::{PRODUCER_IDLE_MS, ProducerLimits, Producers};
 
-/// Producers that are idle for so long make room for new ones where there are too many. Clients give a batch up after two
-/// minutes (`delivery.timeout.ms`).
-pub(crate) const PRODUCER_IDLE_MS: i64 = 15 * 60_000;
 /// How often a log's producers are looked at for it, at most.
 const PRODUCER_SCAN_MS: i64 = 1000;
 
@@ -47,6 +42,23 @@ pub(crate) struct LogState {
 }
 
 impl LogState {
+    pub fn new(settings: Arc<LogSettings>, bounds: Bounds) -> LogState {
+        LogState {
+            settings,
+            bounds,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            producers: Producers::default(),
+            producers_scanned_at: Timestamp::from_millis(i64::MIN),
+            epochs: Epochs::default(),
+            segments: Segments::default(),
+            damaged: Vec::new(),
+            deleted: false,
+            dirty: false,
+            seal: false,
+        }
+    }
+
     pub(super) fn check_readable(&self, from: Offset) -> Result<(), ReadError> {
         if self.deleted {
             return Err(ReadError::Deleted);
@@ -69,6 +81,22 @@ impl LogState {
     pub(super) fn damaged_after(&self, from: Offset) -> Option<Offset> {
         let starts = self.damaged.iter().map(|range| range.start);
         starts.filter(|start| *start > from).min()
+    }
+
+    /// A batch joins what readers see.
+    pub(super) fn publish(&mut self, entry: TailEntry) {
+        assert!(
+            entry.base >= self.bounds.durable_end,
+            "a log is published in the order of its offsets"
+        );
+        assert!(
+            entry.next <= self.bounds.end,
+            "only what has offsets is published"
+        );
+        assert!(entry.base < entry.next, "a batch takes an offset");
+        self.bounds.durable_end = entry.next;
+        self.tail_bytes += u64::from(entry.bytes);
+        self.tail.push_back(entry);
     }
 
     pub(crate) fn raise_start(&mut self, start: Offset) {
@@ -150,53 +178,31 @@ impl LogState {
     /// could only come again as a retry that its client gave up long ago.
     pub(super) fn make_room_for_producers(
         &mut self,
-        shared: &Shared,
+        limits: &ProducerLimits,
         count: usize,
         now: Timestamp,
     ) -> Result<(), AppendError> {
-        let config = &shared.config;
-        let total = &shared.counters.producers;
-        let over = |known: usize| -> Option<(u64, &'static str)> {
-            let all = total.load(Relaxed);
-            if known + count > config.producers_per_log_max {
-                Some((known as u64, "producer.ids.per.partition.max"))
-            } else if all + count as u64 > config.producers_max {
-                Some((all, "producer.ids.max"))
-            } else {
-                None
-            }
-        };
-        if over(self.producers.len()).is_none() {
+        if limits.passed_by(self.producers.len(), count).is_none() {
             return Ok(());
         }
         // A look at all of them takes time, and a refused producer may come again at once.
-        if now
-            .millis()
-            .saturating_sub(self.producers_scanned_at.millis())
-            >= PRODUCER_SCAN_MS
-        {
+        if now.millis_since(self.producers_scanned_at) >= PRODUCER_SCAN_MS {
             self.producers_scanned_at = now;
             let oldest = now.plus_millis(-PRODUCER_IDLE_MS);
             // Some more than needed, so that the next look is not at once.
             let keep = self.producers.len() - self.producers.len() / 16;
             let forgotten = self
                 .producers
-                .forget_idle(oldest, keep.saturating_sub(count)) as u64;
-            // What was counted anew meanwhile may be less.
-            let less = |known: u64| Some(known.saturating_sub(forgotten));
-            let _ = total.fetch_update(Relaxed, Relaxed, less);
-            shared
-                .counters
-                .producers_forgotten
-                .fetch_add(forgotten, Relaxed);
+                .forget_idle(oldest, keep.saturating_sub(count));
+            limits.forgot(forgotten as u64);
         }
-        match over(self.producers.len()) {
+        match limits.passed_by(self.producers.len(), count) {
             None => Ok(()),
-            Some((known, setting)) => {
-                shared.counters.producers_refused.fetch_add(1, Relaxed);
+            Some(passed) => {
+                limits.refuse();
                 Err(AppendError::TooManyProducers {
-                    count: known,
-                    setting,
+                    count: passed.count,
+                    setting: passed.setting,
                     idle_minutes: PRODUCER_IDLE_MS.unsigned_abs() / 60_000,
                 })
             }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Checkpoint, Slot};
 use crate::damage::{DAMAGE_VERSION, newer_damage};
+use crate::data_dir::directory_of;
 use crate::error::OpenError;
 use crate::fields::{FormatError, open_envelope};
 use crate::io::{Disk, OpenHow, read_file};
-use crate::log::segments::directory_of;
 use crate::manifest;
 use crate::recovery::store_file::{STORE_COPY_BYTES, STORE_MAGIC, STORE_VERSION};
 use crate::segment::{self, INDEX_BYTES_MAX, IndexFile};

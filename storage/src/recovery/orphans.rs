@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use model::LogId;
 
+use crate::data_dir::DataDir;
 use crate::error::OpenError;
-use crate::storage::{Shared, set_aside};
 
 /// What the metadata says of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,9 @@ pub(crate) struct Orphan {
 }
 
 /// Everything below `p` that is no directory of a log that exists.
-pub(crate) fn find(
-    shared: &Shared,
-    fate: &dyn Fn(LogId) -> Fate,
-) -> Result<Vec<Orphan>, OpenError> {
-    let disk = shared.disk.as_ref();
-    let partitions = shared.config.data_dir.join("p");
+pub(crate) fn find(data: &DataDir, fate: &dyn Fn(LogId) -> Fate) -> Result<Vec<Orphan>, OpenError> {
+    let disk = data.disk();
+    let partitions = data.partitions();
     let mut orphans = Vec::new();
     if !disk
         .exists(&partitions)
@@ -58,7 +55,7 @@ pub(crate) fn find(
             let path = directory.join(&entry.name);
             let log = entry.name.parse::<LogId>().ok();
             // A directory under another's first byte was put there by hand.
-            let log = log.filter(|log| entry.is_dir && shared.log_directory(*log) == path);
+            let log = log.filter(|log| entry.is_dir && data.of_log(*log) == path);
             let deleted = match log.map_or(Fate::Unknown, fate) {
                 Fate::Kept => continue,
                 Fate::Deleted => log,
@@ -71,9 +68,9 @@ pub(crate) fn find(
 }
 
 /// Moves what nobody knows to `quarantine`.
-pub(crate) fn quarantine(shared: &Shared, orphans: &[Orphan]) -> Result<(), OpenError> {
+pub(crate) fn quarantine(data: &DataDir, orphans: &[Orphan]) -> Result<(), OpenError> {
     orphans
         .iter()
         .filter(|orphan| orphan.deleted.is_none())
-        .try_for_each(|orphan| set_aside(shared, &orphan.path))
+        .try_for_each(|orphan| data.set_aside(&orphan.path))
 }

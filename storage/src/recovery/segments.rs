@@ -8,16 +8,15 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use model::{LogId, Offset};
 
 use crate::checkpoint::{ActiveSegment, LogEntry};
+use crate::data_dir::DataDir;
 use crate::error::OpenError;
 use crate::io::Disk;
 use crate::manifest::{self, Loaded, Manifest, Sealed, SegmentEntry};
 use crate::segment::{SegmentError, SegmentFileKind, SegmentId, SegmentWriter, read_index_file};
-use crate::storage::{Shared, set_aside};
 
 /// Offsets that are lost with their segment, and why.
 pub(crate) type Lost = (Range<Offset>, String);
@@ -36,13 +35,13 @@ pub(crate) struct Restored {
 }
 
 /// Finds the manifest and the active segment that the checkpoint names. Errors are the disk's.
-pub(crate) fn restore(shared: &Shared, entry: &LogEntry) -> Result<Restored, OpenError> {
+pub(crate) fn restore(data: &DataDir, entry: &LogEntry) -> Result<Restored, OpenError> {
     let mut restored = Restored::default();
     if entry.manifest == 0 && entry.active.is_none() {
         return Ok(restored);
     }
-    let directory = shared.log_directory(entry.log);
-    let disk = shared.disk.as_ref();
+    let directory = data.of_log(entry.log);
+    let disk = data.disk();
     if !disk
         .exists(&directory)
         .map_err(OpenError::io("look for", &directory))?
@@ -58,7 +57,7 @@ pub(crate) fn restore(shared: &Shared, entry: &LogEntry) -> Result<Restored, Ope
             .map_err(OpenError::io("read the manifests in", &directory))?;
     }
     if let Some(active) = &entry.active {
-        match restore_active(shared, &directory, entry, active)? {
+        match restore_active(data, &directory, entry, active)? {
             Ok(writer) => restored.active = Some(writer),
             Err(reason) => {
                 let lost = active.id.base..entry.settled_end;
@@ -71,12 +70,12 @@ pub(crate) fn restore(shared: &Shared, entry: &LogEntry) -> Result<Restored, Ope
 
 /// The active segment, or why it cannot be gone on with: then what is left of it is set aside.
 fn restore_active(
-    shared: &Shared,
+    data: &DataDir,
     directory: &Path,
     entry: &LogEntry,
     active: &ActiveSegment,
 ) -> Result<Result<SegmentWriter, String>, OpenError> {
-    let (disk, end) = (Arc::clone(&shared.disk), entry.settled_end);
+    let (disk, end) = (data.shared_disk(), entry.settled_end);
     let path = active.id.log_path(directory);
     let reason = match SegmentWriter::resume(disk, directory.to_owned(), entry.log, active, end) {
         Ok(mut writer) => {
@@ -91,7 +90,7 @@ fn restore_active(
         }
         Err(error) => error.to_string(),
     };
-    set_aside(shared, &path)?;
+    data.set_aside(&path)?;
     Ok(Err(reason))
 }
 

@@ -107,6 +107,15 @@ pub(crate) fn store_trouble(error: &FormatError) -> String {
     )
 }
 
+/// Why a store without a checkpoint does not start, and what to do.
+pub(crate) fn no_checkpoint(trouble: &[String]) -> String {
+    format!(
+        "no checkpoint can be read, though partitions have settled ({}). Restore the data directory from a copy: a checkpoint \
+         alone is of use only with the write-ahead log of the same moment",
+        trouble.join("; ")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use model::Offset;
 use model::batch::{Batch, BatchHeader, HEADER_BYTES};
 
+use crate::data_dir::move_aside;
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::segment::{BLOCK_BYTES, HeaderWalk, PADDING, SegmentId};
 
@@ -157,31 +158,6 @@ fn is_blank(file: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
         position += read as u64;
     }
     Ok(true)
-}
-
-/// Moves a file or directory into `quarantine`, under a name that is free, and returns where it is now. The move is not synced:
-/// after a power cut it may be found at its old place, and is moved again.
-pub fn move_aside(disk: &dyn Disk, path: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    if !disk.exists(quarantine)? {
-        disk.create_dir_all(quarantine)?;
-        if let Some(parent) = quarantine.parent() {
-            disk.sync_dir(parent)?;
-        }
-    }
-    let above = path
-        .parent()
-        .and_then(Path::file_name)
-        .unwrap_or_default()
-        .to_string_lossy();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    for number in 0u32.. {
-        let target = quarantine.join(format!("{above}.{name}.{number}"));
-        if !disk.exists(&target)? {
-            disk.rename(path, &target)?;
-            return Ok(target);
-        }
-    }
-    unreachable!("there are fewer than 2^32 files in one directory")
 }
 
 #[cfg(test)]

@@ -4,60 +4,45 @@
 //! index that cannot be used is written again once its log was found sound. Segments that a reader had trouble with come
 //! first. Nothing is deleted.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::LogId;
 
 use super::{Fault, Scrubber, Step, Target};
-use crate::damage::Damage;
+use crate::config::Live;
+use crate::damage::{Damage, DamageRecord};
 use crate::epochs::Epochs;
-use crate::io::{OpenHow, write_new_file};
+use crate::io::{Clock, OpenHow, write_new_file};
+use crate::metrics::Counters;
 use crate::producers::Producers;
 use crate::recovery::newer::newer_index;
+use crate::registry::Registry;
 use crate::segment::{
-    BLOCK_BYTES, HeaderWalk, IndexFile, SegmentError, SegmentId, SegmentIndex, read_index_file,
+    BLOCK_BYTES, HeaderWalk, IndexFile, SegmentError, SegmentFiles, SegmentId, SegmentIndex,
+    read_index_file,
 };
-use crate::storage::Shared;
 
 /// A pass over all segments begins no sooner after the one before: a small store is not read all the time.
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
-/// More segments than this are not waited for by name: the pass comes to them.
-const SUSPECTS_MAX: usize = 1024;
 
-/// Segments that a reader had trouble with.
-#[derive(Debug, Default)]
-pub(crate) struct Suspects(Mutex<VecDeque<(LogId, SegmentId)>>);
-
-impl Suspects {
-    /// Has a segment verified soon.
-    pub fn add(&self, log: LogId, id: SegmentId) {
-        let mut suspects = self.locked();
-        if suspects.len() < SUSPECTS_MAX && !suspects.contains(&(log, id)) {
-            suspects.push_back((log, id));
-        }
-    }
-
-    fn take(&self) -> Option<(LogId, SegmentId)> {
-        self.locked().pop_front()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.locked().is_empty()
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, VecDeque<(LogId, SegmentId)>> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the suspects")
-    }
+/// What the scrub works with.
+#[derive(Debug)]
+pub(crate) struct ScrubParts {
+    pub files: Arc<SegmentFiles>,
+    pub registry: Arc<Registry>,
+    pub damage: Arc<DamageRecord>,
+    /// Gives the rate.
+    pub live: Arc<Live>,
+    pub counters: Arc<Counters>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The scrub's state between steps.
 #[derive(Debug)]
 pub(crate) struct Scrub {
+    parts: Arc<ScrubParts>,
     scrubber: Scrubber,
     /// The logs of this pass, the next one last.
     pass: Vec<LogId>,
@@ -70,10 +55,11 @@ pub(crate) struct Scrub {
 }
 
 impl Scrub {
-    pub fn new(shared: &Shared) -> Scrub {
-        let disk = Arc::clone(&shared.disk);
+    pub fn new(parts: ScrubParts) -> Scrub {
+        let rate = parts.live.get().scrub_bytes_per_second;
         Scrub {
-            scrubber: Scrubber::new(disk, shared.live().scrub_bytes_per_second),
+            scrubber: Scrubber::new(parts.files.data.shared_disk(), rate),
+            parts: Arc::new(parts),
             pass: Vec::new(),
             last: None,
             began: None,
@@ -83,9 +69,10 @@ impl Scrub {
     }
 
     /// One step. None if something was done, or else how long to wait.
-    pub fn step(&mut self, shared: &Shared) -> Option<Duration> {
-        let now = shared.clock.monotonic();
-        let rate = shared.live().scrub_bytes_per_second;
+    pub fn step(&mut self) -> Option<Duration> {
+        let parts = Arc::clone(&self.parts);
+        let now = parts.clock.monotonic();
+        let rate = parts.live.get().scrub_bytes_per_second;
         if rate == 0 {
             return Some(Duration::from_secs(1));
         }
@@ -96,21 +83,21 @@ impl Scrub {
         if !self.scrubber.is_busy()
             && self.pass.is_empty()
             && !may_begin
-            && shared.suspects.is_empty()
+            && parts.files.suspects.is_empty()
         {
             return Some(Duration::from_secs(1));
         }
         let (pass, last, began) = (&mut self.pass, &mut self.last, &mut self.began);
         let next = || {
-            if let Some(suspect) = next_suspect(shared) {
+            if let Some(suspect) = next_suspect(&parts) {
                 return Some(suspect);
             }
             if pass.is_empty() && may_begin {
                 *began = Some(now);
-                *pass = shared.all_logs().iter().map(|log| log.id()).collect();
+                *pass = parts.registry.all().iter().map(|log| log.id()).collect();
                 pass.sort_by(|one, other| other.cmp(one));
             }
-            let next = next_of_pass(shared, pass, *last);
+            let next = next_of_pass(&parts, pass, *last);
             *last = next.as_ref().map(|target| (target.log, target.id));
             next
         };
@@ -118,17 +105,17 @@ impl Scrub {
             Step::Wait(wait) => return Some(wait),
             Step::Idle => return Some(Duration::from_secs(1)),
             Step::Verified { bytes } => {
-                shared
+                parts
                     .counters
                     .scrubbed_bytes
                     .fetch_add(bytes, Ordering::Relaxed);
             }
             Step::Found(fault) => {
                 self.is_sound = false;
-                found(shared, fault);
+                found(&parts, fault);
             }
             Step::IndexUnusable { reason, .. } => self.index_unusable = Some(reason),
-            Step::Finished(target) => self.finished(shared, &target),
+            Step::Finished(target) => self.finished(&target),
         }
         if !self.scrubber.is_busy() {
             (self.index_unusable, self.is_sound) = (None, true);
@@ -136,18 +123,19 @@ impl Scrub {
         None
     }
 
-    fn finished(&mut self, shared: &Shared, target: &Target) {
-        shared
+    fn finished(&mut self, target: &Target) {
+        let parts = Arc::clone(&self.parts);
+        parts
             .counters
             .scrubbed_segments
             .fetch_add(1, Ordering::Relaxed);
         let Some(reason) = self.index_unusable.take().filter(|_| self.is_sound) else {
             return;
         };
-        match rewrite_index(shared, target) {
+        match rewrite_index(&parts, target) {
             Ok(true) => {
                 tracing::warn!(log = %target.log, segment = %target.id, reason, "an index was unusable and is written again");
-                shared
+                parts
                     .counters
                     .rewritten_indexes
                     .fetch_add(1, Ordering::Relaxed);
@@ -160,32 +148,21 @@ impl Scrub {
     }
 }
 
-/// The scrub's thread.
-pub(crate) fn run(shared: &Shared) {
-    let mut scrub = Scrub::new(shared);
-    loop {
-        let wait = scrub.step(shared).unwrap_or(Duration::ZERO);
-        if !shared.pause(wait) {
-            return;
-        }
-    }
-}
-
-fn next_suspect(shared: &Shared) -> Option<Target> {
-    std::iter::from_fn(|| shared.suspects.take())
-        .find_map(|(log, id)| target_of(shared, log, |known| known == id))
+fn next_suspect(parts: &ScrubParts) -> Option<Target> {
+    std::iter::from_fn(|| parts.files.suspects.take())
+        .find_map(|(log, id)| target_of(parts, log, |known| known == id))
 }
 
 /// The segment that follows `done` in this pass.
 fn next_of_pass(
-    shared: &Shared,
+    parts: &ScrubParts,
     pass: &mut Vec<LogId>,
     done: Option<(LogId, SegmentId)>,
 ) -> Option<Target> {
     while let Some(log) = pass.last().copied() {
         let after = done.filter(|(of, _)| *of == log).map(|(_, id)| id);
         let is_next = |id| after.is_none_or(|after| id > after);
-        if let Some(target) = target_of(shared, log, is_next) {
+        if let Some(target) = target_of(parts, log, is_next) {
             return Some(target);
         }
         pass.pop();
@@ -194,9 +171,13 @@ fn next_of_pass(
 }
 
 /// The first sealed segment of a log that is wanted and still kept.
-fn target_of(shared: &Shared, log: LogId, is_wanted: impl Fn(SegmentId) -> bool) -> Option<Target> {
-    let found = shared.log(log)?;
-    let state = found.locked();
+fn target_of(
+    parts: &ScrubParts,
+    log: LogId,
+    is_wanted: impl Fn(SegmentId) -> bool,
+) -> Option<Target> {
+    let found = parts.registry.get(log)?;
+    let state = found.cell().locked();
     let start = state.bounds.start;
     let (id, sealed) = state
         .segments
@@ -206,22 +187,22 @@ fn target_of(shared: &Shared, log: LogId, is_wanted: impl Fn(SegmentId) -> bool)
         .find(|(id, sealed)| sealed.end_offset > start && is_wanted(*id))?;
     Some(Target {
         log,
-        directory: shared.log_directory(log),
+        directory: parts.files.data.of_log(log),
         id,
         bytes: sealed.bytes,
         end_offset: sealed.end_offset,
-        is_read: shared.segments.is_open(log, id),
+        is_read: parts.files.cache.is_open(log, id),
     })
 }
 
 /// Puts a fault on record, unless the segment went away meanwhile or it is known.
-fn found(shared: &Shared, fault: Fault) {
-    let Some(log) = shared.log(fault.log) else {
+fn found(parts: &ScrubParts, fault: Fault) {
+    let Some(log) = parts.registry.get(fault.log) else {
         return;
     };
     let range = fault.from..fault.to;
     {
-        let mut state = log.locked();
+        let mut state = log.cell().locked();
         let manifest = state.segments.manifest.clone();
         let is_there = manifest
             .iter()
@@ -234,7 +215,7 @@ fn found(shared: &Shared, fault: Fault) {
             return;
         }
     }
-    let known = shared.note_damage(Damage {
+    let known = parts.damage.note(Damage {
         log: Some(fault.log),
         range,
         reason: format!(
@@ -243,18 +224,18 @@ fn found(shared: &Shared, fault: Fault) {
         ),
     });
     if !known {
-        shared.counters.scrub_faults.fetch_add(1, Ordering::Relaxed);
+        parts.counters.scrub_faults.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Builds the index of a sound segment again and puts it in place of the old one. False if the segment went away.
-fn rewrite_index(shared: &Shared, target: &Target) -> Result<bool, SegmentError> {
-    let disk = shared.disk.as_ref();
+fn rewrite_index(parts: &ScrubParts, target: &Target) -> Result<bool, SegmentError> {
+    let disk = parts.files.data.disk();
     let io = |source| SegmentError::Io {
         segment: target.id,
         source,
     };
-    let Some(before) = contents_before(shared, target) else {
+    let Some(before) = contents_before(parts, target) else {
         return Ok(false);
     };
     let file = disk
@@ -295,8 +276,8 @@ fn rewrite_index(shared: &Shared, target: &Target) -> Result<bool, SegmentError>
     write_new_file(disk, &fresh, &contents).map_err(io)?;
     disk.rename(&fresh, &path).map_err(io)?;
     disk.sync_dir(&target.directory).map_err(io)?;
-    shared.segments.forget(target.log, target.id);
-    if target_of(shared, target.log, |id| id == target.id).is_none() {
+    parts.files.cache.forget(target.log, target.id);
+    if target_of(parts, target.log, |id| id == target.id).is_none() {
         // It was removed while its index was being written.
         disk.remove_file(&path).map_err(io)?;
         return Ok(false);
@@ -312,9 +293,9 @@ struct Before {
 
 /// What the index of the segment before says of producers and epochs, and when the segment's last batch was appended.
 /// None if the segment went away.
-fn contents_before(shared: &Shared, target: &Target) -> Option<Before> {
-    let log = shared.log(target.log)?;
-    let manifest = log.locked().segments.manifest.clone()?;
+fn contents_before(parts: &ScrubParts, target: &Target) -> Option<Before> {
+    let log = parts.registry.get(target.log)?;
+    let manifest = log.cell().locked().segments.manifest.clone()?;
     let mut before: Option<(SegmentId, u64)> = None;
     for (id, sealed) in manifest.sealed() {
         if id != target.id {
@@ -322,7 +303,7 @@ fn contents_before(shared: &Shared, target: &Target) -> Option<Before> {
             continue;
         }
         let found = before.and_then(|(id, bytes)| {
-            let disk = shared.disk.as_ref();
+            let disk = parts.files.data.disk();
             let read = read_index_file(disk, &target.directory, target.log, id, bytes);
             read.ok()?.ok()
         });

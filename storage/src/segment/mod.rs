@@ -9,6 +9,7 @@
 
 mod cache;
 mod checked;
+mod files;
 mod index;
 mod index_file;
 mod reader;
@@ -18,6 +19,7 @@ mod writer;
 
 pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
 pub use checked::{BadBatches, Examined};
+pub(crate) use files::SegmentFiles;
 pub(crate) use index::check_heads;
 pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub(crate) use index_file::VERSION as INDEX_VERSION;

@@ -10,7 +10,9 @@
 //! A failed write or sync ends the process, but for a full disk: then what was settled since the last checkpoint is taken
 //! back, what is deleted goes (`removal.rs`), and the round is tried again later. The store's end does not wait for a round.
 
+mod error;
 mod known;
+mod parts;
 mod removal;
 mod settled_log;
 
@@ -22,24 +24,21 @@ use model::batch::BatchHeader;
 use model::{LogId, Timestamp};
 
 use self::known::KnownLogs;
-use self::removal::{remove_directory, remove_quietly};
 use self::settled_log::{Before, SettledLog, Work};
-use crate::checkpoint::{LogEntry, Moment, WalPosition};
-use crate::cleanup::execute::producers_kept_since;
+use crate::checkpoint::{CheckpointStore, LogEntry, Moment, WalPosition};
 use crate::cleanup::store_bound;
 use crate::error::{OpenError, ReadError, StorageFailed};
 use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, SyncFailed, Syncs};
-use crate::log::segments::Segments;
-use crate::log::{Log, LogSettings, TailEntry};
+use crate::log::{Log, LogCell, LogSettings, Segments, TailEntry};
 use crate::recovery::segments::Lost;
 use crate::recovery::sweep::{Known, Swept, sweep};
-use crate::segment::SegmentError;
-use crate::storage::Shared;
 use crate::wal::WalFile;
-use crate::wal::committer::Progress;
 use crate::wal::format::{FRAME_HEAD_BYTES, FrameHead};
+use crate::wal::frame_writer::Progress;
 use crate::wal::gate::RESERVED_FILES;
-use crate::wal::pool::is_full;
+
+pub(crate) use self::error::SettleError;
+pub(crate) use self::parts::SettlerParts;
 
 /// Memory for one direct write.
 const SCRATCH_BYTES: usize = 2 << 20;
@@ -50,50 +49,11 @@ const PIECES_MAX: usize = 8;
 /// How often idle producers are looked for, in milliseconds.
 const EXPIRY_MS: i64 = 60_000;
 
-/// Why a round was given up.
-#[derive(Debug)]
-pub(crate) enum SettleError {
-    /// No space: nothing is lost, the WAL still holds it.
-    DiskFull,
-    /// The disk failed.
-    Failed(StorageFailed),
-    /// The store is being closed: the write-ahead log holds all of it for the next start.
-    Stopped,
-}
-
-impl std::fmt::Display for SettleError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SettleError::DiskFull => f.write_str("the disk is full"),
-            SettleError::Failed(failure) => f.write_str(&failure.reason),
-            SettleError::Stopped => f.write_str("the store is being closed"),
-        }
-    }
-}
-
-impl SettleError {
-    fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> SettleError {
-        move |error| {
-            if is_full(&error) {
-                return SettleError::DiskFull;
-            }
-            SettleError::Failed(StorageFailed::new(format!("settling {what}: {error}")))
-        }
-    }
-
-    fn segment(log: LogId) -> impl FnOnce(SegmentError) -> SettleError {
-        move |error| match error {
-            SegmentError::Io { source, .. } => SettleError::io(log)(source),
-            SegmentError::Damaged { .. } | SegmentError::Foreign { .. } => {
-                SettleError::Failed(StorageFailed::new(format!("settling {log}: {error}")))
-            }
-        }
-    }
-}
-
 /// The settler's state.
 #[derive(Debug)]
 pub(crate) struct Settler {
+    parts: Arc<SettlerParts>,
+    checkpoints: CheckpointStore,
     logs: KnownLogs,
     scratch: AlignedBuffer,
     /// Where the replay of the checkpoint before the newest begins.
@@ -121,14 +81,14 @@ struct Round {
 
 /// A log of a piece, and the way back.
 struct Touched {
-    log: Arc<Log>,
+    log: Arc<LogCell>,
     before: Option<Before>,
     seal: bool,
 }
 
 impl Round {
     /// What a log has for the settler. None if it is deleted.
-    fn work_of(&self, log: &Log) -> Option<Work> {
+    fn work_of(&self, log: &LogCell) -> Option<Work> {
         let mut state = log.locked();
         if state.deleted {
             return None;
@@ -168,8 +128,15 @@ impl Round {
 }
 
 impl Settler {
-    pub fn new(from: WalPosition) -> Settler {
+    /// A settler of a store whose newest checkpoint's replay begins at `from`.
+    pub fn new(
+        parts: Arc<SettlerParts>,
+        checkpoints: CheckpointStore,
+        from: WalPosition,
+    ) -> Settler {
         Settler {
+            parts,
+            checkpoints,
             logs: KnownLogs::default(),
             scratch: AlignedBuffer::with_capacity(SCRATCH_BYTES),
             older: from,
@@ -182,12 +149,8 @@ impl Settler {
 
     /// What the checkpoint says of a log, at the start. Gives the view for readers, and what of it is lost: the log goes on
     /// without that, and is to be on the settler's list.
-    pub fn restore(
-        &mut self,
-        shared: &Shared,
-        entry: &LogEntry,
-    ) -> Result<(Segments, Vec<Lost>, bool), OpenError> {
-        let (settled, lost, is_changed) = SettledLog::restore(shared, entry)?;
+    pub fn restore(&mut self, entry: &LogEntry) -> Result<(Segments, Vec<Lost>, bool), OpenError> {
+        let (settled, lost, is_changed) = SettledLog::restore(self.parts.data(), entry)?;
         if settled.has_files() {
             self.unswept.push(entry.log);
         }
@@ -197,9 +160,9 @@ impl Settler {
     }
 
     /// If the newest checkpoint names a log that is forgotten, a round that stores one without it.
-    pub fn tidy(&mut self, shared: &Shared) -> Result<(), SettleError> {
+    pub fn tidy(&mut self) -> Result<(), SettleError> {
         if self.forgotten {
-            self.round(shared).map(drop)
+            self.round().map(drop)
         } else {
             Ok(())
         }
@@ -212,13 +175,14 @@ impl Settler {
 
     /// Tidies the directories of some logs, after a round that went well. Where something is damaged nothing is touched: a
     /// file that is no longer named may hold what is missing.
-    pub fn sweep_some(&mut self, shared: &Shared, count: usize) {
+    pub fn sweep_some(&mut self, count: usize) {
         let left = self.unswept.len().saturating_sub(count);
         for log in self.unswept.split_off(left) {
-            let (Some(settled), Some(live)) = (self.logs.get(log), shared.log(log)) else {
+            let (Some(settled), Some(live)) = (self.logs.get(log), self.parts.registry.get(log))
+            else {
                 continue;
             };
-            if shared.may_be_damaged(log) {
+            if self.parts.damage.may_concern(log) {
                 continue;
             }
             let known = Known {
@@ -226,9 +190,9 @@ impl Settler {
                 start: settled.start,
                 holds: &|header| holds(&live, header),
             };
-            let directory = shared.log_directory(log);
-            let aside = shared.config.data_dir.join("quarantine");
-            match sweep(shared.disk.as_ref(), &directory, &known, &aside) {
+            let data = self.parts.data();
+            let (directory, aside) = (data.of_log(log), data.quarantine());
+            match sweep(data.disk(), &directory, &known, &aside) {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => {
                     tracing::warn!(%log, removed = ?swept.removed, moved = ?swept.moved, "files that no checkpoint names");
@@ -239,22 +203,22 @@ impl Settler {
     }
 
     /// One round. True if something settled. On a full disk what is deleted goes first, and what it needs no space for.
-    pub fn round(&mut self, shared: &Shared) -> Result<bool, SettleError> {
-        if shared.gate.is_disk_full() {
-            self.relieve(shared)?;
+    pub fn round(&mut self) -> Result<bool, SettleError> {
+        if self.parts.wal.gate.is_disk_full() {
+            self.relieve()?;
         }
         loop {
-            match self.settle(shared, None) {
+            match self.settle(None) {
                 Err(SettleError::DiskFull) => {}
                 settled => return settled,
             }
-            let mut freed = self.relieve(shared)? | self.give_up_spares(shared);
+            let mut freed = self.relieve()? | self.give_up_spares();
             // What one file of the WAL holds needs less than all, and the file itself is space for the next one's.
-            while let Some(limit) = self.after_oldest_file(shared) {
-                match self.settle(shared, Some(limit)) {
+            while let Some(limit) = self.after_oldest_file() {
+                match self.settle(Some(limit)) {
                     Ok(_) => {
                         freed = true;
-                        self.give_up_spares(shared);
+                        self.give_up_spares();
                     }
                     Err(SettleError::DiskFull) => break,
                     Err(error) => return Err(error),
@@ -267,14 +231,15 @@ impl Settler {
     }
 
     /// Where the WAL file begins that follows the one in which the newest checkpoint's replay begins. None if that is the last.
-    fn after_oldest_file(&self, shared: &Shared) -> Option<WalPosition> {
-        let progress = shared.committer.progress()?;
+    fn after_oldest_file(&self) -> Option<WalPosition> {
+        let progress = self.parts.wal.committer.progress();
         let is_later = |file: &&Arc<WalFile>| file.sequence > self.newest.file;
         let next = progress.files.iter().find(is_later)?;
         let mut head = [0; FRAME_HEAD_BYTES];
         next.file.read_exact_at(0, &mut head).ok()?;
         let head = FrameHead::parse(&head)?;
-        let is_its = head.store == shared.store && head.file_sequence == next.sequence;
+        let is_its =
+            head.store == self.parts.wal.stamp.store && head.file_sequence == next.sequence;
         is_its.then_some(WalPosition {
             file: next.sequence,
             position: 0,
@@ -284,51 +249,49 @@ impl Settler {
 
     /// Settles all that is published now, or what lies in the WAL before `limit`. A log for which there is no space is left as
     /// it was, and the others settle.
-    fn settle(&mut self, shared: &Shared, limit: Option<WalPosition>) -> Result<bool, SettleError> {
+    fn settle(&mut self, limit: Option<WalPosition>) -> Result<bool, SettleError> {
         // The deleted logs first: no frame that is written from now on holds anything of theirs. Then how far the WAL is: all
         // that is published before it will be settled by the end of the round.
-        let mut deleted = shared.take_deleted();
-        let Some(progress) = shared.committer.progress() else {
-            return Ok(false);
-        };
+        let mut deleted = self.parts.registry.take_deleted();
+        let progress = self.parts.wal.committer.progress();
         let wal = limit.unwrap_or_else(|| position_of(&progress));
         // Its files are not to look as if somebody read them.
         drop(progress);
         for log in &deleted {
             self.logs.remove(*log);
         }
-        let dirty = shared.take_dirty();
+        let dirty = self.parts.dirty.take();
         if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
             return Ok(false);
         }
         let file_limit = limit.map(|limit| limit.file);
-        let result = self.pieces(shared, wal, file_limit, &dirty, &mut deleted);
+        let result = self.pieces(wal, file_limit, &dirty, &mut deleted);
         for log in deleted {
-            shared.put_back_deleted(log);
+            self.parts.registry.put_back_deleted(log);
         }
         result?;
-        self.release(shared)?;
+        self.release()?;
         Ok(true)
     }
 
     /// Piece by piece. `deleted` is emptied once a checkpoint without these logs is stored, and their files are gone.
     fn pieces(
         &mut self,
-        shared: &Shared,
         wal: WalPosition,
         file_limit: Option<u64>,
-        dirty: &[Arc<Log>],
+        dirty: &[Arc<LogCell>],
         deleted: &mut Vec<LogId>,
     ) -> Result<(), SettleError> {
-        let now = shared.steady_now();
+        let parts = Arc::clone(&self.parts);
+        let now = parts.wal.now();
         let expires = now.millis() - self.last_expiry_ms > EXPIRY_MS;
         let round = Round {
             now,
             file_limit,
-            expire_before: expires.then(|| producers_kept_since(shared).1),
-            store_bytes_max: shared.live().store_bytes_max,
+            expire_before: expires.then(|| parts.producers.kept_since(now).idle),
+            store_bytes_max: parts.live.get().store_bytes_max,
             file_bytes_max: {
-                let limit = shared.disk.file_bytes_max();
+                let limit = parts.data().disk().file_bytes_max();
                 limit - limit % DIRECT_ALIGNMENT_BYTES as u64
             },
         };
@@ -337,25 +300,19 @@ impl Settler {
         let mut left = Vec::new();
         loop {
             let (piece, later) = rest.split_at(rest.len().min(size));
-            let settled = self.piece(
-                shared,
-                &round,
-                piece,
-                &mut left,
-                later.is_empty().then_some(wal),
-            );
+            let settled = self.piece(&round, piece, &mut left, later.is_empty().then_some(wal));
             match settled {
                 Ok(stored) => {
                     if stored {
                         for log in std::mem::take(deleted) {
-                            remove_directory(shared, log);
+                            parts.remove_directory(log);
                         }
                     }
                 }
                 Err(error) => {
                     // The logs stay on the list.
                     left.extend(rest.iter().cloned());
-                    mark_all_dirty(shared, &left);
+                    parts.dirty.push_all(left);
                     return Err(error);
                 }
             }
@@ -364,8 +321,9 @@ impl Settler {
                 break;
             }
         }
-        mark_all_dirty(shared, &left);
-        if !left.is_empty() || !deleted.is_empty() {
+        let is_left = !left.is_empty();
+        parts.dirty.push_all(left);
+        if is_left || !deleted.is_empty() {
             return Err(SettleError::DiskFull);
         }
         if expires {
@@ -378,19 +336,18 @@ impl Settler {
     /// is left and `end` is given, replay begins there from now on. True if a checkpoint was stored.
     fn piece(
         &mut self,
-        shared: &Shared,
         round: &Round,
-        logs: &[Arc<Log>],
-        left: &mut Vec<Arc<Log>>,
+        logs: &[Arc<LogCell>],
+        left: &mut Vec<Arc<LogCell>>,
         end: Option<WalPosition>,
     ) -> Result<bool, SettleError> {
-        let root = &shared.config.data_dir;
-        let mut syncs = Syncs::new(shared.disk.as_ref(), root)
+        let parts = Arc::clone(&self.parts);
+        let mut syncs = Syncs::new(parts.data().disk(), parts.data().root())
             .map_err(SettleError::io("the data directory"))?;
         let mut touched = Vec::with_capacity(logs.len());
         let mut garbage = Vec::new();
         for log in logs {
-            if shared.is_stopping() {
+            if self.parts.signals.is_stopping() {
                 return Err(SettleError::Stopped);
             }
             let Some(work) = round.work_of(log) else {
@@ -402,12 +359,12 @@ impl Settler {
                 seal: work.seal,
             };
             let settled = self.logs.get_or_default(log.id());
-            match settled.settle(shared, &work, &mut self.scratch, &mut syncs) {
+            match settled.settle(&parts, &work, &mut self.scratch, &mut syncs) {
                 Ok(mut passed) => {
                     garbage.append(&mut passed);
                     touched.push(one);
                 }
-                Err(SettleError::DiskFull) => self.take_back(shared, one, left)?,
+                Err(SettleError::DiskFull) => self.take_back(one, left)?,
                 Err(error) => return Err(error),
             }
         }
@@ -415,19 +372,19 @@ impl Settler {
             return Ok(false);
         }
         let at = end.filter(|_| left.is_empty()).unwrap_or(self.newest);
-        match self.make_durable(shared, &touched, &mut syncs, at) {
+        match self.make_durable(&touched, &mut syncs, at) {
             Ok(()) => {}
             Err(SettleError::DiskFull) => {
                 for one in touched {
-                    self.take_back(shared, one, left)?;
+                    self.take_back(one, left)?;
                 }
                 return Ok(false);
             }
             Err(error) => return Err(error),
         }
-        self.publish(shared, &touched);
+        self.publish(&touched);
         for path in garbage {
-            remove_quietly(shared, &path);
+            parts.remove_quietly(&path);
         }
         Ok(true)
     }
@@ -435,7 +392,6 @@ impl Settler {
     /// Syncs what was settled, then the manifests that name it, then the checkpoint that names both.
     fn make_durable(
         &mut self,
-        shared: &Shared,
         touched: &[Touched],
         syncs: &mut Syncs<'_>,
         at: WalPosition,
@@ -445,26 +401,21 @@ impl Settler {
         for one in touched {
             let id = one.log.id();
             if let Some(settled) = self.logs.get_mut(id) {
-                settled.write_manifest(shared, id, syncs)?;
+                settled.write_manifest(&self.parts, id, syncs)?;
             }
         }
         syncs.sync().map_err(failed)?;
-        if shared.is_stopping() {
+        if self.parts.signals.is_stopping() {
             return Err(SettleError::Stopped);
         }
-        self.checkpoint(shared, at)
+        self.checkpoint(at)
     }
 
     /// Takes a log back to what the newest checkpoint says of it.
-    fn take_back(
-        &mut self,
-        shared: &Shared,
-        one: Touched,
-        left: &mut Vec<Arc<Log>>,
-    ) -> Result<(), SettleError> {
+    fn take_back(&mut self, one: Touched, left: &mut Vec<Arc<LogCell>>) -> Result<(), SettleError> {
         let id = one.log.id();
         if let Some(settled) = self.logs.remove(id)
-            && let Some(settled) = settled.take_back(shared, id, one.before)?
+            && let Some(settled) = settled.take_back(&self.parts, id, one.before)?
         {
             self.logs.insert(id, settled);
         }
@@ -473,35 +424,37 @@ impl Settler {
         Ok(())
     }
 
-    fn checkpoint(&mut self, shared: &Shared, wal: WalPosition) -> Result<(), SettleError> {
-        shared.save_damage().map_err(|error| match error {
-            OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
-            other => SettleError::Failed(StorageFailed::new(other.to_string())),
-        })?;
+    fn checkpoint(&mut self, wal: WalPosition) -> Result<(), SettleError> {
+        self.parts
+            .damage
+            .save_unsaved()
+            .map_err(|error| match error {
+                OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
+                other => SettleError::Failed(StorageFailed::new(other.to_string())),
+            })?;
         let moment = Moment {
-            leader_epoch: shared.leader_epoch,
+            leader_epoch: self.parts.wal.leader_epoch(),
             wal,
         };
-        let mut store = shared
-            .checkpoints
-            .lock()
-            .expect("nothing panics while it holds the checkpoints");
         self.logs
-            .store(&mut store, shared.disk.as_ref(), moment)
+            .store(&mut self.checkpoints, self.parts.data().disk(), moment)
             .map_err(SettleError::io("the checkpoint"))?;
-        shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        self.parts
+            .counters
+            .checkpoints
+            .fetch_add(1, Ordering::Relaxed);
         self.older = std::mem::replace(&mut self.newest, wal);
         self.forgotten = false;
         Ok(())
     }
 
-    fn publish(&mut self, shared: &Shared, touched: &[Touched]) {
+    fn publish(&mut self, touched: &[Touched]) {
         for Touched { log, before, .. } in touched {
             let Some(settled) = self.logs.stored(log.id()) else {
                 continue;
             };
             if settled.kept(before.as_ref()) {
-                settled.forget_old_manifests(shared, log.id());
+                settled.forget_old_manifests(&self.parts, log.id());
             }
             let mut state = log.locked();
             if state.deleted {
@@ -511,7 +464,7 @@ impl Settler {
             if settled.end > state.bounds.settled_end {
                 let before = state.tail_bytes;
                 state.settled(settled.end);
-                shared
+                self.parts
                     .counters
                     .settled_bytes
                     .fetch_add(before - state.tail_bytes, Ordering::Relaxed);
@@ -520,37 +473,32 @@ impl Settler {
             state.dirty = !state.tail.is_empty();
             if state.dirty {
                 drop(state);
-                shared.mark_dirty(log);
+                self.parts.dirty.push(log);
             }
         }
     }
 
     /// Gives back the WAL files that the checkpoint before the newest did not need any more.
-    fn release(&mut self, shared: &Shared) -> Result<(), SettleError> {
-        self.release_below(shared, self.older.file)?;
-        if shared.pool.available() <= RESERVED_FILES && self.older.file < self.newest.file {
+    fn release(&mut self) -> Result<(), SettleError> {
+        self.release_below(self.older.file)?;
+        if self.parts.wal.pool.available() <= RESERVED_FILES && self.older.file < self.newest.file {
             // Producers may be waiting for a file: a second checkpoint makes both of them need no more than this one.
-            self.checkpoint(shared, self.newest)?;
-            self.release_below(shared, self.older.file)?;
+            self.checkpoint(self.newest)?;
+            self.release_below(self.older.file)?;
         }
-        shared.gate.look_again();
+        self.parts.wal.gate.look_again();
         Ok(())
     }
 
-    fn release_below(&self, shared: &Shared, sequence: u64) -> Result<(), SettleError> {
-        for file in shared.committer.release_files(sequence) {
-            shared
+    fn release_below(&self, sequence: u64) -> Result<(), SettleError> {
+        for file in self.parts.wal.committer.release_files(sequence) {
+            self.parts
+                .wal
                 .pool
                 .give_back(file)
                 .map_err(SettleError::io("the write-ahead log"))?;
         }
         Ok(())
-    }
-}
-
-fn mark_all_dirty(shared: &Shared, logs: &[Arc<Log>]) {
-    for log in logs {
-        shared.mark_dirty(log);
     }
 }
 

@@ -11,20 +11,20 @@ use std::sync::Arc;
 use model::batch::BatchHeader;
 use model::{LogId, Offset, Timestamp};
 
-use super::SettleError;
+use super::error::SettleError;
+use super::parts::SettlerParts;
 use crate::checkpoint::{ActiveSegment, LogEntry};
+use crate::data_dir::DataDir;
 use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
 use crate::io::{AlignedBuffer, OpenHow, Syncs};
-use crate::log::segments::{ActiveView, Segments};
-use crate::log::{LogSettings, PRODUCER_IDLE_MS, TailEntry};
+use crate::log::{ActiveView, LogSettings, Segments, TailEntry};
 use crate::manifest::{self, Manifest, SegmentEntry};
-use crate::producers::Producers;
+use crate::producers::{PRODUCER_IDLE_MS, Producers};
 use crate::recovery::segments::{Lost, restore};
 use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
-use crate::storage::Shared;
 
-/// Pieces from this size on go past the page cache.
+/// Runs from this size on go past the page cache.
 const DIRECT_BYTES_MIN: u64 = 512 << 10;
 
 /// What the settler knows of one log; it exists once something has settled.
@@ -79,10 +79,10 @@ pub(super) struct Work {
 impl SettledLog {
     /// What the checkpoint says of a log, at the start, and what of it is lost. True if there is something to store.
     pub fn restore(
-        shared: &Shared,
+        data: &DataDir,
         entry: &LogEntry,
     ) -> Result<(SettledLog, Vec<Lost>, bool), OpenError> {
-        let restored = restore(shared, entry)?;
+        let restored = restore(data, entry)?;
         let is_changed = restored.is_rebuilt || !restored.lost.is_empty();
         let bytes = entry.active.as_ref().map_or(0, |active| active.bytes);
         let settled = SettledLog {
@@ -170,7 +170,7 @@ impl SettledLog {
     /// Settles what the log has. The paths are of files that are removed after the checkpoint.
     pub fn settle(
         &mut self,
-        shared: &Shared,
+        parts: &SettlerParts,
         work: &Work,
         scratch: &mut AlignedBuffer,
         syncs: &mut Syncs<'_>,
@@ -178,21 +178,21 @@ impl SettledLog {
         let log = work.log;
         if let Some(oldest) = work.expire_before {
             self.producers.expire(oldest);
-            let idle = shared.steady_now().plus_millis(-PRODUCER_IDLE_MS);
-            let most = shared.config.producers_per_log_max;
+            let idle = work.now.plus_millis(-PRODUCER_IDLE_MS);
+            let most = parts.producers.per_log_max();
             self.producers.forget_idle(idle, most);
         }
-        let garbage = self.raise_start(shared, log, work.start);
+        let garbage = self.raise_start(parts, log, work.start);
         if work.seal
             && self
                 .active
                 .as_ref()
                 .is_some_and(|active| active.writer.bytes() > 0)
         {
-            self.seal_active(shared, log, syncs)?;
+            self.seal_active(parts, log, syncs)?;
         }
         let tail = self.pass_over(log, &work.tail)?;
-        self.settle_tail(shared, work, tail, scratch, syncs)?;
+        self.settle_tail(parts, work, tail, scratch, syncs)?;
         // Not past what is settled: the start may already lie in what is still in the WAL.
         self.epochs.forget_before(work.start.min(self.end));
         if let Some(active) = &mut self.active {
@@ -205,10 +205,10 @@ impl SettledLog {
     }
 
     /// Takes segments off that lie before the start. The paths are of their files, which go after the checkpoint.
-    pub fn raise_start(&mut self, shared: &Shared, log: LogId, start: Offset) -> Vec<PathBuf> {
+    pub fn raise_start(&mut self, parts: &SettlerParts, log: LogId, start: Offset) -> Vec<PathBuf> {
         self.start = start;
         let mut garbage = Vec::new();
-        let directory = shared.log_directory(log);
+        let directory = parts.data().of_log(log);
         let is_passed = |entry: &SegmentEntry| {
             entry
                 .sealed
@@ -220,7 +220,7 @@ impl SettledLog {
             let (passed, live): (Vec<_>, Vec<_>) =
                 manifest.segments.iter().copied().partition(is_passed);
             for entry in passed {
-                shared.segments.retire(log, entry.id);
+                parts.files.cache.retire(log, entry.id);
                 garbage.push(entry.id.log_path(&directory));
                 garbage.push(entry.id.index_path(&directory));
             }
@@ -235,7 +235,7 @@ impl SettledLog {
             .active
             .take_if(|active| active.writer.bytes() > 0 && active.writer.end_offset() <= start)
         {
-            shared.segments.retire(log, active.writer.id());
+            parts.files.cache.retire(log, active.writer.id());
             garbage.push(active.writer.id().log_path(&directory));
         }
         garbage
@@ -269,7 +269,7 @@ impl SettledLog {
 
     fn settle_tail(
         &mut self,
-        shared: &Shared,
+        parts: &SettlerParts,
         work: &Work,
         tail: &[TailEntry],
         scratch: &mut AlignedBuffer,
@@ -282,53 +282,53 @@ impl SettledLog {
         } else {
             WriteWay::Buffered
         };
-        let mut piece = Piece::default();
+        let mut run = Run::default();
         let mut end = self.end;
         for entry in tail {
             let header = header_of(log, entry)?;
             let is_gap = entry.base != end;
             if self.active.as_ref().is_some_and(|active| {
-                is_gap || active.is_full(&piece, entry, &work.settings, work.now)
+                is_gap || active.is_full(&run, entry, &work.settings, work.now)
             }) {
-                self.flush(log, &mut piece, way, scratch)?;
-                self.seal_active(shared, log, syncs)?;
+                self.flush(log, &mut run, way, scratch)?;
+                self.seal_active(parts, log, syncs)?;
             }
             if self.active.is_none() {
-                self.create_segment(shared, log, entry, &work.settings, syncs)?;
+                self.create_segment(parts, log, entry, &work.settings, syncs)?;
             }
             let active = self.active.as_mut().expect("it was just made");
             active.bytes_max = active
                 .bytes_max
-                .max(active.writer.bytes() + piece.bytes + u64::from(entry.bytes));
-            piece.bytes += u64::from(entry.bytes);
-            piece.batches.push(SettledBatch {
+                .max(active.writer.bytes() + run.bytes + u64::from(entry.bytes));
+            run.bytes += u64::from(entry.bytes);
+            run.batches.push(SettledBatch {
                 bytes: entry.slice(),
                 header,
                 append_time: entry.append_time,
             });
             end = entry.next;
         }
-        self.flush(log, &mut piece, way, scratch)
+        self.flush(log, &mut run, way, scratch)
     }
 
     fn create_segment(
         &mut self,
-        shared: &Shared,
+        parts: &SettlerParts,
         log: LogId,
         first: &TailEntry,
         settings: &LogSettings,
         syncs: &mut Syncs<'_>,
     ) -> Result<(), SettleError> {
-        let directory = shared.log_directory(log);
+        let directory = parts.data().of_log(log);
         let id = SegmentId::first(first.base);
         let writer = (|| {
             syncs.create_directory(&directory)?;
             let path = id.log_path(&directory);
-            if shared.disk.exists(&path)? {
+            if parts.data().disk().exists(&path)? {
                 // The rest of a settling that no checkpoint has named.
-                shared.disk.remove_file(&path)?;
+                parts.data().disk().remove_file(&path)?;
             }
-            let disk = Arc::clone(&shared.disk);
+            let disk = parts.data().shared_disk();
             let writer = SegmentWriter::create(disk, directory.clone(), log, id)?;
             syncs.directory(&directory);
             Ok(writer)
@@ -347,21 +347,21 @@ impl SettledLog {
     fn flush(
         &mut self,
         log: LogId,
-        piece: &mut Piece,
+        run: &mut Run,
         way: WriteWay,
         scratch: &mut AlignedBuffer,
     ) -> Result<(), SettleError> {
-        let piece = std::mem::take(piece);
-        let Some(active) = self.active.as_mut().filter(|_| !piece.batches.is_empty()) else {
+        let run = std::mem::take(run);
+        let Some(active) = self.active.as_mut().filter(|_| !run.batches.is_empty()) else {
             return Ok(());
         };
         scratch.clear();
         active
             .writer
-            .append(&piece.batches, way, scratch)
+            .append(&run.batches, way, scratch)
             .map_err(SettleError::io(log))?;
         self.end = active.writer.end_offset();
-        for batch in &piece.batches {
+        for batch in &run.batches {
             self.note(&batch.header, batch.append_time);
         }
         Ok(())
@@ -369,7 +369,7 @@ impl SettledLog {
 
     fn seal_active(
         &mut self,
-        shared: &Shared,
+        parts: &SettlerParts,
         log: LogId,
         syncs: &mut Syncs<'_>,
     ) -> Result<(), SettleError> {
@@ -380,16 +380,18 @@ impl SettledLog {
             .writer
             .seal_with(&self.producers, &self.epochs, syncs)
             .map_err(SettleError::segment(log))?;
-        shared.segments.forget(log, sealed.id);
+        parts.files.cache.forget(log, sealed.id);
         if let Some(error) = sealed.damage {
             tracing::error!(%log, %error, "a segment was damaged before it was sealed");
             match error {
                 // Batch by batch the scrub would find nothing wrong.
                 SegmentError::Foreign { .. } => {
                     let range = sealed.id.base..sealed.sealed.end_offset;
-                    shared.lose_range(log, range, error.to_string());
+                    if let Some(log) = parts.registry.get(log) {
+                        parts.damage.note_lost(log.cell(), range, error.to_string());
+                    }
                 }
-                _ => shared.suspects.add(log, sealed.id),
+                _ => parts.files.suspects.add(log, sealed.id),
             }
         }
         self.sealed
@@ -400,7 +402,7 @@ impl SettledLog {
     /// Writes the manifest if it is to change; what it names has been synced.
     pub fn write_manifest(
         &mut self,
-        shared: &Shared,
+        parts: &SettlerParts,
         log: LogId,
         syncs: &mut Syncs<'_>,
     ) -> Result<(), SettleError> {
@@ -419,14 +421,14 @@ impl SettledLog {
             start_offset: self.start,
             segments,
         };
-        let directory = shared.log_directory(log);
+        let directory = parts.data().of_log(log);
         let path = directory.join(manifest::file_name(number));
         (|| {
-            if shared.disk.exists(&path)? {
+            if parts.data().disk().exists(&path)? {
                 // A round that was given up left it; no checkpoint names it.
-                shared.disk.remove_file(&path)?;
+                parts.data().disk().remove_file(&path)?;
             }
-            manifest::write(shared.disk.as_ref(), &directory, &manifest, syncs)
+            manifest::write(parts.data().disk(), &directory, &manifest, syncs)
         })()
         .map_err(SettleError::io(log))?;
         self.manifest = Some(Arc::new(manifest));
@@ -447,13 +449,13 @@ impl SettledLog {
     }
 
     /// Removes the manifests that neither of the two newest checkpoints names.
-    pub fn forget_old_manifests(&self, shared: &Shared, log: LogId) {
+    pub fn forget_old_manifests(&self, parts: &SettlerParts, log: LogId) {
         let Some(manifest) = &self.manifest else {
             return;
         };
-        let directory = shared.log_directory(log);
+        let directory = parts.data().of_log(log);
         let keep_from = manifest.number.saturating_sub(1);
-        if let Err(error) = manifest::forget_older_than(shared.disk.as_ref(), &directory, keep_from)
+        if let Err(error) = manifest::forget_older_than(parts.data().disk(), &directory, keep_from)
         {
             tracing::warn!(%log, %error, "manifests that are no longer needed could not be removed");
         }
@@ -462,44 +464,44 @@ impl SettledLog {
     /// Goes back to what the newest checkpoint says, and gives the space back that was taken since.
     pub fn take_back(
         self,
-        shared: &Shared,
+        parts: &SettlerParts,
         log: LogId,
         before: Option<Before>,
     ) -> Result<Option<SettledLog>, SettleError> {
-        let directory = shared.log_directory(log);
+        let directory = parts.data().of_log(log);
         let number = |manifest: &Option<Arc<Manifest>>| {
             manifest.as_ref().map_or(0, |manifest| manifest.number)
         };
         let known = before.as_ref().map_or(0, |before| number(&before.manifest));
         for id in self.created {
-            shared.segments.forget(log, id);
-            super::removal::remove_quietly(shared, &id.index_path(&directory));
-            super::removal::remove_quietly(shared, &id.log_path(&directory));
+            parts.files.cache.forget(log, id);
+            parts.remove_quietly(&id.index_path(&directory));
+            parts.remove_quietly(&id.log_path(&directory));
         }
         if number(&self.manifest) > known {
             let name = manifest::file_name(known + 1);
-            super::removal::remove_quietly(shared, &directory.join(name));
+            parts.remove_quietly(&directory.join(name));
         }
         let Some(before) = before else {
             return Ok(None);
         };
         let mut active = None;
         if let Some((segment, bytes_max)) = before.active {
-            let disk = Arc::clone(&shared.disk);
+            let disk = parts.data().shared_disk();
             let (id, end) = (segment.id, before.end);
             let writer = SegmentWriter::resume(disk, directory.clone(), log, &segment, end)
                 .map_err(SettleError::segment(log))?;
             // Readers stay below what was published, so that the file may be cut behind it.
             let cut = || {
                 let path = id.log_path(&directory);
-                let file = shared.disk.open(&path, OpenHow::ReadWrite)?;
+                let file = parts.data().disk().open(&path, OpenHow::ReadWrite)?;
                 if file.len()? > segment.bytes {
                     file.set_len(segment.bytes)?;
                 }
                 Ok(())
             };
             cut().map_err(SettleError::io(log))?;
-            super::removal::remove_quietly(shared, &id.index_path(&directory));
+            parts.remove_quietly(&id.index_path(&directory));
             active = Some(Active { writer, bytes_max });
         }
         Ok(Some(SettledLog {
@@ -526,25 +528,19 @@ fn header_of(log: LogId, entry: &TailEntry) -> Result<BatchHeader, SettleError> 
 
 /// Batches on their way into the active segment.
 #[derive(Debug, Default)]
-struct Piece {
+struct Run {
     batches: Vec<SettledBatch>,
     bytes: u64,
 }
 
 impl Active {
     /// Whether the segment is sealed before `next` comes, behind what is on its way.
-    fn is_full(
-        &self,
-        piece: &Piece,
-        next: &TailEntry,
-        settings: &LogSettings,
-        now: Timestamp,
-    ) -> bool {
-        let written = self.writer.bytes() + piece.bytes;
+    fn is_full(&self, run: &Run, next: &TailEntry, settings: &LogSettings, now: Timestamp) -> bool {
+        let written = self.writer.bytes() + run.bytes;
         if written == 0 {
             return false;
         }
-        let first = match piece.batches.first() {
+        let first = match run.batches.first() {
             Some(first) if self.writer.bytes() == 0 => first.append_time,
             _ => self.writer.first_append_time(),
         };

@@ -7,79 +7,22 @@
 //! ones for ever.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::appends::{AppendSize, FRAME_OVERHEAD_BYTES, Purpose, batch_bytes_max};
+use super::pool::WalPool;
+use crate::components::{EXIT_CODE_STORAGE_FAILED, OnFailure};
 use crate::error::{AppendError, StorageFailed};
-use crate::log::AppendBatch;
-use crate::wal::WalPool;
 
 /// WAL files that ordinary appends leave to the broker's own records, so that on a full disk something can still be deleted.
 pub(crate) const RESERVED_FILES: usize = 1;
 /// A disk that was full is told to have space again once it has had it for this long.
 const SPACE_AGAIN: Duration = Duration::from_secs(3);
-
-/// What an append is for: how far it may go into the room that is kept for a full disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Somebody's records: nothing of it.
-    Records,
-    /// The broker's own state, as of groups: a quarter of it.
-    State,
-    /// Settings, which may free space, and may not: half of it.
-    Settings,
-    /// A deletion: all of it.
-    Removal,
-}
-
-/// What a frame of its own may cost a batch: head, table entry and padding.
-const FRAME_OVERHEAD_BYTES: u64 = 2 * 4096;
-
-/// The largest batch that a WAL file of this length takes for certain.
-pub(crate) fn batch_bytes_max(file_bytes: u64) -> u64 {
-    (file_bytes / 2).saturating_sub(FRAME_OVERHEAD_BYTES)
-}
-
-/// What one append brings: how many batches, and their bytes together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AppendSize {
-    /// Batches.
-    pub batches: u64,
-    /// Bytes of all batches, headers included.
-    pub bytes: u64,
-}
-
-impl AppendSize {
-    /// One batch of this length.
-    pub fn of_one(bytes: usize) -> AppendSize {
-        AppendSize {
-            batches: 1,
-            bytes: bytes as u64,
-        }
-    }
-
-    /// These batches.
-    pub fn of(batches: &[AppendBatch]) -> AppendSize {
-        AppendSize {
-            batches: batches.len() as u64,
-            bytes: batches.iter().map(|batch| batch.bytes() as u64).sum(),
-        }
-    }
-
-    /// What it may take in the WAL: each batch may need a frame of its own.
-    fn wal_bytes(self) -> u64 {
-        self.bytes
-            .saturating_add(self.batches.saturating_mul(FRAME_OVERHEAD_BYTES))
-    }
-
-    /// Whether an admission for this is one for the other too.
-    pub fn holds(self, other: AppendSize) -> bool {
-        other.batches <= self.batches && other.bytes <= self.bytes
-    }
-}
 
 /// Leave to append some bytes, or the reason why not, which the append then answers. Given back when it is dropped, which
 /// the committer does after the sync.
@@ -99,12 +42,11 @@ impl Admission {
         self.refused.as_ref()
     }
 
-    /// Whether these batches may be appended with it: an append pays for what it lets in.
-    pub(crate) fn check(&self, batches: &[AppendBatch]) -> Result<(), AppendError> {
+    /// Whether so much may be appended with it: an append pays for what it lets in.
+    pub(crate) fn check(&self, size: AppendSize) -> Result<(), AppendError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
         }
-        let size = AppendSize::of(batches);
         if self.size.holds(size) {
             return Ok(());
         }
@@ -131,15 +73,15 @@ impl Drop for Admission {
     }
 }
 
-/// What the log was told of the disk.
+/// What was reported of the disk.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     is_full: bool,
     /// When the disk turned out to have space again.
     has_space_since: Option<Duration>,
 }
 
-/// What the log is to be told.
+/// What the log is to be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DiskNews {
     Full,
@@ -170,22 +112,24 @@ pub(crate) struct Gate {
     /// Bytes left in the file that the committer writes.
     current_remaining: AtomicU64,
     settling_is_full: AtomicBool,
-    told: Mutex<Told>,
+    reported: Mutex<Reported>,
     closed: AtomicBool,
     failed: OnceLock<StorageFailed>,
+    on_failure: OnFailure,
 }
 
 impl Gate {
-    pub fn new(pool: Arc<WalPool>, queue_bytes_max: u64) -> Gate {
+    pub fn new(pool: Arc<WalPool>, queue_bytes_max: u64, on_failure: OnFailure) -> Gate {
         Gate {
             queue: Mutex::default(),
             queue_bytes_max,
             pool,
             current_remaining: AtomicU64::new(0),
             settling_is_full: AtomicBool::new(false),
-            told: Mutex::default(),
+            reported: Mutex::default(),
             closed: AtomicBool::new(false),
             failed: OnceLock::new(),
+            on_failure,
         }
     }
 
@@ -343,8 +287,8 @@ impl Gate {
         self.look_again();
     }
 
-    /// Tells the log when the disk has become full and when it has space again, once each.
-    pub fn tell_of_disk(&self, now: Duration) {
+    /// Reports when the disk has become full and when it has space again, once each.
+    pub fn report_disk(&self, now: Duration) {
         match self.disk_news(now) {
             Some(DiskNews::Full) => tracing::warn!(
                 "the disk is full: appends are refused until there is space; deleting records or topics and lowering retention frees some"
@@ -357,22 +301,22 @@ impl Gate {
     }
 
     fn disk_news(&self, now: Duration) -> Option<DiskNews> {
-        let mut told = self
-            .told
+        let mut reported = self
+            .reported
             .lock()
-            .expect("nothing panics while it holds what was told");
+            .expect("nothing panics while it holds what was reported");
         if self.is_disk_full() {
-            told.has_space_since = None;
-            return (!std::mem::replace(&mut told.is_full, true)).then_some(DiskNews::Full);
+            reported.has_space_since = None;
+            return (!std::mem::replace(&mut reported.is_full, true)).then_some(DiskNews::Full);
         }
-        if !told.is_full {
+        if !reported.is_full {
             return None;
         }
-        let since = *told.has_space_since.get_or_insert(now);
+        let since = *reported.has_space_since.get_or_insert(now);
         if now.saturating_sub(since) < SPACE_AGAIN {
             return None;
         }
-        *told = Told::default();
+        *reported = Reported::default();
         Some(DiskNews::SpaceAgain)
     }
 
@@ -412,10 +356,17 @@ impl Gate {
         self.look_again();
     }
 
+    /// A write or sync has failed: nothing is retried, and nothing more is acknowledged.
     pub fn fail(self: &Arc<Gate>, failure: StorageFailed) {
+        tracing::error!(reason = %failure.reason, "the store stops writing");
         // Only the first failure counts: what follows are its consequences.
-        let _ = self.failed.set(failure);
+        let _ = self.failed.set(failure.clone());
         self.look_again();
+        if self.on_failure == OnFailure::ExitProcess {
+            // Standard error may have no reader any more.
+            let _ = writeln!(std::io::stderr(), "fatal: {failure}");
+            std::process::exit(EXIT_CODE_STORAGE_FAILED);
+        }
     }
 
     pub fn failure(&self) -> Option<&StorageFailed> {
@@ -453,7 +404,7 @@ mod tests {
         }
         disk.fill();
         assert_eq!(pool.prepare_one().is_err(), ready < 2);
-        Arc::new(Gate::new(Arc::new(pool), 64 << 20))
+        Arc::new(Gate::new(Arc::new(pool), 64 << 20, OnFailure::Refuse))
     }
 
     fn is_admitted(gate: &Arc<Gate>, bytes: usize, purpose: Purpose) -> bool {

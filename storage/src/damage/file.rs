@@ -1,14 +1,13 @@
-//! Damage: acknowledged records that cannot be read any more, and the file `DAMAGE` that keeps them on record.
+//! The file `DAMAGE`: what was ever found damaged, a JSON object a line. A line is never taken off; `docs/formats.md` draws it.
 //!
-//! Callers: a start, which loads what is known and adds what it finds; readers, the scrub and the settler, who come upon more
-//! while the store is open. A line is never taken off the file; `docs/formats.md` draws it.
+//! Callers: a start and the offline verification load it, the record stores it.
 
-use std::ops::Range;
 use std::path::Path;
 
-use model::{LogId, Offset, Timestamp};
+use model::{Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::Damage;
 use crate::error::OpenError;
 use crate::io::{Disk, read_file, write_new_file};
 
@@ -16,17 +15,6 @@ use crate::io::{Disk, read_file, write_new_file};
 pub(crate) const DAMAGE_VERSION: u32 = 2;
 /// What separates a line's checksum from what it covers.
 const DAMAGE_CHECKSUM: &str = ",\"crc32\":\"";
-
-/// Acknowledged records that cannot be read any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Whose; None if not even that can be told.
-    pub log: Option<LogId>,
-    /// Which offsets.
-    pub range: Range<Offset>,
-    /// What was found.
-    pub reason: String,
-}
 
 /// One line of the file `DAMAGE`: what was found damaged at some start stays on record.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,0 +1,317 @@
+//! The engine: an open store's parts, and the threads that drive them.
+//!
+//! Made by `open`, owned by [`crate::Storage`]. Each part holds what it uses; only the threads' loops here see several.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::cleanup::execute::Cleaner;
+use crate::config::Live;
+use crate::damage::{Damage, DamageRecord};
+use crate::data_dir::DataDir;
+use crate::error::{OpenError, StorageFailed};
+use crate::log::DirtyLogs;
+use crate::metrics::{Counters, Health, Metrics};
+use crate::producers::ProducerLimits;
+use crate::registry::Registry;
+use crate::scrub::run::Scrub;
+use crate::segment::SegmentFiles;
+use crate::settler::{SettleError, Settler};
+use crate::signals::Signals;
+use crate::steady::{self, SteadyTime};
+use crate::wal::Wal;
+use crate::wal::pool::is_full;
+use crate::wal::stall::Change;
+
+/// How often what the store holds is compared with its bound, and how often a full disk is looked at: whether there is space
+/// again, and whether something that is kept is due.
+const FULL_DISK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether appends stall.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// WAL files that were not needed for this long are removed, down to those that are kept.
+const POOL_TRIM_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the pool's thread waits for something to do.
+const POOL_WAIT: Duration = Duration::from_millis(500);
+/// How long the pool's thread waits for space on a full disk.
+const POOL_SPACE_WAIT: Duration = Duration::from_millis(200);
+/// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
+const WALL_APART_MS: i64 = 60_000;
+/// Directories that are tidied after one round of the settler.
+const SWEEPS_PER_ROUND: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub data: Arc<DataDir>,
+    pub wal: Arc<Wal>,
+    pub registry: Arc<Registry>,
+    pub files: Arc<SegmentFiles>,
+    pub damage: Arc<DamageRecord>,
+    pub producers: Arc<ProducerLimits>,
+    pub dirty: Arc<DirtyLogs>,
+    pub settler: Mutex<Settler>,
+    pub cleaner: Cleaner,
+    pub scrub: Mutex<Scrub>,
+    pub live: Arc<Live>,
+    pub signals: Arc<Signals>,
+    pub counters: Arc<Counters>,
+    pub steady: Arc<SteadyTime>,
+    /// What has not settled after this time settles then.
+    pub settle_age: Duration,
+    /// WAL files at most.
+    pub wal_files_max: usize,
+}
+
+impl Engine {
+    pub fn settler(&self) -> MutexGuard<'_, Settler> {
+        self.settler
+            .lock()
+            .expect("nothing panics while it holds the settler")
+    }
+
+    fn scrub(&self) -> MutexGuard<'_, Scrub> {
+        self.scrub
+            .lock()
+            .expect("nothing panics while it holds the scrub")
+    }
+
+    /// Neither ended nor failed.
+    fn goes_on(&self) -> bool {
+        !self.signals.is_stopping() && self.wal.gate.failure().is_none()
+    }
+
+    /// Waits. False if the store ends or has failed.
+    fn pause(&self, time: Duration) -> bool {
+        self.signals.pause(time) && self.wal.gate.failure().is_none()
+    }
+
+    /// One round of the settler. True if something settled. A failure ends all writing; a full disk only this round.
+    pub fn settle_once(&self) -> bool {
+        let mut settler = self.settler();
+        let gate = &self.wal.gate;
+        match settler.round() {
+            Ok(worked) => {
+                gate.set_settling_full(false);
+                settler.sweep_some(SWEEPS_PER_ROUND);
+                worked
+            }
+            Err(SettleError::DiskFull) => {
+                gate.set_settling_full(true);
+                gate.report_disk(self.wal.clock.monotonic());
+                false
+            }
+            Err(SettleError::Stopped) => false,
+            Err(SettleError::Failed(failure)) => {
+                drop(settler);
+                gate.fail(failure);
+                false
+            }
+        }
+    }
+
+    /// One look of the cleaner at all logs. True if something is to be removed.
+    pub fn clean_once(&self) -> bool {
+        self.damage.read_acknowledgements();
+        self.cleaner.clean_once()
+    }
+
+    /// One step of the scrub. None if something was done, or else how long to wait.
+    pub fn scrub_once(&self) -> Option<Duration> {
+        self.scrub().step()
+    }
+
+    /// The settler's thread. At the end it leaves what is unsettled to the next start: the write-ahead log holds it.
+    pub fn run_settler(&self) {
+        while self.goes_on() {
+            let full = self.wal.gate.is_disk_full();
+            let most = self.settle_age;
+            self.signals.wait_to_settle(if full {
+                most.min(FULL_DISK_INTERVAL)
+            } else {
+                most
+            });
+            if !self.signals.is_stopping() {
+                self.settle_once();
+            }
+        }
+    }
+
+    /// The cleaner's thread.
+    pub fn run_cleaner(&self) {
+        let clock = &self.wal.clock;
+        let mut last = clock.monotonic();
+        while self.pause(self.live.get().retention_check.min(FULL_DISK_INTERVAL)) {
+            self.damage.read_acknowledgements();
+            let now = clock.monotonic();
+            if now.saturating_sub(last) >= self.live.get().retention_check {
+                last = now;
+                self.keep_time();
+                self.cleaner.clean_once();
+            } else if self.wal.gate.is_disk_full() {
+                // What is due makes room: it is not left for later.
+                self.cleaner.clean_once();
+            } else {
+                self.cleaner.bound_once();
+            }
+        }
+    }
+
+    /// The scrub's thread.
+    pub fn run_scrub(&self) {
+        loop {
+            let wait = self.scrub_once().unwrap_or(Duration::ZERO);
+            if !self.pause(wait) {
+                return;
+            }
+        }
+    }
+
+    /// The thread that says so when appends stall and when they go on. All others may be waiting for the disk then.
+    pub fn run_watch(&self) {
+        while self.pause(WATCH_INTERVAL) {
+            let waits = self.wal.append_waits();
+            let waited_ms = waits.oldest.max(waits.oldest_at_gate).as_millis();
+            match self.wal.stall.change(&waits) {
+                Some(Change::Stalls) => {
+                    tracing::warn!(%waited_ms, "appends stall: the disk does not answer");
+                }
+                Some(Change::GoesOn) => {
+                    tracing::info!("appends go on: the disk answers again");
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The pool's thread: keeps zero-filled files ready.
+    pub fn run_pool(&self) {
+        let Wal {
+            pool, gate, clock, ..
+        } = &*self.wal;
+        let mut trimmed = clock.monotonic();
+        let mut was_limited = false;
+        while self.goes_on() {
+            gate.report_disk(clock.monotonic());
+            if clock.monotonic().saturating_sub(trimmed) >= POOL_TRIM_INTERVAL {
+                trimmed = clock.monotonic();
+                if let Err(error) = pool.trim() {
+                    tracing::warn!(%error, "free files of the write-ahead log could not be removed");
+                }
+            }
+            self.note_limit(&mut was_limited);
+            match pool.prepare_one() {
+                Ok(true) => gate.look_again(),
+                Ok(false) => pool.wait_for_work(POOL_WAIT),
+                Err(_) if self.signals.is_stopping() => return,
+                Err(error) if is_full(&error) => {
+                    gate.report_disk(clock.monotonic());
+                    gate.look_again();
+                    pool.wait_for_space(POOL_SPACE_WAIT);
+                }
+                Err(error) => {
+                    gate.fail(StorageFailed::new(format!(
+                        "next file of the write-ahead log: {error}"
+                    )));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Logs once that the limit on file sizes keeps appends out, and once that it does not any more.
+    fn note_limit(&self, was_limited: &mut bool) {
+        let pool = &self.wal.pool;
+        let is_limited = pool.is_limited();
+        if std::mem::replace(was_limited, is_limited) == is_limited {
+            return;
+        }
+        if is_limited {
+            tracing::error!(
+                limit = pool.file_bytes_limit(),
+                wal.file.bytes = pool.file_bytes(),
+                "the limit on file sizes (RLIMIT_FSIZE, `ulimit -f`) is below wal.file.bytes: appends are refused until it is raised"
+            );
+        } else {
+            tracing::info!("the limit on file sizes lets whole files be written again");
+        }
+        self.wal.gate.look_again();
+    }
+
+    /// The last step of an opening: makes the new leader epoch durable, in a frame of its own.
+    pub fn open_epoch(&self) -> Result<(), OpenError> {
+        let opened = self.wal.committer.open_epoch();
+        opened.map_err(|failure| OpenError::Config {
+            reason: format!("the write-ahead log: {}", failure.reason),
+        })?;
+        self.keep_time();
+        let ahead = self.steady.wall_is_ahead_by();
+        if ahead.abs() > WALL_APART_MS {
+            tracing::warn!(
+                ahead_ms = ahead,
+                "the wall clock has moved by more than the store was away: records age by the store's own time"
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps the time by which records age for the next start.
+    pub fn keep_time(&self) {
+        steady::store(self.data.disk(), self.data.root(), self.steady.to_keep());
+    }
+
+    /// How the store is. Never waits for the disk.
+    pub fn health(&self) -> Health {
+        let gate = &self.wal.gate;
+        let is_kept = |damage: &Damage| {
+            let Some(id) = damage.log else {
+                return true;
+            };
+            // Retention has passed it, or the topic was deleted.
+            self.registry
+                .get(id)
+                .is_some_and(|log| damage.range.end > log.bounds().start)
+        };
+        let (damage_acknowledged, damage) = self
+            .damage
+            .all()
+            .into_iter()
+            .filter(is_kept)
+            .partition(|damage| self.damage.is_acknowledged(damage));
+        let waits = self.wal.append_waits();
+        Health {
+            stalled: waits
+                .is_stalled
+                .then(|| waits.oldest.max(waits.oldest_at_gate)),
+            disk_full: gate.is_disk_full(),
+            failed: gate.failure().map(|failure| failure.reason.to_string()),
+            damage,
+            damage_acknowledged,
+        }
+    }
+
+    /// Counts and sizes. Never waits for the disk.
+    pub fn metrics(&self) -> Metrics {
+        let (pool, producers) = (&self.wal.pool, &self.producers);
+        let (segments_pinned, wal_pinned) = (self.files.cache.pinned(), pool.pinned());
+        Metrics {
+            queued_bytes: self.wal.gate.reserved_bytes(),
+            wal_files_used: self.wal.committer.files_used() as u64,
+            wal_files: pool.files() as u64,
+            wal_files_max: self.wal_files_max as u64,
+            wal_files_created: pool.created(),
+            logs: self.registry.len() as u64,
+            producers: producers.known(),
+            producers_forgotten: producers.forgotten(),
+            producers_refused: producers.refused(),
+            pinned_files: segments_pinned.0 + wal_pinned.0,
+            pinned_bytes: segments_pinned.1 + wal_pinned.1,
+            ..self.counters.counted()
+        }
+    }
+
+    /// Takes no more appends. What is queued is still made durable; the threads end.
+    pub fn close(&self) {
+        self.wal.close();
+        self.signals.stop();
+    }
+}
