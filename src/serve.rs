@@ -5,9 +5,10 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use storage::{Env, RecoveryReport, Storage};
+use storage::{Env, LiveSettings, RecoveryReport, Storage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -15,7 +16,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
-use crate::front::{Limits, http, kafka};
+use crate::front::{Limits, Places, http, kafka};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
 pub const OTHER_THREADS: usize = 8;
@@ -28,42 +29,39 @@ pub async fn serve<Stop: Future<Output = ()>>(
     stop: impl FnOnce() -> Result<Stop>,
 ) -> Result<()> {
     let sockets = Sockets::bind(&config).await?;
-    let (host, port) = config.advertised.clone().unwrap_or_else(|| {
-        (
-            reachable(sockets.kafka_address),
-            sockets.kafka_address.port(),
-        )
-    });
-    config.broker.advertised_host = host;
-    config.broker.advertised_port = port;
+    let warnings = config.warnings();
+    advertise(&mut config, sockets.kafka_address);
     let limit = descriptors::raise_limit();
-    let asks = [
-        kafka::descriptors(config.broker.connections_max),
-        http::descriptors(),
-    ];
+    let asks = [kafka::descriptors(), http::descriptors()];
     let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
-    let &[kafka_connections, http_connections] = &shares.fronts[..] else {
+    let &[connections_allowed, http_connections] = &shares.fronts[..] else {
         unreachable!("two fronts asked");
     };
-    say_begin(&config, &sockets, limit, &shares);
+    say_begin(&config, &sockets, limit, &shares, &warnings);
     say_fewer(&config, limit, &shares);
     config.storage.open_segments_max = shares.segments;
-    config.broker.connections_max = kafka_connections;
-    let (storage, broker, report) = open(&config).await?;
+    let limits = &mut config.kafka.limits;
+    limits.connections_max = limits.connections_max.min(connections_allowed);
+    let places = kafka::places(config.kafka.limits);
+    let (storage, broker, report) = open(&config, &places, connections_allowed).await?;
 
     let asked_to_stop = stop()?;
     let (stop, stopped) = watch::channel(false);
-    let limits = Limits {
-        connections_max: kafka_connections,
-        per_address_max: usize::MAX,
-    };
-    let kafka = kafka::Front::new(broker.clone(), limits);
+    let (front, settings) = (config.front.clone(), config.kafka.clone());
+    let kafka = kafka::Front::new(broker.clone(), front, settings, places);
     let kafka_metrics: http::AddMetrics = Box::new({
         let kafka = kafka.clone();
         move |families| kafka.add_metrics(families)
     });
     let peers = kafka.peers().clone();
-    let http = http::Front::new(broker.clone(), http_connections, peers, vec![kafka_metrics]);
+    let http = http::Front::new(
+        broker.clone(),
+        config.front.clone(),
+        config.http.clone(),
+        http_connections,
+        peers,
+        vec![kafka_metrics],
+    );
     let (kafka_address, http_address) = (sockets.kafka_address, sockets.http_address);
     let kafka = tokio::spawn(kafka.serve(sockets.kafka, stopped.clone()));
     let http = tokio::spawn(http.serve(sockets.http, stopped));
@@ -99,8 +97,8 @@ struct Sockets {
 
 impl Sockets {
     async fn bind(config: &Config) -> Result<Sockets> {
-        let (kafka, kafka_address) = bind(&config.kafka).await?;
-        let (http, http_address) = bind(&config.http).await?;
+        let (kafka, kafka_address) = bind(&config.kafka.listen).await?;
+        let (http, http_address) = bind(&config.http.listen).await?;
         Ok(Sockets {
             kafka,
             kafka_address,
@@ -118,8 +116,21 @@ async fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// Opens the store and the broker over it.
-async fn open(config: &Config) -> Result<(Storage, Broker, RecoveryReport)> {
+/// Decides where clients are told to connect: where the settings say, or where the Kafka front listens.
+fn advertise(config: &mut Config, listens: SocketAddr) {
+    let here = || (reachable(listens), listens.port());
+    let (host, port) = config.kafka.advertised.get_or_insert_with(here).clone();
+    config.broker.advertised_host = host;
+    config.broker.advertised_port = port;
+}
+
+/// Opens the store and the broker over it. Settings that change while it runs reach the store and `places` at once.
+async fn open(
+    config: &Config,
+    places: &Arc<Places>,
+    connections_allowed: usize,
+) -> Result<(Storage, Broker, RecoveryReport)> {
+    let (config, places) = (config.clone(), places.clone());
     let storage_config = config.storage.clone();
     let broker_config = config.broker.clone();
     let store_create = config.store_create;
@@ -132,14 +143,43 @@ async fn open(config: &Config) -> Result<(Storage, Broker, RecoveryReport)> {
         }
         let (storage, report) = Storage::recover(storage_config, Env::real())?;
         say_recovered(&report);
-        let broker = Broker::open(broker_config, storage.clone())?;
+        let server_settings = config.server_settings({
+            let storage = storage.clone();
+            move |changed| {
+                storage.set_live(LiveSettings::from(&changed.storage));
+                places.limit(within(changed.kafka.limits, connections_allowed));
+            }
+        });
+        let broker = Broker::open(broker_config, server_settings, storage.clone())?;
         Ok((storage, broker, report))
     });
     opened.await.context("open the store")?
 }
 
+/// Limits of connections, and never more than the descriptors allow.
+fn within(limits: Limits, connections_max: usize) -> Limits {
+    if limits.connections_max <= connections_max {
+        return limits;
+    }
+    tracing::warn!(
+        max.connections = limits.connections_max,
+        allowed = connections_max,
+        "the limit of open files (`ulimit -n`, LimitNOFILE=) allows fewer connections than are set"
+    );
+    Limits {
+        connections_max,
+        ..limits
+    }
+}
+
 /// The first line of a log: what runs, where, and with which limits in force.
-fn say_begin(config: &Config, sockets: &Sockets, descriptors: usize, shares: &descriptors::Shares) {
+fn say_begin(
+    config: &Config,
+    sockets: &Sockets,
+    descriptors: usize,
+    shares: &descriptors::Shares,
+    warnings: &[String],
+) {
     let data_dir = &config.storage.data_dir;
     let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
     let advertised = format!(
@@ -153,11 +193,11 @@ fn say_begin(config: &Config, sockets: &Sockets, descriptors: usize, shares: &de
         http = %sockets.http_address,
         advertised,
         descriptors,
-        max.connections = shares.fronts[0],
+        max.connections = config.kafka.limits.connections_max.min(shares.fronts[0]),
         segments.open.max = shares.segments,
         "alluvium starts"
     );
-    for warning in config.warnings() {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     if !config.ignored_variables.is_empty() {
@@ -171,9 +211,10 @@ fn say_begin(config: &Config, sockets: &Sockets, descriptors: usize, shares: &de
 
 /// Says so where the limit of descriptors allows fewer segments or connections than the settings ask for.
 fn say_fewer(config: &Config, limit: usize, shares: &descriptors::Shares) {
-    let (segments, connections) = (shares.segments, shares.fronts[0]);
+    let (segments, asked_connections) = (shares.segments, config.kafka.limits.connections_max);
+    let connections = asked_connections.min(shares.fronts[0]);
     let fewer_segments = segments < config.storage.open_segments_max;
-    let fewer_connections = connections < config.broker.connections_max;
+    let fewer_connections = connections < asked_connections;
     if !fewer_segments && !fewer_connections {
         return;
     }

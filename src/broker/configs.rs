@@ -1,19 +1,17 @@
 //! Settings as clients see and change them: of topics, and of the broker.
-//! Callers: fronts. The settings themselves are `model::topic_config`'s table and `config::STATIC_SETTINGS`.
+//! Callers: fronts. The settings themselves are `model::topic_config`'s table and the server's own, `server_settings`.
 //! Invariants: a change that is accepted is durable and in force when it is answered, for every topic that it reaches.
-//! The broker's static settings are shown and never changed.
+//! Settings that need a restart are shown and never changed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
-use storage::LiveSettings;
-
-use super::config::{BrokerConfig, STATIC_SETTINGS};
-use super::live::{self, LIVE};
+use super::config::BrokerConfig;
 use super::records::{BrokerSettings, Record};
 use super::refusal::InvalidSetting;
+use super::server_settings::{ServerSetting, ServerSettings, SetValues};
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -109,24 +107,19 @@ pub enum Operation {
 pub(super) struct DynamicSettings {
     pub(super) settings: BrokerSettings,
     pub(super) defaults: Arc<Defaults>,
-    /// What the start gave.
-    given: LiveSettings,
-    /// What is in force.
-    pub(super) live: LiveSettings,
 }
 
 impl DynamicSettings {
     /// Static defaults under those made for the cluster under those made for this broker.
     pub(super) fn new(
         config: &BrokerConfig,
-        given: LiveSettings,
+        server: &ServerSettings,
         settings: BrokerSettings,
     ) -> Result<DynamicSettings, Refusal> {
         let mut defaults = config.topic_defaults.clone();
-        let changed = settings.cluster.iter().chain(&settings.broker);
-        let live = live::in_force(given, changed.clone()).map_err(InvalidSetting::from)?;
-        for (name, value) in changed {
-            if live::find(name).is_some() {
+        for (name, value) in settings.cluster.iter().chain(&settings.broker) {
+            if let Some(own) = server.find(name).filter(|own| own.is_live) {
+                server.check(own, value).map_err(InvalidSetting::from)?;
                 continue;
             }
             if Setting::find_by_server_name(name).is_none() {
@@ -137,9 +130,15 @@ impl DynamicSettings {
         Ok(DynamicSettings {
             settings,
             defaults: Arc::new(defaults),
-            given,
-            live,
         })
+    }
+
+    /// What of the server's own settings was set: those made for this broker go first.
+    pub(super) fn of_server<'a>(&'a self, server: &ServerSettings) -> SetValues<'a> {
+        let set = self.settings.cluster.iter().chain(&self.settings.broker);
+        set.filter(|(name, _)| server.find(name).is_some())
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
     }
 }
 
@@ -153,19 +152,14 @@ impl Broker {
         let entries = match resource {
             Resource::Topic(name) => self.describe_topic_configs(&*self.topic(name)?),
             Resource::Broker => {
-                let fixed = STATIC_SETTINGS
-                    .iter()
-                    .map(|setting| static_entry(setting, self.config()));
-                let mut entries: Vec<Entry> = fixed
-                    .chain(self.describe_defaults(false))
-                    .chain(self.describe_live(false))
-                    .collect();
+                let mut entries = self.describe_defaults(false);
+                entries.extend(self.describe_server(false));
                 entries.sort_by(|one, other| one.name.cmp(&other.name));
                 entries
             }
             Resource::Cluster => {
                 let mut entries = self.describe_defaults(true);
-                entries.extend(self.describe_live(true));
+                entries.extend(self.describe_server(true));
                 entries
             }
             Resource::Loggers => vec![log_level()],
@@ -206,54 +200,28 @@ impl Broker {
             .collect()
     }
 
-    /// The broker's own settings that can change while it runs, or only those made for the cluster.
-    fn describe_live(&self, cluster_only: bool) -> Vec<Entry> {
+    /// The server's own settings, or only those made for the cluster.
+    fn describe_server(&self, cluster_only: bool) -> Vec<Entry> {
         let dynamic = self
             .shared
             .dynamic
             .read()
             .expect("no change of settings panics half-way");
-        LIVE.iter()
-            .filter_map(|setting| {
-                let given = (setting.get)(&dynamic.given);
-                let is_given = given != setting.default;
-                let places = [
-                    (
-                        dynamic.settings.broker.get(setting.name).cloned(),
-                        Origin::Broker,
-                    ),
-                    (
-                        dynamic.settings.cluster.get(setting.name).cloned(),
-                        Origin::Cluster,
-                    ),
-                    (is_given.then_some(given), Origin::Static),
-                    (Some(setting.default.to_owned()), Origin::Default),
-                ];
-                let wanted = |origin| !cluster_only || origin == Origin::Cluster;
-                let synonyms: Vec<Synonym> = places
-                    .into_iter()
-                    .filter(|(_, origin)| wanted(*origin))
-                    .filter_map(|(value, origin)| {
-                        let name = setting.name.to_owned();
-                        value.map(|value| Synonym {
-                            name,
-                            value,
-                            origin,
-                        })
-                    })
-                    .collect();
-                let first = synonyms.first()?.clone();
-                Some(Entry {
-                    name: first.name,
-                    value: first.value,
-                    origin: first.origin,
-                    read_only: false,
-                    kind: setting.kind,
-                    synonyms,
-                    doc: setting.doc.to_owned(),
-                })
+        let entry = |setting| {
+            let mut synonyms = server_synonyms(setting, &dynamic.settings);
+            synonyms.retain(|synonym| !cluster_only || synonym.origin == Origin::Cluster);
+            let first = synonyms.first()?.clone();
+            Some(Entry {
+                name: first.name,
+                value: first.value,
+                origin: first.origin,
+                read_only: !setting.is_live,
+                kind: setting.kind,
+                synonyms,
+                doc: setting.doc.to_owned(),
             })
-            .collect()
+        };
+        self.shared.server.iter().filter_map(entry).collect()
     }
 
     /// Every place but the topic that gives a setting a value, the one in force first.
@@ -375,13 +343,14 @@ impl Broker {
 
     /// Checks a broker setting that is to change while the broker runs.
     fn dynamic_value(&self, name: String, value: &str) -> Result<(String, String), Refusal> {
-        if STATIC_SETTINGS.iter().any(|setting| setting.name == name) {
-            return Err(Refusal::SettingNeedsRestart { name });
-        }
-        if let Some(setting) = live::find(&name) {
-            let given = self.shared.storage.live();
-            let value = live::check(given, setting, value).map_err(InvalidSetting::from)?;
-            return Ok((name, value));
+        let server = &self.shared.server;
+        match server.find(&name) {
+            Some(setting) if setting.is_live => {
+                let checked = server.check(setting, value);
+                return Ok((name, checked.map_err(InvalidSetting::from)?));
+            }
+            Some(_) => return Err(Refusal::SettingNeedsRestart { name }),
+            None => {}
         }
         let setting =
             Setting::find_by_server_name(&name).ok_or_else(|| unknown_of_broker(&name))?;
@@ -439,13 +408,8 @@ impl Broker {
         settings: BrokerSettings,
         validate_only: bool,
     ) -> Result<(), Refusal> {
-        let given = self
-            .shared
-            .dynamic
-            .read()
-            .expect("no change of settings panics half-way")
-            .given;
-        let dynamic = DynamicSettings::new(self.config(), given, settings.clone())?;
+        let server = &self.shared.server;
+        let dynamic = DynamicSettings::new(self.config(), server, settings.clone())?;
         let topics = self.topics();
         for topic in &topics {
             TopicConfig::from_overrides(&topic.overrides, &dynamic.defaults).map_err(|error| {
@@ -464,7 +428,7 @@ impl Broker {
             .write_for(vec![change], storage::Purpose::Settings)
             .await
             .map_err(super::state_refusal)?;
-        self.shared.storage.set_live(dynamic.live);
+        server.put_in_force(&dynamic.of_server(server));
         *self
             .shared
             .dynamic
@@ -594,28 +558,31 @@ fn log_level() -> Entry {
     }
 }
 
-fn static_entry(setting: &super::config::StaticSetting, config: &BrokerConfig) -> Entry {
-    let value = (setting.value)(config);
-    // Where clients connect is always somebody's decision.
-    let is_default = setting.name != "advertised.listeners"
-        && (setting.value)(&BrokerConfig::default()) == value;
-    let origin = if is_default {
-        Origin::Default
-    } else {
-        Origin::Static
+/// Every place that gives a setting of the server a value, the one in force first.
+fn server_synonyms(setting: &ServerSetting, set: &BrokerSettings) -> Vec<Synonym> {
+    let place = |value: Option<&str>, origin| {
+        value.map(|value| Synonym {
+            name: setting.name.to_owned(),
+            value: value.to_owned(),
+            origin,
+        })
     };
-    let synonyms = vec![Synonym {
-        name: setting.name.to_owned(),
-        value: value.clone(),
-        origin,
-    }];
-    Entry {
-        name: setting.name.to_owned(),
-        value,
-        origin,
-        read_only: true,
-        kind: setting.kind,
-        synonyms,
-        doc: setting.doc.to_owned(),
-    }
+    let given = Some(setting.given.as_str()).filter(|given| *given != setting.default);
+    let places = [
+        place(
+            set.broker.get(setting.name).map(String::as_str),
+            Origin::Broker,
+        ),
+        place(
+            set.cluster.get(setting.name).map(String::as_str),
+            Origin::Cluster,
+        ),
+        place(given, Origin::Static),
+        // What only a start can change has one value, wherever it comes from.
+        place(
+            Some(setting.default).filter(|_| setting.is_live || given.is_none()),
+            Origin::Default,
+        ),
+    ];
+    places.into_iter().flatten().collect()
 }

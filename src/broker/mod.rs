@@ -10,13 +10,14 @@ pub mod groups;
 mod inflation;
 mod lag;
 mod list_offsets;
-mod live;
 mod log_dirs;
 mod metrics;
 mod produce;
 mod producer_ids;
 mod records;
 mod refusal;
+pub mod server_settings;
+pub mod settings;
 mod state_log;
 mod topics;
 mod traffic;
@@ -36,7 +37,6 @@ pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
-pub use live::InvalidLiveSetting;
 pub use log_dirs::{DeleteBefore, LogDir, PartitionSize};
 pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, Rejection};
 pub use producer_ids::ActiveProducer;
@@ -45,6 +45,7 @@ pub use refusal::{
     InvalidReplicationFactor, InvalidSetting, InvalidTimestamp, Refusal, StorageFault,
     TooManyPartitions, UnsupportedCompression,
 };
+pub use server_settings::ServerSettings;
 pub use state_log::{Change, StateLog, StateLogError};
 pub use storage::{
     AppendWaits, Bounds, Damage, Health, Metrics as StorageMetrics, SYNC_BUCKETS_MICROS,
@@ -67,6 +68,7 @@ pub struct Broker {
 
 struct Shared {
     config: BrokerConfig,
+    server: ServerSettings,
     storage: Storage,
     metadata: StateLog,
     catalog: Catalog,
@@ -106,7 +108,11 @@ pub enum OpenError {
 impl Broker {
     /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk. Over a
     /// store from [`Storage::recover`] nothing is written before all of its state is understood.
-    pub fn open(config: BrokerConfig, storage: Storage) -> Result<Broker, OpenError> {
+    pub fn open(
+        config: BrokerConfig,
+        server: ServerSettings,
+        storage: Storage,
+    ) -> Result<Broker, OpenError> {
         name_unknown_state(&storage);
         let (metadata, entries) = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
         let mut topics: HashMap<_, TopicRecord> = HashMap::new();
@@ -133,8 +139,8 @@ impl Broker {
             .iter()
             .filter_map(|key| records::removed_topic(key))
             .collect();
-        let dynamic = DynamicSettings::new(&config, storage.live(), settings)?;
-        storage.set_live(dynamic.live);
+        let dynamic = DynamicSettings::new(&config, &server, settings)?;
+        server.put_in_force(&dynamic.of_server(&server));
         let dynamic = RwLock::new(dynamic);
         let (offsets, entries) = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
         let (groups, groups_task) = Coordinator::open(
@@ -144,6 +150,7 @@ impl Broker {
         )?;
         let shared = Shared {
             config,
+            server,
             metadata,
             catalog: Catalog::default(),
             dynamic,

@@ -10,7 +10,7 @@ use model::topic_config::ConfigError;
 use model::{InvalidName, Offset, Timestamp, TopicName};
 use storage::{AppendError, ReadError, SequenceError, StorageFailed};
 
-use super::live::InvalidLiveSetting;
+use super::server_settings::InvalidServerSetting;
 use super::state_log::StateLogError;
 use super::topics::NodeId;
 
@@ -270,9 +270,9 @@ pub enum InvalidSetting {
     /// A topic setting, or a default of one, that is unknown or has a value that it cannot have.
     #[error(transparent)]
     Value(#[from] ConfigError),
-    /// A setting of the broker's own with a value that it cannot have.
+    /// A setting of the server's own with a value that it cannot have.
     #[error(transparent)]
-    LiveValue(#[from] InvalidLiveSetting),
+    ServerValue(#[from] InvalidServerSetting),
     /// No broker setting of this name.
     #[error("unknown broker setting {name}")]
     UnknownOfBroker {

@@ -8,5 +8,7 @@ pub mod kafka;
 mod listener;
 pub mod peers;
 mod places;
+mod settings;
 
-pub use places::Limits;
+pub use places::{Limits, Places};
+pub use settings::{SETTINGS, Settings};

@@ -51,9 +51,9 @@ pub(in crate::front) struct Counts {
     pub(in crate::front) made_room: u64,
 }
 
-/// See the module.
+/// The places of one listener.
 #[derive(Debug)]
-pub(in crate::front) struct Places {
+pub struct Places {
     patience: Patience,
     state: Mutex<State>,
     /// A place was freed, or the limits have changed.
@@ -136,7 +136,7 @@ impl Places {
 
     /// From now on these are the limits. Connections beyond the whole number are asked to go as soon as their patience is
     /// used up; of an address that has too many none is, but it gets no further one.
-    pub(in crate::front) fn limit(&self, limits: Limits) {
+    pub fn limit(&self, limits: Limits) {
         self.locked().limits = limits;
         self.moved.notify_waiters();
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use alluvium::broker::Broker;
 use alluvium::broker::config::{BrokerConfig, GroupConfig};
-use alluvium::front::{Limits, kafka};
-use storage::{Env, Storage, StorageConfig};
+use alluvium::config::{Config, Sources};
+use alluvium::front::kafka;
+use storage::{Env, LiveSettings, Storage, StorageConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -56,15 +57,21 @@ impl Server {
             groups,
             ..BrokerConfig::default()
         };
-        let broker = Broker::open(config, storage.clone()).expect("a readable store");
+        let settings = Config::load(&Sources::default()).expect("the defaults");
+        let places = kafka::places(settings.kafka.limits);
+        let server_settings = settings.server_settings({
+            let (storage, places) = (storage.clone(), places.clone());
+            move |changed| {
+                storage.set_live(LiveSettings::from(&changed.storage));
+                places.limit(changed.kafka.limits);
+            }
+        });
+        let broker =
+            Broker::open(config, server_settings, storage.clone()).expect("a readable store");
         let (stop, shutdown) = watch::channel(false);
         let running = (broker.clone(), shutdown.clone());
         tokio::spawn(async move { running.0.run(running.1).await });
-        let limits = Limits {
-            connections_max: 1_000,
-            per_address_max: usize::MAX,
-        };
-        let front = kafka::Front::new(broker.clone(), limits);
+        let front = kafka::Front::new(broker.clone(), settings.front, settings.kafka, places);
         tokio::spawn(front.serve(listener, shutdown));
         Server {
             address,

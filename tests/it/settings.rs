@@ -1,9 +1,15 @@
 //! Topic settings as clients meet them, and as the compatibility page lists them.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use model::topic_config::{Holds, SETTINGS};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use wire::messages::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+};
 use wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -13,6 +19,7 @@ use crate::server::Server;
 
 const NONE: i16 = 0;
 const INVALID_CONFIG: i16 = 40;
+const INVALID_REQUEST: i16 = 42;
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 
@@ -160,4 +167,90 @@ async fn what_the_broker_does_in_the_background_can_be_changed_while_it_runs_and
         Some(5_000_000),
         "after a start too"
     );
+}
+
+async fn described(raw: &mut Raw, resource: (i8, &str)) -> Vec<DescribeConfigsResourceResult> {
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: resource.0,
+            resource_name: resource.1.into(),
+            configuration_keys: None,
+        }],
+        include_documentation: true,
+        ..DescribeConfigsRequest::default()
+    };
+    raw.call(3, &request).await.results.remove(0).configs
+}
+
+#[tokio::test]
+async fn clients_see_every_setting_of_the_server_and_change_those_that_are_live() {
+    // Whose batches may be as large as by default.
+    let server = Server::with_wal_files_of(8 << 20).await;
+    let mut raw = Raw::connect(server.address).await;
+    let shown = described(&mut raw, (BROKER, "1")).await;
+    for (name, _, doc) in alluvium::config::settings() {
+        let found = shown.iter().find(|shown| shown.name == name);
+        let found = found.unwrap_or_else(|| panic!("{name} is not shown"));
+        assert_eq!(found.documentation.as_deref(), Some(&*doc), "{name}");
+        // What needs a restart says so, by Kafka's code, whatever the value.
+        let value = found.value.clone().unwrap_or_default();
+        let wanted = if found.read_only {
+            INVALID_REQUEST
+        } else {
+            NONE
+        };
+        let code = set(&mut raw, (BROKER, "1"), name, &value).await;
+        assert_eq!(code, wanted, "{name}={value}");
+    }
+    let read_only = |name: &str| shown.iter().any(|one| one.name == name && one.read_only);
+    assert!(read_only("wal.files.max") && read_only("log.dirs"));
+    assert!(!read_only("max.connections") && !read_only("store.bytes.max"));
+    let unknown = set(&mut raw, (BROKER, "1"), "no.such.setting", "1").await;
+    assert_eq!(unknown, INVALID_CONFIG);
+}
+
+#[tokio::test]
+async fn limits_of_connections_change_at_once_and_stay() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address).await;
+    let mut silent = TcpStream::connect(server.address).await.expect("accepted");
+    let broker = (BROKER, "1");
+    let is_open = async || {
+        let mut another = TcpStream::connect(server.address).await.expect("accepted");
+        let read = tokio::time::timeout(Duration::from_millis(300), another.read_u8()).await;
+        // Nothing is sent before it is asked for; what is closed ends.
+        read.is_err()
+    };
+    assert!(is_open().await);
+    let per_address = "max.connections.per.ip";
+    assert_eq!(set(&mut raw, broker, per_address, "2").await, NONE);
+    // The one before may be open a moment longer at the server.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while is_open().await {
+        assert!(
+            Instant::now() < deadline,
+            "a third connection of one address"
+        );
+    }
+    assert_eq!(set(&mut raw, broker, per_address, "50").await, NONE);
+    assert!(is_open().await, "raised again");
+    assert_eq!(set(&mut raw, broker, "max.connections", "1").await, NONE);
+    let ended = tokio::time::timeout(Duration::from_secs(60), silent.read_u8()).await;
+    assert!(
+        matches!(ended, Ok(Err(_))),
+        "it stays beside the one that may be open"
+    );
+    let server = server.cut().await;
+    let mut raw = Raw::connect(server.address).await;
+    let shown = described(&mut raw, broker).await;
+    let value = |name: &str| {
+        shown
+            .iter()
+            .find(|one| one.name == name)
+            .unwrap()
+            .value
+            .clone()
+    };
+    assert_eq!(value("max.connections").as_deref(), Some("1"));
+    assert_eq!(value(per_address).as_deref(), Some("50"));
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alluvium::broker::{Broker, BrokerConfig};
+use alluvium::broker::{Broker, BrokerConfig, ServerSettings};
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec};
 use model::{LogId, Timestamp};
@@ -80,7 +80,11 @@ impl House {
 
     fn broker(&self) -> Result<(Broker, Storage), String> {
         let storage = self.recover();
-        match Broker::open(BrokerConfig::default(), storage.clone()) {
+        match Broker::open(
+            BrokerConfig::default(),
+            ServerSettings::default(),
+            storage.clone(),
+        ) {
             Ok(broker) => Ok((broker, storage)),
             Err(error) => {
                 drop(storage);

@@ -11,7 +11,7 @@ impl Front {
     pub(super) fn page(&self, space: Option<&LogDir>) -> String {
         let mut text = String::new();
         let mut write = |family: &Family| render(family, &mut text);
-        let mut families = Families::new(self.broker.config().metrics_series_max, &mut write);
+        let mut families = Families::new(self.settings.metrics_series_max, &mut write);
         let mut build = Family::new(
             Kind::Gauge,
             "alluvium_build_info",

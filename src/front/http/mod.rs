@@ -6,6 +6,7 @@
 mod connection;
 mod errors;
 mod metrics;
+mod settings;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,11 +25,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::broker::{Broker, Damage};
 use crate::descriptors::Ask;
-use crate::front::Limits;
 use crate::front::listener::{Accepted, Listener};
 use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
+use crate::front::{self, Limits};
 use crate::metrics::Families;
+pub use settings::{SETTINGS, Settings};
 
 /// How long connections stay while others wait for a place. An answer takes milliseconds; a page of metrics, seconds.
 const PATIENCE: Patience = Patience {
@@ -64,6 +66,8 @@ pub type AddMetrics = Box<dyn Fn(&mut Families<'_>) + Send + Sync>;
 /// What all connections share.
 pub struct Front {
     broker: Broker,
+    shared: front::Settings,
+    settings: Settings,
     places: Arc<Places>,
     /// Who is connected to the Kafka port.
     peers: Arc<Peers>,
@@ -77,6 +81,8 @@ impl Front {
     /// and `others` add to the page of metrics.
     pub fn new(
         broker: Broker,
+        shared: front::Settings,
+        settings: Settings,
         connections_max: usize,
         peers: Arc<Peers>,
         others: Vec<AddMetrics>,
@@ -87,6 +93,8 @@ impl Front {
         };
         Arc::new(Front {
             broker,
+            shared,
+            settings,
             places: Places::new(limits, PATIENCE),
             peers,
             others,
@@ -102,7 +110,7 @@ impl Front {
             places: self.places.clone(),
             drain: DRAIN,
         };
-        let idle_max = self.broker.config().connection_idle_max;
+        let idle_max = self.shared.idle_max;
         let routes = routes(self);
         let stop = shutdown.clone();
         let handle = move |accepted: Accepted| {
@@ -168,7 +176,7 @@ async fn metrics(State(front): State<Arc<Front>>) -> Response {
     let page = front.pages.clone().acquire_owned().await;
     let page = page.expect("the semaphore is never closed");
     // What has to come from the disk is left out of a page that would have to wait for it.
-    let series_max = front.broker.config().metrics_series_max;
+    let series_max = front.settings.metrics_series_max;
     let (space, ()) = tokio::join!(
         tokio::time::timeout(DISK_WAIT, front.broker.log_dir()),
         front.broker.look_up_lag_times(series_max, DISK_WAIT),

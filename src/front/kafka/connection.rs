@@ -73,7 +73,7 @@ pub(super) async fn run(
     let (read_half, write_half) = stream.split();
     let frames = FrameReader::new(
         read_half,
-        front.broker.config().socket_request_bytes_max,
+        front.settings.request_bytes_max,
         front.requests.clone(),
     );
     let mut connection = Connection {
@@ -115,7 +115,7 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn serve(&mut self) -> Result<(), End> {
-        let idle = self.front.broker.config().connection_idle_max;
+        let idle = self.front.shared.idle_max;
         let mut active_at = Instant::now();
         let idle_timer = tokio::time::sleep(idle);
         tokio::pin!(idle_timer);
@@ -311,8 +311,8 @@ impl Replies<'_> {
             return Ok(());
         }
         let sent_bytes: usize = slices.iter().map(Bytes::len).sum();
-        let config = self.front.broker.config();
-        let most = config.connection_idle_max.min(config.response_send_max);
+        let front = &self.front;
+        let most = front.shared.idle_max.min(front.settings.response_send_max);
         let moved = |bytes| {
             if let Some(claim) = &claim {
                 claim.moved(bytes);

@@ -11,11 +11,14 @@ use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::descriptors::Ask;
-use crate::front::Limits;
 use crate::front::budget::Budget;
 use crate::front::listener::{Accepted, Listener};
 use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
+use crate::front::{self, Limits};
+use crate::setting::SIZE_MAX;
+pub(crate) use settings::is_every_address;
+pub use settings::{SETTINGS, Settings};
 use stats::Stats;
 use unsupported::UnsupportedLog;
 
@@ -25,6 +28,7 @@ mod connection;
 mod errors;
 mod frame;
 mod metrics;
+mod settings;
 mod stats;
 mod unsupported;
 
@@ -38,17 +42,25 @@ const PATIENCE: Patience = Patience {
     busy: None,
 };
 
-/// What this front asks for of the descriptors.
-pub fn descriptors(connections_max: usize) -> Ask {
+/// What this front asks for of the descriptors: all that it may ever be allowed, as `max.connections` can be raised while it
+/// runs.
+pub fn descriptors() -> Ask {
     Ask {
-        connections: connections_max,
+        connections: SIZE_MAX as usize,
         weight: 3,
     }
+}
+
+/// The places of this front's connections.
+pub fn places(limits: Limits) -> Arc<Places> {
+    Places::new(limits, PATIENCE)
 }
 
 /// What all connections share.
 pub struct Front {
     broker: Broker,
+    shared: front::Settings,
+    settings: Settings,
     places: Arc<Places>,
     /// Who is connected.
     peers: Arc<Peers>,
@@ -61,17 +73,26 @@ pub struct Front {
 }
 
 impl Front {
-    /// A front of this broker, which serves nobody yet.
-    pub fn new(broker: Broker, limits: Limits) -> Arc<Front> {
-        let config = broker.config();
+    /// A front of this broker, which serves nobody yet. `places` say how many connections there may be.
+    pub fn new(
+        broker: Broker,
+        shared: front::Settings,
+        settings: Settings,
+        places: Arc<Places>,
+    ) -> Arc<Front> {
         let requests = Budget::new(
-            config.queued_request_bytes_max,
-            config.socket_request_bytes_max + frame::LENGTH_BYTES,
+            settings.queued_request_bytes_max,
+            settings.request_bytes_max + frame::LENGTH_BYTES,
         );
-        let answers = Budget::new(config.queued_response_bytes_max, config.response_bytes_max);
+        let answers = Budget::new(
+            settings.queued_response_bytes_max,
+            settings.response_bytes_max,
+        );
         Arc::new(Front {
             broker,
-            places: Places::new(limits, PATIENCE),
+            shared,
+            settings,
+            places,
             peers: Arc::default(),
             stats: Arc::default(),
             unsupported: UnsupportedLog::default(),
@@ -83,11 +104,6 @@ impl Front {
     /// Who is connected.
     pub fn peers(&self) -> &Arc<Peers> {
         &self.peers
-    }
-
-    /// Puts other limits in force, at once.
-    pub fn limit(&self, limits: Limits) {
-        self.places.limit(limits);
     }
 
     /// Serves Kafka's protocol on `socket` until `shutdown` turns true, then lets connections finish what was appended and

@@ -1,0 +1,287 @@
+//! The settings of the broker and of its consumer groups.
+
+use std::time::Duration;
+
+use super::config::{BrokerConfig, GroupConfig};
+use crate::setting::{Kind, SIZE_MAX, Setting, boolean, millis, number, size, text_of_millis};
+
+/// The broker's own, by name.
+pub const BROKER: &[Setting<BrokerConfig>] = &[
+    Setting {
+        name: "auto.create.topics.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        is_live: false,
+        doc: "Whether a topic that a client asks for is created.",
+        get: |it| it.auto_create_topics.to_string(),
+        set: |it, value| {
+            it.auto_create_topics = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "broker.rack",
+        kind: Kind::String,
+        default: "",
+        is_live: false,
+        doc: "The rack of this broker that clients are told; empty for none.",
+        get: |it| it.rack.clone().unwrap_or_default(),
+        set: |it, value| {
+            it.rack = Some(value.to_owned()).filter(|rack| !rack.is_empty());
+            Ok(())
+        },
+    },
+    Setting {
+        name: "fetch.max.bytes",
+        kind: Kind::Int,
+        default: "57671680",
+        is_live: false,
+        doc: "The most bytes in the answer to a fetch. A first batch that is larger is returned whole. 1024 or more.",
+        get: |it| it.fetch_bytes_max.to_string(),
+        set: |it, value| {
+            it.fetch_bytes_max = size(value, 1024..=SIZE_MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "node.id",
+        kind: Kind::Int,
+        default: "1",
+        is_live: false,
+        doc: "This broker's id; 0 or more.",
+        get: |it| it.node_id.to_string(),
+        set: |it, value| {
+            it.node_id = node_id(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "num.partitions",
+        kind: Kind::Int,
+        default: "1",
+        is_live: false,
+        doc: "Partitions of a topic that is created without a count; 1 to 10000.",
+        get: |it| it.default_partitions.to_string(),
+        set: |it, value| {
+            it.default_partitions = partitions(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "partitions.max",
+        kind: Kind::Int,
+        default: "200000",
+        is_live: false,
+        doc: "Partitions of all topics at most, and so topics too, as each has one; what would be more is refused with \
+              POLICY_VIOLATION. An idle one takes some kilobytes of memory. 1 to 10000000.",
+        get: |it| it.partitions_max.to_string(),
+        set: |it, value| {
+            it.partitions_max = number(value, 1..=10_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "topic.settings.max.bytes",
+        kind: Kind::Int,
+        default: "65536",
+        is_live: false,
+        doc: "Bytes of the names and values of a topic's own settings, and of those that are set on the running broker; \
+              more is refused with INVALID_CONFIG. 1024 to 16 MiB.",
+        get: |it| it.settings_bytes_max.to_string(),
+        set: |it, value| {
+            it.settings_bytes_max = size(value, 1024..=16 << 20)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "validate.records",
+        kind: Kind::Boolean,
+        default: "false",
+        is_live: false,
+        doc: "Whether every batch is decompressed and each of its records checked. For producers that are not trusted.",
+        get: |it| it.validate_records.to_string(),
+        set: |it, value| {
+            it.validate_records = boolean(value)?;
+            Ok(())
+        },
+    },
+];
+
+/// Those of consumer groups and their offsets, by name.
+pub const GROUPS: &[Setting<GroupConfig>] = &[
+    Setting {
+        name: "group.initial.rebalance.delay.ms",
+        kind: Kind::Int,
+        default: "3000",
+        is_live: false,
+        doc: "How many milliseconds a new group waits for more members.",
+        get: |it| text_of_millis(it.initial_rebalance_delay),
+        set: |it, value| {
+            it.initial_rebalance_delay = millis(value, 0)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "group.max.bytes",
+        kind: Kind::Int,
+        default: "8388608",
+        is_live: false,
+        doc: "The longest a group's members may be together, with their subscriptions and assignments, in bytes: they \
+              are stored as one record. A join or an assignment beyond it is refused. 4096 or more, and no more than \
+              about a quarter of wal.file.bytes.",
+        get: |it| it.bytes_max.to_string(),
+        set: |it, value| {
+            it.bytes_max = size(value, 4096..=SIZE_MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "group.max.session.timeout.ms",
+        kind: Kind::Int,
+        default: "1800000",
+        is_live: false,
+        doc: "The longest session timeout of a member, in milliseconds.",
+        get: |it| text_of_millis(it.session_timeout_max),
+        set: |it, value| {
+            it.session_timeout_max = millis(value, 1)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "group.max.size",
+        kind: Kind::Int,
+        default: "2147483647",
+        is_live: false,
+        doc: "Members of a group at most; 1 or more.",
+        get: |it| it.size_max.to_string(),
+        set: |it, value| {
+            it.size_max = size(value, 1..=SIZE_MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "group.min.session.timeout.ms",
+        kind: Kind::Int,
+        default: "6000",
+        is_live: false,
+        doc: "The shortest session timeout of a member, in milliseconds.",
+        get: |it| text_of_millis(it.session_timeout_min),
+        set: |it, value| {
+            it.session_timeout_min = millis(value, 1)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.bytes.max",
+        kind: Kind::Long,
+        default: "134217728",
+        is_live: false,
+        doc: "Bytes of all groups' names, members, subscriptions and assignments at most; what would go beyond it is \
+              refused. 1 MiB or more.",
+        get: |it| it.groups_bytes_max.to_string(),
+        set: |it, value| {
+            it.groups_bytes_max = number(value, 1 << 20..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.max",
+        kind: Kind::Long,
+        default: "100000",
+        is_live: false,
+        doc: "Consumer groups at most; further ones are refused. 1 or more.",
+        get: |it| it.groups_max.to_string(),
+        set: |it, value| {
+            it.groups_max = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.members.max",
+        kind: Kind::Long,
+        default: "100000",
+        is_live: false,
+        doc: "Members of all groups at most, with those that are about to join; further ones are refused. 1 or more.",
+        get: |it| it.members_max.to_string(),
+        set: |it, value| {
+            it.members_max = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offset.metadata.max.bytes",
+        kind: Kind::Int,
+        default: "4096",
+        is_live: false,
+        doc: "The longest text beside a committed offset, in characters (UTF-16 code units), as Kafka counts it.",
+        get: |it| it.offset_metadata_chars_max.to_string(),
+        set: |it, value| {
+            it.offset_metadata_chars_max = size(value, 0..=SIZE_MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.bytes.max",
+        kind: Kind::Long,
+        default: "268435456",
+        is_live: false,
+        doc: "Bytes that the committed offsets of all groups take in memory at most, with the text beside them; a \
+              commit beyond it is refused. 1 MiB or more.",
+        get: |it| it.offsets_bytes_max.to_string(),
+        set: |it, value| {
+            it.offsets_bytes_max = number(value, 1 << 20..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.max",
+        kind: Kind::Long,
+        default: "1000000",
+        is_live: false,
+        doc: "Committed offsets of all groups at most; a commit beyond it is refused. 1 or more.",
+        get: |it| it.offsets_max.to_string(),
+        set: |it, value| {
+            it.offsets_max = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.retention.check.interval.ms",
+        kind: Kind::Long,
+        default: "600000",
+        is_live: false,
+        doc: "How often expired offsets are removed, in milliseconds; 100 or more.",
+        get: |it| text_of_millis(it.offsets_retention_check),
+        set: |it, value| {
+            it.offsets_retention_check = millis(value, 100)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.retention.minutes",
+        kind: Kind::Int,
+        default: "10080",
+        is_live: false,
+        doc: "How long an empty group keeps its offsets, in minutes; 1 or more.",
+        get: |it| (it.offsets_retention.as_secs() / 60).to_string(),
+        set: |it, value| {
+            it.offsets_retention = minutes(value)?;
+            Ok(())
+        },
+    },
+];
+
+fn node_id(value: &str) -> Result<i32, String> {
+    let id = number(value, 0..=SIZE_MAX)?;
+    i32::try_from(id).map_err(|error| error.to_string())
+}
+
+fn partitions(value: &str) -> Result<u32, String> {
+    let count = number(value, 1..=10_000)?;
+    u32::try_from(count).map_err(|error| error.to_string())
+}
+
+fn minutes(value: &str) -> Result<Duration, String> {
+    let minutes = number(value, 1..=u64::from(u32::MAX))?;
+    Ok(Duration::from_secs(minutes * 60))
+}
