@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::batch::BatchHeader;
+use model::batch::{Batch, BatchHeader};
+use model::state_log::StateLogKind;
 use model::{LogId, Offset};
 use serde::Serialize;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ use crate::segment::{
     check_heads, read_index_file,
 };
 
-use state::{Place, StateRecords};
+use state::{Place, StateRecords, Unknown};
 
 /// The damage that a data directory has on record.
 pub fn damage_on_record(disk: &dyn Disk, data_dir: &Path) -> Result<Vec<Damage>, OpenError> {
@@ -578,6 +579,64 @@ fn padded_end(file: &dyn crate::io::DiskFile, bytes: u64) -> io::Result<u64> {
         }
     }
     Ok(position)
+}
+
+impl Verify<'_> {
+    /// Reads the batch of a state log. One that cannot be read is told elsewhere.
+    fn state_batch(&mut self, place: &Place) -> io::Result<()> {
+        let Some(kind) = StateLogKind::of(place.log) else {
+            return Ok(());
+        };
+        let mut bytes = vec![0; usize::try_from(place.bytes).map_err(io::Error::other)?];
+        let file = self.disk.open(&place.path, OpenHow::Read)?;
+        if file.read_exact_at(place.position, &mut bytes).is_err() {
+            return Ok(());
+        }
+        if let Ok(batch) = Batch::parse(bytes.into()) {
+            self.state.take(kind, place, &batch);
+        }
+        Ok(())
+    }
+
+    /// Notes a batch that is in the write-ahead log only.
+    fn unsettled_state(&mut self, log: LogId, path: &Path, position: u64, header: &BatchHeader) {
+        if StateLogKind::of(log).is_some() {
+            let bytes = header.total_bytes() as u64;
+            let path = path.to_owned();
+            self.state.unsettled.push(Place {
+                log,
+                path,
+                position,
+                bytes,
+            });
+        }
+    }
+
+    /// Tells of the records that would stop a start. Last, when all batches of segments have been shown.
+    fn state_records(&mut self) -> io::Result<()> {
+        for place in std::mem::take(&mut self.state.unsettled) {
+            self.state_batch(&place)?;
+        }
+        for ((log, _), unknown) in std::mem::take(&mut self.state.unknown) {
+            let Unknown {
+                path,
+                position,
+                offset,
+                reason,
+            } = unknown;
+            self.find(Finding {
+                path,
+                position: Some(position),
+                log: Some(log.to_string()),
+                from_offset: Some(offset.get()),
+                to_offset: Some(offset.plus(1).get()),
+                reason: reason.to_string(),
+                is_damage: false,
+                stops_start: true,
+            });
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

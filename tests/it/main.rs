@@ -4,6 +4,7 @@ mod beside_kafka;
 mod binary;
 mod bounds;
 mod broker_tools;
+mod circles;
 mod demo;
 mod fetch_waits;
 mod garbage;

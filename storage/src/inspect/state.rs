@@ -5,16 +5,12 @@
 //! same key follows it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use model::batch::{Batch, BatchHeader, DecompressLimit};
+use model::batch::{Batch, DecompressLimit};
 use model::state_log::{StateLogKind, UnknownVersion};
 use model::{LogId, Offset};
-
-use super::{Finding, Verify};
-use crate::io::OpenHow;
 
 /// Where a batch stands.
 pub(super) struct Place {
@@ -25,11 +21,11 @@ pub(super) struct Place {
 }
 
 /// A record that would stop a start.
-struct Unknown {
-    path: PathBuf,
-    position: u64,
-    offset: Offset,
-    reason: UnknownVersion,
+pub(super) struct Unknown {
+    pub path: PathBuf,
+    pub position: u64,
+    pub offset: Offset,
+    pub reason: UnknownVersion,
 }
 
 #[derive(Default)]
@@ -38,11 +34,11 @@ pub(super) struct StateRecords {
     pub unsettled: Vec<Place>,
     /// Up to where each log was read.
     next: HashMap<LogId, Offset>,
-    unknown: BTreeMap<(LogId, Bytes), Unknown>,
+    pub unknown: BTreeMap<(LogId, Bytes), Unknown>,
 }
 
 impl StateRecords {
-    fn take(&mut self, kind: StateLogKind, place: &Place, batch: &Batch) {
+    pub fn take(&mut self, kind: StateLogKind, place: &Place, batch: &Batch) {
         let next = self.next.entry(place.log).or_default();
         // What is no batch is told as damage, not here.
         let Ok(records) = batch.records(DecompressLimit::default()) else {
@@ -73,69 +69,5 @@ impl StateRecords {
                 }
             }
         }
-    }
-}
-
-impl Verify<'_> {
-    /// Reads the batch of a state log. One that cannot be read is told elsewhere.
-    pub(super) fn state_batch(&mut self, place: &Place) -> io::Result<()> {
-        let Some(kind) = StateLogKind::of(place.log) else {
-            return Ok(());
-        };
-        let mut bytes = vec![0; usize::try_from(place.bytes).map_err(io::Error::other)?];
-        let file = self.disk.open(&place.path, OpenHow::Read)?;
-        if file.read_exact_at(place.position, &mut bytes).is_err() {
-            return Ok(());
-        }
-        if let Ok(batch) = Batch::parse(bytes.into()) {
-            self.state.take(kind, place, &batch);
-        }
-        Ok(())
-    }
-
-    /// Notes a batch that is in the write-ahead log only.
-    pub(super) fn unsettled_state(
-        &mut self,
-        log: LogId,
-        path: &Path,
-        position: u64,
-        header: &BatchHeader,
-    ) {
-        if StateLogKind::of(log).is_some() {
-            let bytes = header.total_bytes() as u64;
-            let path = path.to_owned();
-            self.state.unsettled.push(Place {
-                log,
-                path,
-                position,
-                bytes,
-            });
-        }
-    }
-
-    /// Tells of the records that would stop a start. Last, when all batches of segments have been shown.
-    pub(super) fn state_records(&mut self) -> io::Result<()> {
-        for place in std::mem::take(&mut self.state.unsettled) {
-            self.state_batch(&place)?;
-        }
-        for ((log, _), unknown) in std::mem::take(&mut self.state.unknown) {
-            let Unknown {
-                path,
-                position,
-                offset,
-                reason,
-            } = unknown;
-            self.find(Finding {
-                path,
-                position: Some(position),
-                log: Some(log.to_string()),
-                from_offset: Some(offset.get()),
-                to_offset: Some(offset.plus(1).get()),
-                reason: reason.to_string(),
-                is_damage: false,
-                stops_start: true,
-            });
-        }
-        Ok(())
     }
 }

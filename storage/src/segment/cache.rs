@@ -4,13 +4,12 @@
 //! those who hold it, also after its file was unlinked. Bounds: `open_max` segments, and `index_bytes_max` of indexes.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use model::{LogId, Offset, Timestamp};
 
-use super::checked::Checked;
+use super::checked_blocks::CheckedBlocks;
 use super::index::{SegmentIndex, SharedIndex};
 use super::index_file::read_index_file;
 use super::reader::SegmentReader;
@@ -45,7 +44,7 @@ pub struct OpenSegment {
     map_bytes: u64,
     map: OnceLock<Arc<FileMap>>,
     index: SharedIndex,
-    checked: Checked,
+    checked: CheckedBlocks,
 }
 
 impl OpenSegment {
@@ -75,7 +74,7 @@ impl OpenSegment {
         &self.index
     }
 
-    pub(super) fn checked(&self) -> &Checked {
+    pub(super) fn checked(&self) -> &CheckedBlocks {
         &self.checked
     }
 
@@ -231,7 +230,7 @@ impl SegmentCache {
             map_bytes,
             map: OnceLock::new(),
             index,
-            checked: Checked::default(),
+            checked: CheckedBlocks::default(),
         })
     }
 
@@ -296,12 +295,4 @@ impl SegmentCache {
             .lock()
             .expect("no cache operation panics while it holds the lock")
     }
-}
-
-/// Errors of the disk that mean the machine is short of something, and not that the segment is bad.
-pub fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
-    )
 }

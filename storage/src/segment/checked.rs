@@ -8,13 +8,13 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
 
 use model::Offset;
 use model::batch::{BatchHeader, BodyChecksum, HEADER_BYTES};
 
 use super::cache::OpenSegment;
-use super::index::{BLOCK_BYTES, HEADS_OF_NONE, SegmentIndex, with_head};
+use super::checked_blocks::Span;
+use super::index::{HEADS_OF_NONE, SegmentIndex, with_head};
 use super::verify::SegmentVerifier;
 use super::walk::HEAD_BYTES;
 use super::{SegmentError, is_shortage};
@@ -22,68 +22,6 @@ use crate::io::DiskFile;
 
 /// How much is read at a time: enough for the disk, little enough for the processor's cache.
 const WINDOW_BYTES: usize = 256 * 1024;
-
-/// Which blocks of an open segment were checked. Goes with the open file.
-#[derive(Debug, Default)]
-pub(super) struct Checked(Mutex<CheckedState>);
-
-#[derive(Debug, Default)]
-struct CheckedState {
-    /// A bit for each block of the index: 8 KiB for a segment of 1 GiB.
-    bits: Vec<u64>,
-    /// The last block, which may still grow, and the position up to which it was checked.
-    growing: Option<(usize, u64)>,
-}
-
-impl Checked {
-    fn locked(&self) -> MutexGuard<'_, CheckedState> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the bits")
-    }
-
-    fn mark<'s>(&self, spans: impl IntoIterator<Item = &'s Span>) {
-        let mut state = self.locked();
-        for span in spans {
-            if !span.is_full() {
-                state.growing = Some((span.block, span.positions.end));
-                continue;
-            }
-            let word = span.block / 64;
-            if state.bits.len() <= word {
-                state.bits.resize(word + 1, 0);
-            }
-            state.bits[word] |= 1 << (span.block % 64);
-        }
-    }
-}
-
-impl CheckedState {
-    fn holds(&self, block: usize, until: u64) -> bool {
-        let word = self.bits.get(block / 64).copied().unwrap_or(0);
-        word & (1 << (block % 64)) != 0
-            || self
-                .growing
-                .is_some_and(|(growing, end)| growing == block && until <= end)
-    }
-}
-
-/// A block of the index as far as it is published.
-#[derive(Clone, Debug)]
-struct Span {
-    block: usize,
-    positions: Range<u64>,
-    offsets: Range<Offset>,
-    /// Of the heads of its batches; None while more of the block is written than is published.
-    heads_checksum: Option<u32>,
-}
-
-impl Span {
-    /// Whether no batch comes to the block any more, and all of it is here.
-    fn is_full(&self) -> bool {
-        self.heads_checksum.is_some() && self.positions.end - self.positions.start >= BLOCK_BYTES
-    }
-}
 
 /// Something in a segment that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

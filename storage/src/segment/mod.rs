@@ -9,6 +9,7 @@
 
 mod cache;
 mod checked;
+mod checked_blocks;
 mod files;
 mod index;
 mod index_file;
@@ -17,7 +18,7 @@ pub mod verify;
 mod walk;
 mod writer;
 
-pub use cache::{OpenSegment, SegmentCache, SegmentSource, is_shortage};
+pub use cache::{OpenSegment, SegmentCache, SegmentSource};
 pub use checked::{BadBatches, Examined};
 pub(crate) use files::SegmentFiles;
 pub(crate) use index::check_heads;
@@ -170,6 +171,14 @@ impl SegmentError {
             reason: reason.to_string(),
         }
     }
+}
+
+/// Errors of the disk that mean the machine is short of something, and not that the segment is bad.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+    )
 }
 
 #[cfg(test)]
