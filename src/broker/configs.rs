@@ -422,10 +422,12 @@ impl Broker {
         if validate_only {
             return Ok(());
         }
-        let change = Record::BrokerSettings(settings).change();
         self.shared
             .metadata
-            .write_for(vec![change], storage::Purpose::Settings)
+            .write(
+                &Record::BrokerSettings(settings),
+                storage::Purpose::Settings,
+            )
             .await
             .map_err(super::state_refusal)?;
         server.put_in_force(&dynamic.of_server(server));

@@ -5,6 +5,7 @@
 
 pub mod config;
 mod configs;
+mod coordination;
 mod fetch;
 pub mod groups;
 mod inflation;
@@ -46,7 +47,7 @@ pub use refusal::{
     TooManyPartitions, UnsupportedCompression,
 };
 pub use server_settings::ServerSettings;
-pub use state_log::{Change, StateLog, StateLogError};
+pub use state_log::StateLogError;
 pub use storage::{
     AppendWaits, Bounds, Damage, Health, Metrics as StorageMetrics, SYNC_BUCKETS_MICROS,
     SequenceError, SyncDurations,
@@ -55,9 +56,11 @@ pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic
 pub use traffic::Traffic;
 
 use configs::DynamicSettings;
-use groups::{Coordinator, CoordinatorTask, OffsetsLog};
-use producer_ids::ProducerIds;
+use coordination::RuntimeTask;
+use groups::{Coordinator, CoordinatorTask};
+use producer_ids::{Block, ProducerIds};
 use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
+use state_log::StateLog;
 use topics::Catalog;
 
 /// A running broker. Cheap to clone.
@@ -70,19 +73,25 @@ struct Shared {
     config: BrokerConfig,
     server: ServerSettings,
     storage: Storage,
-    metadata: StateLog,
+    metadata: StateLog<Record>,
     catalog: Catalog,
     dynamic: RwLock<DynamicSettings>,
     producer_ids: ProducerIds,
     groups: Coordinator,
-    /// Until `run` takes it.
-    groups_task: Mutex<Option<CoordinatorTask>>,
+    /// Until `run` takes them.
+    tasks: Mutex<Option<Tasks>>,
     /// Changes of the metadata run one at a time.
     changes: tokio::sync::Mutex<()>,
     inflation: inflation::Inflation,
     lag_times: lag::LagTimes,
     /// Batches that were refused.
     refused: AtomicU64,
+}
+
+/// The coordinators' own work.
+struct Tasks {
+    groups: CoordinatorTask,
+    producer_ids: RuntimeTask<Block>,
 }
 
 /// Why a broker does not start. Nothing was deleted because of it.
@@ -114,17 +123,18 @@ impl Broker {
         storage: Storage,
     ) -> Result<Broker, OpenError> {
         name_unknown_state(&storage);
-        let (metadata, entries) = StateLog::open(&storage, storage.clock(), LogId::METADATA)?;
+        let (metadata, entries) = StateLog::open(&storage, storage.clock())?;
         let mut topics: HashMap<_, TopicRecord> = HashMap::new();
         let mut settings = BrokerSettings::default();
         let mut next_producer_id = 0;
-        for (key, value) in entries {
-            match Record::parse(&key, &value)? {
+        for record in entries {
+            match record? {
                 Record::Topic(topic) => {
                     topics.insert(topic.id, topic);
                 }
                 Record::BrokerSettings(found) => settings = found,
                 Record::ProducerIds { next } => next_producer_id = next,
+                Record::TopicRemoved(_) => unreachable!("a removal does not count"),
             }
         }
         let known: HashSet<LogId> = topics
@@ -142,21 +152,24 @@ impl Broker {
         let dynamic = DynamicSettings::new(&config, &server, settings)?;
         server.put_in_force(&dynamic.of_server(&server));
         let dynamic = RwLock::new(dynamic);
-        let (offsets, entries) = StateLog::open(&storage, storage.clock(), LogId::OFFSETS)?;
-        let (groups, groups_task) = Coordinator::open(
-            config.groups.clone(),
-            OffsetsLog::new(offsets, entries),
-            storage.steady_clock(),
-        )?;
+        let (log, records) = StateLog::open(&storage, storage.clock())?;
+        let (groups, groups_task) =
+            Coordinator::open(config.groups.clone(), log, records, storage.steady_clock())?;
+        let (producer_ids, producer_ids_task) =
+            ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
+        let tasks = Tasks {
+            groups: groups_task,
+            producer_ids: producer_ids_task,
+        };
         let shared = Shared {
             config,
             server,
             metadata,
             catalog: Catalog::default(),
             dynamic,
-            producer_ids: ProducerIds::new(next_producer_id),
+            producer_ids,
             groups,
-            groups_task: Mutex::new(Some(groups_task)),
+            tasks: Mutex::new(Some(tasks)),
             changes: tokio::sync::Mutex::default(),
             inflation: inflation::Inflation::new(),
             lag_times: lag::LagTimes::default(),
@@ -178,11 +191,12 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Does the groups' own work until `shutdown` turns true: answers leave, sessions end, offsets expire. Without it no
-    /// group makes progress. Stop the fronts first, so that what they have begun is still answered.
+    /// Does the coordinators' own work until `shutdown` turns true: answers leave, sessions end, offsets expire. Without it no
+    /// group makes progress, and nobody gets a producer id. Stop the fronts first, so that what they have begun is still
+    /// answered.
     pub async fn run(&self, shutdown: watch::Receiver<bool>) {
-        let task = self.shared.groups_task.lock();
-        let Some(task) = task.expect("nothing panics under this lock").take() else {
+        let tasks = self.shared.tasks.lock();
+        let Some(tasks) = tasks.expect("nothing panics under this lock").take() else {
             return;
         };
         let current = |name: &TopicName| self.topic(name.as_str()).ok().map(|topic| topic.id);
@@ -191,7 +205,9 @@ impl Broker {
                 tracing::warn!(%error, "offsets of deleted topics are left over");
             }
         };
-        tokio::join!(task.run(shutdown), tidy_up);
+        let groups = tasks.groups.run(shutdown.clone());
+        let producer_ids = tasks.producer_ids.run(shutdown);
+        tokio::join!(groups, producer_ids, tidy_up);
     }
 
     /// Consumer groups and their committed offsets.

@@ -10,7 +10,7 @@ use model::state_log::{METADATA_VERSION, StateLogKind};
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
-use super::state_log::Change;
+use super::state_log::{Change, StateRecord};
 use super::topics::Topic;
 
 const TOPIC_PREFIX: &str = "topic/";
@@ -27,6 +27,8 @@ pub(super) enum Record {
     ProducerIds {
         next: i64,
     },
+    /// The end of a topic.
+    TopicRemoved(TopicId),
 }
 
 /// A topic that exists.
@@ -91,13 +93,11 @@ impl TopicRecord {
     }
 }
 
-impl Record {
-    pub(super) fn change_of_topic(topic: &TopicRecord) -> Change {
-        Record::Topic(topic.clone()).change()
-    }
+impl StateRecord for Record {
+    const LOG: StateLogKind = StateLogKind::Metadata;
+    type Unknown = UnknownRecord;
 
-    /// The record as a change of the metadata log.
-    pub(super) fn change(&self) -> Change {
+    fn encode(&self) -> Change {
         match self {
             Record::Topic(topic) => (
                 topic_key(topic.id),
@@ -122,11 +122,11 @@ impl Record {
                     next: *next,
                 }),
             ),
+            Record::TopicRemoved(id) => (topic_key(*id), None),
         }
     }
 
-    /// Reads a live entry of the metadata log.
-    pub(super) fn parse(key: &[u8], value: &[u8]) -> Result<Record, UnknownRecord> {
+    fn decode(key: &[u8], value: &[u8]) -> Result<Record, UnknownRecord> {
         let text = String::from_utf8_lossy(key).into_owned();
         let refuse = |reason: String| UnknownRecord {
             key: text.clone(),
@@ -161,11 +161,6 @@ impl Record {
             }
         }
     }
-}
-
-/// The end of a topic.
-pub(super) fn removal_of_topic(id: TopicId) -> Change {
-    (topic_key(id), None)
 }
 
 /// The topic whose end a removed key is; None if it is another's.
@@ -214,14 +209,14 @@ mod tests {
             Record::BrokerSettings(settings),
             Record::ProducerIds { next: 2000 },
         ] {
-            let (key, value) = record.change();
-            assert_eq!(Record::parse(&key, &value.unwrap()).unwrap(), record);
+            let (key, value) = record.encode();
+            assert_eq!(Record::decode(&key, &value.unwrap()).unwrap(), record);
         }
     }
 
     #[test]
     fn the_written_form_is_the_documented_one() {
-        let (key, value) = Record::change_of_topic(&topic());
+        let (key, value) = Record::Topic(topic()).encode();
         assert_eq!(key, "topic/01234567-89ab-4def-8123-456789abcdef");
         assert_eq!(
             value.unwrap(),
@@ -231,12 +226,12 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        let (key, value) = Record::ProducerIds { next: 1 }.change();
+        let (key, value) = Record::ProducerIds { next: 1 }.encode();
         let value = value.unwrap();
-        assert!(Record::parse(b"producer-idz", &value).is_err());
-        assert!(Record::parse(&key, br#"{"version":2,"next":1}"#).is_err());
-        assert!(Record::parse(&key, br#"{"version":1,"next":1,"more":1}"#).is_err());
-        assert!(Record::parse(b"topic/x", &value).is_err());
-        assert!(Record::parse(&key, b"").is_err());
+        assert!(Record::decode(b"producer-idz", &value).is_err());
+        assert!(Record::decode(&key, br#"{"version":2,"next":1}"#).is_err());
+        assert!(Record::decode(&key, br#"{"version":1,"next":1,"more":1}"#).is_err());
+        assert!(Record::decode(b"topic/x", &value).is_err());
+        assert!(Record::decode(&key, b"").is_err());
     }
 }

@@ -12,7 +12,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{Log, Purpose};
 
-use super::records::{self, TopicRecord};
+use super::records::{Record, TopicRecord};
 use super::refusal::{
     InternalOperation, InvalidAssignment, InvalidPartitions, InvalidReplicationFactor,
     InvalidSetting, TooManyPartitions,
@@ -342,15 +342,16 @@ impl Broker {
             })
             .collect();
         if !validate_only {
-            let changes = results
+            let records: Vec<_> = results
                 .iter()
                 .flatten()
-                .map(records::Record::change_of_topic)
+                .cloned()
+                .map(Record::Topic)
                 .collect();
             let written = self
                 .shared
                 .metadata
-                .write_each(changes, Purpose::State)
+                .write_each(records.iter(), Purpose::State)
                 .await;
             refuse_unwritten(&mut results, written);
         }
@@ -459,15 +460,15 @@ impl Broker {
                 Ok(topic)
             })
             .collect();
-        let changes = results
+        let removals: Vec<_> = results
             .iter()
             .flatten()
-            .map(|topic| records::removal_of_topic(topic.id))
+            .map(|topic| Record::TopicRemoved(topic.id))
             .collect();
         let written = self
             .shared
             .metadata
-            .write_each(changes, Purpose::Removal)
+            .write_each(removals.iter(), Purpose::Removal)
             .await;
         refuse_unwritten(&mut results, written);
         for topic in results.iter().flatten() {
@@ -573,10 +574,10 @@ impl Broker {
 
     /// Makes a changed topic durable and then known. The caller holds `changes`.
     async fn write_topic(&self, record: TopicRecord) -> Result<Arc<Topic>, Refusal> {
-        let change = records::Record::change_of_topic(&record);
+        let change = Record::Topic(record.clone());
         self.shared
             .metadata
-            .write_for(vec![change], Purpose::Settings)
+            .write(&change, Purpose::Settings)
             .await
             .map_err(super::state_refusal)?;
         self.attach(record)

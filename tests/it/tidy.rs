@@ -34,6 +34,11 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ),
     ("storage/src/", &["std::net", "tokio::net", "tokio::spawn"]),
     ("src/broker/", &["front", "wire", "axum", "tools"]),
+    // What runs on it, and what that is for.
+    (
+        "src/broker/coordination/",
+        &["groups", "producer_ids", "topics", "configs"],
+    ),
     ("src/front/kafka/", &["http", "storage", "axum", "tools"]),
     ("src/front/http/", &["kafka", "storage", "wire", "tools"]),
     ("src/", &["tools", "clap"]),

@@ -1,6 +1,7 @@
 //! Drives machines of one kind: admission, steps, appends, answers, time.
 //! Callers: the coordinators, which hold a [`Runtime`]; `Broker::run`, which runs the [`RuntimeTask`].
 
+use std::borrow::Borrow as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -197,7 +198,7 @@ impl<M: Machine> Runtime<M> {
         act: impl FnOnce(&mut Inner<M>, Moment, &mut Step<M>) -> R,
     ) -> Result<R, Stopped> {
         let size = |machine: &M| self.shared.log.size_of(record_bytes(machine));
-        let mut admitted = cell.read(&size);
+        let mut admitted = cell.read(size);
         loop {
             let place = self.shared.shards[cell.shard].place().await?;
             let admission = match admitted {

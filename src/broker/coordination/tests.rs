@@ -110,7 +110,10 @@ impl Machine for Counter {
     }
 
     fn on_time(&mut self, now: Moment, step: &mut Step<Counter>) {
-        if self.deadline.is_some_and(|deadline| deadline <= now.monotonic) {
+        if self
+            .deadline
+            .is_some_and(|deadline| deadline <= now.monotonic)
+        {
             self.deadline = None;
             self.add(1000, step);
         }
@@ -191,7 +194,12 @@ impl World {
                     counter.add(more, step);
                 }
                 let sum = Some(counter.sum);
-                step.answers.push(News { about, sum, told, done });
+                step.answers.push(News {
+                    about,
+                    sum,
+                    told,
+                    done,
+                });
             };
             runtime.step(&cell, Purpose::State, sizes, act).await?;
             Ok(answer.await.expect("every step is told"))
@@ -274,7 +282,12 @@ async fn a_refused_append_is_withdrawn_before_anybody_sees_it() {
     world.store.set_full(true);
     let refused = world.add("a", 2).await.expect("no panic");
     assert_eq!(refused, Ok(None));
-    assert_eq!(world.cell("a").read(|counter| (counter.sum, counter.visible)), (1, 1));
+    assert_eq!(
+        world
+            .cell("a")
+            .read(|counter| (counter.sum, counter.visible)),
+        (1, 1)
+    );
     world.store.set_full(false);
     let taken = world.add("a", 3).await.expect("no panic");
     assert_eq!(taken, Ok(Some(4)), "as if it had never been");
@@ -398,9 +411,9 @@ async fn a_stop_tells_what_is_appended_and_takes_nothing_new() {
     settle().await;
     world.stop.send_replace(true);
     settle().await;
-    assert_eq!(world.add("a", 2).await.expect("no panic"), Err(Stopped));
     world.store.sync();
     assert_eq!(appended.await.expect("no panic"), Ok(Some(1)));
+    assert_eq!(world.add("a", 2).await.expect("no panic"), Err(Stopped));
     world.task.await.expect("the task ends by itself");
 }
 

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
+use storage::Purpose;
 use tokio::sync::oneshot;
 
 use super::coordinator::{Cell, Coordinator, saturating_millis};
-use super::exchange::{GroupError, MemberClaim};
+use super::exchange::{GroupError, MemberClaim, Moment};
 use super::ledger::Held;
+use super::machine::{GroupMachine, Step, offset_record_bytes};
 use super::offsets::{CommittedOffset, OffsetChange};
 
 /// An offset that a client wants to be remembered.
@@ -123,7 +125,7 @@ impl Coordinator {
     /// How many of these commits one append takes.
     fn one_append(&self, cell: &Cell, commits: &[(usize, OffsetCommit)]) -> usize {
         let sizes = commits.iter().map(|(_, commit)| bytes_of(cell, commit));
-        self.shared.log.count_for_one_append(sizes)
+        self.runtime.log().count_for_one_append(sizes)
     }
 
     /// One step of a commit. Gives which of it were refused, by their index, and what is told when the rest is durable.
@@ -139,44 +141,42 @@ impl Coordinator {
             .map(|(_, commit)| bytes_of(cell, commit))
             .collect();
         let (sender, done) = oneshot::channel();
+        let commit = |machine: &mut GroupMachine, now: Moment, step: &mut Step| {
+            machine.group.authorize_commit(now, claim)?;
+            let expires_at =
+                retention.map(|retention| now.wall.plus_millis(saturating_millis(retention)));
+            let (mut refused, mut changes) = (Vec::new(), Vec::new());
+            for (index, commit) in commits {
+                let (topic, partition, committed) = committed(commit, now.wall, expires_at);
+                let growth = machine.offsets.growth(&topic, partition, &committed);
+                let growth = Held {
+                    offsets: growth.count,
+                    offset_bytes: growth.bytes,
+                    ..Held::default()
+                };
+                if machine.grow(now, growth) {
+                    changes.push(OffsetChange {
+                        topic,
+                        partition,
+                        committed: Some(committed),
+                    });
+                } else {
+                    refused.push((index, GroupError::OffsetsMaxReached));
+                }
+            }
+            machine.change_offsets(changes, sender, step);
+            Ok::<_, GroupError>(refused)
+        };
         let refused = self
-            .step(
-                cell,
-                |_| sizes.clone(),
-                |inner, now, step| {
-                    inner.group.authorize_commit(now, claim)?;
-                    let expires_at = retention
-                        .map(|retention| now.wall.plus_millis(saturating_millis(retention)));
-                    let mut refused = Vec::new();
-                    for (index, commit) in commits {
-                        let (topic, partition, committed) = committed(commit, now.wall, expires_at);
-                        let growth = inner.offsets.growth(&topic, partition, &committed);
-                        let growth = Held {
-                            offsets: growth.count,
-                            offset_bytes: growth.bytes,
-                            ..Held::default()
-                        };
-                        if self.grow(inner, now, growth) {
-                            step.changes.push(OffsetChange {
-                                topic,
-                                partition,
-                                committed: Some(committed),
-                            });
-                        } else {
-                            refused.push((index, GroupError::OffsetsMaxReached));
-                        }
-                    }
-                    step.done = Some(sender);
-                    Ok(refused)
-                },
-            )
+            .runtime
+            .step(cell, Purpose::State, |_| sizes.clone(), commit)
             .await??;
         Ok((refused, done))
     }
 
     /// Counted as Kafka counts it: in UTF-16 code units, not in bytes.
     fn has_long_metadata(&self, commit: &OffsetCommit) -> bool {
-        commit.metadata.encode_utf16().count() > self.shared.config.offset_metadata_chars_max
+        commit.metadata.encode_utf16().count() > self.config().offset_metadata_chars_max
     }
 
     /// The durable offsets of these partitions, in order.
@@ -188,11 +188,12 @@ impl Coordinator {
         let Some(cell) = self.cell(group) else {
             return vec![None; wanted.len()];
         };
-        let inner = cell.lock();
-        wanted
-            .iter()
-            .map(|(topic, partition)| inner.offsets.get(topic, *partition).cloned())
-            .collect()
+        cell.read(|machine| {
+            let fetched = wanted
+                .iter()
+                .map(|(topic, partition)| machine.offsets.get(topic, *partition).cloned());
+            fetched.collect()
+        })
     }
 
     /// All durable offsets of a group, by topic and partition.
@@ -200,7 +201,6 @@ impl Coordinator {
         let Some(cell) = self.cell(group) else {
             return Vec::new();
         };
-        let inner = cell.lock();
         let of_topic =
             |(topic, partitions): (&TopicName, &BTreeMap<PartitionId, CommittedOffset>)| {
                 partitions
@@ -208,7 +208,7 @@ impl Coordinator {
                     .map(|(partition, committed)| (topic.clone(), *partition, committed.clone()))
                     .collect::<Vec<_>>()
             };
-        inner.offsets.all().flat_map(of_topic).collect()
+        cell.read(|machine| machine.offsets.all().flat_map(of_topic).collect())
     }
 
     /// Durable offsets of a group in the order of topic and partition: at most `count`, beginning behind `after`.
@@ -221,16 +221,17 @@ impl Coordinator {
         let Some(cell) = self.cell(group) else {
             return Vec::new();
         };
-        let inner = cell.lock();
-        let found = inner.offsets.after(after.as_ref()).take(count);
-        found
-            .map(|(topic, partition, committed)| (topic.clone(), partition, committed.clone()))
-            .collect()
+        cell.read(|machine| {
+            let found = machine.offsets.after(after.as_ref()).take(count);
+            found
+                .map(|(topic, partition, committed)| (topic.clone(), partition, committed.clone()))
+                .collect()
+        })
     }
 }
 
 fn bytes_of(cell: &Cell, commit: &OffsetCommit) -> usize {
-    cell.offset_record_bytes(&commit.topic, &commit.metadata)
+    offset_record_bytes(cell.key(), &commit.topic, &commit.metadata)
 }
 
 fn committed(

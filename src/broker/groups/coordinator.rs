@@ -1,116 +1,58 @@
-//! Drives every group: parks and answers requests, keeps the time, and stores what must survive.
+//! All consumer groups: what clients ask of them, as steps of each group's machine.
 //! Callers: the fronts, through `Broker::groups`; `Broker` for topics that go.
-//! Invariants: a group's steps and their appends happen under its lock, so the log has them in order. What a request is
-//! told leaves only when all that its group had appended by then is durable, and so does a committed offset for fetches.
-//! No lock is held over an await.
+//! Invariants: those of `coordination`, on which the groups run: what a request is told leaves only when all that its group
+//! had appended by then is durable, and so does a committed offset for fetches.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::TopicName;
+use storage::Purpose;
 use storage::io::Clock;
-use storage::{AppendSize, Purpose};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::exchange::{
-    Answer, Effects, GroupDescription, GroupError, GroupRecord, GroupState, JoinRefused,
-    JoinRequest, Joined, Leaver, MemberClaim, Moment, SyncRequest, Synced, Ticket,
+    GroupDescription, GroupError, GroupState, JoinRefused, JoinRequest, Joined, Leaver,
+    MemberClaim, Moment, SyncRequest, Synced, Ticket,
 };
-use super::group::{Group, GroupSettings, Growth};
-use super::ledger::{Bound, Held, Ledger};
-use super::offsets::{AppendNumber, GroupOffsets, OffsetChange};
-use super::record::{
-    PROMISE_VALUE_BYTES, Record, RecordError, group_key_bytes, member_bytes, offset_key_bytes,
-    offset_value_bytes,
-};
-use super::store::{OffsetsLog, Room, Written};
-use super::timers::Timers;
+use super::group::{Group, GroupSettings};
+use super::ledger::{Bound, Ledger};
+use super::machine::{GroupMachine, Parked, growth_of};
+use super::offsets::OffsetChange;
+use super::record::{Record, RecordError, member_bytes};
 use crate::broker::config::GroupConfig;
+use crate::broker::coordination::{self, Runtime, RuntimeTask, Shape, Stopped};
+use crate::broker::state_log::{Replayed, StateLog};
 
-/// Answers that wait for their sync. When so many do, requests wait for a place before they take effect.
-const DELIVERIES_MAX: usize = 4096;
-/// Records that one step of a group's state machine makes at most, beside one of the whole group: promises, and the group
-/// without members.
-const SMALL_RECORDS_MAX: usize = 4;
-/// What a group takes in memory, about, beside its id and its members.
-const GROUP_BYTES: usize = 512;
+/// Groups are spread over so many shards, and so many of each shard's steps may wait for their sync.
+const SHAPE: Shape = Shape {
+    shards: 8,
+    places: 512,
+};
 /// A new member id begins with at most this much of the client's own name.
 const ID_PREFIX_BYTES_MAX: usize = 255;
-/// How often the log is asked whether it is worth compacting.
-const COMPACTION_CHECK: Duration = Duration::from_secs(10);
+
+/// One group's place in memory.
+pub(super) type Cell = coordination::Cell<GroupMachine>;
 
 /// All consumer groups. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
-    pub(super) shared: Arc<Shared>,
+    pub(super) runtime: Runtime<GroupMachine>,
+    shared: Arc<Shared>,
 }
 
 /// The coordinator's own work: it must be run for answers to leave and for time to pass.
 pub struct CoordinatorTask {
     coordinator: Coordinator,
-    deliveries: mpsc::Receiver<Delivery>,
+    task: RuntimeTask<GroupMachine>,
 }
 
-pub(super) struct Shared {
-    pub(super) config: GroupConfig,
-    pub(super) log: OffsetsLog,
-    clock: Arc<dyn Clock>,
-    ledger: Ledger,
-    groups: Mutex<HashMap<Arc<str>, Arc<Cell>>>,
-    timers: Timers,
-    deliveries: mpsc::Sender<Delivery>,
+struct Shared {
+    config: GroupConfig,
+    ledger: Arc<Ledger>,
     tickets: AtomicU64,
-}
-
-/// One group's place in memory.
-pub(super) struct Cell {
-    pub(super) id: Arc<str>,
-    inner: Mutex<Inner>,
-}
-
-pub(super) struct Inner {
-    pub(super) group: Group,
-    pub(super) offsets: GroupOffsets,
-    /// What of the ledger's sum is this group's.
-    account: Held,
-    parked: HashMap<Ticket, Parked>,
-    /// Deliveries of this group that are queued.
-    pub(super) undelivered: usize,
-    /// The entry in the timers that counts.
-    scheduled: Option<Duration>,
-}
-
-enum Parked {
-    Join(oneshot::Sender<Result<Joined, JoinRefused>>),
-    Sync(oneshot::Sender<Result<Synced, GroupError>>),
-}
-
-/// What leaves when `written`, and all before it in the queue, is durable.
-struct Delivery {
-    cell: Arc<Cell>,
-    written: Option<Written>,
-    changes: Option<AppendNumber>,
-    answers: Vec<(Parked, Answer)>,
-    done: Option<oneshot::Sender<Result<(), GroupError>>>,
-}
-
-/// What a step needs before it takes the group's lock.
-struct Start {
-    room: Room,
-    place: mpsc::OwnedPermit<Delivery>,
-}
-
-/// What one step of a group stores and tells.
-#[derive(Default)]
-pub(super) struct Step {
-    effects: Effects,
-    pub(super) changes: Vec<OffsetChange>,
-    /// Appended after the group's own records and the changes.
-    pub(super) tombstones: Vec<Record>,
-    pub(super) done: Option<oneshot::Sender<Result<(), GroupError>>>,
 }
 
 /// A group in a list.
@@ -128,41 +70,32 @@ impl Coordinator {
     /// Reads back all groups. Members have one session timeout to be heard of again.
     pub fn open(
         config: GroupConfig,
-        mut log: OffsetsLog,
+        log: StateLog<Record>,
+        replayed: Replayed<Record>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Coordinator, CoordinatorTask), RecordError> {
-        let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
-        let entries = log.take_entries();
-        let ledger = Ledger::new(config.held_max());
+        let (runtime, task) = Runtime::new(SHAPE, log, clock);
         let shared = Shared {
+            ledger: Arc::new(Ledger::new(config.held_max())),
             config,
-            log,
-            clock,
-            ledger,
-            groups: Mutex::new(HashMap::new()),
-            timers: Timers::default(),
-            deliveries,
             tickets: AtomicU64::new(0),
         };
         let coordinator = Coordinator {
+            runtime,
             shared: Arc::new(shared),
         };
-        // Each value goes once it is understood: what is kept is kept once.
-        for (key, value) in entries {
-            coordinator.restore(Record::decode(&key, Some(&value))?);
+        for record in replayed {
+            coordinator.restore(record?);
         }
-        for cell in coordinator.cells() {
-            let mut inner = cell.lock();
-            coordinator.settle(&cell, &mut inner);
-            coordinator.schedule(&cell, &mut inner);
+        for cell in coordinator.runtime.cells() {
+            cell.restore(GroupMachine::restored);
         }
-        Ok((
-            coordinator.clone(),
-            CoordinatorTask {
-                coordinator,
-                deliveries: receiver,
-            },
-        ))
+        coordinator.runtime.begin();
+        let task = CoordinatorTask {
+            coordinator: coordinator.clone(),
+            task,
+        };
+        Ok((coordinator, task))
     }
 
     /// Joins a group, creating it for someone new; returns when the generation is complete.
@@ -198,28 +131,25 @@ impl Coordinator {
         // Only a static member's return stores the group before everyone has rejoined.
         let static_bytes = (request.instance_id.is_some() && member_id.is_empty())
             .then(|| new_member_id.len() + request_bytes(&request));
-        let sizes = |inner: &Inner| {
-            let mut sizes = cell.small_records(inner, protocol_type_bytes);
-            sizes.extend(static_bytes.map(|bytes| cell.whole_record(inner, bytes)));
+        let sizes = |machine: &GroupMachine| {
+            let mut sizes = machine.small_records(protocol_type_bytes);
+            sizes.extend(static_bytes.map(|bytes| machine.whole_record(bytes)));
             sizes
         };
-        self.step(&cell, sizes, |inner, now, step| {
-            let growth = inner.group.join_growth(&request, &new_member_id);
-            let has_room = self.grow(inner, now, held(growth));
-            inner.parked.insert(ticket, Parked::Join(sender));
-            let effects = &mut step.effects;
-            if has_room {
-                inner
-                    .group
-                    .join(now, request, new_member_id, ticket, effects);
-            } else {
-                inner
-                    .group
-                    .turn_away(now, &request.member_id, ticket, effects);
-            }
-        })
-        .await
-        .map_err(refuse)?;
+        let join = |machine: &mut GroupMachine, now, step: &mut _| {
+            let growth = machine.group.join_growth(&request, &new_member_id);
+            let has_room = machine.grow(now, growth_of(growth));
+            machine.park(ticket, Parked::Join(sender));
+            machine.act(step, |group, effects| {
+                if has_room {
+                    group.join(now, request, new_member_id, ticket, effects);
+                } else {
+                    group.turn_away(now, &request.member_id, ticket, effects);
+                }
+            });
+        };
+        let joined = self.runtime.step(&cell, Purpose::State, sizes, join).await;
+        joined.map_err(|stopped| refuse(stopped.into()))?;
         answer
             .await
             .unwrap_or_else(|_| Err(refuse(GroupError::NotAvailable)))
@@ -236,27 +166,28 @@ impl Coordinator {
         let member_id = request.member_id.clone();
         let (sender, answer) = oneshot::channel();
         let ticket = self.next_ticket();
-        let sizes = |inner: &Inner| {
-            let mut sizes = cell.small_records(inner, 0);
-            if inner.group.is_led_by(&member_id) {
-                sizes.push(cell.whole_record(inner, assigned));
+        let sizes = |machine: &GroupMachine| {
+            let mut sizes = machine.small_records(0);
+            if machine.group.is_led_by(&member_id) {
+                sizes.push(machine.whole_record(assigned));
             }
             sizes
         };
-        self.step(&cell, sizes, |inner, now, step| {
-            let growth = inner.group.sync_growth(&request);
-            let has_room = self.grow(inner, now, held(growth));
-            inner.parked.insert(ticket, Parked::Sync(sender));
-            let effects = &mut step.effects;
-            if has_room {
-                inner.group.sync(now, request, ticket, effects);
-            } else {
-                inner
-                    .group
-                    .turn_away_leader(now, &request.member_id, ticket, effects);
-            }
-        })
-        .await?;
+        let sync = |machine: &mut GroupMachine, now, step: &mut _| {
+            let growth = machine.group.sync_growth(&request);
+            let has_room = machine.grow(now, growth_of(growth));
+            machine.park(ticket, Parked::Sync(sender));
+            machine.act(step, |group, effects| {
+                if has_room {
+                    group.sync(now, request, ticket, effects);
+                } else {
+                    group.turn_away_leader(now, &request.member_id, ticket, effects);
+                }
+            });
+        };
+        self.runtime
+            .step(&cell, Purpose::State, sizes, sync)
+            .await?;
         answer.await.unwrap_or(Err(GroupError::NotAvailable))
     }
 
@@ -266,10 +197,8 @@ impl Coordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let cell = self.cell(group).ok_or(GroupError::UnknownMember)?;
-        let mut inner = cell.lock();
-        let result = inner.group.heartbeat(self.now(), claim);
-        self.schedule(&cell, &mut inner);
-        result
+        self.runtime
+            .touch(&cell, |machine, now| machine.group.heartbeat(now, claim))
     }
 
     /// Removes members; one result for each, in order.
@@ -287,37 +216,35 @@ impl Coordinator {
                 .map(|_| Err(GroupError::UnknownMember))
                 .collect());
         };
-        let sizes = |inner: &Inner| cell.small_records(inner, 0);
-        self.step(&cell, sizes, |inner, now, step| {
-            inner.group.leave(now, &leavers, &mut step.effects)
-        })
-        .await?
+        let sizes = |machine: &GroupMachine| machine.small_records(0);
+        let leave = |machine: &mut GroupMachine, now, step: &mut _| {
+            machine.act(step, |group, effects| group.leave(now, &leavers, effects))
+        };
+        self.runtime
+            .step(&cell, Purpose::State, sizes, leave)
+            .await?
     }
 
     /// All groups, by id.
     pub fn list(&self) -> Vec<GroupListing> {
-        let mut listings: Vec<_> = self
-            .cells()
-            .iter()
-            .map(|cell| {
-                let inner = cell.lock();
-                GroupListing {
-                    id: cell.id.to_string(),
-                    protocol_type: inner.group.protocol_type().unwrap_or_default().to_owned(),
-                    state: inner.group.state(),
-                }
+        let listing = |cell: &Arc<Cell>| {
+            cell.read(|machine| GroupListing {
+                id: cell.key().to_string(),
+                protocol_type: machine.group.protocol_type().unwrap_or_default().to_owned(),
+                state: machine.group.state(),
             })
-            .collect();
-        listings.retain(|listing: &GroupListing| listing.state != GroupState::Dead);
+        };
+        let mut listings: Vec<_> = self.runtime.cells().iter().map(listing).collect();
+        listings.retain(|listing| listing.state != GroupState::Dead);
         listings.sort_by(|a, b| a.id.cmp(&b.id));
         listings
     }
 
     /// One group, if it exists.
     pub fn describe(&self, group: &str) -> Option<GroupDescription> {
-        self.cell(group)
-            .map(|cell| cell.lock().group.describe())
-            .filter(|description| description.state != GroupState::Dead)
+        let cell = self.cell(group)?;
+        let description = cell.read(|machine| machine.group.describe());
+        (description.state != GroupState::Dead).then_some(description)
     }
 
     /// The bounds on all groups, and what is held of each.
@@ -327,179 +254,14 @@ impl Coordinator {
 
     /// Applies every deadline that has passed.
     pub async fn run_due(&self) -> Result<(), GroupError> {
-        while let Some((at, id)) = self.shared.timers.take_due(self.now().monotonic) {
-            let Some(cell) = self.cell(&id) else { continue };
-            let sizes = |inner: &Inner| cell.small_records(inner, 0);
-            self.step(&cell, sizes, |inner, now, step| {
-                if inner.scheduled == Some(at) {
-                    inner.scheduled = None;
-                    inner.group.on_time(now, &mut step.effects);
-                }
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    // One step of one group.
-
-    async fn start(&self, size: AppendSize, purpose: Purpose) -> Result<Start, GroupError> {
-        let place = self
-            .shared
-            .deliveries
-            .clone()
-            .reserve_owned()
-            .await
-            .map_err(|_| GroupError::NotAvailable)?;
-        let room = self.shared.log.reserve(size, purpose).await;
-        Ok(Start { room, place })
-    }
-
-    /// One step of a group. `sizes` tells, of the group as it is, how long the records are that it may come to at most:
-    /// so much is admitted before the group's lock is taken, and again if the group has grown meanwhile.
-    pub(super) async fn step<R>(
-        &self,
-        cell: &Arc<Cell>,
-        sizes: impl Fn(&Inner) -> Vec<usize>,
-        act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
-    ) -> Result<R, GroupError> {
-        self.step_for(Purpose::State, cell, sizes, act).await
-    }
-
-    /// Like [`Coordinator::step`], for one that frees space, or may: it is taken on a full disk too.
-    pub(super) async fn step_for<R>(
-        &self,
-        purpose: Purpose,
-        cell: &Arc<Cell>,
-        sizes: impl Fn(&Inner) -> Vec<usize>,
-        act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
-    ) -> Result<R, GroupError> {
-        let mut size = self.size(&sizes(&cell.lock()));
-        loop {
-            let start = self.start(size, purpose).await?;
-            let mut inner = cell.lock();
-            let needed = self.size(&sizes(&inner));
-            if size.holds(needed) {
-                return Ok(self.step_admitted(cell, &mut inner, start, act));
-            }
-            size = needed;
-        }
-    }
-
-    fn size(&self, records: &[usize]) -> AppendSize {
-        self.shared.log.size_of(records.iter().copied())
-    }
-
-    fn step_admitted<R>(
-        &self,
-        cell: &Arc<Cell>,
-        inner: &mut Inner,
-        start: Start,
-        act: impl FnOnce(&mut Inner, Moment, &mut Step) -> R,
-    ) -> R {
-        let mut step = Step::default();
-        let before = (inner.group.state(), inner.group.generation());
-        let result = act(inner, self.now(), &mut step);
-        self.store_and_tell(cell, inner, start, step);
-        self.settle(cell, inner);
-        self.schedule(cell, inner);
-        log_change(cell, &inner.group, before);
-        result
-    }
-
-    /// Puts growth on the group's account, if the bounds on all groups allow it.
-    pub(super) fn grow(&self, inner: &mut Inner, now: Moment, growth: Held) -> bool {
-        self.shared
-            .ledger
-            .grow(now.monotonic, &mut inner.account, growth)
-    }
-
-    /// Corrects the group's account to what it holds.
-    fn settle(&self, cell: &Cell, inner: &mut Inner) {
-        let actual = cell.held(inner);
-        self.shared.ledger.settle(&mut inner.account, actual);
-    }
-
-    fn store_and_tell(&self, cell: &Arc<Cell>, inner: &mut Inner, start: Start, step: Step) {
-        let Step {
-            effects,
-            changes,
-            tombstones,
-            done,
-        } = step;
-        let mut answers = effects.answers;
-        let decided_a_generation = !effects.records.is_empty();
-        let mut records: Vec<_> = effects
-            .records
-            .into_iter()
-            .map(|record| cell.record(record))
-            .collect();
-        records.extend(
-            changes
-                .iter()
-                .cloned()
-                .map(|change| cell.offset_record(change)),
-        );
-        records.extend(tombstones);
-        let mut delivery = Delivery {
-            cell: cell.clone(),
-            written: None,
-            changes: None,
-            answers: Vec::new(),
-            done,
-        };
-        if !records.is_empty() {
-            match self.shared.log.append(&records, start.room) {
-                Ok(written) => {
-                    delivery.written = Some(written);
-                    delivery.changes =
-                        (!changes.is_empty()).then(|| inner.offsets.on_appended(changes));
-                }
-                Err(error) => {
-                    tracing::warn!(group = %cell.id, %error, "a group's records could not be appended");
-                    self.withdraw(inner, decided_a_generation, &mut answers);
-                    delivery.fail();
-                }
-            }
-        }
-        for answer in answers {
-            let (Answer::Join(ticket, _) | Answer::Sync(ticket, _)) = &answer;
-            if let Some(parked) = inner.parked.remove(ticket) {
-                delivery.answers.push((parked, answer));
-            }
-        }
-        if delivery.written.is_none() && inner.undelivered == 0 {
-            delivery.tell(true);
-        } else {
-            inner.undelivered += 1;
-            start.place.send(delivery);
-        }
-    }
-
-    /// Takes back what a step told and decided, after its records were refused.
-    fn withdraw(&self, inner: &mut Inner, decided_a_generation: bool, answers: &mut Vec<Answer>) {
-        answers.iter_mut().for_each(refuse);
-        let now = self.now();
-        if inner.group.state() == GroupState::Dead {
-            inner.group.exhume(now);
-        }
-        if decided_a_generation {
-            let mut effects = Effects::default();
-            inner.group.on_records_lost(now, &mut effects);
-            answers.extend(effects.answers);
-        }
-    }
-
-    fn schedule(&self, cell: &Cell, inner: &mut Inner) {
-        if let Some(at) = inner.group.wake_at()
-            && inner.scheduled.is_none_or(|scheduled| at < scheduled)
-        {
-            inner.scheduled = Some(at);
-            self.shared.timers.add(at, cell.id.clone());
-        }
+        Ok(self.runtime.run_due().await?)
     }
 
     // Small facts.
+
+    pub(super) fn config(&self) -> &GroupConfig {
+        &self.shared.config
+    }
 
     fn allows(&self, session_timeout: Duration) -> bool {
         (self.shared.config.session_timeout_min..=self.shared.config.session_timeout_max)
@@ -507,18 +269,12 @@ impl Coordinator {
     }
 
     fn settings(&self) -> GroupSettings {
-        let most = group_bytes_max(self.shared.log.record_bytes_max());
+        let config = self.config();
+        let most = group_bytes_max(self.runtime.log().record_bytes_max());
         GroupSettings {
-            initial_rebalance_delay: self.shared.config.initial_rebalance_delay,
-            size_max: self.shared.config.size_max,
-            bytes_max: self.shared.config.bytes_max.min(most),
-        }
-    }
-
-    pub(super) fn now(&self) -> Moment {
-        Moment {
-            monotonic: self.shared.clock.monotonic(),
-            wall: self.shared.clock.now(),
+            initial_rebalance_delay: config.initial_rebalance_delay,
+            size_max: config.size_max,
+            bytes_max: config.bytes_max.min(most),
         }
     }
 
@@ -526,87 +282,60 @@ impl Coordinator {
         Ticket(self.shared.tickets.fetch_add(1, Relaxed))
     }
 
-    fn lock_groups(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Cell>>> {
-        self.shared
-            .groups
-            .lock()
-            .expect("nothing panics under this lock")
-    }
-
-    pub(super) fn cells(&self) -> Vec<Arc<Cell>> {
-        self.lock_groups().values().cloned().collect()
-    }
-
     pub(super) fn cell(&self, group: &str) -> Option<Arc<Cell>> {
-        self.lock_groups().get(group).cloned()
+        self.runtime.cell(group)
     }
 
     /// The group, or a new one; None if there may be no more.
     pub(super) fn cell_or_new(&self, group: &str) -> Option<Arc<Cell>> {
-        let mut groups = self.lock_groups();
-        if let Some(cell) = groups.get(group) {
-            return Some(cell.clone());
-        }
-        let cell = self.new_cell(group);
-        let mut account = Held::default();
-        let growth = cell.held(&cell.lock());
-        if !self
-            .shared
-            .ledger
-            .grow(self.now().monotonic, &mut account, growth)
-        {
-            return None;
-        }
-        cell.lock().account = account;
-        groups.insert(cell.id.clone(), cell.clone());
-        Some(cell)
+        let now = self.runtime.now();
+        let id = Arc::from(group);
+        self.runtime
+            .cell_or(Arc::clone(&id), || self.machine(id, now).let_in(now))
     }
 
-    fn new_cell(&self, group: &str) -> Arc<Cell> {
-        let group_state = Group::new(self.settings(), self.now());
-        Arc::new(Cell::new(group.into(), group_state))
+    fn machine(&self, id: Arc<str>, now: Moment) -> GroupMachine {
+        GroupMachine::new(id, self.settings(), Arc::clone(&self.shared.ledger), now)
     }
 
-    /// The group that is read back, however many there may be now.
-    fn restored_cell(&self, group: &str) -> Arc<Cell> {
-        let mut groups = self.lock_groups();
-        if let Some(cell) = groups.get(group) {
-            return cell.clone();
-        }
-        let cell = self.new_cell(group);
-        groups.insert(cell.id.clone(), cell.clone());
-        cell
-    }
-
-    pub(super) fn forget_if_dead(&self, cell: &Arc<Cell>) {
-        let mut groups = self.lock_groups();
-        let is_current = groups
-            .get(&cell.id)
-            .is_some_and(|current| Arc::ptr_eq(current, cell));
-        if is_current && cell.lock().group.state() == GroupState::Dead {
-            groups.remove(&cell.id);
-        }
+    /// Changes a group that is read back, however many there may be now.
+    fn restore_group(&self, group: &str, change: impl FnOnce(&mut GroupMachine, Moment)) {
+        let now = self.runtime.now();
+        let id = Arc::from(group);
+        let cell = self
+            .runtime
+            .cell_or(Arc::clone(&id), || Some(self.machine(id, now)))
+            .expect("one was made if there was none");
+        cell.restore(|machine| change(machine, now));
     }
 
     fn restore(&self, record: Record) {
         match record {
-            Record::Group(id, Some(stored)) => {
-                let cell = self.restored_cell(&id);
-                cell.lock().group = Group::restore(self.settings(), stored, self.now());
-            }
-            Record::Promise(id, Some(generation)) => self
-                .restored_cell(&id)
-                .lock()
-                .group
-                .restore_promise(generation),
+            Record::Group(id, Some(stored)) => self.restore_group(&id, |machine, now| {
+                machine.group = Group::restore(self.settings(), stored, now);
+            }),
+            Record::Promise(id, Some(generation)) => self.restore_group(&id, |machine, _| {
+                machine.group.restore_promise(generation);
+            }),
             Record::Offset(id, topic, partition, committed) => {
-                self.restored_cell(&id).lock().offsets.apply(OffsetChange {
-                    topic,
-                    partition,
-                    committed,
+                self.restore_group(&id, |machine, _| {
+                    machine.offsets.apply(OffsetChange {
+                        topic,
+                        partition,
+                        committed,
+                    });
                 });
             }
             Record::Group(_, None) | Record::Promise(_, None) => {}
+        }
+    }
+
+    async fn keep_retention(&self) {
+        loop {
+            tokio::time::sleep(self.config().offsets_retention_check).await;
+            if self.expire_offsets().await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -614,218 +343,22 @@ impl Coordinator {
 impl CoordinatorTask {
     /// Delivers answers and keeps the time until `shutdown` turns true; then delivers what is left and returns.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        let CoordinatorTask {
-            coordinator,
-            mut deliveries,
-        } = self;
-        let mut stop = shutdown.clone();
-        let delivering = async {
-            loop {
-                tokio::select! {
-                    biased;
-                    delivery = deliveries.recv() => match delivery {
-                        Some(delivery) => delivery.run(&coordinator).await,
-                        None => break,
-                    },
-                    () = stopped(&mut stop) => {
-                        deliveries.close();
-                        while let Some(delivery) = deliveries.recv().await {
-                            delivery.run(&coordinator).await;
-                        }
-                        break;
-                    }
-                }
-            }
-        };
-        let keeping_time = async {
+        let CoordinatorTask { coordinator, task } = self;
+        let running = task.run(shutdown.clone());
+        let keeping_retention = async {
             tokio::select! {
-                () = stopped(&mut shutdown) => {}
-                () = coordinator.keep_time() => {}
+                _ = shutdown.wait_for(|stop| *stop) => {}
                 () = coordinator.keep_retention() => {}
             }
         };
-        tokio::join!(delivering, keeping_time);
+        tokio::join!(running, keeping_retention);
     }
 }
 
-impl Coordinator {
-    async fn keep_time(&self) {
-        loop {
-            let now = self.now().monotonic;
-            let wait = match self.shared.timers.next() {
-                Some(at) => at.saturating_sub(now),
-                None => Duration::MAX,
-            };
-            if wait.is_zero() {
-                if self.run_due().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.shared.timers.earlier() => {}
-            }
-        }
+impl From<Stopped> for GroupError {
+    fn from(_: Stopped) -> GroupError {
+        GroupError::NotAvailable
     }
-
-    async fn keep_retention(&self) {
-        let period = self.shared.config.offsets_retention_check;
-        let mut next_expiry = period;
-        let mut since = Duration::ZERO;
-        loop {
-            let wait = COMPACTION_CHECK.min(next_expiry.saturating_sub(since));
-            tokio::time::sleep(wait).await;
-            since += wait;
-            if since >= next_expiry {
-                since = Duration::ZERO;
-                next_expiry = period;
-                if self.expire_offsets().await.is_err() {
-                    return;
-                }
-            }
-            self.shared.log.compact_if_due().await;
-        }
-    }
-}
-
-impl Cell {
-    fn new(id: Arc<str>, group: Group) -> Cell {
-        let inner = Inner {
-            group,
-            offsets: GroupOffsets::default(),
-            account: Held::default(),
-            parked: HashMap::new(),
-            undelivered: 0,
-            scheduled: None,
-        };
-        Cell {
-            id,
-            inner: Mutex::new(inner),
-        }
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner
-            .lock()
-            .expect("a step that panicked left the group in an unknown state")
-    }
-
-    /// The lengths of the records that a step may come to which does not store the whole group.
-    fn small_records(&self, inner: &Inner, protocol_type_bytes: usize) -> Vec<usize> {
-        let (_, empty) = inner.group.record_bytes();
-        let value = PROMISE_VALUE_BYTES.max(empty + protocol_type_bytes);
-        vec![group_key_bytes(&self.id) + value; SMALL_RECORDS_MAX]
-    }
-
-    /// The length of the group's record, once it has grown by so much.
-    fn whole_record(&self, inner: &Inner, growth: usize) -> usize {
-        let (whole, _) = inner.group.record_bytes();
-        group_key_bytes(&self.id) + whole + growth
-    }
-
-    /// The length of the record of a committed offset with this text beside it.
-    pub(super) fn offset_record_bytes(&self, topic: &TopicName, metadata: &str) -> usize {
-        offset_key_bytes(&self.id, topic) + offset_value_bytes(metadata)
-    }
-
-    /// The length of the record that deletes an offset of this topic.
-    pub(super) fn deletion_record(&self, topic: &TopicName) -> usize {
-        offset_key_bytes(&self.id, topic)
-    }
-
-    /// The length of a record that deletes the group, or its promise.
-    pub(super) fn tombstone_record(&self) -> usize {
-        group_key_bytes(&self.id)
-    }
-
-    /// What the group holds.
-    fn held(&self, inner: &Inner) -> Held {
-        if inner.group.state() == GroupState::Dead {
-            return Held::default();
-        }
-        let growth = inner.group.held();
-        let offsets = inner.offsets.size();
-        Held {
-            groups: 1,
-            members: growth.members as u64,
-            member_bytes: (GROUP_BYTES + self.id.len() + growth.bytes) as u64,
-            offsets: offsets.count,
-            offset_bytes: offsets.bytes + offsets.count * self.id.len() as u64,
-        }
-    }
-
-    fn record(&self, record: GroupRecord) -> Record {
-        match record {
-            GroupRecord::Stored(stored) => Record::Group(self.id.to_string(), Some(stored)),
-            GroupRecord::Promised(generation) => {
-                Record::Promise(self.id.to_string(), Some(generation))
-            }
-        }
-    }
-
-    fn offset_record(&self, change: OffsetChange) -> Record {
-        Record::Offset(
-            self.id.to_string(),
-            change.topic,
-            change.partition,
-            change.committed,
-        )
-    }
-}
-
-impl Delivery {
-    async fn run(mut self, coordinator: &Coordinator) {
-        let is_durable = match self.written.take() {
-            Some(written) => written.wait().await,
-            None => true,
-        };
-        let cell = self.cell.clone();
-        let mut inner = cell.lock();
-        inner.undelivered -= 1;
-        if let Some(changes) = self.changes.take()
-            && is_durable
-        {
-            inner.offsets.on_durable(changes);
-            coordinator.settle(&cell, &mut inner);
-        }
-        drop(inner);
-        self.tell(is_durable);
-    }
-
-    /// Whoever no longer waits is not missed: its session keeps the time.
-    fn tell(self, is_durable: bool) {
-        for (parked, mut answer) in self.answers {
-            if !is_durable {
-                refuse(&mut answer);
-            }
-            match (parked, answer) {
-                (Parked::Join(sender), Answer::Join(_, result)) => drop(sender.send(result)),
-                (Parked::Sync(sender), Answer::Sync(_, result)) => drop(sender.send(result)),
-                (Parked::Join(_), Answer::Sync(..)) | (Parked::Sync(_), Answer::Join(..)) => {
-                    unreachable!("a ticket names one request")
-                }
-            }
-        }
-        if let Some(done) = self.done {
-            let _ = done.send(if is_durable {
-                Ok(())
-            } else {
-                Err(GroupError::NotAvailable)
-            });
-        }
-    }
-
-    fn fail(&mut self) {
-        if let Some(done) = self.done.take() {
-            let _ = done.send(Err(GroupError::NotAvailable));
-        }
-    }
-}
-
-/// Returns when it is told to stop, or when nobody is left to tell.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// How many bytes of members one group may have, where its record may be this long: half of it, for the longest names
@@ -834,55 +367,10 @@ pub fn group_bytes_max(record_bytes_max: usize) -> usize {
     record_bytes_max / 2
 }
 
-/// One line for each rebalance that is complete, and for a group that has lost its last member.
-fn log_change(cell: &Cell, group: &Group, before: (GroupState, i32)) {
-    let after = (group.state(), group.generation());
-    if after == before {
-        return;
-    }
-    let (from, to) = (before.0.name(), after.0.name());
-    match after.0 {
-        GroupState::Stable => {
-            let (members, protocol) = (group.member_count(), group.protocol().unwrap_or_default());
-            tracing::info!(group = %cell.id, generation = after.1, members, protocol, "group rebalanced");
-        }
-        GroupState::Empty if before.0 != GroupState::Dead => {
-            tracing::info!(group = %cell.id, generation = after.1, "group is empty: its last member has gone");
-        }
-        _ => tracing::debug!(group = %cell.id, from, to, generation = after.1, "group changed"),
-    }
-}
-
-fn held(growth: Growth) -> Held {
-    Held {
-        members: growth.members as u64,
-        member_bytes: growth.bytes as u64,
-        ..Held::default()
-    }
-}
-
 /// What the member that a join is about takes in its group's record, beside its id.
 fn request_bytes(request: &JoinRequest) -> usize {
     let instance_id = request.instance_id.as_deref();
     member_bytes("", instance_id, &request.client, &request.protocols, &[])
-}
-
-/// Turns good news into a retry.
-fn refuse(answer: &mut Answer) {
-    match answer {
-        Answer::Join(_, result @ Ok(_)) => {
-            let member_id = result
-                .as_ref()
-                .map(|joined| joined.member_id.clone())
-                .unwrap_or_default();
-            *result = Err(JoinRefused {
-                error: GroupError::NotAvailable,
-                member_id,
-            });
-        }
-        Answer::Sync(_, result @ Ok(_)) => *result = Err(GroupError::NotAvailable),
-        Answer::Join(_, Err(_)) | Answer::Sync(_, Err(_)) => {}
-    }
 }
 
 fn new_member_id(name: &str) -> String {

@@ -3,19 +3,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use model::Timestamp;
-
 use super::record::StoredGroup;
-
-/// A point in time as a group needs it: timers run on the monotonic clock, what is stored carries the wall clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// Time since an arbitrary start that never goes backwards.
-    pub monotonic: Duration,
-    /// The time of day.
-    pub wall: Timestamp,
-}
+pub use crate::broker::coordination::Moment;
+use bytes::Bytes;
 
 /// Names one parked request, so that its answer finds its way back. Chosen by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,22 +1,21 @@
 //! Consumer groups of the classic protocol, and the offsets that they commit.
-//! `group` is the state machine of one group, `offsets` what it has committed: both pure. `coordinator` drives them all,
-//! `commit` for what they commit, with `timers` for their deadlines, `ledger` for the bounds on all of them, `removal` for what goes, and `store` for the
-//! offsets state log, in which they stand as `record` says.
+//! `group` is the state machine of one group, `offsets` what it has committed: both pure. `machine` puts them together for the
+//! runtime of `coordination`, with the `ledger` for the bounds on all of them. `coordinator` says what clients may ask,
+//! `commit` what they commit, `removal` what goes. In the state log they stand as `record` says.
 
 mod commit;
 mod coordinator;
 mod exchange;
 mod group;
 mod ledger;
+mod machine;
 mod member;
 mod offsets;
 mod record;
 mod removal;
-mod store;
 mod subscription;
 #[cfg(test)]
 mod tests;
-mod timers;
 
 pub use commit::OffsetCommit;
 pub use coordinator::{Coordinator, CoordinatorTask, GroupListing, group_bytes_max};
@@ -27,4 +26,3 @@ pub use offsets::{
     AppendNumber, CommittedOffset, GroupOffsets, OffsetChange, OffsetsSize, is_expired,
 };
 pub use record::{Record, RecordError, RecordKey, StoredGroup, StoredMember};
-pub use store::OffsetsLog;

@@ -1,5 +1,5 @@
 //! The records of groups and committed offsets in the offsets state log: keys and values, byte for byte.
-//! Callers: `Coordinator` writes them through `store`, and reads them back at start. Drawn in docs/formats.md, with golden
+//! Callers: a group's machine gives them to the runtime, and the coordinator reads them back at start. Drawn in docs/formats.md, with golden
 //! bytes in the tests below; the last record of a key counts, and one without a value deletes it.
 //!
 //! All integers are big-endian. `string` is a u16 length and UTF-8; `string?` is the same, with 0xffff for none;
@@ -25,6 +25,7 @@ use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
 use super::offsets::CommittedOffset;
+use crate::broker::state_log::{Change, StateRecord};
 
 const KIND_GROUP: u8 = 1;
 const KIND_PROMISE: u8 = 2;
@@ -165,8 +166,34 @@ impl RecordKey {
 }
 
 impl Record {
-    /// The record's key and value.
-    pub fn encode(&self) -> (Bytes, Option<Bytes>) {
+    /// Reads a record back.
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Result<Record, RecordError> {
+        Ok(match RecordKey::decode(key)? {
+            RecordKey::Group { group } => {
+                Record::Group(group, value.map(decode_group).transpose()?)
+            }
+            RecordKey::Promise { group } => {
+                Record::Promise(group, value.map(decode_promise).transpose()?)
+            }
+            RecordKey::Offset {
+                group,
+                topic,
+                partition,
+            } => Record::Offset(
+                group,
+                topic,
+                partition,
+                value.map(decode_offset).transpose()?,
+            ),
+        })
+    }
+}
+
+impl StateRecord for Record {
+    const LOG: StateLogKind = StateLogKind::Groups;
+    type Unknown = RecordError;
+
+    fn encode(&self) -> Change {
         let (key, value) = match self {
             Record::Group(group, value) => (
                 RecordKey::Group {
@@ -192,26 +219,8 @@ impl Record {
         (key.encode(), value)
     }
 
-    /// Reads a record back.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Record, RecordError> {
-        Ok(match RecordKey::decode(key)? {
-            RecordKey::Group { group } => {
-                Record::Group(group, value.map(decode_group).transpose()?)
-            }
-            RecordKey::Promise { group } => {
-                Record::Promise(group, value.map(decode_promise).transpose()?)
-            }
-            RecordKey::Offset {
-                group,
-                topic,
-                partition,
-            } => Record::Offset(
-                group,
-                topic,
-                partition,
-                value.map(decode_offset).transpose()?,
-            ),
-        })
+    fn decode(key: &[u8], value: &[u8]) -> Result<Record, RecordError> {
+        Record::read(key, Some(value))
     }
 }
 

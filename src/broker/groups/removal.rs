@@ -10,10 +10,10 @@ use model::{PartitionId, TopicId, TopicName};
 use storage::Purpose;
 use tokio::sync::oneshot;
 
-use super::coordinator::{Cell, Coordinator, Inner, saturating_millis};
+use super::coordinator::{Cell, Coordinator, saturating_millis};
 use super::exchange::{GroupError, Moment};
+use super::machine::{GroupMachine, Step};
 use super::offsets::{CommittedOffset, OffsetChange, is_expired};
-use super::record::Record;
 
 /// What is to go of one group.
 #[derive(Default)]
@@ -44,34 +44,36 @@ impl Coordinator {
             .iter()
             .map(|(topic, partition)| (topic, *partition))
             .collect();
-        self.remove(&cell, |inner, _| {
-            inner.group.authorize_offset_delete()?;
-            let is_read = |topic: &TopicName| inner.group.is_subscribed_to(topic.as_str());
+        self.remove(&cell, |machine, _| {
+            machine.group.authorize_offset_delete()?;
+            let is_read = |topic: &TopicName| machine.group.is_subscribed_to(topic.as_str());
             Ok(Removal {
-                changes: inner.offsets.deletions(|topic, partition, _| {
+                changes: machine.offsets.deletions(|topic, partition, _| {
                     named.contains(&(topic, partition)) && !is_read(topic)
                 }),
                 group: false,
             })
         })
         .await?;
-        let inner = cell.lock();
-        let result = |topic: &TopicName| {
-            if inner.group.is_subscribed_to(topic.as_str()) {
-                Err(GroupError::SubscribedToTopic)
-            } else {
-                Ok(())
-            }
-        };
-        Ok(wanted.iter().map(|(topic, _)| result(topic)).collect())
+        let results = cell.read(|machine| {
+            let result = |(topic, _): &(TopicName, PartitionId)| {
+                if machine.group.is_subscribed_to(topic.as_str()) {
+                    Err(GroupError::SubscribedToTopic)
+                } else {
+                    Ok(())
+                }
+            };
+            wanted.iter().map(result).collect()
+        });
+        Ok(results)
     }
 
     /// Deletes an empty group with its offsets; returns when that is durable.
     pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
         let cell = self.cell(group).ok_or(GroupError::NotFound)?;
-        self.remove(&cell, |inner, _| {
-            inner.group.authorize_delete()?;
-            Ok(whole(inner))
+        self.remove(&cell, |machine, _| {
+            machine.group.authorize_delete()?;
+            Ok(whole(machine))
         })
         .await
     }
@@ -94,9 +96,9 @@ impl Coordinator {
 
     /// Deletes what retention no longer keeps, and groups of which nothing is left; returns when that is durable.
     pub async fn expire_offsets(&self) -> Result<(), GroupError> {
-        let retention_ms = saturating_millis(self.shared.config.offsets_retention);
-        self.sweep(|inner, now| {
-            let Inner { group, offsets, .. } = inner;
+        let retention_ms = saturating_millis(self.config().offsets_retention);
+        self.sweep(|machine, now| {
+            let GroupMachine { group, offsets, .. } = machine;
             let expiry = group.offsets_expiry();
             let is_gone = |topic: &TopicName, committed: &CommittedOffset| {
                 !group.is_subscribed_to(topic.as_str())
@@ -105,7 +107,7 @@ impl Coordinator {
             let is_left =
                 |topic: &TopicName, _, committed: &CommittedOffset| !is_gone(topic, committed);
             if group.is_abandoned() && offsets.deletions(is_left).is_empty() {
-                return whole(inner);
+                return whole(machine);
             }
             Removal {
                 changes: offsets.deletions(|topic, _, committed| is_gone(topic, committed)),
@@ -119,8 +121,8 @@ impl Coordinator {
         &self,
         gone: impl Fn(&TopicName, &CommittedOffset) -> bool,
     ) -> Result<(), GroupError> {
-        self.sweep(|inner, _| Removal {
-            changes: inner
+        self.sweep(|machine, _| Removal {
+            changes: machine
                 .offsets
                 .deletions(|topic, _, committed| gone(topic, committed)),
             group: false,
@@ -129,10 +131,16 @@ impl Coordinator {
     }
 
     /// One removal in every group; returns when all are durable.
-    async fn sweep(&self, plan: impl Fn(&Inner, Moment) -> Removal) -> Result<(), GroupError> {
+    async fn sweep(
+        &self,
+        plan: impl Fn(&GroupMachine, Moment) -> Removal,
+    ) -> Result<(), GroupError> {
         let mut waits = Vec::new();
-        for cell in self.cells() {
-            waits.extend(self.begin(&cell, |inner, now| Ok(plan(inner, now))).await?);
+        for cell in self.runtime.cells() {
+            waits.extend(
+                self.begin(&cell, |machine, now| Ok(plan(machine, now)))
+                    .await?,
+            );
         }
         for done in waits {
             done.await.unwrap_or(Err(GroupError::NotAvailable))?;
@@ -144,7 +152,7 @@ impl Coordinator {
     async fn remove(
         &self,
         cell: &Arc<Cell>,
-        plan: impl Fn(&Inner, Moment) -> Result<Removal, GroupError>,
+        plan: impl Fn(&GroupMachine, Moment) -> Result<Removal, GroupError>,
     ) -> Result<(), GroupError> {
         for done in self.begin(cell, plan).await? {
             done.await.unwrap_or(Err(GroupError::NotAvailable))?;
@@ -156,38 +164,36 @@ impl Coordinator {
     async fn begin(
         &self,
         cell: &Arc<Cell>,
-        plan: impl Fn(&Inner, Moment) -> Result<Removal, GroupError>,
+        plan: impl Fn(&GroupMachine, Moment) -> Result<Removal, GroupError>,
     ) -> Result<Vec<oneshot::Receiver<Result<(), GroupError>>>, GroupError> {
         let mut waits = Vec::new();
-        let piece = |inner: &Inner| Ok(self.piece(cell, plan(inner, self.now())?));
+        let piece = |machine: &GroupMachine| {
+            let removal = plan(machine, self.runtime.now())?;
+            Ok::<_, GroupError>(self.piece(machine, removal))
+        };
         loop {
             // Most groups have nothing to remove. What is on its way is waited for: it may be the same removal.
-            let is_nothing = {
-                let inner = cell.lock();
-                piece(&inner)?.sizes.is_empty() && inner.undelivered == 0
-            };
-            if is_nothing {
+            if cell.read(piece)?.sizes.is_empty() && !cell.has_undelivered() {
                 return Ok(waits);
             }
             let sizes =
-                |inner: &Inner| piece(inner).map_or_else(|_: GroupError| Vec::new(), |it| it.sizes);
+                |machine: &GroupMachine| piece(machine).map_or_else(|_| Vec::new(), |it| it.sizes);
             let (sender, done) = oneshot::channel();
+            let remove = |machine: &mut GroupMachine, now: Moment, step: &mut Step| {
+                let Piece {
+                    removal, is_last, ..
+                } = piece(machine)?;
+                machine.change_offsets(removal.changes, sender, step);
+                if removal.group {
+                    machine.bury(now, step);
+                }
+                Ok::<_, GroupError>(is_last)
+            };
             let is_last = self
-                .step_for(Purpose::Removal, cell, sizes, |inner, now, step| {
-                    let piece = piece(inner)?;
-                    step.changes = piece.removal.changes;
-                    if piece.removal.group {
-                        inner.group.bury(now);
-                        step.tombstones = vec![
-                            Record::Group(cell.id.to_string(), None),
-                            Record::Promise(cell.id.to_string(), None),
-                        ];
-                    }
-                    step.done = Some(sender);
-                    Ok(piece.is_last)
-                })
+                .runtime
+                .step(cell, Purpose::Removal, sizes, remove)
                 .await??;
-            self.forget_if_dead(cell);
+            self.runtime.forget_if_gone(cell);
             waits.push(done);
             if is_last {
                 return Ok(waits);
@@ -195,15 +201,16 @@ impl Coordinator {
         }
     }
 
-    fn piece(&self, cell: &Cell, removal: Removal) -> Piece {
+    fn piece(&self, machine: &GroupMachine, removal: Removal) -> Piece {
         let Removal { mut changes, group } = removal;
         let tombstones = if group { 2 } else { 0 };
         let mut sizes: Vec<_> = changes
             .iter()
-            .map(|change| cell.deletion_record(&change.topic))
-            .chain(std::iter::repeat_n(cell.tombstone_record(), tombstones))
+            .map(|change| machine.deletion_record(&change.topic))
+            .chain(std::iter::repeat_n(machine.tombstone_record(), tombstones))
             .collect();
-        let count = self.shared.log.count_for_one_append(sizes.iter().copied());
+        let log = self.runtime.log();
+        let count = log.count_for_one_append(sizes.iter().copied());
         let is_last = count == sizes.len();
         if !is_last {
             changes.truncate(count);
@@ -222,9 +229,9 @@ impl Coordinator {
 }
 
 /// The group with all its offsets.
-fn whole(inner: &Inner) -> Removal {
+fn whole(machine: &GroupMachine) -> Removal {
     Removal {
-        changes: inner.offsets.deletions(|_, _, _| true),
+        changes: machine.offsets.deletions(|_, _, _| true),
         group: true,
     }
 }

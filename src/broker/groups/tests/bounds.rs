@@ -136,7 +136,7 @@ async fn an_assignment_too_long_to_store_costs_its_leader_the_place() {
 
 #[tokio::test]
 async fn a_group_of_megabytes_is_stored_and_read_back() {
-    let world = World::new();
+    let world = World::with_files(32 << 20, |_| {});
     let joined = world.join("g", with_metadata("", 3 << 20)).await;
     let joined = joined.expect("a generation");
     sync_all(&world, "g", &joined, 2 << 20).await.expect("room");
@@ -190,25 +190,23 @@ async fn what_an_earlier_start_let_in_stays_over_a_lowered_bound() {
 
 #[tokio::test]
 async fn a_commit_and_a_deletion_larger_than_one_append_go_in_pieces() {
-    let world = World::new();
-    world.log.set_records_max(8);
-    let commits = |offset: u64| -> Vec<OffsetCommit> {
-        (0..30)
-            .map(|partition| OffsetCommit {
-                partition: model::PartitionId::new(partition),
-                ..offset_commit("t", offset)
-            })
-            .collect()
-    };
+    // An append is 128 KiB at most, and a deletion's record about 300 bytes.
+    const PARTITIONS: u32 = 1000;
+    let world = World::with_files(256 << 10, |_| {});
+    let topic = "t".repeat(249);
+    let commits = (0..PARTITIONS).map(|partition| OffsetCommit {
+        partition: model::PartitionId::new(partition),
+        ..offset_commit(&topic, 7)
+    });
     let claim = MemberClaim::default();
     let results = world
         .coordinator
-        .commit("g", &claim, commits(7), None)
+        .commit("g", &claim, commits.collect(), None)
         .await;
-    assert_eq!(results, Ok(vec![Ok(()); 30]));
+    assert_eq!(results, Ok(vec![Ok(()); PARTITIONS as usize]));
     let world = world.cut();
-    assert_eq!(world.coordinator.fetch_all("g").len(), 30);
-    world.log.set_records_max(8);
+    let fetched = world.coordinator.fetch_all("g");
+    assert_eq!(fetched.len(), PARTITIONS as usize);
     world.coordinator.delete("g").await.expect("empty");
     let world = world.cut();
     assert_eq!(world.coordinator.list(), []);

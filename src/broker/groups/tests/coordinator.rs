@@ -1,4 +1,4 @@
-//! The coordinator over a log whose syncs the test performs: what waits for a sync, what survives a power cut, what a
+//! The coordinator over a store whose syncs the test performs: what waits for a sync, what survives a power cut, what a
 //! full disk does, and retention.
 
 use std::sync::{Arc, Mutex};
@@ -8,11 +8,13 @@ use storage::io::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::store::memory::MemoryLog;
 use super::*;
 use crate::broker::config::GroupConfig;
+use crate::broker::state_log::sim::SimStore;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// The length of a WAL file: half of it is the longest append.
+const FILE_BYTES: u64 = 2 << 20;
 
 #[derive(Debug, Default)]
 struct TestClock(Mutex<u64>);
@@ -35,7 +37,7 @@ pub(super) struct World {
     pub(super) coordinator: Coordinator,
     config: GroupConfig,
     clock: Arc<TestClock>,
-    pub(super) log: MemoryLog,
+    pub(super) log: SimStore,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -46,17 +48,26 @@ impl World {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut GroupConfig)) -> World {
+        World::with_files(FILE_BYTES, change)
+    }
+
+    /// Over WAL files of this length.
+    pub(super) fn with_files(file_bytes: u64, change: impl FnOnce(&mut GroupConfig)) -> World {
         let mut config = GroupConfig {
             initial_rebalance_delay: Duration::ZERO,
             ..GroupConfig::default()
         };
         change(&mut config);
-        World::open(config, MemoryLog::new(), Arc::new(TestClock::default()))
+        let clock = Arc::new(TestClock::default());
+        let log = SimStore::new(Arc::clone(&clock) as Arc<dyn Clock>, file_bytes);
+        World::open(config, log, clock)
     }
 
-    fn open(config: GroupConfig, log: MemoryLog, clock: Arc<TestClock>) -> World {
+    fn open(config: GroupConfig, log: SimStore, clock: Arc<TestClock>) -> World {
+        let (records, replayed) = log.open();
         let (coordinator, task) =
-            Coordinator::open(config.clone(), log.open(), clock.clone()).expect("readable records");
+            Coordinator::open(config.clone(), records, replayed, clock.clone())
+                .expect("readable records");
         let (stop, shutdown) = watch::channel(false);
         World {
             coordinator,

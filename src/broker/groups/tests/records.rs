@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::offsets::committed;
 use super::*;
+use crate::broker::state_log::StateRecord as _;
 
 fn golden() -> Vec<(Record, &'static str, &'static str)> {
     let group = StoredGroup {
@@ -74,7 +75,7 @@ fn version_1_stays_what_it_is() {
             Some(unhex(value).as_slice()),
             "{record:?}"
         );
-        assert_eq!(Record::decode(&unhex(key), Some(&unhex(value))), Ok(record));
+        assert_eq!(Record::read(&unhex(key), Some(&unhex(value))), Ok(record));
     }
 }
 
@@ -117,15 +118,15 @@ fn the_length_of_a_record_is_known_before_it_is_encoded() {
 #[test]
 fn a_record_without_a_value_deletes() {
     assert_eq!(
-        Record::decode(&unhex("0101000167"), None),
+        Record::read(&unhex("0101000167"), None),
         Ok(Record::Group("g".into(), None))
     );
     assert_eq!(
-        Record::decode(&unhex("0102000167"), None),
+        Record::read(&unhex("0102000167"), None),
         Ok(Record::Promise("g".into(), None))
     );
     let Ok(Record::Offset(_, _, _, None)) =
-        Record::decode(&unhex("0103000167 000174 00000005"), None)
+        Record::read(&unhex("0103000167 000174 00000005"), None)
     else {
         panic!("a deletion")
     };
@@ -140,13 +141,13 @@ fn every_cut_and_every_extra_byte_is_refused() {
         }
         for end in 0..value.len() {
             assert!(
-                Record::decode(&key, Some(&value[..end])).is_err(),
+                Record::read(&key, Some(&value[..end])).is_err(),
                 "value cut at {end}"
             );
         }
         let longer = [value.as_slice(), &[0]].concat();
         assert_eq!(
-            Record::decode(&key, Some(&longer)),
+            Record::read(&key, Some(&longer)),
             Err(RecordError::Malformed("bytes left over"))
         );
     }
@@ -167,7 +168,7 @@ fn other_versions_and_kinds_are_named() {
         Err(RecordError::Malformed("key kind"))
     );
     assert_eq!(
-        Record::decode(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
+        Record::read(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
         Err(RecordError::Version(UnknownVersion::Later {
             part: "value",
             found: 3,
@@ -232,16 +233,16 @@ proptest! {
         let group = StoredGroup { generation, since: Timestamp::from_millis(since), protocol_type, protocol, leader, members };
         let record = Record::Group(id, Some(group));
         let (key, value) = record.encode();
-        prop_assert_eq!(Record::decode(&key, value.as_deref()), Ok(record));
+        prop_assert_eq!(Record::read(&key, value.as_deref()), Ok(record));
     }
 
     #[test]
     fn arbitrary_bytes_never_panic(key in prop::collection::vec(any::<u8>(), 0..60), value in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = Record::decode(&key, Some(&value));
+        let _ = Record::read(&key, Some(&value));
         for kind in 1..=3 {
             let mut known = vec![1, kind, 0, 0];
             known.extend([0, 1, b't', 0, 0, 0, 0].iter().take(if kind == 3 { 7 } else { 0 }));
-            let _ = Record::decode(&known, Some(&[&[1], value.as_slice()].concat()));
+            let _ = Record::read(&known, Some(&[&[1], value.as_slice()].concat()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! State logs over a real store: small files, long records, compaction, restarts.
+//! Keyed logs over a real store: small files, long records, compaction, restarts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,8 +28,8 @@ fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Stora
     storage
 }
 
-fn open(storage: &Storage) -> (StateLog, Entries) {
-    StateLog::open(storage, storage.clock(), LogId::METADATA).expect("a readable log")
+fn open(storage: &Storage) -> (KeyedLog, Entries) {
+    KeyedLog::open(storage, storage.clock(), LogId::METADATA).expect("a readable log")
 }
 
 fn set(key: &str, value: impl Into<Bytes>) -> Change {
@@ -93,7 +93,7 @@ async fn a_record_that_cannot_be_stored_is_refused_and_changes_nothing() {
     let (log, _) = open(&storage);
     let most = log.record_bytes_max();
     let too_long = set("k", value(1, most + 64));
-    let refused = log.write(vec![too_long.clone()]).await;
+    let refused = log.write(vec![too_long.clone()], Purpose::State).await;
     let is_named = matches!(
         refused,
         Err(StateLogError::Append(AppendError::TooLarge { .. }))
@@ -105,7 +105,7 @@ async fn a_record_that_cannot_be_stored_is_refused_and_changes_nothing() {
         results.iter().map(Result::is_ok).collect::<Vec<_>>(),
         [true, false, true]
     );
-    log.write(vec![set("k", value(3, most - 1))])
+    log.write(vec![set("k", value(3, most - 1))], Purpose::State)
         .await
         .expect("the longest record");
     drop((log, storage));
@@ -120,13 +120,11 @@ async fn a_record_of_a_time_of_longer_files_forbids_neither_start_nor_compaction
     let directory = TempDir::new().expect("a directory");
     let storage = store(directory.path(), 2 << 20, 512 << 10);
     let (log, _) = open(&storage);
-    log.write(vec![
-        set("a", value(1, 10)),
-        set("long", value(2, 700 * KIB)),
-    ])
-    .await
-    .expect("room");
-    log.write(vec![set("z", value(3, 10))]).await.expect("room");
+    let changes = vec![set("a", value(1, 10)), set("long", value(2, 700 * KIB))];
+    log.write(changes, Purpose::State).await.expect("room");
+    log.write(vec![set("z", value(3, 10))], Purpose::State)
+        .await
+        .expect("room");
     drop((log, storage));
 
     let storage = store(directory.path(), 256 << 10, 64 << 10);
@@ -144,7 +142,7 @@ async fn a_record_of_a_time_of_longer_files_forbids_neither_start_nor_compaction
     let storage = store(directory.path(), 256 << 10, 64 << 10);
     let (log, again) = open(&storage);
     assert!(again == entries);
-    log.write(vec![set("long", value(4, 10))])
+    log.write(vec![set("long", value(4, 10))], Purpose::State)
         .await
         .expect("room");
     let before = log.bounds().durable_end;
@@ -170,7 +168,9 @@ async fn a_compaction_brings_back_nothing_that_was_overwritten_meanwhile() {
                 0 => (Bytes::from(format!("{:04}", u32::from(round) * 50)), None),
                 _ => set(&format!("{:04}", u32::from(round) * 50), value(round, 500)),
             };
-            log.write(vec![change.clone()]).await.expect("room");
+            log.write(vec![change.clone()], Purpose::State)
+                .await
+                .expect("room");
             later.push(change);
         }
         later
@@ -229,7 +229,7 @@ async fn the_removal_of_a_key_outlives_one_compaction_and_no_more() {
         set("gone", value(2, 1)),
         (gone.clone(), None),
     ];
-    log.write(changes).await.expect("written");
+    log.write(changes, Purpose::State).await.expect("written");
     assert_eq!(log.removed(), vec![gone.clone()]);
     log.compact().await.expect("compacted");
     drop((storage, log));
