@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
+use super::access::{Cluster, Granted, Group, right};
 use super::config::BrokerConfig;
 use super::records::{BrokerSettings, Record};
 use super::refusal::InvalidSetting;
@@ -18,19 +19,18 @@ use super::{Broker, Refusal};
 /// The one topic setting whose bound is the store's.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
-/// Whose settings.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Resource {
+/// Whose settings, with the right to see or to change them.
+pub enum Resource<'a, R> {
     /// A topic's.
-    Topic(String),
+    Topic(Granted<Arc<Topic>, R>),
     /// This broker's own.
-    Broker,
+    Broker(Granted<Cluster, R>),
     /// Those of all brokers of the cluster; the broker's own go first.
-    Cluster,
+    Cluster(Granted<Cluster, R>),
     /// How much this broker logs.
-    Loggers,
+    Loggers(Granted<Cluster, R>),
     /// A group's. Kafka's are those of the newer group protocols, which are not offered, so that no group has any.
-    Group(String),
+    Group(Granted<Group<'a>, R>),
 }
 
 /// Where a value comes from.
@@ -146,31 +146,35 @@ impl Broker {
     /// The settings of a resource, those that are named, or all.
     pub fn describe_configs(
         &self,
-        resource: &Resource,
+        resource: &Resource<'_, right::DescribeConfigs>,
         names: Option<&[String]>,
-    ) -> Result<Vec<Entry>, Refusal> {
+    ) -> Vec<Entry> {
         let entries = match resource {
-            Resource::Topic(name) => self.describe_topic_configs(&*self.topic(name)?),
-            Resource::Broker => {
+            Resource::Topic(topic) => self.describe_topic_configs(topic),
+            Resource::Broker(_) => {
                 let mut entries = self.describe_defaults(false);
                 entries.extend(self.describe_server(false));
                 entries.sort_by(|one, other| one.name.cmp(&other.name));
                 entries
             }
-            Resource::Cluster => {
+            Resource::Cluster(_) => {
                 let mut entries = self.describe_defaults(true);
                 entries.extend(self.describe_server(true));
                 entries
             }
-            Resource::Loggers => vec![log_level()],
+            Resource::Loggers(_) => vec![log_level()],
             Resource::Group(_) => Vec::new(),
         };
         let wanted = |entry: &Entry| names.is_none_or(|names| names.contains(&entry.name));
-        Ok(entries.into_iter().filter(wanted).collect())
+        entries.into_iter().filter(wanted).collect()
     }
 
-    /// The settings of a topic.
-    pub fn describe_topic_configs(&self, topic: &Topic) -> Vec<Entry> {
+    /// The settings of a topic that was created by who asks.
+    pub fn describe_new_topic(&self, topic: &Granted<Arc<Topic>, right::Create>) -> Vec<Entry> {
+        self.describe_topic_configs(topic)
+    }
+
+    fn describe_topic_configs(&self, topic: &Topic) -> Vec<Entry> {
         SETTINGS
             .iter()
             .map(|setting| {
@@ -266,7 +270,7 @@ impl Broker {
     /// Applies changes to a resource's settings, all or none. `validate_only` changes nothing.
     pub async fn alter_configs(
         &self,
-        resource: &Resource,
+        resource: &Resource<'_, right::AlterConfigs>,
         alterations: Vec<Alteration>,
         validate_only: bool,
     ) -> Result<(), Refusal> {
@@ -279,7 +283,7 @@ impl Broker {
     /// Replaces all of a resource's settings.
     pub async fn replace_configs(
         &self,
-        resource: &Resource,
+        resource: &Resource<'_, right::AlterConfigs>,
         settings: BTreeMap<String, String>,
         validate_only: bool,
     ) -> Result<(), Refusal> {
@@ -289,16 +293,16 @@ impl Broker {
 
     async fn change_configs(
         &self,
-        resource: &Resource,
+        resource: &Resource<'_, right::AlterConfigs>,
         validate_only: bool,
         change: impl FnOnce(Values<'_>) -> Result<BTreeMap<String, String>, Refusal>,
     ) -> Result<(), Refusal> {
         let _change = self.shared.changes.lock().await;
         match resource {
-            Resource::Loggers => Err(InvalidSetting::LogLevel.into()),
+            Resource::Loggers(_) => Err(InvalidSetting::LogLevel.into()),
             Resource::Group(_) => Err(InvalidSetting::OfGroup.into()),
-            Resource::Topic(name) => {
-                let topic = self.topic(name)?;
+            Resource::Topic(topic) => {
+                let topic = self.current(topic)?;
                 let defaults = self.topic_defaults();
                 let overrides = change(Values {
                     own: &topic.overrides,
@@ -313,7 +317,7 @@ impl Broker {
                 }
                 Ok(())
             }
-            Resource::Broker | Resource::Cluster => {
+            Resource::Broker(_) | Resource::Cluster(_) => {
                 let mut settings = self
                     .shared
                     .dynamic
@@ -322,7 +326,7 @@ impl Broker {
                     .settings
                     .clone();
                 let part = match resource {
-                    Resource::Cluster => &mut settings.cluster,
+                    Resource::Cluster(_) => &mut settings.cluster,
                     _ => &mut settings.broker,
                 };
                 let defaults = self.topic_defaults();

@@ -13,6 +13,7 @@ use model::{LeaderEpoch, Offset, PartitionId};
 use storage::{Chunk, Log, Waiter};
 use tokio::time::Instant;
 
+use super::access::{Granted, right};
 use super::topics::Topic;
 use super::{Broker, Refusal};
 
@@ -33,7 +34,7 @@ pub struct Fetch {
 #[derive(Debug, Clone)]
 pub struct FetchPartition {
     /// The topic, if it is there.
-    pub topic: Result<Arc<Topic>, Refusal>,
+    pub topic: Result<Granted<Arc<Topic>, right::Read>, Refusal>,
     /// The partition.
     pub partition: PartitionId,
     /// The first record wanted; None for what is no record's offset, which no partition holds.

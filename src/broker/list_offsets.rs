@@ -1,8 +1,11 @@
 //! Offsets by position and by time, and by leader epoch.
 //! Callers: fronts. Looking up a time decodes the batch in question and may need the disk: it runs on the blocking pool.
 
+use std::sync::Arc;
+
 use model::{LeaderEpoch, Offset, PartitionId, Timestamp};
 
+use super::access::{Granted, right};
 use super::topics::Topic;
 use super::{Bounds, Broker, Refusal};
 
@@ -44,7 +47,7 @@ impl Broker {
     /// Answers one query about one partition; `None` if no record fits.
     pub async fn offset_for(
         &self,
-        topic: &Topic,
+        topic: &Granted<Arc<Topic>, right::Describe>,
         partition: PartitionId,
         leader_epoch: Option<LeaderEpoch>,
         query: OffsetQuery,
@@ -82,14 +85,14 @@ impl Broker {
     }
 
     /// From where to where a partition's records reach.
-    pub fn bounds(&self, topic: &Topic, partition: PartitionId) -> Result<Bounds, Refusal> {
+    pub(super) fn bounds(&self, topic: &Topic, partition: PartitionId) -> Result<Bounds, Refusal> {
         Ok(topic.log(partition)?.bounds())
     }
 
     /// The last epoch not above `wanted`, and where its records end; `None` if this partition knows of none.
     pub fn end_offset_for_epoch(
         &self,
-        topic: &Topic,
+        topic: &Granted<Arc<Topic>, right::Describe>,
         partition: PartitionId,
         leader_epoch: Option<LeaderEpoch>,
         wanted: Option<LeaderEpoch>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use model::{Offset, PartitionId};
 
+use super::access::{Cluster, Granted, right};
 use super::refusal::StorageFault;
 use super::topics::Topic;
 use super::{Broker, Refusal};
@@ -41,7 +42,7 @@ pub struct PartitionSize {
 
 impl Broker {
     /// The data directory.
-    pub async fn log_dir(&self) -> LogDir {
+    pub async fn log_dir(&self, _cluster: &Granted<Cluster, right::Describe>) -> LogDir {
         let path = self.config().data_dir.clone();
         let asked = path.clone();
         let space = super::on_blocking_pool(move || rustix::fs::statvfs(&asked).ok()).await;
@@ -57,7 +58,15 @@ impl Broker {
     }
 
     /// The sizes of a topic's partitions.
-    pub fn partition_sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
+    pub fn partition_sizes(
+        &self,
+        _cluster: &Granted<Cluster, right::Describe>,
+        topic: &Topic,
+    ) -> Vec<PartitionSize> {
+        self.sizes(topic)
+    }
+
+    pub(super) fn sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
         let size = |partition: PartitionId| {
             let log = topic.log(partition).ok()?;
             Some(PartitionSize {
@@ -71,7 +80,7 @@ impl Broker {
     /// Deletes the front of a partition. Returns the new start when it is durable.
     pub async fn delete_records(
         &self,
-        topic: &Arc<Topic>,
+        topic: &Granted<Arc<Topic>, right::DeleteRecords>,
         partition: PartitionId,
         before: DeleteBefore,
     ) -> Result<Offset, Refusal> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::access::{Cluster, Granted, right};
 use super::groups::Bound;
 use super::{
     Bounds, Broker, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS, StorageMetrics, Topic, Traffic,
@@ -25,7 +26,12 @@ fn add_singles<T>(families: &mut Families<'_>, of: &T, singles: &[Single<T>]) {
 
 impl Broker {
     /// Adds all of them. `space` is the data directory's file system, where its numbers could be had.
-    pub fn add_metrics(&self, families: &mut Families<'_>, space: Option<&LogDir>) {
+    pub fn add_metrics(
+        &self,
+        _cluster: &Granted<Cluster, right::Describe>,
+        families: &mut Families<'_>,
+        space: Option<&LogDir>,
+    ) {
         families.gauge(
             "alluvium_leader_epoch",
             "The epoch of this start; it rises by one with each.",
@@ -89,7 +95,7 @@ impl Broker {
         let (name, help) = ("alluvium_topic_bytes", "Bytes of a topic's batches.");
         let mut family = families.bounded(Kind::Gauge, name, help, &["topic"]);
         for topic in topics {
-            let sizes = self.partition_sizes(topic);
+            let sizes = self.sizes(topic);
             let bytes = sizes.iter().map(|size| size.bytes).sum();
             family.bounded_sample(&[topic.name.as_str()], bytes);
         }

@@ -3,6 +3,7 @@
 //! Invariants: what is answered is durable; what is refused changed nothing. No lock is held over an await but `changes`,
 //! which lets changes of the metadata through one at a time.
 
+pub mod access;
 pub mod config;
 mod configs;
 mod coordination;
@@ -17,6 +18,8 @@ mod produce;
 mod producer_ids;
 mod records;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod scratch;
 pub mod server_settings;
 pub mod settings;
 mod state_log;
@@ -55,6 +58,7 @@ pub use storage::{
 pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic, TopicKey};
 pub use traffic::Traffic;
 
+use access::{Cluster, Granted, right};
 use configs::DynamicSettings;
 use coordination::RuntimeTask;
 use groups::{Coordinator, CoordinatorTask};
@@ -211,7 +215,7 @@ impl Broker {
     }
 
     /// Consumer groups and their committed offsets.
-    pub fn groups(&self) -> &Coordinator {
+    fn groups(&self) -> &Coordinator {
         &self.shared.groups
     }
 
@@ -266,7 +270,7 @@ impl Broker {
     }
 
     /// From where to where the log of the cluster's metadata reaches.
-    pub fn metadata_bounds(&self) -> Bounds {
+    pub fn metadata_bounds(&self, _cluster: &Granted<Cluster, right::Describe>) -> Bounds {
         self.shared.metadata.bounds()
     }
 

@@ -16,6 +16,7 @@ use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
 use model::{Offset, PartitionId, Timestamp};
 use storage::{AppendBatch, Durable};
 
+use super::access::{Granted, right};
 use super::inflation::TooLarge;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
 use super::topics::Topic;
@@ -25,7 +26,7 @@ use super::{Broker, Refusal};
 #[derive(Debug)]
 pub struct Produce {
     /// The topic.
-    pub topic: Arc<Topic>,
+    pub topic: Granted<Arc<Topic>, right::Write>,
     /// The partition.
     pub partition: PartitionId,
     /// Exactly one batch.

@@ -12,6 +12,7 @@ use model::{PartitionId, ProducerEpoch, ProducerId, Timestamp};
 use storage::{AppendError, Clock, Purpose};
 use tokio::sync::oneshot;
 
+use super::access::{self, Cluster, right};
 use super::coordination::{Answer, Cell, Machine, Moment, Runtime, RuntimeTask, Shape, Step};
 use super::records::Record;
 use super::state_log::{StateLog, StateLogError, StateRecord as _};
@@ -180,14 +181,18 @@ impl fmt::Display for TheBlock {
 
 impl Broker {
     /// How many idempotent producers a partition remembers.
-    pub fn producer_count(&self, topic: &Topic, partition: PartitionId) -> Result<usize, Refusal> {
+    pub fn producer_count(
+        &self,
+        topic: &access::Granted<Arc<Topic>, right::Read>,
+        partition: PartitionId,
+    ) -> Result<usize, Refusal> {
         Ok(topic.log(partition)?.producer_count())
     }
 
     /// The idempotent producers that a partition remembers, in order of their ids.
     pub fn active_producers(
         &self,
-        topic: &Topic,
+        topic: &access::Granted<Arc<Topic>, right::Read>,
         partition: PartitionId,
     ) -> Result<Vec<ActiveProducer>, Refusal> {
         let active = |(id, state): (ProducerId, storage::ProducerState)| {
@@ -203,7 +208,10 @@ impl Broker {
     }
 
     /// A producer id that nobody has had, with epoch 0.
-    pub async fn new_producer_id(&self) -> Result<(ProducerId, ProducerEpoch), Refusal> {
+    pub async fn new_producer_id(
+        &self,
+        _cluster: &access::Granted<Cluster, right::IdempotentWrite>,
+    ) -> Result<(ProducerId, ProducerEpoch), Refusal> {
         let id = self.shared.producer_ids.grant().await?;
         Ok((ProducerId::new(id), ProducerEpoch::new(0)))
     }

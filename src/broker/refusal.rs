@@ -10,6 +10,7 @@ use model::topic_config::ConfigError;
 use model::{InvalidName, Offset, Timestamp, TopicName};
 use storage::{AppendError, ReadError, SequenceError, StorageFailed};
 
+use super::access::{Principal, ResourceKind, Right};
 use super::server_settings::InvalidServerSetting;
 use super::state_log::StateLogError;
 use super::topics::NodeId;
@@ -17,6 +18,16 @@ use super::topics::NodeId;
 /// Why a request, or one part of it, was refused. The text names the facts and may be shown to the client.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
+    /// The caller has no right to it.
+    #[error("{principal} may not {right} {resource}")]
+    Denied {
+        /// Who asks.
+        principal: Principal,
+        /// What the operation does.
+        right: Right,
+        /// To what.
+        resource: ResourceKind,
+    },
     /// No topic of this name, or no such partition of it.
     #[error("this broker does not hold this topic-partition")]
     UnknownTopicOrPartition,

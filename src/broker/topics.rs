@@ -12,10 +12,11 @@ use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{Log, Purpose};
 
+use super::access::{Granted, right};
 use super::records::{Record, TopicRecord};
 use super::refusal::{
-    InternalOperation, InvalidAssignment, InvalidPartitions, InvalidReplicationFactor,
-    InvalidSetting, TooManyPartitions,
+    InvalidAssignment, InvalidPartitions, InvalidReplicationFactor, InvalidSetting,
+    TooManyPartitions,
 };
 use super::{Broker, Refusal, Traffic};
 
@@ -104,8 +105,8 @@ impl fmt::Debug for NodeId {
 /// A topic to create.
 #[derive(Debug, Clone)]
 pub struct NewTopic {
-    /// Not checked yet.
-    pub name: String,
+    /// Its name, which no other topic had when it was granted.
+    pub name: Granted<TopicName, right::Create>,
     /// How many partitions, on which brokers.
     pub layout: Layout,
     /// Settings to make for it.
@@ -182,19 +183,6 @@ impl Catalog {
         self.read(|topics| topics.by_name.values().cloned().collect())
     }
 
-    /// The first `count` topics whose names are not before `from`.
-    pub(super) fn page(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
-        self.read(|topics| {
-            topics
-                .by_name
-                .values()
-                .filter(|topic| topic.name.as_str() >= from)
-                .take(count)
-                .cloned()
-                .collect()
-        })
-    }
-
     fn read<T>(&self, look: impl FnOnce(&Topics) -> T) -> T {
         look(
             &self
@@ -238,7 +226,7 @@ impl Catalog {
 
 impl Broker {
     /// A topic by name.
-    pub fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+    pub(super) fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
         self.shared
             .catalog
             .by_name(name)
@@ -246,26 +234,19 @@ impl Broker {
     }
 
     /// A topic by id.
-    pub fn topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, Refusal> {
+    pub(super) fn topic_by_id(&self, id: TopicId) -> Result<Arc<Topic>, Refusal> {
         self.shared.catalog.by_id(id).ok_or(Refusal::UnknownTopicId)
     }
 
-    /// A topic by whichever was given.
-    pub fn topic_by_key(&self, key: &TopicKey) -> Result<Arc<Topic>, Refusal> {
-        match key {
-            TopicKey::Name(name) => self.topic(name),
-            TopicKey::Id(id) => self.topic_by_id(*id),
-        }
-    }
-
     /// All topics, by name.
-    pub fn topics(&self) -> Vec<Arc<Topic>> {
+    pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
         self.shared.catalog.all()
     }
 
-    /// At most `count` topics in the order of names, beginning with `from`.
-    pub fn topics_from(&self, from: &str, count: usize) -> Vec<Arc<Topic>> {
-        self.shared.catalog.page(from, count)
+    /// A topic as it is now, if it still is. Under `changes` it stays so.
+    pub(super) fn current(&self, topic: &Topic) -> Result<Arc<Topic>, Refusal> {
+        let found = self.shared.catalog.by_id(topic.id);
+        found.ok_or(Refusal::UnknownTopicOrPartition)
     }
 
     /// Refuses what asks for more partitions than one request may, whoever of them would be refused anyway: half of a
@@ -322,7 +303,7 @@ impl Broker {
         &self,
         wanted: Vec<NewTopic>,
         validate_only: bool,
-    ) -> Vec<Result<Arc<Topic>, Refusal>> {
+    ) -> Vec<Result<Granted<Arc<Topic>, right::Create>, Refusal>> {
         let _change = self.shared.changes.lock().await;
         let counts = wanted.iter().map(|new| new.layout.count());
         if let Err(refusal) = self.check_partitions_of_request(counts) {
@@ -359,20 +340,21 @@ impl Broker {
             .into_iter()
             .map(|record| {
                 let record = record?;
-                if validate_only {
-                    return self.topic_of(record, Vec::new()).map(Arc::new);
-                }
-                self.attach(record)
+                let topic = match validate_only {
+                    true => Arc::new(self.topic_of(record, Vec::new())?),
+                    false => self.attach(record)?,
+                };
+                Ok(Granted::<TopicName, right::Create>::on(topic))
             })
             .collect()
     }
 
-    /// Creates a topic that a client spoke of, if the broker does that. Another one's creation at the same time is fine.
-    /// A name that Kafka keeps for itself is unknown and stays so: to look at it is no wish to have it.
-    /// Tells whether it is this call that created it.
-    pub async fn auto_create_topic(&self, name: &str) -> Result<(Arc<Topic>, bool), Refusal> {
-        let parsed = TopicName::parse(name)?;
-        if !self.config().auto_create_topics || TopicName::is_reserved(&parsed) {
+    /// Creates a topic that a client spoke of, if the broker does that.
+    pub async fn auto_create_topic(
+        &self,
+        name: Granted<TopicName, right::Create>,
+    ) -> Result<Granted<Arc<Topic>, right::Create>, Refusal> {
+        if !self.config().auto_create_topics {
             return Err(Refusal::UnknownTopicOrPartition);
         }
         let layout = Layout::Counted {
@@ -380,31 +362,24 @@ impl Broker {
             replicas: None,
         };
         let new = NewTopic {
-            name: name.to_owned(),
+            name,
             layout,
             settings: Vec::new(),
         };
-        let created = self
-            .create_topics(vec![new], false)
-            .await
-            .pop()
-            .expect("one answer for one topic");
-        match created {
-            Err(Refusal::TopicExists { .. }) => Ok((self.topic(name)?, false)),
-            created => Ok((created?, true)),
-        }
+        let mut created = self.create_topics(vec![new], false).await;
+        created.pop().expect("one answer for one topic")
     }
 
     /// Adds partitions up to a new count; see [`Layout`] for the assignments, one for each partition that is added.
     pub async fn grow_topic(
         &self,
-        name: &str,
+        topic: &Granted<Arc<Topic>, right::Alter>,
         count: u32,
         assignments: Option<Vec<Vec<NodeId>>>,
         validate_only: bool,
     ) -> Result<Arc<Topic>, Refusal> {
         let _change = self.shared.changes.lock().await;
-        let topic = self.topic(name)?;
+        let topic = self.current(topic)?;
         let before = topic.partition_count();
         let added = count.checked_sub(before).filter(|added| *added > 0);
         let added = added.ok_or(InvalidPartitions::NotMore {
@@ -446,13 +421,16 @@ impl Broker {
     }
 
     /// Deletes topics, each for itself. When this returns they are gone for good; their files go in the background.
-    pub async fn delete_topics(&self, keys: Vec<TopicKey>) -> Vec<Result<Arc<Topic>, Refusal>> {
+    pub async fn delete_topics(
+        &self,
+        topics: Vec<Granted<Arc<Topic>, right::Delete>>,
+    ) -> Vec<Result<Arc<Topic>, Refusal>> {
         let _change = self.shared.changes.lock().await;
         let mut seen = HashSet::new();
-        let mut results: Vec<Result<Arc<Topic>, Refusal>> = keys
+        let mut results: Vec<Result<Arc<Topic>, Refusal>> = topics
             .iter()
-            .map(|key| {
-                let topic = self.topic_by_key(key)?;
+            .map(|topic| {
+                let topic = self.current(topic)?;
                 if !seen.insert(topic.id) {
                     let name = topic.name.clone();
                     return Err(Refusal::TopicNamedTwice { name });
@@ -485,19 +463,9 @@ impl Broker {
 
     /// What a new topic would be, or why it cannot be.
     fn plan(&self, new: &NewTopic) -> Result<TopicRecord, Refusal> {
-        let name = TopicName::parse(&new.name)?;
+        let name = new.name.clone().into_inner();
         if self.topic(name.as_str()).is_ok() {
             return Err(Refusal::TopicExists { name });
-        }
-        // Stores of earlier builds may hold what is refused here: it stays, and can be deleted.
-        if TopicName::is_internal(&name) {
-            return Err(Refusal::InternalTopic {
-                name,
-                operation: InternalOperation::Create,
-            });
-        }
-        if TopicName::is_reserved(&name) {
-            return Err(Refusal::ReservedTopicName { name });
         }
         if let Some(existing) = self.shared.catalog.colliding(&name) {
             return Err(Refusal::CollidingTopicName { name, existing });

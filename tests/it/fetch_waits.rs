@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use alluvium::broker;
+use alluvium::broker::access::{Caller, Principal, Protocol, right};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use model::batch::{BatchBuilder, Codec};
@@ -321,8 +322,14 @@ async fn a_topic_that_is_deleted_under_a_waiting_fetch_ends_it() {
     for name in ["kept", "doomed"] {
         create(&mut raw, name).await;
     }
+    let door = server.broker.door(Caller {
+        principal: Principal::Anonymous,
+        address: server.address,
+        client_id: None,
+        protocol: Protocol::Kafka,
+    });
     let partition = |name: &str| broker::FetchPartition {
-        topic: server.broker.topic(name),
+        topic: door.topic(name, right::Read),
         partition: PartitionId::new(0),
         offset: Some(Offset::ZERO),
         bytes_max: 1000,

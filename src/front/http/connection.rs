@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
@@ -29,20 +31,25 @@ const WRITE_MAX: Duration = Duration::from_secs(15);
 /// How often the times are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Serves a connection until it ends, is idle for `idle_max`, or has to make room; at `stop` it finishes its request.
+/// Serves a connection, whose peer's address each request brings along, until it ends, is idle for `idle_max`, or has to make room; at `stop` it finishes its request.
 pub(super) async fn run(
     accepted: Accepted,
     routes: Router,
     idle_max: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Accepted { stream, place, .. } = accepted;
+    let Accepted {
+        stream,
+        place,
+        peer,
+    } = accepted;
     let times = Arc::new(Mutex::new(Times::default()));
     let place = Arc::new(place);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn({
         let (times, place) = (times.clone(), place.clone());
-        move |request| {
+        move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
             locked(&times).head_at = None;
             let busy = place.busy();
             let answer = routes.call(request);

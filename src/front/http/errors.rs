@@ -5,6 +5,8 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::broker::Refusal;
+
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
     let body = json!({
         "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail,
@@ -15,6 +17,55 @@ fn problem(status: StatusCode, code: &str, detail: String) -> Response {
         Json(body),
     )
         .into_response()
+}
+
+/// What the broker refuses.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let (status, code) = match refusal {
+        Refusal::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
+        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId => {
+            (StatusCode::NOT_FOUND, "unknown_topic")
+        }
+        Refusal::InvalidTopicName(_) => (StatusCode::BAD_REQUEST, "invalid_topic_name"),
+        Refusal::CollidingTopicName { .. }
+        | Refusal::ReservedTopicName { .. }
+        | Refusal::TopicExists { .. } => (StatusCode::CONFLICT, "name_taken"),
+        Refusal::InternalTopic { .. } => (StatusCode::FORBIDDEN, "internal_topic"),
+        Refusal::TopicNamedTwice { .. } | Refusal::SettingAlteredTwice { .. } => {
+            (StatusCode::BAD_REQUEST, "named_twice")
+        }
+        Refusal::InvalidPartitions(_)
+        | Refusal::InvalidReplicationFactor(_)
+        | Refusal::InvalidReplicaAssignment(_) => (StatusCode::BAD_REQUEST, "invalid_layout"),
+        Refusal::InvalidSetting(_) | Refusal::SettingNeedsRestart { .. } => {
+            (StatusCode::BAD_REQUEST, "invalid_setting")
+        }
+        Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
+            (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
+        }
+        Refusal::OffsetOutOfRange { .. } => {
+            (StatusCode::RANGE_NOT_SATISFIABLE, "offset_out_of_range")
+        }
+        Refusal::FencedLeaderEpoch | Refusal::UnknownLeaderEpoch => {
+            (StatusCode::CONFLICT, "leader_epoch")
+        }
+        Refusal::BatchTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
+        Refusal::CorruptBatch(_)
+        | Refusal::InvalidRecord(_)
+        | Refusal::InvalidTimestamp(_)
+        | Refusal::UnsupportedCompression(_) => (StatusCode::BAD_REQUEST, "invalid_batch"),
+        Refusal::Sequence(_) => (StatusCode::CONFLICT, "sequence"),
+        Refusal::NotEnoughReplicas { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not_enough_replicas")
+        }
+        Refusal::TransactionsUnsupported => {
+            (StatusCode::NOT_IMPLEMENTED, "transactions_unsupported")
+        }
+        Refusal::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        Refusal::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage"),
+        Refusal::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged"),
+    };
+    problem(status, code, refusal.to_string())
 }
 
 /// Something that should not happen did.
@@ -49,4 +100,22 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
         "method_not_allowed",
         format!("{} does not take {method}", uri.path()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::access::{Principal, ResourceKind, Right};
+
+    #[test]
+    fn who_has_no_right_is_told_so_and_what_is_not_there_is_not_found() {
+        let denied = Refusal::Denied {
+            principal: Principal::Anonymous,
+            right: Right::Alter,
+            resource: ResourceKind::Cluster,
+        };
+        assert_eq!(refused(&denied).status(), StatusCode::FORBIDDEN);
+        let unknown = Refusal::UnknownTopicOrPartition;
+        assert_eq!(refused(&unknown).status(), StatusCode::NOT_FOUND);
+    }
 }

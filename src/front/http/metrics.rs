@@ -4,11 +4,16 @@ use std::fmt::{Display, Write as _};
 
 use super::Front;
 use crate::broker::LogDir;
+use crate::broker::access::{Cluster, Granted, right};
 use crate::metrics::{Families, Family, Kind, Sample, Value, process};
 
 impl Front {
     /// The whole page. Takes a while for many topics, and never waits for the disk.
-    pub(super) fn page(&self, space: Option<&LogDir>) -> String {
+    pub(super) fn page(
+        &self,
+        cluster: &Granted<Cluster, right::Describe>,
+        space: Option<&LogDir>,
+    ) -> String {
         let mut text = String::new();
         let mut write = |family: &Family| render(family, &mut text);
         let mut families = Families::new(self.settings.metrics_series_max, &mut write);
@@ -21,7 +26,7 @@ impl Front {
         build.sample(&[env!("CARGO_PKG_VERSION")], 1_u64);
         families.add(build);
         process::add(&mut families);
-        self.broker.add_metrics(&mut families, space);
+        self.broker.add_metrics(cluster, &mut families, space);
         for add in &self.others {
             add(&mut families);
         }

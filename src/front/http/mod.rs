@@ -10,12 +10,13 @@ mod settings;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::header;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -23,6 +24,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::broker::access::{Caller, Door, Principal, Protocol, right};
 use crate::broker::{Broker, Damage};
 use crate::descriptors::Ask;
 use crate::front::listener::{Accepted, Listener};
@@ -120,6 +122,19 @@ impl Front {
     }
 }
 
+impl Front {
+    /// The broker as who sends this request may use it.
+    fn door(&self, peer: SocketAddr, headers: &HeaderMap) -> Door {
+        let agent = headers.get(header::USER_AGENT);
+        self.broker.door(Caller {
+            principal: Principal::Anonymous,
+            address: peer,
+            client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
+            protocol: Protocol::Http,
+        })
+    }
+}
+
 fn routes(front: Arc<Front>) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -172,16 +187,24 @@ async fn readyz(State(front): State<Arc<Front>>) -> Response {
     }
 }
 
-async fn metrics(State(front): State<Arc<Front>>) -> Response {
+async fn metrics(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let cluster = match front.door(peer, &headers).cluster(right::Describe) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return errors::refused(&refusal),
+    };
     let page = front.pages.clone().acquire_owned().await;
     let page = page.expect("the semaphore is never closed");
     // What has to come from the disk is left out of a page that would have to wait for it.
     let series_max = front.settings.metrics_series_max;
     let (space, ()) = tokio::join!(
-        tokio::time::timeout(DISK_WAIT, front.broker.log_dir()),
+        tokio::time::timeout(DISK_WAIT, front.broker.log_dir(&cluster)),
         front.broker.look_up_lag_times(series_max, DISK_WAIT),
     );
-    let text = match on_own_thread(move || front.page(space.ok().as_ref())).await {
+    let text = match on_own_thread(move || front.page(&cluster, space.ok().as_ref())).await {
         Ok(text) => text,
         Err(error) => return errors::internal(&error),
     };

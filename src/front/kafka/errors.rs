@@ -5,6 +5,7 @@
 
 use wire::ErrorCode;
 
+use crate::broker::access::ResourceKind;
 use crate::broker::groups::GroupError;
 use crate::broker::{
     InvalidPartitions, InvalidReplicationFactor, Refusal, SequenceError, UnsupportedCompression,
@@ -155,6 +156,11 @@ pub(crate) fn text(refusal: &Refusal) -> String {
 /// A refusal's code, and its text where the broker's own does not name what Kafka's clients know it by.
 fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
     let code = match refusal {
+        Refusal::Denied { resource, .. } => match resource {
+            ResourceKind::Topic => ErrorCode::TopicAuthorizationFailed,
+            ResourceKind::Group => ErrorCode::GroupAuthorizationFailed,
+            ResourceKind::Cluster => ErrorCode::ClusterAuthorizationFailed,
+        },
         Refusal::UnknownTopicOrPartition => ErrorCode::UnknownTopicOrPartition,
         Refusal::UnknownTopicId => ErrorCode::UnknownTopicId,
         Refusal::InvalidTopicName(_)

@@ -8,6 +8,7 @@ use wire::messages::alter_configs::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource};
+use crate::broker::access::right;
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterConfigsResponse {
@@ -52,8 +53,12 @@ async fn replace(
     validate_only: bool,
     call: &Call,
 ) -> Result<(), Failure> {
-    let resource =
-        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    let resource = config_resource::resource(
+        wanted.resource_type,
+        &wanted.resource_name,
+        right::AlterConfigs,
+        &call.door,
+    )?;
     let mut settings = BTreeMap::new();
     for config in &wanted.configs {
         let name = config.name.clone();
@@ -65,7 +70,7 @@ async fn replace(
         }
     }
     let replaced = call
-        .broker
+        .broker()
         .replace_configs(&resource, settings, validate_only);
     Ok(replaced.await?)
 }

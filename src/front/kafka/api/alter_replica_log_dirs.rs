@@ -8,18 +8,21 @@ use wire::messages::alter_replica_log_dirs::{
 };
 
 use super::{Call, held_partition};
+use crate::broker::access::right;
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
     request: AlterReplicaLogDirsRequest,
     call: Call,
 ) -> AlterReplicaLogDirsResponse {
-    let only_dir = call.broker.config().data_dir.display().to_string();
+    let only_dir = call.broker().config().data_dir.display().to_string();
+    let cluster = call.door.cluster(right::Alter);
     // One result for each topic, also if the request names it below several directories.
     let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
     for dir in request.dirs {
         for topic in dir.topics {
-            let found = call.broker.topic(&topic.name);
+            let found = cluster.as_ref().map_err(Clone::clone);
+            let found = found.and_then(|cluster| call.door.topic_of(cluster, &topic.name));
             let moved = |index: i32| -> Result<(), Failure> {
                 if dir.path != only_dir {
                     return Err(Misuse::LogDirNotFound.into());

@@ -116,8 +116,9 @@ impl fmt::Display for Change<'_> {
 impl Call {
     /// Logs a change that was made.
     pub(super) fn changed(&self, change: &Change<'_>) {
-        let client = self.client_id.as_deref().unwrap_or_default();
-        tracing::info!(client, address = %self.peer, "{change}");
+        let caller = self.door.caller();
+        let client = caller.client_id.as_deref().unwrap_or_default();
+        tracing::info!(client, address = %caller.address, "{change}");
     }
 
     /// Logs that offsets were set from outside the group, but not each time again.
@@ -125,7 +126,7 @@ impl Call {
         let is_due = TOLD
             .lock()
             .expect("nothing panics while it holds the list")
-            .is_due(self.peer, group, Instant::now());
+            .is_due(self.door.caller().address, group, Instant::now());
         if is_due {
             self.changed(&Change::OffsetsSet { group, offsets });
         }

@@ -1,6 +1,9 @@
 //! What the settings keys share: which resource is meant, and the wire's numbers for sources.
 
-use crate::broker::{Broker, Origin, Refusal, Resource};
+use std::sync::Arc;
+
+use crate::broker::access::{Cluster, Door, Group, RightOn};
+use crate::broker::{Origin, Refusal, Resource, Topic};
 use crate::front::kafka::errors::{Failure, Misuse};
 
 /// Kafka's number for topics as resources.
@@ -12,25 +15,33 @@ pub(super) const BROKER_LOGGER: i8 = 8;
 /// Kafka's number for groups as resources.
 pub(super) const GROUP: i8 = 32;
 
-/// The resource that a type and a name stand for.
-pub(super) fn resource(kind: i8, name: &str, broker: &Broker) -> Result<Resource, Failure> {
-    match kind {
+/// The resource that a type and a name stand for, with the right to its settings.
+pub(super) fn resource<'a, R>(
+    kind: i8,
+    name: &'a str,
+    right: R,
+    door: &'a Door,
+) -> Result<Resource<'a, R>, Failure>
+where
+    R: RightOn<Arc<Topic>> + RightOn<Cluster> + RightOn<Group<'a>>,
+{
+    let this = door.broker().config().node_id;
+    Ok(match kind {
         TOPIC => {
             model::TopicName::parse(name).map_err(Refusal::from)?;
-            Ok(Resource::Topic(name.to_owned()))
+            Resource::Topic(door.topic(name, right)?)
         }
-        BROKER if name.is_empty() => Ok(Resource::Cluster),
-        BROKER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Broker),
-        BROKER_LOGGER if name.parse() == Ok(broker.config().node_id) => Ok(Resource::Loggers),
-        BROKER | BROKER_LOGGER => Err(Misuse::OtherBroker {
-            name: name.to_owned(),
-            this: broker.config().node_id,
+        BROKER if name.is_empty() => Resource::Cluster(door.cluster(right)?),
+        BROKER if name.parse() == Ok(this) => Resource::Broker(door.cluster(right)?),
+        BROKER_LOGGER if name.parse() == Ok(this) => Resource::Loggers(door.cluster(right)?),
+        BROKER | BROKER_LOGGER => {
+            let name = name.to_owned();
+            return Err(Misuse::OtherBroker { name, this }.into());
         }
-        .into()),
-        GROUP if name.is_empty() => Err(Misuse::GroupUnnamed.into()),
-        GROUP => Ok(Resource::Group(name.to_owned())),
-        kind => Err(Misuse::ResourceWithoutSettings { kind }.into()),
-    }
+        GROUP if name.is_empty() => return Err(Misuse::GroupUnnamed.into()),
+        GROUP => Resource::Group(door.group(name, right)?),
+        kind => return Err(Misuse::ResourceWithoutSettings { kind }.into()),
+    })
 }
 
 /// A resource in the words of a log line.

@@ -2,13 +2,17 @@
 //! partitions is refused whole.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use wire::messages::create_partitions::{
-    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
 };
 
 use super::audit::Change;
 use super::{Call, node_ids};
+use crate::broker::Topic;
+use crate::broker::access::right;
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(
@@ -20,35 +24,25 @@ pub(super) async fn answer(
         *times.entry(topic.name.clone()).or_default() += 1;
     }
     let added = request.topics.iter().map(|topic| {
-        let found = call.broker.topic(&topic.name);
+        let found = call.door.topic(&topic.name, right::Alter);
         let before = found.map_or(0, |found| found.partition_count());
         let added = i64::from(topic.count) - i64::from(before);
         // What is no count counts nothing, as in Kafka's `validateTotalNumberOfPartitions`.
         Some(u64::try_from(added).unwrap_or(0))
     });
-    let whole = call.broker.check_partitions_of_request(added);
+    let whole = call.broker().check_partitions_of_request(added);
     let mut told = HashSet::new();
     let mut results: Vec<CreatePartitionsTopicResult> = Vec::new();
     for topic in request.topics {
         if !told.insert(topic.name.clone()) {
             continue;
         }
-        let result: Result<_, Failure> = if let Err(refusal) = &whole {
+        let result = if let Err(refusal) = &whole {
             Err(refusal.clone().into())
         } else if times[&topic.name] > 1 {
             Err(Misuse::TopicNamedTwice.into())
         } else {
-            let assignments = topic.assignments.map(|assignments| {
-                assignments
-                    .iter()
-                    .map(|assignment| node_ids(&assignment.broker_ids))
-                    .collect()
-            });
-            let count = u32::try_from(topic.count).unwrap_or(0);
-            let grown =
-                call.broker
-                    .grow_topic(&topic.name, count, assignments, request.validate_only);
-            grown.await.map_err(Failure::from)
+            grow(&topic, request.validate_only, &call).await
         };
         if let Ok(grown) = &result
             && !request.validate_only
@@ -69,4 +63,21 @@ pub(super) async fn answer(
         results,
         ..CreatePartitionsResponse::default()
     }
+}
+
+async fn grow(
+    wanted: &CreatePartitionsTopic,
+    validate_only: bool,
+    call: &Call,
+) -> Result<Arc<Topic>, Failure> {
+    let topic = call.door.topic(&wanted.name, right::Alter)?;
+    let assignments = wanted.assignments.as_ref().map(|assignments| {
+        let replicas = assignments.iter().map(|one| node_ids(&one.broker_ids));
+        replicas.collect()
+    });
+    let count = u32::try_from(wanted.count).unwrap_or(0);
+    let grown = call
+        .broker()
+        .grow_topic(&topic, count, assignments, validate_only);
+    Ok(grown.await?)
 }

@@ -1,6 +1,7 @@
 //! CreateTopics (19): each topic for itself, answered when it is durable. A request for too many partitions is refused whole.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use model::PartitionId;
 use wire::messages::create_topics::{
@@ -10,12 +11,13 @@ use wire::messages::create_topics::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource, node_ids};
-use crate::broker::{Assignment, Broker, Layout, NewTopic, REPLICATION_FACTOR, Topic};
+use crate::broker::access::{Granted, right};
+use crate::broker::{Assignment, Broker, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
 use crate::front::kafka::errors::{Failure, Misuse};
 
 pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTopicsResponse {
     let counts = request.topics.iter().map(asked_count);
-    if let Err(refusal) = call.broker.check_partitions_of_request(counts) {
+    if let Err(refusal) = call.broker().check_partitions_of_request(counts) {
         return refused_whole(request, &refusal.into());
     }
     let mut times: HashMap<String, u32> = HashMap::new();
@@ -33,22 +35,22 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
             }
             continue;
         }
-        match planned(topic) {
-            Ok(topic) => wanted.push(topic),
+        match planned(topic, &call) {
+            Ok(planned) => wanted.push(planned),
             Err((name, misuse)) => refused.push((name, misuse.into())),
         }
     }
-    let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
-    let partitions: Vec<u32> = wanted
-        .iter()
-        .map(|topic| asked_partitions(topic, &call.broker))
-        .collect();
+    let allowed = wanted.iter().filter_map(|it| it.new.as_ref().ok().cloned());
     let results = call
-        .broker
-        .create_topics(wanted, request.validate_only)
+        .broker()
+        .create_topics(allowed.collect(), request.validate_only)
         .await;
-    let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(names.len());
-    for ((name, partitions), result) in names.into_iter().zip(partitions).zip(results) {
+    let mut results = results.into_iter();
+    let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(wanted.len());
+    for planned in wanted {
+        let result = planned
+            .new
+            .and_then(|_| results.next().expect("one result for each new topic"));
         topics.push(match result {
             Ok(topic) => {
                 if !request.validate_only {
@@ -60,7 +62,7 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
                         settings: &some(settings),
                     });
                 }
-                let mut created = created(&topic, partitions, &call.broker);
+                let mut created = created(&topic, planned.partitions, call.broker());
                 // What was created is answered; its settings can be asked for again.
                 let bytes = created.configs.iter().flatten().map(bytes_of).sum();
                 if call.answer.hold(bytes).await.is_err() {
@@ -68,7 +70,7 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
                 }
                 created
             }
-            Err(refusal) => not_created(name, &refusal.into()),
+            Err(refusal) => not_created(planned.name, &refusal.into()),
         });
     }
     topics.extend(
@@ -112,7 +114,15 @@ fn refused_whole(request: CreateTopicsRequest, failure: &Failure) -> CreateTopic
     }
 }
 
-fn planned(topic: CreatableTopic) -> Result<NewTopic, (String, Misuse)> {
+/// A topic that is asked for.
+struct Planned {
+    name: String,
+    partitions: u32,
+    /// What the broker is to make of it, if its name is to be had.
+    new: Result<NewTopic, Refusal>,
+}
+
+fn planned(topic: CreatableTopic, call: &Call) -> Result<Planned, (String, Misuse)> {
     let layout = if topic.assignments.is_empty() {
         Layout::Counted {
             partitions: counted(topic.num_partitions),
@@ -133,23 +143,29 @@ fn planned(topic: CreatableTopic) -> Result<NewTopic, (String, Misuse)> {
         .into_iter()
         .map(|config| (config.name, config.value))
         .collect();
-    Ok(NewTopic {
-        name: topic.name,
+    let asked = layout.count().map(u32::try_from);
+    let partitions = asked.map_or(call.broker().config().default_partitions, |count| {
+        count.unwrap_or(u32::MAX)
+    });
+    let new = call.door.new_topic(&topic.name).map(|name| NewTopic {
+        name,
         layout,
         settings,
+    });
+    Ok(Planned {
+        name: topic.name,
+        partitions,
+        new,
     })
 }
 
-fn asked_partitions(topic: &NewTopic, broker: &Broker) -> u32 {
-    let asked = topic.layout.count().map(u32::try_from);
-    asked.map_or(broker.config().default_partitions, |count| {
-        count.unwrap_or(u32::MAX)
-    })
-}
-
-fn created(topic: &Topic, partitions: u32, broker: &Broker) -> CreatableTopicResult {
+fn created(
+    topic: &Granted<Arc<Topic>, right::Create>,
+    partitions: u32,
+    broker: &Broker,
+) -> CreatableTopicResult {
     let configs = broker
-        .describe_topic_configs(topic)
+        .describe_new_topic(topic)
         .into_iter()
         .map(|entry| CreatableTopicConfigs {
             name: entry.name,

@@ -8,6 +8,7 @@ use wire::messages::delete_groups::{
 
 use super::Call;
 use super::audit::Change;
+use crate::broker::access::right;
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGroupsResponse {
@@ -15,13 +16,19 @@ pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGr
     let mut results = Vec::new();
     for group_id in request.groups_names {
         if seen.insert(group_id.clone()) {
-            let result = call.broker.groups().delete(&group_id).await;
-            if result.is_ok() {
+            let error_code = match call.door.group(&group_id, right::Delete) {
+                Ok(group) => group
+                    .delete()
+                    .await
+                    .map_or_else(errors::group, |()| errors::NONE),
+                Err(refusal) => errors::code(&refusal),
+            };
+            if error_code == errors::NONE {
                 call.changed(&Change::GroupDeleted { group: &group_id });
             }
             results.push(DeletableGroupResult {
                 group_id,
-                error_code: result.map_or_else(errors::group, |()| errors::NONE),
+                error_code,
             });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Offset, TopicName};
+use model::Offset;
 use wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
     DeleteRecordsResponse, DeleteRecordsTopicResult,
@@ -10,7 +10,8 @@ use wire::messages::delete_records::{
 
 use super::audit::{Change, some};
 use super::{Call, held_partition};
-use crate::broker::{DeleteBefore, InternalOperation, Refusal, Topic};
+use crate::broker::access::{Granted, right};
+use crate::broker::{DeleteBefore, Topic};
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
 /// "Up to the high watermark".
@@ -19,11 +20,7 @@ const ALL: i64 = -1;
 pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = if TopicName::is_internal(&topic.name) {
-            internal(&topic.name)
-        } else {
-            call.broker.topic(&topic.name)
-        };
+        let found = call.door.topic(&topic.name, right::DeleteRecords);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         let mut deleted = Vec::new();
         for partition in topic.partitions {
@@ -59,7 +56,7 @@ pub(super) async fn answer(request: DeleteRecordsRequest, call: Call) -> DeleteR
 
 /// Returns the new start of the partition.
 async fn delete(
-    topic: &Arc<Topic>,
+    topic: &Granted<Arc<Topic>, right::DeleteRecords>,
     wanted: &DeleteRecordsPartition,
     call: &Call,
 ) -> Result<Offset, Failure> {
@@ -70,12 +67,8 @@ async fn delete(
             .map(DeleteBefore::Offset)
             .ok_or(Misuse::NegativeOffset { offset })?,
     };
-    Ok(call.broker.delete_records(topic, partition, before).await?)
-}
-
-fn internal(name: &str) -> Result<Arc<Topic>, Refusal> {
-    Err(Refusal::InternalTopic {
-        name: TopicName::parse(name)?,
-        operation: InternalOperation::DeleteRecords,
-    })
+    Ok(call
+        .broker()
+        .delete_records(topic, partition, before)
+        .await?)
 }

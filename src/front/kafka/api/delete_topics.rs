@@ -10,6 +10,7 @@ use wire::messages::delete_topics::{
 use super::Call;
 use super::audit::Change;
 use crate::broker::TopicKey;
+use crate::broker::access::right;
 use crate::front::kafka::errors::{self, Misuse};
 
 pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTopicsResponse {
@@ -26,7 +27,16 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
             )
         }
     };
-    let results = call.broker.delete_topics(keys.clone()).await;
+    let found: Vec<_> = keys
+        .iter()
+        .map(|key| call.door.topic_by_key(key, right::Delete))
+        .collect();
+    let allowed = found.iter().flatten().cloned().collect();
+    let mut deleted = call.broker().delete_topics(allowed).await.into_iter();
+    let results: Vec<_> = found
+        .into_iter()
+        .map(|found| found.and_then(|_| deleted.next().expect("one result for each topic")))
+        .collect();
     for topic in results.iter().flatten() {
         call.changed(&Change::TopicDeleted {
             topic: topic.name.as_str(),
@@ -115,7 +125,7 @@ fn sorted_out(
 
 /// The same text for all mentions of one topic.
 fn identity(key: &TopicKey, call: &Call) -> String {
-    match (call.broker.topic_by_key(key), key) {
+    match (call.door.topic_by_key(key, right::Delete), key) {
         (Ok(topic), _) => topic.name.as_str().to_owned(),
         (Err(_), TopicKey::Name(name)) => name.clone(),
         (Err(_), TopicKey::Id(id)) => id.as_uuid().to_string(),

@@ -23,10 +23,10 @@ pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> Descr
             ..DescribeClusterResponse::default()
         };
     }
-    let config = call.broker.config();
+    let config = call.broker().config();
     DescribeClusterResponse {
         endpoint_type: BROKERS,
-        cluster_id: call.broker.cluster_id(),
+        cluster_id: call.broker().cluster_id(),
         controller_id: config.node_id,
         brokers: vec![DescribeClusterBroker {
             broker_id: config.node_id,
@@ -37,6 +37,7 @@ pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> Descr
         }],
         cluster_authorized_operations: operations::of_cluster(
             request.include_cluster_authorized_operations,
+            &call.door,
         ),
         ..DescribeClusterResponse::default()
     }

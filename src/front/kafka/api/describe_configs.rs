@@ -8,6 +8,7 @@ use wire::messages::describe_configs::{
 };
 
 use super::{Call, config_resource};
+use crate::broker::access::right;
 use crate::broker::{Entry, Synonym};
 use crate::front::kafka::errors::{self, Failure};
 
@@ -70,14 +71,18 @@ fn bytes_of(entry: &Entry) -> usize {
 }
 
 fn entries(wanted: &DescribeConfigsResource, call: &Call) -> Result<Vec<Entry>, Failure> {
-    let resource =
-        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    let resource = config_resource::resource(
+        wanted.resource_type,
+        &wanted.resource_name,
+        right::DescribeConfigs,
+        &call.door,
+    )?;
     // Null and empty both ask for all (K: ConfigHelper).
     let names = wanted
         .configuration_keys
         .as_deref()
         .filter(|names| !names.is_empty());
-    Ok(call.broker.describe_configs(&resource, names)?)
+    Ok(call.broker().describe_configs(&resource, names))
 }
 
 fn described(entry: Entry, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult {

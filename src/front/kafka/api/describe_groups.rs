@@ -7,8 +7,9 @@ use wire::messages::describe_groups::{
 };
 
 use super::{Call, operations};
+use crate::broker::access::right;
 use crate::broker::groups::{GroupDescription, GroupError, GroupState, MemberDescription};
-use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::errors::{self, Failure};
 
 /// The first version that says that a group does not exist, instead of calling it dead, and has a text (KIP-1043).
 const KNOWS_MISSING: i16 = 6;
@@ -21,15 +22,21 @@ pub(super) async fn answer(request: DescribeGroupsRequest, call: Call) -> Descri
         if !named.insert(group_id.clone()) {
             continue;
         }
-        let mut described = match call.broker.groups().describe(&group_id) {
-            Some(description) => match call.answer.hold(bytes_of(&description)).await {
+        let description = match call.door.group(&group_id, right::Describe) {
+            Ok(group) => group.describe().map(Ok),
+            Err(refusal) => Some(Err(Failure::from(refusal))),
+        };
+        let mut described = match description {
+            Some(Ok(description)) => match call.answer.hold(bytes_of(&description)).await {
                 Ok(()) => found(group_id, description),
-                Err(misuse) => refused(group_id, &misuse, call.version),
+                Err(misuse) => refused(group_id, &misuse.into(), call.version),
             },
+            Some(Err(failure)) => refused(group_id, &failure, call.version),
             None => missing(group_id, call.version),
         };
         let asked = request.include_authorized_operations && described.error_code == errors::NONE;
-        described.authorized_operations = operations::of_group(asked);
+        described.authorized_operations =
+            operations::of_group(asked, &described.group_id, &call.door);
         groups.push(described);
     }
     DescribeGroupsResponse {
@@ -48,10 +55,10 @@ fn bytes_of(group: &GroupDescription) -> usize {
     group.members.iter().map(member).sum()
 }
 
-fn refused(group_id: String, misuse: &Misuse, version: i16) -> DescribedGroup {
+fn refused(group_id: String, failure: &Failure, version: i16) -> DescribedGroup {
     DescribedGroup {
-        error_code: misuse.code(),
-        error_message: (version >= KNOWS_MISSING).then(|| misuse.to_string()),
+        error_code: failure.code(),
+        error_message: (version >= KNOWS_MISSING).then(|| failure.to_string()),
         group_id,
         ..DescribedGroup::default()
     }

@@ -10,21 +10,36 @@ use wire::messages::describe_log_dirs::{
 
 use super::Call;
 use crate::broker::Topic;
+use crate::broker::access::right;
+use crate::front::kafka::errors;
 
 /// What a partition takes, in the answer and before it.
 const PARTITION_BYTES: usize = 120;
 
 pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> DescribeLogDirsResponse {
-    let broker = &call.broker;
+    let broker = call.broker();
+    let cluster = match call.door.cluster(right::Describe) {
+        Ok(cluster) => cluster,
+        Err(refusal) => {
+            return DescribeLogDirsResponse {
+                error_code: errors::code(&refusal),
+                ..DescribeLogDirsResponse::default()
+            };
+        }
+    };
     let topics: Vec<(Arc<Topic>, Option<HashSet<i32>>)> = match request.topics {
-        None => broker
-            .topics()
+        None => call
+            .door
+            .topics_of(&cluster)
             .into_iter()
             .map(|topic| (topic, None))
             .collect(),
         Some(topics) => named_once(topics)
             .into_iter()
-            .filter_map(|(name, partitions)| Some((broker.topic(&name).ok()?, Some(partitions))))
+            .filter_map(|(name, partitions)| {
+                let topic = call.door.topic_of(&cluster, &name).ok()?;
+                Some((topic, Some(partitions)))
+            })
             .collect(),
     };
     let partitions = topics.iter().map(|(topic, _)| topic.partition_count());
@@ -46,7 +61,7 @@ pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> Descr
         .map(|(topic, wanted)| DescribeLogDirsTopic {
             name: topic.name.as_str().to_owned(),
             partitions: broker
-                .partition_sizes(&topic)
+                .partition_sizes(&cluster, &topic)
                 .into_iter()
                 .map(|size| DescribeLogDirsPartition {
                     partition_index: size.partition.to_wire(),
@@ -61,7 +76,7 @@ pub(super) async fn answer(request: DescribeLogDirsRequest, call: Call) -> Descr
                 .collect(),
         })
         .collect();
-    let dir = broker.log_dir().await;
+    let dir = broker.log_dir(&cluster).await;
     let bytes =
         |bytes: Option<u64>| bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     DescribeLogDirsResponse {

@@ -9,6 +9,7 @@ use wire::messages::describe_producers::{
 };
 
 use super::{Call, held_partition};
+use crate::broker::access::right;
 use crate::broker::{ActiveProducer, Refusal};
 use crate::front::kafka::errors::Failure;
 
@@ -46,11 +47,11 @@ pub(super) async fn answer(
 async fn one(topic: &str, partition_index: i32, call: &Call) -> PartitionResponse {
     let find = async || -> Result<_, Failure> {
         model::TopicName::parse(topic).map_err(Refusal::from)?;
-        let topic = call.broker.topic(topic)?;
+        let topic = call.door.topic(topic, right::Read)?;
         let partition = held_partition(&topic, partition_index)?;
-        let count = call.broker.producer_count(&topic, partition)?;
+        let count = call.broker().producer_count(&topic, partition)?;
         call.answer.hold(count * PRODUCER_BYTES).await?;
-        Ok(call.broker.active_producers(&topic, partition)?)
+        Ok(call.broker().active_producers(&topic, partition)?)
     };
     let nothing = PartitionResponse {
         partition_index,

@@ -7,6 +7,7 @@ use wire::messages::describe_quorum::{
 
 use super::Call;
 use crate::broker::Refusal;
+use crate::broker::access::right;
 use crate::front::kafka::errors;
 
 /// How Kafka calls the log of a cluster's metadata.
@@ -29,19 +30,29 @@ pub(super) async fn answer(request: DescribeQuorumRequest, call: Call) -> Descri
             ..DescribeQuorumResponse::default()
         };
     }
-    let config = call.broker.config();
-    let metadata = call.broker.metadata_bounds();
+    let cluster = match call.door.cluster(right::Describe) {
+        Ok(cluster) => cluster,
+        Err(refusal) => {
+            return DescribeQuorumResponse {
+                error_code: errors::code(&refusal),
+                error_message: Some(errors::text(&refusal)),
+                ..DescribeQuorumResponse::default()
+            };
+        }
+    };
+    let config = call.broker().config();
+    let metadata = call.broker().metadata_bounds(&cluster);
     let mut voter = ReplicaState {
         replica_id: config.node_id,
         log_end_offset: metadata.end.to_wire(),
         // The leader has everything at any moment.
-        last_fetch_timestamp: call.broker.now().millis(),
-        last_caught_up_timestamp: call.broker.now().millis(),
+        last_fetch_timestamp: call.broker().now().millis(),
+        last_caught_up_timestamp: call.broker().now().millis(),
         ..ReplicaState::default()
     };
     let mut nodes = Vec::new();
     if call.version >= NODES {
-        voter.replica_directory_id = call.broker.store_id();
+        voter.replica_directory_id = call.broker().store_id();
         nodes.push(Node {
             node_id: config.node_id,
             listeners: vec![Listener {
@@ -56,7 +67,7 @@ pub(super) async fn answer(request: DescribeQuorumRequest, call: Call) -> Descri
             topic_name: METADATA_TOPIC.to_owned(),
             partitions: vec![ResponsePartitionData {
                 leader_id: config.node_id,
-                leader_epoch: call.broker.leader_epoch().to_wire(),
+                leader_epoch: call.broker().leader_epoch().to_wire(),
                 high_watermark: metadata.durable_end.to_wire(),
                 current_voters: vec![voter],
                 ..ResponsePartitionData::default()

@@ -1,14 +1,13 @@
 //! DescribeTopicPartitions (75): like Metadata, in pages (KIP-966).
 
-use std::sync::Arc;
-
 use wire::messages::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
     DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic, ResponseCursor,
 };
 
 use super::{Call, operations};
-use crate::broker::{Broker, Refusal, Topic};
+use crate::broker::access::{Door, right};
+use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
 
 /// No page has more partitions (`max.request.partition.size.limit` of Kafka).
@@ -18,11 +17,11 @@ pub(super) async fn answer(
     request: DescribeTopicPartitionsRequest,
     call: Call,
 ) -> DescribeTopicPartitionsResponse {
-    let broker = &call.broker;
     let mut names: Vec<String> = request.topics.into_iter().map(|topic| topic.name).collect();
     if names.is_empty() {
-        names = broker
-            .topics()
+        names = call
+            .door
+            .topics(right::Describe)
             .iter()
             .map(|topic| topic.name.as_str().to_owned())
             .collect();
@@ -54,15 +53,14 @@ pub(super) async fn answer(
             });
             break;
         }
-        let described = match broker.topic(&name) {
-            Ok(topic) => page(&topic, skip, left, broker),
-            Err(refusal) => unknown(&name, &refusal),
+        let found = call.door.topic(&name, right::Describe);
+        let count = found.as_ref().map_or(0, |it| it.partition_count() as usize);
+        let described = match found {
+            Ok(topic) => page(&topic, skip, left, &call.door),
+            Err(refusal) => unknown(&name, &refusal, &call.door),
         };
         left -= described.partitions.len().min(left);
         let seen = skip + described.partitions.len();
-        let count = broker
-            .topic(&name)
-            .map_or(0, |topic: Arc<Topic>| topic.partition_count() as usize);
         topics.push(described);
         if seen < count {
             let partition_index = i32::try_from(seen).unwrap_or(i32::MAX);
@@ -84,8 +82,9 @@ fn page(
     topic: &Topic,
     skip: usize,
     count: usize,
-    broker: &Broker,
+    door: &Door,
 ) -> DescribeTopicPartitionsResponseTopic {
+    let broker = door.broker();
     let node = broker.config().node_id;
     let leader_epoch = broker.leader_epoch().to_wire();
     let partition = |partition: model::PartitionId| DescribeTopicPartitionsResponsePartition {
@@ -108,12 +107,12 @@ fn page(
             .take(count)
             .map(partition)
             .collect(),
-        topic_authorized_operations: operations::of_topic(true),
+        topic_authorized_operations: operations::of_topic(true, &topic.name, door),
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }
 
-fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopic {
+fn unknown(name: &str, refusal: &Refusal, door: &Door) -> DescribeTopicPartitionsResponseTopic {
     let refusal = match model::TopicName::parse(name) {
         Err(error) => &Refusal::InvalidTopicName(error),
         Ok(_) => refusal,
@@ -121,7 +120,7 @@ fn unknown(name: &str, refusal: &Refusal) -> DescribeTopicPartitionsResponseTopi
     DescribeTopicPartitionsResponseTopic {
         error_code: errors::code(refusal),
         name: Some(name.to_owned()),
-        topic_authorized_operations: operations::of_topic(true),
+        topic_authorized_operations: operations::of_topic(true, name, door),
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

@@ -11,6 +11,7 @@ use wire::messages::fetch::{
 };
 
 use super::{Call, held_partition};
+use crate::broker::access::right;
 use crate::broker::{Fetch, FetchPartition, Fetched, Refusal};
 use crate::front::kafka::errors::{self, Misuse};
 
@@ -32,9 +33,10 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
     let mut traffic = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let found = if call.version >= VERSION_TOPIC_IDS {
-            call.broker.topic_by_id(TopicId::from_uuid(topic.topic_id))
+            call.door
+                .topic_by_id(TopicId::from_uuid(topic.topic_id), right::Read)
         } else {
-            call.broker.topic(&topic.topic)
+            call.door.topic(&topic.topic, right::Read)
         };
         traffic.push(found.as_ref().ok().map(|topic| topic.traffic.clone()));
         for partition in &topic.partitions {
@@ -56,13 +58,13 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
-            .min(call.broker.config().fetch_bytes_max),
+            .min(call.broker().config().fetch_bytes_max),
         wait_max: match call.is_large() {
             true => wait_max.min(LARGE_WAIT_MAX),
             false => wait_max,
         },
     };
-    let mut found = call.broker.fetch(fetch).await.into_iter();
+    let mut found = call.broker().fetch(fetch).await.into_iter();
     let committed = request.isolation_level == READ_COMMITTED;
     let mut responses = Vec::with_capacity(request.topics.len());
     for (topic, traffic) in request.topics.into_iter().zip(traffic) {

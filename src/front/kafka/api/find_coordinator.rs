@@ -8,6 +8,7 @@ use wire::messages::find_coordinator::{
 
 use super::Call;
 use crate::broker::Refusal;
+use crate::broker::access::right;
 use crate::front::kafka::errors::{Failure, Misuse};
 
 const GROUP: i8 = 0;
@@ -55,7 +56,9 @@ pub(super) async fn answer(request: FindCoordinatorRequest, call: Call) -> FindC
 }
 
 fn coordinator(key: String, refused: Option<&Failure>, call: &Call) -> Coordinator {
-    if let Some(failure) = refused {
+    let denied = call.door.group(&key, right::Describe).err();
+    let denied = denied.map(Failure::from);
+    if let Some(failure) = refused.or(denied.as_ref()) {
         return Coordinator {
             key,
             node_id: -1,
@@ -65,7 +68,7 @@ fn coordinator(key: String, refused: Option<&Failure>, call: &Call) -> Coordinat
             ..Coordinator::default()
         };
     }
-    let config = call.broker.config();
+    let config = call.broker().config();
     Coordinator {
         key,
         node_id: config.node_id,

@@ -3,6 +3,7 @@
 use wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 
 use super::Call;
+use crate::broker::access::right;
 use crate::broker::groups::MemberClaim;
 use crate::front::kafka::errors;
 
@@ -12,9 +13,13 @@ pub(super) async fn answer(request: HeartbeatRequest, call: Call) -> HeartbeatRe
         instance_id: request.group_instance_id,
         generation: Some(request.generation_id).filter(|generation| *generation >= 0),
     };
-    let result = call.broker.groups().heartbeat(&request.group_id, &claim);
     HeartbeatResponse {
-        error_code: result.map_or_else(errors::group, |()| errors::NONE),
+        error_code: match call.door.group(&request.group_id, right::Read) {
+            Ok(group) => group
+                .heartbeat(&claim)
+                .map_or_else(errors::group, |()| errors::NONE),
+            Err(refusal) => errors::code(&refusal),
+        },
         ..HeartbeatResponse::default()
     }
 }

@@ -9,6 +9,7 @@ use wire::messages::incremental_alter_configs::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource};
+use crate::broker::access::right;
 use crate::broker::{Alteration, Operation};
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
@@ -62,8 +63,12 @@ async fn alter(
     validate_only: bool,
     call: &Call,
 ) -> Result<(), Failure> {
-    let resource =
-        config_resource::resource(wanted.resource_type, &wanted.resource_name, &call.broker)?;
+    let resource = config_resource::resource(
+        wanted.resource_type,
+        &wanted.resource_name,
+        right::AlterConfigs,
+        &call.door,
+    )?;
     let mut alterations = Vec::with_capacity(wanted.configs.len());
     for config in &wanted.configs {
         let name = config.name.clone();
@@ -81,7 +86,7 @@ async fn alter(
         alterations.push(Alteration { name, operation });
     }
     let altered = call
-        .broker
+        .broker()
         .alter_configs(&resource, alterations, validate_only);
     Ok(altered.await?)
 }

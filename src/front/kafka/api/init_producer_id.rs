@@ -1,9 +1,11 @@
 //! InitProducerId (22): an id for an idempotent producer. Transactions are not offered.
 
+use model::{ProducerEpoch, ProducerId};
 use wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::Call;
 use crate::broker::Refusal;
+use crate::broker::access::right;
 use crate::front::kafka::errors::{Failure, Misuse};
 
 pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitProducerIdResponse {
@@ -12,7 +14,7 @@ pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitPr
             Err(Misuse::ProducerIdWithoutEpoch.into())
         }
         // Without a transactional id a known producer gets a new id too, whatever it sends (KIP-360).
-        None => call.broker.new_producer_id().await.map_err(Failure::from),
+        None => new_id(&call).await.map_err(Failure::from),
         Some("") => Err(Misuse::EmptyTransactionalId.into()),
         Some(_) => Err(Refusal::TransactionsUnsupported.into()),
     };
@@ -29,4 +31,9 @@ pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitPr
             ..InitProducerIdResponse::default()
         },
     }
+}
+
+async fn new_id(call: &Call) -> Result<(ProducerId, ProducerEpoch), Refusal> {
+    let cluster = call.door.cluster(right::IdempotentWrite)?;
+    call.broker().new_producer_id(&cluster).await
 }

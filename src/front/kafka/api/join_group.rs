@@ -5,6 +5,7 @@ use std::time::Duration;
 use wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember};
 
 use super::Call;
+use crate::broker::access::right;
 use crate::broker::groups::{ClientIdentity, JoinRefused, JoinRequest, Joined, Protocol};
 use crate::front::kafka::errors;
 
@@ -17,12 +18,13 @@ const SKIPS_ASSIGNMENT: i16 = 9;
 
 pub(super) async fn answer(request: JoinGroupRequest, call: Call) -> JoinGroupResponse {
     let session_timeout = millis(request.session_timeout_ms);
+    let caller = call.door.caller();
     let join = JoinRequest {
         member_id: request.member_id,
         instance_id: request.group_instance_id,
         client: ClientIdentity {
-            client_id: call.client_id.unwrap_or_default(),
-            host: format!("/{}", call.peer.ip()),
+            client_id: caller.client_id.clone().unwrap_or_default(),
+            host: format!("/{}", caller.address.ip()),
         },
         session_timeout,
         // Version 0 has no timeout of its own for rebalances.
@@ -43,9 +45,18 @@ pub(super) async fn answer(request: JoinGroupRequest, call: Call) -> JoinGroupRe
         must_know_member_id: call.version >= KNOWS_MEMBER_ID,
         can_skip_assignment: call.version >= SKIPS_ASSIGNMENT,
     };
-    match call.broker.groups().join(&request.group_id, join).await {
+    let group = match call.door.group(&request.group_id, right::Read) {
+        Ok(group) => group,
+        Err(refusal) => {
+            let member_id = join.member_id;
+            return rejected(errors::code(&refusal), member_id, call.version);
+        }
+    };
+    match group.join(join).await {
         Ok(joined) => accepted(joined, call.version),
-        Err(refused) => rejected(refused, call.version),
+        Err(JoinRefused { error, member_id }) => {
+            rejected(errors::group(error), member_id, call.version)
+        }
     }
 }
 
@@ -70,10 +81,10 @@ fn accepted(joined: Joined, version: i16) -> JoinGroupResponse {
     }
 }
 
-fn rejected(refused: JoinRefused, version: i16) -> JoinGroupResponse {
+fn rejected(error_code: i16, member_id: String, version: i16) -> JoinGroupResponse {
     JoinGroupResponse {
-        error_code: errors::group(refused.error),
-        member_id: refused.member_id,
+        error_code,
+        member_id,
         protocol_name: protocol_name(None, version),
         ..JoinGroupResponse::default()
     }

@@ -3,6 +3,7 @@
 use wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberResponse};
 
 use super::Call;
+use crate::broker::access::right;
 use crate::broker::groups::{GroupError, Leaver};
 use crate::front::kafka::errors;
 
@@ -22,16 +23,15 @@ pub(super) async fn answer(request: LeaveGroupRequest, call: Call) -> LeaveGroup
             instance_id: None,
         }]
     };
-    let results = match call
-        .broker
-        .groups()
-        .leave(&request.group_id, leavers.clone())
-        .await
-    {
+    let results = match call.door.group(&request.group_id, right::Read) {
+        Ok(group) => group.leave(leavers.clone()).await.map_err(errors::group),
+        Err(refusal) => Err(errors::code(&refusal)),
+    };
+    let results = match results {
         Ok(results) => results,
-        Err(error) => {
+        Err(error_code) => {
             return LeaveGroupResponse {
-                error_code: errors::group(error),
+                error_code,
                 ..LeaveGroupResponse::default()
             };
         }

@@ -10,7 +10,8 @@ use wire::messages::list_config_resources::{
 use super::Call;
 use super::config_resource::{BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use crate::broker::Topic;
-use crate::front::kafka::errors::Misuse;
+use crate::broker::access::right;
+use crate::front::kafka::errors::{self, Misuse};
 
 /// Kafka's number for metrics of clients as resources.
 const CLIENT_METRICS: i8 = 16;
@@ -24,6 +25,15 @@ pub(super) async fn answer(
     if call.version == 0 {
         return ListConfigResourcesResponse::default();
     }
+    let cluster = match call.door.cluster(right::DescribeConfigs) {
+        Ok(cluster) => cluster,
+        Err(refusal) => {
+            return ListConfigResourcesResponse {
+                error_code: errors::code(&refusal),
+                ..ListConfigResourcesResponse::default()
+            };
+        }
+    };
     let asked = match request.resource_types.as_slice() {
         [] => &TYPES,
         asked => asked,
@@ -36,7 +46,7 @@ pub(super) async fn answer(
     }
     let mut config_resources = Vec::new();
     if asked.contains(&TOPIC) {
-        let topics = call.broker.topics();
+        let topics = call.door.topics_of(&cluster);
         let bytes = |topic: &Arc<Topic>| 64 + 2 * topic.name.as_str().len();
         if let Err(misuse) = call.answer.hold(topics.iter().map(bytes).sum()).await {
             return ListConfigResourcesResponse {
@@ -52,7 +62,7 @@ pub(super) async fn answer(
     for resource_type in [BROKER_LOGGER, BROKER] {
         if asked.contains(&resource_type) {
             config_resources.push(ConfigResource {
-                resource_name: call.broker.config().node_id.to_string(),
+                resource_name: call.broker().config().node_id.to_string(),
                 resource_type,
             });
         }

@@ -12,7 +12,7 @@ pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroups
     let has_state = |group: &GroupListing| matches(&request.states_filter, group.state.name());
     let is_wanted =
         |group: &GroupListing| matches(&request.types_filter, CLASSIC) && has_state(group);
-    let groups: Vec<GroupListing> = call.broker.groups().list();
+    let groups: Vec<GroupListing> = call.door.groups();
     let groups: Vec<GroupListing> = groups.into_iter().filter(is_wanted).collect();
     let bytes = |group: &GroupListing| 256 + 2 * (group.id.len() + group.protocol_type.len());
     if let Err(misuse) = call.answer.hold(groups.iter().map(bytes).sum()).await {

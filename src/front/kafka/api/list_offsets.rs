@@ -9,6 +9,7 @@ use wire::messages::list_offsets::{
 };
 
 use super::{Call, held_partition};
+use crate::broker::access::right;
 use crate::broker::{FoundOffset, OffsetQuery};
 use crate::front::kafka::errors::{Failure, Misuse};
 
@@ -62,10 +63,10 @@ async fn one(
         }
         time => OffsetQuery::AtTime(Timestamp::from_millis(time)),
     };
-    let topic = call.broker.topic(topic)?;
+    let topic = call.door.topic(topic, right::Describe)?;
     let epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
     let index = held_partition(&topic, partition.partition_index)?;
-    let found = call.broker.offset_for(&topic, index, epoch, query);
+    let found = call.broker().offset_for(&topic, index, epoch, query);
     Ok(found.await?)
 }
 

@@ -5,10 +5,17 @@ use wire::messages::list_partition_reassignments::{
 };
 
 use super::Call;
+use crate::broker::access::right;
+use crate::front::kafka::errors;
 
 pub(super) async fn answer(
     _request: ListPartitionReassignmentsRequest,
-    _call: Call,
+    call: Call,
 ) -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    let refused = call.door.cluster(right::Describe).err();
+    ListPartitionReassignmentsResponse {
+        error_code: refused.as_ref().map_or(errors::NONE, errors::code),
+        error_message: refused.as_ref().map(errors::text),
+        ..ListPartitionReassignmentsResponse::default()
+    }
 }

@@ -11,14 +11,15 @@ use wire::messages::metadata::{
 
 use super::audit::Change;
 use super::{Call, operations};
-use crate::broker::{Broker, Refusal, Topic};
+use crate::broker::access::{Door, right};
+use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors::{Failure, Misuse};
 
 /// What a partition takes, in the answer and before it.
 const PARTITION_BYTES: usize = 200;
 
 pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResponse {
-    let broker = &call.broker;
+    let broker = call.broker();
     // Version 0 has no null: an empty list asks for all there.
     let all = match &request.topics {
         None => true,
@@ -27,7 +28,7 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
     let asked = request.include_topic_authorized_operations;
     let mut topics = Vec::new();
     if all {
-        for topic in broker.topics() {
+        for topic in call.door.topics(right::Describe) {
             topics.push(held(&topic, asked, &call).await);
         }
     } else {
@@ -53,6 +54,7 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
         topics,
         cluster_authorized_operations: operations::of_cluster(
             request.include_cluster_authorized_operations,
+            &call.door,
         ),
         ..MetadataResponse::default()
     }
@@ -64,10 +66,13 @@ async fn one(
     asked: bool,
     call: &Call,
 ) -> MetadataResponseTopic {
-    let broker = &call.broker;
     let id = TopicId::from_uuid(wanted.topic_id);
     let found: Result<_, Failure> = match &wanted.name {
-        None if !id.is_zero() => broker.topic_by_id(id).map_err(Failure::from),
+        None if !id.is_zero() => call
+            .door
+            .topic_by_id(id, right::Describe)
+            .map(|topic| Arc::clone(&topic))
+            .map_err(Failure::from),
         None => Err(Misuse::TopicUnnamed.into()),
         Some(name) => by_name(name, create, call).await.map_err(Failure::from),
     };
@@ -84,22 +89,40 @@ async fn one(
 }
 
 async fn by_name(name: &str, create: bool, call: &Call) -> Result<Arc<Topic>, Refusal> {
-    match call.broker.topic(name) {
-        Ok(topic) => Ok(topic),
-        Err(_) if create => {
-            let (topic, is_new) = call.broker.auto_create_topic(name).await?;
-            if is_new {
-                call.changed(&Change::TopicCreatedByUse {
-                    topic: topic.name.as_str(),
-                    partitions: topic.partition_count(),
-                });
-            }
-            Ok(topic)
-        }
+    match call.door.topic(name, right::Describe) {
+        Ok(topic) => Ok(Arc::clone(&topic)),
+        Err(_) if create => created(name, call).await,
         Err(refusal) => {
             TopicName::parse(name)?;
             Err(refusal)
         }
+    }
+}
+
+/// The topic that is called into being by asking for it. A name that Kafka keeps for itself is unknown and stays so: to look
+/// at it is no wish to have it.
+async fn created(name: &str, call: &Call) -> Result<Arc<Topic>, Refusal> {
+    let created = match call.door.new_topic(name) {
+        Ok(name) => call.broker().auto_create_topic(name).await,
+        Err(refusal) => Err(refusal),
+    };
+    match created {
+        Ok(topic) => {
+            call.changed(&Change::TopicCreatedByUse {
+                topic: topic.name.as_str(),
+                partitions: topic.partition_count(),
+            });
+            Ok(Arc::clone(&topic))
+        }
+        // Somebody else did the same at the same time.
+        Err(Refusal::TopicExists { .. }) => {
+            let topic = call.door.topic(name, right::Describe)?;
+            Ok(Arc::clone(&topic))
+        }
+        Err(Refusal::InternalTopic { .. } | Refusal::ReservedTopicName { .. }) => {
+            Err(Refusal::UnknownTopicOrPartition)
+        }
+        Err(refusal) => Err(refusal),
     }
 }
 
@@ -108,7 +131,7 @@ async fn held(topic: &Topic, asked: bool, call: &Call) -> MetadataResponseTopic 
     let partitions = topic.partition_count() as usize;
     let bytes = 256 + partitions.saturating_mul(PARTITION_BYTES);
     match call.answer.hold(bytes).await {
-        Ok(()) => described(topic, asked, &call.broker),
+        Ok(()) => described(topic, asked, &call.door),
         Err(misuse) => MetadataResponseTopic {
             error_code: misuse.code(),
             name: Some(topic.name.as_str().to_owned()),
@@ -120,7 +143,8 @@ async fn held(topic: &Topic, asked: bool, call: &Call) -> MetadataResponseTopic 
 }
 
 /// `asked`: whether the client wants to know what it may do.
-fn described(topic: &Topic, asked: bool, broker: &Broker) -> MetadataResponseTopic {
+fn described(topic: &Topic, asked: bool, door: &Door) -> MetadataResponseTopic {
+    let broker = door.broker();
     let node = broker.config().node_id;
     let leader_epoch = broker.leader_epoch().to_wire();
     let partition = |partition: model::PartitionId| MetadataResponsePartition {
@@ -136,7 +160,7 @@ fn described(topic: &Topic, asked: bool, broker: &Broker) -> MetadataResponseTop
         topic_id: topic.id.as_uuid(),
         is_internal: TopicName::is_internal(&topic.name),
         partitions: topic.partitions().map(partition).collect(),
-        topic_authorized_operations: operations::of_topic(asked),
+        topic_authorized_operations: operations::of_topic(asked, &topic.name, door),
         ..MetadataResponseTopic::default()
     }
 }

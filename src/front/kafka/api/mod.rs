@@ -14,6 +14,7 @@ use wire::{ApiKey, Reader, RequestHeader, Response};
 
 use super::answer::Answer;
 use super::unsupported::Unsupported;
+use crate::broker::access::{Caller, Door, Principal, Protocol};
 use crate::broker::{Broker, NodeId, Refusal, Topic};
 use crate::front::budget::{Budget, Claim};
 use crate::front::kafka::stats::Stats;
@@ -194,12 +195,8 @@ pub(super) struct Request {
 pub(crate) struct Call {
     /// The version of the request, and so of the response.
     pub(crate) version: i16,
-    /// How the client calls itself.
-    pub(crate) client_id: Option<String>,
-    /// Where the request came from.
-    pub(crate) peer: SocketAddr,
-    /// The service behind.
-    pub(crate) broker: Broker,
+    /// The service behind, as who asks may use it.
+    pub(crate) door: Door,
     /// Where answers are counted.
     pub(in crate::front::kafka) stats: Arc<Stats>,
     /// What the answer holds in memory.
@@ -209,6 +206,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// The service's operations, which take what the door gives.
+    pub(crate) fn broker(&self) -> &Broker {
+        self.door.broker()
+    }
+
     /// Whether the request is so large that it should not wait for data.
     pub(crate) fn is_large(&self) -> bool {
         self.request_bytes > LARGE_BYTES
@@ -218,7 +220,7 @@ impl Call {
 impl Request {
     /// How the client calls itself.
     pub(super) fn client_id(&self) -> Option<&str> {
-        self.call.client_id.as_deref()
+        self.call.door.caller().client_id.as_deref()
     }
 
     /// Whether it is answered in a second or so: all are but those that wait for other members of a group.
@@ -300,11 +302,15 @@ pub(super) fn route(
             row.key
         ))
     })?;
+    let caller = Caller {
+        principal: Principal::Anonymous,
+        address: peer,
+        client_id: header.client_id,
+        protocol: Protocol::Kafka,
+    };
     let call = Call {
         version,
-        client_id: header.client_id,
-        peer,
-        broker: broker.clone(),
+        door: broker.door(caller),
         stats: stats.clone(),
         answer: Answer::new(answers),
         request_bytes: frame.len(),
@@ -381,6 +387,8 @@ fn pieces<R: Response>(
     }
 }
 
+#[cfg(test)]
+mod rights_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use wire::messages::offset_commit::{
 
 use super::audit::{NAMED_MAX, some};
 use super::{Call, held_partition};
+use crate::broker::access::right;
 use crate::broker::groups::{GroupError, MemberClaim, OffsetCommit};
 use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
@@ -31,11 +32,12 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
         millis => Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
     };
     let is_member = !claim.member_id.is_empty() || claim.generation.is_some();
+    let group = call.door.group(&request.group_id, right::Read);
     let mut commits = Vec::new();
     // One code for each partition in the order of the request; None where the group has the say.
     let mut codes: Vec<Option<i16>> = Vec::new();
     for topic in &request.topics {
-        let known = call.broker.topic(&topic.name);
+        let known = call.door.topic(&topic.name, right::Read);
         for partition in &topic.partitions {
             match known
                 .as_ref()
@@ -58,26 +60,32 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
             true => Vec::new(),
             false => commits.iter().take(2 * NAMED_MAX).map(shown).collect(),
         };
-        match call
-            .broker
-            .groups()
-            .commit(&request.group_id, &claim, commits, retention)
-            .await
-        {
+        let results =
+            match group {
+                Ok(group) => group
+                    .commit(&claim, commits, retention)
+                    .await
+                    .map_err(|error| match error {
+                        GroupError::NotFound if call.version < KNOWS_MISSING => {
+                            errors::group(GroupError::IllegalGeneration)
+                        }
+                        error => errors::group(error),
+                    }),
+                Err(refusal) => Err(errors::code(&refusal)),
+            };
+        match results {
             Ok(results) => {
                 if !is_member && results.iter().any(Result::is_ok) {
                     call.offsets_set(&request.group_id, &some(set.into_iter()));
                 }
-                results
+                let code =
+                    |result: Result<(), _>| result.map_or_else(errors::group, |()| errors::NONE);
+                results.into_iter().map(code).collect()
             }
-            Err(GroupError::NotFound) if call.version < KNOWS_MISSING => {
-                vec![Err(GroupError::IllegalGeneration); count]
-            }
-            Err(error) => vec![Err(error); count],
+            Err(code) => vec![code; count],
         }
     }
-    .into_iter()
-    .map(|result| result.map_or_else(errors::group, |()| errors::NONE));
+    .into_iter();
     let mut codes = codes.into_iter().map(|code| {
         code.or_else(|| results.next())
             .expect("each commit has one result")

@@ -8,6 +8,7 @@ use wire::messages::offset_delete::{
 use super::audit::{Change, some};
 use super::{Call, held_partition};
 use crate::broker::Refusal;
+use crate::broker::access::right;
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDeleteResponse {
@@ -15,7 +16,7 @@ pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDe
     let mut topics = Vec::new();
     // One slot for each partition in the order of the request: its index, and whether the group has the say.
     for topic in request.topics {
-        let known = call.broker.topic(&topic.name).ok();
+        let known = call.door.topic(&topic.name, right::Read).ok();
         let mut slots = Vec::new();
         for partition in topic.partitions {
             let index = partition.partition_index;
@@ -28,16 +29,15 @@ pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDe
         }
         topics.push((topic.name, slots));
     }
-    let results = match call
-        .broker
-        .groups()
-        .delete_offsets(&request.group_id, &wanted)
-        .await
-    {
+    let results = match call.door.group(&request.group_id, right::Delete) {
+        Ok(group) => group.delete_offsets(&wanted).await.map_err(errors::group),
+        Err(refusal) => Err(errors::code(&refusal)),
+    };
+    let results = match results {
         Ok(results) => results,
-        Err(error) => {
+        Err(error_code) => {
             return OffsetDeleteResponse {
-                error_code: errors::group(error),
+                error_code,
                 ..OffsetDeleteResponse::default()
             };
         }

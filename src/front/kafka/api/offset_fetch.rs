@@ -1,8 +1,9 @@
 //! OffsetFetch: durable offsets, of one group or from version 8 of many. Without transactions every offset is stable.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use model::{LeaderEpoch, PartitionId, TopicName};
+use model::{LeaderEpoch, PartitionId};
 use wire::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchRequestTopics, OffsetFetchResponse,
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
@@ -10,9 +11,10 @@ use wire::messages::offset_fetch::{
 };
 
 use super::Call;
-use crate::broker::Broker;
+use crate::broker::access::{Granted, Group, right};
 use crate::broker::groups::CommittedOffset;
-use crate::front::kafka::errors::{self, Misuse};
+use crate::broker::{Refusal, Topic};
+use crate::front::kafka::errors::{self, Failure};
 
 /// The first version that asks for many groups at once.
 const BATCHED: i16 = 8;
@@ -31,7 +33,7 @@ pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFet
             let (error_code, topics) =
                 match fetch(&call, &group.group_id, group.topics, &mut named).await {
                     Ok(topics) => (errors::NONE, topics),
-                    Err(misuse) => (misuse.code(), Vec::new()),
+                    Err(failure) => (failure.code(), Vec::new()),
                 };
             groups.push(OffsetFetchResponseGroup {
                 group_id: group.group_id,
@@ -57,12 +59,12 @@ pub(super) async fn answer(request: OffsetFetchRequest, call: Call) -> OffsetFet
             topics: topics.into_iter().map(single).collect(),
             ..OffsetFetchResponse::default()
         },
-        Err(misuse) if call.version >= HAS_ERROR => OffsetFetchResponse {
-            error_code: misuse.code(),
+        Err(failure) if call.version >= HAS_ERROR => OffsetFetchResponse {
+            error_code: failure.code(),
             ..OffsetFetchResponse::default()
         },
-        Err(misuse) => OffsetFetchResponse {
-            topics: named.refused(&misuse),
+        Err(failure) => OffsetFetchResponse {
+            topics: named.refused(&failure),
             ..OffsetFetchResponse::default()
         },
     }
@@ -85,9 +87,9 @@ impl Named {
     }
 
     /// All that was asked for, refused.
-    fn refused(self, misuse: &Misuse) -> Vec<OffsetFetchResponseTopic> {
+    fn refused(self, failure: &Failure) -> Vec<OffsetFetchResponseTopic> {
         let partition = |index| OffsetFetchResponsePartition {
-            error_code: misuse.code(),
+            error_code: failure.code(),
             ..single_partition(partition(index, None))
         };
         let topic = |((_, name), partitions): ((String, String), HashSet<i32>)| {
@@ -104,18 +106,40 @@ async fn fetch(
     group: &str,
     topics: Option<Vec<OffsetFetchRequestTopics>>,
     named: &mut Named,
-) -> Result<Vec<OffsetFetchResponseTopics>, Misuse> {
-    let Some(topics) = topics else {
-        return fetch_all(call, group).await;
+) -> Result<Vec<OffsetFetchResponseTopics>, Failure> {
+    let granted = match call.door.group(group, right::Describe) {
+        Ok(granted) => granted,
+        Err(refusal) => {
+            for topic in topics.into_iter().flatten() {
+                named.new_ones(group, &topic.name, topic.partition_indexes);
+            }
+            return Err(refusal.into());
+        }
     };
-    let broker = &call.broker;
+    let Some(topics) = topics else {
+        return fetch_all(call, &granted).await;
+    };
     let mut answered = Vec::with_capacity(topics.len());
     for topic in topics {
         let indexes = named.new_ones(group, &topic.name, topic.partition_indexes);
         let mut partitions = Vec::with_capacity(indexes.len());
-        let name = TopicName::parse(&topic.name).ok();
+        let known = call.door.topic(&topic.name, right::Describe);
+        if let Err(refusal @ Refusal::Denied { .. }) = &known {
+            let refused = |index: &i32| OffsetFetchResponsePartitions {
+                error_code: errors::code(refusal),
+                ..partition(*index, None)
+            };
+            answered.push(OffsetFetchResponseTopics {
+                partitions: indexes.iter().map(refused).collect(),
+                name: topic.name,
+                ..OffsetFetchResponseTopics::default()
+            });
+            continue;
+        }
+        let known = known.ok();
+        let name = known.as_ref().map(|topic| &topic.name);
         for indexes in indexes.chunks(PIECE) {
-            let Some(name) = &name else {
+            let Some(name) = name else {
                 partitions.extend(indexes.iter().map(|index| partition(*index, None)));
                 continue;
             };
@@ -123,7 +147,7 @@ async fn fetch(
                 .iter()
                 .filter_map(|index| Some((name.clone(), PartitionId::from_wire(*index)?)))
                 .collect();
-            let found = broker.groups().fetch(group, &valid);
+            let found = granted.fetch(&valid);
             call.answer
                 .hold(found.iter().flatten().map(bytes_of).sum())
                 .await?;
@@ -133,7 +157,7 @@ async fn fetch(
                     ..0 => None,
                     _ => found.next().flatten(),
                 };
-                let committed = committed.filter(|committed| is_current(broker, name, committed));
+                let committed = committed.filter(|committed| is_of(known.as_deref(), committed));
                 partitions.push(partition(*index, committed));
             }
         }
@@ -146,11 +170,14 @@ async fn fetch(
     Ok(answered)
 }
 
-async fn fetch_all(call: &Call, group: &str) -> Result<Vec<OffsetFetchResponseTopics>, Misuse> {
+async fn fetch_all(
+    call: &Call,
+    group: &Granted<Group<'_>, right::Describe>,
+) -> Result<Vec<OffsetFetchResponseTopics>, Failure> {
     let mut topics: Vec<OffsetFetchResponseTopics> = Vec::new();
     let mut after = None;
     loop {
-        let page = call.broker.groups().fetch_after(group, after.take(), PIECE);
+        let page = group.fetch_after(after.take(), PIECE);
         let Some((name, index, _)) = page.last() else {
             return Ok(topics);
         };
@@ -158,7 +185,8 @@ async fn fetch_all(call: &Call, group: &str) -> Result<Vec<OffsetFetchResponseTo
         let committed = page.iter().map(|(_, _, committed)| committed);
         call.answer.hold(committed.map(bytes_of).sum()).await?;
         for (name, index, committed) in page {
-            if !is_current(&call.broker, &name, &committed) {
+            let known = call.door.topic(&name, right::Describe).ok();
+            if !is_of(known.as_deref(), &committed) {
                 continue;
             }
             let partition = partition(index.to_wire(), Some(committed));
@@ -180,10 +208,8 @@ fn bytes_of(committed: &CommittedOffset) -> usize {
 }
 
 /// An offset of a topic that was deleted, and perhaps created anew, counts for nothing.
-fn is_current(broker: &Broker, name: &TopicName, committed: &CommittedOffset) -> bool {
-    broker
-        .topic(name.as_str())
-        .is_ok_and(|topic| topic.id == committed.topic_id)
+fn is_of(topic: Option<&Arc<Topic>>, committed: &CommittedOffset) -> bool {
+    topic.is_some_and(|topic| topic.id == committed.topic_id)
 }
 
 fn partition(

@@ -8,6 +8,7 @@ use wire::messages::offset_for_leader_epoch::{
 
 use super::{Call, held_partition};
 use crate::broker::Refusal;
+use crate::broker::access::right;
 use crate::front::kafka::errors;
 
 pub(super) async fn answer(
@@ -37,11 +38,11 @@ pub(super) async fn answer(
 
 fn one(topic: &str, wanted: &OffsetForLeaderPartition, call: &Call) -> EpochEndOffset {
     let find = || -> Result<_, Refusal> {
-        let topic = call.broker.topic(topic)?;
+        let topic = call.door.topic(topic, right::Describe)?;
         let known = LeaderEpoch::from_wire(wanted.current_leader_epoch);
         let epoch = LeaderEpoch::from_wire(wanted.leader_epoch);
         let partition = held_partition(&topic, wanted.partition)?;
-        call.broker
+        call.broker()
             .end_offset_for_epoch(&topic, partition, known, epoch)
     };
     let nothing = EpochEndOffset {

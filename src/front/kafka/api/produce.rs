@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use model::{PartitionId, TopicName};
+use model::PartitionId;
 use wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
@@ -12,16 +12,15 @@ use wire::messages::produce::{
 use wire::{ApiKey, Records};
 
 use super::{Call, Reply, Request, encode};
+use crate::broker::access::{Granted, right};
 use crate::broker::{
-    Acks, Appending, InternalOperation, KnownCodecs, Produce, RecordError, Refusal, Rejection,
+    Acks, Appending, KnownCodecs, Produce, RecordError, Refusal, Rejection, Topic,
 };
 use crate::front::kafka::errors::{self, Failure, Misuse};
 use crate::front::kafka::stats::Stats;
 
 /// The first version whose clients know zstd (KIP-110).
 const KNOWS_ZSTD: i16 = 7;
-/// Kafka's `AdminUtils.ADMIN_CLIENT_ID`.
-const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// One partition on its way.
 struct Started {
@@ -70,9 +69,10 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
     let mut topics = Vec::with_capacity(message.topic_data.len());
     for topic in message.topic_data {
         let found = match &acks {
-            Ok(acks) => writable(&topic.name, &request.call)
-                .map(|found| (found, *acks))
-                .map_err(Failure::from),
+            Ok(acks) => match request.call.door.topic(&topic.name, right::Write) {
+                Ok(found) => Ok((found, *acks)),
+                Err(refusal) => Err(refusal.into()),
+            },
             Err(failure) => Err(failure.clone()),
         };
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
@@ -103,19 +103,8 @@ fn acks_of(message: &ProduceRequest) -> Result<Acks, Failure> {
     }
 }
 
-/// The topic, if clients may write to it. Kafka lets its administrators' client write to internal topics, by its name.
-fn writable(name: &str, call: &Call) -> Result<std::sync::Arc<crate::broker::Topic>, Refusal> {
-    if TopicName::is_internal(name) && call.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
-        return Err(Refusal::InternalTopic {
-            name: TopicName::parse(name)?,
-            operation: InternalOperation::Write,
-        });
-    }
-    call.broker.topic(name)
-}
-
 async fn one(
-    topic: &std::sync::Arc<crate::broker::Topic>,
+    topic: &Granted<Arc<Topic>, right::Write>,
     partition: PartitionProduceData,
     acks: Acks,
     call: &Call,
@@ -135,7 +124,7 @@ async fn one(
             false => KnownCodecs::All,
         },
     };
-    Ok(call.broker.produce(produce).await?)
+    Ok(call.broker().produce(produce).await?)
 }
 
 async fn reply(

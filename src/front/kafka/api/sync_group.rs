@@ -3,6 +3,7 @@
 use wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
 use super::Call;
+use crate::broker::access::right;
 use crate::broker::groups::{GroupError, SyncRequest};
 use crate::front::kafka::errors;
 
@@ -12,7 +13,7 @@ const NAMES_PROTOCOL: i16 = 5;
 pub(super) async fn answer(request: SyncGroupRequest, call: Call) -> SyncGroupResponse {
     let is_unnamed = request.protocol_type.is_none() || request.protocol_name.is_none();
     if call.version >= NAMES_PROTOCOL && is_unnamed {
-        return rejected(GroupError::InconsistentProtocol);
+        return rejected(errors::group(GroupError::InconsistentProtocol));
     }
     let sync = SyncRequest {
         member_id: request.member_id,
@@ -26,20 +27,24 @@ pub(super) async fn answer(request: SyncGroupRequest, call: Call) -> SyncGroupRe
             .map(|it| (it.member_id, it.assignment))
             .collect(),
     };
-    match call.broker.groups().sync(&request.group_id, sync).await {
+    let group = match call.door.group(&request.group_id, right::Read) {
+        Ok(group) => group,
+        Err(refusal) => return rejected(errors::code(&refusal)),
+    };
+    match group.sync(sync).await {
         Ok(synced) => SyncGroupResponse {
             protocol_type: synced.protocol_type,
             protocol_name: synced.protocol,
             assignment: synced.assignment,
             ..SyncGroupResponse::default()
         },
-        Err(error) => rejected(error),
+        Err(error) => rejected(errors::group(error)),
     }
 }
 
-fn rejected(error: GroupError) -> SyncGroupResponse {
+fn rejected(error_code: i16) -> SyncGroupResponse {
     SyncGroupResponse {
-        error_code: errors::group(error),
+        error_code,
         ..SyncGroupResponse::default()
     }
 }

@@ -1,0 +1,319 @@
+//! Door: gives resources to a caller, each with the right that was asked for and that the caller has.
+//! Callers: fronts, one door for each request. Invariant: nothing outside the broker obtains a topic, a group or the cluster
+//! but through here.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use model::{TopicId, TopicName};
+
+use super::right::{self, Right, RightOn};
+use super::rules::{self, Resource, ResourceKind};
+use super::{Caller, Group};
+use crate::broker::groups::GroupListing;
+use crate::broker::topics::{Topic, TopicKey};
+use crate::broker::{Broker, Refusal};
+
+/// A broker as one caller may use it.
+pub struct Door {
+    broker: Broker,
+    caller: Caller,
+    /// Which rights were asked for.
+    #[cfg(test)]
+    asked: Asked,
+}
+
+/// The rights that a door was asked for, on which kinds of resources.
+#[cfg(test)]
+pub(crate) type Asked = Arc<std::sync::Mutex<std::collections::BTreeSet<(ResourceKind, Right)>>>;
+
+/// A resource that its holder has the right `R` on, at the moment when it was asked for. Cheap: what is granted is itself a
+/// handle.
+#[derive(Debug)]
+pub struct Granted<T, R> {
+    resource: T,
+    right: PhantomData<fn() -> R>,
+}
+
+/// This broker, and all that is not one topic's or group's.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster;
+
+impl<T, R> Granted<T, R> {
+    pub(super) fn new(resource: T) -> Granted<T, R> {
+        let right = PhantomData;
+        Granted { resource, right }
+    }
+
+    /// The same right on what came of the resource.
+    pub(in crate::broker) fn on<U>(resource: U) -> Granted<U, R> {
+        Granted::new(resource)
+    }
+
+    pub(in crate::broker) fn into_inner(self) -> T {
+        self.resource
+    }
+}
+
+impl<T: Clone, R> Clone for Granted<T, R> {
+    fn clone(&self) -> Granted<T, R> {
+        Granted::new(self.resource.clone())
+    }
+}
+
+impl<T, R> Deref for Granted<T, R> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.resource
+    }
+}
+
+impl Door {
+    /// The broker's operations, which take what this door gives.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Who has come.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether the caller has a right, as it may be told.
+    pub fn may(&self, resource: Resource<'_>, right: Right) -> bool {
+        rules::may(&self.caller, resource, right)
+    }
+
+    /// A topic by name.
+    pub fn topic<R: RightOn<Arc<Topic>>>(
+        &self,
+        name: &str,
+        _right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        self.check(Resource::Topic(name), R::RIGHT)?;
+        self.broker.topic(name).map(Granted::new)
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id<R: RightOn<Arc<Topic>>>(
+        &self,
+        id: TopicId,
+        _right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        let found = self.broker.topic_by_id(id);
+        // Also of one that is not there: a test looks at what is asked for.
+        let name = found.as_ref().map_or("", |topic| topic.name.as_str());
+        self.check(Resource::Topic(name), R::RIGHT)
+            .map_err(|refusal| match refusal {
+                Refusal::UnknownTopicOrPartition => Refusal::UnknownTopicId,
+                other => other,
+            })?;
+        found.map(Granted::new)
+    }
+
+    /// A topic by whichever was given.
+    pub fn topic_by_key<R: RightOn<Arc<Topic>>>(
+        &self,
+        key: &TopicKey,
+        right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        match key {
+            TopicKey::Name(name) => self.topic(name, right),
+            TopicKey::Id(id) => self.topic_by_id(*id, right),
+        }
+    }
+
+    /// The topics on which the caller has the right, by name.
+    pub fn topics<R: RightOn<Arc<Topic>>>(&self, _right: R) -> Vec<Granted<Arc<Topic>, R>> {
+        self.note(ResourceKind::Topic, R::RIGHT);
+        let is_granted =
+            |topic: &Arc<Topic>| self.check(Resource::Topic(&topic.name), R::RIGHT).is_ok();
+        let topics = self.broker.topics().into_iter();
+        topics.filter(is_granted).map(Granted::new).collect()
+    }
+
+    /// A name for a new topic. That no topic has it yet is checked again when it is created.
+    pub fn new_topic(&self, name: &str) -> Result<Granted<TopicName, right::Create>, Refusal> {
+        let parsed = TopicName::parse(name)?;
+        let checked = self.check(Resource::Topic(name), Right::Create);
+        if self.broker.topic(name).is_ok() {
+            return Err(Refusal::TopicExists { name: parsed });
+        }
+        checked.map(|()| Granted::new(parsed))
+    }
+
+    /// A group, be it there or not.
+    pub fn group<'a, R: RightOn<Group<'a>>>(
+        &'a self,
+        id: &'a str,
+        _right: R,
+    ) -> Result<Granted<Group<'a>, R>, Refusal> {
+        self.check(Resource::Group(id), R::RIGHT)?;
+        Ok(Granted::new(Group::new(id, self.broker.groups())))
+    }
+
+    /// The groups that the caller may know of.
+    pub fn groups(&self) -> Vec<GroupListing> {
+        self.note(ResourceKind::Group, Right::Describe);
+        let mut groups = self.broker.groups().list();
+        groups.retain(|group| {
+            let group = Resource::Group(&group.id);
+            self.check(group, Right::Describe).is_ok()
+        });
+        groups
+    }
+
+    /// The cluster.
+    pub fn cluster<R: RightOn<Cluster>>(&self, _right: R) -> Result<Granted<Cluster, R>, Refusal> {
+        self.check(Resource::Cluster, R::RIGHT)?;
+        Ok(Granted::new(Cluster))
+    }
+
+    /// All topics, for who has a right on the cluster that they belong to.
+    pub fn topics_of<R>(&self, _cluster: &Granted<Cluster, R>) -> Vec<Arc<Topic>> {
+        let mut topics = self.broker.topics();
+        topics.retain(|topic| !rules::is_hidden(&topic.name));
+        topics
+    }
+
+    /// One of all topics.
+    pub fn topic_of<R>(
+        &self,
+        _cluster: &Granted<Cluster, R>,
+        name: &str,
+    ) -> Result<Arc<Topic>, Refusal> {
+        match rules::is_hidden(name) {
+            true => Err(Refusal::UnknownTopicOrPartition),
+            false => self.broker.topic(name),
+        }
+    }
+
+    fn check(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
+        self.note(resource.kind(), right);
+        rules::check(&self.caller, resource, right)
+    }
+
+    /// In tests, that a right was asked for.
+    #[cfg(test)]
+    fn note(&self, kind: ResourceKind, right: Right) {
+        let mut asked = self
+            .asked
+            .lock()
+            .expect("nothing panics while it notes a right");
+        asked.insert((kind, right));
+    }
+
+    #[cfg(not(test))]
+    fn note(&self, _kind: ResourceKind, _right: Right) {}
+
+    /// Where it notes the rights that it is asked for.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked.clone()
+    }
+}
+
+impl Broker {
+    /// Lets a caller in.
+    pub fn door(&self, caller: Caller) -> Door {
+        Door {
+            broker: self.clone(),
+            caller,
+            #[cfg(test)]
+            asked: Asked::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::access::{Principal, Protocol};
+    use crate::broker::records::TopicRecord;
+    use crate::broker::scratch::Scratch;
+
+    fn caller(protocol: Protocol) -> Caller {
+        Caller {
+            principal: Principal::Anonymous,
+            address: ([127, 0, 0, 1], 1).into(),
+            client_id: None,
+            protocol,
+        }
+    }
+
+    /// A broker over a store that holds these topics, however they came there.
+    fn broker_with(names: &[&str]) -> Scratch {
+        let broker = Scratch::new();
+        for name in names {
+            let record = TopicRecord {
+                id: TopicId::random(),
+                name: TopicName::parse(name).expect("a name"),
+                partitions: 1,
+                settings: std::collections::BTreeMap::new(),
+            };
+            broker.attach(record).expect("a topic");
+        }
+        broker
+    }
+
+    #[tokio::test]
+    async fn a_topic_under_the_metadatas_name_is_seen_by_nobody_and_can_be_deleted() {
+        const HIDDEN: &str = "__cluster_metadata";
+        let broker = broker_with(&["readings", "__consumer_offsets", HIDDEN]);
+        let id = broker.topic(HIDDEN).expect("it is there").id;
+        let door = broker.door(caller(Protocol::Kafka));
+        let names = |topics: Vec<&str>| topics.join(" ");
+        let seen = door.topics(right::Describe);
+        let seen = names(seen.iter().map(|topic| topic.name.as_str()).collect());
+        assert_eq!(seen, "__consumer_offsets readings");
+        let cluster = door.cluster(right::Alter).expect("a right");
+        let seen = door.topics_of(&cluster);
+        let seen = names(seen.iter().map(|topic| topic.name.as_str()).collect());
+        assert_eq!(seen, "__consumer_offsets readings");
+        for found in [
+            door.topic(HIDDEN, right::Read).err(),
+            door.topic_of(&cluster, HIDDEN).err(),
+        ] {
+            assert!(matches!(found, Some(Refusal::UnknownTopicOrPartition)));
+        }
+        let found = door.topic_by_id(id, right::Describe).err();
+        assert!(matches!(found, Some(Refusal::UnknownTopicId)));
+        let found = door.topic("__consumer_offsets", right::Write).err();
+        assert!(matches!(found, Some(Refusal::InternalTopic { .. })));
+        let granted = door.topic(HIDDEN, right::Delete).expect("a right");
+        let deleted = broker.delete_topics(vec![granted]).await;
+        assert!(deleted[0].is_ok());
+        assert!(broker.topic(HIDDEN).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_granted_before_the_topic_was_made_anew_does_not_hold_for_the_new_one() {
+        let broker = broker_with(&["readings"]);
+        let door = broker.door(caller(Protocol::Kafka));
+        let alter = door.topic("readings", right::Alter).expect("a right");
+        let delete = || vec![door.topic("readings", right::Delete).expect("a right")];
+        let stale = delete();
+        assert!(broker.delete_topics(delete()).await[0].is_ok());
+        let name = door.new_topic("readings").expect("a free name");
+        broker.auto_create_topic(name).await.expect("a new topic");
+        let grown = broker.grow_topic(&alter, 2, None, false).await;
+        assert!(matches!(grown, Err(Refusal::UnknownTopicOrPartition)));
+        let deleted = broker.delete_topics(stale).await;
+        assert!(matches!(deleted[0], Err(Refusal::UnknownTopicOrPartition)));
+        assert!(door.topic("readings", right::Describe).is_ok());
+    }
+
+    #[tokio::test]
+    async fn over_http_nobody_gets_more_than_a_look() {
+        let broker = broker_with(&["readings"]);
+        let door = broker.door(caller(Protocol::Http));
+        assert!(door.topic("readings", right::Describe).is_ok());
+        let denied = door.topic("readings", right::Write).err();
+        let text = denied.expect("no right").to_string();
+        assert_eq!(text, "an anonymous client may not write to this topic");
+        assert!(door.cluster(right::Alter).is_err());
+        assert!(door.group("g", right::Read).is_err());
+    }
+}

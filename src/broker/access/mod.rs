@@ -1,0 +1,56 @@
+//! Access: the one door through which fronts reach topics, groups and the cluster.
+//! A front turns what it learned of a peer into a [`Caller`] and gets a [`Door`]; a resource is obtained only through it, with
+//! the right that the operation needs, and the broker's operations take what the door gave: the look-up that every handler
+//! begins with is the check, and a handler without one does not compile. Which caller has which right is said in `rules`,
+//! and nowhere else.
+//! Callers: fronts. What the broker does by itself (its own logs, expiry, metrics) passes no door.
+
+mod door;
+mod groups;
+pub mod right;
+mod rules;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+pub use door::{Cluster, Door, Granted};
+pub use groups::Group;
+pub use right::{Right, RightOn};
+pub use rules::{Resource, ResourceKind};
+
+/// Who asks, as far as a front knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Who it is known to be.
+    pub principal: Principal,
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// What the client calls itself. It may call itself anything.
+    pub client_id: Option<String>,
+    /// The protocol in which it asks.
+    pub protocol: Protocol,
+}
+
+/// Who has shown who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Principal {
+    /// Nobody: no front asks for credentials.
+    Anonymous,
+}
+
+/// The protocols in which somebody may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Kafka's, for everything.
+    Kafka,
+    /// HTTP, for looking only.
+    Http,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::Anonymous => f.write_str("an anonymous client"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Rights: what an operation does to a resource. Each is a value, for rules, tables and texts, and a type of its own, so that
+//! an operation can demand by its signature what was granted.
+//! Callers: handlers, which name the type; `rules`, which sees the value. Source: Kafka's `AclOperation`, but for the two
+//! deletions, which Kafka has as one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Cluster, Group};
+use crate::broker::topics::Topic;
+use model::TopicName;
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// Learn that it exists, and its shape.
+    Describe,
+    /// Take records from it; be a member of it.
+    Read,
+    /// Append records to it.
+    Write,
+    /// Call it into being.
+    Create,
+    /// Delete it.
+    Delete,
+    /// Delete records of it.
+    DeleteRecords,
+    /// Change its shape.
+    Alter,
+    /// See its settings.
+    DescribeConfigs,
+    /// Change its settings.
+    AlterConfigs,
+    /// Get an id as an idempotent producer.
+    IdempotentWrite,
+}
+
+impl Right {
+    /// Each of them.
+    pub const ALL: [Right; 10] = [
+        Right::Describe,
+        Right::Read,
+        Right::Write,
+        Right::Create,
+        Right::Delete,
+        Right::DeleteRecords,
+        Right::Alter,
+        Right::DescribeConfigs,
+        Right::AlterConfigs,
+        Right::IdempotentWrite,
+    ];
+}
+
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Right::Describe => "describe",
+            Right::Read => "read",
+            Right::Write => "write to",
+            Right::Create => "create",
+            Right::Delete => "delete",
+            Right::DeleteRecords => "delete records of",
+            Right::Alter => "alter",
+            Right::DescribeConfigs => "see the settings of",
+            Right::AlterConfigs => "change the settings of",
+            Right::IdempotentWrite => "be an idempotent producer of",
+        })
+    }
+}
+
+/// A right that there is on resources of type `T`, as a type.
+pub trait RightOn<T> {
+    /// Which.
+    const RIGHT: Right;
+}
+
+/// Declares the types: each with the resources on which there is such a right.
+macro_rules! rights {
+    ($($name:ident on $($resource:ty),+;)*) => {$(
+        #[doc = concat!("See [`Right::", stringify!($name), "`].")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name;
+        $(
+            impl RightOn<$resource> for $name {
+                const RIGHT: Right = Right::$name;
+            }
+        )+
+    )*};
+}
+
+rights! {
+    Describe on Arc<Topic>, Group<'_>, Cluster;
+    Read on Arc<Topic>, Group<'_>;
+    Write on Arc<Topic>;
+    Create on TopicName;
+    Delete on Arc<Topic>, Group<'_>;
+    DeleteRecords on Arc<Topic>;
+    Alter on Arc<Topic>, Cluster;
+    DescribeConfigs on Arc<Topic>, Group<'_>, Cluster;
+    AlterConfigs on Arc<Topic>, Group<'_>, Cluster;
+    IdempotentWrite on Cluster;
+}

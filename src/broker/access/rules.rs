@@ -1,0 +1,176 @@
+//! Rules: who has which right on what.
+//! Callers: `Door`, for every resource that it gives. Pure.
+//! There are no users: who speaks Kafka's protocol may do everything, who speaks HTTP may look. Beyond that, topics in which
+//! the broker's state would lie are not the clients': they cannot be written to, nor created, and the log of the metadata is
+//! hidden under its name, as Kafka hides it.
+
+use model::TopicName;
+
+use super::{Caller, Protocol, Right};
+use crate::broker::Refusal;
+use crate::broker::refusal::InternalOperation;
+
+/// Kafka's `AdminUtils.ADMIN_CLIENT_ID`: Kafka lets its administrators' client write to internal topics, by its name.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// What a right is wanted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// The topic of this name.
+    Topic(&'a str),
+    /// The group with this id.
+    Group(&'a str),
+    /// The cluster: this broker, and all that is not one topic's or group's.
+    Cluster,
+}
+
+/// The kinds of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKind {
+    /// A topic.
+    Topic,
+    /// A group.
+    Group,
+    /// The cluster.
+    Cluster,
+}
+
+impl Resource<'_> {
+    /// Which kind it is.
+    pub fn kind(self) -> ResourceKind {
+        match self {
+            Resource::Topic(_) => ResourceKind::Topic,
+            Resource::Group(_) => ResourceKind::Group,
+            Resource::Cluster => ResourceKind::Cluster,
+        }
+    }
+}
+
+impl std::fmt::Display for ResourceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ResourceKind::Topic => "this topic",
+            ResourceKind::Group => "this group",
+            ResourceKind::Cluster => "the cluster",
+        })
+    }
+}
+
+/// Whether the caller has the right at all. What is told to clients as their rights is answered from here.
+pub(super) fn may(caller: &Caller, _resource: Resource<'_>, right: Right) -> bool {
+    match caller.protocol {
+        Protocol::Kafka => true,
+        Protocol::Http => matches!(right, Right::Describe | Right::DescribeConfigs),
+    }
+}
+
+/// Whether no client sees the topic of this name as one, whatever it may do.
+pub(super) fn is_hidden(topic: &str) -> bool {
+    TopicName::is_reserved(topic) && !TopicName::is_internal(topic)
+}
+
+/// Refuses what the caller may not do.
+pub(super) fn check(caller: &Caller, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
+    if !may(caller, resource, right) {
+        return Err(Refusal::Denied {
+            principal: caller.principal,
+            right,
+            resource: resource.kind(),
+        });
+    }
+    match resource {
+        Resource::Topic(name) if TopicName::is_reserved(name) => {
+            check_reserved(caller, name, right)
+        }
+        Resource::Topic(_) | Resource::Group(_) | Resource::Cluster => Ok(()),
+    }
+}
+
+/// The names that are not the clients'. Stores of earlier builds may hold such topics: they stay, and can be deleted.
+fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refusal> {
+    if !is_hidden(name) {
+        let operation = match right {
+            Right::Create => InternalOperation::Create,
+            Right::DeleteRecords => InternalOperation::DeleteRecords,
+            Right::Write if caller.client_id.as_deref() != Some(ADMIN_CLIENT_ID) => {
+                InternalOperation::Write
+            }
+            _ => return Ok(()),
+        };
+        let name = TopicName::parse(name)?;
+        return Err(Refusal::InternalTopic { name, operation });
+    }
+    match right {
+        Right::Create => Err(Refusal::ReservedTopicName {
+            name: TopicName::parse(name)?,
+        }),
+        Right::Delete => Ok(()),
+        _ => Err(Refusal::UnknownTopicOrPartition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Principal;
+    use super::*;
+
+    fn caller(protocol: Protocol, client_id: &str) -> Caller {
+        Caller {
+            principal: Principal::Anonymous,
+            address: ([127, 0, 0, 1], 1).into(),
+            client_id: Some(client_id.to_owned()),
+            protocol,
+        }
+    }
+
+    /// The rights that are refused on a topic.
+    fn refused(caller: &Caller, topic: &str) -> Vec<Right> {
+        let is_refused = |right: &Right| check(caller, Resource::Topic(topic), *right).is_err();
+        Right::ALL.into_iter().filter(is_refused).collect()
+    }
+
+    #[test]
+    fn internal_topics_are_not_the_clients_and_the_metadata_is_hidden() {
+        let client = caller(Protocol::Kafka, "app");
+        assert_eq!(refused(&client, "readings"), []);
+        for name in [
+            "__consumer_offsets",
+            "__transaction_state",
+            "__share_group_state",
+        ] {
+            let wanted = [Right::Write, Right::Create, Right::DeleteRecords];
+            assert_eq!(refused(&client, name), wanted, "{name}");
+            let admin = caller(Protocol::Kafka, ADMIN_CLIENT_ID);
+            let wanted = [Right::Create, Right::DeleteRecords];
+            assert_eq!(refused(&admin, name), wanted, "{name}");
+        }
+        for right in Right::ALL {
+            let hidden = Resource::Topic("__cluster_metadata");
+            match (right, check(&client, hidden, right)) {
+                (Right::Delete, Ok(())) => {}
+                (Right::Create, Err(Refusal::ReservedTopicName { .. })) => {}
+                (_, Err(Refusal::UnknownTopicOrPartition)) => {}
+                (right, other) => panic!("{right:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn who_speaks_http_may_look_and_nothing_else() {
+        let looker = caller(Protocol::Http, "");
+        for resource in [
+            Resource::Topic("readings"),
+            Resource::Group("g"),
+            Resource::Cluster,
+        ] {
+            for right in Right::ALL {
+                let looks = matches!(right, Right::Describe | Right::DescribeConfigs);
+                match check(&looker, resource, right) {
+                    Ok(()) => assert!(looks, "{right:?}"),
+                    Err(Refusal::Denied { .. }) => assert!(!looks, "{right:?}"),
+                    Err(other) => panic!("{right:?}: {other:?}"),
+                }
+            }
+        }
+    }
+}

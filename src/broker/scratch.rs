@@ -1,0 +1,51 @@
+//! A broker for unit tests, over a small store that goes with it.
+
+use std::ops::Deref;
+
+use storage::{Env, Storage, StorageConfig};
+use tempfile::TempDir;
+
+use super::server_settings::ServerSettings;
+use super::{Broker, BrokerConfig};
+
+/// The broker, until it is dropped.
+pub(crate) struct Scratch {
+    broker: Broker,
+    storage: Storage,
+    _directory: TempDir,
+}
+
+impl Scratch {
+    /// An empty one with default settings. Nobody runs its groups yet.
+    pub(crate) fn new() -> Scratch {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut config = StorageConfig::new(directory.path());
+        config.wal_file_bytes = 1 << 20;
+        config.wal_files_min = 2;
+        let (storage, _) = Storage::open(config, Env::real()).expect("a store");
+        let broker = Broker::open(
+            BrokerConfig::default(),
+            ServerSettings::default(),
+            storage.clone(),
+        );
+        Scratch {
+            broker: broker.expect("an empty store"),
+            storage,
+            _directory: directory,
+        }
+    }
+}
+
+impl Deref for Scratch {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        &self.broker
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.storage.shutdown();
+    }
+}

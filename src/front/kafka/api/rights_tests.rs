@@ -1,0 +1,330 @@
+//! Which rights each API key asks for, as the compatibility page says it: every key is driven once or more, and what its
+//! handler asks the door for is compared with the page. Whoever adds a key adds a request of it here, and a row there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wire::messages::alter_configs::*;
+use wire::messages::alter_partition_reassignments::*;
+use wire::messages::alter_replica_log_dirs::*;
+use wire::messages::api_versions::*;
+use wire::messages::create_partitions::*;
+use wire::messages::create_topics::*;
+use wire::messages::delete_groups::*;
+use wire::messages::delete_records::*;
+use wire::messages::delete_topics::*;
+use wire::messages::describe_cluster::*;
+use wire::messages::describe_configs::*;
+use wire::messages::describe_groups::*;
+use wire::messages::describe_log_dirs::*;
+use wire::messages::describe_producers as producers;
+use wire::messages::describe_quorum as quorum;
+use wire::messages::describe_topic_partitions as pages;
+use wire::messages::elect_leaders::*;
+use wire::messages::fetch::*;
+use wire::messages::find_coordinator::*;
+use wire::messages::heartbeat::*;
+use wire::messages::incremental_alter_configs as incremental;
+use wire::messages::init_producer_id::*;
+use wire::messages::join_group::*;
+use wire::messages::leave_group::*;
+use wire::messages::list_config_resources::*;
+use wire::messages::list_groups::*;
+use wire::messages::list_offsets::*;
+use wire::messages::list_partition_reassignments::*;
+use wire::messages::metadata::*;
+use wire::messages::offset_commit::*;
+use wire::messages::offset_delete::*;
+use wire::messages::offset_fetch::*;
+use wire::messages::offset_for_leader_epoch::*;
+use wire::messages::produce::*;
+use wire::messages::sasl_authenticate::*;
+use wire::messages::sasl_handshake::*;
+use wire::messages::sync_group::*;
+use wire::{ApiKey, RequestHeader};
+
+use super::{Run, TABLE, config_resource, route};
+use crate::broker::Broker;
+use crate::broker::access::{ResourceKind, Right};
+use crate::broker::scratch::Scratch;
+use crate::front::budget::Budget;
+
+type Rights = BTreeSet<(ResourceKind, Right)>;
+
+/// A request in the newest version that is served.
+fn frame<R: wire::Request>(request: &R) -> Bytes {
+    let row = TABLE.iter().find(|row| row.key == R::KEY);
+    let header = RequestHeader {
+        key: R::KEY,
+        version: *row.expect("a key that is offered").served.end(),
+        correlation_id: 1,
+        client_id: Some("rights".into()),
+    };
+    let pieces = wire::frame::request(&header, request).expect("the version has these fields");
+    Bytes::from(pieces.concat()).slice(4..)
+}
+
+/// Frames of requests from their types and the fields that name something.
+macro_rules! frames {
+    ($($request:ident { $($field:ident: $value:expr),* $(,)? }),* $(,)?) => {
+        vec![$({
+            #[allow(clippy::needless_update, reason = "some requests have no other fields")]
+            let request = $request { $($field: $value,)* ..$request::default() };
+            frame(&request)
+        }),*]
+    };
+}
+
+const TOPIC: &str = "readings";
+
+fn topic() -> String {
+    TOPIC.to_owned()
+}
+
+fn group() -> String {
+    "group".to_owned()
+}
+
+/// At least one request of every key, which names whatever that key can name.
+fn requests() -> Vec<Bytes> {
+    let mut all = frames![
+        ProduceRequest {
+            acks: -1,
+            topic_data: vec![TopicProduceData {
+                name: topic(),
+                ..TopicProduceData::default()
+            }],
+        },
+        FetchRequest {
+            topics: vec![FetchTopic::default()],
+        },
+        ListOffsetsRequest {
+            topics: vec![ListOffsetsTopic {
+                name: topic(),
+                partitions: vec![ListOffsetsPartition::default()],
+            }],
+        },
+        MetadataRequest {
+            topics: Some(vec![MetadataRequestTopic {
+                name: Some("new".into()),
+                ..MetadataRequestTopic::default()
+            }]),
+            allow_auto_topic_creation: true,
+        },
+        OffsetCommitRequest {
+            group_id: group(),
+            topics: vec![OffsetCommitRequestTopic {
+                name: topic(),
+                ..OffsetCommitRequestTopic::default()
+            }],
+        },
+        OffsetFetchRequest {
+            groups: vec![OffsetFetchRequestGroup {
+                group_id: group(),
+                topics: Some(vec![OffsetFetchRequestTopics {
+                    name: topic(),
+                    ..OffsetFetchRequestTopics::default()
+                }]),
+                ..OffsetFetchRequestGroup::default()
+            }],
+        },
+        FindCoordinatorRequest {
+            coordinator_keys: vec![group()],
+        },
+        JoinGroupRequest { group_id: group() },
+        HeartbeatRequest { group_id: group() },
+        LeaveGroupRequest { group_id: group() },
+        SyncGroupRequest {
+            group_id: group(),
+            protocol_type: Some("consumer".into()),
+            protocol_name: Some("range".into()),
+        },
+        DescribeGroupsRequest {
+            groups: vec![group()],
+        },
+        ListGroupsRequest {},
+        SaslHandshakeRequest {},
+        SaslAuthenticateRequest {},
+        ApiVersionsRequest {
+            client_software_name: "rights".into(),
+            client_software_version: "1".into(),
+        },
+        CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: topic(),
+                num_partitions: 1,
+                replication_factor: 1,
+                ..CreatableTopic::default()
+            }],
+        },
+        DeleteTopicsRequest {
+            topics: vec![DeleteTopicState {
+                name: Some("none".into()),
+                ..DeleteTopicState::default()
+            }],
+        },
+        DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: topic(),
+                ..DeleteRecordsTopic::default()
+            }],
+        },
+        InitProducerIdRequest {
+            transactional_id: None,
+            producer_id: -1,
+            producer_epoch: -1,
+        },
+        OffsetForLeaderEpochRequest {
+            topics: vec![OffsetForLeaderTopic {
+                topic: topic(),
+                partitions: vec![OffsetForLeaderPartition::default()],
+            }],
+        },
+        AlterReplicaLogDirsRequest {
+            dirs: vec![AlterReplicaLogDir {
+                topics: vec![AlterReplicaLogDirTopic {
+                    name: topic(),
+                    partitions: vec![0],
+                }],
+                ..AlterReplicaLogDir::default()
+            }],
+        },
+        DescribeLogDirsRequest {},
+        CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic {
+                name: topic(),
+                ..CreatePartitionsTopic::default()
+            }],
+        },
+        DeleteGroupsRequest {
+            groups_names: vec![group()],
+        },
+        ElectLeadersRequest {},
+        AlterPartitionReassignmentsRequest {
+            topics: vec![ReassignableTopic {
+                name: topic(),
+                partitions: vec![ReassignablePartition::default()],
+            }],
+        },
+        ListPartitionReassignmentsRequest {},
+        OffsetDeleteRequest {
+            group_id: group(),
+            topics: vec![OffsetDeleteRequestTopic {
+                name: topic(),
+                partitions: vec![OffsetDeleteRequestPartition::default()],
+            }],
+        },
+        DescribeClusterRequest { endpoint_type: 1 },
+        ListConfigResourcesRequest {},
+    ];
+    all.push(frame(&quorum::DescribeQuorumRequest {
+        topics: vec![quorum::RequestTopicData {
+            topic_name: "__cluster_metadata".into(),
+            partitions: vec![quorum::RequestPartitionData { partition_index: 0 }],
+        }],
+    }));
+    all.push(frame(&producers::DescribeProducersRequest {
+        topics: vec![producers::TopicRequest {
+            name: topic(),
+            partition_indexes: vec![0],
+        }],
+    }));
+    all.push(frame(&pages::DescribeTopicPartitionsRequest {
+        topics: vec![pages::TopicRequest { name: topic() }],
+        ..pages::DescribeTopicPartitionsRequest::default()
+    }));
+    for (kind, name) in [
+        (config_resource::TOPIC, TOPIC),
+        (config_resource::BROKER, ""),
+        (config_resource::GROUP, "group"),
+    ] {
+        all.extend(settings_of(kind, name));
+    }
+    all
+}
+
+/// What is asked and changed of one resource's settings.
+fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
+    let resource_name = resource_name.to_owned();
+    vec![
+        frame(&DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type,
+                resource_name: resource_name.clone(),
+                ..DescribeConfigsResource::default()
+            }],
+            ..DescribeConfigsRequest::default()
+        }),
+        frame(&AlterConfigsRequest {
+            resources: vec![AlterConfigsResource {
+                resource_type,
+                resource_name: resource_name.clone(),
+                ..AlterConfigsResource::default()
+            }],
+            validate_only: true,
+        }),
+        frame(&incremental::IncrementalAlterConfigsRequest {
+            resources: vec![incremental::AlterConfigsResource {
+                resource_type,
+                resource_name,
+                ..incremental::AlterConfigsResource::default()
+            }],
+            validate_only: true,
+        }),
+    ]
+}
+
+/// Answers a request, and tells which rights its handler asked for.
+async fn asked(frame: Bytes, broker: &Broker) -> (ApiKey, Rights) {
+    let budget = Budget::new(64 << 20, 16 << 20);
+    let address = ([127, 0, 0, 1], 1).into();
+    let Ok((request, run)) = route(frame, broker, &Arc::default(), &budget, address) else {
+        panic!("a request that is served");
+    };
+    let (key, asked) = (request.key, request.call.door.asked());
+    let _reply = match run {
+        Run::Pipelined(start) => start(request).await.await,
+        Run::Alone(answer) | Run::Waiting(answer) => answer(request).await,
+    };
+    let asked = asked.lock().expect("nothing panics in here").clone();
+    (key, asked)
+}
+
+fn listed(rights: &Rights) -> String {
+    let word = |(kind, right): &(ResourceKind, Right)| format!("{kind:?} {right:?}");
+    let words: Vec<String> = rights.iter().map(word).collect();
+    match words.is_empty() {
+        true => "none".to_owned(),
+        false => words.join(", "),
+    }
+}
+
+#[tokio::test]
+async fn the_compatibility_page_names_the_rights_that_each_key_asks_for() {
+    let broker = Scratch::new();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = broker.clone();
+    let running = tokio::spawn(async move { running.run(stopped).await });
+
+    let mut found: BTreeMap<i16, Rights> = BTreeMap::new();
+    for frame in requests() {
+        let (key, rights) = asked(frame, &broker).await;
+        found.entry(key.code()).or_default().extend(rights);
+    }
+    let mut table = String::from("| key | API | rights |\n|---:|---|---|\n");
+    let mut rows: Vec<_> = TABLE.iter().map(|row| row.key).collect();
+    rows.sort_by_key(|key| key.code());
+    for key in rows {
+        let (code, name) = (key.code(), key.name());
+        let rights = found.get(&code);
+        let rights = listed(rights.unwrap_or_else(|| panic!("no request of {name} is made here")));
+        table += &format!("| {code} | {name} | {rights} |\n");
+    }
+    let page = include_str!("../../../../docs/COMPATIBILITY.md");
+    let wanted = format!("<!-- rights -->\n\n{table}\n");
+    assert!(page.contains(&wanted), "the page must say:\n{wanted}");
+
+    stop.send_replace(true);
+    running.await.expect("the groups end");
+}
