@@ -44,6 +44,7 @@ Exit codes: 0 stopped on request, 1 could not start, 2 wrong setting or option, 
 #[command(
     name = "alluvium",
     version,
+    long_version = env!("BUILD_VERSION"),
     propagate_version = true,
     arg_required_else_help = true,
     after_help = EXAMPLES
@@ -190,7 +191,8 @@ fn main() -> ExitCode {
 /// Serves until a signal asks for the end.
 fn run(config: Config, json: bool) -> anyhow::Result<()> {
     let runtime = tools::runtime::build(serve::OTHER_THREADS)?;
-    runtime.block_on(serve::serve(config, json, || {
+    let commit = Some(env!("BUILD_COMMIT")).filter(|commit| !commit.is_empty());
+    runtime.block_on(serve::serve(config, commit, json, || {
         let mut signals = StopSignals::listen()?;
         Ok(async move { signals.asked().await })
     }))

@@ -22,9 +22,11 @@ use crate::front::{Limits, Places, http, kafka};
 pub const OTHER_THREADS: usize = 8;
 
 /// Serves until `stop` ends. It is made when the store is open, before anybody can learn that there is someone to be asked:
-/// until then a signal ends the process at once, and later in order.
+/// until then a signal ends the process at once, and later in order. `commit` is what the process was built from, if that is
+/// known; it is shown.
 pub async fn serve<Stop: Future<Output = ()>>(
     mut config: Config,
+    commit: Option<&'static str>,
     json: bool,
     stop: impl FnOnce() -> Result<Stop>,
 ) -> Result<()> {
@@ -37,7 +39,10 @@ pub async fn serve<Stop: Future<Output = ()>>(
     let &[connections_allowed, http_connections] = &shares.fronts[..] else {
         unreachable!("two fronts asked");
     };
-    say_begin(&config, &sockets, limit, &shares, &warnings);
+    say_begin(&config, commit, &sockets, limit, &shares);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     say_fewer(&config, limit, &shares);
     config.storage.open_segments_max = shares.segments;
     let limits = &mut config.kafka.limits;
@@ -49,19 +54,16 @@ pub async fn serve<Stop: Future<Output = ()>>(
     let (stop, stopped) = watch::channel(false);
     let (front, settings) = (config.front.clone(), config.kafka.clone());
     let kafka = kafka::Front::new(broker.clone(), front, settings, places);
-    let kafka_metrics: http::AddMetrics = Box::new({
-        let kafka = kafka.clone();
-        move |families| kafka.add_metrics(families)
-    });
-    let peers = kafka.peers().clone();
-    let http = http::Front::new(
-        broker.clone(),
-        config.front.clone(),
-        config.http.clone(),
-        http_connections,
-        peers,
-        vec![kafka_metrics],
-    );
+    let others = http::Others {
+        peers: kafka.peers().clone(),
+        add_metrics: vec![Box::new({
+            let kafka = kafka.clone();
+            move |families| kafka.add_metrics(families)
+        })],
+        commit,
+    };
+    let (front, settings) = (config.front.clone(), config.http.clone());
+    let http = http::Front::new(broker.clone(), front, settings, http_connections, others);
     let (kafka_address, http_address) = (sockets.kafka_address, sockets.http_address);
     let kafka = tokio::spawn(kafka.serve(sockets.kafka, stopped.clone()));
     let http = tokio::spawn(http.serve(sockets.http, stopped));
@@ -175,10 +177,10 @@ fn within(limits: Limits, connections_max: usize) -> Limits {
 /// The first line of a log: what runs, where, and with which limits in force.
 fn say_begin(
     config: &Config,
+    commit: Option<&'static str>,
     sockets: &Sockets,
     descriptors: usize,
     shares: &descriptors::Shares,
-    warnings: &[String],
 ) {
     let data_dir = &config.storage.data_dir;
     let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
@@ -188,6 +190,7 @@ fn say_begin(
     );
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        commit,
         data = %data.display(),
         kafka = %sockets.kafka_address,
         http = %sockets.http_address,
@@ -197,9 +200,6 @@ fn say_begin(
         segments.open.max = shares.segments,
         "alluvium starts"
     );
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
     if !config.ignored_variables.is_empty() {
         let variables = config.ignored_variables.join(" ");
         tracing::info!(

@@ -16,9 +16,12 @@ pub(super) struct Row {
     pub(super) default: &'static str,
     pub(super) is_live: bool,
     pub(super) doc: &'static str,
-    get: Box<dyn Fn(&Config) -> String + Send + Sync>,
-    set: Box<dyn Fn(&mut Config, &str) -> Result<(), String> + Send + Sync>,
+    get: Box<Get>,
+    set: Box<Set>,
 }
+
+type Get = dyn Fn(&Config) -> String + Send + Sync;
+type Set = dyn Fn(&mut Config, &str) -> Result<(), String> + Send + Sync;
 
 impl Row {
     /// The value in force, as it is written.

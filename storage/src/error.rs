@@ -28,14 +28,23 @@ impl StorageFailed {
     }
 }
 
+fn process(id: Option<u32>) -> String {
+    id.map_or_else(
+        || "another process".to_owned(),
+        |id| format!("process {id}"),
+    )
+}
+
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open.
-    #[error("{} is in use by another process; stop it, or choose another data directory", path.display())]
+    #[error("{} is in use by {}; stop it, or choose another data directory", path.display(), process(*holder))]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// Which process, if the system tells.
+        holder: Option<u32>,
     },
     /// The disk refused.
     #[error("{what} {}: {source}", path.display())]

@@ -19,7 +19,7 @@ use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::{DataDir, has_settled};
 use crate::engine::Engine;
 use crate::error::OpenError;
-use crate::io::{Clock, LockGuard, LockHow};
+use crate::io::{Clock, LockGuard, LockHow, lock_holder};
 use crate::log::{DirtyLogs, LogCell, LogParts, SettledReader};
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
@@ -125,7 +125,10 @@ fn lock(data: &DataDir) -> Result<Box<dyn LockGuard>, OpenError> {
     data.disk()
         .lock(&path, LockHow::Exclusive)
         .map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::Locked { path },
+            io::ErrorKind::WouldBlock => OpenError::Locked {
+                holder: lock_holder(&path),
+                path,
+            },
             _ => OpenError::io("lock", path)(source),
         })
 }

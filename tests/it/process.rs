@@ -89,6 +89,15 @@ fn http_tells_health_metrics_and_version() {
             .1
             .contains(env!("CARGO_PKG_VERSION"))
     );
+    let (status, index) = running.get("/");
+    assert_eq!(status, 200);
+    let (_, body) = index.split_once("\r\n\r\n").expect("a body");
+    let index: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let paths = index["paths"].as_object().expect("paths");
+    assert!(paths.contains_key("/metrics"), "{index}");
+    for path in paths.keys() {
+        assert_eq!(running.get(path).0, 200, "{path}");
+    }
     let (status, problem) = running.get("/nowhere");
     assert_eq!(status, 404);
     assert!(problem.contains("application/problem+json"), "{problem}");
@@ -338,4 +347,34 @@ fn a_limit_on_file_sizes_is_named_and_does_not_kill() {
     let running = Running::start(&mut limited(&data));
     assert!(running.get("/readyz").1.contains("disk_full"));
     assert_eq!(running.end(Signal::TERM).0, Some(0));
+}
+
+#[test]
+fn a_data_directory_that_is_in_use_names_the_process() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let (code, stderr) = refused(&mut serve(data.path()));
+    assert_eq!(code, Some(1), "{stderr}");
+    let said = format!("LOCK is in use by process {};", running.id());
+    assert!(stderr.contains(&said), "{stderr}");
+}
+
+#[test]
+fn the_version_says_which_commit_it_is_where_there_is_one() {
+    let version = |flag: &str| {
+        let output = alluvium().arg(flag).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let short = concat!("alluvium ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(version("-V").trim(), short);
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let (_, answer) = running.get("/version");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let served: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let long = match served["commit"].as_str() {
+        Some(commit) => format!("{short} (commit {commit})"),
+        None => short.to_owned(),
+    };
+    assert_eq!(version("--version").trim(), long);
 }

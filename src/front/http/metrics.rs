@@ -21,13 +21,14 @@ impl Front {
             Kind::Gauge,
             "alluvium_build_info",
             "Always 1; what runs stands in the labels.",
-            &["version"],
+            &["version", "commit"],
         );
-        build.sample(&[env!("CARGO_PKG_VERSION")], 1_u64);
+        let commit = self.others.commit.unwrap_or_default();
+        build.sample(&[env!("CARGO_PKG_VERSION"), commit], 1_u64);
         families.add(build);
         process::add(&mut families);
         self.broker.add_metrics(cluster, &mut families, space);
-        for add in &self.others {
+        for add in &self.others.add_metrics {
             add(&mut families);
         }
         self.add_metrics(&mut families);

@@ -65,29 +65,34 @@ pub fn descriptors() -> Ask {
 /// What a part of the server adds to the page of metrics.
 pub type AddMetrics = Box<dyn Fn(&mut Families<'_>) + Send + Sync>;
 
+/// What is shown of others.
+pub struct Others {
+    /// Who is connected to the Kafka port.
+    pub peers: Arc<Peers>,
+    /// The metrics of other fronts.
+    pub add_metrics: Vec<AddMetrics>,
+    /// The commit that the process was built from, if that is known.
+    pub commit: Option<&'static str>,
+}
+
 /// What all connections share.
 pub struct Front {
     broker: Broker,
     shared: front::Settings,
     settings: Settings,
     places: Arc<Places>,
-    /// Who is connected to the Kafka port.
-    peers: Arc<Peers>,
-    /// The metrics of other fronts.
-    others: Vec<AddMetrics>,
+    others: Others,
     pages: Arc<Semaphore>,
 }
 
 impl Front {
-    /// A front of this broker, which serves nobody yet: so many connections at a time. `peers` are shown on `/connections`,
-    /// and `others` add to the page of metrics.
+    /// A front of this broker, which serves nobody yet: so many connections at a time.
     pub fn new(
         broker: Broker,
         shared: front::Settings,
         settings: Settings,
         connections_max: usize,
-        peers: Arc<Peers>,
-        others: Vec<AddMetrics>,
+        others: Others,
     ) -> Arc<Front> {
         let limits = Limits {
             connections_max,
@@ -98,7 +103,6 @@ impl Front {
             shared,
             settings,
             places: Places::new(limits, PATIENCE),
-            peers,
             others,
             pages: Arc::new(Semaphore::new(PAGES_MAX)),
         })
@@ -120,9 +124,7 @@ impl Front {
         };
         listener.serve(shutdown, handle).await;
     }
-}
 
-impl Front {
     /// The broker as who sends this request may use it.
     fn door(&self, peer: SocketAddr, headers: &HeaderMap) -> Door {
         let agent = headers.get(header::USER_AGENT);
@@ -135,8 +137,21 @@ impl Front {
     }
 }
 
+/// What is served, and what it is for.
+const ROUTES: [(&str, &str); 5] = [
+    ("/healthz", "200 while the process answers"),
+    (
+        "/readyz",
+        "200 while records are taken, 503 otherwise, with reasons",
+    ),
+    ("/metrics", "metrics in Prometheus's text format"),
+    ("/version", "what runs"),
+    ("/connections", "who is connected to the Kafka port"),
+];
+
 fn routes(front: Arc<Front>) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -145,6 +160,15 @@ fn routes(front: Arc<Front>) -> Router {
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
         .with_state(front)
+}
+
+/// The paths that there are.
+async fn index() -> Json<serde_json::Value> {
+    let paths: serde_json::Map<_, _> = ROUTES
+        .into_iter()
+        .map(|(path, about)| (path.to_owned(), about.into()))
+        .collect();
+    Json(json!({ "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "paths": paths }))
 }
 
 /// The process answers.
@@ -241,7 +265,7 @@ async fn on_own_thread<T: Send + 'static>(
 
 /// Who is connected to the Kafka port, busiest first.
 async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
-    let peers = &front.peers;
+    let peers = &front.others.peers;
     let seconds = |time: Duration| time.as_millis() as f64 / 1e3;
     let shown: Vec<_> = peers
         .busiest(PEERS_SHOWN_MAX)
@@ -258,9 +282,15 @@ async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value>
     Json(json!({ "open": peers.count(), "shown": shown.len(), "connections": shown }))
 }
 
+/// What runs.
 async fn version(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
-    Json(json!({
-        "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "cluster_id": front.broker.cluster_id(),
-        "node_id": front.broker.config().node_id, "leader_epoch": front.broker.leader_epoch().get(),
-    }))
+    let broker = &front.broker;
+    let mut version = json!({
+        "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "cluster_id": broker.cluster_id(),
+        "node_id": broker.config().node_id, "leader_epoch": broker.leader_epoch().get(),
+    });
+    if let Some(commit) = front.others.commit {
+        version["commit"] = commit.into();
+    }
+    Json(version)
 }

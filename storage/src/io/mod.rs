@@ -8,6 +8,7 @@
 
 mod aligned;
 mod clock;
+mod lock_holder;
 mod map;
 mod real;
 pub mod sim;
@@ -15,6 +16,7 @@ mod syncs;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub use clock::{Boot, Clock, ManualClock, SystemClock};
+pub(crate) use lock_holder::lock_holder;
 pub use map::{FileMap, Mapping};
 pub use real::RealDisk;
 pub use sim::SimDisk;

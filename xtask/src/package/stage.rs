@@ -79,7 +79,7 @@ pub(super) fn stage(binary: &Path, staging: &Path) -> Result<Facts> {
     for entry in fs::read_dir(&pages)? {
         compressed.push(entry?.path());
     }
-    let version = run::quiet(Command::new(&staged).arg("--version"))?;
+    let version = run::quiet(Command::new(&staged).arg("-V"))?;
     let version = version.split_whitespace().last().context("a version")?;
     let changelog = root.join("usr/share/doc/alluvium/changelog");
     put(changes(version)?.as_bytes(), &changelog, 0o644)?;
