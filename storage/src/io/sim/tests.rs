@@ -1,5 +1,10 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
 use super::*;
-use crate::io::{AlignedBuffer, read_file, write_new_file};
+use crate::io::{
+    AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, LockHow, OpenHow, read_file, write_new_file,
+};
 
 fn path(name: &str) -> PathBuf {
     Path::new("/data").join(name)
