@@ -152,7 +152,12 @@ async fn open(
                 places.limit(within(changed.kafka.limits, connections_allowed));
             }
         });
-        let broker = Broker::open(broker_config, server_settings, storage.clone())?;
+        let broker = Broker::open(
+            broker_config,
+            server_settings,
+            kafka::subscribed_topics,
+            storage.clone(),
+        )?;
         Ok((storage, broker, report))
     });
     opened.await.context("open the store")?

@@ -13,6 +13,7 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
+use super::access::{Cluster, Granted, right};
 use super::groups::CommittedOffset;
 
 /// How far one group is behind in one partition.
@@ -80,7 +81,12 @@ const PAGE: usize = 1000;
 impl Broker {
     /// Looks up the times of the records that groups read next, as far as they are not known. Returns when that is done, or
     /// after `at_most`: then it goes on, and the next call finds more. `single_max` as for [`Broker::group_lags`].
-    pub async fn look_up_lag_times(&self, single_max: usize, at_most: Duration) {
+    pub async fn look_up_lag_times(
+        &self,
+        _cluster: &Granted<Cluster, right::Describe>,
+        single_max: usize,
+        at_most: Duration,
+    ) {
         let broker = self.clone();
         let looking = self.shared.lag_times.looking.clone();
         let done = async {
@@ -113,7 +119,7 @@ impl Broker {
     }
 
     /// The lag of every group in every partition where it has a durable offset, the first `single_max` each for itself.
-    pub fn group_lags(&self, single_max: usize) -> GroupLags {
+    pub(super) fn group_lags(&self, single_max: usize) -> GroupLags {
         let now = Now {
             steady: self.storage().steady_clock().now(),
             wall: self.now(),

@@ -120,10 +120,12 @@ pub enum OpenError {
 
 impl Broker {
     /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk. Over a
-    /// store from [`Storage::recover`] nothing is written before all of its state is understood.
+    /// store from [`Storage::recover`] nothing is written before all of its state is understood. `subscribed_topics` reads what
+    /// members of consumer groups subscribe to, in the format of the front that they come through.
     pub fn open(
         config: BrokerConfig,
         server: ServerSettings,
+        subscribed_topics: groups::SubscribedTopics,
         storage: Storage,
     ) -> Result<Broker, OpenError> {
         name_unknown_state(&storage);
@@ -157,8 +159,13 @@ impl Broker {
         server.put_in_force(&dynamic.of_server(&server));
         let dynamic = RwLock::new(dynamic);
         let (log, records) = StateLog::open(&storage, storage.clock())?;
-        let (groups, groups_task) =
-            Coordinator::open(config.groups.clone(), log, records, storage.steady_clock())?;
+        let (groups, groups_task) = Coordinator::open(
+            config.groups.clone(),
+            subscribed_topics,
+            log,
+            records,
+            storage.steady_clock(),
+        )?;
         let (producer_ids, producer_ids_task) =
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
         let tasks = Tasks {
@@ -235,17 +242,17 @@ impl Broker {
     }
 
     /// How long appends wait for the disk now. Never waits for it.
-    pub fn append_waits(&self) -> AppendWaits {
+    fn append_waits(&self) -> AppendWaits {
         self.storage().append_waits()
     }
 
     /// How long syncs of the write-ahead log took since the start.
-    pub fn sync_durations(&self) -> SyncDurations {
+    fn sync_durations(&self) -> SyncDurations {
         self.storage().sync_durations()
     }
 
     /// Batches that were refused since the start, whatever the reason.
-    pub fn refused_appends(&self) -> u64 {
+    fn refused_appends(&self) -> u64 {
         self.shared.refused.load(Relaxed)
     }
 
@@ -255,7 +262,7 @@ impl Broker {
     }
 
     /// What the store counts.
-    pub fn storage_metrics(&self) -> StorageMetrics {
+    fn storage_metrics(&self) -> StorageMetrics {
         self.storage().metrics()
     }
 

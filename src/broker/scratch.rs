@@ -26,6 +26,7 @@ impl Scratch {
         let broker = Broker::open(
             BrokerConfig::default(),
             ServerSettings::default(),
+            |_| None,
             storage.clone(),
         );
         Scratch {

@@ -66,8 +66,13 @@ impl Server {
                 places.limit(changed.kafka.limits);
             }
         });
-        let broker =
-            Broker::open(config, server_settings, storage.clone()).expect("a readable store");
+        let broker = Broker::open(
+            config,
+            server_settings,
+            kafka::subscribed_topics,
+            storage.clone(),
+        )
+        .expect("a readable store");
         let (stop, shutdown) = watch::channel(false);
         let running = (broker.clone(), shutdown.clone());
         tokio::spawn(async move { running.0.run(running.1).await });

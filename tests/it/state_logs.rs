@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium::broker::{Broker, BrokerConfig, ServerSettings};
+use alluvium::front::kafka;
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec};
 use model::{LogId, Timestamp};
@@ -83,6 +84,7 @@ impl House {
         match Broker::open(
             BrokerConfig::default(),
             ServerSettings::default(),
+            kafka::subscribed_topics,
             storage.clone(),
         ) {
             Ok(broker) => Ok((broker, storage)),

@@ -16,7 +16,7 @@ use super::exchange::{
     GroupDescription, GroupError, GroupState, JoinRefused, JoinRequest, Joined, Leaver,
     MemberClaim, Moment, SyncRequest, Synced, Ticket,
 };
-use super::group::{Group, GroupSettings};
+use super::group::{Group, GroupSettings, SubscribedTopics};
 use super::ledger::{Bound, Ledger};
 use super::machine::{GroupMachine, Parked, growth_of};
 use super::offsets::OffsetChange;
@@ -51,6 +51,7 @@ pub struct CoordinatorTask {
 
 struct Shared {
     config: GroupConfig,
+    subscribed_topics: SubscribedTopics,
     ledger: Arc<Ledger>,
     tickets: AtomicU64,
 }
@@ -70,6 +71,7 @@ impl Coordinator {
     /// Reads back all groups. Members have one session timeout to be heard of again.
     pub fn open(
         config: GroupConfig,
+        subscribed_topics: SubscribedTopics,
         log: StateLog<Record>,
         replayed: Replayed<Record>,
         clock: Arc<dyn Clock>,
@@ -78,6 +80,7 @@ impl Coordinator {
         let shared = Shared {
             ledger: Arc::new(Ledger::new(config.held_max())),
             config,
+            subscribed_topics,
             tickets: AtomicU64::new(0),
         };
         let coordinator = Coordinator {
@@ -275,6 +278,7 @@ impl Coordinator {
             initial_rebalance_delay: config.initial_rebalance_delay,
             size_max: config.size_max,
             bytes_max: config.bytes_max.min(most),
+            subscribed_topics: self.shared.subscribed_topics,
         }
     }
 

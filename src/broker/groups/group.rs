@@ -32,7 +32,7 @@ use super::record::{StoredGroup, StoredMember};
 
 use deadlines::JoinTimer;
 use pending::Pending;
-pub use settings::{GroupSettings, OffsetsExpiry};
+pub use settings::{GroupSettings, OffsetsExpiry, SubscribedTopics};
 pub use size::Growth;
 
 /// The protocol type whose subscriptions the broker can read.

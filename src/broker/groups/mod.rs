@@ -13,14 +13,13 @@ mod member;
 mod offsets;
 mod record;
 mod removal;
-mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub use commit::OffsetCommit;
 pub use coordinator::{Coordinator, CoordinatorTask, GroupListing, group_bytes_max};
 pub use exchange::*;
-pub use group::{Group, GroupSettings, Growth, OffsetsExpiry};
+pub use group::{Group, GroupSettings, Growth, OffsetsExpiry, SubscribedTopics};
 pub use ledger::{Bound, Held};
 pub use offsets::{
     AppendNumber, CommittedOffset, GroupOffsets, OffsetChange, OffsetsSize, is_expired,

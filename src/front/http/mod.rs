@@ -226,7 +226,9 @@ async fn metrics(
     let series_max = front.settings.metrics_series_max;
     let (space, ()) = tokio::join!(
         tokio::time::timeout(DISK_WAIT, front.broker.log_dir(&cluster)),
-        front.broker.look_up_lag_times(series_max, DISK_WAIT),
+        front
+            .broker
+            .look_up_lag_times(&cluster, series_max, DISK_WAIT),
     );
     let text = match on_own_thread(move || front.page(&cluster, space.ok().as_ref())).await {
         Ok(text) => text,

@@ -30,7 +30,10 @@ mod frame;
 mod metrics;
 mod settings;
 mod stats;
+mod subscription;
 mod unsupported;
+
+pub use subscription::subscribed_topics;
 
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::super::exchange::{Answer, Effects, GroupError, GroupRecord, GroupState, Moment};
 use super::super::member::Member;
-use super::super::subscription::subscribed_topics;
 use super::Group;
 use super::deadlines::JoinTimer;
 
@@ -205,9 +204,8 @@ impl Group {
         }
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
-            topics.extend(subscribed_topics(
-                &member.metadata(self.protocol.as_deref()),
-            )?);
+            let subscription = member.metadata(self.protocol.as_deref());
+            topics.extend((self.settings.subscribed_topics)(&subscription)?);
         }
         Some(topics)
     }

@@ -65,9 +65,14 @@ impl World {
 
     fn open(config: GroupConfig, log: SimStore, clock: Arc<TestClock>) -> World {
         let (records, replayed) = log.open();
-        let (coordinator, task) =
-            Coordinator::open(config.clone(), records, replayed, clock.clone())
-                .expect("readable records");
+        let (coordinator, task) = Coordinator::open(
+            config.clone(),
+            subscribed_topics,
+            records,
+            replayed,
+            clock.clone(),
+        )
+        .expect("readable records");
         let (stop, shutdown) = watch::channel(false);
         World {
             coordinator,

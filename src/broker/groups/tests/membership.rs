@@ -295,8 +295,8 @@ fn the_longest_member_leads_after_the_leader_left() {
 fn a_group_takes_no_more_than_its_maximum() {
     let mut bench = Bench::with(GroupSettings {
         size_max: 2,
-        bytes_max: usize::MAX,
         initial_rebalance_delay: Duration::from_millis(DELAY),
+        ..GroupSettings::default()
     });
     bench.enter(ask(""));
     bench.enter(ask(""));

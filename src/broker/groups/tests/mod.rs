@@ -9,7 +9,7 @@ mod rebalance;
 mod records;
 mod statics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,15 +63,20 @@ pub(super) fn protocol(name: &str, metadata: &str) -> Protocol {
     }
 }
 
+/// What a subscription in these tests' own format begins with.
+const SUBSCRIPTION: &str = "topics:";
+
 /// A consumer's subscription to these topics.
 pub(super) fn subscription(topics: &[&str]) -> Bytes {
-    let mut bytes = vec![0, 1];
-    bytes.extend((topics.len() as i32).to_be_bytes());
-    for topic in topics {
-        bytes.extend((topic.len() as i16).to_be_bytes());
-        bytes.extend(topic.as_bytes());
-    }
-    bytes.into()
+    format!("{SUBSCRIPTION}{}", topics.join(",")).into()
+}
+
+/// The topics in such a subscription.
+pub(super) fn subscribed_topics(bytes: &[u8]) -> Option<BTreeSet<String>> {
+    let topics = std::str::from_utf8(bytes)
+        .ok()?
+        .strip_prefix(SUBSCRIPTION)?;
+    Some(topics.split(',').map(str::to_owned).collect())
 }
 
 impl Ask {
@@ -122,12 +127,15 @@ impl Bench {
     pub(super) fn new() -> Bench {
         Bench::with(GroupSettings {
             initial_rebalance_delay: Duration::from_millis(DELAY),
-            size_max: usize::MAX,
-            bytes_max: usize::MAX,
+            ..GroupSettings::default()
         })
     }
 
     pub(super) fn with(settings: GroupSettings) -> Bench {
+        let settings = GroupSettings {
+            subscribed_topics,
+            ..settings
+        };
         Bench {
             group: Group::new(settings, moment(0)),
             now_ms: 0,

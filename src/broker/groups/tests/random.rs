@@ -99,7 +99,7 @@ impl World {
             bench: Bench::with(GroupSettings {
                 initial_rebalance_delay: Duration::from_millis(DELAY),
                 size_max,
-                bytes_max: usize::MAX,
+                ..GroupSettings::default()
             }),
             clients: (0..6).map(|index| Client::new(instance(index))).collect(),
             asked: BTreeSet::new(),

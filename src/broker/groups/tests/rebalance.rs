@@ -37,7 +37,7 @@ fn without_a_delay_the_first_member_has_its_generation_at_once() {
     let mut bench = Bench::with(GroupSettings {
         initial_rebalance_delay: Duration::ZERO,
         size_max: usize::MAX,
-        bytes_max: usize::MAX,
+        ..GroupSettings::default()
     });
     let (_, first) = bench.enter(ask(""));
     assert_eq!(bench.joined(first).generation, 1);

@@ -220,8 +220,8 @@ fn an_operator_removes_a_static_member_by_its_name() {
 fn a_full_group_takes_a_bounced_member_back() {
     let mut bench = Bench::with(GroupSettings {
         size_max: 2,
-        bytes_max: usize::MAX,
         initial_rebalance_delay: Duration::from_millis(DELAY),
+        ..GroupSettings::default()
     });
     stable_pair(&mut bench);
     let back = bench.join(ask("").instance("right"));

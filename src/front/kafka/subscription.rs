@@ -1,11 +1,12 @@
 //! Which topics a consumer's subscription names. The bytes are the client's own format (Kafka's
 //! `ConsumerProtocolSubscription`); every version begins with version 0's fields, so only those are read:
 //! version i16, then an array of topics (count i32, each a string with an i16 length). Source: Kafka's message schema.
+//! Callers: the groups, which are given it at the start: their members' subscriptions are opaque to them, and stored.
 
 use std::collections::BTreeSet;
 
 /// The topics in a subscription; None if the bytes are not one.
-pub(super) fn subscribed_topics(mut bytes: &[u8]) -> Option<BTreeSet<String>> {
+pub fn subscribed_topics(mut bytes: &[u8]) -> Option<BTreeSet<String>> {
     let version = i16::from_be_bytes(take(&mut bytes)?);
     if version < 0 {
         return None;
