@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use model::{Offset, Timestamp};
+use model::{LogId, Offset, Timestamp};
 
 use crate::log::Bounds;
 use crate::producers::SequenceError;
@@ -148,6 +148,40 @@ pub enum AppendError {
     /// The store is shutting down.
     #[error("the store is shutting down")]
     Closed,
+}
+
+/// Why nothing was appended to any of several logs.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendAllError {
+    /// All of it was refused: there is no room, it is larger than a frame can be, or the store takes no appends.
+    #[error(transparent)]
+    Refused(AppendError),
+    /// One of the logs refused its part.
+    #[error("log {log}: {source}")]
+    Log {
+        /// Which.
+        log: LogId,
+        /// Why.
+        source: AppendError,
+    },
+    /// An idempotent producer has appended a batch before.
+    #[error(
+        "log {log}: its producer has appended a batch before, at offsets {base_offset}..={last_offset}"
+    )]
+    Duplicate {
+        /// Which log.
+        log: LogId,
+        /// Where the batch's first record went then.
+        base_offset: Offset,
+        /// Where its last record went then, inclusive.
+        last_offset: Offset,
+    },
+    /// A log is named twice.
+    #[error("log {log} is named twice")]
+    Twice {
+        /// Which.
+        log: LogId,
+    },
 }
 
 /// Why nothing was read.

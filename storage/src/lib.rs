@@ -40,17 +40,18 @@ pub use components::{EXIT_CODE_STORAGE_FAILED, Env, OnFailure, Threads};
 pub use config::{LiveSettings, StorageConfig};
 pub use damage::Damage;
 pub use error::{
-    AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed, TimedOffset,
+    AppendAllError, AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed,
+    TimedOffset,
 };
 pub use fields::FormatError;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
-pub use log::{Appended, Bounds, Chunk, Durable, Log, LogSettings};
+pub use log::{Appended, AppendedAll, Bounds, Chunk, Durable, Log, LogAppend, LogSettings};
 pub use metrics::{Health, Metrics};
 pub use producers::{ProducerState, SequenceError};
 pub use recovery::{Fate, RecoveryReport};
 pub use storage::Storage;
 pub use waiter::Waiter;
-pub use wal::appends::{AppendBatch, AppendSize, Purpose};
+pub use wal::appends::{AppendBatch, AppendSize, GROUP_BATCHES_MAX, Purpose};
 pub use wal::gate::Admission;
 pub use wal::stall::{AppendWaits, STALL_AFTER, SYNC_BUCKETS_MICROS, SyncDurations};
 pub use wal::walk::TornTail;

@@ -14,9 +14,9 @@ use crate::cleanup::Plan;
 use crate::components::{Env, Threads};
 use crate::config::{LiveSettings, StorageConfig};
 use crate::engine::Engine;
-use crate::error::{OpenError, StorageFailed};
+use crate::error::{AppendAllError, OpenError, StorageFailed};
 use crate::io::{Clock, LockGuard};
-use crate::log::{Log, LogSettings};
+use crate::log::{AppendedAll, Log, LogAppend, LogSettings, append_all};
 use crate::metrics::{Health, Metrics};
 use crate::open::open;
 use crate::recovery::RecoveryReport;
@@ -310,7 +310,7 @@ impl Storage {
     /// Like [`Storage::admit`], for several batches that are appended together, and for the broker's own records: those that
     /// free space, or may, are taken on a full disk too.
     pub async fn admit_for(&self, size: AppendSize, purpose: Purpose) -> Admission {
-        self.engine().wal.admit(size, purpose).await
+        self.engine().wal.admit(size.in_batches(), purpose).await
     }
 
     /// Like [`Storage::admit`], for code that is not async: None if it would have to wait.
@@ -320,12 +320,44 @@ impl Storage {
 
     /// Like [`Storage::admit_for`], for code that is not async: None if it would have to wait.
     pub fn try_admit_for(&self, size: AppendSize, purpose: Purpose) -> Option<Admission> {
-        self.engine().wal.gate.try_admit(size, purpose)
+        self.engine().wal.gate.try_admit(size.in_batches(), purpose)
     }
 
     /// Whether an append of this size can ever be admitted.
     pub fn takes(&self, size: AppendSize) -> bool {
-        self.engine().wal.gate.takes(size)
+        self.engine().wal.gate.takes(size.in_batches())
+    }
+
+    /// Waits until so much may be appended to several logs at once, by [`Storage::append_all`]: there is room for all of it.
+    pub async fn admit_all(&self, size: AppendSize, purpose: Purpose) -> Admission {
+        self.engine().wal.admit(size.in_one_frame(), purpose).await
+    }
+
+    /// Like [`Storage::admit_all`], for code that is not async: None if it would have to wait.
+    pub fn try_admit_all(&self, size: AppendSize, purpose: Purpose) -> Option<Admission> {
+        self.engine()
+            .wal
+            .gate
+            .try_admit(size.in_one_frame(), purpose)
+    }
+
+    /// Whether an append of this size over several logs can ever be admitted: it is one frame, and a frame takes no more than
+    /// half of a WAL file and [`crate::GROUP_BATCHES_MAX`] batches.
+    pub fn takes_all(&self, size: AppendSize) -> bool {
+        self.engine().wal.gate.takes(size.in_one_frame())
+    }
+
+    /// Appends to several logs at once: all of it becomes durable in one frame of the WAL, or nothing does, also above
+    /// [`Storage::frame_bytes_max`]. Never waits: the admission, of [`Storage::admit_all`], was waited for, and the sync is
+    /// `durable`. A log that is deleted before that takes its own part with it, as if it were deleted right after. Readers may
+    /// see one log's part before another's.
+    /// Errors: nothing is appended to any log. `Refused(TooLarge)` if it is more than one frame can be.
+    pub fn append_all(
+        &self,
+        group: &[LogAppend],
+        admission: Admission,
+    ) -> Result<AppendedAll, AppendAllError> {
+        append_all(group, admission)
     }
 
     /// How the store is. Never waits for the disk.

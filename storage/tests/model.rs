@@ -17,7 +17,9 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use proptest::prelude::*;
 use storage::io::SimDisk;
-use storage::{Disk, Env, Log, LogSettings, ManualClock, ReadError, Storage, StorageConfig};
+use storage::{
+    Disk, Env, Log, LogAppend, LogSettings, ManualClock, Purpose, ReadError, Storage, StorageConfig,
+};
 
 const RETENTION: Duration = Duration::from_secs(3600);
 
@@ -29,6 +31,10 @@ enum Step {
         bytes: usize,
         /// Timestamps of the records, as far as the devices' clocks know.
         times: Vec<i64>,
+    },
+    /// To the log and to another one at once.
+    AppendAll {
+        bytes: usize,
     },
     Commit,
     Settle,
@@ -69,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
     });
     prop_oneof![
         12 => append,
+        3 => (0..2_000_usize).prop_map(|bytes| Step::AppendAll { bytes }),
         6 => Just(Step::Commit),
         4 => Just(Step::Settle),
         1 => (0..4_000_u64).prop_map(|seconds| Step::Clean { seconds }),
@@ -97,9 +104,17 @@ struct Model {
     records: Vec<Record>,
     start: u64,
     durable_end: u64,
+    /// The records of the other log: each was appended together with one of the log, at this offset.
+    others: Vec<(u64, Bytes)>,
 }
 
 impl Model {
+    /// How many of the other log are durable: those whose fellows are.
+    fn durable_others(&self) -> usize {
+        let is_durable = |(offset, _): &&(u64, Bytes)| *offset < self.durable_end;
+        self.others.iter().take_while(is_durable).count()
+    }
+
     fn first_at_or_after(&self, wanted: i64) -> Option<(u64, i64)> {
         let visible = self.start as usize..self.durable_end as usize;
         let mut records = (self.start..).zip(&self.records[visible]);
@@ -131,22 +146,34 @@ fn id() -> LogId {
     LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0))
 }
 
+fn other_id() -> LogId {
+    LogId::new(TopicId::from_bytes([3; 16]), PartitionId::new(0))
+}
+
 fn open(disk: &SimDisk, clock: &Arc<ManualClock>) -> Storage {
     let mut config = StorageConfig::new("/data");
     config.wal_file_bytes = 256 << 10;
     config.wal_files_min = 2;
     config.wal_files_max = 64;
     config.open_segments_max = 2;
+    config.frame_bytes_max = 3_000;
     let env = Env::manual(Arc::new(disk.clone()), clock.clone());
     let (storage, report) = Storage::open(config, env).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
-    storage.finish_open(&HashSet::from([id()])).unwrap();
+    storage
+        .finish_open(&HashSet::from([id(), other_id()]))
+        .unwrap();
     let settings = LogSettings {
         segment_bytes: 3_000,
         retention_ms: Some(RETENTION.as_millis() as u64),
         ..LogSettings::from(&TopicConfig::default())
     };
     storage.create_log(id(), settings);
+    let settings = LogSettings {
+        segment_bytes: 3_000,
+        ..LogSettings::state()
+    };
+    storage.create_log(other_id(), settings);
     storage
 }
 
@@ -176,6 +203,7 @@ impl House {
                 bytes,
                 times,
             } => self.append(codec, bytes, &times),
+            Step::AppendAll { bytes } => self.append_all(bytes),
             Step::Commit => self.commit(),
             Step::Settle => drop(self.storage.settle_once()),
             Step::Clean { seconds } => self.clean(seconds),
@@ -193,6 +221,9 @@ impl House {
         let expected = [model.start, model.durable_end, model.records.len() as u64];
         assert_eq!(found, expected, "start, durable end, end");
         assert!(bounds.settled_end <= bounds.durable_end);
+        let others = self.storage.log(other_id()).unwrap().bounds();
+        let found = [others.durable_end, others.end].map(|end| end.get() as usize);
+        assert_eq!(found, [model.durable_others(), model.others.len()]);
     }
 
     fn append(&mut self, codec: Codec, bytes: usize, times: &[i64]) {
@@ -213,15 +244,49 @@ impl House {
         let batch = Batch::parse(builder.build().unwrap()).unwrap();
         let Some(admission) = self.storage.try_admit(batch.bytes().len()) else {
             self.model.records.truncate(base as usize);
-            self.commit();
-            self.storage.settle_once();
-            while self.storage.prepare_once().unwrap() {}
-            return;
+            return self.make_room();
         };
         let appended = self.log().append(vec![batch.into()], admission).unwrap();
         assert_eq!(appended.base_offset.get(), base);
         assert_eq!(appended.last_offset.get(), base + times.len() as u64 - 1);
         assert_eq!(appended.start_offset.get(), self.model.start);
+    }
+
+    fn make_room(&mut self) {
+        self.commit();
+        self.storage.settle_once();
+        while self.storage.prepare_once().unwrap() {}
+    }
+
+    fn append_all(&mut self, bytes: usize) {
+        self.values += 1;
+        let value: Bytes = [&self.values.to_be_bytes()[..], &vec![4; bytes]]
+            .concat()
+            .into();
+        let mut builder = BatchBuilder::new(Codec::None);
+        let at = Timestamp::from_millis(500);
+        builder.push(at, Some(b"key"), Some(&value), &[]).unwrap();
+        let batch = Batch::parse(builder.build().unwrap()).unwrap();
+        let group = [id(), other_id()].map(|id| LogAppend {
+            log: self.storage.log(id).unwrap(),
+            batches: vec![batch.clone().into()],
+        });
+        let size = LogAppend::size_of(&group);
+        let Some(admission) = self.storage.try_admit_all(size, Purpose::Records) else {
+            return self.make_room();
+        };
+        let appended = self.storage.append_all(&group, admission).unwrap();
+        let base = self.model.records.len() as u64;
+        let found = appended.offsets.iter().map(|range| range.start.get());
+        let expected = [base, self.model.others.len() as u64];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        self.model.others.push((base, value.clone()));
+        self.model.records.push(Record {
+            time: 500,
+            value,
+            epoch: self.storage.leader_epoch().get(),
+            appended: None,
+        });
     }
 
     fn commit(&mut self) {
@@ -336,6 +401,7 @@ impl House {
         self.storage.shutdown();
         self.disk.restart_process();
         self.model.records.truncate(self.model.durable_end as usize);
+        self.model.others.truncate(self.model.durable_others());
         if loses_indexes {
             let files = self.disk.files().into_keys();
             for path in files.filter(|path| path.extension().is_some_and(|name| name == "idx")) {
@@ -362,6 +428,24 @@ impl House {
         }
         let found = records.range(self.model.start..).count() as u64;
         assert_eq!(found, self.model.durable_end - self.model.start);
+        self.read_others();
+    }
+
+    /// The other log holds what was appended together with what is durable, and no more.
+    fn read_others(&self) {
+        let log = self.storage.log(other_id()).unwrap();
+        let (mut values, mut from) = (Vec::new(), Offset::ZERO);
+        while from < log.bounds().durable_end {
+            let chunk = log.read(from, 4_000, true).unwrap();
+            for batch in split(chunk.to_bytes()) {
+                for record in batch.unwrap().records(Default::default()).unwrap() {
+                    values.push(record.unwrap().value.unwrap());
+                }
+            }
+            from = chunk.end_offset;
+        }
+        let others = &self.model.others[..self.model.durable_others()];
+        assert!(values.iter().eq(others.iter().map(|(_, value)| value)));
     }
 }
 

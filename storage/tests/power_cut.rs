@@ -21,8 +21,8 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
 use storage::io::SimDisk;
 use storage::{
-    AppendError, DeleteRecordsError, Durable, Env, Log, LogSettings, ManualClock, Storage,
-    StorageConfig, StorageFailed,
+    AppendAllError, AppendError, DeleteRecordsError, Durable, Env, Log, LogAppend, LogSettings,
+    ManualClock, Purpose, Storage, StorageConfig, StorageFailed,
 };
 
 /// Steps of one script.
@@ -81,8 +81,8 @@ struct Ledger {
 
 /// Appended, and not decided yet.
 struct Waiting {
-    log: LogId,
-    promise: Promise,
+    /// What each log was promised: several, if it was appended to them at once.
+    promises: Vec<(LogId, Promise)>,
     durable: Durable,
 }
 
@@ -90,6 +90,9 @@ enum Promise {
     Records(BTreeMap<u64, Bytes>),
     Start(u64),
 }
+
+/// What was appended to several logs at once: a record of each.
+type Group = Vec<(LogId, u64, Bytes)>;
 
 /// An idempotent producer. It is replaced after a crash, as one that does not know what became of its last batches.
 #[derive(Default)]
@@ -116,6 +119,8 @@ struct Life {
     logs: BTreeMap<LogId, Ledger>,
     deleted: BTreeSet<LogId>,
     waiting: Vec<Waiting>,
+    /// All appends over several logs.
+    groups: Vec<Group>,
     /// The idempotent producer of each log.
     producers: HashMap<LogId, Producer>,
     producer_ids: i64,
@@ -144,6 +149,7 @@ impl Life {
             logs: BTreeMap::new(),
             deleted: BTreeSet::new(),
             waiting: Vec::new(),
+            groups: Vec::new(),
             producers: HashMap::new(),
             producer_ids: 0,
             payloads: 0,
@@ -157,12 +163,15 @@ impl Life {
 
     fn script(&mut self) -> Result<(), Stopped> {
         self.open()?;
-        self.create_log();
+        for _ in 0..3 {
+            self.create_log();
+        }
         for _ in 0..STEPS {
             self.clock
                 .advance(Duration::from_millis(self.random.below(5_000)));
             match self.random.below(100) {
-                0..=44 => self.append()?,
+                0..=34 => self.append()?,
+                35..=44 => self.append_group()?,
                 45..=69 => self.commit()?,
                 70..=73 => self.read_all()?,
                 74..=75 => self.retry()?,
@@ -192,7 +201,7 @@ impl Life {
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
         config.wal_files_max = 40;
-        config.frame_bytes_max = 64 << 10;
+        config.frame_bytes_max = 32 << 10;
         let clock: Arc<dyn storage::Clock> = self.clock.clone();
         let env = Env::manual(Arc::new(self.disk.clone()), clock);
         let (storage, report) =
@@ -299,7 +308,10 @@ impl Life {
         self.logs.remove(&id);
         self.deleted.insert(id);
         self.producers.remove(&id);
-        self.waiting.retain(|waiting| waiting.log != id);
+        for waiting in &mut self.waiting {
+            waiting.promises.retain(|(log, _)| *log != id);
+        }
+        self.waiting.retain(|waiting| !waiting.promises.is_empty());
     }
 
     fn any_log(&mut self) -> LogId {
@@ -311,7 +323,86 @@ impl Life {
         let id = self.any_log();
         let log = self.log(id);
         let count = 1 + self.random.below(4);
-        let bytes_max = if self.random.below(8) == 0 {
+        let payloads = self.payloads(count, 8);
+        let batch = self.batch(id, &payloads);
+        let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
+            return self.not_sent(&[(id, payloads.len())]);
+        };
+        let appended = match log.append(vec![batch.clone().into()], admission) {
+            Ok(appended) => appended,
+            Err(AppendError::DiskFull) => return self.not_sent(&[(id, payloads.len())]),
+            Err(AppendError::Sequence(error)) => panic!("{}: {error}", self.name()),
+            Err(error) => return Err(Stopped(error.to_string())),
+        };
+        let base = appended.base_offset.get();
+        assert!(!appended.duplicate, "{}: {base} is new", self.name());
+        let promise = self.sent(id, batch, base, payloads);
+        self.waiting.push(Waiting {
+            promises: vec![(id, promise)],
+            durable: appended.durable,
+        });
+        Ok(())
+    }
+
+    /// Appends to two or three logs at once, now and then more than the committer otherwise puts into a frame.
+    fn append_group(&mut self) -> Result<(), Stopped> {
+        let mut ids: BTreeSet<LogId> = self.logs.keys().copied().collect();
+        while ids.len() > 2 + self.random.below(2) as usize {
+            ids.remove(&self.any_log());
+        }
+        if ids.len() < 2 {
+            return self.append();
+        }
+        // Not in the order of the ids.
+        let mut ids: Vec<LogId> = ids.into_iter().collect();
+        ids.rotate_left(1);
+        let parts: Vec<(LogId, Vec<Bytes>, Batch)> = ids
+            .into_iter()
+            .map(|id| {
+                let payloads = self.payloads(2, 2);
+                let batch = self.batch(id, &payloads);
+                (id, payloads, batch)
+            })
+            .collect();
+        let sizes: Vec<_> = parts
+            .iter()
+            .map(|(id, payloads, _)| (*id, payloads.len()))
+            .collect();
+        let group: Vec<LogAppend> = parts
+            .iter()
+            .map(|(id, _, batch)| LogAppend {
+                log: self.log(*id),
+                batches: vec![batch.clone().into()],
+            })
+            .collect();
+        let size = LogAppend::size_of(&group);
+        let admission = self.storage().try_admit_all(size, Purpose::Records);
+        let Some(admission) = admission.filter(|_| self.storage().takes_all(size)) else {
+            return self.not_sent(&sizes);
+        };
+        let appended = match self.storage().append_all(&group, admission) {
+            Ok(appended) => appended,
+            Err(AppendAllError::Refused(AppendError::DiskFull)) => return self.not_sent(&sizes),
+            Err(AppendAllError::Refused(error)) => return Err(Stopped(error.to_string())),
+            Err(error) => panic!("{}: {error}", self.name()),
+        };
+        let (mut promises, mut group) = (Vec::new(), Group::new());
+        for ((id, payloads, batch), offsets) in parts.into_iter().zip(&appended.offsets) {
+            let base = offsets.start.get();
+            group.push((id, base, payloads[0].clone()));
+            promises.push((id, self.sent(id, batch, base, payloads)));
+        }
+        self.groups.push(group);
+        self.waiting.push(Waiting {
+            promises,
+            durable: appended.durable,
+        });
+        Ok(())
+    }
+
+    /// Payloads of one length, one in so many times a large one.
+    fn payloads(&mut self, count: u64, large_one_in: u64) -> Vec<Bytes> {
+        let bytes_max = if self.random.below(large_one_in) == 0 {
             20_000
         } else {
             600
@@ -324,44 +415,29 @@ impl Life {
             payload.extend_from_slice(&self.payloads.to_be_bytes());
             payloads.push(Bytes::from(payload));
         }
-        let batch = self.batch(id, &payloads);
-        let Some(admission) = self.storage().try_admit(batch.bytes().len()) else {
-            return self.not_sent(id, payloads.len());
-        };
-        let appended = match log.append(vec![batch.clone().into()], admission) {
-            Ok(appended) => appended,
-            Err(AppendError::DiskFull) => return self.not_sent(id, payloads.len()),
-            Err(AppendError::Sequence(error)) => panic!("{}: {error}", self.name()),
-            Err(error) => return Err(Stopped(error.to_string())),
-        };
-        let base = appended.base_offset.get();
-        let name = self.name();
-        let ledger = self.logs.get_mut(&id).expect("any_log gives one of these");
+        payloads
+    }
+
+    /// Writes into the book what was sent. Gives what is promised.
+    fn sent(&mut self, id: LogId, batch: Batch, base: u64, payloads: Vec<Bytes>) -> Promise {
+        let ledger = self.logs.get_mut(&id).expect("a log that lives");
         let records: BTreeMap<u64, Bytes> = (base..).zip(payloads).collect();
         for (offset, payload) in &records {
-            ledger
-                .sent
-                .entry(*offset)
-                .or_default()
-                .push(payload.clone());
+            let sent = ledger.sent.entry(*offset).or_default();
+            sent.push(payload.clone());
         }
-        assert!(!appended.duplicate, "{name}: {base} is new");
         if let Some(producer) = self.producers.get_mut(&id) {
             producer.later.push((batch, base));
         }
-        let promise = Promise::Records(records);
-        self.waiting.push(Waiting {
-            log: id,
-            promise,
-            durable: appended.durable,
-        });
-        Ok(())
+        Promise::Records(records)
     }
 
     /// There was no room for it: its numbers are for the next one.
-    fn not_sent(&mut self, id: LogId, records: usize) -> Result<(), Stopped> {
-        if let Some(producer) = self.producers.get_mut(&id) {
-            producer.sequence -= records as i32;
+    fn not_sent(&mut self, sizes: &[(LogId, usize)]) -> Result<(), Stopped> {
+        for (id, records) in sizes {
+            if let Some(producer) = self.producers.get_mut(id) {
+                producer.sequence -= *records as i32;
+            }
         }
         self.commit()?;
         self.settle()?;
@@ -415,8 +491,7 @@ impl Life {
         let ledger = self.logs.get_mut(&id).expect("any_log gives one of these");
         ledger.start_asked = ledger.start_asked.max(before);
         self.waiting.push(Waiting {
-            log: id,
-            promise: Promise::Start(before),
+            promises: vec![(id, Promise::Start(before))],
             durable,
         });
         Ok(())
@@ -436,13 +511,13 @@ impl Life {
                 failed = Some(error);
                 continue;
             }
-            let ledger = self
-                .logs
-                .get_mut(&waiting.log)
-                .expect("deleted logs wait for nothing");
-            match waiting.promise {
-                Promise::Records(records) => ledger.acknowledged.extend(records),
-                Promise::Start(start) => ledger.start = ledger.start.max(start),
+            for (id, promise) in waiting.promises {
+                let ledger = self.logs.get_mut(&id);
+                let ledger = ledger.expect("deleted logs wait for nothing");
+                match promise {
+                    Promise::Records(records) => ledger.acknowledged.extend(records),
+                    Promise::Start(start) => ledger.start = ledger.start.max(start),
+                }
             }
         }
         if failed.is_none() && !self.disk.is_off() {
@@ -610,6 +685,7 @@ impl Life {
             }
             ledger.seen.extend(found);
         }
+        self.judge_groups();
         let aside = Path::new("/data/quarantine");
         for path in self.disk.files().into_keys() {
             let Ok(name) = path.strip_prefix(aside) else {
@@ -635,6 +711,29 @@ impl Life {
             );
         }
         count
+    }
+
+    /// What was appended to several logs at once is in all of them or in none, as far as they still exist and reach back so far.
+    fn judge_groups(&self) {
+        for group in &self.groups {
+            let is_there: BTreeMap<LogId, bool> = group
+                .iter()
+                .filter(|(id, offset, _)| {
+                    let log = self.logs.get(id).map(|_| self.log(*id));
+                    log.is_some_and(|log| log.bounds().start.get() <= *offset)
+                })
+                .map(|(id, offset, payload)| {
+                    // Read and compared with the book just before.
+                    (*id, self.logs[id].seen.get(offset) == Some(payload))
+                })
+                .collect();
+            let there = is_there.values().filter(|is_there| **is_there).count();
+            assert!(
+                there == 0 || there == is_there.len(),
+                "{}: a group was torn: {is_there:?}",
+                self.name()
+            );
+        }
     }
 
     /// The store is as good as new, once there is space: it takes records and gives them back.

@@ -13,7 +13,8 @@ use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::io::{SimDisk, write_new_file};
 use storage::{
-    Disk, Env, Log, LogSettings, ManualClock, OpenError, ReadError, Storage, StorageConfig,
+    Admission, Disk, Env, Log, LogAppend, LogSettings, ManualClock, OpenError, Purpose, ReadError,
+    Storage, StorageConfig,
 };
 
 use crate::Input;
@@ -166,23 +167,44 @@ fn disk_of(files: &Files) -> SimDisk {
     disk
 }
 
-/// Appends a record; None if the log takes none.
-fn append(storage: &Storage, id: LogId, value: &str) -> Option<u64> {
+fn batch(value: &str) -> Batch {
     let mut builder = BatchBuilder::new(Codec::None);
     builder
         .push(Timestamp::from_millis(5), None, Some(value.as_bytes()), &[])
         .expect("a small record");
-    let batch = Batch::parse(builder.build().expect("a small batch")).expect("just built");
-    let log = storage.log(id)?;
-    let bytes = batch.bytes().len();
-    let admission = loop {
-        match storage.try_admit(bytes) {
-            Some(admission) => break admission,
-            // Nobody else makes files of the write-ahead log ready here.
+    Batch::parse(builder.build().expect("a small batch")).expect("just built")
+}
+
+/// An admission, if there is room for it. Nobody else makes files of the write-ahead log ready here.
+fn admitted(storage: &Storage, admit: impl Fn() -> Option<Admission>) -> Option<Admission> {
+    loop {
+        match admit() {
+            Some(admission) => return Some(admission),
             None if storage.prepare_once().ok()? => {}
             None => return None,
         }
+    }
+}
+
+/// Appends a record to each of several logs at once.
+fn append_all(storage: &Storage, records: &[(LogId, String)]) {
+    let part = |(id, value): &(LogId, String)| LogAppend {
+        log: storage.log(*id).expect("a known log"),
+        batches: vec![batch(value).into()],
     };
+    let group: Vec<LogAppend> = records.iter().map(part).collect();
+    let size = LogAppend::size_of(&group);
+    let admission = admitted(storage, || storage.try_admit_all(size, Purpose::Records));
+    let appended = storage.append_all(&group, admission.expect("there is room"));
+    drop(appended.expect("a healthy store"));
+}
+
+/// Appends a record; None if the log takes none.
+fn append(storage: &Storage, id: LogId, value: &str) -> Option<u64> {
+    let batch = batch(value);
+    let log = storage.log(id)?;
+    let bytes = batch.bytes().len();
+    let admission = admitted(storage, || storage.try_admit(bytes))?;
     let appended = log.append(vec![batch.into()], admission).ok()?;
     Some(appended.base_offset.get())
 }
@@ -240,12 +262,18 @@ fn live() -> Life {
     let storage = open(&disk).expect("an empty disk");
     let (mut moments, mut values) = (vec![disk.files()], Values::new());
     for frame in 0..FRAMES {
+        // Every third time both logs at once: one frame, which is replayed whole or not.
         let partitions: &[u32] = if frame % 3 == 2 { &[0, 1] } else { &[0] };
-        for partition in partitions {
+        let record = |partition: &u32| {
             let value = format!("frame {frame} of partition {partition}, {}", "-".repeat(60));
-            append(&storage, log_id(*partition), &value).expect("a healthy store");
-            values.insert((log_id(*partition), value.into()));
+            (log_id(*partition), value)
+        };
+        let records: Vec<(LogId, String)> = partitions.iter().map(record).collect();
+        match records.as_slice() {
+            [(id, value)] => drop(append(&storage, *id, value).expect("a healthy store")),
+            all => append_all(&storage, all),
         }
+        values.extend(records.into_iter().map(|(id, value)| (id, value.into())));
         assert!(storage.commit_once());
         if frame % 8 == 7 {
             storage.settle_once();

@@ -62,17 +62,31 @@ pub fn run(data: &[u8]) {
             frame: u64::from(from >> 2),
         },
     };
+    let known_durable = durable_end(&sources, store.unwrap_or(STORE));
     let mut last = from.frame;
     let walked = walk(&sources, store.unwrap_or(STORE), from, &mut |event| {
         if let Event::Frame { frame, .. } = event {
             assert!(frame.head.sequence >= last, "frames come in order");
             last = frame.head.sequence;
             assert!(frame.parts().count() == frame.entries.len());
+            // A frame is replayed whole, unless a later one knows that it was durable: then each damaged batch is named.
+            assert!(frame.intact || frame.head.sequence < known_durable);
         }
     })
     .expect("a disk without faults");
     assert_eq!(walked.ends.len(), sources.len());
     assert!(walked.next_frame >= last);
+}
+
+/// The frame up to which some frame knows all to have been durable.
+fn durable_end(sources: &[Source], store: Uuid) -> u64 {
+    let heads = sources.iter().flat_map(|source| {
+        scan_heads(&*source.file, store, source.sequence, 0).expect("a disk without faults")
+    });
+    heads
+        .map(|(_, head)| head.durable_sequence)
+        .max()
+        .unwrap_or(0)
 }
 
 fn read_each(source: &Source, contents: &[u8], store: Uuid) {

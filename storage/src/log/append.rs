@@ -39,7 +39,7 @@ pub struct Appended {
 /// Resolves when what it stands for is durable, or can no longer become so.
 #[must_use = "what is appended is not durable yet"]
 #[derive(Debug)]
-pub struct Durable(oneshot::Receiver<Result<(), StorageFailed>>);
+pub struct Durable(pub(super) oneshot::Receiver<Result<(), StorageFailed>>);
 
 impl Durable {
     /// Blocks until it is decided. Not for async code.
@@ -64,17 +64,17 @@ fn stopped() -> StorageFailed {
 
 /// When, and in which leader epoch, something is appended.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
-    now: Timestamp,
-    epoch: LeaderEpoch,
+pub(super) struct Moment {
+    pub now: Timestamp,
+    pub epoch: LeaderEpoch,
 }
 
 /// The offsets that an append will have, decided under the log's lock.
 #[derive(Debug)]
-struct Assigned {
-    base: Offset,
-    end: Offset,
-    work: Vec<Work>,
+pub(super) struct Assigned {
+    pub base: Offset,
+    pub end: Offset,
+    pub work: Vec<Work>,
 }
 
 impl Log {
@@ -87,7 +87,7 @@ impl Log {
         admission: Admission,
     ) -> Result<Appended, AppendError> {
         assert!(!batches.is_empty(), "an append has a batch");
-        admission.check(AppendSize::of(&batches))?;
+        admission.check(AppendSize::of(&batches).in_batches())?;
         let moment = self.moment();
         let (ack, acked) = oneshot::channel();
         let durable = Durable(acked);
@@ -132,7 +132,7 @@ impl Log {
         })
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         Moment {
             now: self.parts.wal.now(),
             epoch: self.parts.wal.leader_epoch(),
@@ -159,7 +159,9 @@ impl Log {
             return Ok(Durable(acked));
         }
         // Where there is no room for more than what is admitted it waits with the others, as the file is being made.
-        let admission = wal.gate.try_admit(AppendSize::of_one(0), Purpose::Removal);
+        let admission = wal
+            .gate
+            .try_admit(AppendSize::of_one(0).in_batches(), Purpose::Removal);
         if let Some(refusal) = admission.as_ref().and_then(Admission::refusal) {
             return Err(refusal.clone().into());
         }
@@ -171,7 +173,7 @@ impl Log {
 }
 
 /// Gives batches their offsets, if all of them may be appended. Nothing is written down yet.
-fn assign(
+pub(super) fn assign(
     state: &mut LogState,
     batches: &[AppendBatch],
     limits: &ProducerLimits,
@@ -218,7 +220,7 @@ fn assign(
 }
 
 /// Writes down what was assigned; the queue has taken it.
-fn note(
+pub(super) fn note(
     state: &mut LogState,
     batches: &[AppendBatch],
     assigned: &Assigned,

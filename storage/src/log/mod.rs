@@ -7,6 +7,7 @@
 //! file is touched under it.
 
 mod append;
+mod append_all;
 mod cell;
 mod dirty;
 mod read;
@@ -27,6 +28,8 @@ use crate::waiter::Waiter;
 use crate::wal::Wal;
 
 pub use self::append::{Appended, Durable};
+pub(crate) use self::append_all::append_all;
+pub use self::append_all::{AppendedAll, LogAppend};
 pub(crate) use self::cell::LogCell;
 pub(crate) use self::dirty::DirtyLogs;
 pub use self::read::Chunk;

@@ -264,13 +264,13 @@ impl Committer {
                  (RLIMIT_FSIZE, `ulimit -f`)"
             )));
         }
+        assert!(
+            bytes <= pool.file_bytes() / 2,
+            "the gate lets in only what half of a file takes"
+        );
         if progress.position + bytes <= progress.current().bytes.min(limit) {
             return Ok(true);
         }
-        assert!(
-            bytes <= pool.file_bytes(),
-            "the gate lets in only what a file takes"
-        );
         if writer.is_unsynced() {
             writer.sync()?;
         }
@@ -357,18 +357,34 @@ impl Committer {
     }
 }
 
-/// Refuses what belongs to deleted logs. Gives the rest.
+/// Refuses what belongs to deleted logs. Gives the rest. Of a group the rest is written: its other logs have given out offsets
+/// for it, and to its caller it is as if the log had been deleted right behind it.
 fn refuse_deleted(pending: Vec<Pending>) -> Vec<Pending> {
-    let (pending, deleted): (Vec<_>, Vec<_>) = pending
-        .into_iter()
-        .partition(|pending| pending.log.as_ref().is_none_or(|log| !log.is_deleted()));
-    if !deleted.is_empty() {
-        refuse(
-            deleted,
-            &StorageFailed::new("the log was deleted before this became durable"),
-        );
+    let is_gone = |pending: &Pending| pending.log.as_ref().is_some_and(|log| log.is_deleted());
+    if !pending.iter().any(is_gone) {
+        return pending;
     }
-    pending
+    let failure = StorageFailed::new("the log was deleted before this became durable");
+    let mut kept: Vec<Pending> = Vec::with_capacity(pending.len());
+    let mut group_is_kept = false;
+    for mut pending in pending {
+        group_is_kept &= pending.joins_previous;
+        if !is_gone(&pending) {
+            // The first of a group that is kept begins it.
+            pending.joins_previous = group_is_kept;
+            group_is_kept = true;
+            kept.push(pending);
+            continue;
+        }
+        match kept.last_mut().filter(|_| group_is_kept) {
+            // The acknowledgement waits at the end of its group.
+            Some(last) if pending.ack.is_some() => {
+                (last.ack, last.admission) = (pending.ack, pending.admission);
+            }
+            _ => pending.refuse(&failure),
+        }
+    }
+    kept
 }
 
 fn refuse(pending: Vec<Pending>, failure: &StorageFailed) {

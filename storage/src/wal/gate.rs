@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::appends::{AppendSize, FRAME_OVERHEAD_BYTES, Purpose, batch_bytes_max};
+use super::appends::{AppendSize, Demand, Purpose, Shape, batch_bytes_max};
 use super::pool::WalPool;
 use crate::components::{EXIT_CODE_STORAGE_FAILED, OnFailure};
 use crate::error::{AppendError, StorageFailed};
@@ -30,7 +30,7 @@ const SPACE_AGAIN: Duration = Duration::from_secs(3);
 pub struct Admission {
     gate: Arc<Gate>,
     /// What may be appended with it.
-    size: AppendSize,
+    demand: Demand,
     /// What it has reserved.
     bytes: u64,
     refused: Option<AppendError>,
@@ -43,16 +43,16 @@ impl Admission {
     }
 
     /// Whether so much may be appended with it: an append pays for what it lets in.
-    pub(crate) fn check(&self, size: AppendSize) -> Result<(), AppendError> {
+    pub(crate) fn check(&self, wanted: Demand) -> Result<(), AppendError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
         }
-        if self.size.holds(size) {
+        if self.demand.shape == wanted.shape && self.demand.size.holds(wanted.size) {
             return Ok(());
         }
         Err(AppendError::NotAdmitted {
-            size,
-            admitted: self.size,
+            size: wanted.size,
+            admitted: self.demand.size,
         })
     }
 }
@@ -91,7 +91,7 @@ enum DiskNews {
 /// Who waits for an admission.
 #[derive(Debug)]
 struct Waiting {
-    size: AppendSize,
+    demand: Demand,
     purpose: Purpose,
     admitted: oneshot::Sender<Admission>,
 }
@@ -145,21 +145,21 @@ impl Gate {
     }
 
     /// Whether an append of this size can ever be admitted.
-    pub fn takes(&self, size: AppendSize) -> bool {
-        size.wal_bytes() <= self.pool.file_bytes() / 2
+    pub fn takes(&self, demand: Demand) -> bool {
+        demand.fits(self.pool.file_bytes())
     }
 
     /// Waits until this much may be appended, or may not be. First come, first served, but for removals, which make room
     /// for the others.
-    pub async fn admit(self: &Arc<Gate>, size: AppendSize, purpose: Purpose) -> Admission {
+    pub async fn admit(self: &Arc<Gate>, demand: Demand, purpose: Purpose) -> Admission {
         let admitted = {
             let mut queue = self.locked();
-            if let Some(admission) = self.decide(&mut queue, size, purpose) {
+            if let Some(admission) = self.decide(&mut queue, demand, purpose) {
                 return admission;
             }
             let (sender, admitted) = oneshot::channel();
             let waiting = Waiting {
-                size,
+                demand,
                 purpose,
                 admitted: sender,
             };
@@ -177,34 +177,34 @@ impl Gate {
     }
 
     /// The answer to whether this much may be appended, if it can be given at once.
-    pub fn try_admit(self: &Arc<Gate>, size: AppendSize, purpose: Purpose) -> Option<Admission> {
-        self.decide(&mut self.locked(), size, purpose)
+    pub fn try_admit(self: &Arc<Gate>, demand: Demand, purpose: Purpose) -> Option<Admission> {
+        self.decide(&mut self.locked(), demand, purpose)
     }
 
     /// The answer for someone who comes now: behind all who wait, if it is no removal.
     fn decide(
         self: &Arc<Gate>,
         queue: &mut Queue,
-        size: AppendSize,
+        demand: Demand,
         purpose: Purpose,
     ) -> Option<Admission> {
-        if let Err(refused) = self.check(size) {
+        if let Err(refused) = self.check(demand) {
             return Some(self.refusal(refused));
         }
         if !queue.waiting.is_empty() && purpose != Purpose::Removal {
             return None;
         }
-        self.reserve(queue, size, purpose)
+        self.reserve(queue, demand, purpose)
     }
 
     /// The answer for the one whose turn it is.
     fn reserve(
         self: &Arc<Gate>,
         queue: &mut Queue,
-        size: AppendSize,
+        demand: Demand,
         purpose: Purpose,
     ) -> Option<Admission> {
-        let bytes = size.wal_bytes();
+        let bytes = demand.wal_bytes();
         let wanted = queue.reserved + bytes;
         if wanted > self.queue_bytes_max && queue.reserved > 0 {
             return None;
@@ -217,7 +217,7 @@ impl Gate {
         queue.reserved = wanted;
         Some(Admission {
             gate: Arc::clone(self),
-            size,
+            demand,
             bytes,
             refused: None,
         })
@@ -226,25 +226,27 @@ impl Gate {
     fn refusal(self: &Arc<Gate>, refused: AppendError) -> Admission {
         Admission {
             gate: Arc::clone(self),
-            size: AppendSize::default(),
+            demand: Demand {
+                size: AppendSize::default(),
+                shape: Shape::Batches,
+            },
             bytes: 0,
             refused: Some(refused),
         }
     }
 
     /// What no waiting changes.
-    fn check(&self, size: AppendSize) -> Result<(), AppendError> {
+    fn check(&self, demand: Demand) -> Result<(), AppendError> {
         if let Some(failure) = self.failure() {
             return Err(AppendError::Failed(failure.clone()));
         }
         if self.closed.load(Ordering::Acquire) {
             return Err(AppendError::Closed);
         }
-        if !self.takes(size) {
-            let overhead = size.batches.saturating_mul(FRAME_OVERHEAD_BYTES);
+        if !self.takes(demand) {
             return Err(AppendError::TooLarge {
-                bytes: size.bytes,
-                bytes_max: (self.pool.file_bytes() / 2).saturating_sub(overhead),
+                bytes: demand.size.bytes,
+                bytes_max: demand.bytes_max(self.pool.file_bytes()),
             });
         }
         Ok(())
@@ -331,13 +333,13 @@ impl Gate {
             let Some(first) = queue.waiting.front() else {
                 return;
             };
-            let (size, purpose) = (first.size, first.purpose);
+            let (demand, purpose) = (first.demand, first.purpose);
             let admission = if first.admitted.is_closed() {
                 // Whoever asked is gone.
                 None
-            } else if let Err(refused) = self.check(size) {
+            } else if let Err(refused) = self.check(demand) {
                 Some(self.refusal(refused))
-            } else if let Some(admission) = self.reserve(&mut queue, size, purpose) {
+            } else if let Some(admission) = self.reserve(&mut queue, demand, purpose) {
                 Some(admission)
             } else {
                 return;
@@ -408,7 +410,7 @@ mod tests {
     }
 
     fn is_admitted(gate: &Arc<Gate>, bytes: usize, purpose: Purpose) -> bool {
-        gate.try_admit(AppendSize::of_one(bytes), purpose)
+        gate.try_admit(AppendSize::of_one(bytes).in_batches(), purpose)
             .is_some_and(|admission| admission.refusal().is_none())
     }
 

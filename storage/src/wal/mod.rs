@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use model::{LeaderEpoch, Timestamp};
 
-use self::appends::{AppendSize, Purpose};
+use self::appends::{Demand, Purpose};
 use self::committer::Committer;
 use self::frame_writer::FrameStamp;
 use self::gate::{Admission, Gate};
@@ -55,15 +55,23 @@ impl Wal {
     }
 
     /// Waits until so much may be appended, or may not be.
-    pub async fn admit(&self, size: AppendSize, purpose: Purpose) -> Admission {
+    pub async fn admit(&self, demand: Demand, purpose: Purpose) -> Admission {
         self.stall
-            .noting(&*self.clock, self.gate.admit(size, purpose))
+            .noting(&*self.clock, self.gate.admit(demand, purpose))
             .await
     }
 
     /// Queues one piece of work. The caller holds its log's lock, so that the queue has the order of the offsets.
     pub fn push(&self, pending: Pending) -> Result<(), AppendError> {
         self.queue.push([pending])
+    }
+
+    /// Queues work in order, all of it for one frame. The caller holds all of its logs' locks.
+    pub fn push_group(&self, mut pending: Vec<Pending>) -> Result<(), AppendError> {
+        for later in pending.iter_mut().skip(1) {
+            later.joins_previous = true;
+        }
+        self.queue.push(pending)
     }
 
     /// Queues work in order.

@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     pub ack: Option<oneshot::Sender<Result<(), StorageFailed>>>,
     /// Given back then.
     pub admission: Option<Admission>,
+    /// Whether it goes into the same frame as the one before it: they are one group.
+    pub joins_previous: bool,
 }
 
 /// What is to be made durable.
@@ -56,6 +58,7 @@ impl Pending {
             work,
             ack: None,
             admission: None,
+            joins_previous: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl Pending {
             work: Work::None,
             ack: Some(ack),
             admission,
+            joins_previous: false,
         }
     }
 
@@ -218,20 +222,19 @@ impl AppendQueue {
         (!items.pending.is_empty()).then_some(true)
     }
 
-    /// Takes what goes into the next frame: no more than `bytes_max`, but for a single batch that is larger, so that every
-    /// frame fits into half a file of the WAL. `note` hears, before the queue can be looked at without them, since when the
-    /// oldest one waits.
+    /// Takes what goes into the next frame: no more than `bytes_max`, but for a single batch or group that is larger, so that
+    /// every frame fits into half a file of the WAL. A group is never cut. `note` hears, before the queue can be looked at
+    /// without them, since when the oldest one waits.
     pub fn take(&self, bytes_max: usize, note: impl FnOnce(Duration)) -> Vec<Pending> {
         let mut items = self.locked();
-        let mut bytes = 0;
-        let mut count = 0;
-        for pending in items.pending.iter().take(FRAME_ENTRIES_MAX) {
-            if count > 0 && bytes + pending.work.frame_bytes() > bytes_max {
-                break;
-            }
-            bytes += pending.work.frame_bytes();
-            count += 1;
-        }
+        let count = count_of_frame(&items.pending, bytes_max);
+        assert!(
+            items
+                .pending
+                .get(count)
+                .is_none_or(|next| !next.joins_previous),
+            "the queue is cut around a group"
+        );
         assert!(
             items.since.len() == items.pending.len(),
             "each of the queue knows since when it waits"
@@ -247,4 +250,28 @@ impl AppendQueue {
         let items = self.locked();
         (items.since.front().copied(), beside())
     }
+}
+
+/// How many from the front make the next frame.
+fn count_of_frame(pending: &VecDeque<Pending>, bytes_max: usize) -> usize {
+    let (mut count, mut bytes) = (0, 0);
+    while let Some(first) = pending.get(count) {
+        let joined = pending.range(count + 1..);
+        let joined = joined.take_while(|pending| pending.joins_previous);
+        let (mut group, mut group_bytes) = (1, first.work.frame_bytes());
+        for pending in joined {
+            group += 1;
+            group_bytes += pending.work.frame_bytes();
+        }
+        let fits = bytes + group_bytes <= bytes_max && count + group <= FRAME_ENTRIES_MAX;
+        if count > 0 && !fits {
+            break;
+        }
+        (count, bytes) = (count + group, bytes + group_bytes);
+    }
+    assert!(
+        count <= FRAME_ENTRIES_MAX,
+        "a group has no more entries than a frame"
+    );
+    count
 }
