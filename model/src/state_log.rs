@@ -24,9 +24,18 @@ pub const METADATA_VERSION: u32 = 1;
 /// How every value of the metadata begins. Keys are names, and have no version.
 pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 
+/// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
+pub const GROUPS_KINDS: std::ops::RangeInclusive<u8> = 1..=3;
+/// How the key of a topic in the metadata begins; its id follows.
+pub const TOPIC_KEY_HEAD: &str = "topic/";
+/// The key of the settings that were made while running.
+pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
+/// The key of the producer ids that were given away.
+pub const PRODUCER_IDS_KEY: &str = "producer-ids";
+
 /// A record that this release must not act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnknownVersion {
+pub enum UnknownRecord {
     /// A later release's.
     #[error("a {part} of version {found}; this release reads version {known}")]
     Later {
@@ -43,6 +52,9 @@ pub enum UnknownVersion {
         /// Key or value.
         part: &'static str,
     },
+    /// A later release's: it is about something that this one does not know.
+    #[error("a record of a kind that this release does not know")]
+    Kind,
 }
 
 impl LogId {
@@ -77,28 +89,39 @@ impl StateLogKind {
         }
     }
 
-    /// Whether this release reads this record, by the versions of its key and its value, if it has one. Reads nothing else.
-    pub fn check_version(self, key: &[u8], value: Option<&[u8]>) -> Result<(), UnknownVersion> {
-        self.check_key_version(key)?;
-        value.map_or(Ok(()), |value| self.check_value_version(value))
+    /// Whether this release reads this record, by its kind and the versions of its key and of its value, if it has one.
+    pub fn check(self, key: &[u8], value: Option<&[u8]>) -> Result<(), UnknownRecord> {
+        self.check_key(key)?;
+        value.map_or(Ok(()), |value| self.check_value(value))
     }
 
-    /// Whether this release reads keys of this one's version.
-    pub fn check_key_version(self, key: &[u8]) -> Result<(), UnknownVersion> {
+    /// Whether this release reads keys of this one's version and kind.
+    pub fn check_key(self, key: &[u8]) -> Result<(), UnknownRecord> {
         match self {
-            StateLogKind::Metadata => Ok(()),
-            StateLogKind::Groups => check("key", first_byte(key), GROUPS_VERSION.into()),
+            StateLogKind::Metadata => {
+                let is_known = key.starts_with(TOPIC_KEY_HEAD.as_bytes())
+                    || key == BROKER_SETTINGS_KEY.as_bytes()
+                    || key == PRODUCER_IDS_KEY.as_bytes();
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
+            StateLogKind::Groups => {
+                check_version("key", first_byte(key), GROUPS_VERSION.into())?;
+                let is_known = key.get(1).is_some_and(|kind| GROUPS_KINDS.contains(kind));
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
         }
     }
 
     /// Whether this release reads values of this one's version.
-    pub fn check_value_version(self, value: &[u8]) -> Result<(), UnknownVersion> {
+    pub fn check_value(self, value: &[u8]) -> Result<(), UnknownRecord> {
         match self {
             StateLogKind::Metadata => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
-                check("value", found, METADATA_VERSION)
+                check_version("value", found, METADATA_VERSION)
             }
-            StateLogKind::Groups => check("value", first_byte(value), GROUPS_VERSION.into()),
+            StateLogKind::Groups => {
+                check_version("value", first_byte(value), GROUPS_VERSION.into())
+            }
         }
     }
 }
@@ -113,11 +136,11 @@ pub fn name_of(id: LogId) -> Option<String> {
     })
 }
 
-fn check(part: &'static str, found: Option<u32>, known: u32) -> Result<(), UnknownVersion> {
+fn check_version(part: &'static str, found: Option<u32>, known: u32) -> Result<(), UnknownRecord> {
     match found {
         Some(found) if found == known => Ok(()),
-        Some(found) => Err(UnknownVersion::Later { part, found, known }),
-        None => Err(UnknownVersion::Missing { part }),
+        Some(found) => Err(UnknownRecord::Later { part, found, known }),
+        None => Err(UnknownRecord::Missing { part }),
     }
 }
 
@@ -166,11 +189,10 @@ mod tests {
 
     #[test]
     fn a_version_is_known_or_refused_in_key_and_value() {
-        let metadata = |value: &str| {
-            StateLogKind::Metadata.check_version(b"producer-ids", Some(value.as_bytes()))
-        };
+        let metadata =
+            |value: &str| StateLogKind::Metadata.check(b"producer-ids", Some(value.as_bytes()));
         assert_eq!(metadata("{\"version\":1,\"next\":5}"), Ok(()));
-        let later = |found| UnknownVersion::Later {
+        let later = |found| UnknownRecord::Later {
             part: "value",
             found,
             known: 1,
@@ -183,17 +205,33 @@ mod tests {
             "{\"version\":\"1\"}",
             "{\"next\":1,\"version\":1}",
         ] {
-            let missing = Err(UnknownVersion::Missing { part: "value" });
+            let missing = Err(UnknownRecord::Missing { part: "value" });
             assert_eq!(metadata(value), missing, "{value}");
         }
-        let groups =
-            |key: &[u8], value: &[u8]| StateLogKind::Groups.check_version(key, Some(value));
+        let groups = |key: &[u8], value: &[u8]| StateLogKind::Groups.check(key, Some(value));
         assert_eq!(groups(&[1, 3], &[1, 0]), Ok(()));
         assert_eq!(groups(&[1, 3], &[2, 0]), Err(later(2)));
         assert!(groups(&[2, 3], &[1, 0]).is_err());
         assert!(groups(&[], &[1]).is_err());
         assert!(groups(&[1], &[]).is_err());
-        assert_eq!(StateLogKind::Groups.check_version(&[1, 2], None), Ok(()));
-        assert!(StateLogKind::Groups.check_version(&[2], None).is_err());
+        assert_eq!(StateLogKind::Groups.check(&[1, 2], None), Ok(()));
+        assert!(StateLogKind::Groups.check(&[2], None).is_err());
+    }
+
+    #[test]
+    fn a_record_about_something_else_is_refused() {
+        for kind in [0, 4, 255] {
+            let checked = StateLogKind::Groups.check_key(&[1, kind]);
+            assert_eq!(checked, Err(UnknownRecord::Kind), "{kind}");
+        }
+        for kind in GROUPS_KINDS {
+            assert_eq!(StateLogKind::Groups.check_key(&[1, kind]), Ok(()));
+        }
+        let metadata = |key: &[u8]| StateLogKind::Metadata.check_key(key);
+        assert_eq!(metadata(b"topic/01234567"), Ok(()));
+        assert_eq!(metadata(b"broker-settings"), Ok(()));
+        for key in [b"".as_slice(), b"topic", b"user/alice", b"producer-ids2"] {
+            assert_eq!(metadata(key), Err(UnknownRecord::Kind));
+        }
     }
 }

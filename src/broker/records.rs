@@ -6,16 +6,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use model::state_log::{METADATA_VERSION, StateLogKind};
+use model::state_log::{
+    BROKER_SETTINGS_KEY, METADATA_VERSION, PRODUCER_IDS_KEY, StateLogKind, TOPIC_KEY_HEAD,
+};
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
 use super::state_log::{Change, StateRecord};
 use super::topics::Topic;
-
-const TOPIC_PREFIX: &str = "topic/";
-const BROKER_SETTINGS: &str = "broker-settings";
-const PRODUCER_IDS: &str = "producer-ids";
 
 /// One record of the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,14 +107,14 @@ impl StateRecord for Record {
                 }),
             ),
             Record::BrokerSettings(settings) => (
-                Bytes::from_static(BROKER_SETTINGS.as_bytes()),
+                Bytes::from_static(BROKER_SETTINGS_KEY.as_bytes()),
                 value(&BrokerSettingsValue {
                     version: METADATA_VERSION,
                     settings: settings.clone(),
                 }),
             ),
             Record::ProducerIds { next } => (
-                Bytes::from_static(PRODUCER_IDS.as_bytes()),
+                Bytes::from_static(PRODUCER_IDS_KEY.as_bytes()),
                 value(&ProducerIdsValue {
                     version: METADATA_VERSION,
                     next: *next,
@@ -133,20 +131,20 @@ impl StateRecord for Record {
             reason,
         };
         StateLogKind::Metadata
-            .check_version(key, Some(value))
+            .check(key, Some(value))
             .map_err(|error| refuse(error.to_string()))?;
         match text.as_str() {
-            BROKER_SETTINGS => {
+            BROKER_SETTINGS_KEY => {
                 let read: BrokerSettingsValue = read(value).map_err(refuse)?;
                 Ok(Record::BrokerSettings(read.settings))
             }
-            PRODUCER_IDS => {
+            PRODUCER_IDS_KEY => {
                 let read: ProducerIdsValue = read(value).map_err(refuse)?;
                 Ok(Record::ProducerIds { next: read.next })
             }
             other => {
                 let id = other
-                    .strip_prefix(TOPIC_PREFIX)
+                    .strip_prefix(TOPIC_KEY_HEAD)
                     .and_then(|id| uuid::Uuid::parse_str(id).ok())
                     .ok_or_else(|| refuse("not a key that this version knows".into()))?;
                 let read: TopicValue = read(value).map_err(refuse)?;
@@ -165,12 +163,14 @@ impl StateRecord for Record {
 
 /// The topic whose end a removed key is; None if it is another's.
 pub(super) fn removed_topic(key: &[u8]) -> Option<TopicId> {
-    let id = std::str::from_utf8(key).ok()?.strip_prefix(TOPIC_PREFIX)?;
+    let id = std::str::from_utf8(key)
+        .ok()?
+        .strip_prefix(TOPIC_KEY_HEAD)?;
     uuid::Uuid::parse_str(id).ok().map(TopicId::from_uuid)
 }
 
 fn topic_key(id: TopicId) -> Bytes {
-    Bytes::from(format!("{TOPIC_PREFIX}{}", id.as_uuid().hyphenated()))
+    Bytes::from(format!("{TOPIC_KEY_HEAD}{}", id.as_uuid().hyphenated()))
 }
 
 fn value<T: Serialize>(value: &T) -> Option<Bytes> {

@@ -20,6 +20,8 @@ type Record<'a> = (&'a [u8], Option<&'a [u8]>);
 const PROMISE: Record<'_> = (b"\x01\x02\0\x01g", Some(b"\x01\0\0\0\x05"));
 const LATER_PROMISE: Record<'_> = (b"\x01\x02\0\x01g", Some(b"\x02\0\0\0\x05"));
 const LATER_KEY: Record<'_> = (b"\x02\x02\0\x01g", Some(b"\x01\0\0\0\x05"));
+const OTHER_KIND: Record<'_> = (b"\x01\x07\0\x01g", Some(b"\x01\0\0\0\x05"));
+const USER: Record<'_> = (b"user/alice", Some(b"{\"version\":1}"));
 const PROMISE_GONE: Record<'_> = (b"\x01\x02\0\x01g", None);
 const IDS: Record<'_> = (b"producer-ids", Some(b"{\"version\":1,\"next\":1000}"));
 const LATER_IDS: Record<'_> = (b"producer-ids", Some(b"{\"version\":2,\"first\":7}"));
@@ -114,6 +116,16 @@ fn a_record_of_a_later_version_refuses_the_start_before_anything_is_written() {
         (LogId::METADATA, LATER_IDS, "value of version 2"),
         (LogId::OFFSETS, LATER_PROMISE, "value of version 2"),
         (LogId::OFFSETS, LATER_KEY, "key of version 2"),
+        (
+            LogId::OFFSETS,
+            OTHER_KIND,
+            "of a kind that this release does not know",
+        ),
+        (
+            LogId::METADATA,
+            USER,
+            "of a kind that this release does not know",
+        ),
     ] {
         for settled in [false, true] {
             let house = House::new();

@@ -59,6 +59,10 @@ impl<M: Machine> Delivery<M> {
         };
         let cell = Arc::clone(&self.cell);
         let mut inner = cell.lock();
+        assert!(
+            inner.undelivered > 0,
+            "every delivery was counted when it was queued"
+        );
         inner.undelivered -= 1;
         if let Some(mark) = self.mark.take()
             && stored.is_ok()

@@ -22,6 +22,7 @@ const RECORD_BYTES: usize = 64;
 struct Sum {
     key: Arc<str>,
     sum: u64,
+    padding: usize,
 }
 
 impl StateRecord for Sum {
@@ -30,13 +31,16 @@ impl StateRecord for Sum {
 
     fn encode(&self) -> Change {
         let key = Bytes::copy_from_slice(self.key.as_bytes());
-        (key, Some(Bytes::copy_from_slice(&self.sum.to_be_bytes())))
+        let mut value = self.sum.to_be_bytes().to_vec();
+        value.resize(value.len() + self.padding, 0);
+        (key, Some(value.into()))
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Result<Self, Self::Unknown> {
         Ok(Sum {
             key: String::from_utf8_lossy(key).into(),
-            sum: u64::from_be_bytes(value.try_into()?),
+            sum: u64::from_be_bytes(value[..8].try_into()?),
+            padding: value.len() - 8,
         })
     }
 }
@@ -66,6 +70,8 @@ struct Counter {
     visible: u64,
     deadline: Option<Duration>,
     is_gone: bool,
+    /// By so much its records are longer.
+    padding: usize,
 }
 
 impl Counter {
@@ -75,6 +81,7 @@ impl Counter {
         step.records.push(Sum {
             key: Arc::clone(&self.key),
             sum: self.sum,
+            padding: self.padding,
         });
     }
 }
@@ -144,7 +151,7 @@ impl World {
         let (log, replayed) = store.open::<Sum>();
         let (runtime, task) = Runtime::new(shape, log, Arc::clone(&clock) as Arc<dyn Clock>);
         for sum in replayed {
-            let Sum { key, sum } = sum.expect("readable");
+            let Sum { key, sum, .. } = sum.expect("readable");
             let counter = Counter {
                 key: Arc::clone(&key),
                 sum,
@@ -185,9 +192,9 @@ impl World {
         let about = format!("{key}+{more}");
         tokio::spawn(async move {
             let (done, answer) = oneshot::channel();
-            let sizes = |_: &Counter| match more {
+            let sizes = |counter: &Counter| match more {
                 0 => Vec::new(),
-                _ => vec![RECORD_BYTES],
+                _ => vec![RECORD_BYTES + counter.padding],
             };
             let act = |counter: &mut Counter, _, step: &mut Step<Counter>| {
                 if more > 0 {
@@ -432,4 +439,48 @@ async fn a_machine_that_has_ended_frees_its_key() {
     assert!(!Arc::ptr_eq(&cell, &fresh));
     world.runtime.forget_if_gone(&cell);
     assert!(Arc::ptr_eq(&fresh, &world.cell("a")), "not the new one");
+}
+
+#[tokio::test]
+async fn a_machine_that_has_grown_meanwhile_is_admitted_at_its_new_size() {
+    let shape = Shape {
+        shards: 1,
+        places: 1,
+    };
+    let world = World::new(shape);
+    world.store.hold();
+    let mut waits = Vec::new();
+    for more in [1, 2, 4] {
+        waits.push(world.add("a", more));
+        settle().await;
+    }
+    let cell = world.cell("a");
+    assert_eq!(cell.read(|counter| counter.sum), 3, "the last one waits");
+    world
+        .runtime
+        .touch(&cell, |counter, _| counter.padding = 10_000);
+    for _ in 0..3 {
+        world.store.sync();
+        settle().await;
+    }
+    let mut sums = Vec::new();
+    for wait in waits {
+        sums.push(wait.await.expect("no panic").expect("running"));
+    }
+    assert_eq!(sums, [Some(1), Some(3), Some(7)]);
+}
+
+#[tokio::test]
+async fn a_record_that_the_log_never_takes_is_withdrawn_and_stops_nothing() {
+    let world = World::new(ONE);
+    let cell = world.cell("a");
+    let longest = world.runtime.log().record_bytes_max();
+    world
+        .runtime
+        .touch(&cell, |counter, _| counter.padding = longest);
+    let refused = world.add("a", 1).await.expect("no panic");
+    assert_eq!(refused, Ok(None));
+    world.runtime.touch(&cell, |counter, _| counter.padding = 0);
+    let taken = world.add("a", 2).await.expect("no panic");
+    assert_eq!(taken, Ok(Some(2)));
 }

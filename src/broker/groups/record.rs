@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use model::state_log::{GROUPS_VERSION, StateLogKind, UnknownVersion};
+use model::state_log::{GROUPS_KINDS, GROUPS_VERSION, StateLogKind, UnknownRecord};
 use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
@@ -30,6 +30,7 @@ use crate::broker::state_log::{Change, StateRecord};
 const KIND_GROUP: u8 = 1;
 const KIND_PROMISE: u8 = 2;
 const KIND_OFFSET: u8 = 3;
+const _: () = assert!(KIND_GROUP == *GROUPS_KINDS.start() && KIND_OFFSET == *GROUPS_KINDS.end());
 const NO_STRING: u16 = u16::MAX;
 
 /// A group as it stands in the log: empty or stable, never in between.
@@ -108,7 +109,7 @@ pub enum Record {
 pub enum RecordError {
     /// Written by a later release.
     #[error(transparent)]
-    Version(#[from] UnknownVersion),
+    Unknown(#[from] UnknownRecord),
     /// Not what any release writes.
     #[error("malformed record: {0}")]
     Malformed(&'static str),
@@ -401,13 +402,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// What follows a key's version.
     fn of_key(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
-        StateLogKind::Groups.check_key_version(bytes)?;
+        StateLogKind::Groups.check_key(bytes)?;
         Ok(Reader { bytes: &bytes[1..] })
     }
 
     /// What follows a value's version.
     fn of_value(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
-        StateLogKind::Groups.check_value_version(bytes)?;
+        StateLogKind::Groups.check_value(bytes)?;
         Ok(Reader { bytes: &bytes[1..] })
     }
 

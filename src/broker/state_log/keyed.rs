@@ -7,20 +7,20 @@
 //! the last one of each key stands. The removal of a key outlives one compaction: at a start it says that what is left of
 //! it was meant to go.
 
+mod compaction;
+mod replay;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::StateLogError;
-use bytes::{Bytes, BytesMut};
-use model::batch::{Batch, BatchBuilder, Codec, DecompressLimit, HEADER_BYTES};
+use bytes::Bytes;
+use model::batch::{Batch, BatchBuilder, Codec, HEADER_BYTES};
 use model::{LogId, Offset, Timestamp};
 use storage::{
-    Admission, AppendBatch, AppendError, AppendSize, Bounds, Clock, Durable, Log, LogSettings,
-    Purpose, Storage,
+    Admission, AppendBatch, AppendSize, Bounds, Clock, Durable, Log, LogSettings, Purpose, Storage,
 };
-
-use crate::broker::on_blocking_pool;
 
 /// A batch of changes is cut at this size, or at what a frame holds if that is less.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -28,16 +28,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 const FRAME_RESERVE_BYTES: usize = 1024;
 /// Changes that need not be appended together are appended in pieces of this size.
 const PIECE_BYTES: u64 = 1024 * 1024;
-/// What one replay step reads.
-const REPLAY_BYTES: usize = 4 * 1024 * 1024;
-/// Below this much dead weight a compaction isn't worth its writes.
-const COMPACT_BYTES_MIN: usize = 1024 * 1024;
-/// A compaction runs when the log holds this many times what is live.
-const COMPACT_FACTOR: usize = 4;
 /// What a record costs beside key and value, at most.
 const RECORD_OVERHEAD_BYTES: usize = 24;
-/// Our own batches are not compressed; a compressed one that somebody put there may not grow beyond this.
-const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A change: the key's new value, or its end.
 pub type Change = (Bytes, Option<Bytes>);
@@ -75,13 +67,6 @@ struct Place {
     offset: Offset,
     /// What its record takes.
     bytes: usize,
-}
-
-/// A live record as compaction finds it.
-struct Found {
-    offset: Offset,
-    key: Bytes,
-    value: Bytes,
 }
 
 /// Changes that are encoded, and so have a size.
@@ -137,7 +122,7 @@ impl KeyedLog {
         if id == LogId::METADATA {
             live.removed = Some(BTreeMap::new());
         }
-        let entries = replay(id, &log, &mut live)?;
+        let entries = replay::replay(id, &log, &mut live)?;
         let storage = storage.clone();
         let live = Mutex::new(live);
         let compacting = AtomicBool::new(false);
@@ -288,121 +273,6 @@ impl KeyedLog {
         self.shared
             .append(&mut self.shared.lock(), encoded, admission)
     }
-
-    /// Compacts when the log has grown to a multiple of what is live. One at a time; the others go on.
-    pub async fn compact_if_due(&self) -> Result<(), StateLogError> {
-        let is_due = {
-            let live = self.shared.lock();
-            live.log_bytes > COMPACT_BYTES_MIN.max(live.live_bytes.saturating_mul(COMPACT_FACTOR))
-        };
-        if !is_due || self.shared.compacting.swap(true, SeqCst) {
-            return Ok(());
-        }
-        let _running = Running(&self.shared.compacting);
-        self.compact().await
-    }
-
-    /// Re-appends what is live, waits until that is durable, and drops what came before. A record that the write-ahead log
-    /// no longer takes, because its files were made shorter, stays where it is, with all that follows it.
-    pub async fn compact(&self) -> Result<(), StateLogError> {
-        let (bounds, keys) = {
-            let mut live = self.shared.lock();
-            live.log_bytes = 0;
-            (self.shared.log.bounds(), live.entries.len())
-        };
-        let mut before = bounds.durable_end;
-        let mut next = bounds.start;
-        let mut pending = Vec::new();
-        while next < before {
-            let shared = Arc::clone(&self.shared);
-            let (found, end) = on_blocking_pool(move || shared.live_from(next, before)).await?;
-            next = end;
-            let mut found = found.into_iter().peekable();
-            while found.peek().is_some() {
-                let piece = self.piece(&mut found, Found::bytes);
-                let first = piece[0].offset;
-                match self.append_again(piece).await {
-                    Ok(written) => pending.push(written),
-                    Err(StateLogError::Append(AppendError::TooLarge { bytes, bytes_max })) => {
-                        tracing::warn!(log = %self.shared.id, offset = first.get(), bytes, bytes_max, "a record of the broker's own state is longer than wal.file.bytes allows now; its log cannot be shortened before it changes");
-                        before = first;
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        let removed = self.shared.lock().forget_old_removals();
-        let mut removed = removed.into_iter().peekable();
-        while removed.peek().is_some() {
-            let piece = self.piece(&mut removed, |key: &Bytes| {
-                key.len() + RECORD_OVERHEAD_BYTES
-            });
-            pending.push(self.remove_again(piece).await?);
-        }
-        for written in pending {
-            written.wait().await?;
-        }
-        let storage_error =
-            |error: &dyn std::fmt::Display| StateLogError::Storage(error.to_string());
-        let dropped = self.shared.log.delete_records(before);
-        let dropped = dropped.map_err(|error| storage_error(&error))?;
-        dropped.await.map_err(|error| storage_error(&error))?;
-        tracing::debug!(log = %self.shared.id, keys, end = before.get(), "state log compacted");
-        Ok(())
-    }
-
-    /// Appends those of the records that still count: the last write must win.
-    async fn append_again(&self, piece: Vec<Found>) -> Result<Written, StateLogError> {
-        let changes = piece.iter().map(Found::change).collect();
-        let is_current =
-            |live: &Live, index: usize| live.is_current(&piece[index].key, piece[index].offset);
-        self.append_where(changes, is_current).await
-    }
-
-    /// Appends removals again, but of keys that have come back.
-    async fn remove_again(&self, keys: Vec<Bytes>) -> Result<Written, StateLogError> {
-        let changes = keys.iter().map(|key| (key.clone(), None)).collect();
-        let is_gone = |live: &Live, index: usize| !live.entries.contains_key(&keys[index]);
-        let written = self.append_where(changes, is_gone).await?;
-        self.shared.lock().mark_written_again(&keys);
-        Ok(written)
-    }
-
-    /// Appends those of the changes that `counts` once there is room for all of them, given by their index.
-    async fn append_where(
-        &self,
-        changes: Vec<Change>,
-        counts: impl Fn(&Live, usize) -> bool,
-    ) -> Result<Written, StateLogError> {
-        let encoded = self.encode(changes)?;
-        // Not out of what is kept for a full disk: it frees none before it is done.
-        let admission = self.admit(encoded.size(), Purpose::Records).await;
-        let mut live = self.shared.lock();
-        let all = encoded.changes.len();
-        let counting: Vec<Change> = encoded
-            .changes
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| counts(&live, *index))
-            .map(|(_, change)| change.clone())
-            .collect();
-        let encoded = if counting.len() == all {
-            encoded
-        } else {
-            self.encode(counting)?
-        };
-        self.shared.append(&mut live, encoded, admission)
-    }
-}
-
-/// Clears the flag when a compaction ends, in whichever way.
-struct Running<'a>(&'a AtomicBool);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, SeqCst);
-    }
 }
 
 /// Changes that are appended and not yet durable.
@@ -454,47 +324,9 @@ impl Shared {
         }
         Ok(Written(Some(appended.durable)))
     }
-
-    /// The live records of some batches from `from` on, before `end`, and where to go on. Blocks on the disk.
-    fn live_from(&self, from: Offset, end: Offset) -> Result<(Vec<Found>, Offset), StateLogError> {
-        let mut found = Vec::new();
-        let next = walk(self.id, &self.log, from, |records| {
-            let live = self.lock();
-            let is_live =
-                |record: &Change, offset| offset < end && live.is_current(&record.0, offset);
-            for (offset, record) in records {
-                if is_live(&record, offset)
-                    && let (key, Some(value)) = record
-                {
-                    found.push(Found { offset, key, value });
-                }
-            }
-        })?;
-        Ok((found, next))
-    }
 }
 
 impl Live {
-    /// Forgets removals that a compaction has written again already, and gives the others.
-    fn forget_old_removals(&mut self) -> Vec<Bytes> {
-        let Some(removed) = &mut self.removed else {
-            return Vec::new();
-        };
-        removed.retain(|_, is_written_again| !*is_written_again);
-        removed.keys().cloned().collect()
-    }
-
-    fn mark_written_again(&mut self, keys: &[Bytes]) {
-        let Some(removed) = &mut self.removed else {
-            return;
-        };
-        for key in keys {
-            if let Some(mark) = removed.get_mut(key) {
-                *mark = true;
-            }
-        }
-    }
-
     fn apply(&mut self, change: &Change, offset: Offset) {
         let bytes = record_bytes(change);
         self.log_bytes += bytes;
@@ -521,16 +353,6 @@ impl Live {
         self.entries
             .get(key)
             .is_some_and(|place| place.offset == offset)
-    }
-}
-
-impl Found {
-    fn bytes(&self) -> usize {
-        self.key.len() + self.value.len() + RECORD_OVERHEAD_BYTES
-    }
-
-    fn change(&self) -> Change {
-        (self.key.clone(), Some(self.value.clone()))
     }
 }
 
@@ -572,88 +394,6 @@ fn build(
         "records take no more than what was told of them before"
     );
     Ok(batches)
-}
-
-/// Reads the log, notes what is live in it and where, and gives the values.
-fn replay(id: LogId, log: &Log, live: &mut Live) -> Result<Vec<(Bytes, Bytes)>, StateLogError> {
-    let mut values: BTreeMap<Bytes, Bytes> = BTreeMap::new();
-    let bounds = log.bounds();
-    let mut next = bounds.start;
-    while next < bounds.durable_end {
-        next = walk(id, log, next, |records| {
-            for (offset, (key, value)) in records {
-                // Copied, so that a small entry doesn't keep a large batch in memory.
-                let key = Bytes::copy_from_slice(&key);
-                let value = value.map(|value| Bytes::copy_from_slice(&value));
-                let change = (key, value);
-                live.apply(&change, offset);
-                match change {
-                    (key, Some(value)) => values.insert(key, value),
-                    (key, None) => values.remove(&key),
-                };
-            }
-        })?;
-    }
-    Ok(values.into_iter().collect())
-}
-
-/// Shows the records of some batches, from `from` on, batch by batch. Gives where to go on.
-fn walk(
-    id: LogId,
-    log: &Log,
-    from: Offset,
-    mut show: impl FnMut(Vec<(Offset, Change)>),
-) -> Result<Offset, StateLogError> {
-    let chunk = log
-        .read_copy(from, REPLAY_BYTES)
-        .map_err(|error| StateLogError::Unreadable {
-            log: id,
-            offset: from,
-            reason: error.to_string(),
-        })?;
-    if chunk.slices.is_empty() {
-        return Err(StateLogError::Unreadable {
-            log: id,
-            offset: from,
-            reason: "nothing is stored there".into(),
-        });
-    }
-    let malformed = |error| StateLogError::Malformed { log: id, error };
-    let mut next = from;
-    for batch in model::batch::split(joined(&chunk.slices)) {
-        let batch = batch.map_err(malformed)?;
-        let mut records = Vec::new();
-        for record in batch.records(decompress_limit(&batch)).map_err(malformed)? {
-            let record = record.map_err(malformed)?;
-            if record.offset >= from {
-                records.push((
-                    record.offset,
-                    (record.key.unwrap_or_default(), record.value),
-                ));
-            }
-        }
-        show(records);
-        next = batch.header().next_offset();
-    }
-    Ok(next)
-}
-
-/// What is not compressed does not grow, however long it is.
-fn decompress_limit(batch: &Batch) -> DecompressLimit {
-    DecompressLimit::bytes(DECOMPRESSED_BYTES_MAX.max(batch.bytes().len()))
-}
-
-fn joined(slices: &[Bytes]) -> Bytes {
-    match slices {
-        [one] => one.clone(),
-        many => many
-            .iter()
-            .fold(BytesMut::new(), |mut all, slice| {
-                all.extend_from_slice(slice);
-                all
-            })
-            .freeze(),
-    }
 }
 
 #[cfg(test)]

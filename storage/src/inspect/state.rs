@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use model::batch::{Batch, DecompressLimit};
-use model::state_log::{StateLogKind, UnknownVersion};
+use model::state_log::{StateLogKind, UnknownRecord};
 use model::{LogId, Offset};
 
 /// Where a batch stands.
@@ -25,7 +25,7 @@ pub(super) struct Unknown {
     pub path: PathBuf,
     pub position: u64,
     pub offset: Offset,
-    pub reason: UnknownVersion,
+    pub reason: UnknownRecord,
 }
 
 #[derive(Default)]
@@ -54,7 +54,7 @@ impl StateRecords {
             let checked = record
                 .value
                 .as_deref()
-                .map_or(Ok(()), |value| kind.check_version(&key, Some(value)));
+                .map_or(Ok(()), |value| kind.check(&key, Some(value)));
             let of = (place.log, Bytes::copy_from_slice(&key));
             match checked {
                 Ok(()) => drop(self.unknown.remove(&of)),

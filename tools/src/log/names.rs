@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use model::batch::{Batch, DecompressLimit};
-use model::{LogId, Offset, TopicId, state_log};
+use model::state_log::{self, TOPIC_KEY_HEAD};
+use model::{LogId, Offset, TopicId};
 
 /// Names of topics, by id.
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ impl Names {
                 .key
                 .as_deref()
                 .and_then(|key| std::str::from_utf8(key).ok());
-            let id = key.and_then(|key| key.strip_prefix("topic/")?.parse().ok());
+            let id = key.and_then(|key| key.strip_prefix(TOPIC_KEY_HEAD)?.parse().ok());
             if let Some(id) = id {
                 let name = record.value.as_deref().and_then(name_in);
                 self.topics.insert(TopicId::from_uuid(id), name);

@@ -1,6 +1,6 @@
 //! Records: golden bytes of version 1, round trips, and refusal of everything else.
 
-use model::state_log::UnknownVersion;
+use model::state_log::UnknownRecord;
 use model::{PartitionId, TopicName};
 use proptest::prelude::*;
 
@@ -157,7 +157,7 @@ fn every_cut_and_every_extra_byte_is_refused() {
 fn other_versions_and_kinds_are_named() {
     assert_eq!(
         RecordKey::decode(&[2, 1, 0, 0]),
-        Err(RecordError::Version(UnknownVersion::Later {
+        Err(RecordError::Unknown(UnknownRecord::Later {
             part: "key",
             found: 2,
             known: 1
@@ -165,11 +165,11 @@ fn other_versions_and_kinds_are_named() {
     );
     assert_eq!(
         RecordKey::decode(&[1, 9, 0, 0]),
-        Err(RecordError::Malformed("key kind"))
+        Err(RecordError::Unknown(UnknownRecord::Kind))
     );
     assert_eq!(
         Record::read(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
-        Err(RecordError::Version(UnknownVersion::Later {
+        Err(RecordError::Unknown(UnknownRecord::Later {
             part: "value",
             found: 3,
             known: 1

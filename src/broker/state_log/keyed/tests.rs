@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use storage::{Env, OnFailure, StorageConfig};
+use storage::{AppendError, Env, OnFailure, StorageConfig};
 use tempfile::TempDir;
 
+use super::replay::{DECOMPRESSED_BYTES_MAX, decompress_limit};
 use super::*;
 
 const KIB: usize = 1024;

@@ -1,0 +1,103 @@
+//! Reading a keyed log back, batch by batch.
+//! Callers: the opening of the log, and its compaction. Blocks on the disk.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use model::batch::{Batch, DecompressLimit};
+use model::{LogId, Offset};
+use storage::Log;
+
+use super::{Change, Live};
+use crate::broker::state_log::StateLogError;
+
+/// What one replay step reads.
+const REPLAY_BYTES: usize = 4 * 1024 * 1024;
+/// Our own batches are not compressed; a compressed one that somebody put there may not grow beyond this.
+pub(super) const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Reads the log, notes what is live in it and where, and gives the values.
+pub(super) fn replay(
+    id: LogId,
+    log: &Log,
+    live: &mut Live,
+) -> Result<Vec<(Bytes, Bytes)>, StateLogError> {
+    let mut values: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+    let bounds = log.bounds();
+    let mut next = bounds.start;
+    while next < bounds.durable_end {
+        next = walk(id, log, next, |records| {
+            for (offset, (key, value)) in records {
+                // Copied, so that a small entry doesn't keep a large batch in memory.
+                let key = Bytes::copy_from_slice(&key);
+                let value = value.map(|value| Bytes::copy_from_slice(&value));
+                let change = (key, value);
+                live.apply(&change, offset);
+                match change {
+                    (key, Some(value)) => values.insert(key, value),
+                    (key, None) => values.remove(&key),
+                };
+            }
+        })?;
+    }
+    Ok(values.into_iter().collect())
+}
+
+/// Shows the records of some batches, from `from` on, batch by batch. Gives where to go on.
+pub(super) fn walk(
+    id: LogId,
+    log: &Log,
+    from: Offset,
+    mut show: impl FnMut(Vec<(Offset, Change)>),
+) -> Result<Offset, StateLogError> {
+    let chunk = log
+        .read_copy(from, REPLAY_BYTES)
+        .map_err(|error| StateLogError::Unreadable {
+            log: id,
+            offset: from,
+            reason: error.to_string(),
+        })?;
+    if chunk.slices.is_empty() {
+        return Err(StateLogError::Unreadable {
+            log: id,
+            offset: from,
+            reason: "nothing is stored there".into(),
+        });
+    }
+    let malformed = |error| StateLogError::Malformed { log: id, error };
+    let mut next = from;
+    for batch in model::batch::split(joined(&chunk.slices)) {
+        let batch = batch.map_err(malformed)?;
+        let mut records = Vec::new();
+        for record in batch.records(decompress_limit(&batch)).map_err(malformed)? {
+            let record = record.map_err(malformed)?;
+            if record.offset >= from {
+                records.push((
+                    record.offset,
+                    (record.key.unwrap_or_default(), record.value),
+                ));
+            }
+        }
+        show(records);
+        next = batch.header().next_offset();
+    }
+    Ok(next)
+}
+
+/// What is not compressed does not grow, however long it is.
+pub(super) fn decompress_limit(batch: &Batch) -> DecompressLimit {
+    DecompressLimit::bytes(DECOMPRESSED_BYTES_MAX.max(batch.bytes().len()))
+}
+
+fn joined(slices: &[Bytes]) -> Bytes {
+    match slices {
+        [one] => one.clone(),
+        many => many
+            .iter()
+            .fold(BytesMut::new(), |mut all, slice| {
+                all.extend_from_slice(slice);
+                all
+            })
+            .freeze(),
+    }
+}
