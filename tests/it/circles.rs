@@ -75,14 +75,22 @@ fn use_of(line: &str) -> Option<(bool, &str)> {
     Some((is_passed_on, tree))
 }
 
-/// The `use` items of a file's code, and the code without them.
+/// Whether a line only says that there is a module in a file of its own.
+fn declares_a_module(line: &str) -> bool {
+    let mut words = line.split_whitespace().rev();
+    words.next().is_some_and(|name| name.ends_with(';')) && words.next() == Some("mod")
+}
+
+/// The `use` items of a file's code, and the code without them and without the declarations of modules.
 fn uses(code: &str) -> (Vec<Used>, String) {
     let (mut found, mut rest) = (Vec::new(), String::new());
     let mut lines = code.lines();
     while let Some(line) = lines.next() {
         let Some((is_passed_on, begin)) = use_of(line) else {
-            rest.push_str(line);
-            rest.push('\n');
+            if !declares_a_module(line) {
+                rest.push_str(line);
+                rest.push('\n');
+            }
             continue;
         };
         let mut tree = begin.to_owned();
@@ -375,7 +383,10 @@ fn what_is_no_circle_is_not_taken_for_one() {
         &[
             ("lib.rs", "mod x;\npub use x::{X, Y};"),
             // It passes the name on, and does not use it.
-            ("x/mod.rs", "mod y;\npub use self::y::Y;\npub struct X;"),
+            (
+                "x/mod.rs",
+                "mod y;\npub use self::y::{Y, y};\npub struct X;",
+            ),
             (
                 "x/y.rs",
                 "use crate::X;\n// crate::z::Z\nfn f() { std::mem::drop(1); }",
