@@ -333,29 +333,55 @@ impl Client {
         mut operation: impl FnMut() -> F,
         again: impl Fn(&Error) -> bool,
     ) -> Result<T> {
-        let config = &self.shared.config;
-        let begun = Instant::now();
-        let mut pause = config.retry_backoff;
-        let mut refused: Option<String> = None;
+        let mut attempts = Attempts {
+            client: self,
+            begun: Instant::now(),
+            pause: self.shared.config.retry_backoff,
+            refused: None,
+        };
         loop {
             match operation().await {
-                Err(error) if again(&error) && begun.elapsed() + pause < config.retry_timeout => {
-                    tracing::debug!(%error, "trying again");
-                    // Who cannot be reached was noted where it was tried.
-                    if let Error::Broker { what, .. } = &error {
-                        let about = refused.get_or_insert_with(|| what.clone());
-                        self.troubles().failed(about, &error);
-                    }
+                Err(error) if again(&error) && attempts.is_time_left() => {
+                    attempts.wait_after(&error).await;
                 }
                 result => {
-                    if let Some(about) = refused {
-                        self.troubles().over(&about);
-                    }
+                    attempts.end();
                     return result;
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(config.retry_backoff_max);
+        }
+    }
+}
+
+/// The attempts of one operation: what of them does not depend on its type is compiled once.
+struct Attempts<'a> {
+    client: &'a Client,
+    begun: Instant,
+    /// Before the next attempt.
+    pause: Duration,
+    /// What a broker refused first, if one did.
+    refused: Option<String>,
+}
+
+impl Attempts<'_> {
+    fn is_time_left(&self) -> bool {
+        self.begun.elapsed() + self.pause < self.client.shared.config.retry_timeout
+    }
+
+    async fn wait_after(&mut self, error: &Error) {
+        tracing::debug!(%error, "trying again");
+        // Who cannot be reached was noted where it was tried.
+        if let Error::Broker { what, .. } = error {
+            let about = self.refused.get_or_insert_with(|| what.clone());
+            self.client.troubles().failed(about, error);
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(self.client.shared.config.retry_backoff_max);
+    }
+
+    fn end(self) {
+        if let Some(about) = self.refused {
+            self.client.troubles().over(&about);
         }
     }
 }

@@ -111,10 +111,17 @@ struct Outgoing {
 #[derive(Debug)]
 #[must_use = "the request is sent, but nobody waits for its answer"]
 pub struct Pending<R: Request> {
-    connection: Connection,
     version: i16,
-    answer: oneshot::Receiver<Result<Bytes>>,
+    answer: Answer,
     request: PhantomData<fn() -> R>,
+}
+
+/// The answer to a request of any type: what does not encode or decode is compiled once, and not for each type.
+#[derive(Debug)]
+struct Answer {
+    connection: Connection,
+    key: ApiKey,
+    frame: oneshot::Receiver<Result<Bytes>>,
 }
 
 impl Connection {
@@ -213,12 +220,10 @@ impl Connection {
     }
 
     async fn start_as<R: Request>(&self, request: &R, version: i16) -> Result<Pending<R>> {
-        let (sender, answer) = oneshot::channel();
-        self.enqueue(request, version, Some(sender)).await?;
+        let (correlation_id, pieces) = self.encode(request, version)?;
         Ok(Pending {
-            connection: self.clone(),
             version,
-            answer,
+            answer: self.ask(R::KEY, correlation_id, pieces).await?,
             request: PhantomData,
         })
     }
@@ -226,15 +231,12 @@ impl Connection {
     /// Sends a request that the broker does not answer (Produce with acks=0). Yields once it is queued.
     pub async fn send_unanswered<R: Request>(&self, request: &R, version_max: i16) -> Result<()> {
         let version = self.version_for::<R>(version_max)?;
-        self.enqueue(request, version, None).await
+        let (_, pieces) = self.encode(request, version)?;
+        self.enqueue(pieces, None).await
     }
 
-    async fn enqueue<R: Request>(
-        &self,
-        request: &R,
-        version: i16,
-        answer: Option<oneshot::Sender<Result<Bytes>>>,
-    ) -> Result<()> {
+    /// The pieces of a request's frame, and the id that its answer will carry.
+    fn encode<R: Request>(&self, request: &R, version: i16) -> Result<(i32, Vec<Bytes>)> {
         let correlation_id = self
             .shared
             .next_correlation_id
@@ -246,11 +248,24 @@ impl Connection {
             correlation_id,
             client_id,
         };
-        let pieces = frame::request(&header, request)?;
-        let expected = answer.map(|answer| Expected {
+        Ok((correlation_id, frame::request(&header, request)?))
+    }
+
+    async fn ask(&self, key: ApiKey, correlation_id: i32, pieces: Vec<Bytes>) -> Result<Answer> {
+        let (answer, frame) = oneshot::channel();
+        let expected = Expected {
             correlation_id,
             answer,
-        });
+        };
+        self.enqueue(pieces, Some(expected)).await?;
+        Ok(Answer {
+            connection: self.clone(),
+            key,
+            frame,
+        })
+    }
+
+    async fn enqueue(&self, pieces: Vec<Bytes>, expected: Option<Expected>) -> Result<()> {
         let outgoing = Outgoing { pieces, expected };
         self.shared
             .queue
@@ -267,7 +282,7 @@ impl Connection {
         };
         for version in [ApiVersionsRequest::VERSIONS.1, 0] {
             let pending = self.start_as(&request, version).await?;
-            let mut body = pending.wait_bytes(Duration::ZERO).await?;
+            let mut body = pending.answer.wait(Duration::ZERO).await?;
             let decode = |source| Error::Decode {
                 key: ApiKey::ApiVersions,
                 source,
@@ -307,7 +322,7 @@ impl<R: Request> Pending<R> {
     /// After a timeout the connection ends, as every later answer would stand behind this one.
     pub async fn wait(self, longer: Duration) -> Result<R::Response> {
         let version = self.version;
-        let mut reader = self.wait_bytes(longer).await?;
+        let mut reader = self.answer.wait(longer).await?;
         let decode = |source| Error::Decode {
             key: R::KEY,
             source,
@@ -315,14 +330,17 @@ impl<R: Request> Pending<R> {
         wire::decode_response_header(&mut reader, R::KEY, version).map_err(decode)?;
         R::Response::decode(&mut reader, version).map_err(decode)
     }
+}
 
-    async fn wait_bytes(self, longer: Duration) -> Result<Reader> {
+impl Answer {
+    /// Waits as [`Pending::wait`] does. Yields the frame, header included.
+    async fn wait(self, longer: Duration) -> Result<Reader> {
         let after = self
             .connection
             .shared
             .request_timeout
             .saturating_add(longer);
-        match timeout(after, self.answer).await {
+        match timeout(after, self.frame).await {
             Ok(Ok(frame)) => Ok(Reader::new(frame?)),
             // The writer dropped the request: the connection ended before it was written.
             Ok(Err(_)) => Err(self.connection.shared.waiting.reason()),
@@ -331,7 +349,7 @@ impl<R: Request> Pending<R> {
                     .shared
                     .waiting
                     .end(Ended::because("an answer did not come in time"));
-                let what = format!("{} to {}", R::KEY.name(), self.connection.address());
+                let what = format!("{} to {}", self.key.name(), self.connection.address());
                 Err(Error::TimedOut { what, after })
             }
         }
