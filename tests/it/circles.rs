@@ -6,7 +6,7 @@
 //! what its files offer, and the files may use what it defines itself. Unit tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Folders, or files with the folder of their name, inside which there are circles still. The list only gets shorter: each entry
 /// must be needed.
@@ -322,7 +322,7 @@ fn no_file_knows_one_that_knows_it() {
     let mut needed = BTreeSet::new();
     for source in SOURCES {
         let mut files = Files::new();
-        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let root = crate::tidy::root();
         load(&root.join(source), "", &mut files);
         assert!(files.len() > 20, "{source}: {} files", files.len());
         for circle in circles(&files) {

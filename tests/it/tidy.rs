@@ -54,8 +54,17 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 
 const UNSAFE_FILE: &str = "storage/src/io/map.rs";
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+/// A file with more lines has a second subject. What is generated obeys it too.
+const FILE_LINES_MAX: usize = 1_000;
+
+/// Below the folder, 99 of 100 functions have no more lines in their bodies.
+const FUNCTION_LINES_MAX: &[(&str, usize)] = &[("storage/src/", 67), ("src/", 64)];
+
+pub fn root() -> PathBuf {
+    let of_package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_root = |directory: &&Path| directory.join("tests/it/tidy.rs").is_file();
+    let root = of_package.ancestors().find(is_root);
+    root.expect("this file lies in the workspace").to_owned()
 }
 
 /// Every file that is kept, by its path from the root: what git knows, or what lies there if this is no repository.
@@ -251,6 +260,56 @@ fn dead_links<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
         .collect()
 }
 
+/// The functions of a formatted file, without those of its unit tests: name and lines between the braces.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let item = line.trim_start();
+        let indent = &line[..line.len() - item.len()];
+        let Some(name) = function_name(item) else {
+            continue;
+        };
+        // A line of the signature's own depth ends it: with a brace, or, in a trait, without a body.
+        let own_depth = |line: &str| {
+            line.strip_prefix(indent)
+                .is_some_and(|rest| !rest.starts_with(' '))
+        };
+        let begin = (at..lines.len())
+            .find(|&row| own_depth(lines[row]) && lines[row].ends_with(['{', ';', '}']));
+        let Some(begin) = begin.filter(|&row| lines[row].ends_with('{')) else {
+            continue;
+        };
+        let end = (begin..lines.len()).find(|&row| lines[row].strip_prefix(indent) == Some("}"));
+        found.push((name, end.map_or(0, |end| end - begin - 1)));
+    }
+    found
+}
+
+/// The name of the function that a line begins, if it begins one.
+fn function_name(line: &str) -> Option<String> {
+    let (before, after) = line.split_once("fn ")?;
+    let words = before
+        .split_whitespace()
+        .all(|word| word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe" | "in"));
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let name: String = after.chars().take_while(|c| is_name(*c)).collect();
+    (words && !name.is_empty()).then_some(name)
+}
+
+/// The length that 99 of 100 functions do not exceed, and the functions that do.
+fn long_functions(mut functions: Vec<(String, usize)>) -> (usize, Vec<(String, usize)>) {
+    functions.sort_by_key(|(_, lines)| *lines);
+    let at = functions.len() * 99 / 100;
+    let length = functions.get(at).map_or(0, |(_, lines)| *lines);
+    (length, functions.split_off(at.min(functions.len())))
+}
+
+fn is_unit_tests(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/tests/")
+}
+
 #[test]
 fn crates_depend_only_on_those_they_may_know() {
     let workspace: toml::Table = read("Cargo.toml").parse().expect("a manifest");
@@ -379,6 +438,51 @@ fn every_source_file_says_what_it_is() {
         let is_unit_tests = path.ends_with("/tests.rs") || path.ends_with("_tests.rs");
         assert!(text.starts_with("//!") || is_unit_tests, "{path}");
     }
+}
+
+#[test]
+fn no_file_is_longer_than_one_subject() {
+    let too_long = |text: &str| text.lines().count() > FILE_LINES_MAX;
+    for (path, text) in rust_files() {
+        assert!(
+            !too_long(&text),
+            "{path} has {} lines",
+            text.lines().count()
+        );
+    }
+    assert!(too_long(&"//! A subject.\n".repeat(FILE_LINES_MAX + 1)));
+    assert!(!too_long(&"//! A subject.\n".repeat(FILE_LINES_MAX)));
+}
+
+#[test]
+fn functions_fit_a_screen_but_for_one_in_a_hundred() {
+    for (folder, lines_max) in FUNCTION_LINES_MAX {
+        let found: Vec<_> = rust_files()
+            .filter(|(path, _)| path.starts_with(folder) && !is_unit_tests(path))
+            .flat_map(|(_, text)| functions(&text))
+            .collect();
+        assert!(found.len() > 500, "{folder} has {} functions", found.len());
+        let (length, longest) = long_functions(found);
+        assert!(
+            length <= *lines_max,
+            "{folder}: {length} lines, for {lines_max}: {longest:?}"
+        );
+    }
+    let function = |name: &str, lines: usize| {
+        let body = "        body();\n".repeat(lines);
+        format!("    pub(crate) async fn {name}<T>(\n        &self,\n    ) -> T {{\n{body}    }}\n")
+    };
+    let short = "    fn declared(&self);\n    const fn one(&self) {}\n".to_owned();
+    let text = short + &function("short", 3) + &function("long", 80);
+    let in_tests = "#[cfg(test)]\nmod tests {\n    fn test() {\n        a();\n    }\n}\n";
+    let found = functions(&(text + in_tests));
+    assert_eq!(found, [("short".to_owned(), 3), ("long".to_owned(), 80)]);
+    let many = |long: usize| {
+        let lengths = (0..200).map(|index| if index < long { 80 } else { 10 });
+        lengths.map(|lines| (String::new(), lines)).collect()
+    };
+    assert_eq!(long_functions(many(2)).0, 80);
+    assert_eq!(long_functions(many(1)).0, 10);
 }
 
 #[test]
