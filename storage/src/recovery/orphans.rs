@@ -10,6 +10,7 @@ use model::LogId;
 
 use crate::data_dir::DataDir;
 use crate::error::OpenError;
+use crate::wal::pool::is_full;
 
 /// What the metadata says of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +68,17 @@ pub(crate) fn find(data: &DataDir, fate: &dyn Fn(LogId) -> Fate) -> Result<Vec<O
     Ok(orphans)
 }
 
-/// Moves what nobody knows to `quarantine`.
+/// Moves what nobody knows to `quarantine`. Without space for that it stays where it is until a later start.
 pub(crate) fn quarantine(data: &DataDir, orphans: &[Orphan]) -> Result<(), OpenError> {
-    orphans
-        .iter()
-        .filter(|orphan| orphan.deleted.is_none())
-        .try_for_each(|orphan| data.set_aside(&orphan.path))
+    for orphan in orphans.iter().filter(|orphan| orphan.deleted.is_none()) {
+        match data.set_aside(&orphan.path) {
+            Err(OpenError::Io { source, .. }) if is_full(&source) => {
+                let path = orphan.path.display();
+                tracing::warn!(%path, error = %source, "there is no space to set it aside");
+                return Ok(());
+            }
+            other => other?,
+        }
+    }
+    Ok(())
 }
