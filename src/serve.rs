@@ -72,6 +72,10 @@ pub async fn serve<Stop: Future<Output = ()>>(
         let broker = broker.clone();
         async move { broker.run(groups_stopped).await }
     });
+    let wakeups = tokio::spawn({
+        let storage = storage.clone();
+        async move { storage.wake_readers().await }
+    });
     say_ready(kafka_address, http_address, &report, json)?;
     asked_to_stop.await;
     tracing::info!("asked to stop: finishing what is under way");
@@ -82,6 +86,7 @@ pub async fn serve<Stop: Future<Output = ()>>(
     stop_groups.send_replace(true);
     groups.await.context("the groups")?;
     drop(broker);
+    wakeups.abort();
     tokio::task::spawn_blocking(move || storage.shutdown())
         .await
         .context("close the store")?;

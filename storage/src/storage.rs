@@ -380,6 +380,12 @@ impl Storage {
         self.engine().metrics()
     }
 
+    /// Wakes readers that wait for a log, until it is dropped. A task that runs this takes their wake-ups off the thread that
+    /// makes appends durable; without one that thread wakes them, after the acks.
+    pub async fn wake_readers(&self) {
+        self.engine().wal.committer.wake_readers().await;
+    }
+
     /// Manual mode: makes one frame of what is queued durable. True if there was something.
     pub fn commit_once(&self) -> bool {
         self.engine().wal.committer.turn() == Turn::Worked

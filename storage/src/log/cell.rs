@@ -50,22 +50,35 @@ impl LogCell {
         self.watchers.add(waiter);
     }
 
+    /// How often the log has moved.
+    pub fn moves(&self) -> u64 {
+        self.watchers.moves()
+    }
+
+    /// Whether readers wait that are to be woken for a move, and nobody has been asked to wake them.
+    pub fn readers_become_due(&self) -> bool {
+        self.watchers.become_due()
+    }
+
+    /// Wakes those who wait for a move.
+    pub fn wake_readers(&self) {
+        self.watchers.wake_all();
+    }
+
     pub fn set_settings(&self, settings: Arc<LogSettings>) {
         self.locked().settings = settings;
     }
 
-    /// A batch has reached the disk as its topic's durability asks: show it to readers. True if the settler does not know
-    /// yet that this log has something to settle.
+    /// A batch has reached the disk as its topic's durability asks: show it to readers. Those who wait are woken by the caller,
+    /// after the acks. True if the settler does not know yet that this log has something to settle.
     pub fn publish(&self, entry: TailEntry) -> bool {
         let mut state = self.locked();
         if state.deleted {
             return false;
         }
         state.publish(entry);
-        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
-        drop(state);
-        self.watchers.wake_all();
-        newly_dirty
+        self.watchers.moved();
+        !std::mem::replace(&mut state.dirty, true)
     }
 
     /// The raised start is durable: readers below it are told. True as for [`LogCell::publish`].
@@ -75,10 +88,8 @@ impl LogCell {
             return false;
         }
         state.raise_start(start);
-        let newly_dirty = !std::mem::replace(&mut state.dirty, true);
-        drop(state);
-        self.watchers.wake_all();
-        newly_dirty
+        self.watchers.moved();
+        !std::mem::replace(&mut state.dirty, true)
     }
 
     /// The active segment is to be sealed, so that retention can remove it.
@@ -104,6 +115,7 @@ impl LogCell {
         state.deleted = true;
         state.tail.clear();
         state.tail_bytes = 0;
+        self.watchers.moved();
         drop(state);
         self.watchers.wake_all();
     }

@@ -125,4 +125,10 @@ impl Log {
     pub fn watch(&self, waiter: &Arc<Waiter>) {
         self.cell.watch(waiter);
     }
+
+    /// How often what [`Log::watch`] tells of has happened. Taken before a look at the log: while it is the same, another
+    /// look would find the same, and a waiter that was registered after it was taken is registered still. Takes no lock.
+    pub fn moves(&self) -> u64 {
+        self.cell.moves()
+    }
 }

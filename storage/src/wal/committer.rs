@@ -15,9 +15,10 @@ use super::gate::Gate;
 use super::pool::{WalFile, WalPool, is_full};
 use super::queue::{AppendQueue, Pending, Work};
 use super::stall::Stall;
+use super::wakeups::Wakeups;
 use crate::error::StorageFailed;
 use crate::io::Clock;
-use crate::log::{DirtyLogs, TailEntry};
+use crate::log::{DirtyLogs, LogCell, TailEntry};
 use crate::signals::Signals;
 
 /// How long the store is idle before its last frame is confirmed by another.
@@ -58,6 +59,8 @@ pub(crate) struct Committer {
     parts: CommitterParts,
     /// Held while the disk works: nobody takes it who must not wait for the disk.
     writer: Mutex<FrameWriter>,
+    /// Readers that wait for what was published.
+    wakeups: Wakeups,
     /// Since when the oldest one of the frame waits that is being written, in microseconds; [`NONE`] between two frames.
     in_flight: AtomicU64,
     /// How many files the writer has.
@@ -82,6 +85,7 @@ impl Committer {
         Committer {
             parts,
             writer: Mutex::new(writer),
+            wakeups: Wakeups::default(),
             in_flight: AtomicU64::new(NONE),
             files: AtomicUsize::new(files),
         }
@@ -91,6 +95,11 @@ impl Committer {
         self.writer
             .lock()
             .expect("nothing panics while it holds the writer")
+    }
+
+    /// Wakes readers until it is dropped, so that this thread does not.
+    pub async fn wake_readers(&self) {
+        self.wakeups.serve().await;
     }
 
     /// Since when the oldest append waits that is not durable, by the monotonic clock. Never waits for the disk.
@@ -303,13 +312,16 @@ impl Committer {
         }
     }
 
-    /// Publishes what the frame holds, then acknowledges it, in order.
+    /// Publishes what the frame holds, then acknowledges it, in order, and then has readers woken.
     fn finish(&self, writer: &FrameWriter, pending: Vec<Pending>, written: &Written) {
         let CommitterParts { gate, signals, .. } = &self.parts;
         let mut position = written.batches_position;
         for pending in &pending {
             position += self.publish(pending, written, position);
         }
+        let moved = pending.iter().filter_map(|pending| pending.log.as_ref());
+        let due = moved.filter(|log| log.readers_become_due());
+        let due: Vec<Arc<LogCell>> = due.cloned().collect();
         let raises_a_start = |pending: &Pending| matches!(pending.work, Work::StartRaised { .. });
         if gate.is_disk_full() && pending.iter().any(raises_a_start) {
             // What it frees is needed now.
@@ -323,6 +335,7 @@ impl Committer {
             }
             drop(pending.admission);
         }
+        self.wakeups.hand_over(due);
     }
 
     /// Shows one thing that the frame holds to readers. Gives how many bytes of the frame's batches it is.

@@ -14,6 +14,7 @@ pub(crate) mod queue;
 pub mod reader;
 pub mod resume;
 pub(crate) mod stall;
+pub(crate) mod wakeups;
 pub mod walk;
 
 use std::sync::Arc;
