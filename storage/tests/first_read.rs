@@ -346,3 +346,27 @@ fn what_lies_before_and_behind_an_unreadable_sector_is_read() {
         assert!(storage.health().damage.is_empty());
     }
 }
+
+#[test]
+fn what_is_read_without_the_disk_was_checked_before_and_is_the_same() {
+    let store = Store::new(4096);
+    let storage = store.open();
+    let log = log(&storage);
+    let mut from = Offset::ZERO;
+    while from < log.bounds().durable_end {
+        let at_once = log.read_in_memory(from, 1000, true).unwrap();
+        assert!(at_once.is_none(), "nothing of {from} was checked yet");
+        let found = log.read(from, 1000, true).unwrap();
+        let again = log.read_in_memory(from, 1000, true).unwrap();
+        let again = again.expect("it was checked, and the simulated disk is memory");
+        assert_eq!(again.to_bytes(), found.to_bytes());
+        assert_eq!(again.end_offset, found.end_offset);
+        // Behind what was checked as a block, the next one was not.
+        from = Offset::new(from.get() + BATCHES * RECORDS / 3);
+    }
+    let path = store.logs().into_iter().next().unwrap();
+    let (_, range) = store.batches_of(&path)[1].clone();
+    store.disk.set_unreadable(&path, 0..4096);
+    let from = Offset::new(range.start);
+    assert!(log.read_in_memory(from, 1000, true).unwrap().is_none());
+}

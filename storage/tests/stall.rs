@@ -116,6 +116,9 @@ impl DiskFile for StallingFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(position, buffer)
     }
+    fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at_now(position, buffer)
+    }
     fn write_vectored_at(&self, position: u64, slices: &[io::IoSlice<'_>]) -> io::Result<()> {
         self.file.write_vectored_at(position, slices)
     }

@@ -10,6 +10,7 @@ mod aligned;
 mod clock;
 mod lock_holder;
 mod map;
+mod now;
 mod real;
 pub mod sim;
 mod syncs;
@@ -18,6 +19,7 @@ pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub use clock::{Boot, Clock, ManualClock, SystemClock};
 pub(crate) use lock_holder::lock_holder;
 pub use map::{FileMap, Mapping};
+pub use now::InMemory;
 pub use real::RealDisk;
 pub use sim::SimDisk;
 pub use syncs::{SyncFailed, Syncs};
@@ -109,6 +111,8 @@ pub trait FileSystem: Send + Sync + Debug {
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads until `buffer` is full or the file ends, and says how many bytes it read.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Like [`DiskFile::read_at`], out of memory alone: fewer bytes, or `WouldBlock` for none, where the disk would be needed.
+    fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all bytes of all slices, one after the other. On an error any part of them may have been written.
     fn write_vectored_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
     /// Makes the file's bytes and length durable (`fdatasync`). After an error nothing is known about the file's bytes,

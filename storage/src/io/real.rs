@@ -1,12 +1,12 @@
 //! The machine's own disk, through rustix. Callers: `Storage::open` in production, and tests that need real files.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{self, Advice, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow};
 
@@ -155,6 +155,28 @@ struct RealFile {
 }
 
 impl DiskFile for RealFile {
+    fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let read = rustix::io::preadv2(
+                &self.descriptor,
+                &mut [IoSliceMut::new(&mut buffer[done..])],
+                position + done as u64,
+                ReadWriteFlags::NOWAIT,
+            );
+            match read {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(_) if done > 0 => break,
+                // A file system that cannot tell.
+                Err(Errno::OPNOTSUPP) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {

@@ -57,6 +57,20 @@ impl Chunk {
     }
 }
 
+/// What a read does where it would have to wait for the disk.
+#[derive(Clone, Copy)]
+enum Wait {
+    ForDisk,
+    Never,
+}
+
+/// What came of a step of a read.
+enum Step {
+    Done,
+    /// It was not to wait, and would have to.
+    NeedsDisk,
+}
+
 /// All that a search looks through, as it was at one moment.
 struct SearchView {
     start: Offset,
@@ -71,6 +85,28 @@ impl Log {
     /// Errors: `OutOfRange` outside `start..=end`, `Damaged`, `Io`. Never waits for the writer. What has settled is checked
     /// the first time that it is read, which blocks.
     pub fn read(&self, from: Offset, max_bytes: usize, min_one: bool) -> Result<Chunk, ReadError> {
+        let found = self.read_by(from, max_bytes, min_one, Wait::ForDisk)?;
+        Ok(found.expect("who waits for the disk gets an answer"))
+    }
+
+    /// Like [`Log::read`], of what is in memory, in open files and checked. None if the disk would be needed for some of it.
+    /// Does not block.
+    pub fn read_in_memory(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Option<Chunk>, ReadError> {
+        self.read_by(from, max_bytes, min_one, Wait::Never)
+    }
+
+    fn read_by(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        min_one: bool,
+        wait: Wait,
+    ) -> Result<Option<Chunk>, ReadError> {
         let mut chunk = Chunk {
             end_offset: from,
             ..Chunk::default()
@@ -80,14 +116,15 @@ impl Log {
             let budget = max_bytes.saturating_sub(chunk.bytes);
             let first = min_one && chunk.slices.is_empty();
             if (budget == 0 && !first) || chunk.slices.len() >= CHUNK_SLICES_MAX {
-                return Ok(chunk);
+                return Ok(Some(chunk));
             }
             let before = chunk.slices.len();
-            match self.read_on(next, budget, first, &mut chunk) {
-                Ok(()) if chunk.slices.len() == before => return Ok(chunk),
-                Ok(()) => {}
+            match self.read_on(next, budget, first, wait, &mut chunk) {
+                Ok(Step::NeedsDisk) => return Ok(None),
+                Ok(Step::Done) if chunk.slices.len() == before => return Ok(Some(chunk)),
+                Ok(Step::Done) => {}
                 // What was found before the trouble is good; the next read begins with the trouble.
-                Err(_) if before > 0 => return Ok(chunk),
+                Err(_) if before > 0 => return Ok(Some(chunk)),
                 Err(error) => return Err(error),
             }
         }
@@ -98,12 +135,13 @@ impl Log {
         from: Offset,
         max_bytes: usize,
         min_one: bool,
+        wait: Wait,
         chunk: &mut Chunk,
-    ) -> Result<(), ReadError> {
+    ) -> Result<Step, ReadError> {
         let state = self.locked();
         state.check_readable(from)?;
         if from >= state.bounds.durable_end {
-            return Ok(());
+            return Ok(Step::Done);
         }
         if from < state.bounds.settled_end {
             let segments = state.segments.clone();
@@ -111,9 +149,17 @@ impl Log {
             let offsets = from..state.damaged_after(from).unwrap_or(settled_end);
             drop(state);
             let settled = &self.parts.settled;
-            let found = settled
-                .read(&self.cell, &segments, offsets, max_bytes, min_one)
-                .or_else(|error| self.unless_removed(from, error))?;
+            let (cell, of) = (&self.cell, &segments);
+            let found = match wait {
+                Wait::Never => settled.read_in_memory(cell, of, offsets, max_bytes, min_one),
+                Wait::ForDisk => settled
+                    .read(cell, of, offsets, max_bytes, min_one)
+                    .map(Some)
+                    .or_else(|error| self.unless_removed(from, error))?,
+            };
+            let Some(found) = found else {
+                return Ok(Step::NeedsDisk);
+            };
             if let Some(part) = found {
                 // What settled since this view was taken is the tail's to give.
                 assert!(
@@ -123,7 +169,7 @@ impl Log {
                 chunk.push(part.slice(), part.end_offset());
                 chunk.parts.push(part);
             }
-            return Ok(());
+            return Ok(Step::Done);
         }
         let first = state.tail.partition_point(|entry| entry.next <= from);
         let mut taken: Vec<(TailEntry, u64)> = Vec::new();
@@ -158,7 +204,7 @@ impl Log {
                 entry.next,
             );
         }
-        Ok(())
+        Ok(Step::Done)
     }
 
     /// A segment that went away while it was looked for is no trouble of the disk: the start has passed it.

@@ -16,7 +16,7 @@ use super::dirty::DirtyLogs;
 use super::segments::{Part, Segments, Source};
 use crate::damage::DamageRecord;
 use crate::error::{ReadError, TimedOffset};
-use crate::io::FileMap;
+use crate::io::{FileMap, InMemory};
 use crate::metrics::Counters;
 use crate::scrub::Suspects;
 use crate::segment::{
@@ -131,6 +131,48 @@ impl SettledReader {
             segment: (log.id(), part.id),
             suspects: Arc::clone(&self.files.suspects),
         }))
+    }
+
+    /// Like [`SettledReader::read`], of what is in memory, checked, and in an open file; None outside where that is not so, or
+    /// where something is not as it should be: [`SettledReader::read`] finds out what. Does not block.
+    pub fn read_in_memory(
+        &self,
+        log: &LogCell,
+        segments: &Segments,
+        offsets: Range<Offset>,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Option<Option<SegmentPart>> {
+        let from = offsets.start;
+        let Some(part) = segments.parts().find(|part| part.end_offset > from) else {
+            return Some(None);
+        };
+        let open = self.files.cache.get(log.id(), part.id)?;
+        if !open.has_index() {
+            return None;
+        }
+        let file = InMemory(open.file());
+        let reader = open.reader_of(&file, part.bytes, part.end_offset);
+        let Some(first) = reader.locate(from.max(part.id.base)).ok()? else {
+            return Some(None);
+        };
+        let first = (first.position, first.header);
+        let found = reader.extent_from(first, max_bytes as u64, min_one);
+        let Some(extent) = found.ok()? else {
+            return Some(None);
+        };
+        let extent = reader.cut(extent, offsets.end).ok()?;
+        if !open.is_checked(&extent.positions, part.bytes, part.end_offset) {
+            return None;
+        }
+        let found = SegmentPart {
+            map: Arc::clone(open.map().ok()?),
+            positions: extent.positions,
+            end_offset: extent.end_offset,
+            segment: (log.id(), part.id),
+            suspects: Arc::clone(&self.files.suspects),
+        };
+        (!found.is_cold()).then_some(Some(found))
     }
 
     /// When the broker appended the record at `offset`, or the next one: between these times.

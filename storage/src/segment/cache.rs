@@ -78,11 +78,26 @@ impl OpenSegment {
         &self.checked
     }
 
+    /// Whether the index is in memory.
+    pub fn has_index(&self) -> bool {
+        self.index.peek(|_| ()).is_some()
+    }
+
     /// Looks into its published part.
     pub fn reader(&self, bytes: u64, end_offset: Offset) -> SegmentReader<'_> {
+        self.reader_of(&*self.file, bytes, end_offset)
+    }
+
+    /// Looks into its published part through `file`, which is the same file.
+    pub fn reader_of<'a>(
+        &'a self,
+        file: &'a dyn DiskFile,
+        bytes: u64,
+        end_offset: Offset,
+    ) -> SegmentReader<'a> {
         SegmentReader {
             id: self.id,
-            file: &*self.file,
+            file,
             index: &self.index,
             bytes,
             end_offset,

@@ -91,6 +91,18 @@ impl OpenSegment {
         Ok(Some(examined))
     }
 
+    /// Whether [`OpenSegment::check`] would find all of a range checked already. Does not block if the index is there.
+    pub fn is_checked(&self, positions: &Range<u64>, bytes: u64, end_offset: Offset) -> bool {
+        let is_checked = self.index().peek(|index| {
+            let checked = self.checked().locked();
+            let first = index.block_of_position(positions.start).unwrap_or(0);
+            spans_of(index, first, bytes, end_offset)
+                .take_while(|span| span.positions.start < positions.end)
+                .all(|span| checked.holds(span.block, span.positions.end.min(positions.end)))
+        });
+        is_checked.unwrap_or(false)
+    }
+
     /// Looks closely at the block that holds `offset`: for one whose batches cannot be walked over from head to head.
     pub fn examine_block_of(
         &self,

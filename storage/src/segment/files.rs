@@ -39,6 +39,10 @@ impl SegmentFiles {
         id: SegmentId,
         source: &SegmentSource,
     ) -> Result<Arc<OpenSegment>, SegmentError> {
+        // Without its path, which takes memory and time to put together.
+        if let Some(open) = self.cache.get(log, id) {
+            return Ok(open);
+        }
         self.cache.open(&self.data.of_log(log), log, id, source)
     }
 }

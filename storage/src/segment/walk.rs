@@ -38,7 +38,9 @@ pub struct HeaderWalk<'a> {
     position: u64,
     end: u64,
     next_offset: Offset,
+    /// No longer than what was asked of it.
     buffer: Vec<u8>,
+    read_bytes: usize,
     buffered: Range<u64>,
 }
 
@@ -62,7 +64,8 @@ impl<'a> HeaderWalk<'a> {
             position: positions.start,
             end: positions.end,
             next_offset: base,
-            buffer: vec![0; read_bytes],
+            buffer: Vec::new(),
+            read_bytes,
             buffered: 0..0,
         }
     }
@@ -117,7 +120,10 @@ impl<'a> HeaderWalk<'a> {
         let wanted = self.position..self.position + HEADER_BYTES as u64;
         if wanted.start < self.buffered.start || wanted.end > self.buffered.end {
             let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-            let count = self.buffer.len().min(left);
+            let count = self.read_bytes.min(left);
+            if self.buffer.len() < count {
+                self.buffer.resize(count, 0);
+            }
             let buffer = &mut self.buffer[..count];
             let mut read = 0;
             // A read ends early before a bad sector, which the next one then begins with.

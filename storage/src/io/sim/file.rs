@@ -103,6 +103,10 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_at(position, buffer)
+    }
+
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let (mut world, fate) = self.begin(Operation::Read)?;
         if let Fate::Fails(error) = fate {
