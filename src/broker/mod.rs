@@ -38,7 +38,7 @@ use tokio::sync::watch;
 
 pub use config::{BrokerConfig, GroupConfig};
 pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
-pub use fetch::{Fetch, FetchPartition, Fetched};
+pub use fetch::{Fetch, FetchPartition, Fetched, Idle, Watch};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
 pub use log_dirs::{DeleteBefore, LogDir, PartitionSize};

@@ -13,7 +13,9 @@ use model::{Offset, PartitionId, Timestamp};
 use wire::Uuid;
 use wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use wire::messages::delete_topics::DeleteTopicsRequest;
-use wire::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use wire::messages::fetch::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic,
+};
 use wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 
 use crate::raw::Raw;
@@ -335,12 +337,14 @@ async fn a_topic_that_is_deleted_under_a_waiting_fetch_ends_it() {
         bytes_max: 1000,
         leader_epoch: None,
         last_fetched_epoch: None,
+        idle: None,
     };
     let fetch = broker::Fetch {
         partitions: vec![partition("kept"), partition("doomed")],
         bytes_min: 1,
         bytes_max: 1000,
         wait_max: Duration::from_secs(600),
+        watch: None,
     };
     let mut waiting = Box::pin(server.broker.fetch(fetch));
     assert!((&mut waiting).now_or_never().is_none(), "it waits");
@@ -351,9 +355,114 @@ async fn a_topic_that_is_deleted_under_a_waiting_fetch_ends_it() {
     raw.call(5, &delete).await;
     let found = tokio::time::timeout(AT_ONCE, waiting).await;
     let found = found.expect("the deletion ends the wait");
-    assert!(matches!(&found[0], Ok(fetched) if fetched.slices.is_empty()));
+    assert!(matches!(&found[0], Some(Ok(fetched)) if fetched.slices.is_empty()));
     assert!(matches!(
         &found[1],
-        Err(broker::Refusal::UnknownTopicOrPartition)
+        Some(Err(broker::Refusal::UnknownTopicOrPartition))
     ));
+}
+
+fn in_session(id: i32, epoch: i32, request: FetchRequest) -> FetchRequest {
+    FetchRequest {
+        session_id: id,
+        session_epoch: epoch,
+        ..request
+    }
+}
+
+/// Partition and bytes of what an answer tells.
+fn news(answer: &FetchResponse) -> Vec<(i32, usize)> {
+    assert_eq!(answer.error_code, NONE);
+    let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let indexes = partitions.map(|partition| partition.partition_index);
+    indexes
+        .zip(told(answer))
+        .map(|(index, (error_code, bytes))| {
+            assert_eq!(error_code, NONE);
+            (index, bytes)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_fetch_session_tells_what_is_new_and_wakes_for_what_it_did_not_name_again() {
+    const SESSION_ID_NOT_FOUND: i16 = 70;
+    const INVALID_SESSION_EPOCH: i16 = 71;
+    const SESSION_TOPIC_ID_ERROR: i16 = 106;
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address).await;
+    let mut producer = Raw::connect(server.address).await;
+    let topic_id = create(&mut raw, "session").await;
+    let one = batch(100).len();
+    let short = |request: FetchRequest| FetchRequest {
+        max_wait_ms: 1,
+        ..request
+    };
+    for (version, other) in [(12, 13), (17, 12)] {
+        let both = |at: i64| vec![wanted(0, at, 1 << 20), wanted(1, at, 1 << 20)];
+        let named = |partitions| fetch(version, vec![("session", topic_id, partitions)]);
+        let nothing = || fetch(version, vec![]);
+        // From the end on, so that both versions begin alike.
+        let end = match version {
+            12 => 0,
+            _ => 2,
+        };
+        let full = short(in_session(0, 0, named(both(end))));
+        let begun = raw.call(version, &full).await;
+        let id = begun.session_id;
+        assert!(id > 0);
+        assert_eq!(news(&begun), [(0, 0), (1, 0)]);
+
+        // Nothing is new.
+        let quiet = raw
+            .call(version, &short(in_session(id, 1, nothing())))
+            .await;
+        assert_eq!((quiet.session_id, news(&quiet)), (id, vec![]));
+
+        // A fetch that names nothing waits for both.
+        let waiting = in_session(id, 2, nothing());
+        let mut waits = Box::pin(raw.call(version, &waiting));
+        assert!(waits.as_mut().now_or_never().is_none());
+        produce(&mut producer, "session", 1, 100).await;
+        let woken = tokio::time::timeout(AT_ONCE, waits).await.expect("woken");
+        assert_eq!(news(&woken), [(1, one)]);
+
+        // Until the client has moved on it is given the same, and then what comes.
+        let again = raw.call(version, &in_session(id, 3, nothing())).await;
+        assert_eq!(news(&again), [(1, one)]);
+        produce(&mut producer, "session", 0, 100).await;
+        let moved = named(vec![wanted(1, end + 1, 1 << 20)]);
+        let other_one = raw.call(version, &in_session(id, 4, moved)).await;
+        let mut found = news(&other_one);
+        found.sort_unstable();
+        // That the partition which moved on ends where it did is told already.
+        assert_eq!(found, [(0, one)]);
+
+        // A partition is forgotten: what comes to it is not told.
+        let mut forget = in_session(id, 5, named(vec![wanted(0, end + 1, 1 << 20)]));
+        forget.forgotten_topics_data = vec![ForgottenTopic {
+            topic: forget.topics[0].topic.clone(),
+            topic_id: forget.topics[0].topic_id,
+            partitions: vec![1],
+        }];
+        assert!(news(&raw.call(version, &short(forget)).await).is_empty());
+        produce(&mut producer, "session", 1, 100).await;
+        produce(&mut producer, "session", 0, 100).await;
+        let last = raw.call(version, &in_session(id, 6, nothing())).await;
+        assert_eq!(news(&last), [(0, one)]);
+
+        let refused = |answer: FetchResponse| (answer.error_code, answer.responses.len());
+        let late = raw.call(version, &in_session(id, 6, nothing())).await;
+        assert_eq!(refused(late), (INVALID_SESSION_EPOCH, 0));
+        let strange = raw
+            .call(other, &in_session(id, 7, fetch(other, vec![])))
+            .await;
+        assert_eq!(refused(strange), (SESSION_TOPIC_ID_ERROR, 0));
+        let ended = raw
+            .call(version, &short(in_session(id, -1, named(both(end + 2)))))
+            .await;
+        assert_eq!((ended.session_id, news(&ended)), (0, vec![(0, 0), (1, 0)]));
+        let gone = raw.call(version, &in_session(id, 7, nothing())).await;
+        assert_eq!(refused(gone), (SESSION_ID_NOT_FOUND, 0));
+    }
 }

@@ -158,15 +158,20 @@ impl Connection<'_> {
         let frame_bytes = frame.bytes.len();
         let started_at = Instant::now();
         let claim = frame.claim.filter(|_| frame.bytes.len() > KEPT_BYTES);
-        let answers = &self.front.answers;
-        let (request, run) =
-            match api::route(frame.bytes, &self.front.broker, &stats, answers, self.peer) {
-                Ok(routed) => routed,
-                Err(answer) => {
-                    self.replies.drain().await?;
-                    return self.replies.write(answer).await;
-                }
-            };
+        let Front {
+            broker,
+            answers,
+            sessions,
+            ..
+        } = &*self.front;
+        let routed = api::route(frame.bytes, broker, &stats, answers, sessions, self.peer);
+        let (request, run) = match routed {
+            Ok(routed) => routed,
+            Err(answer) => {
+                self.replies.drain().await?;
+                return self.replies.write(answer).await;
+            }
+        };
         let key = request.key;
         self.entered.request(request.client_id(), frame_bytes);
         stats.started(key);

@@ -90,6 +90,10 @@ pub(crate) enum Misuse {
     Sasl,
     #[error("there is no fetch session with this id")]
     FetchSessionIdNotFound,
+    #[error("the fetch session expects another epoch")]
+    InvalidFetchSessionEpoch,
+    #[error("the fetch session names its topics the other way: by id or by name")]
+    FetchSessionTopicId,
     #[error("this is a broker's endpoint, not a controller's")]
     MismatchedEndpointType,
     #[error("there are endpoints of brokers (1) and of controllers (2)")]
@@ -132,6 +136,8 @@ impl Misuse {
             Misuse::AnswerTooLarge { .. } => ErrorCode::PolicyViolation,
             Misuse::Sasl => ErrorCode::IllegalSaslState,
             Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
+            Misuse::InvalidFetchSessionEpoch => ErrorCode::InvalidFetchSessionEpoch,
+            Misuse::FetchSessionTopicId => ErrorCode::FetchSessionTopicIdError,
             Misuse::MismatchedEndpointType => ErrorCode::MismatchedEndpointType,
             Misuse::UnsupportedEndpointType => ErrorCode::UnsupportedEndpointType,
             Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,

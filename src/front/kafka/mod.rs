@@ -17,6 +17,7 @@ use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
 use crate::front::{self, Limits};
 use crate::setting::SIZE_MAX;
+use sessions::Sessions;
 pub(crate) use settings::is_every_address;
 pub use settings::{SETTINGS, Settings};
 use stats::Stats;
@@ -28,6 +29,7 @@ mod connection;
 mod errors;
 mod frame;
 mod metrics;
+mod sessions;
 mod settings;
 mod stats;
 mod subscription;
@@ -73,6 +75,7 @@ pub struct Front {
     requests: Arc<Budget>,
     /// Memory of answers.
     answers: Arc<Budget>,
+    sessions: Arc<Sessions>,
 }
 
 impl Front {
@@ -101,6 +104,7 @@ impl Front {
             unsupported: UnsupportedLog::default(),
             requests,
             answers,
+            sessions: Arc::default(),
         })
     }
 

@@ -1,9 +1,10 @@
-//! Fetch (1): slices of the log, sent as they are. There are no fetch sessions: the session id is always 0, which makes
-//! clients send full requests (KIP-227).
+//! Fetch (1): slices of the log, sent as they are. Fetch sessions are in `front/kafka/sessions.rs`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{LeaderEpoch, Offset, TopicId};
+use tokio::time::Instant;
 use wire::Records;
 use wire::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
@@ -11,83 +12,163 @@ use wire::messages::fetch::{
 };
 
 use super::{Call, held_partition};
-use crate::broker::access::right;
-use crate::broker::{Fetch, FetchPartition, Fetched, Refusal};
+use crate::broker::access::{Granted, right};
+use crate::broker::{Fetch, FetchPartition, Fetched, Refusal, Topic};
 use crate::front::kafka::errors::{self, Misuse};
+use crate::front::kafka::sessions::{Asked, Begun, Found, TopicName, VERSION_TOPIC_IDS, asked_of};
 
 /// Reads that see only committed transactions.
 const READ_COMMITTED: i8 = 1;
 /// A fetch of so many partitions that it holds much memory waits no longer than this, whatever it asks for.
 const LARGE_WAIT_MAX: Duration = Duration::from_secs(1);
-/// From this version on topics are named by id.
-const VERSION_TOPIC_IDS: i16 = 13;
+/// A fetch in a session is small, and holds memory all the same.
+const LARGE_PARTITIONS: usize = 2048;
 
 pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
-    if request.session_id != 0 && request.session_epoch > 0 {
-        return FetchResponse {
-            error_code: Misuse::FetchSessionIdNotFound.code(),
-            ..FetchResponse::default()
-        };
-    }
-    let mut wanted = Vec::new();
-    let mut traffic = Vec::with_capacity(request.topics.len());
-    for topic in &request.topics {
-        let found = if call.version >= VERSION_TOPIC_IDS {
-            call.door
-                .topic_by_id(TopicId::from_uuid(topic.topic_id), right::Read)
-        } else {
-            call.door.topic(&topic.topic, right::Read)
-        };
-        traffic.push(found.as_ref().ok().map(|topic| topic.traffic.clone()));
-        for partition in &topic.partitions {
-            let held = found.as_ref().map_err(Clone::clone);
-            let held = held.and_then(|topic| held_partition(topic, partition.partition));
-            wanted.push(FetchPartition {
-                topic: held.clone().and(found.clone()),
-                partition: held.unwrap_or_default(),
-                offset: Offset::from_wire(partition.fetch_offset),
-                bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
-                leader_epoch: LeaderEpoch::from_wire(partition.current_leader_epoch),
-                last_fetched_epoch: LeaderEpoch::from_wire(partition.last_fetched_epoch),
-            });
-        }
-    }
+    let begun = call.sessions.begin(&request, call.version, Instant::now());
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(misuse) => return refused(&misuse),
+    };
+    let (asked, watch): (Vec<Asked>, _) = match &begun {
+        Begun::Sessionless => (asked_of(&request).collect(), None),
+        Begun::New(watch) => (asked_of(&request).collect(), Some(watch.clone())),
+        Begun::Next(next) => (next.asked(), Some(next.watch.clone())),
+    };
+    let (topics, partitions) = wanted_of(&asked, &call);
     let wait_max = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     let fetch = Fetch {
-        partitions: wanted,
+        partitions,
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
             .min(call.broker().config().fetch_bytes_max),
-        wait_max: match call.is_large() {
+        wait_max: match call.is_large() || asked.len() > LARGE_PARTITIONS {
             true => wait_max.min(LARGE_WAIT_MAX),
             false => wait_max,
         },
+        watch,
     };
-    let mut found = call.broker().fetch(fetch).await.into_iter();
+    let answers = call.broker().fetch(fetch).await;
     let committed = request.isolation_level == READ_COMMITTED;
-    let mut responses = Vec::with_capacity(request.topics.len());
-    for (topic, traffic) in request.topics.into_iter().zip(traffic) {
-        let mut bytes = 0;
-        let partitions = topic
-            .partitions
-            .iter()
-            .map(|partition| {
-                let result = found.next().expect("one answer for each partition");
-                bytes += result.as_ref().map_or(0, |fetched| fetched.bytes() as u64);
-                described(partition.partition, result, committed)
-            })
-            .collect();
-        if let Some(traffic) = traffic {
-            traffic.fetched(bytes);
+    let mut found = Vec::with_capacity(asked.len());
+    for ((asked, topic), answer) in asked.into_iter().zip(topics).zip(answers) {
+        found.push(found_of(asked, topic, answer, committed));
+    }
+    match begun {
+        Begun::Sessionless => respond(0, found),
+        Begun::New(watch) => {
+            let created = call
+                .sessions
+                .create(call.version, watch, &found, Instant::now());
+            respond(created, found)
         }
-        responses.push(FetchableTopicResponse {
-            topic: topic.topic,
-            topic_id: topic.topic_id,
-            partitions,
+        Begun::Next(next) => match next.finish(found) {
+            Ok(news) => respond(next.id, news),
+            Err(misuse) => refused(&misuse),
+        },
+    }
+}
+
+fn refused(misuse: &Misuse) -> FetchResponse {
+    FetchResponse {
+        error_code: misuse.code(),
+        ..FetchResponse::default()
+    }
+}
+
+type FoundTopic = Result<Granted<Arc<Topic>, right::Read>, Refusal>;
+
+/// What the broker is asked, and of which topics. A topic is looked up where a partition of it is not idle.
+fn wanted_of(asked: &[Asked], call: &Call) -> (Vec<FoundTopic>, Vec<FetchPartition>) {
+    let mut topics: Vec<FoundTopic> = Vec::with_capacity(asked.len());
+    let mut partitions = Vec::with_capacity(asked.len());
+    let mut last: Option<(&Arc<TopicName>, FoundTopic)> = None;
+    for Asked { key, wanted, idle } in asked {
+        let still_idle = idle.as_ref().filter(|(_, idle)| idle.is_still());
+        let found = match (still_idle, &last) {
+            (Some((topic, _)), _) => Ok(topic.clone()),
+            (None, Some((name, found))) if Arc::ptr_eq(name, &key.topic) => found.clone(),
+            (None, _) => {
+                let found = match call.version >= VERSION_TOPIC_IDS {
+                    true => call
+                        .door
+                        .topic_by_id(TopicId::from_uuid(key.topic.id), right::Read),
+                    false => call.door.topic(&key.topic.name, right::Read),
+                };
+                last = Some((&key.topic, found.clone()));
+                found
+            }
+        };
+        let held = found.as_ref().map_err(Clone::clone);
+        let held = held.and_then(|topic| held_partition(topic, wanted.partition));
+        partitions.push(FetchPartition {
+            topic: held.clone().and(found.clone()),
+            partition: held.unwrap_or_default(),
+            offset: Offset::from_wire(wanted.fetch_offset),
+            bytes_max: usize::try_from(wanted.partition_max_bytes).unwrap_or(0),
+            leader_epoch: LeaderEpoch::from_wire(wanted.current_leader_epoch),
+            last_fetched_epoch: LeaderEpoch::from_wire(wanted.last_fetched_epoch),
+            idle: still_idle.map(|(_, idle)| idle.clone()),
         });
+        topics.push(found);
+    }
+    (topics, partitions)
+}
+
+/// One partition's part of the answer; its bytes are counted for its topic.
+fn found_of(
+    asked: Asked,
+    topic: FoundTopic,
+    answer: Option<Result<Fetched, Refusal>>,
+    committed: bool,
+) -> Found {
+    let Some(mut answer) = answer else {
+        let idle = asked.idle.clone();
+        return Found {
+            asked,
+            data: None,
+            idle,
+        };
+    };
+    let idle = answer.as_mut().ok().and_then(|fetched| {
+        let idle = fetched.idle.take()?;
+        Some((topic.as_ref().ok()?.clone(), idle))
+    });
+    if let (Ok(topic), Ok(fetched)) = (&topic, &answer) {
+        topic.traffic.fetched(fetched.bytes() as u64);
+    }
+    let data = described(asked.key.partition, answer, committed);
+    Found {
+        asked,
+        data: Some(data),
+        idle,
+    }
+}
+
+/// The answer: neighbours of one topic stand together.
+fn respond(session_id: i32, found: Vec<Found>) -> FetchResponse {
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last: Option<Arc<TopicName>> = None;
+    for Found { asked, data, .. } in found {
+        let Some(data) = data else { continue };
+        let name = asked.key.topic;
+        if !last
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &name) || *last == name)
+        {
+            responses.push(FetchableTopicResponse {
+                topic: name.name.clone(),
+                topic_id: name.id,
+                partitions: Vec::new(),
+            });
+        }
+        last = Some(name);
+        let response = responses.last_mut().expect("a topic was just named");
+        response.partitions.push(data);
     }
     FetchResponse {
+        session_id,
         responses,
         ..FetchResponse::default()
     }

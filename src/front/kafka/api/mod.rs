@@ -13,6 +13,7 @@ use model::PartitionId;
 use wire::{ApiKey, Reader, RequestHeader, Response};
 
 use super::answer::Answer;
+use super::sessions::Sessions;
 use super::unsupported::Unsupported;
 use crate::broker::access::{Caller, Door, Principal, Protocol};
 use crate::broker::{Broker, NodeId, Refusal, Topic};
@@ -201,6 +202,8 @@ pub(crate) struct Call {
     pub(in crate::front::kafka) stats: Arc<Stats>,
     /// What the answer holds in memory.
     pub(crate) answer: Arc<Answer>,
+    /// What clients fetch again and again.
+    pub(in crate::front::kafka) sessions: Arc<Sessions>,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
 }
@@ -271,6 +274,7 @@ pub(super) fn route(
     broker: &Broker,
     stats: &Arc<Stats>,
     answers: &Arc<Budget>,
+    sessions: &Arc<Sessions>,
     peer: SocketAddr,
 ) -> Result<(Request, Run), Reply> {
     let mut body = Reader::new(frame.clone()).with_elements_bound(ELEMENTS_MAX);
@@ -313,6 +317,7 @@ pub(super) fn route(
         door: broker.door(caller),
         stats: stats.clone(),
         answer: Answer::new(answers),
+        sessions: sessions.clone(),
         request_bytes: frame.len(),
     };
     Ok((

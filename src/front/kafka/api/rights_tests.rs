@@ -97,7 +97,10 @@ fn requests() -> Vec<Bytes> {
             }],
         },
         FetchRequest {
-            topics: vec![FetchTopic::default()],
+            topics: vec![FetchTopic {
+                partitions: vec![FetchPartition::default()],
+                ..FetchTopic::default()
+            }],
         },
         ListOffsetsRequest {
             topics: vec![ListOffsetsTopic {
@@ -279,7 +282,8 @@ fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
 async fn asked(frame: Bytes, broker: &Broker) -> (ApiKey, Rights) {
     let budget = Budget::new(64 << 20, 16 << 20);
     let address = ([127, 0, 0, 1], 1).into();
-    let Ok((request, run)) = route(frame, broker, &Arc::default(), &budget, address) else {
+    let (stats, sessions) = (Arc::default(), Arc::default());
+    let Ok((request, run)) = route(frame, broker, &stats, &budget, &sessions, address) else {
         panic!("a request that is served");
     };
     let (key, asked) = (request.key, request.call.door.asked());
