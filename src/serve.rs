@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use storage::{Env, LiveSettings, RecoveryReport, Storage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::broker::Broker;
 use crate::config::Config;
@@ -33,40 +34,21 @@ pub async fn serve<Stop: Future<Output = ()>>(
     let sockets = Sockets::bind(&config).await?;
     let warnings = config.warnings();
     advertise(&mut config, sockets.kafka_address);
-    let limit = descriptors::raise_limit();
-    let asks = [kafka::descriptors(), http::descriptors()];
-    let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
-    let &[connections_allowed, http_connections] = &shares.fronts[..] else {
-        unreachable!("two fronts asked");
-    };
-    say_begin(&config, commit, &sockets, limit, &shares);
+    let shares = share_descriptors(&config)?;
+    say_begin(&config, commit, &sockets, &shares);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    say_fewer(&config, limit, &shares);
+    say_fewer(&config, &shares);
     config.storage.open_segments_max = shares.segments;
     let limits = &mut config.kafka.limits;
-    limits.connections_max = limits.connections_max.min(connections_allowed);
+    limits.connections_max = limits.connections_max.min(shares.kafka_connections);
     let places = kafka::places(config.kafka.limits);
-    let (storage, broker, report) = open(&config, &places, connections_allowed).await?;
+    let (storage, broker, report) = open(&config, &places, shares.kafka_connections).await?;
 
     let asked_to_stop = stop()?;
-    let (stop, stopped) = watch::channel(false);
-    let (front, settings) = (config.front.clone(), config.kafka.clone());
-    let kafka = kafka::Front::new(broker.clone(), front, settings, places);
-    let others = http::Others {
-        peers: kafka.peers().clone(),
-        add_metrics: vec![Box::new({
-            let kafka = kafka.clone();
-            move |families| kafka.add_metrics(families)
-        })],
-        commit,
-    };
-    let (front, settings) = (config.front.clone(), config.http.clone());
-    let http = http::Front::new(broker.clone(), front, settings, http_connections, others);
     let (kafka_address, http_address) = (sockets.kafka_address, sockets.http_address);
-    let kafka = tokio::spawn(kafka.serve(sockets.kafka, stopped.clone()));
-    let http = tokio::spawn(http.serve(sockets.http, stopped));
+    let fronts = Fronts::start(&config, commit, &broker, sockets, places, &shares);
     let (stop_groups, groups_stopped) = watch::channel(false);
     let groups = tokio::spawn({
         let broker = broker.clone();
@@ -80,9 +62,7 @@ pub async fn serve<Stop: Future<Output = ()>>(
     asked_to_stop.await;
     tracing::info!("asked to stop: finishing what is under way");
     notify(sd_notify::NotifyState::Stopping);
-    stop.send_replace(true);
-    kafka.await.context("the Kafka front")?;
-    http.await.context("the HTTP front")?;
+    fronts.stop().await?;
     stop_groups.send_replace(true);
     groups.await.context("the groups")?;
     drop(broker);
@@ -92,6 +72,78 @@ pub async fn serve<Stop: Future<Output = ()>>(
         .context("close the store")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Who may have how many of the descriptors.
+struct Shares {
+    /// How many there are.
+    limit: usize,
+    /// Segments that are kept open.
+    segments: usize,
+    /// Connections to the Kafka port at most, whatever `max.connections` says.
+    kafka_connections: usize,
+    http_connections: usize,
+}
+
+/// Raises the limit of descriptors, and shares them out to the store and the fronts.
+fn share_descriptors(config: &Config) -> Result<Shares> {
+    let limit = descriptors::raise_limit();
+    let asks = [kafka::descriptors(), http::descriptors()];
+    let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
+    let [kafka_connections, http_connections] = shares.fronts[..] else {
+        unreachable!("two fronts asked");
+    };
+    Ok(Shares {
+        limit,
+        segments: shares.segments,
+        kafka_connections,
+        http_connections,
+    })
+}
+
+/// The fronts as they serve.
+struct Fronts {
+    stop: watch::Sender<bool>,
+    kafka: JoinHandle<()>,
+    http: JoinHandle<()>,
+}
+
+impl Fronts {
+    fn start(
+        config: &Config,
+        commit: Option<&'static str>,
+        broker: &Broker,
+        sockets: Sockets,
+        places: Arc<Places>,
+        shares: &Shares,
+    ) -> Fronts {
+        let (stop, stopped) = watch::channel(false);
+        let (front, settings) = (config.front.clone(), config.kafka.clone());
+        let kafka = kafka::Front::new(broker.clone(), front, settings, places);
+        let others = http::Others {
+            peers: kafka.peers().clone(),
+            add_metrics: vec![Box::new({
+                let kafka = kafka.clone();
+                move |families| kafka.add_metrics(families)
+            })],
+            commit,
+        };
+        let (front, settings) = (config.front.clone(), config.http.clone());
+        let connections_max = shares.http_connections;
+        let http = http::Front::new(broker.clone(), front, settings, connections_max, others);
+        Fronts {
+            kafka: tokio::spawn(kafka.serve(sockets.kafka, stopped.clone())),
+            http: tokio::spawn(http.serve(sockets.http, stopped)),
+            stop,
+        }
+    }
+
+    /// Takes no further connections, and waits until those that are open have finished what they were doing.
+    async fn stop(self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.kafka.await.context("the Kafka front")?;
+        self.http.await.context("the HTTP front")
+    }
 }
 
 /// The bound sockets of all fronts.
@@ -185,13 +237,7 @@ fn within(limits: Limits, connections_max: usize) -> Limits {
 }
 
 /// The first line of a log: what runs, where, and with which limits in force.
-fn say_begin(
-    config: &Config,
-    commit: Option<&'static str>,
-    sockets: &Sockets,
-    descriptors: usize,
-    shares: &descriptors::Shares,
-) {
+fn say_begin(config: &Config, commit: Option<&'static str>, sockets: &Sockets, shares: &Shares) {
     let data_dir = &config.storage.data_dir;
     let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
     let advertised = format!(
@@ -205,8 +251,8 @@ fn say_begin(
         kafka = %sockets.kafka_address,
         http = %sockets.http_address,
         advertised,
-        descriptors,
-        max.connections = config.kafka.limits.connections_max.min(shares.fronts[0]),
+        descriptors = shares.limit,
+        max.connections = config.kafka.limits.connections_max.min(shares.kafka_connections),
         segments.open.max = shares.segments,
         "alluvium starts"
     );
@@ -220,9 +266,10 @@ fn say_begin(
 }
 
 /// Says so where the limit of descriptors allows fewer segments or connections than the settings ask for.
-fn say_fewer(config: &Config, limit: usize, shares: &descriptors::Shares) {
+fn say_fewer(config: &Config, shares: &Shares) {
+    let limit = shares.limit;
     let (segments, asked_connections) = (shares.segments, config.kafka.limits.connections_max);
-    let connections = asked_connections.min(shares.fronts[0]);
+    let connections = asked_connections.min(shares.kafka_connections);
     let fewer_segments = segments < config.storage.open_segments_max;
     let fewer_connections = connections < asked_connections;
     if !fewer_segments && !fewer_connections {
