@@ -32,8 +32,8 @@ pub fn reference() -> String {
         .map(|row| format!("`{}`", row.name))
         .collect();
     page.push_str(&format!(
-        "## Server\n\nThese can also be changed while the server runs, with `kafka-configs.sh --entity-type brokers --entity-name \
-         ID --alter --add-config KEY=VALUE`: {}. What is set so is in force at once, is kept in the store and wins over file, \
+        "## Server\n\nThese can also be changed while the server runs, with `alluvium broker alter --set KEY=VALUE` (or \
+         `kafka-configs.sh --entity-type brokers --entity-name ID --alter --add-config KEY=VALUE`): {}. What is set so is in force at once, is kept in the store and wins over file, \
          environment and flags. All others need a restart, and such a change of them is refused.\n\n\
          | setting | default | meaning |\n|---|---|---|\n",
         live.join(", ")

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::binary::{Running, serve, tool};
+use crate::binary::{Running, on_broker, serve, tool};
+use crate::server::Server;
 
 fn doctor(brokers: &str) -> (Option<i32>, Value) {
     let said = tool(&["doctor", "-b", brokers, "--json", "--timeout-ms", "3000"]);
@@ -148,4 +149,54 @@ fn the_benchmark_measures_all_three_and_leaves_nothing_behind() {
     let (_, metrics) = running.get("/metrics");
     assert!(!metrics.contains("topic=\"bench-"), "{metrics}");
     assert_eq!(running.end(Signal::TERM).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_brokers_settings_are_shown_and_changed() {
+    let server = Server::start().await;
+    let broker = async |args: &[&str]| on_broker(&server, &[&["broker"], args].concat(), "").await;
+    let setting = async |name: &str| {
+        let described = broker(&["describe", "--json"]).await.json();
+        described["settings"][name].clone()
+    };
+    let before = json!({ "value": "50000", "source": "default", "live": true });
+    assert_eq!(setting("max.connections").await, before);
+    assert_eq!(setting("wal.files.max").await["live"], false);
+    let set = ["alter", "--set", "max.connections=2000", "--json"];
+    let dry = broker(&[&set[..], &["--dry-run"]].concat()).await.json();
+    assert_eq!(dry["applied"], false);
+    assert_eq!(setting("max.connections").await, before);
+    let changed = broker(&set).await.json();
+    let change = json!({ "setting": "max.connections", "old": "50000", "new": "2000" });
+    let expected = json!({ "broker": 1, "applied": true, "changes": [change] });
+    assert_eq!(changed, expected);
+    let after = json!({ "value": "2000", "source": "running", "live": true });
+    assert_eq!(setting("max.connections").await, after);
+    let text = broker(&["describe"]).await.stdout;
+    assert!(
+        text.contains("max.connections") && text.contains("while it runs"),
+        "{text}"
+    );
+    assert!(!text.contains("wal.files.min"), "{text}");
+    let back = broker(&["alter", "--unset", "max.connections"]).await;
+    assert_eq!(back.code, Some(0), "{}", back.stderr);
+    assert_eq!(setting("max.connections").await, before);
+    for (setting, said) in [
+        ("wal.files.max=9", "needs a restart"),
+        ("max.connections=0", "must be 1"),
+        ("no.such=1", "unknown broker setting"),
+    ] {
+        let refused = broker(&["alter", "--set", setting]).await;
+        assert_eq!(refused.code, Some(1), "{setting}");
+        assert!(
+            refused.stderr.contains(said),
+            "{setting}: {}",
+            refused.stderr
+        );
+    }
+    // Less of all records is kept then, and nobody is there to be asked.
+    let less = broker(&["alter", "--set", "store.bytes.max=5000000"]).await;
+    assert_ne!(less.code, Some(0), "{}", less.stdout);
+    let sure = broker(&["alter", "--set", "store.bytes.max=5000000", "--yes"]).await;
+    assert_eq!(sure.code, Some(0), "{}", sure.stderr);
 }

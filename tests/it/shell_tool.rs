@@ -13,6 +13,7 @@ fn help_names_every_command_and_shows_examples() {
     for command in [
         "serve",
         "topic",
+        "broker",
         "produce",
         "consume",
         "group",
@@ -40,6 +41,8 @@ fn help_names_every_command_and_shows_examples() {
         &["topic", "delete-records"],
         &["topic", "delete"],
         &["topic", "settings"],
+        &["broker", "describe"],
+        &["broker", "alter"],
         &["produce"],
         &["consume"],
         &["group"],

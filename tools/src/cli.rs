@@ -13,6 +13,7 @@ use client::{Client, ClientConfig};
 use model::Timestamp;
 
 use crate::bench::{self, BenchArgs};
+use crate::broker::BrokerArgs;
 use crate::consume::{self, ConsumeArgs};
 use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
@@ -69,6 +70,8 @@ const SUGGESTION_TIME: Duration = Duration::from_secs(2);
 pub enum ToolCommand {
     /// Create, look at, change and delete topics and their records.
     Topic(OnBroker<TopicArgs>),
+    /// Look at a running broker's settings, and change those that need no restart.
+    Broker(OnBroker<BrokerArgs>),
     /// Produce records from standard input or a file, one for each match of a format.
     #[command(after_help = produce::EXAMPLES)]
     Produce(OnBroker<ProduceArgs>),
@@ -163,6 +166,7 @@ impl ToolCommand {
     fn common(&self) -> Option<&Common> {
         match self {
             ToolCommand::Topic(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Broker(OnBroker { common, .. }) => Some(common),
             ToolCommand::Produce(OnBroker { common, .. }) => Some(common),
             ToolCommand::Consume(OnBroker { common, .. }) => Some(common),
             ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
@@ -196,6 +200,7 @@ impl ToolCommand {
     async fn start(self) -> Result<ExitCode> {
         match self {
             ToolCommand::Topic(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Broker(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Produce(OnBroker { common, args }) => {
                 let client = common.connect().await?;
                 let reports_records = args.output_format.is_some();

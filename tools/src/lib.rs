@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod bench;
+mod broker;
 pub mod cli;
 pub mod consume;
 mod context;
@@ -16,6 +17,7 @@ pub mod output;
 pub mod produce;
 mod reach;
 pub mod runtime;
+mod settings_change;
 pub mod shell;
 pub mod signals;
 mod table;

@@ -8,8 +8,9 @@ use client::admin::{Admin, NewTopic};
 use model::TopicName;
 use serde_json::json;
 
-use super::{all_or_first, each_once, setting};
+use super::{all_or_first, each_once};
 use crate::output::{counted, print};
+use crate::settings_change::setting;
 
 pub(super) const EXAMPLES: &str = "\
 --json: an array with an object for each topic: topic, id, partitions, created (false if it was there already, or with --dry-run).

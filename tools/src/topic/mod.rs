@@ -81,12 +81,6 @@ impl TopicArgs {
     }
 }
 
-/// `key=value` of a setting.
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
-}
-
 /// Says which topics failed and why; the exit code is that of the first failure.
 fn all_or_first<T>(results: Vec<(String, client::Result<T>)>) -> Result<Vec<(String, T)>> {
     let mut good = Vec::new();
@@ -117,16 +111,6 @@ fn each_once(names: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_setting_is_a_key_and_a_value() {
-        assert_eq!(
-            setting("retention.ms = 5"),
-            Ok(("retention.ms".into(), "5".into()))
-        );
-        assert_eq!(setting("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(setting("a").is_err());
-    }
 
     #[test]
     fn a_name_given_twice_is_refused() {
