@@ -80,7 +80,7 @@ const PAGE: usize = 1000;
 
 impl Broker {
     /// Looks up the times of the records that groups read next, as far as they are not known. Returns when that is done, or
-    /// after `at_most`: then it goes on, and the next call finds more. `single_max` as for [`Broker::group_lags`].
+    /// after `at_most`: then it goes on, and the next call finds more. Only the first `single_max` groups and partitions are looked at.
     pub async fn look_up_lag_times(
         &self,
         _cluster: &Granted<Cluster, right::Describe>,

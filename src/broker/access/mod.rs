@@ -4,6 +4,35 @@
 //! begins with is the check, and a handler without one does not compile. Which caller has which right is said in `rules`,
 //! and nowhere else.
 //! Callers: fronts. What the broker does by itself (its own logs, expiry, metrics) passes no door.
+//!
+//! ```
+//! use alluvium::broker::access::{Door, right};
+//!
+//! async fn delete(door: &Door, name: &str) -> Result<(), alluvium::broker::Refusal> {
+//!     let topic = door.topic(name, right::Delete)?;
+//!     door.broker().delete_topics(vec![topic]).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The same with another right, or by a name that nobody has checked, is not a program:
+//!
+//! ```compile_fail,E0308
+//! # use alluvium::broker::access::{Door, right};
+//! # async fn delete(door: &Door, name: &str) -> Result<(), alluvium::broker::Refusal> {
+//! let topic = door.topic(name, right::Describe)?;
+//! door.broker().delete_topics(vec![topic]).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0624
+//! # use alluvium::broker::access::Door;
+//! # async fn delete(door: &Door, name: &str) -> Result<(), alluvium::broker::Refusal> {
+//! let topic = door.broker().topic(name)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod door;
 mod groups;
