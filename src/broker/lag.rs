@@ -14,7 +14,7 @@ use storage::Log;
 
 use super::Broker;
 use super::access::{Cluster, Granted, right};
-use super::groups::CommittedOffset;
+use super::groups::{CommittedOffset, CommittedPlace};
 
 /// How far one group is behind in one partition.
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ impl Broker {
         lags: &mut GroupLags,
     ) {
         for (topic, partition, offset) in offsets {
-            let Some(committed) = Offset::from_wire(offset.offset) else {
+            let CommittedPlace::Next(committed) = offset.offset else {
                 continue;
             };
             // Offsets of a topic that is gone, or that came again under its name, tell nothing.

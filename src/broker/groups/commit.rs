@@ -14,7 +14,7 @@ use super::coordinator::{Cell, Coordinator, saturating_millis};
 use super::exchange::{GroupError, MemberClaim, Moment};
 use super::ledger::Held;
 use super::machine::{GroupMachine, Step, offset_record_bytes};
-use super::offsets::{CommittedOffset, OffsetChange};
+use super::offsets::{CommittedOffset, CommittedPlace, OffsetChange};
 
 /// An offset that a client wants to be remembered.
 #[derive(Clone, Debug)]
@@ -25,8 +25,8 @@ pub struct OffsetCommit {
     pub topic_id: TopicId,
     /// The partition.
     pub partition: PartitionId,
-    /// The next record to read. A negative one is the client's own sign, and kept as it is.
-    pub offset: i64,
+    /// Where the consumer is.
+    pub offset: CommittedPlace,
     /// The leader epoch of the last record that was read.
     pub leader_epoch: Option<LeaderEpoch>,
     /// The client's own note.

@@ -22,6 +22,7 @@ pub use exchange::*;
 pub use group::{Group, GroupSettings, Growth, OffsetsExpiry, SubscribedTopics};
 pub use ledger::{Bound, Held};
 pub use offsets::{
-    AppendNumber, CommittedOffset, GroupOffsets, OffsetChange, OffsetsSize, is_expired,
+    AppendNumber, CommittedOffset, CommittedPlace, GroupOffsets, OffsetChange, OffsetsSize,
+    is_expired,
 };
 pub use record::{Record, RecordError, RecordKey, StoredGroup, StoredMember};

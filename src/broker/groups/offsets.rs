@@ -5,20 +5,44 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
-use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
+use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::group::OffsetsExpiry;
 
 /// What an offset takes in memory, beside its texts: here, and its key in the log's index.
 const OFFSET_BYTES: u64 = 192;
 
+/// Where a consumer is in a partition, as it committed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommittedPlace {
+    /// The next record to read.
+    Next(Offset),
+    /// A negative number, which is a sign between clients (librdkafka's -2 is the beginning): kept, and not understood.
+    Sign(i64),
+}
+
+impl CommittedPlace {
+    /// From the number that is committed and stored.
+    pub fn from_wire(number: i64) -> CommittedPlace {
+        Offset::from_wire(number).map_or(CommittedPlace::Sign(number), CommittedPlace::Next)
+    }
+
+    /// The number that is committed and stored.
+    pub fn to_wire(self) -> i64 {
+        match self {
+            CommittedPlace::Next(offset) => offset.to_wire(),
+            CommittedPlace::Sign(number) => number,
+        }
+    }
+}
+
 /// A consumer's place in one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     /// Which incarnation of the topic it is about.
     pub topic_id: TopicId,
-    /// The next record to read. A negative one is a sign between clients (librdkafka's -2 is the beginning), and kept.
-    pub offset: i64,
+    /// Where it is.
+    pub offset: CommittedPlace,
     /// The leader epoch of the last record that was read.
     pub leader_epoch: Option<LeaderEpoch>,
     /// The client's own note.

@@ -24,7 +24,7 @@ use model::state_log::{GROUPS_KINDS, GROUPS_VERSION, StateLogKind, UnknownRecord
 use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
-use super::offsets::CommittedOffset;
+use super::offsets::{CommittedOffset, CommittedPlace};
 use crate::broker::state_log::{Change, StateRecord};
 
 const KIND_GROUP: u8 = 1;
@@ -313,7 +313,7 @@ fn encode_offset(committed: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + committed.metadata.len());
     out.put_u8(GROUPS_VERSION);
     out.put_slice(&committed.topic_id.to_bytes());
-    out.put_i64(committed.offset);
+    out.put_i64(committed.offset.to_wire());
     out.put_i32(committed.leader_epoch.map_or(-1, LeaderEpoch::to_wire));
     out.put_i64(committed.committed_at.millis());
     out.put_i64(committed.expires_at.unwrap_or(Timestamp::NONE).millis());
@@ -325,7 +325,7 @@ fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
     let mut reader = Reader::of_value(bytes)?;
     let committed = CommittedOffset {
         topic_id: TopicId::from_bytes(reader.array()?),
-        offset: reader.i64()?,
+        offset: CommittedPlace::from_wire(reader.i64()?),
         leader_epoch: LeaderEpoch::from_wire(reader.i32()?),
         committed_at: Timestamp::from_millis(reader.i64()?),
         expires_at: Some(Timestamp::from_millis(reader.i64()?)).filter(|at| !at.is_none()),

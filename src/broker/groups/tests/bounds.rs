@@ -239,7 +239,7 @@ async fn a_negative_offset_is_kept_as_it_was_committed() {
     let world = World::new();
     for offset in [-2, -1, -1001, i64::MIN] {
         let commit = OffsetCommit {
-            offset,
+            offset: CommittedPlace::from_wire(offset),
             ..offset_commit("t", 0)
         };
         let claim = MemberClaim::default();
@@ -249,11 +249,14 @@ async fn a_negative_offset_is_kept_as_it_was_committed() {
             .await;
         assert_eq!(results, Ok(vec![Ok(())]));
         let fetched = world.coordinator.fetch("g", &[place("t")]).remove(0);
-        assert_eq!(fetched.expect("kept").offset, offset);
+        assert_eq!(fetched.expect("kept").offset, CommittedPlace::Sign(offset));
     }
     let world = world.cut();
     let fetched = world.coordinator.fetch("g", &[place("t")]).remove(0);
-    assert_eq!(fetched.expect("kept").offset, i64::MIN);
+    assert_eq!(
+        fetched.expect("kept").offset,
+        CommittedPlace::Sign(i64::MIN)
+    );
 }
 
 #[tokio::test]

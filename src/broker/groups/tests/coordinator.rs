@@ -166,7 +166,7 @@ impl World {
 
     pub(super) fn fetch(&self, group: &str, topic: &str) -> Option<u64> {
         let fetched = self.coordinator.fetch(group, &[place(topic)]).remove(0)?;
-        Some(u64::try_from(fetched.offset).expect("an offset"))
+        Some(u64::try_from(fetched.offset.to_wire()).expect("an offset"))
     }
 
     fn groups(&self) -> Vec<String> {
@@ -196,7 +196,7 @@ pub(super) fn offset_commit(topic: &str, offset: u64) -> OffsetCommit {
         topic: name,
         topic_id: topic_id(topic),
         partition,
-        offset: offset as i64,
+        offset: CommittedPlace::from_wire(offset as i64),
         leader_epoch: Some(LeaderEpoch::new(4)),
         metadata: "note".into(),
     }

@@ -11,7 +11,7 @@ fn topic(name: &str) -> TopicName {
 pub(super) fn committed(offset: u64) -> CommittedOffset {
     CommittedOffset {
         topic_id: TopicId::from_bytes([7; 16]),
-        offset: offset as i64,
+        offset: CommittedPlace::from_wire(offset as i64),
         leader_epoch: Some(LeaderEpoch::new(3)),
         metadata: "note".into(),
         committed_at: Timestamp::from_millis(1_000),
@@ -30,7 +30,7 @@ fn change(partition: u32, committed: Option<CommittedOffset>) -> OffsetChange {
 fn visible(offsets: &GroupOffsets, partition: u32) -> Option<i64> {
     offsets
         .get(&topic("t"), PartitionId::new(partition))
-        .map(|committed| committed.offset)
+        .map(|committed| committed.offset.to_wire())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use wire::messages::offset_commit::{
 use super::audit::{NAMED_MAX, some};
 use super::{Call, held_partition};
 use crate::broker::access::right;
-use crate::broker::groups::{GroupError, MemberClaim, OffsetCommit};
+use crate::broker::groups::{CommittedPlace, GroupError, MemberClaim, OffsetCommit};
 use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
 
@@ -113,7 +113,7 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
 
 fn shown(commit: &OffsetCommit) -> String {
     let (topic, partition) = (&commit.topic, commit.partition);
-    format!("{topic}-{partition}: {}", commit.offset)
+    format!("{topic}-{partition}: {}", commit.offset.to_wire())
 }
 
 fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<OffsetCommit, Refusal> {
@@ -122,7 +122,7 @@ fn commit(topic: &Topic, request: &OffsetCommitRequestPartition) -> Result<Offse
         topic: topic.name.clone(),
         topic_id: topic.id,
         partition,
-        offset: request.committed_offset,
+        offset: CommittedPlace::from_wire(request.committed_offset),
         leader_epoch: LeaderEpoch::from_wire(request.committed_leader_epoch),
         metadata: request.committed_metadata.clone().unwrap_or_default(),
     })

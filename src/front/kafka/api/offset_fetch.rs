@@ -217,7 +217,11 @@ fn partition(
     committed: Option<CommittedOffset>,
 ) -> OffsetFetchResponsePartitions {
     let (offset, epoch, metadata) = match committed {
-        Some(committed) => (committed.offset, committed.leader_epoch, committed.metadata),
+        Some(committed) => (
+            committed.offset.to_wire(),
+            committed.leader_epoch,
+            committed.metadata,
+        ),
         None => (NO_OFFSET, None, String::new()),
     };
     OffsetFetchResponsePartitions {
