@@ -26,6 +26,7 @@ mod server_settings;
 mod settings;
 mod shell_tool;
 mod state_logs;
+mod stations;
 mod tidy;
 mod topic_names;
 mod topic_tool;

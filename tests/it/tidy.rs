@@ -261,7 +261,7 @@ fn dead_links<'a>(path: &str, text: &'a str) -> Vec<&'a str> {
 }
 
 /// The functions of a formatted file, without those of its unit tests: name and lines between the braces.
-fn functions(text: &str) -> Vec<(String, usize)> {
+pub fn functions(text: &str) -> Vec<(String, usize)> {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();
@@ -290,9 +290,11 @@ fn functions(text: &str) -> Vec<(String, usize)> {
 /// The name of the function that a line begins, if it begins one.
 fn function_name(line: &str) -> Option<String> {
     let (before, after) = line.split_once("fn ")?;
-    let words = before
-        .split_whitespace()
-        .all(|word| word.starts_with("pub") || matches!(word, "const" | "async" | "unsafe" | "in"));
+    let words = before.split_whitespace().all(|word| {
+        word.starts_with("pub")
+            || word.ends_with(')')
+            || matches!(word, "const" | "async" | "unsafe")
+    });
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let name: String = after.chars().take_while(|c| is_name(*c)).collect();
     (words && !name.is_empty()).then_some(name)
@@ -470,7 +472,9 @@ fn functions_fit_a_screen_but_for_one_in_a_hundred() {
     }
     let function = |name: &str, lines: usize| {
         let body = "        body();\n".repeat(lines);
-        format!("    pub(crate) async fn {name}<T>(\n        &self,\n    ) -> T {{\n{body}    }}\n")
+        format!(
+            "    pub(in crate::a) async fn {name}<T>(\n        &self,\n    ) -> T {{\n{body}    }}\n"
+        )
     };
     let short = "    fn declared(&self);\n    const fn one(&self) {}\n".to_owned();
     let text = short + &function("short", 3) + &function("long", 80);

@@ -2,5 +2,7 @@
 
 #[path = "../../tests/it/circles.rs"]
 mod circles;
+#[path = "../../tests/it/stations.rs"]
+mod stations;
 #[path = "../../tests/it/tidy.rs"]
 mod tidy;
