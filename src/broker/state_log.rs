@@ -57,6 +57,8 @@ pub enum StateLogError {
 pub trait StateRecord: Sized + Send + Sync + 'static {
     /// The log in which it stands.
     const LOG: StateLogKind;
+    /// Whether the removal of a key is remembered for a while, so that a start still knows what was meant to go.
+    const KEEPS_REMOVALS: bool = false;
     /// Why a record is not understood.
     type Unknown: std::error::Error;
 
@@ -110,7 +112,7 @@ impl<R: StateRecord> StateLog<R> {
         storage: &Storage,
         clock: Arc<dyn Clock>,
     ) -> Result<(StateLog<R>, Replayed<R>), StateLogError> {
-        let (log, entries) = KeyedLog::open(storage, clock, R::LOG.id())?;
+        let (log, entries) = KeyedLog::open(storage, clock, R::LOG.id(), R::KEEPS_REMOVALS)?;
         let records = PhantomData;
         let entries = entries.into_iter();
         Ok((
@@ -122,7 +124,7 @@ impl<R: StateRecord> StateLog<R> {
         ))
     }
 
-    /// Keys that were removed not long ago; older removals are forgotten. Kept of the metadata only.
+    /// Keys that were removed not long ago, if that is kept; older removals are forgotten.
     pub fn removed(&self) -> Vec<Bytes> {
         self.log.removed()
     }

@@ -109,19 +109,21 @@ impl Cut {
 
 impl KeyedLog {
     /// Opens the log, creating it when it isn't there, and replays it. Gives what is live in it, by key. Blocks on the disk.
+    /// Only with `keeps_removals` it can be asked what was removed.
     pub fn open(
         storage: &Storage,
         clock: Arc<dyn Clock>,
         id: LogId,
+        keeps_removals: bool,
     ) -> Result<(KeyedLog, Vec<(Bytes, Bytes)>), StateLogError> {
         let log = match storage.log(id) {
             Some(log) => log,
             None => storage.create_log(id, LogSettings::state()),
         };
-        let mut live = Live::default();
-        if id == LogId::METADATA {
-            live.removed = Some(BTreeMap::new());
-        }
+        let mut live = Live {
+            removed: keeps_removals.then(BTreeMap::new),
+            ..Live::default()
+        };
         let entries = replay::replay(id, &log, &mut live)?;
         let storage = storage.clone();
         let live = Mutex::new(live);

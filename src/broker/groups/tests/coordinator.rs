@@ -842,3 +842,56 @@ async fn many_members_at_once_become_one_generation() {
         200
     );
 }
+
+/// What was logged at the level of information, as it is written.
+#[derive(Clone, Default)]
+struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl LogLines {
+    fn count(&self, text: &str) -> usize {
+        let lines = self.0.lock().expect("no panic");
+        String::from_utf8_lossy(&lines).matches(text).count()
+    }
+}
+
+#[tokio::test]
+async fn a_rebalance_is_one_line_of_the_log_and_so_is_the_last_members_going() {
+    let lines = LogLines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let counts = || {
+        (
+            lines.count("group rebalanced"),
+            lines.count("group is empty"),
+        )
+    };
+    let world = World::new();
+    let member = world.member("g").await;
+    assert_eq!(counts(), (1, 0));
+    world.sync("g", &member, 1).await.expect("an assignment");
+    let commit = world.commit_as("g", claim(&member, 1), "t", 5, None);
+    commit.await.expect("durable");
+    assert_eq!(counts(), (1, 0), "nothing has changed");
+    let world = world.cut();
+    assert_eq!(counts(), (1, 0), "what is read back is no news");
+    world.pass(SESSION).await;
+    assert_eq!(counts(), (1, 1));
+    world.log.set_full(true);
+    world.join("g", ask("")).await.expect_err("no room");
+    assert_eq!(counts(), (1, 1), "what was withdrawn never was");
+}

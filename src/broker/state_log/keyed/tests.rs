@@ -30,7 +30,7 @@ fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Stora
 }
 
 fn open(storage: &Storage) -> (KeyedLog, Entries) {
-    KeyedLog::open(storage, storage.clock(), LogId::METADATA).expect("a readable log")
+    KeyedLog::open(storage, storage.clock(), LogId::METADATA, true).expect("a readable log")
 }
 
 fn set(key: &str, value: impl Into<Bytes>) -> Change {
