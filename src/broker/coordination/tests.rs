@@ -72,6 +72,8 @@ struct Counter {
     is_gone: bool,
     /// By so much its records are longer.
     padding: usize,
+    /// What each step since the start adds, in the order in which they were taken.
+    taken: Vec<u64>,
 }
 
 impl Counter {
@@ -188,8 +190,18 @@ impl World {
 
     /// Takes one step, as a task; it ends with what was told. Adding nothing stores nothing.
     fn add(&self, key: &str, more: u64) -> JoinHandle<Result<Option<u64>, Stopped>> {
-        let (runtime, cell, told) = (self.runtime.clone(), self.cell(key), self.told.clone());
         let about = format!("{key}+{more}");
+        self.add_as(move |_| about, key, more)
+    }
+
+    /// The same under a name that is given when the step is taken.
+    fn add_as(
+        &self,
+        about: impl FnOnce(&Counter) -> String + Send + 'static,
+        key: &str,
+        more: u64,
+    ) -> JoinHandle<Result<Option<u64>, Stopped>> {
+        let (runtime, cell, told) = (self.runtime.clone(), self.cell(key), self.told.clone());
         tokio::spawn(async move {
             let (done, answer) = oneshot::channel();
             let sizes = |counter: &Counter| match more {
@@ -200,7 +212,8 @@ impl World {
                 if more > 0 {
                     counter.add(more, step);
                 }
-                let sum = Some(counter.sum);
+                let (about, sum) = (about(counter), Some(counter.sum));
+                counter.taken.push(more);
                 step.answers.push(News {
                     about,
                     sum,
@@ -483,4 +496,112 @@ async fn a_record_that_the_log_never_takes_is_withdrawn_and_stops_nothing() {
     world.runtime.touch(&cell, |counter, _| counter.padding = 0);
     let taken = world.add("a", 2).await.expect("no panic");
     assert_eq!(taken, Ok(Some(2)));
+}
+
+/// A small generator: the same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+
+/// Random steps, held syncs, full disks and power cuts.
+async fn random_world(seed: u64) {
+    let mut random = Random(seed);
+    let shape = Shape {
+        shards: 1 + random.below(3) as usize,
+        places: 1 + random.below(4) as usize,
+    };
+    let mut world = World::new(shape);
+    // What each counter held at the last start.
+    let mut before = [0; KEYS.len()];
+    let mut steps = Vec::new();
+    for _ in 0..80 {
+        match random.below(20) {
+            0 => world.store.hold(),
+            1 => world.store.let_go(),
+            2 | 3 => world.store.sync(),
+            4 => world.store.set_full(true),
+            5 | 6 => world.store.set_full(false),
+            7 => {
+                world.store.set_full(false);
+                let told = world.told();
+                let taken = KEYS.map(|key| world.cell(key).read(|counter| counter.taken.clone()));
+                steps.clear();
+                world = world.cut(shape);
+                for (index, key) in KEYS.iter().enumerate() {
+                    let least = check_told(seed, key, &told, &taken[index], before[index]);
+                    before[index] = world.cell(key).read(|counter| counter.sum);
+                    let left = before[index];
+                    assert!(
+                        left >= least,
+                        "seed {seed}: {key} was told {least}, {left} is left"
+                    );
+                }
+            }
+            8..12 => settle().await,
+            _ => {
+                let index = random.below(KEYS.len() as u64) as usize;
+                let (key, more) = (KEYS[index], random.below(3));
+                let about = move |counter: &Counter| format!("{key}#{}", counter.taken.len());
+                steps.push(world.add_as(about, key, more));
+            }
+        }
+    }
+    world.store.set_full(false);
+    world.store.let_go();
+    for step in steps {
+        step.await.expect("no panic").expect("running");
+    }
+    let told = world.told();
+    for (index, key) in KEYS.iter().enumerate() {
+        let (taken, sum) = world
+            .cell(key)
+            .read(|counter| (counter.taken.clone(), counter.sum));
+        let expected = check_told(seed, key, &told, &taken, before[index]);
+        assert_eq!(sum, expected, "seed {seed}: a refused step left something");
+    }
+}
+
+/// Of one machine: answers came in the order of its steps, each once, with sums that only the accepted steps explain. Gives the
+/// last one.
+fn check_told(
+    seed: u64,
+    key: &str,
+    told: &[(String, Option<u64>)],
+    taken: &[u64],
+    before: u64,
+) -> u64 {
+    let prefix = format!("{key}#");
+    let told = told
+        .iter()
+        .filter_map(|(about, told)| Some((about.strip_prefix(&prefix)?, told)));
+    let mut sum = before;
+    for (number, (about, told)) in told.enumerate() {
+        assert_eq!(
+            about,
+            number.to_string(),
+            "seed {seed}: {key} was told out of order"
+        );
+        if let Some(told) = told {
+            sum += taken[number];
+            assert_eq!(*told, sum, "seed {seed}: {key}");
+        }
+    }
+    sum
+}
+
+#[tokio::test]
+async fn random_steps_refusals_and_power_cuts_break_no_promise() {
+    for seed in 0..100 {
+        random_world(seed).await;
+    }
 }

@@ -18,9 +18,19 @@ pub(in crate::broker) struct SimStore {
     clock: Arc<dyn Clock>,
     storage: Storage,
     file_bytes: u64,
-    is_held: Arc<AtomicBool>,
+    switches: Arc<Switches>,
     pump: JoinHandle<()>,
 }
+
+/// What the test has asked for.
+#[derive(Default)]
+struct Switches {
+    is_held: AtomicBool,
+    is_full: AtomicBool,
+}
+
+/// On a disk that is full no file may be longer than this: a file of the write-ahead log is.
+const FULL_FILE_BYTES: u64 = 4096;
 
 impl SimStore {
     /// A new store whose WAL files have this length. What is appended becomes durable by itself.
@@ -46,14 +56,14 @@ impl SimStore {
         let (storage, report) = Storage::open(config, env).expect("a sound store");
         assert_eq!(report.damage, []);
         storage.finish_open(&HashSet::new()).expect("a start");
-        let is_held = Arc::new(AtomicBool::new(false));
-        let pump = tokio::spawn(pump(storage.clone(), Arc::clone(&is_held)));
+        let switches = Arc::new(Switches::default());
+        let pump = tokio::spawn(pump(disk.clone(), storage.clone(), Arc::clone(&switches)));
         SimStore {
             disk,
             clock,
             storage,
             file_bytes,
-            is_held,
+            switches,
             pump,
         }
     }
@@ -65,17 +75,23 @@ impl SimStore {
 
     /// From now on nothing becomes durable until `sync`.
     pub(in crate::broker) fn hold(&self) {
-        self.is_held.store(true, SeqCst);
+        self.switches.is_held.store(true, SeqCst);
+    }
+
+    /// From now on what is appended becomes durable by itself again.
+    pub(in crate::broker) fn let_go(&self) {
+        self.switches.is_held.store(false, SeqCst);
     }
 
     /// Makes durable what is appended.
     pub(in crate::broker) fn sync(&self) {
-        while self.storage.commit_once() {}
+        commit(&self.disk, &self.storage, &self.switches);
     }
 
     /// Whether appends are refused, as on a disk without space.
     pub(in crate::broker) fn set_full(&self, is_full: bool) {
-        let bytes_max = if is_full { 4096 } else { u64::MAX };
+        self.switches.is_full.store(is_full, SeqCst);
+        let bytes_max = if is_full { FULL_FILE_BYTES } else { u64::MAX };
         self.disk.set_file_bytes_max(bytes_max);
     }
 
@@ -95,13 +111,25 @@ impl Drop for SimStore {
 }
 
 /// What the store's threads do, between the steps of the other tasks.
-async fn pump(storage: Storage, is_held: Arc<AtomicBool>) {
+async fn pump(disk: SimDisk, storage: Storage, switches: Arc<Switches>) {
     loop {
         // Without space there is no file to make ready; what there is keeps its contents.
         while matches!(storage.prepare_once(), Ok(true)) {}
-        if !is_held.load(SeqCst) {
-            while storage.commit_once() {}
+        if !switches.is_held.load(SeqCst) {
+            commit(&disk, &storage, &switches);
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// Makes durable what is appended. What was admitted has its room, also on a disk that is full by now.
+fn commit(disk: &SimDisk, storage: &Storage, switches: &Switches) {
+    let is_full = switches.is_full.load(SeqCst);
+    if is_full {
+        disk.set_file_bytes_max(u64::MAX);
+    }
+    while storage.commit_once() {}
+    if is_full {
+        disk.set_file_bytes_max(FULL_FILE_BYTES);
     }
 }
