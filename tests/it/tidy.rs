@@ -41,6 +41,12 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ),
     ("src/front/kafka/", &["http", "storage", "axum", "tools"]),
     ("src/front/http/", &["kafka", "storage", "wire", "tools"]),
+    ("src/front/", &["config", "serve"]),
+    // What every part brings its own of.
+    (
+        "src/metrics/",
+        &["broker", "front", "config", "storage", "wire"],
+    ),
     ("src/", &["tools", "clap"]),
     ("tools/src/", &["alluvium"]),
     ("client/src/", &["storage", "alluvium"]),

@@ -2,7 +2,7 @@
 //!
 //! An append passes the `gate` (backpressure), waits in the `queue` for the `committer` (group commit: one frame, one sync), and
 //! is published. `pool` keeps files ready and takes them back from the settler; `walk` and `reader` read frames back for
-//! recovery and for the offline tools. [`Wal`] is all of that in one hand: what a log holds.
+//! recovery and for the offline tools. `Wal` is all of that in one hand: what a log holds.
 
 pub(crate) mod appends;
 pub(crate) mod committer;
