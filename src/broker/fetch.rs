@@ -147,10 +147,10 @@ impl Broker {
 
     fn logs_of(&self, fetch: &Fetch) -> Logs {
         let find = |wanted: &FetchPartition| {
+            let topic = wanted.topic.as_ref().map_err(Clone::clone)?;
             if let Some(idle) = wanted.idle.as_ref().filter(|idle| idle.is_still()) {
                 return Ok(idle.log.clone());
             }
-            let topic = wanted.topic.as_ref().map_err(Clone::clone)?;
             let log = topic.log(wanted.partition)?;
             self.check_epoch(wanted.leader_epoch)?;
             // Who has read records of an epoch that has not begun has read them elsewhere.

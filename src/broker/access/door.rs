@@ -28,8 +28,8 @@ pub struct Door {
 #[cfg(test)]
 pub(crate) type Asked = Arc<std::sync::Mutex<std::collections::BTreeSet<(ResourceKind, Right)>>>;
 
-/// A resource that its holder has the right `R` on, at the moment when it was asked for. Cheap: what is granted is itself a
-/// handle.
+/// A resource that its holder has the right `R` on, at the moment when it was asked for: one that outlives its request is
+/// renewed by the next. Cheap: what is granted is itself a handle.
 #[derive(Debug)]
 pub struct Granted<T, R> {
     resource: T,
@@ -123,6 +123,16 @@ impl Door {
             TopicKey::Name(name) => self.topic(name, right),
             TopicKey::Id(id) => self.topic_by_id(*id, right),
         }
+    }
+
+    /// A topic that was granted before, perhaps to another caller: what outlives a request is asked for again by the next. It is
+    /// not looked up again, and may be gone.
+    pub fn renew<R: RightOn<Arc<Topic>>>(
+        &self,
+        granted: &Granted<Arc<Topic>, R>,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        self.check(Resource::Topic(&granted.name), R::RIGHT)?;
+        Ok(granted.clone())
     }
 
     /// The topics on which the caller has the right, by name.
@@ -313,6 +323,9 @@ mod tests {
         let denied = door.topic("readings", right::Write).err();
         let text = denied.expect("no right").to_string();
         assert_eq!(text, "an anonymous client may not write to this topic");
+        let others = broker.door(caller(Protocol::Kafka));
+        let others = others.topic("readings", right::Read).expect("a right");
+        assert!(matches!(door.renew(&others), Err(Refusal::Denied { .. })));
         assert!(door.cluster(right::Alter).is_err());
         assert!(door.group("g", right::Read).is_err());
     }

@@ -87,7 +87,7 @@ fn wanted_of(asked: &[Asked], call: &Call) -> (Vec<FoundTopic>, Vec<FetchPartiti
     for Asked { key, wanted, idle } in asked {
         let still_idle = idle.as_ref().filter(|(_, idle)| idle.is_still());
         let found = match (still_idle, &last) {
-            (Some((topic, _)), _) => Ok(topic.clone()),
+            (Some((topic, _)), _) => call.door.renew(topic),
             (None, Some((name, found))) if Arc::ptr_eq(name, &key.topic) => found.clone(),
             (None, _) => {
                 let found = match call.version >= VERSION_TOPIC_IDS {
