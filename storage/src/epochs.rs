@@ -34,6 +34,12 @@ impl Epochs {
             }
         }
         self.entries.push((epoch, start_offset));
+        if let [.., before, last] = self.entries.as_slice() {
+            assert!(
+                before.0 < last.0 && before.1 < last.1,
+                "epochs and their starts rise"
+            );
+        }
     }
 
     /// The end offset of the largest epoch that is not above `epoch`, and that epoch. `log_end` ends the newest one.
@@ -75,6 +81,12 @@ impl Epochs {
             self.entries[containing].1 = start_offset;
             self.entries.drain(..containing);
         }
+        assert!(
+            self.entries
+                .first()
+                .is_none_or(|(_, start)| *start >= start_offset),
+            "no epoch begins before the log"
+        );
     }
 
     /// Forgets epochs that began at or after the log's new end.

@@ -176,6 +176,10 @@ impl Producers {
             state.batches.remove(0);
         }
         state.batches.push(batch);
+        assert!(
+            state.batches.len() <= BATCHES_MAX,
+            "a snapshot takes no more of a producer"
+        );
         state.last_append_time = append_time;
     }
 
@@ -198,9 +202,14 @@ impl Producers {
             .collect();
         idle.sort_unstable();
         idle.truncate(self.states.len().saturating_sub(keep));
+        let before = self.states.len();
         for (_, id) in &idle {
             self.states.remove(id);
         }
+        assert!(
+            self.states.len() + idle.len() == before,
+            "what is forgotten was known"
+        );
         idle.len()
     }
 

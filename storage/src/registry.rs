@@ -55,6 +55,7 @@ impl Registry {
             });
             Arc::clone(log)
         };
+        assert!(log.id() == id, "a log is under its own id");
         log.cell().set_settings(settings);
         log
     }

@@ -533,7 +533,7 @@ impl Life {
         }
     }
 
-    /// Lays the tails down into segments, also while appends wait for their frame.
+    /// Settles the tails into segments, also while appends wait for their frame.
     fn settle(&mut self) -> Result<(), Stopped> {
         self.storage().settle_once();
         self.alive()

@@ -137,6 +137,12 @@ fn execute(log: &Log, plan: &Plan) -> bool {
     let Some(start) = plan.raise_start_to else {
         return false;
     };
+    assert!(
+        plan.remove
+            .iter()
+            .all(|removal| removal.end_offset <= start),
+        "only what lies before the new start goes"
+    );
     for removal in &plan.remove {
         tracing::info!(log = %log.id(), segment = %removal.id, bytes = removal.bytes, reason = ?removal.reason, "retention removes a segment");
     }

@@ -187,6 +187,10 @@ pub(super) fn assign(
         state.make_room_for_producers(limits, new_producers, moment.now)?;
     }
     let base_offset = state.bounds.end;
+    assert!(
+        state.bounds.durable_end <= base_offset,
+        "no offset is given out twice"
+    );
     let count: u64 = batches
         .iter()
         .map(|batch| batch.0.header().offset_count())

@@ -123,6 +123,10 @@ impl SettledReader {
                 extent = reader.cut(extent, bad.offsets.start).map_err(fail)?;
             }
         }
+        assert!(
+            extent.positions.end <= part.bytes && extent.end_offset <= part.end_offset,
+            "nothing is given out past what is settled"
+        );
         let map = Arc::clone(open.map().map_err(fail)?);
         Ok(Some(SegmentPart {
             map,

@@ -77,6 +77,19 @@ impl LogState {
         }
     }
 
+    /// What always holds of the bounds, once the WAL is replayed.
+    fn check_bounds(&self) {
+        let Bounds {
+            start,
+            settled_end,
+            durable_end,
+            end,
+        } = self.bounds;
+        assert!(start <= durable_end, "the start is durable");
+        assert!(settled_end <= durable_end, "only what is durable settles");
+        assert!(durable_end <= end, "only what has an offset is durable");
+    }
+
     /// Where the next damage begins.
     pub(super) fn damaged_after(&self, from: Offset) -> Option<Offset> {
         let starts = self.damaged.iter().map(|range| range.start);
@@ -97,6 +110,7 @@ impl LogState {
         self.bounds.durable_end = entry.next;
         self.tail_bytes += u64::from(entry.bytes);
         self.tail.push_back(entry);
+        self.check_bounds();
     }
 
     pub(crate) fn raise_start(&mut self, start: Offset) {
@@ -104,6 +118,7 @@ impl LogState {
             start <= self.bounds.durable_end,
             "the start never passes the durable end"
         );
+        assert!(self.bounds.start < start, "the start only rises");
         self.bounds.start = start;
         self.epochs.forget_before(start);
         self.damaged.retain(|range| range.end > start);
@@ -143,6 +158,7 @@ impl LogState {
         let end = damaged.fold(self.bounds.start, Offset::max);
         self.bounds.end = self.bounds.end.max(end);
         self.bounds.durable_end = self.bounds.end;
+        self.check_bounds();
     }
 
     /// Recovery found a batch in the WAL that is not settled yet. Gives the gap before it, if one was not known.
@@ -225,11 +241,17 @@ impl LogState {
             .is_some_and(|entry| entry.next <= settled_end)
         {
             let entry = self.tail.pop_front().expect("it was just looked at");
+            assert!(
+                self.tail_bytes >= u64::from(entry.bytes),
+                "the tail's bytes are its entries'"
+            );
             self.tail_bytes -= u64::from(entry.bytes);
         }
         if self.tail.is_empty() {
+            assert!(self.tail_bytes == 0, "the tail's bytes are its entries'");
             self.tail.shrink_to_fit();
         }
         self.bounds.settled_end = settled_end;
+        self.check_bounds();
     }
 }

@@ -76,7 +76,7 @@ fn envelope(magic: &[u8; 8], known: u32, bytes: &[u8]) -> Option<u32> {
 
 /// Looks at everything but the partitions.
 pub(crate) fn find_in_store(disk: &dyn Disk, root: &Path, visit: &mut dyn FnMut(Newer)) {
-    let mut look = |path: PathBuf, known: u32, version: &dyn Fn(&[u8]) -> Option<u32>| {
+    let mut check = |path: PathBuf, known: u32, version: &dyn Fn(&[u8]) -> Option<u32>| {
         let found = read_file(disk, &path, checkpoint::BYTES_MAX)
             .ok()
             .and_then(|bytes| version(&bytes));
@@ -84,21 +84,21 @@ pub(crate) fn find_in_store(disk: &dyn Disk, root: &Path, visit: &mut dyn FnMut(
             visit(Newer { path, found, known });
         }
     };
-    look(root.join("STORE"), STORE_VERSION, &|bytes| {
+    check(root.join("STORE"), STORE_VERSION, &|bytes| {
         let version = |copy: &[u8]| envelope(STORE_MAGIC, STORE_VERSION, copy);
         bytes.chunks(STORE_COPY_BYTES).find_map(version)
     });
-    look(root.join("CLOCK"), steady::VERSION, &|bytes| {
+    check(root.join("CLOCK"), steady::VERSION, &|bytes| {
         envelope(steady::MAGIC, steady::VERSION, bytes)
     });
-    look(root.join("DAMAGE"), DAMAGE_VERSION, &newer_damage);
+    check(root.join("DAMAGE"), DAMAGE_VERSION, &newer_damage);
     for slot in Slot::ALL {
         let path = slot.path(&root.join("checkpoint"));
         // One of a version that is known may be large, and is not read here.
         let is_known = version_of(disk, &path)
             .is_some_and(|version| (1..=checkpoint::VERSION).contains(&version));
         if !is_known {
-            look(path, checkpoint::VERSION, &|bytes| {
+            check(path, checkpoint::VERSION, &|bytes| {
                 envelope(checkpoint::MAGIC, checkpoint::VERSION, bytes)
             });
         }

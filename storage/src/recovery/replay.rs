@@ -23,7 +23,7 @@ use crate::wal::WalFile;
 use crate::wal::format::{EntryKind, FRAME_VERSION, Frame, FrameEntry};
 use crate::wal::pool::{UNFINISHED_SUFFIX, file_name, sequence_of};
 use crate::wal::resume::LastEnd;
-use crate::wal::walk::{Event, Source, TornTail, walk};
+use crate::wal::walk::{Event, FileEnd, Source, TornTail, walk};
 
 /// What recovery did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,39 +87,13 @@ pub(crate) fn replay_wal(
     from: WalPosition,
     visit: &mut dyn FnMut(Replayed),
 ) -> Result<Replay, OpenError> {
-    let names = disk
-        .list(directory)
-        .map_err(OpenError::io("list", directory))?;
+    let found = WalFiles::find(disk, directory, from)?;
+    let files = open_files(disk, directory, &found.needed)?;
     let mut replay = Replay {
-        next_file: from.file + 1,
-        next_frame: from.frame,
+        free: found.free,
+        next_file: found.next_file,
         ..Replay::default()
     };
-    let (mut needed, mut unfinished) = (BTreeSet::new(), Vec::new());
-    for entry in names {
-        if entry.name.ends_with(UNFINISHED_SUFFIX) {
-            unfinished.push(directory.join(&entry.name));
-        }
-        let Some(sequence) = sequence_of(&entry.name) else {
-            continue;
-        };
-        replay.next_file = replay.next_file.max(sequence + 1);
-        if sequence < from.file {
-            replay.free.push(directory.join(&entry.name));
-        } else {
-            needed.insert(sequence);
-        }
-    }
-    let mut files = Vec::with_capacity(needed.len());
-    for sequence in needed {
-        let path = directory.join(file_name(sequence));
-        let file =
-            WalFile::open(disk, directory, sequence).map_err(OpenError::io("open", &path))?;
-        file.file
-            .drop_cache()
-            .map_err(OpenError::io("drop the cache of", &path))?;
-        files.push(Arc::new(file));
-    }
     let sources: Vec<Source> = files.iter().map(|file| file.source()).collect();
     let mut report = std::mem::take(&mut replay.report);
     let mut leader_epoch = None;
@@ -143,7 +117,7 @@ pub(crate) fn replay_wal(
             known: FRAME_VERSION.into(),
         });
     }
-    for path in unfinished {
+    for path in found.unfinished {
         disk.remove_file(&path)
             .map_err(OpenError::io("remove", &path))?;
     }
@@ -156,19 +130,86 @@ pub(crate) fn replay_wal(
         file.file
             .sync_data()
             .map_err(OpenError::io("sync", &file.path))?;
-        replay.last_end = match &walked.torn {
-            _ if !end.has_rest => LastEnd::Clean(end.position),
-            Some(torn) if torn.file == file.sequence && torn.position == end.position => {
-                LastEnd::Torn(end.position)
-            }
-            _ => LastEnd::Unusable,
-        };
+        replay.last_end = last_end_of(&file, end, walked.torn.as_ref());
         replay.files.push(file);
     }
     replay.next_frame = walked.next_frame;
     report.torn = walked.torn;
     replay.report = report;
     Ok(replay)
+}
+
+/// The files of the WAL's directory, by what becomes of them.
+struct WalFiles {
+    /// The sequences of those that replay walks over.
+    needed: BTreeSet<u64>,
+    /// Those that lie before.
+    free: Vec<PathBuf>,
+    /// What a power cut left of files that were being made.
+    unfinished: Vec<PathBuf>,
+    /// One past the largest sequence.
+    next_file: u64,
+}
+
+impl WalFiles {
+    fn find(disk: &dyn Disk, directory: &Path, from: WalPosition) -> Result<WalFiles, OpenError> {
+        let names = disk
+            .list(directory)
+            .map_err(OpenError::io("list", directory))?;
+        let mut found = WalFiles {
+            needed: BTreeSet::new(),
+            free: Vec::new(),
+            unfinished: Vec::new(),
+            next_file: from.file + 1,
+        };
+        for entry in names {
+            let path = directory.join(&entry.name);
+            if entry.name.ends_with(UNFINISHED_SUFFIX) {
+                found.unfinished.push(path);
+                continue;
+            }
+            let Some(sequence) = sequence_of(&entry.name) else {
+                continue;
+            };
+            found.next_file = found.next_file.max(sequence + 1);
+            if sequence < from.file {
+                found.free.push(path);
+            } else {
+                found.needed.insert(sequence);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Opens the files that are walked over, past the page cache: after a failed sync it may hold lies.
+fn open_files(
+    disk: &dyn Disk,
+    directory: &Path,
+    sequences: &BTreeSet<u64>,
+) -> Result<Vec<Arc<WalFile>>, OpenError> {
+    let mut files = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        let path = directory.join(file_name(*sequence));
+        let file =
+            WalFile::open(disk, directory, *sequence).map_err(OpenError::io("open", &path))?;
+        file.file
+            .drop_cache()
+            .map_err(OpenError::io("drop the cache of", &path))?;
+        files.push(Arc::new(file));
+    }
+    Ok(files)
+}
+
+/// How a file ends that replay needs.
+fn last_end_of(file: &WalFile, end: &FileEnd, torn: Option<&TornTail>) -> LastEnd {
+    match torn {
+        _ if !end.has_rest => LastEnd::Clean(end.position),
+        Some(torn) if torn.file == file.sequence && torn.position == end.position => {
+            LastEnd::Torn(end.position)
+        }
+        _ => LastEnd::Unusable,
+    }
 }
 
 /// Gives what a frame holds. An intact frame's batches were checked when they came; a damaged frame's are each checked again.
@@ -178,6 +219,10 @@ fn take(
     report: &mut RecoveryReport,
     visit: &mut dyn FnMut(Replayed),
 ) {
+    assert!(
+        file.sequence == frame.head.file_sequence,
+        "a recycled file's old frames never replay"
+    );
     report.frames += 1;
     report.bytes += frame.head.padded_bytes();
     for (entry, position, bytes) in frame.parts() {

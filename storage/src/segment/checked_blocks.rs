@@ -33,6 +33,10 @@ impl CheckedBlocks {
                 state.growing = Some((span.block, span.positions.end));
                 continue;
             }
+            assert!(
+                span.positions.start < span.positions.end,
+                "a block holds a batch"
+            );
             let word = span.block / 64;
             if state.bits.len() <= word {
                 state.bits.resize(word + 1, 0);

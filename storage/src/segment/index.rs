@@ -157,6 +157,11 @@ impl SegmentIndex {
         self.last_append_time = append_time;
         self.bytes += header.total_bytes() as u64;
         self.end_offset = header.next_offset();
+        let last = self.blocks.last().expect("a batch is in a block");
+        assert!(
+            u64::from(last.position) < self.bytes,
+            "a block begins at a batch"
+        );
     }
 
     /// Whether a batch can be settled behind the others without an overflow of the index's fields.

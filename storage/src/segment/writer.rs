@@ -194,6 +194,10 @@ impl SegmentWriter {
         if batches.is_empty() {
             return Ok(());
         }
+        assert!(
+            self.bytes + count <= u64::from(u32::MAX),
+            "a segment is sealed before its positions leave u32"
+        );
         let (way, file) = self.open_for(way)?;
         match way {
             WriteWay::Buffered => {
@@ -206,6 +210,11 @@ impl SegmentWriter {
         self.note(batches);
         self.bytes += count;
         self.end_offset = end_offset;
+        let indexed = self.index.peek(|index| (index.bytes(), index.end_offset()));
+        assert!(
+            indexed.is_none_or(|indexed| indexed == (self.bytes, self.end_offset)),
+            "the index covers what is in the file"
+        );
         Ok(())
     }
 

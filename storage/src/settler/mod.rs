@@ -432,6 +432,10 @@ impl Settler {
                 OpenError::Io { source, .. } => SettleError::io("the record of damage")(source),
                 other => SettleError::Failed(StorageFailed::new(other.to_string())),
             })?;
+        assert!(
+            self.older <= self.newest && self.newest <= wal,
+            "no checkpoint begins before the one that it follows"
+        );
         let moment = Moment {
             leader_epoch: self.parts.wal.leader_epoch(),
             wal,
@@ -491,6 +495,10 @@ impl Settler {
     }
 
     fn release_below(&self, sequence: u64) -> Result<(), SettleError> {
+        assert!(
+            sequence <= self.newest.file,
+            "a file that the newest checkpoint needs is not given back"
+        );
         for file in self.parts.wal.committer.release_files(sequence) {
             self.parts
                 .wal

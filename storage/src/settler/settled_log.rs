@@ -118,6 +118,10 @@ impl SettledLog {
 
     /// What the checkpoint says of it.
     pub fn entry(&self, log: LogId) -> LogEntry {
+        assert!(
+            self.sealed.is_empty(),
+            "a checkpoint names no segment that its manifest does not name"
+        );
         LogEntry {
             log,
             start_offset: self.start,
@@ -360,7 +364,8 @@ impl SettledLog {
             .writer
             .append(&run.batches, way, scratch)
             .map_err(SettleError::io(log))?;
-        self.end = active.writer.end_offset();
+        let before = std::mem::replace(&mut self.end, active.writer.end_offset());
+        assert!(before < self.end, "what settles follows what has settled");
         for batch in &run.batches {
             self.note(&batch.header, batch.append_time);
         }
@@ -380,6 +385,10 @@ impl SettledLog {
             .writer
             .seal_with(&self.producers, &self.epochs, syncs)
             .map_err(SettleError::segment(log))?;
+        assert!(
+            sealed.id.base < sealed.sealed.end_offset && sealed.sealed.end_offset <= self.end,
+            "a sealed segment holds what has settled, and something"
+        );
         parts.files.cache.forget(log, sealed.id);
         if let Some(error) = sealed.damage {
             tracing::error!(%log, %error, "a segment was damaged before it was sealed");
@@ -414,6 +423,10 @@ impl SettledLog {
             .as_ref()
             .map_or_else(Vec::new, |manifest| manifest.segments.clone());
         segments.extend(self.sealed.iter().copied());
+        assert!(
+            segments.is_sorted_by(|one, next| one.id.base < next.id.base),
+            "a manifest names segments in the order of their offsets"
+        );
         let number = self.manifest.as_ref().map_or(0, |known| known.number) + 1;
         let manifest = Manifest {
             log,
@@ -439,6 +452,10 @@ impl SettledLog {
 
     /// All of it is durable, and a checkpoint names it. True if there is a new manifest since `before`.
     pub fn kept(&mut self, before: Option<&Before>) -> bool {
+        assert!(
+            self.sealed.is_empty() && !self.is_stale,
+            "the manifest that the checkpoint names is written"
+        );
         self.created = Vec::new();
         if let Some(active) = &mut self.active {
             active.writer.mark_synced();

@@ -319,6 +319,10 @@ impl Committer {
         for pending in &pending {
             position += self.publish(pending, written, position);
         }
+        assert!(
+            position == written.batches_position + written.batch_bytes,
+            "what was written is what is published"
+        );
         let moved = pending.iter().filter_map(|pending| pending.log.as_ref());
         let due = moved.filter(|log| log.readers_become_due());
         let due: Vec<Arc<LogCell>> = due.cloned().collect();

@@ -60,6 +60,7 @@ pub(crate) struct FrameStamp {
 pub(super) struct Written {
     pub file: Arc<WalFile>,
     pub batches_position: u64,
+    pub batch_bytes: u64,
     pub append_time: Timestamp,
 }
 
@@ -88,6 +89,11 @@ impl FrameWriter {
         counters: Arc<Counters>,
         progress: Progress,
     ) -> FrameWriter {
+        assert!(
+            progress.position.is_multiple_of(FRAME_ALIGNMENT_BYTES)
+                && progress.position <= progress.current().bytes,
+            "a start goes on at a whole block of its file"
+        );
         let durable_frame = progress.frame;
         FrameWriter {
             stamp,
@@ -160,6 +166,7 @@ impl FrameWriter {
             return Ok(Written {
                 file: Arc::clone(self.progress.current()),
                 batches_position: self.progress.position,
+                batch_bytes: 0,
                 append_time: self.stamp.steady.now(),
             });
         }
@@ -215,6 +222,7 @@ impl FrameWriter {
         self.counters.frame(frame.batch_bytes, needs_sync);
         Ok(Written {
             batches_position: position + frame.table_end(),
+            batch_bytes: frame.batch_bytes,
             append_time: frame.append_time,
             file,
         })

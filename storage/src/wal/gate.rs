@@ -204,6 +204,7 @@ impl Gate {
         demand: Demand,
         purpose: Purpose,
     ) -> Option<Admission> {
+        assert!(self.takes(demand), "what can never be written is refused");
         let bytes = demand.wal_bytes();
         let wanted = queue.reserved + bytes;
         if wanted > self.queue_bytes_max && queue.reserved > 0 {

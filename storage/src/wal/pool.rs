@@ -155,6 +155,10 @@ impl WalPool {
     }
 
     fn publish(&self, inner: &Inner) {
+        assert!(
+            inner.ready.len() + inner.free.len() <= inner.files,
+            "what is not in use is counted"
+        );
         self.available
             .store(inner.ready.len() + inner.free.len(), Ordering::Release);
     }
@@ -384,6 +388,10 @@ impl WalPool {
             return Ok(());
         }
         let mut inner = self.locked();
+        assert!(
+            !inner.free.contains(&file.path),
+            "a file is given back once"
+        );
         inner.free.push(file.path.clone());
         self.publish(&inner);
         self.changed.notify_all();
