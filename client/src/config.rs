@@ -1,4 +1,4 @@
-//! Settings of a client.
+//! Settings of a client: addresses, timeouts, backoff of retries, request limits.
 
 use crate::Troubles;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One connection to one broker. Requests are pipelined: many may be under way, and their answers come in order.
+//! One connection to one broker. Requests are pipelined: many may be in-flight, and their answers come in order.
 //!
 //! Two tasks belong to a connection: one writes what is queued, one reads frames and hands each to the oldest request
 //! that waits. Either ending ends the connection, and every request that waits gets the reason.

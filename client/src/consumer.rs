@@ -1,5 +1,7 @@
-//! The consumer of partitions that it is told: one fetch under way to each leader, and the next one sent as soon as an
-//! answer is taken, so that the network works while the caller does.
+//! The consumer of partitions that it is told: one fetch in-flight to each leader, and the next one sent as soon as an
+//! answer is taken (prefetch), so that the network works while the caller does.
+//! Callers: tools, tests, and the group member for the partitions that it is assigned. A caller that takes nothing is
+//! backpressure: nothing further is fetched.
 
 use crate::admin::{Admin, At};
 use crate::{Client, Error, Result};
@@ -179,7 +181,7 @@ pub struct Consumer {
     /// In which order to ask; what was served goes to the end.
     turns: Vec<TopicPartition>,
     fetches: JoinSet<Answer>,
-    /// Brokers with a fetch under way.
+    /// Brokers with a fetch in-flight.
     asked: HashSet<i32>,
     stale_topics: BTreeSet<String>,
     /// An error that is told at the next poll, after the data that came with it.
@@ -357,7 +359,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Sends a fetch to each leader that has none under way. Yields when a partition that has to wait may be asked for.
+    /// Sends a fetch to each leader that has none in-flight. Yields when a partition that has to wait may be asked for.
     fn fetch(&mut self, now: Instant) -> Option<Instant> {
         let mut wake: Option<Instant> = None;
         let mut by_leader: BTreeMap<i32, Vec<(&TopicPartition, Offset)>> = BTreeMap::new();
@@ -481,7 +483,7 @@ impl Consumer {
     ) -> Option<Fetched> {
         let assigned = self.assigned.get_mut(partition)?;
         if assigned.position != Position::At(from) {
-            // It was moved while the fetch was under way.
+            // It was moved while the fetch was in-flight.
             return None;
         }
         match ErrorCode::from_code(data.error_code) {

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! Errors of the client: what a broker answered, what became of a connection, what is invalid; and which may be retried.
 
 use model::{Offset, TopicPartition};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is known of a cluster: its brokers, topics and leaders.
+//! Cluster metadata as a client caches it: brokers, topics, partitions, leaders. Callers: `client`, which refreshes it.
 
 use model::TopicId;
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! What a client waits out at the moment, so that whoever waits for the client can say why.
+//! Errors that a client retries at the moment, so that whoever waits for the client can say why.
 //!
 //! The client, the producer and the consumer note here what they try again; the command line looks here, and names an
 //! address that cannot be reached while the attempts go on.

@@ -205,7 +205,7 @@ impl ToolCommand {
                 let client = common.connect().await?;
                 let reports_records = args.output_format.is_some();
                 let produced = produce::run(args, &client, now()).await?;
-                produce::tell(&produced, common.json && !reports_records)
+                produce::report(&produced, common.json && !reports_records)
             }
             ToolCommand::Consume(OnBroker { common, mut args }) => {
                 if common.json {

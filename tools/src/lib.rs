@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line's tools and the demonstration. Callers: the binary (`bin/`), and the fuzz targets of the formats.
 
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 

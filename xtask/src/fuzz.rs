@@ -119,7 +119,7 @@ fn libfuzzer(names: &[String], seconds: u32, seed: u32) -> Result<Tally> {
     let mut lines = Vec::new();
     for target in chosen(names)? {
         println!("\n== {target}, {seconds} s, seed {seed}");
-        match one(&places, &target, seconds, seed) {
+        match fuzz_target(&places, &target, seconds, seed) {
             Ok(line) => {
                 lines.push(line);
                 tally.passed += 1;
@@ -134,7 +134,7 @@ fn libfuzzer(names: &[String], seconds: u32, seed: u32) -> Result<Tally> {
     Ok(tally)
 }
 
-fn one(places: &Places, target: &str, seconds: u32, seed: u32) -> Result<String> {
+fn fuzz_target(places: &Places, target: &str, seconds: u32, seed: u32) -> Result<String> {
     let corpus = places.target.join("corpus").join(target);
     let seeds = places.target.join("seeds").join(target);
     fs::create_dir_all(&corpus)?;

@@ -1,4 +1,4 @@
-//! The outcome of every batch, and what `flush` reports of it.
+//! The outcome (delivery report) of every batch that is queued or in-flight, and what `flush` reports of it.
 //!
 //! Callers: the queues open a batch's fate, the sender decides it, `flush` waits for all and yields the first failure.
 //! Invariant: a failure is recorded for everybody who may ask for it under the lock that closes the batch's fate. Whoever

@@ -1,8 +1,10 @@
-//! The producer: records gather in a batch per partition, and a task of its own sends the batches to their leaders.
+//! The producer: records gather in a batch per partition (batching), and a task of its own sends the batches to their
+//! leaders. Its memory is bounded, and a full one makes `send` wait: backpressure.
 //!
-//! `mod.rs` is what callers see, `queue.rs` what waits for one partition and in which order it may leave, `sender.rs`
-//! the task, `ledger.rs` the outcomes and what a flush reports of them. With idempotence (the default) every batch carries a sequence number. A batch that has to be sent again
-//! keeps its number and goes before all younger ones, so that the broker can tell a copy from a gap.
+//! `mod.rs` is what callers see, `queue.rs` the batches of one partition and the order in which they may leave, `sender.rs`
+//! the task, `ledger.rs` the outcomes and what a flush reports of them. With idempotence (the default) every batch carries a
+//! sequence number. A batch that is retried keeps its number and goes before all younger ones, so that the broker can tell
+//! a duplicate from a gap.
 
 mod ledger;
 mod partitioner;
@@ -75,9 +77,9 @@ pub struct ProducerConfig {
     /// The largest record that is accepted. Without it the topic's `max.message.bytes` is the bound, or 1 MiB if the
     /// broker does not say. The topic's bound always counts.
     pub record_bytes_max: Option<usize>,
-    /// Requests under way to one broker, and batches under way of one partition.
+    /// Requests in-flight to one broker, and batches in-flight of one partition.
     pub in_flight_max: usize,
-    /// How long a record may take in all: waiting for metadata and room, new attempts, and what is under way. After that it
+    /// How long a record may take in all: waiting for metadata and room, new attempts, and what is in-flight. After that it
     /// fails with [`Error::Undelivered`], whatever happens to it.
     pub delivery_timeout: Duration,
     /// How long the broker may wait for its replicas.

@@ -1,7 +1,7 @@
-//! What waits for one partition, and in which order it may leave.
+//! The batches of one partition, from the first record to the answer, and the order in which they may leave.
 //!
-//! Batches are filled (`open`), wait whole (`full`), are under way, and may come back to be sent again (`again`). While
-//! there is one to be sent again, they leave one by one, oldest first, and only when no younger one is under way.
+//! Batches are filled (`open`), wait whole (`full`), are in-flight, and may come back to be retried (`again`). While
+//! there is one to retry, they leave one by one, oldest first, and only when no younger one is in-flight.
 
 use super::ledger::{Fate, Ledger};
 use super::{Acked, ProducerConfig};
@@ -38,11 +38,11 @@ struct Queue {
     open: Option<Waiting>,
     full: VecDeque<Waiting>,
     again: VecDeque<Sealed>,
-    /// Batches under way, by place, with the time from which they are late or early.
+    /// Batches in-flight, by place, with the time from which they are late or early.
     in_flight: BTreeMap<u64, (Arc<Fate>, Instant)>,
     /// The next batch's first sequence number.
     next_sequence: i32,
-    /// The oldest batch that will never be written, by place and number: once nothing is under way, the rest is
+    /// The oldest batch that will never be written, by place and number: once nothing is in-flight, the rest is
     /// numbered from there.
     rewind: Option<(u64, i32)>,
     /// Nothing leaves before.
@@ -304,7 +304,7 @@ impl Partition {
         }
     }
 
-    /// A batch's fate is decided; it is no longer under way.
+    /// A batch's fate is decided; it is no longer in-flight.
     pub fn finish(&self, sealed: &Sealed, outcome: Result<Acked>, failure: Option<Failure>) {
         let mut queue = self.lock();
         queue.in_flight.remove(&sealed.order);
@@ -350,7 +350,7 @@ impl Partition {
             sealed.charged_bytes - sealed.charged_bytes / 2,
         ];
         // The second goes in first, and is then pushed back by the first. Both have the place of the whole: they never are
-        // under way at the same time, as nothing is beside a batch that is sent again.
+        // in-flight at the same time, as nothing is beside a batch that is sent again.
         for (index, (bytes, fate)) in halves.into_iter().zip(fates).enumerate().rev() {
             let half = Sealed {
                 bytes,
@@ -410,8 +410,8 @@ impl Partition {
         queue.renumber(identity, 0);
     }
 
-    /// What is older than `timeout`. Batches under way keep their place in the queue until their answer, and one that may
-    /// have been written keeps it until nothing is under way; the others are taken out.
+    /// What is older than `timeout`. Batches in-flight keep their place in the queue until their answer, and one that may
+    /// have been written keeps it until nothing is in-flight; the others are taken out.
     pub fn expire(&self, now: Instant, timeout: Duration) -> Expired {
         let mut queue = self.lock();
         let queue = &mut *queue;
@@ -453,7 +453,7 @@ impl Partition {
         expired
     }
 
-    /// Takes out everything that is not under way, because the topic is gone; what is under way is not sent again. Yields
+    /// Takes out everything that is not in-flight, because the topic is gone; what is in-flight is not sent again. Yields
     /// the fates, and what was charged.
     pub fn leave(&self) -> Vec<(Arc<Fate>, usize)> {
         self.is_gone.store(true, Ordering::Release);
@@ -472,7 +472,7 @@ impl Partition {
         self.is_gone.load(Ordering::Acquire)
     }
 
-    /// Forgets everything that is not under way.
+    /// Forgets everything that is not in-flight.
     pub fn abandon(&self) {
         let mut queue = self.lock();
         queue.open = None;
@@ -486,7 +486,7 @@ impl Queue {
         let before = self
             .in_flight
             .insert(sealed.order, (sealed.fate.clone(), sealed.since));
-        assert!(before.is_none(), "two batches under way in one place");
+        assert!(before.is_none(), "two batches in-flight in one place");
     }
 
     /// The broker did not write a batch: its number goes to the next one.

@@ -1,5 +1,5 @@
-//! The task that sends batches. It alone decides what leaves when; requests and look-ups run as tasks of their own,
-//! whose results come back here.
+//! The task that sends batches, within the bound of in-flight requests. It alone decides what leaves when; requests and
+//! look-ups run as tasks of their own, whose results come back here.
 
 use super::queue::{Failure, Identity, Partition, Sealed, Wants};
 use super::{Acked, Acks, Shared, batch_bytes_max};
@@ -568,7 +568,7 @@ impl Sender {
         }
     }
 
-    /// Asks for a producer id, once nothing is under way under the old one.
+    /// Asks for a producer id, once nothing is in-flight under the old one.
     fn identify(&mut self) {
         if self.identifying || self.in_flight > 0 {
             return;

@@ -45,7 +45,7 @@ impl Compared {
     }
 
     /// What was measured.
-    pub fn what(&self) -> &str {
+    pub fn measurement(&self) -> &str {
         &self.this.what
     }
 }

@@ -148,7 +148,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 section(case, args, &beside::table(&compared), &load_before)
             );
             let worse = compared.iter().filter(|row| row.is_worse());
-            missed.extend(worse.map(|row| row.what().to_owned()));
+            missed.extend(worse.map(|row| row.measurement().to_owned()));
             continue;
         }
         let figures = (case.run)(&bench).with_context(|| format!("bench {}", case.name))?;

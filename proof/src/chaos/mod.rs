@@ -113,7 +113,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     };
     let mut failed = 0;
     for seed in first..first.saturating_add(options.rounds) {
-        failed += usize::from(!one(&kind, &places, seed, size, options.keep)?);
+        failed += usize::from(!run_seed(&kind, &places, seed, size, options.keep)?);
     }
     Ok(if failed == 0 {
         ExitCode::SUCCESS
@@ -129,7 +129,7 @@ pub fn run_short() -> Result<Tally> {
         &places,
         members().flat_map(|client| client.kits.iter().copied()),
     )?;
-    let passed = one(&compat::alluvium(None)?, &places, SHORT_SEED, SHORT, false)?;
+    let passed = run_seed(&compat::alluvium(None)?, &places, SHORT_SEED, SHORT, false)?;
     Ok(Tally {
         passed: usize::from(passed),
         failed: usize::from(!passed),
@@ -143,7 +143,7 @@ fn members() -> impl Iterator<Item = &'static Client> {
 }
 
 /// Runs one seed, and prints its line. Answers whether all held.
-fn one(kind: &Kind, places: &Places, seed: u64, size: Size, keep: bool) -> Result<bool> {
+fn run_seed(kind: &Kind, places: &Places, seed: u64, size: Size, keep: bool) -> Result<bool> {
     let directory = places.cache.join(format!("run/chaos-{seed}"));
     eprintln!(
         "chaos: seed {seed}, {} seats, {} s; logs: {}",
@@ -327,7 +327,7 @@ impl Director<'_> {
             }
         }
         let mut probe = Probe::connect(self.peer.address())?;
-        let view = world::look(&mut probe, self.history)?;
+        let view = world::observe_once(&mut probe, self.history)?;
         let mut history = self.history();
         history.note(now_us(), What::Settled);
         history.sort();

@@ -99,7 +99,7 @@ fn connected<'a>(probe: &'a mut Option<Probe>, address: &str) -> Result<&'a mut 
 pub fn observe(address: &str, history: &Mutex<History>, stop: &AtomicBool) {
     let mut probe = None;
     while !stop.load(Relaxed) {
-        let seen = connected(&mut probe, address).and_then(|probe| look(probe, history));
+        let seen = connected(&mut probe, address).and_then(|probe| observe_once(probe, history));
         if seen.is_err() {
             probe = None;
         }
@@ -108,7 +108,7 @@ pub fn observe(address: &str, history: &Mutex<History>, stop: &AtomicBool) {
 }
 
 /// Looks at the group once, and notes what it sees.
-pub fn look(probe: &mut Probe, history: &Mutex<History>) -> Result<View> {
+pub fn observe_once(probe: &mut Probe, history: &Mutex<History>) -> Result<View> {
     let group = describe(probe)?;
     let members: Vec<Described> = group
         .members

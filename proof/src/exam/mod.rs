@@ -101,14 +101,14 @@ impl Exam {
     pub fn each_round(
         &self,
         tried: &str,
-        mut one: impl FnMut(u32, &mut Outcome) -> Result<()>,
+        mut attempt: impl FnMut(u32, &mut Outcome) -> Result<()>,
     ) -> Result<Outcome> {
         let mut outcome = Outcome {
             tried: tried.to_owned(),
             ..Outcome::default()
         };
         for round in 1..=self.rounds {
-            one(round, &mut outcome).with_context(|| format!("round {round}"))?;
+            attempt(round, &mut outcome).with_context(|| format!("round {round}"))?;
             outcome.times = round;
         }
         Ok(outcome)

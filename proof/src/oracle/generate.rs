@@ -36,12 +36,12 @@ pub fn run(pair: &mut Pair, seed: u64, rounds: usize) -> Result<()> {
     let mut random = Random::new(seed);
     for round in 0..rounds {
         pair.scene = format!("seed {seed}, round {round}");
-        one(pair, &mut random)?;
+        ask_one(pair, &mut random)?;
     }
     Ok(())
 }
 
-fn one(pair: &mut Pair, random: &mut Random) -> Result<()> {
+fn ask_one(pair: &mut Pair, random: &mut Random) -> Result<()> {
     match random.between(0, 10) {
         0..=2 => produce(pair, random),
         3 | 4 => fetch(pair, random)?,
@@ -108,7 +108,7 @@ fn produce(pair: &mut Pair, random: &mut Random) {
         _ => {}
     }
     let name = pick(random, &NAMES);
-    let request = produce::one(name, index(random), Some(batch.bytes()));
+    let request = produce::one_batch(name, index(random), Some(batch.bytes()));
     // Zstandard came with version 7: before it Kafka refuses the batch, and so do we; both are asked.
     let version = version(pair, random, ApiKey::Produce);
     pair.ask(version, |_| request.clone());

@@ -1,4 +1,4 @@
-//! The machine's own latency beside the broker's: every 20 ms a block of 4 KiB is written over in a file that is full of
+//! The machine's own fsync latency beside the broker's: every 20 ms a block of 4 KiB is written over in a file that is full of
 //! zeros, and synced, timed from the moment when it was due. What slows this down is not the broker. Caller: `soak::run`.
 
 use anyhow::{Context as _, Result};

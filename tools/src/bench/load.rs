@@ -1,4 +1,4 @@
-//! Sends batches, flat out or at a fixed rate, and says what was acknowledged when.
+//! The load of `bench`: sends batches flat out (closed loop) or at a fixed rate (open loop), and measures ack latency.
 //!
 //! Batches are built once, so that this client costs little beside the broker. An idempotent producer stamps and sends them,
 //! so that what is counted is stored once. At a fixed rate a batch's time counts from when it was due, not from when

@@ -175,7 +175,7 @@ impl Bench<'_> {
                 .await?;
             report.produce = Some(Measure::of(&rates, &load));
         } else if wanted(What::Replay) {
-            self.say("filling the topic");
+            self.show_progress("filling the topic");
             sending.flat_out().await?;
         }
         if wanted(What::Latency) {
@@ -208,7 +208,7 @@ impl Bench<'_> {
     async fn repeat<T>(&self, what: &str, run: impl AsyncFn() -> Result<T>) -> Result<Vec<T>> {
         let mut results = Vec::new();
         for number in 1..=self.args.runs {
-            self.say(&format!("{what}: run {number} of {}", self.args.runs));
+            self.show_progress(&format!("{what}: run {number} of {}", self.args.runs));
             results.push(
                 run()
                     .await
@@ -219,7 +219,7 @@ impl Bench<'_> {
     }
 
     /// Progress, on a terminal only.
-    fn say(&self, text: &str) {
+    fn show_progress(&self, text: &str) {
         if !self.is_quiet && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
             crate::output::note!("{text}");
         }

@@ -104,7 +104,7 @@ const COMMIT: Duration = Duration::from_secs(1);
 
 /// Runs the command. `now` is what relative times count from.
 pub async fn run(mut args: ConsumeArgs, client: &Client, now: Timestamp) -> Result<ExitCode> {
-    let (range, format) = what(&args, now)?;
+    let (range, format) = range_and_format(&args, now)?;
     let mut signals = StopSignals::listen()?;
     args.topics = unless_asked(&mut signals, expand(client, &args.topics)).await?;
     let reading = Reading {
@@ -300,7 +300,7 @@ fn config(args: &ConsumeArgs) -> ConsumerConfig {
 }
 
 /// Range and format, of which `-o` may say either.
-fn what(args: &ConsumeArgs, now: Timestamp) -> Result<(Range, OutputFormat)> {
+fn range_and_format(args: &ConsumeArgs, now: Timestamp) -> Result<(Range, OutputFormat)> {
     let mut range = Range::ALL;
     let mut layout = args.format.as_deref();
     for text in &args.offset {

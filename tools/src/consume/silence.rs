@@ -43,13 +43,13 @@ impl<'a> Silence<'a> {
             self.since = Instant::now();
             self.answered();
         } else if self.since.elapsed() >= SILENCE {
-            self.look().await?;
+            self.check_topics().await?;
             self.since = Instant::now();
         }
         Ok(yielded)
     }
 
-    async fn look(&mut self) -> Result<()> {
+    async fn check_topics(&mut self) -> Result<()> {
         for topic in self.topics {
             let look = self.client.topic_anew(topic, false);
             match tokio::time::timeout(LOOK, look).await {

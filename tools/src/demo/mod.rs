@@ -217,7 +217,7 @@ async fn acts(
     let first = slot.start(&launch).await?;
     launch.kafka.clone_from(&first.kafka);
     launch.http.clone_from(&first.http);
-    screen.tell(&format!(
+    screen.show_event(&format!(
         "broker up after {}: process {}, Kafka on {}, HTTP on {}, store in {}",
         seconds(first.start_time),
         first.pid,
@@ -258,13 +258,13 @@ async fn acts(
         failed.extend(done.context("the host's gateway")??);
     }
     let counts = ledger.counts();
-    screen.tell(&format!(
+    screen.show_event(&format!(
         "all is sent: {} readings, {} acknowledged",
         grouped(counts.sent as u64),
         grouped(counts.acked as u64)
     ));
     if let Some(error) = failed.first() {
-        screen.tell(&format!(
+        screen.show_event(&format!(
             "{} readings failed, the first one with: {error}",
             failed.len()
         ));
@@ -364,7 +364,7 @@ fn introduce(recordings: &[Recording], screen: &Screen) {
             grouped(u64::try_from(speed).unwrap_or(u64::MAX)),
         );
     }
-    screen.tell(&text);
+    screen.show_event(&text);
 }
 
 /// How long one device plays.
@@ -479,7 +479,7 @@ async fn replay_one(client: &Client, ledger: &Ledger, screen: &Screen) -> Result
     };
     let replayed = replay(client, ledger, &question).await?;
     let first = replayed.first.as_deref().unwrap_or_default();
-    screen.tell(&format!(
+    screen.show_event(&format!(
         "what did {REPLAYED} say from {REPLAYED_FROM} on? {} readings, in {}\n\
          time seek to offset {} of {}, {} records looked at; {}\n\
          first: {}",
@@ -518,7 +518,7 @@ async fn crash(slot: &Slot, launch: &Launch, ledger: &Ledger, screen: &Screen) -
     let killed = Instant::now();
     slot.kill().await?;
     let before = ledger.counts();
-    screen.tell(&format!(
+    screen.show_event(&format!(
         "SIGKILL to the broker, with {} readings acknowledged and {} on their way",
         grouped(before.acked as u64),
         grouped(before.waiting() as u64),
@@ -535,7 +535,7 @@ async fn crash(slot: &Slot, launch: &Launch, ledger: &Ledger, screen: &Screen) -
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let outage = killed.elapsed();
-    screen.tell(&format!(
+    screen.show_event(&format!(
         "restarted as process {} on the same port: ready {} after its start, producers go on {} after the kill",
         running.pid,
         seconds(running.start_time),

@@ -39,7 +39,7 @@ impl Screen {
     }
 
     /// Tells what happened, with the time since the start.
-    pub(super) fn tell(&self, text: &str) {
+    pub(super) fn show_event(&self, text: &str) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let mut lines = text.lines();
         self.print(&format!(
@@ -87,7 +87,7 @@ impl Screen {
         };
         if last.elapsed() >= LINE_INTERVAL {
             *last = Instant::now();
-            self.tell(text);
+            self.show_event(text);
         }
     }
 

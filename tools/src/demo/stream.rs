@@ -1,5 +1,5 @@
-//! Who sends: a gateway for each topic, with an idempotent producer of its own. What it sends is in the ledger before,
-//! and the acknowledgement after.
+//! The producers of the demonstration: a gateway for each topic, with an idempotent producer of its own. A record is in the
+//! ledger before it is sent, and its ack is noted after.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs; and what to try next.
+//! The demonstration's verdict, as text and as JSON; and what to try next.
 
 use std::path::Path;
 

@@ -382,7 +382,7 @@ async fn input_bytes_max(client: &Client, producer: &Producer, topic: &TopicName
 }
 
 /// Says on standard output, as JSON with `records`, `bytes` and `seconds`, or on a terminal, for people, what was produced.
-pub fn tell(produced: &Produced, as_json: bool) -> Result<ExitCode> {
+pub fn report(produced: &Produced, as_json: bool) -> Result<ExitCode> {
     if as_json {
         say!("{}", serde_json::to_string(produced)?);
     } else if std::io::stderr().is_terminal() {

@@ -44,7 +44,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
                 BATCH_BYTES * IN_FLIGHT * CONNECTIONS,
                 Duration::from_secs(3),
             )?;
-            let mut paced = one(bench, directory.path(), rate)?;
+            let mut paced = run_at(bench, directory.path(), rate)?;
             reached.runs.push(paced.rate() / 1e6);
             reached.limits.push(limit / 1e6);
             let p50 = quantile(&mut paced.latencies_us, 0.5) as f64 / 1e3;
@@ -62,7 +62,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn one(bench: &Bench, directory: &std::path::Path, rate: Option<f64>) -> Result<pace::Paced> {
+fn run_at(bench: &Bench, directory: &std::path::Path, rate: Option<f64>) -> Result<pace::Paced> {
     let mut config = StorageConfig::new(directory.join("data"));
     config.retention_check = Duration::from_secs(1);
     let (storage, _) = Storage::open(config, Env::real())?;

@@ -1,4 +1,4 @@
-//! Acknowledgements at a fixed rate: how long after it was due was a batch acknowledged.
+//! Ack latency at a fixed rate (open loop): from when a batch was due to its acknowledgement.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Durable produce, flat out: how many bytes a second are acknowledged after their sync.
+//! Throughput of durable produce (closed loop): bytes a second that are acknowledged after their fsync.
 
 use std::time::Duration;
 

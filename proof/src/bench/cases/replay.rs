@@ -1,4 +1,4 @@
-//! Replay: how fast history is read, from memory and from the disk.
+//! Replay throughput: how fast history is fetched, from the page cache and from the disk.
 
 use std::time::{Duration, Instant};
 

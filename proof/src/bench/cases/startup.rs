@@ -1,4 +1,4 @@
-//! Start-up after SIGKILL, with the write-ahead log full of what had not settled.
+//! Recovery time: start-up after SIGKILL, with the write-ahead log full of what had not settled.
 
 use std::time::Duration;
 

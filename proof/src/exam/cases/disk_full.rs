@@ -36,11 +36,11 @@ pub const CASE: Case = Case {
 fn run(exam: &Exam) -> Result<Outcome> {
     exam.each_round(CASE.about, |round, outcome| {
         let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-        one(exam, round, &disk, outcome)
+        try_round(exam, round, &disk, outcome)
     })
 }
 
-fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
+fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
     let ballast = disk.path().join("ballast");
     fill(&ballast)?;
     let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;

@@ -42,12 +42,12 @@ pub const CASE: Case = Case {
     run: |exam| {
         exam.each_round(CASE.about, |round, outcome| {
             let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-            one(exam, round, &disk, outcome)
+            try_round(exam, round, &disk, outcome)
         })
     },
 };
 
-fn one(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
+fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
     let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
     let shown = Shown::default();
     let mut random = Random::new(exam.seed.wrapping_add(round.into()));

@@ -1,4 +1,4 @@
-//! Case 42: more partitions with something to settle than the process may open files: they settle, and also after a kill.
+//! Case 42: more partitions with an unsettled tail than the process may open files: they settle, and also after a kill.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,10 @@ pub const CASE: Case = Case {
     name: "many-dirty",
     about: "300 partitions to settle with 256 descriptors, 3,000 with 1,024, and again after a kill",
     rounds: Rounds { full: 4, short: 1 },
-    run: |exam| exam.each_round(CASE.about, |round, outcome| one(exam, round, outcome)),
+    run: |exam| exam.each_round(CASE.about, |round, outcome| try_round(exam, round, outcome)),
 };
 
-fn one(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {
+fn try_round(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {
     let (partitions, descriptors) = SIZES[(round as usize - 1) % SIZES.len()];
     let data = exam.work.join(format!("data-{round}"));
     let plan = Plan::new(&exam.binary, &data, &exam.work)

@@ -56,7 +56,8 @@ fn run(exam: &Exam) -> Result<Outcome> {
     };
     for round in 1..=exam.rounds {
         let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-        one(exam, round, still, &disk, &mut outcome).with_context(|| format!("round {round}"))?;
+        try_round(exam, round, still, &disk, &mut outcome)
+            .with_context(|| format!("round {round}"))?;
         outcome.times = round;
     }
     Ok(outcome)
@@ -80,7 +81,7 @@ impl Drop for Frozen<'_> {
     }
 }
 
-fn one(
+fn try_round(
     exam: &Exam,
     round: u32,
     still: Duration,

@@ -29,10 +29,10 @@ pub const CASE: Case = Case {
     name: "stop",
     about: "SIGTERM with 10,000 unsettled partitions, on an idle and on a busy disk",
     rounds: Rounds { full: 4, short: 1 },
-    run: |exam| exam.each_round(CASE.about, |round, outcome| one(exam, round, outcome)),
+    run: |exam| exam.each_round(CASE.about, |round, outcome| try_round(exam, round, outcome)),
 };
 
-fn one(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {
+fn try_round(exam: &Exam, round: u32, outcome: &mut Outcome) -> Result<()> {
     let is_busy = round.is_multiple_of(2);
     let partitions = if exam.rounds >= CASE.rounds.full {
         PARTITIONS

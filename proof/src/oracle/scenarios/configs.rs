@@ -42,7 +42,7 @@ pub fn run(pair: &mut Pair) -> Result<()> {
             ),
         ],
     )?;
-    tell(pair);
+    describe_all(pair);
     change(pair)?;
     replace(pair)?;
     administer(pair);
@@ -65,7 +65,7 @@ fn describe(pair: &mut Pair, resources: &[DescribeConfigsResource], synonyms: bo
     });
 }
 
-fn tell(pair: &mut Pair) {
+fn describe_all(pair: &mut Pair) {
     pair.scene = "settings of topics".into();
     for name in ["plain", "tuned", "not-there", "a b", ""] {
         for keys in [

@@ -1,7 +1,7 @@
 //! Names: those that collide in metrics, and those that Kafka keeps for itself.
 //! Callers: `scenarios`.
 
-use super::produce::one;
+use super::produce::one_batch;
 use super::topics::{create, topic};
 use crate::oracle::batches::Batch;
 use crate::oracle::pair::Pair;
@@ -86,7 +86,7 @@ fn internal(pair: &mut Pair) {
             });
         }
         pair.scene = format!("the internal topic {name}: produce");
-        pair.ask_each(|_, _| one(name, 0, Some(Batch::of(1).bytes())));
+        pair.ask_each(|_, _| one_batch(name, 0, Some(Batch::of(1).bytes())));
         pair.scene = format!("the internal topic {name}: delete records");
         pair.ask_each(|_, _| DeleteRecordsRequest {
             topics: vec![DeleteRecordsTopic {

@@ -33,7 +33,7 @@ pub fn run(pair: &mut Pair) -> Result<()> {
         ],
     )?;
     well(pair);
-    badly(pair);
+    bad_batches(pair);
     rules(pair);
     producers(pair);
     pair.scene = "after all that was produced".into();
@@ -46,7 +46,7 @@ pub fn run(pair: &mut Pair) -> Result<()> {
 }
 
 /// One batch for one partition.
-pub fn one(topic: &str, index: i32, records: Option<Bytes>) -> ProduceRequest {
+pub fn one_batch(topic: &str, index: i32, records: Option<Bytes>) -> ProduceRequest {
     many(vec![(topic, vec![(index, records)])])
 }
 
@@ -91,7 +91,7 @@ fn latest(pair: &mut Pair, name: &str) {
 
 fn well(pair: &mut Pair) {
     pair.scene = "right batches".into();
-    pair.ask_each(|_, _| one("written", 0, Some(Batch::of(3).bytes())));
+    pair.ask_each(|_, _| one_batch("written", 0, Some(Batch::of(3).bytes())));
     pair.ask_each(|_, _| {
         many(vec![(
             "written",
@@ -104,22 +104,22 @@ fn well(pair: &mut Pair) {
     for acks in [1, -1] {
         pair.ask_each(|_, _| ProduceRequest {
             acks,
-            ..one("written", 1, Some(Batch::of(1).bytes()))
+            ..one_batch("written", 1, Some(Batch::of(1).bytes()))
         });
     }
     pair.scene = "each codec".into();
     for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
-        pair.ask_each(|_, _| one("written", 0, Some(Batch::compressed(codec, 5).bytes())));
+        pair.ask_each(|_, _| one_batch("written", 0, Some(Batch::compressed(codec, 5).bytes())));
     }
     pair.scene = "no acknowledgement".into();
     for version in 3..=11 {
         let mut line = pair.line();
         pair.send(&mut line, version, |_| ProduceRequest {
             acks: 0,
-            ..one("written", 0, Some(Batch::of(1).bytes()))
+            ..one_batch("written", 0, Some(Batch::of(1).bytes()))
         });
         pair.expect_silence(&mut line);
-        let request = one("written", 0, Some(Batch::of(1).bytes()));
+        let request = one_batch("written", 0, Some(Batch::of(1).bytes()));
         if pair.send(&mut line, version, |_| request.clone()) {
             pair.receive(&mut line, version, &request);
         }
@@ -129,30 +129,36 @@ fn well(pair: &mut Pair) {
         let mut line = pair.line();
         pair.send(&mut line, version, |_| ProduceRequest {
             acks: 0,
-            ..one("not/there", 0, Some(Batch::of(1).bytes()))
+            ..one_batch("not/there", 0, Some(Batch::of(1).bytes()))
         });
         pair.expect_silence(&mut line);
-        let request = one("written", 0, Some(Batch::of(1).bytes()));
+        let request = one_batch("written", 0, Some(Batch::of(1).bytes()));
         if pair.send(&mut line, version, |_| request.clone()) {
             pair.receive(&mut line, version, &request);
         }
     }
 }
 
-fn badly(pair: &mut Pair) {
+fn bad_batches(pair: &mut Pair) {
     let good = || Batch::of(2);
     // Records of null are left out: Kafka never answers them.
     let wrong: Vec<(&str, ProduceRequest)> = vec![
         ("no topics", many(vec![])),
         ("no partitions", many(vec![("written", vec![])])),
-        ("no records", one("written", 0, Some(Bytes::new()))),
-        ("unknown topic", one("not-there", 0, Some(good().bytes()))),
-        ("bad topic name", one("a b", 0, Some(good().bytes()))),
-        ("empty topic name", one("", 0, Some(good().bytes()))),
-        ("unknown partition", one("written", 9, Some(good().bytes()))),
+        ("no records", one_batch("written", 0, Some(Bytes::new()))),
+        (
+            "unknown topic",
+            one_batch("not-there", 0, Some(good().bytes())),
+        ),
+        ("bad topic name", one_batch("a b", 0, Some(good().bytes()))),
+        ("empty topic name", one_batch("", 0, Some(good().bytes()))),
+        (
+            "unknown partition",
+            one_batch("written", 9, Some(good().bytes())),
+        ),
         (
             "negative partition",
-            one("written", -1, Some(good().bytes())),
+            one_batch("written", -1, Some(good().bytes())),
         ),
         (
             "one partition twice",
@@ -180,27 +186,27 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "two batches",
-            one("written", 0, Some(good().and(good()).bytes())),
+            one_batch("written", 0, Some(good().and(good()).bytes())),
         ),
         (
             "two batches, the second cut",
-            one("written", 0, Some(good().and(good().cut(3)).bytes())),
+            one_batch("written", 0, Some(good().and(good().cut(3)).bytes())),
         ),
         (
             "cut at the end",
-            one("written", 0, Some(good().cut(1).bytes())),
+            one_batch("written", 0, Some(good().cut(1).bytes())),
         ),
         (
             "cut in the header",
-            one("written", 0, Some(good().cut(90).bytes())),
+            one_batch("written", 0, Some(good().cut(90).bytes())),
         ),
         (
             "four bytes",
-            one("written", 0, Some(Bytes::from_static(b"abcd"))),
+            one_batch("written", 0, Some(Bytes::from_static(b"abcd"))),
         ),
         (
             "wrong checksum",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(17, &[1, 2, 3, 4]).bytes()),
@@ -208,11 +214,11 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "damaged record",
-            one("written", 0, Some(good().set_unchecked(70, &[99]).bytes())),
+            one_batch("written", 0, Some(good().set_unchecked(70, &[99]).bytes())),
         ),
         (
             "base offset 5",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(0, &5_i64.to_be_bytes()).bytes()),
@@ -220,7 +226,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "base offset -1",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(0, &(-1_i64).to_be_bytes()).bytes()),
@@ -228,7 +234,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "leader epoch 5",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(12, &5_i32.to_be_bytes()).bytes()),
@@ -236,19 +242,19 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "magic 1",
-            one("written", 0, Some(good().set_unchecked(16, &[1]).bytes())),
+            one_batch("written", 0, Some(good().set_unchecked(16, &[1]).bytes())),
         ),
         (
             "magic 0",
-            one("written", 0, Some(good().set_unchecked(16, &[0]).bytes())),
+            one_batch("written", 0, Some(good().set_unchecked(16, &[0]).bytes())),
         ),
         (
             "magic 3",
-            one("written", 0, Some(good().set_unchecked(16, &[3]).bytes())),
+            one_batch("written", 0, Some(good().set_unchecked(16, &[3]).bytes())),
         ),
         (
             "length 0",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(8, &0_i32.to_be_bytes()).bytes()),
@@ -256,7 +262,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "length -1",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set_unchecked(8, &(-1_i32).to_be_bytes()).bytes()),
@@ -264,7 +270,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "codec 5",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &5_i16.to_be_bytes()).bytes()),
@@ -272,7 +278,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "codec 7",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &7_i16.to_be_bytes()).bytes()),
@@ -280,7 +286,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "log append time",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &8_i16.to_be_bytes()).bytes()),
@@ -288,7 +294,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "a transaction's",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &16_i16.to_be_bytes()).bytes()),
@@ -296,7 +302,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "a control batch",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &32_i16.to_be_bytes()).bytes()),
@@ -304,7 +310,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "a delete horizon",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &64_i16.to_be_bytes()).bytes()),
@@ -312,7 +318,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "an unknown attribute",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(21, &256_i16.to_be_bytes()).bytes()),
@@ -320,7 +326,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "last offset too small",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(23, &0_i32.to_be_bytes()).bytes()),
@@ -328,7 +334,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "last offset too large",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(23, &7_i32.to_be_bytes()).bytes()),
@@ -336,7 +342,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "last offset -1",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(23, &(-1_i32).to_be_bytes()).bytes()),
@@ -344,7 +350,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "count 0",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(57, &0_i32.to_be_bytes()).bytes()),
@@ -352,7 +358,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "count -1",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(57, &(-1_i32).to_be_bytes()).bytes()),
@@ -360,7 +366,7 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "count 1",
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(57, &1_i32.to_be_bytes()).bytes()),
@@ -368,15 +374,15 @@ fn badly(pair: &mut Pair) {
         ),
         (
             "producer without sequence",
-            one("written", 0, Some(good().by(4000, 0, -1).bytes())),
+            one_batch("written", 0, Some(good().by(4000, 0, -1).bytes())),
         ),
         (
             "producer without epoch",
-            one("written", 0, Some(good().by(4000, -1, 0).bytes())),
+            one_batch("written", 0, Some(good().by(4000, -1, 0).bytes())),
         ),
         (
             "sequence without producer",
-            one("written", 0, Some(good().by(-1, -1, 5).bytes())),
+            one_batch("written", 0, Some(good().by(-1, -1, 5).bytes())),
         ),
     ];
     let mut partition = 0;
@@ -389,13 +395,13 @@ fn badly(pair: &mut Pair) {
     for acks in [2, -2, i16::MAX] {
         pair.ask_each(|_, _| ProduceRequest {
             acks,
-            ..one("written", 0, Some(good().bytes()))
+            ..one_batch("written", 0, Some(good().bytes()))
         });
     }
     pair.scene = "a transaction that nobody began".into();
     let begun = ProduceRequest {
         transactional_id: Some("nobody".into()),
-        ..one("written", 0, Some(good().bytes()))
+        ..one_batch("written", 0, Some(good().bytes()))
     };
     let request = elsewhere(begun, &mut partition);
     pair.ask_each(|_, _| request.clone());
@@ -409,13 +415,13 @@ fn badly(pair: &mut Pair) {
         [-2, -2],
     ] {
         let batch = Batch::at(Codec::None, &times).bytes();
-        let request = elsewhere(one("written", 0, Some(batch)), &mut partition);
+        let request = elsewhere(one_batch("written", 0, Some(batch)), &mut partition);
         pair.ask(9, |_| request.clone());
     }
     pair.scene = "a largest time that lies".into();
     for lie in [0_i64, -1, MOMENT + 99_999] {
         pair.ask(9, |_| {
-            one(
+            one_batch(
                 "written",
                 0,
                 Some(good().set(35, &lie.to_be_bytes()).bytes()),
@@ -448,34 +454,34 @@ fn elsewhere(mut request: ProduceRequest, partition: &mut i32) -> ProduceRequest
 fn rules(pair: &mut Pair) {
     pair.scene = "a limit of 200 bytes".into();
     for bytes in [100, 130, 131, 132, 133, 134, 140, 1000] {
-        pair.ask_each(|_, _| one("small", 0, Some(Batch::of_bytes(bytes).bytes())));
+        pair.ask_each(|_, _| one_batch("small", 0, Some(Batch::of_bytes(bytes).bytes())));
     }
     pair.scene = "the broker's clock".into();
-    pair.ask_each(|_, _| one("clocked", 0, Some(Batch::of(2).bytes())));
-    pair.ask_each(|_, _| one("clocked", 0, Some(Batch::compressed(Codec::Lz4, 9).bytes())));
+    pair.ask_each(|_, _| one_batch("clocked", 0, Some(Batch::of(2).bytes())));
+    pair.ask_each(|_, _| one_batch("clocked", 0, Some(Batch::compressed(Codec::Lz4, 9).bytes())));
     pair.scene = "records that are too old".into();
-    pair.ask_each(|_, _| one("recent", 0, Some(Batch::of(2).bytes())));
-    pair.ask_each(|_, _| one("recent", 0, Some(Batch::compressed(Codec::Gzip, 2).bytes())));
+    pair.ask_each(|_, _| one_batch("recent", 0, Some(Batch::of(2).bytes())));
+    pair.ask_each(|_, _| one_batch("recent", 0, Some(Batch::compressed(Codec::Gzip, 2).bytes())));
     pair.scene = "records that are too new".into();
     let later = 4_000_000_000_000;
     pair.ask_each(|_, _| {
-        one(
+        one_batch(
             "early",
             0,
             Some(Batch::at(Codec::None, &[MOMENT, later]).bytes()),
         )
     });
     pair.ask_each(|_, _| {
-        one(
+        one_batch(
             "early",
             0,
             Some(Batch::at(Codec::Lz4, &[later, MOMENT]).bytes()),
         )
     });
     pair.scene = "recompressed".into();
-    pair.ask_each(|_, _| one("zipped", 0, Some(Batch::of(9).bytes())));
+    pair.ask_each(|_, _| one_batch("zipped", 0, Some(Batch::of(9).bytes())));
     pair.ask_each(|_, _| {
-        one(
+        one_batch(
             "zipped",
             0,
             Some(Batch::compressed(Codec::Snappy, 9).bytes()),
@@ -485,7 +491,7 @@ fn rules(pair: &mut Pair) {
     for acks in [-1, 1] {
         pair.ask_each(|_, _| ProduceRequest {
             acks,
-            ..one("strict", 0, Some(Batch::of(1).bytes()))
+            ..one_batch("strict", 0, Some(Batch::of(1).bytes()))
         });
     }
 }
@@ -538,18 +544,18 @@ fn producers(pair: &mut Pair) {
         pair.scene = format!("a producer: {scene}");
         pair.ask(9, |side| {
             let batch = Batch::of(*count).by(*ids.of(side), *epoch, *sequence);
-            one("counted", 0, Some(batch.bytes()))
+            one_batch("counted", 0, Some(batch.bytes()))
         });
     }
     pair.scene = "a producer that begins in the middle".into();
     pair.ask_each(|_, version| {
         let batch = Batch::of(1).by(7_000 + i64::from(version), 3, 77);
-        one("counted", 1, Some(batch.bytes()))
+        one_batch("counted", 1, Some(batch.bytes()))
     });
     pair.scene = "sequences that wrap".into();
     for sequence in [i32::MAX - 1, 0, i32::MAX, 1, 2] {
         pair.ask(9, |_| {
-            one(
+            one_batch(
                 "counted",
                 2,
                 Some(Batch::of(2).by(8_000, 0, sequence).bytes()),

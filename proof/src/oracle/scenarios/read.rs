@@ -1,7 +1,7 @@
 //! Read: what comes back of what was produced: by offset, by time, by epoch, and after records were deleted.
 //! Callers: `scenarios`.
 
-use super::produce::one;
+use super::produce::one_batch;
 use super::topics::{create, topic};
 use crate::oracle::batches::{Batch, MOMENT};
 use crate::oracle::pair::{Pair, Side};
@@ -36,7 +36,7 @@ pub fn run(pair: &mut Pair) -> Result<()> {
         Codec::Zstd,
     ] {
         pair.ask(9, |_| {
-            one("read", 0, Some(Batch::compressed(codec, 4).bytes()))
+            one_batch("read", 0, Some(Batch::compressed(codec, 4).bytes()))
         });
     }
     for times in [
@@ -45,12 +45,14 @@ pub fn run(pair: &mut Pair) -> Result<()> {
         [MOMENT, MOMENT + 1],
     ] {
         pair.ask(9, |_| {
-            one("read", 1, Some(Batch::at(Codec::None, &times).bytes()))
+            one_batch("read", 1, Some(Batch::at(Codec::None, &times).bytes()))
         });
     }
     for partition in [0, 1] {
         for _ in 0..4 {
-            pair.ask(9, |_| one("shrinks", partition, Some(Batch::of(5).bytes())));
+            pair.ask(9, |_| {
+                one_batch("shrinks", partition, Some(Batch::of(5).bytes()))
+            });
         }
     }
     fetch(pair)?;
@@ -446,7 +448,7 @@ fn shrink(pair: &mut Pair) -> Result<()> {
         )
     });
     pair.scene = "after all records were deleted".into();
-    pair.ask(9, |_| one("shrinks", 1, Some(Batch::of(1).bytes())));
+    pair.ask(9, |_| one_batch("shrinks", 1, Some(Batch::of(1).bytes())));
     pair.ask_each(|side, version| {
         request(
             version,

@@ -20,7 +20,7 @@ use wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 pub fn run(pair: &mut Pair) -> Result<()> {
     create_well(pair)?;
     create_badly(pair)?;
-    tell(pair)?;
+    describe_all(pair)?;
     grow(pair)?;
     delete(pair)
 }
@@ -250,7 +250,7 @@ fn by_name(name: Option<&str>, id: Uuid) -> MetadataRequestTopic {
 /// Topics by name, if given, and by id, if true.
 type Mentions<'a> = Vec<(Option<&'a str>, bool)>;
 
-fn tell(pair: &mut Pair) -> Result<()> {
+fn describe_all(pair: &mut Pair) -> Result<()> {
     create(pair, vec![topic("told", 3, &[])])?;
     let ids = pair.topic_id("told")?;
     let metadata = |topics: Option<Vec<MetadataRequestTopic>>, version: i16| MetadataRequest {

@@ -2,7 +2,7 @@
 //! answer is expected at all; what must be waited for is answered by records that are produced meanwhile.
 //! Callers: `scenarios`.
 
-use super::produce::one;
+use super::produce::one_batch;
 use super::read::{partition, request};
 use super::topics::{create, topic};
 use crate::oracle::batches::{Batch, MOMENT};
@@ -38,7 +38,7 @@ fn full(pair: &mut Pair) -> Result<()> {
     pair.scene = "filling what is waited for".into();
     for hour in 0..4 {
         let batch = Batch::at(Codec::None, &[MOMENT + hour * HOUR_MS]).bytes();
-        pair.ask(9, |_| one("rolls", 0, Some(batch.clone())));
+        pair.ask(9, |_| one_batch("rolls", 0, Some(batch.clone())));
     }
     let id = pair.topic_id("rolls")?;
     for (what, max_bytes, partition_max_bytes) in [
@@ -140,7 +140,7 @@ fn filling(pair: &mut Pair) -> Result<()> {
             };
             let mut line = pair.line();
             pair.send(&mut line, version, wanted);
-            pair.ask(9, |_| one("waits", 0, Some(Batch::of(1).bytes())));
+            pair.ask(9, |_| one_batch("waits", 0, Some(Batch::of(1).bytes())));
             pair.receive(&mut line, version, &wanted(Side::Ours));
             end += 1;
         }
