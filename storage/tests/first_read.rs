@@ -364,9 +364,21 @@ fn what_is_read_without_the_disk_was_checked_before_and_is_the_same() {
         // Behind what was checked as a block, the next one was not.
         from = Offset::new(from.get() + BATCHES * RECORDS / 3);
     }
-    let path = store.logs().into_iter().next().unwrap();
-    let (_, range) = store.batches_of(&path)[1].clone();
-    store.disk.set_unreadable(&path, 0..4096);
-    let from = Offset::new(range.start);
-    assert!(log.read_in_memory(from, 1000, true).unwrap().is_none());
+}
+
+#[test]
+fn a_small_segment_is_read_without_the_file_once_it_was_and_a_large_one_is_not() {
+    for (segment_bytes, is_kept) in [(4096, true), (1 << 20, false)] {
+        let store = Store::new(segment_bytes);
+        let storage = store.open();
+        let log = log(&storage);
+        let read = log.read(Offset::ZERO, 1000, true).unwrap();
+        let again = log.read_in_memory(Offset::ZERO, 1000, true).unwrap();
+        assert_eq!(again.unwrap().to_bytes(), read.to_bytes());
+        let path = store.logs().into_iter().next().unwrap();
+        store.disk.set_unreadable(&path, 0..4096);
+        let last = log.read_in_memory(Offset::ZERO, 1000, true).unwrap();
+        let last = last.map(|chunk| chunk.to_bytes());
+        assert_eq!(last, is_kept.then(|| read.to_bytes()), "{segment_bytes}");
+    }
 }

@@ -7,38 +7,59 @@ use super::{DiskFile, FileMap};
 
 /// The same file, whose reads fail with `WouldBlock` where they would wait for the disk.
 #[derive(Debug)]
-pub struct InMemory<'a>(pub &'a dyn DiskFile);
+pub struct InMemory<'a> {
+    file: &'a dyn DiskFile,
+    /// Its first bytes, as far as they are known; the kernel is not asked for them.
+    front: &'a [u8],
+}
+
+impl<'a> InMemory<'a> {
+    /// The file, of which `front` are the first bytes.
+    pub fn new(file: &'a dyn DiskFile, front: &'a [u8]) -> InMemory<'a> {
+        InMemory { file, front }
+    }
+}
 
 impl DiskFile for InMemory<'_> {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at_now(position, buffer)
+        self.read_at_now(position, buffer)
     }
 
     fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at_now(position, buffer)
+        let known = usize::try_from(position)
+            .ok()
+            .and_then(|from| self.front.get(from..));
+        match known.filter(|known| !known.is_empty()) {
+            Some(known) => {
+                let count = known.len().min(buffer.len());
+                buffer[..count].copy_from_slice(&known[..count]);
+                Ok(count)
+            }
+            None => self.file.read_at_now(position, buffer),
+        }
     }
 
     fn write_vectored_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        self.0.write_vectored_at(position, slices)
+        self.file.write_vectored_at(position, slices)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        self.0.drop_cache()
+        self.file.drop_cache()
     }
 
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {
-        self.0.map(capacity)
+        self.file.map(capacity)
     }
 }

@@ -33,10 +33,18 @@ pub(crate) struct SettledReader {
     pub counters: Arc<Counters>,
 }
 
+/// Where the bytes of a segment come from.
+#[derive(Clone, Debug)]
+enum ByteSource {
+    Mapped(Arc<FileMap>),
+    /// All of it, in memory.
+    Copied(Bytes),
+}
+
 /// A run of whole batches within one segment.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentPart {
-    map: Arc<FileMap>,
+    source: ByteSource,
     positions: Range<u64>,
     end_offset: Offset,
     segment: (LogId, SegmentId),
@@ -45,21 +53,31 @@ pub(crate) struct SegmentPart {
 
 impl SegmentPart {
     pub fn is_cold(&self) -> bool {
-        self.map.is_cold(self.positions.clone())
+        match &self.source {
+            ByteSource::Mapped(map) => map.is_cold(self.positions.clone()),
+            ByteSource::Copied(_) => false,
+        }
     }
 
     pub fn populate(&self) -> std::io::Result<()> {
-        self.map
-            .populate(self.positions.clone())
-            .inspect_err(|error| {
-                let (log, id) = self.segment;
-                tracing::error!(%log, segment = %id, %error, "a segment cannot be read");
-                self.suspects.add(log, id);
-            })
+        let ByteSource::Mapped(map) = &self.source else {
+            return Ok(());
+        };
+        map.populate(self.positions.clone()).inspect_err(|error| {
+            let (log, id) = self.segment;
+            tracing::error!(%log, segment = %id, %error, "a segment cannot be read");
+            self.suspects.add(log, id);
+        })
     }
 
     pub fn slice(&self) -> Bytes {
-        self.map.slice(self.positions.clone())
+        let index = |position: u64| usize::try_from(position).expect("a copy is in memory");
+        match &self.source {
+            ByteSource::Mapped(map) => map.slice(self.positions.clone()),
+            ByteSource::Copied(front) => {
+                front.slice(index(self.positions.start)..index(self.positions.end))
+            }
+        }
     }
 
     pub fn end_offset(&self) -> Offset {
@@ -129,7 +147,7 @@ impl SettledReader {
         );
         let map = Arc::clone(open.map().map_err(fail)?);
         Ok(Some(SegmentPart {
-            map,
+            source: ByteSource::Mapped(map),
             positions: extent.positions,
             end_offset: extent.end_offset,
             segment: (log.id(), part.id),
@@ -155,7 +173,8 @@ impl SettledReader {
         if !open.has_index() {
             return None;
         }
-        let file = InMemory(open.file());
+        let front = open.front(part.bytes);
+        let file = InMemory::new(open.file(), front.as_deref().unwrap_or_default());
         let reader = open.reader_of(&file, part.bytes, part.end_offset);
         let Some(first) = reader.locate(from.max(part.id.base)).ok()? else {
             return Some(None);
@@ -169,8 +188,12 @@ impl SettledReader {
         if !open.is_checked(&extent.positions, part.bytes, part.end_offset) {
             return None;
         }
+        let source = match front {
+            Some(front) => ByteSource::Copied(front),
+            None => ByteSource::Mapped(Arc::clone(open.map().ok()?)),
+        };
         let found = SegmentPart {
-            map: Arc::clone(open.map().ok()?),
+            source,
             positions: extent.positions,
             end_offset: extent.end_offset,
             segment: (log.id(), part.id),
