@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::{aside, confirm, print, similar};
 use crate::table::Table;
+use crate::time_spec::parse_duration;
 
 /// What to change, and how far to go.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("changes").required(true).multiple(true).args(["set", "unset"])))]
 pub(crate) struct ChangeArgs {
-    /// Set a setting; may be repeated
+    /// Set a setting; may be repeated. Takes 7d for milliseconds and 16MiB for bytes
     #[arg(short, long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Put a setting back to its default; may be repeated
@@ -42,10 +43,38 @@ pub(crate) struct Target<'a> {
     pub(crate) limits: &'a [&'a str],
 }
 
-/// `key=value` of a setting.
+/// `key=value` of a setting. A value in milliseconds may be a duration, one in bytes a size with a unit.
 pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
+    let (key, value) = (key.trim(), value.trim());
+    let is_plain = value.parse::<i128>().is_ok();
+    let has = |unit: &str| key.split('.').any(|word| word == unit);
+    let value = match value {
+        "" => String::new(),
+        value if is_plain => value.to_owned(),
+        value if has("ms") => parse_duration(value)
+            .map_err(|error| format!("{key} is in milliseconds: {error}"))?
+            .to_string(),
+        value if has("bytes") => parse_bytes(value)
+            .ok_or_else(|| {
+                format!("{key} is in bytes: {value:?} is not a size: 64KiB, 16MiB, 10GiB")
+            })?
+            .to_string(),
+        value => value.to_owned(),
+    };
+    Ok((key.to_owned(), value))
+}
+
+/// A size with a unit: `K`, `KiB`, `M`, `MiB` … are powers of 1,024. `kB` and `MB` mean two things, and are not taken.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let unit = unit.trim().to_ascii_lowercase();
+    let letter = unit.strip_suffix("ib").unwrap_or(&unit);
+    let power = ["k", "m", "g", "t"]
+        .iter()
+        .position(|known| *known == letter)?;
+    let factor = 1024_u64.checked_pow(u32::try_from(power).ok()? + 1)?;
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// A change that is one.
@@ -214,5 +243,31 @@ mod tests {
         );
         assert_eq!(setting("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(setting("a").is_err());
+    }
+
+    #[test]
+    fn settings_take_durations_and_sizes_and_leave_everything_else_to_the_broker() {
+        let value = |text: &str| setting(text).map(|(_, value)| value);
+        for (text, expected) in [
+            ("retention.ms=7d", "604800000"),
+            ("segment.ms = 1h30m", "5400000"),
+            ("retention.ms=-1", "-1"),
+            ("retention.bytes=10GiB", "10737418240"),
+            ("segment.bytes=16M", "16777216"),
+            ("retention.bytes=5", "5"),
+            ("cleanup.policy=delete", "delete"),
+            ("retention.ms=", ""),
+            ("store.bytes.max=1GiB", "1073741824"),
+        ] {
+            assert_eq!(value(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in [
+            "retention",
+            "retention.ms=soon",
+            "retention.bytes=1MB",
+            "segment.bytes=99999999T",
+        ] {
+            assert!(value(text).is_err(), "{text}");
+        }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct CreateArgs {
     /// Copies of each partition; without it the broker's own number
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..))]
     replicas: Option<i16>,
-    /// A setting; may be repeated
+    /// A setting; may be repeated. Takes 7d for milliseconds and 16MiB for bytes
     #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = setting)]
     configs: Vec<(String, String)>,
     /// A topic that exists already is no error; it stays as it is

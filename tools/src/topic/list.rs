@@ -8,12 +8,12 @@ use client::admin::Admin;
 use serde_json::json;
 
 use super::places::{Held, held, partitions_of, sum};
-use crate::output::{print, size};
+use crate::output::{note, print, size};
 use crate::table::Table;
 use crate::topic_choice::matches;
 
 pub(super) const EXAMPLES: &str = "\
---json: an array with an object for each topic: topic, id, partitions, internal; with --long also records, bytes.
+--json: an array with an object for each topic: topic, id, partitions, internal; with --long also records, bytes, lost.
 
 Examples:
   alluvium topic list
@@ -69,6 +69,7 @@ pub(super) async fn run(args: &ListArgs, admin: &Admin, json: bool) -> Result<Ex
                 let (records, bytes) = contents.get(name).copied().unwrap_or_default();
                 value["records"] = records.into();
                 value["bytes"] = bytes.into();
+                value["lost"] = is_lost(records, bytes).into();
             }
             value
         });
@@ -80,16 +81,36 @@ pub(super) async fn run(args: &ListArgs, admin: &Admin, json: bool) -> Result<Ex
         let mut table = Table::new(&columns[..shown]);
         for (name, topic) in &topics {
             let (records, bytes) = contents.get(name).copied().unwrap_or_default();
+            let mut bytes_cell = bytes.map_or_else(|| "-".to_owned(), size);
+            if is_lost(records, bytes) {
+                bytes_cell.push_str(" (lost)");
+            }
             let cells = [
                 name.clone(),
                 topic.partitions.len().to_string(),
                 records.to_string(),
-                bytes.map_or_else(|| "-".to_owned(), size),
+                bytes_cell,
             ];
             table.row(cells.into_iter().take(shown));
         }
         table.to_string()
     };
     print(json, value, text)?;
+    let lost = |name: &&String| {
+        let (records, bytes) = contents.get(*name).copied().unwrap_or_default();
+        is_lost(records, bytes)
+    };
+    let lost: Vec<&str> = topics.keys().filter(lost).map(String::as_str).collect();
+    if !lost.is_empty() {
+        note!(
+            "the files of {} are gone: /readyz of the broker, or `alluvium log verify`, names what is lost",
+            lost.join(", ")
+        );
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether all records between start and end are without a byte on the disk: the files of the topic are gone.
+fn is_lost(records: u64, bytes: Option<u64>) -> bool {
+    records > 0 && bytes == Some(0)
 }
