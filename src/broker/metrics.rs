@@ -300,6 +300,7 @@ const STORAGE: &[Single<StorageMetrics>] = &[
     (Kind::Counter, "alluvium_appended_bytes_total", "Bytes of batches appended.", |it| it.appended_bytes),
     (Kind::Counter, "alluvium_settled_bytes_total", "Bytes of batches written into segments.", |it| it.settled_bytes),
     (Kind::Counter, "alluvium_checkpoints_total", "Checkpoints stored.", |it| it.checkpoints),
+    (Kind::Counter, "alluvium_checkpoint_bytes_total", "Bytes written for checkpoints.", |it| it.checkpoint_bytes),
     (Kind::Counter, "alluvium_scrubbed_bytes_total", "Bytes of sealed segments that the background scrub has verified.", |it| it.scrubbed_bytes),
     (Kind::Counter, "alluvium_scrubbed_segments_total", "Sealed segments that the background scrub has verified to their end.", |it| it.scrubbed_segments),
     (Kind::Counter, "alluvium_scrub_faults_total", "Places that the background scrub has found damaged.", |it| it.scrub_faults),

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub settled_bytes: u64,
     /// Checkpoints stored.
     pub checkpoints: u64,
+    /// Bytes written for them.
+    pub checkpoint_bytes: u64,
     /// Bytes of sealed segments that the scrub has verified.
     pub scrubbed_bytes: u64,
     /// Sealed segments that the scrub has verified to their end.
@@ -77,6 +79,7 @@ pub(crate) struct Counters {
     pub appended_bytes: AtomicU64,
     pub settled_bytes: AtomicU64,
     pub checkpoints: AtomicU64,
+    pub checkpoint_bytes: AtomicU64,
     pub scrubbed_bytes: AtomicU64,
     pub scrubbed_segments: AtomicU64,
     pub scrub_faults: AtomicU64,
@@ -101,6 +104,7 @@ impl Counters {
             appended_bytes: count(&self.appended_bytes),
             settled_bytes: count(&self.settled_bytes),
             checkpoints: count(&self.checkpoints),
+            checkpoint_bytes: count(&self.checkpoint_bytes),
             scrubbed_bytes: count(&self.scrubbed_bytes),
             scrubbed_segments: count(&self.scrubbed_segments),
             scrub_faults: count(&self.scrub_faults),

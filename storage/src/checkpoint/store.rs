@@ -54,6 +54,8 @@ pub struct CheckpointStore {
     rows: [Option<Row>; 2],
     /// Whether each file's name is known to be durable.
     is_listed: [bool; 2],
+    /// Bytes written since it was opened.
+    written_bytes: u64,
 }
 
 /// What a file holds behind its head.
@@ -130,6 +132,7 @@ impl CheckpointStore {
             sequence: loaded.newest.as_ref().map_or(0, |newest| newest.sequence),
             rows: [None, None],
             is_listed: [false, false],
+            written_bytes: 0,
         };
         Ok((store, loaded))
     }
@@ -163,7 +166,7 @@ impl CheckpointStore {
             None => encode_forgotten(log, out),
         };
         let appended = match row.filter(Row::takes_more) {
-            Some(row) => match append(file.as_ref(), row, write_entry) {
+            Some(row) => match append(file.as_ref(), row, write_entry, &mut self.written_bytes) {
                 Err(error) if is_full(&error) => None,
                 appended => Some(appended?),
             },
@@ -171,7 +174,12 @@ impl CheckpointStore {
         };
         let row = match appended {
             Some(row) => row,
-            None => begin(file.as_ref(), logs.keys().copied(), write_entry)?,
+            None => begin(
+                file.as_ref(),
+                logs.keys().copied(),
+                write_entry,
+                &mut self.written_bytes,
+            )?,
         };
         let head = Head {
             store: self.store,
@@ -182,7 +190,9 @@ impl CheckpointStore {
             row_bytes: row.bytes,
             row_checksum: row.checksum.clone().finalize(),
         };
-        file.write_at(0, &head.encode())?;
+        let head = head.encode();
+        file.write_at(0, &head)?;
+        self.written_bytes += head.len() as u64;
         file.sync_data()?;
         if !std::mem::replace(&mut self.is_listed[index], true) {
             disk.sync_dir(&self.directory)?;
@@ -191,6 +201,11 @@ impl CheckpointStore {
         self.rows[index] = Some(row);
         self.next = self.next.other();
         Ok(sequence)
+    }
+
+    /// Bytes written into both files since this was opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// How often was appended to the row that was written last.
@@ -206,6 +221,7 @@ fn begin(
     file: &dyn DiskFile,
     logs: impl Iterator<Item = LogId>,
     write_entry: impl Fn(LogId, &mut Vec<u8>),
+    written_bytes: &mut u64,
 ) -> io::Result<Row> {
     let mut row = Row {
         begun_bytes: 0,
@@ -217,6 +233,7 @@ fn begin(
     };
     row.begun_logs = write_entries(file, &mut row, logs, write_entry)?;
     row.begun_bytes = row.bytes;
+    *written_bytes += row.bytes;
     Ok(row)
 }
 
@@ -225,16 +242,19 @@ fn append(
     file: &dyn DiskFile,
     mut row: Row,
     write_entry: impl Fn(LogId, &mut Vec<u8>),
+    written_bytes: &mut u64,
 ) -> io::Result<Row> {
     let behind = std::mem::take(&mut row.behind);
-    let before_bytes = file.len()?;
+    let (before_bytes, row_before_bytes) = (file.len()?, row.bytes);
     write_entries(file, &mut row, behind.into_iter(), write_entry)?;
     let end = HEAD_BYTES as u64 + row.bytes;
     let grown = end.next_multiple_of(FILE_STEP_BYTES);
     if end > before_bytes && grown > end {
         let zeros = vec![0; usize::try_from(grown - end).expect("less than a step")];
         file.write_at(end, &zeros)?;
+        *written_bytes += zeros.len() as u64;
     }
+    *written_bytes += row.bytes - row_before_bytes;
     row.appends += 1;
     Ok(row)
 }

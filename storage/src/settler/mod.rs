@@ -443,10 +443,12 @@ impl Settler {
         self.logs
             .store(&mut self.checkpoints, self.parts.data().disk(), moment)
             .map_err(SettleError::io("the checkpoint"))?;
-        self.parts
-            .counters
-            .checkpoints
-            .fetch_add(1, Ordering::Relaxed);
+        let counters = &self.parts.counters;
+        counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        let written_bytes = self.checkpoints.written_bytes();
+        counters
+            .checkpoint_bytes
+            .store(written_bytes, Ordering::Relaxed);
         self.older = std::mem::replace(&mut self.newest, wal);
         self.forgotten = false;
         Ok(())
