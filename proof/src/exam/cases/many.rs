@@ -1,5 +1,7 @@
 //! What the cases of many partitions share: one record in each, and whether it is there.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use model::Timestamp;
@@ -18,10 +20,19 @@ const PRODUCE_VERSION: i16 = 9;
 
 /// Sends a record to each partition, and waits until all are acknowledged. Gives the values.
 pub fn produce_to_all(probe: &mut Probe, partitions: u32) -> Result<Vec<Vec<u8>>> {
-    let values: Vec<Vec<u8>> = (0..partitions)
-        .map(|partition| format!("the record of partition {partition}").into_bytes())
+    produce_to(probe, 0..partitions)
+}
+
+/// Sends a record to each of these partitions, and waits until all are acknowledged. Gives the values.
+pub fn produce_to(probe: &mut Probe, partitions: Range<u32>) -> Result<Vec<Vec<u8>>> {
+    let numbered: Vec<(u32, Vec<u8>)> = partitions
+        .map(|index| {
+            (
+                index,
+                format!("the record of partition {index}").into_bytes(),
+            )
+        })
         .collect();
-    let numbered: Vec<(usize, &Vec<u8>)> = values.iter().enumerate().collect();
     for some in numbered.chunks(PER_REQUEST) {
         let mut partition_data = Vec::with_capacity(some.len());
         for (index, value) in some {
@@ -55,7 +66,7 @@ pub fn produce_to_all(probe: &mut Probe, partitions: u32) -> Result<Vec<Vec<u8>>
             );
         }
     }
-    Ok(values)
+    Ok(numbered.into_iter().map(|(_, value)| value).collect())
 }
 
 fn batch(value: &[u8]) -> Result<Bytes> {

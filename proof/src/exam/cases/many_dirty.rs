@@ -69,7 +69,7 @@ fn check(victim: &mut Victim, sent: &[Vec<u8>], outcome: &mut Outcome) -> Result
 }
 
 /// Partitions that have settled.
-fn directories(data: &std::path::Path) -> usize {
+pub(super) fn directories(data: &std::path::Path) -> usize {
     let spread = std::fs::read_dir(data.join("p")).into_iter().flatten();
     spread
         .flatten()

@@ -12,6 +12,7 @@ mod full_disk_escape;
 mod full_start;
 mod fuzzed;
 mod greedy;
+mod hundred_thousand;
 mod kill;
 mod lies;
 mod many;
@@ -63,11 +64,12 @@ pub const ALL: &[Case] = &[
     stop::CASE,
     served::CASE,
     many_dirty::CASE,
+    hundred_thousand::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 34, 35, 36, 37, 38, 39, 40, 42,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 34, 35, 36, 37, 38, 39, 40, 42, 43,
 ];
 
 #[cfg(test)]
