@@ -139,15 +139,6 @@ impl Common {
         context::brokers(self.brokers.as_deref(), self.context.as_deref())
     }
 
-    /// Refuses options that choose a broker, for a command that asks none.
-    pub(crate) fn refuse_brokers(&self, command: &str) -> Result<()> {
-        if self.brokers.is_some() || self.context.is_some() {
-            let text = format!("{command} asks no broker: leave out --brokers and --context");
-            return Err(failure::Failure::Usage(text).into());
-        }
-        Ok(())
-    }
-
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
         let config = ClientConfig::new(&self.brokers()?);

@@ -61,7 +61,6 @@ impl TopicArgs {
     /// Runs the command. `now` is what relative times count from.
     pub(crate) async fn run(self, common: &Common, now: Timestamp) -> Result<ExitCode> {
         if let TopicCommand::Settings(args) = self.command {
-            common.refuse_brokers("topic settings")?;
             return settings::run(&args, common.json);
         }
         let json = common.json;
