@@ -137,11 +137,6 @@ enum ConfigCommand {
     Reference,
 }
 
-/// Gives freed memory back to the system within seconds, by a thread of its own. glibc's allocator keeps an arena for each of
-/// many threads, and what a burst of large requests leaves in them stays: 128 MiB after five rounds of the exam's case 34.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))

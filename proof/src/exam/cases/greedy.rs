@@ -44,7 +44,7 @@ const LONGEST: u64 = 16 << 20;
 const MEMORY_MORE_MAX: u64 = 3 * 2 * QUEUED;
 /// How much more when the greedy have been gone for [`MEMORY_LEFT_WAIT`]. What they stored within the settings stays.
 const MEMORY_LEFT_MAX: u64 = 2 * QUEUED;
-/// The allocator gives freed pages back some seconds after they were freed.
+/// Connections end, and what they held is freed, a moment after the last of the greedy went.
 const MEMORY_LEFT_WAIT: Duration = Duration::from_secs(10);
 /// How much more may lie on the disk after one kind of greed: what it stored within the settings, and the honest load.
 const DISK_MORE_MAX: u64 = 512 << 20;
