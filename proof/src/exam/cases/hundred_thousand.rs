@@ -101,6 +101,7 @@ fn create(probe: &mut Probe, partitions: i32) -> Result<()> {
             topics: vec![CreatePartitionsTopic {
                 name: TOPIC.to_owned(),
                 count,
+                assignments: None,
                 ..CreatePartitionsTopic::default()
             }],
             timeout_ms: 30_000,
