@@ -22,6 +22,8 @@ use crate::producers::Producers;
 #[derive(Debug, Default)]
 pub(crate) struct RecoveredLogs {
     logs: HashMap<LogId, Arc<LogCell>>,
+    /// Whether the WAL is damaged anywhere up to here.
+    is_damaged: bool,
 }
 
 impl RecoveredLogs {
@@ -83,8 +85,11 @@ impl RecoveredLogs {
                 entry,
                 epoch,
             } => {
+                // A checkpoint names every log that has anything before it. One that it does not name, of which a sound WAL holds
+                // no beginning, was deleted: a checkpoint on a full disk may lie before the last frames of such a log.
+                let was_deleted = !self.logs.contains_key(&log) && !self.is_damaged;
                 let gap = self.log(log).locked().replay(&header, entry, epoch);
-                if let Some(range) = gap {
+                if let Some(range) = gap.filter(|_| !was_deleted) {
                     let reason =
                         "acknowledged records are missing from the write-ahead log".to_owned();
                     let log = Some(log);
@@ -98,6 +103,7 @@ impl RecoveredLogs {
                 }
             }
             Replayed::Damaged(mut found) => {
+                self.is_damaged = true;
                 if let Some(log) = found.log {
                     let mut state = self.log(log).locked();
                     if found.range.end <= state.bounds.settled_end {
