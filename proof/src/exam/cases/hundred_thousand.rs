@@ -102,7 +102,6 @@ fn create(probe: &mut Probe, partitions: i32) -> Result<()> {
                 name: TOPIC.to_owned(),
                 count,
                 assignments: None,
-                ..CreatePartitionsTopic::default()
             }],
             timeout_ms: 30_000,
             ..CreatePartitionsRequest::default()
