@@ -97,7 +97,11 @@ impl RecoveredLogs {
                 }
             }
             Replayed::StartRaised { log, start } => {
-                let mut state = self.log(log).locked();
+                // One that is not known holds nothing: its start has nothing to move over.
+                let Some(cell) = self.logs.get(&log) else {
+                    return;
+                };
+                let mut state = cell.locked();
                 if start > state.bounds.start && start <= state.bounds.durable_end {
                     state.raise_start(start);
                 }
