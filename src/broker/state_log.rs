@@ -113,15 +113,15 @@ impl<R: StateRecord> StateLog<R> {
         clock: Arc<dyn Clock>,
     ) -> Result<(StateLog<R>, Replayed<R>), StateLogError> {
         let (log, entries) = KeyedLog::open(storage, clock, R::LOG.id(), R::KEEPS_REMOVALS)?;
-        let records = PhantomData;
-        let entries = entries.into_iter();
-        Ok((
-            StateLog {
-                log,
-                records: PhantomData,
-            },
-            Replayed { entries, records },
-        ))
+        let log = StateLog {
+            log,
+            records: PhantomData,
+        };
+        let replayed = Replayed {
+            entries: entries.into_iter(),
+            records: PhantomData,
+        };
+        Ok((log, replayed))
     }
 
     /// Keys that were removed not long ago, if that is kept; older removals are forgotten.

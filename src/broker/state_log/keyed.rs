@@ -188,14 +188,9 @@ impl KeyedLog {
     /// Applies the changes in order and returns when they are durable. They are appended together, and refused together.
     /// Two writes at the same time may take effect in either order; where that matters use [`KeyedLog::append`].
     pub async fn write(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StateLogError> {
-        let encoded = self.encode(changes)?;
-        let admission = self.admit(encoded.size(), purpose).await;
-        let durable = self.append(encoded, admission)?;
-        durable.wait().await?;
-        // The changes are durable, whatever becomes of this.
-        if let Err(error) = self.compact_if_due().await {
-            tracing::debug!(log = %self.shared.id, %error, "a state log could not be compacted: with the next change");
-        }
+        let written = self.append_admitted(changes, purpose).await?;
+        written.wait().await?;
+        self.compact_after_write().await;
         Ok(())
     }
 
@@ -210,7 +205,7 @@ impl KeyedLog {
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let piece = self.piece(&mut changes, record_bytes);
-            pieces.push((piece.len(), self.write_piece(piece, purpose).await));
+            pieces.push((piece.len(), self.append_admitted(piece, purpose).await));
         }
         let mut results = Vec::new();
         for (count, appended) in pieces {
@@ -220,20 +215,26 @@ impl KeyedLog {
             };
             results.extend(std::iter::repeat_n(result, count));
         }
-        if let Err(error) = self.compact_if_due().await {
-            tracing::debug!(log = %self.shared.id, %error, "a state log could not be compacted: with the next change");
-        }
+        self.compact_after_write().await;
         results
     }
 
-    async fn write_piece(
+    /// Appends changes together, once there is room for them.
+    async fn append_admitted(
         &self,
-        piece: Vec<Change>,
+        changes: Vec<Change>,
         purpose: Purpose,
     ) -> Result<Written, StateLogError> {
-        let encoded = self.encode(piece)?;
+        let encoded = self.encode(changes)?;
         let admission = self.admit(encoded.size(), purpose).await;
         self.append(encoded, admission)
+    }
+
+    /// Compacts if that is due. What was written is durable, whatever becomes of this.
+    async fn compact_after_write(&self) {
+        if let Err(error) = self.compact_if_due().await {
+            tracing::debug!(log = %self.shared.id, %error, "a state log could not be compacted: with the next change");
+        }
     }
 
     /// As many of the items as one append takes without holding up others; one at least.
