@@ -4,13 +4,15 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use wire::ErrorCode;
 
 use crate::exam::cases::crash;
-use crate::exam::cases::full::{TOPIC, judge, produce, until};
+use crate::exam::cases::full::{
+    TOPIC, acknowledged_again, judge, judge_after_kill, produce, until,
+};
 use crate::exam::disk::LoopDisk;
 use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
@@ -70,29 +72,18 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     });
     require_named(&victim, outcome);
     fs::remove_file(&ballast)?;
-    let began = Instant::now();
-    let accepted = until(
-        PATIENCE,
-        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
-        |answer| matches!(answer, Answer::Acknowledged(_)),
-    )?;
-    outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
+    let again = acknowledged_again(PATIENCE, || {
+        produce(&mut probe, &ledger, &mut random, VALUE_BYTES)
+    })?;
+    outcome.require(again.is_some(), || {
         format!("space returned, and produce was still refused after {PATIENCE:?}")
     });
     outcome.notes.push(format!(
         "round {round}: produced again {:.1} s after space returned",
-        began.elapsed().as_secs_f64()
+        again.unwrap_or(PATIENCE).as_secs_f64()
     ));
     judge(&mut probe, &ledger, &shown, outcome)?;
-    victim.kill()?;
-    let mut victim = plan.start()?;
-    judge(
-        &mut Probe::connect(&victim.kafka)?,
-        &ledger,
-        &shown,
-        outcome,
-    )?;
-    victim.terminate()
+    judge_after_kill(&plan, victim, &ledger, &shown, outcome)
 }
 
 /// J7: the log says that the disk is full.

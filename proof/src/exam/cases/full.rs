@@ -10,6 +10,7 @@ use crate::exam::judge::{Shown, judge_partition};
 use crate::exam::ledger::Ledger;
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::random::Random;
+use crate::exam::victim::{Plan, Victim};
 
 /// The topic, of one partition.
 pub const TOPIC: &str = "full";
@@ -55,6 +56,32 @@ pub fn until(
         }
     }
     Ok(None)
+}
+
+/// Produces until a batch is acknowledged again. Gives how long that took; `None` if none is in time.
+pub fn acknowledged_again(
+    patience: Duration,
+    produce: impl FnMut() -> Result<Answer>,
+) -> Result<Option<Duration>> {
+    let began = Instant::now();
+    let answer = until(patience, produce, |answer| {
+        matches!(answer, Answer::Acknowledged(_))
+    })?;
+    Ok(answer.map(|_| began.elapsed()))
+}
+
+/// Kills the broker, starts it again, and judges what is there then.
+pub fn judge_after_kill(
+    plan: &Plan,
+    mut victim: Victim,
+    ledger: &Ledger,
+    shown: &Shown,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    victim.kill()?;
+    let mut victim = plan.start()?;
+    judge(&mut Probe::connect(&victim.kafka)?, ledger, shown, outcome)?;
+    victim.terminate()
 }
 
 /// Judges everything that can be read now.

@@ -14,7 +14,9 @@ use wire::messages::incremental_alter_configs::{
 };
 
 use crate::exam::cases::crash;
-use crate::exam::cases::full::{TOPIC, judge, produce, until};
+use crate::exam::cases::full::{
+    TOPIC, acknowledged_again, judge, judge_after_kill, produce, until,
+};
 use crate::exam::disk::LoopDisk;
 use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
@@ -107,33 +109,22 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     outcome.require(error == ErrorCode::None, || {
         format!("round {round}: {ending}, {way}: {}", error.name())
     });
-    let began = Instant::now();
-    let accepted = until(
-        ESCAPE_MAX,
-        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
-        |answer| matches!(answer, Answer::Acknowledged(_)),
-    )?;
-    outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
+    let again = acknowledged_again(ESCAPE_MAX, || {
+        produce(&mut probe, &ledger, &mut random, VALUE_BYTES)
+    })?;
+    outcome.require(again.is_some(), || {
         format!("round {round}: {ending}, {way}: produce was still refused after {ESCAPE_MAX:?}")
     });
     outcome.notes.push(format!(
         "round {round}: {ending}, {way}: produced again after {:.1} s",
-        began.elapsed().as_secs_f64()
+        again.unwrap_or(ESCAPE_MAX).as_secs_f64()
     ));
     judge(&mut probe, &ledger, &shown, outcome)?;
     let told = times_named(&victim);
     outcome.require((1..=20).contains(&told), || {
         format!("round {round}: the log says {told} times that the disk is full")
     });
-    victim.kill()?;
-    let mut victim = plan.start()?;
-    judge(
-        &mut Probe::connect(&victim.kafka)?,
-        &ledger,
-        &shown,
-        outcome,
-    )?;
-    victim.terminate()
+    judge_after_kill(&plan, victim, &ledger, &shown, outcome)
 }
 
 /// J7: how often the log says that the disk is full.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use wire::ErrorCode;
 
-use crate::exam::cases::full::{TOPIC, judge, produce, until};
+use crate::exam::cases::full::{TOPIC, acknowledged_again, judge, produce, until};
 use crate::exam::cases::{crash, files};
 use crate::exam::disk::LoopDisk;
 use crate::exam::judge::Shown;
@@ -206,12 +206,10 @@ impl Probed {
             format!("round {round}: the full disk ended the broker: {ended:?}")
         });
         fs::remove_file(ballast)?;
-        let accepted = until(
-            PATIENCE,
-            || produce(&mut probe, &self.ledger, &mut self.random, VALUE_BYTES),
-            |answer| matches!(answer, Answer::Acknowledged(_)),
-        )?;
-        outcome.require(matches!(accepted, Some(Answer::Acknowledged(_))), || {
+        let again = acknowledged_again(PATIENCE, || {
+            produce(&mut probe, &self.ledger, &mut self.random, VALUE_BYTES)
+        })?;
+        outcome.require(again.is_some(), || {
             format!(
                 "round {round}: space returned, and produce was still refused after {PATIENCE:?}"
             )
