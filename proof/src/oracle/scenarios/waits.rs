@@ -6,7 +6,7 @@ use super::produce::one_batch;
 use super::read::{partition, request};
 use super::topics::{create, topic};
 use crate::oracle::batches::{Batch, MOMENT};
-use crate::oracle::pair::{Pair, Side};
+use crate::oracle::pair::{Both, Pair, Side};
 use anyhow::Result;
 use model::batch::Codec;
 use wire::Uuid;
@@ -140,12 +140,22 @@ fn filling(pair: &mut Pair) -> Result<()> {
             };
             let mut line = pair.line();
             pair.send(&mut line, version, wanted);
+            let_it_wait(pair, &id);
             pair.ask(9, |_| one_batch("waits", 0, Some(Batch::of(1).bytes())));
             pair.receive(&mut line, version, &wanted(Side::Ours));
             end += 1;
         }
     }
     Ok(())
+}
+
+/// A fetch of the same two brokers that waits and is answered: by then what was sent before is waiting too. A fetch that Kafka
+/// reads while the records come may show them below the high watermark that it noted before.
+fn let_it_wait(pair: &mut Pair, waits: &Both<Uuid>) {
+    pair.ask(11, |side| FetchRequest {
+        max_wait_ms: 100,
+        ..request(11, vec![("waits", *waits.of(side), vec![partition(1, 0)])])
+    });
 }
 
 fn deleted(pair: &mut Pair) -> Result<()> {
@@ -162,14 +172,7 @@ fn deleted(pair: &mut Pair) -> Result<()> {
     pair.scene = "fetch of a topic that is deleted under it".into();
     let mut line = pair.line();
     pair.send(&mut line, version, wanted);
-    // An answer on the same two brokers: by then what was sent before is waiting.
-    pair.ask(version, |side| FetchRequest {
-        max_wait_ms: 100,
-        ..request(
-            version,
-            vec![("waits", *waits.of(side), vec![partition(1, 0)])],
-        )
-    });
+    let_it_wait(pair, &waits);
     pair.ask(5, |_| DeleteTopicsRequest {
         topic_names: vec!["goes".into()],
         timeout_ms: 10_000,
