@@ -13,6 +13,7 @@ use model::codec::Codec;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::Disk;
 use storage::io::{AlignedBuffer, OpenHow, RealDisk};
+use storage::manifest::SegmentKind;
 use storage::segment::{
     OpenSegment, SegmentCache, SegmentId, SegmentIndex, SegmentReader, SegmentSource,
     SegmentWriter, SettledBatch, WriteWay,
@@ -131,8 +132,14 @@ fn segments(criterion: &mut Criterion) {
         bencher.iter(|| {
             let time = Timestamp::from_millis(1);
             black_box(
-                SegmentIndex::rebuild(&*file, writer.id(), writer.bytes(), time)
-                    .expect("a sound segment"),
+                SegmentIndex::rebuild(
+                    &*file,
+                    writer.id(),
+                    SegmentKind::Plain,
+                    writer.bytes(),
+                    time,
+                )
+                .expect("a sound segment"),
             )
         });
     });

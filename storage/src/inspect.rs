@@ -24,7 +24,7 @@ use crate::data_dir::has_settled;
 use crate::error::OpenError;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, SegmentKind};
 use crate::recovery::newer;
 use crate::recovery::store_file::{decode_store, no_checkpoint, store_is_missing, store_trouble};
 use crate::segment::verify::SegmentVerifier;
@@ -173,7 +173,13 @@ pub fn dump_segment(
         Some(_) => bytes,
         None => padded_end(&*file, bytes).map_err(io)?,
     };
-    let mut verifier = SegmentVerifier::new(id, bytes, Offset::MAX);
+    // Without an index the name tells: only a rewrite leaves gaps, and makes a new generation.
+    let kind = match &index {
+        Some(index) => index.kind(),
+        None if id.generation > 0 => SegmentKind::Sparse,
+        None => SegmentKind::Plain,
+    };
+    let mut verifier = SegmentVerifier::new(id, kind, bytes, Offset::MAX);
     while let Some(verified) = verifier.next_batch(&*file, index.as_ref())? {
         visit(BatchLine::new(
             verified.position,
@@ -250,6 +256,15 @@ pub fn verify_store_watched(
     }
     verify.state_records()?;
     Ok(verify.summary)
+}
+
+/// What a manifest, or for the active one the checkpoint, tells of a segment.
+struct Told<'a> {
+    id: SegmentId,
+    kind: SegmentKind,
+    bytes: u64,
+    end_offset: Offset,
+    active: Option<&'a ActiveSegment>,
 }
 
 struct Verify<'a> {
@@ -427,25 +442,38 @@ impl Verify<'_> {
         }
         // What lies before the start was deleted; on a full disk its files go without a new manifest.
         let sealed = manifest.iter().flat_map(|manifest| manifest.sealed());
-        for (id, sealed) in sealed.filter(|(_, sealed)| sealed.end_offset > start) {
-            self.segment(directory, log, id, sealed.bytes, sealed.end_offset, None)?;
+        for (entry, sealed) in sealed.filter(|(_, sealed)| sealed.end_offset > start) {
+            let told = Told {
+                id: entry.id,
+                kind: entry.kind,
+                bytes: sealed.bytes,
+                end_offset: sealed.end_offset,
+                active: None,
+            };
+            self.segment(directory, log, &told)?;
         }
         // A log without a sealed segment has no manifest, and its active segment is only in the checkpoint.
         if let Some(active) = known.and_then(|entry| entry.active.as_ref()) {
-            self.segment(directory, log, active.id, active.bytes, end, Some(active))?;
+            let told = Told {
+                id: active.id,
+                kind: SegmentKind::Plain,
+                bytes: active.bytes,
+                end_offset: end,
+                active: Some(active),
+            };
+            self.segment(directory, log, &told)?;
         }
         Ok(())
     }
 
-    fn segment(
-        &mut self,
-        directory: &Path,
-        log: LogId,
-        id: SegmentId,
-        bytes: u64,
-        end_offset: Offset,
-        active: Option<&ActiveSegment>,
-    ) -> io::Result<()> {
+    fn segment(&mut self, directory: &Path, log: LogId, told: &Told<'_>) -> io::Result<()> {
+        let Told {
+            id,
+            kind,
+            bytes,
+            end_offset,
+            active,
+        } = *told;
         let is_sealed = active.is_none();
         let path = id.log_path(directory);
         self.summary.segments += 1;
@@ -469,7 +497,7 @@ impl Verify<'_> {
         } else {
             None
         };
-        let mut verifier = SegmentVerifier::new(id, bytes.min(len), end_offset);
+        let mut verifier = SegmentVerifier::new(id, kind, bytes.min(len), end_offset);
         loop {
             let from = verifier.next_offset();
             match verifier.next_batch(&*file, index.as_ref()) {
@@ -685,11 +713,12 @@ mod tests {
         let sealed = writer
             .seal(&Producers::default(), &Epochs::default())
             .unwrap();
-        let segments = vec![SegmentEntry::sealed(id, sealed.sealed)];
+        let segments = vec![SegmentEntry::sealed(id, SegmentKind::Plain, sealed.sealed)];
         let manifest = Manifest {
             log,
             number: 1,
             start_offset: Offset::ZERO,
+            compacted_to: Offset::ZERO,
             segments,
         };
         manifest::store(&disk, &directory, &manifest).unwrap();

@@ -6,15 +6,16 @@
 //! Order: what a manifest names is durable before it is stored; what it no longer names is unlinked only afterwards. One thing
 //! may be missing: a segment that lies wholly before the log's start. On a full disk it goes without a new manifest.
 //!
-//! Body, little-endian, inside an envelope (see `fields.rs`) with magic `manifest`, version 1:
+//! Body, little-endian, inside an envelope (see `fields.rs`) with magic `manifest`, version 2:
 //! ```text
-//! | topic uuid 16 | partition 4 | number 8 | start offset 8 | segments 4 |
+//! | topic uuid 16 | partition 4 | number 8 | start offset 8 | compacted to 8 | segments 4 |
 //! per segment:
 //! | base offset 8 | generation 4 | kind 1 | sealed 1 | end offset 8 | bytes 8 | max timestamp 8 |
-//! | first append time 8 | last append time 8 |
+//! | first append time 8 | last append time 8 | records 8 |
 //! ```
-//! Kind is 0 for plain consecutive batches. Of a segment that is not sealed only base, generation and kind are told; the
-//! rest is 0, and the checkpoint knows.
+//! Kind is 0 for plain and 1 for sparse segments. Of a segment that is not sealed only base, generation and kind are told; the
+//! rest is 0, and the checkpoint knows. Version 1 has neither `compacted to` nor `records`, and knows plain segments only; it
+//! is read.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,10 +30,13 @@ use crate::segment::{SegmentFileKind, SegmentId};
 /// The magic of a manifest.
 pub const MAGIC: &[u8; 8] = b"manifest";
 /// The version that this build writes.
-pub const VERSION: u32 = 1;
-/// No manifest is longer: 60 bytes for each of a million segments.
+pub const VERSION: u32 = 2;
+/// No manifest is longer: 62 bytes for each of a million segments.
 const BYTES_MAX: u64 = 64 << 20;
-const SEGMENT_BYTES: usize = 8 + 4 + 1 + 1 + 8 + 8 + 8 + 8 + 8;
+/// An entry of version 1.
+const SEGMENT_BYTES_1: usize = 8 + 4 + 1 + 1 + 8 + 8 + 8 + 8 + 8;
+/// An entry of version 2.
+const SEGMENT_BYTES: usize = SEGMENT_BYTES_1 + 8;
 pub(crate) const NAME_PREFIX: &str = "manifest.";
 
 /// What kind of segment it is.
@@ -40,6 +44,37 @@ pub(crate) const NAME_PREFIX: &str = "manifest.";
 pub enum SegmentKind {
     /// All batches as they were appended, offsets without gaps.
     Plain,
+    /// What a rewrite has left: offsets rise, with gaps. It stands for all offsets from its base to its end, and its last batch
+    /// ends there.
+    Sparse,
+}
+
+impl SegmentKind {
+    pub(crate) fn to_byte(self) -> u8 {
+        match self {
+            SegmentKind::Plain => 0,
+            SegmentKind::Sparse => 1,
+        }
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Result<SegmentKind, FormatError> {
+        match byte {
+            0 => Ok(SegmentKind::Plain),
+            1 => Ok(SegmentKind::Sparse),
+            other => Err(FormatError::Field {
+                field: "segment kind",
+                value: other.into(),
+            }),
+        }
+    }
+
+    /// Whether the next batch may begin at `base` where `next` follows the batches before it.
+    pub(crate) fn may_follow(self, next: Offset, base: Offset) -> bool {
+        match self {
+            SegmentKind::Plain => base == next,
+            SegmentKind::Sparse => base >= next,
+        }
+    }
 }
 
 /// What is known of a segment that will not change any more.
@@ -55,6 +90,8 @@ pub struct Sealed {
     pub first_append_time: Timestamp,
     /// When the broker appended its last batch.
     pub last_append_time: Timestamp,
+    /// How many records it holds; of a plain one as many as offsets.
+    pub records: u64,
 }
 
 /// A live segment.
@@ -77,6 +114,8 @@ pub struct Manifest {
     pub number: u64,
     /// The first offset that is kept.
     pub start_offset: Offset,
+    /// The first offset that compaction has not looked at yet; zero before the first compaction.
+    pub compacted_to: Offset,
     /// Live segments, in order; at most the last one is active.
     pub segments: Vec<SegmentEntry>,
 }
@@ -88,6 +127,7 @@ impl Manifest {
             log,
             number: 0,
             start_offset: Offset::ZERO,
+            compacted_to: Offset::ZERO,
             segments: Vec::new(),
         }
     }
@@ -101,20 +141,21 @@ impl Manifest {
     }
 
     /// The sealed segments, in order.
-    pub fn sealed(&self) -> impl DoubleEndedIterator<Item = (SegmentId, &Sealed)> {
+    pub fn sealed(&self) -> impl DoubleEndedIterator<Item = (&SegmentEntry, &Sealed)> {
         self.segments
             .iter()
-            .filter_map(|entry| Some((entry.id, entry.sealed.as_ref()?)))
+            .filter_map(|entry| Some((entry, entry.sealed.as_ref()?)))
     }
 
     /// The file's bytes.
     pub fn encode(&self) -> Vec<u8> {
         self.check()
             .expect("a manifest that is stored is well-formed");
-        let mut body = Vec::with_capacity(40 + self.segments.len() * SEGMENT_BYTES);
+        let mut body = Vec::with_capacity(48 + self.segments.len() * SEGMENT_BYTES);
         put_log_id(&mut body, self.log);
         body.extend_from_slice(&self.number.to_le_bytes());
         body.extend_from_slice(&self.start_offset.to_wire().to_le_bytes());
+        body.extend_from_slice(&self.compacted_to.to_wire().to_le_bytes());
         let count = u32::try_from(self.segments.len()).expect("live segments fit u32");
         body.extend_from_slice(&count.to_le_bytes());
         for entry in &self.segments {
@@ -135,16 +176,22 @@ impl Manifest {
         let log = fields.log_id()?;
         let number = fields.u64()?;
         let start_offset = fields.offset("start offset")?;
-        let count = fields.count(SEGMENT_BYTES)?;
+        let (compacted_to, entry_bytes) = if opened.version == 1 {
+            (Offset::ZERO, SEGMENT_BYTES_1)
+        } else {
+            (fields.offset("compacted to")?, SEGMENT_BYTES)
+        };
+        let count = fields.count(entry_bytes)?;
         let mut segments = Vec::with_capacity(count);
         for _ in 0..count {
-            segments.push(SegmentEntry::decode(&mut fields)?);
+            segments.push(SegmentEntry::decode(&mut fields, opened.version)?);
         }
         fields.finish()?;
         let manifest = Manifest {
             log,
             number,
             start_offset,
+            compacted_to,
             segments,
         };
         manifest.check()?;
@@ -166,6 +213,13 @@ impl Manifest {
                     let value = sealed.end_offset.get().into();
                     return Err(FormatError::Field {
                         field: "end offset",
+                        value,
+                    });
+                }
+                Some(sealed) if !entry.has_possible_records(&sealed) => {
+                    let value = sealed.records.into();
+                    return Err(FormatError::Field {
+                        field: "records",
                         value,
                     });
                 }
@@ -194,20 +248,27 @@ impl SegmentEntry {
     }
 
     /// A sealed segment.
-    pub fn sealed(id: SegmentId, sealed: Sealed) -> SegmentEntry {
+    pub fn sealed(id: SegmentId, kind: SegmentKind, sealed: Sealed) -> SegmentEntry {
         SegmentEntry {
             id,
-            kind: SegmentKind::Plain,
+            kind,
             sealed: Some(sealed),
+        }
+    }
+
+    /// A plain one has a record for each offset, a sparse one at most that.
+    fn has_possible_records(&self, sealed: &Sealed) -> bool {
+        let offsets = sealed.end_offset.get().saturating_sub(self.id.base.get());
+        match self.kind {
+            SegmentKind::Plain => sealed.records == offsets,
+            SegmentKind::Sparse => sealed.records <= offsets,
         }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.base.to_wire().to_le_bytes());
         out.extend_from_slice(&self.id.generation.to_le_bytes());
-        out.push(match self.kind {
-            SegmentKind::Plain => 0,
-        });
+        out.push(self.kind.to_byte());
         out.push(u8::from(self.sealed.is_some()));
         let nothing = Timestamp::from_millis(0);
         let sealed = self.sealed.unwrap_or(Sealed {
@@ -216,28 +277,28 @@ impl SegmentEntry {
             max_timestamp: nothing,
             first_append_time: nothing,
             last_append_time: nothing,
+            records: 0,
         });
         out.extend_from_slice(&sealed.end_offset.to_wire().to_le_bytes());
         out.extend_from_slice(&sealed.bytes.to_le_bytes());
         out.extend_from_slice(&sealed.max_timestamp.millis().to_le_bytes());
         out.extend_from_slice(&sealed.first_append_time.millis().to_le_bytes());
         out.extend_from_slice(&sealed.last_append_time.millis().to_le_bytes());
+        out.extend_from_slice(&sealed.records.to_le_bytes());
     }
 
-    fn decode(fields: &mut Fields<'_>) -> Result<SegmentEntry, FormatError> {
+    fn decode(fields: &mut Fields<'_>, version: u32) -> Result<SegmentEntry, FormatError> {
         let id = SegmentId {
             base: fields.offset("base offset")?,
             generation: fields.u32()?,
         };
-        let kind = match fields.u8()? {
-            0 => SegmentKind::Plain,
-            other => {
-                return Err(FormatError::Field {
-                    field: "segment kind",
-                    value: other.into(),
-                });
-            }
-        };
+        let kind = SegmentKind::from_byte(fields.u8()?)?;
+        if version == 1 && kind != SegmentKind::Plain {
+            return Err(FormatError::Field {
+                field: "segment kind",
+                value: kind.to_byte().into(),
+            });
+        }
         let is_sealed = match fields.u8()? {
             0 => false,
             1 => true,
@@ -248,12 +309,18 @@ impl SegmentEntry {
                 });
             }
         };
+        let end_offset = fields.offset("end offset")?;
         let sealed = Sealed {
-            end_offset: fields.offset("end offset")?,
+            end_offset,
             bytes: fields.u64()?,
             max_timestamp: Timestamp::from_millis(fields.i64()?),
             first_append_time: Timestamp::from_millis(fields.i64()?),
             last_append_time: Timestamp::from_millis(fields.i64()?),
+            records: if version == 1 {
+                end_offset.get().saturating_sub(id.base.get())
+            } else {
+                fields.u64()?
+            },
         };
         Ok(SegmentEntry {
             id,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use model::{LogId, Offset};
 
 use crate::io::{Disk, DiskFile, OpenHow};
+use crate::manifest::SegmentKind;
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{SegmentError, SegmentId, SegmentIndex, is_shortage, read_index_file};
 
@@ -30,6 +31,8 @@ pub struct Target {
     pub directory: PathBuf,
     /// Which file.
     pub id: SegmentId,
+    /// Whether its offsets have gaps.
+    pub kind: SegmentKind,
     /// Its length.
     pub bytes: u64,
     /// The offset after its last record.
@@ -223,7 +226,8 @@ impl Scrubber {
         {
             return Step::Found(fault(&target, 0, whole, error.to_string()));
         }
-        let verifier = SegmentVerifier::new(target.id, target.bytes, target.end_offset);
+        let verifier =
+            SegmentVerifier::new(target.id, target.kind, target.bytes, target.end_offset);
         let read = read_index_file(
             &*self.disk,
             &target.directory,
@@ -340,6 +344,7 @@ mod tests {
                 log,
                 directory,
                 id,
+                kind: SegmentKind::Plain,
                 bytes: sealed.bytes,
                 end_offset: sealed.end_offset,
                 is_read: false,

@@ -19,7 +19,7 @@ use storage::epochs::Epochs;
 use storage::io::Boot;
 use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
-use storage::manifest::{Manifest, SegmentEntry};
+use storage::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use storage::producers::Producers;
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
@@ -99,10 +99,38 @@ fn sealed() -> (SimDisk, SealedSegment) {
     (disk, sealed)
 }
 
+/// The sixty records after a rewrite that kept the batches 3, 4 and 8 and later.
+fn sparse_index() -> SegmentIndex {
+    let id = SegmentId {
+        base: Offset::new(1_000),
+        generation: 1,
+    };
+    let mut index = SegmentIndex::empty(id, SegmentKind::Sparse);
+    for (n, batch) in batches().iter().enumerate() {
+        if [3, 4].contains(&n) || n >= 8 {
+            let head = batch.bytes.first_chunk().expect("a batch has a head");
+            index.push(&batch.header, head, batch.append_time);
+        }
+    }
+    index
+}
+
 fn manifest() -> Manifest {
-    let (_, sealed) = sealed();
+    let sparse = sparse_index();
     let segments = vec![
-        SegmentEntry::sealed(sealed.id, sealed.sealed),
+        SegmentEntry::sealed(
+            SegmentId::first(Offset::new(900)),
+            SegmentKind::Plain,
+            Sealed {
+                end_offset: Offset::new(1_000),
+                bytes: 1_234,
+                max_timestamp: time(-7),
+                first_append_time: time(-9),
+                last_append_time: time(-8),
+                records: 100,
+            },
+        ),
+        SegmentEntry::sealed(sparse.id(), SegmentKind::Sparse, sparse.sealed()),
         SegmentEntry::active(SegmentId {
             base: Offset::new(1_060),
             generation: 1,
@@ -112,6 +140,7 @@ fn manifest() -> Manifest {
         log: log(),
         number: 12,
         start_offset: Offset::new(1_002),
+        compacted_to: Offset::new(1_060),
         segments,
     }
 }
@@ -182,7 +211,25 @@ fn check(name: &str, written: &[u8]) -> Vec<u8> {
 
 #[test]
 fn manifest_v1() {
-    let golden = check("manifest.v1", &manifest().encode());
+    // It knew plain segments only, and neither how many records they hold nor what is compacted.
+    let (_, sealed) = sealed();
+    assert_eq!(sealed.sealed.records, 60);
+    let active = manifest().segments.pop().expect("the active one");
+    let expected = Manifest {
+        compacted_to: Offset::ZERO,
+        segments: vec![
+            SegmentEntry::sealed(sealed.id, SegmentKind::Plain, sealed.sealed),
+            active,
+        ],
+        ..manifest()
+    };
+    let found = Manifest::decode(&golden("manifest.v1"));
+    assert_eq!(found.expect("a golden file"), expected);
+}
+
+#[test]
+fn manifest_v2() {
+    let golden = check("manifest.v2", &manifest().encode());
     assert_eq!(
         Manifest::decode(&golden).expect("a golden file"),
         manifest()
@@ -257,15 +304,15 @@ fn checkpoint_v3_that_was_appended_to() {
 }
 
 #[test]
-fn segment_and_index_v1() {
+fn segment_and_index_v2() {
     let (disk, sealed) = sealed();
     let files = disk.files();
     check(
         "segment.v1.log",
         &files[&sealed.id.log_path(Path::new("/"))],
     );
-    let golden = check(
-        "segment.v1.idx",
+    let written = check(
+        "segment.v2.idx",
         &files[&sealed.id.index_path(Path::new("/"))],
     );
     let index = sealed
@@ -279,7 +326,21 @@ fn segment_and_index_v1() {
         producers: producers(),
         epochs: epochs(),
     };
-    assert_eq!(IndexFile::decode(&golden).expect("a golden file"), expected);
+    assert_eq!(IndexFile::decode(&written), Ok(expected.clone()));
+    // Version 1 had neither kind nor records: it is of a plain segment.
+    assert_eq!(IndexFile::decode(&golden("segment.v1.idx")), Ok(expected));
+}
+
+#[test]
+fn index_v2_of_a_sparse_segment() {
+    let expected = IndexFile {
+        log: log(),
+        index: sparse_index(),
+        producers: producers(),
+        epochs: epochs(),
+    };
+    let written = check("segment.v2.sparse.idx", &expected.encode());
+    assert_eq!(IndexFile::decode(&written), Ok(expected));
 }
 
 fn wal_frame() -> (FrameHead, Vec<FrameEntry>, Vec<u8>) {

@@ -8,6 +8,7 @@ use model::{Offset, Timestamp};
 use storage::Disk;
 use storage::inspect::dump_segment;
 use storage::io::{DiskFile, OpenHow, SimDisk, write_new_file};
+use storage::manifest::SegmentKind;
 use storage::segment::verify::{SegmentVerifier, check_first_block};
 use storage::segment::{
     HeaderWalk, IndexFile, SegmentId, SegmentIndex, SegmentReader, SharedIndex, first_at_or_after,
@@ -47,21 +48,26 @@ pub fn run(data: &[u8]) {
         .expect("just written");
     let bytes = log.len() as u64;
     let _ = dump_segment(&disk, &ID.log_path(root), &mut |_| {});
-    verify(&*file, bytes, index.as_ref());
+    for kind in [SegmentKind::Plain, SegmentKind::Sparse] {
+        verify(&*file, kind, bytes, index.as_ref());
+    }
     if let Some(index) = index.filter(|index| index.bytes() <= bytes) {
         let _ = check_first_block(&*file, &index);
         let (published, end) = (index.bytes(), index.end_offset());
         look_up(&*file, index, published, end, offset, max_bytes);
     }
-    if let Ok(index) = SegmentIndex::rebuild(&*file, ID, bytes, Timestamp::from_millis(0)) {
-        let end = index.end_offset();
-        look_up(&*file, index, bytes, end, offset, max_bytes);
+    for kind in [SegmentKind::Plain, SegmentKind::Sparse] {
+        let time = Timestamp::from_millis(0);
+        if let Ok(index) = SegmentIndex::rebuild(&*file, ID, kind, bytes, time) {
+            let end = index.end_offset();
+            look_up(&*file, index, bytes, end, offset, max_bytes);
+        }
     }
 }
 
-fn verify(file: &dyn DiskFile, bytes: u64, index: Option<&SegmentIndex>) {
+fn verify(file: &dyn DiskFile, kind: SegmentKind, bytes: u64, index: Option<&SegmentIndex>) {
     for end in [Offset::MAX, Offset::new(1_060)] {
-        let mut verifier = SegmentVerifier::new(ID, bytes, end);
+        let mut verifier = SegmentVerifier::new(ID, kind, bytes, end);
         loop {
             let before = (verifier.position(), verifier.next_offset());
             match verifier.next_batch(file, index) {

@@ -38,8 +38,8 @@ fn view_of(log: &LogCell) -> Option<LogView> {
     if state.deleted {
         return None;
     }
-    let sealed = state.segments.sealed().map(|(id, sealed)| SegmentView {
-        id,
+    let sealed = state.segments.sealed().map(|(entry, sealed)| SegmentView {
+        id: entry.id,
         end_offset: sealed.end_offset,
         bytes: sealed.bytes,
         last_append_time: sealed.last_append_time,

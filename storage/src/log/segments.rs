@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::{Offset, Timestamp};
 
 use crate::checkpoint::ActiveSegment;
-use crate::manifest::{Manifest, Sealed};
+use crate::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use crate::segment::{SegmentId, SharedIndex};
 
 /// The settled part of a log. Cheap to clone; a clone is a reader's immutable view.
@@ -42,7 +42,7 @@ pub(super) struct Part<'a> {
 
 /// What of a segment depends on whether it is sealed.
 pub(super) enum Source<'a> {
-    Sealed(&'a Sealed),
+    Sealed(SegmentKind, &'a Sealed),
     Active(&'a ActiveView),
 }
 
@@ -57,19 +57,19 @@ impl Segments {
     }
 
     /// The sealed ones, in order.
-    pub fn sealed(&self) -> impl Iterator<Item = (SegmentId, &Sealed)> {
+    pub fn sealed(&self) -> impl Iterator<Item = (&SegmentEntry, &Sealed)> {
         self.manifest.iter().flat_map(|manifest| manifest.sealed())
     }
 
     /// All of them, in order.
     pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
-        let sealed = self.sealed().map(|(id, sealed)| Part {
-            id,
+        let sealed = self.sealed().map(|(entry, sealed)| Part {
+            id: entry.id,
             bytes: sealed.bytes,
             end_offset: sealed.end_offset,
             max_timestamp: sealed.max_timestamp,
             first_append_time: sealed.first_append_time,
-            source: Source::Sealed(sealed),
+            source: Source::Sealed(entry.kind, sealed),
         });
         let active = self.active.iter().map(|active| Part {
             id: active.segment.id,

@@ -300,7 +300,8 @@ impl SettledReader {
 
     fn open(&self, log: &LogCell, part: &Part<'_>) -> Result<Arc<OpenSegment>, SegmentError> {
         let source = match part.source {
-            Source::Sealed(sealed) => SegmentSource::Sealed {
+            Source::Sealed(kind, sealed) => SegmentSource::Sealed {
+                kind,
                 bytes: sealed.bytes,
                 last_append_time: sealed.last_append_time,
             },

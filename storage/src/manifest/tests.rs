@@ -15,6 +15,7 @@ fn sealed(end: u64) -> Sealed {
         max_timestamp: Timestamp::from_millis(-5),
         first_append_time: Timestamp::from_millis(1),
         last_append_time: Timestamp::from_millis(2),
+        records: 10,
     }
 }
 
@@ -24,13 +25,14 @@ fn manifest(number: u64, segments: u64) -> Manifest {
         generation: n as u32,
     };
     let mut entries: Vec<SegmentEntry> = (0..segments)
-        .map(|n| SegmentEntry::sealed(id(n), sealed(n * 10 + 10)))
+        .map(|n| SegmentEntry::sealed(id(n), SegmentKind::Plain, sealed(n * 10 + 10)))
         .collect();
     entries.push(SegmentEntry::active(id(segments)));
     Manifest {
         log: log(),
         number,
         start_offset: Offset::new(4),
+        compacted_to: Offset::new(7),
         segments: entries,
     }
 }

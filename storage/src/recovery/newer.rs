@@ -156,7 +156,7 @@ pub(crate) fn find_in_partitions(
 
 /// The version of an index file, if the file is whole and its version not known.
 pub(crate) fn newer_index(disk: &dyn Disk, path: &Path) -> Option<u32> {
-    if has_version(disk, path, segment::INDEX_VERSION)? {
+    if has_known_version(disk, path, segment::INDEX_VERSION)? {
         return None;
     }
     let bytes = read_file(disk, path, INDEX_BYTES_MAX).ok()?;
@@ -183,7 +183,7 @@ fn directory_of_one(
 }
 
 fn manifest_at(disk: &dyn Disk, path: PathBuf, visit: &mut dyn FnMut(Newer)) {
-    if has_version(disk, &path, manifest::VERSION) != Some(false) {
+    if has_known_version(disk, &path, manifest::VERSION) != Some(false) {
         return;
     }
     let version = |bytes: Vec<u8>| envelope(manifest::MAGIC, manifest::VERSION, &bytes);
@@ -196,9 +196,9 @@ fn manifest_at(disk: &dyn Disk, path: PathBuf, visit: &mut dyn FnMut(Newer)) {
     }
 }
 
-/// Whether a file that begins with a magic of 8 bytes has this version; None if it cannot be read that far.
-fn has_version(disk: &dyn Disk, path: &Path, version: u32) -> Option<bool> {
-    version_of(disk, path).map(|found| found == version)
+/// Whether a file that begins with a magic of 8 bytes has a version up to this one; None if it cannot be read that far.
+fn has_known_version(disk: &dyn Disk, path: &Path, version: u32) -> Option<bool> {
+    version_of(disk, path).map(|found| (1..=version).contains(&found))
 }
 
 /// The version that a file claims which begins with a magic of 8 bytes; None if it cannot be read that far.

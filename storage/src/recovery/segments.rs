@@ -5,6 +5,8 @@
 //! the sealed segments still tell. Nothing is opened but the active segment: the listing tells names and lengths.
 //! Invariant: all offsets from the log's start to its settled end lie in the segments that are given, or are given as lost.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -15,7 +17,7 @@ use crate::checkpoint::{ActiveSegment, LogEntry};
 use crate::data_dir::DataDir;
 use crate::error::OpenError;
 use crate::io::Disk;
-use crate::manifest::{self, Loaded, Manifest, Sealed, SegmentEntry};
+use crate::manifest::{self, Loaded, Manifest, Sealed, SegmentEntry, SegmentKind};
 use crate::segment::{SegmentError, SegmentFileKind, SegmentId, SegmentWriter, read_index_file};
 
 /// Offsets that are lost with their segment, and why.
@@ -126,12 +128,12 @@ fn restore_manifest(
     }
     let entry_start = entry.start_offset;
     let kept = |sealed: &Sealed| sealed.end_offset > entry_start;
-    let lost = found.sealed().filter_map(|(id, sealed)| {
+    let lost = found.sealed().filter_map(|(entry, sealed)| {
         if !kept(sealed) {
             return None;
         }
-        let reason = loaded.trouble(id, sealed)?;
-        Some((id.base..sealed.end_offset, reason))
+        let reason = loaded.trouble(entry.id, sealed)?;
+        Some((entry.id.base..sealed.end_offset, reason))
     });
     restored.lost = lost.collect();
     let mut manifest = found.clone();
@@ -146,7 +148,8 @@ fn restore_manifest(
 }
 
 /// Puts a lost manifest together from what another one, or the index of each sealed segment, tells of the files that are there.
-/// It has the number that was lost; the settler's first round stores it under the next one.
+/// Where files stand for the same offsets the higher generation counts: its index was written when all of it was durable, and
+/// what it left out was to go. It has the number that was lost; the settler's first round stores it under the next one.
 fn rebuild(
     disk: &dyn Disk,
     directory: &Path,
@@ -155,16 +158,29 @@ fn rebuild(
 ) -> io::Result<(Manifest, Vec<Lost>)> {
     let active = entry.active.as_ref().map(|active| active.id.base);
     let end = active.unwrap_or(entry.settled_end);
-    let mut files: Vec<(SegmentId, u64)> = loaded
-        .segments
-        .iter()
-        .filter_map(|(name, bytes)| match SegmentId::parse(name) {
-            Some((id, SegmentFileKind::Log)) => Some((id, *bytes)),
-            _ => None,
-        })
-        .collect();
-    files.sort_unstable();
-    let (mut segments, mut lost) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
+    for (name, bytes) in &loaded.segments {
+        if let Some((id, SegmentFileKind::Log)) = SegmentId::parse(name)
+            && let Some(told) = told_of(disk, directory, entry.log, id, *bytes, loaded)?
+        {
+            found.push(told);
+        }
+    }
+    found.sort_unstable_by_key(|(id, ..)| (Reverse(id.generation), id.base));
+    let mut segments: BTreeMap<Offset, SegmentEntry> = BTreeMap::new();
+    for (id, kind, sealed) in found {
+        if sealed.end_offset <= entry.start_offset || sealed.end_offset > end {
+            continue;
+        }
+        // Of those that are taken, the last one that begins before this one ends.
+        let neighbour = segments.range(..sealed.end_offset).next_back();
+        let is_covered = neighbour
+            .is_some_and(|(_, taken)| taken.sealed.is_none_or(|taken| taken.end_offset > id.base));
+        if !is_covered {
+            segments.insert(id.base, SegmentEntry::sealed(id, kind, sealed));
+        }
+    }
+    let mut lost = Vec::new();
     let mut reached = entry.start_offset;
     let mut lose = |range: Range<Offset>| {
         if range.start < range.end {
@@ -175,54 +191,51 @@ fn rebuild(
             lost.push((range, reason));
         }
     };
-    for (id, bytes) in files {
-        let Some(sealed) = sealed_of(disk, directory, entry.log, id, bytes, loaded)? else {
-            continue;
-        };
-        let follows = segments.is_empty() || id.base >= reached;
-        if !follows || sealed.end_offset <= reached || sealed.end_offset > end {
-            continue;
-        }
-        lose(reached..id.base);
+    let segments: Vec<SegmentEntry> = segments.into_values().collect();
+    for (segment, sealed) in segments
+        .iter()
+        .filter_map(|segment| Some((segment, segment.sealed?)))
+    {
+        lose(reached..segment.id.base);
         reached = sealed.end_offset;
-        segments.push(SegmentEntry::sealed(id, sealed));
     }
     lose(reached..end);
+    let older = [&loaded.manifest, &loaded.previous]
+        .into_iter()
+        .flatten()
+        .find(|known| known.number < entry.manifest);
     let manifest = Manifest {
         log: entry.log,
         number: entry.manifest,
         start_offset: entry.start_offset,
+        compacted_to: older.map_or(Offset::ZERO, |known| known.compacted_to),
         segments,
     };
     Ok((manifest, lost))
 }
 
 /// What another manifest or its index tells of a segment's file, if it is of this length. None if neither does.
-fn sealed_of(
+fn told_of(
     disk: &dyn Disk,
     directory: &Path,
     log: LogId,
     id: SegmentId,
     bytes: u64,
     loaded: &Loaded,
-) -> io::Result<Option<Sealed>> {
+) -> io::Result<Option<(SegmentId, SegmentKind, Sealed)>> {
     let named = [&loaded.manifest, &loaded.previous]
         .into_iter()
         .flatten()
         .flat_map(Manifest::sealed)
-        .find(|(named, sealed)| *named == id && sealed.bytes == bytes);
-    if let Some((_, sealed)) = named {
-        return Ok(Some(*sealed));
+        .find(|(named, sealed)| named.id == id && sealed.bytes == bytes);
+    if let Some((entry, sealed)) = named {
+        return Ok(Some((id, entry.kind, *sealed)));
     }
     let read = match read_index_file(disk, directory, log, id, bytes) {
         Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(None),
         read => read?,
     };
-    Ok(read.ok().map(|found| Sealed {
-        end_offset: found.index.end_offset(),
-        bytes,
-        max_timestamp: found.index.max_timestamp(),
-        first_append_time: found.index.first_append_time(),
-        last_append_time: found.index.last_append_time(),
-    }))
+    Ok(read
+        .ok()
+        .map(|found| (id, found.index.kind(), found.index.sealed())))
 }

@@ -179,19 +179,20 @@ fn target_of(
     let found = parts.registry.get(log)?;
     let state = found.cell().locked();
     let start = state.bounds.start;
-    let (id, sealed) = state
+    let (entry, sealed) = state
         .segments
         .manifest
         .iter()
         .flat_map(|manifest| manifest.sealed())
-        .find(|(id, sealed)| sealed.end_offset > start && is_wanted(*id))?;
+        .find(|(entry, sealed)| sealed.end_offset > start && is_wanted(entry.id))?;
     Some(Target {
         log,
         directory: parts.files.data.of_log(log),
-        id,
+        id: entry.id,
+        kind: entry.kind,
         bytes: sealed.bytes,
         end_offset: sealed.end_offset,
-        is_read: parts.files.cache.is_open(log, id),
+        is_read: parts.files.cache.is_open(log, entry.id),
     })
 }
 
@@ -207,7 +208,7 @@ fn found(parts: &ScrubParts, fault: Fault) {
         let is_there = manifest
             .iter()
             .flat_map(|manifest| manifest.sealed())
-            .any(|(id, _)| id == fault.id);
+            .any(|(entry, _)| entry.id == fault.id);
         if !is_there || state.deleted || range.end <= state.bounds.start {
             return;
         }
@@ -242,7 +243,7 @@ fn rewrite_index(parts: &ScrubParts, target: &Target) -> Result<bool, SegmentErr
         .open(&target.id.log_path(&target.directory), OpenHow::Read)
         .map_err(io)?;
     let append_time = before.append_time;
-    let index = SegmentIndex::rebuild(&*file, target.id, target.bytes, append_time)?;
+    let index = SegmentIndex::rebuild(&*file, target.id, target.kind, target.bytes, append_time)?;
     let (mut producers, mut epochs) = (before.producers, before.epochs);
     let mut walk = HeaderWalk::new(
         &*file,
@@ -297,9 +298,9 @@ fn contents_before(parts: &ScrubParts, target: &Target) -> Option<Before> {
     let log = parts.registry.get(target.log)?;
     let manifest = log.cell().locked().segments.manifest.clone()?;
     let mut before: Option<(SegmentId, u64)> = None;
-    for (id, sealed) in manifest.sealed() {
-        if id != target.id {
-            before = Some((id, sealed.bytes));
+    for (entry, sealed) in manifest.sealed() {
+        if entry.id != target.id {
+            before = Some((entry.id, sealed.bytes));
             continue;
         }
         let found = before.and_then(|(id, bytes)| {

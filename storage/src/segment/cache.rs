@@ -16,6 +16,7 @@ use super::index_file::read_index_file;
 use super::reader::SegmentReader;
 use super::{SegmentError, SegmentId};
 use crate::io::{Disk, DiskFile, FileMap, OpenHow};
+use crate::manifest::SegmentKind;
 use crate::pinned::Pinned;
 
 /// What the caller knows of the segment that it wants open.
@@ -23,6 +24,8 @@ use crate::pinned::Pinned;
 pub enum SegmentSource {
     /// A sealed one: its index comes from its index file, or is built again.
     Sealed {
+        /// Whether its offsets have gaps.
+        kind: SegmentKind,
         /// Its length.
         bytes: u64,
         /// When the broker appended its last batch.
@@ -254,6 +257,7 @@ impl SegmentCache {
         let (index, map_bytes) = match source {
             SegmentSource::Active { index, bytes_max } => (index.clone(), *bytes_max),
             SegmentSource::Sealed {
+                kind,
                 bytes,
                 last_append_time,
             } => {
@@ -262,8 +266,17 @@ impl SegmentCache {
                     let reason = format!("the file has {len} bytes, it was sealed with {bytes}");
                     return Err(SegmentError::damaged(id, len.min(*bytes), reason));
                 }
-                let index =
-                    self.sealed_index(&*file, directory, log, id, *bytes, *last_append_time)?;
+                let read = read_index_file(&*self.disk, directory, log, id, *bytes);
+                let index = match read.map_err(|error| error.to_string()).flatten() {
+                    Ok(found) => {
+                        super::verify::check_first_block(&*file, &found.index)?;
+                        found.index
+                    }
+                    Err(reason) => {
+                        tracing::warn!(%log, segment = %id, reason, "index is unusable, building it again from the log");
+                        SegmentIndex::rebuild(&*file, id, *kind, *bytes, *last_append_time)?
+                    }
+                };
                 (SharedIndex::new(index), *bytes)
             }
         };
@@ -276,27 +289,6 @@ impl SegmentCache {
             checked: CheckedBlocks::default(),
             front: Mutex::default(),
         })
-    }
-
-    fn sealed_index(
-        &self,
-        file: &dyn DiskFile,
-        directory: &Path,
-        log: LogId,
-        id: SegmentId,
-        bytes: u64,
-        append_time: Timestamp,
-    ) -> Result<SegmentIndex, SegmentError> {
-        let reason = match read_index_file(&*self.disk, directory, log, id, bytes) {
-            Ok(Ok(found)) => {
-                super::verify::check_first_block(file, &found.index)?;
-                return Ok(found.index);
-            }
-            Ok(Err(reason)) => reason,
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(%log, segment = %id, reason, "index is unusable, building it again from the log");
-        SegmentIndex::rebuild(file, id, bytes, append_time)
     }
 
     fn insert(&self, log: LogId, id: SegmentId, segment: Arc<OpenSegment>) -> Arc<OpenSegment> {

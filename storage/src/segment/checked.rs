@@ -1,7 +1,7 @@
 //! Checks batches before they are served from a segment for the first time since its file was opened or written.
 //!
 //! Callers: `Segments::read`, on a thread that may block. A block of the index is checked as a whole: each batch's CRC-32C,
-//! that offsets follow one another, and the checksum of the heads, which Kafka's checksum leaves out. A block that was checked
+//! that offsets follow one another (in a sparse segment: rise), and the checksum of the heads, which Kafka's checksum leaves out. A block that was checked
 //! is not looked at again while the file stays open, so that warm reads pay for a bit and no more.
 //! Bytes are read with `read_at` and never through the map: an unreadable sector is an error and not a signal.
 //! Invariant: a block's bit is set only if each of its batches is sound or is on record as damaged.
@@ -134,7 +134,7 @@ impl OpenSegment {
             loop {
                 let (from, position) = (verifier.next_offset(), verifier.position());
                 let bad = match verifier.next_batch(self.file(), Some(&index)) {
-                    Ok(None) if from == span.offsets.end => break,
+                    Ok(None) if span.may_end_at(from) => break,
                     Ok(None) => BadBatches {
                         offsets: from..span.offsets.end,
                         position,
@@ -227,6 +227,7 @@ fn spans_of(
                 block,
                 positions: blocks[block].position.into()..end.min(bytes),
                 offsets: index.block_offset(block)..next_offset.min(end_offset),
+                kind: index.kind(),
                 heads_checksum: (end <= bytes).then_some(blocks[block].heads_checksum),
             }
         })
@@ -245,7 +246,7 @@ fn is_sound(window: &mut Window<'_>, span: &Span) -> bool {
         };
         let (header, head) = header;
         let total = header.total_bytes() as u64;
-        if total > left || header.base() != next {
+        if total > left || !span.kind.may_follow(next, header.base()) {
             return false;
         }
         match window.checksum(position + HEAD_BYTES as u64..position + total) {
@@ -256,7 +257,7 @@ fn is_sound(window: &mut Window<'_>, span: &Span) -> bool {
         position += total;
         next = header.next_offset();
     }
-    next == span.offsets.end && span.heads_checksum.is_none_or(|expected| expected == heads)
+    span.may_end_at(next) && span.heads_checksum.is_none_or(|expected| expected == heads)
 }
 
 /// Reads a file in pieces that are larger than what is asked for.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use model::Offset;
 
 use super::index::BLOCK_BYTES;
+use crate::manifest::SegmentKind;
 
 /// Which blocks of an open segment were checked. Goes with the open file.
 #[derive(Debug, Default)]
@@ -62,6 +63,7 @@ pub(super) struct Span {
     pub block: usize,
     pub positions: Range<u64>,
     pub offsets: Range<Offset>,
+    pub kind: SegmentKind,
     /// Of the heads of its batches; None while more of the block is written than is published.
     pub heads_checksum: Option<u32>,
 }
@@ -70,5 +72,13 @@ impl Span {
     /// Whether no batch comes to the block any more, and all of it is here.
     pub fn is_full(&self) -> bool {
         self.heads_checksum.is_some() && self.positions.end - self.positions.start >= BLOCK_BYTES
+    }
+
+    /// Whether the block's batches may end before `next`: those of a plain segment end where the next block begins.
+    pub fn may_end_at(&self, next: Offset) -> bool {
+        match self.kind {
+            SegmentKind::Plain => next == self.offsets.end,
+            SegmentKind::Sparse => next <= self.offsets.end,
+        }
     }
 }

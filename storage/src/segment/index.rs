@@ -2,7 +2,8 @@
 //!
 //! Callers: the writer pushes batches as it writes them, the reader looks up. The index of the active segment is shared
 //! between them and is missing after a restart until somebody needs it ([`SharedIndex`]).
-//! Invariants: a block starts at a batch; blocks are contiguous, from position 0 to `bytes`; relative offsets rise.
+//! Invariants: a block starts at a batch; blocks are contiguous, from position 0 to `bytes`; relative offsets rise. Of a plain
+//! segment the offsets of the blocks are contiguous too; in a sparse one there are gaps, also before the first.
 
 use std::sync::{Arc, RwLock};
 
@@ -12,6 +13,7 @@ use model::{Offset, Timestamp};
 use super::walk::{HEAD_BYTES, HeaderWalk};
 use super::{SegmentError, SegmentId};
 use crate::io::DiskFile;
+use crate::manifest::{Sealed, SegmentKind};
 
 /// A block ends with the batch that brings it to this size: one read finds any batch in it.
 pub const BLOCK_BYTES: u64 = 16 * 1024;
@@ -41,35 +43,53 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentIndex {
     id: SegmentId,
+    kind: SegmentKind,
     blocks: Vec<Block>,
     bytes: u64,
     end_offset: Offset,
     max_timestamp: Timestamp,
     first_append_time: Timestamp,
     last_append_time: Timestamp,
+    records: u64,
+}
+
+/// What an index file tells of an index.
+pub(super) struct Parts {
+    pub id: SegmentId,
+    pub kind: SegmentKind,
+    pub blocks: Vec<Block>,
+    pub bytes: u64,
+    pub end_offset: Offset,
+    pub first_append_time: Timestamp,
+    pub records: u64,
 }
 
 impl SegmentIndex {
     /// The index of an empty segment.
-    pub fn empty(id: SegmentId) -> SegmentIndex {
+    pub fn empty(id: SegmentId, kind: SegmentKind) -> SegmentIndex {
         SegmentIndex {
             id,
+            kind,
             blocks: Vec::new(),
             bytes: 0,
             end_offset: id.base,
             max_timestamp: Timestamp::NONE,
             first_append_time: Timestamp::NONE,
             last_append_time: Timestamp::NONE,
+            records: 0,
         }
     }
 
-    pub(super) fn from_parts(
-        id: SegmentId,
-        blocks: Vec<Block>,
-        bytes: u64,
-        end_offset: Offset,
-        first_append_time: Timestamp,
-    ) -> SegmentIndex {
+    pub(super) fn from_parts(parts: Parts) -> SegmentIndex {
+        let Parts {
+            id,
+            kind,
+            blocks,
+            bytes,
+            end_offset,
+            first_append_time,
+            records,
+        } = parts;
         let last_append_time = blocks
             .last()
             .map_or(Timestamp::NONE, |block| block.append_time);
@@ -80,12 +100,14 @@ impl SegmentIndex {
             .unwrap_or(Timestamp::NONE);
         SegmentIndex {
             id,
+            kind,
             blocks,
             bytes,
             end_offset,
             max_timestamp,
             first_append_time,
             last_append_time,
+            records,
         }
     }
 
@@ -94,26 +116,30 @@ impl SegmentIndex {
     pub fn rebuild(
         file: &dyn DiskFile,
         id: SegmentId,
+        kind: SegmentKind,
         bytes: u64,
         append_time: Timestamp,
     ) -> Result<SegmentIndex, SegmentError> {
-        Ok(SegmentIndex::rebuild_with_heads(file, id, bytes, append_time)?.0)
+        Ok(SegmentIndex::rebuild_with_heads(file, id, kind, bytes, append_time)?.0)
     }
 
     /// [`Self::rebuild`], and the checksum of all heads, which tells whether these are the batches that were settled.
     fn rebuild_with_heads(
         file: &dyn DiskFile,
         id: SegmentId,
+        kind: SegmentKind,
         bytes: u64,
         append_time: Timestamp,
     ) -> Result<(SegmentIndex, u32), SegmentError> {
-        let mut index = SegmentIndex::empty(id);
+        let mut index = SegmentIndex::empty(id, kind);
         let mut heads = HEADS_OF_NONE;
         let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
         while let Some(walked) = walk.next_batch()? {
             // A base offset stands outside its batch's checksum, and the checksum is not looked at here.
             let expected = index.end_offset;
-            if walked.header.base() != expected || !index.has_room_for(&walked.header) {
+            if !kind.may_follow(expected, walked.header.base())
+                || !index.has_room_for(&walked.header)
+            {
                 let found = walked.header.base();
                 let reason = format!("base offset {found}, expected {expected}");
                 return Err(SegmentError::damaged(id, walked.position, reason));
@@ -157,6 +183,7 @@ impl SegmentIndex {
         self.last_append_time = append_time;
         self.bytes += header.total_bytes() as u64;
         self.end_offset = header.next_offset();
+        self.records += u64::from(header.record_count.unsigned_abs());
         let last = self.blocks.last().expect("a batch is in a block");
         assert!(
             u64::from(last.position) < self.bytes,
@@ -174,6 +201,31 @@ impl SegmentIndex {
     /// Which segment.
     pub fn id(&self) -> SegmentId {
         self.id
+    }
+
+    /// Whether its offsets have gaps.
+    pub fn kind(&self) -> SegmentKind {
+        self.kind
+    }
+
+    /// How many records its batches hold, by their headers.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What a manifest says of the segment.
+    pub fn sealed(&self) -> Sealed {
+        Sealed {
+            end_offset: self.end_offset,
+            bytes: self.bytes,
+            max_timestamp: self.max_timestamp,
+            first_append_time: self.first_append_time,
+            last_append_time: self.last_append_time,
+            records: match self.kind {
+                SegmentKind::Plain => self.end_offset.since(self.id.base),
+                SegmentKind::Sparse => self.records,
+            },
+        }
     }
 
     /// The blocks, in order.
@@ -322,7 +374,8 @@ impl SharedIndex {
         }
     }
 
-    /// An index that is built from the first `bytes` of the log file when it is needed, and has to find the same heads there.
+    /// The index of a plain segment, which is built from the first `bytes` of the log file when it is needed, and has to find
+    /// the same heads there.
     pub fn missing(
         id: SegmentId,
         bytes: u64,
@@ -393,7 +446,8 @@ impl SharedIndex {
                 append_time,
                 heads_checksum,
             } = state.written;
-            let (index, heads) = SegmentIndex::rebuild_with_heads(file, id, bytes, append_time)?;
+            let (index, heads) =
+                SegmentIndex::rebuild_with_heads(file, id, SegmentKind::Plain, bytes, append_time)?;
             if index.end_offset() != end_offset {
                 let found = index.end_offset();
                 let reason = format!("the batches end at offset {found}, expected {end_offset}");

@@ -4,15 +4,17 @@
 //! can be read from its end.
 //! ```text
 //! 0          8         12       16
-//! | segindex | version | unused |                                  magic 8, version 4 = 1, zeros 4
+//! | segindex | version | unused |                                  magic 8, version 4 = 2, zeros 4
 //! | per block: relative offset 4 | position 4 | min timestamp 8 | max timestamp 8 | append time 8 | heads crc32 4 |
 //! | producer snapshot            |                                 as in producers.rs
 //! | leader epochs                |                                 as in epochs.rs
 //! footer, 104 bytes:
 //! | topic uuid 16 | partition 4 | generation 4 | base offset 8 | end offset 8 | log bytes 8 | first append time 8 |
-//! | blocks 4 | producer bytes 4 | epoch bytes 4 | unused 4 | unused 8 | index bytes 8 | crc32 4 | version 4 | segindex 8 |
+//! | blocks 4 | producer bytes 4 | epoch bytes 4 | kind 1 | unused 3 | records 8 | index bytes 8 | crc32 4 | version 4 |
+//! | segindex 8 |
 //! ```
-//! `index bytes` is the whole file's length. The checksum (IEEE) covers all before it. Callers: the seal writes, the cache
+//! `index bytes` is the whole file's length. Kind is 0 for plain and 1 for sparse segments. In version 1 both kind and records
+//! are 0, and the segment is plain. The checksum (IEEE) covers all before it. Callers: the seal writes, the cache
 //! and the tools read. Invariant: an index that does not match its log's id, base, generation and length is not used.
 
 use std::io;
@@ -21,16 +23,17 @@ use std::path::Path;
 use model::{LogId, Offset, Timestamp};
 
 use super::SegmentId;
-use super::index::{Block, SegmentIndex};
+use super::index::{Block, Parts, SegmentIndex};
 use crate::epochs::Epochs;
 use crate::fields::{Fields, FormatError, put_log_id};
 use crate::io::{Disk, read_file};
+use crate::manifest::SegmentKind;
 use crate::producers::Producers;
 
 /// The magic at both ends.
 pub const MAGIC: &[u8; 8] = b"segindex";
 /// The version that this build writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// No index file is longer.
 pub const INDEX_BYTES_MAX: u64 = 256 << 20;
 
@@ -89,7 +92,8 @@ impl IndexFile {
             let count = u32::try_from(count).expect("parts of an index stay below 4 GiB");
             out.extend_from_slice(&count.to_le_bytes());
         }
-        out.extend_from_slice(&[0; 12]);
+        out.extend_from_slice(&[self.index.kind().to_byte(), 0, 0, 0]);
+        out.extend_from_slice(&self.index.records().to_le_bytes());
         out.extend_from_slice(&(bytes as u64).to_le_bytes());
         let checksum = crc32fast::hash(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
@@ -108,9 +112,9 @@ impl IndexFile {
                 need,
             });
         }
-        check_ends(bytes)?;
+        let version = check_ends(bytes)?;
         let (sections, footer) = bytes.split_at(bytes.len() - FOOTER_BYTES);
-        let footer = Footer::decode(footer, bytes.len())?;
+        let footer = Footer::decode(footer, bytes.len(), version)?;
         let mut sections = Fields::new(&sections[HEADER_BYTES..]);
         let mut blocks = Vec::with_capacity(footer.blocks);
         for _ in 0..footer.blocks {
@@ -120,15 +124,16 @@ impl IndexFile {
         let epochs = Epochs::decode(sections.bytes(footer.epochs_bytes)?)?;
         sections.finish()?;
         check_blocks(&blocks, &footer)?;
-        let Footer {
-            log,
-            id,
-            end_offset,
-            log_bytes,
-            first_append_time,
-            ..
-        } = footer;
-        let index = SegmentIndex::from_parts(id, blocks, log_bytes, end_offset, first_append_time);
+        let log = footer.log;
+        let index = SegmentIndex::from_parts(Parts {
+            id: footer.id,
+            kind: footer.kind,
+            blocks,
+            bytes: footer.log_bytes,
+            end_offset: footer.end_offset,
+            first_append_time: footer.first_append_time,
+            records: footer.records,
+        });
         Ok(IndexFile {
             log,
             index,
@@ -144,13 +149,15 @@ struct Footer {
     end_offset: Offset,
     log_bytes: u64,
     first_append_time: Timestamp,
+    kind: SegmentKind,
+    records: u64,
     blocks: usize,
     producers_bytes: usize,
     epochs_bytes: usize,
 }
 
 impl Footer {
-    fn decode(bytes: &[u8], file_bytes: usize) -> Result<Footer, FormatError> {
+    fn decode(bytes: &[u8], file_bytes: usize, version: u32) -> Result<Footer, FormatError> {
         let mut fields = Fields::new(bytes);
         let log = fields.log_id()?;
         let generation = fields.u32()?;
@@ -164,7 +171,15 @@ impl Footer {
         let blocks = fields.u32()? as usize;
         let producers_bytes = fields.u32()? as usize;
         let epochs_bytes = fields.u32()? as usize;
-        fields.bytes(12)?;
+        let kind = fields.u8()?;
+        fields.bytes(3)?;
+        let records = fields.u64()?;
+        let (kind, records) = if version == 1 {
+            let offsets = end_offset.get().saturating_sub(id.base.get());
+            (SegmentKind::Plain, offsets)
+        } else {
+            (SegmentKind::from_byte(kind)?, records)
+        };
         let index_bytes = fields.u64()?;
         let sections = blocks
             .saturating_mul(BLOCK_BYTES)
@@ -184,6 +199,8 @@ impl Footer {
             end_offset,
             log_bytes,
             first_append_time,
+            kind,
+            records,
             blocks,
             producers_bytes,
             epochs_bytes,
@@ -191,7 +208,8 @@ impl Footer {
     }
 }
 
-fn check_ends(bytes: &[u8]) -> Result<(), FormatError> {
+/// Checks magics, checksum and versions; gives the version.
+fn check_ends(bytes: &[u8]) -> Result<u32, FormatError> {
     let (before, after) = bytes.split_at(bytes.len() - AFTER_CHECKSUM_BYTES);
     for (found, wanted) in [(&bytes[..8], MAGIC), (&after[4..], MAGIC)] {
         if found != wanted {
@@ -209,7 +227,7 @@ fn check_ends(bytes: &[u8]) -> Result<(), FormatError> {
     }
     // The one at the front is covered by the checksum; the one at the end repeats it for who reads from there.
     let found = Fields::new(&bytes[8..12]).u32()?;
-    if found != VERSION {
+    if found == 0 || found > VERSION {
         return Err(FormatError::Version {
             found,
             known: VERSION,
@@ -222,7 +240,7 @@ fn check_ends(bytes: &[u8]) -> Result<(), FormatError> {
             value: repeated.into(),
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 fn decode_block(fields: &mut Fields<'_>) -> Result<Block, FormatError> {

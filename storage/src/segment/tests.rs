@@ -1,6 +1,7 @@
 use super::*;
 use crate::epochs::Epochs;
 use crate::io::{AlignedBuffer, Disk, DiskFile, OpenHow, RealDisk, read_file};
+use crate::manifest::SegmentKind;
 use crate::producers::Producers;
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder};
@@ -417,6 +418,7 @@ fn open(
 ) -> Result<Arc<OpenSegment>, SegmentError> {
     let cache = SegmentCache::new(Arc::new(RealDisk), 10, 1 << 20);
     let source = SegmentSource::Sealed {
+        kind: SegmentKind::Plain,
         bytes: sealed.sealed.bytes,
         last_append_time: sealed.sealed.last_append_time,
     };
@@ -471,8 +473,13 @@ fn a_base_offset_that_no_segment_reaches_is_damage_and_no_panic_when_the_index_i
         std::fs::write(&path, &bytes).unwrap();
         let file = RealDisk.open(&path, OpenHow::Read).unwrap();
         let id = fixture.writer.id();
-        let built =
-            SegmentIndex::rebuild(&*file, id, bytes.len() as u64, Timestamp::from_millis(0));
+        let built = SegmentIndex::rebuild(
+            &*file,
+            id,
+            SegmentKind::Plain,
+            bytes.len() as u64,
+            Timestamp::from_millis(0),
+        );
         match built {
             Err(SegmentError::Damaged { position, .. }) => assert_eq!(position, second as u64),
             other => panic!("byte {byte}: {other:?}"),
@@ -507,6 +514,7 @@ fn the_cache_keeps_to_its_bound_and_what_it_dropped_stays_valid() {
     let (directory, sealed, _) = sealed();
     let cache = SegmentCache::new(Arc::new(RealDisk), 2, 1 << 20);
     let source = SegmentSource::Sealed {
+        kind: SegmentKind::Plain,
         bytes: sealed.sealed.bytes,
         last_append_time: sealed.sealed.last_append_time,
     };
@@ -557,8 +565,12 @@ fn the_verifier_finds_every_flipped_bit_of_a_sealed_segment() {
 }
 
 fn is_clean(file: &Arc<dyn DiskFile>, sealed: &SealedSegment, index: &SegmentIndex) -> bool {
-    let mut verifier =
-        verify::SegmentVerifier::new(sealed.id, sealed.sealed.bytes, sealed.sealed.end_offset);
+    let mut verifier = verify::SegmentVerifier::new(
+        sealed.id,
+        SegmentKind::Plain,
+        sealed.sealed.bytes,
+        sealed.sealed.end_offset,
+    );
     loop {
         match verifier.next_batch(&**file, Some(index)) {
             Ok(Some(verified)) if verified.fault.is_none() => {}

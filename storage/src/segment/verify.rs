@@ -3,7 +3,8 @@
 //! Checks each batch's structure and CRC-32C, that offsets follow one another, and what Kafka's checksum leaves out against
 //! the block checksums of the index. A batch that is not as it was is reported and stepped over, if it can be told where the
 //! next one begins. What is damaged is never asked how far the damage reaches: a base offset stands outside the checksum, and
-//! one wrong bit of it would name offsets that never were.
+//! one wrong bit of it would name offsets that never were. In a sparse segment an offset is believed as far as it lies behind the
+//! batches before it and inside its block of the index, whose checksum of the heads has the last word.
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use super::index::{HEADS_OF_NONE, with_head};
 use super::walk::{HeaderWalk, Walked};
 use super::{SegmentError, SegmentId};
 use crate::io::DiskFile;
+use crate::manifest::SegmentKind;
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -46,6 +48,7 @@ enum Checked {
 #[derive(Debug)]
 pub struct SegmentVerifier {
     id: SegmentId,
+    kind: SegmentKind,
     position: u64,
     end: u64,
     end_offset: Offset,
@@ -62,9 +65,15 @@ pub struct SegmentVerifier {
 impl SegmentVerifier {
     /// Starts at the front of a segment of which `bytes` are published. Nothing in it has an offset at or past `end_offset`;
     /// where nobody knows the end that is `Offset::MAX`, and each batch is believed.
-    pub fn new(id: SegmentId, bytes: u64, end_offset: Offset) -> SegmentVerifier {
+    pub fn new(
+        id: SegmentId,
+        kind: SegmentKind,
+        bytes: u64,
+        end_offset: Offset,
+    ) -> SegmentVerifier {
         SegmentVerifier {
             id,
+            kind,
             position: 0,
             end: bytes,
             end_offset,
@@ -90,7 +99,7 @@ impl SegmentVerifier {
             next_offset: from,
             block,
             block_from: from,
-            ..SegmentVerifier::new(index.id(), end, end_offset)
+            ..SegmentVerifier::new(index.id(), index.kind(), end, end_offset)
         }
     }
 
@@ -110,15 +119,19 @@ impl SegmentVerifier {
             Checked::Damaged(reason) => (Some(reason), false),
             Checked::Unreadable(reason) => (Some(reason), true),
         };
-        let Some(next) = self.offset_after(file, &walked, fault.is_none()) else {
+        let base = walked.header.base();
+        let is_in_place = match self.kind {
+            SegmentKind::Plain => base == from,
+            SegmentKind::Sparse => {
+                base >= from && walked.header.next_offset() <= self.block_limit(index)
+            }
+        };
+        let Some(next) = self.offset_after(file, &walked, fault.is_none(), is_in_place) else {
             let reason = fault.unwrap_or_else(|| "offsets past the segment's end".to_owned());
             return Err(SegmentError::damaged(self.id, walked.position, reason));
         };
-        if fault.is_none() && walked.header.base() != from {
-            fault = Some(format!(
-                "base offset {}, expected {from}",
-                walked.header.base()
-            ));
+        if fault.is_none() && !is_in_place {
+            fault = Some(format!("base offset {base}, expected {from}"));
         }
         self.is_block_faulty |= fault.is_some();
         self.position = walked.end_position();
@@ -141,6 +154,16 @@ impl SegmentVerifier {
         }))
     }
 
+    /// No batch of the block that the verifier is in has an offset at or past this.
+    fn block_limit(&self, index: Option<&SegmentIndex>) -> Offset {
+        match index {
+            Some(index) if self.block + 1 < index.blocks().len() => {
+                index.block_offset(self.block + 1)
+            }
+            _ => self.end_offset,
+        }
+    }
+
     /// The offset after a batch. An intact one's count of offsets is covered by its checksum; behind another one the next
     /// batch tells. None if it cannot be told.
     fn offset_after(
@@ -148,13 +171,16 @@ impl SegmentVerifier {
         file: &dyn DiskFile,
         walked: &Walked,
         is_intact: bool,
+        is_in_place: bool,
     ) -> Option<Offset> {
         if self.end_offset == Offset::MAX {
             return Some(walked.header.next_offset());
         }
         let from = self.next_offset;
-        let next = if is_intact {
+        let next = if is_intact && self.kind == SegmentKind::Plain {
             from.checked_plus(walked.header.offset_count())?
+        } else if is_intact && is_in_place {
+            walked.header.next_offset()
         } else if walked.end_position() == self.end {
             self.end_offset
         } else {

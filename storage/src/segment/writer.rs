@@ -23,7 +23,7 @@ use crate::epochs::Epochs;
 use crate::io::{
     AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, DiskFile, OpenHow, SyncFailed, Syncs,
 };
-use crate::manifest::Sealed;
+use crate::manifest::{Sealed, SegmentKind};
 use crate::producers::Producers;
 
 /// How much a direct write lays down at once: bigger ones delay the WAL's syncs, smaller ones cost throughput.
@@ -108,7 +108,7 @@ impl SegmentWriter {
             max_timestamp: Timestamp::NONE,
             first_append_time: Timestamp::NONE,
             last_append_time: Timestamp::NONE,
-            index: SharedIndex::new(SegmentIndex::empty(id)),
+            index: SharedIndex::new(SegmentIndex::empty(id, SegmentKind::Plain)),
             open: Some((WriteWay::Buffered, file)),
             unsynced: true,
             has_dirty_pages: false,
@@ -346,6 +346,7 @@ impl SegmentWriter {
             max_timestamp: self.max_timestamp,
             first_append_time: self.first_append_time,
             last_append_time: self.last_append_time,
+            records: self.end_offset.since(self.id.base),
         }
     }
 

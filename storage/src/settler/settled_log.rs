@@ -19,7 +19,7 @@ use crate::epochs::Epochs;
 use crate::error::{OpenError, StorageFailed};
 use crate::io::{AlignedBuffer, OpenHow, Syncs};
 use crate::log::{ActiveView, LogSettings, Segments, TailEntry};
-use crate::manifest::{self, Manifest, SegmentEntry};
+use crate::manifest::{self, Manifest, SegmentEntry, SegmentKind};
 use crate::producers::{PRODUCER_IDLE_MS, Producers};
 use crate::recovery::segments::{Lost, restore};
 use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
@@ -403,8 +403,11 @@ impl SettledLog {
                 _ => parts.files.suspects.add(log, sealed.id),
             }
         }
-        self.sealed
-            .push(SegmentEntry::sealed(sealed.id, sealed.sealed));
+        self.sealed.push(SegmentEntry::sealed(
+            sealed.id,
+            SegmentKind::Plain,
+            sealed.sealed,
+        ));
         Ok(())
     }
 
@@ -432,6 +435,10 @@ impl SettledLog {
             log,
             number,
             start_offset: self.start,
+            compacted_to: self
+                .manifest
+                .as_ref()
+                .map_or(Offset::ZERO, |known| known.compacted_to),
             segments,
         };
         let directory = parts.data().of_log(log);

@@ -118,14 +118,14 @@ impl Directory {
             }
             let log = self.logs.entry(id).or_default();
             let mut files = Vec::new();
-            for (segment, sealed) in loaded
+            for (entry, sealed) in loaded
                 .manifest
                 .iter()
                 .flat_map(|manifest| manifest.sealed())
             {
                 log.segments += 1;
                 log.bytes += sealed.bytes;
-                files.push((segment.log_path(&directory), sealed.bytes));
+                files.push((entry.id.log_path(&directory), sealed.bytes));
             }
             let entry =
                 checkpoint.and_then(|known| known.logs.iter().find(|entry| entry.log == id));
