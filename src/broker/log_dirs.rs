@@ -85,6 +85,13 @@ impl Broker {
         before: DeleteBefore,
     ) -> Result<Offset, Refusal> {
         let log = topic.log(partition)?;
+        let policy = topic.config.cleanup_policy;
+        if policy.compact && !policy.delete {
+            return Err(Refusal::DeletesForbidden {
+                topic: topic.name.clone(),
+                partition,
+            });
+        }
         let bounds = log.bounds();
         let before = match before {
             DeleteBefore::HighWatermark => bounds.durable_end,

@@ -42,7 +42,7 @@ pub use fetch::{Fetch, FetchPartition, Fetched, Idle, Watch};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
 pub use log_dirs::{DeleteBefore, LogDir, PartitionSize};
-pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, Rejection};
+pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Rejection};
 pub use producer_ids::ActiveProducer;
 pub use refusal::{
     InternalOperation, InvalidAssignment, InvalidPartitions, InvalidRecord,

@@ -3,7 +3,7 @@
 //! time, another codec). Records are only decompressed where a rule needs to see them.
 //! Source of the checks: Kafka's `LogValidator` and `ProduceRequest.validateRecords`.
 
-use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,6 +21,10 @@ use super::inflation::TooLarge;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
 use super::topics::Topic;
 use super::{Broker, Refusal};
+
+/// Records up to this size that need no decompression are looked at where the request runs: it takes less than handing them
+/// to another thread.
+const LOOKED_AT_BYTES_MAX: usize = 32 << 10;
 
 /// One partition's records, as they came.
 #[derive(Debug)]
@@ -62,27 +66,26 @@ pub enum KnownCodecs {
 pub struct RecordError {
     /// Its place in the batch, from 0.
     pub index: u32,
-    /// Its timestamp, which is at fault.
-    pub timestamp: Timestamp,
-    /// The earliest that the topic takes now.
-    pub oldest: Timestamp,
-    /// The latest that the topic takes now.
-    pub newest: Timestamp,
+    /// What is wrong with it.
+    pub fault: RecordFault,
 }
 
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RecordError {
-            timestamp,
-            oldest,
-            newest,
-            ..
-        } = self;
-        write!(
-            f,
-            "timestamp {timestamp} is outside {oldest} to {newest}, which the topic takes"
-        )
-    }
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// It has no key, and the topic is compacted.
+    #[error("a compacted topic takes no record without a key")]
+    NoKey,
+    /// Its timestamp is too far from now.
+    #[error("timestamp {timestamp} is outside {oldest} to {newest}, which the topic takes")]
+    Timestamp {
+        /// Its timestamp.
+        timestamp: Timestamp,
+        /// The earliest that the topic takes now.
+        oldest: Timestamp,
+        /// The latest that the topic takes now.
+        newest: Timestamp,
+    },
 }
 
 /// Why a batch is refused, and because of which records.
@@ -180,14 +183,26 @@ impl Broker {
                 Some(target).filter(|target| batch.header().codec() != Ok(target.codec))
             }
         };
-        let validate = self.config().validate_records || bounded;
-        let batch = if validate || target.is_some() {
+        let checks = Checks {
+            everything: self.config().validate_records,
+            times: bounded,
+            keys: config.cleanup_policy.compact,
+        };
+        let validate = checks.any();
+        let is_plain = batch.header().codec() == Ok(Codec::None);
+        let batch = if is_plain && target.is_none() && batch.bytes().len() <= LOOKED_AT_BYTES_MAX {
+            if validate {
+                let limit = DecompressLimit::default();
+                check_records(&batch, config, checks, now, limit).map_err(Rejection::from)?;
+            }
+            batch
+        } else if validate || target.is_some() {
             let max_message_bytes = config.max_message_bytes;
             let config = config.clone();
             let bytes = batch.bytes().len();
             let work = move |limit: DecompressLimit, is_last: bool| {
                 if validate {
-                    match check_records(&batch, &config, now, limit) {
+                    match check_records(&batch, &config, checks, now, limit) {
                         Ok(()) => {}
                         Err(Fault::TooLarge(_)) if !is_last => return Err(TooLarge),
                         Err(fault) => return Ok(Err(fault.into())),
@@ -305,10 +320,28 @@ impl From<Fault> for Rejection {
     }
 }
 
+/// Which of the rules ask for a look at the records.
+#[derive(Clone, Copy)]
+struct Checks {
+    /// Whether the header's largest timestamp is the records'.
+    everything: bool,
+    /// Whether timestamps are near enough.
+    times: bool,
+    /// Whether each record has a key.
+    keys: bool,
+}
+
+impl Checks {
+    fn any(self) -> bool {
+        self.everything || self.times || self.keys
+    }
+}
+
 /// What only the records can tell.
 fn check_records(
     batch: &Batch,
     config: &TopicConfig,
+    checks: Checks,
     now: Timestamp,
     limit: DecompressLimit,
 ) -> Result<(), Fault> {
@@ -317,7 +350,8 @@ fn check_records(
         true => Fault::TooLarge(malformed(error)),
         false => Fault::Rejected(malformed(error)),
     })?;
-    if let Some((_, largest)) = summary.max_timestamp
+    if (checks.everything || checks.times)
+        && let Some((_, largest)) = summary.max_timestamp
         && largest != batch.header().max_time()
     {
         let refusal = InvalidRecord::MaxTimestamp {
@@ -326,33 +360,63 @@ fn check_records(
         };
         return Err(Fault::Rejected(refusal.into()));
     }
+    let times = accepted_times(config, checks, now);
+    let inside = |time: Timestamp| times.as_ref().is_none_or(|times| times.contains(&time));
+    let extremes = summary
+        .min_timestamp
+        .into_iter()
+        .chain(summary.max_timestamp.map(|(_, time)| time));
+    let is_keyed = !checks.keys || summary.first_without_key.is_none();
+    if is_keyed && extremes.into_iter().all(inside) {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    let mut records = batch.records(limit).map_err(malformed)?;
+    for index in 0u32.. {
+        let Some(record) = records.next_ref() else {
+            break;
+        };
+        let record = record.map_err(malformed)?;
+        // A record without a key is told for that alone.
+        if checks.keys && record.key.is_none() {
+            let fault = RecordFault::NoKey;
+            errors.push(RecordError { index, fault });
+        } else if let Some(times) = times.as_ref()
+            && !times.contains(&record.timestamp)
+        {
+            let fault = RecordFault::Timestamp {
+                timestamp: record.timestamp,
+                oldest: *times.start(),
+                newest: *times.end(),
+            };
+            errors.push(RecordError { index, fault });
+        }
+    }
+    let without_key = |error: &RecordError| error.fault == RecordFault::NoKey;
+    let refusal = if errors.iter().all(without_key) {
+        InvalidRecord::NoKey {
+            count: errors.len(),
+        }
+        .into()
+    } else {
+        InvalidTimestamp::Outside.into()
+    };
+    Err(Fault::Rejected(Rejection {
+        refusal,
+        records: errors,
+    }))
+}
+
+/// The timestamps that the topic takes now; None for any.
+fn accepted_times(
+    config: &TopicConfig,
+    checks: Checks,
+    now: Timestamp,
+) -> Option<RangeInclusive<Timestamp>> {
     let bound = |limit: Option<u64>| {
         limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
     };
     let oldest = now.plus_millis(-bound(config.message_timestamp_before_max_ms));
     let newest = now.plus_millis(bound(config.message_timestamp_after_max_ms));
-    let inside = |time: Timestamp| (oldest..=newest).contains(&time);
-    let extremes = summary
-        .min_timestamp
-        .into_iter()
-        .chain(summary.max_timestamp.map(|(_, time)| time));
-    if extremes.into_iter().all(inside) {
-        return Ok(());
-    }
-    let mut errors = Vec::new();
-    for (index, record) in (0u32..).zip(batch.records(limit).map_err(malformed)?) {
-        let timestamp = record.map_err(malformed)?.timestamp;
-        if !inside(timestamp) {
-            errors.push(RecordError {
-                index,
-                timestamp,
-                oldest,
-                newest,
-            });
-        }
-    }
-    Err(Fault::Rejected(Rejection {
-        refusal: InvalidTimestamp::Outside.into(),
-        records: errors,
-    }))
+    checks.times.then_some(oldest..=newest)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use model::batch::{BatchError, Codec};
 use model::topic_config::ConfigError;
-use model::{InvalidName, Offset, Timestamp, TopicName};
+use model::{InvalidName, Offset, PartitionId, Timestamp, TopicName};
 use storage::{AppendError, ReadError, SequenceError, StorageFailed};
 
 use super::access::{Principal, ResourceKind, Right};
@@ -91,6 +91,16 @@ pub enum Refusal {
     SettingAlteredTwice {
         /// The setting.
         name: String,
+    },
+    /// A topic from which only compaction removes records.
+    #[error(
+        "records of partition {topic}-{partition} can not be deleted due to the configured policy: cleanup.policy=compact"
+    )]
+    DeletesForbidden {
+        /// The topic.
+        topic: TopicName,
+        /// The partition.
+        partition: PartitionId,
     },
     /// A setting that is read at the start only.
     #[error("cannot update {name} dynamically: it needs a restart")]
@@ -364,6 +374,12 @@ pub enum InvalidRecord {
     /// A batch of the broker's own.
     #[error("clients cannot write control records")]
     Control,
+    /// Records without a key, in a compacted topic; which ones is told beside.
+    #[error("{count} of the records have no key, and the topic is compacted")]
+    NoKey {
+        /// How many.
+        count: usize,
+    },
     /// Records that cannot be read, or counts that no batch can have.
     #[error(transparent)]
     Malformed(BatchError),

@@ -487,6 +487,7 @@ impl Broker {
                 .ok_or_else(|| InvalidSetting::NoValue { name: key.clone() })?;
             settings.insert(key.clone(), value);
         }
+        let settings = super::configs::normalized(&settings)?;
         self.topic_config(&settings)?;
         self.check_batch_bytes(&settings)?;
         Ok(TopicRecord {

@@ -5,6 +5,7 @@ mod binary;
 mod bounds;
 mod broker_tools;
 mod circles;
+mod compacted;
 mod demo;
 mod fetch_waits;
 mod garbage;

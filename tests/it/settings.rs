@@ -71,7 +71,7 @@ async fn a_setting_that_only_has_its_default_says_why() {
         assert_eq!(default.0, NONE, "{}: {}", setting.name, default.1);
     }
     for (name, value, reason) in [
-        ("cleanup.policy", "compact", "compact"),
+        ("cleanup.policy", "shred", "list of"),
         (
             "remote.storage.enable",
             "true",

@@ -97,11 +97,7 @@ async fn creation_says_what_is_wrong() {
             1,
             "did you mean retention.ms?",
         ),
-        (
-            &["b", "-c", "cleanup.policy=compact"],
-            1,
-            "not in this release",
-        ),
+        (&["b", "-c", "cleanup.policy=shred"], 1, "list of"),
     ] {
         let said = topic(&server, &[&["create"], args].concat()).await;
         assert_eq!(said.code, Some(code), "{args:?}: {}", said.stderr);

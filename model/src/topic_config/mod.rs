@@ -1,4 +1,4 @@
-//! Topic settings: the table of all of Kafka's (its 4.1 `LogConfig`) and ours, how each one holds here, and the typed
+//! Topic settings: the table of all of Kafka's (its 4.3 `LogConfig`) and ours, how each one holds here, and the typed
 //! values that the broker and storage act on.
 //!
 //! Called by the broker (create, alter, describe) and by the command line. Invariant: a setting that is accepted is
@@ -66,7 +66,7 @@ pub enum Values {
     },
     /// One of these.
     OneOf(&'static [&'static str]),
-    /// Any of these, each once.
+    /// Any of these, or none. What is named again counts once.
     ListOf(&'static [&'static str]),
     /// `*`, or pairs `partition:broker`.
     Replicas,
@@ -238,11 +238,45 @@ pub enum CompressionType {
     Fixed(Compression),
 }
 
-/// What removes old records. Compaction is not in this release.
+/// What removes old records: any of these, or nothing at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanupPolicy {
+pub struct CleanupPolicy {
     /// Retention by time and size.
-    Delete,
+    pub delete: bool,
+    /// The latest record of each key is kept.
+    pub compact: bool,
+}
+
+/// A part of a whole, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Ratio(f64);
+
+impl Ratio {
+    /// None for what is no number from 0 to 1.
+    pub fn new(part: f64) -> Option<Ratio> {
+        (0.0..=1.0).contains(&part).then_some(Ratio(part))
+    }
+
+    /// The number, from 0 to 1.
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+/// A ratio is a number, so that each equals itself.
+impl Eq for Ratio {}
+
+/// When a compacted topic is compacted, and what that keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// How long a tombstone is kept, from the first compaction after which nothing older of its key is left.
+    pub delete_retention_ms: u64,
+    /// Which part of the bytes must be dirty.
+    pub min_cleanable_dirty_ratio: Ratio,
+    /// A record is not compacted before it has this age.
+    pub min_compaction_lag_ms: u64,
+    /// A record is due for compaction at this age, whatever the ratio; None is never.
+    pub max_compaction_lag_ms: Option<u64>,
 }
 
 /// What has happened when a record is acknowledged.
@@ -253,6 +287,9 @@ pub enum Durability {
     /// It was given to the operating system: a power cut may lose it, a crash of the process does not.
     Os,
 }
+
+const MIN_LAG: &str = "min.compaction.lag.ms";
+const MAX_LAG: &str = "max.compaction.lag.ms";
 
 /// A topic's settings, typed: those that are enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,6 +314,8 @@ pub struct TopicConfig {
     pub compression_type: CompressionType,
     /// What removes old records.
     pub cleanup_policy: CleanupPolicy,
+    /// How it is compacted, if it is.
+    pub compaction: CompactionConfig,
     /// How many replicas must have a record for `acks=all`; there is one, so that more refuses such a produce.
     pub min_insync_replicas: u32,
     /// What an acknowledgement promises.
@@ -307,7 +346,8 @@ impl TopicConfig {
             message_timestamp_before_max_ms: read.bounded("message.timestamp.before.max.ms"),
             message_timestamp_after_max_ms: read.bounded("message.timestamp.after.max.ms"),
             compression_type: read.compression(),
-            cleanup_policy: CleanupPolicy::Delete,
+            cleanup_policy: read.cleanup_policy(),
+            compaction: read.compaction(),
             min_insync_replicas: u32::try_from(read.positive("min.insync.replicas"))
                 .unwrap_or(u32::MAX),
             durability: match read.text("durability") {
@@ -316,6 +356,7 @@ impl TopicConfig {
             },
         };
         read.check_flush(config.durability)?;
+        read.check_lags()?;
         Ok(config)
     }
 }
@@ -366,6 +407,37 @@ impl<'a> Reader<'a> {
             "zstd" => fixed(Codec::Zstd, level("compression.zstd.level")),
             _ => CompressionType::Producer,
         }
+    }
+
+    fn cleanup_policy(&self) -> CleanupPolicy {
+        let policies = parse_list(self.text("cleanup.policy"));
+        CleanupPolicy {
+            delete: policies.contains(&"delete"),
+            compact: policies.contains(&"compact"),
+        }
+    }
+
+    fn compaction(&self) -> CompactionConfig {
+        let ratio = self.text("min.cleanable.dirty.ratio").parse().ok();
+        CompactionConfig {
+            delete_retention_ms: self.positive("delete.retention.ms"),
+            min_cleanable_dirty_ratio: ratio.and_then(Ratio::new).expect("values were checked"),
+            min_compaction_lag_ms: self.positive(MIN_LAG),
+            max_compaction_lag_ms: self.bounded(MAX_LAG),
+        }
+    }
+
+    /// A record cannot be due for compaction before it may be compacted.
+    fn check_lags(&self) -> Result<(), ConfigError> {
+        let (min, max) = (self.integer(MIN_LAG), self.integer(MAX_LAG));
+        if min <= max {
+            return Ok(());
+        }
+        Err(ConfigError {
+            key: MAX_LAG.to_owned(),
+            value: max.to_string(),
+            reason: format!("is less than {MIN_LAG}={min}"),
+        })
     }
 
     /// `flush.messages` and `flush.ms` hold because every record is synced: where that is switched off, they cannot.

@@ -1,4 +1,4 @@
-//! The table itself. Names, types, defaults and ranges are those of Kafka 4.1 (`LogConfig`, `TopicConfig`,
+//! The table itself. Names, types, defaults and ranges are those of Kafka 4.3 (`LogConfig`, `TopicConfig`,
 //! `ServerTopicConfigSynonyms`) but where a row's documentation says otherwise.
 
 use super::{Holds, Kind, Setting, Values};
@@ -7,8 +7,6 @@ use Holds::{Enforced, HoldsTrivially, Refused};
 const INT_MAX: i64 = i32::MAX as i64;
 const LONG_MAX: i64 = i64::MAX;
 
-const NO_COMPACTION: &str =
-    "no topic is compacted in this release, so that no record is compacted too early or too late";
 const NO_TIERS: &str = "there is no remote storage in this release";
 const ONE_REPLICA: &str = "there is one replica, and no replication that could be throttled";
 const SYNCED: &str =
@@ -35,8 +33,9 @@ macro_rules! setting {
 /// Every topic setting, ordered by name.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting!("cleanup.policy", "log.cleanup.policy", List, "delete", Values::ListOf(&["delete"]), Enforced,
-        "What removes old records. `delete` is retention by time and size; `compact` is refused in this release."),
+    setting!("cleanup.policy", "log.cleanup.policy", List, "delete", Values::ListOf(&["compact", "delete"]), Enforced,
+        "What removes old records. `delete` is retention by time and size; `compact` keeps the latest record of each key, and \
+         takes no record without a key. Both may be named, separated by a comma; with an empty list nothing is removed."),
     setting!("compression.gzip.level", "compression.gzip.level", Int, "-1", integer(-1, 9), Enforced,
         "The level when compression.type is gzip: 1 to 9, or -1 for the codec's own."),
     setting!("compression.lz4.level", "compression.lz4.level", Int, "9", integer(1, 17),
@@ -47,9 +46,9 @@ pub const SETTINGS: &[Setting] = &[
         "How batches are stored: as the producer sent them, or recompressed."),
     setting!("compression.zstd.level", "compression.zstd.level", Int, "3", integer(-131_072, 22), Enforced,
         "The level when compression.type is zstd."),
-    setting!("delete.retention.ms", "log.cleaner.delete.retention.ms", Long, "86400000", integer(0, LONG_MAX),
-        HoldsTrivially(NO_COMPACTION),
-        "How long a compacted topic keeps its tombstones at least."),
+    setting!("delete.retention.ms", "log.cleaner.delete.retention.ms", Long, "86400000", integer(0, LONG_MAX), Enforced,
+        "How long a compacted topic keeps a tombstone, a record without a value, at least: counted from the first compaction \
+         after which nothing older of its key is left, so that a reader who starts over sees it in this time."),
     setting!("durability", "", String, "fsync", Values::OneOf(&["fsync", "os"]), Enforced,
         "What an acknowledgement promises: `fsync`, the record is on the disk; `os`, the operating system has it, and a power \
          cut may lose it. Not a Kafka setting."),
@@ -76,8 +75,9 @@ pub const SETTINGS: &[Setting] = &[
     setting!("local.retention.ms", "log.local.retention.ms", Long, "-2", integer(-2, LONG_MAX), Refused(NO_TIERS),
         "How long records of a tiered topic stay on the local disk."),
     setting!("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", Long, "9223372036854775807",
-        integer(1, LONG_MAX), HoldsTrivially(NO_COMPACTION),
-        "After how long a record of a compacted topic is compacted at the latest."),
+        integer(1, LONG_MAX), Enforced,
+        "After how long a record of a compacted topic is due for compaction, whatever the dirty ratio: its segment is sealed \
+         for it. Not less than min.compaction.lag.ms."),
     setting!("max.message.bytes", "message.max.bytes", Int, "1048588", integer(0, INT_MAX), Enforced,
         "The largest batch that is accepted, as it comes (compressed)."),
     setting!("message.timestamp.after.max.ms", "log.message.timestamp.after.max.ms", Long, "9223372036854775807",
@@ -91,10 +91,10 @@ pub const SETTINGS: &[Setting] = &[
         Values::OneOf(&["CreateTime", "LogAppendTime"]), Enforced,
         "Whose clock stamps the records: the producer's or the broker's."),
     setting!("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", Double, "0.5",
-        Values::Real { min: 0.0, max: 1.0 }, HoldsTrivially(NO_COMPACTION),
-        "Which part of a compacted topic must be dirty before it is compacted."),
+        Values::Real { min: 0.0, max: 1.0 }, Enforced,
+        "Which part of a compacted topic's bytes must be dirty, appended since the last compaction, before it is compacted."),
     setting!("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", Long, "0", integer(0, LONG_MAX),
-        HoldsTrivially(NO_COMPACTION),
+        Enforced,
         "How long a record of a compacted topic stays uncompacted at least."),
     setting!("min.insync.replicas", "min.insync.replicas", Int, "1", integer(1, INT_MAX), Enforced,
         "How many replicas must have a record before acks=all is answered. There is one: with more, such a produce is refused."),

@@ -36,7 +36,7 @@ fn the_table_is_ordered_unique_and_its_defaults_pass_its_own_checks() {
     }
 }
 
-/// Kafka 4.1's `LogConfig.configNames()`, without its internal test setting.
+/// Kafka 4.3's `LogConfig.configNames()`, without its internal test setting.
 #[test]
 fn every_topic_setting_of_kafka_is_in_the_table() {
     let kafka = "segment.bytes segment.ms segment.jitter.ms segment.index.bytes flush.messages flush.ms retention.bytes \
@@ -103,10 +103,15 @@ fn accepted_values_reach_their_typed_fields() {
 #[test]
 fn what_is_not_enforced_is_refused_with_its_reason() {
     for (key, value, reason) in [
-        ("cleanup.policy", "compact", "compaction"),
-        ("cleanup.policy", "compact,delete", "compaction"),
-        ("cleanup.policy", "", "list"),
-        ("cleanup.policy", "delete,delete", "once"),
+        ("cleanup.policy", "Compact", "list of compact, delete"),
+        ("cleanup.policy", "none", "list of compact, delete"),
+        ("cleanup.policy", "compact,", "empty"),
+        ("cleanup.policy", ",", "empty"),
+        ("cleanup.policy", "compact,,delete", "empty"),
+        ("max.compaction.lag.ms", "0", "from 1"),
+        ("min.compaction.lag.ms", "-1", "from 0"),
+        ("delete.retention.ms", "-1", "from 0"),
+        ("min.cleanable.dirty.ratio", "1.1", "from 0 to 1"),
         ("remote.storage.enable", "true", "remote"),
         ("local.retention.ms", "5", "remote"),
         ("compression.lz4.level", "10", "one level"),
@@ -125,6 +130,88 @@ fn what_is_not_enforced_is_refused_with_its_reason() {
         let error = config(&[(key, value)]).unwrap_err();
         assert_eq!((error.key.as_str(), error.value.as_str()), (key, value));
         assert!(error.reason.contains(reason), "{error}");
+    }
+}
+
+/// As Kafka 4.3.1 takes and describes these values.
+#[test]
+fn a_cleanup_policy_is_any_list_of_policies_and_an_empty_one_removes_nothing() {
+    let policy = |delete, compact| CleanupPolicy { delete, compact };
+    for (value, stored, expected) in [
+        ("delete", "delete", policy(true, false)),
+        ("compact", "compact", policy(false, true)),
+        ("compact,delete", "compact,delete", policy(true, true)),
+        ("delete, compact", "delete,compact", policy(true, true)),
+        ("compact,compact", "compact", policy(false, true)),
+        (
+            "delete,delete,compact",
+            "delete,compact",
+            policy(true, true),
+        ),
+        ("", "", policy(false, false)),
+        (" ", "", policy(false, false)),
+    ] {
+        let overrides = overrides(&[("cleanup.policy", value)]);
+        assert_eq!(normalize(&overrides).unwrap()["cleanup.policy"], stored);
+        assert_eq!(
+            config(&[("cleanup.policy", value)]).unwrap().cleanup_policy,
+            expected,
+            "{value:?}"
+        );
+    }
+}
+
+#[test]
+fn settings_of_compaction_reach_their_fields_and_their_defaults_are_kafkas() {
+    let default = config(&[]).unwrap().compaction;
+    assert_eq!(default.delete_retention_ms, 24 * 3600 * 1000);
+    assert_eq!(default.min_cleanable_dirty_ratio.get(), 0.5);
+    assert_eq!(default.min_compaction_lag_ms, 0);
+    assert_eq!(default.max_compaction_lag_ms, None);
+    let compaction = config(&[
+        ("delete.retention.ms", "0"),
+        ("min.cleanable.dirty.ratio", "1"),
+        ("min.compaction.lag.ms", "10"),
+        ("max.compaction.lag.ms", "10"),
+    ])
+    .unwrap()
+    .compaction;
+    assert_eq!(compaction.delete_retention_ms, 0);
+    assert_eq!(compaction.min_cleanable_dirty_ratio.get(), 1.0);
+    assert_eq!(compaction.min_compaction_lag_ms, 10);
+    assert_eq!(compaction.max_compaction_lag_ms, Some(10));
+}
+
+#[test]
+fn a_record_is_not_due_for_compaction_before_it_may_be_compacted() {
+    let lags = [
+        ("min.compaction.lag.ms", "10"),
+        ("max.compaction.lag.ms", "9"),
+    ];
+    let error = config(&lags).unwrap_err();
+    assert_eq!(error.key, "max.compaction.lag.ms");
+    assert!(error.reason.contains("min.compaction.lag.ms=10"), "{error}");
+    let mut defaults = Defaults::default();
+    defaults
+        .set("log.cleaner.min.compaction.lag.ms", "10")
+        .unwrap();
+    let own = overrides(&[("max.compaction.lag.ms", "9")]);
+    assert!(TopicConfig::from_overrides(&own, &defaults).is_err());
+}
+
+/// As Kafka 4.3.1 describes them.
+#[test]
+fn a_ratio_is_described_as_kafka_describes_it() {
+    let ratio = Setting::find("min.cleanable.dirty.ratio").unwrap();
+    for (value, described) in [
+        ("0.50", "0.5"),
+        ("1e-3", "0.001"),
+        ("0", "0.0"),
+        ("1", "1.0"),
+        ("0.0001", "1.0E-4"),
+        ("0.00015", "1.5E-4"),
+    ] {
+        assert_eq!(ratio.check(value).as_deref(), Ok(described));
     }
 }
 

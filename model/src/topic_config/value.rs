@@ -5,9 +5,6 @@ use super::{Holds, Setting, Values};
 /// Checks `value` and gives it in its one spelling, or the reason why not.
 pub(super) fn check(setting: &Setting, value: &str) -> Result<String, String> {
     let value = value.trim();
-    if setting.name == "cleanup.policy" && parse_list(value).contains(&"compact") {
-        return Err("compaction is not in this release: only delete is enforced".to_owned());
-    }
     if setting.name == "compression.gzip.level" && value == "0" {
         return Err("must be -1 or a whole number from 1 to 9".to_owned());
     }
@@ -30,7 +27,7 @@ fn in_range(values: Values, value: &str) -> Result<String, String> {
             _ => Err(format!("must be a whole number from {min} to {max}")),
         },
         Values::Real { min, max } => match value.parse::<f64>() {
-            Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
+            Ok(number) if (min..=max).contains(&number) => Ok(text_of_real(number)),
             _ => Err(format!("must be a number from {min} to {max}")),
         },
         Values::OneOf(known) => match known.contains(&value) {
@@ -38,15 +35,16 @@ fn in_range(values: Values, value: &str) -> Result<String, String> {
             false => Err(format!("must be one of {}", known.join(", "))),
         },
         Values::ListOf(known) => {
-            let items = parse_list(value);
-            let once = items
-                .iter()
-                .enumerate()
-                .all(|(at, item)| !items[..at].contains(item));
-            if items.is_empty() || !once || !items.iter().all(|item| known.contains(item)) {
-                return Err(format!("must be a list of {}, each once", known.join(", ")));
+            if value.is_empty() {
+                return Ok(String::new());
             }
-            Ok(items.join(","))
+            if value.split(',').any(|item| item.trim().is_empty()) {
+                return Err("an item of the list is empty".to_owned());
+            }
+            if !parse_list(value).iter().all(|item| known.contains(item)) {
+                return Err(format!("must be a list of {}", known.join(", ")));
+            }
+            Ok(list_append("", value))
         }
         Values::Replicas => {
             let items = parse_list(value);
@@ -57,6 +55,18 @@ fn in_range(values: Values, value: &str) -> Result<String, String> {
             }
             Ok(items.join(","))
         }
+    }
+}
+
+/// As Java writes a double, and so Kafka's tools: with a digit after the point, small ones with an exponent.
+fn text_of_real(number: f64) -> String {
+    if number == 0.0 || number.abs() >= 1e-3 {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        _ => text,
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::InvalidSetting(_) | Refusal::SettingNeedsRestart { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_setting")
         }
+        Refusal::DeletesForbidden { .. } => (StatusCode::CONFLICT, "deletes_forbidden"),
         Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
             (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
         }

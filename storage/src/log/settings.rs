@@ -62,8 +62,11 @@ impl From<&TopicConfig> for LogSettings {
             durability: config.durability,
             segment_bytes: config.segment_bytes,
             segment_ms: config.segment_ms,
-            retention_ms: config.retention_ms,
-            retention_bytes: config.retention_bytes,
+            // Kafka's retention by age and size belongs to the policy `delete`.
+            retention_ms: config.retention_ms.filter(|_| config.cleanup_policy.delete),
+            retention_bytes: config
+                .retention_bytes
+                .filter(|_| config.cleanup_policy.delete),
         }
     }
 }

@@ -14,7 +14,7 @@ use wire::{ApiKey, Records};
 use super::{Call, Reply, Request, encode};
 use crate::broker::access::{Granted, right};
 use crate::broker::{
-    Acks, Appending, KnownCodecs, Produce, RecordError, Refusal, Rejection, Topic,
+    Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Refusal, Rejection, Topic,
 };
 use crate::front::kafka::errors::{self, Failure, Misuse};
 use crate::front::kafka::stats::Stats;
@@ -139,7 +139,7 @@ async fn reply(
     for (name, partitions) in topics {
         let mut partition_responses = Vec::with_capacity(partitions.len());
         for started in partitions {
-            let response = settled(started).await;
+            let response = settled(&name, started).await;
             if response.error_code != errors::NONE {
                 failed = Some(response.error_message.clone().unwrap_or_default());
                 if !asks_for_answer {
@@ -170,8 +170,38 @@ async fn reply(
     }
 }
 
+/// What is wrong with a record, where Kafka has words for it in Kafka's: clients show them to their users.
+fn described(record: &RecordError, topic: &str, partition: i32) -> String {
+    match record.fault {
+        RecordFault::NoKey => format!(
+            "Compacted topic cannot accept message without key in topic partition {topic}-{partition}"
+        ),
+        fault @ RecordFault::Timestamp { .. } => fault.to_string(),
+    }
+}
+
+/// What is wrong with a batch, with a look at those of its records that are at fault.
+fn summarized(rejected: &Rejected, errors: &[BatchIndexAndErrorMessage]) -> String {
+    let keyless = |record: &RecordError| record.fault == RecordFault::NoKey;
+    if errors.is_empty() || !rejected.records.iter().all(keyless) {
+        return rejected.failure.to_string();
+    }
+    let shown = |error: &BatchIndexAndErrorMessage| {
+        let message = error.batch_index_error_message.as_deref();
+        let (index, message) = (error.batch_index, message.unwrap_or_default());
+        format!("RecordError(batchIndex={index}, message='{message}')")
+    };
+    let first: Vec<String> = errors.iter().take(3).map(shown).collect();
+    format!(
+        "One or more records have been rejected due to {} record errors in total, and only showing the first three errors \
+         at most: [{}]",
+        errors.len(),
+        first.join(", ")
+    )
+}
+
 /// Waits until one partition's batch is durable.
-async fn settled(started: Started) -> PartitionProduceResponse {
+async fn settled(topic: &str, started: Started) -> PartitionProduceResponse {
     let result = match started.result {
         Ok(appending) => {
             let (base_offset, stamped, start) = (
@@ -195,22 +225,26 @@ async fn settled(started: Started) -> PartitionProduceResponse {
             log_start_offset: start.to_wire(),
             ..PartitionProduceResponse::default()
         },
-        Err(rejected) => PartitionProduceResponse {
-            index: started.index,
-            error_code: rejected.failure.code(),
-            base_offset: -1,
-            log_append_time_ms: -1,
-            log_start_offset: -1,
-            record_errors: rejected
-                .records
-                .into_iter()
-                .map(|record| BatchIndexAndErrorMessage {
-                    batch_index: i32::try_from(record.index).unwrap_or(i32::MAX),
-                    batch_index_error_message: Some(record.to_string()),
-                })
-                .collect(),
-            error_message: Some(rejected.failure.to_string()),
-            ..PartitionProduceResponse::default()
-        },
+        Err(rejected) => refused(topic, started.index, &rejected),
+    }
+}
+
+/// The answer for a batch that was not appended.
+fn refused(topic: &str, index: i32, rejected: &Rejected) -> PartitionProduceResponse {
+    let described = |record: &RecordError| BatchIndexAndErrorMessage {
+        batch_index: i32::try_from(record.index).unwrap_or(i32::MAX),
+        batch_index_error_message: Some(described(record, topic, index)),
+    };
+    let record_errors: Vec<_> = rejected.records.iter().map(described).collect();
+    let error_message = Some(summarized(rejected, &record_errors));
+    PartitionProduceResponse {
+        index,
+        error_code: rejected.failure.code(),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        record_errors,
+        error_message,
+        ..PartitionProduceResponse::default()
     }
 }
