@@ -5,12 +5,15 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::cleanup::Policy;
 use crate::cleanup::execute::Cleaner;
+use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
+use crate::components::Threads;
 use crate::config::Live;
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::DataDir;
 use crate::error::{OpenError, StorageFailed};
-use crate::log::DirtyLogs;
+use crate::log::{DirtyLogs, Log};
 use crate::metrics::{Counters, Health, Metrics};
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
@@ -113,6 +116,43 @@ impl Engine {
     pub fn clean_once(&self) -> bool {
         self.damage.read_acknowledgements();
         self.cleaner.clean_once()
+    }
+
+    /// A run that somebody asked for.
+    pub fn run_cleanup(
+        &self,
+        log: &Log,
+        policy: Policy,
+        options: RunOptions,
+        progress: &Progress,
+        threads_are: Threads,
+    ) -> Result<Report, CleanupError> {
+        if options.now && !options.dry_run {
+            self.seal_active(log);
+        }
+        let report = match policy {
+            Policy::Retention => self
+                .cleaner
+                .run_retention(log, options, progress, |durable| {
+                    if threads_are == Threads::Manual {
+                        self.wal.committer.turn();
+                    }
+                    durable.wait()
+                })?,
+            Policy::StoreBound => return Err(CleanupError::NotOfOneLog(policy)),
+        };
+        if !report.dry_run {
+            // So that what the plan removes is gone when this returns. On a full disk a later round does it.
+            self.settle_once();
+        }
+        Ok(report)
+    }
+
+    /// Seals the active segment, and settles what is in the WAL only behind it, as far as the disk allows.
+    fn seal_active(&self, log: &Log) {
+        log.cell().ask_for_seal();
+        self.dirty.push_once(log.cell());
+        self.settle_once();
     }
 
     /// One step of the scrub. None if something was done, or else how long to wait.

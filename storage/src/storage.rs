@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 use model::{LeaderEpoch, LogId};
 use uuid::Uuid;
 
-use crate::cleanup::Plan;
+use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
+use crate::cleanup::{Plan, Policy};
 use crate::components::{Env, Threads};
 use crate::config::{LiveSettings, StorageConfig};
 use crate::engine::Engine;
@@ -411,9 +412,24 @@ impl Storage {
         self.engine().scrub_once().is_none()
     }
 
-    /// What retention would remove from a log now. None if there is no such log.
-    pub fn plan_retention(&self, id: LogId) -> Option<Plan> {
-        self.engine().cleaner.plan_of(self.log(id)?.as_ref())
+    /// What a policy would do to a log now, segment by segment, and what holds each of them back. With `now`, as a run with
+    /// [`RunOptions::now`] would begin.
+    pub fn plan_cleanup(&self, id: LogId, policy: Policy, now: bool) -> Result<Plan, CleanupError> {
+        let log = self.log(id).ok_or(CleanupError::NoLog(id))?;
+        self.engine().cleaner.plan_of(&log, policy, now)
+    }
+
+    /// Runs a policy over a log and tells what was done. Blocks until it is done, failed or cancelled; not for async code.
+    pub fn run_cleanup(
+        &self,
+        id: LogId,
+        policy: Policy,
+        options: RunOptions,
+        progress: &Progress,
+    ) -> Result<Report, CleanupError> {
+        let log = self.log(id).ok_or(CleanupError::NoLog(id))?;
+        self.engine()
+            .run_cleanup(&log, policy, options, progress, self.inner.threads_are)
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::plan::{LogView, Plan, SegmentView};
-use super::retention::{Retention, plan};
-use super::store_bound;
+use model::Offset;
+
+use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::{LogView, Plan, Policy, Rules, SegmentView, plan, store_bound};
 use crate::config::Live;
-use crate::error::{AppendError, DeleteRecordsError};
-use crate::log::{Log, LogCell};
+use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
+use crate::log::{Durable, Log};
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
@@ -32,47 +33,57 @@ pub(crate) struct Cleaner {
     pub counters: Arc<Counters>,
 }
 
-/// What a log looks like to a cleanup policy.
-fn view_of(log: &LogCell) -> Option<LogView> {
-    let state = log.locked();
-    if state.deleted {
-        return None;
-    }
-    let sealed = state.segments.sealed().map(|(entry, sealed)| SegmentView {
-        id: entry.id,
-        end_offset: sealed.end_offset,
-        bytes: sealed.bytes,
-        last_append_time: sealed.last_append_time,
-        sealed: true,
-    });
-    let active = state.segments.active.iter().map(|active| SegmentView {
-        id: active.segment.id,
-        end_offset: active.end_offset,
-        bytes: active.segment.bytes,
-        last_append_time: active.segment.last_append_time,
-        sealed: false,
-    });
-    Some(LogView {
-        log: log.id(),
-        start_offset: state.bounds.start,
-        segments: sealed.chain(active).collect(),
-        tail_bytes: state.tail_bytes,
-        tail_end: state
-            .tail
-            .back()
-            .map(|entry| (entry.next, entry.append_time)),
-    })
-}
-
 impl Cleaner {
-    /// Plans retention for one log. None for a deleted one.
-    pub fn plan_of(&self, log: &Log) -> Option<Plan> {
-        let settings = log.settings();
-        let limits = Retention {
-            retention_ms: settings.retention_ms,
-            retention_bytes: settings.retention_bytes,
-        };
-        Some(plan(&view_of(log.cell())?, limits, self.wal.now()))
+    /// What a policy wants done to a log now. With `asked`, as a run that somebody asked for.
+    pub fn plan_of(&self, log: &Log, policy: Policy, asked: bool) -> Result<Plan, CleanupError> {
+        let view = LogView::of(log.cell()).ok_or(CleanupError::NoLog(log.id()))?;
+        let rules = Rules::of(policy, &log.settings()).ok_or(CleanupError::NotOfOneLog(policy))?;
+        let mut plan = plan(&view, &rules, &[], self.wal.now());
+        plan.rolls_active |= asked && view.has_unsealed();
+        Ok(plan)
+    }
+
+    /// Runs retention over one log, and waits until the start is durable. The settler's next round removes the files.
+    pub fn run_retention(
+        &self,
+        log: &Log,
+        options: RunOptions,
+        progress: &Progress,
+        wait: impl FnOnce(Durable) -> Result<(), StorageFailed>,
+    ) -> Result<Report, CleanupError> {
+        let began = self.wal.clock.monotonic();
+        let start_before = log.bounds().start;
+        let plan = self.plan_of(log, Policy::Retention, false)?;
+        if progress.is_cancelled() {
+            return Err(CleanupError::Cancelled);
+        }
+        progress.expect(plan.removed_bytes());
+        if let Some(start) = plan.raise_start_to.filter(|_| !options.dry_run) {
+            let durable = raise_start(log, &plan, start).map_err(|error| match error {
+                DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
+                DeleteRecordsError::Append(AppendError::Deleted) => CleanupError::NoLog(log.id()),
+                error => CleanupError::StartNotRaised(error.to_string().into()),
+            })?;
+            wait(durable)?;
+        }
+        progress.done(plan.removed_bytes());
+        // Not those that a raised start took from readers before.
+        let records = plan.removed().map(|(segment, _)| {
+            let readable = segment.end_offset.get().saturating_sub(start_before.get());
+            segment.records.min(readable)
+        });
+        Ok(Report {
+            dry_run: options.dry_run,
+            start_before,
+            start_after: plan.raise_start_to.unwrap_or(start_before),
+            segments_removed: plan.removed().count() as u64,
+            records_removed: records.sum(),
+            bytes_removed: plan.removed_bytes(),
+            bytes_read: 0,
+            bytes_written: 0,
+            took: self.wal.clock.monotonic().saturating_sub(began),
+            plan,
+        })
     }
 
     /// Looks at all logs once. True if something is to be removed.
@@ -83,8 +94,8 @@ impl Cleaner {
             if log.id().is_reserved() {
                 continue;
             }
-            let plan = self.plan_of(&log).filter(|plan| !plan.is_empty());
-            worked |= plan.is_some_and(|plan| execute(&log, &plan));
+            let plan = self.plan_of(&log, Policy::Retention, false);
+            worked |= plan.is_ok_and(|plan| execute(&log, &plan));
         }
         if worked {
             self.signals.settle_soon();
@@ -115,13 +126,13 @@ impl Cleaner {
         let logs = self.registry.all();
         let (logs, views): (Vec<_>, Vec<_>) = logs
             .iter()
-            .filter_map(|log| Some((log, view_of(log.cell())?)))
+            .filter_map(|log| Some((log, LogView::of(log.cell())?)))
             .unzip();
         let mut worked = false;
         for (log, plan) in logs.into_iter().zip(store_bound::plan(&views, bytes_max)) {
             if !plan.is_empty() {
                 let removed = &self.counters.bound_removed_bytes;
-                removed.fetch_add(plan.bytes(), Relaxed);
+                removed.fetch_add(plan.removed_bytes(), Relaxed);
                 worked |= execute(log, &plan);
             }
         }
@@ -132,21 +143,12 @@ impl Cleaner {
     }
 }
 
-/// Does what a plan says. True if something is to be removed.
+/// Does what a plan says, without waiting for it. True if something is to be removed.
 fn execute(log: &Log, plan: &Plan) -> bool {
     let Some(start) = plan.raise_start_to else {
         return false;
     };
-    assert!(
-        plan.remove
-            .iter()
-            .all(|removal| removal.end_offset <= start),
-        "only what lies before the new start goes"
-    );
-    for removal in &plan.remove {
-        tracing::info!(log = %log.id(), segment = %removal.id, bytes = removal.bytes, reason = ?removal.reason, "retention removes a segment");
-    }
-    match log.delete_records(start) {
+    match raise_start(log, plan, start) {
         // Nobody waits for it: the settler acts on the start when it has become durable.
         Ok(durable) => drop(durable),
         Err(DeleteRecordsError::Append(AppendError::DiskFull)) => {
@@ -158,4 +160,17 @@ fn execute(log: &Log, plan: &Plan) -> bool {
         }
     }
     true
+}
+
+/// Raises a log's start past what the plan removes.
+fn raise_start(log: &Log, plan: &Plan, start: Offset) -> Result<Durable, DeleteRecordsError> {
+    let passed = |(segment, _): (&SegmentView, _)| segment.end_offset <= start;
+    assert!(
+        plan.removed().all(passed),
+        "only what lies before the new start goes"
+    );
+    for (segment, reason) in plan.removed() {
+        tracing::info!(log = %log.id(), segment = %segment.id, bytes = segment.bytes, reason = ?reason, "retention removes a segment");
+    }
+    log.delete_records(start)
 }

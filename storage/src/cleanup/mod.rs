@@ -1,13 +1,21 @@
 //! Cleanup: what is no longer kept goes, by a plan that is data.
 //!
-//! A policy is a pure function of what it is shown; the cleaner raises the log's start as the plan says, and the settler, who
-//! owns the files, alone removes them. Callers: the engine's cleaner, and the tools, which show a plan without executing it.
+//! A policy is a pure function of what it is shown ([`plan()`] dispatches to a file for each), and holds are a veto on it; the
+//! cleaner raises the log's start as the plan says, and the settler, who owns the files, alone removes them. Callers: the
+//! engine's cleaner, and the tools, which show a plan without executing it.
 //! Invariants: only whole segments go, and what is still in the WAL as a whole, from the front, and offsets never change; the
 //! start that has passed them is durable before a file is unlinked.
 
 pub(crate) mod execute;
+pub mod holds;
 mod plan;
+mod reason;
 pub mod retention;
+pub mod run;
 pub mod store_bound;
+mod view;
 
-pub use self::plan::{LogView, Plan, Reason, Removal, SegmentView};
+pub use self::holds::Hold;
+pub use self::plan::{Outcome, Plan, Policy, Rules, SegmentPlan, plan};
+pub use self::reason::{DirtyRatio, HeldBack, Reason};
+pub use self::view::{LogView, SegmentView};

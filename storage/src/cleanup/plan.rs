@@ -1,98 +1,206 @@
-//! What a cleanup policy is shown of a log, and what it wants done, as data. A policy is a pure function from the one to the
-//! other; nothing here touches a file.
+//! What a cleanup policy wants done to a log, as data: for each segment what happens and why, or what holds it back.
+//!
+//! [`plan`] is pure, and dispatches to a file for each policy. Callers: the cleaner, which has the plan executed, and whoever
+//! wants to know beforehand.
+
+use std::fmt;
 
 use model::{LogId, Offset, Timestamp};
 
-use crate::segment::SegmentId;
+use super::holds::Hold;
+use super::reason::{HeldBack, Reason};
+use super::retention::{self, Retention};
+use super::view::{LogView, SegmentView};
+use crate::log::LogSettings;
 
-/// What a policy is shown of one log.
+/// A cleanup policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Policy {
+    /// Whole segments go by age or size: `delete`.
+    Retention,
+    /// The oldest segments of all logs go: `store.bytes.max`.
+    StoreBound,
+}
+
+impl Policy {
+    /// Its name: in `cleanup.policy` where it has one there, and in the tool.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Policy::Retention => "delete",
+            Policy::StoreBound => "store.bytes.max",
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a log's own policy goes by. The bound of the whole store is planned over all logs, by [`super::store_bound::plan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// See [`retention`].
+    Retention(Retention),
+}
+
+impl Rules {
+    /// The rules of a log for a policy. None for the bound of the store.
+    pub fn of(policy: Policy, settings: &LogSettings) -> Option<Rules> {
+        match policy {
+            Policy::Retention => Some(Rules::Retention(Retention::of(settings))),
+            Policy::StoreBound => None,
+        }
+    }
+}
+
+/// What happens to a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogView {
-    /// Which log.
-    pub log: LogId,
-    /// The first offset that is kept.
-    pub start_offset: Offset,
-    /// Live segments in order; the last one may be active.
-    pub segments: Vec<SegmentView>,
-    /// Bytes that are in the WAL only.
-    pub tail_bytes: u64,
-    /// Where what is in the WAL only ends, and when the last batch of it was appended; None if there is nothing.
-    pub tail_end: Option<(Offset, Timestamp)>,
+pub enum Outcome {
+    /// It goes as a whole.
+    Remove(Reason),
+    /// It is written again without the records that the policy drops.
+    Rewrite {
+        /// Why.
+        reason: Reason,
+        /// Segments of one group become one segment; a number from 0 within the plan.
+        group: usize,
+    },
+    /// It becomes one segment with its neighbours; no record is dropped.
+    Merge {
+        /// Why.
+        reason: Reason,
+        /// As for `Rewrite`.
+        group: usize,
+    },
+    /// It stays as it is: the first rule that holds it back.
+    Keep(HeldBack),
 }
 
-/// What a policy is shown of one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentView {
-    /// Which file.
-    pub id: SegmentId,
-    /// The offset after its last record.
-    pub end_offset: Offset,
-    /// Its length.
-    pub bytes: u64,
-    /// When the broker appended its last batch.
-    pub last_append_time: Timestamp,
-    /// Whether it is sealed.
-    pub sealed: bool,
+impl Outcome {
+    /// A short name, for machines.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Outcome::Remove(_) => "remove",
+            Outcome::Rewrite { .. } => "rewrite",
+            Outcome::Merge { .. } => "merge",
+            Outcome::Keep(_) => "keep",
+        }
+    }
+
+    /// The rule that decided, by its short name.
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Outcome::Remove(reason)
+            | Outcome::Rewrite { reason, .. }
+            | Outcome::Merge { reason, .. } => reason.name(),
+            Outcome::Keep(held_back) => held_back.name(),
+        }
+    }
+
+    /// The group that it is written with.
+    pub const fn group(&self) -> Option<usize> {
+        match self {
+            Outcome::Rewrite { group, .. } | Outcome::Merge { group, .. } => Some(*group),
+            Outcome::Remove(_) | Outcome::Keep(_) => None,
+        }
+    }
 }
 
-/// Why a segment goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// All its records lie before the start offset: somebody deleted them.
-    BelowStart,
-    /// Its last batch was appended longer ago than `retention.ms`.
-    Age {
-        /// How long ago.
-        age_ms: u64,
-        /// The limit.
-        retention_ms: u64,
-    },
-    /// Without it the log still holds `retention.bytes`.
-    Size {
-        /// What the log holds with it.
-        log_bytes: u64,
-        /// The limit.
-        retention_bytes: u64,
-    },
-    /// With it the whole store holds more than `store.bytes.max`, and nothing sealed is older.
-    StoreSize {
-        /// What the store holds with it.
-        store_bytes: u64,
-        /// The limit.
-        store_bytes_max: u64,
-    },
+/// Why, in words.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Remove(reason)
+            | Outcome::Rewrite { reason, .. }
+            | Outcome::Merge { reason, .. } => reason.fmt(f),
+            Outcome::Keep(held_back) => held_back.fmt(f),
+        }
+    }
 }
 
-/// A segment that goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Removal {
-    /// Which file.
-    pub id: SegmentId,
-    /// The offset after its last record.
-    pub end_offset: Offset,
-    /// Its length.
-    pub bytes: u64,
-    /// Why.
-    pub reason: Reason,
+/// A segment, and what happens to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentPlan {
+    /// What the policy was shown of it.
+    pub segment: SegmentView,
+    /// What happens to it.
+    pub outcome: Outcome,
 }
 
 /// What should be done to one log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// Which log.
+    pub log: LogId,
+    /// By which policy.
+    pub policy: Policy,
+    /// The active segment is sealed and what is in the WAL only settled first, and then it is planned again.
+    pub rolls_active: bool,
+    /// All segments, in order.
+    pub segments: Vec<SegmentPlan>,
     /// The new start offset, if it rises.
     pub raise_start_to: Option<Offset>,
-    /// The segments that go, in order, from the front.
-    pub remove: Vec<Removal>,
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        *self == Plan::default()
+    /// A plan that keeps everything, for one reason.
+    pub fn keep_all(policy: Policy, view: &LogView, held_back: &HeldBack) -> Plan {
+        let segments = view.segments.iter().map(|segment| SegmentPlan {
+            segment: *segment,
+            outcome: Outcome::Keep(held_back.clone()),
+        });
+        Plan {
+            log: view.log,
+            policy,
+            rolls_active: false,
+            segments: segments.collect(),
+            raise_start_to: None,
+        }
     }
 
-    /// How many bytes it frees.
-    pub fn bytes(&self) -> u64 {
-        self.remove.iter().map(|removal| removal.bytes).sum()
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let keeps = |segment: &SegmentPlan| matches!(segment.outcome, Outcome::Keep(_));
+        self.raise_start_to.is_none() && !self.rolls_active && self.segments.iter().all(keeps)
+    }
+
+    /// The segments that go as a whole, in order.
+    pub fn removed(&self) -> impl Iterator<Item = (&SegmentView, &Reason)> {
+        self.segments.iter().filter_map(|plan| match &plan.outcome {
+            Outcome::Remove(reason) => Some((&plan.segment, reason)),
+            _ => None,
+        })
+    }
+
+    /// How many bytes go with segments that are removed as a whole.
+    pub fn removed_bytes(&self) -> u64 {
+        self.removed().map(|(segment, _)| segment.bytes).sum()
+    }
+
+    /// The groups of segments that are written together, in order.
+    pub fn groups(&self) -> Vec<Vec<SegmentView>> {
+        let mut groups: Vec<Vec<SegmentView>> = Vec::new();
+        for plan in &self.segments {
+            if let Some(group) = plan.outcome.group() {
+                assert!(
+                    group == groups.len() || group + 1 == groups.len(),
+                    "a group's segments are neighbours"
+                );
+                if group == groups.len() {
+                    groups.push(Vec::new());
+                }
+                groups[group].push(plan.segment);
+            }
+        }
+        groups
+    }
+}
+
+/// Plans what a log's rules want done. `now` is the time by which records age.
+pub fn plan(view: &LogView, rules: &Rules, holds: &[Hold], now: Timestamp) -> Plan {
+    match rules {
+        Rules::Retention(limits) => retention::plan(view, *limits, holds, now),
     }
 }

@@ -3,7 +3,10 @@
 
 use model::{Offset, Timestamp};
 
-use super::{LogView, Plan, Reason, Removal, SegmentView};
+use super::holds::{self, Hold};
+use super::reason::{HeldBack, Reason, age_ms};
+use super::{LogView, Outcome, Plan, Policy, SegmentPlan, SegmentView};
+use crate::log::LogSettings;
 
 /// The limits; None keeps for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,83 +17,138 @@ pub struct Retention {
     pub retention_bytes: Option<u64>,
 }
 
+impl Retention {
+    /// Those of a log.
+    pub fn of(settings: &LogSettings) -> Retention {
+        Retention {
+            retention_ms: settings.retention_ms,
+            retention_bytes: settings.retention_bytes,
+        }
+    }
+}
+
 /// Plans which segments go. `now` should come from a clock that does not jump: the engine adds the monotonic time since its
 /// start to the wall clock at its start. A segment goes by size only if what remains is still `retention_bytes` or more.
-pub fn plan(view: &LogView, retention: Retention, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
-    let mut log_bytes = view.tail_bytes
-        + view
-            .segments
-            .iter()
-            .map(|segment| segment.bytes)
-            .sum::<u64>();
+/// The active segment, and what is in the WAL only, go by age too. A hold keeps what is not below the start already.
+pub fn plan(view: &LogView, retention: Retention, holds: &[Hold], now: Timestamp) -> Plan {
+    let mut log_bytes = view.bytes();
+    let mut removed_end = None;
+    let mut all_go = true;
+    let mut segments = Vec::with_capacity(view.segments.len());
     for segment in &view.segments {
-        let Some(reason) = reason(segment, view.start_offset, log_bytes, retention, now) else {
-            break;
+        let outcome = if all_go {
+            judge(segment, view.start_offset, log_bytes, retention, holds, now)
+        } else {
+            Outcome::Keep(HeldBack::BehindKept)
         };
-        if !segment.sealed && segment.bytes == 0 {
-            break;
+        if let Outcome::Remove(_) = outcome {
+            log_bytes -= segment.bytes;
+            removed_end = Some(segment.end_offset);
+        } else {
+            all_go = false;
         }
-        log_bytes -= segment.bytes;
-        plan.remove.push(Removal {
-            id: segment.id,
-            end_offset: segment.end_offset,
-            bytes: segment.bytes,
-            reason,
+        segments.push(SegmentPlan {
+            segment: *segment,
+            outcome,
         });
     }
-    let mut removed_end = plan.remove.last().map(|removal| removal.end_offset);
-    if plan.remove.len() == view.segments.len()
+    if all_go
         && let Some((end, last_append_time)) = view.tail_end
         && is_due(last_append_time, retention, now).is_some()
+        && holds::first_on(holds, &(view.start_offset..end)).is_none()
     {
         // On a full disk it waits in the WAL for long.
         removed_end = Some(end);
     }
-    plan.raise_start_to = removed_end.filter(|end| *end > view.start_offset);
-    plan
+    Plan {
+        log: view.log,
+        policy: Policy::Retention,
+        rolls_active: false,
+        segments,
+        raise_start_to: removed_end.filter(|end| *end > view.start_offset),
+    }
 }
 
 /// Whether what was appended then is kept no longer: its age and the limit.
 fn is_due(last_append_time: Timestamp, retention: Retention, now: Timestamp) -> Option<(u64, u64)> {
-    let age_ms = u64::try_from(now.millis_since(last_append_time)).unwrap_or(0);
+    let age_ms = age_ms(now, last_append_time);
     let limit = retention.retention_ms?;
     (age_ms > limit).then_some((age_ms, limit))
 }
 
-fn reason(
+/// What happens to the first segment that is left.
+fn judge(
     segment: &SegmentView,
     start_offset: Offset,
     log_bytes: u64,
     retention: Retention,
+    holds: &[Hold],
     now: Timestamp,
-) -> Option<Reason> {
-    if segment.end_offset <= start_offset {
-        return Some(Reason::BelowStart);
+) -> Outcome {
+    if !segment.sealed && segment.bytes == 0 {
+        return Outcome::Keep(HeldBack::Empty);
     }
+    if segment.end_offset <= start_offset {
+        return Outcome::Remove(Reason::BelowStart);
+    }
+    let reason = match limit_passed(segment, log_bytes, retention, now) {
+        Ok(reason) => reason,
+        Err(held_back) => return Outcome::Keep(held_back),
+    };
+    let kept = start_offset.max(segment.id.base)..segment.end_offset;
+    match holds::first_on(holds, &kept) {
+        Some(hold) => Outcome::Keep(HeldBack::Hold {
+            name: hold.name.clone(),
+        }),
+        None => Outcome::Remove(reason),
+    }
+}
+
+/// The limit that the first segment has passed, or the first one that it has not.
+fn limit_passed(
+    segment: &SegmentView,
+    log_bytes: u64,
+    retention: Retention,
+    now: Timestamp,
+) -> Result<Reason, HeldBack> {
     if let Some((age_ms, retention_ms)) = is_due(segment.last_append_time, retention, now) {
-        return Some(Reason::Age {
+        return Ok(Reason::Age {
             age_ms,
             retention_ms,
         });
     }
-    match retention {
-        Retention {
-            retention_bytes: Some(limit),
-            ..
-        } if log_bytes.saturating_sub(segment.bytes) >= limit && segment.bytes > 0 => {
-            Some(Reason::Size {
-                log_bytes,
-                retention_bytes: limit,
-            })
-        }
-        _ => None,
+    if let Some(retention_bytes) = retention.retention_bytes
+        && log_bytes.saturating_sub(segment.bytes) >= retention_bytes
+        && segment.bytes > 0
+    {
+        return Ok(Reason::Size {
+            log_bytes,
+            retention_bytes,
+        });
     }
+    Err(match retention {
+        Retention {
+            retention_ms: Some(retention_ms),
+            ..
+        } => HeldBack::Young {
+            age_ms: age_ms(now, segment.last_append_time),
+            retention_ms,
+        },
+        Retention {
+            retention_bytes: Some(retention_bytes),
+            ..
+        } => HeldBack::BelowSize {
+            log_bytes,
+            retention_bytes,
+        },
+        Retention { .. } => HeldBack::NoLimit,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::SegmentKind;
     use crate::segment::SegmentId;
     use model::{LogId, PartitionId, TopicId};
     use proptest::prelude::*;
@@ -103,13 +161,20 @@ mod tests {
             bytes: *bytes,
             last_append_time: Timestamp::from_millis(*time),
             sealed: n + 1 < segments.len(),
+            kind: SegmentKind::Plain,
+            records: 10,
+            max_timestamp: Timestamp::from_millis(*time),
+            first_append_time: Timestamp::from_millis(*time),
         };
         LogView {
             log: LogId::new(TopicId::from_bytes([1; 16]), PartitionId::new(0)),
             start_offset: Offset::new(start_offset),
+            compacted_to: Offset::ZERO,
             segments: segments.iter().enumerate().map(segment).collect(),
             tail_bytes,
+            tail_begin: None,
             tail_end: None,
+            set_aside: Vec::new(),
         }
     }
 
@@ -126,16 +191,16 @@ mod tests {
                 retention_ms,
                 retention_bytes,
             },
+            &[],
             Timestamp::from_millis(1_000),
         );
         let mut words: Vec<String> = plan
-            .remove
-            .iter()
-            .map(|removal| match removal.reason {
-                Reason::BelowStart => format!("{} below", removal.id.base),
-                Reason::Age { age_ms, .. } => format!("{} age {age_ms}", removal.id.base),
-                Reason::Size { log_bytes, .. } => format!("{} size {log_bytes}", removal.id.base),
-                Reason::StoreSize { .. } => panic!("a log's own limits know no other log"),
+            .removed()
+            .map(|(segment, reason)| match reason {
+                Reason::BelowStart => format!("{} below", segment.id.base),
+                Reason::Age { age_ms, .. } => format!("{} age {age_ms}", segment.id.base),
+                Reason::Size { log_bytes, .. } => format!("{} size {log_bytes}", segment.id.base),
+                other => panic!("a log's own limits know no other log, nor keys: {other:?}"),
             })
             .collect();
         words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
@@ -205,6 +270,45 @@ mod tests {
         check(&view(&[(100, 5_000), (100, 100)], 0, 0), Some(0), None, "");
     }
 
+    #[test]
+    fn each_segment_that_stays_names_the_first_rule_that_holds_it_back() {
+        let held_back = |view: &LogView, ms, bytes, holds: &[Hold]| -> Vec<String> {
+            let limits = Retention {
+                retention_ms: ms,
+                retention_bytes: bytes,
+            };
+            let plan = plan(view, limits, holds, Timestamp::from_millis(1_000));
+            let words = plan.segments.iter().map(|one| match &one.outcome {
+                Outcome::Keep(held_back) => held_back.to_string(),
+                other => other.name().to_owned(),
+            });
+            words.collect()
+        };
+        let young = view(&[(100, 100), (100, 900), (100, 200)], 0, 0);
+        assert_eq!(
+            held_back(&young, Some(500), None, &[]),
+            [
+                "remove",
+                "its last record was appended 100 ms ago, retention.ms is 500 ms",
+                "segments are removed from the front, and an older one is kept",
+            ]
+        );
+        let below = "the partition holds 300 bytes with it, and would hold less than retention.bytes (250) without it";
+        assert_eq!(held_back(&young, None, Some(250), &[])[0], below);
+        let none = "neither retention.ms nor retention.bytes is set";
+        assert_eq!(held_back(&young, None, None, &[])[0], none);
+        let hold = Hold {
+            name: "an audit".into(),
+            offsets: Offset::new(5)..Offset::new(8),
+        };
+        let held = held_back(&young, Some(500), None, std::slice::from_ref(&hold));
+        assert_eq!(held[0], "held by an audit");
+        // What lies before the start is gone for readers: a hold on it keeps no file.
+        let passed = view(&[(100, 100), (100, 900), (100, 200)], 10, 0);
+        let held = held_back(&passed, Some(500), None, &[hold]);
+        assert_eq!(held[0], "remove");
+    }
+
     proptest! {
         #[test]
         fn a_second_plan_after_the_first_finds_nothing(
@@ -213,13 +317,13 @@ mod tests {
         ) {
             let before = view(&segments, start, 0);
             let retention = Retention { retention_ms: ms, retention_bytes: bytes };
-            let first = plan(&before, retention, Timestamp::from_millis(1_000));
+            let first = plan(&before, retention, &[], Timestamp::from_millis(1_000));
             let mut after = before.clone();
-            after.segments.drain(..first.remove.len());
+            after.segments.drain(..first.removed().count());
             after.start_offset = first.raise_start_to.unwrap_or(before.start_offset);
             prop_assert!(after.start_offset >= before.start_offset);
-            let second = plan(&after, retention, Timestamp::from_millis(1_000));
-            prop_assert!(second.remove.is_empty() && second.raise_start_to.is_none());
+            let second = plan(&after, retention, &[], Timestamp::from_millis(1_000));
+            prop_assert!(second.is_empty());
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{LogView, Plan, Reason, Removal, SegmentView};
+use super::reason::{HeldBack, Reason};
+use super::{LogView, Outcome, Plan, Policy, SegmentView};
 
 /// With a bound, segments are sealed at this part of it at the latest, so that what goes at once is a small part of the store.
 const PARTS: u64 = 32;
@@ -21,26 +22,34 @@ pub fn segment_bytes(segment_bytes: u64, store_bytes_max: Option<u64>) -> u64 {
 
 /// What counts of a log: what is in the write-ahead log only, and its segments but for those that are on their way out.
 pub fn held_bytes(view: &LogView) -> u64 {
-    let segments = live(view).map(|segment| segment.bytes);
+    let segments = live(view).map(|(_, segment)| segment.bytes);
     view.tail_bytes + segments.sum::<u64>()
 }
 
-fn live(view: &LogView) -> impl Iterator<Item = &SegmentView> {
+fn live(view: &LogView) -> impl Iterator<Item = (usize, &SegmentView)> {
     let start = view.start_offset;
     view.segments
         .iter()
-        .filter(move |segment| segment.end_offset > start)
+        .enumerate()
+        .filter(move |(_, segment)| segment.end_offset > start)
 }
 
 /// Plans for each of `views` what goes, so that all of them keep `bytes_max` at most: the segments that were written to longest
 /// ago, active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own; both count.
 pub fn plan(views: &[LogView], bytes_max: u64) -> Vec<Plan> {
-    let mut plans = vec![Plan::default(); views.len()];
+    let keep = |view: &LogView| {
+        let held_back = match view.log.is_reserved() {
+            true => HeldBack::OwnLog,
+            false => HeldBack::StoreBelowSize,
+        };
+        Plan::keep_all(Policy::StoreBound, view, &held_back)
+    };
+    let mut plans: Vec<Plan> = views.iter().map(keep).collect();
     let mut held: u64 = views.iter().map(held_bytes).sum();
     let mut segments: Vec<_> = views.iter().map(|view| live(view).peekable()).collect();
     let mut oldest = BinaryHeap::new();
     for (log, segments) in segments.iter_mut().enumerate() {
-        if let Some(first) = segments.peek().filter(|_| !views[log].log.is_reserved()) {
+        if let Some((_, first)) = segments.peek().filter(|_| !views[log].log.is_reserved()) {
             oldest.push(Reverse((first.last_append_time, log)));
         }
     }
@@ -48,25 +57,20 @@ pub fn plan(views: &[LogView], bytes_max: u64) -> Vec<Plan> {
         let Some(Reverse((_, log))) = oldest.pop() else {
             break;
         };
-        let Some(segment) = segments[log].next() else {
+        let Some((index, segment)) = segments[log].next() else {
             continue;
         };
         if segment.bytes == 0 {
             // An active one that nothing was written to.
             continue;
         }
-        plans[log].remove.push(Removal {
-            id: segment.id,
-            end_offset: segment.end_offset,
-            bytes: segment.bytes,
-            reason: Reason::StoreSize {
-                store_bytes: held,
-                store_bytes_max: bytes_max,
-            },
+        plans[log].segments[index].outcome = Outcome::Remove(Reason::StoreSize {
+            store_bytes: held,
+            store_bytes_max: bytes_max,
         });
         plans[log].raise_start_to = Some(segment.end_offset);
         held -= segment.bytes;
-        if let Some(next) = segments[log].peek() {
+        if let Some((_, next)) = segments[log].peek() {
             oldest.push(Reverse((next.last_append_time, log)));
         }
     }
@@ -79,6 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::manifest::SegmentKind;
     use crate::segment::SegmentId;
 
     /// Segments of 10 offsets each, `(bytes, last append time)`; the last one is active.
@@ -89,13 +94,20 @@ mod tests {
             bytes: *bytes,
             last_append_time: Timestamp::from_millis(*time),
             sealed: n + 1 < segments.len(),
+            kind: SegmentKind::Plain,
+            records: 10,
+            max_timestamp: Timestamp::from_millis(*time),
+            first_append_time: Timestamp::from_millis(*time),
         };
         LogView {
             log: LogId::new(TopicId::from_bytes([log; 16]), PartitionId::new(0)),
             start_offset: Offset::new(start_offset),
+            compacted_to: Offset::ZERO,
             segments: segments.iter().enumerate().map(segment).collect(),
             tail_bytes,
+            tail_begin: None,
             tail_end: None,
+            set_aside: Vec::new(),
         }
     }
 
@@ -103,9 +115,8 @@ mod tests {
     fn check(views: &[LogView], bytes_max: u64, expected: &[&str]) {
         let words = |plan: &Plan| {
             let mut words: Vec<String> = plan
-                .remove
-                .iter()
-                .map(|removal| removal.id.base.to_string())
+                .removed()
+                .map(|(segment, _)| segment.id.base.to_string())
                 .collect();
             words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
             words.join(", ")
@@ -176,13 +187,14 @@ mod tests {
                 logs.iter().enumerate().map(|(n, segments)| view(n as u8 + 1, segments, 0, 0)).collect();
             let plans = plan(&views, max);
             let held: u64 = views.iter().map(held_bytes).sum();
-            let gone: u64 = plans.iter().map(Plan::bytes).sum();
+            let gone: u64 = plans.iter().map(Plan::removed_bytes).sum();
             prop_assert!(held - gone <= max);
-            let removed: Vec<&Removal> = plans.iter().flat_map(|plan| &plan.remove).collect();
-            let largest = removed.iter().map(|removal| removal.bytes).max().unwrap_or(0);
+            let removed: Vec<u64> = plans.iter().flat_map(Plan::removed).map(|(segment, _)| segment.bytes).collect();
+            let largest = removed.iter().copied().max().unwrap_or(0);
             prop_assert!(removed.is_empty() || held - gone + largest > max, "the last one need not have gone");
             for plan in &plans {
-                prop_assert!(plan.remove.windows(2).all(|pair| pair[0].end_offset < pair[1].end_offset));
+                let kept = plan.segments.iter().skip_while(|one| matches!(one.outcome, Outcome::Remove(_)));
+                prop_assert!(kept.into_iter().all(|one| matches!(one.outcome, Outcome::Keep(_))), "from the front");
             }
         }
     }

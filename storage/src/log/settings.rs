@@ -1,7 +1,7 @@
 //! What a log is set to, and where it begins and ends: plain values that its users pass around.
 
 use model::Offset;
-use model::topic_config::{Durability, TopicConfig};
+use model::topic_config::{CompactionConfig, Durability, TopicConfig};
 
 /// Where a log begins and ends. All ends are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub struct LogSettings {
     pub retention_ms: Option<u64>,
     /// How many bytes are kept; None is any number.
     pub retention_bytes: Option<u64>,
+    /// How it is compacted by key; None for a log that is not.
+    pub compaction: Option<CompactionConfig>,
 }
 
 impl LogSettings {
@@ -52,6 +54,7 @@ impl LogSettings {
             segment_ms: u64::MAX,
             retention_ms: None,
             retention_bytes: None,
+            compaction: None,
         }
     }
 }
@@ -67,6 +70,7 @@ impl From<&TopicConfig> for LogSettings {
             retention_bytes: config
                 .retention_bytes
                 .filter(|_| config.cleanup_policy.delete),
+            compaction: Some(config.compaction).filter(|_| config.cleanup_policy.compact),
         }
     }
 }

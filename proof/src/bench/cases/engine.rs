@@ -74,6 +74,7 @@ fn run_at(bench: &Bench, directory: &std::path::Path, rate: Option<f64>) -> Resu
         segment_ms: u64::MAX,
         retention_ms: None,
         retention_bytes: Some(BYTES_KEPT / u64::from(partitions)),
+        compaction: None,
     };
     let topic = TopicId::random();
     let logs: Vec<_> = (0..partitions)
