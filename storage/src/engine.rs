@@ -17,9 +17,10 @@ use crate::log::{DirtyLogs, Log};
 use crate::metrics::{Counters, Health, Metrics};
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
+use crate::rewrite::RewriteParts;
 use crate::scrub::run::Scrub;
 use crate::segment::SegmentFiles;
-use crate::settler::{SettleError, Settler};
+use crate::settler::SettlerSeat;
 use crate::signals::Signals;
 use crate::steady::{self, SteadyTime};
 use crate::wal::Wal;
@@ -39,8 +40,6 @@ const POOL_WAIT: Duration = Duration::from_millis(500);
 const POOL_SPACE_WAIT: Duration = Duration::from_millis(200);
 /// A wall clock that is further than this from the store's own time is told of at the start, in milliseconds.
 const WALL_APART_MS: i64 = 60_000;
-/// Directories that are tidied after one round of the settler.
-const SWEEPS_PER_ROUND: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,7 +51,8 @@ pub(crate) struct Engine {
     pub damage: Arc<DamageRecord>,
     pub producers: Arc<ProducerLimits>,
     pub dirty: Arc<DirtyLogs>,
-    pub settler: Mutex<Settler>,
+    pub settler: Arc<SettlerSeat>,
+    pub rewrites: Arc<RewriteParts>,
     pub cleaner: Cleaner,
     pub scrub: Mutex<Scrub>,
     pub live: Arc<Live>,
@@ -66,12 +66,6 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub fn settler(&self) -> MutexGuard<'_, Settler> {
-        self.settler
-            .lock()
-            .expect("nothing panics while it holds the settler")
-    }
-
     fn scrub(&self) -> MutexGuard<'_, Scrub> {
         self.scrub
             .lock()
@@ -90,26 +84,7 @@ impl Engine {
 
     /// One round of the settler. True if something settled. A failure ends all writing; a full disk only this round.
     pub fn settle_once(&self) -> bool {
-        let mut settler = self.settler();
-        let gate = &self.wal.gate;
-        match settler.round() {
-            Ok(worked) => {
-                gate.set_settling_full(false);
-                settler.sweep_some(SWEEPS_PER_ROUND);
-                worked
-            }
-            Err(SettleError::DiskFull) => {
-                gate.set_settling_full(true);
-                gate.report_disk(self.wal.clock.monotonic());
-                false
-            }
-            Err(SettleError::Stopped) => false,
-            Err(SettleError::Failed(failure)) => {
-                drop(settler);
-                gate.fail(failure);
-                false
-            }
-        }
+        self.settler.round()
     }
 
     /// One look of the cleaner at all logs. True if something is to be removed.

@@ -27,6 +27,7 @@ mod pinned;
 pub mod producers;
 mod recovery;
 mod registry;
+pub mod rewrite;
 pub mod scrub;
 pub mod segment;
 mod settler;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition};
 use crate::cleanup::execute::Cleaner;
-use crate::components::Env;
+use crate::components::{Env, Threads};
 use crate::config::{Live, StorageConfig};
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::{DataDir, has_settled};
@@ -30,9 +30,10 @@ use crate::recovery::replay::{Replay, replay_wal};
 use crate::recovery::segments::Lost;
 use crate::recovery::store_file::{no_checkpoint, open_store_file};
 use crate::registry::Registry;
+use crate::rewrite::RewriteParts;
 use crate::scrub::run::{Scrub, ScrubParts};
 use crate::segment::SegmentFiles;
-use crate::settler::{Settler, SettlerParts};
+use crate::settler::{Changes, Settler, SettlerParts, SettlerSeat};
 use crate::signals::Signals;
 use crate::steady::{self, SteadyTime};
 use crate::wal::committer::{Committer, CommitterParts};
@@ -227,6 +228,7 @@ struct Base {
     live: Arc<Live>,
     producers: Arc<ProducerLimits>,
     files: Arc<SegmentFiles>,
+    threads: Threads,
 }
 
 impl Base {
@@ -252,6 +254,7 @@ impl Base {
             live: Arc::new(Live::new(config)),
             producers: Arc::new(producers),
             files: Arc::new(files),
+            threads: env.threads,
         }
     }
 }
@@ -335,7 +338,9 @@ fn assemble(
         producers: Arc::clone(&base.producers),
     };
     let registry = Arc::new(Registry::new(cells, Arc::new(logs)));
+    let changes = Arc::new(Changes::default());
     let settler = SettlerParts {
+        changes: Arc::clone(&changes),
         wal: Arc::clone(&wal),
         files: Arc::clone(&base.files),
         registry: Arc::clone(&registry),
@@ -362,6 +367,16 @@ fn assemble(
         counters: Arc::clone(&base.counters),
         clock: base.clock,
     };
+    let settler = Settler::new(Arc::new(settler), checkpoints, from);
+    let settler = Arc::new(SettlerSeat::new(settler, Arc::clone(&wal)));
+    let rewrites = Arc::new(RewriteParts {
+        files: Arc::clone(&base.files),
+        changes,
+        dirty: Arc::clone(&base.dirty),
+        signals: Arc::clone(&base.signals),
+        settler: Arc::clone(&settler),
+        threads: base.threads,
+    });
     Engine {
         data: base.data,
         steady: Arc::clone(&wal.stamp.steady),
@@ -371,7 +386,8 @@ fn assemble(
         damage: base.damage,
         producers: base.producers,
         dirty: base.dirty,
-        settler: Mutex::new(Settler::new(Arc::new(settler), checkpoints, from)),
+        settler,
+        rewrites,
         cleaner,
         scrub: Mutex::new(Scrub::new(scrub)),
         live: base.live,
@@ -385,7 +401,7 @@ fn assemble(
 /// Finds the segments again that the checkpoint names. What of them is lost is put on record, and readers are told.
 fn restore_segments(engine: &Engine, newest: Option<&Checkpoint>) -> Result<(), OpenError> {
     let before = engine.damage.count();
-    let mut settler = engine.settler();
+    let mut settler = engine.settler.locked();
     for entry in newest.iter().flat_map(|newest| &newest.logs) {
         let (segments, lost, is_changed) = settler.restore(entry)?;
         let log = engine

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use model::{LeaderEpoch, LogId};
+use bytes::Bytes;
+use model::batch::BatchHeader;
+use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
@@ -18,10 +20,15 @@ use crate::engine::Engine;
 use crate::error::{AppendAllError, OpenError, StorageFailed};
 use crate::io::{Clock, LockGuard};
 use crate::log::{AppendedAll, Log, LogAppend, LogSettings, append_all};
+use crate::manifest::SegmentEntry;
 use crate::metrics::{Health, Metrics};
 use crate::open::open;
 use crate::recovery::RecoveryReport;
 use crate::recovery::orphans::{self, Fate, Orphan};
+use crate::rewrite::{
+    KeepError, Keeper, Pace, RewriteError, Rewritten, mark_compacted, rewrite, scan,
+};
+use crate::segment::SegmentId;
 use crate::settler::SettleError;
 use crate::wal::appends::{AppendSize, Purpose};
 use crate::wal::committer::Turn;
@@ -204,7 +211,7 @@ impl Storage {
                 Fate::Unknown => {
                     tracing::warn!(log = %id, "the metadata does not know this log: it is left out");
                     engine.registry.forget(id);
-                    engine.settler().forget(id);
+                    engine.settler.locked().forget(id);
                 }
             }
         }
@@ -214,7 +221,7 @@ impl Storage {
     /// Without space for it all stays where it is.
     fn quarantine(&self, orphans: &[Orphan]) -> Result<(), OpenError> {
         let engine = self.engine();
-        match engine.settler().tidy() {
+        match engine.settler.locked().tidy() {
             Ok(()) => {}
             Err(SettleError::DiskFull) => return Ok(()),
             Err(error) => {
@@ -430,6 +437,50 @@ impl Storage {
         let log = self.log(id).ok_or(CleanupError::NoLog(id))?;
         self.engine()
             .run_cleanup(&log, policy, options, progress, self.inner.threads_are)
+    }
+
+    /// A log's sealed segments, in order. Empty if there is no such log.
+    pub fn sealed_segments(&self, id: LogId) -> Vec<SegmentEntry> {
+        let Some(log) = self.log(id) else {
+            return Vec::new();
+        };
+        let state = log.cell().locked();
+        state.segments.sealed().map(|(entry, _)| *entry).collect()
+    }
+
+    /// Shows each batch of some sealed segments to `each`, in the order of offsets; checksums and offsets are checked before.
+    /// Blocks.
+    pub fn scan(
+        &self,
+        id: LogId,
+        segments: &[SegmentId],
+        pace: &dyn Pace,
+        each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
+    ) -> Result<(), RewriteError> {
+        let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
+        scan(&self.engine().rewrites, log.cell(), segments, pace, each)
+    }
+
+    /// Puts one new segment in the place of neighbouring sealed ones, with what `keeper` keeps of them. Durable when it returns,
+    /// and the old files are unlinked; after an error all is as it was. Blocks.
+    pub fn rewrite(
+        &self,
+        id: LogId,
+        segments: &[SegmentId],
+        compacted_to: Option<Offset>,
+        pace: &dyn Pace,
+        keeper: &mut dyn Keeper,
+    ) -> Result<Rewritten, RewriteError> {
+        let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
+        let parts = &self.engine().rewrites;
+        rewrite(parts, log.cell(), segments, compacted_to, pace, keeper)
+    }
+
+    /// Notes that compaction has looked at all sealed segments before an offset, where there was nothing to rewrite. Durable when
+    /// it returns. Blocks.
+    pub fn mark_compacted(&self, id: LogId, to: Offset) -> Result<(), RewriteError> {
+        let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
+        mark_compacted(&self.engine().rewrites, log.cell(), to)
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.

@@ -133,6 +133,10 @@ impl DiskFile for StallingFile {
         self.door.pass();
         self.file.set_len(bytes)
     }
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        self.door.pass();
+        self.file.reserve(bytes)
+    }
     fn drop_cache(&self) -> io::Result<()> {
         self.file.drop_cache()
     }

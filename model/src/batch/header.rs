@@ -21,8 +21,8 @@ pub struct Attributes(i16);
 
 impl Attributes {
     pub(crate) const LOG_APPEND_TIME: i16 = 1 << 3;
-    const TRANSACTIONAL: i16 = 1 << 4;
-    const CONTROL: i16 = 1 << 5;
+    pub(super) const TRANSACTIONAL: i16 = 1 << 4;
+    pub(super) const CONTROL: i16 = 1 << 5;
     const DELETE_HORIZON: i16 = 1 << 6;
 
     /// From the field's bits.

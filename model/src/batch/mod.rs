@@ -24,6 +24,7 @@
 //! ```
 
 mod builder;
+mod empty;
 mod header;
 mod records;
 mod rewrite;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 
 pub use crate::codec::{Codec, CodecError, Compression, DecompressLimit};
 pub use builder::{BatchBuilder, BuildError, HeaderRef, RecordBody};
+pub use empty::without_records;
 pub use header::{Attributes, BatchHeader, TimestampType};
 pub use records::{HeaderRefs, Record, RecordHeader, RecordRef, Records};
 pub use rewrite::{

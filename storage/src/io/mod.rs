@@ -122,6 +122,9 @@ pub trait DiskFile: Send + Sync + Debug {
     fn len(&self) -> io::Result<u64>;
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Takes space for the first `bytes` bytes, so that writing them does not find the disk full; the file becomes that long if it
+    /// is shorter. Where the file system cannot reserve, nothing is done.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
     /// Asks the kernel to forget its clean cached pages, so that the next read sees the disk.
     fn drop_cache(&self) -> io::Result<()>;
     /// Maps the first `capacity` bytes, read-only. The capacity may lie past the end of the file: those bytes appear as the

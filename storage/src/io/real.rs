@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, Advice, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow};
@@ -228,6 +228,20 @@ impl DiskFile for RealFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         Ok(fs::ftruncate(&self.descriptor, bytes)?)
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            match fs::fallocate(&self.descriptor, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::FBIG) => return Err(too_large()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn drop_cache(&self) -> io::Result<()> {

@@ -12,6 +12,7 @@ use model::{LogId, Offset};
 use super::settings::{Bounds, LogSettings};
 use super::state::LogState;
 use super::tail::TailEntry;
+use crate::segment::SegmentId;
 use crate::waiter::{Waiter, Watchers};
 
 /// See the module.
@@ -107,6 +108,11 @@ impl LogCell {
     pub fn is_lost(&self, range: &Range<Offset>) -> bool {
         let state = self.locked();
         state.deleted || range.end <= state.bounds.start || state.is_damaged(range)
+    }
+
+    /// Whether a segment is one of the log's.
+    pub fn has_segment(&self, id: SegmentId) -> bool {
+        self.locked().segments.parts().any(|part| part.id == id)
     }
 
     /// No reader and no writer gets anything from the log any more.

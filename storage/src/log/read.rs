@@ -2,6 +2,8 @@
 //!
 //! No reader is given anything past the durable end. The log's lock is short: no file is touched under it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::batch::Batch;
 use model::{LeaderEpoch, Offset, Timestamp};
@@ -69,6 +71,8 @@ enum Step {
     Done,
     /// It was not to wait, and would have to.
     NeedsDisk,
+    /// The segments that it looked through were replaced meanwhile.
+    LookAgain,
 }
 
 /// All that a search looks through, as it was at one moment.
@@ -121,6 +125,7 @@ impl Log {
             let before = chunk.slices.len();
             match self.read_on(next, budget, first, wait, &mut chunk) {
                 Ok(Step::NeedsDisk) => return Ok(None),
+                Ok(Step::LookAgain) => {}
                 Ok(Step::Done) if chunk.slices.len() == before => return Ok(Some(chunk)),
                 Ok(Step::Done) => {}
                 // What was found before the trouble is good; the next read begins with the trouble.
@@ -152,10 +157,11 @@ impl Log {
             let (cell, of) = (&self.cell, &segments);
             let found = match wait {
                 Wait::Never => settled.read_in_memory(cell, of, offsets, max_bytes, min_one),
-                Wait::ForDisk => settled
-                    .read(cell, of, offsets, max_bytes, min_one)
-                    .map(Some)
-                    .or_else(|error| self.unless_removed(from, error))?,
+                Wait::ForDisk => match settled.read(cell, of, offsets, max_bytes, min_one) {
+                    Ok(found) => Some(found),
+                    Err(_) if self.is_replaced(&segments) => return Ok(Step::LookAgain),
+                    Err(error) => self.unless_removed(from, error)?,
+                },
             };
             let Some(found) = found else {
                 return Ok(Step::NeedsDisk);
@@ -211,6 +217,16 @@ impl Log {
     fn unless_removed<T>(&self, from: Offset, error: ReadError) -> Result<T, ReadError> {
         self.locked().check_readable(from)?;
         Err(error)
+    }
+
+    /// Whether the log has other segments by now. What was looked for in a view of them may have gone with a file that another one
+    /// stands for, or that lies before the start.
+    fn is_replaced(&self, segments: &Segments) -> bool {
+        let state = self.locked();
+        match (&state.segments.manifest, &segments.manifest) {
+            (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
+            (now, then) => now.is_some() != then.is_some(),
+        }
     }
 
     /// Like [`Log::read`], with all of it in memory, so that writing it to a socket does not wait for the disk. Blocks. Where a
@@ -297,7 +313,7 @@ impl Log {
     }
 
     /// Looks through all that is visible at one moment. Segments that are removed meanwhile are no trouble of the disk: the
-    /// start has passed them, and the search begins anew.
+    /// start has passed them, or others have taken their place, and the search begins anew.
     fn search<T>(
         &self,
         find: impl Fn(&SearchView) -> Result<T, ReadError>,
@@ -306,6 +322,7 @@ impl Log {
             let view = self.view_for_search()?;
             match find(&view) {
                 Err(_) if self.bounds().start > view.start => {}
+                Err(_) if self.is_replaced(&view.segments) => {}
                 found => return found,
             }
         }
@@ -338,25 +355,29 @@ impl Log {
         &self,
         offset: Offset,
     ) -> Result<Option<(Timestamp, Timestamp)>, ReadError> {
-        let segments = {
-            let state = self.locked();
-            if state.deleted {
-                return Err(ReadError::Deleted);
+        loop {
+            let segments = {
+                let state = self.locked();
+                if state.deleted {
+                    return Err(ReadError::Deleted);
+                }
+                if offset >= state.bounds.durable_end {
+                    return Ok(None);
+                }
+                if offset >= state.bounds.settled_end {
+                    let at = state.tail.partition_point(|entry| entry.next <= offset);
+                    let found = state.tail.get(at);
+                    return Ok(found.map(|entry| (entry.append_time, entry.append_time)));
+                }
+                state.segments.clone()
+            };
+            let settled = &self.parts.settled;
+            match settled.appended_between(&self.cell, &segments, offset) {
+                Err(_) if self.is_replaced(&segments) => {}
+                Err(error) => return self.unless_removed(offset, error),
+                found => return found,
             }
-            if offset >= state.bounds.durable_end {
-                return Ok(None);
-            }
-            if offset >= state.bounds.settled_end {
-                let at = state.tail.partition_point(|entry| entry.next <= offset);
-                let found = state.tail.get(at);
-                return Ok(found.map(|entry| (entry.append_time, entry.append_time)));
-            }
-            state.segments.clone()
-        };
-        self.parts
-            .settled
-            .appended_between(&self.cell, &segments, offset)
-            .or_else(|error| self.unless_removed(offset, error))
+        }
     }
 
     /// The largest leader epoch that is not above `epoch`, and where it ended; Kafka's OffsetForLeaderEpoch. None if the

@@ -326,6 +326,10 @@ impl SettledReader {
             SegmentError::Io { source, .. } if is_shortage(&source) => {
                 ReadError::Io { from, source }
             }
+            // It was removed, or replaced, since the view was taken.
+            SegmentError::Io { source, .. } if !log.has_segment(part.id) => {
+                ReadError::Io { from, source }
+            }
             SegmentError::Io { source, .. } => {
                 tracing::error!(log = %id, segment = %part.id, error = %source, "a segment cannot be read");
                 suspects.add(id, part.id);

@@ -2,7 +2,8 @@
 //!
 //! Callers: the settler, which owns the directories, a few at a time between its rounds; and the start, for whole directories.
 //! A segment's files go only if all that they hold lies before the log's start, or is held by the log's live files too, batch by
-//! batch: the rest of a removal, or of a settling that no checkpoint came to name. All else is moved, never deleted.
+//! batch: the rest of a removal, or of a settling that no checkpoint came to name; and if they are of a rewrite, whose old segments
+//! and unfinished new ones hold nothing that is to be kept. All else is moved, never deleted.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ const SEARCH_BYTES: usize = 256 << 10;
 pub struct Known<'a> {
     /// Live segments, sealed or not.
     pub segments: Vec<SegmentId>,
+    /// Those of them that took the place of others, and where they end.
+    pub rewritten: Vec<(SegmentId, Offset)>,
     /// The first offset that is kept.
     pub start: Offset,
     /// Whether a live file or the WAL holds this very batch.
@@ -55,7 +58,11 @@ pub fn sweep(
             _ if entry.is_dir => swept.moved.push(move_aside(disk, &path, quarantine)?),
             None if entry.name.starts_with("manifest.") => {}
             Some((id, _)) if known.segments.contains(&id) => {}
-            Some((id, _)) if is_unfinished || known.needs_no_more(disk, directory, id)? => {
+            Some((id, _))
+                if is_unfinished
+                    || known.is_of_a_rewrite(id)
+                    || known.needs_no_more(disk, directory, id)? =>
+            {
                 disk.remove_file(&path)?;
                 swept.removed.push(entry.name);
             }
@@ -70,6 +77,15 @@ pub fn sweep(
 }
 
 impl Known<'_> {
+    /// Whether an unknown segment is the rest of a rewrite: one that did not finish, so that the old ones still live, or one that
+    /// was replaced. What it held is not looked at: it was to go.
+    fn is_of_a_rewrite(&self, id: SegmentId) -> bool {
+        let takes_its_place = |(live, end): &(SegmentId, Offset)| {
+            (live.base..*end).contains(&id.base) && id.generation < live.generation
+        };
+        id.generation > 0 || self.rewritten.iter().any(takes_its_place)
+    }
+
     /// Whether an unknown segment holds nothing that would be missed.
     fn needs_no_more(&self, disk: &dyn Disk, directory: &Path, id: SegmentId) -> io::Result<bool> {
         // It ends before the next live segment begins, or else it would be one of them.
@@ -202,6 +218,7 @@ mod tests {
         let header = BatchHeader::parse(&live).unwrap();
         let known = Known {
             segments: vec![id(20), id(30)],
+            rewritten: Vec::new(),
             start: Offset::new(22),
             holds: &|wanted| Ok(*wanted == header),
         };

@@ -253,6 +253,11 @@ impl SegmentIndex {
         self.first_append_time
     }
 
+    /// A rewrite may have taken the first batches: those that are left were appended no earlier.
+    pub(super) fn set_first_append_time(&mut self, time: Timestamp) {
+        self.first_append_time = time;
+    }
+
     /// When the broker appended the last batch.
     pub fn last_append_time(&self) -> Timestamp {
         self.last_append_time

@@ -14,6 +14,7 @@ mod files;
 mod index;
 mod index_file;
 mod reader;
+mod sparse;
 pub mod verify;
 mod walk;
 mod writer;
@@ -26,6 +27,7 @@ pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub(crate) use index_file::VERSION as INDEX_VERSION;
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
 pub use reader::{Extent, SegmentReader, first_at_or_after, largest_in};
+pub(crate) use sparse::SparseWriter;
 pub use walk::{HeaderWalk, Walked};
 pub use writer::{PADDING, SealedSegment, SegmentWriter, SettledBatch, WriteWay};
 

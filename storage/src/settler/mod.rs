@@ -10,19 +10,23 @@
 //! A failed write or sync ends the process, but for a full disk: then what was settled since the last checkpoint is taken
 //! back, what is deleted goes (`removal.rs`), and the round is tried again later. The store's end does not wait for a round.
 
+mod changes;
 mod error;
 mod known;
 mod parts;
 mod removal;
+mod seat;
 mod settled_log;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::batch::BatchHeader;
 use model::{LogId, Timestamp};
 
+use self::changes::Asked;
 use self::known::KnownLogs;
 use self::settled_log::{Before, SettledLog, Work};
 use crate::checkpoint::{CheckpointStore, LogEntry, Moment, WalPosition};
@@ -32,13 +36,16 @@ use crate::io::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES, SyncFailed, Syncs};
 use crate::log::{Log, LogCell, LogSettings, Segments, TailEntry};
 use crate::recovery::segments::Lost;
 use crate::recovery::sweep::{Known, Swept, sweep};
+use crate::segment::SegmentId;
 use crate::wal::WalFile;
 use crate::wal::format::{FRAME_HEAD_BYTES, FrameHead};
 use crate::wal::frame_writer::Progress;
 use crate::wal::gate::RESERVED_FILES;
 
+pub(crate) use self::changes::{Change, Changes, Outcome};
 pub(crate) use self::error::SettleError;
 pub(crate) use self::parts::SettlerParts;
+pub(crate) use self::seat::SettlerSeat;
 
 /// Memory for one direct write.
 const SCRATCH_BYTES: usize = 2 << 20;
@@ -84,6 +91,18 @@ struct Touched {
     log: Arc<LogCell>,
     before: Option<Before>,
     seal: bool,
+    /// What others asked for and the log's manifest says now.
+    changed: Vec<Asked>,
+}
+
+/// What a piece leaves to be removed.
+#[derive(Default)]
+struct Garbage {
+    /// Files before their log's start: they go once a checkpoint does not name them any more.
+    passed: Vec<PathBuf>,
+    /// Segments whose records another one holds: they go once neither of the two checkpoints names them any more, so that the
+    /// older one can stand in for the newer.
+    replaced: Vec<(LogId, SegmentId)>,
 }
 
 impl Round {
@@ -177,6 +196,7 @@ impl Settler {
     /// file that is no longer named may hold what is missing.
     pub fn sweep_some(&mut self, count: usize) {
         let left = self.unswept.len().saturating_sub(count);
+        let mut busy = Vec::new();
         for log in self.unswept.split_off(left) {
             let (Some(settled), Some(live)) = (self.logs.get(log), self.parts.registry.get(log))
             else {
@@ -185,8 +205,14 @@ impl Settler {
             if self.parts.damage.may_concern(log) {
                 continue;
             }
+            let Some(_claim) = self.parts.changes.try_claim(log) else {
+                // A rewrite makes files in it.
+                busy.push(log);
+                continue;
+            };
             let known = Known {
                 segments: settled.segments().collect(),
+                rewritten: settled.rewritten().collect(),
                 start: settled.start,
                 holds: &|header| holds(&live, header),
             };
@@ -200,6 +226,7 @@ impl Settler {
                 Err(error) => tracing::warn!(%log, %error, "a directory could not be tidied"),
             }
         }
+        self.unswept.append(&mut busy);
     }
 
     /// One round. True if something settled. On a full disk what is deleted goes first, and what it needs no space for.
@@ -345,26 +372,42 @@ impl Settler {
         let mut syncs = Syncs::new(parts.data().disk(), parts.data().root())
             .map_err(SettleError::io("the data directory"))?;
         let mut touched = Vec::with_capacity(logs.len());
-        let mut garbage = Vec::new();
+        let mut garbage = Garbage::default();
         for log in logs {
             if self.parts.signals.is_stopping() {
                 return Err(SettleError::Stopped);
             }
+            let asked = parts.changes.take(log.id());
             let Some(work) = round.work_of(log) else {
+                answer_all(asked, Outcome::Deleted);
                 continue;
             };
-            let one = Touched {
+            let mut one = Touched {
                 log: Arc::clone(log),
                 before: self.logs.get(log.id()).map(SettledLog::before),
                 seal: work.seal,
+                changed: Vec::new(),
             };
             let settled = self.logs.get_or_default(log.id());
             match settled.settle(&parts, &work, &mut self.scratch, &mut syncs) {
                 Ok(mut passed) => {
-                    garbage.append(&mut passed);
+                    garbage.passed.append(&mut passed);
+                    for asked in asked {
+                        match settled.apply(&asked.change) {
+                            Ok(replaced) => {
+                                let replaced = replaced.into_iter().map(|id| (log.id(), id));
+                                garbage.replaced.extend(replaced);
+                                one.changed.push(asked);
+                            }
+                            Err(gone) => asked.answer(Outcome::NoLongerLive(gone)),
+                        }
+                    }
                     touched.push(one);
                 }
-                Err(SettleError::DiskFull) => self.take_back(one, left)?,
+                Err(SettleError::DiskFull) => {
+                    one.changed = asked;
+                    self.take_back(one, left)?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -383,10 +426,34 @@ impl Settler {
             Err(error) => return Err(error),
         }
         self.publish(&touched);
-        for path in garbage {
-            parts.remove_quietly(&path);
+        self.remove(garbage, at)?;
+        for one in touched {
+            answer_all(one.changed, Outcome::Applied);
         }
         Ok(true)
+    }
+
+    /// Removes what no checkpoint names any more.
+    fn remove(&mut self, garbage: Garbage, at: WalPosition) -> Result<(), SettleError> {
+        for path in garbage.passed {
+            self.parts.remove_quietly(&path);
+        }
+        if garbage.replaced.is_empty() {
+            return Ok(());
+        }
+        match self.checkpoint(at) {
+            // Without space the other file holds no checkpoint now: nothing names them.
+            Ok(()) | Err(SettleError::DiskFull) => {}
+            Err(error) => return Err(error),
+        }
+        for (log, id) in garbage.replaced {
+            let directory = self.parts.data().of_log(log);
+            self.parts.remove_quietly(&id.index_path(&directory));
+            self.parts.remove_quietly(&id.log_path(&directory));
+            // Behind the removal: whoever looks for it from now on finds the new one.
+            self.parts.files.cache.retire(log, id);
+        }
+        Ok(())
     }
 
     /// Syncs what was settled, then the manifests that name it, then the checkpoint that names both.
@@ -421,6 +488,7 @@ impl Settler {
         }
         one.log.locked().seal |= one.seal;
         left.push(one.log);
+        answer_all(one.changed, Outcome::NoSpace);
         Ok(())
     }
 
@@ -509,6 +577,12 @@ impl Settler {
                 .map_err(SettleError::io("the write-ahead log"))?;
         }
         Ok(())
+    }
+}
+
+fn answer_all(asked: Vec<Asked>, outcome: Outcome) {
+    for asked in asked {
+        asked.answer(outcome);
     }
 }
 

@@ -17,6 +17,8 @@ use crate::segment::SegmentFiles;
 use crate::signals::Signals;
 use crate::wal::Wal;
 
+use super::changes::Changes;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SettlerParts {
@@ -25,6 +27,8 @@ pub(crate) struct SettlerParts {
     /// Where the tail goes.
     pub files: Arc<SegmentFiles>,
     pub registry: Arc<Registry>,
+    /// What others ask of manifests.
+    pub changes: Arc<Changes>,
     pub dirty: Arc<DirtyLogs>,
     pub damage: Arc<DamageRecord>,
     pub producers: Arc<ProducerLimits>,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use model::batch::BatchHeader;
 use model::{LogId, Offset, Timestamp};
 
+use super::changes::Change;
 use super::error::SettleError;
 use super::parts::SettlerParts;
 use crate::checkpoint::{ActiveSegment, LogEntry};
@@ -104,6 +105,14 @@ impl SettledLog {
     /// Whether it has files.
     pub fn has_files(&self) -> bool {
         self.manifest.is_some() || self.active.is_some()
+    }
+
+    /// Segments that took the place of others, and where they end.
+    pub fn rewritten(&self) -> impl Iterator<Item = (SegmentId, Offset)> {
+        let sealed = self.manifest.iter().flat_map(|manifest| manifest.sealed());
+        sealed
+            .filter(|(entry, _)| entry.id.generation > 0)
+            .map(|(entry, sealed)| (entry.id, sealed.end_offset))
     }
 
     pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
@@ -206,6 +215,49 @@ impl SettledLog {
                 .map_err(SettleError::io(log))?;
         }
         Ok(garbage)
+    }
+
+    /// Changes the manifest as somebody asks. Gives the segments that are replaced, or the one because of which nothing is
+    /// changed.
+    pub fn apply(&mut self, change: &Change) -> Result<Vec<SegmentId>, SegmentId> {
+        let (old, new, compacted_to) = match change {
+            Change::Replace {
+                old,
+                new,
+                compacted_to,
+            } => (&old[..], Some(*new), *compacted_to),
+            Change::CompactedTo(to) => (&[][..], None, Some(*to)),
+        };
+        let Some(manifest) = &self.manifest else {
+            return old.first().map_or(Ok(Vec::new()), |first| Err(*first));
+        };
+        let mut manifest = Manifest::clone(manifest);
+        manifest.compacted_to = manifest
+            .compacted_to
+            .max(compacted_to.unwrap_or(Offset::ZERO));
+        if let (Some(new), Some(first)) = (new, old.first()) {
+            let at = manifest
+                .segments
+                .iter()
+                .position(|entry| entry.id == *first)
+                .ok_or(*first)?;
+            let named = &manifest.segments[at..];
+            for (index, id) in old.iter().enumerate() {
+                let is_it = named.get(index).is_some_and(|entry| entry.id == *id);
+                is_it.then_some(()).ok_or(*id)?;
+            }
+            let ends = |entry: &SegmentEntry| entry.sealed.map(|sealed| sealed.end_offset);
+            assert!(
+                new.id.base == first.base
+                    && ends(&new) == ends(&named[old.len() - 1])
+                    && old.iter().all(|old| old.generation < new.id.generation),
+                "a new segment stands for all offsets of those that it replaces, in a later generation"
+            );
+            manifest.segments.splice(at..at + old.len(), [new]);
+        }
+        self.manifest = Some(Arc::new(manifest));
+        self.is_stale = true;
+        Ok(old.to_vec())
     }
 
     /// Takes segments off that lie before the start. The paths are of their files, which go after the checkpoint.

@@ -181,6 +181,13 @@ impl DiskFile for SimFile {
         fate.end(&mut world)
     }
 
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        if bytes > self.len()? {
+            self.set_len(bytes)?;
+        }
+        Ok(())
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         let (mut world, _) = self.begin(Operation::Open)?;
         world.inode(self.inode).drop_clean();

@@ -1,0 +1,50 @@
+//! What a rewrite asks of those who call it: which batches stay, and at what pace.
+
+use bytes::Bytes;
+use model::Offset;
+use model::batch::{BatchError, BatchHeader};
+
+/// What becomes of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays, byte for byte.
+    Keep,
+    /// All of it goes.
+    Drop,
+    /// This batch takes its place: with the same base offset and last offset delta, and some of its records.
+    Replace(Bytes),
+}
+
+/// Says what of each batch stays.
+pub trait Keeper {
+    /// Judges a batch. Its checksum and its offsets were checked; its records were not looked into. Batches come in the order of
+    /// their offsets.
+    fn judge(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<Verdict, KeepError>;
+}
+
+/// Why a batch was not judged. Nothing is changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// Its records cannot be read, although its checksum is right.
+    #[error("the batch at offset {base}: {source}")]
+    Records {
+        /// The batch's base offset.
+        base: Offset,
+        /// What is wrong with it.
+        source: BatchError,
+    },
+    /// Whoever looks at the batches has seen enough: no fault.
+    #[error("no more batches are wanted")]
+    Enough,
+}
+
+/// The pace of a rewrite or a scan: throttle, progress and cancel in one.
+pub trait Pace {
+    /// So many bytes were read or written. May wait.
+    fn spend(&self, bytes: u64) -> Result<(), Cancelled>;
+}
+
+/// The work is to end here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it was cancelled")]
+pub struct Cancelled;

@@ -1,0 +1,397 @@
+//! Neighbouring sealed segments become one: what is kept of them is written beside them, and the settler is asked for the switch.
+//!
+//! Callers: the cleanup's executor. All that fails before the switch leaves no file behind; what a kill leaves goes with the next
+//! start. Where one segment would stay as it is, nothing is switched.
+
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::Offset;
+use model::batch::{Batch, BatchHeader, without_records};
+
+use super::RewriteParts;
+use super::error::RewriteError;
+use super::keeper::{Keeper, Pace, Verdict};
+use super::source::{Found, Source, index_of, live};
+use crate::components::Threads;
+use crate::epochs::Epochs;
+use crate::log::LogCell;
+use crate::manifest::{Manifest, Sealed, SegmentEntry};
+use crate::producers::Producers;
+use crate::segment::{SegmentId, SparseWriter};
+use crate::settler::{Change, Outcome};
+use crate::wal::pool::is_full;
+
+/// So much is written between two looks at the pace.
+const SPEND_BYTES: u64 = 1 << 20;
+/// How often it is looked whether the store ends, while the settler's answer is waited for.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How much there is in some segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Bytes of batches.
+    pub bytes: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Records, by the batches' headers.
+    pub records: u64,
+}
+
+impl Amount {
+    fn count(&mut self, header: &BatchHeader) {
+        self.bytes += header.total_bytes() as u64;
+        self.batches += 1;
+        self.records += u64::from(header.record_count.unsigned_abs());
+    }
+}
+
+/// What a rewrite did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The segments that were read.
+    pub old: Vec<SegmentId>,
+    /// The one that took their place. None if all of the only one was kept, so that it stayed.
+    pub new: Option<SegmentEntry>,
+    /// What was read.
+    pub before: Amount,
+    /// What was kept.
+    pub after: Amount,
+}
+
+/// Compaction has looked at all of a log's sealed segments before an offset, and there was nothing to rewrite. Durable when it
+/// returns. Blocks.
+pub(crate) fn mark_compacted(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    to: Offset,
+) -> Result<(), RewriteError> {
+    change(parts, log, Change::CompactedTo(to)).map(drop)
+}
+
+/// Puts one new segment in the place of neighbouring sealed ones, with what `keeper` keeps of them; with `compacted_to` the
+/// manifest says as well how far compaction has come. Durable when it returns, and the old files are unlinked. Blocks.
+pub(crate) fn rewrite(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    segments: &[SegmentId],
+    compacted_to: Option<Offset>,
+    pace: &dyn Pace,
+    keeper: &mut dyn Keeper,
+) -> Result<Rewritten, RewriteError> {
+    let _claim = parts.changes.claim(log.id());
+    let job = Job::of(log, segments)?;
+    let (new, before, after) = job.write(parts, log, pace, keeper)?;
+    let old = job.ids();
+    let change_to = match &new {
+        Some(new) => Some(Change::Replace {
+            old: old.clone(),
+            new: *new,
+            compacted_to,
+        }),
+        None => compacted_to.map(Change::CompactedTo),
+    };
+    let outcome = change_to.map_or(Ok(()), |to| change(parts, log, to));
+    if let (Err(error), Some(new)) = (&outcome, &new)
+        && !matches!(error, RewriteError::Stopped)
+    {
+        // Nothing names it, and nothing will.
+        let directory = parts.files.data.of_log(log.id());
+        for path in [new.id.index_path(&directory), new.id.log_path(&directory)] {
+            if let Err(error) = parts.files.data.disk().remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");
+            }
+        }
+    }
+    outcome.map(|()| Rewritten {
+        old,
+        new,
+        before,
+        after,
+    })
+}
+
+/// Asks the settler for a change, and waits for its answer.
+fn change(parts: &RewriteParts, log: &Arc<LogCell>, to: Change) -> Result<(), RewriteError> {
+    let (segment, need_bytes) = match &to {
+        Change::Replace { new, .. } => (new.id, new.sealed.map_or(0, |sealed| sealed.bytes)),
+        Change::CompactedTo(offset) => (SegmentId::first(*offset), 0),
+    };
+    let answer = parts.changes.ask(log.id(), to);
+    parts.dirty.push_once(log);
+    parts.signals.settle_soon();
+    loop {
+        if parts.threads == Threads::Manual {
+            parts.settler.round();
+        }
+        match answer.recv_timeout(WATCH_INTERVAL) {
+            Ok(Outcome::Applied) => return Ok(()),
+            Ok(Outcome::NoLongerLive(segment)) => {
+                return Err(RewriteError::NoLongerLive { segment });
+            }
+            Ok(Outcome::NoSpace) => {
+                return Err(RewriteError::NoSpace {
+                    segment,
+                    need_bytes,
+                });
+            }
+            Ok(Outcome::Deleted) => return Err(RewriteError::Deleted { log: log.id() }),
+            Err(RecvTimeoutError::Disconnected) => return Err(RewriteError::Stopped),
+            Err(RecvTimeoutError::Timeout) if parts.has_stopped() => {
+                return Err(RewriteError::Stopped);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// The segments of one rewrite, as the manifest names them.
+struct Job {
+    manifest: Arc<Manifest>,
+    sources: Vec<(SegmentEntry, Sealed)>,
+}
+
+/// What the index file says of producers and epochs at the end of a segment.
+#[derive(Clone, Default)]
+struct Carried {
+    producers: Producers,
+    epochs: Epochs,
+}
+
+impl Job {
+    /// Errors: `NoLongerLive` for what is no sealed segment of the log, or no neighbour of the one before.
+    fn of(log: &LogCell, segments: &[SegmentId]) -> Result<Job, RewriteError> {
+        let first = *segments.first().expect("a rewrite is of a segment");
+        let (manifest, ..) = live(log, first)?;
+        let named = manifest
+            .sealed()
+            .skip_while(|(entry, _)| entry.id != first)
+            .map(|(entry, sealed)| (*entry, *sealed));
+        let sources: Vec<_> = named.take(segments.len()).collect();
+        for (index, segment) in segments.iter().enumerate() {
+            if sources.get(index).map(|(entry, _)| entry.id) != Some(*segment) {
+                return Err(RewriteError::NoLongerLive { segment: *segment });
+            }
+        }
+        Ok(Job { manifest, sources })
+    }
+
+    fn ids(&self) -> Vec<SegmentId> {
+        self.sources.iter().map(|(entry, _)| entry.id).collect()
+    }
+
+    fn first(&self) -> &(SegmentEntry, Sealed) {
+        self.sources.first().expect("a rewrite is of a segment")
+    }
+
+    fn end_offset(&self) -> Offset {
+        let (_, last) = self.sources.last().expect("a rewrite is of a segment");
+        last.end_offset
+    }
+
+    /// The new segment's name: a generation above all that it replaces.
+    fn new_id(&self) -> SegmentId {
+        let generations = self.sources.iter().map(|(entry, _)| entry.id.generation);
+        SegmentId {
+            base: self.first().0.id.base,
+            generation: generations.max().expect("a rewrite is of a segment") + 1,
+        }
+    }
+
+    /// Writes the new segment, durably. None, and no file, if the only one would stay as it is.
+    fn write(
+        &self,
+        parts: &RewriteParts,
+        log: &LogCell,
+        pace: &dyn Pace,
+        keeper: &mut dyn Keeper,
+    ) -> Result<(Option<SegmentEntry>, Amount, Amount), RewriteError> {
+        let id = self.new_id();
+        let data = &parts.files.data;
+        let need_bytes = self.sources.iter().map(|(_, sealed)| sealed.bytes).sum();
+        let failed = |source| match is_full(&source) {
+            true => RewriteError::NoSpace {
+                segment: id,
+                need_bytes,
+            },
+            false => RewriteError::Io {
+                segment: id,
+                source,
+            },
+        };
+        let directory = data.of_log(log.id());
+        let writer = SparseWriter::create(data.shared_disk(), directory, log.id(), id, need_bytes);
+        let mut copy = Copy {
+            writer: writer.map_err(failed)?,
+            first: self.first().0.id,
+            failed: &failed,
+            before: Amount::default(),
+            after: Amount::default(),
+            is_changed: self.sources.len() > 1,
+            unspent: 0,
+        };
+        let copied = self.copy(parts, log, pace, keeper, &mut copy);
+        let finished = copied.and_then(|carried| {
+            if !copy.is_changed {
+                return Ok(None);
+            }
+            let since = self.first().1.first_append_time;
+            let Carried { producers, epochs } = carried;
+            let entry = copy
+                .writer
+                .finish(self.end_offset(), since, producers, epochs);
+            entry.map(Some).map_err(failed)
+        });
+        if !matches!(finished, Ok(Some(_))) {
+            copy.writer.discard();
+        }
+        Ok((finished?, copy.before, copy.after))
+    }
+
+    /// Reads the old segments, and writes what is kept of them. Gives what the index of the last one says.
+    fn copy(
+        &self,
+        parts: &RewriteParts,
+        log: &LogCell,
+        pace: &dyn Pace,
+        keeper: &mut dyn Keeper,
+        copy: &mut Copy<'_>,
+    ) -> Result<Carried, RewriteError> {
+        let mut carried = Carried::default();
+        for (number, (entry, sealed)) in self.sources.iter().enumerate() {
+            let is_last_source = number + 1 == self.sources.len();
+            let source = Source::open(parts, log, *entry, *sealed)?;
+            if is_last_source {
+                carried = self.carried(parts, log, &source);
+            }
+            let mut batches = source.batches();
+            while let Some(found) = batches.next_batch(pace)? {
+                if is_last_source && source.index.is_none() {
+                    carried.note(&found);
+                }
+                let is_last = is_last_source && batches.is_at_end();
+                copy.take(&found, entry.id, is_last, keeper)?;
+                copy.spend(pace)?;
+            }
+        }
+        Ok(carried)
+    }
+
+    /// What is known of producers and epochs at the end of the last segment: what its index says; without one, what the index of
+    /// the segment before says, to which its batches are added.
+    fn carried(&self, parts: &RewriteParts, log: &LogCell, last: &Source) -> Carried {
+        if let Some(index) = &last.index {
+            return Carried {
+                producers: index.producers.clone(),
+                epochs: index.epochs.clone(),
+            };
+        }
+        let mut before = self.manifest.sealed().rev();
+        let before = before.find(|(entry, _)| entry.id.base < last.entry.id.base);
+        let index =
+            before.and_then(|(entry, sealed)| index_of(parts, log.id(), entry.id, sealed.bytes));
+        index.map_or_else(Carried::default, |index| Carried {
+            producers: index.producers,
+            epochs: index.epochs,
+        })
+    }
+}
+
+impl Carried {
+    fn note(&mut self, found: &Found) {
+        let header = &found.header;
+        self.producers
+            .record(header, header.base(), found.append_time);
+        if let Some(epoch) = header.epoch() {
+            self.epochs.begin(epoch, header.base());
+        }
+    }
+}
+
+/// The new segment as it is being written.
+struct Copy<'f> {
+    writer: SparseWriter,
+    /// The first segment that is replaced.
+    first: SegmentId,
+    failed: &'f dyn Fn(std::io::Error) -> RewriteError,
+    before: Amount,
+    after: Amount,
+    /// Whether the new segment differs from the only old one.
+    is_changed: bool,
+    /// Bytes that were written and that the pace does not know of.
+    unspent: u64,
+}
+
+impl Copy<'_> {
+    /// Has a batch judged, and writes what is kept of it. Of the last one of all at least its place is kept.
+    fn take(
+        &mut self,
+        found: &Found,
+        segment: SegmentId,
+        is_last: bool,
+        keeper: &mut dyn Keeper,
+    ) -> Result<(), RewriteError> {
+        self.before.count(&found.header);
+        let verdict = keeper
+            .judge(&found.header, &found.bytes)
+            .map_err(|source| RewriteError::Keep { segment, source })?;
+        let kept = match verdict {
+            Verdict::Keep => found.bytes.clone(),
+            Verdict::Drop if is_last => without_records(&found.header),
+            Verdict::Drop => {
+                self.is_changed = true;
+                return Ok(());
+            }
+            Verdict::Replace(bytes) => bytes,
+        };
+        if kept == found.bytes {
+            return self.push(&found.header, &kept, found);
+        }
+        self.is_changed = true;
+        let header = checked(&kept, &found.header);
+        self.push(&header, &kept, found)
+    }
+
+    fn push(
+        &mut self,
+        header: &BatchHeader,
+        bytes: &Bytes,
+        found: &Found,
+    ) -> Result<(), RewriteError> {
+        if !self.writer.has_room_for(header) {
+            let segment = self.first;
+            return Err(RewriteError::TooLarge { segment });
+        }
+        self.after.count(header);
+        self.unspent += bytes.len() as u64;
+        self.writer
+            .push(header, bytes, found.append_time)
+            .map_err(self.failed)
+    }
+
+    fn spend(&mut self, pace: &dyn Pace) -> Result<(), RewriteError> {
+        if self.unspent >= SPEND_BYTES {
+            pace.spend(std::mem::take(&mut self.unspent))?;
+        }
+        Ok(())
+    }
+}
+
+/// The header of a batch that takes another's place.
+fn checked(bytes: &Bytes, old: &BatchHeader) -> BatchHeader {
+    let batch = Batch::parse(bytes.clone()).expect("a keeper gives whole batches");
+    let new = *batch.header();
+    assert!(
+        new.base() == old.base() && new.last_offset_delta == old.last_offset_delta,
+        "offsets never change: {} for {}",
+        new.base(),
+        old.base()
+    );
+    assert!(
+        new.record_count <= old.record_count,
+        "a rewrite adds no records"
+    );
+    new
+}

@@ -1,0 +1,349 @@
+//! Reads sealed segments batch by batch, each checked before it is shown: checksum, offsets, and at the end of each block of the
+//! index the checksum of the heads. Nothing is read through a map: a bad sector is an error and not a signal.
+//!
+//! Callers: [`scan`] for those who only look, and the rewrite. Large reads; the pages of a segment that no reader has open are
+//! dropped behind, so that the cache is left to readers.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use model::batch::{Batch, BatchHeader, HEADER_BYTES, peek_len};
+use model::{LogId, Offset, Timestamp};
+
+use super::RewriteParts;
+use super::error::RewriteError;
+use super::keeper::{KeepError, Pace};
+use crate::io::{DiskFile, OpenHow};
+use crate::log::LogCell;
+use crate::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
+use crate::segment::{IndexFile, SegmentId, SegmentIndex, read_index_file};
+
+/// How much is read at a time.
+const READ_BYTES: usize = 1 << 20;
+/// Bytes of a batch that its checksum leaves out, and the checksum itself.
+const HEAD_BYTES: usize = 21;
+
+/// Shows each batch of some sealed segments, in order, to `each`. Blocks.
+/// Errors: `Keep` with what `each` said, if it is not [`KeepError::Enough`], which ends the scan.
+pub(crate) fn scan(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    segments: &[SegmentId],
+    pace: &dyn Pace,
+    each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
+) -> Result<(), RewriteError> {
+    for segment in segments {
+        let (_, entry, sealed) = live(log, *segment)?;
+        let source = Source::open(parts, log, entry, sealed)?;
+        let mut batches = source.batches();
+        while let Some(found) = batches.next_batch(pace)? {
+            match each(&found.header, &found.bytes) {
+                Ok(()) => {}
+                Err(KeepError::Enough) => return Ok(()),
+                Err(error) => {
+                    let segment = *segment;
+                    return Err(RewriteError::Keep {
+                        segment,
+                        source: error,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sealed segment as the log's manifest names it, and the manifest.
+pub(super) fn live(
+    log: &LogCell,
+    segment: SegmentId,
+) -> Result<(Arc<Manifest>, SegmentEntry, Sealed), RewriteError> {
+    let state = log.locked();
+    if state.deleted {
+        return Err(RewriteError::Deleted { log: log.id() });
+    }
+    let gone = RewriteError::NoLongerLive { segment };
+    let Some(manifest) = state.segments.manifest.clone() else {
+        return Err(gone);
+    };
+    let named = manifest.sealed().find(|(entry, _)| entry.id == segment);
+    match named.map(|(entry, sealed)| (*entry, *sealed)) {
+        Some((entry, sealed)) => Ok((manifest, entry, sealed)),
+        None => Err(gone),
+    }
+}
+
+/// A sealed segment, open to be read.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub entry: SegmentEntry,
+    pub sealed: Sealed,
+    file: Arc<dyn DiskFile>,
+    /// What its index file says; None if that is missing or damaged.
+    pub index: Option<IndexFile>,
+    is_read: bool,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if !self.is_read
+            && let Err(error) = self.file.drop_cache()
+        {
+            tracing::warn!(segment = %self.entry.id, %error, "pages could not be dropped");
+        }
+    }
+}
+
+impl Source {
+    pub fn open(
+        parts: &RewriteParts,
+        log: &LogCell,
+        entry: SegmentEntry,
+        sealed: Sealed,
+    ) -> Result<Source, RewriteError> {
+        let id = entry.id;
+        let io = |source| {
+            // It may have gone away since the manifest was looked at.
+            let gone = live(log, id).err();
+            gone.unwrap_or(RewriteError::Io {
+                segment: id,
+                source,
+            })
+        };
+        let data = &parts.files.data;
+        let directory = data.of_log(log.id());
+        let file = data
+            .disk()
+            .open(&id.log_path(&directory), OpenHow::Read)
+            .map_err(io)?;
+        let len = file.len().map_err(io)?;
+        if len != sealed.bytes {
+            return Err(RewriteError::Damaged {
+                segment: id,
+                position: len.min(sealed.bytes),
+                reason: format!(
+                    "the file has {len} bytes, it was sealed with {}",
+                    sealed.bytes
+                ),
+            });
+        }
+        let index = index_of(parts, log.id(), id, sealed.bytes);
+        Ok(Source {
+            is_read: parts.files.cache.is_open(log.id(), id),
+            entry,
+            sealed,
+            file,
+            index,
+        })
+    }
+
+    pub fn batches(&self) -> Batches<'_> {
+        let base = self.entry.id.base;
+        Batches {
+            source: self,
+            index: self.index.as_ref().map(|file| &file.index),
+            window: Bytes::new(),
+            window_start: 0,
+            position: 0,
+            next_offset: base,
+            block: 0,
+            heads: crc32fast::Hasher::new(),
+        }
+    }
+}
+
+/// What a segment's index file says; None if it is missing or damaged.
+pub(super) fn index_of(
+    parts: &RewriteParts,
+    log: LogId,
+    id: SegmentId,
+    bytes: u64,
+) -> Option<IndexFile> {
+    let data = &parts.files.data;
+    match read_index_file(data.disk(), &data.of_log(log), log, id, bytes) {
+        Ok(Ok(found)) => Some(found),
+        Ok(Err(reason)) => {
+            tracing::warn!(%log, segment = %id, reason, "an index is unusable: the segment is read without it");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%log, segment = %id, %error, "an index cannot be read: the segment is read without it");
+            None
+        }
+    }
+}
+
+/// A batch that was found sound.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub header: BatchHeader,
+    pub bytes: Bytes,
+    /// When the broker appended it, or a later batch of its block.
+    pub append_time: Timestamp,
+}
+
+/// Walks over the batches of a segment.
+#[derive(Debug)]
+pub(super) struct Batches<'s> {
+    source: &'s Source,
+    index: Option<&'s SegmentIndex>,
+    /// What is in memory of the file, from `window_start` on.
+    window: Bytes,
+    window_start: u64,
+    position: u64,
+    next_offset: Offset,
+    /// The block of the index that the walk is in.
+    block: usize,
+    heads: crc32fast::Hasher,
+}
+
+impl Batches<'_> {
+    /// The next batch. None at the end, which is where the segment ends.
+    pub fn next_batch(&mut self, pace: &dyn Pace) -> Result<Option<Found>, RewriteError> {
+        if self.position == self.source.sealed.bytes {
+            return self.check_end();
+        }
+        let bytes = self.take(pace)?;
+        let start = self.position;
+        let batch = Batch::parse(bytes).map_err(|error| self.damaged(error))?;
+        let header = *batch.header();
+        self.check_offsets(&header)?;
+        let append_time = self.append_time();
+        self.next_offset = header.next_offset();
+        self.position = start + header.total_bytes() as u64;
+        let bytes = batch.into_bytes();
+        self.check_heads(&bytes)?;
+        Ok(Some(Found {
+            header,
+            bytes,
+            append_time,
+        }))
+    }
+
+    /// Whether all of the segment was shown.
+    pub fn is_at_end(&self) -> bool {
+        self.position == self.source.sealed.bytes
+    }
+
+    fn check_end(&self) -> Result<Option<Found>, RewriteError> {
+        let (found, expected) = (self.next_offset, self.source.sealed.end_offset);
+        if found == expected {
+            return Ok(None);
+        }
+        Err(self.damaged(format!(
+            "the batches end at offset {found}, expected {expected}"
+        )))
+    }
+
+    /// Offsets follow one another, or rise, and stay inside their block of the index: they stand outside the batch's checksum.
+    fn check_offsets(&self, header: &BatchHeader) -> Result<(), RewriteError> {
+        let (base, next) = (header.base(), self.next_offset);
+        if !self.source.entry.kind.may_follow(next, base) {
+            return Err(self.damaged(format!("base offset {base}, expected {next}")));
+        }
+        let limit = match self.index {
+            Some(index)
+                if self.source.entry.kind == SegmentKind::Sparse
+                    && self.block + 1 < index.blocks().len() =>
+            {
+                index.block_offset(self.block + 1)
+            }
+            _ => self.source.sealed.end_offset,
+        };
+        if header.next_offset() > limit {
+            let reason = format!(
+                "the batch ends at offset {}, past {limit}",
+                header.next_offset()
+            );
+            return Err(self.damaged(reason));
+        }
+        Ok(())
+    }
+
+    fn append_time(&self) -> Timestamp {
+        let block = self.index.and_then(|index| index.blocks().get(self.block));
+        block.map_or(self.source.sealed.last_append_time, |block| {
+            block.append_time
+        })
+    }
+
+    /// At the end of a block: the heads of its batches are those that were indexed.
+    fn check_heads(&mut self, batch: &Bytes) -> Result<(), RewriteError> {
+        let Some(index) = self.index else {
+            return Ok(());
+        };
+        self.heads.update(&batch[..HEAD_BYTES]);
+        let end = index.block_end(self.block);
+        if self.position < end {
+            return Ok(());
+        }
+        let computed = std::mem::take(&mut self.heads).finalize();
+        let expected = index.blocks()[self.block].heads_checksum;
+        if self.position > end || computed != expected {
+            return Err(self.damaged(format!(
+                "crc mismatch of the batch heads of the block that ends at position {end}"
+            )));
+        }
+        self.block += 1;
+        Ok(())
+    }
+
+    /// The bytes of the batch at the walk's position.
+    fn take(&mut self, pace: &dyn Pace) -> Result<Bytes, RewriteError> {
+        let left = self.source.sealed.bytes - self.position;
+        if left < HEADER_BYTES as u64 {
+            return Err(self.damaged(format!("{left} bytes are too few for a batch")));
+        }
+        if self.in_window().len() < HEADER_BYTES {
+            self.read(READ_BYTES, pace)?;
+        }
+        let len = peek_len(&self.window[self.in_window()]).filter(|len| *len as u64 <= left);
+        let Some(len) = len.filter(|len| *len >= HEADER_BYTES) else {
+            return Err(self.damaged(format!(
+                "the batch's length is impossible, {left} bytes are left"
+            )));
+        };
+        if self.in_window().len() < len {
+            self.read(len.max(READ_BYTES), pace)?;
+        }
+        let at = self.in_window().start;
+        Ok(self.window.slice(at..at + len))
+    }
+
+    /// Where in the window what follows the position lies; nothing if the position is outside.
+    fn in_window(&self) -> Range<usize> {
+        let at = self.position - self.window_start;
+        let at = usize::try_from(at).map_or(self.window.len(), |at| at.min(self.window.len()));
+        at..self.window.len()
+    }
+
+    /// Puts `count` bytes from the position on into the window, or what is left.
+    fn read(&mut self, count: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
+        let left = self.source.sealed.bytes - self.position;
+        let count = usize::try_from(left).map_or(count, |left| left.min(count));
+        // The memory of the window before, if nobody kept a batch of it.
+        let mut buffer: BytesMut = std::mem::take(&mut self.window)
+            .try_into_mut()
+            .unwrap_or_default();
+        buffer.resize(count, 0);
+        let segment = self.source.entry.id;
+        let io = |source| RewriteError::Io { segment, source };
+        self.source
+            .file
+            .read_exact_at(self.position, &mut buffer)
+            .map_err(io)?;
+        self.window = buffer.freeze();
+        self.window_start = self.position;
+        pace.spend(count as u64)?;
+        Ok(())
+    }
+
+    fn damaged(&self, reason: impl ToString) -> RewriteError {
+        RewriteError::Damaged {
+            segment: self.source.entry.id,
+            position: self.position,
+            reason: reason.to_string(),
+        }
+    }
+}
