@@ -5,6 +5,7 @@
 //! enforced, or holds trivially for the reason given in the table; every other value is refused with the reason.
 
 mod table;
+pub mod thin;
 mod value;
 
 use std::collections::BTreeMap;
