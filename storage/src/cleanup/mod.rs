@@ -13,6 +13,7 @@ mod reason;
 pub mod retention;
 pub mod run;
 pub mod store_bound;
+pub mod thinning;
 mod view;
 
 pub use self::holds::Hold;

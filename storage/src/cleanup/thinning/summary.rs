@@ -1,0 +1,235 @@
+//! What a thinned segment held before: count, and sum, smallest and largest of each value, per key and window.
+//!
+//! Written beside the segment when it is thinned, as `<base offset>.<generation>.sum`, and merged when it is thinned again, so
+//! that a view of fewer points can be served later that knows all records. Callers: the executor writes, the tools read.
+//! Invariant: windows rise by key, time and length, and none comes twice; each counts records of this segment only.
+//!
+//! ```text
+//! envelope (fields.rs) with magic "thinsums", version 1, around
+//! | log id 20 | base offset i64 | generation u32 | tiers blob | tier u8 | values u32 | per value: name blob |
+//! | windows u32 | per window: key kind u8 | key blob, if kind 1 | start i64 | length i64 | records u64 |
+//!                 per value: sum f64 | smallest f64 | largest f64 |
+//! ```
+//! Key kind 0: no key, 1: this one, 2: that of the window before.
+
+use std::cmp::Ordering;
+
+use model::LogId;
+
+use super::number::Number;
+use crate::fields::{Fields, FormatError, envelope, open_envelope, put_blob, put_log_id};
+use crate::segment::SegmentId;
+
+/// The magic of a summary.
+pub const MAGIC: &[u8; 8] = b"thinsums";
+/// The version that this build writes.
+pub const VERSION: u32 = 1;
+
+/// The windows of one segment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// The setting `thin.tiers` by which the segment was thinned.
+    pub tiers: String,
+    /// All of its windows were reached by at least this tier of it, counted from 1; 0 if not all were.
+    pub tier: u8,
+    /// The values that are summed up, as `thin.tiers` spells them.
+    pub values: Vec<String>,
+    /// In the order of their keys, beginnings and lengths.
+    pub windows: Vec<Window>,
+}
+
+/// Which window.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WindowKey {
+    /// The key of its records; None for those that have none.
+    pub key: Option<Box<[u8]>>,
+    /// Where it begins: record time, in milliseconds since 1970.
+    pub start: i64,
+    /// Its length.
+    pub window_ms: i64,
+}
+
+/// What was in a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// Which one.
+    pub at: WindowKey,
+    /// How many records that could be read.
+    pub count: u64,
+    /// Of each of the summary's values.
+    pub stats: Vec<Stats>,
+}
+
+/// What is known of a value over many records.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stats {
+    /// The sum.
+    pub sum: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Stats {
+    /// Of no record.
+    pub const NONE: Stats = Stats {
+        sum: 0.0,
+        min: f64::INFINITY,
+        max: f64::NEG_INFINITY,
+    };
+
+    /// Of one record.
+    pub fn one(number: Number) -> Stats {
+        let value = number.to_f64();
+        Stats {
+            sum: value,
+            min: value,
+            max: value,
+        }
+    }
+
+    /// Takes in what is known of others.
+    pub fn merge(&mut self, other: &Stats) {
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+}
+
+impl Summary {
+    /// The file's bytes.
+    pub fn encode(&self, log: LogId, id: SegmentId) -> Vec<u8> {
+        let mut body = Vec::new();
+        put_log_id(&mut body, log);
+        body.extend_from_slice(&id.base.to_wire().to_le_bytes());
+        body.extend_from_slice(&id.generation.to_le_bytes());
+        put_blob(&mut body, self.tiers.as_bytes());
+        body.push(self.tier);
+        put_count(&mut body, self.values.len());
+        for value in &self.values {
+            put_blob(&mut body, value.as_bytes());
+        }
+        put_count(&mut body, self.windows.len());
+        let mut key_before = None;
+        for window in &self.windows {
+            // A key stands once, before its first window.
+            let same = key_before == Some(&window.at.key);
+            let kind = match (&window.at.key, same) {
+                (_, true) => KEY_SAME,
+                (Some(_), _) => KEY_BYTES,
+                (None, _) => KEY_NONE,
+            };
+            body.push(kind);
+            if let (KEY_BYTES, Some(key)) = (kind, &window.at.key) {
+                put_blob(&mut body, key);
+            }
+            key_before = Some(&window.at.key);
+            body.extend_from_slice(&window.at.start.to_le_bytes());
+            body.extend_from_slice(&window.at.window_ms.to_le_bytes());
+            body.extend_from_slice(&window.count.to_le_bytes());
+            assert!(
+                window.stats.len() == self.values.len(),
+                "each value is summed up"
+            );
+            for stats in &window.stats {
+                for number in [stats.sum, stats.min, stats.max] {
+                    body.extend_from_slice(&number.to_bits().to_le_bytes());
+                }
+            }
+        }
+        envelope(MAGIC, VERSION, &body)
+    }
+
+    /// Reads a file back, and whose it is.
+    pub fn decode(bytes: &[u8]) -> Result<(LogId, SegmentId, Summary), FormatError> {
+        let opened = open_envelope(MAGIC, VERSION, bytes)?;
+        let mut fields = Fields::new(opened.body);
+        let log = fields.log_id()?;
+        let id = SegmentId {
+            base: fields.offset("base offset")?,
+            generation: fields.u32()?,
+        };
+        let mut summary = Summary {
+            tiers: take_text(&mut fields)?,
+            tier: fields.u8()?,
+            ..Summary::default()
+        };
+        for _ in 0..fields.count(4)? {
+            summary.values.push(take_text(&mut fields)?);
+        }
+        let each = WINDOW_BYTES_MIN + summary.values.len() * STATS_BYTES;
+        let mut key = None;
+        for _ in 0..fields.count(each)? {
+            let window = take_window(&mut fields, &mut key, summary.values.len())?;
+            let last = summary.windows.last().map(|last| last.at.cmp(&window.at));
+            if last.is_some_and(|order| order != Ordering::Less) {
+                return Err(field("window order", window.at.start));
+            }
+            summary.windows.push(window);
+        }
+        let trailing = fields.rest().len() + opened.trailing.len();
+        match trailing {
+            0 => Ok((log, id, summary)),
+            bytes => Err(FormatError::Trailing { bytes }),
+        }
+    }
+}
+
+const KEY_NONE: u8 = 0;
+const KEY_BYTES: u8 = 1;
+const KEY_SAME: u8 = 2;
+const WINDOW_BYTES_MIN: usize = 1 + 8 + 8 + 8;
+const STATS_BYTES: usize = 24;
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    let count = u32::try_from(count).expect("a piece's memory ends before its windows");
+    out.extend_from_slice(&count.to_le_bytes());
+}
+
+fn field(field: &'static str, value: i64) -> FormatError {
+    FormatError::Field {
+        field,
+        value: value.into(),
+    }
+}
+
+fn take_text(fields: &mut Fields<'_>) -> Result<String, FormatError> {
+    let text = std::str::from_utf8(fields.blob()?);
+    Ok(text
+        .map_err(|_| field("text, which is no UTF-8", 0))?
+        .to_owned())
+}
+
+fn take_window(
+    fields: &mut Fields<'_>,
+    key: &mut Option<Option<Box<[u8]>>>,
+    values: usize,
+) -> Result<Window, FormatError> {
+    let kind = fields.u8()?;
+    match kind {
+        KEY_NONE => *key = Some(None),
+        KEY_BYTES => *key = Some(Some(fields.blob()?.into())),
+        KEY_SAME if key.is_some() => {}
+        _ => return Err(field("key kind", kind.into())),
+    }
+    let at = WindowKey {
+        key: key.clone().flatten(),
+        start: fields.i64()?,
+        window_ms: fields.i64()?,
+    };
+    if at.window_ms <= 0 {
+        return Err(field("window length", at.window_ms));
+    }
+    let count = fields.u64()?;
+    let mut stats = Vec::with_capacity(values);
+    for _ in 0..values {
+        let mut number = || Ok::<f64, FormatError>(f64::from_bits(fields.u64()?));
+        stats.push(Stats {
+            sum: number()?,
+            min: number()?,
+            max: number()?,
+        });
+    }
+    Ok(Window { at, count, stats })
+}
