@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// The file that makes a directory a store.
 const STORE: &str = "STORE";
+/// Marks a store that is being made of a backup: the storage refuses to open it, and says what to do.
+const RESTORING: &str = "RESTORING";
 /// What only a store has, and what is there only after `STORE` was.
 const PARTS: [&str; 5] = ["wal", "checkpoint", "p", "CLOCK", "DAMAGE"];
 /// What the start of a new store may have left when it was cut short, and what file systems put into an empty directory.
@@ -106,7 +108,7 @@ pub fn prepare(path: &Path, create: bool) -> Result<Found, DataDirError> {
     }
     // So that an error names the same file each time.
     names.sort();
-    if names.iter().any(|name| name == STORE) {
+    if names.iter().any(|name| name == STORE || name == RESTORING) {
         return Ok(Found::Store);
     }
     let path = path.to_owned();

@@ -24,9 +24,11 @@ use crate::data_dir::has_settled;
 use crate::error::OpenError;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow, read_file};
-use crate::manifest::{self, Manifest, SegmentKind};
+use crate::manifest::{self, Manifest, SegmentEntry, SegmentKind};
 use crate::recovery::newer;
-use crate::recovery::store_file::{decode_store, no_checkpoint, store_is_missing, store_trouble};
+use crate::recovery::store_file::{
+    RESTORING_FILE, decode_store, is_being_restored, no_checkpoint, store_is_missing, store_trouble,
+};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
@@ -225,14 +227,53 @@ pub fn verify_store_watched(
     report: &mut dyn FnMut(Finding),
     watch: &mut dyn FnMut(&Summary),
 ) -> io::Result<Summary> {
-    let mut verify = Verify {
-        disk,
-        report,
-        watch,
-        summary: Summary::default(),
-        unsettled: HashMap::new(),
-        state: StateRecords::default(),
+    verify(disk, data_dir, &|_| false, report, watch)
+}
+
+/// Like [`verify_store`], but of sealed segments whose log file `is_known` no batch is looked at, only their length; those of
+/// the store's own logs are looked at all the same.
+pub fn verify_store_but(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    is_known: &dyn Fn(&Path) -> bool,
+    report: &mut dyn FnMut(Finding),
+) -> io::Result<Summary> {
+    verify(disk, data_dir, is_known, report, &mut |_| {})
+}
+
+/// Verifies one sealed segment with its index. Calls `report` for each finding.
+pub fn verify_sealed(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    entry: &SegmentEntry,
+    report: &mut dyn FnMut(Finding),
+) -> io::Result<Summary> {
+    let sealed = entry.sealed.as_ref().expect("a sealed segment");
+    let told = Told {
+        id: entry.id,
+        kind: entry.kind,
+        bytes: sealed.bytes,
+        end_offset: sealed.end_offset,
+        active: None,
     };
+    let mut unwatched = |_: &Summary| {};
+    let mut verify = Verify::new(disk, &|_| false, report, &mut unwatched);
+    verify.segment(directory, log, &told)?;
+    Ok(verify.summary)
+}
+
+fn verify(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    is_known: &dyn Fn(&Path) -> bool,
+    report: &mut dyn FnMut(Finding),
+    watch: &mut dyn FnMut(&Summary),
+) -> io::Result<Summary> {
+    let mut verify = Verify::new(disk, is_known, report, watch);
+    if let Some(reason) = is_being_restored(disk, data_dir)? {
+        verify.refusal(&data_dir.join(RESTORING_FILE), reason);
+    }
     let store = verify.store(data_dir)?;
     let checkpoint = verify.checkpoints(data_dir, store)?;
     verify.newer(data_dir, checkpoint.as_ref());
@@ -269,6 +310,8 @@ struct Told<'a> {
 
 struct Verify<'a> {
     disk: &'a dyn Disk,
+    /// Sealed segments that were verified before.
+    is_known: &'a dyn Fn(&Path) -> bool,
     report: &'a mut dyn FnMut(Finding),
     watch: &'a mut dyn FnMut(&Summary),
     summary: Summary,
@@ -276,6 +319,25 @@ struct Verify<'a> {
     /// may have settled it before its segments are looked at.
     unsettled: HashMap<LogId, Offset>,
     state: StateRecords,
+}
+
+impl<'a> Verify<'a> {
+    fn new(
+        disk: &'a dyn Disk,
+        is_known: &'a dyn Fn(&Path) -> bool,
+        report: &'a mut dyn FnMut(Finding),
+        watch: &'a mut dyn FnMut(&Summary),
+    ) -> Verify<'a> {
+        Verify {
+            disk,
+            is_known,
+            report,
+            watch,
+            summary: Summary::default(),
+            unsettled: HashMap::new(),
+            state: StateRecords::default(),
+        }
+    }
 }
 
 impl Verify<'_> {
@@ -492,6 +554,9 @@ impl Verify<'_> {
             let reason = format!("the file has {len} bytes, there should be {bytes}");
             self.damage(&path, log, len.min(bytes), id.base..end_offset, reason);
         }
+        if is_sealed && len == bytes && !log.is_reserved() && (self.is_known)(&path) {
+            return Ok(());
+        }
         let index = if is_sealed {
             self.index(directory, log, id, bytes)?
         } else {
@@ -668,151 +733,4 @@ impl Verify<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::epochs::Epochs;
-    use crate::io::{AlignedBuffer, SimDisk};
-    use crate::manifest::SegmentEntry;
-    use crate::producers::Producers;
-    use crate::segment::{SegmentWriter, SettledBatch, WriteWay};
-    use model::batch::{Batch, BatchBuilder};
-    use model::codec::Codec;
-    use model::{PartitionId, Timestamp, TopicId};
-    use std::sync::Arc;
-
-    /// A partition with one sealed segment of three batches.
-    fn store() -> (SimDisk, PathBuf) {
-        let disk = SimDisk::new(1);
-        let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
-        let directory = PathBuf::from("/data/p/07").join(log.to_string());
-        disk.create_dir_all(&directory).unwrap();
-        let store = crate::recovery::store_file::encode_store(uuid::Uuid::from_u128(1));
-        crate::io::write_new_file(&disk, Path::new("/data/STORE"), &store).unwrap();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let id = SegmentId::first(Offset::ZERO);
-        let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();
-        for base in [0, 2, 4] {
-            let mut builder = BatchBuilder::new(Codec::Zstd);
-            builder.base_offset(Offset::new(base));
-            for _ in 0..2 {
-                builder
-                    .push(Timestamp::from_millis(1), None, Some(b"value"), &[])
-                    .unwrap();
-            }
-            let batch = Batch::parse(builder.build().unwrap()).unwrap();
-            let append_time = Timestamp::from_millis(2);
-            let batch = SettledBatch {
-                header: *batch.header(),
-                bytes: batch.into_bytes(),
-                append_time,
-            };
-            writer
-                .append(&[batch], WriteWay::Direct, &mut AlignedBuffer::default())
-                .unwrap();
-        }
-        let sealed = writer
-            .seal(&Producers::default(), &Epochs::default())
-            .unwrap();
-        let segments = vec![SegmentEntry::sealed(id, SegmentKind::Plain, sealed.sealed)];
-        let manifest = Manifest {
-            log,
-            number: 1,
-            start_offset: Offset::ZERO,
-            compacted_to: Offset::ZERO,
-            segments,
-        };
-        manifest::store(&disk, &directory, &manifest).unwrap();
-        let checkpoint = Checkpoint {
-            store: Uuid::from_u128(1),
-            sequence: 1,
-            leader_epoch: model::LeaderEpoch::new(0),
-            wal: crate::checkpoint::WalPosition::BEGINNING,
-            logs: Vec::new(),
-        };
-        disk.create_dir_all(Path::new("/data/checkpoint")).unwrap();
-        let slot = Slot::A.path(Path::new("/data/checkpoint"));
-        crate::io::write_new_file(&disk, &slot, &checkpoint.encode()).unwrap();
-        (disk, id.log_path(&directory))
-    }
-
-    fn verify(disk: &SimDisk) -> (Summary, Vec<Finding>) {
-        let mut findings = Vec::new();
-        let summary = verify_store(disk, Path::new("/data"), &mut |finding| {
-            findings.push(finding)
-        })
-        .unwrap();
-        (summary, findings)
-    }
-
-    #[test]
-    fn a_sound_store_has_no_findings_and_its_batches_are_listed() {
-        let (disk, path) = store();
-        let (summary, findings) = verify(&disk);
-        assert_eq!(findings, []);
-        assert_eq!(
-            (
-                summary.logs,
-                summary.segments,
-                summary.batches,
-                summary.records
-            ),
-            (1, 1, 3, 6)
-        );
-        let mut lines = Vec::new();
-        dump_segment(&disk, &path, &mut |line| lines.push(line)).unwrap();
-        let offsets: Vec<(u64, u64)> = lines
-            .iter()
-            .map(|line| (line.base_offset, line.last_offset))
-            .collect();
-        assert_eq!(offsets, [(0, 1), (2, 3), (4, 5)]);
-        assert!(
-            lines
-                .iter()
-                .all(|line| line.fault.is_none() && line.codec == "zstd")
-        );
-    }
-
-    #[test]
-    fn a_flipped_bit_is_named_with_its_segment_position_and_offsets() {
-        let (disk, path) = store();
-        let bytes = disk.files()[&path].len() as u64;
-        disk.flip(&path, bytes / 3 + 70, 1);
-        let (summary, findings) = verify(&disk);
-        assert_eq!(summary.damaged, 1);
-        let finding = &findings[0];
-        assert_eq!(
-            (finding.position, finding.from_offset, finding.to_offset),
-            (Some(bytes / 3), Some(2), Some(4))
-        );
-        assert!(finding.reason.contains("crc"), "{}", finding.reason);
-    }
-
-    #[test]
-    fn lost_files_are_told_and_only_lost_records_are_damage() {
-        let (disk, path) = store();
-        disk.remove_file(&path.with_extension("idx")).unwrap();
-        let (summary, _) = verify(&disk);
-        assert_eq!((summary.damaged, summary.notes), (0, 1));
-        disk.remove_file(&path).unwrap();
-        let (summary, _) = verify(&disk);
-        assert_eq!(summary.damaged, 1);
-    }
-
-    #[test]
-    fn the_padding_of_an_active_segment_ends_its_listing() {
-        let (disk, path) = store();
-        disk.remove_file(&path.with_extension("idx")).unwrap();
-        let bytes = disk.files()[&path].len() as u64;
-        let file = disk.open(&path, OpenHow::ReadWrite).unwrap();
-        for fill in [0, PADDING] {
-            let fill = vec![fill; 4096 - bytes as usize];
-            file.write_at(bytes, &fill).unwrap();
-            let mut count = 0;
-            assert_eq!(
-                dump_segment(&disk, &path, &mut |_| count += 1).unwrap(),
-                bytes
-            );
-            assert_eq!(count, 3);
-        }
-    }
-}
+mod tests;

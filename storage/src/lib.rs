@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod acknowledged;
+pub mod backup;
 pub mod checkpoint;
 pub mod cleanup;
 mod components;

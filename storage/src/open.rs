@@ -28,7 +28,9 @@ use crate::recovery::logs::RecoveredLogs;
 use crate::recovery::newer::{self, Newer};
 use crate::recovery::replay::{Replay, replay_wal};
 use crate::recovery::segments::Lost;
-use crate::recovery::store_file::{no_checkpoint, open_store_file};
+use crate::recovery::store_file::{
+    RESTORING_FILE, is_being_restored, no_checkpoint, open_store_file,
+};
 use crate::registry::Registry;
 use crate::rewrite::RewriteParts;
 use crate::scrub::run::{Scrub, ScrubParts};
@@ -77,6 +79,7 @@ pub(crate) fn open(config: &StorageConfig, env: &Env) -> Result<Opened, OpenErro
     config.check()?;
     let data = Arc::new(DataDir::new(Arc::clone(&env.disk), config.data_dir.clone()));
     let lock = lock(&data)?;
+    refuse_unfinished_restore(&data)?;
     refuse_newer(|visit| newer::find_in_store(data.disk(), data.root(), visit))?;
     let (store, created) = open_store_file(data.disk(), data.root())?;
     for directory in [data.wal(), data.checkpoints()] {
@@ -132,6 +135,16 @@ fn lock(data: &DataDir) -> Result<Box<dyn LockGuard>, OpenError> {
             },
             _ => OpenError::io("lock", path)(source),
         })
+}
+
+/// Refuses a directory that does not hold all of a backup yet.
+fn refuse_unfinished_restore(data: &DataDir) -> Result<(), OpenError> {
+    let reason = is_being_restored(data.disk(), data.root())
+        .map_err(OpenError::io("look for a restore in", data.root()))?;
+    reason.map_or(Ok(()), |reason| {
+        let path = data.root().join(RESTORING_FILE);
+        Err(OpenError::Format { path, reason })
+    })
 }
 
 /// Refuses to go on if a file is found that a later release wrote.

@@ -90,6 +90,11 @@ impl Disk for StallingDisk {
         self.door.pass();
         self.disk.rename(from, to)
     }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.door.pass();
+        self.disk.link(from, to)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.door.pass();
         self.disk.remove_file(path)

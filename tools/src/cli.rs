@@ -12,6 +12,7 @@ use anyhow::Result;
 use client::{Client, ClientConfig};
 use model::Timestamp;
 
+use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::broker::BrokerArgs;
 use crate::consume::{self, ConsumeArgs};
@@ -93,6 +94,12 @@ pub enum ToolCommand {
     /// Look at data files without a broker.
     #[command(after_help = LOG_EXAMPLES)]
     Log(LogArgs),
+    /// Copy a data directory, while a server runs on it or without one: whole, checked, and only what is new.
+    #[command(after_help = backup::BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
+    /// Make a data directory of a backup, or check one.
+    #[command(after_help = backup::RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -172,7 +179,11 @@ impl ToolCommand {
             ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
             ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
             ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
-            ToolCommand::Context(_) | ToolCommand::Log(_) | ToolCommand::Demo(_) => None,
+            ToolCommand::Context(_)
+            | ToolCommand::Log(_)
+            | ToolCommand::Backup(_)
+            | ToolCommand::Restore(_)
+            | ToolCommand::Demo(_) => None,
         }
     }
 
@@ -222,6 +233,8 @@ impl ToolCommand {
             }
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
+            ToolCommand::Backup(args) => tokio::task::block_in_place(|| args.run()),
+            ToolCommand::Restore(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;
                 command.run(&client, common.json, now()).await

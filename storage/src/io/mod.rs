@@ -82,6 +82,9 @@ pub trait Disk: Send + Sync + Debug {
     }
     /// Renames a file or directory; replaces a file that already has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must not be there yet. Fails where the file system has no such names.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Unlinks a file. Open handles and live maps of it stay valid.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty directory.

@@ -50,6 +50,10 @@ impl Disk for RealDisk {
         Ok(fs::rename(from, to)?)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(fs::link(from, to)?)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         Ok(fs::unlink(path)?)
     }

@@ -41,7 +41,7 @@ pub enum Operation {
     SyncDir,
     /// `FileSystem::sync`.
     SyncFilesystem,
-    /// `rename`.
+    /// `rename` and `link`.
     Rename,
     /// `remove_file` and `remove_dir`.
     Remove,

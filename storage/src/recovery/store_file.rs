@@ -16,6 +16,19 @@ pub(crate) const STORE_VERSION: u32 = 1;
 /// Each of the two copies of the store's identity has a block of its own.
 pub(crate) const STORE_COPY_BYTES: usize = 4096;
 
+/// Marks a directory into which a backup is being restored. It goes when all of it is durable and checked.
+pub(crate) const RESTORING_FILE: &str = "RESTORING";
+
+/// Why a directory cannot be opened into which a backup is being restored, or was until something stopped it.
+pub(crate) fn is_being_restored(disk: &dyn Disk, directory: &Path) -> io::Result<Option<String>> {
+    let marker = directory.join(RESTORING_FILE);
+    Ok(disk.exists(&marker)?.then(|| {
+        "a backup is being restored into this directory, and that has not come to its end: run the same `restore` again, which \
+         goes on where it was"
+            .to_owned()
+    }))
+}
+
 /// Who the store is: `STORE`, with two copies inside, so that one bad sector does not orphan the data.
 pub(crate) fn open_store_file(
     disk: &dyn Disk,

@@ -114,6 +114,20 @@ impl Disk for SimDisk {
         fate.end(&mut world)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut world, fate) = self.begin(Operation::Rename, to)?;
+        if let Fate::Fails(error) = fate {
+            return Err(error);
+        }
+        let inode = world.file(from)?;
+        world.directory(to.parent().unwrap_or(Path::new("/")))?;
+        if world.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        world.change(NameChange::Add(to.to_owned(), Node::File(inode)));
+        fate.end(&mut world)
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let (mut world, fate) = self.begin(Operation::Remove, path)?;
         if let Fate::Fails(error) = fate {
