@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition};
 use crate::cleanup::execute::Cleaner;
-use crate::components::{Env, Threads};
+use crate::components::Env;
 use crate::config::{Live, StorageConfig};
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::{DataDir, has_settled};
@@ -241,7 +241,6 @@ struct Base {
     live: Arc<Live>,
     producers: Arc<ProducerLimits>,
     files: Arc<SegmentFiles>,
-    threads: Threads,
 }
 
 impl Base {
@@ -267,7 +266,6 @@ impl Base {
             live: Arc::new(Live::new(config)),
             producers: Arc::new(producers),
             files: Arc::new(files),
-            threads: env.threads,
         }
     }
 }
@@ -388,7 +386,6 @@ fn assemble(
         dirty: Arc::clone(&base.dirty),
         signals: Arc::clone(&base.signals),
         settler: Arc::clone(&settler),
-        threads: base.threads,
     });
     Engine {
         data: base.data,

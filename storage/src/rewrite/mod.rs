@@ -21,7 +21,6 @@ pub use self::replace::{Amount, Rewritten};
 pub(crate) use self::replace::{mark_compacted, rewrite};
 pub(crate) use self::source::scan;
 
-use crate::components::Threads;
 use crate::log::DirtyLogs;
 use crate::segment::SegmentFiles;
 use crate::settler::{Changes, SettlerSeat};
@@ -35,9 +34,8 @@ pub(crate) struct RewriteParts {
     pub changes: Arc<Changes>,
     pub dirty: Arc<DirtyLogs>,
     pub signals: Arc<Signals>,
-    /// Takes the change itself where nobody else does.
+    /// Who makes the change.
     pub settler: Arc<SettlerSeat>,
-    pub threads: Threads,
 }
 
 impl RewriteParts {

@@ -15,7 +15,6 @@ use super::RewriteParts;
 use super::error::RewriteError;
 use super::keeper::{Keeper, Pace, Verdict};
 use super::source::{Found, Source, index_of, live};
-use crate::components::Threads;
 use crate::epochs::Epochs;
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry};
@@ -26,7 +25,7 @@ use crate::wal::pool::is_full;
 
 /// So much is written between two looks at the pace.
 const SPEND_BYTES: u64 = 1 << 20;
-/// How often it is looked whether the store ends, while the settler's answer is waited for.
+/// How long the settler's answer is waited for before it is asked again, and looked whether the store ends.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How much there is in some segments.
@@ -120,12 +119,10 @@ fn change(parts: &RewriteParts, log: &Arc<LogCell>, to: Change) -> Result<(), Re
         Change::CompactedTo(offset) => (SegmentId::first(*offset), 0),
     };
     let answer = parts.changes.ask(log.id(), to);
+    // A round that is under way may come to it first.
     parts.dirty.push_once(log);
-    parts.signals.settle_soon();
     loop {
-        if parts.threads == Threads::Manual {
-            parts.settler.round();
-        }
+        parts.settler.apply_changes();
         match answer.recv_timeout(WATCH_INTERVAL) {
             Ok(Outcome::Applied) => return Ok(()),
             Ok(Outcome::NoLongerLive(segment)) => {

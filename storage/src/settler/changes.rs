@@ -1,5 +1,5 @@
 //! Changes that others ask of a log's manifest, as data. The settler alone changes manifests: it takes them with its next round,
-//! and answers each once a checkpoint names the outcome, or none will.
+//! or by themselves where it is asked to, and answers each once a checkpoint names the outcome, or none will.
 //!
 //! Callers: rewrites ask; the settler's rounds take. A log's directory is claimed while files are made in it, so that the sweep
 //! does not take them for the rest of a crash, and two rewrites of a log do not meet.
@@ -83,6 +83,11 @@ impl Changes {
         let asked = Asked { change, answer };
         self.asked().entry(log).or_default().push(asked);
         outcome
+    }
+
+    /// The logs of which something is asked.
+    pub(super) fn logs(&self) -> Vec<LogId> {
+        self.asked().keys().copied().collect()
     }
 
     /// What is asked of a log.

@@ -84,6 +84,8 @@ struct Round {
     store_bytes_max: Option<u64>,
     /// How long a file may become, whole blocks.
     file_bytes_max: u64,
+    /// Whether nothing settles: manifests are changed as others ask, and what lies before a log's start goes.
+    changes_only: bool,
 }
 
 /// A log of a piece, and the way back.
@@ -115,18 +117,19 @@ impl Round {
         if let Some(oldest) = self.expire_before {
             state.producers.expire(oldest);
         }
+        let seal = !self.changes_only && std::mem::take(&mut state.seal);
         Some(Work {
             log: log.id(),
             tail: {
                 let is_in = |entry: &&TailEntry| {
-                    self.file_limit
-                        .is_none_or(|limit| entry.file.sequence < limit)
+                    !self.changes_only
+                        && (self.file_limit).is_none_or(|limit| entry.file.sequence < limit)
                 };
                 state.tail.iter().take_while(is_in).cloned().collect()
             },
             start: state.bounds.start,
             settings: self.settings_of(&state.settings),
-            seal: std::mem::take(&mut state.seal),
+            seal,
             expire_before: self.expire_before,
             now: self.now,
         })
@@ -301,6 +304,39 @@ impl Settler {
         Ok(true)
     }
 
+    fn round_at(&self, now: Timestamp) -> Round {
+        let limit = self.parts.data().disk().file_bytes_max();
+        Round {
+            now,
+            file_limit: None,
+            expire_before: None,
+            store_bytes_max: self.parts.live.get().store_bytes_max,
+            file_bytes_max: limit - limit % DIRECT_ALIGNMENT_BYTES as u64,
+            changes_only: false,
+        }
+    }
+
+    /// Changes manifests as others ask, and settles nothing: so that who waits for it need not wait for a round.
+    pub fn apply_changes(&mut self) -> Result<(), SettleError> {
+        let mut cells = Vec::new();
+        for log in self.parts.changes.logs() {
+            match self.parts.registry.get(log) {
+                Some(found) => cells.push(Arc::clone(found.cell())),
+                None => answer_all(self.parts.changes.take(log), Outcome::Deleted),
+            }
+        }
+        let round = Round {
+            changes_only: true,
+            ..self.round_at(self.parts.wal.now())
+        };
+        // The logs are still on the settler's list.
+        let mut left = Vec::new();
+        for piece in cells.chunks(PIECE_LOGS_MIN) {
+            self.piece(&round, piece, &mut left, None)?;
+        }
+        Ok(())
+    }
+
     /// Piece by piece. `deleted` is emptied once a checkpoint without these logs is stored, and their files are gone.
     fn pieces(
         &mut self,
@@ -313,14 +349,9 @@ impl Settler {
         let now = parts.wal.now();
         let expires = now.millis() - self.last_expiry_ms > EXPIRY_MS;
         let round = Round {
-            now,
             file_limit,
             expire_before: expires.then(|| parts.producers.kept_since(now).idle),
-            store_bytes_max: parts.live.get().store_bytes_max,
-            file_bytes_max: {
-                let limit = parts.data().disk().file_bytes_max();
-                limit - limit % DIRECT_ALIGNMENT_BYTES as u64
-            },
+            ..self.round_at(now)
         };
         let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);
         let mut rest = dirty;
@@ -425,7 +456,7 @@ impl Settler {
             }
             Err(error) => return Err(error),
         }
-        self.publish(&touched);
+        self.publish(&touched, round);
         self.remove(garbage, at)?;
         for one in touched {
             answer_all(one.changed, Outcome::Applied);
@@ -452,6 +483,9 @@ impl Settler {
             self.parts.remove_quietly(&id.log_path(&directory));
             // Behind the removal: whoever looks for it from now on finds the new one.
             self.parts.files.cache.retire(log, id);
+            let disk = self.parts.data().disk();
+            disk.sync_dir(&directory)
+                .map_err(SettleError::io(directory.display()))?;
         }
         Ok(())
     }
@@ -522,7 +556,7 @@ impl Settler {
         Ok(())
     }
 
-    fn publish(&mut self, touched: &[Touched]) {
+    fn publish(&mut self, touched: &[Touched], round: &Round) {
         for Touched { log, before, .. } in touched {
             let Some(settled) = self.logs.stored(log.id()) else {
                 continue;
@@ -542,6 +576,9 @@ impl Settler {
                     .counters
                     .settled_bytes
                     .fetch_add(before - state.tail_bytes, Ordering::Relaxed);
+            }
+            if round.changes_only {
+                continue;
             }
             // What came during the round has its turn in the next one.
             state.dirty = !state.tail.is_empty();

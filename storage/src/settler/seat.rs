@@ -36,6 +36,16 @@ impl SettlerSeat {
         self.wal.gate.failure().is_some()
     }
 
+    /// Changes manifests as others ask. A failure ends all writing.
+    pub fn apply_changes(&self) {
+        let applied = self.locked().apply_changes();
+        match applied {
+            // Who asked is told, of a full disk too.
+            Ok(()) | Err(SettleError::DiskFull | SettleError::Stopped) => {}
+            Err(SettleError::Failed(failure)) => self.wal.gate.fail(failure),
+        }
+    }
+
     /// One round of the settler. True if something settled. A failure ends all writing; a full disk only this round.
     pub fn round(&self) -> bool {
         let mut settler = self.locked();

@@ -56,6 +56,11 @@ impl SimDisk {
         world.capacity_bytes = world.used_bytes();
     }
 
+    /// How much of a limit all files and directories take.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock_world().used_bytes()
+    }
+
     /// Limits how many files are open at once; one more fails with `EMFILE`.
     pub fn set_descriptors(&self, count: usize) {
         self.lock_world().descriptors_max = count;
