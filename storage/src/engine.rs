@@ -123,8 +123,10 @@ impl Engine {
         Ok(report)
     }
 
-    /// Seals the active segment, and settles what is in the WAL only behind it, as far as the disk allows.
+    /// Settles what is in the WAL only, and seals the active segment that it went into, as far as the disk allows: what was
+    /// appended before is in sealed segments then.
     fn seal_active(&self, log: &Log) {
+        self.settle_once();
         log.cell().ask_for_seal();
         self.dirty.push_once(log.cell());
         self.settle_once();

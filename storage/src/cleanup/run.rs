@@ -12,7 +12,7 @@ use crate::error::StorageFailed;
 /// How a run is to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// The active segment is sealed, what is in the WAL only is settled, and rules are left out that only keep the work small:
+    /// What is in the WAL only is settled, the active segment is sealed, and rules are left out that only keep the work small:
     /// `min.cleanable.dirty.ratio`. Never left out are holds, `min.compaction.lag.ms`, `delete.retention.ms`, and the limits
     /// of retention.
     pub now: bool,
