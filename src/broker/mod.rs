@@ -4,6 +4,7 @@
 //! which lets changes of the metadata through one at a time.
 
 pub mod access;
+pub mod cleanup;
 pub mod config;
 mod configs;
 mod coordination;
@@ -88,6 +89,7 @@ struct Shared {
     changes: tokio::sync::Mutex<()>,
     inflation: inflation::Inflation,
     lag_times: lag::LagTimes,
+    cleanup: cleanup::Cleanup,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -184,6 +186,7 @@ impl Broker {
             changes: tokio::sync::Mutex::default(),
             inflation: inflation::Inflation::new(),
             lag_times: lag::LagTimes::default(),
+            cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
             refused: AtomicU64::new(0),
             storage,
         };
@@ -202,8 +205,8 @@ impl Broker {
         Ok(broker)
     }
 
-    /// Does the coordinators' own work until `shutdown` turns true: answers leave, sessions end, offsets expire. Without it no
-    /// group makes progress, and nobody gets a producer id. Stop the fronts first, so that what they have begun is still
+    /// Does the coordinators' own work until `shutdown` turns true: answers leave, sessions end, offsets expire; and runs the
+    /// cleanups that are asked for. Without it no group makes progress, and nobody gets a producer id. Stop the fronts first, so that what they have begun is still
     /// answered.
     pub async fn run(&self, shutdown: watch::Receiver<bool>) {
         let tasks = self.shared.tasks.lock();
@@ -217,8 +220,9 @@ impl Broker {
             }
         };
         let groups = tasks.groups.run(shutdown.clone());
-        let producer_ids = tasks.producer_ids.run(shutdown);
-        tokio::join!(groups, producer_ids, tidy_up);
+        let producer_ids = tasks.producer_ids.run(shutdown.clone());
+        let cleanup = self.run_cleanup(shutdown);
+        tokio::join!(groups, producer_ids, tidy_up, cleanup);
     }
 
     /// Consumer groups and their committed offsets.

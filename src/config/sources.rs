@@ -19,6 +19,7 @@ const RESERVED_VARIABLES: &[&str] = &[
     "LOG",
     "CONFIG",
     "BROKERS",
+    "HTTP",
     "BIN",
     "COMPAT_CACHE",
     "SUITES_CACHE",

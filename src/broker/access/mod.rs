@@ -72,7 +72,7 @@ pub enum Principal {
 pub enum Protocol {
     /// Kafka's, for everything.
     Kafka,
-    /// HTTP, for looking only.
+    /// HTTP, for looking, and for running the cleanup that topics are set to.
     Http,
 }
 

@@ -1,7 +1,7 @@
 //! Rights: what an operation does to a resource. Each is a value, for rules, tables and texts, and a type of its own, so that
 //! an operation can demand by its signature what was granted.
 //! Callers: handlers, which name the type; `rules`, which sees the value. Source: Kafka's `AclOperation`, but for the two
-//! deletions, which Kafka has as one.
+//! deletions, which Kafka has as one, and for cleanup, which Kafka offers no request for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub enum Right {
     Delete,
     /// Delete records of it.
     DeleteRecords,
+    /// Have its cleanup run now: what its settings would remove anyway.
+    Clean,
     /// Change its shape.
     Alter,
     /// See its settings.
@@ -37,13 +39,14 @@ pub enum Right {
 
 impl Right {
     /// Each of them.
-    pub const ALL: [Right; 10] = [
+    pub const ALL: [Right; 11] = [
         Right::Describe,
         Right::Read,
         Right::Write,
         Right::Create,
         Right::Delete,
         Right::DeleteRecords,
+        Right::Clean,
         Right::Alter,
         Right::DescribeConfigs,
         Right::AlterConfigs,
@@ -60,6 +63,7 @@ impl fmt::Display for Right {
             Right::Create => "create",
             Right::Delete => "delete",
             Right::DeleteRecords => "delete records of",
+            Right::Clean => "run the cleanup of",
             Right::Alter => "alter",
             Right::DescribeConfigs => "see the settings of",
             Right::AlterConfigs => "change the settings of",
@@ -95,6 +99,7 @@ rights! {
     Create on TopicName;
     Delete on Arc<Topic>, Group<'_>;
     DeleteRecords on Arc<Topic>;
+    Clean on Arc<Topic>, Cluster;
     Alter on Arc<Topic>, Cluster;
     DescribeConfigs on Arc<Topic>, Group<'_>, Cluster;
     AlterConfigs on Arc<Topic>, Group<'_>, Cluster;

@@ -1,6 +1,7 @@
 //! Rules: who has which right on what.
 //! Callers: `Door`, for every resource that it gives. Pure.
-//! There are no users: who speaks Kafka's protocol may do everything, who speaks HTTP may look. Beyond that, topics in which
+//! There are no users: who speaks Kafka's protocol may do everything; who speaks HTTP may look, and may have a topic's cleanup
+//! run early, which removes nothing that the topic's settings do not remove anyway. Beyond that, topics in which
 //! the broker's state would lie are not the clients': they cannot be written to, nor created, and the log of the metadata is
 //! hidden under its name, as Kafka hides it.
 
@@ -60,7 +61,10 @@ impl std::fmt::Display for ResourceKind {
 pub(super) fn may(caller: &Caller, _resource: Resource<'_>, right: Right) -> bool {
     match caller.protocol {
         Protocol::Kafka => true,
-        Protocol::Http => matches!(right, Right::Describe | Right::DescribeConfigs),
+        Protocol::Http => matches!(
+            right,
+            Right::Describe | Right::DescribeConfigs | Right::Clean
+        ),
     }
 }
 
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_http_may_look_and_nothing_else() {
+    fn who_speaks_http_may_look_and_run_cleanup_and_nothing_else() {
         let looker = caller(Protocol::Http, "");
         for resource in [
             Resource::Topic("readings"),
@@ -164,10 +168,10 @@ mod tests {
             Resource::Cluster,
         ] {
             for right in Right::ALL {
-                let looks = matches!(right, Right::Describe | Right::DescribeConfigs);
+                let may = [Right::Describe, Right::DescribeConfigs, Right::Clean].contains(&right);
                 match check(&looker, resource, right) {
-                    Ok(()) => assert!(looks, "{right:?}"),
-                    Err(Refusal::Denied { .. }) => assert!(!looks, "{right:?}"),
+                    Ok(()) => assert!(may, "{right:?}"),
+                    Err(Refusal::Denied { .. }) => assert!(!may, "{right:?}"),
                     Err(other) => panic!("{right:?}: {other:?}"),
                 }
             }

@@ -1,11 +1,15 @@
 //! HTTP's error answers: `application/problem+json` (RFC 9457) with a stable `code`. The only file that chooses them.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 use serde_json::json;
 
 use crate::broker::Refusal;
+use crate::broker::cleanup::{CleanupError, Fault};
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
     let body = json!({
@@ -67,6 +71,83 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged"),
     };
     problem(status, code, refusal.to_string())
+}
+
+/// A cleanup that is not planned or run.
+pub(super) fn cleanup_refused(error: &CleanupError) -> Response {
+    let (status, code) = match error {
+        CleanupError::Refused(refusal) => return refused(refusal),
+        CleanupError::Fault(fault) => of_fault(fault),
+        CleanupError::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_jobs"),
+        CleanupError::UnknownJob { .. } => (StatusCode::NOT_FOUND, "unknown_job"),
+    };
+    let mut answer = problem(status, code, error.to_string());
+    if matches!(error, CleanupError::TooManyJobs { .. }) {
+        let retry = HeaderValue::from_static("10");
+        answer.headers_mut().insert(header::RETRY_AFTER, retry);
+    }
+    answer
+}
+
+fn of_fault(fault: &Fault) -> (StatusCode, &'static str) {
+    match fault {
+        Fault::NoLog(_) => (StatusCode::NOT_FOUND, "unknown_topic"),
+        Fault::NotOfOneLog(_) => (StatusCode::BAD_REQUEST, "policy_of_the_store"),
+        Fault::Cancelled => (StatusCode::CONFLICT, "cancelled"),
+        Fault::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        Fault::StartNotRaised(_) | Fault::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage"),
+    }
+}
+
+/// The code of what went wrong with one partition of a job.
+pub(super) fn cleanup_code(fault: &Fault) -> &'static str {
+    let (_, code) = of_fault(fault);
+    code
+}
+
+/// What was asked for goes on in the background: the same answer, as one that says so.
+pub(super) fn accepted(mut answer: Response) -> Response {
+    *answer.status_mut() = StatusCode::ACCEPTED;
+    answer
+}
+
+/// The part of the path behind `?` is not as it must be.
+pub(super) fn invalid_query(detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "invalid_query", detail.to_owned())
+}
+
+/// The body is JSON of another shape, or no JSON.
+pub(super) fn invalid_body(detail: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "invalid_body", detail.to_owned())
+}
+
+/// The body says that it is something else.
+pub(super) fn not_json(kind: &str) -> Response {
+    let detail = format!("the body must be application/json, and its content type is {kind:?}");
+    problem(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_media_type",
+        detail,
+    )
+}
+
+/// The body is longer than it may be, or broke off.
+pub(super) fn unread_body(error: axum::Error, bytes_max: usize) -> Response {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            let detail = format!("a body has {bytes_max} bytes at most");
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
+        }
+        cause = error.source();
+    }
+    invalid_body(&format!("the body could not be read: {error}"))
+}
+
+/// The body did not come.
+pub(super) fn late_body(time_max: Duration) -> Response {
+    let detail = format!("the body did not come within {} s", time_max.as_secs());
+    problem(StatusCode::REQUEST_TIMEOUT, "body_late", detail)
 }
 
 /// Something that should not happen did.

@@ -1,8 +1,9 @@
-//! The HTTP front: liveness, readiness with reasons, metrics, who is connected, and the version.
+//! The HTTP front: liveness, readiness with reasons, metrics, who is connected, the version, and cleanup that is asked for.
 //! Callers: `serve`. Knows the broker; what other fronts count comes as functions that add metrics.
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
-//! goes. `PAGES_MAX` pages of metrics are made or sent at a time, so that many who ask for them hold no more memory.
+//! goes. `PAGES_MAX` long pages, as of metrics, are made or sent at a time, so that many who ask for them hold no more memory.
 
+mod cleanup;
 mod connection;
 mod errors;
 mod metrics;
@@ -22,7 +23,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::broker::access::{Caller, Door, Principal, Protocol, right};
 use crate::broker::{Broker, Damage};
@@ -40,7 +41,7 @@ const PATIENCE: Patience = Patience {
     idle: Duration::from_secs(1),
     busy: Some(Duration::from_secs(5)),
 };
-/// Pages of metrics that are made, or not taken by their readers yet.
+/// Long pages, of metrics and of plans, that are made, or not taken by their readers yet: of each kind.
 const PAGES_MAX: usize = 4;
 /// How long a page of metrics waits for what has to come from the disk.
 const DISK_WAIT: Duration = Duration::from_secs(1);
@@ -82,7 +83,8 @@ pub struct Front {
     settings: Settings,
     places: Arc<Places>,
     others: Others,
-    pages: Arc<Semaphore>,
+    metrics_pages: Arc<Semaphore>,
+    plan_pages: Arc<Semaphore>,
 }
 
 impl Front {
@@ -104,7 +106,8 @@ impl Front {
             settings,
             places: Places::new(limits, PATIENCE),
             others,
-            pages: Arc::new(Semaphore::new(PAGES_MAX)),
+            metrics_pages: Arc::new(Semaphore::new(PAGES_MAX)),
+            plan_pages: Arc::new(Semaphore::new(PAGES_MAX)),
         })
     }
 
@@ -138,7 +141,7 @@ impl Front {
 }
 
 /// What is served, and what it is for.
-const ROUTES: [(&str, &str); 5] = [
+const ROUTES: [(&str, &str); 6] = [
     ("/healthz", "200 while the process answers"),
     (
         "/readyz",
@@ -147,6 +150,10 @@ const ROUTES: [(&str, &str); 5] = [
     ("/metrics", "metrics in Prometheus's text format"),
     ("/version", "what runs"),
     ("/connections", "who is connected to the Kafka port"),
+    (
+        cleanup::JOBS,
+        "cleanups that were asked for; plans of them are beside it, at /api/v1/cleanup/plan",
+    ),
 ];
 
 fn routes(front: Arc<Front>) -> Router {
@@ -157,6 +164,7 @@ fn routes(front: Arc<Front>) -> Router {
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/connections", get(connections))
+        .merge(cleanup::routes())
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
         .with_state(front)
@@ -220,8 +228,7 @@ async fn metrics(
         Ok(cluster) => cluster,
         Err(refusal) => return errors::refused(&refusal),
     };
-    let page = front.pages.clone().acquire_owned().await;
-    let page = page.expect("the semaphore is never closed");
+    let page = place_for(&front.metrics_pages).await;
     // What has to come from the disk is left out of a page that would have to wait for it.
     let series_max = front.settings.metrics_series_max;
     let (space, ()) = tokio::join!(
@@ -230,22 +237,29 @@ async fn metrics(
             .broker
             .look_up_lag_times(&cluster, series_max, DISK_WAIT),
     );
-    let text = match on_own_thread(move || front.page(&cluster, space.ok().as_ref())).await {
-        Ok(text) => text,
-        Err(error) => return errors::internal(&error),
-    };
+    let work = move || front.page(&cluster, space.ok().as_ref());
+    match on_own_thread("metrics-page", work).await {
+        Ok(text) => in_pieces(text, "text/plain; version=0.0.4; charset=utf-8", page),
+        Err(error) => errors::internal(&error),
+    }
+}
+
+/// Waits for one of the places of long pages.
+async fn place_for(pages: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let page = pages.clone().acquire_owned().await;
+    page.expect("the semaphore is never closed")
+}
+
+/// A long page, which keeps its place until the last piece of it is taken.
+fn in_pieces(text: String, content_type: &'static str, page: OwnedSemaphorePermit) -> Response {
     let length = text.len();
-    // The page keeps its place until the last piece of it is taken.
     let pieces =
         futures_util::stream::unfold((Bytes::from(text), page), |(mut rest, page)| async move {
             let piece = rest.split_to(rest.len().min(PIECE_BYTES));
             (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, page)))
         });
     let headers = [
-        (
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8".to_owned(),
-        ),
+        (header::CONTENT_TYPE, content_type.to_owned()),
         (header::CONTENT_LENGTH, length.to_string()),
     ];
     (headers, Body::from_stream(pieces)).into_response()
@@ -253,11 +267,12 @@ async fn metrics(
 
 /// Runs `work` on a thread of its own: those of the runtime that may block may all be waiting for the disk.
 async fn on_own_thread<T: Send + 'static>(
+    name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
-        .name("metrics-page".to_owned())
+        .name(name.to_owned())
         .spawn(move || {
             // Whoever asked may have gone.
             let _ = done.send(work());

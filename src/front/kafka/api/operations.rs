@@ -64,13 +64,14 @@ fn told(asked: bool, rights: &[Right], resource: Resource<'_>, door: &Door) -> i
     held.fold(0, |bits, right| bits | bit(*right))
 }
 
-/// The bit of a right. Kafka has one for both deletions.
+/// The bit of a right. Kafka has one for both deletions, and none for cleanup.
 fn bit(right: Right) -> i32 {
     match right {
         Right::Read => 1 << 3,
         Right::Write => 1 << 4,
         Right::Create => 1 << 5,
         Right::Delete | Right::DeleteRecords => 1 << 6,
+        Right::Clean => 0,
         Right::Alter => 1 << 7,
         Right::Describe => 1 << 8,
         Right::DescribeConfigs => 1 << 10,

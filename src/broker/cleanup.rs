@@ -1,0 +1,398 @@
+//! Cleanup that somebody asks for: what would go and what holds the rest back, for a topic or a partition, and runs of it as
+//! jobs. What the store does by itself, by its own clock, does not come by here.
+//!
+//! Callers: fronts; `Broker::run` drives the worker. Invariants: one job runs at a time; jobs and their results are bounded
+//! (`jobs`); who asked for a job and how it ended is logged once. A plan looks at what is in memory, and never waits for the
+//! disk.
+
+mod jobs;
+mod run;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use model::{PartitionId, TopicName};
+use storage::Bounds;
+pub use storage::cleanup::run::{CleanupError as Fault, Report};
+pub use storage::cleanup::{Plan, Policy, SegmentPlan};
+use tokio::sync::watch;
+
+use super::access::{Caller, Cluster, Granted, right};
+use super::topics::Topic;
+use super::{Broker, Refusal};
+use jobs::Jobs;
+pub use jobs::{Control, ENDED_MAX, Job, JobId, Request, State, WAITING_MAX};
+pub use run::{Outcome, PartitionRun, Removed};
+
+/// Segments that a plan lists at most; what more there are is counted.
+pub const SEGMENTS_LISTED_MAX: usize = 10_000;
+
+/// Why a cleanup is not planned or run.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    /// The topic, the partition or the right to it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The storage could not say.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// As many jobs wait as may.
+    #[error("{waiting_max} cleanup jobs wait for their turn, and no more may")]
+    TooManyJobs {
+        /// The bound.
+        waiting_max: usize,
+    },
+    /// No job of this name, or it ended long ago.
+    #[error(
+        "there is no cleanup job {id:?}: the last {ENDED_MAX} results of this start of the server are kept"
+    )]
+    UnknownJob {
+        /// The name.
+        id: String,
+    },
+}
+
+/// What to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection {
+    /// By which policy.
+    pub policy: Policy,
+    /// One partition, or all.
+    pub partition: Option<PartitionId>,
+    /// As if, or so that, the active segment were rolled first.
+    pub now: bool,
+}
+
+/// What would be done to a topic.
+#[derive(Debug)]
+pub struct TopicPlan {
+    /// Its name.
+    pub topic: TopicName,
+    /// By which policy.
+    pub policy: Policy,
+    /// Each partition, in order.
+    pub partitions: Vec<PartitionPlan>,
+}
+
+/// What would be done to one partition.
+#[derive(Debug)]
+pub struct PartitionPlan {
+    /// Which.
+    pub partition: PartitionId,
+    /// Where it begins and ends.
+    pub bounds: Bounds,
+    /// Bytes of its batches, those in the write-ahead log too.
+    pub bytes: u64,
+    /// What happens to each segment.
+    pub plan: Plan,
+    /// How many of the first segments of the plan are listed.
+    pub listed: usize,
+}
+
+/// The part of the broker that runs jobs.
+#[derive(Debug)]
+pub(super) struct Cleanup {
+    jobs: Mutex<Jobs>,
+    /// Told whenever a job comes or ends.
+    changed: watch::Sender<()>,
+}
+
+impl Cleanup {
+    /// Without a job, in a start of this leader epoch.
+    pub(super) fn new(epoch: u32) -> Cleanup {
+        Cleanup {
+            jobs: Mutex::new(Jobs::new(epoch)),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs
+            .lock()
+            .expect("nothing panics while it holds the jobs")
+    }
+}
+
+impl Broker {
+    /// What a cleanup would do now.
+    pub fn plan_cleanup(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Describe>,
+        selection: Selection,
+    ) -> Result<TopicPlan, CleanupError> {
+        let mut left = SEGMENTS_LISTED_MAX;
+        let mut partitions = Vec::new();
+        for partition in selected(topic, selection.partition)? {
+            let log = topic.log_id(partition);
+            let planned = self
+                .storage()
+                .plan_cleanup(log, selection.policy, selection.now);
+            let plan = planned.map_err(|fault| match fault {
+                // The topic was deleted since it was granted.
+                Fault::NoLog(_) => Refusal::UnknownTopicOrPartition.into(),
+                other => CleanupError::from(other),
+            })?;
+            let listed = plan.segments.len().min(left);
+            left -= listed;
+            let log = topic.log(partition)?;
+            partitions.push(PartitionPlan {
+                partition,
+                bounds: log.bounds(),
+                bytes: log.size_bytes(),
+                plan,
+                listed,
+            });
+        }
+        Ok(TopicPlan {
+            topic: topic.name.clone(),
+            policy: selection.policy,
+            partitions,
+        })
+    }
+
+    /// Has a cleanup run as a job, and returns it as it waits for its turn.
+    pub fn start_cleanup(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Clean>,
+        selection: Selection,
+        dry_run: bool,
+        caller: &Caller,
+    ) -> Result<Job, CleanupError> {
+        let request = Request {
+            policy: selection.policy,
+            topic: topic.name.clone(),
+            topic_id: topic.id,
+            partitions: selected(topic, selection.partition)?,
+            whole_topic: selection.partition.is_none(),
+            now: selection.now,
+            dry_run,
+            asked_by: asked_by(caller),
+        };
+        let cleanup = &self.shared.cleanup;
+        let job = cleanup.locked().submit(request, self.now())?;
+        cleanup.changed.send_replace(());
+        Ok(job)
+    }
+
+    /// All jobs that are known, the newest first.
+    pub fn cleanup_jobs(&self, _cluster: &Granted<Cluster, right::Describe>) -> Vec<Job> {
+        self.shared.cleanup.locked().list()
+    }
+
+    /// One job: as soon as it has ended, or after `wait` as it is then.
+    pub async fn cleanup_job(
+        &self,
+        _cluster: &Granted<Cluster, right::Describe>,
+        id: JobId,
+        wait: Duration,
+    ) -> Result<Job, CleanupError> {
+        let cleanup = &self.shared.cleanup;
+        let mut changed = cleanup.changed.subscribe();
+        let ended = async {
+            loop {
+                let job = cleanup.locked().get(id)?;
+                if job.state.is_ended() {
+                    return Ok(job);
+                }
+                // The sender lives as long as the broker.
+                let _ = changed.changed().await;
+            }
+        };
+        match tokio::time::timeout(wait, ended).await {
+            Ok(job) => job,
+            Err(_) => cleanup.locked().get(id),
+        }
+    }
+
+    /// Stops a job. One that runs ends where that does no harm; what it did until then stays done.
+    pub fn cancel_cleanup(
+        &self,
+        _cluster: &Granted<Cluster, right::Clean>,
+        id: JobId,
+    ) -> Result<Job, CleanupError> {
+        let cleanup = &self.shared.cleanup;
+        let job = cleanup.locked().cancel(id, self.now())?;
+        cleanup.changed.send_replace(());
+        Ok(job)
+    }
+
+    /// Runs jobs, one after the other, until `shutdown` turns true; the one that runs then is stopped and waited for.
+    pub(super) async fn run_cleanup(&self, mut shutdown: watch::Receiver<bool>) {
+        let cleanup = &self.shared.cleanup;
+        let mut changed = cleanup.changed.subscribe();
+        loop {
+            let next = cleanup.locked().take(self.now());
+            let stopped = asked_to_stop(&mut shutdown);
+            let Some(job) = next else {
+                tokio::select! {
+                    _ = changed.changed() => continue,
+                    () = stopped => break,
+                }
+            };
+            let work = tokio::task::spawn_blocking({
+                let (storage, job) = (self.storage().clone(), job.clone());
+                move || run::run(&storage, &job.request, &job.control)
+            });
+            tokio::pin!(work);
+            let (ran, stops) = tokio::select! {
+                ran = &mut work => (ran, false),
+                () = stopped => {
+                    job.control.progress.cancel();
+                    ((&mut work).await, true)
+                }
+            };
+            let outcome = ran.unwrap_or_else(|error| {
+                tracing::error!(job = %job.id, %error, "a cleanup job panicked");
+                Outcome::unknown(&job.request)
+            });
+            let job = cleanup.locked().end(job.id, outcome, self.now());
+            run::log(&job);
+            cleanup.changed.send_replace(());
+            if stops {
+                break;
+            }
+        }
+        cleanup.locked().cancel_all(self.now());
+        cleanup.changed.send_replace(());
+    }
+}
+
+/// Ends when it turns true, or when nobody is left who could turn it.
+async fn asked_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// The partitions that are meant.
+fn selected(topic: &Topic, partition: Option<PartitionId>) -> Result<Vec<PartitionId>, Refusal> {
+    match partition {
+        None => Ok(topic.partitions().collect()),
+        Some(one) if topic.has(one) => Ok(vec![one]),
+        Some(_) => Err(Refusal::UnknownTopicOrPartition),
+    }
+}
+
+/// Who asks, as far as it is known, for the log and for whoever lists jobs.
+fn asked_by(caller: &Caller) -> String {
+    const CLIENT_ID_CHARS_MAX: usize = 100;
+    let id: String = caller
+        .client_id
+        .iter()
+        .flat_map(|id| id.chars())
+        .take(CLIENT_ID_CHARS_MAX)
+        .collect();
+    match id.is_empty() {
+        true => format!("{} from {}", caller.principal, caller.address),
+        false => format!("{} from {} ({id})", caller.principal, caller.address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::TopicId;
+
+    use super::*;
+    use crate::broker::access::{Door, Principal, Protocol};
+    use crate::broker::records::TopicRecord;
+    use crate::broker::scratch::Scratch;
+
+    const SELECTION: Selection = Selection {
+        policy: Policy::Retention,
+        partition: None,
+        now: false,
+    };
+
+    fn broker() -> Scratch {
+        let broker = Scratch::new();
+        let record = TopicRecord {
+            id: TopicId::random(),
+            name: TopicName::parse("readings").expect("a name"),
+            partitions: 3,
+            settings: BTreeMap::new(),
+        };
+        broker.attach(record).expect("a topic");
+        broker
+    }
+
+    fn door(broker: &Scratch) -> Door {
+        broker.door(Caller {
+            principal: Principal::Anonymous,
+            address: ([127, 0, 0, 1], 1).into(),
+            client_id: Some("x".repeat(300)),
+            protocol: Protocol::Http,
+        })
+    }
+
+    fn start(door: &Door, selection: Selection) -> Result<Job, CleanupError> {
+        let topic = door.topic("readings", right::Clean)?;
+        door.broker()
+            .start_cleanup(&topic, selection, false, door.caller())
+    }
+
+    #[tokio::test]
+    async fn a_job_runs_over_every_partition_and_who_waits_for_it_is_told() {
+        let broker = broker();
+        let door = door(&broker);
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn({
+            let broker = broker.clone();
+            async move { broker.run_cleanup(stopped).await }
+        });
+        let job = start(&door, SELECTION).expect("it is taken");
+        assert_eq!(job.request.partitions.len(), 3);
+        assert!(job.request.asked_by.len() < 200, "{}", job.request.asked_by);
+        let cluster = door.cluster(right::Describe).expect("a right");
+        let wait = Duration::from_secs(60);
+        let ended = broker.cleanup_job(&cluster, job.id, wait).await;
+        let ended = ended.expect("it is known");
+        assert_eq!(ended.state, State::Done);
+        assert_eq!(ended.control.partitions_done(), 3);
+        stop.send_replace(true);
+        running.await.expect("it ends");
+        // Nobody is left to run this one.
+        let late = start(&door, SELECTION).expect("it is taken").id;
+        let now = broker.cleanup_job(&cluster, late, Duration::ZERO).await;
+        assert_eq!(now.expect("it is known").state, State::Waiting);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_server_cancels_what_waits() {
+        let broker = broker();
+        let door = door(&broker);
+        let job = start(&door, SELECTION).expect("it is taken");
+        let cancelled = start(&door, SELECTION).expect("it is taken");
+        let cluster = door.cluster(right::Clean).expect("a right");
+        let cancelled = broker.cancel_cleanup(&cluster, cancelled.id);
+        assert_eq!(cancelled.expect("it is known").state, State::Cancelled);
+        // What waits is not begun, or is begun and stopped; it is not left open.
+        let (_stop, stopped) = watch::channel(true);
+        broker.run_cleanup(stopped).await;
+        let cluster = door.cluster(right::Describe).expect("a right");
+        let ended = broker.cleanup_job(&cluster, job.id, Duration::ZERO).await;
+        assert!(ended.expect("it is known").state.is_ended());
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_is_not_there_is_refused_before_a_job_is_taken() {
+        let broker = broker();
+        let door = door(&broker);
+        let selection = Selection {
+            partition: Some(PartitionId::new(3)),
+            ..SELECTION
+        };
+        let refused = start(&door, selection);
+        let is_unknown = |refused: CleanupError| {
+            matches!(
+                refused,
+                CleanupError::Refused(Refusal::UnknownTopicOrPartition)
+            )
+        };
+        assert!(refused.is_err_and(is_unknown));
+        let topic = door.topic("readings", right::Describe).expect("a right");
+        let refused = broker.plan_cleanup(&topic, selection);
+        assert!(refused.is_err_and(is_unknown));
+        let cluster = door.cluster(right::Describe).expect("a right");
+        assert!(broker.cleanup_jobs(&cluster).is_empty());
+    }
+}
