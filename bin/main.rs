@@ -20,6 +20,7 @@ Examples:
   seq 1000 | alluvium produce readings             write 1,000 records to a topic
   alluvium consume readings -o -10m                read the last ten minutes, then new records as they arrive
   alluvium group describe dashboard                show how far behind a consumer group is
+  alluvium retention explain readings              show what retention will remove, and what holds the rest back
   alluvium COMMAND --help                          options and examples of a command
 
 The tools connect to 127.0.0.1:9092, or to the broker that -b, --context or ALLUVIUM_BROKERS names. --json prints JSON.

@@ -106,11 +106,28 @@ impl Running {
 
     /// Status and whole answer of an HTTP request.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.ask(&format!("GET {path}"), "", "")
+    }
+
+    /// Status and JSON of an HTTP request: `what` is method and path.
+    pub fn ask_json(&self, what: &str, body: &str) -> (u16, serde_json::Value) {
+        let (status, answer) = self.ask(what, "Content-Type: application/json\r\n", body);
+        let (_, text) = answer.split_once("\r\n\r\n").expect("a body");
+        let value = serde_json::from_str(text);
+        (
+            status,
+            value.unwrap_or_else(|error| panic!("{answer}: {error}")),
+        )
+    }
+
+    /// Status and whole answer of an HTTP request: `what` is method and path, each of the further headers ends its line.
+    pub fn ask(&self, what: &str, headers: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.http).expect("it listens");
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            self.http
+            "{what} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+            self.http,
+            body.len()
         )
         .expect("sent");
         let mut answer = String::new();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::binary::{Running, Said, serve, tool};
 
 /// Starts a broker over the directory, writes 400 readings in segments of 16 KiB, and hands the running broker back.
-fn written(data: &Path, settings: &[&str]) -> Running {
+pub fn written(data: &Path, settings: &[&str]) -> Running {
     let running = Running::start(serve(data).args(settings));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
@@ -49,14 +49,19 @@ fn written(data: &Path, settings: &[&str]) -> Running {
 fn settled(data: &Path) {
     // A stop does not settle.
     let running = written(data, &["-X", "settle.age.ms=10"]);
+    settle(&running);
+    let (code, _) = running.end(Signal::TERM);
+    assert_eq!(code, Some(0));
+}
+
+/// Waits until all that was written is in segments.
+pub fn settle(running: &Running) {
     let until = Instant::now() + Duration::from_secs(60);
-    while bytes(&running, "alluvium_settled_bytes_total")
-        < bytes(&running, "alluvium_appended_bytes_total")
+    while bytes(running, "alluvium_settled_bytes_total")
+        < bytes(running, "alluvium_appended_bytes_total")
     {
         assert!(Instant::now() < until, "not all of it settles");
     }
-    let (code, _) = running.end(Signal::TERM);
-    assert_eq!(code, Some(0));
 }
 
 /// The value of a metric without labels.
@@ -91,7 +96,7 @@ fn files(data: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// The segments of `readings`: its partition is the one with the most of them.
-fn segments(data: &Path) -> Vec<PathBuf> {
+pub fn segments(data: &Path) -> Vec<PathBuf> {
     let all = files(data, ".log");
     let of = |folder: Option<&Path>| {
         let within = all.iter().filter(|path| path.parent() == folder);

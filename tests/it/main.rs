@@ -6,6 +6,8 @@ mod binary;
 mod bounds;
 mod broker_tools;
 mod circles;
+mod cleanup_http;
+mod cleanup_tool;
 mod compacted;
 mod demo;
 mod fetch_waits;

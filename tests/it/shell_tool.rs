@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::binary::{Said, alluvium, tool};
+use crate::binary::{Running, Said, alluvium, serve, tool};
 use crate::server::Server;
 
 #[test]
@@ -19,6 +19,7 @@ fn help_names_every_command_and_shows_examples() {
         "group",
         "context",
         "log",
+        "retention",
         "bench",
         "doctor",
         "demo",
@@ -48,6 +49,12 @@ fn help_names_every_command_and_shows_examples() {
         &["group"],
         &["context"],
         &["log"],
+        &["retention"],
+        &["retention", "plan"],
+        &["retention", "explain"],
+        &["retention", "run"],
+        &["retention", "status"],
+        &["retention", "cancel"],
         &["bench"],
         &["doctor"],
         &["demo"],
@@ -160,7 +167,8 @@ async fn commands_go_to_the_context_that_is_named_or_in_use() {
         assert_eq!(code(&["topic", "describe", "sea"]), Some(4));
         assert_eq!(code(&["topic", "describe", "sea", "-b", &address]), Some(0));
         let used = run(&["context", "use", "plant", "--json"]).json();
-        let expected = json!({ "context": "plant", "brokers": address, "in_use": true });
+        let expected =
+            json!({ "context": "plant", "brokers": address, "http": null, "in_use": true });
         assert_eq!(used, expected);
         assert_eq!(code(&["topic", "describe", "sea"]), Some(0));
         assert_eq!(code(&["topic", "list", "--context", "ship"]), Some(3));
@@ -175,4 +183,41 @@ async fn commands_go_to_the_context_that_is_named_or_in_use() {
         );
     };
     tokio::task::spawn_blocking(run).await.expect("it ran");
+}
+
+#[test]
+fn what_goes_over_http_finds_its_port_by_the_context_or_beside_the_broker() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let running = Running::start(&mut serve(&data));
+    let run = |args: &[&str]| with_config(directory.path(), args);
+    let (kafka, http) = (running.kafka.as_str(), running.http.as_str());
+    let set = run(&["context", "set", "plant", kafka, "--http", http, "--json"]).json();
+    assert_eq!(set["http"], http);
+    let status = |options: &[&str]| run(&[&["retention", "status"], options].concat());
+    assert_eq!(status(&["--context", "plant"]).code, Some(0));
+    assert_eq!(run(&["context", "use", "plant"]).code, Some(0));
+    assert_eq!(status(&[]).code, Some(0));
+    // A broker that is named is not the context's.
+    let beside = status(&["-b", "127.0.0.3:1"]);
+    assert_eq!(beside.code, Some(4));
+    assert!(
+        beside.stderr.contains("127.0.0.3:8080"),
+        "{}",
+        beside.stderr
+    );
+    assert_eq!(status(&["-b", "127.0.0.3:1", "--http", http]).code, Some(0));
+    assert_eq!(status(&["--http", "no:where"]).code, Some(2));
+    // Set anew without it, the context is port 8080 again.
+    assert_eq!(
+        run(&["context", "set", "plant", "127.0.0.3:1"]).code,
+        Some(0)
+    );
+    let beside = status(&[]);
+    assert!(
+        beside.stderr.contains("127.0.0.3:8080"),
+        "{}",
+        beside.stderr
+    );
+    assert_eq!(beside.code, Some(4));
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use anyhow::Result;
 use client::{Client, ClientConfig};
 use model::Timestamp;
+use storage::cleanup::Policy;
 
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::broker::BrokerArgs;
+use crate::cleanup::CleanupArgs;
 use crate::consume::{self, ConsumeArgs};
 use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
@@ -58,6 +60,14 @@ Examples:
   alluvium log dump --records data/p/*/*/*.log     what segments hold
   alluvium log acknowledge data --note 'disk replaced, records lost'";
 
+const RETENTION_EXAMPLES: &str = "\
+They ask a running server over HTTP, or with --dir work on a data directory that no server has open.
+
+Examples:
+  alluvium retention explain readings              what goes, and what holds the rest back
+  alluvium retention run readings --now --wait     do it now, and return when it is done
+  alluvium retention status                        the runs that the server knows of";
+
 const DEMO_EXAMPLES: &str = "\
 Examples:
   alluvium demo                                    and then try the commands that it prints
@@ -100,6 +110,9 @@ pub enum ToolCommand {
     /// Make a data directory of a backup, or check one.
     #[command(after_help = backup::RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
+    /// Look at what retention removes from a topic and what it keeps, and run it at once.
+    #[command(after_help = RETENTION_EXAMPLES)]
+    Retention(OnBroker<CleanupArgs>),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -146,6 +159,13 @@ impl Common {
         context::brokers(self.brokers.as_deref(), self.context.as_deref())
     }
 
+    /// Where HTTP is served, as `given` or as it follows from where the command goes.
+    pub fn http(&self, given: Option<&str>) -> Result<String> {
+        let brokers = self.brokers()?;
+        let named = self.context.as_deref();
+        context::http(given, named, self.brokers.is_some(), &brokers)
+    }
+
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
         let config = ClientConfig::new(&self.brokers()?);
@@ -179,6 +199,7 @@ impl ToolCommand {
             ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
             ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
             ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Retention(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
             | ToolCommand::Log(_)
             | ToolCommand::Backup(_)
@@ -230,6 +251,9 @@ impl ToolCommand {
             }
             ToolCommand::Doctor(OnBroker { common, args }) => {
                 doctor::run(args, &common.brokers()?, common.json).await
+            }
+            ToolCommand::Retention(OnBroker { common, args }) => {
+                args.run(Policy::Retention, &common).await
             }
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),

@@ -1,6 +1,6 @@
 //! `context`: addresses of brokers under names, for people who have more than one store.
 //!
-//! Callers: the command line; `cli` asks [`brokers`] where a command goes. The names are kept in
+//! Callers: the command line; `cli` asks [`brokers`] and [`http`] where a command goes. The names are kept in
 //! `$XDG_CONFIG_HOME/alluvium/contexts.toml`, or `~/.config/alluvium/contexts.toml`:
 //!
 //! ```toml
@@ -8,7 +8,12 @@
 //!
 //! [contexts]
 //! plant = "store.plant.example:9092"
+//!
+//! [http]
+//! plant = "store.plant.example:8081"
 //! ```
+//!
+//! Where a context says nothing of HTTP, it is port 8080 of the first broker's host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,10 +34,14 @@ use crate::table::Table;
 pub const DEFAULT_BROKERS: &str = "127.0.0.1:9092";
 /// The variable that says otherwise.
 const BROKERS_VARIABLE: &str = "ALLUVIUM_BROKERS";
+/// The variable that says where HTTP is served.
+const HTTP_VARIABLE: &str = "ALLUVIUM_HTTP";
+/// The port of HTTP where nothing says otherwise.
+const HTTP_PORT: u16 = 8080;
 
 pub(crate) const EXAMPLES: &str = "\
 A command goes to the brokers that -b names, or else --context, ALLUVIUM_BROKERS, the context in use, or 127.0.0.1:9092.
---json: list prints an array of context, brokers, in_use; the others an object of the context that they are about.
+--json: list prints an array of context, brokers, http, in_use; the others an object of the context that they are about.
 
 Examples:
   alluvium context set plant store.plant.example:9092
@@ -60,6 +69,9 @@ enum ContextCommand {
         name: String,
         /// HOST or HOST:PORT, separated by commas
         brokers: String,
+        /// Where the first of them serves HTTP, HOST or HOST:PORT [default: port 8080 there]
+        #[arg(long, value_name = "ADDR")]
+        http: Option<String>,
     },
     /// Let commands go there from now on.
     Use {
@@ -80,6 +92,8 @@ struct Contexts {
     #[serde(skip_serializing_if = "Option::is_none")]
     current: Option<String>,
     contexts: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    http: BTreeMap<String, String>,
 }
 
 impl Contexts {
@@ -163,6 +177,36 @@ pub(crate) fn brokers(given: Option<&str>, named: Option<&str>) -> Result<String
     }
 }
 
+/// Where a command finds HTTP: `given` by --http, the environment or the context, or else at the first of `brokers`, to which
+/// the command goes otherwise. The context counts if it is `named`, or in use and nothing else said which brokers.
+pub(crate) fn http(
+    given: Option<&str>,
+    named: Option<&str>,
+    brokers_given: bool,
+    brokers: &str,
+) -> Result<String> {
+    let checked = |address: &str| reach::address(address, HTTP_PORT).map_err(Failure::Usage);
+    if let Some(given) = given {
+        return Ok(checked(given).context("--http")?);
+    }
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(variable) = set(HTTP_VARIABLE).filter(|_| named.is_none()) {
+        return checked(&variable).context(HTTP_VARIABLE);
+    }
+    let no_context = named.is_none() && (brokers_given || set(BROKERS_VARIABLE).is_some());
+    let contexts = match path() {
+        Some(path) if !no_context => Contexts::read(&path)?,
+        _ => Contexts::default(),
+    };
+    let name = named.or(contexts.current.as_deref());
+    if let Some(http) = name.and_then(|name| contexts.http.get(name)) {
+        return Ok(http.clone());
+    }
+    let first = brokers.split(',').next().unwrap_or_default();
+    let host = first.rsplit_once(':').map_or(first, |(host, _)| host);
+    Ok(format!("{host}:{HTTP_PORT}"))
+}
+
 /// Where the file is; None if there is no home.
 fn path() -> Option<PathBuf> {
     let directory = |name| {
@@ -184,8 +228,17 @@ impl ContextArgs {
                 print(self.json, || in_json(&contexts), || in_text(&contexts))?;
                 return Ok(ExitCode::SUCCESS);
             }
-            ContextCommand::Set { name, brokers } => {
+            ContextCommand::Set {
+                name,
+                brokers,
+                http,
+            } => {
                 let brokers = reach::addresses(brokers).map_err(Failure::Usage)?;
+                let http = http.as_deref().map(|http| reach::address(http, HTTP_PORT));
+                match http.transpose().map_err(Failure::Usage)? {
+                    Some(http) => contexts.http.insert(name.clone(), http),
+                    None => contexts.http.remove(name),
+                };
                 contexts.contexts.insert(name.clone(), brokers);
                 name
             }
@@ -197,6 +250,7 @@ impl ContextArgs {
             ContextCommand::Remove { name } => {
                 contexts.brokers_of(name)?;
                 contexts.contexts.remove(name);
+                contexts.http.remove(name);
                 contexts.current = contexts.current.filter(|current| current != name);
                 name
             }
@@ -204,7 +258,9 @@ impl ContextArgs {
         contexts.write(&path)?;
         let brokers = contexts.contexts.get(about);
         let in_use = contexts.current.as_ref() == Some(about);
-        let value = || json!({ "context": about, "brokers": brokers, "in_use": in_use });
+        let http = contexts.http.get(about);
+        let value =
+            || json!({ "context": about, "brokers": brokers, "http": http, "in_use": in_use });
         let text = || match brokers {
             Some(brokers) if in_use => format!("{about} is {brokers}, and in use\n"),
             Some(brokers) => format!("{about} is {brokers}\n"),
@@ -216,7 +272,7 @@ impl ContextArgs {
 }
 
 fn in_json(contexts: &Contexts) -> serde_json::Value {
-    let one = |(name, brokers): (&String, &String)| json!({ "context": name, "brokers": brokers, "in_use": contexts.current.as_ref() == Some(name) });
+    let one = |(name, brokers): (&String, &String)| json!({ "context": name, "brokers": brokers, "http": contexts.http.get(name), "in_use": contexts.current.as_ref() == Some(name) });
     contexts.contexts.iter().map(one).collect()
 }
 
@@ -241,6 +297,7 @@ mod tests {
         Contexts {
             current: current.map(str::to_owned),
             contexts: BTreeMap::from([pair("a", "a:1"), pair("b", "b:1,b:2")]),
+            http: BTreeMap::from([pair("b", "b:3")]),
         }
     }
 

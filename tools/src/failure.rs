@@ -10,6 +10,7 @@ use client::{Error, ErrorCode};
 use model::InvalidName;
 
 use crate::format::FormatError;
+use crate::http::HttpError;
 use crate::output::note;
 use crate::time_spec::TimeSpecError;
 
@@ -104,6 +105,9 @@ fn code_of(error: &anyhow::Error) -> u8 {
     if let Some(error) = cause::<Error>(error) {
         return code_of_client(error);
     }
+    if let Some(error) = cause::<HttpError>(error) {
+        return code_of_http(error);
+    }
     let is_usage = cause::<TimeSpecError>(error).is_some()
         || cause::<FormatError>(error).is_some()
         || cause::<InvalidName>(error).is_some();
@@ -137,9 +141,40 @@ fn code_of_client(error: &Error) -> u8 {
     }
 }
 
+fn code_of_http(error: &HttpError) -> u8 {
+    match error {
+        HttpError::Connect { .. } | HttpError::NoAnswer { .. } => UNREACHABLE,
+        HttpError::Foreign { .. } => FAILED,
+        HttpError::Problem(problem) => match problem.code.as_str() {
+            "unknown_topic" | "unknown_job" => NOT_FOUND,
+            "invalid_query" | "invalid_body" | "invalid_topic_name" => USAGE,
+            _ => FAILED,
+        },
+    }
+}
+
 /// What to do about it, where that can be said.
 fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(error) = cause::<HttpError>(error) {
+        return hint_of_http(error).map(str::to_owned);
+    }
     hint_of(cause::<Error>(error)?)
+}
+
+fn hint_of_http(error: &HttpError) -> Option<&'static str> {
+    match error {
+        HttpError::Connect { .. } => Some(
+            "--http HOST:PORT, ALLUVIUM_HTTP or the context says where the server serves HTTP (http= in its ready line); without \
+             a server, --dir DIR works on its data directory",
+        ),
+        HttpError::NoAnswer { .. } | HttpError::Foreign { .. } => Some(
+            "use the address after `http=` in the server's ready line, of a server of this release",
+        ),
+        HttpError::Problem(problem) => match problem.code.as_str() {
+            "unknown_topic" => hint_of_code(ErrorCode::UnknownTopicOrPartition),
+            _ => None,
+        },
+    }
 }
 
 fn hint_of(error: &Error) -> Option<String> {

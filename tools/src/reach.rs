@@ -24,7 +24,7 @@ pub(crate) fn addresses(list: &str) -> Result<String, String> {
         .split(',')
         .map(str::trim)
         .filter(|address| !address.is_empty())
-        .map(address)
+        .map(|one| address(one, DEFAULT_PORT))
         .collect();
     let all = all?;
     match all.is_empty() {
@@ -33,9 +33,10 @@ pub(crate) fn addresses(list: &str) -> Result<String, String> {
     }
 }
 
-fn address(text: &str) -> Result<String, String> {
+/// Checks one address, and writes `default_port` into it if it has none.
+pub(crate) fn address(text: &str, default_port: u16) -> Result<String, String> {
     if text.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Ok(format!("[{text}]:{DEFAULT_PORT}"));
+        return Ok(format!("[{text}]:{default_port}"));
     }
     let wrong = |what: &str| Err(format!("{text:?} cannot be an address: {what}"));
     let (host, port) = match text.rsplit_once(':') {
@@ -51,7 +52,7 @@ fn address(text: &str) -> Result<String, String> {
         return wrong("write HOST or HOST:PORT, without a scheme, and an IPv6 address in brackets");
     }
     match port {
-        None => Ok(format!("{host}:{DEFAULT_PORT}")),
+        None => Ok(format!("{host}:{default_port}")),
         Some(port) => match port.parse::<u16>() {
             Ok(1..) => Ok(text.to_owned()),
             _ => wrong("a port is a number from 1 to 65535"),

@@ -12,6 +12,7 @@ use storage::inspect::damage_on_record;
 
 use crate::failure::Failure;
 use crate::output::say;
+use crate::user::user_name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AcknowledgeArgs {
@@ -40,10 +41,7 @@ pub(super) fn run(args: &AcknowledgeArgs, json: bool) -> Result<ExitCode> {
     }
     let known = acknowledged::load(&RealDisk, directory)
         .with_context(|| format!("read {}", acknowledged::FILE))?;
-    let by = ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok())
-        .unwrap_or_else(|| "unknown".to_owned());
+    let by = user_name();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let at_ms = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
     let fresh: Vec<Acknowledgement> = damage_on_record(&RealDisk, directory)?

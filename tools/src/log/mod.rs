@@ -6,7 +6,7 @@
 mod acknowledge;
 mod directory;
 mod dump;
-mod names;
+pub(crate) mod names;
 mod stat;
 mod verify;
 

@@ -1,21 +1,43 @@
-//! Which topic a log belongs to: read from the metadata log's own records, where the broker keeps them.
+//! Which topic a log belongs to, and what it is set to: read from the metadata log's own records, where the broker keeps them.
 //!
-//! The records are keyed, and the last one counts: key `topic/<uuid>`, value a JSON object with `name`, none once the topic
-//! is deleted.
+//! Callers: `log`, and `cleanup` over a directory. The records are keyed, and the last one counts: key `topic/<uuid>`, value a
+//! JSON object with `name`, `partitions` and `settings`, none once the topic is deleted; key `broker-settings`, those made for
+//! all topics while a broker ran. What cannot be read names no topic, and is kept as [`Names::trouble`] for who must know all.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use model::batch::{Batch, DecompressLimit};
-use model::state_log::{self, TOPIC_KEY_HEAD};
+use model::state_log::{self, BROKER_SETTINGS_KEY, StateLogKind, TOPIC_KEY_HEAD};
 use model::{LogId, Offset, TopicId};
+use serde::Deserialize;
 
-/// Names of topics, by id.
+/// Topics, by id.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    topics: BTreeMap<TopicId, Option<String>>,
+pub(crate) struct Names {
+    topics: BTreeMap<TopicId, Option<Topic>>,
+    broker: BrokerSettings,
+    trouble: Option<String>,
     /// What lies before it is known already.
     next: Offset,
+}
+
+/// What the metadata says of a topic.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Topic {
+    pub name: String,
+    #[serde(default)]
+    pub partitions: u32,
+    /// Those that were made for it.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Settings that were made while a broker ran, for all topics that say nothing.
+#[derive(Debug, Default, Deserialize)]
+struct BrokerSettings {
+    cluster: BTreeMap<String, String>,
+    broker: BTreeMap<String, String>,
 }
 
 impl Names {
@@ -30,19 +52,42 @@ impl Names {
         }
         self.next = base.plus(count);
         let Ok(records) = batch.records(DecompressLimit::default()) else {
+            self.trouble = Some(format!("the batch at offset {base} cannot be read"));
             return;
         };
         for record in records.map_while(Result::ok) {
-            let key = record
-                .key
-                .as_deref()
-                .and_then(|key| std::str::from_utf8(key).ok());
-            let id = key.and_then(|key| key.strip_prefix(TOPIC_KEY_HEAD)?.parse().ok());
-            if let Some(id) = id {
-                let name = record.value.as_deref().and_then(name_in);
-                self.topics.insert(TopicId::from_uuid(id), name);
+            let key = record.key.as_deref().unwrap_or_default();
+            let value = record.value.as_deref();
+            if let Err(error) = StateLogKind::Metadata.check(key, value) {
+                let key = String::from_utf8_lossy(key);
+                self.trouble = Some(format!("the record {key:?}: {error}"));
+            }
+            let text = std::str::from_utf8(key).unwrap_or_default();
+            let id = text.strip_prefix(TOPIC_KEY_HEAD);
+            if let Some(id) = id.and_then(|id| id.parse().ok()) {
+                let topic = value.and_then(|value| serde_json::from_slice(value).ok());
+                self.topics.insert(TopicId::from_uuid(id), topic);
+            } else if text == BROKER_SETTINGS_KEY {
+                self.broker = value.and_then(settings_in).unwrap_or_default();
             }
         }
+    }
+
+    /// Why not all of the metadata is understood; None if it is.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// The topics that there are.
+    pub fn topics(&self) -> impl Iterator<Item = (TopicId, &Topic)> {
+        let topics = self.topics.iter();
+        topics.filter_map(|(id, topic)| Some((*id, topic.as_ref()?)))
+    }
+
+    /// Settings that were made for all topics while a broker ran, in the order in which later ones go first.
+    pub fn broker_settings(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.broker.cluster.iter().chain(&self.broker.broker);
+        all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// `readings-0`; for the store's own logs what they hold; for a topic that nobody knows its id.
@@ -56,13 +101,18 @@ impl Names {
 
     /// The topic's name; None for the store's own logs, and for topics that are deleted or not known.
     pub fn topic(&self, log: LogId) -> Option<&str> {
-        self.topics.get(&log.topic_id)?.as_deref()
+        let topic = self.topics.get(&log.topic_id)?.as_ref()?;
+        Some(&topic.name)
     }
 }
 
-fn name_in(value: &[u8]) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_slice(value).ok()?;
-    Some(value.get("name")?.as_str()?.to_owned())
+fn settings_in(value: &[u8]) -> Option<BrokerSettings> {
+    #[derive(Deserialize)]
+    struct Value {
+        settings: BrokerSettings,
+    }
+    let value: Value = serde_json::from_slice(value).ok()?;
+    Some(value.settings)
 }
 
 #[cfg(test)]
