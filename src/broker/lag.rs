@@ -229,8 +229,10 @@ fn time_of(log: &Log, offset: Offset) -> Option<Timestamp> {
 
 fn record_time(batch: &Batch, offset: Offset) -> Option<Timestamp> {
     let header = batch.header();
-    if offset <= header.base() {
-        return Some(Timestamp::from_millis(header.base_timestamp));
+    if offset <= header.base()
+        && let Some(first) = header.first_time()
+    {
+        return Some(first);
     }
     let mut records = batch.records(DecompressLimit::default()).ok()?;
     while let Some(record) = records.next_ref() {

@@ -64,6 +64,12 @@ impl Attributes {
         self.0 & Attributes::DELETE_HORIZON != 0
     }
 
+    /// The same for a batch whose base timestamp is its delete horizon.
+    #[must_use]
+    pub const fn with_delete_horizon(self) -> Attributes {
+        Attributes(self.0 | Attributes::DELETE_HORIZON)
+    }
+
     /// The same with another codec.
     #[must_use]
     pub const fn with_codec(self, codec: Codec) -> Attributes {
@@ -87,7 +93,7 @@ pub struct BatchHeader {
     pub attributes: Attributes,
     /// The last record's offset, relative to the base; never negative.
     pub last_offset_delta: i32,
-    /// The first record's timestamp, from which the others count.
+    /// The first record's timestamp, from which the others count; or the delete horizon. See [`BatchHeader::first_time`].
     pub base_timestamp: i64,
     /// The largest timestamp, as the producer or the broker says.
     pub max_timestamp: i64,
@@ -221,6 +227,18 @@ impl BatchHeader {
     /// The leader epoch stamped on it.
     pub fn epoch(&self) -> Option<LeaderEpoch> {
         LeaderEpoch::from_wire(self.leader_epoch)
+    }
+
+    /// The first record's timestamp. None where the header does not tell: with a delete horizon, or without a record.
+    pub fn first_time(&self) -> Option<Timestamp> {
+        let is_told = !self.attributes.has_delete_horizon() && self.record_count > 0;
+        is_told.then_some(Timestamp::from_millis(self.base_timestamp))
+    }
+
+    /// The time from which on compaction may drop the batch's tombstones, once it has seen them.
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        let has = self.attributes.has_delete_horizon();
+        has.then_some(Timestamp::from_millis(self.base_timestamp))
     }
 
     /// The largest timestamp, as the header says.

@@ -25,6 +25,7 @@
 
 mod builder;
 mod empty;
+mod filter;
 mod header;
 mod records;
 mod rewrite;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 pub use crate::codec::{Codec, CodecError, Compression, DecompressLimit};
 pub use builder::{BatchBuilder, BuildError, HeaderRef, RecordBody};
 pub use empty::without_records;
+pub use filter::{Filter, Filtered, Rest};
 pub use header::{Attributes, BatchHeader, TimestampType};
 pub use records::{HeaderRefs, Record, RecordHeader, RecordRef, Records};
 pub use rewrite::{

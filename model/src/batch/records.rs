@@ -135,6 +135,11 @@ impl Records {
         (self.count - self.index) as usize
     }
 
+    /// Where in the payload the next record begins.
+    pub(super) fn position(&self) -> usize {
+        self.position
+    }
+
     /// The decompressed bytes of all records.
     pub fn payload(&self) -> &Bytes {
         &self.payload

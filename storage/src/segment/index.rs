@@ -157,10 +157,11 @@ impl SegmentIndex {
             "batches are settled in the order of offsets"
         );
         let max_timestamp = header.max_time();
+        // A delete horizon is no record's time.
+        let min_timestamp = header.first_time().unwrap_or(max_timestamp);
         match self.blocks.last_mut() {
             Some(block) if self.bytes - u64::from(block.position) < BLOCK_BYTES => {
-                let base = Timestamp::from_millis(header.base_timestamp);
-                block.min_timestamp = block.min_timestamp.min(base);
+                block.min_timestamp = block.min_timestamp.min(min_timestamp);
                 block.max_timestamp = block.max_timestamp.max(max_timestamp);
                 block.append_time = append_time;
                 block.heads_checksum = with_head(block.heads_checksum, head);
@@ -169,7 +170,7 @@ impl SegmentIndex {
                 relative_offset: u32::try_from(header.base().since(self.id.base))
                     .expect("the segment rolls before offsets leave u32"),
                 position: u32::try_from(self.bytes).expect("the segment rolls before 4 GiB"),
-                min_timestamp: Timestamp::from_millis(header.base_timestamp),
+                min_timestamp,
                 max_timestamp,
                 append_time,
                 heads_checksum: with_head(HEADS_OF_NONE, head),
