@@ -12,6 +12,11 @@ use tools::output::{print, print_text};
 use tools::shell::{self, CompletionsArgs, ManArgs};
 use tools::signals::StopSignals;
 
+/// Gives freed memory back within a second, as `.cargo/config.toml` has it built: docs/sizing.md.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Shown below the list of commands.
 const EXAMPLES: &str = "\
 Examples:

@@ -44,6 +44,23 @@ fn it_says_where_it_listens_and_ends_with_0_when_asked_to() {
 }
 
 #[test]
+fn freed_memory_goes_back_to_the_system_soon() {
+    let output = alluvium()
+        .env("MALLOC_CONF", "stats_print:true")
+        .arg("--version")
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    for setting in [
+        "opt.dirty_decay_ms: 500 ",
+        "opt.muzzy_decay_ms: 0 ",
+        "opt.background_thread: true ",
+    ] {
+        assert!(told.contains(setting), "{setting}: {told}");
+    }
+}
+
+#[test]
 fn systemd_is_told_of_the_start_and_of_the_end() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("notify");

@@ -4,7 +4,7 @@
 //! Invariant: nothing is left out in silence; what cannot be run is a failure that says what to do.
 
 use crate::proof::Preparation;
-use crate::{Tally, fuzz, package, proof, run};
+use crate::{Tally, debian, fuzz, package, proof, run};
 use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -42,6 +42,9 @@ const CLIENTS: &str = "real clients";
 
 /// Entry of `cargo xtask test`.
 pub fn main(options: &Options) -> Result<ExitCode> {
+    if run::on_path("make").is_none() {
+        debian::install("make")?;
+    }
     // Downloads go on beside the builds; the chores that need them report what went wrong.
     let mut preparation = Some(std::thread::spawn(|| Preparation::start()?.finish()));
     run_all(CHORES, options.fail_fast, |name| {
