@@ -28,6 +28,7 @@ mod pinned;
 pub mod producers;
 mod recovery;
 mod registry;
+pub mod repair;
 pub mod rewrite;
 pub mod scrub;
 pub mod segment;

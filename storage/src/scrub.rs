@@ -6,6 +6,7 @@
 //! and the cache is left to readers.
 //! Invariant: over any second it reads no more than the rate, but for one batch that is larger.
 
+pub(crate) mod index;
 pub(crate) mod run;
 mod suspects;
 

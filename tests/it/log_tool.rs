@@ -46,7 +46,7 @@ pub fn written(data: &Path, settings: &[&str]) -> Running {
 }
 
 /// The same after an orderly end, with all of it in segments.
-fn settled(data: &Path) {
+pub fn settled(data: &Path) {
     // A stop does not settle.
     let running = written(data, &["-X", "settle.age.ms=10"]);
     settle(&running);
@@ -81,7 +81,7 @@ fn log(data: &Path, args: &[&str]) -> Said {
 }
 
 /// All files below a directory whose names end so, in order.
-fn files(data: &Path, ending: &str) -> Vec<PathBuf> {
+pub fn files(data: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data).expect("a directory") {
         let path = entry.expect("an entry").path();
@@ -114,7 +114,7 @@ fn readings(stat: &Value) -> &Value {
     found.expect("the topic is named")
 }
 
-fn flip(path: &Path, position: usize) {
+pub fn flip(path: &Path, position: usize) {
     let mut bytes = std::fs::read(path).expect("read");
     bytes[position] ^= 1;
     std::fs::write(path, bytes).expect("written");

@@ -18,6 +18,7 @@ mod groups;
 mod history;
 mod library;
 mod linearizable;
+mod log_repair;
 mod log_tool;
 mod metrics;
 mod operations;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use model::{LogId, Offset};
 
-pub(crate) use self::file::{DAMAGE_VERSION, load_damage, newer_damage};
+pub(crate) use self::file::{DAMAGE_VERSION, load_damage, newer_damage, store_damage};
 pub(crate) use self::record::DamageRecord;
 
 /// Acknowledged records that cannot be read any more.

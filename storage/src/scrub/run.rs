@@ -10,19 +10,16 @@ use std::time::Duration;
 
 use model::LogId;
 
+use super::index::{Before, write_index};
 use super::{Fault, Scrubber, Step, Target};
 use crate::config::Live;
 use crate::damage::{Damage, DamageRecord};
 use crate::epochs::Epochs;
-use crate::io::{Clock, OpenHow, write_new_file};
+use crate::io::Clock;
 use crate::metrics::Counters;
 use crate::producers::Producers;
-use crate::recovery::newer::newer_index;
 use crate::registry::Registry;
-use crate::segment::{
-    BLOCK_BYTES, HeaderWalk, IndexFile, SegmentError, SegmentFiles, SegmentId, SegmentIndex,
-    read_index_file,
-};
+use crate::segment::{SegmentError, SegmentFiles, SegmentId, read_index_file};
 
 /// A pass over all segments begins no sooner after the one before: a small store is not read all the time.
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
@@ -232,64 +229,23 @@ fn found(parts: &ScrubParts, fault: Fault) {
 /// Builds the index of a sound segment again and puts it in place of the old one. False if the segment went away.
 fn rewrite_index(parts: &ScrubParts, target: &Target) -> Result<bool, SegmentError> {
     let disk = parts.files.data.disk();
-    let io = |source| SegmentError::Io {
-        segment: target.id,
-        source,
-    };
     let Some(before) = contents_before(parts, target) else {
         return Ok(false);
     };
-    let file = disk
-        .open(&target.id.log_path(&target.directory), OpenHow::Read)
-        .map_err(io)?;
-    let append_time = before.append_time;
-    let index = SegmentIndex::rebuild(&*file, target.id, target.kind, target.bytes, append_time)?;
-    let (mut producers, mut epochs) = (before.producers, before.epochs);
-    let mut walk = HeaderWalk::new(
-        &*file,
-        target.id,
-        0..target.bytes,
-        target.id.base,
-        BLOCK_BYTES as usize,
-    );
-    while let Some(walked) = walk.next_batch()? {
-        producers.record(&walked.header, walked.header.base(), append_time);
-        if let Some(epoch) = walked.header.epoch() {
-            epochs.begin(epoch, walked.header.base());
-        }
-    }
-    let contents = IndexFile {
-        log: target.log,
-        index,
-        producers,
-        epochs,
-    }
-    .encode();
-    let path = target.id.index_path(&target.directory);
-    if let Some(version) = newer_index(disk, &path) {
-        tracing::warn!(path = %path.display(), version, "a later release wrote this index: it is left as it is, and not used");
+    if !write_index(disk, target, before)? {
         return Ok(false);
     }
-    let fresh = path.with_extension("idx.new");
-    if disk.exists(&fresh).map_err(io)? {
-        disk.remove_file(&fresh).map_err(io)?;
-    }
-    write_new_file(disk, &fresh, &contents).map_err(io)?;
-    disk.rename(&fresh, &path).map_err(io)?;
-    disk.sync_dir(&target.directory).map_err(io)?;
     parts.files.cache.forget(target.log, target.id);
     if target_of(parts, target.log, |id| id == target.id).is_none() {
         // It was removed while its index was being written.
-        disk.remove_file(&path).map_err(io)?;
+        let removed = disk.remove_file(&target.id.index_path(&target.directory));
+        removed.map_err(|source| SegmentError::Io {
+            segment: target.id,
+            source,
+        })?;
         return Ok(false);
     }
     Ok(true)
-}
-
-struct Before {
-    producers: Producers,
-    epochs: Epochs,
-    append_time: model::Timestamp,
 }
 
 /// What the index of the segment before says of producers and epochs, and when the segment's last batch was appended.

@@ -7,9 +7,11 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use model::{LogId, Offset};
 use serde::Serialize;
-use storage::checkpoint::{Checkpoint, Slot};
+use storage::checkpoint::{Checkpoint, LogEntry, Slot};
 use storage::inspect::{self, WalItem};
 use storage::io::{Disk as _, OpenHow};
+use storage::manifest::{Loaded, SegmentKind};
+use storage::segment::SegmentId;
 use storage::{RealDisk, manifest};
 
 use super::names::Names;
@@ -29,6 +31,18 @@ pub(super) struct Log {
     pub end: Offset,
 }
 
+/// A segment of a log.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub id: SegmentId,
+    pub kind: SegmentKind,
+    /// The offset after its last one, as far as it is settled.
+    pub end: Offset,
+    pub path: PathBuf,
+    /// Why its file cannot be what it was; as far as the listing tells.
+    pub trouble: Option<String>,
+}
+
 /// Damage that an earlier start found and put on record.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Known {
@@ -45,6 +59,8 @@ pub(super) struct Directory {
     pub checkpoint: Option<u64>,
     pub leader_epoch: Option<u32>,
     pub logs: BTreeMap<LogId, Log>,
+    /// The segments of each log that the newest manifest and the checkpoint name, in order.
+    pub segments: BTreeMap<LogId, Vec<Segment>>,
     pub names: Names,
     pub wal_files: u64,
     pub wal_file_bytes: u64,
@@ -129,6 +145,8 @@ impl Directory {
             }
             let entry =
                 checkpoint.and_then(|known| known.logs.iter().find(|entry| entry.log == id));
+            self.segments
+                .insert(id, segments_of(&directory, &loaded, entry));
             let active = entry.and_then(|entry| entry.active.as_ref());
             files.extend(active.map(|active| (active.id.log_path(&directory), active.bytes)));
             if id == LogId::METADATA {
@@ -198,6 +216,67 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// The segments of a log, in order. Where the manifest is lost that the checkpoint names, those whose index is there: a start
+/// puts it together from these.
+fn segments_of(directory: &Path, loaded: &Loaded, entry: Option<&LogEntry>) -> Vec<Segment> {
+    let start = entry.map_or(Offset::ZERO, |entry| entry.start_offset);
+    let wanted = entry.map_or(0, |entry| entry.manifest);
+    let mut segments: Vec<Segment> = Vec::new();
+    match &loaded.manifest {
+        Some(manifest) if manifest.number >= wanted => {
+            let kept = manifest
+                .sealed()
+                .filter(|(_, sealed)| sealed.end_offset > start);
+            segments.extend(kept.map(|(entry, sealed)| Segment {
+                id: entry.id,
+                kind: entry.kind,
+                end: sealed.end_offset,
+                path: entry.id.log_path(directory),
+                trouble: loaded.trouble(entry.id, sealed),
+            }));
+        }
+        _ => {
+            for name in loaded.segments.keys() {
+                let Some((id, _)) = SegmentId::parse(name) else {
+                    continue;
+                };
+                let index = inspect::dump_index(&RealDisk, &id.index_path(directory));
+                let Ok(Ok(found)) = index else { continue };
+                segments.push(Segment {
+                    id,
+                    kind: found.index.kind(),
+                    end: found.index.end_offset(),
+                    path: id.log_path(directory),
+                    trouble: None,
+                });
+            }
+        }
+    }
+    if let Some((entry, active)) = entry.and_then(|entry| Some((entry, entry.active.as_ref()?))) {
+        let there = loaded.segments.get(&active.id.log_name());
+        let trouble = match there {
+            None => Some(format!("segment {} is missing", active.id)),
+            Some(bytes) if *bytes < active.bytes => Some(format!(
+                "segment {}: the file has {bytes} bytes, {} were settled",
+                active.id, active.bytes
+            )),
+            Some(_) => None,
+        };
+        segments.retain(|segment| segment.id.base < active.id.base);
+        segments.push(Segment {
+            id: active.id,
+            kind: SegmentKind::Plain,
+            end: entry.settled_end,
+            path: active.id.log_path(directory),
+            trouble,
+        });
+    }
+    // Of two generations the higher one counts.
+    segments.sort_by_key(|segment| (segment.id.base, std::cmp::Reverse(segment.id.generation)));
+    segments.dedup_by_key(|segment| segment.id.base);
+    segments
 }
 
 /// The directories of partitions, in order.

@@ -1,12 +1,15 @@
-//! `log`: looks at a data directory, or at single files of it, without a broker. Nothing is written, but by `acknowledge`.
+//! `log`: looks at a data directory, or at single files of it, without a broker. Nothing is written, but by `acknowledge` and
+//! `repair`.
 //!
-//! `dump.rs` lists what a file holds, `stat.rs` what a directory holds, `verify.rs` checks either. `directory.rs` finds the
-//! logs of a directory, and `names.rs` the topics they belong to.
+//! `dump.rs` lists what a file holds, `stat.rs` what a directory holds, `verify.rs` checks either, `gaps.rs` tells what readers
+//! do not get. `directory.rs` finds the logs of a directory, and `names.rs` the topics they belong to.
 
 mod acknowledge;
 mod directory;
 mod dump;
+mod gaps;
 pub(crate) mod names;
+mod repair;
 mod stat;
 mod verify;
 
@@ -44,6 +47,13 @@ enum LogCommand {
     Stat(DirectoryArgs),
     /// Check every byte of a data directory, or of single segments. Exit code 5 if something is damaged.
     Verify(verify::VerifyArgs),
+    /// Tell every range of offsets that a reader does not get, and why. Exit code 5 if something is damaged that nobody
+    /// acknowledged.
+    Gaps(gaps::GapsArgs),
+    /// Build again what can be had from other files, and put damage on record. Shows its plan; --yes does it.
+    ///
+    /// Nothing that was acknowledged is deleted: what cannot be used moves to quarantine/. No server may have the directory open.
+    Repair(repair::RepairArgs),
     /// Acknowledge the damage on record, so that the alert ends: the records stay unreadable, and new damage alerts again.
     ///
     /// A running server notices within a second: /readyz lists the damage as acknowledged, and alluvium_damaged_ranges counts only
@@ -70,6 +80,8 @@ impl LogArgs {
             LogCommand::Stat(args) => stat::run(&args, self.json),
             LogCommand::Acknowledge(args) => acknowledge::run(&args, self.json),
             LogCommand::Verify(args) => verify::run(&args, self.json),
+            LogCommand::Gaps(args) => gaps::run(&args, self.json),
+            LogCommand::Repair(args) => repair::run(&args, self.json),
         }
     }
 }
