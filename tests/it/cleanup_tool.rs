@@ -246,10 +246,11 @@ fn now_puts_what_is_in_no_sealed_segment_into_one_first() {
     let running = written(data.path(), &["-X", "settle.age.ms=3600000"]);
     alter(&running, &["retention.ms=-1"]);
     let end = |plan: &Value| {
-        let sealed = parts(plan)
+        let mut sealed = parts(plan)
             .iter()
             .filter(|segment| segment["sealed"] == true);
-        sealed.last().map_or(0, |segment| {
+        let last = sealed.next_back();
+        last.map_or(0, |segment| {
             segment["end_offset"].as_u64().expect("a number")
         })
     };

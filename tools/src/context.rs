@@ -187,7 +187,7 @@ pub(crate) fn http(
 ) -> Result<String> {
     let checked = |address: &str| reach::address(address, HTTP_PORT).map_err(Failure::Usage);
     if let Some(given) = given {
-        return Ok(checked(given).context("--http")?);
+        return checked(given).context("--http");
     }
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     if let Some(variable) = set(HTTP_VARIABLE).filter(|_| named.is_none()) {

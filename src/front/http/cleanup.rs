@@ -10,16 +10,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use model::PartitionId;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::errors::Failure;
 use super::{Front, errors, in_pieces, on_own_thread, place_for};
 use crate::broker::access::right;
 use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection};
@@ -45,19 +47,14 @@ pub(super) fn routes() -> Router<Arc<Front>> {
         .route(JOB, get(job).delete(cancel))
 }
 
-/// A policy by the name of its command.
+/// A policy by the name of its command; or what it may be.
 fn policy(name: &str) -> Result<Policy, String> {
-    json::POLICIES
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, policy)| *policy)
-        .ok_or_else(|| {
-            let known: Vec<&str> = json::POLICIES.iter().map(|(name, _)| *name).collect();
-            format!(
-                "policy {name:?} is not known: it is one of {}",
-                known.join(", ")
-            )
-        })
+    let found = json::POLICIES.iter().find(|(known, _)| *known == name);
+    found.map(|(_, policy)| *policy).ok_or_else(|| {
+        let known: Vec<&str> = json::POLICIES.iter().map(|(name, _)| *name).collect();
+        let known = known.join(", ");
+        format!("policy {name:?} is not known: it is one of {known}")
+    })
 }
 
 #[derive(Deserialize)]
@@ -75,46 +72,32 @@ async fn plan(
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
     query: Result<Query<PlanQuery>, QueryRejection>,
-) -> Response {
-    let (query, policy) = match parsed(query).and_then(|query| {
-        let policy = policy(&query.policy).map_err(|detail| errors::invalid_query(&detail))?;
-        Ok((query, policy))
-    }) {
-        Ok(both) => both,
-        Err(refused) => return refused,
-    };
-    let door = front.door(peer, &headers);
-    let topic = match door.topic(&query.topic, right::Describe) {
-        Ok(topic) => topic,
-        Err(refusal) => return errors::refused(&refusal),
-    };
+) -> Result<Response, Failure> {
+    let query = parsed(query)?;
     let selection = Selection {
-        policy,
+        policy: policy(&query.policy).map_err(Failure::Query)?,
         partition: query.partition.map(PartitionId::new),
         now: query.now,
     };
+    let door = front.door(peer, &headers);
+    let topic = door.topic(&query.topic, right::Describe)?;
     let page = place_for(&front.plan_pages).await;
     let work = move || {
         let plan = door.broker().plan_cleanup(&topic, selection)?;
         Ok::<_, CleanupError>(json::of_plan(&plan).to_string())
     };
-    match on_own_thread("cleanup-plan", work).await {
-        Ok(Ok(text)) => in_pieces(text, json::CONTENT_TYPE, page),
-        Ok(Err(refused)) => errors::cleanup_refused(&refused),
-        Err(error) => errors::internal(&error),
-    }
+    let text = on_own_thread("cleanup-plan", work).await??;
+    Ok(in_pieces(text, json::CONTENT_TYPE, page))
 }
 
 async fn jobs(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-) -> Response {
+) -> Result<Json<Value>, Failure> {
     let door = front.door(peer, &headers);
-    match door.cluster(right::Describe) {
-        Ok(cluster) => json::of_jobs(&door.broker().cleanup_jobs(&cluster)).into_response(),
-        Err(refusal) => errors::refused(&refusal),
-    }
+    let cluster = door.cluster(right::Describe)?;
+    Ok(json::of_jobs(&door.broker().cleanup_jobs(&cluster)))
 }
 
 #[derive(Deserialize)]
@@ -134,34 +117,21 @@ async fn start(
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let (body, policy) = match body_of::<StartBody>(&headers, body).await.and_then(|body| {
-        let policy = policy(&body.policy).map_err(|detail| errors::invalid_body(&detail))?;
-        Ok((body, policy))
-    }) {
-        Ok(both) => both,
-        Err(refused) => return refused,
-    };
-    let door = front.door(peer, &headers);
-    let topic = match door.topic(&body.topic, right::Clean) {
-        Ok(topic) => topic,
-        Err(refusal) => return errors::refused(&refusal),
-    };
+) -> Result<Response, Failure> {
+    let body: StartBody = body_of(&headers, body).await?;
     let selection = Selection {
-        policy,
+        policy: policy(&body.policy).map_err(Failure::Body)?,
         partition: body.partition.map(PartitionId::new),
         now: body.now,
     };
-    let started = door
+    let door = front.door(peer, &headers);
+    let topic = door.topic(&body.topic, right::Clean)?;
+    let job = door
         .broker()
-        .start_cleanup(&topic, selection, body.dry_run, door.caller());
-    match started {
-        Ok(job) => {
-            let place = format!("{JOBS}/{}", job.id);
-            errors::accepted(([(header::LOCATION, place)], json::of_job(&job)).into_response())
-        }
-        Err(refused) => errors::cleanup_refused(&refused),
-    }
+        .start_cleanup(&topic, selection, body.dry_run, door.caller())?;
+    let place = format!("{JOBS}/{}", job.id);
+    let answer = ([(header::LOCATION, place)], json::of_job(&job));
+    Ok(errors::accepted(answer.into_response()))
 }
 
 #[derive(Deserialize)]
@@ -177,30 +147,20 @@ async fn job(
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<JobQuery>, QueryRejection>,
-) -> Response {
-    let wait_ms = match parsed(query) {
-        Ok(query) if query.wait_ms <= WAIT_MS_MAX => query.wait_ms,
-        Ok(_) => {
-            return errors::invalid_query(&format!("wait_ms must be 0 to {WAIT_MS_MAX}"));
-        }
-        Err(refused) => return refused,
-    };
-    let door = front.door(peer, &headers);
-    let cluster = match door.cluster(right::Describe) {
-        Ok(cluster) => cluster,
-        Err(refusal) => return errors::refused(&refusal),
-    };
-    let found = match job_id(id) {
-        Ok(id) => {
-            let wait = Duration::from_millis(wait_ms);
-            door.broker().cleanup_job(&cluster, id, wait).await
-        }
-        Err(error) => Err(error),
-    };
-    match found {
-        Ok(job) => json::of_job(&job).into_response(),
-        Err(refused) => errors::cleanup_refused(&refused),
+) -> Result<Json<Value>, Failure> {
+    let JobQuery { wait_ms } = parsed(query)?;
+    if wait_ms > WAIT_MS_MAX {
+        let detail = format!("wait_ms must be 0 to {WAIT_MS_MAX}");
+        return Err(Failure::Query(detail));
     }
+    let door = front.door(peer, &headers);
+    let cluster = door.cluster(right::Describe)?;
+    let wait = Duration::from_millis(wait_ms);
+    let job = door
+        .broker()
+        .cleanup_job(&cluster, job_id(id)?, wait)
+        .await?;
+    Ok(json::of_job(&job))
 }
 
 async fn cancel(
@@ -208,17 +168,11 @@ async fn cancel(
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
     id: Result<Path<String>, PathRejection>,
-) -> Response {
+) -> Result<Json<Value>, Failure> {
     let door = front.door(peer, &headers);
-    let cluster = match door.cluster(right::Clean) {
-        Ok(cluster) => cluster,
-        Err(refusal) => return errors::refused(&refusal),
-    };
-    let cancelled = job_id(id).and_then(|id| door.broker().cancel_cleanup(&cluster, id));
-    match cancelled {
-        Ok(job) => json::of_job(&job).into_response(),
-        Err(refused) => errors::cleanup_refused(&refused),
-    }
+    let cluster = door.cluster(right::Clean)?;
+    let job = door.broker().cancel_cleanup(&cluster, job_id(id)?)?;
+    Ok(json::of_job(&job))
 }
 
 /// The id in the path. One that is no text names no job.
@@ -231,10 +185,10 @@ fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, CleanupError
     }
 }
 
-fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
+fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
     match query {
         Ok(Query(query)) => Ok(query),
-        Err(rejection) => Err(errors::invalid_query(&rejection.body_text())),
+        Err(rejection) => Err(Failure::Query(rejection.body_text())),
     }
 }
 
@@ -242,18 +196,17 @@ fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Response> {
 async fn body_of<T: for<'a> Deserialize<'a>>(
     headers: &HeaderMap,
     body: Body,
-) -> Result<T, Response> {
+) -> Result<T, Failure> {
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case(json::CONTENT_TYPE) {
-        return Err(errors::not_json(kind));
+        return Err(Failure::NotJson(kind.to_owned()));
     }
-    let read = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX));
-    let bytes = match read.await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return Err(errors::unread_body(error, BODY_BYTES_MAX)),
-        Err(_) => return Err(errors::late_body(BODY_TIME_MAX)),
-    };
-    serde_json::from_slice(&bytes).map_err(|error| errors::invalid_body(&error.to_string()))
+    let read = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
+    let read = read.map_err(|_| Failure::BodyLate {
+        seconds_max: BODY_TIME_MAX.as_secs(),
+    })?;
+    let bytes = read.map_err(|error| Failure::unread(error, BODY_BYTES_MAX))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::Body(error.to_string()))
 }

@@ -1,7 +1,5 @@
 //! HTTP's error answers: `application/problem+json` (RFC 9457) with a stable `code`. The only file that chooses them.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -74,7 +72,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
 }
 
 /// A cleanup that is not planned or run.
-pub(super) fn cleanup_refused(error: &CleanupError) -> Response {
+fn cleanup_refused(error: &CleanupError) -> Response {
     let (status, code) = match error {
         CleanupError::Refused(refusal) => return refused(refusal),
         CleanupError::Fault(fault) => of_fault(fault),
@@ -111,43 +109,72 @@ pub(super) fn accepted(mut answer: Response) -> Response {
     answer
 }
 
-/// The part of the path behind `?` is not as it must be.
-pub(super) fn invalid_query(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "invalid_query", detail.to_owned())
+/// Why a request of the API has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// A cleanup that is not planned or run.
+    #[error(transparent)]
+    Cleanup(#[from] CleanupError),
+    /// The part of the path behind `?` is not as it must be.
+    #[error("{0}")]
+    Query(String),
+    /// The body is JSON of another shape, or no JSON, or broke off.
+    #[error("{0}")]
+    Body(String),
+    /// The body says that it is something else.
+    #[error("the body must be application/json, and its content type is {0:?}")]
+    NotJson(String),
+    /// The body is longer than it may be.
+    #[error("a body has {bytes_max} bytes at most")]
+    BodyTooLarge {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// The body did not come.
+    #[error("the body did not come within {seconds_max} s")]
+    BodyLate {
+        /// The bound.
+        seconds_max: u64,
+    },
+    /// The server could not.
+    #[error(transparent)]
+    Internal(#[from] std::io::Error),
 }
 
-/// The body is JSON of another shape, or no JSON.
-pub(super) fn invalid_body(detail: &str) -> Response {
-    problem(StatusCode::BAD_REQUEST, "invalid_body", detail.to_owned())
-}
-
-/// The body says that it is something else.
-pub(super) fn not_json(kind: &str) -> Response {
-    let detail = format!("the body must be application/json, and its content type is {kind:?}");
-    problem(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_media_type",
-        detail,
-    )
-}
-
-/// The body is longer than it may be, or broke off.
-pub(super) fn unread_body(error: axum::Error, bytes_max: usize) -> Response {
-    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = cause {
-        if error.is::<LengthLimitError>() {
-            let detail = format!("a body has {bytes_max} bytes at most");
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail);
-        }
-        cause = error.source();
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Cleanup(refusal.into())
     }
-    invalid_body(&format!("the body could not be read: {error}"))
 }
 
-/// The body did not come.
-pub(super) fn late_body(time_max: Duration) -> Response {
-    let detail = format!("the body did not come within {} s", time_max.as_secs());
-    problem(StatusCode::REQUEST_TIMEOUT, "body_late", detail)
+impl Failure {
+    /// What could not be read of a body that is bounded so.
+    pub(super) fn unread(error: axum::Error, bytes_max: usize) -> Failure {
+        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(error) = cause {
+            if error.is::<LengthLimitError>() {
+                return Failure::BodyTooLarge { bytes_max };
+            }
+            cause = error.source();
+        }
+        Failure::Body(format!("the body could not be read: {error}"))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let detail = self.to_string();
+        let (status, code) = match self {
+            Failure::Cleanup(error) => return cleanup_refused(&error),
+            Failure::Internal(error) => return internal(&error),
+            Failure::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Failure::Body(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Failure::NotJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Failure::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Failure::BodyLate { .. } => (StatusCode::REQUEST_TIMEOUT, "body_late"),
+        };
+        problem(status, code, detail)
+    }
 }
 
 /// Something that should not happen did.

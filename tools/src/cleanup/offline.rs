@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, TopicId};
@@ -148,7 +147,7 @@ fn names(storage: &Storage) -> Result<Names> {
             Err(error) => return Err(error.into()),
         };
         let before = next;
-        for batch in model::batch::split(Bytes::from(chunk.to_bytes())) {
+        for batch in model::batch::split(chunk.to_bytes()) {
             let batch = batch.context("the metadata of the store")?;
             let (base, end) = (batch.header().base(), batch.header().next_offset());
             names.take(batch.into_bytes(), base);

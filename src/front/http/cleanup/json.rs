@@ -65,7 +65,7 @@ fn of_segment(one: &SegmentPlan) -> Value {
 }
 
 pub(super) fn of_jobs(jobs: &[Job]) -> Json<Value> {
-    let jobs: Vec<Value> = jobs.iter().map(|job| head_of(job)).collect();
+    let jobs: Vec<Value> = jobs.iter().map(head_of).collect();
     Json(json!({ "jobs": jobs }))
 }
 
