@@ -23,6 +23,7 @@ use crate::log::{AppendedAll, Log, LogAppend, LogSettings, append_all};
 use crate::manifest::SegmentEntry;
 use crate::metrics::{Health, Metrics};
 use crate::open::open;
+use crate::purge::{PurgeError, purge_wal};
 use crate::recovery::RecoveryReport;
 use crate::recovery::orphans::{self, Fate, Orphan};
 use crate::rewrite::{
@@ -481,6 +482,13 @@ impl Storage {
     pub fn mark_compacted(&self, id: LogId, to: Offset) -> Result<(), RewriteError> {
         let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
         mark_compacted(&self.engine().rewrites, log.cell(), to)
+    }
+
+    /// Removes from the write-ahead log what has settled: when this returns no file of it holds a byte of a record that was durable
+    /// when it was called, but what readers hold in memory. For erasure, behind its rewrites. Blocks.
+    pub fn purge_wal(&self) -> Result<(), PurgeError> {
+        let engine = self.engine();
+        purge_wal(&engine.wal, &engine.settler, &engine.signals)
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.

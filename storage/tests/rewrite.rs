@@ -316,6 +316,76 @@ fn either_checkpoint_finds_the_new_segment() {
     }
 }
 
+/// The files that hold a record's value.
+fn files_with(house: &House, value: &[u8]) -> Vec<PathBuf> {
+    let holds = |contents: &Vec<u8>| contents.windows(value.len()).any(|window| window == value);
+    let files = house.disk.files();
+    let found = files.into_iter().filter(|(_, contents)| holds(contents));
+    found.map(|(path, _)| path).collect()
+}
+
+#[test]
+fn a_purge_behind_a_rewrite_leaves_no_byte_of_what_was_dropped() {
+    let mut house = House::with_segments(4);
+    // The pool's files are used again and again.
+    for time in 0..40 {
+        house.append(&[time; 60]);
+        house.settle();
+    }
+    let ids: Vec<SegmentId> = house.sealed().iter().map(|entry| entry.id).collect();
+    let dropped: Vec<_> = (house.records.iter())
+        .filter(|(offset, _)| *offset % 4 == 1)
+        .map(|(offset, (_, value))| (*offset, value.clone()))
+        .collect();
+    let sealed_end = house.sealed().last().unwrap().sealed.unwrap().end_offset;
+    for pair in ids.chunks(2) {
+        house.rewrite(pair, |offset| offset % 4 != 1).unwrap();
+    }
+    house.append(&[1, 2, 3]);
+    let first = &dropped.first().unwrap().1;
+    assert!(
+        !files_with(&house, first).is_empty(),
+        "the log's files hold it still"
+    );
+    for _ in 0..2 {
+        house.storage().purge_wal().unwrap();
+        for (offset, value) in dropped.iter().step_by(dropped.len() / 8) {
+            if *offset < sealed_end.get() {
+                assert_eq!(files_with(&house, value), Vec::<PathBuf>::new(), "{offset}");
+            }
+        }
+        house.check();
+        house.append(&[4, 5]);
+        house.kill();
+        house.check();
+    }
+    house.disk.fill();
+    house.append(&[6]);
+    house.check();
+}
+
+#[test]
+fn a_purge_beside_appends_ends_and_loses_nothing() {
+    let mut house = House::on_threads();
+    for _ in 0..60 {
+        house.append(&[1, 2, 3]);
+    }
+    let purging = {
+        let storage = house.storage().clone();
+        std::thread::spawn(move || (0..5).for_each(|_| storage.purge_wal().unwrap()))
+    };
+    while !purging.is_finished() {
+        house.append(&[7, 8]);
+    }
+    purging.join().unwrap();
+    house.check();
+    house.disk.cut_power();
+    house.close();
+    house.disk.restart(5);
+    house.open();
+    house.check();
+}
+
 #[test]
 fn a_cancelled_rewrite_leaves_no_file() {
     let house = House::with_segments(4);

@@ -1,5 +1,5 @@
 //! The power is cut during every operation that changes the disk, one after the other, of scripts in which segments are rewritten
-//! between appends, settlings, removals and restarts. After each cut the log is what it was before the step that was cut, or what
+//! between appends, settlings, removals, purges of the write-ahead log and restarts. After each cut the log is what it was before the step that was cut, or what
 //! that step makes of it, and never something between; and what the cut left behind goes without a trace.
 //!
 //! `SEEDS=100 cargo test --release -p alluvium-storage --test rewrite_cut` runs longer; `FIRST_SEED` moves the start.
@@ -114,7 +114,8 @@ impl Life {
                     true
                 }
                 50..=84 => self.rewrite(),
-                85..=92 => self.delete_records(),
+                85..=89 => self.delete_records(),
+                90..=93 => self.house.storage().purge_wal().is_ok(),
                 _ => {
                     self.house.close();
                     self.house.try_open().is_ok()

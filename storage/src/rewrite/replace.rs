@@ -335,7 +335,7 @@ impl Copy<'_> {
             .judge(&found.header, &found.bytes)
             .map_err(|source| RewriteError::Keep { segment, source })?;
         let kept = match verdict {
-            Verdict::Keep => found.bytes.clone(),
+            Verdict::Keep => return self.push(&found.header, &found.bytes, found),
             Verdict::Drop if is_last => without_records(&found.header),
             Verdict::Drop => {
                 self.is_changed = true;
@@ -343,10 +343,7 @@ impl Copy<'_> {
             }
             Verdict::Replace(bytes) => bytes,
         };
-        if kept == found.bytes {
-            return self.push(&found.header, &kept, found);
-        }
-        self.is_changed = true;
+        self.is_changed |= kept != found.bytes;
         let header = checked(&kept, &found.header);
         self.push(&header, &kept, found)
     }

@@ -67,7 +67,7 @@ pub(crate) struct Settler {
     older: WalPosition,
     /// Where the replay of the newest checkpoint begins.
     newest: WalPosition,
-    /// Whether the newest checkpoint names a log that is forgotten.
+    /// Whether the newest checkpoint names a log that is forgotten, so that a round stores one though nothing settles.
     forgotten: bool,
     last_expiry_ms: i64,
     /// Logs whose directories were not tidied since the start.
@@ -258,6 +258,14 @@ impl Settler {
                 return Err(SettleError::DiskFull);
             }
         }
+    }
+
+    /// Settles all that is published, and has both checkpoints begin behind it: the WAL's files before that are given back.
+    pub fn settle_all(&mut self) -> Result<(), SettleError> {
+        self.forgotten = true;
+        self.round()?;
+        self.checkpoint(self.newest)?;
+        self.release_below(self.older.file)
     }
 
     /// Where the WAL file begins that follows the one in which the newest checkpoint's replay begins. None if that is the last.

@@ -46,6 +46,15 @@ impl SettlerSeat {
         }
     }
 
+    /// Settles all that is published, and gives the WAL's files before it back. A failure ends all writing.
+    pub fn settle_all(&self) -> Result<(), SettleError> {
+        let settled = self.locked().settle_all();
+        if let Err(SettleError::Failed(failure)) = &settled {
+            self.wal.gate.fail(failure.clone());
+        }
+        settled
+    }
+
     /// One round of the settler. True if something settled. A failure ends all writing; a full disk only this round.
     pub fn round(&self) -> bool {
         let mut settler = self.locked();

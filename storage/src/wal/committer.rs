@@ -198,6 +198,46 @@ impl Committer {
         true
     }
 
+    /// Goes on in a new file, unless appends were promised the room that is left in this one. False if it has to be tried again.
+    pub fn roll(&self) -> Result<bool, StorageFailed> {
+        let CommitterParts { pool, gate, .. } = &self.parts;
+        let mut writer = self.writer();
+        if let Some(failure) = gate.failure() {
+            return Err(failure.clone());
+        }
+        if gate.reserved_bytes() > 0 {
+            return Ok(false);
+        }
+        let rolled = (|| {
+            if writer.is_unsynced() {
+                writer.sync()?;
+            }
+            let Some(next) = pool.take() else {
+                return Ok(false);
+            };
+            writer.go_on_in(next);
+            writer.write_empty()?;
+            Ok(true)
+        })();
+        match rolled {
+            Ok(true) => {
+                self.note_files(&writer);
+                gate.set_current_remaining(writer.remaining());
+                Ok(true)
+            }
+            Ok(false) => {
+                drop(writer);
+                self.wait_for_file()?;
+                Ok(false)
+            }
+            Err(failure) => {
+                drop(writer);
+                self.fail(Vec::new(), &failure);
+                Err(failure)
+            }
+        }
+    }
+
     /// Makes one frame of what is queued durable.
     pub fn turn(&self) -> Turn {
         let _ends = TurnEnds(&self.in_flight);

@@ -93,8 +93,20 @@ pub struct WalPool {
     disk_full: AtomicBool,
     held_back: AtomicBool,
     stopped: AtomicBool,
+    /// How many want files that are given back to be removed.
+    discarding: AtomicUsize,
     created: AtomicU64,
     pinned: Pinned,
+}
+
+/// Files that are given back are removed, and not used again, while this lives.
+#[derive(Debug)]
+pub struct Discarding<'p>(&'p AtomicUsize);
+
+impl Drop for Discarding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug)]
@@ -141,6 +153,7 @@ impl WalPool {
             disk_full: AtomicBool::new(false),
             held_back: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            discarding: AtomicUsize::new(0),
             created: AtomicU64::new(0),
             pinned: Pinned::default(),
         };
@@ -376,10 +389,18 @@ impl WalPool {
         self.disk.rename(&unfinished, path)
     }
 
-    /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it.
+    /// Has files that are given back removed: what they hold is to be gone.
+    pub fn discard(&self) -> Discarding<'_> {
+        self.discarding.fetch_add(1, Ordering::AcqRel);
+        Discarding(&self.discarding)
+    }
+
+    /// Takes a file back whose records have all settled. It is used again, unless a reader still holds slices of it, or it is to
+    /// be discarded.
     pub fn give_back(&self, file: Arc<WalFile>) -> io::Result<()> {
         let held = Arc::strong_count(&file) > 1 || file.map.in_use();
-        if held || file.bytes != self.file_bytes {
+        let discarded = self.discarding.load(Ordering::Acquire) > 0;
+        if held || discarded || file.bytes != self.file_bytes {
             self.disk.remove_file(&file.path)?;
             self.pinned.note(&file.map, file.bytes);
             let mut inner = self.locked();
