@@ -1,6 +1,7 @@
 //! `alluvium doctor` and `alluvium bench`, against a broker's process.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -199,4 +200,37 @@ async fn a_running_brokers_settings_are_shown_and_changed() {
     assert_ne!(less.code, Some(0), "{}", less.stdout);
     let sure = broker(&["alter", "--set", "store.bytes.max=5000000", "--yes"]).await;
     assert_eq!(sure.code, Some(0), "{}", sure.stderr);
+}
+
+#[test]
+fn who_is_connected_is_shown_with_what_each_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(directory.path()));
+    let connections = |args: &[&str]| {
+        let http = ["--http", running.http.as_str()];
+        tool(&[&["broker", "connections"], args, &http].concat())
+    };
+    assert_eq!(connections(&["--json"]).json()["open"], 0);
+    let silent = TcpStream::connect(&running.kafka).expect("it listens");
+    let address = silent.local_addr().expect("its address").to_string();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let told = loop {
+        let told = connections(&["--json"]).json();
+        if told["open"] == 1 {
+            break told;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+    };
+    assert_eq!(told["connections"][0]["address"], *address);
+    assert_eq!(told["connections"][0]["requests"], 0);
+    let text = connections(&[]).stdout;
+    assert!(
+        text.contains(&address) && text.contains("1 open connection, 1 shown"),
+        "{text}"
+    );
+    let other = connections(&["--client", "gateway"]).stdout;
+    assert_eq!(other, "1 open connection, none to show\n");
+    assert_eq!(connections(&["--limit", "0"]).code, Some(2));
+    drop(silent);
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
 }

@@ -1,6 +1,8 @@
-//! `broker`: look at a running broker's settings, and change those that need no restart.
+//! `broker`: look at a running broker's settings and change those that need no restart; see who is connected.
 //!
 //! Callers: the command line. All checks of settings are the broker's.
+
+mod connections;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -10,6 +12,7 @@ use client::Client;
 use client::admin::{Admin, ConfigEntry, ConfigSource, Resource};
 use serde_json::json;
 
+use self::connections::ConnectionsArgs;
 use crate::cli::Common;
 use crate::failure::Failure;
 use crate::output::print;
@@ -61,6 +64,9 @@ enum BrokerCommand {
     /// Change settings while the broker runs, showing what changes.
     #[command(after_help = ALTER_EXAMPLES)]
     Alter(ChangeArgs),
+    /// Show who is connected to the Kafka port, busiest first.
+    #[command(after_help = connections::EXAMPLES)]
+    Connections(ConnectionsArgs),
 }
 
 impl BrokerArgs {
@@ -69,6 +75,9 @@ impl BrokerArgs {
         if let BrokerCommand::Alter(changes) = &self.command {
             changes.check()?;
         }
+        if let BrokerCommand::Connections(args) = &self.command {
+            return args.run(common).await;
+        }
         let client = &common.connect().await?;
         let id = match self.id {
             Some(id) => id,
@@ -76,6 +85,7 @@ impl BrokerArgs {
         };
         let admin = &Admin::new(client);
         match self.command {
+            BrokerCommand::Connections(_) => unreachable!("it asks over HTTP"),
             BrokerCommand::Describe { all } => describe(id, all, admin, common.json).await,
             BrokerCommand::Alter(changes) => {
                 let target = Target {

@@ -4,6 +4,7 @@
 //! command's help says; names in it are stable.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -124,6 +125,19 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// A duration for people: two units at most.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds < 10 => format!("{:.1}s", time.as_secs_f64()),
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
 /// Asks before `what` is done, as in "delete 2 topics". Where nobody can be asked, it is refused with what to say instead.
 pub fn confirm(what: &str) -> Result<()> {
     if !std::io::stdin().is_terminal() {
@@ -189,6 +203,20 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn durations_are_short() {
+        for (millis, text) in [
+            (0, "0.0s"),
+            (1_250, "1.2s"),
+            (59_999, "59s"),
+            (61_000, "1m1s"),
+            (3_600_000, "1h0m"),
+            (90_000_000, "1d1h"),
+        ] {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
         }
     }
 }

@@ -109,10 +109,10 @@ enum CleanupCommand {
 
 /// Where the server serves HTTP.
 #[derive(Debug, Args)]
-struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// Where the server serves HTTP, HOST or HOST:PORT [env: ALLUVIUM_HTTP] [default: port 8080 of the first broker]
     #[arg(long, value_name = "ADDR")]
-    http: Option<String>,
+    pub http: Option<String>,
 }
 
 /// Which partitions, and where they are.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::places::{self, Bounds};
 use super::{find, not_found, print};
+use crate::output::duration;
 use crate::table::Table;
 
 /// Which groups.
@@ -164,7 +165,7 @@ fn page(group: &GroupDescription, rows: &[Row]) -> Result<String> {
     writeln!(page, "members      {}", group.members.len())?;
     let lag: u64 = rows.iter().filter_map(Row::lag).sum();
     let oldest = rows.iter().filter_map(|row| row.age).max();
-    let age = oldest.map_or_else(String::new, |age| format!(", {}", places::shown(age)));
+    let age = oldest.map_or_else(String::new, |age| format!(", {}", duration(age)));
     let records = super::counted(usize::try_from(lag)?, "record");
     writeln!(page, "lag          {records}{age}")?;
     if rows.is_empty() {
@@ -195,7 +196,7 @@ fn page(group: &GroupDescription, rows: &[Row]) -> Result<String> {
             or_dash(row.committed.as_ref().map(|committed| committed.offset)),
             or_dash(row.bounds.map(|bounds| bounds.end)),
             or_dash(row.lag()),
-            or_dash(row.age.map(places::shown)),
+            or_dash(row.age.map(duration)),
             or_dash(member.map(name)),
             or_dash(member.map(|member| &member.client_id)),
             or_dash(member.map(|member| member.host.trim_start_matches('/'))),

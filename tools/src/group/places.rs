@@ -123,36 +123,9 @@ pub(super) fn age(time: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(now.millis_since(time)).unwrap_or(0))
 }
 
-/// A duration for people: two units at most.
-pub(super) fn shown(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) if seconds < 10 => format!("{:.1}s", duration.as_secs_f64()),
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        for (millis, text) in [
-            (0, "0.0s"),
-            (1_250, "1.2s"),
-            (59_999, "59s"),
-            (61_000, "1m1s"),
-            (3_600_000, "1h0m"),
-            (90_000_000, "1d1h"),
-        ] {
-            assert_eq!(shown(Duration::from_millis(millis)), text);
-        }
-    }
 
     #[test]
     fn a_record_from_the_future_is_of_now() {

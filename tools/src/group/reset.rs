@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::places::{self, Bounds};
 use super::{TopicChoice, find, members_to_stop, not_found, print};
 use crate::failure::Failure;
-use crate::output::{grouped, note, say};
+use crate::output::{duration, grouped, note, say};
 use crate::table::Table;
 use crate::time_spec::{Position, before, parse_duration, parse_time};
 
@@ -450,7 +450,7 @@ fn table(plan: &Plan) -> String {
             let back = if millis < 0 { " back" } else { "" };
             format!(
                 "{}{back}",
-                places::shown(Duration::from_millis(millis.unsigned_abs()))
+                duration(Duration::from_millis(millis.unsigned_abs()))
             )
         });
         table.row([
