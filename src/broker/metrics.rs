@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::access::{Cluster, Granted, right};
 use super::groups::Bound;
 use super::{
-    Bounds, Broker, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS, StorageMetrics, Topic, Traffic,
+    Bounds, Broker, CompactionMetrics, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS,
+    StorageMetrics, Topic, Traffic,
 };
 use crate::metrics::{Families, Family, Histogram, Kind};
 
@@ -39,6 +40,18 @@ impl Broker {
         );
         add_space(families, space);
         add_singles(families, &self.storage_metrics(), STORAGE);
+        let compaction = self.compaction_metrics();
+        add_singles(families, &compaction, COMPACTION);
+        families.counter(
+            "alluvium_compaction_seconds_total",
+            "Time that compaction took.",
+            compaction.time.as_secs_f64(),
+        );
+        families.gauge(
+            "alluvium_compaction_max_delay_seconds",
+            "How long the partition that waits longest was past its max.compaction.lag.ms, at the last look; 0 if none was.",
+            compaction.delay_max.as_secs_f64(),
+        );
         add_singles(families, &self.health(), HEALTH);
         self.add_appends(families);
         let topics = self.topics();
@@ -291,6 +304,18 @@ fn add_limits(families: &mut Families<'_>, bounds: &[Bound]) {
         families.add(family);
     }
 }
+
+/// What compaction counts.
+#[rustfmt::skip]
+const COMPACTION: &[Single<CompactionMetrics>] = &[
+    (Kind::Counter, "alluvium_compaction_runs_total", "Compactions of a partition that found something to do.", |it| it.runs),
+    (Kind::Counter, "alluvium_compaction_read_bytes_total", "Bytes of segments that compaction has read.", |it| it.bytes_read),
+    (Kind::Counter, "alluvium_compaction_written_bytes_total", "Bytes of segments that compaction has written.", |it| it.bytes_written),
+    (Kind::Counter, "alluvium_compaction_removed_records_total", "Records that compaction has removed.", |it| it.records_removed),
+    (Kind::Counter, "alluvium_compaction_removed_tombstones_total", "Records without a value among them.", |it| it.tombstones_removed),
+    (Kind::Counter, "alluvium_compaction_errors_total", "Compactions that ended early, and segments that could not be compacted; the log has the reasons.", |it| it.errors),
+    (Kind::Gauge, "alluvium_compaction_uncleanable_partitions", "Partitions with a segment that could not be compacted and is set aside.", |it| it.uncleanable_logs),
+];
 
 /// What the store counts.
 #[rustfmt::skip]

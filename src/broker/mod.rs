@@ -53,8 +53,8 @@ pub use refusal::{
 pub use server_settings::ServerSettings;
 pub use state_log::StateLogError;
 pub use storage::{
-    AppendWaits, Bounds, Damage, Health, Metrics as StorageMetrics, SYNC_BUCKETS_MICROS,
-    SequenceError, SyncDurations,
+    AppendWaits, Bounds, CompactionMetrics, Damage, Health, Metrics as StorageMetrics,
+    SYNC_BUCKETS_MICROS, SequenceError, SyncDurations,
 };
 pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic, TopicKey};
 pub use traffic::Traffic;
@@ -268,6 +268,11 @@ impl Broker {
     /// What the store counts.
     fn storage_metrics(&self) -> StorageMetrics {
         self.storage().metrics()
+    }
+
+    /// What compaction has done, and how it is.
+    fn compaction_metrics(&self) -> CompactionMetrics {
+        self.storage().compaction_metrics()
     }
 
     /// The cluster's id: the store's, in the form that Kafka's clients know (22 characters of URL-safe base64).

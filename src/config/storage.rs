@@ -19,6 +19,39 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         },
     },
     Setting {
+        name: "cleaner.io.max.bytes.per.second",
+        kind: Kind::Long,
+        default: "-1",
+        is_live: true,
+        doc: "How many bytes a second compaction reads and writes, both counted; -1 is any number. Whatever it is, \
+              compaction works half of the time only while an append has waited for 10 ms.",
+        get: |it| {
+            it.cleaner_bytes_per_second
+                .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())
+        },
+        set: |it, value| {
+            it.cleaner_bytes_per_second = match value {
+                "-1" => None,
+                value => Some(number(value, 1 << 10..=u64::from(u32::MAX) << 16)?),
+            };
+            Ok(())
+        },
+    },
+    Setting {
+        name: "cleaner.memory.bytes",
+        kind: Kind::Long,
+        default: "134217728",
+        is_live: true,
+        doc: "The memory for the keys of a partition that is being compacted, 20 bytes for a key and some room; taken for \
+              as long as it lasts, and no more than its dirty records need. More keys are compacted in several passes. \
+              1 MiB to 64 GiB.",
+        get: |it| it.cleaner_memory_bytes.to_string(),
+        set: |it, value| {
+            it.cleaner_memory_bytes = number(value, 1 << 20..=64 << 30)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "frame.max.bytes",
         kind: Kind::Int,
         default: "4194304",
@@ -27,6 +60,19 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         get: |it| it.frame_bytes_max.to_string(),
         set: |it, value| {
             it.frame_bytes_max = size(value, 64 << 10..=64 << 20)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "log.cleaner.backoff.ms",
+        kind: Kind::Long,
+        default: "15000",
+        is_live: true,
+        doc: "How often it is looked whether a compacted partition is due, in milliseconds; 100 or more. Only those are \
+              looked at of which something has settled, or whose time has come.",
+        get: |it| text_of_millis(it.cleaner_check),
+        set: |it, value| {
+            it.cleaner_check = millis(value, 100)?;
             Ok(())
         },
     },

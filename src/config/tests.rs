@@ -117,6 +117,7 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
     let others = [
         ("advertised.listeners", "PLAINTEXT://example.org:9092"),
         ("broker.rack", "cellar"),
+        ("cleaner.io.max.bytes.per.second", "1048576"),
         ("data.dir", "elsewhere"),
         ("http.listen", "127.0.0.1:1"),
         ("kafka.listen", "127.0.0.1:1"),

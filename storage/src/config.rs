@@ -34,6 +34,12 @@ pub struct StorageConfig {
     pub retention_check: Duration,
     /// All logs together keep no more bytes of batches than this; None is any number.
     pub store_bytes_max: Option<u64>,
+    /// How often it is looked whether a log is due for compaction.
+    pub cleaner_check: Duration,
+    /// Bytes that compaction reads and writes in a second; None is any number.
+    pub cleaner_bytes_per_second: Option<u64>,
+    /// The memory for the keys of a log that is compacted.
+    pub cleaner_memory_bytes: u64,
     /// How long an idle producer's state is kept.
     pub producer_expiry: Duration,
     /// Idempotent producers that one log remembers.
@@ -62,6 +68,9 @@ impl StorageConfig {
             scrub_bytes_per_second: 8 << 20,
             retention_check: Duration::from_secs(300),
             store_bytes_max: None,
+            cleaner_check: Duration::from_secs(15),
+            cleaner_bytes_per_second: None,
+            cleaner_memory_bytes: 128 << 20,
             producer_expiry: Duration::from_secs(24 * 3600),
             producers_per_log_max: 50_000,
             producers_max: 500_000,
@@ -97,6 +106,12 @@ pub struct LiveSettings {
     pub scrub_bytes_per_second: u64,
     /// How often retention is looked at.
     pub retention_check: Duration,
+    /// How often it is looked whether a log is due for compaction.
+    pub cleaner_check: Duration,
+    /// Bytes that compaction reads and writes in a second; None is any number.
+    pub cleaner_bytes_per_second: Option<u64>,
+    /// The memory for the keys of a log that is compacted.
+    pub cleaner_memory_bytes: u64,
 }
 
 impl From<&StorageConfig> for LiveSettings {
@@ -105,6 +120,9 @@ impl From<&StorageConfig> for LiveSettings {
             store_bytes_max: config.store_bytes_max,
             scrub_bytes_per_second: config.scrub_bytes_per_second,
             retention_check: config.retention_check,
+            cleaner_check: config.cleaner_check,
+            cleaner_bytes_per_second: config.cleaner_bytes_per_second,
+            cleaner_memory_bytes: config.cleaner_memory_bytes,
         }
     }
 }

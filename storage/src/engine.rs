@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cleanup::Policy;
-use crate::cleanup::execute::Cleaner;
+use crate::cleanup::cleaner::Cleaner;
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
 use crate::components::Threads;
 use crate::config::Live;
@@ -102,10 +102,11 @@ impl Engine {
         progress: &Progress,
         threads_are: Threads,
     ) -> Result<Report, CleanupError> {
-        if options.now && !options.dry_run {
-            self.seal_active(log);
-        }
         let report = match policy {
+            Policy::Compaction => {
+                let roll = || self.seal_active(log);
+                return self.cleaner.run_compaction(log, options, progress, &roll);
+            }
             Policy::Retention => self
                 .cleaner
                 .run_retention(log, options, progress, |durable| {
@@ -121,6 +122,18 @@ impl Engine {
             self.settle_once();
         }
         Ok(report)
+    }
+
+    /// Compacts the log that is due and most dirty. False if none is due.
+    pub fn compact_once(&self) -> bool {
+        self.cleaner.compact_once(&|log| self.seal_active(log))
+    }
+
+    /// The thread of compaction.
+    pub fn run_compaction(&self) {
+        while self.pause(self.live.get().cleaner_check) {
+            while self.goes_on() && self.compact_once() {}
+        }
     }
 
     /// Settles what is in the WAL only, and seals the active segment that it went into, as far as the disk allows: what was

@@ -40,6 +40,7 @@ mod storage;
 mod waiter;
 pub mod wal;
 
+pub use cleanup::CompactionMetrics;
 pub use components::{EXIT_CODE_STORAGE_FAILED, Env, OnFailure, Threads};
 pub use config::{LiveSettings, StorageConfig};
 pub use damage::Damage;

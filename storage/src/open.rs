@@ -12,8 +12,11 @@ use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition};
-use crate::cleanup::execute::Cleaner;
-use crate::components::Env;
+use crate::cleanup::cleaner::Cleaner;
+use crate::cleanup::due::CompactionDue;
+use crate::cleanup::execute::Executor;
+use crate::cleanup::pace::PaceParts;
+use crate::components::{Env, Threads};
 use crate::config::{Live, StorageConfig};
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::{DataDir, has_settled};
@@ -235,6 +238,7 @@ struct Base {
     data: Arc<DataDir>,
     damage: Arc<DamageRecord>,
     clock: Arc<dyn Clock>,
+    threads: Threads,
     signals: Arc<Signals>,
     counters: Arc<Counters>,
     dirty: Arc<DirtyLogs>,
@@ -260,6 +264,7 @@ impl Base {
             data,
             damage,
             clock: Arc::clone(&env.clock),
+            threads: env.threads,
             signals: Arc::new(Signals::new(Arc::clone(&env.clock))),
             counters: Arc::default(),
             dirty: Arc::default(),
@@ -350,8 +355,10 @@ fn assemble(
     };
     let registry = Arc::new(Registry::new(cells, Arc::new(logs)));
     let changes = Arc::new(Changes::default());
+    let due = Arc::new(CompactionDue::default());
     let settler = SettlerParts {
         changes: Arc::clone(&changes),
+        due: Arc::clone(&due),
         wal: Arc::clone(&wal),
         files: Arc::clone(&base.files),
         registry: Arc::clone(&registry),
@@ -359,14 +366,6 @@ fn assemble(
         damage: Arc::clone(&base.damage),
         producers: Arc::clone(&base.producers),
         live: Arc::clone(&base.live),
-        signals: Arc::clone(&base.signals),
-        counters: Arc::clone(&base.counters),
-    };
-    let cleaner = Cleaner {
-        registry: Arc::clone(&registry),
-        producers: Arc::clone(&base.producers),
-        live: Arc::clone(&base.live),
-        wal: Arc::clone(&wal),
         signals: Arc::clone(&base.signals),
         counters: Arc::clone(&base.counters),
     };
@@ -387,6 +386,28 @@ fn assemble(
         signals: Arc::clone(&base.signals),
         settler: Arc::clone(&settler),
     });
+    let executor = Executor {
+        rewrites: Arc::clone(&rewrites),
+        pace: PaceParts {
+            wal: Arc::clone(&wal),
+            live: Arc::clone(&base.live),
+            signals: Arc::clone(&base.signals),
+            threads: base.threads,
+        },
+        set_aside: Arc::default(),
+        counters: Arc::default(),
+    };
+    let cleaner = Cleaner {
+        registry: Arc::clone(&registry),
+        producers: Arc::clone(&base.producers),
+        live: Arc::clone(&base.live),
+        wal: Arc::clone(&wal),
+        signals: Arc::clone(&base.signals),
+        counters: Arc::clone(&base.counters),
+        executor,
+        due,
+        compacting: Mutex::default(),
+    };
     Engine {
         data: base.data,
         steady: Arc::clone(&wal.stamp.steady),

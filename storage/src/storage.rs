@@ -13,7 +13,7 @@ use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
-use crate::cleanup::{Plan, Policy};
+use crate::cleanup::{CompactionMetrics, Plan, Policy};
 use crate::components::{Env, Threads};
 use crate::config::{LiveSettings, StorageConfig};
 use crate::engine::Engine;
@@ -197,6 +197,7 @@ impl Storage {
         engine.damage.read_acknowledgements();
         self.spawn("log-settler", Engine::run_settler)?;
         self.spawn("log-cleaner", Engine::run_cleaner)?;
+        self.spawn("log-compaction", Engine::run_compaction)?;
         self.spawn("log-scrub", Engine::run_scrub)
     }
 
@@ -291,7 +292,12 @@ impl Storage {
 
     /// Makes a log; no file is touched until something of it settles. A log that is there already gets the settings.
     pub fn create_log(&self, id: LogId, settings: LogSettings) -> Arc<Log> {
-        self.engine().registry.create(id, settings)
+        let is_compacted = settings.compaction.is_some();
+        let log = self.engine().registry.create(id, settings);
+        if is_compacted {
+            self.engine().cleaner.due.changed(id);
+        }
+        log
     }
 
     /// Changes a log's settings; false if there is no such log.
@@ -299,6 +305,7 @@ impl Storage {
         let log = self.log(id);
         if let Some(log) = &log {
             log.cell().set_settings(Arc::new(settings));
+            self.engine().cleaner.due.changed(id);
         }
         log.is_some()
     }
@@ -389,6 +396,11 @@ impl Storage {
         self.engine().metrics()
     }
 
+    /// What compaction has done, and how it is. Never waits for the disk.
+    pub fn compaction_metrics(&self) -> CompactionMetrics {
+        self.engine().cleaner.executor.counters.get()
+    }
+
     /// Wakes readers that wait for a log, until it is dropped. A task that runs this takes their wake-ups off the thread that
     /// makes appends durable; without one that thread wakes them, after the acks.
     pub async fn wake_readers(&self) {
@@ -413,6 +425,11 @@ impl Storage {
     /// Manual mode: one look of the cleaner at all logs. True if something is to be removed.
     pub fn clean_once(&self) -> bool {
         self.engine().clean_once()
+    }
+
+    /// Manual mode: compacts the log that is due and most dirty. False if none is due.
+    pub fn compact_once(&self) -> bool {
+        self.engine().compact_once()
     }
 
     /// Manual mode: one step of the scrub. False if there is nothing to verify now, by the rate or at all.

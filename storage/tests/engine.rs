@@ -633,6 +633,7 @@ fn the_whole_store_keeps_no_more_than_its_bound_and_the_oldest_goes_first() {
         store_bytes_max: Some(10_000),
         scrub_bytes_per_second: 0,
         retention_check: std::time::Duration::from_secs(300),
+        ..storage.live()
     });
     for _ in 0..4 {
         storage.clean_once();

@@ -6,17 +6,30 @@
 //! Invariants: only whole segments go, and what is still in the WAL as a whole, from the front, and offsets never change; the
 //! start that has passed them is durable before a file is unlinked.
 
+pub(crate) mod cleaner;
+mod compact_keeper;
+pub mod compaction;
+pub(crate) mod due;
 pub(crate) mod execute;
 pub mod holds;
+mod keys;
+pub(crate) mod pace;
 mod plan;
+mod policy;
 mod reason;
 pub mod retention;
+mod rules;
 pub mod run;
+pub(crate) mod set_aside;
+mod stats;
 pub mod store_bound;
 pub mod thinning;
 mod view;
 
 pub use self::holds::Hold;
-pub use self::plan::{Outcome, Plan, Policy, Rules, SegmentPlan, plan};
+pub use self::plan::{Outcome, Plan, SegmentPlan};
+pub use self::policy::Policy;
 pub use self::reason::{DirtyRatio, HeldBack, Reason};
+pub use self::rules::{Rules, plan};
+pub use self::stats::CompactionMetrics;
 pub use self::view::{LogView, SegmentView};

@@ -1,59 +1,14 @@
 //! What a cleanup policy wants done to a log, as data: for each segment what happens and why, or what holds it back.
 //!
-//! [`plan`] is pure, and dispatches to a file for each policy. Callers: the cleaner, which has the plan executed, and whoever
-//! wants to know beforehand.
+//! Policies make it, the executor does it, and whoever wants to know beforehand reads it.
 
 use std::fmt;
 
-use model::{LogId, Offset, Timestamp};
+use model::{LogId, Offset};
 
-use super::holds::Hold;
+use super::policy::Policy;
 use super::reason::{HeldBack, Reason};
-use super::retention::{self, Retention};
 use super::view::{LogView, SegmentView};
-use crate::log::LogSettings;
-
-/// A cleanup policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Policy {
-    /// Whole segments go by age or size: `delete`.
-    Retention,
-    /// The oldest segments of all logs go: `store.bytes.max`.
-    StoreBound,
-}
-
-impl Policy {
-    /// Its name: in `cleanup.policy` where it has one there, and in the tool.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Policy::Retention => "delete",
-            Policy::StoreBound => "store.bytes.max",
-        }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What a log's own policy goes by. The bound of the whole store is planned over all logs, by [`super::store_bound::plan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rules {
-    /// See [`retention`].
-    Retention(Retention),
-}
-
-impl Rules {
-    /// The rules of a log for a policy. None for the bound of the store.
-    pub fn of(policy: Policy, settings: &LogSettings) -> Option<Rules> {
-        match policy {
-            Policy::Retention => Some(Rules::Retention(Retention::of(settings))),
-            Policy::StoreBound => None,
-        }
-    }
-}
 
 /// What happens to a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,12 +150,5 @@ impl Plan {
             }
         }
         groups
-    }
-}
-
-/// Plans what a log's rules want done. `now` is the time by which records age.
-pub fn plan(view: &LogView, rules: &Rules, holds: &[Hold], now: Timestamp) -> Plan {
-    match rules {
-        Rules::Retention(limits) => retention::plan(view, *limits, holds, now),
     }
 }

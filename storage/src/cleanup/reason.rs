@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::Timestamp;
 
-use super::Policy;
+use super::policy::Policy;
 
 /// Why something happens to a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub enum HeldBack {
     OwnLog,
     /// It holds nothing.
     Empty,
+    /// All its records lie before the start offset: retention removes it.
+    BelowStart,
     /// It is written to.
     ActiveSegment,
     /// It is younger than `retention.ms`.
@@ -166,6 +168,7 @@ impl HeldBack {
             HeldBack::StoreBelowSize => "store_bytes_max",
             HeldBack::OwnLog => "own_log",
             HeldBack::Empty => "empty",
+            HeldBack::BelowStart => "below_start",
             HeldBack::ActiveSegment => "active_segment",
             HeldBack::Young { .. } => "retention_ms",
             HeldBack::BelowSize { .. } => "retention_bytes",
@@ -271,6 +274,9 @@ impl fmt::Display for HeldBack {
             HeldBack::StoreBelowSize => f.write_str("the store holds no more than store.bytes.max"),
             HeldBack::OwnLog => f.write_str("it is a log of the broker's own"),
             HeldBack::Empty => f.write_str("it holds nothing"),
+            HeldBack::BelowStart => {
+                f.write_str("all its records lie before the log start offset: retention removes it")
+            }
             HeldBack::ActiveSegment => f.write_str("it is the active segment"),
             HeldBack::Young {
                 age_ms,

@@ -8,6 +8,8 @@ use model::{LogId, Offset};
 
 use super::{Plan, Policy};
 use crate::error::StorageFailed;
+use crate::rewrite::Rewritten;
+use crate::segment::SegmentId;
 
 /// How a run is to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,10 @@ impl Progress {
         self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn begin_pass(&self) {
+        self.passes.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn done(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -87,8 +93,44 @@ pub struct Report {
     pub bytes_read: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Passes over the log. A dry run makes one, which does not reach all that is dirty where the key map is too small for it.
+    pub passes: u64,
+    /// Of the records that went: those without a value.
+    pub tombstones_removed: u64,
+    /// Of the records that went: those without a key.
+    pub keyless_removed: u64,
+    /// Batches whose records cannot be read, and which stay as they are.
+    pub unreadable_batches: u64,
+    /// What took the place of which segments; for a dry run each segment by itself.
+    pub rewrites: Vec<Rewritten>,
+    /// Segments of the log that could not be rewritten, and why.
+    pub set_aside: Vec<(SegmentId, Arc<str>)>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Report {
+    /// That of a run that had nothing to do.
+    pub(crate) fn of_nothing(plan: Plan, start: Offset, options: RunOptions) -> Report {
+        Report {
+            plan,
+            dry_run: options.dry_run,
+            start_before: start,
+            start_after: start,
+            segments_removed: 0,
+            records_removed: 0,
+            bytes_removed: 0,
+            bytes_read: 0,
+            bytes_written: 0,
+            passes: 0,
+            tombstones_removed: 0,
+            keyless_removed: 0,
+            unreadable_batches: 0,
+            rewrites: Vec::new(),
+            set_aside: Vec::new(),
+            took: Duration::ZERO,
+        }
+    }
 }
 
 /// Why a run could not be done, or not to its end.

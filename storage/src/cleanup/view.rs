@@ -97,6 +97,20 @@ impl LogView {
         })
     }
 
+    /// That of a log of which nothing is left.
+    pub(crate) fn gone(log: LogId) -> LogView {
+        LogView {
+            log,
+            start_offset: Offset::ZERO,
+            compacted_to: Offset::ZERO,
+            segments: Vec::new(),
+            tail_bytes: 0,
+            tail_begin: None,
+            tail_end: None,
+            set_aside: Vec::new(),
+        }
+    }
+
     /// Bytes of all that it holds, in segments and in the WAL.
     pub fn bytes(&self) -> u64 {
         let segments = self.segments.iter().map(|segment| segment.bytes);

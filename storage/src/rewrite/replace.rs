@@ -40,7 +40,8 @@ pub struct Amount {
 }
 
 impl Amount {
-    fn count(&mut self, header: &BatchHeader) {
+    /// Counts a batch.
+    pub(crate) fn count(&mut self, header: &BatchHeader) {
         self.bytes += header.total_bytes() as u64;
         self.batches += 1;
         self.records += u64::from(header.record_count.unsigned_abs());

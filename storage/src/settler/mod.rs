@@ -577,6 +577,9 @@ impl Settler {
                 continue;
             }
             state.segments = settled.view();
+            if state.settings.compaction.is_some() {
+                self.parts.due.changed(log.id());
+            }
             if settled.end > state.bounds.settled_end {
                 let before = state.tail_bytes;
                 state.settled(settled.end);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use model::LogId;
 
+use crate::cleanup::due::CompactionDue;
 use crate::config::Live;
 use crate::damage::DamageRecord;
 use crate::data_dir::DataDir;
@@ -30,6 +31,8 @@ pub(crate) struct SettlerParts {
     /// What others ask of manifests.
     pub changes: Arc<Changes>,
     pub dirty: Arc<DirtyLogs>,
+    /// Is told which logs may be due for compaction.
+    pub due: Arc<CompactionDue>,
     pub damage: Arc<DamageRecord>,
     pub producers: Arc<ProducerLimits>,
     pub live: Arc<Live>,

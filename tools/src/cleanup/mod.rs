@@ -152,7 +152,7 @@ struct RunArgs {
 fn name_of(policy: Policy) -> &'static str {
     match policy {
         Policy::Retention => "retention",
-        Policy::StoreBound => policy.name(),
+        Policy::StoreBound | Policy::Compaction => policy.name(),
     }
 }
 

@@ -52,6 +52,14 @@ fn settings_of(policy: Policy) -> &'static [&'static str] {
         Policy::Retention | Policy::StoreBound => {
             &["cleanup.policy", "retention.bytes", "retention.ms"]
         }
+        Policy::Compaction => &[
+            "cleanup.policy",
+            "delete.retention.ms",
+            "max.compaction.lag.ms",
+            "min.cleanable.dirty.ratio",
+            "min.compaction.lag.ms",
+            "segment.bytes",
+        ],
     }
 }
 

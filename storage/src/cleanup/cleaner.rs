@@ -1,0 +1,323 @@
+//! The cleaner: looks at logs now and then, plans what is to be done to them, and has it done.
+//!
+//! Plans are pure (see `plan`). What retention removes goes in two steps: the log's start rises, durably, through the WAL, so
+//! that readers are told; the settler's next round takes the passed segments off the manifest, and unlinks their files after
+//! the checkpoint. On a full disk it unlinks them first. Compaction has a thread of its own, so that a long one does not delay
+//! retention, and only looks at logs of which something was settled, or whose time has come (`due`). One log is compacted at a
+//! time, because the memory for keys is there once.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use super::compaction::{self, Compaction};
+use super::due::CompactionDue;
+use super::execute::{Executor, Job, raise_start};
+use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::{Hold, LogView, Plan, Policy, Rules, plan, store_bound};
+use crate::config::Live;
+use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
+use crate::log::{Durable, Log, LogSettings};
+use crate::metrics::Counters;
+use crate::producers::ProducerLimits;
+use crate::registry::Registry;
+use crate::signals::Signals;
+use crate::wal::Wal;
+
+/// How often a run that waits for its turn looks whether it is cancelled.
+const TURN_INTERVAL: Duration = Duration::from_millis(20);
+/// A log whose compaction ended with an error is tried again after this.
+const RETRY_MS: i64 = 60_000;
+
+/// So many logs are compacted before it is looked again which are due.
+const LOGS_PER_LOOK: usize = 16;
+
+/// A log that is due for compaction.
+struct DueLog {
+    log: Arc<Log>,
+    dirty_ppm: u32,
+    delay_ms: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Cleaner {
+    pub registry: Arc<Registry>,
+    pub producers: Arc<ProducerLimits>,
+    pub live: Arc<Live>,
+    /// Gives the time by which records age.
+    pub wal: Arc<Wal>,
+    /// To have the settler begin.
+    pub signals: Arc<Signals>,
+    pub counters: Arc<Counters>,
+    pub executor: Executor,
+    pub due: Arc<CompactionDue>,
+    /// Held by the one who compacts.
+    pub compacting: Mutex<()>,
+}
+
+impl Cleaner {
+    /// What a policy wants done to a log now. With `asked`, as a run that somebody asked for.
+    pub fn plan_of(&self, log: &Log, policy: Policy, asked: bool) -> Result<Plan, CleanupError> {
+        let view = self.view_of(log).ok_or(CleanupError::NoLog(log.id()))?;
+        let settings = self.settings_of(log);
+        let rules = Rules::of(policy, &settings, asked);
+        let rules = rules.ok_or(CleanupError::NotOfOneLog(policy))?;
+        let mut plan = plan(&view, &rules, &self.holds_of(log), self.wal.now());
+        plan.rolls_active |= asked && view.has_unsealed();
+        Ok(plan)
+    }
+
+    /// What policies are shown of a log. None if it is deleted.
+    fn view_of(&self, log: &Log) -> Option<LogView> {
+        let mut view = LogView::of(log.cell())?;
+        self.executor.set_aside.show_in(&mut view);
+        Some(view)
+    }
+
+    /// A log's settings, with segments as large as the settler makes them.
+    fn settings_of(&self, log: &Log) -> LogSettings {
+        let own = log.settings();
+        let store_bytes_max = self.live.get().store_bytes_max;
+        LogSettings {
+            segment_bytes: store_bound::segment_bytes(own.segment_bytes, store_bytes_max),
+            ..LogSettings::clone(&own)
+        }
+    }
+
+    /// Runs compaction over one log; waits for its turn before. `roll` settles and seals what the log has.
+    pub fn run_compaction(
+        &self,
+        log: &Log,
+        options: RunOptions,
+        progress: &Progress,
+        roll: &dyn Fn(),
+    ) -> Result<Report, CleanupError> {
+        let _turn = self.turn(progress)?;
+        if options.now && !options.dry_run {
+            self.executor.set_aside.forget(log.id());
+        }
+        let plan = self.plan_of(log, Policy::Compaction, options.now)?;
+        let settings = self.settings_of(log);
+        let Some(config) = settings.compaction else {
+            return Ok(Report::of_nothing(plan, log.bounds().start, options));
+        };
+        if plan.rolls_active && !options.dry_run {
+            roll();
+        }
+        let rules = Compaction::of(&settings, options.now);
+        self.executor.compact(&Job {
+            log,
+            rules: rules.expect("it is compacted"),
+            delete_retention_ms: config.delete_retention_ms,
+            holds: &self.holds_of(log),
+            now: self.wal.now(),
+            options,
+            progress,
+        })
+    }
+
+    /// Waits until nobody compacts.
+    fn turn(&self, progress: &Progress) -> Result<MutexGuard<'_, ()>, CleanupError> {
+        loop {
+            match self.compacting.try_lock() {
+                Ok(turn) => return Ok(turn),
+                // What a panic left undone, the next run does.
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if progress.is_cancelled() || !self.signals.pause(TURN_INTERVAL) {
+                return Err(CleanupError::Cancelled);
+            }
+        }
+    }
+
+    /// Compacts the logs that are due, the most dirty ones first, some before it is looked again. False if none is due.
+    pub fn compact_once(&self, roll: &dyn Fn(&Log)) -> bool {
+        let mut due = self.due_logs();
+        let executor = &self.executor;
+        let is_there = |id| self.registry.get(id).is_some();
+        let delay_ms = due.iter().map(|due| due.delay_ms).max();
+        let uncleanable = executor.set_aside.count(&is_there) as u64;
+        executor.counters.looked(uncleanable, delay_ms.unwrap_or(0));
+        due.sort_by_key(|due| (Reverse(due.dirty_ppm), due.log.id()));
+        due.truncate(LOGS_PER_LOOK);
+        for one in &due {
+            self.compact_due(&one.log, &|| roll(&one.log));
+            if self.signals.is_stopping() {
+                return false;
+            }
+        }
+        !due.is_empty()
+    }
+
+    /// Compacts a log that is due, and notes when it is looked at again.
+    fn compact_due(&self, log: &Log, roll: &dyn Fn()) {
+        let (id, progress) = (log.id(), Progress::default());
+        let done = self.run_compaction(log, RunOptions::default(), &progress, roll);
+        let later = self.wal.now().plus_millis(RETRY_MS);
+        match done {
+            Ok(report) if report.passes == 0 && report.rewrites.is_empty() => {
+                self.due.not_before(id, later);
+            }
+            Ok(_) => {}
+            Err(CleanupError::NoLog(_) | CleanupError::Cancelled) => {}
+            Err(error) => {
+                tracing::warn!(log = %id, %error, "a compaction ended early: it is tried again later");
+                self.executor.counters.failed(&error.to_string());
+                self.due.not_before(id, later);
+            }
+        }
+    }
+
+    /// Of the logs that may have become due since the last look: those that are. For the others it is noted when they may be.
+    fn due_logs(&self) -> Vec<DueLog> {
+        let now = self.wal.now();
+        let mut due = Vec::new();
+        for id in self.due.take(now) {
+            let Some(log) = self.registry.get(id) else {
+                continue;
+            };
+            let settings = self.settings_of(&log);
+            let (Some(rules), Some(view)) = (Compaction::of(&settings, false), self.view_of(&log))
+            else {
+                continue;
+            };
+            let plan = compaction::plan(&view, &rules, &self.holds_of(&log), now);
+            if plan.is_empty() {
+                if let Some(time) = compaction::next_due(&view, &rules, now) {
+                    self.due.at(id, time);
+                }
+                continue;
+            }
+            // Before it is compacted, so that what settles meanwhile is not missed.
+            self.due.changed(id);
+            due.push(DueLog {
+                dirty_ppm: compaction::dirty_ppm(&view),
+                delay_ms: compaction::delay_ms(&view, &rules, now),
+                log,
+            });
+        }
+        due
+    }
+
+    /// What must not be removed from a log.
+    fn holds_of(&self, _log: &Log) -> Vec<Hold> {
+        Vec::new()
+    }
+
+    /// Runs retention over one log, and waits until the start is durable. The settler's next round removes the files.
+    pub fn run_retention(
+        &self,
+        log: &Log,
+        options: RunOptions,
+        progress: &Progress,
+        wait: impl FnOnce(Durable) -> Result<(), StorageFailed>,
+    ) -> Result<Report, CleanupError> {
+        let began = self.wal.clock.monotonic();
+        let start_before = log.bounds().start;
+        let plan = self.plan_of(log, Policy::Retention, false)?;
+        if progress.is_cancelled() {
+            return Err(CleanupError::Cancelled);
+        }
+        progress.expect(plan.removed_bytes());
+        if let Some(start) = plan.raise_start_to.filter(|_| !options.dry_run) {
+            let durable = raise_start(log, &plan, start).map_err(|error| match error {
+                DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
+                DeleteRecordsError::Append(AppendError::Deleted) => CleanupError::NoLog(log.id()),
+                error => CleanupError::StartNotRaised(error.to_string().into()),
+            })?;
+            wait(durable)?;
+        }
+        progress.done(plan.removed_bytes());
+        // Not those that a raised start took from readers before.
+        let records = plan.removed().map(|(segment, _)| {
+            let readable = segment.end_offset.get().saturating_sub(start_before.get());
+            segment.records.min(readable)
+        });
+        Ok(Report {
+            start_after: plan.raise_start_to.unwrap_or(start_before),
+            segments_removed: plan.removed().count() as u64,
+            records_removed: records.sum(),
+            bytes_removed: plan.removed_bytes(),
+            took: self.wal.clock.monotonic().saturating_sub(began),
+            ..Report::of_nothing(plan, start_before, options)
+        })
+    }
+
+    /// Looks at all logs once. True if something is to be removed.
+    pub fn clean_once(&self) -> bool {
+        self.expire_producers();
+        let mut worked = self.bound_once();
+        for log in self.registry.all() {
+            if log.id().is_reserved() {
+                continue;
+            }
+            let plan = self.plan_of(&log, Policy::Retention, false);
+            worked |= plan.is_ok_and(|plan| execute(&log, &plan));
+        }
+        if worked {
+            self.signals.settle_soon();
+        }
+        worked
+    }
+
+    /// Forgets the producers of all logs that appended nothing for `producer.id.expiration.ms`, and counts the others. While
+    /// there are nearly as many as there may be, those go too that have been idle for long enough that no retry can come.
+    pub fn expire_producers(&self) {
+        let since = self.producers.kept_since(self.wal.now());
+        let mut known = 0;
+        for log in self.registry.all() {
+            let mut state = log.cell().locked();
+            state.producers.expire(since.expired);
+            let early = state.producers.expire(since.idle);
+            self.producers.forgot_early(early as u64);
+            known += state.producers.len() as u64;
+        }
+        self.producers.recounted(known);
+    }
+
+    /// Compares what the whole store holds with its bound. True if something is to be removed.
+    pub fn bound_once(&self) -> bool {
+        let Some(bytes_max) = self.live.get().store_bytes_max else {
+            return false;
+        };
+        let logs = self.registry.all();
+        let (logs, views): (Vec<_>, Vec<_>) = logs
+            .iter()
+            .filter_map(|log| Some((log, LogView::of(log.cell())?)))
+            .unzip();
+        let mut worked = false;
+        for (log, plan) in logs.into_iter().zip(store_bound::plan(&views, bytes_max)) {
+            if !plan.is_empty() {
+                let removed = &self.counters.bound_removed_bytes;
+                removed.fetch_add(plan.removed_bytes(), Relaxed);
+                worked |= execute(log, &plan);
+            }
+        }
+        if worked {
+            self.signals.settle_soon();
+        }
+        worked
+    }
+}
+
+/// Does what a plan says, without waiting for it. True if something is to be removed.
+fn execute(log: &Log, plan: &Plan) -> bool {
+    let Some(start) = plan.raise_start_to else {
+        return false;
+    };
+    match raise_start(log, plan, start) {
+        // Nobody waits for it: the settler acts on the start when it has become durable.
+        Ok(durable) => drop(durable),
+        Err(DeleteRecordsError::Append(AppendError::DiskFull)) => {
+            // The room for removals is used up by others, which give it back.
+            tracing::debug!(log = %log.id(), "retention waits for room in the write-ahead log");
+        }
+        Err(error) => {
+            tracing::warn!(log = %log.id(), %error, "retention could not raise the start");
+        }
+    }
+    true
+}

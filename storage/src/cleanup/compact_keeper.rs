@@ -1,0 +1,215 @@
+//! What compaction keeps of each batch: the newest record of each key, tombstones until their delete horizon, and what the key
+//! map does not reach yet.
+//!
+//! Caller: `execute`, which fills the map from the dirty part and then has segments rewritten by this keeper, oldest first.
+//! Source: Kafka's `Cleaner`. As there, a record without a key goes once the map covers it: a topic that is compacted takes none,
+//! so that it is from before the policy was set. The last batch of each producer stays, as an empty one if need be. Control
+//! batches stay. A batch whose records cannot be read stays as it is: one bad batch does not end the compaction of its log.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use model::batch::{
+    Batch, BatchError, BatchHeader, DecompressLimit, Filter, Rest, without_records,
+};
+use model::{Offset, ProducerId, Timestamp};
+
+use super::keys::{Full, KeyMap};
+use crate::rewrite::{KeepError, Keeper, Verdict};
+
+/// What a run has come across.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Records that went.
+    pub records: u64,
+    /// Of those: tombstones.
+    pub tombstones: u64,
+    /// Of those: records without a key.
+    pub keyless: u64,
+    /// Batches whose records cannot be read.
+    pub unreadable: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Counts) {
+        self.records += other.records;
+        self.tombstones += other.tombstones;
+        self.keyless += other.keyless;
+        self.unreadable += other.unreadable;
+    }
+}
+
+/// The last batch of each producer: its id and last offset.
+pub(super) type LastBatches = HashSet<(ProducerId, Offset)>;
+
+/// What the newest record of each key in a dirty range is.
+#[derive(Debug)]
+pub(super) struct Newest {
+    map: KeyMap,
+    /// What lies before it was seen already.
+    from: Offset,
+    /// The map knows all keys of the records from `from` to here.
+    covered: Offset,
+    limit: DecompressLimit,
+    /// Hashes of the batch at hand: none of it is in the map before all of it could be read.
+    batch: Vec<(u128, Offset)>,
+}
+
+impl Newest {
+    /// Nothing yet, for a range that begins at `from` and holds so many records at most.
+    pub fn new(from: Offset, records: u64, bytes_max: u64) -> Newest {
+        Newest {
+            map: KeyMap::new(from, records, bytes_max),
+            from,
+            covered: from,
+            limit: DecompressLimit::default(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// The end of what the map covers.
+    pub fn covered(&self) -> Offset {
+        self.covered
+    }
+
+    /// Nothing more comes before this offset.
+    pub fn reach(&mut self, end: Offset) {
+        self.covered = self.covered.max(end);
+    }
+
+    /// Takes the keys of a batch. Errors: `Enough` when the map is full; it covers what comes before the record that did not fit.
+    pub fn take(&mut self, header: &BatchHeader, bytes: &Bytes) -> Result<(), KeepError> {
+        if header.next_offset() <= self.from {
+            return Ok(());
+        }
+        if !header.is_control() && header.record_count > 0 {
+            self.take_records(bytes)?;
+        }
+        self.reach(header.next_offset());
+        Ok(())
+    }
+
+    fn take_records(&mut self, bytes: &Bytes) -> Result<(), KeepError> {
+        if self.hash_records(bytes).is_err() {
+            // It stays as it is, and what it may hold replaces nothing.
+            return Ok(());
+        }
+        for (hash, offset) in &self.batch {
+            if let Err(Full) = self.map.put(*hash, *offset) {
+                self.covered = self.covered.max(*offset);
+                return Err(KeepError::Enough);
+            }
+        }
+        Ok(())
+    }
+
+    fn hash_records(&mut self, bytes: &Bytes) -> Result<(), BatchError> {
+        self.batch.clear();
+        let batch = Batch::parse_unverified(bytes.clone())?;
+        let mut records = batch.records(self.limit)?;
+        while let Some(record) = records.next_ref() {
+            let record = record?;
+            if let Some(key) = record.key.filter(|_| record.offset >= self.from) {
+                self.batch.push((self.map.hash(key), record.offset));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct CompactKeeper<'r> {
+    newest: &'r Newest,
+    last_batches: &'r LastBatches,
+    filter: Filter,
+    now: Timestamp,
+    /// The delete horizon of tombstones that are seen for the first time.
+    horizon: Timestamp,
+    /// A segment before these could not be cleaned: what it holds of a key must not come back.
+    keeps_tombstones: bool,
+    pub counts: Counts,
+}
+
+impl<'r> CompactKeeper<'r> {
+    /// Keeps what `newest` says. `horizon` is when tombstones may go that are seen for the first time.
+    pub fn new(
+        newest: &'r Newest,
+        last_batches: &'r LastBatches,
+        now: Timestamp,
+        horizon: Timestamp,
+        keeps_tombstones: bool,
+    ) -> CompactKeeper<'r> {
+        CompactKeeper {
+            newest,
+            last_batches,
+            filter: Filter::new(newest.limit),
+            now,
+            horizon,
+            keeps_tombstones,
+            counts: Counts::default(),
+        }
+    }
+
+    /// A batch without a record keeps its place if it is the last one of its producer.
+    fn nothing_of(&self, header: &BatchHeader) -> Verdict {
+        let is_last = header
+            .producer()
+            .is_some_and(|(id, ..)| self.last_batches.contains(&(id, header.last_offset())));
+        match is_last {
+            true => Verdict::Replace(without_records(header)),
+            false => Verdict::Drop,
+        }
+    }
+}
+
+impl Keeper for CompactKeeper<'_> {
+    fn judge(&mut self, header: &BatchHeader, bytes: &Bytes) -> Result<Verdict, KeepError> {
+        let Newest { map, covered, .. } = self.newest;
+        if header.is_control() || header.base() >= *covered {
+            return Ok(Verdict::Keep);
+        }
+        let may_drop_tombstones = !self.keeps_tombstones
+            && header
+                .delete_horizon()
+                .is_some_and(|horizon| horizon <= self.now);
+        let mut keyless = 0;
+        let batch = Batch::parse_unverified(bytes.clone());
+        let filtered = batch.and_then(|batch| {
+            self.filter
+                .apply(&batch, Some(self.horizon), &mut |record| {
+                    if record.offset >= *covered {
+                        return true;
+                    }
+                    let Some(key) = record.key else {
+                        keyless += 1;
+                        return false;
+                    };
+                    let is_newest = map.get(key).is_none_or(|newest| record.offset >= newest);
+                    is_newest && (record.value.is_some() || !may_drop_tombstones)
+                })
+        });
+        let Ok(filtered) = filtered else {
+            self.counts.unreadable += 1;
+            return Ok(Verdict::Keep);
+        };
+        self.counts.records += u64::from(filtered.dropped);
+        self.counts.tombstones += u64::from(filtered.tombstones_dropped);
+        self.counts.keyless += keyless;
+        Ok(match filtered.rest {
+            Rest::Whole => Verdict::Keep,
+            Rest::Rebuilt(bytes) => Verdict::Replace(bytes),
+            Rest::Nothing => self.nothing_of(header),
+        })
+    }
+}
+
+/// Keeps everything: for neighbours that are only put together.
+#[derive(Debug)]
+pub(super) struct KeepAll;
+
+impl Keeper for KeepAll {
+    fn judge(&mut self, _: &BatchHeader, _: &Bytes) -> Result<Verdict, KeepError> {
+        Ok(Verdict::Keep)
+    }
+}

@@ -1,0 +1,562 @@
+//! Compaction by key on a store: what is left equals a plain computation, and a plan is what was executed.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_storage::cleanup::run::{Progress, Report, RunOptions};
+use alluvium_storage::cleanup::{HeldBack, Outcome, Policy};
+use alluvium_storage::io::{Disk, ManualClock, RealDisk, SimDisk};
+use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig};
+use model::batch::{Batch, BatchBuilder, Codec, split};
+use model::topic_config::{CompactionConfig, Ratio, TopicConfig};
+use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
+use proptest::prelude::*;
+
+struct House {
+    directory: tempfile::TempDir,
+    disk: Arc<dyn Disk>,
+    clock: Arc<ManualClock>,
+    memory_bytes: u64,
+}
+
+impl House {
+    fn new() -> House {
+        House {
+            directory: tempfile::tempdir().unwrap(),
+            disk: Arc::new(RealDisk),
+            clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
+            memory_bytes: 1 << 20,
+        }
+    }
+
+    fn open(&self) -> Storage {
+        let mut config = StorageConfig::new(self.directory.path());
+        config.wal_file_bytes = 256 << 10;
+        config.wal_files_min = 2;
+        config.wal_files_max = 16;
+        config.cleaner_memory_bytes = self.memory_bytes;
+        let env = Env::manual(Arc::clone(&self.disk), self.clock.clone());
+        let (storage, _) = Storage::open(config, env).unwrap();
+        storage.finish_open(&[log_id()].into()).unwrap();
+        storage
+    }
+}
+
+fn log_id() -> LogId {
+    LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0))
+}
+
+fn compacted(delete_retention_ms: u64) -> LogSettings {
+    LogSettings {
+        segment_bytes: 4096,
+        retention_ms: None,
+        compaction: Some(CompactionConfig {
+            delete_retention_ms,
+            min_cleanable_dirty_ratio: Ratio::new(0.5).unwrap(),
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: None,
+        }),
+        ..LogSettings::from(&TopicConfig::default())
+    }
+}
+
+/// A record of the test: key and value.
+type Pair = (Option<String>, Option<String>);
+
+fn pair(key: &str, value: Option<&str>) -> Pair {
+    (Some(key.to_owned()), value.map(str::to_owned))
+}
+
+fn batch(codec: Codec, pairs: &[Pair], producer: Option<(i64, i32)>) -> Batch {
+    let mut builder = BatchBuilder::new(codec);
+    if let Some((id, sequence)) = producer {
+        builder.producer(ProducerId::new(id), ProducerEpoch::new(0), sequence);
+    }
+    for (key, value) in pairs {
+        let (key, value) = (
+            key.as_ref().map(String::as_bytes),
+            value.as_ref().map(String::as_bytes),
+        );
+        builder
+            .push(Timestamp::from_millis(5), key, value, &[])
+            .unwrap();
+    }
+    Batch::parse(builder.build().unwrap()).unwrap()
+}
+
+fn append(storage: &Storage, log: &Log, batch: Batch) {
+    while storage.prepare_once().unwrap() {}
+    let admission = storage.try_admit(batch.bytes().len()).unwrap_or_else(|| {
+        storage.settle_once();
+        storage.try_admit(batch.bytes().len()).unwrap()
+    });
+    let appended = log
+        .append(vec![AppendBatch::from(batch)], admission)
+        .unwrap();
+    storage.commit_once();
+    appended.durable.wait().unwrap();
+}
+
+/// All records that a consumer gets who reads the log from its start, by their offsets.
+fn read_all(log: &Log) -> BTreeMap<u64, Pair> {
+    let bounds = log.bounds();
+    let (mut from, mut records) = (bounds.start, BTreeMap::new());
+    while from < bounds.durable_end {
+        let chunk = log.read(from, 1 << 20, true).unwrap();
+        for batch in split(chunk.to_bytes()) {
+            let batch = batch.unwrap();
+            let header = *batch.header();
+            assert!(header.next_offset() > from, "a reader gets on");
+            from = header.next_offset();
+            for record in batch.records(Default::default()).unwrap() {
+                let record = record.unwrap();
+                let text = |part: Option<bytes::Bytes>| {
+                    part.map(|part| String::from_utf8(part.to_vec()).unwrap())
+                };
+                let known =
+                    records.insert(record.offset.get(), (text(record.key), text(record.value)));
+                assert_eq!(known, None, "no record is read twice");
+            }
+        }
+    }
+    records
+}
+
+const NOW: RunOptions = RunOptions {
+    now: true,
+    dry_run: false,
+    bytes_per_second: None,
+};
+
+fn run(storage: &Storage, options: RunOptions) -> Report {
+    storage
+        .run_cleanup(log_id(), Policy::Compaction, options, &Progress::default())
+        .unwrap()
+}
+
+/// A plain computation of what compaction leaves, by the words of Kafka's documentation and KIP-534.
+#[derive(Default)]
+struct Oracle {
+    /// Each batch: its records by their offsets, and its delete horizon.
+    batches: Vec<(BTreeMap<u64, Pair>, Option<i64>)>,
+    end: u64,
+    compacted_to: u64,
+}
+
+impl Oracle {
+    fn append(&mut self, pairs: &[Pair]) {
+        let offsets = self.end..;
+        self.batches
+            .push((offsets.zip(pairs.iter().cloned()).collect(), None));
+        self.end += pairs.len() as u64;
+    }
+
+    /// Compacts all that there is. Gives how many records went.
+    fn compact(&mut self, now: i64, delete_retention_ms: i64) -> u64 {
+        if self.compacted_to == self.end {
+            return 0;
+        }
+        let mut newest = HashMap::new();
+        for (records, _) in &self.batches {
+            for (offset, (key, _)) in records.range(self.compacted_to..) {
+                if let Some(key) = key {
+                    newest.insert(key.clone(), *offset);
+                }
+            }
+        }
+        let mut gone = 0;
+        for (records, horizon) in &mut self.batches {
+            let before = records.len();
+            let is_over = horizon.is_some_and(|horizon| horizon <= now);
+            records.retain(|offset, (key, value)| {
+                let Some(key) = key else {
+                    return false;
+                };
+                newest.get(key).is_none_or(|newest| offset >= newest)
+                    && (value.is_some() || !is_over)
+            });
+            gone += (before - records.len()) as u64;
+            if horizon.is_none() && records.values().any(|(_, value)| value.is_none()) {
+                *horizon = Some(now + delete_retention_ms);
+            }
+        }
+        self.compacted_to = self.end;
+        gone
+    }
+
+    fn records(&self) -> BTreeMap<u64, Pair> {
+        self.batches
+            .iter()
+            .flat_map(|(records, _)| records.clone())
+            .collect()
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Codec, Vec<Pair>),
+    Settle,
+    Advance(u64),
+    Compact,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = prop::option::weighted(0.95, (0u8..12).prop_map(|key| format!("key-{key}")));
+    let value = prop::option::weighted(0.8, "[a-z]{0,300}");
+    let pairs = prop::collection::vec((key, value), 1..8);
+    let codec = prop::sample::select(Codec::ALL.to_vec());
+    prop_oneof![
+        12 => (codec, pairs).prop_map(|(codec, pairs)| Step::Append(codec, pairs)),
+        3 => Just(Step::Settle),
+        3 => (1u64..40_000).prop_map(Step::Advance),
+        4 => Just(Step::Compact),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Runs a script on a store and on the oracle. `memory_bytes` of keys make some runs need several passes.
+fn check(steps: &[Step], memory_bytes: u64, delete_retention_ms: u64) {
+    let mut house = House::new();
+    house.memory_bytes = memory_bytes;
+    house.disk = Arc::new(SimDisk::new(1));
+    let mut storage = house.open();
+    let mut log = storage.create_log(log_id(), compacted(delete_retention_ms));
+    let mut oracle = Oracle::default();
+    for step in steps.iter().chain([&Step::Compact, &Step::Restart]) {
+        match step {
+            Step::Append(codec, pairs) => {
+                append(&storage, &log, batch(*codec, pairs, None));
+                oracle.append(pairs);
+            }
+            Step::Settle => {
+                storage.settle_once();
+            }
+            Step::Advance(ms) => house.clock.advance(Duration::from_millis(*ms)),
+            Step::Compact => {
+                let now = storage.steady_clock().now().millis();
+                let told = run(
+                    &storage,
+                    RunOptions {
+                        dry_run: true,
+                        ..NOW
+                    },
+                );
+                assert_eq!(
+                    read_all(&log),
+                    oracle.records(),
+                    "a dry run changes nothing"
+                );
+                let done = run(&storage, NOW);
+                let gone = oracle.compact(now, delete_retention_ms.cast_signed());
+                assert_eq!(done.records_removed, gone);
+                if done.passes == 1
+                    && told.plan.segments.len() == done.plan.segments.len()
+                    && !told.plan.rolls_active
+                {
+                    assert_eq!(told.records_removed, done.records_removed);
+                }
+                if done.passes == 1 {
+                    let planned: Vec<Vec<_>> = done
+                        .plan
+                        .groups()
+                        .iter()
+                        .map(|group| group.iter().map(|segment| segment.id).collect())
+                        .collect();
+                    let executed: Vec<_> = done
+                        .rewrites
+                        .iter()
+                        .take(planned.len())
+                        .map(|one| one.old.clone())
+                        .collect();
+                    assert_eq!(executed, planned, "a plan is what is executed");
+                }
+                let again = run(&storage, NOW);
+                assert_eq!(
+                    (again.records_removed, again.passes),
+                    (0, 0),
+                    "a second run finds nothing"
+                );
+            }
+            Step::Restart => {
+                storage.shutdown();
+                drop(storage);
+                storage = house.open();
+                log = storage.create_log(log_id(), compacted(delete_retention_ms));
+            }
+        }
+        assert_eq!(read_all(&log), oracle.records(), "after {step:?}");
+    }
+    assert_eq!(storage.compaction_metrics().errors, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_left_is_what_a_plain_computation_leaves(steps in prop::collection::vec(step(), 1..40), retention in 0u64..60_000) {
+        check(&steps, 1 << 20, retention);
+    }
+
+    /// The smallest map takes 54 keys of a batch or some.
+    #[test]
+    fn several_passes_leave_the_same_as_one(
+        keys in prop::collection::vec((0u16..400, prop::option::weighted(0.9, "[a-z]{1,20}")), 100..600), cut in 0usize..600,
+    ) {
+        let appends: Vec<Step> = keys.chunks(7).map(|pairs| {
+            let pairs = pairs.iter().map(|(key, value)| (Some(format!("{key}")), value.clone()));
+            Step::Append(Codec::None, pairs.collect())
+        }).collect();
+        let cut = (cut / 7).min(appends.len());
+        let mut steps = appends[..cut].to_vec();
+        steps.push(Step::Compact);
+        steps.extend_from_slice(&appends[cut..]);
+        check(&steps, 1, 1_000_000);
+    }
+}
+
+#[test]
+fn the_cleaner_compacts_what_is_due_and_leaves_the_rest_alone() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(0));
+    assert!(!storage.compact_once(), "an empty log is not due");
+    let value = "v".repeat(900);
+    for round in 0..12 {
+        append(
+            &storage,
+            &log,
+            batch(
+                Codec::None,
+                &[pair(&format!("{}", round % 2), Some(&value))],
+                None,
+            ),
+        );
+    }
+    storage.settle_once();
+    assert!(storage.compact_once());
+    let left: Vec<u64> = read_all(&log).into_keys().collect();
+    // A segment takes four of them, and the last one is active.
+    assert_eq!(left, [6, 7, 8, 9, 10, 11]);
+    assert!(
+        !storage.compact_once(),
+        "what was compacted is not due again"
+    );
+    let metrics = storage.compaction_metrics();
+    assert_eq!((metrics.runs, metrics.errors), (1, 0));
+    assert!(metrics.records_removed > 0 && metrics.bytes_read > metrics.bytes_written);
+}
+
+#[test]
+fn the_lag_has_the_active_segment_rolled_and_compacted_to_the_millisecond() {
+    let house = House::new();
+    let storage = house.open();
+    let mut settings = compacted(0);
+    settings.compaction.as_mut().unwrap().max_compaction_lag_ms = Some(60_000);
+    let log = storage.create_log(log_id(), settings);
+    for value in ["a", "b"] {
+        append(
+            &storage,
+            &log,
+            batch(Codec::None, &[pair("k", Some(value))], None),
+        );
+    }
+    storage.settle_once();
+    assert!(!storage.compact_once());
+    house.clock.advance(Duration::from_millis(59_999));
+    assert!(!storage.compact_once());
+    house.clock.advance(Duration::from_millis(1));
+    assert!(storage.compact_once());
+    assert_eq!(read_all(&log), [(1, pair("k", Some("b")))].into());
+    assert!(!storage.compact_once());
+}
+
+#[test]
+fn an_idempotent_producer_goes_on_after_its_records_went_and_the_indexes_too() {
+    let house = House::new();
+    let mut storage = house.open();
+    let mut log = storage.create_log(log_id(), compacted(0));
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("first"))], Some((5, 0))),
+    );
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("second"))], None),
+    );
+    run(&storage, NOW);
+    assert_eq!(read_all(&log), [(1, pair("k", Some("second")))].into());
+    storage.shutdown();
+    drop(storage);
+    for entry in walk(house.directory.path()) {
+        if entry
+            .extension()
+            .is_some_and(|extension| extension == "idx")
+        {
+            std::fs::remove_file(entry).unwrap();
+        }
+    }
+    storage = house.open();
+    log = storage.create_log(log_id(), compacted(0));
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("third"))], Some((5, 1))),
+    );
+    let last = read_all(&log).into_iter().last().unwrap();
+    assert_eq!(last, (2, pair("k", Some("third"))));
+}
+
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_and_the_others_are_cleaned() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(0));
+    let value = "v".repeat(900);
+    // Each segment takes four of them.
+    for round in 0..12u32 {
+        let key = if round < 4 { "old" } else { "new" };
+        append(
+            &storage,
+            &log,
+            batch(Codec::None, &[pair(key, Some(&value))], None),
+        );
+    }
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("old", None)], None),
+    );
+    storage.settle_once();
+    let damaged = storage.sealed_segments(log_id())[0].id;
+    let path = walk(house.directory.path())
+        .into_iter()
+        .find(|path| path.ends_with(format!("{damaged}.log")))
+        .unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let done = run(&storage, NOW);
+    assert_eq!(done.set_aside.len(), 1);
+    assert_eq!(done.set_aside[0].0, damaged);
+    assert_eq!(done.records_removed, 7, "of `new` one is left");
+    let plan = storage
+        .plan_cleanup(log_id(), Policy::Compaction, true)
+        .unwrap();
+    assert!(matches!(
+        &plan.segments[0].outcome,
+        Outcome::Keep(HeldBack::SetAside { .. })
+    ));
+    assert!(plan.is_empty(), "the others are clean: {plan:?}");
+    let metrics = storage.compaction_metrics();
+    assert!(metrics.errors == 1 && metrics.last_error.is_some());
+    // A value that may come back keeps its tombstone, also when its horizon is over.
+    house.clock.advance(Duration::from_secs(10));
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("x", Some("y"))], None),
+    );
+    let again = run(&storage, NOW);
+    assert_eq!(again.tombstones_removed, 0);
+    assert_eq!(
+        again.set_aside.len(),
+        1,
+        "it was tried again: somebody asked"
+    );
+}
+
+#[test]
+fn a_batch_that_cannot_be_read_stays_and_replaces_nothing() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(0));
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("a"))], None),
+    );
+    // A batch that says it is compressed, and is not: its checksum is right.
+    let mut bytes = batch(Codec::None, &[pair("k", Some("b"))], None)
+        .bytes()
+        .to_vec();
+    bytes[22] |= 4;
+    let checksum = model::batch::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
+    append(&storage, &log, Batch::parse(bytes.into()).unwrap());
+    append(
+        &storage,
+        &log,
+        batch(
+            Codec::None,
+            &[pair("l", Some("c")), pair("l", Some("d"))],
+            None,
+        ),
+    );
+    let done = run(&storage, NOW);
+    assert_eq!((done.unreadable_batches, done.records_removed), (1, 1));
+    let chunk = log.read(Offset::ZERO, 1 << 20, true).unwrap();
+    let batches = split(chunk.to_bytes()).map(|batch| batch.unwrap().header().base().get());
+    assert_eq!(batches.collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn a_run_that_is_cancelled_leaves_the_log_as_it_was() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(0));
+    for value in ["a", "b"] {
+        append(
+            &storage,
+            &log,
+            batch(Codec::None, &[pair("k", Some(value))], None),
+        );
+    }
+    let before = read_all(&log);
+    let progress = Progress::default();
+    progress.cancel();
+    let run = storage.run_cleanup(log_id(), Policy::Compaction, NOW, &progress);
+    assert!(run.is_err());
+    assert_eq!(read_all(&log), before);
+}
+
+#[test]
+fn a_log_that_is_not_compacted_says_so() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), LogSettings::from(&TopicConfig::default()));
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("a"))], None),
+    );
+    storage.settle_once();
+    let plan = storage
+        .plan_cleanup(log_id(), Policy::Compaction, false)
+        .unwrap();
+    assert_eq!(
+        plan.segments[0].outcome.to_string(),
+        "cleanup.policy of the topic does not name compact"
+    );
+    assert_eq!(run(&storage, NOW).passes, 0);
+}
