@@ -11,6 +11,9 @@ pub const MOMENT: i64 = 1_700_000_000_000;
 const CHECKED_FROM: usize = 21;
 const CRC_AT: usize = 17;
 
+/// A record's key and value.
+pub type KeyValue<'a> = (Option<&'a str>, Option<&'a str>);
+
 /// A batch that can be damaged.
 #[derive(Clone)]
 pub struct Batch(Vec<u8>);
@@ -45,6 +48,23 @@ impl Batch {
                     Some(value.as_bytes()),
                     &[],
                 )
+                .expect("a small record");
+        }
+        Batch(builder.build().expect("a small batch").to_vec())
+    }
+
+    /// Records of these keys and values, a millisecond apart from `MOMENT` on.
+    pub fn keyed(codec: Codec, records: &[KeyValue<'_>]) -> Batch {
+        Batch::keyed_at(codec, MOMENT, records)
+    }
+
+    /// The same from another moment on.
+    pub fn keyed_at(codec: Codec, first_time: i64, records: &[KeyValue<'_>]) -> Batch {
+        let mut builder = BatchBuilder::new(codec);
+        for ((key, value), time) in records.iter().zip(first_time..) {
+            let (key, value) = (key.map(str::as_bytes), value.map(str::as_bytes));
+            builder
+                .push(Timestamp::from_millis(time), key, value, &[])
                 .expect("a small record");
         }
         Batch(builder.build().expect("a small batch").to_vec())

@@ -2,7 +2,9 @@
 //! topics and groups of its own, and leaves nothing behind that another would stumble over.
 //! Callers: `oracle::main`; `generate` borrows a few of their requests.
 
+mod cleaning;
 mod cluster;
+mod compacted;
 mod configs;
 mod groups;
 mod names;
@@ -61,6 +63,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "configs",
         about: "DescribeConfigs, AlterConfigs, DescribeLogDirs, elections, reassignments",
         run: configs::run,
+    },
+    Scenario {
+        name: "compacted",
+        about: "compacted topics: their settings, what they take, DeleteRecords",
+        run: compacted::run,
+    },
+    Scenario {
+        name: "cleaning",
+        about: "which records of a compacted topic are left after cleaning, on both and by the rule",
+        run: cleaning::run,
     },
     Scenario {
         name: "groups",
