@@ -66,6 +66,22 @@ const LIBRARY: &[&str] = &[
     "restart",
 ];
 
+/// The same, and a compacted topic as a registry.
+const REGISTRY: &[&str] = &[
+    "create",
+    NONE,
+    GZIP,
+    SNAPPY,
+    LZ4,
+    ZSTD,
+    "seek by time",
+    "idempotent",
+    "transactions",
+    "group",
+    "restart",
+    "registry",
+];
+
 /// kcat produces by lines and knows no transactions.
 const KCAT: &[&str] = &[
     "create",
@@ -111,7 +127,7 @@ pub const CLIENTS: &[Client] = &[
             environment: Some("confluent-2.0"),
             script: CONFLUENT_SCRIPT,
         },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "confluent-2.8",
@@ -124,7 +140,7 @@ pub const CLIENTS: &[Client] = &[
             environment: Some("confluent-2.8"),
             script: CONFLUENT_SCRIPT,
         },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "confluent-newest",
@@ -137,7 +153,7 @@ pub const CLIENTS: &[Client] = &[
             environment: Some("confluent-newest"),
             script: CONFLUENT_SCRIPT,
         },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "kafka-python",
@@ -163,7 +179,7 @@ pub const CLIENTS: &[Client] = &[
         version: "1.22.2",
         kits: &[Kit::Go],
         program: Program::Binary { path: "franz-go" },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "java-3.9",
@@ -176,7 +192,7 @@ pub const CLIENTS: &[Client] = &[
             project: "clients-3.9",
             class: "Clients",
         },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "java-4",
@@ -189,7 +205,7 @@ pub const CLIENTS: &[Client] = &[
             project: "clients-4",
             class: "Clients",
         },
-        scenarios: LIBRARY,
+        scenarios: REGISTRY,
     },
     Client {
         name: "console-tools",
@@ -216,6 +232,44 @@ pub const CLIENTS: &[Client] = &[
             "verifiable producer and consumer",
             "restart",
             "dump segments",
+        ],
+    },
+    Client {
+        name: "kafka-streams",
+        version: "4.3.1",
+        kits: &[Kit::Java {
+            project: "streams",
+            sources: &["Desk.java", "Streams.java"],
+        }],
+        program: Program::Java {
+            project: "streams",
+            class: "Streams",
+        },
+        scenarios: &[
+            "stateless",
+            "word count",
+            "topics of its own",
+            "windowed",
+            "restart with restored state",
+        ],
+    },
+    Client {
+        name: "kafka-connect",
+        version: "4.3.1",
+        kits: &[Kit::Java {
+            project: "connect",
+            sources: &["Desk.java", "Connect.java"],
+        }],
+        program: Program::Java {
+            project: "connect",
+            class: "Connect",
+        },
+        scenarios: &[
+            "topics of its own",
+            "file to topic to file",
+            "worker restart",
+            "broker restart",
+            "what is deleted stays away",
         ],
     },
     Client {

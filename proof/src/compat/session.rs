@@ -27,6 +27,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
+/// What every broker is started with: compaction is looked for often, so that no client has to wait for it.
+const SETTINGS: &[(&str, &str)] = &[("log.cleaner.backoff.ms", "300")];
+
 /// What came of one client.
 #[derive(Serialize)]
 pub struct Report {
@@ -62,7 +65,7 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
     let log = directory.join("client.log");
     let mut said = BTreeMap::new();
     let mut exit_code = None;
-    let ended = Peer::start(kind.clone(), &directory).and_then(|mut peer| {
+    let ended = Peer::start_with(kind.clone(), &directory, SETTINGS).and_then(|mut peer| {
         exit_code = converse(client, &mut peer, places, &log, &mut said, seconds_max)?;
         peer.stop(Stop::Term)
     });

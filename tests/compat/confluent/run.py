@@ -196,6 +196,58 @@ def restart():
     later.close()
 
 
+def registry():
+    """A compacted topic as a registry of schemas: the latest of each subject is left, and who starts over reads that."""
+    create_topic("registry", 1, {
+        "cleanup.policy": "compact", "segment.ms": "200", "max.compaction.lag.ms": "500",
+        "min.cleanable.dirty.ratio": "0.01", "delete.retention.ms": "0"})
+    to = producer(acks="all", linger_ms="0")
+
+    def now():
+        return int(time.time() * 1000)
+
+    def put(pairs):
+        send(to, "registry", [Record(key.encode(), value and value.encode(), [], now()) for key, value in pairs])
+
+    for version in range(5):
+        put([(f"subject-{n}", f"schema {version} of {n}") for n in range(40)])
+        time.sleep(0.25)
+    put([(f"subject-{n}", None) for n in range(10)])
+    expected = {f"subject-{n}": f"schema 4 of {n}" for n in range(10, 40)}
+    refused = []
+    to.produce("registry", b"keyless", on_delivery=lambda error, _: refused.append(error))
+    to.flush(40)
+    check(refused[0] is not None and refused[0].name() == "INVALID_RECORD", f"without a key: {refused}")
+
+    def whole():
+        """All that a reader who starts over is given."""
+        reader = consumer("none")
+        partition = TopicPartition("registry", 0, 0)
+        _, end = reader.get_watermark_offsets(partition, 20)
+        reader.assign([partition])
+        got, deadline = [], time.monotonic() + 40
+        while reader.position([partition])[0].offset < end:
+            check(time.monotonic() < deadline, f"the end at {end} is not reached")
+            message = reader.poll(0.5)
+            if message is not None and not message.error():
+                value = message.value()
+                got.append((message.key().decode(), value and value.decode()))
+        reader.close()
+        return got
+
+    def compacted():
+        time.sleep(0.25)
+        put([("tick", str(now()))])
+        subjects = [pair for pair in whole() if pair[0] != "tick"]
+        check(set(expected.items()) <= set(subjects), f"a schema is missing: {subjects}")
+        return len(subjects) == len(expected)
+
+    until(compacted, 60, "the latest of each subject alone")
+    ask("restart", "kill")
+    subjects = [pair for pair in whole() if pair[0] != "tick"]
+    check(len(subjects) == len(expected) and dict(subjects) == expected, f"after the restart: {subjects}")
+
+
 def committed(reader):
     try:
         reader.commit(asynchronous=False)
@@ -207,4 +259,5 @@ def committed(reader):
 
 
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
-     ("seek by time", seek_by_time), ("idempotent", idempotent), ("transactions", transactions), ("group", group), ("restart", restart)])
+     ("seek by time", seek_by_time), ("idempotent", idempotent), ("transactions", transactions), ("group", group), ("restart", restart),
+     ("registry", registry)])

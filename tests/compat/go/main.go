@@ -468,6 +468,7 @@ func main() {
 	scenario("transactions", transactions)
 	scenario("group", group)
 	scenario("restart", restart)
+	scenario("registry", registry)
 	if failed {
 		os.Exit(1)
 	}

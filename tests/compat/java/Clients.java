@@ -46,6 +46,7 @@ public final class Clients {
         Desk.scenario("transactions", Clients::transactions);
         Desk.scenario("group", Clients::group);
         Desk.scenario("restart", Clients::restart);
+        Desk.scenario("registry", Clients::registry);
         Desk.end();
     }
 
@@ -317,6 +318,87 @@ public final class Clients {
             same(next(later, 50), sent.subList(100, 150));
         }
         whole("restart", sent);
+    }
+
+    private static void put(KafkaProducer<byte[], byte[]> to, String key, String value) throws Exception {
+        to.send(new ProducerRecord<>("registry", bytes(key), value == null ? null : bytes(value))).get();
+    }
+
+    /** The records of the registry from its start to its end, but for the ticks. */
+    private static List<String> registered() throws Exception {
+        TopicPartition partition = new TopicPartition("registry", 0);
+        List<String> subjects = new ArrayList<>();
+        try (KafkaConsumer<byte[], byte[]> reader = consumer(null)) {
+            reader.assign(List.of(partition));
+            reader.seekToBeginning(List.of(partition));
+            long end = reader.endOffsets(List.of(partition)).get(partition);
+            Desk.until(
+                    () -> {
+                        for (ConsumerRecord<byte[], byte[]> record : reader.poll(Duration.ofMillis(200))) {
+                            String key = new String(record.key(), StandardCharsets.UTF_8);
+                            if (!key.equals("tick")) {
+                                String value =
+                                        record.value() == null
+                                                ? "null"
+                                                : new String(record.value(), StandardCharsets.UTF_8);
+                                subjects.add(key + "=" + value);
+                            }
+                        }
+                        return reader.position(partition) >= end;
+                    },
+                    40,
+                    "the end of the registry");
+        }
+        return subjects;
+    }
+
+    /** A compacted topic as a registry of schemas: the latest of each subject is left, and who starts over reads that. */
+    private static void registry() throws Exception {
+        createTopic(
+                "registry",
+                1,
+                Map.of(
+                        "cleanup.policy", "compact",
+                        "segment.ms", "200",
+                        "max.compaction.lag.ms", "500",
+                        "min.cleanable.dirty.ratio", "0.01",
+                        "delete.retention.ms", "0"));
+        Set<String> expected = new TreeSet<>();
+        try (KafkaProducer<byte[], byte[]> to = producer(Map.of("acks", "all", "linger.ms", "0"))) {
+            for (int version = 0; version < 5; version++) {
+                for (int n = 0; n < 40; n++) {
+                    put(to, "subject-" + n, "schema " + version + " of " + n);
+                }
+                Thread.sleep(250);
+            }
+            for (int n = 0; n < 40; n++) {
+                if (n < 10) {
+                    put(to, "subject-" + n, null);
+                } else {
+                    expected.add("subject-" + n + "=schema 4 of " + n);
+                }
+            }
+            try {
+                to.send(new ProducerRecord<>("registry", bytes("keyless"))).get();
+                Desk.check(false, "a record without a key is taken");
+            } catch (ExecutionException error) {
+                Desk.check(
+                        error.getCause() instanceof org.apache.kafka.common.InvalidRecordException,
+                        "without a key: " + error.getCause());
+            }
+            long deadline = System.nanoTime() + 60_000_000_000L;
+            List<String> found;
+            do {
+                Desk.check(System.nanoTime() < deadline, "not within 60 s: the latest of each subject alone");
+                Thread.sleep(250);
+                put(to, "tick", "" + System.nanoTime());
+                found = registered();
+                Desk.check(found.containsAll(expected), "a schema is missing: " + found);
+            } while (found.size() != expected.size());
+        }
+        Desk.ask("restart kill");
+        List<String> found = registered();
+        Desk.check(found.size() == expected.size() && expected.equals(new TreeSet<>(found)), "after the restart: " + found);
     }
 
     private static boolean commits(KafkaConsumer<byte[], byte[]> reader) {
