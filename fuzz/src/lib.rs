@@ -45,6 +45,8 @@ pub const TARGETS: &[Target] = targets![
     segment 64 << 10,
     index 16 << 10,
     manifest 16 << 10,
+    summary 16 << 10,
+    thin_tiers 4 << 10,
     checkpoint 16 << 10,
     snapshots 16 << 10,
     recovery 4 << 10,

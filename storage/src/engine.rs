@@ -115,6 +115,10 @@ impl Engine {
                     }
                     durable.wait()
                 })?,
+            Policy::Thin => {
+                let roll = || self.seal_active(log);
+                return self.cleaner.run_thinning(log, options, progress, &roll);
+            }
             Policy::StoreBound => return Err(CleanupError::NotOfOneLog(policy)),
         };
         if !report.dry_run {
@@ -133,6 +137,7 @@ impl Engine {
     pub fn run_compaction(&self) {
         while self.pause(self.live.get().cleaner_check) {
             while self.goes_on() && self.compact_once() {}
+            self.cleaner.thin_once();
         }
     }
 

@@ -4,8 +4,10 @@
 //! repaired, and one damaged file does not keep the others from being looked at.
 
 mod state;
+mod summaries;
 mod wal;
 
+pub use summaries::{SummedWindow, summed_windows};
 pub use wal::{WalEntry, WalFrame, WalItem, WalSummary, dump_wal};
 
 use std::collections::HashMap;

@@ -16,6 +16,7 @@ use crate::cleanup::cleaner::Cleaner;
 use crate::cleanup::due::CompactionDue;
 use crate::cleanup::execute::Executor;
 use crate::cleanup::pace::PaceParts;
+use crate::cleanup::thinning::execute::LookedSegments;
 use crate::components::{Env, Threads};
 use crate::config::{Live, StorageConfig};
 use crate::damage::{Damage, DamageRecord};
@@ -407,6 +408,7 @@ fn assemble(
         executor,
         due,
         compacting: Mutex::default(),
+        looked: LookedSegments::default(),
     };
     Engine {
         data: base.data,

@@ -21,6 +21,7 @@ use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
 use storage::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use storage::producers::Producers;
+use storage::segment::summary::{Stats, Summary, Window, WindowKey};
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
 };
@@ -234,6 +235,48 @@ fn manifest_v2() {
         Manifest::decode(&golden).expect("a golden file"),
         manifest()
     );
+}
+
+/// Keys of all kinds, and a window that was thinned twice.
+fn summary() -> Summary {
+    let window = |key: Option<&[u8]>, start, window_ms, count: u32| Window {
+        at: WindowKey {
+            key: key.map(Box::from),
+            start,
+            window_ms,
+        },
+        count: count.into(),
+        stats: vec![
+            Stats {
+                sum: f64::from(count) * 20.5,
+                min: -1.5,
+                max: 40.25,
+            },
+            Stats::one(f64::from(count)),
+        ],
+    };
+    Summary {
+        tiers: "1d:1m:min(csv2)+max(csv3); 7d:1h:max(csv3)".to_owned(),
+        tier: 1,
+        values: vec!["csv2".to_owned(), "csv3".to_owned()],
+        windows: vec![
+            window(None, -60_000, 60_000, 7),
+            window(Some(b""), 0, 60_000, 1),
+            window(Some(b"buoy-1"), 0, 3_600_000, 3_600),
+            window(Some(b"buoy-1"), 3_600_000, 60_000, 60),
+            window(Some(b"buoy-2"), 3_600_000, 60_000, 58),
+        ],
+    }
+}
+
+#[test]
+fn summary_v1() {
+    let id = SegmentId {
+        base: Offset::new(1_000),
+        generation: 3,
+    };
+    let golden = check("summary.v1", &summary().encode(log(), id));
+    assert_eq!(Summary::decode(&golden), Ok((log(), id, summary())));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use storage::cleanup::Policy;
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::broker::BrokerArgs;
-use crate::cleanup::CleanupArgs;
+use crate::cleanup::{CleanupArgs, ThinArgs};
 use crate::consume::{self, ConsumeArgs};
 use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
@@ -68,6 +68,16 @@ Examples:
   alluvium retention run readings --now --wait     do it now, and return when it is done
   alluvium retention status                        the runs that the server knows of";
 
+const THIN_EXAMPLES: &str = "\
+They ask a running server over HTTP, or with --dir work on a data directory that no server has open. What a topic keeps is its \
+setting thin.tiers; docs/thinning.md explains it.
+
+Examples:
+  alluvium topic create readings -c cleanup.policy=thin -c 'thin.tiers=7d:1m:first+last+min(json/temp)+max(json/temp)'
+  alluvium thin explain readings                   which tier has reached what, and what holds the rest back
+  alluvium thin run readings --dry-run --wait      how much would go
+  alluvium thin run readings --now --wait          do it now, and return when it is done";
+
 const DEMO_EXAMPLES: &str = "\
 Examples:
   alluvium demo                                    and then try the commands that it prints
@@ -113,6 +123,9 @@ pub enum ToolCommand {
     /// Look at what retention removes from a topic and what it keeps, and run it at once.
     #[command(after_help = RETENTION_EXAMPLES)]
     Retention(OnBroker<CleanupArgs>),
+    /// Look at what thinning leaves of a topic as it ages, and run it at once.
+    #[command(after_help = THIN_EXAMPLES)]
+    Thin(OnBroker<ThinArgs>),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -200,6 +213,7 @@ impl ToolCommand {
             ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
             ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
             ToolCommand::Retention(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
             | ToolCommand::Log(_)
             | ToolCommand::Backup(_)
@@ -255,6 +269,7 @@ impl ToolCommand {
             ToolCommand::Retention(OnBroker { common, args }) => {
                 args.run(Policy::Retention, &common).await
             }
+            ToolCommand::Thin(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Backup(args) => tokio::task::block_in_place(|| args.run()),

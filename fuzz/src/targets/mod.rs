@@ -13,6 +13,8 @@ pub mod output_format;
 pub mod recovery;
 pub mod segment;
 pub mod snapshots;
+pub mod summary;
+pub mod thin_tiers;
 pub mod time_spec;
 pub mod wal;
 

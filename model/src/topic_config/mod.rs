@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::codec::{Codec, Compression};
 
 pub use table::SETTINGS;
+pub use thin::ThinTiers;
 pub use value::{list_append, list_subtract, parse_list};
 
 /// A setting's type, as the protocol numbers them.
@@ -71,6 +72,8 @@ pub enum Values {
     ListOf(&'static [&'static str]),
     /// `*`, or pairs `partition:broker`.
     Replicas,
+    /// Tiers of thinning; see [`thin`].
+    ThinTiers,
 }
 
 /// How a setting's promise is kept.
@@ -159,6 +162,13 @@ impl Defaults {
         let setting = Setting::find(name).or_else(|| Setting::find_by_server_name(name));
         let setting = setting.ok_or_else(|| unknown(name, value))?;
         let value = setting.check(value)?;
+        if setting.name == "cleanup.policy" && parse_list(&value).contains(&"thin") {
+            return Err(ConfigError {
+                key: name.to_owned(),
+                value,
+                reason: "thin is set on topics: each needs thin.tiers of its own".to_owned(),
+            });
+        }
         self.0.insert(setting.name, value);
         Ok(())
     }
@@ -246,6 +256,8 @@ pub struct CleanupPolicy {
     pub delete: bool,
     /// The latest record of each key is kept.
     pub compact: bool,
+    /// Fewer records are kept as they age.
+    pub thin: bool,
 }
 
 /// A part of a whole, from 0 to 1.
@@ -317,6 +329,8 @@ pub struct TopicConfig {
     pub cleanup_policy: CleanupPolicy,
     /// How it is compacted, if it is.
     pub compaction: CompactionConfig,
+    /// What is kept of records as they age, if it is thinned.
+    pub thin_tiers: ThinTiers,
     /// How many replicas must have a record for `acks=all`; there is one, so that more refuses such a produce.
     pub min_insync_replicas: u32,
     /// What an acknowledgement promises.
@@ -349,6 +363,10 @@ impl TopicConfig {
             compression_type: read.compression(),
             cleanup_policy: read.cleanup_policy(),
             compaction: read.compaction(),
+            thin_tiers: read
+                .text("thin.tiers")
+                .parse()
+                .expect("values were checked"),
             min_insync_replicas: u32::try_from(read.positive("min.insync.replicas"))
                 .unwrap_or(u32::MAX),
             durability: match read.text("durability") {
@@ -358,7 +376,23 @@ impl TopicConfig {
         };
         read.check_flush(config.durability)?;
         read.check_lags()?;
+        config.check_tiers()?;
         Ok(config)
+    }
+}
+
+impl TopicConfig {
+    /// Thinning needs tiers. Tiers without the policy wait for it.
+    fn check_tiers(&self) -> Result<(), ConfigError> {
+        if !self.cleanup_policy.thin || !self.thin_tiers.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError {
+            key: "thin.tiers".to_owned(),
+            value: String::new(),
+            reason: "cleanup.policy names thin, which needs a tier, such as 7d:1m:first+last"
+                .to_owned(),
+        })
     }
 }
 
@@ -415,6 +449,7 @@ impl<'a> Reader<'a> {
         CleanupPolicy {
             delete: policies.contains(&"delete"),
             compact: policies.contains(&"compact"),
+            thin: policies.contains(&"thin"),
         }
     }
 

@@ -33,9 +33,10 @@ macro_rules! setting {
 /// Every topic setting, ordered by name.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    setting!("cleanup.policy", "log.cleanup.policy", List, "delete", Values::ListOf(&["compact", "delete"]), Enforced,
+    setting!("cleanup.policy", "log.cleanup.policy", List, "delete", Values::ListOf(&["compact", "delete", "thin"]), Enforced,
         "What removes old records. `delete` is retention by time and size; `compact` keeps the latest record of each key, and \
-         takes no record without a key. Both may be named, separated by a comma; with an empty list nothing is removed."),
+         takes no record without a key; `thin` keeps fewer records as they age, by thin.tiers, and is not one of Kafka's. \
+         Several may be named, separated by commas; with an empty list nothing is removed."),
     setting!("compression.gzip.level", "compression.gzip.level", Int, "-1", integer(-1, 9), Enforced,
         "The level when compression.type is gzip: 1 to 9, or -1 for the codec's own."),
     setting!("compression.lz4.level", "compression.lz4.level", Int, "9", integer(1, 17),
@@ -121,6 +122,10 @@ pub const SETTINGS: &[Setting] = &[
         "By how much at random a segment is sealed earlier."),
     setting!("segment.ms", "log.roll.ms", Long, "604800000", integer(1, LONG_MAX), Enforced,
         "A segment is sealed at this age."),
+    setting!("thin.tiers", "", String, "", Values::ThinTiers, Enforced,
+        "Which records a topic with the policy `thin` keeps as they age: tiers of an age, a window and what is kept of each key in \
+         each window, such as `7d:1m:first+last+min(json/temp)+max(json/temp); 90d:1h:min(json/temp)+max(json/temp)`. See \
+         thinning.md. Not a Kafka setting."),
     setting!("unclean.leader.election.enable", "unclean.leader.election.enable", Boolean, "false", Values::Boolean,
         HoldsTrivially("there is one replica, so that no election can be unclean"),
         "Whether a replica that lags may become the leader."),

@@ -29,7 +29,7 @@ fn the_table_is_ordered_unique_and_its_defaults_pass_its_own_checks() {
             (Kind::Boolean, Values::Boolean)
                 | (Kind::Int | Kind::Long, Values::Integer { .. })
                 | (Kind::Double, Values::Real { .. })
-                | (Kind::String, Values::OneOf(_))
+                | (Kind::String, Values::OneOf(_) | Values::ThinTiers)
                 | (Kind::List, Values::ListOf(_) | Values::Replicas)
         );
         assert!(fits, "{}", setting.name);
@@ -46,7 +46,10 @@ fn every_topic_setting_of_kafka_is_in_the_table() {
         message.timestamp.type message.timestamp.before.max.ms message.timestamp.after.max.ms \
         leader.replication.throttled.replicas follower.replication.throttled.replicas remote.storage.enable \
         local.retention.ms local.retention.bytes remote.log.copy.disable remote.log.delete.on.disable";
-    let mut names: Vec<&str> = kafka.split_whitespace().chain(["durability"]).collect();
+    let mut names: Vec<&str> = kafka
+        .split_whitespace()
+        .chain(["durability", "thin.tiers"])
+        .collect();
     names.sort_unstable();
     assert_eq!(
         names,
@@ -103,8 +106,9 @@ fn accepted_values_reach_their_typed_fields() {
 #[test]
 fn what_is_not_enforced_is_refused_with_its_reason() {
     for (key, value, reason) in [
-        ("cleanup.policy", "Compact", "list of compact, delete"),
-        ("cleanup.policy", "none", "list of compact, delete"),
+        ("cleanup.policy", "Compact", "list of compact, delete, thin"),
+        ("thin.tiers", "7d:1m", "tier 1: expected"),
+        ("cleanup.policy", "none", "list of compact, delete, thin"),
         ("cleanup.policy", "compact,", "empty"),
         ("cleanup.policy", ",", "empty"),
         ("cleanup.policy", "compact,,delete", "empty"),
@@ -136,7 +140,11 @@ fn what_is_not_enforced_is_refused_with_its_reason() {
 /// As Kafka 4.3.1 takes and describes these values.
 #[test]
 fn a_cleanup_policy_is_any_list_of_policies_and_an_empty_one_removes_nothing() {
-    let policy = |delete, compact| CleanupPolicy { delete, compact };
+    let policy = |delete, compact| CleanupPolicy {
+        delete,
+        compact,
+        thin: false,
+    };
     for (value, stored, expected) in [
         ("delete", "delete", policy(true, false)),
         ("compact", "compact", policy(false, true)),
@@ -159,6 +167,22 @@ fn a_cleanup_policy_is_any_list_of_policies_and_an_empty_one_removes_nothing() {
             "{value:?}"
         );
     }
+}
+
+#[test]
+fn thinning_needs_tiers_and_goes_with_every_other_policy() {
+    let tiers = "7d:1m:first+last";
+    for policies in ["thin", "thin,delete", "compact,thin"] {
+        let config = config(&[("cleanup.policy", policies), ("thin.tiers", tiers)]).unwrap();
+        assert!(config.cleanup_policy.thin, "{policies}");
+        assert_eq!(config.thin_tiers.to_string(), tiers);
+    }
+    let waiting = config(&[("thin.tiers", " 7d:60s:first + last ")]).unwrap();
+    assert_eq!(waiting.thin_tiers.to_string(), tiers);
+    let as_default = Defaults::default().set("log.cleanup.policy", "delete,thin");
+    assert!(as_default.unwrap_err().reason.contains("thin.tiers"));
+    let error = config(&[("cleanup.policy", "thin")]).unwrap_err();
+    assert_eq!(error.key, "thin.tiers");
 }
 
 #[test]

@@ -544,8 +544,15 @@ impl Selector {
     }
 }
 
+/// Reads a length of time as ages and windows are written, in milliseconds; None if it is written otherwise or of no length.
+pub fn parse_span(text: &str) -> Option<u64> {
+    let mut cursor = Cursor::new(text);
+    let span = take_span(&mut cursor, "it", 1).ok()?;
+    cursor.is_at_end().then_some(span)
+}
+
 /// A length of time in its one spelling.
-fn span(ms: u64) -> String {
+pub fn span(ms: u64) -> String {
     let (unit, unit_ms) = UNITS
         .iter()
         .find(|(_, unit_ms)| ms.is_multiple_of(*unit_ms) && ms > 0)

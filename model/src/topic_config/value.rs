@@ -1,6 +1,6 @@
 //! Parsing and checking one setting's value; lists, as incremental changes edit them.
 
-use super::{Holds, Setting, Values};
+use super::{Holds, Setting, ThinTiers, Values};
 
 /// Checks `value` and gives it in its one spelling, or the reason why not.
 pub(super) fn check(setting: &Setting, value: &str) -> Result<String, String> {
@@ -46,6 +46,10 @@ fn in_range(values: Values, value: &str) -> Result<String, String> {
             }
             Ok(list_append("", value))
         }
+        Values::ThinTiers => match value.parse::<ThinTiers>() {
+            Ok(tiers) => Ok(tiers.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
         Values::Replicas => {
             let items = parse_list(value);
             if items != ["*"] && !items.iter().all(|item| is_replica(item)) {

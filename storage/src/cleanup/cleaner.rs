@@ -14,7 +14,10 @@ use std::time::Duration;
 use super::compaction::{self, Compaction};
 use super::due::CompactionDue;
 use super::execute::{Executor, Job, raise_start};
+use super::pace::RunPace;
 use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::thinning::ThinPolicy;
+use super::thinning::execute::{LookedSegments, Thinned, Thinner};
 use super::{Hold, LogView, Plan, Policy, Rules, plan, store_bound};
 use crate::config::Live;
 use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
@@ -22,6 +25,7 @@ use crate::log::{Durable, Log, LogSettings};
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
+use crate::rewrite::RewriteError;
 use crate::signals::Signals;
 use crate::wal::Wal;
 
@@ -53,8 +57,10 @@ pub(crate) struct Cleaner {
     pub counters: Arc<Counters>,
     pub executor: Executor,
     pub due: Arc<CompactionDue>,
-    /// Held by the one who compacts.
+    /// Held by the one who compacts or thins: the memory for it is there once.
     pub compacting: Mutex<()>,
+    /// What thinning knows of segments.
+    pub looked: LookedSegments,
 }
 
 impl Cleaner {
@@ -63,7 +69,10 @@ impl Cleaner {
         let view = self.view_of(log).ok_or(CleanupError::NoLog(log.id()))?;
         let settings = self.settings_of(log);
         let rules = Rules::of(policy, &settings, asked);
-        let rules = rules.ok_or(CleanupError::NotOfOneLog(policy))?;
+        let mut rules = rules.ok_or(CleanupError::NotOfOneLog(policy))?;
+        if let Rules::Thin(thinning) = &mut rules {
+            thinning.looked = self.looked.of(log.id(), &thinning.tiers.to_string());
+        }
         let mut plan = plan(&view, &rules, &self.holds_of(log), self.wal.now());
         plan.rolls_active |= asked && view.has_unsealed();
         Ok(plan)
@@ -116,6 +125,112 @@ impl Cleaner {
             options,
             progress,
         })
+    }
+
+    /// Thins one log as far as its tiers ask for; waits for its turn before. `roll` settles and seals what the log has.
+    pub fn run_thinning(
+        &self,
+        log: &Log,
+        options: RunOptions,
+        progress: &Progress,
+        roll: &dyn Fn(),
+    ) -> Result<Report, CleanupError> {
+        let _turn = self.turn(progress)?;
+        let began = self.wal.clock.monotonic();
+        let start = log.bounds().start;
+        let settings = self.settings_of(log);
+        let Some(tiers) = &settings.thinning else {
+            self.looked.forget(log.id());
+            let plan = self.plan_of(log, Policy::Thin, options.now)?;
+            return Ok(Report::of_nothing(plan, start, options));
+        };
+        if options.now && !options.dry_run {
+            self.executor.set_aside.forget(log.id());
+            roll();
+        }
+        let view = self.view_of(log).ok_or(CleanupError::NoLog(log.id()))?;
+        let rewrites = &self.executor.rewrites;
+        self.looked.look_up(rewrites, &view, &tiers.to_string());
+        let plan = self.plan_of(log, Policy::Thin, false)?;
+        let mut policy = ThinPolicy::new(tiers).expect("what is thinned has a tier");
+        if settings.compaction.is_some() {
+            policy = policy.beside_compaction();
+        }
+        let planned = plan.groups();
+        let planned = planned.iter().flatten().map(|segment| 2 * segment.bytes);
+        progress.expect(planned.sum());
+        let memory_bytes = usize::try_from(self.live.get().cleaner_memory_bytes);
+        let thinner = Thinner {
+            parts: rewrites,
+            looked: &self.looked,
+            policy: &policy,
+            pace: &RunPace::new(&self.executor.pace, progress, options.bytes_per_second),
+            now: self.wal.now(),
+            memory_bytes: memory_bytes.unwrap_or(usize::MAX),
+            dry_run: options.dry_run,
+        };
+        let mut thinned = Thinned::default();
+        let ran = thinner.run(log.cell(), &view, &plan, &mut thinned);
+        ran.or_else(|error| self.failed(&view, error, options))?;
+        let mut after = self.view_of(log).unwrap_or_else(|| LogView::gone(log.id()));
+        Ok(Report {
+            records_removed: thinned.records_removed,
+            bytes_removed: thinned.bytes_before.saturating_sub(thinned.bytes_after),
+            bytes_read: thinned.bytes_read,
+            bytes_written: thinned.bytes_written,
+            passes: u64::from(thinned.bytes_read > 0),
+            rewrites: thinned.rewrites,
+            set_aside: std::mem::take(&mut after.set_aside),
+            took: self.wal.clock.monotonic().saturating_sub(began),
+            ..Report::of_nothing(plan, start, options)
+        })
+    }
+
+    /// What a rewrite that failed means for a run of thinning. A segment that is to blame is set aside, and the next run goes on
+    /// without it.
+    fn failed(
+        &self,
+        view: &LogView,
+        error: RewriteError,
+        options: RunOptions,
+    ) -> Result<(), CleanupError> {
+        let segment = match &error {
+            // Somebody else was faster: the next look plans anew.
+            RewriteError::NoLongerLive { .. } => return Ok(()),
+            RewriteError::Cancelled(_) => return Err(CleanupError::Cancelled),
+            RewriteError::Deleted { log } => return Err(CleanupError::NoLog(*log)),
+            RewriteError::NoSpace { .. } => return Err(CleanupError::DiskFull),
+            RewriteError::Stopped => return Err(StorageFailed::new(error.to_string()).into()),
+            RewriteError::Damaged { segment, .. }
+            | RewriteError::Io { segment, .. }
+            | RewriteError::TooLarge { segment }
+            | RewriteError::Keep { segment, .. } => *segment,
+        };
+        // The new segment has the base of the first one that it was to replace.
+        let mut live = view.segments.iter().map(|live| live.id);
+        let segment = live.find(|id| id.base == segment.base).unwrap_or(segment);
+        let (log, error) = (view.log, Arc::<str>::from(error.to_string()));
+        tracing::error!(%log, %segment, error = &*error, "a segment cannot be thinned and is set aside: the others are thinned");
+        if !options.dry_run {
+            self.executor.set_aside.add(log, segment, error);
+        }
+        Ok(())
+    }
+
+    /// Thins all logs that a tier has reached.
+    pub fn thin_once(&self) {
+        for log in self.registry.all() {
+            if log.settings().thinning.is_none() || self.signals.is_stopping() {
+                continue;
+            }
+            let progress = Progress::default();
+            match self.run_thinning(&log, RunOptions::default(), &progress, &|| {}) {
+                Ok(_) | Err(CleanupError::NoLog(_) | CleanupError::Cancelled) => {}
+                Err(error) => {
+                    tracing::warn!(log = %log.id(), %error, "a log could not be thinned: it is tried again later");
+                }
+            }
+        }
     }
 
     /// Waits until nobody compacts.

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Policy {
     /// Whole segments go by age or size: `delete`.
     Retention,
+    /// Fewer records stay as they age: `thin`.
+    Thin,
     /// The oldest segments of all logs go: `store.bytes.max`.
     StoreBound,
     /// The newest record of each key stays: `compact`.
@@ -18,6 +20,7 @@ impl Policy {
     pub const fn name(self) -> &'static str {
         match self {
             Policy::Retention => "delete",
+            Policy::Thin => "thin",
             Policy::StoreBound => "store.bytes.max",
             Policy::Compaction => "compact",
         }

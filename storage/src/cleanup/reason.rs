@@ -42,6 +42,15 @@ pub enum Reason {
         /// The limit.
         max_lag_ms: u64,
     },
+    /// A tier of `thin.tiers` has reached its records.
+    Tier {
+        /// Which one, from 1.
+        tier: u8,
+        /// How long ago the last one was appended.
+        age_ms: u64,
+        /// The tier's age.
+        tier_age_ms: u64,
+    },
     /// Somebody asked for it to be done now.
     Asked,
     /// It and its neighbours are small enough to be one segment.
@@ -136,6 +145,25 @@ pub enum HeldBack {
     DirtyRatio(DirtyRatio),
     /// Compaction has seen all of it, and nothing newer could replace a record.
     Clean,
+    /// It is younger than the first tier of `thin.tiers`.
+    TierAge {
+        /// How long ago its last batch was appended.
+        age_ms: u64,
+        /// The tier's age.
+        tier_age_ms: u64,
+    },
+    /// A tier of `thin.tiers` has reached it, but its last windows may still get records.
+    OpenWindow {
+        /// Which tier, from 1.
+        tier: u8,
+        /// The length of its windows.
+        window_ms: u64,
+    },
+    /// It is thinned as far as its age asks for.
+    Thinned {
+        /// By which tier, from 1.
+        tier: u8,
+    },
     /// It could not be rewritten.
     SetAside {
         /// What went wrong.
@@ -153,6 +181,7 @@ impl Reason {
             Reason::StoreSize { .. } => "store_bytes_max",
             Reason::DirtyRatio(_) => "min_cleanable_dirty_ratio",
             Reason::CompactionLag { .. } => "max_compaction_lag_ms",
+            Reason::Tier { .. } => "thin_tiers",
             Reason::Asked => "asked",
             Reason::SmallNeighbours { .. } => "small_neighbours",
         }
@@ -168,7 +197,6 @@ impl HeldBack {
             HeldBack::StoreBelowSize => "store_bytes_max",
             HeldBack::OwnLog => "own_log",
             HeldBack::Empty => "empty",
-            HeldBack::BelowStart => "below_start",
             HeldBack::ActiveSegment => "active_segment",
             HeldBack::Young { .. } => "retention_ms",
             HeldBack::BelowSize { .. } => "retention_bytes",
@@ -179,6 +207,10 @@ impl HeldBack {
             HeldBack::BehindLag => "behind_lag",
             HeldBack::DirtyRatio(_) => "min_cleanable_dirty_ratio",
             HeldBack::Clean => "clean",
+            HeldBack::BelowStart => "below_start",
+            HeldBack::TierAge { .. } => "thin_tiers",
+            HeldBack::OpenWindow { .. } => "open_window",
+            HeldBack::Thinned { .. } => "thinned",
             HeldBack::SetAside { .. } => "set_aside",
         }
     }
@@ -255,6 +287,16 @@ impl fmt::Display for Reason {
                 Span(age_ms),
                 Span(max_lag_ms)
             ),
+            Reason::Tier {
+                tier,
+                age_ms,
+                tier_age_ms,
+            } => write!(
+                f,
+                "its last record was appended {} ago, tier {tier} of thin.tiers begins at {}",
+                Span(age_ms),
+                Span(tier_age_ms)
+            ),
             Reason::Asked => f.write_str("asked for"),
             Reason::SmallNeighbours { count, bytes } => write!(
                 f,
@@ -313,6 +355,23 @@ impl fmt::Display for HeldBack {
             HeldBack::DirtyRatio(ratio) => ratio.fmt(f),
             HeldBack::Clean => {
                 f.write_str("nothing to do: it is compacted, and nothing after it is dirty")
+            }
+            HeldBack::TierAge {
+                age_ms,
+                tier_age_ms,
+            } => write!(
+                f,
+                "its last record was appended {} ago, the first tier of thin.tiers begins at {}",
+                Span(*age_ms),
+                Span(*tier_age_ms)
+            ),
+            HeldBack::OpenWindow { tier, window_ms } => write!(
+                f,
+                "its last windows of {} may still get records, so that tier {tier} of thin.tiers waits",
+                Span(*window_ms)
+            ),
+            HeldBack::Thinned { tier } => {
+                write!(f, "nothing to do: tier {tier} of thin.tiers has thinned it")
             }
             HeldBack::SetAside { error } => write!(f, "it could not be rewritten: {error}"),
         }

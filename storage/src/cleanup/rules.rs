@@ -10,16 +10,19 @@ use super::plan::Plan;
 use super::policy::Policy;
 use super::reason::HeldBack;
 use super::retention::{self, Retention};
+use super::thinning::{self, Thinning};
 use super::view::LogView;
 use crate::log::LogSettings;
 
 /// What a log's own policy goes by. The bound of the whole store is planned over all logs, by [`super::store_bound::plan`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rules {
     /// See [`retention`].
     Retention(Retention),
     /// See [`compaction`].
     Compaction(Compaction),
+    /// See [`thinning`].
+    Thin(Thinning),
     /// The log's `cleanup.policy` does not name it.
     NotSet(Policy),
 }
@@ -29,6 +32,10 @@ impl Rules {
     pub fn of(policy: Policy, settings: &LogSettings, asked: bool) -> Option<Rules> {
         match policy {
             Policy::Retention => Some(Rules::Retention(Retention::of(settings))),
+            Policy::Thin => {
+                let rules = Thinning::of(settings);
+                Some(rules.map_or(Rules::NotSet(policy), Rules::Thin))
+            }
             Policy::StoreBound => None,
             Policy::Compaction => {
                 let rules = Compaction::of(settings, asked);
@@ -43,6 +50,7 @@ pub fn plan(view: &LogView, rules: &Rules, holds: &[Hold], now: Timestamp) -> Pl
     match rules {
         Rules::Retention(limits) => retention::plan(view, *limits, holds, now),
         Rules::Compaction(rules) => compaction::plan(view, rules, holds, now),
+        Rules::Thin(rules) => thinning::plan(view, rules, holds, now),
         Rules::NotSet(policy) => Plan::keep_all(*policy, view, &HeldBack::PolicyNotSet(*policy)),
     }
 }

@@ -1,7 +1,7 @@
 //! What a log is set to, and where it begins and ends: plain values that its users pass around.
 
 use model::Offset;
-use model::topic_config::{CompactionConfig, Durability, TopicConfig};
+use model::topic_config::{CompactionConfig, Durability, ThinTiers, TopicConfig};
 
 /// Where a log begins and ends. All ends are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct LogSettings {
     pub retention_bytes: Option<u64>,
     /// How it is compacted by key; None for a log that is not.
     pub compaction: Option<CompactionConfig>,
+    /// What is kept of records as they age; None for a log that is not thinned.
+    pub thinning: Option<ThinTiers>,
 }
 
 impl LogSettings {
@@ -55,6 +57,7 @@ impl LogSettings {
             retention_ms: None,
             retention_bytes: None,
             compaction: None,
+            thinning: None,
         }
     }
 }
@@ -71,6 +74,7 @@ impl From<&TopicConfig> for LogSettings {
                 .retention_bytes
                 .filter(|_| config.cleanup_policy.delete),
             compaction: Some(config.compaction).filter(|_| config.cleanup_policy.compact),
+            thinning: Some(config.thin_tiers.clone()).filter(|_| config.cleanup_policy.thin),
         }
     }
 }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use model::Offset;
 use model::batch::{BatchError, BatchHeader};
 
+use crate::segment::summary::Summary;
+
 /// What becomes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -20,6 +22,12 @@ pub trait Keeper {
     /// Judges a batch. Its checksum and its offsets were checked; its records were not looked into. Batches come in the order of
     /// their offsets.
     fn judge(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<Verdict, KeepError>;
+
+    /// What the new segment's summary says, asked for when all batches were judged. None is what those of the old ones say
+    /// together, if they have any.
+    fn summary(&mut self) -> Option<Summary> {
+        None
+    }
 }
 
 /// Why a batch was not judged. Nothing is changed.

@@ -8,8 +8,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::Offset;
 use model::batch::{Batch, BatchHeader, without_records};
+use model::{LogId, Offset};
 
 use super::RewriteParts;
 use super::error::RewriteError;
@@ -19,6 +19,7 @@ use crate::epochs::Epochs;
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry};
 use crate::producers::Producers;
+use crate::segment::summary::{Summary, read_all, write_summary};
 use crate::segment::{SegmentId, SparseWriter};
 use crate::settler::{Change, Outcome};
 use crate::wal::pool::is_full;
@@ -93,14 +94,21 @@ pub(crate) fn rewrite(
         }),
         None => compacted_to.map(Change::CompactedTo),
     };
-    let outcome = change_to.map_or(Ok(()), |to| change(parts, log, to));
+    let told = new.as_ref().map_or(Ok(()), |new| {
+        let summary = keeper.summary();
+        write_summary_of(parts, log.id(), &old, new.id, summary)
+    });
+    let outcome = told.and_then(|()| change_to.map_or(Ok(()), |to| change(parts, log, to)));
     if let (Err(error), Some(new)) = (&outcome, &new)
         && !matches!(error, RewriteError::Stopped)
     {
         // Nothing names it, and nothing will.
         let directory = parts.files.data.of_log(log.id());
-        for path in [new.id.index_path(&directory), new.id.log_path(&directory)] {
-            if let Err(error) = parts.files.data.disk().remove_file(&path) {
+        let (index, log) = (new.id.index_path(&directory), new.id.log_path(&directory));
+        for path in [index, log, new.id.summary_path(&directory)] {
+            if let Err(error) = parts.files.data.disk().remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");
             }
         }
@@ -110,6 +118,40 @@ pub(crate) fn rewrite(
         new,
         before,
         after,
+    })
+}
+
+/// Writes the summary of a new segment, durably: this one, or what those of the old ones say.
+fn write_summary_of(
+    parts: &RewriteParts,
+    log: LogId,
+    old: &[SegmentId],
+    new: SegmentId,
+    summary: Option<Summary>,
+) -> Result<(), RewriteError> {
+    let (disk, directory) = (parts.files.data.disk(), parts.files.data.of_log(log));
+    let write = || {
+        let summary = match summary {
+            Some(summary) => Some(summary),
+            None => read_all(disk, &directory, log, old)?,
+        };
+        match summary {
+            Some(summary) => {
+                write_summary(disk, &directory, log, new, &summary)?;
+                disk.sync_dir(&directory)
+            }
+            None => Ok(()),
+        }
+    };
+    write().map_err(|source| match is_full(&source) {
+        true => RewriteError::NoSpace {
+            segment: new,
+            need_bytes: 0,
+        },
+        false => RewriteError::Io {
+            segment: new,
+            source,
+        },
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `<base offset, 20 digits>.<generation>.log` holds batches and nothing else. `<same>.idx` is written when the segment is
 //! sealed and is derived: lost or damaged it is built again from the log, and it is never trusted against the log.
+//! `<same>.sum` tells of a thinned segment what it held before ([`summary`]).
 //! Callers: the settler writes ([`SegmentWriter`]), the log reads ([`SegmentReader`]), recovery resumes, the scrub and
 //! the offline tools verify ([`verify`]).
 //! Invariants: a segment's published bytes never change; one that is sealed never changes at all and only goes by unlink;
@@ -15,6 +16,7 @@ mod index;
 mod index_file;
 mod reader;
 mod sparse;
+pub mod summary;
 pub mod verify;
 mod walk;
 mod writer;
@@ -76,6 +78,11 @@ impl SegmentId {
         directory.join(self.index_name())
     }
 
+    /// The path of the file that tells what it held before it was thinned. There is none of a first generation.
+    pub fn summary_path(self, directory: &Path) -> PathBuf {
+        directory.join(format!("{self}.sum"))
+    }
+
     /// Reads a file's name back; None if it is no segment's.
     pub fn parse(name: &str) -> Option<(SegmentId, SegmentFileKind)> {
         let mut parts = name.split('.');
@@ -88,6 +95,7 @@ impl SegmentId {
         let kind = match kind {
             "log" => SegmentFileKind::Log,
             "idx" => SegmentFileKind::Index,
+            "sum" => SegmentFileKind::Summary,
             _ => return None,
         };
         let base = Offset::from_wire(base.parse().ok()?)?;
@@ -107,13 +115,15 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// Which of a segment's two files.
+/// Which of a segment's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentFileKind {
     /// The batches.
     Log,
     /// The index.
     Index,
+    /// What it held before it was thinned.
+    Summary,
 }
 
 /// Why a segment could not be read.

@@ -489,6 +489,9 @@ impl Settler {
             let directory = self.parts.data().of_log(log);
             self.parts.remove_quietly(&id.index_path(&directory));
             self.parts.remove_quietly(&id.log_path(&directory));
+            if id.generation > 0 {
+                self.parts.remove_quietly(&id.summary_path(&directory));
+            }
             // Behind the removal: whoever looks for it from now on finds the new one.
             self.parts.files.cache.retire(log, id);
             let disk = self.parts.data().disk();

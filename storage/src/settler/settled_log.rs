@@ -279,6 +279,9 @@ impl SettledLog {
                 parts.files.cache.retire(log, entry.id);
                 garbage.push(entry.id.log_path(&directory));
                 garbage.push(entry.id.index_path(&directory));
+                if entry.id.generation > 0 {
+                    garbage.push(entry.id.summary_path(&directory));
+                }
             }
             self.manifest = Some(Arc::new(Manifest {
                 segments: live,

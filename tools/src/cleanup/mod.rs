@@ -1,4 +1,4 @@
-//! `retention`: what cleanup would remove from a topic, what holds the rest back, and running it at once. A policy is a command;
+//! `retention`, `thin`: what cleanup would remove from a topic, what holds the rest back, and running it at once. A policy is a command;
 //! what they do is the same.
 //!
 //! Callers: the command line. `server.rs` asks a running server over HTTP, `offline.rs` opens a data directory that no server
@@ -22,6 +22,7 @@ use self::limits::GivenSettings;
 use self::report::{Job, Plan};
 use crate::cli::Common;
 use crate::failure;
+use crate::log::view::{self, ViewArgs};
 use crate::output::print;
 
 const PLAN_EXAMPLES: &str = "\
@@ -152,15 +153,47 @@ struct RunArgs {
 fn name_of(policy: Policy) -> &'static str {
     match policy {
         Policy::Retention => "retention",
-        Policy::StoreBound | Policy::Compaction => policy.name(),
+        Policy::Compaction | Policy::Thin | Policy::StoreBound => policy.name(),
+    }
+}
+
+/// The commands of thinning.
+#[derive(Debug, Args)]
+pub struct ThinArgs {
+    #[command(subcommand)]
+    command: ThinCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ThinCommand {
+    #[command(flatten)]
+    Cleanup(CleanupCommand),
+    /// Show what a topic held before it was thinned: counts, means and extremes, key by key and window by window.
+    #[command(after_help = view::EXAMPLES)]
+    View(ViewArgs),
+}
+
+impl ThinArgs {
+    /// Runs the command.
+    pub(crate) async fn run(self, common: &Common) -> Result<ExitCode> {
+        match self.command {
+            ThinCommand::Cleanup(command) => command.run(Policy::Thin, common).await,
+            ThinCommand::View(args) => tokio::task::block_in_place(|| args.run(common.json)),
+        }
     }
 }
 
 impl CleanupArgs {
     /// Runs the command.
     pub(crate) async fn run(self, policy: Policy, common: &Common) -> Result<ExitCode> {
+        self.command.run(policy, common).await
+    }
+}
+
+impl CleanupCommand {
+    async fn run(self, policy: Policy, common: &Common) -> Result<ExitCode> {
         let json = common.json;
-        match self.command {
+        match self {
             CleanupCommand::Plan(selection) => {
                 let plan = plan_of(policy, &selection, common).await?;
                 print(json, || json!(plan), || report::plan_text(&plan))?;

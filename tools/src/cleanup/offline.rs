@@ -60,6 +60,8 @@ fn settings_of(policy: Policy) -> &'static [&'static str] {
             "min.compaction.lag.ms",
             "segment.bytes",
         ],
+        // Tiers are set on topics only.
+        Policy::Thin => &[],
     }
 }
 

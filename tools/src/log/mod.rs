@@ -12,6 +12,7 @@ pub(crate) mod names;
 mod repair;
 mod stat;
 mod verify;
+pub(crate) mod view;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -143,6 +143,21 @@ fn an_error_names_the_tier_and_what_is_wrong_with_it() {
 }
 
 #[test]
+fn lengths_of_time_are_read_and_spelled_alone_too() {
+    for (text, ms, spelled) in [
+        ("1h", 3_600_000, "1h"),
+        ("90s", 90_000, "90s"),
+        ("24h", 86_400_000, "1d"),
+    ] {
+        assert_eq!(parse_span(text), Some(ms));
+        assert_eq!(span(ms), spelled);
+    }
+    for text in ["", "1", "h", "1h30m", "0s", "1w", "-1h"] {
+        assert_eq!(parse_span(text), None, "{text}");
+    }
+}
+
+#[test]
 fn decimals_are_exact() {
     let decimal = |text| Decimal::parse(text).expect("a number");
     for (text, spelled) in [

@@ -13,7 +13,8 @@ use crate::broker::cleanup::{
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
 /// The policies by the names of their commands.
-pub(super) const POLICIES: &[(&str, Policy)] = &[("retention", Policy::Retention)];
+pub(super) const POLICIES: &[(&str, Policy)] =
+    &[("retention", Policy::Retention), ("thin", Policy::Thin)];
 
 fn policy_name(policy: Policy) -> &'static str {
     let found = POLICIES.iter().find(|(_, known)| *known == policy);

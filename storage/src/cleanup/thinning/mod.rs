@@ -4,16 +4,17 @@
 //! them go; a [`Summary`] keeps count, sum, smallest and largest of what was there. All of it is pure: the executor reads and
 //! rewrites. `docs/thinning.md` says what is promised.
 
+pub(crate) mod execute;
 mod extract;
 mod number;
 mod piece;
+mod plan;
 mod policy;
-mod summary;
 
 #[cfg(test)]
 mod tests;
 
 pub use number::Number;
 pub use piece::{Decided, Piece, Sample};
+pub use plan::{Looked, Thinning, plan};
 pub use policy::ThinPolicy;
-pub use summary::{MAGIC, Stats, Summary, VERSION, Window, WindowKey};

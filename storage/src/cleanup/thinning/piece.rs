@@ -18,7 +18,7 @@ use model::{Offset, Timestamp};
 
 use super::number::Number;
 use super::policy::{ThinPolicy, Tier};
-use super::summary::{Stats, Summary, Window, WindowKey};
+use crate::segment::summary::{Stats, Summary, Window, WindowKey};
 
 /// A record as the policy sees it.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,8 @@ struct Reading {
     offset: Offset,
     /// Whether a summary that was read with it counts it.
     counted: bool,
+    /// Whether a record that is kept in any case lies between it and the reading before.
+    after_gap: bool,
 }
 
 /// What a key costs beside its bytes: entries of a map and of a list.
@@ -67,6 +69,10 @@ pub struct Piece<'p> {
     /// Windows that the present segment's summary counts.
     counted: Counted,
     held_bytes: usize,
+    /// Whether a record has been passed over since the last reading.
+    gap: bool,
+    /// Whether each key's newest record of a window is kept too, and each record without a value: what compaction wants.
+    keeps_newest: bool,
 }
 
 /// Which windows a segment's summary counts already: per length, key and beginning.
@@ -84,6 +90,8 @@ impl<'p> Piece<'p> {
             known: Vec::new(),
             counted: Counted::new(),
             held_bytes: 0,
+            gap: false,
+            keeps_newest: policy.keeps_newest(),
         }
     }
 
@@ -104,11 +112,33 @@ impl<'p> Piece<'p> {
         }
     }
 
+    /// Goes on with the records of a segment whose first ones another piece was shown.
+    pub fn continue_segment(&mut self, summary: Option<&Summary>) {
+        self.begin_segment(Offset::ZERO, summary);
+        self.known.clear();
+    }
+
+    /// A record, or a batch of them, is kept in any case.
+    pub fn pass_over(&mut self) {
+        self.gap = true;
+    }
+
+    /// Takes back all records from an offset on: they are kept in any case.
+    pub fn forget_from(&mut self, offset: Offset) {
+        let left = self.readings.partition_point(|it| it.offset < offset);
+        self.readings.truncate(left);
+        self.numbers.truncate(left * self.policy.value_count());
+        self.gap = true;
+    }
+
     /// The next record, in the order of offsets.
     pub fn push(&mut self, sample: Sample<'_>) {
+        if self.keeps_newest && sample.value.is_none() {
+            return self.pass_over();
+        }
         let Some(conditions) = self.policy.read(sample.value, &mut self.numbers) else {
             // It cannot be read, so that it is kept, and no other goes because of it.
-            return;
+            return self.pass_over();
         };
         let key = self.key(sample.key);
         let time = sample.time.millis();
@@ -119,6 +149,7 @@ impl<'p> Piece<'p> {
             time,
             appended: sample.appended.millis(),
             offset: sample.offset,
+            after_gap: std::mem::take(&mut self.gap),
             counted: counted.any(|(ms, windows)| windows.contains(&(key, start(time, *ms)))),
         };
         assert!(
@@ -226,13 +257,29 @@ impl Decided<'_> {
         self.kept.len()
     }
 
-    /// The offsets of the records that go, rising.
-    pub fn dropped(&self) -> Vec<Offset> {
-        let readings = self.piece.readings.iter().zip(&self.kept);
-        readings
-            .filter(|(_, kept)| !**kept)
-            .map(|(reading, _)| reading.offset)
-            .collect()
+    /// The records of a range that go: ranges of offsets that hold no record that stays, rising.
+    pub fn dropped(&self, offsets: &Range<Offset>) -> Vec<Range<Offset>> {
+        let mut dropped: Vec<Range<Offset>> = Vec::new();
+        let mut goes_on = false;
+        for index in self.places(offsets) {
+            let reading = &self.piece.readings[index];
+            let end = reading.offset.plus(1);
+            match dropped.last_mut() {
+                _ if self.kept[index] => {}
+                Some(range) if goes_on && !reading.after_gap => range.end = end,
+                _ => dropped.push(reading.offset..end),
+            }
+            goes_on = !self.kept[index];
+        }
+        dropped
+    }
+
+    /// Whether a summary was read with a segment of a range.
+    pub fn tells_of(&self, offsets: &Range<Offset>) -> bool {
+        self.piece
+            .known
+            .iter()
+            .any(|(base, ..)| offsets.contains(base))
     }
 
     /// The lowest tier that a record of a range is in, 0 for none; None if none of its records can be read. Offsets are half-open.
@@ -284,7 +331,7 @@ impl Decided<'_> {
                 let stats: Vec<Stats> = self
                     .numbers(index)
                     .iter()
-                    .map(|it| Stats::one(*it))
+                    .map(|it| Stats::one(it.to_f64()))
                     .collect();
                 add(
                     reading.key,
@@ -375,5 +422,8 @@ fn select(piece: &Piece<'_>, tier: &Tier, live: &[u32], kept: &mut [bool]) {
         if piece.readings[*index as usize].conditions & tier.conditions != 0 {
             keep(*index);
         }
+    }
+    if piece.keeps_newest {
+        live.iter().copied().max().into_iter().for_each(&mut keep);
     }
 }

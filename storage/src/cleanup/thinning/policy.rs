@@ -15,6 +15,7 @@ pub struct ThinPolicy {
     tiers: Vec<Tier>,
     values: Vec<ValueAt>,
     conditions: Vec<Condition>,
+    keeps_newest: bool,
 }
 
 /// One tier. Values and conditions are named by their place in the policy's lists.
@@ -63,6 +64,7 @@ impl ThinPolicy {
             tiers: Vec::new(),
             values: Vec::new(),
             conditions: Vec::new(),
+            keeps_newest: false,
         };
         for selector in &first.keep {
             match selector {
@@ -122,6 +124,21 @@ impl ThinPolicy {
             }
         }
         tier
+    }
+
+    /// The same for a topic that is compacted too: what compaction would keep of the records, thinning keeps.
+    pub fn beside_compaction(mut self) -> ThinPolicy {
+        self.keeps_newest = true;
+        self
+    }
+
+    pub(super) fn keeps_newest(&self) -> bool {
+        self.keeps_newest
+    }
+
+    /// The length of the last tier's windows, which is the longest.
+    pub fn longest_window_ms(&self) -> i64 {
+        self.tiers.last().map_or(0, |tier| tier.window_ms)
     }
 
     pub(super) fn tiers(&self) -> &[Tier] {

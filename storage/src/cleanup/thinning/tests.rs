@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::segment::SegmentId;
+use crate::segment::summary::{Stats, Summary, Window, WindowKey};
 
 /// A record of a test: its offset is its place in the list.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +51,28 @@ fn piece<'p>(policy: &'p ThinPolicy, records: &[Record], summary: Option<&Summar
     piece
 }
 
+const ALL: std::ops::Range<Offset> = Offset::ZERO..Offset::new(1_000);
+
 /// The records that are left.
 fn thin(policy: &ThinPolicy, records: &[Record], now: i64) -> Vec<Record> {
     let now = Timestamp::from_millis(now);
-    let dropped = piece(policy, records, None).decide(now, now).dropped();
-    let stays = |record: &&Record| !dropped.contains(&Offset::new(record.offset));
-    records.iter().filter(stays).cloned().collect()
+    let decided = piece(policy, records, None).decide(now, now);
+    stay(&decided, records)
+}
+
+/// Without those that go.
+fn stay(decided: &Decided<'_>, records: &[Record]) -> Vec<Record> {
+    let dropped = decided.dropped(&ALL);
+    let goes = |record: &Record| {
+        dropped
+            .iter()
+            .any(|range| range.contains(&Offset::new(record.offset)))
+    };
+    records
+        .iter()
+        .filter(|record| !goes(record))
+        .cloned()
+        .collect()
 }
 
 const TIERS: &str = "100ms:10ms:first+last+min(csv1)+max(csv1)+change(csv1 by 0.2)+if(csv2 is \"s3\"); \
@@ -155,6 +172,40 @@ fn records(count: usize) -> impl Strategy<Value = Vec<Record>> {
     })
 }
 
+/// A topic that is compacted too: what compaction keeps, the newest record of each key and those without a value, stays.
+#[test]
+fn beside_compaction_the_newest_record_of_each_key_stays() {
+    let policy = policy("0ms:10ms:max(csv1)").beside_compaction();
+    let record = |offset, time, value| Record {
+        offset,
+        key: Some(1),
+        time,
+        appended: 0,
+        value: Some((value, 0)),
+    };
+    // The newest one by offset is not the last one by time.
+    let records = [
+        record(0, 1, 5),
+        record(1, 9, 90),
+        record(2, 8, 7),
+        record(3, 3, 6),
+    ];
+    let offsets = |records: Vec<Record>| records.iter().map(|it| it.offset).collect::<Vec<_>>();
+    assert_eq!(offsets(thin(&policy, &records, 1_000)), [1, 3]);
+    let mut piece = Piece::new(&policy);
+    for offset in 0..3 {
+        piece.push(Sample {
+            offset: Offset::new(offset),
+            key: Some(b"k"),
+            time: Timestamp::from_millis(0),
+            appended: Timestamp::from_millis(0),
+            value: (offset == 1).then_some(b"1"),
+        });
+    }
+    let now = Timestamp::from_millis(1_000);
+    assert_eq!(piece.decide(now, now).dropped(&ALL), []);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -235,13 +286,11 @@ proptest! {
         times.sort_unstable();
         let mut left = records.clone();
         let mut summary: Option<Summary> = None;
-        let all = Offset::ZERO..Offset::new(1_000);
         for now in &times {
             let now = Timestamp::from_millis(*now);
             let decided = piece(&policy, &left, summary.as_ref()).decide(now, now);
-            let dropped = decided.dropped();
-            summary = Some(decided.summary(&all));
-            left.retain(|record| !dropped.contains(&Offset::new(record.offset)));
+            summary = Some(decided.summary(&ALL));
+            left = stay(&decided, &left);
         }
         let summary = summary.expect("it was thinned");
         for window in &summary.windows {
@@ -327,7 +376,7 @@ fn a_window_is_left_alone_until_the_tier_has_reached_its_newest_record() {
     // What was appended from 25 on has not been shown: the window may go on there.
     let piece = piece(&policy, &records, None);
     let decided = piece.decide(Timestamp::from_millis(1_000), Timestamp::from_millis(25));
-    assert_eq!(decided.dropped(), []);
+    assert_eq!(decided.dropped(&ALL), []);
     assert_eq!(
         decided.lowest_tier(&(Offset::ZERO..Offset::new(3))),
         Some(0)

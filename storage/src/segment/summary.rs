@@ -1,7 +1,8 @@
 //! What a thinned segment held before: count, and sum, smallest and largest of each value, per key and window.
 //!
 //! Written beside the segment when it is thinned, as `<base offset>.<generation>.sum`, and merged when it is thinned again, so
-//! that a view of fewer points can be served later that knows all records. Callers: the executor writes, the tools read.
+//! that a view of fewer points can be served later that knows all records. Callers: thinning's executor writes, every rewrite
+//! carries it on, the tools read.
 //! Invariant: windows rise by key, time and length, and none comes twice; each counts records of this segment only.
 //!
 //! ```text
@@ -13,12 +14,15 @@
 //! Key kind 0: no key, 1: this one, 2: that of the window before.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use model::LogId;
 
-use super::number::Number;
+use super::SegmentId;
 use crate::fields::{Fields, FormatError, envelope, open_envelope, put_blob, put_log_id};
-use crate::segment::SegmentId;
+use crate::io::{Disk, read_file, write_new_file};
 
 /// The magic of a summary.
 pub const MAGIC: &[u8; 8] = b"thinsums";
@@ -80,8 +84,7 @@ impl Stats {
     };
 
     /// Of one record.
-    pub fn one(number: Number) -> Stats {
-        let value = number.to_f64();
+    pub fn one(value: f64) -> Stats {
         Stats {
             sum: value,
             min: value,
@@ -98,6 +101,36 @@ impl Stats {
 }
 
 impl Summary {
+    /// Takes in what another one tells of other records, by the same or another setting: windows that are the same are merged if
+    /// the same values are summed up; otherwise what is told with more windows counts.
+    pub fn merge(&mut self, other: Summary) {
+        if self.values != other.values {
+            if self.windows.len() < other.windows.len() {
+                *self = other;
+            }
+            self.tier = 0;
+            return;
+        }
+        if self.tiers != other.tiers {
+            self.tier = 0;
+        }
+        self.tier = self.tier.min(other.tier);
+        let mut windows: BTreeMap<WindowKey, (u64, Vec<Stats>)> = BTreeMap::new();
+        for window in std::mem::take(&mut self.windows)
+            .into_iter()
+            .chain(other.windows)
+        {
+            let none = || (0, vec![Stats::NONE; window.stats.len()]);
+            let (count, merged) = windows.entry(window.at).or_insert_with(none);
+            *count = count.saturating_add(window.count);
+            for (merged, stats) in merged.iter_mut().zip(&window.stats) {
+                merged.merge(stats);
+            }
+        }
+        let window = |(at, (count, stats))| Window { at, count, stats };
+        self.windows = windows.into_iter().map(window).collect();
+    }
+
     /// The file's bytes.
     pub fn encode(&self, log: LogId, id: SegmentId) -> Vec<u8> {
         let mut body = Vec::new();
@@ -232,4 +265,72 @@ fn take_window(
         });
     }
     Ok(Window { at, count, stats })
+}
+
+/// No summary is longer than an envelope can be.
+const BYTES_MAX: u64 = u32::MAX as u64;
+
+/// What a segment's summary says. None if it has none, or one that is damaged or of another segment, which is told in the log:
+/// without it nothing but the summary is missing.
+pub fn read_summary(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    id: SegmentId,
+) -> io::Result<Option<Summary>> {
+    if id.generation == 0 {
+        return Ok(None);
+    }
+    let bytes = match read_file(disk, &id.summary_path(directory), BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match Summary::decode(&bytes) {
+        Ok((of_log, of, summary)) if (of_log, of) == (log, id) => Ok(Some(summary)),
+        Ok((of_log, of, _)) => {
+            tracing::warn!(%log, segment = %id, %of_log, %of, "a summary is of another segment: it is not used");
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::warn!(%log, segment = %id, %error, "a summary is damaged: it is not used");
+            Ok(None)
+        }
+    }
+}
+
+/// Writes a segment's summary, durably but for its name.
+pub fn write_summary(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    id: SegmentId,
+    summary: &Summary,
+) -> io::Result<()> {
+    let path = id.summary_path(directory);
+    match disk.remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new_file(disk, &path, &summary.encode(log, id))
+}
+
+/// What is told of segments that become one.
+pub fn read_all(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    ids: &[SegmentId],
+) -> io::Result<Option<Summary>> {
+    let mut all: Option<Summary> = None;
+    for id in ids {
+        let Some(summary) = read_summary(disk, directory, log, *id)? else {
+            continue;
+        };
+        match &mut all {
+            Some(all) => all.merge(summary),
+            None => all = Some(summary),
+        }
+    }
+    Ok(all)
 }
