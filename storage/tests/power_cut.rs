@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use alluvium_storage as storage;
 use bytes::Bytes;
-use model::batch::{Batch, BatchBuilder};
+use model::batch::{Batch, BatchBuilder, BatchHeader};
 use model::codec::Codec;
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
 use storage::io::SimDisk;
+use storage::rewrite::{Cancelled, KeepError, Keeper, Pace, RewriteError, Verdict};
+use storage::segment::SegmentId;
 use storage::{
     AppendAllError, AppendError, DeleteRecordsError, Durable, Env, Log, LogAppend, LogSettings,
     ManualClock, Purpose, Storage, StorageConfig, StorageFailed,
@@ -56,6 +58,31 @@ fn the_last_frames_of_a_deleted_log_are_no_damage() {
     cut_everywhere(295_927);
 }
 
+/// Between the other steps segments are rewritten: what is left is what the rewrite was to leave, and nothing comes back.
+#[test]
+fn a_power_cut_beside_rewrites_brings_nothing_back_that_was_dropped() {
+    let seeds = setting("SEEDS", SEEDS_DEFAULT);
+    let first = setting("FIRST_SEED", 1);
+    let mut rewritten = 0;
+    for seed in first..first + seeds {
+        let whole = Life::with_rewrites(seed);
+        let begin = whole.disk.operations();
+        let (mut whole, outcome) = whole.live();
+        outcome.expect("without a cut nothing fails");
+        rewritten += whole.rewritten;
+        let end = whole.disk.operations();
+        whole.judge_after_cut(seed);
+        for cut in begin + 1..=end {
+            let life = Life::with_rewrites(seed);
+            life.disk.cut_power_during(cut);
+            let (mut life, _) = life.live();
+            life.cut = cut;
+            life.judge_after_cut(seed.wrapping_mul(1_000_003).wrapping_add(cut));
+        }
+    }
+    assert!(rewritten > 0, "something must be rewritten");
+}
+
 /// Cuts the power during each operation of a script, and once behind it. Gives how often, and the acknowledged records that
 /// were found again after the cuts within the script.
 fn cut_everywhere(seed: u64) -> (u64, u64) {
@@ -89,6 +116,9 @@ struct Ledger {
     acknowledged: BTreeMap<u64, Bytes>,
     /// Payloads that a reader was shown.
     seen: BTreeMap<u64, Bytes>,
+    /// Offsets that a rewrite was to drop, and those that one has dropped.
+    dropped_maybe: BTreeSet<u64>,
+    dropped: BTreeSet<u64>,
     /// The start that was acknowledged, and the highest that was asked for.
     start: u64,
     start_asked: u64,
@@ -140,6 +170,32 @@ struct Life {
     producers: HashMap<LogId, Producer>,
     producer_ids: i64,
     payloads: u64,
+    /// Where segments are rewritten between the other steps: decides which.
+    rewrites: Option<Random>,
+    rewritten: u64,
+}
+
+/// Drops one batch of three, by their offsets, and notes what it drops.
+#[derive(Default)]
+struct DropSome(BTreeSet<u64>);
+
+impl Keeper for DropSome {
+    fn judge(&mut self, header: &BatchHeader, _: &Bytes) -> Result<Verdict, KeepError> {
+        let base = header.base().get();
+        if base % 3 > 0 {
+            return Ok(Verdict::Keep);
+        }
+        self.0.extend(base..header.next_offset().get());
+        Ok(Verdict::Drop)
+    }
+}
+
+struct AtOnce;
+
+impl Pace for AtOnce {
+    fn spend(&self, _: u64) -> Result<(), Cancelled> {
+        Ok(())
+    }
 }
 
 /// The script ended early, because the disk failed.
@@ -168,6 +224,24 @@ impl Life {
             producers: HashMap::new(),
             producer_ids: 0,
             payloads: 0,
+            rewrites: None,
+            rewritten: 0,
+        }
+    }
+
+    fn with_rewrites(seed: u64) -> Life {
+        Life {
+            rewrites: Some(Random(!seed)),
+            ..Life::new(seed)
+        }
+    }
+
+    /// Where they are rewritten there are many.
+    fn segment_bytes(&self) -> u64 {
+        if self.rewrites.is_some() {
+            2 << 10
+        } else {
+            24 << 10
         }
     }
 
@@ -204,11 +278,58 @@ impl Life {
                 95..=97 => self.restart()?,
                 _ => self.kill()?,
             }
+            self.rewrite_some()?;
         }
         self.commit()?;
         self.read_all()?;
         self.close();
         Ok(())
+    }
+
+    /// Now and then rewrites some neighbours.
+    fn rewrite_some(&mut self) -> Result<(), Stopped> {
+        let Some(mut random) = self.rewrites.clone() else {
+            return Ok(());
+        };
+        let (is_due, at, from, count) = (
+            random.below(3) == 0,
+            random.next() as usize,
+            random.next() as usize,
+            1 + random.below(3) as usize,
+        );
+        self.rewrites = Some(random);
+        if !is_due {
+            return Ok(());
+        }
+        self.settle()?;
+        let id = *self
+            .logs
+            .keys()
+            .nth(at % self.logs.len())
+            .expect("it is below the count");
+        let sealed = self.storage().sealed_segments(id);
+        if sealed.is_empty() {
+            return Ok(());
+        }
+        let some = sealed.iter().skip(from % sealed.len()).take(count);
+        let segments: Vec<SegmentId> = some.map(|entry| entry.id).collect();
+        let mut keeper = DropSome::default();
+        let rewritten = self
+            .storage()
+            .rewrite(id, &segments, None, &AtOnce, &mut keeper);
+        let name = self.name();
+        let ledger = self.logs.get_mut(&id).expect("a log that lives");
+        ledger.dropped_maybe.extend(&keeper.0);
+        match rewritten {
+            Ok(_) => {
+                ledger.dropped.extend(keeper.0);
+                self.rewritten += 1;
+            }
+            Err(RewriteError::NoSpace { .. } | RewriteError::NoLongerLive { .. }) => {}
+            Err(_) if self.disk.is_off() => {}
+            Err(error) => panic!("{name}: {error}"),
+        }
+        self.alive()
     }
 
     fn open(&mut self) -> Result<(), Stopped> {
@@ -232,7 +353,7 @@ impl Life {
             .finish_open(&known)
             .map_err(|error| Stopped(error.to_string()))?;
         for id in &known {
-            storage.create_log(*id, settings());
+            storage.create_log(*id, settings(self.segment_bytes()));
         }
         self.storage = Some(storage);
         Ok(())
@@ -309,7 +430,8 @@ impl Life {
         let topic = TopicId::from_bytes([self.logs.len() as u8 + self.deleted.len() as u8 + 1; 16]);
         let id = LogId::new(topic, PartitionId::new(0));
         if self.logs.len() < 4 && !self.deleted.contains(&id) {
-            self.storage().create_log(id, settings());
+            self.storage()
+                .create_log(id, settings(self.segment_bytes()));
             self.logs.entry(id).or_default();
         }
     }
@@ -627,9 +749,15 @@ impl Life {
             }
             from = chunk.end_offset;
         }
-        let expected: Vec<u64> = (bounds.start.get()..bounds.durable_end.get()).collect();
-        let found: Vec<u64> = records.keys().copied().collect();
-        assert_eq!(found, expected, "{}: log {id} has gaps", self.name());
+        let ledger = &self.logs[&id];
+        let mut missing = (bounds.start.get()..bounds.durable_end.get())
+            .filter(|offset| !records.contains_key(offset));
+        let gap = missing.find(|offset| !ledger.dropped_maybe.contains(offset));
+        assert_eq!(gap, None, "{}: log {id} has a gap", self.name());
+        let back = records
+            .keys()
+            .find(|offset| ledger.dropped.contains(offset));
+        assert_eq!(back, None, "{}: log {id}: dropped and back", self.name());
         records
     }
 
@@ -676,7 +804,8 @@ impl Life {
                 start <= ledger.start_asked,
                 "{name}: log {id}: nobody deleted up to {start}"
             );
-            for (offset, payload) in ledger.acknowledged.range(start..) {
+            let is_kept = |(offset, _): &(&u64, &Bytes)| !ledger.dropped_maybe.contains(offset);
+            for (offset, payload) in ledger.acknowledged.range(start..).filter(is_kept) {
                 assert_eq!(
                     found.get(offset),
                     Some(payload),
@@ -684,7 +813,7 @@ impl Life {
                 );
                 count += 1;
             }
-            for (offset, payload) in ledger.seen.range(start..) {
+            for (offset, payload) in ledger.seen.range(start..).filter(is_kept) {
                 assert_eq!(
                     found.get(offset),
                     Some(payload),
@@ -734,8 +863,11 @@ impl Life {
             let is_there: BTreeMap<LogId, bool> = group
                 .iter()
                 .filter(|(id, offset, _)| {
-                    let log = self.logs.get(id).map(|_| self.log(*id));
-                    log.is_some_and(|log| log.bounds().start.get() <= *offset)
+                    let Some(ledger) = self.logs.get(id) else {
+                        return false;
+                    };
+                    let is_dropped = ledger.dropped_maybe.contains(offset);
+                    !is_dropped && self.log(*id).bounds().start.get() <= *offset
                 })
                 .map(|(id, offset, payload)| {
                     // Read and compared with the book just before.
@@ -782,9 +914,9 @@ fn is_idempotent(id: LogId) -> bool {
     id.topic_id.to_bytes()[0] % 2 == 1
 }
 
-fn settings() -> LogSettings {
+fn settings(segment_bytes: u64) -> LogSettings {
     LogSettings {
-        segment_bytes: 24 << 10,
+        segment_bytes,
         ..LogSettings::from(&TopicConfig::default())
     }
 }

@@ -20,7 +20,7 @@ use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry};
 use crate::producers::Producers;
 use crate::segment::summary::{Summary, read_all, write_summary};
-use crate::segment::{SegmentId, SparseWriter};
+use crate::segment::{SegmentId, SparseWriter, remove_files};
 use crate::settler::{Change, Outcome};
 use crate::wal::pool::is_full;
 
@@ -104,14 +104,7 @@ pub(crate) fn rewrite(
     {
         // Nothing names it, and nothing will.
         let directory = parts.files.data.of_log(log.id());
-        let (index, log) = (new.id.index_path(&directory), new.id.log_path(&directory));
-        for path in [index, log, new.id.summary_path(&directory)] {
-            if let Err(error) = parts.files.data.disk().remove_file(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");
-            }
-        }
+        remove_files(parts.files.data.disk(), &directory, new.id);
     }
     outcome.map(|()| Rewritten {
         old,

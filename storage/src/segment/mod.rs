@@ -29,7 +29,7 @@ pub use index::{BLOCK_BYTES, Block, SegmentIndex, SharedIndex};
 pub(crate) use index_file::VERSION as INDEX_VERSION;
 pub use index_file::{INDEX_BYTES_MAX, IndexFile, read_index_file};
 pub use reader::{Extent, SegmentReader, first_at_or_after, largest_in};
-pub(crate) use sparse::SparseWriter;
+pub(crate) use sparse::{SparseWriter, remove_files};
 pub use walk::{HeaderWalk, Walked};
 pub use writer::{PADDING, SealedSegment, SegmentWriter, SettledBatch, WriteWay};
 

@@ -7,7 +7,7 @@
 //! names the files before [`SparseWriter::finish`] has returned.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::batch::BatchHeader;
@@ -159,14 +159,19 @@ impl SparseWriter {
 
     /// Removes its files: nothing names them.
     pub fn discard(self) {
-        let id = self.index.id();
-        for path in [id.index_path(&self.directory), id.log_path(&self.directory)] {
-            match self.disk.remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");
-                }
-                _ => {}
+        remove_files(&*self.disk, &self.directory, self.index.id());
+    }
+}
+
+/// Removes the files of a segment that nothing names. What cannot be removed goes with the next start.
+pub(crate) fn remove_files(disk: &dyn Disk, directory: &Path, id: SegmentId) {
+    let (index, log) = (id.index_path(directory), id.log_path(directory));
+    for path in [index, log, id.summary_path(directory)] {
+        match disk.remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");
             }
+            _ => {}
         }
     }
 }

@@ -481,7 +481,7 @@ impl Settler {
             return Ok(());
         }
         match self.checkpoint(at) {
-            // Without space the other file holds no checkpoint now: nothing names them.
+            // On a full disk they are the space that is missing: they do not wait for the older checkpoint.
             Ok(()) | Err(SettleError::DiskFull) => {}
             Err(error) => return Err(error),
         }

@@ -72,6 +72,18 @@ pub(super) enum NameChange {
     },
 }
 
+impl NameChange {
+    /// What it may bring back.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let (one, moved): (Option<&Node>, &[(PathBuf, Node)]) = match self {
+            NameChange::Add(_, node) => (Some(node), &[]),
+            NameChange::Remove(_) => (None, &[]),
+            NameChange::Rename { moved, .. } => (None, moved),
+        };
+        one.into_iter().chain(moved.iter().map(|(_, node)| node))
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Lock {
     pub(super) exclusive: bool,
@@ -140,6 +152,8 @@ impl World {
             .names
             .values()
             .chain(self.durable_names.values())
+            // A file that was made and removed may be there again after a power cut that only the first of both survives.
+            .chain(self.pending.iter().flat_map(NameChange::nodes))
             .filter_map(file_of)
             .collect();
         self.inodes.retain(|inode, _| named.contains(inode));
