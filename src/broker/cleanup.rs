@@ -15,6 +15,7 @@ use model::{PartitionId, TopicName};
 use storage::Bounds;
 pub use storage::cleanup::run::{CleanupError as Fault, Report};
 pub use storage::cleanup::{Plan, Policy, SegmentPlan};
+pub use storage::segment::SegmentId;
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, right};
@@ -61,6 +62,15 @@ pub struct Selection {
     pub partition: Option<PartitionId>,
     /// As if, or so that, the active segment were rolled first.
     pub now: bool,
+}
+
+/// How a run is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// Everything is read and nothing is changed.
+    pub dry_run: bool,
+    /// Bytes read and written a second at most; None is what the server is set to.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// What would be done to a topic.
@@ -155,7 +165,7 @@ impl Broker {
         &self,
         topic: &Granted<Arc<Topic>, right::Clean>,
         selection: Selection,
-        dry_run: bool,
+        way: Way,
         caller: &Caller,
     ) -> Result<Job, CleanupError> {
         let request = Request {
@@ -165,7 +175,8 @@ impl Broker {
             partitions: selected(topic, selection.partition)?,
             whole_topic: selection.partition.is_none(),
             now: selection.now,
-            dry_run,
+            dry_run: way.dry_run,
+            bytes_per_second: way.bytes_per_second,
             asked_by: asked_by(caller),
         };
         let cleanup = &self.shared.cleanup;
@@ -327,7 +338,7 @@ mod tests {
     fn start(door: &Door, selection: Selection) -> Result<Job, CleanupError> {
         let topic = door.topic("readings", right::Clean)?;
         door.broker()
-            .start_cleanup(&topic, selection, false, door.caller())
+            .start_cleanup(&topic, selection, Way::default(), door.caller())
     }
 
     #[tokio::test]

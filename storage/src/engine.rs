@@ -5,9 +5,9 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::cleanup::Policy;
 use crate::cleanup::cleaner::Cleaner;
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
+use crate::cleanup::{Policy, Uncleanable};
 use crate::components::Threads;
 use crate::config::Live;
 use crate::damage::{Damage, DamageRecord};
@@ -102,6 +102,9 @@ impl Engine {
         progress: &Progress,
         threads_are: Threads,
     ) -> Result<Report, CleanupError> {
+        if policy == Policy::Retention && options.now && !options.dry_run {
+            self.seal_active(log);
+        }
         let report = match policy {
             Policy::Compaction => {
                 let roll = || self.seal_active(log);
@@ -321,7 +324,24 @@ impl Engine {
             failed: gate.failure().map(|failure| failure.reason.to_string()),
             damage,
             damage_acknowledged,
+            uncleanable: self.uncleanable(),
         }
+    }
+
+    /// The segments that are set aside, of the logs that still have them.
+    fn uncleanable(&self) -> Vec<Uncleanable> {
+        let mut all = self.cleaner.executor.set_aside.all();
+        all.retain(|one| {
+            let log = self.registry.get(one.log);
+            log.is_some_and(|log| {
+                let state = log.cell().locked();
+                state
+                    .segments
+                    .sealed()
+                    .any(|(entry, _)| entry.id == one.segment)
+            })
+        });
+        all
     }
 
     /// Counts and sizes. Never waits for the disk.

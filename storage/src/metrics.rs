@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::cleanup::Uncleanable;
 use crate::damage::Damage;
 
 /// How the store is.
@@ -18,6 +19,8 @@ pub struct Health {
     pub damage: Vec<Damage>,
     /// The same, where an operator has acknowledged the damage.
     pub damage_acknowledged: Vec<Damage>,
+    /// Segments that could not be cleaned up, and are left out.
+    pub uncleanable: Vec<Uncleanable>,
 }
 
 /// Counts since the start, and sizes now.

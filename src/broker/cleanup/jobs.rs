@@ -70,6 +70,8 @@ pub struct Request {
     pub now: bool,
     /// Everything is read and nothing is changed.
     pub dry_run: bool,
+    /// Bytes read and written a second at most; None is what the server is set to.
+    pub bytes_per_second: Option<u64>,
     /// Who asked.
     pub asked_by: String,
 }
@@ -287,6 +289,7 @@ mod tests {
             whole_topic: true,
             now: false,
             dry_run: false,
+            bytes_per_second: None,
             asked_by: "a test".to_owned(),
         }
     }

@@ -1,6 +1,6 @@
 //! One job: the policy run over each of its partitions in order, and what came of it.
 //!
-//! Caller: the worker, on a thread that may block. Invariants: a partition that fails is named and the others go on; a job
+//! Caller: the worker, on a thread that may block. Invariants: what fails is named and the others go on; a job
 //! that is stopped ends before the next partition, or where the storage gives up the one that it was at.
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub struct Outcome {
     pub bytes_read: u64,
     /// Bytes that were written in all.
     pub bytes_written: u64,
-    /// Partitions at which it failed.
+    /// Partitions at which it failed, or a segment of which it had to set aside.
     pub failed: u64,
     /// Whether it was stopped before its end.
     pub is_cut_short: bool,
@@ -115,9 +115,10 @@ impl Outcome {
                 self.removed += Removed::done(report);
                 self.bytes_read += report.bytes_read;
                 self.bytes_written += report.bytes_written;
-                if report.plan.is_empty() {
+                if report.plan.is_empty() && report.set_aside.is_empty() {
                     return;
                 }
+                self.failed += u64::from(!report.set_aside.is_empty());
                 listed = report.plan.segments.len().min(*room);
                 *room -= listed;
             }
@@ -149,7 +150,7 @@ pub(super) fn run(storage: &Storage, request: &Request, control: &Control) -> Ou
     let options = RunOptions {
         now: request.now,
         dry_run: request.dry_run,
-        ..RunOptions::default()
+        bytes_per_second: request.bytes_per_second,
     };
     for partition in &request.partitions {
         if control.progress.is_cancelled() {
@@ -180,11 +181,11 @@ pub(super) fn log(job: &Job) {
         records,
         bytes,
     } = outcome.removed;
-    let mut failures = outcome
-        .partitions
-        .iter()
-        .filter_map(|run| run.result.as_ref().err());
-    let error = failures.next().map(tracing::field::display);
+    let failure = |run: &PartitionRun| match &run.result {
+        Err(fault) => Some(fault.to_string()),
+        Ok(report) => report.set_aside.first().map(|(_, error)| error.to_string()),
+    };
+    let error = outcome.partitions.iter().find_map(failure);
     tracing::info!(
         job = %job.id, policy = %request.policy, topic = %request.topic, state = job.state.name(),
         partitions = request.partitions.len(), now = request.now, dry_run = request.dry_run,

@@ -7,6 +7,7 @@
 mod json;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use model::PartitionId;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::errors;
 use super::errors::Failure;
-use super::{Front, errors, in_pieces, on_own_thread, place_for};
+use super::pages::{in_pieces, on_own_thread, place_for};
+use super::state::Front;
 use crate::broker::access::right;
-use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection};
+use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection, Way};
 
 /// The longest body of a request.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -110,6 +113,7 @@ struct StartBody {
     now: bool,
     #[serde(default)]
     dry_run: bool,
+    bytes_per_second: Option<NonZero<u64>>,
 }
 
 async fn start(
@@ -124,11 +128,15 @@ async fn start(
         partition: body.partition.map(PartitionId::new),
         now: body.now,
     };
+    let way = Way {
+        dry_run: body.dry_run,
+        bytes_per_second: body.bytes_per_second.map(NonZero::get),
+    };
     let door = front.door(peer, &headers);
     let topic = door.topic(&body.topic, right::Clean)?;
     let job = door
         .broker()
-        .start_cleanup(&topic, selection, body.dry_run, door.caller())?;
+        .start_cleanup(&topic, selection, way, door.caller())?;
     let place = format!("{JOBS}/{}", job.id);
     let answer = ([(header::LOCATION, place)], json::of_job(&job));
     Ok(errors::accepted(answer.into_response()))

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::Front;
+use super::state::Front;
 use crate::broker::LogDir;
 use crate::broker::access::{Cluster, Granted, right};
 use crate::metrics::{Families, Family, Kind, Sample, Value, process};

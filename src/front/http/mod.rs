@@ -1,54 +1,41 @@
 //! The HTTP front: liveness, readiness with reasons, metrics, who is connected, the version, and cleanup that is asked for.
 //! Callers: `serve`. Knows the broker; what other fronts count comes as functions that add metrics.
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
-//! goes. `PAGES_MAX` long pages, as of metrics, are made or sent at a time, so that many who ask for them hold no more memory.
+//! goes. Few long pages, as of metrics, are made or sent at a time (`pages`), so that many who ask for them hold no more memory.
 
 mod cleanup;
 mod connection;
 mod errors;
 mod metrics;
+mod pages;
 mod settings;
+mod state;
 
-use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
-use crate::broker::access::{Caller, Door, Principal, Protocol, right};
-use crate::broker::{Broker, Damage};
+use crate::broker::Damage;
+use crate::broker::access::right;
 use crate::descriptors::Ask;
 use crate::front::listener::{Accepted, Listener};
-use crate::front::peers::Peers;
-use crate::front::places::{Patience, Places};
-use crate::front::{self, Limits};
-use crate::metrics::Families;
+use pages::{in_pieces, on_own_thread, place_for};
 pub use settings::{SETTINGS, Settings};
+pub use state::{AddMetrics, Front, Others};
 
-/// How long connections stay while others wait for a place. An answer takes milliseconds; a page of metrics, seconds.
-const PATIENCE: Patience = Patience {
-    silent: Duration::from_secs(1),
-    idle: Duration::from_secs(1),
-    busy: Some(Duration::from_secs(5)),
-};
-/// Long pages, of metrics and of plans, that are made, or not taken by their readers yet: of each kind.
-const PAGES_MAX: usize = 4;
 /// How long a page of metrics waits for what has to come from the disk.
 const DISK_WAIT: Duration = Duration::from_secs(1);
 /// Connections that `/connections` lists at most.
 const PEERS_SHOWN_MAX: usize = 1_000;
-/// A page is handed to the connection in pieces of this size.
-const PIECE_BYTES: usize = 64 * 1024;
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -63,54 +50,7 @@ pub fn descriptors() -> Ask {
     }
 }
 
-/// What a part of the server adds to the page of metrics.
-pub type AddMetrics = Box<dyn Fn(&mut Families<'_>) + Send + Sync>;
-
-/// What is shown of others.
-pub struct Others {
-    /// Who is connected to the Kafka port.
-    pub peers: Arc<Peers>,
-    /// The metrics of other fronts.
-    pub add_metrics: Vec<AddMetrics>,
-    /// The commit that the process was built from, if that is known.
-    pub commit: Option<&'static str>,
-}
-
-/// What all connections share.
-pub struct Front {
-    broker: Broker,
-    shared: front::Settings,
-    settings: Settings,
-    places: Arc<Places>,
-    others: Others,
-    metrics_pages: Arc<Semaphore>,
-    plan_pages: Arc<Semaphore>,
-}
-
 impl Front {
-    /// A front of this broker, which serves nobody yet: so many connections at a time.
-    pub fn new(
-        broker: Broker,
-        shared: front::Settings,
-        settings: Settings,
-        connections_max: usize,
-        others: Others,
-    ) -> Arc<Front> {
-        let limits = Limits {
-            connections_max,
-            per_address_max: usize::MAX,
-        };
-        Arc::new(Front {
-            broker,
-            shared,
-            settings,
-            places: Places::new(limits, PATIENCE),
-            others,
-            metrics_pages: Arc::new(Semaphore::new(PAGES_MAX)),
-            plan_pages: Arc::new(Semaphore::new(PAGES_MAX)),
-        })
-    }
-
     /// Serves HTTP on `socket` until `shutdown` turns true, then lets connections finish their requests and returns.
     pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {
         let listener = Listener {
@@ -126,17 +66,6 @@ impl Front {
             connection::run(accepted, routes.clone(), idle_max, stop.clone())
         };
         listener.serve(shutdown, handle).await;
-    }
-
-    /// The broker as who sends this request may use it.
-    fn door(&self, peer: SocketAddr, headers: &HeaderMap) -> Door {
-        let agent = headers.get(header::USER_AGENT);
-        self.broker.door(Caller {
-            principal: Principal::Anonymous,
-            address: peer,
-            client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
-            protocol: Protocol::Http,
-        })
     }
 }
 
@@ -209,6 +138,11 @@ async fn readyz(State(front): State<Arc<Front>>) -> Response {
     for damage in &health.damage {
         reasons.push(place_of(damage));
     }
+    for one in &health.uncleanable {
+        reasons.push(json!({
+            "code": "cleanup_set_aside", "log": one.log.to_string(), "from": one.segment.base.get(), "detail": &*one.reason,
+        }));
+    }
     let acknowledged: Vec<_> = health.damage_acknowledged.iter().map(place_of).collect();
     let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged });
     let answer = Json(answer).into_response();
@@ -242,42 +176,6 @@ async fn metrics(
         Ok(text) => in_pieces(text, "text/plain; version=0.0.4; charset=utf-8", page),
         Err(error) => errors::internal(&error),
     }
-}
-
-/// Waits for one of the places of long pages.
-async fn place_for(pages: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    let page = pages.clone().acquire_owned().await;
-    page.expect("the semaphore is never closed")
-}
-
-/// A long page, which keeps its place until the last piece of it is taken.
-fn in_pieces(text: String, content_type: &'static str, page: OwnedSemaphorePermit) -> Response {
-    let length = text.len();
-    let pieces =
-        futures_util::stream::unfold((Bytes::from(text), page), |(mut rest, page)| async move {
-            let piece = rest.split_to(rest.len().min(PIECE_BYTES));
-            (!piece.is_empty()).then_some((Ok::<_, Infallible>(piece), (rest, page)))
-        });
-    let headers = [
-        (header::CONTENT_TYPE, content_type.to_owned()),
-        (header::CONTENT_LENGTH, length.to_string()),
-    ];
-    (headers, Body::from_stream(pieces)).into_response()
-}
-
-/// Runs `work` on a thread of its own: those of the runtime that may block may all be waiting for the disk.
-async fn on_own_thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
-    let (done, result) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            // Whoever asked may have gone.
-            let _ = done.send(work());
-        })?;
-    result.await.map_err(io::Error::other)
 }
 
 /// Who is connected to the Kafka port, busiest first.

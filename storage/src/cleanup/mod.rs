@@ -31,5 +31,6 @@ pub use self::plan::{Outcome, Plan, SegmentPlan};
 pub use self::policy::Policy;
 pub use self::reason::{DirtyRatio, HeldBack, Reason};
 pub use self::rules::{Rules, plan};
+pub use self::set_aside::Uncleanable;
 pub use self::stats::CompactionMetrics;
 pub use self::view::{LogView, SegmentView};

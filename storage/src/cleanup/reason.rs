@@ -312,7 +312,7 @@ impl fmt::Display for HeldBack {
             HeldBack::PolicyNotSet(policy) => {
                 write!(f, "cleanup.policy of the topic does not name {policy}")
             }
-            HeldBack::NoLimit => f.write_str("neither retention.ms nor retention.bytes is set"),
+            HeldBack::NoLimit => f.write_str("no limit: retention.ms and retention.bytes are not set, or cleanup.policy does not name delete"),
             HeldBack::StoreBelowSize => f.write_str("the store holds no more than store.bytes.max"),
             HeldBack::OwnLog => f.write_str("it is a log of the broker's own"),
             HeldBack::Empty => f.write_str("it holds nothing"),

@@ -18,6 +18,17 @@ pub(crate) struct SetAside {
     logs: Mutex<HashMap<LogId, OfLog>>,
 }
 
+/// A segment that could not be cleaned up, and is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncleanable {
+    /// Whose.
+    pub log: LogId,
+    /// Which.
+    pub segment: SegmentId,
+    /// What went wrong.
+    pub reason: Arc<str>,
+}
+
 #[derive(Debug, Default)]
 struct OfLog {
     segments: Vec<(SegmentId, Arc<str>)>,
@@ -66,6 +77,23 @@ impl SetAside {
         }
         view.set_aside.clone_from(&of_log.segments);
         view.compacted_to = view.compacted_to.max(of_log.seen_to);
+    }
+
+    /// All of them that are known.
+    pub fn all(&self) -> Vec<Uncleanable> {
+        let logs = self.locked();
+        let of_log = |(log, of_log): (&LogId, &OfLog)| {
+            let segments = of_log.segments.iter();
+            let of_segment = |(segment, reason): &(SegmentId, Arc<str>)| Uncleanable {
+                log: *log,
+                segment: *segment,
+                reason: reason.clone(),
+            };
+            segments.map(of_segment).collect::<Vec<_>>()
+        };
+        let mut all: Vec<Uncleanable> = logs.iter().flat_map(of_log).collect();
+        all.sort_by_key(|one| (one.log, one.segment.base));
+        all
     }
 
     /// How many logs have such segments, of those that are there.

@@ -2,19 +2,26 @@
 //!
 //! Callers: the routes of cleanup.
 
+use std::sync::Arc;
+
 use axum::Json;
 use model::Timestamp;
 use serde_json::{Value, json};
 
 use crate::broker::cleanup::{
-    Fault, Job, Outcome, PartitionPlan, PartitionRun, Plan, Policy, Removed, SegmentPlan, TopicPlan,
+    Fault, Job, Outcome, PartitionPlan, PartitionRun, Plan, Policy, Removed, Report, SegmentId,
+    SegmentPlan, TopicPlan,
 };
+use crate::front::http::errors::cleanup_code;
 
 pub(super) const CONTENT_TYPE: &str = "application/json";
 
 /// The policies by the names of their commands.
-pub(super) const POLICIES: &[(&str, Policy)] =
-    &[("retention", Policy::Retention), ("thin", Policy::Thin)];
+pub(super) const POLICIES: &[(&str, Policy)] = &[
+    ("retention", Policy::Retention),
+    ("compact", Policy::Compaction),
+    ("thin", Policy::Thin),
+];
 
 fn policy_name(policy: Policy) -> &'static str {
     let found = POLICIES.iter().find(|(_, known)| *known == policy);
@@ -85,7 +92,7 @@ fn head_of(job: &Job) -> Value {
     json!({
         "id": job.id.to_string(), "state": job.state.name(), "policy": policy_name(request.policy),
         "topic": request.topic.as_str(), "partition": partition.map(|partition| partition.get()),
-        "now": request.now, "dry_run": request.dry_run, "asked_by": request.asked_by,
+        "now": request.now, "dry_run": request.dry_run, "bytes_per_second": request.bytes_per_second, "asked_by": request.asked_by,
         "asked_ms": job.asked_at.millis(), "started_ms": millis(job.started_at), "ended_ms": millis(job.ended_at),
         "progress": {
             "partitions": request.partitions.len(), "partitions_done": job.control.partitions_done(),
@@ -109,12 +116,30 @@ fn of_run(run: &PartitionRun) -> Value {
         Ok(report) => json!({
             "partition": partition, "start_offset": report.start_before.get(),
             "start_offset_after": report.start_after.get(), "removed": of_removed(&Removed::done(report)),
+            "segments_rewritten": rewritten(report), "passes": report.passes,
+            "rolls_active": report.plan.rolls_active,
+            "tombstones_removed": report.tombstones_removed, "unreadable_batches": report.unreadable_batches,
             "segments": of_segments(&report.plan, run.listed), "error": null,
+            "set_aside": report.set_aside.iter().map(of_set_aside).collect::<Vec<_>>(),
         }),
         Err(fault) => json!({ "partition": partition, "error": of_fault(fault) }),
     }
 }
 
+/// Segments that others took the place of, or would.
+fn rewritten(report: &Report) -> usize {
+    report
+        .rewrites
+        .iter()
+        .map(|rewrite| rewrite.old.len())
+        .sum()
+}
+
+/// A segment that could not be cleaned up.
+fn of_set_aside((segment, error): &(SegmentId, Arc<str>)) -> Value {
+    json!({ "base_offset": segment.base.get(), "detail": &**error })
+}
+
 fn of_fault(fault: &Fault) -> Value {
-    json!({ "code": super::errors::cleanup_code(fault), "detail": fault.to_string() })
+    json!({ "code": cleanup_code(fault), "detail": fault.to_string() })
 }
