@@ -8,6 +8,7 @@ mod broker_tools;
 mod circles;
 mod cleanup_http;
 mod cleanup_tool;
+mod compact_tool;
 mod compacted;
 mod demo;
 mod fetch_waits;

@@ -20,6 +20,7 @@ fn help_names_every_command_and_shows_examples() {
         "context",
         "log",
         "retention",
+        "compact",
         "bench",
         "doctor",
         "demo",
@@ -55,6 +56,8 @@ fn help_names_every_command_and_shows_examples() {
         &["retention", "run"],
         &["retention", "status"],
         &["retention", "cancel"],
+        &["compact"],
+        &["compact", "run"],
         &["bench"],
         &["doctor"],
         &["demo"],
@@ -63,6 +66,9 @@ fn help_names_every_command_and_shows_examples() {
     ] {
         let help = tool(&[command, &["--help"]].concat()).stdout;
         assert!(help.contains("\nExamples:\n"), "{command:?}: {help}");
+        let own = format!("alluvium {} ", command[0]);
+        let examples = help.split("\nExamples:\n").nth(1).unwrap_or_default();
+        assert!(examples.contains(&own), "{command:?}: {help}");
     }
 }
 

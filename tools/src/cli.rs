@@ -16,7 +16,7 @@ use storage::cleanup::Policy;
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::broker::BrokerArgs;
-use crate::cleanup::{CleanupArgs, ThinArgs};
+use crate::cleanup::{CleanupArgs, ThinArgs, in_words_of};
 use crate::consume::{self, ConsumeArgs};
 use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
@@ -77,6 +77,14 @@ Examples:
   alluvium thin explain readings                   which tier has reached what, and what holds the rest back
   alluvium thin run readings --dry-run --wait      how much would go
   alluvium thin run readings --now --wait          do it now, and return when it is done";
+const COMPACT_EXAMPLES: &str = "\
+They ask a running server over HTTP, or with --dir work on a data directory that no server has open.
+
+Examples:
+  alluvium compact explain settings                what is due, and what holds the rest back
+  alluvium compact run settings --now --wait       do it now, whatever min.cleanable.dirty.ratio is
+  alluvium compact run settings --dry-run          read all of it, and tell exactly what would go
+  alluvium compact status                          the runs that the server knows of";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -124,8 +132,11 @@ pub enum ToolCommand {
     #[command(after_help = RETENTION_EXAMPLES)]
     Retention(OnBroker<CleanupArgs>),
     /// Look at what thinning leaves of a topic as it ages, and run it at once.
-    #[command(after_help = THIN_EXAMPLES)]
+    #[command(after_help = THIN_EXAMPLES, mut_subcommands(|command| in_words_of("thin", command)))]
     Thin(OnBroker<ThinArgs>),
+    /// Look at what compaction by key removes from a topic and what it keeps, and run it at once.
+    #[command(after_help = COMPACT_EXAMPLES, mut_subcommands(|command| in_words_of("compact", command)))]
+    Compact(OnBroker<CleanupArgs>),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -212,7 +223,8 @@ impl ToolCommand {
             ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
             ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
             ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
-            ToolCommand::Retention(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Retention(OnBroker { common, .. })
+            | ToolCommand::Compact(OnBroker { common, .. }) => Some(common),
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
             | ToolCommand::Log(_)
@@ -270,6 +282,9 @@ impl ToolCommand {
                 args.run(Policy::Retention, &common).await
             }
             ToolCommand::Thin(OnBroker { common, args }) => args.run(&common).await,
+            ToolCommand::Compact(OnBroker { common, args }) => {
+                args.run(Policy::Compaction, &common).await
+            }
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Backup(args) => tokio::task::block_in_place(|| args.run()),

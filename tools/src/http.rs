@@ -78,6 +78,12 @@ impl HttpServer {
         self.ask(Method::GET, path, None).await
     }
 
+    /// Gets a resource, whatever the answer's status is.
+    pub async fn get_any(&self, path: &str) -> Result<Value, HttpError> {
+        let (_, body) = self.exchange_in_time(Method::GET, path, None).await?;
+        serde_json::from_slice(&body).map_err(|error| self.silent(error.to_string()))
+    }
+
     /// Sends a JSON body.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
         self.ask(Method::POST, path, Some(body)).await
@@ -94,6 +100,16 @@ impl HttpServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, HttpError> {
+        let (status, body) = self.exchange_in_time(method, path, body).await?;
+        self.read(status, &body)
+    }
+
+    async fn exchange_in_time(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), HttpError> {
         let stream =
             match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&self.address)).await {
                 Ok(Ok(stream)) => stream,
@@ -112,7 +128,7 @@ impl HttpServer {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, HttpError> {
+    ) -> Result<(StatusCode, Bytes), HttpError> {
         let silent = |error: hyper::Error| self.silent(error.to_string());
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(silent)?;
@@ -138,7 +154,7 @@ impl HttpServer {
                 .into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| self.silent(error.to_string()))?;
-            self.read(head.status, &body.to_bytes())
+            Ok((head.status, body.to_bytes()))
         };
         tokio::pin!(answered, connection);
         tokio::select! {

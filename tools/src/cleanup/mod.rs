@@ -1,4 +1,4 @@
-//! `retention`, `thin`: what cleanup would remove from a topic, what holds the rest back, and running it at once. A policy is a command;
+//! `retention`, `compact`, `thin`: what cleanup would remove from a topic, what holds the rest back, and running it at once. A policy is a command;
 //! what they do is the same.
 //!
 //! Callers: the command line. `server.rs` asks a running server over HTTP, `offline.rs` opens a data directory that no server
@@ -9,6 +9,7 @@ mod offline;
 mod report;
 mod server;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,16 +45,17 @@ Examples:
   alluvium retention explain readings --dir data --defaults             without a server";
 
 const RUN_EXAMPLES: &str = "\
-What it removes is what the topic's settings say, and what the server would remove by itself at its next look \
-(log.retention.check.interval.ms). --now first puts all records into sealed segments. Without --wait it returns when the \
+What it removes is what the topic's settings say, and what the server would remove by itself in time. --now first puts all \
+records into sealed segments, and leaves out rules that only keep the work small (min.cleanable.dirty.ratio). Without --wait it returns when the \
 server has taken the job; `status` tells how far it is. Ctrl-C during --wait cancels the job: what it has done stays done.
---json: an object: id, state, policy, topic, partition, now, dry_run, asked_by, asked_ms, started_ms, ended_ms, progress, and \
+--json: an object: id, state, policy, topic, partition, now, dry_run, bytes_per_second, asked_by, asked_ms, started_ms, ended_ms, progress, and \
 once it has ended result (removed, bytes_read, bytes_written, partitions_failed, partitions_left_out, partitions).
 
 Examples:
   alluvium retention run readings --wait
   alluvium retention run readings --now --wait
   alluvium retention run readings --dry-run
+  alluvium retention run readings --wait --throttle 10000000
   alluvium retention run readings --dir data --config server.toml       without a server
 
 Exit codes: 0 done, or taken by the server; 1 failed in part, or cancelled; 2 wrong usage; 3 no such topic or partition; 4 no \
@@ -71,6 +73,17 @@ const CANCEL_EXAMPLES: &str = "\
 
 Examples:
   alluvium retention cancel 7-12";
+
+/// The commands' examples, which are written for retention, in the words of another policy.
+pub(crate) fn in_words_of(policy: &'static str, command: clap::Command) -> clap::Command {
+    let examples = command.get_after_help().map(ToString::to_string);
+    match examples {
+        Some(text) => {
+            command.after_help(text.replace("alluvium retention ", &format!("alluvium {policy} ")))
+        }
+        None => command,
+    }
+}
 
 /// A policy's commands.
 #[derive(Debug, Args)]
@@ -147,13 +160,17 @@ struct RunArgs {
     /// Return when it is done
     #[arg(long)]
     wait: bool,
+    /// Read and write no more bytes a second than this [default: cleaner.io.max.bytes.per.second of the server]
+    #[arg(long, value_name = "BYTES")]
+    throttle: Option<NonZero<u64>>,
 }
 
 /// A policy as its command names it.
 fn name_of(policy: Policy) -> &'static str {
     match policy {
         Policy::Retention => "retention",
-        Policy::Compaction | Policy::Thin | Policy::StoreBound => policy.name(),
+        Policy::Compaction => "compact",
+        Policy::Thin | Policy::StoreBound => policy.name(),
     }
 }
 

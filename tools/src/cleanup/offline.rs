@@ -5,6 +5,7 @@
 //! cleaned up; no log is taken for unknown and set aside, whatever the metadata says; limits that nobody has said remove
 //! nothing (`limits.rs`).
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ use storage::{Env, Fate, LogSettings, OpenError, ReadError, Storage, StorageConf
 
 use super::limits::Limits;
 use super::report::{
-    self, Fault, Job, Outcome, PartitionPlan, PartitionRun, Plan, Removed, Segment,
+    self, Fault, Job, Outcome, PartitionPlan, PartitionRun, Plan, Removed, Segment, SetAside,
 };
 use super::{RunArgs, Selection, name_of};
 use crate::failure::Failure;
@@ -58,7 +59,6 @@ fn settings_of(policy: Policy) -> &'static [&'static str] {
             "max.compaction.lag.ms",
             "min.cleanable.dirty.ratio",
             "min.compaction.lag.ms",
-            "segment.bytes",
         ],
         // Tiers are set on topics only.
         Policy::Thin => &[],
@@ -134,6 +134,7 @@ fn config(directory: &Path) -> Result<StorageConfig> {
     config.wal_files_min = 2;
     config.scrub_bytes_per_second = 0;
     config.retention_check = NEVER;
+    config.cleaner_check = NEVER;
     config.producer_expiry = NEVER;
     config.producers_per_log_max = usize::MAX;
     config.producers_max = u64::MAX;
@@ -327,6 +328,7 @@ pub(super) async fn run(policy: Policy, args: &RunArgs, directory: &Path) -> Res
         partition: args.selection.partition,
         now: args.selection.now,
         dry_run: args.dry_run,
+        bytes_per_second: args.throttle.map(NonZero::get),
         asked_by: user_name(),
         asked_ms: now_ms(),
         started_ms: Some(now_ms()),
@@ -337,7 +339,7 @@ pub(super) async fn run(policy: Policy, args: &RunArgs, directory: &Path) -> Res
     let options = RunOptions {
         now: args.selection.now,
         dry_run: args.dry_run,
-        ..RunOptions::default()
+        bytes_per_second: args.throttle.map(NonZero::get),
     };
     let watched = Arc::new(Watched::default());
     let count = opened.partitions.len() as u64;
@@ -427,6 +429,24 @@ fn work(
     Ok((outcome, is_cancelled))
 }
 
+/// Segments that others took the place of, or would.
+fn rewritten(report: &Report) -> u64 {
+    let old = report
+        .rewrites
+        .iter()
+        .map(|rewrite| rewrite.old.len() as u64);
+    old.sum()
+}
+
+fn set_aside(report: &Report) -> Vec<SetAside> {
+    let segments = report.set_aside.iter();
+    let of = segments.map(|(segment, error)| SetAside {
+        base_offset: segment.base.get(),
+        detail: error.to_string(),
+    });
+    of.collect()
+}
+
 fn take(outcome: &mut Outcome, partition: PartitionId, result: Result<Report, CleanupError>) {
     let partition = partition.get();
     match result {
@@ -439,15 +459,23 @@ fn take(outcome: &mut Outcome, partition: PartitionId, result: Result<Report, Cl
             add(&mut outcome.removed, &removed);
             outcome.bytes_read += report.bytes_read;
             outcome.bytes_written += report.bytes_written;
-            if !report.plan.is_empty() {
+            let is_whole = report.set_aside.is_empty();
+            outcome.partitions_failed += u64::from(!is_whole);
+            if !report.plan.is_empty() || !is_whole {
                 let offset = |offset: Offset| Some(offset.get());
                 outcome.partitions.push(PartitionRun {
                     partition,
                     start_offset: offset(report.start_before),
                     start_offset_after: offset(report.start_after),
                     removed,
+                    segments_rewritten: rewritten(&report),
+                    passes: report.passes,
+                    rolls_active: report.plan.rolls_active,
+                    tombstones_removed: report.tombstones_removed,
+                    unreadable_batches: report.unreadable_batches,
                     segments: segments(&report.plan),
                     error: None,
+                    set_aside: set_aside(&report),
                 });
             }
         }
@@ -458,7 +486,13 @@ fn take(outcome: &mut Outcome, partition: PartitionId, result: Result<Report, Cl
                 start_offset: None,
                 start_offset_after: None,
                 removed: Removed::default(),
+                segments_rewritten: 0,
+                passes: 0,
+                rolls_active: false,
+                tombstones_removed: 0,
+                unreadable_batches: 0,
                 segments: Vec::new(),
+                set_aside: Vec::new(),
                 error: Some(Fault {
                     code: "failed".to_owned(),
                     detail: error.to_string(),

@@ -66,6 +66,7 @@ pub(super) struct Job {
     pub partition: Option<u32>,
     pub now: bool,
     pub dry_run: bool,
+    pub bytes_per_second: Option<u64>,
     pub asked_by: String,
     pub asked_ms: i64,
     pub started_ms: Option<i64>,
@@ -106,8 +107,27 @@ pub(super) struct PartitionRun {
     #[serde(default)]
     pub removed: Removed,
     #[serde(default)]
+    pub segments_rewritten: u64,
+    #[serde(default)]
+    pub passes: u64,
+    #[serde(default)]
+    pub rolls_active: bool,
+    #[serde(default)]
+    pub tombstones_removed: u64,
+    #[serde(default)]
+    pub unreadable_batches: u64,
+    #[serde(default)]
     pub segments: Vec<Segment>,
     pub error: Option<Fault>,
+    #[serde(default)]
+    pub set_aside: Vec<SetAside>,
+}
+
+/// A segment that could not be cleaned up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SetAside {
+    pub base_offset: u64,
+    pub detail: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -278,7 +298,8 @@ pub(super) fn job_text(job: &Job) -> String {
         "PARTITION",
         "START",
         "NEW START",
-        "SEGMENTS",
+        "REMOVED",
+        "REWRITTEN",
         "RECORDS",
         "BYTES",
     ]);
@@ -292,6 +313,7 @@ pub(super) fn job_text(job: &Job) -> String {
             offset(run.start_offset),
             offset(run.start_offset_after),
             run.removed.segments.to_string(),
+            run.segments_rewritten.to_string(),
             run.removed.records.to_string(),
             run.removed.bytes.to_string(),
         ]);
@@ -303,6 +325,27 @@ pub(super) fn job_text(job: &Job) -> String {
         if let Some(fault) = &run.error {
             let _ = writeln!(text, "partition {} failed: {}", run.partition, fault.detail);
         }
+        for segment in &run.set_aside {
+            let _ = writeln!(
+                text,
+                "partition {}: the segment at offset {} is set aside, and the others went on: {}",
+                run.partition, segment.base_offset, segment.detail
+            );
+        }
+        if job.dry_run && run.rolls_active {
+            let _ = writeln!(
+                text,
+                "partition {}: what is in no sealed segment is not counted; a run puts it into one first",
+                run.partition
+            );
+        }
+        if run.unreadable_batches > 0 {
+            let _ = writeln!(
+                text,
+                "partition {}: {} batches have records that cannot be read, and stay as they are",
+                run.partition, run.unreadable_batches
+            );
+        }
     }
     if outcome.partitions_left_out > 0 {
         let _ = writeln!(
@@ -313,7 +356,10 @@ pub(super) fn job_text(job: &Job) -> String {
     }
     let amount = amount(&outcome.removed);
     let _ = match (job.state.as_str(), job.dry_run) {
-        ("cancelled", _) => writeln!(text, "cancelled; until then {amount} went"),
+        ("cancelled", _) => writeln!(
+            text,
+            "cancelled: {amount} went with what was finished before; the rest of what was done stays done"
+        ),
         (_, true) => writeln!(text, "{amount} would go"),
         (_, false) => writeln!(text, "{amount} went"),
     };

@@ -87,7 +87,7 @@ impl Server {
         let selection = &args.selection;
         let body = json!({
             "policy": name_of(policy), "topic": selection.topic.as_str(), "partition": selection.partition,
-            "now": selection.now, "dry_run": args.dry_run,
+            "now": selection.now, "dry_run": args.dry_run, "bytes_per_second": args.throttle,
         });
         let waits = args.wait || args.dry_run;
         // From here on Ctrl-C is a wish to cancel the job, and not the end of the command.

@@ -1,29 +1,36 @@
-//! `topic describe`.
+//! `topic describe`. What of a topic cannot be cleaned up, the server's health tells, over HTTP; where nobody answers there, it is
+//! left out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use client::admin::{Admin, ConfigEntry, ConfigSource, Resource};
 use client::{Client, TopicMetadata};
-use model::{TopicName, TopicPartition};
+use model::{LogId, TopicName, TopicPartition};
 use serde_json::{Value, json};
 
 use super::each_once;
 use super::places::{Held, held, partitions_of, sum};
+use crate::http::HttpServer;
 use crate::output::{counted, print, size};
 use crate::table::Table;
 
 pub(super) const EXAMPLES: &str = "\
 --json: an array with an object for each topic: topic, id, internal, records, bytes, partitions (an array of partition, \
-leader, leader_epoch, replicas, in_sync, start_offset, end_offset, records, bytes) and settings (an object of the settings: \
+leader, leader_epoch, replicas, in_sync, start_offset, end_offset, records, bytes, cleanup_error) and settings (an object of the settings: \
 each with value and source, which is topic, broker or default). Records count offsets.
 
 Examples:
   alluvium topic describe readings
   alluvium topic describe readings --all             every setting, the defaults too
   alluvium topic describe readings --json | jq '.[].settings[\"retention.ms\"].value'";
+
+/// How long the server's health may take.
+const HEALTH_TIME: Duration = Duration::from_secs(1);
 
 /// Which topics.
 #[derive(Debug, clap::Args)]
@@ -38,11 +45,18 @@ pub(super) struct DescribeArgs {
 
 struct Description {
     topic: Arc<TopicMetadata>,
+    /// What of it cannot be cleaned up, by partition; empty if nothing of it is known.
+    uncleanable: BTreeMap<u32, String>,
     partitions: Vec<(TopicPartition, Held)>,
     settings: Vec<ConfigEntry>,
 }
 
-pub(super) async fn run(args: &DescribeArgs, client: &Client, json: bool) -> Result<ExitCode> {
+pub(super) async fn run(
+    args: &DescribeArgs,
+    client: &Client,
+    http: &HttpServer,
+    json: bool,
+) -> Result<ExitCode> {
     each_once(&args.topics)?;
     let admin = Admin::new(client);
     let mut descriptions = Vec::new();
@@ -54,8 +68,13 @@ pub(super) async fn run(args: &DescribeArgs, client: &Client, json: bool) -> Res
             .describe_configs(&Resource::Topic(name.clone()))
             .await?;
         settings.sort_by(|a, b| a.name.cmp(&b.name));
+        let uncleanable = match is_rewritten(&settings) {
+            true => uncleanable(http, &topic).await,
+            false => BTreeMap::new(),
+        };
         descriptions.push(Description {
             topic,
+            uncleanable,
             partitions: held.into_iter().collect(),
             settings,
         });
@@ -67,6 +86,42 @@ pub(super) async fn run(args: &DescribeArgs, client: &Client, json: bool) -> Res
     };
     print(json, value, text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether cleanup writes segments of the topic anew, which may fail.
+fn is_rewritten(settings: &[ConfigEntry]) -> bool {
+    let policy = settings.iter().find(|entry| entry.name == "cleanup.policy");
+    let policy = policy
+        .and_then(|entry| entry.value.as_deref())
+        .unwrap_or("");
+    policy
+        .split(',')
+        .any(|one| one.trim() != "delete" && !one.trim().is_empty())
+}
+
+/// The partitions with segments that could not be cleaned up, and the first reason for each.
+async fn uncleanable(http: &HttpServer, topic: &TopicMetadata) -> BTreeMap<u32, String> {
+    let Ok(Ok(health)) = tokio::time::timeout(HEALTH_TIME, http.get_any("/readyz")).await else {
+        return BTreeMap::new();
+    };
+    let mut found = BTreeMap::new();
+    for reason in health["reasons"].as_array().into_iter().flatten() {
+        let log = reason["log"]
+            .as_str()
+            .and_then(|log| log.parse::<LogId>().ok());
+        let Some(log) = log.filter(|log| log.topic_id == topic.id) else {
+            continue;
+        };
+        if reason["code"] == "cleanup_set_aside" {
+            let detail = reason["detail"].as_str().unwrap_or_default();
+            let text = format!(
+                "the segment at offset {} is set aside: {detail}",
+                reason["from"]
+            );
+            found.entry(log.partition.get()).or_insert(text);
+        }
+    }
+    found
 }
 
 fn source(source: ConfigSource) -> String {
@@ -93,6 +148,7 @@ fn in_json(description: &Description) -> Value {
             "replicas": known.map(|known| known.replicas.clone()),
             "in_sync": known.map(|known| known.in_sync.clone()),
             "start_offset": held.start.get(), "end_offset": held.end.get(), "records": held.records(), "bytes": held.bytes,
+            "cleanup_error": description.uncleanable.get(&partition.partition.get()),
         })
     });
     let settings = description.settings.iter().map(|entry| {
@@ -139,6 +195,12 @@ fn in_text(description: &Description, all: bool) -> String {
         ]);
     }
     text.push_str(&table.to_string());
+    for (partition, reason) in &description.uncleanable {
+        let _ = writeln!(
+            text,
+            "\npartition {partition} cannot be cleaned up whole: {reason}"
+        );
+    }
     let shown: Vec<&ConfigEntry> = description
         .settings
         .iter()

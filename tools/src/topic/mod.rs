@@ -21,6 +21,7 @@ use model::Timestamp;
 
 use crate::cli::Common;
 use crate::failure::Failure;
+use crate::http::HttpServer;
 
 /// `topic` and its commands.
 #[derive(Debug, clap::Args)]
@@ -69,7 +70,10 @@ impl TopicArgs {
         match self.command {
             TopicCommand::Create(args) => create::run(&args, admin, json).await,
             TopicCommand::List(args) => list::run(&args, admin, json).await,
-            TopicCommand::Describe(args) => describe::run(&args, client, json).await,
+            TopicCommand::Describe(args) => {
+                let address = common.http(None)?;
+                describe::run(&args, client, &HttpServer { address }, json).await
+            }
             TopicCommand::Alter(args) => alter::run(&args, client, json).await,
             TopicCommand::AddPartitions(args) => add_partitions::run(&args, client, json).await,
             TopicCommand::DeleteRecords(args) => {
