@@ -21,7 +21,6 @@ use xtask::run;
 /// Why a test may be excluded, and what that means on the compatibility page.
 pub const CLASSES: &[(&str, &str)] = &[
     ("transactions", "needs transactions"),
-    ("compaction", "needs compacted topics"),
     ("ACLs", "needs access control"),
     ("SASL", "needs SASL"),
     ("TLS", "needs TLS"),

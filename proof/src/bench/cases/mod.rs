@@ -1,6 +1,5 @@
 //! The cases: one file each, one row each.
 
-mod compaction;
 mod engine;
 mod latency;
 mod partitions;
@@ -18,5 +17,4 @@ pub const ALL: &[Case] = &[
     startup::CASE,
     partitions::CASE,
     engine::CASE,
-    compaction::CASE,
 ];
