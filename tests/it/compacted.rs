@@ -1,13 +1,16 @@
 //! Compacted topics as clients meet them: what they take, and what they refuse as Apache Kafka 4.3.1 does.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use model::Timestamp;
-use model::batch::{BatchBuilder, Codec};
+use model::batch::{BatchBuilder, Codec, DecompressLimit};
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -44,15 +47,22 @@ async fn create(raw: &mut Raw, name: &str, settings: &[(&str, &str)]) {
     assert_eq!(created.error_code, NONE, "{:?}", created.error_message);
 }
 
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
 async fn set_policy(raw: &mut Raw, topic: &str, policy: &str) {
+    set(raw, (TOPIC, topic), "cleanup.policy", policy).await;
+}
+
+async fn set(raw: &mut Raw, resource: (i8, &str), name: &str, value: &str) {
     let request = IncrementalAlterConfigsRequest {
         resources: vec![AlterConfigsResource {
-            resource_type: 2,
-            resource_name: topic.into(),
+            resource_type: resource.0,
+            resource_name: resource.1.into(),
             configs: vec![AlterableConfig {
-                name: "cleanup.policy".into(),
+                name: name.into(),
                 config_operation: 0,
-                value: Some(policy.into()),
+                value: Some(value.into()),
             }],
         }],
         ..IncrementalAlterConfigsRequest::default()
@@ -194,6 +204,64 @@ async fn a_change_of_the_policy_holds_from_the_next_record_on() {
         set_policy(&mut raw, "t", policy).await;
         let answer = produce(&mut raw, "t", keyless()).await;
         assert_eq!(answer.error_code, expected, "{policy:?}");
+    }
+}
+
+/// The offsets that a reader from the start is given, below `end`.
+async fn offsets(raw: &mut Raw, topic: &str, end: u64) -> Vec<u64> {
+    let (mut found, mut next) = (Vec::new(), 0);
+    while next < end {
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            topics: vec![FetchTopic {
+                topic: topic.into(),
+                partitions: vec![FetchPartition {
+                    fetch_offset: i64::try_from(next).expect("small"),
+                    partition_max_bytes: 1 << 20,
+                    ..FetchPartition::default()
+                }],
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        };
+        let mut answer = raw.call(12, &request).await.responses.remove(0);
+        let records = answer.partitions.remove(0).records.expect("records");
+        for batch in model::batch::split(records.into_bytes()) {
+            let batch = batch.expect("whole batches");
+            for record in batch.records(DecompressLimit::default()).expect("records") {
+                found.push(record.expect("a record").offset.get());
+            }
+            next = batch.header().next_offset().get();
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_becomes_compacted_keeps_the_latest_of_each_key() {
+    let server = Server::start().await;
+    let mut raw = Raw::connect(server.address).await;
+    let settings = [
+        ("max.compaction.lag.ms", "1"),
+        ("min.cleanable.dirty.ratio", "0"),
+    ];
+    create(&mut raw, "t", &settings).await;
+    set(&mut raw, (BROKER, ""), "log.cleaner.backoff.ms", "100").await;
+    for codec in CODECS {
+        let keys = [Some("a"), Some("b"), Some("a")];
+        let answer = produce(&mut raw, "t", batch(codec, &keys, 1_000)).await;
+        assert_eq!(answer.error_code, NONE);
+    }
+    let all: Vec<u64> = (0..15).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(offsets(&mut raw, "t", 15).await, all, "not by delete");
+    set_policy(&mut raw, "t", "compact").await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while offsets(&mut raw, "t", 15).await != [13, 14] {
+        assert!(Instant::now() < deadline, "the last batch's b and a alone");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
