@@ -135,6 +135,12 @@ impl Broker {
         let mut topics: HashMap<_, TopicRecord> = HashMap::new();
         let mut settings = BrokerSettings::default();
         let mut next_producer_id = 0;
+        // Files of a deleted topic may outlive a kill.
+        let deleted: HashSet<model::TopicId> = entries
+            .removed()
+            .iter()
+            .filter_map(|key| records::removed_topic(key))
+            .collect();
         for record in entries {
             match record? {
                 Record::Topic(topic) => {
@@ -151,11 +157,6 @@ impl Broker {
                 (0..topic.partitions)
                     .map(|partition| LogId::new(topic.id, model::PartitionId::new(partition)))
             })
-            .collect();
-        let removed = metadata.removed();
-        let deleted: HashSet<model::TopicId> = removed
-            .iter()
-            .filter_map(|key| records::removed_topic(key))
             .collect();
         let dynamic = DynamicSettings::new(&config, &server, settings)?;
         server.put_in_force(&dynamic.of_server(&server));

@@ -93,8 +93,6 @@ impl TopicRecord {
 
 impl StateRecord for Record {
     const LOG: StateLogKind = StateLogKind::Metadata;
-    /// Files of a deleted topic may outlive a kill.
-    const KEEPS_REMOVALS: bool = true;
     type Unknown = UnknownRecord;
 
     fn encode(&self) -> Change {

@@ -57,8 +57,6 @@ pub enum StateLogError {
 pub trait StateRecord: Sized + Send + Sync + 'static {
     /// The log in which it stands.
     const LOG: StateLogKind;
-    /// Whether the removal of a key is remembered for a while, so that a start still knows what was meant to go.
-    const KEEPS_REMOVALS: bool = false;
     /// Why a record is not understood.
     type Unknown: std::error::Error;
 
@@ -85,7 +83,15 @@ pub struct StateLog<R> {
 /// then: what is kept is kept once, by whoever takes it.
 pub struct Replayed<R> {
     entries: std::vec::IntoIter<(Bytes, Bytes)>,
+    removed: Vec<Bytes>,
     records: PhantomData<fn() -> R>,
+}
+
+impl<R> Replayed<R> {
+    /// Keys that were removed not long ago; older removals are forgotten.
+    pub fn removed(&self) -> &[Bytes] {
+        &self.removed
+    }
 }
 
 impl<R> Clone for StateLog<R> {
@@ -112,21 +118,17 @@ impl<R: StateRecord> StateLog<R> {
         storage: &Storage,
         clock: Arc<dyn Clock>,
     ) -> Result<(StateLog<R>, Replayed<R>), StateLogError> {
-        let (log, entries) = KeyedLog::open(storage, clock, R::LOG.id(), R::KEEPS_REMOVALS)?;
+        let (log, opened) = KeyedLog::open(storage, clock, R::LOG.id())?;
         let log = StateLog {
             log,
             records: PhantomData,
         };
         let replayed = Replayed {
-            entries: entries.into_iter(),
+            entries: opened.live.into_iter(),
+            removed: opened.removed,
             records: PhantomData,
         };
         Ok((log, replayed))
-    }
-
-    /// Keys that were removed not long ago, if that is kept; older removals are forgotten.
-    pub fn removed(&self) -> Vec<Bytes> {
-        self.log.removed()
     }
 
     /// From where to where the log reaches.
@@ -176,10 +178,5 @@ impl<R: StateRecord> StateLog<R> {
     pub fn append(&self, records: &[R], admission: Admission) -> Result<Written, StateLogError> {
         let encoded = self.log.encode(records.iter().map(R::encode).collect())?;
         self.log.append(encoded, admission)
-    }
-
-    /// Compacts when the log has grown to a multiple of what is live.
-    pub async fn compact_if_due(&self) -> Result<(), StateLogError> {
-        self.log.compact_if_due().await
     }
 }

@@ -15,9 +15,6 @@ use super::machine::{Machine, Moment, Step};
 use super::shard::{Delivery, Place, Shard, deliver, stopped};
 use crate::broker::state_log::{StateLog, StateLogError, Written};
 
-/// How often the log is asked whether it is worth compacting.
-const COMPACTION_CHECK: Duration = Duration::from_secs(10);
-
 /// How machines are spread.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -334,16 +331,6 @@ impl<M: Machine> Runtime<M> {
             }
         }
     }
-
-    async fn keep_log_short(&self) {
-        loop {
-            tokio::time::sleep(COMPACTION_CHECK).await;
-            // Nothing is lost by a log that is too long: the next time.
-            if let Err(error) = self.shared.log.compact_if_due().await {
-                tracing::warn!(%error, "a state log could not be compacted");
-            }
-        }
-    }
 }
 
 impl<M: Machine> RuntimeTask<M> {
@@ -361,13 +348,6 @@ impl<M: Machine> RuntimeTask<M> {
                 }
             });
         }
-        let mut stop = shutdown;
-        work.spawn(async move {
-            tokio::select! {
-                () = stopped(&mut stop) => {}
-                () = runtime.keep_log_short() => {}
-            }
-        });
         while let Some(ended) = work.join_next().await {
             if let Err(error) = ended
                 && error.is_panic()

@@ -1,23 +1,18 @@
 //! A log of keyed records: last write wins, no value means gone. Bytes only; what they mean is `StateLog`'s.
 //! Callers: `StateLog`.
-//! Invariants: a change is in `live` exactly if its record is appended, in the same order. Changes are encoded first,
-//! admitted at their real size, then appended; they are cut into batches that every setting of the write-ahead log takes.
-//! `write` returns when its records are durable. Compaction re-appends what is live and only then drops what came before,
-//! so that at every moment a replay from the start gives what is live. Values are kept by their owners; here is only where
-//! the last one of each key stands. The removal of a key outlives one compaction: at a start it says that what is left of
-//! it was meant to go.
+//! Invariants: changes are encoded first, admitted at their real size, then appended; they are cut into batches that every
+//! setting of the write-ahead log takes. `write` returns when its records are durable. Nothing of what is live is kept here:
+//! values are their owners', and the log is compacted by the engine as any compacted log (`LogSettings::state`). It keeps the
+//! removal of a key for a day at least: at a start it says that what is left of it was meant to go.
 
-mod compaction;
 mod replay;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use super::StateLogError;
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, HEADER_BYTES};
-use model::{LogId, Offset, Timestamp};
+use model::{LogId, Timestamp};
 use storage::{
     Admission, AppendBatch, AppendSize, Bounds, Clock, Durable, Log, LogSettings, Purpose, Storage,
 };
@@ -37,41 +32,22 @@ pub type Change = (Bytes, Option<Bytes>);
 /// A keyed log. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyedLog {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    id: LogId,
     log: Arc<Log>,
     storage: Storage,
     clock: Arc<dyn Clock>,
-    live: Mutex<Live>,
-    compacting: AtomicBool,
 }
 
+/// What a log holds when it is opened.
 #[derive(Default)]
-struct Live {
-    entries: BTreeMap<Bytes, Place>,
-    /// What the records of `entries` take.
-    live_bytes: usize,
-    /// What was appended since the last compaction.
-    log_bytes: usize,
-    /// Removed keys whose removal is still in the log, and whether a compaction has written it again. None where nobody
-    /// asks for them.
-    removed: Option<BTreeMap<Bytes, bool>>,
-}
-
-/// Where a key's last value stands.
-#[derive(Clone, Copy)]
-struct Place {
-    offset: Offset,
-    /// What its record takes.
-    bytes: usize,
+pub struct Opened {
+    /// The last value of each key, in the order of keys.
+    pub live: Vec<(Bytes, Bytes)>,
+    /// Keys that were removed not long ago. Older removals are compacted away.
+    pub removed: Vec<Bytes>,
 }
 
 /// Changes that are encoded, and so have a size.
 pub struct Encoded {
-    changes: Vec<Change>,
     batches: Vec<AppendBatch>,
 }
 
@@ -108,58 +84,42 @@ impl Cut {
 }
 
 impl KeyedLog {
-    /// Opens the log, creating it when it isn't there, and replays it. Gives what is live in it, by key. Blocks on the disk.
-    /// Only with `keeps_removals` it can be asked what was removed.
+    /// Opens the log, creating it when it isn't there, and replays it. Blocks on the disk.
     pub fn open(
         storage: &Storage,
         clock: Arc<dyn Clock>,
         id: LogId,
-        keeps_removals: bool,
-    ) -> Result<(KeyedLog, Vec<(Bytes, Bytes)>), StateLogError> {
+    ) -> Result<(KeyedLog, Opened), StateLogError> {
         let log = match storage.log(id) {
-            Some(log) => log,
+            Some(log) => {
+                storage.set_settings(id, LogSettings::state());
+                log
+            }
             None => storage.create_log(id, LogSettings::state()),
         };
-        let mut live = Live {
-            removed: keeps_removals.then(BTreeMap::new),
-            ..Live::default()
-        };
-        let entries = replay::replay(id, &log, &mut live)?;
+        let opened = replay::replay(id, &log)?;
         let storage = storage.clone();
-        let live = Mutex::new(live);
-        let compacting = AtomicBool::new(false);
-        let shared = Shared {
-            id,
+        let log = KeyedLog {
             log,
             storage,
             clock,
-            live,
-            compacting,
         };
-        let shared = Arc::new(shared);
-        Ok((KeyedLog { shared }, entries))
-    }
-
-    /// Keys that were removed not long ago; older removals are forgotten. Kept of the metadata only.
-    pub fn removed(&self) -> Vec<Bytes> {
-        let live = self.shared.lock();
-        let removed = live.removed.iter().flatten();
-        removed.map(|(key, _)| key.clone()).collect()
+        Ok((log, opened))
     }
 
     /// From where to where the log reaches.
     pub fn bounds(&self) -> Bounds {
-        self.shared.log.bounds()
+        self.log.bounds()
     }
 
     /// The longest record, key and value together, that the log takes.
     pub fn record_bytes_max(&self) -> usize {
-        record_bytes_max(self.shared.storage.batch_bytes_max())
+        record_bytes_max(self.storage.batch_bytes_max())
     }
 
     /// What changes take whose keys and values are together this long, each.
     pub fn size_of(&self, records: impl IntoIterator<Item = usize>) -> AppendSize {
-        let mut cut = self.shared.cut();
+        let mut cut = self.cut();
         for bytes in records {
             cut.push(bytes + RECORD_OVERHEAD_BYTES);
         }
@@ -168,7 +128,7 @@ impl KeyedLog {
 
     /// How many of these records, in order, one append takes; one at least, if there is one.
     pub fn count_for_one_append(&self, records: impl IntoIterator<Item = usize>) -> usize {
-        let mut cut = self.shared.cut();
+        let mut cut = self.cut();
         let mut count = 0;
         for bytes in records {
             cut.push(bytes + RECORD_OVERHEAD_BYTES);
@@ -182,16 +142,14 @@ impl KeyedLog {
 
     /// Whether an append of this size can ever be admitted.
     fn takes(&self, size: AppendSize) -> bool {
-        self.shared.storage.takes(size)
+        self.storage.takes(size)
     }
 
     /// Applies the changes in order and returns when they are durable. They are appended together, and refused together.
     /// Two writes at the same time may take effect in either order; where that matters use [`KeyedLog::append`].
     pub async fn write(&self, changes: Vec<Change>, purpose: Purpose) -> Result<(), StateLogError> {
         let written = self.append_admitted(changes, purpose).await?;
-        written.wait().await?;
-        self.compact_after_write().await;
-        Ok(())
+        written.wait().await
     }
 
     /// Applies changes each for itself, in order: one that is refused does not hold back the others. Gives one result for
@@ -215,7 +173,6 @@ impl KeyedLog {
             };
             results.extend(std::iter::repeat_n(result, count));
         }
-        self.compact_after_write().await;
         results
     }
 
@@ -230,20 +187,13 @@ impl KeyedLog {
         self.append(encoded, admission)
     }
 
-    /// Compacts if that is due. What was written is durable, whatever becomes of this.
-    async fn compact_after_write(&self) {
-        if let Err(error) = self.compact_if_due().await {
-            tracing::debug!(log = %self.shared.id, %error, "a state log could not be compacted: with the next change");
-        }
-    }
-
     /// As many of the items as one append takes without holding up others; one at least.
     fn piece<T>(
         &self,
         items: &mut std::iter::Peekable<impl Iterator<Item = T>>,
         bytes: impl Fn(&T) -> usize,
     ) -> Vec<T> {
-        let mut cut = self.shared.cut();
+        let mut cut = self.cut();
         let mut piece = Vec::new();
         while let Some(next) = items.peek() {
             let mut more = cut;
@@ -260,21 +210,33 @@ impl KeyedLog {
 
     /// Encodes changes. Errors: `TooLarge` if a record is longer than the format allows.
     pub fn encode(&self, changes: Vec<Change>) -> Result<Encoded, StateLogError> {
-        let now = self.shared.clock.now();
-        let batches = build(&changes, now, self.shared.cut())?;
-        Ok(Encoded { changes, batches })
+        let now = self.clock.now();
+        let batches = build(&changes, now, self.cut())?;
+        Ok(Encoded { batches })
     }
 
     /// Waits for room for an append of this size.
     pub async fn admit(&self, size: AppendSize, purpose: Purpose) -> Admission {
-        self.shared.storage.admit_for(size, purpose).await
+        self.storage.admit_for(size, purpose).await
     }
 
     /// Appends the changes in order, all or none, without waiting. They are replayed at the next start only when the
     /// returned wait has ended well. Errors: `Append` if they are more than the admission is for.
     pub fn append(&self, encoded: Encoded, admission: Admission) -> Result<Written, StateLogError> {
-        self.shared
-            .append(&mut self.shared.lock(), encoded, admission)
+        if encoded.batches.is_empty() {
+            return Ok(Written(None));
+        }
+        let appended = self.log.append(encoded.batches, admission)?;
+        Ok(Written(Some(appended.durable)))
+    }
+
+    fn cut(&self) -> Cut {
+        let frame = self.storage.frame_bytes_max();
+        Cut {
+            bytes_max: BATCH_BYTES.min(frame.saturating_sub(FRAME_RESERVE_BYTES)),
+            size: AppendSize::default(),
+            open: 0,
+        }
     }
 }
 
@@ -291,71 +253,6 @@ impl Written {
                 .map_err(|error| StateLogError::Storage(error.to_string())),
             None => Ok(()),
         }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().expect("no change panics half-way")
-    }
-
-    fn cut(&self) -> Cut {
-        let frame = self.storage.frame_bytes_max();
-        Cut {
-            bytes_max: BATCH_BYTES.min(frame.saturating_sub(FRAME_RESERVE_BYTES)),
-            size: AppendSize::default(),
-            open: 0,
-        }
-    }
-
-    /// Appends under the lock, so that the log's order is the order of `live`.
-    fn append(
-        &self,
-        live: &mut Live,
-        encoded: Encoded,
-        admission: Admission,
-    ) -> Result<Written, StateLogError> {
-        let Encoded { changes, batches } = encoded;
-        if changes.is_empty() {
-            return Ok(Written(None));
-        }
-        let appended = self.log.append(batches, admission)?;
-        let mut offset = appended.base_offset;
-        for change in &changes {
-            live.apply(change, offset);
-            offset = offset.plus(1);
-        }
-        Ok(Written(Some(appended.durable)))
-    }
-}
-
-impl Live {
-    fn apply(&mut self, change: &Change, offset: Offset) {
-        let bytes = record_bytes(change);
-        self.log_bytes += bytes;
-        let (key, value) = change;
-        if let Some(removed) = &mut self.removed {
-            match value {
-                Some(_) => removed.remove(key),
-                None => removed.insert(key.clone(), false),
-            };
-        }
-        let before = match value {
-            Some(_) => {
-                self.live_bytes += bytes;
-                self.entries.insert(key.clone(), Place { offset, bytes })
-            }
-            None => self.entries.remove(key),
-        };
-        if let Some(before) = before {
-            self.live_bytes -= before.bytes;
-        }
-    }
-
-    fn is_current(&self, key: &Bytes, offset: Offset) -> bool {
-        self.entries
-            .get(key)
-            .is_some_and(|place| place.offset == offset)
     }
 }
 

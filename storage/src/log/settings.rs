@@ -48,15 +48,16 @@ pub struct LogSettings {
 }
 
 impl LogSettings {
-    /// For the broker's own state: durable, kept for ever, in segments of moderate size.
+    /// For the broker's own state: durable, compacted, in segments that are small, as the last one is not compacted. A removal
+    /// is kept for a day.
     pub fn state() -> LogSettings {
         LogSettings {
             durability: Durability::Fsync,
-            segment_bytes: 64 << 20,
+            segment_bytes: 8 << 20,
             segment_ms: u64::MAX,
             retention_ms: None,
             retention_bytes: None,
-            compaction: None,
+            compaction: Some(TopicConfig::default().compaction),
             thinning: None,
         }
     }

@@ -1,5 +1,5 @@
 //! Reading a keyed log back, batch by batch.
-//! Callers: the opening of the log, and its compaction. Blocks on the disk.
+//! Callers: the opening of the log. Blocks on the disk.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use model::batch::{Batch, DecompressLimit};
 use model::{LogId, Offset};
 use storage::Log;
 
-use super::{Change, Live};
+use super::{Change, Opened};
 use crate::broker::state_log::StateLogError;
 
 /// What one replay step reads.
@@ -16,39 +16,41 @@ const REPLAY_BYTES: usize = 4 * 1024 * 1024;
 /// Our own batches are not compressed; a compressed one that somebody put there may not grow beyond this.
 pub(super) const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Reads the log, notes what is live in it and where, and gives the values.
-pub(super) fn replay(
-    id: LogId,
-    log: &Log,
-    live: &mut Live,
-) -> Result<Vec<(Bytes, Bytes)>, StateLogError> {
-    let mut values: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+/// Reads the log, and gives what is live in it and what was removed.
+pub(super) fn replay(id: LogId, log: &Log) -> Result<Opened, StateLogError> {
+    let mut last: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
     let bounds = log.bounds();
     let mut next = bounds.start;
     while next < bounds.durable_end {
         next = walk(id, log, next, |records| {
-            for (offset, (key, value)) in records {
+            for (key, value) in records {
                 // Copied, so that a small entry doesn't keep a large batch in memory.
-                let key = Bytes::copy_from_slice(&key);
                 let value = value.map(|value| Bytes::copy_from_slice(&value));
-                let change = (key, value);
-                live.apply(&change, offset);
-                match change {
-                    (key, Some(value)) => values.insert(key, value),
-                    (key, None) => values.remove(&key),
-                };
+                match last.get_mut(&key) {
+                    Some(before) => *before = value,
+                    None => {
+                        last.insert(Bytes::copy_from_slice(&key), value);
+                    }
+                }
             }
         })?;
     }
-    Ok(values.into_iter().collect())
+    let mut opened = Opened::default();
+    for (key, value) in last {
+        match value {
+            Some(value) => opened.live.push((key, value)),
+            None => opened.removed.push(key),
+        }
+    }
+    Ok(opened)
 }
 
 /// Shows the records of some batches, from `from` on, batch by batch. Gives where to go on.
-pub(super) fn walk(
+fn walk(
     id: LogId,
     log: &Log,
     from: Offset,
-    mut show: impl FnMut(Vec<(Offset, Change)>),
+    mut show: impl FnMut(Vec<Change>),
 ) -> Result<Offset, StateLogError> {
     let chunk = log
         .read_copy(from, REPLAY_BYTES)
@@ -72,10 +74,7 @@ pub(super) fn walk(
         for record in batch.records(decompress_limit(&batch)).map_err(malformed)? {
             let record = record.map_err(malformed)?;
             if record.offset >= from {
-                records.push((
-                    record.offset,
-                    (record.key.unwrap_or_default(), record.value),
-                ));
+                records.push((record.key.unwrap_or_default(), record.value));
             }
         }
         show(records);

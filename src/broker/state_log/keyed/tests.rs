@@ -1,8 +1,10 @@
-//! Keyed logs over a real store: small files, long records, compaction, restarts.
+//! Keyed logs over a real store: small files, long records, compaction by the engine, restarts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use storage::cleanup::Policy;
+use storage::cleanup::run::{Progress, RunOptions};
 use storage::{AppendError, Env, OnFailure, StorageConfig};
 use tempfile::TempDir;
 
@@ -19,6 +21,7 @@ fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Stora
     config.frame_bytes_max = frame_bytes_max;
     config.wal_files_min = 2;
     config.settle_age = std::time::Duration::from_millis(20);
+    config.cleaner_check = std::time::Duration::from_millis(50);
     let env = Env {
         on_failure: OnFailure::Refuse,
         ..Env::real()
@@ -30,7 +33,29 @@ fn store(directory: &Path, wal_file_bytes: u64, frame_bytes_max: usize) -> Stora
 }
 
 fn open(storage: &Storage) -> (KeyedLog, Entries) {
-    KeyedLog::open(storage, storage.clock(), LogId::METADATA, true).expect("a readable log")
+    let (log, opened) =
+        KeyedLog::open(storage, storage.clock(), LogId::METADATA).expect("a readable log");
+    (log, opened.live)
+}
+
+fn removed(storage: &Storage) -> Vec<Bytes> {
+    let opened = KeyedLog::open(storage, storage.clock(), LogId::METADATA);
+    opened.expect("a readable log").1.removed
+}
+
+/// Has the engine compact the log, as the tool would ask for it. Gives how many records went.
+async fn compact(storage: &Storage) -> u64 {
+    let storage = storage.clone();
+    let run = move || {
+        let options = RunOptions {
+            now: true,
+            ..RunOptions::default()
+        };
+        let (log, policy) = (LogId::METADATA, Policy::Compaction);
+        storage.run_cleanup(log, policy, options, &Progress::default())
+    };
+    let report = tokio::task::spawn_blocking(run).await.expect("no panic");
+    report.expect("a compaction").records_removed
 }
 
 fn set(key: &str, value: impl Into<Bytes>) -> Change {
@@ -77,14 +102,45 @@ async fn state_is_kept_and_compacted_at_every_length_of_files_and_frames() {
             }
             all.extend(changes);
         }
-        let before = log.bounds();
-        log.compact().await.expect("a compaction");
-        assert!(log.bounds().start >= before.durable_end);
+        let written = log.bounds();
+        let live = model_of(&all).len() as u64;
+        let gone = compact(&storage).await;
+        // The one removal stays for a day.
+        assert_eq!(gone, written.end.get() - live - 1, "{wal_file_bytes}");
         drop((log, storage));
         let storage = store(directory.path(), wal_file_bytes, frame_bytes_max);
         let (_, entries) = open(&storage);
         assert!(entries == model_of(&all), "{wal_file_bytes}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_changes_all_the_time_is_kept_short_by_itself() {
+    let directory = TempDir::new().expect("a directory");
+    let storage = store(directory.path(), 2 << 20, 512 << 10);
+    let (log, _) = open(&storage);
+    let mut written = 0;
+    for round in 0..=255u8 {
+        let changes = (0..4).map(|key| set(&key.to_string(), value(round, 64 * KIB)));
+        written += 4 * 64 * KIB as u64;
+        log.write(changes.collect(), Purpose::State)
+            .await
+            .expect("room");
+    }
+    // Two segments of 8 MiB at most wait for compaction while a third one is written, and what is in the WAL.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while log.log.size_bytes() > written / 2 {
+        let now = std::time::Instant::now();
+        assert!(now < deadline, "{} of {written}", log.log.size_bytes());
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop((log, storage));
+    let storage = store(directory.path(), 2 << 20, 512 << 10);
+    let (_, entries) = open(&storage);
+    let expected: Entries = (0..4)
+        .map(|key| (Bytes::from(key.to_string()), value(255, 64 * KIB)))
+        .collect();
+    assert!(entries == expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,23 +188,20 @@ async fn a_record_of_a_time_of_longer_files_forbids_neither_start_nor_compaction
     let (log, entries) = open(&storage);
     let lengths: Vec<_> = entries.iter().map(|(_, value)| value.len()).collect();
     assert_eq!(lengths, [10, 700 * KIB, 10]);
-    log.compact().await.expect("what can be done is done");
-    assert_eq!(
-        log.bounds().start.get(),
-        1,
-        "the long record stays, at offset 1"
-    );
+    log.write(vec![set("a", value(4, 10))], Purpose::State)
+        .await
+        .expect("room");
+    assert_eq!(compact(&storage).await, 1, "the first record of a");
     drop((log, storage));
 
     let storage = store(directory.path(), 256 << 10, 64 << 10);
     let (log, again) = open(&storage);
-    assert!(again == entries);
+    assert_eq!(again.len(), entries.len());
+    assert!(again[1..] == entries[1..], "the long one is there");
     log.write(vec![set("long", value(4, 10))], Purpose::State)
         .await
         .expect("room");
-    let before = log.bounds().durable_end;
-    log.compact().await.expect("nothing is too long any more");
-    assert!(log.bounds().start >= before);
+    assert_eq!(compact(&storage).await, 1, "the long record");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,8 +229,7 @@ async fn a_compaction_brings_back_nothing_that_was_overwritten_meanwhile() {
         }
         later
     };
-    let (compacted, later) = tokio::join!(log.compact(), writing);
-    compacted.expect("a compaction");
+    let (_, later) = tokio::join!(compact(&storage), writing);
     all.extend(later);
     drop((log, storage));
     let storage = store(directory.path(), 256 << 10, 64 << 10);
@@ -220,7 +272,7 @@ fn what_is_not_compressed_may_be_of_any_length() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_removal_of_a_key_outlives_one_compaction_and_no_more() {
+async fn the_removal_of_a_key_outlives_compactions() {
     let directory = TempDir::new().expect("a directory");
     let storage = store(directory.path(), 256 << 10, 64 << 10);
     let (log, _) = open(&storage);
@@ -231,19 +283,19 @@ async fn the_removal_of_a_key_outlives_one_compaction_and_no_more() {
         (gone.clone(), None),
     ];
     log.write(changes, Purpose::State).await.expect("written");
-    assert_eq!(log.removed(), vec![gone.clone()]);
-    log.compact().await.expect("compacted");
+    for expected in [1, 0] {
+        assert_eq!(compact(&storage).await, expected);
+    }
     drop((storage, log));
     // The start after a kill has still to know it.
     let storage = store(directory.path(), 256 << 10, 64 << 10);
+    assert_eq!(removed(&storage), [gone.clone()]);
     let (log, entries) = open(&storage);
-    assert_eq!((log.removed(), entries.len()), (vec![gone], 1));
-    log.compact().await.expect("compacted");
-    assert_eq!(log.removed().len(), 1);
-    log.compact().await.expect("compacted");
-    assert_eq!(log.removed().len(), 0);
+    assert_eq!(entries.len(), 1);
+    let back = vec![set("gone", value(3, 1))];
+    log.write(back, Purpose::State).await.expect("written");
     drop((storage, log));
     let storage = store(directory.path(), 256 << 10, 64 << 10);
-    let (log, entries) = open(&storage);
-    assert_eq!((log.removed().len(), entries.len()), (0, 1));
+    assert_eq!(removed(&storage), Vec::<Bytes>::new());
+    assert_eq!(open(&storage).1.len(), 2);
 }
