@@ -182,7 +182,7 @@ struct DropSome(BTreeSet<u64>);
 impl Keeper for DropSome {
     fn judge(&mut self, header: &BatchHeader, _: &Bytes) -> Result<Verdict, KeepError> {
         let base = header.base().get();
-        if base % 3 > 0 {
+        if !base.is_multiple_of(3) {
             return Ok(Verdict::Keep);
         }
         self.0.extend(base..header.next_offset().get());
