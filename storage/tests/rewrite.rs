@@ -5,17 +5,22 @@
 
 mod rewriting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use alluvium_storage as storage;
+use bytes::Bytes;
+use model::batch::{Batch, BatchBuilder, BatchHeader, Codec};
+use model::topic_config::TopicConfig;
 use model::{Offset, Timestamp};
 use proptest::prelude::*;
+use storage::inspect::verify_store;
 use storage::io::{OpenHow, write_new_file};
 use storage::manifest::SegmentKind;
-use storage::rewrite::{Cancelled, Pace, RewriteError};
+use storage::rewrite::{Cancelled, KeepError, Keeper, Pace, RewriteError, Verdict};
 use storage::segment::SegmentId;
-use storage::{Disk, ReadError};
+use storage::{Disk, Env, LogSettings, ManualClock, ReadError, RealDisk, Storage};
 
 use rewriting::{AtOnce, Filter, House, log_id};
 
@@ -588,4 +593,78 @@ fn a_rewrite_on_the_stores_own_threads_is_durable_when_it_returns() {
     house.check();
     let file = house.path(house.sealed()[0].id);
     assert!(house.disk.open(&file, OpenHow::Read).is_ok());
+}
+
+/// Drops one batch of three, and keeps the others as they are.
+struct DropThird;
+
+impl Keeper for DropThird {
+    fn judge(&mut self, header: &BatchHeader, _: &Bytes) -> Result<Verdict, KeepError> {
+        Ok(match header.base().get() % 3 {
+            1 => Verdict::Drop,
+            _ => Verdict::Keep,
+        })
+    }
+}
+
+#[test]
+fn a_large_segment_goes_past_the_page_cache_and_is_cut_to_its_length() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut config = storage::StorageConfig::new(directory.path());
+    config.wal_file_bytes = 32 << 20;
+    config.wal_files_min = 2;
+    let clock = ManualClock::new(Timestamp::from_millis(1_000_000));
+    let env = Env::manual(Arc::new(RealDisk), Arc::new(clock));
+    let (storage, _) = Storage::open(config, env).unwrap();
+    storage.finish_open(&HashSet::from([log_id()])).unwrap();
+    let settings = LogSettings {
+        segment_bytes: 7 << 20,
+        ..LogSettings::from(&TopicConfig::default())
+    };
+    let log = storage.create_log(log_id(), settings);
+    let value = |n: u64| vec![n as u8; 70_000 + n as usize];
+    for n in 0..120u64 {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let time = Timestamp::from_millis(n as i64);
+        builder.push(time, None, Some(&value(n)), &[]).unwrap();
+        let batch = Batch::parse(builder.build().unwrap()).unwrap();
+        let admission = loop {
+            match storage.try_admit(batch.bytes().len()) {
+                Some(admission) => break admission,
+                None => assert!(storage.prepare_once().unwrap()),
+            }
+        };
+        let appended = log.append(vec![batch.into()], admission).unwrap();
+        assert!(storage.commit_once());
+        appended.durable.wait().unwrap();
+    }
+    while storage.settle_once() {}
+    let sealed = storage.sealed_segments(log_id());
+    let ids: Vec<SegmentId> = sealed.iter().map(|entry| entry.id).collect();
+    let end = sealed[0].sealed.unwrap().end_offset.get();
+    let rewritten = storage
+        .rewrite(log_id(), &ids[..1], None, &AtOnce, &mut DropThird)
+        .unwrap();
+    let new = rewritten.new.unwrap();
+    let bytes = new.sealed.unwrap().bytes;
+    assert!(bytes > 4 << 20 && !bytes.is_multiple_of(4096), "{bytes}");
+    let mut next = 0;
+    // Of the segment's last batch the place is kept in any case.
+    let is_kept = |n: &u64| *n + 1 >= end || n % 3 != 1;
+    for expected in (0..120).filter(is_kept) {
+        let chunk = log.read(Offset::new(next), 1, true).unwrap();
+        let batch = Batch::parse(chunk.to_bytes()).unwrap();
+        let mut records = batch.records(Default::default()).unwrap();
+        let found = records.next().map(|record| record.unwrap().value.unwrap());
+        let is_empty = expected + 1 == end && expected % 3 == 1;
+        let expected = (!is_empty).then(|| Bytes::from(value(expected)));
+        assert!(found == expected, "at offset {next}");
+        next = chunk.end_offset.get();
+    }
+    let mut findings = Vec::new();
+    verify_store(&RealDisk, directory.path(), &mut |finding| {
+        findings.push(finding);
+    })
+    .unwrap();
+    assert_eq!(findings, []);
 }
