@@ -44,7 +44,7 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         is_live: true,
         doc: "The memory for the keys of a partition that is being compacted, 20 bytes for a key and some room; taken for \
               as long as it lasts, and no more than its dirty records need. More keys are compacted in several passes. \
-              1 MiB to 64 GiB.",
+              Thinning takes as much for the records that it looks at. 1 MiB to 64 GiB.",
         get: |it| it.cleaner_memory_bytes.to_string(),
         set: |it, value| {
             it.cleaner_memory_bytes = number(value, 1 << 20..=64 << 30)?;
@@ -68,8 +68,8 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         kind: Kind::Long,
         default: "15000",
         is_live: true,
-        doc: "How often it is looked whether a compacted partition is due, in milliseconds; 100 or more. Only those are \
-              looked at of which something has settled, or whose time has come.",
+        doc: "How often it is looked whether a partition is due for compaction or thinning, in milliseconds; 100 or more. \
+              Only those are looked at of which something has settled, or whose time has come.",
         get: |it| text_of_millis(it.cleaner_check),
         set: |it, value| {
             it.cleaner_check = millis(value, 100)?;

@@ -258,6 +258,10 @@ fn summary() -> Summary {
     Summary {
         tiers: "1d:1m:min(csv2)+max(csv3); 7d:1h:max(csv3)".to_owned(),
         tier: 1,
+        counted: vec![
+            Offset::new(1_000)..Offset::new(4_000),
+            Offset::new(5_000)..Offset::new(5_001),
+        ],
         values: vec!["csv2".to_owned(), "csv3".to_owned()],
         windows: vec![
             window(None, -60_000, 60_000, 7),

@@ -13,9 +13,10 @@ use alluvium_storage as storage;
 use model::batch::{Batch, BatchBuilder, Codec, DecompressLimit, split};
 use model::topic_config::{Defaults, TopicConfig};
 use model::{LogId, PartitionId, Timestamp, TopicId};
+use storage::backup::{BackupOrder, take_backup};
 use storage::cleanup::run::{Progress, Report, RunOptions};
 use storage::cleanup::{HeldBack, Outcome, Policy, Reason};
-use storage::inspect::summed_windows;
+use storage::inspect::{summed_windows, verify_store};
 use storage::io::SimDisk;
 use storage::segment::summary::read_summary;
 use storage::{AppendBatch, Disk, Env, LogSettings, ManualClock, Storage, StorageConfig};
@@ -468,6 +469,63 @@ fn a_plan_tells_what_holds_each_segment_back_and_the_run_does_what_the_plan_tell
         Vec::<String>::new(),
         "summaries go with their segments"
     );
+}
+
+/// A store whose only segment is thinned, and the path of its summary.
+fn thinned_house() -> (House, std::path::PathBuf) {
+    let pairs = [
+        ("cleanup.policy", "thin"),
+        ("thin.tiers", TIERS),
+        ("segment.bytes", "4096"),
+    ];
+    let house = House::new(0, &pairs);
+    house.append(&hour("a", 0), Codec::None);
+    house.storage().settle_once();
+    house.pass(3 * DAY_MS);
+    house.thin(true);
+    let segment = house.storage().sealed_segments(log_id())[0];
+    let path = segment.id.summary_path(&directory(&house.disk));
+    assert!(house.disk.exists(&path).unwrap());
+    (house, path)
+}
+
+#[test]
+fn a_damaged_summary_is_found_and_costs_nothing_but_itself() {
+    let (mut house, path) = thinned_house();
+    let records = house.read();
+    house.disk.flip(&path, 40, 1);
+    let mut findings = Vec::new();
+    verify_store(&house.disk, Path::new("/data"), &mut |finding| {
+        findings.push(finding)
+    })
+    .unwrap();
+    let found: Vec<_> = findings
+        .iter()
+        .map(|finding| (&finding.path, finding.is_damage))
+        .collect();
+    assert_eq!(found, [(&path, false)]);
+    house.reopen();
+    house.thin(false);
+    assert_eq!(house.read(), records);
+}
+
+#[test]
+fn a_backup_holds_the_summaries() {
+    let (mut house, path) = thinned_house();
+    let summary = house.disk.files()[&path].clone();
+    house.storage = None;
+    let order = BackupOrder {
+        source: "/data".into(),
+        place: "/backups".into(),
+        keep: 1,
+        recheck: false,
+        now: Timestamp::from_millis(5),
+        release: "0".to_owned(),
+    };
+    let ended = || Timestamp::from_millis(6);
+    let taken = take_backup(&house.disk, &order, &ended, &mut |_| {}).unwrap();
+    let copy = taken.directory.join(path.strip_prefix("/data").unwrap());
+    assert_eq!(house.disk.files()[&copy], summary);
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod settings;
 mod shell_tool;
 mod state_logs;
 mod stations;
+mod thin_tool;
 mod tidy;
 mod topic_names;
 mod topic_tool;

@@ -32,7 +32,7 @@ use crate::inspect::{self, Finding};
 use crate::io::{Disk, DiskFile, OpenHow, read_file};
 use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::recovery::store_file::{decode_store, no_checkpoint, store_trouble};
-use crate::segment::{INDEX_BYTES_MAX, SegmentId};
+use crate::segment::{INDEX_BYTES_MAX, SegmentFileKind, SegmentId};
 
 /// A store that removes files all the time is tried so often.
 const PASSES_MAX: u32 = 12;
@@ -434,7 +434,10 @@ impl Taking<'_> {
             Ok(entries) => Ok(entries
                 .into_iter()
                 .filter(|entry| !entry.is_dir && !entry.name.ends_with(".new"))
-                .filter(|entry| SegmentId::parse(&entry.name).is_none())
+                .filter(|entry| {
+                    let kind = SegmentId::parse(&entry.name).map(|(_, kind)| kind);
+                    !matches!(kind, Some(SegmentFileKind::Log | SegmentFileKind::Index))
+                })
                 .map(|entry| entry.name)
                 .collect()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

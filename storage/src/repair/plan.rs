@@ -325,6 +325,8 @@ fn plan_contents(
                 Action::LeftToStart
             }
             Some("idx") => Action::RebuildIndex,
+            // Of what it told there is no other copy, and nothing needs it.
+            Some("sum") => Action::SetAside,
             _ if finding.path.starts_with(&wal) => Action::LeftToStart,
             _ if finding.log.is_none() && finding.path.starts_with(root.join("p")) => {
                 Action::SetAside

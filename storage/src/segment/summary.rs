@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! envelope (fields.rs) with magic "thinsums", version 1, around
-//! | log id 20 | base offset i64 | generation u32 | tiers blob | tier u8 | values u32 | per value: name blob |
+//! | log id 20 | base offset i64 | generation u32 | tiers blob | tier u8 | ranges u32 | per range: start i64, end i64 |
+//! | values u32 | per value: name blob |
 //! | windows u32 | per window: key kind u8 | key blob, if kind 1 | start i64 | length i64 | records u64 |
 //!                 per value: sum f64 | smallest f64 | largest f64 |
 //! ```
@@ -16,9 +17,10 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
-use model::LogId;
+use model::{LogId, Offset};
 
 use super::SegmentId;
 use crate::fields::{Fields, FormatError, envelope, open_envelope, put_blob, put_log_id};
@@ -36,6 +38,9 @@ pub struct Summary {
     pub tiers: String,
     /// All of its windows were reached by at least this tier of it, counted from 1; 0 if not all were.
     pub tier: u8,
+    /// Where the records stand that the windows count: ranges that rise and do not touch. A record elsewhere is of a segment that was
+    /// not thinned before both became one, and is not counted, though its window is.
+    pub counted: Vec<Range<Offset>>,
     /// The values that are summed up, as `thin.tiers` spells them.
     pub values: Vec<String>,
     /// In the order of their keys, beginnings and lengths.
@@ -115,6 +120,7 @@ impl Summary {
             self.tier = 0;
         }
         self.tier = self.tier.min(other.tier);
+        self.counted = joined(std::mem::take(&mut self.counted), other.counted);
         let mut windows: BTreeMap<WindowKey, (u64, Vec<Stats>)> = BTreeMap::new();
         for window in std::mem::take(&mut self.windows)
             .into_iter()
@@ -139,6 +145,11 @@ impl Summary {
         body.extend_from_slice(&id.generation.to_le_bytes());
         put_blob(&mut body, self.tiers.as_bytes());
         body.push(self.tier);
+        put_count(&mut body, self.counted.len());
+        for range in &self.counted {
+            body.extend_from_slice(&range.start.to_wire().to_le_bytes());
+            body.extend_from_slice(&range.end.to_wire().to_le_bytes());
+        }
         put_count(&mut body, self.values.len());
         for value in &self.values {
             put_blob(&mut body, value.as_bytes());
@@ -188,6 +199,14 @@ impl Summary {
             tier: fields.u8()?,
             ..Summary::default()
         };
+        for _ in 0..fields.count(RANGE_BYTES)? {
+            let range = fields.offset("range start")?..fields.offset("range end")?;
+            let before = summary.counted.last().map(|before| before.end);
+            if range.is_empty() || before.is_some_and(|before| before >= range.start) {
+                return Err(field("range order", range.start.to_wire()));
+            }
+            summary.counted.push(range);
+        }
         for _ in 0..fields.count(4)? {
             summary.values.push(take_text(&mut fields)?);
         }
@@ -209,6 +228,21 @@ impl Summary {
     }
 }
 
+/// Two lists of ranges as one, in which none touches the next.
+fn joined(mut ranges: Vec<Range<Offset>>, more: Vec<Range<Offset>>) -> Vec<Range<Offset>> {
+    ranges.extend(more);
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut joined: Vec<Range<Offset>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+const RANGE_BYTES: usize = 16;
 const KEY_NONE: u8 = 0;
 const KEY_BYTES: u8 = 1;
 const KEY_SAME: u8 = 2;
@@ -270,14 +304,13 @@ fn take_window(
 /// No summary is longer than an envelope can be.
 const BYTES_MAX: u64 = u32::MAX as u64;
 
-/// What a segment's summary says. None if it has none, or one that is damaged or of another segment, which is told in the log:
-/// without it nothing but the summary is missing.
-pub fn read_summary(
+/// What a segment's summary says, or why it is not used. None if it has none.
+pub fn load_summary(
     disk: &dyn Disk,
     directory: &Path,
     log: LogId,
     id: SegmentId,
-) -> io::Result<Option<Summary>> {
+) -> io::Result<Option<Result<Summary, String>>> {
     if id.generation == 0 {
         return Ok(None);
     }
@@ -286,17 +319,31 @@ pub fn read_summary(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    match Summary::decode(&bytes) {
-        Ok((of_log, of, summary)) if (of_log, of) == (log, id) => Ok(Some(summary)),
-        Ok((of_log, of, _)) => {
-            tracing::warn!(%log, segment = %id, %of_log, %of, "a summary is of another segment: it is not used");
-            Ok(None)
+    Ok(Some(match Summary::decode(&bytes) {
+        Ok((of_log, of, summary)) if (of_log, of) == (log, id) => Ok(summary),
+        Ok((of_log, of, _)) => Err(format!(
+            "the summary is of segment {of} of the log {of_log}"
+        )),
+        Err(error) => Err(error.to_string()),
+    }))
+}
+
+/// What a segment's summary says. None if it has none, or one that is damaged or of another segment, which is told in the log:
+/// without it nothing but the summary is missing.
+pub fn read_summary(
+    disk: &dyn Disk,
+    directory: &Path,
+    log: LogId,
+    id: SegmentId,
+) -> io::Result<Option<Summary>> {
+    Ok(match load_summary(disk, directory, log, id)? {
+        Some(Ok(summary)) => Some(summary),
+        Some(Err(reason)) => {
+            tracing::warn!(%log, segment = %id, reason, "a summary is not used");
+            None
         }
-        Err(error) => {
-            tracing::warn!(%log, segment = %id, %error, "a summary is damaged: it is not used");
-            Ok(None)
-        }
-    }
+        None => None,
+    })
 }
 
 /// Writes a segment's summary, durably but for its name.
@@ -315,7 +362,7 @@ pub fn write_summary(
     write_new_file(disk, &path, &summary.encode(log, id))
 }
 
-/// What is told of segments that become one.
+/// What is told of segments that become one. If one of them was not thinned, the new one is not thinned as a whole.
 pub fn read_all(
     disk: &dyn Disk,
     directory: &Path,
@@ -323,14 +370,19 @@ pub fn read_all(
     ids: &[SegmentId],
 ) -> io::Result<Option<Summary>> {
     let mut all: Option<Summary> = None;
+    let mut is_whole = true;
     for id in ids {
         let Some(summary) = read_summary(disk, directory, log, *id)? else {
+            is_whole = false;
             continue;
         };
         match &mut all {
             Some(all) => all.merge(summary),
             None => all = Some(summary),
         }
+    }
+    if let Some(all) = all.as_mut().filter(|_| !is_whole) {
+        all.tier = 0;
     }
     Ok(all)
 }

@@ -66,8 +66,9 @@ pub struct Piece<'p> {
     numbers: Vec<Number>,
     /// What the segments' summaries said: the segment's base, and the window.
     known: Vec<(Offset, u32, Window)>,
-    /// Windows that the present segment's summary counts.
+    /// Windows that the present segment's summary counts, and where the records stand that it counts.
     counted: Counted,
+    counted_at: Vec<Range<Offset>>,
     held_bytes: usize,
     /// Whether a record has been passed over since the last reading.
     gap: bool,
@@ -89,6 +90,7 @@ impl<'p> Piece<'p> {
             numbers: Vec::new(),
             known: Vec::new(),
             counted: Counted::new(),
+            counted_at: Vec::new(),
             held_bytes: 0,
             gap: false,
             keeps_newest: policy.keeps_newest(),
@@ -98,6 +100,7 @@ impl<'p> Piece<'p> {
     /// Begins with the records of a segment. Of those windows that its summary counts no record is counted again.
     pub fn begin_segment(&mut self, base: Offset, summary: Option<&Summary>) {
         self.counted.clear();
+        self.counted_at = summary.map_or_else(Vec::new, |summary| summary.counted.clone());
         let same_values = |summary: &&Summary| summary.values == self.policy.value_names();
         for window in summary
             .filter(same_values)
@@ -143,6 +146,8 @@ impl<'p> Piece<'p> {
         let key = self.key(sample.key);
         let time = sample.time.millis();
         let mut counted = self.counted.iter();
+        let is_at = |range: &Range<Offset>| range.contains(&sample.offset);
+        let counts_here = !self.counted.is_empty() && self.counted_at.iter().any(is_at);
         let reading = Reading {
             key,
             conditions,
@@ -150,7 +155,8 @@ impl<'p> Piece<'p> {
             appended: sample.appended.millis(),
             offset: sample.offset,
             after_gap: std::mem::take(&mut self.gap),
-            counted: counted.any(|(ms, windows)| windows.contains(&(key, start(time, *ms)))),
+            counted: counts_here
+                && counted.any(|(ms, windows)| windows.contains(&(key, start(time, *ms)))),
         };
         assert!(
             self.readings
@@ -360,6 +366,7 @@ impl Decided<'_> {
         Summary {
             tiers: policy.to_string(),
             tier: self.lowest_tier(offsets).unwrap_or(0),
+            counted: vec![offsets.clone()],
             values: policy.value_names(),
             windows,
         }

@@ -338,6 +338,7 @@ fn a_summary_cut_or_flipped_anywhere_is_refused() {
     let summary = Summary {
         tiers: "1d:1m:min(csv1)".to_owned(),
         tier: 1,
+        counted: vec![Offset::ZERO..Offset::new(9)],
         values: vec!["csv1".to_owned()],
         windows: vec![
             window(None, -60_000),
