@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_storage::cleanup::run::{Progress, Report, RunOptions};
+use alluvium_storage::cleanup::run::{CleanupError, Progress, Report, RunOptions};
 use alluvium_storage::cleanup::{HeldBack, Outcome, Policy};
 use alluvium_storage::io::{Disk, ManualClock, RealDisk, SimDisk};
 use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig};
@@ -17,6 +18,7 @@ use proptest::prelude::*;
 
 struct House {
     directory: tempfile::TempDir,
+    root: PathBuf,
     disk: Arc<dyn Disk>,
     clock: Arc<ManualClock>,
     memory_bytes: u64,
@@ -24,16 +26,29 @@ struct House {
 
 impl House {
     fn new() -> House {
+        let directory = tempfile::tempdir().unwrap();
         House {
-            directory: tempfile::tempdir().unwrap(),
+            root: directory.path().to_owned(),
+            directory,
             disk: Arc::new(RealDisk),
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
             memory_bytes: 1 << 20,
         }
     }
 
+    /// On a simulated disk.
+    fn simulated(disk: &SimDisk) -> House {
+        disk.create_dir_all(Path::new("/data")).unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        House {
+            root: PathBuf::from("/data"),
+            disk: Arc::new(disk.clone()),
+            ..House::new()
+        }
+    }
+
     fn open(&self) -> Storage {
-        let mut config = StorageConfig::new(self.directory.path());
+        let mut config = StorageConfig::new(&self.root);
         config.wal_file_bytes = 256 << 10;
         config.wal_files_min = 2;
         config.wal_files_max = 16;
@@ -220,9 +235,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Runs a script on a store and on the oracle. `memory_bytes` of keys make some runs need several passes.
 fn check(steps: &[Step], memory_bytes: u64, delete_retention_ms: u64) {
-    let mut house = House::new();
+    let mut house = House::simulated(&SimDisk::new(1));
     house.memory_bytes = memory_bytes;
-    house.disk = Arc::new(SimDisk::new(1));
     let mut storage = house.open();
     let mut log = storage.create_log(log_id(), compacted(delete_retention_ms));
     let mut oracle = Oracle::default();
@@ -407,7 +421,7 @@ fn an_idempotent_producer_goes_on_after_its_records_went_and_the_indexes_too() {
         &log,
         batch(Codec::None, &[pair("k", Some("third"))], Some((5, 1))),
     );
-    let last = read_all(&log).into_iter().last().unwrap();
+    let last = read_all(&log).pop_last().unwrap();
     assert_eq!(last, (2, pair("k", Some("third"))));
 }
 
@@ -559,4 +573,125 @@ fn a_log_that_is_not_compacted_says_so() {
         "cleanup.policy of the topic does not name compact"
     );
     assert_eq!(run(&storage, NOW).passes, 0);
+}
+
+/// Ten segments or so in which each key comes up several times, some of them deleted at the end.
+fn fill(storage: &Storage, log: &Log, oracle: &mut Oracle) {
+    let value = "v".repeat(600);
+    for round in 0..30 {
+        let key = |index: usize| format!("key-{}", (round * 2 + index) % 9);
+        let of = |index: usize| (round < 25 || index > 0).then_some(&value[..]);
+        let pairs = [pair(&key(0), of(0)), pair(&key(1), of(1))];
+        append(storage, log, batch(Codec::None, &pairs, None));
+        oracle.append(&pairs);
+    }
+    storage.settle_once();
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_compaction_loses_no_newest_record_and_the_next_run_ends_it() {
+    let life = |cut: Option<u64>| {
+        let disk = SimDisk::new(7);
+        let house = House::simulated(&disk);
+        let storage = house.open();
+        let log = storage.create_log(log_id(), compacted(1_000));
+        let mut oracle = Oracle::default();
+        fill(&storage, &log, &mut oracle);
+        let began = disk.operations();
+        if let Some(cut) = cut {
+            disk.cut_power_during(began + cut);
+        }
+        let done = storage.run_cleanup(log_id(), Policy::Compaction, NOW, &Progress::default());
+        assert!(done.is_ok() || cut.is_some(), "{done:?}");
+        let operations = disk.operations() - began;
+        drop((log, storage));
+        if let Some(cut) = cut {
+            disk.cut_power();
+            disk.restart(cut);
+        }
+        let storage = house.open();
+        let log = storage.create_log(log_id(), compacted(1_000));
+        let all = oracle.records();
+        let now = storage.steady_clock().now().millis();
+        oracle.compact(now, 1_000);
+        let newest = oracle.records();
+        let found = read_all(&log);
+        assert!(
+            found
+                .iter()
+                .all(|(offset, pair)| all.get(offset) == Some(pair)),
+            "{cut:?}: nothing is invented"
+        );
+        let is_lost = |(offset, _): &(&u64, &Pair)| !found.contains_key(offset);
+        let lost: Vec<_> = newest.iter().filter(is_lost).collect();
+        assert_eq!(lost, [], "{cut:?}: the newest of each key stays");
+        run(&storage, NOW);
+        assert_eq!(read_all(&log), newest, "{cut:?}: the next run ends it");
+        operations
+    };
+    let operations = life(None);
+    assert!(operations > 30, "a run of several rewrites: {operations}");
+    for cut in 1..=operations {
+        life(Some(cut));
+    }
+}
+
+#[test]
+fn on_a_full_disk_a_run_backs_out_and_goes_on_when_there_is_space() {
+    let disk = SimDisk::new(3);
+    let house = House::simulated(&disk);
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(1_000));
+    let mut oracle = Oracle::default();
+    fill(&storage, &log, &mut oracle);
+    let files = |disk: &SimDisk| {
+        let files = disk.files();
+        let segments = files
+            .into_keys()
+            .filter(|path| path.extension().is_some_and(|end| end == "log"));
+        segments.collect::<Vec<_>>()
+    };
+    let before = files(&disk);
+    disk.fill();
+    let options = RunOptions { now: false, ..NOW };
+    let run_on =
+        || storage.run_cleanup(log_id(), Policy::Compaction, options, &Progress::default());
+    assert!(matches!(run_on(), Err(CleanupError::DiskFull)));
+    assert_eq!(files(&disk), before, "what was begun is removed");
+    assert_eq!(read_all(&log), oracle.records());
+    assert!(
+        storage.compaction_metrics().uncleanable_logs == 0,
+        "a full disk is no fault of a segment"
+    );
+    disk.set_capacity(u64::MAX);
+    run(&storage, NOW);
+    oracle.compact(storage.steady_clock().now().millis(), 1_000);
+    assert_eq!(read_all(&log), oracle.records());
+}
+
+#[test]
+fn a_run_keeps_to_its_budget_of_bytes_a_second() {
+    let directory = tempfile::tempdir().unwrap();
+    let (storage, _) = Storage::open(StorageConfig::new(directory.path()), Env::real()).unwrap();
+    storage.finish_open(&[log_id()].into()).unwrap();
+    let log = storage.create_log(log_id(), compacted(1_000));
+    let value = "v".repeat(1_000);
+    for _ in 0..100 {
+        let one = batch(Codec::None, &[pair("k", Some(&value))], None);
+        let admission = storage.try_admit(one.bytes().len()).unwrap();
+        log.append(vec![AppendBatch::from(one)], admission)
+            .unwrap()
+            .durable
+            .wait()
+            .unwrap();
+    }
+    let options = RunOptions {
+        bytes_per_second: Some(200_000),
+        ..NOW
+    };
+    let report = run(&storage, options);
+    assert_eq!((report.records_removed, read_all(&log).len()), (99, 1));
+    let moved = report.bytes_read + report.bytes_written;
+    let least = Duration::from_secs_f64(moved as f64 / 200_000.0).mul_f64(0.8);
+    assert!(report.took >= least, "{moved} bytes took {:?}", report.took);
 }

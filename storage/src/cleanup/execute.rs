@@ -197,12 +197,21 @@ impl Run<'_> {
     }
 
     fn view(&mut self) -> Result<LogView, CleanupError> {
+        self.check_store()?;
         let log = self.job.log;
         let mut view = LogView::of(log.cell()).ok_or(CleanupError::NoLog(log.id()))?;
         self.executor.set_aside.show_in(&mut view);
         let aside = view.set_aside.iter().map(|(id, _)| id.base);
         self.first_aside = aside.min();
         Ok(view)
+    }
+
+    /// A store that has failed is no fault of a segment.
+    fn check_store(&self) -> Result<(), CleanupError> {
+        match self.executor.pace.wal.gate.failure() {
+            Some(failure) => Err(failure.clone().into()),
+            None => Ok(()),
+        }
     }
 
     /// What is to be read and written, as far as the first plan tells.
@@ -430,6 +439,7 @@ impl Run<'_> {
             | RewriteError::Cancelled(_)
             | RewriteError::Stopped => return Err(self.ended(error)),
         };
+        self.check_store()?;
         let reason: Arc<str> = error.to_string().into();
         let log = self.job.log.id();
         let bad: Vec<SegmentId> = match segments.contains(&at_fault) {

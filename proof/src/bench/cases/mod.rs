@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each.
 
+mod compaction;
 mod engine;
 mod latency;
 mod partitions;
@@ -17,4 +18,5 @@ pub const ALL: &[Case] = &[
     startup::CASE,
     partitions::CASE,
     engine::CASE,
+    compaction::CASE,
 ];
