@@ -1,5 +1,8 @@
 //! `/api/v1/cleanup` as any HTTP client sees it: what `docs/http-api.md` shows, and what is refused.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::binary::Running;
@@ -308,4 +311,23 @@ fn what_is_wrong_is_refused_with_a_code_and_health_answers_all_the_while() {
     }
     let (_, jobs) = running.ask_json("GET /api/v1/cleanup/jobs", "");
     assert_eq!(jobs, json!({ "jobs": [] }), "nothing of it began");
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = running(data.path());
+    let mut stream = TcpStream::connect(&running.http).expect("it listens");
+    let head = "POST /api/v1/cleanup/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\nConnection: close\r\n\r\n{";
+    stream.write_all(head.as_bytes()).expect("sent");
+    assert_eq!(
+        running.get("/healthz").0,
+        200,
+        "others are answered meanwhile"
+    );
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("\"code\":\"body_late\""), "{answer}");
 }

@@ -176,6 +176,15 @@ fn each_rule_that_holds_a_segment_back_is_told_in_words() {
         words.starts_with("no limit: retention.ms and retention.bytes are not set"),
         "{words}"
     );
+    let behind = &rules(&running)[1];
+    assert_eq!(behind.0, "behind_kept");
+    assert!(
+        behind
+            .1
+            .contains("from the front, and an older one is kept"),
+        "{}",
+        behind.1
+    );
     alter(&running, &["retention.ms=3600000"]);
     let words = all("retention_ms");
     assert!(words.ends_with("retention.ms is 60 min"), "{words}");

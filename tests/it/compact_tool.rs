@@ -105,6 +105,10 @@ fn compaction_does_what_its_dry_run_said_and_leaves_the_last_record_of_each_key(
     assert_eq!(records(&running), latest(&before));
     let again = compact(&running, &["run", "readings", "--now", "--wait", "--json"]).json();
     assert_eq!(again["result"]["removed"]["records"], 0, "{again}");
+    let clean = compact(&running, &["explain", "readings", "--json"]).json();
+    for segment in parts(&clean) {
+        assert_eq!(segment["rule"], "clean", "{clean}");
+    }
     assert_eq!(records(&running), latest(&before));
     assert_eq!(running.end(Signal::TERM).0, Some(0));
     let verified = tool(&["log", "verify", data.path().to_str().expect("UTF-8")]);
