@@ -15,6 +15,10 @@ pub enum StateLogKind {
     Metadata,
     /// Consumer groups, and the offsets that they commit.
     Groups,
+    /// Operators' holds: what cleanup must not remove.
+    Holds,
+    /// What was removed or damaged before a consumer group had read it.
+    Losses,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -28,6 +32,14 @@ pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 pub const GROUPS_KINDS: std::ops::RangeInclusive<u8> = 1..=3;
 /// How the key of a topic in the metadata begins; its id follows.
 pub const TOPIC_KEY_HEAD: &str = "topic/";
+/// The version of values of [`StateLogKind::Holds`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
+pub const HOLDS_VERSION: u32 = 1;
+/// How the key of a hold begins; its id follows.
+pub const HOLD_KEY_HEAD: &str = "hold/";
+/// The version of values of [`StateLogKind::Losses`], likewise.
+pub const LOSSES_VERSION: u32 = 1;
+/// How the key of a loss begins; its number follows, 20 digits.
+pub const LOSS_KEY_HEAD: &str = "loss/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -66,13 +78,20 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 2] = [StateLogKind::Metadata, StateLogKind::Groups];
+    pub const ALL: [StateLogKind; 4] = [
+        StateLogKind::Metadata,
+        StateLogKind::Groups,
+        StateLogKind::Holds,
+        StateLogKind::Losses,
+    ];
 
     /// Its place in the range of ids. A number is never given to another log.
     pub const fn id(self) -> LogId {
         LogId::of_state(match self {
             StateLogKind::Metadata => 1,
             StateLogKind::Groups => 2,
+            StateLogKind::Holds => 3,
+            StateLogKind::Losses => 4,
         })
     }
 
@@ -86,6 +105,8 @@ impl StateLogKind {
         match self {
             StateLogKind::Metadata => "metadata",
             StateLogKind::Groups => "groups",
+            StateLogKind::Holds => "holds",
+            StateLogKind::Losses => "losses",
         }
     }
 
@@ -109,6 +130,8 @@ impl StateLogKind {
                 let is_known = key.get(1).is_some_and(|kind| GROUPS_KINDS.contains(kind));
                 is_known.then_some(()).ok_or(UnknownRecord::Kind)
             }
+            StateLogKind::Holds => known_head(key, HOLD_KEY_HEAD),
+            StateLogKind::Losses => known_head(key, LOSS_KEY_HEAD),
         }
     }
 
@@ -121,6 +144,14 @@ impl StateLogKind {
             }
             StateLogKind::Groups => {
                 check_version("value", first_byte(value), GROUPS_VERSION.into())
+            }
+            StateLogKind::Holds => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check_version("value", found, HOLDS_VERSION)
+            }
+            StateLogKind::Losses => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check_version("value", found, LOSSES_VERSION)
             }
         }
     }
@@ -142,6 +173,11 @@ fn check_version(part: &'static str, found: Option<u32>, known: u32) -> Result<(
         Some(found) => Err(UnknownRecord::Later { part, found, known }),
         None => Err(UnknownRecord::Missing { part }),
     }
+}
+
+fn known_head(key: &[u8], head: &str) -> Result<(), UnknownRecord> {
+    let is_known = key.starts_with(head.as_bytes());
+    is_known.then_some(()).ok_or(UnknownRecord::Kind)
 }
 
 fn first_byte(bytes: &[u8]) -> Option<u32> {
@@ -226,6 +262,14 @@ mod tests {
         }
         for kind in GROUPS_KINDS {
             assert_eq!(StateLogKind::Groups.check_key(&[1, kind]), Ok(()));
+        }
+        for (kind, known) in [
+            (StateLogKind::Holds, b"hold/1a2b".as_slice()),
+            (StateLogKind::Losses, b"loss/00000000000000000001"),
+        ] {
+            assert_eq!(kind.check(known, Some(b"{\"version\":1}")), Ok(()));
+            assert!(kind.check(known, Some(b"{\"version\":2}")).is_err());
+            assert_eq!(kind.check_key(b"topic/1"), Err(UnknownRecord::Kind));
         }
         let metadata = |key: &[u8]| StateLogKind::Metadata.check_key(key);
         assert_eq!(metadata(b"topic/01234567"), Ok(()));

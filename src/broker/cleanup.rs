@@ -283,7 +283,7 @@ fn selected(topic: &Topic, partition: Option<PartitionId>) -> Result<Vec<Partiti
 }
 
 /// Who asks, as far as it is known, for the log and for whoever lists jobs.
-fn asked_by(caller: &Caller) -> String {
+pub(super) fn asked_by(caller: &Caller) -> String {
     const CLIENT_ID_CHARS_MAX: usize = 100;
     let id: String = caller
         .client_id

@@ -100,6 +100,10 @@ impl Broker {
                 return Err(super::out_of_range(Some(offset), &bounds));
             }
         };
+        let removed = bounds.start..before.max(bounds.start);
+        if let Some(hold) = self.storage().hold_on(log.id(), &removed) {
+            return Err(super::holds::held(&topic.name, &hold));
+        }
         let durable = log.delete_records(before).map_err(|error| match error {
             storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
                 super::out_of_range(Some(before), &bounds)
@@ -107,6 +111,9 @@ impl Broker {
             storage::DeleteRecordsError::Append(error) => super::append_refusal(error),
         })?;
         durable.await.map_err(StorageFault::Sync)?;
+        if !removed.is_empty() {
+            self.note_deleted(topic, partition, removed, "records were deleted on request");
+        }
         Ok(log.bounds().start)
     }
 }

@@ -53,6 +53,7 @@ impl Broker {
             compaction.delay_max.as_secs_f64(),
         );
         add_singles(families, &self.health(), HEALTH);
+        self.add_holds(families);
         self.add_appends(families);
         let topics = self.topics();
         self.add_topics(families, &topics);
@@ -60,6 +61,26 @@ impl Broker {
         self.add_groups(families);
         self.add_group_lags(families);
         add_limits(families, &self.groups().bounds());
+    }
+
+    /// What is held back from cleanup, and what consumer groups have lost.
+    fn add_holds(&self, families: &mut Families<'_>) {
+        families.gauge(
+            "alluvium_holds",
+            "Operators' holds that are in force.",
+            self.hold_count(),
+        );
+        let losses = self.loss_totals();
+        families.gauge(
+            "alluvium_loss_entries",
+            "Entries in the loss ledger: what consumer groups had not read when it was removed or damaged.",
+            losses.entries,
+        );
+        families.gauge(
+            "alluvium_lost_records",
+            "Records of the entries in the loss ledger since the start, and of those that it held then.",
+            losses.records,
+        );
     }
 
     /// Whether the disk keeps up: how long syncs take, and how long appends wait.
@@ -341,7 +362,7 @@ const STORAGE: &[Single<StorageMetrics>] = &[
     (Kind::Counter, "alluvium_producers_refused_total", "Batches of new producers that were refused, because there are too many.", |it| it.producers_refused),
     (Kind::Gauge, "alluvium_pinned_files", "Deleted segments and files of the write-ahead log that connections are still to send from.", |it| it.pinned_files),
     (Kind::Gauge, "alluvium_pinned_bytes", "Their bytes: the disk gets them back when those answers are sent, after response.send.max.ms at the latest.", |it| it.pinned_bytes),
-    (Kind::Gauge, "alluvium_logs", "Logs: partitions, and two of the broker's own.", |it| it.logs),
+    (Kind::Gauge, "alluvium_logs", "Logs: partitions, and four of the broker's own.", |it| it.logs),
 ];
 
 /// How the store is.

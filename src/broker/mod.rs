@@ -10,10 +10,12 @@ mod configs;
 mod coordination;
 mod fetch;
 pub mod groups;
+pub mod holds;
 mod inflation;
 mod lag;
 mod list_offsets;
 mod log_dirs;
+pub mod losses;
 mod metrics;
 mod produce;
 mod producer_ids;
@@ -90,6 +92,8 @@ struct Shared {
     inflation: inflation::Inflation,
     lag_times: lag::LagTimes,
     cleanup: cleanup::Cleanup,
+    holds: holds::Holds,
+    losses: losses::Losses,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -112,6 +116,12 @@ pub enum OpenError {
     /// The groups' log says something that this version does not understand.
     #[error("consumer groups: {0}")]
     Groups(#[from] groups::RecordError),
+    /// The holds say something that this version does not understand.
+    #[error("holds: {0}")]
+    Holds(#[from] holds::HoldsError),
+    /// The loss ledger says something that this version does not understand.
+    #[error("loss ledger: {0}")]
+    Losses(#[from] losses::LossesError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -171,6 +181,8 @@ impl Broker {
         )?;
         let (producer_ids, producer_ids_task) =
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
+        let holds = holds::Holds::open(&storage, storage.clock())?;
+        let losses = losses::Losses::open(&storage, storage.clock())?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -188,6 +200,8 @@ impl Broker {
             inflation: inflation::Inflation::new(),
             lag_times: lag::LagTimes::default(),
             cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
+            holds,
+            losses,
             refused: AtomicU64::new(0),
             storage,
         };
@@ -202,8 +216,31 @@ impl Broker {
             topic if deleted.contains(&topic) => Fate::Deleted,
             _ => Fate::Unknown,
         };
+        broker.watch_cleanup();
         broker.shared.storage.finish_open_by(&fate)?;
         Ok(broker)
+    }
+
+    /// The store's cleaner asks what is held, and tells what it removes. It does not keep the broker alive.
+    fn watch_cleanup(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        let broker = move || {
+            Some(Broker {
+                shared: shared.upgrade()?,
+            })
+        };
+        let asked = broker.clone();
+        let holds = move |log| {
+            asked()
+                .map(|broker| broker.hold_wishes(log))
+                .unwrap_or_default()
+        };
+        self.storage().set_holds(Arc::new(holds));
+        self.storage().on_removed(Arc::new(move |removed| {
+            if let Some(broker) = broker() {
+                broker.note_removed(removed);
+            }
+        }));
     }
 
     /// Does the coordinators' own work until `shutdown` turns true: answers leave, sessions end, offsets expire; and runs the
@@ -222,8 +259,9 @@ impl Broker {
         };
         let groups = tasks.groups.run(shutdown.clone());
         let producer_ids = tasks.producer_ids.run(shutdown.clone());
+        let losses = self.keep_losses(shutdown.clone());
         let cleanup = self.run_cleanup(shutdown);
-        tokio::join!(groups, producer_ids, tidy_up, cleanup);
+        tokio::join!(groups, producer_ids, tidy_up, losses, cleanup);
     }
 
     /// Consumer groups and their committed offsets.

@@ -102,6 +102,14 @@ pub enum Refusal {
         /// The partition.
         partition: PartitionId,
     },
+    /// Records that somebody holds.
+    #[error("topic {topic}: {hold} keeps its records; end the hold first")]
+    Held {
+        /// The topic.
+        topic: TopicName,
+        /// The hold, in words.
+        hold: String,
+    },
     /// A setting that is read at the start only.
     #[error("cannot update {name} dynamically: it needs a restart")]
     SettingNeedsRestart {

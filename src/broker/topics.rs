@@ -435,6 +435,7 @@ impl Broker {
                     let name = topic.name.clone();
                     return Err(Refusal::TopicNamedTwice { name });
                 }
+                self.check_topic_deletion(&topic)?;
                 Ok(topic)
             })
             .collect();

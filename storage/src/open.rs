@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
@@ -15,7 +15,9 @@ use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPositi
 use crate::cleanup::cleaner::Cleaner;
 use crate::cleanup::due::CompactionDue;
 use crate::cleanup::execute::Executor;
+use crate::cleanup::holds::HoldSource;
 use crate::cleanup::pace::PaceParts;
+use crate::cleanup::removed::RemovalListener;
 use crate::cleanup::thinning::execute::LookedSegments;
 use crate::components::{Env, Threads};
 use crate::config::{Live, StorageConfig};
@@ -409,6 +411,9 @@ fn assemble(
         due,
         compacting: Mutex::default(),
         looked: LookedSegments::default(),
+        holds: HoldSource::default(),
+        planning: RwLock::default(),
+        removals: RemovalListener::default(),
     };
     Engine {
         data: base.data,

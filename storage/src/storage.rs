@@ -3,6 +3,7 @@
 //! Callers: the broker. What is behind it: `open` puts an `engine` together, whose loops the threads run.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,8 +13,10 @@ use model::batch::BatchHeader;
 use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
+use crate::cleanup::holds::HoldsOf;
+use crate::cleanup::removed::OnRemoved;
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
-use crate::cleanup::{CompactionMetrics, Plan, Policy};
+use crate::cleanup::{CompactionMetrics, Hold, Plan, Policy};
 use crate::components::{Env, Threads};
 use crate::config::{LiveSettings, StorageConfig};
 use crate::engine::Engine;
@@ -435,6 +438,31 @@ impl Storage {
     /// Manual mode: one step of the scrub. False if there is nothing to verify now, by the rate or at all.
     pub fn scrub_once(&self) -> bool {
         self.engine().scrub_once().is_none()
+    }
+
+    /// Sets who says what cleanup must not remove, once, before the open is finished.
+    pub fn set_holds(&self, holds: HoldsOf) {
+        self.engine().cleaner.holds.set(holds);
+    }
+
+    /// What is held of logs has changed. Returns once every removal is done that retention planned before; compaction looks at
+    /// these logs again. Blocks for as long as a plan takes.
+    pub fn holds_changed(&self, logs: &[LogId]) {
+        self.engine().cleaner.wait_for_plans();
+        for id in logs {
+            self.engine().cleaner.due.changed(*id);
+        }
+    }
+
+    /// The first hold on some records of a range that holds against everything. Never waits for the disk.
+    pub fn hold_on(&self, id: LogId, range: &Range<Offset>) -> Option<Hold> {
+        let log = self.log(id)?;
+        self.engine().cleaner.hold_on(&log, range)
+    }
+
+    /// Sets who hears of what cleanup removes, once, before the open is finished.
+    pub fn on_removed(&self, listener: OnRemoved) {
+        self.engine().cleaner.removals.set(listener);
     }
 
     /// What a policy would do to a log now, segment by segment, and what holds each of them back. With `now`, as a run with

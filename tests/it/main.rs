@@ -17,6 +17,7 @@ mod group_tool;
 mod groups;
 #[path = "../history/mod.rs"]
 mod history;
+mod holds;
 mod library;
 mod linearizable;
 mod log_repair;

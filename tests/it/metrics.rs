@@ -332,7 +332,10 @@ fn a_server_that_lost_records_is_ready_and_says_what_is_missing() {
         (status, &body),
         (
             200,
-            &serde_json::json!({ "ready": true, "reasons": [], "acknowledged": [] })
+            &serde_json::json!({
+                "ready": true, "reasons": [], "acknowledged": [],
+                "losses": { "entries": 0, "records": 0, "newest_ms": null },
+            })
         )
     );
     assert_eq!(running.end(Signal::TERM).0, Some(0));

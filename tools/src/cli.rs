@@ -23,7 +23,10 @@ use crate::demo::{self, DemoArgs};
 use crate::doctor::{self, DoctorArgs};
 use crate::failure;
 use crate::group::GroupCommand;
+use crate::hold::{self, HoldArgs};
+use crate::http::HttpServer;
 use crate::log::LogArgs;
+use crate::loss::{self, LossArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
 use crate::reach::Watch;
@@ -137,6 +140,12 @@ pub enum ToolCommand {
     /// Look at what compaction by key removes from a topic and what it keeps, and run it at once.
     #[command(after_help = COMPACT_EXAMPLES, mut_subcommands(|command| in_words_of("compact", command)))]
     Compact(OnBroker<CleanupArgs>),
+    /// Keep records from cleanup and deletion: add, list and end holds.
+    #[command(after_help = hold::EXAMPLES)]
+    Hold(OnBroker<HoldArgs>),
+    /// Show what consumer groups had not read when it was removed or damaged.
+    #[command(after_help = loss::EXAMPLES)]
+    Loss(OnBroker<LossArgs>),
     /// Watch a broker being killed in mid-stream, and nothing acknowledged being lost.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -226,6 +235,8 @@ impl ToolCommand {
             ToolCommand::Retention(OnBroker { common, .. })
             | ToolCommand::Compact(OnBroker { common, .. }) => Some(common),
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Loss(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
             | ToolCommand::Log(_)
             | ToolCommand::Backup(_)
@@ -285,13 +296,16 @@ impl ToolCommand {
             ToolCommand::Compact(OnBroker { common, args }) => {
                 args.run(Policy::Compaction, &common).await
             }
+            ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Loss(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Backup(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Restore(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;
-                command.run(&client, common.json, now()).await
+                let ledger = common.http(None).ok().map(|address| HttpServer { address });
+                command.run(&client, common.json, now(), ledger).await
             }
         }
     }

@@ -146,7 +146,7 @@ fn code_of_http(error: &HttpError) -> u8 {
         HttpError::Connect { .. } | HttpError::NoAnswer { .. } => UNREACHABLE,
         HttpError::Foreign { .. } => FAILED,
         HttpError::Problem(problem) => match problem.code.as_str() {
-            "unknown_topic" | "unknown_job" => NOT_FOUND,
+            "unknown_topic" | "unknown_job" | "unknown_hold" => NOT_FOUND,
             "invalid_query" | "invalid_body" | "invalid_topic_name" => USAGE,
             _ => FAILED,
         },

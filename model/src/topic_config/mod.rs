@@ -74,6 +74,8 @@ pub enum Values {
     Replicas,
     /// Tiers of thinning; see [`thin`].
     ThinTiers,
+    /// Any names, or none. What is named again counts once.
+    Names,
 }
 
 /// How a setting's promise is kept.
@@ -292,6 +294,17 @@ pub struct CompactionConfig {
     pub max_compaction_lag_ms: Option<u64>,
 }
 
+/// What retention keeps for consumer groups, and for how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HoldConfig {
+    /// The groups: what one of them has not committed stays.
+    pub groups: Vec<String>,
+    /// No more than the newest so many bytes of a partition; None is any number.
+    pub bytes: Option<u64>,
+    /// Nothing that was appended longer ago; None is any time.
+    pub ms: Option<u64>,
+}
+
 /// What has happened when a record is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -331,6 +344,8 @@ pub struct TopicConfig {
     pub compaction: CompactionConfig,
     /// What is kept of records as they age, if it is thinned.
     pub thin_tiers: ThinTiers,
+    /// What retention keeps for consumer groups.
+    pub hold: HoldConfig,
     /// How many replicas must have a record for `acks=all`; there is one, so that more refuses such a produce.
     pub min_insync_replicas: u32,
     /// What an acknowledgement promises.
@@ -367,6 +382,14 @@ impl TopicConfig {
                 .text("thin.tiers")
                 .parse()
                 .expect("values were checked"),
+            hold: HoldConfig {
+                groups: parse_list(read.text("retention.hold.groups"))
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+                bytes: u64::try_from(read.integer("retention.hold.bytes")).ok(),
+                ms: u64::try_from(read.integer("retention.hold.ms")).ok(),
+            },
             min_insync_replicas: u32::try_from(read.positive("min.insync.replicas"))
                 .unwrap_or(u32::MAX),
             durability: match read.text("durability") {

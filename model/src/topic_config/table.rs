@@ -110,6 +110,15 @@ pub const SETTINGS: &[Setting] = &[
         "Whether the topic is tiered to remote storage."),
     setting!("retention.bytes", "log.retention.bytes", Long, "-1", integer(-1, LONG_MAX), Enforced,
         "How many bytes a partition keeps; -1 is any number."),
+    setting!("retention.hold.bytes", "", Long, "-1", integer(-1, LONG_MAX), Enforced,
+        "What retention.hold.groups keeps of a partition at most: its newest so many bytes, whole segments; -1 is any number. \
+         Not a Kafka setting."),
+    setting!("retention.hold.groups", "", List, "", Values::Names, Enforced,
+        "Consumer groups, separated by commas: retention keeps what one of them has not committed, as far as \
+         retention.hold.bytes and retention.hold.ms allow. What is removed all the same is written to the loss ledger. \
+         store.bytes.max goes before. Not a Kafka setting."),
+    setting!("retention.hold.ms", "", Long, "2592000000", integer(-1, LONG_MAX), Enforced,
+        "How long after its append retention.hold.groups keeps a record at most; -1 is for ever. Not a Kafka setting."),
     setting!("retention.ms", "log.retention.ms", Long, "604800000", integer(-1, LONG_MAX), Enforced,
         "How long records are kept after their append, in the store's own time, which no jump of a clock changes; -1 is for ever."),
     setting!("segment.bytes", "log.segment.bytes", Int, "1073741824", integer(4096, INT_MAX), Enforced,

@@ -50,6 +50,12 @@ fn in_range(values: Values, value: &str) -> Result<String, String> {
             Ok(tiers) => Ok(tiers.to_string()),
             Err(error) => Err(error.to_string()),
         },
+        Values::Names => {
+            if !value.is_empty() && value.split(',').any(|item| item.trim().is_empty()) {
+                return Err("an item of the list is empty".to_owned());
+            }
+            Ok(list_append("", value))
+        }
         Values::Replicas => {
             let items = parse_list(value);
             if items != ["*"] && !items.iter().all(|item| is_replica(item)) {

@@ -1,7 +1,7 @@
 //! Rights: what an operation does to a resource. Each is a value, for rules, tables and texts, and a type of its own, so that
 //! an operation can demand by its signature what was granted.
 //! Callers: handlers, which name the type; `rules`, which sees the value. Source: Kafka's `AclOperation`, but for the two
-//! deletions, which Kafka has as one, and for cleanup, which Kafka offers no request for.
+//! deletions, which Kafka has as one, and for cleanup and holds, which Kafka offers no requests for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub enum Right {
     DeleteRecords,
     /// Have its cleanup run now: what its settings would remove anyway.
     Clean,
+    /// Keep records of it from cleanup, and end that.
+    Hold,
     /// Change its shape.
     Alter,
     /// See its settings.
@@ -39,7 +41,7 @@ pub enum Right {
 
 impl Right {
     /// Each of them.
-    pub const ALL: [Right; 11] = [
+    pub const ALL: [Right; 12] = [
         Right::Describe,
         Right::Read,
         Right::Write,
@@ -47,6 +49,7 @@ impl Right {
         Right::Delete,
         Right::DeleteRecords,
         Right::Clean,
+        Right::Hold,
         Right::Alter,
         Right::DescribeConfigs,
         Right::AlterConfigs,
@@ -64,6 +67,7 @@ impl fmt::Display for Right {
             Right::Delete => "delete",
             Right::DeleteRecords => "delete records of",
             Right::Clean => "run the cleanup of",
+            Right::Hold => "hold records of",
             Right::Alter => "alter",
             Right::DescribeConfigs => "see the settings of",
             Right::AlterConfigs => "change the settings of",
@@ -100,6 +104,7 @@ rights! {
     Delete on Arc<Topic>, Group<'_>;
     DeleteRecords on Arc<Topic>;
     Clean on Arc<Topic>, Cluster;
+    Hold on Arc<Topic>, Cluster;
     Alter on Arc<Topic>, Cluster;
     DescribeConfigs on Arc<Topic>, Group<'_>, Cluster;
     AlterConfigs on Arc<Topic>, Group<'_>, Cluster;

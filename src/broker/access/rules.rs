@@ -63,7 +63,7 @@ pub(super) fn may(caller: &Caller, _resource: Resource<'_>, right: Right) -> boo
         Protocol::Kafka => true,
         Protocol::Http => matches!(
             right,
-            Right::Describe | Right::DescribeConfigs | Right::Clean
+            Right::Describe | Right::DescribeConfigs | Right::Clean | Right::Hold
         ),
     }
 }
@@ -168,7 +168,13 @@ mod tests {
             Resource::Cluster,
         ] {
             for right in Right::ALL {
-                let may = [Right::Describe, Right::DescribeConfigs, Right::Clean].contains(&right);
+                let may = [
+                    Right::Describe,
+                    Right::DescribeConfigs,
+                    Right::Clean,
+                    Right::Hold,
+                ]
+                .contains(&right);
                 match check(&looker, resource, right) {
                     Ok(()) => assert!(may, "{right:?}"),
                     Err(Refusal::Denied { .. }) => assert!(!may, "{right:?}"),

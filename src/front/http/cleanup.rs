@@ -1,8 +1,7 @@
 //! Cleanup over HTTP, below `/api/v1/cleanup`: plans, and jobs that run them. The page `docs/http-api.md` describes each route.
 //!
-//! Callers: `http::routes`. Invariants: a body is read as far as [`BODY_BYTES_MAX`] and [`BODY_TIME_MAX`] go; unknown fields are
-//! refused; a body is only taken as `application/json`, which a page of another site cannot have a browser send without asking
-//! this server first. Few plans are made at a time, so that who asks for many holds no more memory than a page of metrics does.
+//! Callers: `http::routes`. Invariant: few plans are made at a time, so that who asks for many holds no more memory than a page
+//! of metrics does.
 
 mod json;
 
@@ -11,7 +10,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, header};
@@ -25,14 +24,11 @@ use serde_json::Value;
 use super::errors;
 use super::errors::Failure;
 use super::pages::{in_pieces, on_own_thread, place_for};
+use super::request::{CONTENT_TYPE, body_of, parsed};
 use super::state::Front;
 use crate::broker::access::right;
 use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection, Way};
 
-/// The longest body of a request.
-const BODY_BYTES_MAX: usize = 16 * 1024;
-/// How long a body may take to come.
-const BODY_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a request waits for the end of a job at most: less than a stopping server waits for its connections.
 const WAIT_MS_MAX: u64 = 2_000;
 
@@ -90,7 +86,7 @@ async fn plan(
         Ok::<_, CleanupError>(json::of_plan(&plan).to_string())
     };
     let text = on_own_thread("cleanup-plan", work).await??;
-    Ok(in_pieces(text, json::CONTENT_TYPE, page))
+    Ok(in_pieces(text, CONTENT_TYPE, page))
 }
 
 async fn jobs(
@@ -191,30 +187,4 @@ fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, CleanupError
             id: rejection.body_text(),
         }),
     }
-}
-
-fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
-    match query {
-        Ok(Query(query)) => Ok(query),
-        Err(rejection) => Err(Failure::Query(rejection.body_text())),
-    }
-}
-
-/// Reads a JSON body.
-async fn body_of<T: for<'a> Deserialize<'a>>(
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<T, Failure> {
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    let kind = kind.split(';').next().unwrap_or("").trim();
-    if !kind.eq_ignore_ascii_case(json::CONTENT_TYPE) {
-        return Err(Failure::NotJson(kind.to_owned()));
-    }
-    let read = tokio::time::timeout(BODY_TIME_MAX, to_bytes(body, BODY_BYTES_MAX)).await;
-    let read = read.map_err(|_| Failure::BodyLate {
-        seconds_max: BODY_TIME_MAX.as_secs(),
-    })?;
-    let bytes = read.map_err(|error| Failure::unread(error, BODY_BYTES_MAX))?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Body(error.to_string()))
 }

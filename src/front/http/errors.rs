@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::broker::Refusal;
 use crate::broker::cleanup::{CleanupError, Fault};
+use crate::broker::holds::HoldError;
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
     let body = json!({
@@ -43,6 +44,7 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
             (StatusCode::BAD_REQUEST, "invalid_setting")
         }
         Refusal::DeletesForbidden { .. } => (StatusCode::CONFLICT, "deletes_forbidden"),
+        Refusal::Held { .. } => (StatusCode::CONFLICT, "held"),
         Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
             (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
         }
@@ -109,12 +111,21 @@ pub(super) fn accepted(mut answer: Response) -> Response {
     answer
 }
 
+/// Something new is there: the same answer, as one that says so.
+pub(super) fn created(mut answer: Response) -> Response {
+    *answer.status_mut() = StatusCode::CREATED;
+    answer
+}
+
 /// Why a request of the API has no good answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// A cleanup that is not planned or run.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),
+    /// A hold that is not added or removed.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
     /// The part of the path behind `?` is not as it must be.
     #[error("{0}")]
     Query(String),
@@ -166,6 +177,10 @@ impl IntoResponse for Failure {
         let detail = self.to_string();
         let (status, code) = match self {
             Failure::Cleanup(error) => return cleanup_refused(&error),
+            Failure::Hold(HoldError::Refused(refusal)) => return refused(&refusal),
+            Failure::Hold(HoldError::Invalid(_)) => (StatusCode::BAD_REQUEST, "invalid_hold"),
+            Failure::Hold(HoldError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_holds"),
+            Failure::Hold(HoldError::Unknown(_)) => (StatusCode::NOT_FOUND, "unknown_hold"),
             Failure::Internal(error) => return internal(&error),
             Failure::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Failure::Body(_) => (StatusCode::BAD_REQUEST, "invalid_body"),

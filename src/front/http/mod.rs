@@ -6,8 +6,11 @@
 mod cleanup;
 mod connection;
 mod errors;
+mod holds;
+mod losses;
 mod metrics;
 mod pages;
+mod request;
 mod settings;
 mod state;
 
@@ -70,7 +73,7 @@ impl Front {
 }
 
 /// What is served, and what it is for.
-const ROUTES: [(&str, &str); 6] = [
+const ROUTES: [(&str, &str); 8] = [
     ("/healthz", "200 while the process answers"),
     (
         "/readyz",
@@ -83,6 +86,11 @@ const ROUTES: [(&str, &str); 6] = [
         cleanup::JOBS,
         "cleanups that were asked for; plans of them are beside it, at /api/v1/cleanup/plan",
     ),
+    (holds::HOLDS, "what cleanup must not remove"),
+    (
+        losses::LOSSES,
+        "what consumer groups had not read when it was removed or damaged",
+    ),
 ];
 
 fn routes(front: Arc<Front>) -> Router {
@@ -94,6 +102,8 @@ fn routes(front: Arc<Front>) -> Router {
         .route("/version", get(version))
         .route("/connections", get(connections))
         .merge(cleanup::routes())
+        .merge(holds::routes())
+        .merge(losses::routes())
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
         .with_state(front)
@@ -144,7 +154,9 @@ async fn readyz(State(front): State<Arc<Front>>) -> Response {
         }));
     }
     let acknowledged: Vec<_> = health.damage_acknowledged.iter().map(place_of).collect();
-    let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged });
+    let losses = front.broker.loss_totals();
+    let losses = json!({ "entries": losses.entries, "records": losses.records, "newest_ms": losses.newest_ms });
+    let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged, "losses": losses });
     let answer = Json(answer).into_response();
     if ready {
         answer

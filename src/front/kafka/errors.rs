@@ -196,7 +196,7 @@ fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
         }
         Refusal::InvalidReplicaAssignment(_) => ErrorCode::InvalidReplicaAssignment,
         Refusal::InvalidSetting(_) => ErrorCode::InvalidConfig,
-        Refusal::DeletesForbidden { .. } => ErrorCode::PolicyViolation,
+        Refusal::DeletesForbidden { .. } | Refusal::Held { .. } => ErrorCode::PolicyViolation,
         Refusal::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         Refusal::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
         Refusal::UnknownLeaderEpoch => ErrorCode::UnknownLeaderEpoch,

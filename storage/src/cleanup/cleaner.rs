@@ -7,14 +7,19 @@
 //! time, because the memory for keys is there once.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::Duration;
+
+use model::Offset;
 
 use super::compaction::{self, Compaction};
 use super::due::CompactionDue;
 use super::execute::{Executor, Job, raise_start};
+use super::holds::{HoldSource, first_on};
 use super::pace::RunPace;
+use super::removed::RemovalListener;
 use super::run::{CleanupError, Progress, Report, RunOptions};
 use super::thinning::ThinPolicy;
 use super::thinning::execute::{LookedSegments, Thinned, Thinner};
@@ -61,6 +66,12 @@ pub(crate) struct Cleaner {
     pub compacting: Mutex<()>,
     /// What thinning knows of segments.
     pub looked: LookedSegments,
+    /// What forbids a removal.
+    pub holds: HoldSource,
+    /// Held shared from a plan of retention to its end: whoever adds a hold waits for those that did not know of it.
+    pub planning: RwLock<()>,
+    /// Who hears of one.
+    pub removals: RemovalListener,
 }
 
 impl Cleaner {
@@ -73,7 +84,10 @@ impl Cleaner {
         if let Rules::Thin(thinning) = &mut rules {
             thinning.looked = self.looked.of(log.id(), &thinning.tiers.to_string());
         }
-        let mut plan = plan(&view, &rules, &self.holds_of(log), self.wal.now());
+        let now = self.wal.now();
+        // What groups have not read is held from retention; the others keep the newest of each key.
+        let holds = self.holds.on(&view, now, policy != Policy::Retention);
+        let mut plan = plan(&view, &rules, &holds, now);
         plan.rolls_active |= asked && view.has_unsealed();
         Ok(plan)
     }
@@ -317,9 +331,31 @@ impl Cleaner {
         due
     }
 
-    /// What must not be removed from a log.
-    fn holds_of(&self, _log: &Log) -> Vec<Hold> {
-        Vec::new()
+    /// What no policy may remove from a log.
+    fn holds_of(&self, log: &Log) -> Vec<Hold> {
+        let view = LogView::of(log.cell());
+        view.map_or_else(Vec::new, |view| self.holds.on(&view, self.wal.now(), true))
+    }
+
+    /// Returns once every removal is done that was planned without a hold that is known now.
+    pub fn wait_for_plans(&self) {
+        drop(
+            self.planning
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    fn planning(&self) -> RwLockReadGuard<'_, ()> {
+        self.planning.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first hold on some records of a range that holds against everything.
+    pub fn hold_on(&self, log: &Log, range: &Range<Offset>) -> Option<Hold> {
+        if range.is_empty() {
+            return None;
+        }
+        first_on(&self.holds_of(log), range).cloned()
     }
 
     /// Runs retention over one log, and waits until the start is durable. The settler's next round removes the files.
@@ -332,17 +368,22 @@ impl Cleaner {
     ) -> Result<Report, CleanupError> {
         let began = self.wal.clock.monotonic();
         let start_before = log.bounds().start;
+        let planning = self.planning();
         let plan = self.plan_of(log, Policy::Retention, false)?;
         if progress.is_cancelled() {
             return Err(CleanupError::Cancelled);
         }
         progress.expect(plan.removed_bytes());
         if let Some(start) = plan.raise_start_to.filter(|_| !options.dry_run) {
-            let durable = raise_start(log, &plan, start).map_err(|error| match error {
-                DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
-                DeleteRecordsError::Append(AppendError::Deleted) => CleanupError::NoLog(log.id()),
-                error => CleanupError::StartNotRaised(error.to_string().into()),
-            })?;
+            let durable =
+                raise_start(&self.removals, log, &plan, start).map_err(|error| match error {
+                    DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
+                    DeleteRecordsError::Append(AppendError::Deleted) => {
+                        CleanupError::NoLog(log.id())
+                    }
+                    error => CleanupError::StartNotRaised(error.to_string().into()),
+                })?;
+            drop(planning);
             wait(durable)?;
         }
         progress.done(plan.removed_bytes());
@@ -369,8 +410,9 @@ impl Cleaner {
             if log.id().is_reserved() {
                 continue;
             }
+            let _planning = self.planning();
             let plan = self.plan_of(&log, Policy::Retention, false);
-            worked |= plan.is_ok_and(|plan| execute(&log, &plan));
+            worked |= plan.is_ok_and(|plan| execute(&self.removals, &log, &plan));
         }
         if worked {
             self.signals.settle_soon();
@@ -404,11 +446,18 @@ impl Cleaner {
             .filter_map(|log| Some((log, LogView::of(log.cell())?)))
             .unzip();
         let mut worked = false;
-        for (log, plan) in logs.into_iter().zip(store_bound::plan(&views, bytes_max)) {
+        let _planning = self.planning();
+        let now = self.wal.now();
+        let holds: Vec<Vec<Hold>> = views
+            .iter()
+            .map(|view| self.holds.on(view, now, true))
+            .collect();
+        let plans = store_bound::plan(&views, &holds, bytes_max);
+        for (log, plan) in logs.into_iter().zip(plans) {
             if !plan.is_empty() {
                 let removed = &self.counters.bound_removed_bytes;
                 removed.fetch_add(plan.removed_bytes(), Relaxed);
-                worked |= execute(log, &plan);
+                worked |= execute(&self.removals, log, &plan);
             }
         }
         if worked {
@@ -419,11 +468,11 @@ impl Cleaner {
 }
 
 /// Does what a plan says, without waiting for it. True if something is to be removed.
-fn execute(log: &Log, plan: &Plan) -> bool {
+fn execute(removals: &RemovalListener, log: &Log, plan: &Plan) -> bool {
     let Some(start) = plan.raise_start_to else {
         return false;
     };
-    match raise_start(log, plan, start) {
+    match raise_start(removals, log, plan, start) {
         // Nobody waits for it: the settler acts on the start when it has become durable.
         Ok(durable) => drop(durable),
         Err(DeleteRecordsError::Append(AppendError::DiskFull)) => {

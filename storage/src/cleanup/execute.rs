@@ -16,6 +16,7 @@ use super::compact_keeper::{CompactKeeper, Counts, KeepAll, LastBatches, Newest}
 use super::compaction::{self, Compaction};
 use super::holds::Hold;
 use super::pace::{PaceParts, RunPace};
+use super::removed::{RemovalListener, Removed};
 use super::run::{CleanupError, Progress, Report, RunOptions};
 use super::set_aside::SetAside;
 use super::stats::CompactionCounters;
@@ -32,6 +33,7 @@ const RESTARTS_MAX: u32 = 8;
 
 /// Raises a log's start past what the plan removes.
 pub(super) fn raise_start(
+    removals: &RemovalListener,
     log: &Log,
     plan: &Plan,
     start: Offset,
@@ -44,7 +46,38 @@ pub(super) fn raise_start(
     for (segment, reason) in plan.removed() {
         tracing::info!(log = %log.id(), segment = %segment.id, bytes = segment.bytes, reason = ?reason, "retention removes a segment");
     }
-    log.delete_records(start)
+    let before = log.bounds().start;
+    let durable = log.delete_records(start)?;
+    if before < start {
+        removals.tell(&removed_by(plan, log, before, start));
+    }
+    Ok(durable)
+}
+
+/// What a plan takes from readers.
+fn removed_by(plan: &Plan, log: &Log, before: Offset, start: Offset) -> Removed {
+    let gone = || {
+        plan.removed()
+            .filter(|(segment, _)| segment.end_offset > before)
+    };
+    let first = gone().next();
+    let records = gone().map(|(segment, _)| {
+        let readable = segment.end_offset.since(before.max(segment.id.base));
+        segment.records.min(readable)
+    });
+    // What was in the WAL only has a record at each offset.
+    let end = gone().last().map_or(before, |(last, _)| last.end_offset);
+    let tail = start.get().saturating_sub(end.get());
+    Removed {
+        log: log.id(),
+        offsets: before..start,
+        records: records.sum::<u64>() + tail,
+        appended: first
+            .zip(gone().last())
+            .map(|((first, _), (last, _))| (first.first_append_time, last.last_append_time)),
+        policy: plan.policy,
+        reason: first.map_or_else(String::new, |(_, reason)| reason.to_string()),
+    }
 }
 
 /// What compaction is done with.

@@ -17,6 +17,7 @@ pub(crate) mod pace;
 mod plan;
 mod policy;
 mod reason;
+pub mod removed;
 pub mod retention;
 mod rules;
 pub mod run;

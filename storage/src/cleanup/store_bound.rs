@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::holds::{Hold, first_on};
 use super::reason::{HeldBack, Reason};
 use super::{LogView, Outcome, Plan, Policy, SegmentView};
 
@@ -35,8 +36,9 @@ fn live(view: &LogView) -> impl Iterator<Item = (usize, &SegmentView)> {
 }
 
 /// Plans for each of `views` what goes, so that all of them keep `bytes_max` at most: the segments that were written to longest
-/// ago, active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own; both count.
-pub fn plan(views: &[LogView], bytes_max: u64) -> Vec<Plan> {
+/// ago, active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own; both count. `holds` are
+/// those on each of the views, or none at all: what one of them keeps stays, and what lies behind it.
+pub fn plan(views: &[LogView], holds: &[Vec<Hold>], bytes_max: u64) -> Vec<Plan> {
     let keep = |view: &LogView| {
         let held_back = match view.log.is_reserved() {
             true => HeldBack::OwnLog,
@@ -62,6 +64,14 @@ pub fn plan(views: &[LogView], bytes_max: u64) -> Vec<Plan> {
         };
         if segment.bytes == 0 {
             // An active one that nothing was written to.
+            continue;
+        }
+        let kept = views[log].start_offset.max(segment.id.base)..segment.end_offset;
+        let hold = holds.get(log).and_then(|holds| first_on(holds, &kept));
+        if let Some(hold) = hold {
+            plans[log].segments[index].outcome = Outcome::Keep(HeldBack::Hold {
+                name: hold.name.clone(),
+            });
             continue;
         }
         plans[log].segments[index].outcome = Outcome::Remove(Reason::StoreSize {
@@ -121,8 +131,24 @@ mod tests {
             words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
             words.join(", ")
         };
-        let plans: Vec<String> = plan(views, bytes_max).iter().map(words).collect();
+        let plans: Vec<String> = plan(views, &[], bytes_max).iter().map(words).collect();
         assert_eq!(plans, expected);
+    }
+
+    #[test]
+    fn what_is_held_stays_and_the_bound_takes_from_others() {
+        let views = [
+            view(1, &[(100, 10), (100, 20)], 0, 0),
+            view(2, &[(100, 30), (100, 40)], 0, 0),
+        ];
+        let hold = Hold {
+            name: "evidence".into(),
+            offsets: Offset::new(3)..Offset::new(4),
+        };
+        let plans = plan(&views, &[vec![hold], Vec::new()], 250);
+        assert!(plans[0].is_empty(), "{:?}", plans[0]);
+        assert_eq!(plans[0].segments[0].outcome.rule(), "hold");
+        assert_eq!(plans[1].raise_start_to, Some(Offset::new(20)));
     }
 
     #[test]
@@ -185,7 +211,7 @@ mod tests {
         ) {
             let views: Vec<LogView> =
                 logs.iter().enumerate().map(|(n, segments)| view(n as u8 + 1, segments, 0, 0)).collect();
-            let plans = plan(&views, max);
+            let plans = plan(&views, &[], max);
             let held: u64 = views.iter().map(held_bytes).sum();
             let gone: u64 = plans.iter().map(Plan::removed_bytes).sum();
             prop_assert!(held - gone <= max);

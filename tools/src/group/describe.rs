@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::places::{self, Bounds};
 use super::{find, not_found, print};
+use crate::http::HttpServer;
+use crate::loss;
 use crate::output::duration;
 use crate::table::Table;
 
@@ -56,6 +58,7 @@ pub(super) async fn run(
     client: &Client,
     json: bool,
     now: Timestamp,
+    ledger: Option<HttpServer>,
 ) -> Result<ExitCode> {
     let admin = Admin::new(client);
     let (mut values, mut text) = (Vec::new(), String::new());
@@ -69,14 +72,37 @@ pub(super) async fn run(
             return Ok(not_found(&format!("there is no group {name}")));
         };
         let rows = rows(client, &group, now).await?;
-        values.push(value(&group, &rows));
+        let losses = losses(client, ledger.as_ref(), name).await?;
+        let mut described = value(&group, &rows);
+        described["losses"] = json!(losses);
+        values.push(described);
         if !text.is_empty() {
             text.push('\n');
         }
         text.push_str(&page(&group, &rows)?);
+        if let Some(losses) = losses.filter(|losses| !losses.is_empty()) {
+            let table = loss::page(&losses);
+            writeln!(text, "\nlost before the group had read it:\n{table}")?;
+        }
     }
     print(json, || values.into(), || text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the loss ledger has of the group, if the server's HTTP port tells.
+async fn losses(
+    client: &Client,
+    ledger: Option<&HttpServer>,
+    group: &str,
+) -> Result<Option<Vec<Value>>> {
+    let Some(server) = ledger else {
+        return Ok(None);
+    };
+    let known = client.refresh(None).await?;
+    match &known.cluster_id {
+        Some(cluster_id) => Ok(loss::of_group(server, cluster_id, group).await),
+        None => Ok(None),
+    }
 }
 
 async fn rows(client: &Client, group: &GroupDescription, now: Timestamp) -> Result<Vec<Row>> {

@@ -17,6 +17,7 @@ use model::Timestamp;
 use serde_json::json;
 
 use crate::failure::NOT_FOUND;
+use crate::http::HttpServer;
 use crate::output::{counted, print};
 use crate::table::Table;
 use crate::topic_choice::TopicChoice;
@@ -46,11 +47,17 @@ pub enum GroupCommand {
 
 impl GroupCommand {
     /// Runs the command. `now` is what lags and relative times count from.
-    pub async fn run(self, client: &Client, json: bool, now: Timestamp) -> Result<ExitCode> {
+    pub async fn run(
+        self,
+        client: &Client,
+        json: bool,
+        now: Timestamp,
+        ledger: Option<HttpServer>,
+    ) -> Result<ExitCode> {
         let admin = Admin::new(client);
         match self {
             GroupCommand::List => list(&admin, json).await,
-            GroupCommand::Describe(args) => describe::run(args, client, json, now).await,
+            GroupCommand::Describe(args) => describe::run(args, client, json, now, ledger).await,
             GroupCommand::Reset(args) => reset::run(args, client, json, now).await,
             GroupCommand::Delete(args) => delete::run(args, &admin, json).await,
         }

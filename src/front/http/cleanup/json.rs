@@ -14,8 +14,6 @@ use crate::broker::cleanup::{
 };
 use crate::front::http::errors::cleanup_code;
 
-pub(super) const CONTENT_TYPE: &str = "application/json";
-
 /// The policies by the names of their commands.
 pub(super) const POLICIES: &[(&str, Policy)] = &[
     ("retention", Policy::Retention),

@@ -71,7 +71,7 @@ fn bit(right: Right) -> i32 {
         Right::Write => 1 << 4,
         Right::Create => 1 << 5,
         Right::Delete | Right::DeleteRecords => 1 << 6,
-        Right::Clean => 0,
+        Right::Clean | Right::Hold => 0,
         Right::Alter => 1 << 7,
         Right::Describe => 1 << 8,
         Right::DescribeConfigs => 1 << 10,

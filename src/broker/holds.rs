@@ -1,0 +1,466 @@
+//! Holds: what cleanup must not remove. An operator's hold is on a topic, or a partition of it, and a time; it has a reason, and
+//! an end if it is to have one. A topic's `retention.hold.groups` hold what these groups have not read.
+//!
+//! Callers: fronts, which add, list and remove operators' holds; the store's cleaner asks for all that concern a log, by a function
+//! that knows the broker. Invariants: a hold is in force exactly if its record is in the state log `holds` and its end has not
+//! come; it is durable before whoever added it hears of it. Deleting records or a topic that an operator holds is refused.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use model::state_log::{HOLD_KEY_HEAD, HOLDS_VERSION, StateLogKind};
+use model::{LogId, Offset, PartitionId, Timestamp, TopicId, TopicName};
+use serde::{Deserialize, Serialize};
+use storage::cleanup::holds::{Held, HoldWish};
+use storage::{Clock, Purpose, Storage};
+
+use super::access::{Caller, Cluster, Granted, right};
+use super::cleanup::asked_by;
+use super::groups::CommittedPlace;
+use super::state_log::{Change, StateLog, StateLogError, StateRecord};
+use super::topics::Topic;
+use super::{Broker, Refusal, on_blocking_pool};
+
+/// Holds that there may be at a time.
+pub const HOLDS_MAX: usize = 10_000;
+/// The longest reason.
+pub const REASON_BYTES_MAX: usize = 1_000;
+
+/// An operator's hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// First, in every value: see [`model::state_log::METADATA_VALUE_HEAD`].
+    version: u32,
+    /// What it is called.
+    pub id: String,
+    /// The topic.
+    pub topic: String,
+    topic_id: uuid::Uuid,
+    /// One partition, or all.
+    pub partition: Option<u32>,
+    /// What was appended from then on; None is from the beginning.
+    pub from_ms: Option<i64>,
+    /// What was appended before then; None is for ever.
+    pub to_ms: Option<i64>,
+    /// Why.
+    pub reason: String,
+    /// Who added it.
+    pub by: String,
+    /// When.
+    pub added_ms: i64,
+    /// When it ends; None is never.
+    pub expires_ms: Option<i64>,
+}
+
+/// A hold that is to be added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewHold {
+    /// One partition, or all.
+    pub partition: Option<PartitionId>,
+    /// What was appended from then on.
+    pub from: Option<Timestamp>,
+    /// What was appended before then.
+    pub to: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+}
+
+/// Why a hold is not added or removed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HoldError {
+    /// The topic, the partition or the right to it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It says something that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// There are as many as there may be.
+    #[error("there are {HOLDS_MAX} holds, and no more may be")]
+    TooMany,
+    /// There is none of this name.
+    #[error("there is no hold {0:?}")]
+    Unknown(String),
+}
+
+impl Hold {
+    /// Whether its end has not come.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        self.expires_ms.is_none_or(|end| now.millis() < end)
+    }
+
+    fn concerns(&self, topic: TopicId, partition: PartitionId) -> bool {
+        TopicId::from_uuid(self.topic_id) == topic
+            && self.partition.is_none_or(|only| only == partition.get())
+    }
+
+    fn wish(&self) -> HoldWish {
+        let from = Timestamp::from_millis(self.from_ms.unwrap_or(i64::MIN));
+        let to = Timestamp::from_millis(self.to_ms.unwrap_or(i64::MAX));
+        HoldWish {
+            name: format!("hold {} ({})", self.id, self.reason).into(),
+            held: Held::Appended(from..to),
+            is_absolute: true,
+        }
+    }
+}
+
+/// A record of the state log `holds`.
+pub(super) enum HoldRecord {
+    Added(Arc<Hold>),
+    Removed(String),
+}
+
+/// Why a record is not understood.
+#[derive(Debug, thiserror::Error)]
+#[error("record {key:?} of the holds: {reason}")]
+pub struct UnknownHold {
+    key: String,
+    reason: String,
+}
+
+impl StateRecord for HoldRecord {
+    const LOG: StateLogKind = StateLogKind::Holds;
+    type Unknown = UnknownHold;
+
+    fn encode(&self) -> Change {
+        let (id, value) = match self {
+            HoldRecord::Added(hold) => (&hold.id, Some(&**hold)),
+            HoldRecord::Removed(id) => (id, None),
+        };
+        let value = value.map(|hold| serde_json::to_vec(hold).expect("plain fields are JSON"));
+        (
+            Bytes::from(format!("{HOLD_KEY_HEAD}{id}")),
+            value.map(Bytes::from),
+        )
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<HoldRecord, UnknownHold> {
+        let refuse = |reason: String| UnknownHold {
+            key: String::from_utf8_lossy(key).into_owned(),
+            reason,
+        };
+        StateLogKind::Holds
+            .check(key, Some(value))
+            .map_err(|error| refuse(error.to_string()))?;
+        let hold = serde_json::from_slice(value).map_err(|error| refuse(error.to_string()))?;
+        Ok(HoldRecord::Added(Arc::new(hold)))
+    }
+}
+
+type Book = BTreeMap<String, Arc<Hold>>;
+
+/// The operators' holds.
+pub(super) struct Holds {
+    log: StateLog<HoldRecord>,
+    book: RwLock<Book>,
+    /// Changes run one at a time.
+    changes: tokio::sync::Mutex<()>,
+}
+
+/// Why the holds cannot be read at a start.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldsError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] StateLogError),
+    /// A record is not understood.
+    #[error(transparent)]
+    Unknown(#[from] UnknownHold),
+}
+
+impl Holds {
+    /// Reads the log. Blocks on the disk.
+    pub(super) fn open(storage: &Storage, clock: Arc<dyn Clock>) -> Result<Holds, HoldsError> {
+        let (log, records) = StateLog::open(storage, clock)?;
+        let mut book = Book::new();
+        for record in records {
+            if let HoldRecord::Added(hold) = record? {
+                book.insert(hold.id.clone(), hold);
+            }
+        }
+        Ok(Holds {
+            log,
+            book: RwLock::new(book),
+            changes: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Book> {
+        self.book
+            .read()
+            .expect("nothing panics while it holds the book")
+    }
+
+    async fn write(&self, record: &HoldRecord) -> Result<(), HoldError> {
+        let written = self.log.write(record, Purpose::State).await;
+        written.map_err(|error| HoldError::Refused(super::state_refusal(error)))?;
+        let mut book = self
+            .book
+            .write()
+            .expect("nothing panics while it holds the book");
+        match record {
+            HoldRecord::Added(hold) => drop(book.insert(hold.id.clone(), Arc::clone(hold))),
+            HoldRecord::Removed(id) => drop(book.remove(id)),
+        }
+        Ok(())
+    }
+}
+
+impl Broker {
+    /// Has the store heed what has changed.
+    async fn heed(&self, hold: &Hold) {
+        let id = TopicId::from_uuid(hold.topic_id);
+        let topic = self.shared.catalog.by_id(id);
+        let partitions = topic.iter().flat_map(|topic| topic.partitions());
+        let logs: Vec<LogId> = partitions
+            .map(|partition| LogId::new(id, partition))
+            .collect();
+        let storage = self.storage().clone();
+        on_blocking_pool(move || storage.holds_changed(&logs)).await;
+    }
+
+    /// Adds a hold. It is in force when this returns.
+    pub async fn add_hold(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Hold>,
+        new: NewHold,
+        caller: &Caller,
+    ) -> Result<Arc<Hold>, HoldError> {
+        let now = self.now();
+        check(topic, &new, now)?;
+        let holds = &self.shared.holds;
+        let _change = holds.changes.lock().await;
+        let ended: Vec<String> = holds
+            .read()
+            .values()
+            .filter(|hold| !hold.is_in_force(now))
+            .map(|hold| hold.id.clone())
+            .collect();
+        for id in ended {
+            holds.write(&HoldRecord::Removed(id)).await?;
+        }
+        if holds.read().len() >= HOLDS_MAX {
+            return Err(HoldError::TooMany);
+        }
+        let id = loop {
+            let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+            if !holds.read().contains_key(&id) {
+                break id;
+            }
+        };
+        let hold = Arc::new(Hold {
+            version: HOLDS_VERSION,
+            id,
+            topic: topic.name.as_str().to_owned(),
+            topic_id: topic.id.as_uuid(),
+            partition: new.partition.map(PartitionId::get),
+            from_ms: new.from.map(Timestamp::millis),
+            to_ms: new.to.map(Timestamp::millis),
+            reason: new.reason,
+            by: asked_by(caller),
+            added_ms: now.millis(),
+            expires_ms: new.expires.map(Timestamp::millis),
+        });
+        holds.write(&HoldRecord::Added(Arc::clone(&hold))).await?;
+        self.heed(&hold).await;
+        tracing::info!(
+            hold = hold.id,
+            topic = hold.topic,
+            reason = hold.reason,
+            by = hold.by,
+            "a hold was added"
+        );
+        Ok(hold)
+    }
+
+    /// Ends a hold. It is not in force any more when this returns.
+    pub async fn remove_hold(
+        &self,
+        _cluster: &Granted<Cluster, right::Hold>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Arc<Hold>, HoldError> {
+        let holds = &self.shared.holds;
+        let _change = holds.changes.lock().await;
+        let known = holds.read().get(id).cloned();
+        let hold = known.ok_or_else(|| HoldError::Unknown(id.to_owned()))?;
+        holds.write(&HoldRecord::Removed(hold.id.clone())).await?;
+        self.heed(&hold).await;
+        tracing::info!(
+            hold = hold.id,
+            topic = hold.topic,
+            by = asked_by(caller),
+            "a hold was removed"
+        );
+        Ok(hold)
+    }
+
+    /// The holds that are in force, oldest first.
+    pub fn holds(&self, _cluster: &Granted<Cluster, right::Describe>) -> Vec<Arc<Hold>> {
+        let now = self.now();
+        let book = self.shared.holds.read();
+        let mut holds: Vec<Arc<Hold>> = book
+            .values()
+            .filter(|hold| hold.is_in_force(now))
+            .cloned()
+            .collect();
+        holds.sort_by_key(|hold| hold.added_ms);
+        holds
+    }
+
+    /// How many holds are in force.
+    pub(super) fn hold_count(&self) -> usize {
+        let now = self.now();
+        let book = self.shared.holds.read();
+        book.values().filter(|hold| hold.is_in_force(now)).count()
+    }
+
+    /// An operator's hold on a topic that keeps it from being deleted.
+    pub(super) fn check_topic_deletion(&self, topic: &Topic) -> Result<(), Refusal> {
+        let now = self.now();
+        let book = self.shared.holds.read();
+        let is_on = |hold: &&Arc<Hold>| {
+            TopicId::from_uuid(hold.topic_id) == topic.id && hold.is_in_force(now)
+        };
+        match book.values().find(is_on) {
+            Some(hold) => Err(Refusal::Held {
+                topic: topic.name.clone(),
+                hold: hold.wish().name.to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// What must not be removed of a log. Called by the cleaner; never waits for the disk.
+    pub(super) fn hold_wishes(&self, log: LogId) -> Vec<HoldWish> {
+        let Some(topic) = self.shared.catalog.by_id(log.topic_id) else {
+            return Vec::new();
+        };
+        let now = self.now();
+        let mut wishes: Vec<HoldWish> = {
+            let book = self.shared.holds.read();
+            let on = book
+                .values()
+                .filter(|hold| hold.concerns(topic.id, log.partition));
+            on.filter(|hold| hold.is_in_force(now))
+                .map(|hold| hold.wish())
+                .collect()
+        };
+        let config = &topic.config.hold;
+        for group in &config.groups {
+            wishes.push(HoldWish {
+                name: format!("group {group} (retention.hold.groups)").into(),
+                held: Held::Unread {
+                    from: self
+                        .committed(group, &topic, log.partition)
+                        .unwrap_or(Offset::ZERO),
+                    bytes_max: config.bytes,
+                    ms_max: config.ms,
+                },
+                is_absolute: false,
+            });
+        }
+        wishes
+    }
+
+    /// The next record that a group reads of a partition, as it committed it.
+    pub(super) fn committed(
+        &self,
+        group: &str,
+        topic: &Topic,
+        partition: PartitionId,
+    ) -> Option<Offset> {
+        let wanted = [(topic.name.clone(), partition)];
+        let found = self.groups().fetch(group, &wanted).pop().flatten()?;
+        match found.offset {
+            CommittedPlace::Next(offset) if found.topic_id == topic.id => Some(offset),
+            _ => None,
+        }
+    }
+}
+
+fn check(topic: &Topic, new: &NewHold, now: Timestamp) -> Result<(), HoldError> {
+    let invalid = |reason: &str| Err(HoldError::Invalid(reason.to_owned()));
+    if new.partition.is_some_and(|partition| !topic.has(partition)) {
+        return Err(Refusal::UnknownTopicOrPartition.into());
+    }
+    if new.reason.trim().is_empty() {
+        return invalid("a hold needs a reason");
+    }
+    if new.reason.len() > REASON_BYTES_MAX {
+        return invalid("the reason is longer than 1,000 bytes");
+    }
+    if new.from.zip(new.to).is_some_and(|(from, to)| from >= to) {
+        return invalid("the time ends before it begins");
+    }
+    if new.expires.is_some_and(|end| end <= now) {
+        return invalid("the hold would have ended already");
+    }
+    Ok(())
+}
+
+/// The name of a topic as a refusal tells it.
+pub(super) fn held(topic: &TopicName, hold: &storage::cleanup::Hold) -> Refusal {
+    Refusal::Held {
+        topic: topic.clone(),
+        hold: hold.name.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold() -> Hold {
+        Hold {
+            version: 1,
+            id: "1a2b3c4d".to_owned(),
+            topic: "readings".to_owned(),
+            topic_id: uuid::Uuid::from_u128(7),
+            partition: None,
+            from_ms: Some(5),
+            to_ms: None,
+            reason: "audit".to_owned(),
+            by: "anonymous".to_owned(),
+            added_ms: 1,
+            expires_ms: Some(9),
+        }
+    }
+
+    #[test]
+    fn a_hold_comes_back_as_it_was_written_and_in_the_documented_form() {
+        let (key, value) = HoldRecord::Added(Arc::new(hold())).encode();
+        assert_eq!(key, "hold/1a2b3c4d");
+        let value = value.expect("a value");
+        let expected = "{\"version\":1,\"id\":\"1a2b3c4d\",\"topic\":\"readings\",\"topic_id\":\"00000000-0000-0000-0000-000000000007\",\
+            \"partition\":null,\"from_ms\":5,\"to_ms\":null,\"reason\":\"audit\",\"by\":\"anonymous\",\"added_ms\":1,\
+            \"expires_ms\":9}";
+        assert_eq!(value, expected);
+        match HoldRecord::decode(&key, &value) {
+            Ok(HoldRecord::Added(read)) => assert_eq!(*read, hold()),
+            _ => panic!("a hold"),
+        }
+        let later = expected.replace("\"version\":1", "\"version\":2");
+        assert!(HoldRecord::decode(&key, later.as_bytes()).is_err());
+        assert!(HoldRecord::decode(b"hole/1", &value).is_err());
+    }
+
+    #[test]
+    fn a_hold_ends_at_its_time_and_concerns_its_partition_only() {
+        let mut hold = hold();
+        assert!(hold.is_in_force(Timestamp::from_millis(8)));
+        assert!(!hold.is_in_force(Timestamp::from_millis(9)));
+        hold.expires_ms = None;
+        assert!(hold.is_in_force(Timestamp::from_millis(i64::MAX)));
+        let topic = TopicId::from_uuid(uuid::Uuid::from_u128(7));
+        assert!(hold.concerns(topic, PartitionId::new(3)));
+        hold.partition = Some(2);
+        assert!(!hold.concerns(topic, PartitionId::new(3)));
+        let other = TopicId::from_uuid(uuid::Uuid::from_u128(8));
+        assert!(!hold.concerns(other, PartitionId::new(2)));
+    }
+}

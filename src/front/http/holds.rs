@@ -1,0 +1,103 @@
+//! Operators' holds over HTTP, at `/api/v1/cleanup/holds`. The page `docs/http-api.md` describes each route.
+//!
+//! Callers: `http::routes`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use model::{PartitionId, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::errors::{self, Failure};
+use super::request::body_of;
+use super::state::Front;
+use crate::broker::access::right;
+use crate::broker::holds::{Hold, HoldError, NewHold};
+
+/// All of them.
+pub(super) const HOLDS: &str = "/api/v1/cleanup/holds";
+/// One of them.
+const HOLD: &str = "/api/v1/cleanup/holds/{id}";
+
+pub(super) fn routes() -> Router<Arc<Front>> {
+    Router::new()
+        .route(HOLDS, get(list).post(add))
+        .route(HOLD, delete(remove))
+}
+
+fn value(hold: &Hold) -> Value {
+    json!({
+        "id": hold.id, "topic": hold.topic, "partition": hold.partition, "from_ms": hold.from_ms, "to_ms": hold.to_ms,
+        "reason": hold.reason, "by": hold.by, "added_ms": hold.added_ms, "expires_ms": hold.expires_ms,
+    })
+}
+
+async fn list(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Failure> {
+    let door = front.door(peer, &headers);
+    let cluster = door.cluster(right::Describe)?;
+    let holds = door.broker().holds(&cluster);
+    let holds: Vec<Value> = holds.iter().map(|hold| value(hold)).collect();
+    Ok(Json(json!({ "holds": holds })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBody {
+    topic: String,
+    partition: Option<u32>,
+    from_ms: Option<i64>,
+    to_ms: Option<i64>,
+    reason: String,
+    expires_ms: Option<i64>,
+}
+
+async fn add(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let body: AddBody = body_of(&headers, body).await?;
+    let door = front.door(peer, &headers);
+    let topic = door.topic(&body.topic, right::Hold)?;
+    let new = NewHold {
+        partition: body.partition.map(PartitionId::new),
+        from: body.from_ms.map(Timestamp::from_millis),
+        to: body.to_ms.map(Timestamp::from_millis),
+        reason: body.reason,
+        expires: body.expires_ms.map(Timestamp::from_millis),
+    };
+    let hold = door.broker().add_hold(&topic, new, door.caller()).await?;
+    Ok(errors::created(Json(value(&hold)).into_response()))
+}
+
+async fn remove(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Failure> {
+    let door = front.door(peer, &headers);
+    let cluster = door.cluster(right::Hold)?;
+    let id = match id {
+        Ok(Path(id)) => id,
+        Err(rejection) => return Err(HoldError::Unknown(rejection.body_text()).into()),
+    };
+    let hold = door
+        .broker()
+        .remove_hold(&cluster, &id, door.caller())
+        .await?;
+    Ok(Json(value(&hold)))
+}

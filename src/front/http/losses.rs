@@ -1,0 +1,66 @@
+//! The loss ledger over HTTP, at `/api/v1/cleanup/losses`. The page `docs/http-api.md` describes it.
+//!
+//! Callers: `http::routes`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State};
+use axum::http::HeaderMap;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::errors::Failure;
+use super::request::parsed;
+use super::state::Front;
+use crate::broker::access::right;
+use crate::broker::losses::Loss;
+
+pub(super) const LOSSES: &str = "/api/v1/cleanup/losses";
+/// Entries that one answer has at most.
+const ENTRIES_MAX: usize = 1_000;
+
+pub(super) fn routes() -> Router<Arc<Front>> {
+    Router::new().route(LOSSES, get(list))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LossQuery {
+    group: Option<String>,
+    topic: Option<String>,
+}
+
+fn value(loss: &Loss) -> Value {
+    json!({
+        "number": loss.number, "group": loss.group, "topic": loss.topic, "partition": loss.partition, "from": loss.from,
+        "to": loss.to, "records": loss.records, "first_ms": loss.first_ms, "last_ms": loss.last_ms, "at_ms": loss.at_ms,
+        "until_ms": loss.until_ms, "cause": loss.cause, "reason": loss.reason,
+    })
+}
+
+async fn list(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<SocketAddr>,
+    headers: HeaderMap,
+    query: Result<Query<LossQuery>, QueryRejection>,
+) -> Result<Json<Value>, Failure> {
+    let query = parsed(query)?;
+    let door = front.door(peer, &headers);
+    let cluster = door.cluster(right::Describe)?;
+    let broker = door.broker();
+    let found = broker.losses(&cluster, query.group.as_deref(), query.topic.as_deref());
+    let shown: Vec<Value> = found
+        .iter()
+        .take(ENTRIES_MAX)
+        .map(|loss| value(loss))
+        .collect();
+    let left_out = found.len() - shown.len();
+    let cluster_id = broker.cluster_id();
+    Ok(Json(
+        json!({ "cluster_id": cluster_id, "losses": shown, "left_out": left_out }),
+    ))
+}

@@ -1,0 +1,338 @@
+//! Holds and the loss ledger, through the command line and HTTP, of a server whose retention removes all the time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use client::admin::{Admin, NewTopic};
+use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
+use model::TopicName;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::binary::{Running, Said, serve, tool};
+
+const TOPIC: &str = "readings";
+
+fn start(data: &Path) -> Running {
+    Running::start(serve(data).args([
+        "-X",
+        "settle.age.ms=20",
+        "-X",
+        "log.retention.check.interval.ms=100",
+    ]))
+}
+
+fn said(running: &Running, args: &[&str]) -> Said {
+    let mut all = args.to_vec();
+    all.extend(["-b", &running.kafka]);
+    if matches!(args[0], "hold" | "loss") {
+        all.extend(["--http", &running.http]);
+    }
+    tool(&all)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().expect("a runtime")
+}
+
+fn create(running: &Running, configs: &[(&str, &str)]) {
+    runtime().block_on(async {
+        let client = Client::connect(ClientConfig::new(&running.kafka))
+            .await
+            .expect("a client");
+        let configs = configs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let topic = NewTopic {
+            name: TOPIC.into(),
+            partitions: Some(1),
+            configs: configs.collect(),
+            ..NewTopic::default()
+        };
+        Admin::new(&client)
+            .create_topic(topic)
+            .await
+            .expect("a topic");
+    });
+}
+
+fn produce(running: &Running, count: u64) {
+    runtime().block_on(async {
+        let client = Client::connect(ClientConfig::new(&running.kafka))
+            .await
+            .expect("a client");
+        let config = ProducerConfig {
+            batch_bytes: 2048,
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(&client, config).expect("a producer");
+        for number in 0..count {
+            let name = TopicName::parse(TOPIC).expect("a name");
+            let value = format!("{number} {}", "x".repeat(500));
+            drop(
+                producer
+                    .send(ProducerRecord::new(name, value))
+                    .await
+                    .expect("sent"),
+            );
+        }
+        producer.close().await.expect("delivered");
+    });
+}
+
+/// Where the topic's partition begins.
+fn start_offset(running: &Running) -> u64 {
+    let described = said(running, &["topic", "describe", TOPIC, "--json"]).json();
+    described[0]["partitions"][0]["start_offset"]
+        .as_u64()
+        .expect("an offset")
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Has a group read and commit the first records of the topic.
+fn read_as(running: &Running, group: &str, count: u64) {
+    let count = count.to_string();
+    let read = said(
+        running,
+        &["consume", TOPIC, "-g", group, "-n", &count, "-f", "%o\n"],
+    );
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+}
+
+const SMALL: [(&str, &str); 3] = [
+    ("segment.bytes", "16384"),
+    ("segment.ms", "200"),
+    ("retention.bytes", "40000"),
+];
+
+#[test]
+fn a_hold_keeps_records_from_retention_deletion_and_restarts_until_it_is_removed() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &SMALL);
+    let added = said(
+        &running,
+        &["hold", "add", TOPIC, "--reason", "case 4711", "--json"],
+    )
+    .json();
+    let id = added["id"].as_str().expect("an id").to_owned();
+    produce(&running, 300);
+    // Retention has looked several times.
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!(start_offset(&running), 0);
+    let plan = said(
+        &running,
+        &[
+            "retention",
+            "explain",
+            TOPIC,
+            "--http",
+            &running.http,
+            "--json",
+        ],
+    );
+    assert!(
+        plan.stdout.contains("case 4711"),
+        "{}{}",
+        plan.stdout,
+        plan.stderr
+    );
+    let refused = said(
+        &running,
+        &["topic", "delete-records", TOPIC, "--before", "10", "--yes"],
+    );
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    let refused = said(&running, &["topic", "delete", TOPIC, "--yes"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    assert!(running.get("/metrics").1.contains("alluvium_holds 1"));
+    running.end(Signal::KILL);
+    let running = start(data.path());
+    let holds = said(&running, &["hold", "list", "--json"]).json();
+    assert_eq!(
+        (holds[0]["id"].as_str(), holds[0]["reason"].as_str()),
+        (Some(id.as_str()), Some("case 4711"))
+    );
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(start_offset(&running), 0);
+    assert_eq!(said(&running, &["hold", "remove", &id]).code, Some(0));
+    assert_eq!(said(&running, &["hold", "remove", &id]).code, Some(3));
+    wait("retention goes on", || start_offset(&running) > 0);
+    assert_eq!(
+        said(&running, &["topic", "delete", TOPIC, "--yes"]).code,
+        Some(0)
+    );
+}
+
+#[test]
+fn a_hold_on_a_time_keeps_that_time_only_and_one_that_ends_lets_go() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &SMALL);
+    produce(&running, 100);
+    std::thread::sleep(Duration::from_millis(600));
+    let soon = said(
+        &running,
+        &[
+            "hold",
+            "add",
+            TOPIC,
+            "--to",
+            "-1h",
+            "--reason",
+            "nothing then",
+        ],
+    );
+    assert_eq!(soon.code, Some(0), "{}", soon.stderr);
+    produce(&running, 100);
+    wait("what was not then is not held", || {
+        start_offset(&running) > 0
+    });
+    let expiring = said(
+        &running,
+        &[
+            "hold",
+            "add",
+            TOPIC,
+            "--reason",
+            "for a moment",
+            "--expires",
+            "2s",
+        ],
+    );
+    assert_eq!(expiring.code, Some(0), "{}", expiring.stderr);
+    let held = start_offset(&running);
+    produce(&running, 200);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(start_offset(&running), held);
+    wait("a hold ends by itself", || start_offset(&running) > held);
+    for (args, code) in [
+        (&["hold", "add", TOPIC, "--reason", " "][..], 1),
+        (&["hold", "add", "none", "--reason", "x"], 3),
+        (
+            &["hold", "add", TOPIC, "--reason", "x", "--partition", "7"],
+            3,
+        ),
+        (
+            &[
+                "hold", "add", TOPIC, "--reason", "x", "--from", "-1h", "--to", "-2h",
+            ],
+            1,
+        ),
+    ] {
+        let refused = said(&running, args);
+        assert_eq!(refused.code, Some(code), "{args:?}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn what_a_held_group_has_not_read_stays_up_to_the_limit_and_what_goes_is_in_the_ledger() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    let mut configs = SMALL.to_vec();
+    configs.push(("retention.hold.groups", "dashboard"));
+    create(&running, &configs);
+    produce(&running, 200);
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(start_offset(&running), 0, "the group has read nothing");
+    read_as(&running, "dashboard", 150);
+    wait("what it has read goes", || start_offset(&running) > 0);
+    assert!(start_offset(&running) <= 150);
+    let losses = said(&running, &["loss", "list", "--json"]).json();
+    assert_eq!(losses, serde_json::json!([]));
+    // The limit is less than what is unread.
+    let altered = said(
+        &running,
+        &[
+            "topic",
+            "alter",
+            TOPIC,
+            "--set",
+            "retention.hold.bytes=20000",
+            "--yes",
+        ],
+    );
+    assert_eq!(altered.code, Some(0), "{}", altered.stderr);
+    produce(&running, 300);
+    wait("the limit forces a removal", || {
+        start_offset(&running) > 150
+    });
+    wait("the loss is noted", || {
+        let losses = said(
+            &running,
+            &["loss", "list", "--group", "dashboard", "--json"],
+        )
+        .json();
+        losses[0]["to"].as_u64() == Some(start_offset(&running))
+    });
+    let losses = said(&running, &["loss", "list", "--json"]).json();
+    let loss: &Value = &losses[0];
+    assert_eq!(
+        (loss["from"].as_u64(), loss["cause"].as_str()),
+        (Some(150), Some("retention")),
+        "{loss}"
+    );
+    assert_eq!(
+        loss["records"].as_u64(),
+        loss["to"].as_u64().map(|to| to - 150)
+    );
+    assert!(loss["first_ms"].as_i64() <= loss["last_ms"].as_i64() && loss["first_ms"].is_i64());
+    let (_, health) = running.get("/readyz");
+    assert!(health.contains("\"entries\":1"), "{health}");
+    assert!(
+        running
+            .get("/metrics")
+            .1
+            .contains("alluvium_loss_entries 1")
+    );
+    // It is there after a kill, and the group's description has it.
+    let before = loss["number"].clone();
+    running.end(Signal::KILL);
+    let running = start(data.path());
+    let losses = said(&running, &["loss", "list", "--json"]).json();
+    assert_eq!(losses[0]["number"], before);
+    let described = crate::binary::alluvium()
+        .args([
+            "group",
+            "describe",
+            "dashboard",
+            "--json",
+            "-b",
+            &running.kafka,
+        ])
+        .env("ALLUVIUM_HTTP", &running.http)
+        .output()
+        .expect("it runs");
+    let described = Said::of(described).json();
+    assert_eq!(described[0]["losses"][0]["from"], 150);
+}
+
+#[test]
+fn records_that_are_deleted_before_a_group_has_read_them_are_in_the_ledger() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &[]);
+    produce(&running, 100);
+    read_as(&running, "slow", 20);
+    read_as(&running, "quick", 100);
+    let deleted = said(
+        &running,
+        &["topic", "delete-records", TOPIC, "--before", "60", "--yes"],
+    );
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    let losses = said(&running, &["loss", "list", "--json"]).json();
+    let losses = losses.as_array().expect("a list");
+    assert_eq!(losses.len(), 1, "{losses:?}");
+    assert_eq!(losses[0]["group"], "slow");
+    assert_eq!(
+        (losses[0]["from"].as_u64(), losses[0]["to"].as_u64()),
+        (Some(20), Some(60))
+    );
+    assert_eq!(losses[0]["cause"], "delete-records");
+}
