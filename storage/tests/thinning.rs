@@ -490,6 +490,63 @@ fn thinned_house() -> (House, std::path::PathBuf) {
 }
 
 #[test]
+fn a_topic_that_is_compacted_too_keeps_what_compaction_keeps_and_its_summaries() {
+    let pairs = [
+        ("cleanup.policy", "compact,thin"),
+        ("thin.tiers", "1d:1h:min(json/t)"),
+        ("segment.bytes", "4096"),
+        ("min.compaction.lag.ms", "864000000"),
+    ];
+    let house = House::new(0, &pairs);
+    let mut last = Vec::new();
+    for at in 0..6 {
+        let key = ["a", "b"][at as usize % 2];
+        let rows = hour(key, at);
+        last.push((key, rows[59].2.clone()));
+        house.append(&rows, Codec::None);
+        house.pass(HOUR_MS);
+        house.storage().settle_once();
+    }
+    house.pass(3 * DAY_MS);
+    house.thin(true);
+    let minutes: Vec<i64> = house
+        .read()
+        .iter()
+        .map(|(_, time, _)| time / 60_000 % 60)
+        .collect();
+    assert_eq!(
+        minutes,
+        [30, 59].repeat(6),
+        "each hour's smallest, and its newest for compaction"
+    );
+
+    house.pass(20 * DAY_MS);
+    let options = RunOptions {
+        now: true,
+        ..RunOptions::default()
+    };
+    let progress = Progress::default();
+    house
+        .storage()
+        .run_cleanup(log_id(), Policy::Compaction, options, &progress)
+        .unwrap();
+    let values: Vec<String> = house.read().into_iter().map(|(.., value)| value).collect();
+    assert_eq!(
+        values,
+        [last[4].1.clone(), last[5].1.clone()],
+        "the latest value of each key"
+    );
+    let century = Some(36_500 * DAY_MS);
+    let windows = summed_windows(&house.disk, &directory(&house.disk), log_id(), century).unwrap();
+    let counts: Vec<u64> = windows.values().map(|window| window.records).collect();
+    assert_eq!(
+        counts,
+        [180, 180],
+        "what compaction rewrites still tells of all records"
+    );
+}
+
+#[test]
 fn a_damaged_summary_is_found_and_costs_nothing_but_itself() {
     let (mut house, path) = thinned_house();
     let records = house.read();

@@ -233,6 +233,7 @@ impl Cleaner {
 
     /// Thins all logs that a tier has reached.
     pub fn thin_once(&self) {
+        self.looked.keep(&|id| self.registry.get(id).is_some());
         for log in self.registry.all() {
             if log.settings().thinning.is_none() || self.signals.is_stopping() {
                 continue;

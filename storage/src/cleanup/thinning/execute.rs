@@ -66,6 +66,11 @@ impl LookedSegments {
         self.locked().remove(&log);
     }
 
+    /// Forgets the logs that are not there any more.
+    pub fn keep(&self, is_there: &dyn Fn(LogId) -> bool) {
+        self.locked().retain(|log, _| is_there(*log));
+    }
+
     fn set(&self, log: LogId, id: SegmentId, looked: Looked) {
         if let Some(known) = self.locked().get_mut(&log) {
             known.segments.insert(id, looked);

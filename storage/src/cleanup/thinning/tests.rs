@@ -6,6 +6,8 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cleanup::{Hold, LogView, SegmentView};
+use crate::manifest::SegmentKind;
 use crate::segment::SegmentId;
 use crate::segment::summary::{Stats, Summary, Window, WindowKey};
 
@@ -409,4 +411,134 @@ fn a_device_clock_in_another_century_neither_saves_nor_kills() {
         .collect();
     assert_eq!(left, [0, 2, 4, 5, 6]);
     assert_eq!(thin(&policy, &records, 100).len(), records.len());
+}
+
+/// Sealed segments of 10 offsets, 100 bytes and a second each, appended one after the other, all of them thinned or none.
+fn view(count: u64) -> LogView {
+    let segment = |number: u64| SegmentView {
+        id: SegmentId::first(Offset::new(number * 10)),
+        kind: SegmentKind::Plain,
+        end_offset: Offset::new(number * 10 + 10),
+        bytes: 100,
+        records: 10,
+        max_timestamp: Timestamp::from_millis(0),
+        first_append_time: Timestamp::from_millis(number as i64 * 1_000),
+        last_append_time: Timestamp::from_millis(number as i64 * 1_000 + 999),
+        sealed: true,
+    };
+    LogView {
+        log: LogId::new(TopicId::from_bytes([1; 16]), PartitionId::new(0)),
+        start_offset: Offset::ZERO,
+        compacted_to: Offset::ZERO,
+        segments: (0..count).map(segment).collect(),
+        tail_bytes: 0,
+        tail_begin: None,
+        tail_end: None,
+        set_aside: Vec::new(),
+    }
+}
+
+/// For each segment: its outcome, and the group that it is written with.
+fn check_plan(view: &LogView, thinning: &Thinning, holds: &[Hold], now: i64, expected: &str) {
+    let plan = plan(view, thinning, holds, Timestamp::from_millis(now));
+    let words = plan.segments.iter().map(|one| match one.outcome.group() {
+        Some(group) => format!("{} {group}", one.outcome.name()),
+        None => one.outcome.rule().to_owned(),
+    });
+    assert_eq!(words.collect::<Vec<_>>().join(", "), expected);
+}
+
+#[test]
+fn a_plan_groups_neighbours_of_a_tier_and_leaves_out_what_is_held_or_set_aside() {
+    let mut thinning = Thinning {
+        tiers: "10s:1s:last; 20s:2s:last".parse().expect("valid"),
+        segment_bytes: 250,
+        segment_ms: 60_000,
+        looked: Default::default(),
+    };
+    let mut five = view(5);
+    let young = "thin_tiers, thin_tiers, thin_tiers, thin_tiers, thin_tiers";
+    check_plan(&five, &thinning, &[], 10_900, young);
+    check_plan(
+        &five,
+        &thinning,
+        &[],
+        11_500,
+        &young.replacen("thin_tiers", "open_window", 1),
+    );
+    check_plan(
+        &five,
+        &thinning,
+        &[],
+        16_000,
+        "rewrite 0, rewrite 0, rewrite 1, rewrite 1, rewrite 2",
+    );
+    thinning.segment_ms = 1_000;
+    check_plan(
+        &five,
+        &thinning,
+        &[],
+        16_000,
+        "rewrite 0, rewrite 1, rewrite 2, rewrite 3, rewrite 4",
+    );
+    thinning.segment_ms = 60_000;
+    // The first two have reached the second tier.
+    check_plan(
+        &five,
+        &thinning,
+        &[],
+        24_000,
+        "rewrite 0, rewrite 0, rewrite 1, rewrite 1, rewrite 2",
+    );
+    let hold = Hold {
+        name: "audit".into(),
+        offsets: Offset::new(19)..Offset::new(20),
+    };
+    five.set_aside = vec![(five.segments[3].id, "bad".into())];
+    check_plan(
+        &five,
+        &thinning,
+        &[hold],
+        16_000,
+        "rewrite 0, hold, rewrite 1, set_aside, rewrite 2",
+    );
+    // What was appended since 3,500 is not in a sealed segment: the windows before are open for as long as one lasts.
+    five.set_aside.clear();
+    five.tail_begin = Some(Timestamp::from_millis(3_500));
+    check_plan(
+        &five,
+        &thinning,
+        &[],
+        16_000,
+        "rewrite 0, rewrite 0, open_window, open_window, open_window",
+    );
+}
+
+#[test]
+fn many_small_segments_that_are_thinned_become_one() {
+    let many = view(9);
+    let looked = |tier| Looked {
+        tier,
+        again_at: Timestamp::from_millis(i64::MIN),
+    };
+    let mut thinning = Thinning {
+        tiers: "10s:1s:last".parse().expect("valid"),
+        segment_bytes: 1_000,
+        segment_ms: 60_000,
+        looked: many
+            .segments
+            .iter()
+            .map(|one| (one.id, looked(1)))
+            .collect(),
+    };
+    check_plan(&many, &thinning, &[], 60_000, &["merge 0"; 9].join(", "));
+    thinning.segment_bytes = 700;
+    check_plan(&many, &thinning, &[], 60_000, &["thinned"; 9].join(", "));
+    thinning.looked.insert(many.segments[4].id, looked(0));
+    let expected = [
+        ["thinned"; 4].join(", "),
+        "rewrite 0".to_owned(),
+        ["thinned"; 4].join(", "),
+    ];
+    check_plan(&many, &thinning, &[], 60_000, &expected.join(", "));
 }
