@@ -18,6 +18,7 @@ mod removal;
 mod seat;
 mod settled_log;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -485,7 +486,9 @@ impl Settler {
             Ok(()) | Err(SettleError::DiskFull) => {}
             Err(error) => return Err(error),
         }
+        let mut logs = BTreeSet::new();
         for (log, id) in garbage.replaced {
+            logs.insert(log);
             let directory = self.parts.data().of_log(log);
             self.parts.remove_quietly(&id.index_path(&directory));
             self.parts.remove_quietly(&id.log_path(&directory));
@@ -494,6 +497,9 @@ impl Settler {
             }
             // Behind the removal: whoever looks for it from now on finds the new one.
             self.parts.files.cache.retire(log, id);
+        }
+        for log in logs {
+            let directory = self.parts.data().of_log(log);
             let disk = self.parts.data().disk();
             disk.sync_dir(&directory)
                 .map_err(SettleError::io(directory.display()))?;
