@@ -144,13 +144,14 @@ impl Engine {
         }
     }
 
-    /// Settles what is in the WAL only, and seals the active segment that it went into, as far as the disk allows: what was
-    /// appended before is in sealed segments then.
+    /// Seals the active segment, settles what is in the WAL only into one of its own, and seals that too, as far as the disk
+    /// allows: what was appended before is in sealed segments then, and no older for what came last.
     fn seal_active(&self, log: &Log) {
-        self.settle_once();
-        log.cell().ask_for_seal();
-        self.dirty.push_once(log.cell());
-        self.settle_once();
+        for _ in 0..2 {
+            log.cell().ask_for_seal();
+            self.dirty.push_once(log.cell());
+            self.settle_once();
+        }
     }
 
     /// One step of the scrub. None if something was done, or else how long to wait.

@@ -295,7 +295,7 @@ mod tests {
         );
         let below = "the partition holds 300 bytes with it, and would hold less than retention.bytes (250) without it";
         assert_eq!(held_back(&young, None, Some(250), &[])[0], below);
-        let none = "neither retention.ms nor retention.bytes is set";
+        let none = "no limit: retention.ms and retention.bytes are not set, or cleanup.policy does not name delete";
         assert_eq!(held_back(&young, None, None, &[])[0], none);
         let hold = Hold {
             name: "an audit".into(),
