@@ -228,7 +228,7 @@ fn batch(n: usize, clock: i64, written: &mut Vec<Written>) -> Bytes {
             offset,
             time,
             key: format!("key-{}", drawn % KEYS),
-            value: (drawn % 9 != 0).then(|| format!("value {offset} {}", "x".repeat(40))),
+            value: (!drawn.is_multiple_of(9)).then(|| format!("value {offset} {}", "x".repeat(40))),
         });
     }
     let records: Vec<KeyValue<'_>> = written[first..]

@@ -289,7 +289,7 @@ async fn the_removal_of_a_key_outlives_compactions() {
     drop((storage, log));
     // The start after a kill has still to know it.
     let storage = store(directory.path(), 256 << 10, 64 << 10);
-    assert_eq!(removed(&storage), [gone.clone()]);
+    assert_eq!(removed(&storage), [gone]);
     let (log, entries) = open(&storage);
     assert_eq!(entries.len(), 1);
     let back = vec![set("gone", value(3, 1))];
