@@ -314,7 +314,7 @@ proptest! {
         check(&steps, 1 << 20, retention);
     }
 
-    /// The smallest map takes 54 keys of a batch or some.
+    /// The smallest map takes 54 keys: there are up to 400.
     #[test]
     fn several_passes_leave_the_same_as_one(
         keys in prop::collection::vec((0u16..400, prop::option::weighted(0.9, "[a-z]{1,20}")), 100..600), cut in 0usize..600,

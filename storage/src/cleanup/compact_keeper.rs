@@ -10,12 +10,15 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use model::batch::{
-    Batch, BatchError, BatchHeader, DecompressLimit, Filter, Rest, without_records,
+    Batch, BatchError, BatchHeader, Codec, DecompressLimit, Filter, Rest, without_records,
 };
 use model::{Offset, ProducerId, Timestamp};
 
 use super::keys::{Full, KeyMap};
 use crate::rewrite::{KeepError, Keeper, Verdict};
+
+/// So many keys are looked up at a time: their slots fit into a processor's nearer caches.
+const FETCH_COUNT: usize = 256;
 
 /// What a run has come across.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,10 +97,13 @@ impl Newest {
             // It stays as it is, and what it may hold replaces nothing.
             return Ok(());
         }
-        for (hash, offset) in &self.batch {
-            if let Err(Full) = self.map.put(*hash, *offset) {
-                self.covered = self.covered.max(*offset);
-                return Err(KeepError::Enough);
+        for piece in self.batch.chunks(FETCH_COUNT) {
+            self.map.fetch(piece.iter().map(|(hash, _)| *hash));
+            for (hash, offset) in piece {
+                if let Err(Full) = self.map.put(*hash, *offset) {
+                    self.covered = self.covered.max(*offset);
+                    return Err(KeepError::Enough);
+                }
             }
         }
         Ok(())
@@ -128,6 +134,8 @@ pub(super) struct CompactKeeper<'r> {
     horizon: Timestamp,
     /// A segment before these could not be cleaned: what it holds of a key must not come back.
     keeps_tombstones: bool,
+    /// Hashes of the keys of the batch at hand, whose slots were fetched; none of a compressed batch.
+    hashes: Vec<u128>,
     pub counts: Counts,
 }
 
@@ -147,8 +155,28 @@ impl<'r> CompactKeeper<'r> {
             now,
             horizon,
             keeps_tombstones,
+            hashes: Vec::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Hashes the keys of a batch that the map covers, and brings their slots near. Not of a compressed one, which would have
+    /// to be decompressed for it.
+    fn fetch(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        self.hashes.clear();
+        if batch.header().codec()? != Codec::None {
+            return Ok(());
+        }
+        let Newest { map, covered, .. } = self.newest;
+        let mut records = batch.records(self.newest.limit)?;
+        while let Some(record) = records.next_ref() {
+            let record = record?;
+            if let Some(key) = record.key.filter(|_| record.offset < *covered) {
+                self.hashes.push(map.hash(key));
+            }
+        }
+        map.fetch(self.hashes.iter().copied());
+        Ok(())
     }
 
     /// A batch without a record keeps its place if it is the last one of its producer.
@@ -176,6 +204,8 @@ impl Keeper for CompactKeeper<'_> {
         let mut keyless = 0;
         let batch = Batch::parse_unverified(bytes.clone());
         let filtered = batch.and_then(|batch| {
+            self.fetch(&batch)?;
+            let mut hashes = self.hashes.iter();
             self.filter
                 .apply(&batch, Some(self.horizon), &mut |record| {
                     if record.offset >= *covered {
@@ -185,7 +215,8 @@ impl Keeper for CompactKeeper<'_> {
                         keyless += 1;
                         return false;
                     };
-                    let is_newest = map.get(key).is_none_or(|newest| record.offset >= newest);
+                    let hash = hashes.next().map_or_else(|| map.hash(key), |hash| *hash);
+                    let is_newest = map.get(hash).is_none_or(|newest| record.offset >= newest);
                     is_newest && (record.value.is_some() || !may_drop_tombstones)
                 })
         });

@@ -1,17 +1,22 @@
 //! The key map: where the newest record of each key is, within a set amount of memory.
 //!
 //! Caller: compaction, which fills it from the dirty part of a log, up to where it is full, and then asks it for each record.
-//! Open addressing with linear probing over two arrays: the key's 128-bit hash, and the offset. The hash is keyed at random for
+//! Open addressing with linear probing over slots of the key's 128-bit hash and the offset. The hash is keyed at random for
 //! each map, so that nobody can choose keys that collide: two keys that were taken for one would lose a record. By chance that
 //! happens to one pair in 2^128.
-//! The arrays are zero pages until they are written, and are given back with the map.
+//! The slots are zero pages until they are written, and are given back with the map. A map is much larger than the processor's
+//! caches: [`KeyMap::fetch`] has the slots of many keys brought near at once, instead of waiting for one after the other.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use model::Offset;
 
-/// What a slot takes: hash and offset.
-const SLOT_BYTES: u64 = 16 + 4;
+/// Four parts of a hash; and an offset less the map's base, plus one, or 0 if the slot is free.
+type Slot = [u32; 5];
+const SLOT_BYTES: u64 = size_of::<Slot>() as u64;
+const _: () = assert!(SLOT_BYTES == 20);
+/// Where in a slot the offset is.
+const OFFSET: usize = 4;
 /// The map is full when so many of a hundred slots are taken: beyond it probing gets slow.
 const LOAD_PERCENT: u64 = 85;
 /// No map is smaller.
@@ -24,9 +29,7 @@ pub(super) struct KeyMap {
     high: RandomState,
     /// The first offset that can be in it.
     base: Offset,
-    hashes: Vec<u128>,
-    /// An offset less `base`, plus one; 0 for a free slot.
-    offsets: Vec<u32>,
+    slots: Vec<Slot>,
     len: u64,
     len_max: u64,
 }
@@ -45,8 +48,7 @@ impl KeyMap {
             low: RandomState::new(),
             high: RandomState::new(),
             base,
-            hashes: vec![0; count],
-            offsets: vec![0; count],
+            slots: vec![[0; 5]; count],
             len: 0,
             len_max: slots * LOAD_PERCENT / 100,
         }
@@ -64,38 +66,53 @@ impl KeyMap {
         let relative = u32::try_from(offset.since(self.base)).map_err(|_| Full)?;
         let stored = relative.checked_add(1).ok_or(Full)?;
         let slot = self.slot_of(hash);
-        if self.offsets[slot] == 0 {
+        let known = self.slots[slot][OFFSET];
+        if known == 0 {
             if self.len == self.len_max {
                 return Err(Full);
             }
-            self.hashes[slot] = hash;
             self.len += 1;
         }
-        assert!(self.offsets[slot] <= stored, "offsets come in order");
-        self.offsets[slot] = stored;
+        assert!(known <= stored, "offsets come in order");
+        let [first, second, third, fourth] = parts(hash);
+        self.slots[slot] = [first, second, third, fourth, stored];
         Ok(())
     }
 
-    /// The newest offset of a key, if it is in the map.
-    pub fn get(&self, key: &[u8]) -> Option<Offset> {
-        let stored = self.offsets[self.slot_of(self.hash(key))];
-        let relative = stored.checked_sub(1)?;
+    /// The newest offset of the key with this hash, if it is in the map.
+    pub fn get(&self, hash: u128) -> Option<Offset> {
+        let relative = self.slots[self.slot_of(hash)][OFFSET].checked_sub(1)?;
         Some(self.base.plus(relative.into()))
+    }
+
+    /// Brings the slots near where these hashes are looked for first: the loads do not wait for each other.
+    pub fn fetch(&self, hashes: impl Iterator<Item = u128>) {
+        let touched = hashes.fold(0, |sum, hash| {
+            sum ^ self.slots[self.first_slot(hash)][OFFSET]
+        });
+        std::hint::black_box(touched);
     }
 
     /// The slot that has the hash, or the free one where it goes.
     fn slot_of(&self, hash: u128) -> usize {
-        let slots = self.offsets.len();
-        // The upper half of the product: a number below `slots`, evenly, without a division.
-        let spread = (hash >> 64) * slots as u128;
-        let mut slot = usize::try_from(spread >> 64).expect("less than there are slots");
-        while self.offsets[slot] != 0 && self.hashes[slot] != hash {
+        let parts = parts(hash);
+        let mut slot = self.first_slot(hash);
+        loop {
+            let [first, second, third, fourth, offset] = self.slots[slot];
+            if offset == 0 || [first, second, third, fourth] == parts {
+                return slot;
+            }
             slot += 1;
-            if slot == slots {
+            if slot == self.slots.len() {
                 slot = 0;
             }
         }
-        slot
+    }
+
+    fn first_slot(&self, hash: u128) -> usize {
+        // The upper half of the product: a number below the count of slots, evenly, without a division.
+        let spread = (hash >> 64) * self.slots.len() as u128;
+        usize::try_from(spread >> 64).expect("less than there are slots")
     }
 
     /// The hash of a key in this map.
@@ -107,6 +124,12 @@ impl KeyMap {
         };
         half(&self.high) << 64 | half(&self.low)
     }
+}
+
+/// A hash in parts that need no alignment.
+fn parts(hash: u128) -> [u32; 4] {
+    [0, 32, 64, 96]
+        .map(|shift| u32::try_from(hash >> shift & u128::from(u32::MAX)).expect("32 bits"))
 }
 
 #[cfg(test)]
@@ -121,6 +144,10 @@ mod tests {
         map.put(map.hash(key), Offset::new(offset))
     }
 
+    fn get(map: &KeyMap, key: &[u8]) -> Option<Offset> {
+        map.get(map.hash(key))
+    }
+
     #[test]
     fn a_full_map_takes_known_keys_and_refuses_new_ones() {
         let mut map = KeyMap::new(Offset::ZERO, u64::MAX, 100 * SLOT_BYTES);
@@ -129,14 +156,14 @@ mod tests {
         }
         assert_eq!(put(&mut map, b"one too many", 85), Err(Full));
         put(&mut map, &3u64.to_be_bytes(), 86).unwrap();
-        assert_eq!(map.get(&3u64.to_be_bytes()), Some(Offset::new(86)));
-        assert_eq!(map.get(b"one too many"), None);
+        assert_eq!(get(&map, &3u64.to_be_bytes()), Some(Offset::new(86)));
+        assert_eq!(get(&map, b"one too many"), None);
         assert_eq!(map.len(), 85);
     }
 
     #[test]
     fn a_map_takes_no_more_memory_than_it_is_allowed_and_no_more_than_it_needs() {
-        let bytes = |map: &KeyMap| map.hashes.len() as u64 * SLOT_BYTES;
+        let bytes = |map: &KeyMap| map.slots.len() as u64 * SLOT_BYTES;
         let budget = 1 << 20;
         assert!(bytes(&KeyMap::new(Offset::ZERO, 10_000_000, budget)) <= budget);
         let small = KeyMap::new(Offset::ZERO, 1_000, budget);
@@ -163,9 +190,9 @@ mod tests {
             }
             prop_assert_eq!(map.len(), plain.len() as u64);
             for key in &keys {
-                prop_assert_eq!(map.get(key), plain.get(&key[..]).copied());
+                prop_assert_eq!(get(&map, key), plain.get(&key[..]).copied());
             }
-            prop_assert_eq!(map.get(b"another"), None);
+            prop_assert_eq!(get(&map, b"another"), None);
         }
     }
 }
