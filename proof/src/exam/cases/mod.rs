@@ -1,6 +1,8 @@
 //! The cases: one file each, one row each. `docs/reliability.md` tells what each of them proves.
 
 mod bad_sector;
+mod cleanup_jobs;
+mod cleanup_killed;
 mod clock;
 mod control;
 mod crash;
@@ -13,6 +15,7 @@ mod full_start;
 mod fuzzed;
 mod greedy;
 mod hundred_thousand;
+mod keyed;
 mod kill;
 mod lies;
 mod many;
@@ -56,6 +59,7 @@ pub const ALL: &[Case] = &[
     lies::CASE,
     fuzzed::CASE,
     memory::CASE,
+    cleanup_killed::CASE,
     greedy::CASE,
     full_disk_escape::CASE,
     restart_storm::CASE,
@@ -69,7 +73,7 @@ pub const ALL: &[Case] = &[
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 34, 35, 36, 37, 38, 39, 40, 42, 43,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43,
 ];
 
 #[cfg(test)]

@@ -235,7 +235,7 @@ fn sizes(data: &Path, ledger: &Ledger, outcome: &mut Outcome) -> Result<()> {
 }
 
 /// J6, and that starts do not get slower: what a start reads is bounded by the write-ahead log.
-fn starts(up_in: &[Duration], outcome: &mut Outcome) {
+pub(super) fn starts(up_in: &[Duration], outcome: &mut Outcome) {
     let slowest = up_in.iter().copied().max().unwrap_or_default();
     outcome.require(slowest <= crash::up_in_max(), || {
         format!("J6 up after {slowest:?}")
