@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each. `docs/reliability.md` tells what each of them proves.
 
+mod backup_killed;
 mod bad_sector;
 mod cleanup_jobs;
 mod cleanup_killed;
@@ -69,11 +70,12 @@ pub const ALL: &[Case] = &[
     served::CASE,
     many_dirty::CASE,
     hundred_thousand::CASE,
+    backup_killed::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44,
 ];
 
 #[cfg(test)]
