@@ -21,6 +21,7 @@ use super::holds::{HoldSource, first_on};
 use super::pace::RunPace;
 use super::removed::RemovalListener;
 use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::store_bound::Share;
 use super::thinning::ThinPolicy;
 use super::thinning::execute::{LookedSegments, Thinned, Thinner};
 use super::{Hold, LogView, Plan, Policy, Rules, plan, store_bound};
@@ -442,18 +443,25 @@ impl Cleaner {
             return false;
         };
         let logs = self.registry.all();
-        let (logs, views): (Vec<_>, Vec<_>) = logs
-            .iter()
-            .filter_map(|log| Some((log, LogView::of(log.cell())?)))
-            .unzip();
-        let mut worked = false;
         let _planning = self.planning();
         let now = self.wal.now();
-        let holds: Vec<Vec<Hold>> = views
+        let (logs, shares): (Vec<_>, Vec<_>) = logs
             .iter()
-            .map(|view| self.holds.on(view, now, true))
-            .collect();
-        let plans = store_bound::plan(&views, &holds, bytes_max);
+            .filter_map(|log| {
+                let view = LogView::of(log.cell())?;
+                let settings = log.settings();
+                let share = Share {
+                    holds: self.holds.on(&view, now, true),
+                    view,
+                    is_only_compacted: settings.compaction.is_some()
+                        && settings.retention_ms.is_none()
+                        && settings.retention_bytes.is_none(),
+                };
+                Some((log, share))
+            })
+            .unzip();
+        let plans = store_bound::plan(&shares, bytes_max);
+        let mut worked = false;
         for (log, plan) in logs.into_iter().zip(plans) {
             if !plan.is_empty() {
                 let removed = &self.counters.bound_removed_bytes;

@@ -100,6 +100,8 @@ pub enum HeldBack {
     StoreBelowSize,
     /// The broker's own log.
     OwnLog,
+    /// It is compacted, and no retention removes from it: `store.bytes.max` leaves it alone.
+    OnlyCompacted,
     /// It holds nothing.
     Empty,
     /// All its records lie before the start offset: retention removes it.
@@ -196,6 +198,7 @@ impl HeldBack {
             HeldBack::NoLimit => "no_limit",
             HeldBack::StoreBelowSize => "store_bytes_max",
             HeldBack::OwnLog => "own_log",
+            HeldBack::OnlyCompacted => "only_compacted",
             HeldBack::Empty => "empty",
             HeldBack::ActiveSegment => "active_segment",
             HeldBack::Young { .. } => "retention_ms",
@@ -315,6 +318,9 @@ impl fmt::Display for HeldBack {
             HeldBack::NoLimit => f.write_str("no limit: retention.ms and retention.bytes are not set, or cleanup.policy does not name delete"),
             HeldBack::StoreBelowSize => f.write_str("the store holds no more than store.bytes.max"),
             HeldBack::OwnLog => f.write_str("it is a log of the broker's own"),
+            HeldBack::OnlyCompacted => f.write_str(
+                "the topic is compacted without retention: its oldest record may be the only one of its key",
+            ),
             HeldBack::Empty => f.write_str("it holds nothing"),
             HeldBack::BelowStart => {
                 f.write_str("all its records lie before the log start offset: retention removes it")

@@ -1,7 +1,8 @@
 //! The bound of the whole store: which segments go, over all logs, so that it keeps no more than `store.bytes.max` of records.
 //!
 //! The oldest go first, by when the broker appended their last batch, whichever log they are of. What a log's own retention
-//! keeps is no hindrance: the bound is there so that a disk never fills up. Pure, as all policies are.
+//! keeps is no hindrance: the bound is there so that a disk never fills up. Only what holds no more than the latest of each key, a
+//! compacted log without retention, is left alone: its oldest record may be the only one of its key. Pure, as all policies are.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,6 +10,27 @@ use std::collections::BinaryHeap;
 use super::holds::{Hold, first_on};
 use super::reason::{HeldBack, Reason};
 use super::{LogView, Outcome, Plan, Policy, SegmentView};
+
+/// A log as the bound sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// What the log holds.
+    pub view: LogView,
+    /// What keeps parts of it.
+    pub holds: Vec<Hold>,
+    /// It is compacted, and no retention removes from it.
+    pub is_only_compacted: bool,
+}
+
+impl Share {
+    /// Why nothing of it goes, whatever the store holds.
+    fn spared(&self) -> Option<HeldBack> {
+        if self.view.log.is_reserved() {
+            return Some(HeldBack::OwnLog);
+        }
+        self.is_only_compacted.then_some(HeldBack::OnlyCompacted)
+    }
+}
 
 /// With a bound, segments are sealed at this part of it at the latest, so that what goes at once is a small part of the store.
 const PARTS: u64 = 32;
@@ -35,23 +57,25 @@ fn live(view: &LogView) -> impl Iterator<Item = (usize, &SegmentView)> {
         .filter(move |(_, segment)| segment.end_offset > start)
 }
 
-/// Plans for each of `views` what goes, so that all of them keep `bytes_max` at most: the segments that were written to longest
-/// ago, active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own; both count. `holds` are
-/// those on each of the views, or none at all: what one of them keeps stays, and what lies behind it.
-pub fn plan(views: &[LogView], holds: &[Vec<Hold>], bytes_max: u64) -> Vec<Plan> {
-    let keep = |view: &LogView| {
-        let held_back = match view.log.is_reserved() {
-            true => HeldBack::OwnLog,
-            false => HeldBack::StoreBelowSize,
-        };
-        Plan::keep_all(Policy::StoreBound, view, &held_back)
+/// Plans for each log what goes, so that all of them keep `bytes_max` at most: the segments that were written to longest ago,
+/// active ones too. What is in the write-ahead log only stays, and so do logs of the broker's own and those that are only
+/// compacted; all of them count. What a hold keeps stays, and what lies behind it.
+pub fn plan(shares: &[Share], bytes_max: u64) -> Vec<Plan> {
+    let keep = |share: &Share| {
+        let held_back = share.spared().unwrap_or(HeldBack::StoreBelowSize);
+        Plan::keep_all(Policy::StoreBound, &share.view, &held_back)
     };
-    let mut plans: Vec<Plan> = views.iter().map(keep).collect();
-    let mut held: u64 = views.iter().map(held_bytes).sum();
-    let mut segments: Vec<_> = views.iter().map(|view| live(view).peekable()).collect();
+    let mut plans: Vec<Plan> = shares.iter().map(keep).collect();
+    let mut held: u64 = shares.iter().map(|share| held_bytes(&share.view)).sum();
+    let mut segments: Vec<_> = shares
+        .iter()
+        .map(|share| live(&share.view).peekable())
+        .collect();
     let mut oldest = BinaryHeap::new();
     for (log, segments) in segments.iter_mut().enumerate() {
-        if let Some((_, first)) = segments.peek().filter(|_| !views[log].log.is_reserved()) {
+        if shares[log].spared().is_none()
+            && let Some((_, first)) = segments.peek()
+        {
             oldest.push(Reverse((first.last_append_time, log)));
         }
     }
@@ -66,9 +90,9 @@ pub fn plan(views: &[LogView], holds: &[Vec<Hold>], bytes_max: u64) -> Vec<Plan>
             // An active one that nothing was written to.
             continue;
         }
-        let kept = views[log].start_offset.max(segment.id.base)..segment.end_offset;
-        let hold = holds.get(log).and_then(|holds| first_on(holds, &kept));
-        if let Some(hold) = hold {
+        let Share { view, holds, .. } = &shares[log];
+        let kept = view.start_offset.max(segment.id.base)..segment.end_offset;
+        if let Some(hold) = first_on(holds, &kept) {
             plans[log].segments[index].outcome = Outcome::Keep(HeldBack::Hold {
                 name: hold.name.clone(),
             });
@@ -97,7 +121,7 @@ mod tests {
     use crate::segment::SegmentId;
 
     /// Segments of 10 offsets each, `(bytes, last append time)`; the last one is active.
-    fn view(log: u8, segments: &[(u64, i64)], start_offset: u64, tail_bytes: u64) -> LogView {
+    fn view(log: u8, segments: &[(u64, i64)], start_offset: u64, tail_bytes: u64) -> Share {
         let segment = |(n, (bytes, time)): (usize, &(u64, i64))| SegmentView {
             id: SegmentId::first(Offset::new(n as u64 * 10)),
             end_offset: Offset::new(n as u64 * 10 + 10),
@@ -109,7 +133,7 @@ mod tests {
             max_timestamp: Timestamp::from_millis(*time),
             first_append_time: Timestamp::from_millis(*time),
         };
-        LogView {
+        let view = LogView {
             log: LogId::new(TopicId::from_bytes([log; 16]), PartitionId::new(0)),
             start_offset: Offset::new(start_offset),
             compacted_to: Offset::ZERO,
@@ -118,11 +142,16 @@ mod tests {
             tail_begin: None,
             tail_end: None,
             set_aside: Vec::new(),
+        };
+        Share {
+            view,
+            holds: Vec::new(),
+            is_only_compacted: false,
         }
     }
 
     /// The plans in words: for each log the base offsets that go.
-    fn check(views: &[LogView], bytes_max: u64, expected: &[&str]) {
+    fn check(views: &[Share], bytes_max: u64, expected: &[&str]) {
         let words = |plan: &Plan| {
             let mut words: Vec<String> = plan
                 .removed()
@@ -131,21 +160,21 @@ mod tests {
             words.extend(plan.raise_start_to.map(|start| format!("start {start}")));
             words.join(", ")
         };
-        let plans: Vec<String> = plan(views, &[], bytes_max).iter().map(words).collect();
+        let plans: Vec<String> = plan(views, bytes_max).iter().map(words).collect();
         assert_eq!(plans, expected);
     }
 
     #[test]
     fn what_is_held_stays_and_the_bound_takes_from_others() {
-        let views = [
+        let mut views = [
             view(1, &[(100, 10), (100, 20)], 0, 0),
             view(2, &[(100, 30), (100, 40)], 0, 0),
         ];
-        let hold = Hold {
+        views[0].holds.push(Hold {
             name: "evidence".into(),
             offsets: Offset::new(3)..Offset::new(4),
-        };
-        let plans = plan(&views, &[vec![hold], Vec::new()], 250);
+        });
+        let plans = plan(&views, 250);
         assert!(plans[0].is_empty(), "{:?}", plans[0]);
         assert_eq!(plans[0].segments[0].outcome.rule(), "hold");
         assert_eq!(plans[1].raise_start_to, Some(Offset::new(20)));
@@ -191,9 +220,24 @@ mod tests {
     #[test]
     fn the_brokers_own_logs_are_never_touched() {
         let mut own = view(1, &[(100, 10), (100, 20)], 0, 0);
-        own.log = LogId::METADATA;
+        own.view.log = LogId::METADATA;
         let topic = view(2, &[(100, 30), (100, 40)], 0, 0);
         check(&[own, topic], 100, &["", "0, 10, start 20"]);
+    }
+
+    #[test]
+    fn the_latest_of_each_key_is_never_touched_and_counts() {
+        let mut table = view(1, &[(100, 10), (100, 20)], 0, 0);
+        table.is_only_compacted = true;
+        let topic = view(2, &[(100, 30), (100, 40)], 0, 0);
+        check(&[table.clone(), topic.clone()], 300, &["", "0, start 10"]);
+        check(
+            &[table.clone(), topic.clone()],
+            100,
+            &["", "0, 10, start 20"],
+        );
+        let plans = plan(&[table, topic], 100);
+        assert_eq!(plans[0].segments[0].outcome.rule(), "only_compacted");
     }
 
     #[test]
@@ -209,10 +253,10 @@ mod tests {
         fn nothing_goes_that_need_not_and_nothing_stays_that_must_go(
             logs in prop::collection::vec(prop::collection::vec((1u64..300, 0i64..1_200), 1..8), 1..6), max in 0u64..5_000,
         ) {
-            let views: Vec<LogView> =
+            let views: Vec<Share> =
                 logs.iter().enumerate().map(|(n, segments)| view(n as u8 + 1, segments, 0, 0)).collect();
-            let plans = plan(&views, &[], max);
-            let held: u64 = views.iter().map(held_bytes).sum();
+            let plans = plan(&views, max);
+            let held: u64 = views.iter().map(|share| held_bytes(&share.view)).sum();
             let gone: u64 = plans.iter().map(Plan::removed_bytes).sum();
             prop_assert!(held - gone <= max);
             let removed: Vec<u64> = plans.iter().flat_map(Plan::removed).map(|(segment, _)| segment.bytes).collect();
