@@ -239,7 +239,7 @@ impl Probed {
 }
 
 /// Writes until there is no room for a byte.
-fn fill(path: &Path) -> Result<()> {
+pub(super) fn fill(path: &Path) -> Result<()> {
     let mut file = File::create(path)?;
     // What a file system reserves for data that it has not placed yet is free again after a sync.
     for piece in [1 << 20, 4096, 1, 4096, 1] {

@@ -11,6 +11,7 @@ mod descriptors;
 mod disk_full;
 mod files;
 mod full;
+mod full_compaction;
 mod full_disk_escape;
 mod full_start;
 mod fuzzed;
@@ -71,11 +72,12 @@ pub const ALL: &[Case] = &[
     many_dirty::CASE,
     hundred_thousand::CASE,
     backup_killed::CASE,
+    full_compaction::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45,
 ];
 
 #[cfg(test)]
