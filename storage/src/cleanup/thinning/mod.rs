@@ -1,7 +1,7 @@
 //! Thinning (`cleanup.policy=thin`): fewer of a topic's records as they age, and a summary of what went.
 //!
 //! [`ThinPolicy`] is the setting `thin.tiers`, prepared; a [`Piece`] is shown the records of a range and decides which of
-//! them go; a [`Summary`] keeps count, sum, smallest and largest of what was there. All of it is pure: the executor reads and
+//! them go; a `Summary` keeps count, sum, smallest and largest of what was there. All of it is pure: the executor reads and
 //! rewrites. `docs/thinning.md` says what is promised.
 
 pub(crate) mod execute;
