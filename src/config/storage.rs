@@ -170,8 +170,8 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         is_live: true,
         doc: "Bytes of records that all topics keep together: beyond it the segments that were written to longest ago \
               are removed, of whichever topic, as by retention, but for topics that are compacted without retention; -1 is \
-              any number. Looked at every second. The write-ahead log (`wal.files.max` times `wal.file.bytes` at most) and indexes come on top. Topics seal \
-              their segments at a 32nd of it at the latest. At least 1048576.",
+              any number. Looked at every second. The write-ahead log (`wal.files.max` times `wal.file.bytes` at most) and \
+              indexes come on top. Topics seal their segments at a 32nd of it at the latest. At least 1048576.",
         get: |it| {
             it.store_bytes_max
                 .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())
