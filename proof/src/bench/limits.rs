@@ -141,3 +141,34 @@ pub fn read_cold(paths: &[std::path::PathBuf]) -> Result<f64> {
     }
     Ok(began.elapsed().as_secs_f64())
 }
+
+/// Bytes a second of a loop that reads a file from the disk and writes half of it to another one, synced at its end.
+pub fn read_and_write_half(directory: &Path, bytes: u64) -> Result<f64> {
+    let (from, to) = (directory.join("limit-from"), directory.join("limit-to"));
+    let mut piece = vec![7; 1 << 20];
+    let mut file = File::create(&from)?;
+    for _ in 0..bytes >> 20 {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    drop(file);
+    let began = Instant::now();
+    let (mut source, mut target) = (File::open(&from)?, File::create(&to)?);
+    let mut is_kept = false;
+    loop {
+        let read = source.read(&mut piece)?;
+        if read == 0 {
+            break;
+        }
+        is_kept = !is_kept;
+        if is_kept {
+            target.write_all(&piece[..read])?;
+        }
+    }
+    target.sync_all()?;
+    let rate = bytes as f64 / began.elapsed().as_secs_f64();
+    std::fs::remove_file(from)?;
+    std::fs::remove_file(to)?;
+    Ok(rate)
+}

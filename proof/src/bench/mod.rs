@@ -8,8 +8,10 @@ mod beside;
 mod broker;
 mod cases;
 mod figures;
+mod kafka;
 mod limits;
 mod pace;
+mod store;
 
 use std::path::{Path, PathBuf};
 

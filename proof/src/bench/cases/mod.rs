@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each.
 
+mod cleaner;
 mod compaction;
 mod engine;
 mod latency;
@@ -7,6 +8,7 @@ mod partitions;
 mod produce;
 mod replay;
 mod startup;
+mod thinning;
 
 use super::Case;
 
@@ -19,4 +21,6 @@ pub const ALL: &[Case] = &[
     partitions::CASE,
     engine::CASE,
     compaction::CASE,
+    cleaner::CASE,
+    thinning::CASE,
 ];
