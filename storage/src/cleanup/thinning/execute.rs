@@ -1,7 +1,8 @@
 //! Thins a log as its plan says: reads the segments in question, decides, and writes those again of which something goes.
 //!
-//! Called by the cleaner. Reads each segment of the plan, and those behind whose windows may go on there, once; memory is
-//! bounded: a piece that has reached its bound is decided by itself, and of windows across two pieces each keeps its own.
+//! Called by the cleaner. Reads each segment of the plan, and those behind whose windows may go on there, once. What is held of
+//! records is bounded: a piece that has reached its bound is decided by itself, and of windows across two pieces each keeps
+//! its own. Which records go, and the summaries, are held of the whole plan until its segments are written, without a bound.
 //! A failure leaves everything as it was but for the groups that were finished.
 
 use std::collections::HashMap;
