@@ -174,7 +174,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Differences, matches, without_names};
+    use super::{Differences, Entry, matches, without_names};
 
     #[test]
     fn a_star_stands_for_any_text() {
@@ -198,6 +198,24 @@ mod tests {
             assert!(entry.reason.len() > 20, "{}: {}", entry.api, entry.path);
             let known = wire::ApiKey::ALL.iter().any(|key| key.name() == entry.api);
             assert!(known, "no API is called {}", entry.api);
+        }
+    }
+
+    #[test]
+    fn no_difference_is_listed_twice() {
+        let mut listed = std::collections::HashSet::new();
+        for Entry {
+            api,
+            versions,
+            path,
+            ours,
+            theirs,
+            scene,
+            ..
+        } in Differences::read().unwrap().entries
+        {
+            let told = format!("{api} {versions:?} {path}: {ours}, {theirs}, {scene:?}");
+            assert!(listed.insert(told.clone()), "{told}");
         }
     }
 }
