@@ -433,16 +433,17 @@ fn each_file_of_a_backup_that_is_damaged_or_missing_is_named() {
     );
 }
 
+/// The log file of a sealed segment: one that has an index.
+fn sealed_segment(house: &House) -> PathBuf {
+    let mut files = house.disk.files().into_keys();
+    let index = files.find(|path| path.extension().is_some_and(|kind| kind == "idx"));
+    index.unwrap().with_extension("log")
+}
+
 #[test]
 fn damage_of_the_source_is_named_and_its_whole_records_are_in_the_backup() {
     let house = settled();
-    let segment = house
-        .disk
-        .files()
-        .into_keys()
-        .find(|path| path.extension().is_some_and(|kind| kind == "idx"))
-        .unwrap()
-        .with_extension("log");
+    let segment = sealed_segment(&house);
     house.disk.flip(&segment, 300, 1);
     let taken = house.backup().unwrap();
     let [damage] = &taken.summary.damage[..] else {
@@ -467,13 +468,7 @@ fn damage_of_the_source_is_named_and_its_whole_records_are_in_the_backup() {
 #[test]
 fn a_segment_that_is_lost_for_good_keeps_no_backup_from_being_taken() {
     let house = settled();
-    let segment = house
-        .disk
-        .files()
-        .into_keys()
-        .find(|path| path.extension().is_some_and(|kind| kind == "idx"))
-        .unwrap()
-        .with_extension("log");
+    let segment = sealed_segment(&house);
     house.disk.remove_file(&segment).unwrap();
     let taken = house.backup().unwrap();
     assert_eq!((taken.passes, taken.summary.damage.len()), (2, 1));

@@ -20,6 +20,7 @@ use model::batch::{Batch, BatchBuilder, split};
 use model::codec::Codec;
 use model::topic_config::{Durability, TopicConfig};
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
+use random::Random;
 use storage::io::SimDisk;
 use storage::{
     Disk, Env, Log, LogSettings, ReadError, Storage, StorageConfig, SystemClock, Threads,
@@ -27,6 +28,7 @@ use storage::{
 
 #[path = "../../tests/history/mod.rs"]
 mod history;
+mod random;
 
 /// Histories in a plain test run.
 const SEEDS_DEFAULT: u64 = 60;
@@ -335,20 +337,4 @@ fn records_from(from: u64, bytes: Bytes) -> Vec<(u64, Record)> {
         }
     }
     records
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
 }

@@ -5,6 +5,8 @@
 //! `SEEDS=1000 cargo test --release -p alluvium-storage --test power_cut` runs longer; `FIRST_SEED` moves the start.
 //! A seed that fails is printed, with the operation during which the power went.
 
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use model::batch::{Batch, BatchBuilder, BatchHeader};
 use model::codec::Codec;
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
+use random::Random;
 use storage::io::SimDisk;
 use storage::rewrite::{Cancelled, KeepError, Keeper, Pace, RewriteError, Verdict};
 use storage::segment::SegmentId;
@@ -926,22 +929,5 @@ fn decided(mut durable: Durable) -> Option<Result<(), StorageFailed>> {
     match Pin::new(&mut durable).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Some(result),
         Poll::Pending => None,
-    }
-}
-
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }

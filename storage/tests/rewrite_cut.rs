@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod random;
 mod rewriting;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use alluvium_storage::segment::SegmentId;
 use bytes::Bytes;
 use model::Timestamp;
 
+use random::Random;
 use rewriting::House;
 
 /// Steps of one script, behind the first segments.
@@ -255,21 +257,5 @@ impl Life {
             "FIRST_SEED={} SEEDS=1, cut during operation {:?}",
             self.seed, self.cut
         )
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
     }
 }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use client::admin::{Admin, NewTopic};
 use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
 use model::TopicName;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::binary::{Running, Said, alluvium, serve, tool};
+use crate::binary::{Running, Said, alluvium, create_topic, serve, tool};
 
 const TOPIC: &str = "readings";
 
@@ -22,23 +21,8 @@ fn start(data: &Path) -> Running {
     Running::start(serve(data).args(["-X", "settle.age.ms=20"]))
 }
 
-fn create_topic(running: &Running, configs: &[(&str, &str)]) {
-    runtime().block_on(async {
-        let client = client_of(running).await;
-        let configs = configs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let topic = NewTopic {
-            name: TOPIC.into(),
-            partitions: Some(3),
-            configs: configs.collect(),
-            ..NewTopic::default()
-        };
-        Admin::new(&client)
-            .create_topic(topic)
-            .await
-            .expect("a topic");
-    });
+fn create(running: &Running, configs: &[(&str, &str)]) {
+    runtime().block_on(create_topic(running, TOPIC, 3, configs));
 }
 
 async fn client_of(running: &Running) -> Client {
@@ -146,7 +130,7 @@ fn backups_of_a_server_under_load_hold_every_record_that_was_acknowledged_before
     let root = tempfile::tempdir().expect("a directory");
     let (data, place) = (root.path().join("data"), root.path().join("backups"));
     let running = start(&data);
-    create_topic(&running, &[("segment.bytes", "65536")]);
+    create(&running, &[("segment.bytes", "65536")]);
     let ledger = Arc::new(std::sync::Mutex::new(Ledger::new()));
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = runtime();
@@ -203,7 +187,7 @@ fn a_backup_while_records_are_deleted_and_topics_go_is_whole() {
         "-X",
         "log.retention.check.interval.ms=100",
     ]));
-    create_topic(
+    create(
         &running,
         &[("segment.bytes", "16384"), ("retention.bytes", "100000")],
     );
@@ -238,7 +222,7 @@ fn a_backup_while_records_are_deleted_and_topics_go_is_whole() {
 /// A stopped store with some megabytes in sealed segments, and what it holds.
 fn stopped(data: &Path) -> Ledger {
     let running = start(data);
-    create_topic(&running, &[("segment.bytes", "65536")]);
+    create(&running, &[("segment.bytes", "65536")]);
     let ledger = Arc::new(std::sync::Mutex::new(Ledger::new()));
     let stop = Arc::new(AtomicBool::new(false));
     runtime().block_on(async {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use assert_cmd::cargo::CommandCargoExt as _;
+use client::admin::{Admin, NewTopic};
+use client::{Client, ClientConfig};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::server::Server;
@@ -147,6 +149,31 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Creates a topic on a server.
+pub async fn create_topic(
+    running: &Running,
+    name: &str,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) {
+    let client = Client::connect(ClientConfig::new(&running.kafka))
+        .await
+        .expect("a client");
+    let configs = configs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let topic = NewTopic {
+        name: name.into(),
+        partitions: Some(partitions),
+        configs: configs.collect(),
+        ..NewTopic::default()
+    };
+    Admin::new(&client)
+        .create_topic(topic)
+        .await
+        .expect("a topic");
 }
 
 /// What a tool said, and its exit code.

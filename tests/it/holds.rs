@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use client::admin::{Admin, NewTopic};
 use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
 use model::TopicName;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::binary::{Running, Said, serve, tool};
+use crate::binary::{Running, Said, create_topic, serve, tool};
 
 const TOPIC: &str = "readings";
 
@@ -36,24 +35,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn create(running: &Running, configs: &[(&str, &str)]) {
-    runtime().block_on(async {
-        let client = Client::connect(ClientConfig::new(&running.kafka))
-            .await
-            .expect("a client");
-        let configs = configs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let topic = NewTopic {
-            name: TOPIC.into(),
-            partitions: Some(1),
-            configs: configs.collect(),
-            ..NewTopic::default()
-        };
-        Admin::new(&client)
-            .create_topic(topic)
-            .await
-            .expect("a topic");
-    });
+    runtime().block_on(create_topic(running, TOPIC, 1, configs));
 }
 
 fn produce(running: &Running, count: u64) {

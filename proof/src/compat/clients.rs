@@ -52,21 +52,7 @@ const SNAPPY: &str = "codec snappy";
 const LZ4: &str = "codec lz4";
 const ZSTD: &str = "codec zstd";
 
-const LIBRARY: &[&str] = &[
-    "create",
-    NONE,
-    GZIP,
-    SNAPPY,
-    LZ4,
-    ZSTD,
-    "seek by time",
-    "idempotent",
-    "transactions",
-    "group",
-    "restart",
-];
-
-/// The same, and a compacted topic as a registry.
+/// What a library owes, and at the end a compacted topic as a registry.
 const REGISTRY: &[&str] = &[
     "create",
     NONE,
@@ -81,6 +67,9 @@ const REGISTRY: &[&str] = &[
     "restart",
     "registry",
 ];
+
+/// The same, without a registry.
+const LIBRARY: &[&str] = REGISTRY.split_at(REGISTRY.len() - 1).0;
 
 /// kcat produces by lines and knows no transactions.
 const KCAT: &[&str] = &[

@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::errors;
 use super::errors::Failure;
 use super::pages::{in_pieces, on_own_thread, place_for};
-use super::request::{CONTENT_TYPE, body_of, parsed};
+use super::request::{CONTENT_TYPE, body_of, id_of, parsed};
 use super::state::Front;
 use crate::broker::access::right;
 use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection, Way};
@@ -179,12 +179,9 @@ async fn cancel(
     Ok(json::of_job(&job))
 }
 
-/// The id in the path. One that is no text names no job.
+/// The job in the path.
 fn job_id(id: Result<Path<String>, PathRejection>) -> Result<JobId, CleanupError> {
-    match id {
-        Ok(Path(id)) => id.parse(),
-        Err(rejection) => Err(CleanupError::UnknownJob {
-            id: rejection.body_text(),
-        }),
-    }
+    id_of(id)
+        .map_err(|id| CleanupError::UnknownJob { id })?
+        .parse()
 }

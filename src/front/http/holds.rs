@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::{self, Failure};
-use super::request::body_of;
+use super::request::{body_of, id_of};
 use super::state::Front;
 use crate::broker::access::right;
 use crate::broker::holds::{Hold, HoldError, NewHold};
@@ -91,10 +91,7 @@ async fn remove(
 ) -> Result<Json<Value>, Failure> {
     let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Hold)?;
-    let id = match id {
-        Ok(Path(id)) => id,
-        Err(rejection) => return Err(HoldError::Unknown(rejection.body_text()).into()),
-    };
+    let id = id_of(id).map_err(HoldError::Unknown)?;
     let hold = door
         .broker()
         .remove_hold(&cluster, &id, door.caller())

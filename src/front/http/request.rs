@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::Query;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 
@@ -27,6 +27,12 @@ pub(super) fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Fa
         Ok(Query(query)) => Ok(query),
         Err(rejection) => Err(Failure::Query(rejection.body_text())),
     }
+}
+
+/// The id in the path; or why it is no text, so that it names nothing.
+pub(super) fn id_of(id: Result<Path<String>, PathRejection>) -> Result<String, String> {
+    id.map(|Path(id)| id)
+        .map_err(|rejection| rejection.body_text())
 }
 
 /// Reads a JSON body.

@@ -191,10 +191,7 @@ impl Run<'_> {
             if until.is_some_and(|until| view.compacted_to >= until) {
                 // What has become dirty meanwhile is for another run.
                 let plan = compaction::plan(&view, &self.job.rules, self.job.holds, self.job.now);
-                return self.merge(&plan).or_else(|ended| match ended {
-                    Ended::Restart => Ok(()),
-                    Ended::Failed(error) => Err(error),
-                });
+                return self.merge(&plan);
             }
             let plan = compaction::plan(&view, &rules, self.job.holds, self.job.now);
             let groups = plan.groups();
@@ -213,10 +210,7 @@ impl Run<'_> {
                     self.pass(&view, &groups)
                 }
                 None => {
-                    return self.merge(&plan).or_else(|ended| match ended {
-                        Ended::Restart => Ok(()),
-                        Ended::Failed(error) => Err(error),
-                    });
+                    return self.merge(&plan);
                 }
             };
             match ended {
@@ -419,8 +413,9 @@ impl Run<'_> {
         })
     }
 
-    /// Puts neighbours together, as the plan says; nothing is dropped.
-    fn merge(&mut self, plan: &Plan) -> Result<(), Ended> {
+    /// Puts neighbours together, as the plan says; nothing is dropped. Where segments go away meanwhile it ends early: another run
+    /// plans again.
+    fn merge(&mut self, plan: &Plan) -> Result<(), CleanupError> {
         let is_merge = |one: &super::SegmentPlan| matches!(one.outcome, Outcome::Merge { .. });
         if self.job.options.dry_run || !plan.segments.iter().any(is_merge) {
             return Ok(());
@@ -429,7 +424,11 @@ impl Run<'_> {
             let ids: Vec<_> = group.iter().map(|segment| segment.id).collect();
             let done = self.rewrite(&ids, None, &mut KeepAll);
             // What could not be put together stays as it is, but for what is set aside now.
-            self.took(done, &ids)?;
+            match self.took(done, &ids) {
+                Ok(_) => {}
+                Err(Ended::Restart) => return Ok(()),
+                Err(Ended::Failed(error)) => return Err(error),
+            }
         }
         Ok(())
     }
