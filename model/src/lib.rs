@@ -7,7 +7,9 @@ pub mod batch;
 pub mod codec;
 mod ids;
 mod names;
+mod partitioner;
 pub mod state_log;
+pub mod time_spec;
 pub mod topic_config;
 pub mod varint;
 
@@ -16,3 +18,4 @@ pub use ids::{
     TopicId,
 };
 pub use names::{InvalidName, TopicName, TopicPartition};
+pub use partitioner::partition_of_key;

@@ -10,15 +10,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &[]),
     ("storage", &["model"]),
+    ("columnar", &["model"]),
     ("client", &["model", "wire"]),
-    ("tools", &["client", "model", "storage", "wire"]),
+    ("tools", &["client", "columnar", "model", "storage", "wire"]),
     ("fuzz", &["model", "storage", "tools", "wire"]),
     ("xtask", &[]),
     (
         "proof",
         &["client", "fuzz", "model", "storage", "wire", "xtask"],
     ),
-    ("src", &["model", "storage", "wire"]),
+    ("src", &["columnar", "model", "storage", "wire"]),
     ("", &["src", "tools"]),
 ];
 
@@ -32,8 +33,15 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
         "wire/src/",
         &["tokio", "std::fs", "std::net", "std::thread"],
     ),
+    (
+        "columnar/src/",
+        &["tokio", "std::fs", "std::net", "std::thread"],
+    ),
     ("storage/src/", &["std::net", "tokio::net", "tokio::spawn"]),
-    ("src/broker/", &["front", "wire", "axum", "tools"]),
+    (
+        "src/broker/",
+        &["front", "wire", "axum", "tools", "columnar"],
+    ),
     // What runs on it, and what that is for.
     (
         "src/broker/coordination/",

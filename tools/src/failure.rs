@@ -12,7 +12,7 @@ use model::InvalidName;
 use crate::format::FormatError;
 use crate::http::HttpError;
 use crate::output::note;
-use crate::time_spec::TimeSpecError;
+use model::time_spec::TimeSpecError;
 
 /// It worked.
 pub const OK: u8 = 0;

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::http::{self, HttpServer};
 use crate::output::{print, say};
 use crate::table::Table;
-use crate::time_spec::{parse_duration, parse_time};
+use model::time_spec::{parse_duration, parse_time};
 
 /// Shown below `hold --help`.
 pub const EXAMPLES: &str = "\

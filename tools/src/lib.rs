@@ -26,7 +26,6 @@ mod settings_change;
 pub mod shell;
 pub mod signals;
 mod table;
-pub mod time_spec;
 mod topic;
 mod topic_choice;
 mod user;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::{aside, confirm, print, similar};
 use crate::table::Table;
-use crate::time_spec::parse_duration;
+use model::time_spec::parse_duration;
 
 /// What to change, and how far to go.
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,6 @@
 //! a duplicate from a gap.
 
 mod ledger;
-mod partitioner;
 mod queue;
 mod sender;
 
@@ -16,7 +15,7 @@ mod sync {
     pub use std::sync::{Mutex, MutexGuard};
 }
 
-pub use partitioner::partition_of_key;
+pub use model::partition_of_key;
 
 use crate::admin::{Admin, Resource};
 use crate::{Client, Error, Result};

@@ -1,7 +1,7 @@
 //! The command line's grammar of places and times: the text of a place, a range, a time or a duration.
 
 use model::Timestamp;
-use tools::time_spec::{Position, Range, parse_duration, parse_time};
+use model::time_spec::{Position, Range, parse_duration, parse_time};
 
 /// 2023-11-14T22:13:20Z.
 const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);

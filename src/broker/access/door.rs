@@ -314,19 +314,4 @@ mod tests {
         assert!(matches!(deleted[0], Err(Refusal::UnknownTopicOrPartition)));
         assert!(door.topic("readings", right::Describe).is_ok());
     }
-
-    #[tokio::test]
-    async fn over_http_nobody_gets_more_than_a_look() {
-        let broker = broker_with(&["readings"]);
-        let door = broker.door(caller(Protocol::Http));
-        assert!(door.topic("readings", right::Describe).is_ok());
-        let denied = door.topic("readings", right::Write).err();
-        let text = denied.expect("no right").to_string();
-        assert_eq!(text, "an anonymous client may not write to this topic");
-        let others = broker.door(caller(Protocol::Kafka));
-        let others = others.topic("readings", right::Read).expect("a right");
-        assert!(matches!(door.renew(&others), Err(Refusal::Denied { .. })));
-        assert!(door.cluster(right::Alter).is_err());
-        assert!(door.group("g", right::Read).is_err());
-    }
 }

@@ -70,9 +70,9 @@ pub enum Principal {
 /// The protocols in which somebody may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Kafka's, for everything.
+    /// Kafka's.
     Kafka,
-    /// HTTP, for looking, and for running the cleanup that topics are set to.
+    /// HTTP.
     Http,
 }
 

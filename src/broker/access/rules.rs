@@ -1,13 +1,12 @@
 //! Rules: who has which right on what.
 //! Callers: `Door`, for every resource that it gives. Pure.
-//! There are no users: who speaks Kafka's protocol may do everything; who speaks HTTP may look, and may have a topic's cleanup
-//! run early, which removes nothing that the topic's settings do not remove anyway. Beyond that, topics in which
+//! There are no users: who reaches a port may do everything, by whichever protocol. Beyond that, topics in which
 //! the broker's state would lie are not the clients': they cannot be written to, nor created, and the log of the metadata is
 //! hidden under its name, as Kafka hides it.
 
 use model::TopicName;
 
-use super::{Caller, Protocol, Right};
+use super::{Caller, Principal, Right};
 use crate::broker::Refusal;
 use crate::broker::refusal::InternalOperation;
 
@@ -58,13 +57,9 @@ impl std::fmt::Display for ResourceKind {
 }
 
 /// Whether the caller has the right at all. What is told to clients as their rights is answered from here.
-pub(super) fn may(caller: &Caller, _resource: Resource<'_>, right: Right) -> bool {
-    match caller.protocol {
-        Protocol::Kafka => true,
-        Protocol::Http => matches!(
-            right,
-            Right::Describe | Right::DescribeConfigs | Right::Clean | Right::Hold
-        ),
+pub(super) fn may(caller: &Caller, _resource: Resource<'_>, _right: Right) -> bool {
+    match caller.principal {
+        Principal::Anonymous => true,
     }
 }
 
@@ -115,7 +110,7 @@ fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refus
 
 #[cfg(test)]
 mod tests {
-    use super::super::Principal;
+    use super::super::Protocol;
     use super::*;
 
     fn caller(protocol: Protocol, client_id: &str) -> Caller {
@@ -160,27 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn who_speaks_http_may_look_and_run_cleanup_and_nothing_else() {
-        let looker = caller(Protocol::Http, "");
-        for resource in [
-            Resource::Topic("readings"),
-            Resource::Group("g"),
-            Resource::Cluster,
-        ] {
-            for right in Right::ALL {
-                let may = [
-                    Right::Describe,
-                    Right::DescribeConfigs,
-                    Right::Clean,
-                    Right::Hold,
-                ]
-                .contains(&right);
-                match check(&looker, resource, right) {
-                    Ok(()) => assert!(may, "{right:?}"),
-                    Err(Refusal::Denied { .. }) => assert!(!may, "{right:?}"),
-                    Err(other) => panic!("{right:?}: {other:?}"),
-                }
-            }
+    fn the_protocol_makes_no_difference() {
+        for topic in ["readings", "__consumer_offsets", "__cluster_metadata"] {
+            let by = |protocol| refused(&caller(protocol, "app"), topic);
+            assert_eq!(by(Protocol::Http), by(Protocol::Kafka), "{topic}");
         }
     }
 }

@@ -23,9 +23,9 @@ use crate::failure::Failure;
 use crate::format::{Headers, OutputFormat, OutputRecord};
 use crate::output::{note, readable};
 use crate::signals::StopSignals;
-use crate::time_spec::{Position, Range};
 use crate::topic_choice::expand;
 use choice::Choice;
+use model::time_spec::{Position, Range};
 use places::{Span, held, spans};
 use silence::Silence;
 

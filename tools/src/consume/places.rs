@@ -8,7 +8,7 @@ use client::admin::{Admin, At};
 use model::{Offset, TopicPartition};
 
 use crate::failure::Failure;
-use crate::time_spec::{Position, Range};
+use model::time_spec::{Position, Range};
 
 /// Offsets of one partition that are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::output::OutputRecord;
 use super::text::{from_base64, put_base64, put_decimal};
-use crate::time_spec::{epoch_by_size, fixed_time};
+use model::time_spec::{epoch_by_size, fixed_time};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 

@@ -17,7 +17,7 @@ use super::{TopicChoice, find, members_to_stop, not_found, print};
 use crate::failure::Failure;
 use crate::output::{duration, grouped, note, say};
 use crate::table::Table;
-use crate::time_spec::{Position, before, parse_duration, parse_time};
+use model::time_spec::{Position, before, parse_duration, parse_time};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

@@ -17,7 +17,7 @@ use super::ProduceArgs;
 use crate::failure::Failure;
 use crate::format::{Headers, InputReader, InputRecord, OutputFormat, OutputRecord};
 use crate::output::note;
-use crate::time_spec::parse_time;
+use model::time_spec::parse_time;
 
 /// What every record gets that does not bring its own.
 pub(super) struct Fallback {

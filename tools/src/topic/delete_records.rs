@@ -12,8 +12,8 @@ use super::places::{Held, ask, held, partitions_of};
 use crate::failure::Failure;
 use crate::output::{confirm, counted, print};
 use crate::table::Table;
-use crate::time_spec::Position;
 use crate::topic_choice::TopicChoice;
+use model::time_spec::Position;
 
 pub(super) const EXAMPLES: &str = "\
 PLACE is an offset, a time (-10m, 2026-03-01, 2026-03-01T14:03:05Z), latest (all there are), +N or -N (so many after the \

@@ -24,9 +24,9 @@
 
 use std::str::FromStr;
 
+use crate::{Offset, Timestamp};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
-use model::{Offset, Timestamp};
 
 const NANOS_PER_MILLI: i128 = 1_000_000;
 /// For a number that no time is as late as.

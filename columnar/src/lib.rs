@@ -1,0 +1,1 @@
+//! Records as columns: Arrow and Parquet, and the schema that is inferred from JSON values.
