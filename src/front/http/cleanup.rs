@@ -10,13 +10,12 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use model::PartitionId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,8 +24,10 @@ use super::errors;
 use super::errors::Failure;
 use super::pages::{in_pieces, on_own_thread, place_for};
 use super::request::{CONTENT_TYPE, body_of, id_of, parsed};
+use super::routes::{Operation, Routes};
+use super::schema::{boolean, integer_from, integer_in, list, object, one_of, text};
 use super::state::Front;
-use crate::broker::access::right;
+use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection, Way};
 
 /// How long a request waits for the end of a job at most: less than a stopping server waits for its connections.
@@ -35,15 +36,88 @@ const WAIT_MS_MAX: u64 = 2_000;
 /// What a cleanup would do, or what holds it back.
 const PLAN: &str = "/api/v1/cleanup/plan";
 /// Runs of cleanups.
-pub(super) const JOBS: &str = "/api/v1/cleanup/jobs";
+const JOBS: &str = "/api/v1/cleanup/jobs";
 /// One of them.
 const JOB: &str = "/api/v1/cleanup/jobs/{id}";
 
-pub(super) fn routes() -> Router<Arc<Front>> {
-    Router::new()
-        .route(PLAN, get(plan))
-        .route(JOBS, get(jobs).post(start))
-        .route(JOB, get(job).delete(cancel))
+pub(super) fn routes() -> Routes {
+    let of = |id, summary| Operation::new(id, "cleanup", summary);
+    let policies: Vec<&str> = json::POLICIES.iter().map(|(name, _)| *name).collect();
+    let policies = || one_of(&policies);
+    let partition = || integer_in(0..=i64::from(u32::MAX));
+    let start_body = object([("policy", policies()), ("topic", text())])
+        .optional([
+            ("partition", partition().or_null()),
+            ("now", boolean()),
+            ("dry_run", boolean()),
+            ("bytes_per_second", integer_from(1).or_null()),
+        ])
+        .closed();
+    Routes::new()
+        .get(
+            PLAN,
+            plan,
+            of(
+                "planCleanup",
+                "What a cleanup would do, or what holds it back",
+            )
+            .needs(ResourceKind::Topic, Right::Describe)
+            .query_required("policy", policies(), "by which policy")
+            .query_required("topic", text(), "of which topic")
+            .query("partition", partition(), "of this partition alone")
+            .query("now", boolean(), "as a run with `now` would begin")
+            .answers_json(200, "the plan", json::plan_schema())
+            .refuses(404, "unknown_topic"),
+        )
+        .get(
+            JOBS,
+            jobs,
+            of("listCleanupJobs", "Cleanups that were asked for")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .answers_json(
+                    200,
+                    "all of them",
+                    object([("jobs", list(json::job_schema()))]),
+                ),
+        )
+        .post(
+            JOBS,
+            start,
+            of("startCleanup", "Has a cleanup run")
+                .needs(ResourceKind::Topic, Right::Clean)
+                .takes_json("what to clean", start_body)
+                .answers_json(
+                    202,
+                    "the job that runs it; its place is in Location",
+                    json::job_schema(),
+                )
+                .refuses(400, "invalid_body, policy_of_the_store")
+                .refuses(404, "unknown_topic")
+                .refuses(429, "too_many_jobs"),
+        )
+        .get(
+            JOB,
+            job,
+            of("getCleanupJob", "One of them, with its result")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .path("id", text(), "the job's id")
+                .query(
+                    "wait_ms",
+                    integer_in(0..=2_000),
+                    "how long to wait for its end",
+                )
+                .answers_json(200, "the job", json::job_schema())
+                .refuses(404, "unknown_job"),
+        )
+        .delete(
+            JOB,
+            cancel,
+            of("cancelCleanup", "Has it end early")
+                .needs(ResourceKind::Cluster, Right::Clean)
+                .path("id", text(), "the job's id")
+                .answers_json(200, "the job", json::job_schema())
+                .refuses(404, "unknown_job"),
+        )
 }
 
 /// A policy by the name of its command; or what it may be.

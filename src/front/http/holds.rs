@@ -5,32 +5,84 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use model::{PartitionId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::{self, Failure};
 use super::request::{body_of, id_of};
+use super::routes::{Operation, Routes};
+use super::schema::{Schema, integer, integer_from, integer_in, list, object, text};
 use super::state::Front;
-use crate::broker::access::right;
+use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::holds::{Hold, HoldError, NewHold};
 
 /// All of them.
-pub(super) const HOLDS: &str = "/api/v1/cleanup/holds";
+const HOLDS: &str = "/api/v1/cleanup/holds";
 /// One of them.
 const HOLD: &str = "/api/v1/cleanup/holds/{id}";
 
-pub(super) fn routes() -> Router<Arc<Front>> {
-    Router::new()
-        .route(HOLDS, get(list).post(add))
-        .route(HOLD, delete(remove))
+pub(super) fn routes() -> Routes {
+    let of = |id, summary| Operation::new(id, "cleanup", summary);
+    let new = object([("topic", text()), ("reason", text())])
+        .optional([
+            ("partition", integer_in(0..=i64::from(u32::MAX)).or_null()),
+            ("from_ms", integer().or_null().about("inclusive")),
+            ("to_ms", integer().or_null().about("exclusive")),
+            ("expires_ms", integer().or_null()),
+        ])
+        .closed();
+    Routes::new()
+        .get(
+            HOLDS,
+            list_holds,
+            of("listHolds", "What cleanup must not remove")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .answers_json(200, "all holds", object([("holds", list(schema()))])),
+        )
+        .post(
+            HOLDS,
+            add,
+            of("addHold", "Keeps records of a topic from cleanup")
+                .needs(ResourceKind::Topic, Right::Hold)
+                .takes_json("the records, and why they stay", new)
+                .answers_json(201, "the hold", schema())
+                .refuses(400, "invalid_hold, invalid_body")
+                .refuses(404, "unknown_topic")
+                .refuses(429, "too_many_holds")
+                .refuses(507, "disk_full"),
+        )
+        .delete(
+            HOLD,
+            remove,
+            of("removeHold", "Ends a hold")
+                .needs(ResourceKind::Cluster, Right::Hold)
+                .path("id", text(), "the hold's id")
+                .answers_json(200, "the hold that was", schema())
+                .refuses(404, "unknown_hold")
+                .refuses(507, "disk_full"),
+        )
+}
+
+/// What a hold looks like.
+fn schema() -> Schema {
+    object([
+        ("id", text()),
+        ("topic", text()),
+        ("partition", integer_from(0).or_null()),
+        ("from_ms", integer().or_null()),
+        ("to_ms", integer().or_null()),
+        ("reason", text()),
+        ("by", text()),
+        ("added_ms", integer()),
+        ("expires_ms", integer().or_null()),
+    ])
 }
 
 fn value(hold: &Hold) -> Value {
@@ -40,7 +92,7 @@ fn value(hold: &Hold) -> Value {
     })
 }
 
-async fn list(
+async fn list_holds(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,

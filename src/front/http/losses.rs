@@ -5,26 +5,56 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use axum::http::HeaderMap;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::Failure;
 use super::request::parsed;
+use super::routes::{Operation, Routes};
+use super::schema::{integer, integer_from, list, object, text};
 use super::state::Front;
-use crate::broker::access::right;
+use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::losses::Loss;
 
 pub(super) const LOSSES: &str = "/api/v1/cleanup/losses";
 /// Entries that one answer has at most.
 const ENTRIES_MAX: usize = 1_000;
 
-pub(super) fn routes() -> Router<Arc<Front>> {
-    Router::new().route(LOSSES, get(list))
+pub(super) fn routes() -> Routes {
+    let loss = object([
+        ("number", integer_from(0)),
+        ("group", text().or_null()),
+        ("topic", text()),
+        ("partition", integer_from(0)),
+        ("from", integer_from(0)),
+        ("to", integer_from(0)),
+        ("records", integer_from(0).or_null()),
+        ("first_ms", integer().or_null()),
+        ("last_ms", integer().or_null()),
+        ("at_ms", integer()),
+        ("until_ms", integer()),
+        ("cause", text()),
+        ("reason", text()),
+    ]);
+    let answer = object([
+        ("cluster_id", text()),
+        ("losses", list(loss)),
+        ("left_out", integer_from(0)),
+    ]);
+    let about = Operation::new(
+        "listLosses",
+        "cleanup",
+        "What consumer groups had not read when it was removed or damaged",
+    )
+    .needs(ResourceKind::Cluster, Right::Describe)
+    .query("group", text(), "losses of this group alone")
+    .query("topic", text(), "losses of this topic alone")
+    .answers_json(200, "entries of the ledger, newest first", answer);
+    Routes::new().get(LOSSES, list_losses, about)
 }
 
 #[derive(Deserialize)]
@@ -42,7 +72,7 @@ fn value(loss: &Loss) -> Value {
     })
 }
 
-async fn list(
+async fn list_losses(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,

@@ -9,8 +9,13 @@ mod errors;
 mod holds;
 mod losses;
 mod metrics;
+mod openapi;
 mod pages;
 mod request;
+#[allow(dead_code, reason = "words of descriptions that no route says yet")]
+mod routes;
+#[allow(dead_code, reason = "words of descriptions that no route says yet")]
+mod schema;
 mod settings;
 mod state;
 
@@ -19,19 +24,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Damage;
-use crate::broker::access::right;
+use crate::broker::access::{ResourceKind, Right, right};
 use crate::descriptors::Ask;
 use crate::front::listener::{Accepted, Listener};
+use openapi::Document;
 use pages::{in_pieces, on_own_thread, place_for};
+use routes::{Described, Operation, Routes};
+use schema::{boolean, integer, integer_from, list, object, text};
 pub use settings::{SETTINGS, Settings};
 pub use state::{AddMetrics, Front, Others};
 
@@ -72,50 +80,129 @@ impl Front {
     }
 }
 
-/// What is served, and what it is for.
-const ROUTES: [(&str, &str); 8] = [
-    ("/healthz", "200 while the process answers"),
-    (
-        "/readyz",
-        "200 while records are taken, 503 otherwise, with reasons",
-    ),
-    ("/metrics", "metrics in Prometheus's text format"),
-    ("/version", "what runs"),
-    ("/connections", "who is connected to the Kafka port"),
-    (
-        cleanup::JOBS,
-        "cleanups that were asked for; plans of them are beside it, at /api/v1/cleanup/plan",
-    ),
-    (holds::HOLDS, "what cleanup must not remove"),
-    (
-        losses::LOSSES,
-        "what consumer groups had not read when it was removed or damaged",
-    ),
-];
-
-fn routes(front: Arc<Front>) -> Router {
-    Router::new()
-        .route("/", get(index))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/version", get(version))
-        .route("/connections", get(connections))
+/// Everything that is served.
+fn all_routes() -> Routes {
+    server_routes()
+        .merge(openapi::routes())
         .merge(cleanup::routes())
         .merge(holds::routes())
         .merge(losses::routes())
+}
+
+fn routes(front: Arc<Front>) -> Router {
+    let (router, described) = all_routes().into_parts();
+    let document = Document(Bytes::from(openapi::of(&described).to_string()));
+    let paths = Paths::of(&described);
+    router
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
+        .layer(Extension(document))
+        .layer(Extension(Arc::new(paths)))
         .with_state(front)
 }
 
+/// What is served beside the API: what machines that watch a server ask for.
+fn server_routes() -> Routes {
+    let of = |id, summary| Operation::new(id, "server", summary).for_everybody();
+    let plain = || vec![("text/plain", text())];
+    let any = || schema::map(schema::anything());
+    let ready = || {
+        object([
+            ("ready", boolean()),
+            ("reasons", list(object([("code", text())]))),
+            ("acknowledged", list(object([("code", text())]))),
+            (
+                "losses",
+                object([("entries", integer_from(0)), ("records", integer_from(0))]),
+            ),
+        ])
+    };
+    let version = object([
+        ("name", text()),
+        ("version", text()),
+        ("cluster_id", text()),
+        ("node_id", integer()),
+        ("leader_epoch", integer()),
+    ]);
+    Routes::new()
+        .get(
+            "/",
+            index,
+            of("index", "The paths that there are").answers_json(200, "paths", any()),
+        )
+        .get(
+            "/healthz",
+            healthz,
+            of("healthz", "200 while the process answers").answers(200, "it answers", plain()),
+        )
+        .get(
+            "/readyz",
+            readyz,
+            of(
+                "readyz",
+                "200 while records are taken, 503 otherwise, with reasons",
+            )
+            .answers_json(200, "records are taken", ready())
+            .answers_json(503, "records are not taken", ready()),
+        )
+        .get(
+            "/metrics",
+            metrics,
+            of("metrics", "Metrics in Prometheus's text format")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .answers(200, "metrics", plain()),
+        )
+        .get(
+            "/version",
+            version_page,
+            of("version", "What runs").answers_json(200, "what runs", version),
+        )
+        .get(
+            "/connections",
+            connections,
+            Operation::new(
+                "connections",
+                "server",
+                "Who is connected to the Kafka port",
+            )
+            .answers_json(
+                200,
+                "the busiest first",
+                object([
+                    ("open", integer_from(0)),
+                    ("shown", integer_from(0)),
+                    ("connections", list(any())),
+                ]),
+            ),
+        )
+}
+
+/// Paths with what they are for, as the index shows them.
+struct Paths(serde_json::Map<String, serde_json::Value>);
+
+impl Paths {
+    fn of(described: &[Described]) -> Paths {
+        let mut paths = serde_json::Map::new();
+        for one in described {
+            let said = match (one.method == Method::GET, one.about.summary) {
+                (true, summary) => summary.to_owned(),
+                (false, summary) => format!("{} {summary}", one.method),
+            };
+            match paths
+                .get_mut(one.path)
+                .and_then(|said| said.as_str().map(str::to_owned))
+            {
+                Some(before) => paths[one.path] = format!("{before}; {said}").into(),
+                None => drop(paths.insert(one.path.to_owned(), said.into())),
+            }
+        }
+        Paths(paths)
+    }
+}
+
 /// The paths that there are.
-async fn index() -> Json<serde_json::Value> {
-    let paths: serde_json::Map<_, _> = ROUTES
-        .into_iter()
-        .map(|(path, about)| (path.to_owned(), about.into()))
-        .collect();
-    Json(json!({ "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "paths": paths }))
+async fn index(Extension(paths): Extension<Arc<Paths>>) -> Json<serde_json::Value> {
+    Json(json!({ "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "paths": paths.0 }))
 }
 
 /// The process answers.
@@ -210,7 +297,7 @@ async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value>
 }
 
 /// What runs.
-async fn version(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
+async fn version_page(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
     let broker = &front.broker;
     let mut version = json!({
         "name": "alluvium", "version": env!("CARGO_PKG_VERSION"), "cluster_id": broker.cluster_id(),

@@ -13,6 +13,7 @@ use crate::broker::cleanup::{
     SegmentPlan, TopicPlan,
 };
 use crate::front::http::errors::cleanup_code;
+use crate::front::http::schema::{Schema, boolean, integer, integer_from, list, object, text};
 
 /// The policies by the names of their commands.
 pub(super) const POLICIES: &[(&str, Policy)] = &[
@@ -24,6 +25,89 @@ pub(super) const POLICIES: &[(&str, Policy)] = &[
 fn policy_name(policy: Policy) -> &'static str {
     let found = POLICIES.iter().find(|(_, known)| *known == policy);
     found.map_or(policy.name(), |(name, _)| name)
+}
+
+fn removed_schema() -> Schema {
+    object([
+        ("segments", integer_from(0)),
+        ("records", integer_from(0)),
+        ("bytes", integer_from(0)),
+    ])
+}
+
+/// What [`of_plan`] writes.
+pub(super) fn plan_schema() -> Schema {
+    let segment = object([
+        ("base_offset", integer_from(0)),
+        ("end_offset", integer_from(0)),
+        ("sealed", boolean()),
+        ("records", integer_from(0)),
+        ("bytes", integer_from(0)),
+        ("last_append_ms", integer()),
+        ("outcome", text()),
+        ("rule", text()),
+        ("why", text()),
+    ]);
+    let partition = object([
+        ("partition", integer_from(0)),
+        ("start_offset", integer_from(0)),
+        ("end_offset", integer_from(0)),
+        ("start_offset_after", integer_from(0)),
+        ("bytes", integer_from(0)),
+        ("wal_bytes", integer_from(0)),
+        ("rolls_active", boolean()),
+        ("removes", removed_schema()),
+        ("segments", list(segment)),
+    ]);
+    object([
+        ("policy", text()),
+        ("topic", text()),
+        ("removes", removed_schema()),
+        ("segments_left_out", integer_from(0)),
+        ("partitions", list(partition)),
+    ])
+}
+
+/// What [`of_job`] writes, and [`of_jobs`] a list of, without results.
+pub(super) fn job_schema() -> Schema {
+    let progress = object([
+        ("partitions", integer_from(0)),
+        ("partitions_done", integer_from(0)),
+        ("bytes", integer_from(0)),
+        ("bytes_done", integer_from(0)),
+        ("pass", integer_from(0)),
+    ]);
+    let run = object([
+        ("partition", integer_from(0)),
+        (
+            "error",
+            object([("code", text()), ("detail", text())]).or_null(),
+        ),
+    ]);
+    let result = object([
+        ("removed", removed_schema()),
+        ("bytes_read", integer_from(0)),
+        ("bytes_written", integer_from(0)),
+        ("partitions_failed", integer_from(0)),
+        ("partitions_left_out", integer_from(0)),
+        ("partitions", list(run)),
+    ]);
+    object([
+        ("id", text()),
+        ("state", text()),
+        ("policy", text()),
+        ("topic", text()),
+        ("partition", integer_from(0).or_null()),
+        ("now", boolean()),
+        ("dry_run", boolean()),
+        ("bytes_per_second", integer_from(1).or_null()),
+        ("asked_by", text()),
+        ("asked_ms", integer()),
+        ("started_ms", integer().or_null()),
+        ("ended_ms", integer().or_null()),
+        ("progress", progress),
+    ])
+    .optional([("result", result.or_null())])
 }
 
 /// What would be done to a topic.
