@@ -19,6 +19,7 @@ pub mod losses;
 mod metrics;
 mod produce;
 mod producer_ids;
+pub mod publish;
 mod records;
 mod refusal;
 #[cfg(test)]
@@ -94,6 +95,8 @@ struct Shared {
     cleanup: cleanup::Cleanup,
     holds: holds::Holds,
     losses: losses::Losses,
+    /// What is published and not appended yet.
+    lanes: publish::Lanes,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -202,6 +205,7 @@ impl Broker {
             cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
             holds,
             losses,
+            lanes: publish::Lanes::new(),
             refused: AtomicU64::new(0),
             storage,
         };

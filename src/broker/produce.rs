@@ -360,7 +360,7 @@ fn check_records(
         };
         return Err(Fault::Rejected(refusal.into()));
     }
-    let times = accepted_times(config, checks, now);
+    let times = checks.times.then(|| time_bounds(config, now));
     let inside = |time: Timestamp| times.as_ref().is_none_or(|times| times.contains(&time));
     let extremes = summary
         .min_timestamp
@@ -407,16 +407,12 @@ fn check_records(
     }))
 }
 
-/// The timestamps that the topic takes now; None for any.
-fn accepted_times(
-    config: &TopicConfig,
-    checks: Checks,
-    now: Timestamp,
-) -> Option<RangeInclusive<Timestamp>> {
+/// The timestamps that the topic takes now.
+pub(super) fn time_bounds(config: &TopicConfig, now: Timestamp) -> RangeInclusive<Timestamp> {
     let bound = |limit: Option<u64>| {
         limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
     };
     let oldest = now.plus_millis(-bound(config.message_timestamp_before_max_ms));
     let newest = now.plus_millis(bound(config.message_timestamp_after_max_ms));
-    checks.times.then_some(oldest..=newest)
+    oldest..=newest
 }

@@ -13,6 +13,7 @@ use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{Log, Purpose};
 
 use super::access::{Granted, right};
+use super::publish::Keyless;
 use super::records::{Record, TopicRecord};
 use super::refusal::{
     InvalidAssignment, InvalidPartitions, InvalidReplicationFactor, InvalidSetting,
@@ -38,6 +39,8 @@ pub struct Topic {
     pub config: TopicConfig,
     /// What goes in and out.
     pub traffic: Arc<Traffic>,
+    /// Where messages without a key go.
+    pub(super) keyless: Arc<Keyless>,
     logs: Vec<Arc<Log>>,
 }
 
@@ -578,7 +581,10 @@ impl Broker {
         let config = self.topic_config(&record.settings)?;
         let known = self.shared.catalog.by_id(record.id);
         Ok(Topic {
-            traffic: known.map_or_else(Arc::default, |known| known.traffic.clone()),
+            traffic: known
+                .as_ref()
+                .map_or_else(Arc::default, |known| known.traffic.clone()),
+            keyless: known.map_or_else(Arc::default, |known| known.keyless.clone()),
             id: record.id,
             name: record.name,
             overrides: record.settings,

@@ -55,6 +55,7 @@ pub struct BatchBuilder {
     producer_epoch: i16,
     base_sequence: i32,
     attributes: i16,
+    append_time: Option<i64>,
 }
 
 impl BatchBuilder {
@@ -79,6 +80,7 @@ impl BatchBuilder {
             producer_epoch: -1,
             base_sequence: -1,
             attributes: 0,
+            append_time: None,
         }
     }
 
@@ -110,6 +112,13 @@ impl BatchBuilder {
     /// Attribute bits beside the codec, for tests of what must be refused or shown.
     pub fn attributes(&mut self, attributes: Attributes) -> &mut Self {
         self.attributes = attributes.bits();
+        self
+    }
+
+    /// The time of all records, whatever their own are, as a broker gives it where a topic wants that.
+    pub fn append_time(&mut self, time: Timestamp) -> &mut Self {
+        self.attributes |= Attributes::LOG_APPEND_TIME;
+        self.append_time = Some(time.millis());
         self
     }
 
@@ -236,7 +245,8 @@ impl BatchBuilder {
         bytes[21..23].copy_from_slice(&attributes.bits().to_be_bytes());
         bytes[23..27].copy_from_slice(&(self.record_count - 1).to_be_bytes());
         bytes[27..35].copy_from_slice(&self.base_timestamp.to_be_bytes());
-        bytes[35..43].copy_from_slice(&self.max_timestamp.to_be_bytes());
+        let max_timestamp = self.append_time.unwrap_or(self.max_timestamp);
+        bytes[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
         bytes[43..51].copy_from_slice(&self.producer_id.to_be_bytes());
         bytes[51..53].copy_from_slice(&self.producer_epoch.to_be_bytes());
         bytes[53..57].copy_from_slice(&self.base_sequence.to_be_bytes());

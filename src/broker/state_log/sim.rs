@@ -11,6 +11,7 @@ use storage::{Clock, Disk as _, Env, OnFailure, Storage, StorageConfig, Threads}
 use tokio::task::JoinHandle;
 
 use super::{Replayed, StateLog, StateRecord};
+use crate::broker::{Broker, BrokerConfig, ServerSettings};
 
 /// A store. In a tokio runtime.
 pub(in crate::broker) struct SimStore {
@@ -18,6 +19,8 @@ pub(in crate::broker) struct SimStore {
     clock: Arc<dyn Clock>,
     storage: Storage,
     file_bytes: u64,
+    /// Whether a broker finishes the start.
+    for_broker: bool,
     switches: Arc<Switches>,
     pump: JoinHandle<()>,
 }
@@ -39,10 +42,36 @@ impl SimStore {
         disk.create_dir_all(Path::new("/data"))
             .expect("a directory");
         disk.sync_dir(Path::new("/")).expect("synced");
-        SimStore::open_on(disk, clock, file_bytes)
+        SimStore::open_on(disk, clock, file_bytes, false)
     }
 
-    fn open_on(disk: SimDisk, clock: Arc<dyn Clock>, file_bytes: u64) -> SimStore {
+    /// A new store with a broker over it.
+    pub(in crate::broker) fn with_broker(
+        clock: Arc<dyn Clock>,
+        file_bytes: u64,
+    ) -> (SimStore, Broker) {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(Path::new("/data"))
+            .expect("a directory");
+        disk.sync_dir(Path::new("/")).expect("synced");
+        let store = SimStore::open_on(disk, clock, file_bytes, true);
+        let broker = store.broker();
+        (store, broker)
+    }
+
+    /// The broker over a store that was made for one.
+    pub(in crate::broker) fn broker(&self) -> Broker {
+        assert!(self.for_broker, "its start is finished by the broker");
+        let (config, server) = (BrokerConfig::default(), ServerSettings::default());
+        Broker::open(config, server, |_| None, self.storage.clone()).expect("a sound store")
+    }
+
+    fn open_on(
+        disk: SimDisk,
+        clock: Arc<dyn Clock>,
+        file_bytes: u64,
+        for_broker: bool,
+    ) -> SimStore {
         let mut config = StorageConfig::new("/data");
         config.wal_file_bytes = file_bytes;
         config.wal_files_min = 2;
@@ -55,7 +84,9 @@ impl SimStore {
         };
         let (storage, report) = Storage::open(config, env).expect("a sound store");
         assert_eq!(report.damage, []);
-        storage.finish_open(&HashSet::new()).expect("a start");
+        if !for_broker {
+            storage.finish_open(&HashSet::new()).expect("a start");
+        }
         let switches = Arc::new(Switches::default());
         let pump = tokio::spawn(pump(disk.clone(), storage.clone(), Arc::clone(&switches)));
         SimStore {
@@ -63,6 +94,7 @@ impl SimStore {
             clock,
             storage,
             file_bytes,
+            for_broker,
             switches,
             pump,
         }
@@ -100,7 +132,8 @@ impl SimStore {
         self.pump.abort();
         self.disk.cut_power();
         self.disk.restart(7);
-        SimStore::open_on(self.disk.clone(), Arc::clone(&self.clock), self.file_bytes)
+        let clock = Arc::clone(&self.clock);
+        SimStore::open_on(self.disk.clone(), clock, self.file_bytes, self.for_broker)
     }
 }
 
