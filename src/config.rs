@@ -7,13 +7,14 @@
 
 mod live;
 mod reference;
+mod refusal;
 mod sources;
 mod storage;
 mod table;
+mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use ::storage::StorageConfig;
@@ -23,111 +24,16 @@ use crate::broker::BrokerConfig;
 use crate::front::{self, http, kafka};
 
 pub use reference::{reference, settings};
+pub use refusal::{ConfigError, Origin, Place};
 use sources::Given;
-pub use sources::Place;
 use table::SMALL_WAL;
+pub use values::Config;
 
 /// The topic default whose bound is the store's.
 const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
 
 /// Its bound is the store's too.
 const GROUP_MAX_BYTES: &str = "group.max.bytes";
-
-/// Everything that a server is started with.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// What all fronts share.
-    pub front: front::Settings,
-    /// The Kafka front's part.
-    pub kafka: kafka::Settings,
-    /// The HTTP front's part.
-    pub http: http::Settings,
-    /// The broker's part.
-    pub broker: BrokerConfig,
-    /// The storage's part.
-    pub storage: StorageConfig,
-    /// Whether a data directory without a store gets a new one.
-    pub store_create: bool,
-    /// `wal.profile=small`.
-    wal_is_small: bool,
-    /// Variables of the environment with our prefix that a container platform sets, and that are no settings.
-    pub ignored_variables: Vec<String>,
-    origins: BTreeMap<String, (Place, String)>,
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// The configuration file.
-    File,
-    /// An `ALLUVIUM_…` variable.
-    Environment,
-    /// A flag.
-    Flag,
-    /// `wal.profile`.
-    Profile,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Origin::Default => "default",
-            Origin::File => "file",
-            Origin::Environment => "environment",
-            Origin::Flag => "flag",
-            Origin::Profile => "wal.profile",
-        })
-    }
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No setting has this name.
-    #[error("{place}: unknown setting `{key}`{}", did_you_mean(.suggestion))]
-    Unknown {
-        /// The name.
-        key: String,
-        /// A name that is close.
-        suggestion: Option<String>,
-        /// Where it stands.
-        place: Place,
-    },
-    /// The value cannot be.
-    #[error("{place}: {key}={value}: {reason}")]
-    Invalid {
-        /// The setting.
-        key: String,
-        /// What was given.
-        value: String,
-        /// What is wrong with it.
-        reason: String,
-        /// Where it stands.
-        place: Place,
-    },
-    /// A variable's value is not UTF-8.
-    #[error("environment variable {variable}: its value is not UTF-8")]
-    NotText {
-        /// Its name.
-        variable: String,
-    },
-    /// The file cannot be read.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-fn did_you_mean(known: &Option<String>) -> String {
-    known
-        .as_ref()
-        .map_or_else(String::new, |known| format!("; did you mean `{known}`?"))
-}
 
 /// What is given on the command line and in the environment.
 #[derive(Debug, Clone, Default)]

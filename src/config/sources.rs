@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Origin};
+use super::refusal::{ConfigError, Place};
 
 /// What the names of our variables begin with.
 const PREFIX: &str = "ALLUVIUM_";
@@ -24,52 +23,6 @@ const RESERVED_VARIABLES: &[&str] = &[
     "COMPAT_CACHE",
     "SUITES_CACHE",
 ];
-
-/// Where exactly a value stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// Nowhere: it is the default.
-    Default,
-    /// In a configuration file.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// In a variable of the environment.
-    Environment {
-        /// Its whole name.
-        variable: String,
-    },
-    /// On the command line.
-    Flag,
-    /// In a profile that was chosen.
-    Profile,
-}
-
-impl Place {
-    /// The kind of source.
-    pub fn origin(&self) -> Origin {
-        match self {
-            Place::Default => Origin::Default,
-            Place::File { .. } => Origin::File,
-            Place::Environment { .. } => Origin::Environment,
-            Place::Flag => Origin::Flag,
-            Place::Profile => Origin::Profile,
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::File { path, line } => write!(f, "{}, line {line}", path.display()),
-            Place::Environment { variable } => write!(f, "environment variable {variable}"),
-            Place::Default | Place::Flag | Place::Profile => self.origin().fmt(f),
-        }
-    }
-}
 
 /// One setting as it was given.
 #[derive(Debug, PartialEq, Eq)]

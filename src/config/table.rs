@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use super::{Config, storage};
+use super::storage;
+use super::values::Config;
 use crate::broker::settings as broker;
 use crate::front::{self, http, kafka};
 use crate::setting::{Kind, Setting, boolean};

@@ -14,7 +14,6 @@ const CIRCLES_LEFT: &[&str] = &[
     "src/broker",
     "src/broker/coordination",
     "src/broker/groups",
-    "src/config",
     "src/front/kafka",
 ];
 
