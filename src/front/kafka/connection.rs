@@ -19,9 +19,9 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Front;
 use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
+use super::state::Front;
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
 use crate::front::listener::{Accepted, stopped};

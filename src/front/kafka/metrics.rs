@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Front;
+use super::state::Front;
 use super::stats::{LATENCY_MICROS, Stats};
 use crate::front::budget::Use;
 use crate::metrics::{Families, Family, Histogram, Kind};

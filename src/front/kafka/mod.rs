@@ -9,19 +9,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::broker::Broker;
 use crate::descriptors::Ask;
-use crate::front::budget::Budget;
+use crate::front::Limits;
 use crate::front::listener::{Accepted, Listener};
-use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
-use crate::front::{self, Limits};
 use crate::setting::SIZE_MAX;
-use sessions::Sessions;
 pub(crate) use settings::is_every_address;
 pub use settings::{SETTINGS, Settings};
-use stats::Stats;
-use unsupported::UnsupportedLog;
 
 mod answer;
 mod api;
@@ -31,10 +25,12 @@ mod frame;
 mod metrics;
 mod sessions;
 mod settings;
+mod state;
 mod stats;
 mod subscription;
 mod unsupported;
 
+pub use state::Front;
 pub use subscription::subscribed_topics;
 
 /// How long connections may take to finish what they were doing at shutdown.
@@ -61,58 +57,7 @@ pub fn places(limits: Limits) -> Arc<Places> {
     Places::new(limits, PATIENCE)
 }
 
-/// What all connections share.
-pub struct Front {
-    broker: Broker,
-    shared: front::Settings,
-    settings: Settings,
-    places: Arc<Places>,
-    /// Who is connected.
-    peers: Arc<Peers>,
-    stats: Arc<Stats>,
-    unsupported: UnsupportedLog,
-    /// Memory of requests that are being received or worked on.
-    requests: Arc<Budget>,
-    /// Memory of answers.
-    answers: Arc<Budget>,
-    sessions: Arc<Sessions>,
-}
-
 impl Front {
-    /// A front of this broker, which serves nobody yet. `places` say how many connections there may be.
-    pub fn new(
-        broker: Broker,
-        shared: front::Settings,
-        settings: Settings,
-        places: Arc<Places>,
-    ) -> Arc<Front> {
-        let requests = Budget::new(
-            settings.queued_request_bytes_max,
-            settings.request_bytes_max + frame::LENGTH_BYTES,
-        );
-        let answers = Budget::new(
-            settings.queued_response_bytes_max,
-            settings.response_bytes_max,
-        );
-        Arc::new(Front {
-            broker,
-            shared,
-            settings,
-            places,
-            peers: Arc::default(),
-            stats: Arc::default(),
-            unsupported: UnsupportedLog::default(),
-            requests,
-            answers,
-            sessions: Arc::default(),
-        })
-    }
-
-    /// Who is connected.
-    pub fn peers(&self) -> &Arc<Peers> {
-        &self.peers
-    }
-
     /// Serves Kafka's protocol on `socket` until `shutdown` turns true, then lets connections finish what was appended and
     /// returns.
     pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {

@@ -3,7 +3,7 @@
 use wire::ApiKey;
 use wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 
-use super::{Call, TABLE};
+use super::call::{Call, Row};
 use crate::front::kafka::errors::Misuse;
 
 pub(super) async fn answer(request: ApiVersionsRequest, call: Call) -> ApiVersionsResponse {
@@ -17,22 +17,22 @@ pub(super) async fn answer(request: ApiVersionsRequest, call: Call) -> ApiVersio
         };
     }
     ApiVersionsResponse {
-        api_keys: listed(|_| true),
+        api_keys: listed(call.offered, |_| true),
         ..ApiVersionsResponse::default()
     }
 }
 
 /// The answer to a version that is not offered, in version 0: which ones are.
-pub(super) fn unsupported_version() -> ApiVersionsResponse {
+pub(super) fn unsupported_version(offered: &[Row]) -> ApiVersionsResponse {
     ApiVersionsResponse {
         error_code: Misuse::Version.code(),
-        api_keys: listed(|key| key == ApiKey::ApiVersions),
+        api_keys: listed(offered, |key| key == ApiKey::ApiVersions),
         ..ApiVersionsResponse::default()
     }
 }
 
-fn listed(wanted: impl Fn(ApiKey) -> bool) -> Vec<ApiVersion> {
-    let mut rows: Vec<_> = TABLE.iter().filter(|row| wanted(row.key)).collect();
+fn listed(offered: &[Row], wanted: impl Fn(ApiKey) -> bool) -> Vec<ApiVersion> {
+    let mut rows: Vec<_> = offered.iter().filter(|row| wanted(row.key)).collect();
     rows.sort_by_key(|row| row.key.code());
     rows.iter()
         .map(|row| ApiVersion {

@@ -11,7 +11,7 @@ use wire::messages::produce::{
 };
 use wire::{ApiKey, Records};
 
-use super::{Call, Reply, Request, encode};
+use super::call::{Call, Reply, Request, encode};
 use crate::broker::access::{Granted, right};
 use crate::broker::{
     Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Refusal, Rejection, Topic,

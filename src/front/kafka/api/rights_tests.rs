@@ -44,7 +44,8 @@ use wire::messages::sasl_handshake::*;
 use wire::messages::sync_group::*;
 use wire::{ApiKey, RequestHeader};
 
-use super::{Run, TABLE, config_resource, route};
+use super::table::{TABLE, route};
+use super::{Run, config_resource};
 use crate::broker::Broker;
 use crate::broker::access::{ResourceKind, Right};
 use crate::broker::scratch::Scratch;
