@@ -10,6 +10,7 @@
 //! its steps, none before the records of its own and of all earlier steps are durable. Records that are refused are withdrawn
 //! by the machine in the same step, before anybody sees it. No lock is held over an await.
 
+mod cell;
 mod machine;
 mod runtime;
 mod shard;
@@ -17,5 +18,6 @@ mod shard;
 mod tests;
 mod timers;
 
+pub use cell::{Cell, Stopped};
 pub use machine::{Answer, Machine, Moment, Step};
-pub use runtime::{Cell, Runtime, RuntimeTask, Shape, Stopped};
+pub use runtime::{Runtime, RuntimeTask, Shape};

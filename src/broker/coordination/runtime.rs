@@ -3,7 +3,7 @@
 
 use std::borrow::Borrow as _;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use storage::io::Clock;
@@ -11,6 +11,7 @@ use storage::{Admission, AppendSize, Purpose};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::cell::{Cell, Inner, Stopped};
 use super::machine::{Machine, Moment, Step};
 use super::shard::{Delivery, Place, Shard, deliver, stopped};
 use crate::broker::state_log::{StateLog, StateLogError, Written};
@@ -24,11 +25,6 @@ pub struct Shape {
     /// machines wait for a place before they take effect.
     pub places: usize,
 }
-
-/// The runtime was told to stop: nothing more is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the coordinator is stopping")]
-pub struct Stopped;
 
 /// All machines of one kind. Cheap to clone.
 pub struct Runtime<M: Machine> {
@@ -46,21 +42,6 @@ struct Shared<M: Machine> {
 pub struct RuntimeTask<M: Machine> {
     runtime: Runtime<M>,
     queues: Vec<mpsc::Receiver<Delivery<M>>>,
-}
-
-/// One machine's place in memory.
-pub struct Cell<M: Machine> {
-    key: M::Key,
-    pub(super) shard: usize,
-    inner: Mutex<Inner<M>>,
-}
-
-pub(super) struct Inner<M> {
-    pub(super) machine: M,
-    /// Deliveries of this machine that are queued.
-    pub(super) undelivered: usize,
-    /// The entry in the timers that counts.
-    scheduled: Option<Duration>,
 }
 
 impl<M: Machine> Clone for Runtime<M> {
@@ -130,16 +111,7 @@ impl<M: Machine> Runtime<M> {
         if let Some(cell) = cells.get(key.borrow()) {
             return Some(Arc::clone(cell));
         }
-        let inner = Inner {
-            machine: make()?,
-            undelivered: 0,
-            scheduled: None,
-        };
-        let cell = Arc::new(Cell {
-            key: key.clone(),
-            shard: index,
-            inner: Mutex::new(inner),
-        });
+        let cell = Arc::new(Cell::new(key.clone(), index, make()?));
         cells.insert(key, Arc::clone(&cell));
         Some(cell)
     }
@@ -355,33 +327,5 @@ impl<M: Machine> RuntimeTask<M> {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
-    }
-}
-
-impl<M: Machine> Cell<M> {
-    /// Which machine it is.
-    pub fn key(&self) -> &M::Key {
-        &self.key
-    }
-
-    /// Looks at the machine.
-    pub fn read<R>(&self, look: impl FnOnce(&M) -> R) -> R {
-        look(&self.lock().machine)
-    }
-
-    /// Changes a machine that is being read back: nothing of it is stored.
-    pub fn restore(&self, change: impl FnOnce(&mut M)) {
-        change(&mut self.lock().machine);
-    }
-
-    /// Whether answers of it wait for a sync.
-    pub fn has_undelivered(&self) -> bool {
-        self.lock().undelivered > 0
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner<M>> {
-        self.inner
-            .lock()
-            .expect("a step that panicked left the machine in an unknown state")
     }
 }

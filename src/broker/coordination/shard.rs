@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, watch};
 
+use super::cell::{Cell, Stopped};
 use super::machine::{Answer as _, Machine};
-use super::runtime::{Cell, Stopped};
 use super::timers::Timers;
 use crate::broker::state_log::{StateLogError, Written};
 

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::record::StoredGroup;
 pub use crate::broker::coordination::Moment;
 use bytes::Bytes;
 
@@ -225,33 +224,6 @@ pub enum GroupError {
     /// The metadata string of a commit is longer than allowed.
     #[error("the offset's metadata is too large")]
     MetadataTooLarge,
-}
-
-/// An answer that leaves the group for a parked request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To a join.
-    Join(Ticket, Result<Joined, JoinRefused>),
-    /// To a sync.
-    Sync(Ticket, Result<Synced, GroupError>),
-}
-
-/// What must be durable before the answers beside it may leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupRecord {
-    /// The group as it stands, empty or stable.
-    Stored(StoredGroup),
-    /// This generation was handed out; none that starts later, also after a restart, may be as low.
-    Promised(i32),
-}
-
-/// What one step of a group asks of its driver: first the records, then the answers.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// To be appended in this order.
-    pub records: Vec<GroupRecord>,
-    /// To be delivered once the records are durable.
-    pub answers: Vec<Answer>,
 }
 
 /// A group as the outside sees it.

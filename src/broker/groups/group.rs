@@ -9,6 +9,7 @@
 //! next leader, a tie in the vote) the longest member or the leader's preference decides.
 
 mod deadlines;
+mod join_timer;
 mod joining;
 mod leaving;
 mod pending;
@@ -23,14 +24,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::Timestamp;
 
+use super::effects::{Answer, Effects};
 use super::exchange::{
-    Answer, Effects, GroupDescription, GroupError, GroupState, JoinRefused, JoinRequest, Joined,
-    JoinedMember, Leaver, MemberClaim, MemberDescription, Moment, SyncRequest, Synced, Ticket,
+    GroupDescription, GroupError, GroupState, JoinRefused, JoinRequest, Joined, JoinedMember,
+    Leaver, MemberClaim, MemberDescription, Moment, SyncRequest, Synced, Ticket,
 };
 use super::member::Member;
 use super::record::{StoredGroup, StoredMember};
 
-use deadlines::JoinTimer;
+use join_timer::JoinTimer;
 use pending::Pending;
 pub use settings::{GroupSettings, OffsetsExpiry, SubscribedTopics};
 pub use size::Growth;

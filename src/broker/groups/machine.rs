@@ -9,10 +9,8 @@ use std::time::Duration;
 use model::TopicName;
 use tokio::sync::oneshot;
 
-use super::exchange::{
-    Answer, Effects, GroupError, GroupRecord, GroupState, JoinRefused, Joined, Moment, Synced,
-    Ticket,
-};
+use super::effects::{Answer, Effects, GroupRecord};
+use super::exchange::{GroupError, GroupState, JoinRefused, Joined, Moment, Synced, Ticket};
 use super::group::{Group, GroupSettings, Growth};
 use super::ledger::{Held, Ledger};
 use super::offsets::{AppendNumber, GroupOffsets, OffsetChange};

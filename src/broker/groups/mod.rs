@@ -5,6 +5,7 @@
 
 mod commit;
 mod coordinator;
+mod effects;
 mod exchange;
 mod group;
 mod ledger;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use commit::OffsetCommit;
 pub use coordinator::{Coordinator, CoordinatorTask, GroupListing, group_bytes_max};
+pub use effects::{Answer, Effects, GroupRecord};
 pub use exchange::*;
 pub use group::{Group, GroupSettings, Growth, OffsetsExpiry, SubscribedTopics};
 pub use ledger::{Bound, Held};

@@ -5,26 +5,7 @@ use std::time::Duration;
 
 use super::super::exchange::Moment;
 use super::Group;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum JoinTimer {
-    /// The first rebalance of an empty group; it grows while members arrive, until `remaining` is used up.
-    Initial {
-        at: Duration,
-        delay: Duration,
-        remaining: Duration,
-    },
-    /// Whoever has not rejoined by then is out.
-    Rebalance { at: Duration },
-}
-
-impl JoinTimer {
-    pub(super) fn at(self) -> Duration {
-        match self {
-            JoinTimer::Initial { at, .. } | JoinTimer::Rebalance { at } => at,
-        }
-    }
-}
+use super::join_timer::JoinTimer;
 
 impl Group {
     pub(super) fn renew_session(&mut self, now: Moment, member_id: &str) {

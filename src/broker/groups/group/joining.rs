@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::effects::{Answer, Effects, GroupRecord};
 use super::super::exchange::{
-    Answer, Effects, GroupError, GroupRecord, GroupState, JoinRefused, JoinRequest, Moment,
-    Protocol, Ticket,
+    GroupError, GroupState, JoinRefused, JoinRequest, Moment, Protocol, Ticket,
 };
 use super::super::member::Member;
 use super::{Group, answer_parked};

@@ -1,7 +1,8 @@
 //! Leaving, and sessions that end.
 //! Callers: `Group::leave` and `Group::on_time`.
 
-use super::super::exchange::{Effects, GroupError, Leaver, Moment};
+use super::super::effects::Effects;
+use super::super::exchange::{GroupError, Leaver, Moment};
 use super::{Group, answer_parked};
 
 impl Group {

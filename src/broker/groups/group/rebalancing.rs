@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::exchange::{Answer, Effects, GroupError, GroupRecord, GroupState, Moment};
+use super::super::effects::{Answer, Effects, GroupRecord};
+use super::super::exchange::{GroupError, GroupState, Moment};
 use super::super::member::Member;
 use super::Group;
-use super::deadlines::JoinTimer;
+use super::join_timer::JoinTimer;
 
 /// The rebalance timeout is the client's word, and may be 0. Less than this would leave no time for an answer, and a
 /// rebalance that waits for static members' sessions would spin.

@@ -3,9 +3,8 @@
 
 use bytes::Bytes;
 
-use super::super::exchange::{
-    Answer, Effects, GroupError, GroupRecord, GroupState, Moment, SyncRequest,
-};
+use super::super::effects::{Answer, Effects, GroupRecord};
+use super::super::exchange::{GroupError, GroupState, Moment, SyncRequest};
 use super::Group;
 
 impl Group {
