@@ -5,6 +5,7 @@
 //! stand in [`model::state_log`]; a record of a version that is not known ends the opening: what we don't understand we must
 //! not act on.
 
+mod error;
 mod keyed;
 #[cfg(test)]
 pub(super) mod sim;
@@ -13,45 +14,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::batch::{BatchError, BuildError};
 use model::state_log::StateLogKind;
-use model::{LogId, Offset};
-use storage::{Admission, AppendError, AppendSize, Bounds, Clock, Purpose, Storage};
+use storage::{Admission, AppendSize, Bounds, Clock, Purpose, Storage};
 
+pub use error::StateLogError;
 use keyed::KeyedLog;
 pub use keyed::{Change, Written, record_bytes_max};
-
-/// Why a state log could not be opened or written.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum StateLogError {
-    /// The log cannot be read. Nothing is concluded from what is missing.
-    #[error("state log {log}: unreadable at offset {offset}: {reason}")]
-    Unreadable {
-        /// Which log.
-        log: LogId,
-        /// From where.
-        offset: Offset,
-        /// What the storage says.
-        reason: String,
-    },
-    /// A batch in it is not a batch.
-    #[error("state log {log}: {error}")]
-    Malformed {
-        /// Which log.
-        log: LogId,
-        /// What is wrong.
-        error: BatchError,
-    },
-    /// An append was refused.
-    #[error("state log: {0}")]
-    Append(#[from] AppendError),
-    /// The storage failed or stopped before the change was durable.
-    #[error("state log: {0}")]
-    Storage(String),
-    /// A change that no batch can hold.
-    #[error("state log: {0}")]
-    TooLarge(#[from] BuildError),
-}
 
 /// A record of one of the state logs.
 pub trait StateRecord: Sized + Send + Sync + 'static {

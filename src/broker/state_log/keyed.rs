@@ -9,13 +9,15 @@ mod replay;
 
 use std::sync::Arc;
 
-use super::StateLogError;
+use super::error::StateLogError;
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, HEADER_BYTES};
 use model::{LogId, Timestamp};
 use storage::{
     Admission, AppendBatch, AppendSize, Bounds, Clock, Durable, Log, LogSettings, Purpose, Storage,
 };
+
+pub use replay::{Change, Opened};
 
 /// A batch of changes is cut at this size, or at what a frame holds if that is less.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -26,24 +28,12 @@ const PIECE_BYTES: u64 = 1024 * 1024;
 /// What a record costs beside key and value, at most.
 const RECORD_OVERHEAD_BYTES: usize = 24;
 
-/// A change: the key's new value, or its end.
-pub type Change = (Bytes, Option<Bytes>);
-
 /// A keyed log. Cheap to clone.
 #[derive(Clone)]
 pub struct KeyedLog {
     log: Arc<Log>,
     storage: Storage,
     clock: Arc<dyn Clock>,
-}
-
-/// What a log holds when it is opened.
-#[derive(Default)]
-pub struct Opened {
-    /// The last value of each key, in the order of keys.
-    pub live: Vec<(Bytes, Bytes)>,
-    /// Keys that were removed not long ago. Older removals are compacted away.
-    pub removed: Vec<Bytes>,
 }
 
 /// Changes that are encoded, and so have a size.

@@ -8,13 +8,24 @@ use model::batch::{Batch, DecompressLimit};
 use model::{LogId, Offset};
 use storage::Log;
 
-use super::{Change, Opened};
-use crate::broker::state_log::StateLogError;
+use super::super::error::StateLogError;
 
 /// What one replay step reads.
 const REPLAY_BYTES: usize = 4 * 1024 * 1024;
 /// Our own batches are not compressed; a compressed one that somebody put there may not grow beyond this.
 pub(super) const DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A change: the key's new value, or its end.
+pub type Change = (Bytes, Option<Bytes>);
+
+/// What a log holds when it is opened.
+#[derive(Default)]
+pub struct Opened {
+    /// The last value of each key, in the order of keys.
+    pub live: Vec<(Bytes, Bytes)>,
+    /// Keys that were removed not long ago. Older removals are compacted away.
+    pub removed: Vec<Bytes>,
+}
 
 /// Reads the log, and gives what is live in it and what was removed.
 pub(super) fn replay(id: LogId, log: &Log) -> Result<Opened, StateLogError> {
