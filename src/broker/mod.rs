@@ -22,6 +22,7 @@ mod producer_ids;
 pub mod publish;
 mod records;
 mod refusal;
+pub mod replay;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod server_settings;
@@ -91,6 +92,8 @@ struct Shared {
     /// Changes of the metadata run one at a time.
     changes: tokio::sync::Mutex<()>,
     inflation: inflation::Inflation,
+    /// What bounds those who replay and follow.
+    readers: replay::Readers,
     lag_times: lag::LagTimes,
     cleanup: cleanup::Cleanup,
     holds: holds::Holds,
@@ -201,6 +204,7 @@ impl Broker {
             tasks: Mutex::new(Some(tasks)),
             changes: tokio::sync::Mutex::default(),
             inflation: inflation::Inflation::new(),
+            readers: replay::Readers::new(),
             lag_times: lag::LagTimes::default(),
             cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
             holds,

@@ -50,7 +50,10 @@ pub use error::{
 };
 pub use fields::FormatError;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
-pub use log::{Appended, AppendedAll, Bounds, Chunk, Durable, Log, LogAppend, LogSettings};
+pub use log::{
+    Appended, AppendedAll, Bounds, Chunk, Durable, GapReason, Log, LogAppend, LogScan, LogSettings,
+    ScanCounts, ScanRange, Scanned,
+};
 pub use metrics::{Health, Metrics};
 pub use producers::{ProducerState, SequenceError};
 pub use purge::PurgeError;

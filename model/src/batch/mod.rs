@@ -37,7 +37,7 @@ pub use builder::{BatchBuilder, BuildError, HeaderRef, RecordBody};
 pub use empty::without_records;
 pub use filter::{Filter, Filtered, Rest};
 pub use header::{Attributes, BatchHeader, TimestampType};
-pub use records::{HeaderRefs, Record, RecordHeader, RecordRef, Records};
+pub use records::{HeaderRefs, Record, RecordFrame, RecordHeader, RecordRef, Records};
 pub use rewrite::{
     RecordsSummary, recompress, records_summary, with_log_append_time, with_max_timestamp,
 };

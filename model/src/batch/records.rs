@@ -104,6 +104,36 @@ pub struct Records {
     delta_min: i32,
 }
 
+/// What records of one batch are read with, apart from their bytes: so that a record that was found in a batch's payload can be
+/// looked at again, there or in a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordFrame {
+    base_offset: Offset,
+    base_timestamp: i64,
+    append_time: Option<Timestamp>,
+}
+
+impl RecordFrame {
+    /// The record that begins here, if one does.
+    pub fn record_at<'a>(&self, payload: &'a [u8], position: usize) -> Option<RecordRef<'a>> {
+        let mut rest = payload.get(position..)?;
+        let parts = take_record(&mut rest).ok()?;
+        Some(self.record(&parts))
+    }
+
+    fn record<'a>(&self, parts: &Parts<'a>) -> RecordRef<'a> {
+        let offset_delta = u64::from(parts.offset_delta.unsigned_abs());
+        let millis = self.base_timestamp.wrapping_add(parts.timestamp_delta);
+        RecordRef {
+            offset: self.base_offset.plus(offset_delta),
+            timestamp: self.append_time.unwrap_or(Timestamp::from_millis(millis)),
+            key: parts.key,
+            value: parts.value,
+            headers: parts.headers,
+        }
+    }
+}
+
 /// A record's parts as positions in the payload: what owned and borrowed records are made of.
 struct Parts<'a> {
     offset_delta: i32,
@@ -136,7 +166,7 @@ impl Records {
     }
 
     /// Where in the payload the next record begins.
-    pub(super) fn position(&self) -> usize {
+    pub fn position(&self) -> usize {
         self.position
     }
 
@@ -145,13 +175,21 @@ impl Records {
         &self.payload
     }
 
+    /// What its records are read with, apart from their bytes.
+    pub fn frame(&self) -> RecordFrame {
+        RecordFrame {
+            base_offset: self.base_offset,
+            base_timestamp: self.base_timestamp,
+            append_time: self.append_time,
+        }
+    }
+
     /// The next record, borrowed; no allocation.
     pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, BatchError>> {
         if self.index == self.count {
             return self.check_end().err().map(Err);
         }
-        let (base_offset, base_timestamp, append_time) =
-            (self.base_offset, self.base_timestamp, self.append_time);
+        let frame = self.frame();
         let rest = &self.payload[self.position..];
         let mut after = rest;
         match take_record(&mut after).and_then(|parts| {
@@ -166,15 +204,7 @@ impl Records {
                 self.position += rest.len() - after.len();
                 self.index += 1;
                 self.delta_min = parts.offset_delta.saturating_add(1);
-                Some(Ok(RecordRef {
-                    offset: base_offset.plus(u64::from(parts.offset_delta.unsigned_abs())),
-                    timestamp: append_time.unwrap_or(Timestamp::from_millis(
-                        base_timestamp.wrapping_add(parts.timestamp_delta),
-                    )),
-                    key: parts.key,
-                    value: parts.value,
-                    headers: parts.headers,
-                }))
+                Some(Ok(frame.record(&parts)))
             }
             Err(reason) => {
                 let index = self.index;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::{LogId, Offset};
 
+use super::segments::Segments;
 use super::settings::{Bounds, LogSettings};
 use super::state::LogState;
 use super::tail::TailEntry;
@@ -113,6 +114,16 @@ impl LogCell {
     /// Whether a segment is one of the log's.
     pub fn has_segment(&self, id: SegmentId) -> bool {
         self.locked().segments.parts().any(|part| part.id == id)
+    }
+
+    /// Whether the log has other sealed segments than in a view of them. What was looked for there may have gone with a file that
+    /// another one stands for, or that lies before the start.
+    pub(super) fn has_other_segments(&self, than: &Segments) -> bool {
+        let state = self.locked();
+        match (&state.segments.manifest, &than.manifest) {
+            (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
+            (now, then) => now.is_some() != then.is_some(),
+        }
     }
 
     /// No reader and no writer gets anything from the log any more.

@@ -2,8 +2,6 @@
 //!
 //! No reader is given anything past the durable end. The log's lock is short: no file is touched under it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use model::batch::Batch;
 use model::{LeaderEpoch, Offset, Timestamp};
@@ -159,7 +157,9 @@ impl Log {
                 Wait::Never => settled.read_in_memory(cell, of, offsets, max_bytes, min_one),
                 Wait::ForDisk => match settled.read(cell, of, offsets, max_bytes, min_one) {
                     Ok(found) => Some(found),
-                    Err(_) if self.is_replaced(&segments) => return Ok(Step::LookAgain),
+                    Err(_) if self.cell.has_other_segments(&segments) => {
+                        return Ok(Step::LookAgain);
+                    }
                     Err(error) => self.unless_removed(from, error)?,
                 },
             };
@@ -217,16 +217,6 @@ impl Log {
     fn unless_removed<T>(&self, from: Offset, error: ReadError) -> Result<T, ReadError> {
         self.locked().check_readable(from)?;
         Err(error)
-    }
-
-    /// Whether the log has other segments by now. What was looked for in a view of them may have gone with a file that another one
-    /// stands for, or that lies before the start.
-    fn is_replaced(&self, segments: &Segments) -> bool {
-        let state = self.locked();
-        match (&state.segments.manifest, &segments.manifest) {
-            (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
-            (now, then) => now.is_some() != then.is_some(),
-        }
     }
 
     /// Like [`Log::read`], with all of it in memory, so that writing it to a socket does not wait for the disk. Blocks. Where a
@@ -322,7 +312,7 @@ impl Log {
             let view = self.view_for_search()?;
             match find(&view) {
                 Err(_) if self.bounds().start > view.start => {}
-                Err(_) if self.is_replaced(&view.segments) => {}
+                Err(_) if self.cell.has_other_segments(&view.segments) => {}
                 found => return found,
             }
         }
@@ -373,7 +363,7 @@ impl Log {
             };
             let settled = &self.parts.settled;
             match settled.appended_between(&self.cell, &segments, offset) {
-                Err(_) if self.is_replaced(&segments) => {}
+                Err(_) if self.cell.has_other_segments(&segments) => {}
                 Err(error) => return self.unless_removed(offset, error),
                 found => return found,
             }

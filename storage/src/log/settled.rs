@@ -13,6 +13,7 @@ use model::{LogId, Offset, Timestamp};
 
 use super::cell::LogCell;
 use super::dirty::DirtyLogs;
+use super::scan_blocks::{Stride, Wanted};
 use super::segments::{Part, Segments, Source};
 use crate::damage::DamageRecord;
 use crate::error::{ReadError, TimedOffset};
@@ -20,8 +21,8 @@ use crate::io::{FileMap, InMemory};
 use crate::metrics::Counters;
 use crate::scrub::Suspects;
 use crate::segment::{
-    BadBatches, Examined, OpenSegment, SegmentError, SegmentFiles, SegmentId, SegmentSource,
-    is_shortage,
+    BadBatches, Examined, Extent, OpenSegment, SegmentError, SegmentFiles, SegmentId,
+    SegmentSource, is_shortage,
 };
 
 /// What reading settled records takes.
@@ -101,8 +102,96 @@ impl SettledReader {
         let Some(part) = segments.parts().find(|part| part.end_offset > from) else {
             return Ok(None);
         };
+        let Some((open, extent)) = self.find(log, &part, offsets, max_bytes, min_one)? else {
+            return Ok(None);
+        };
+        let fail = |error: SegmentError| self.read_error(log, error, from, &part);
+        let map = Arc::clone(open.map().map_err(fail)?);
+        Ok(Some(SegmentPart {
+            source: ByteSource::Mapped(map),
+            positions: extent.positions,
+            end_offset: extent.end_offset,
+            segment: (log.id(), part.id),
+            suspects: Arc::clone(&self.files.suspects),
+        }))
+    }
+
+    /// Goes on over what of `offsets` may hold something wanted: what lies before it is passed over, by the manifest and the
+    /// index, and a run of whole batches is copied out of the file, of at most `max_bytes` or a single batch. Never reads
+    /// through a map. Nothing stays open because of it. Blocks.
+    pub fn scan(
+        &self,
+        log: &Arc<LogCell>,
+        segments: &Segments,
+        offsets: Range<Offset>,
+        wanted: &Wanted,
+        max_bytes: usize,
+    ) -> Result<Stride, ReadError> {
+        let from = offsets.start;
+        let nothing = Stride {
+            skipped_bytes: 0,
+            from,
+            batches: None,
+            end_offset: offsets.end,
+        };
+        let Some(part) = segments.parts().find(|part| part.end_offset > from) else {
+            return Ok(nothing);
+        };
+        if part.id.base >= offsets.end {
+            return Ok(nothing);
+        }
+        if from <= part.id.base && !wanted.may_be_in(part.max_timestamp) {
+            return Ok(Stride {
+                skipped_bytes: part.bytes,
+                from,
+                batches: None,
+                end_offset: part.end_offset.min(offsets.end),
+            });
+        }
         let fail = |error: SegmentError| self.read_error(log, error, from, &part);
         let open = self.open(log, &part).map_err(fail)?;
+        let next = open.index_of(|index| wanted.next_blocks(index, from, part.bytes));
+        let next = next.map_err(fail)?;
+        let until = next
+            .until
+            .map_or(offsets.end, |until| until.min(offsets.end));
+        if next.from >= until {
+            return Ok(Stride {
+                skipped_bytes: next.skipped_bytes,
+                from,
+                batches: None,
+                end_offset: until.min(part.end_offset),
+            });
+        }
+        let found = self.find(log, &part, next.from..until, max_bytes, true)?;
+        let (batches, end_offset) = match found {
+            Some((open, extent)) if extent.base_offset < until => {
+                let reader = open.reader(part.bytes, part.end_offset);
+                let bytes = reader.copy(extent.positions).map_err(fail)?;
+                (Some(bytes), extent.end_offset)
+            }
+            _ => (None, until.min(part.end_offset)),
+        };
+        Ok(Stride {
+            skipped_bytes: next.skipped_bytes,
+            from: next.from,
+            batches,
+            end_offset,
+        })
+    }
+
+    /// Where the run lies that [`SettledReader::read`] tells of, all of it checked.
+    fn find(
+        &self,
+        log: &Arc<LogCell>,
+        part: &Part<'_>,
+        offsets: Range<Offset>,
+        max_bytes: usize,
+        min_one: bool,
+    ) -> Result<Option<(Arc<OpenSegment>, Extent)>, ReadError> {
+        let from = offsets.start;
+        let fail = |error: SegmentError| self.read_error(log, error, from, part);
+        let open = self.open(log, part).map_err(fail)?;
         let from = from.max(part.id.base);
         let reader = open.reader(part.bytes, part.end_offset);
         let first = match reader.locate(from) {
@@ -113,7 +202,7 @@ impl SettledReader {
                 let examined = open
                     .examine_block_of(from, part.bytes, part.end_offset)
                     .map_err(fail)?;
-                self.report(log, &part, &open, &examined);
+                self.report(log, part, &open, &examined);
                 if let Some(bad) = examined.bad_at(from) {
                     return Err(bad_batches(bad, from));
                 }
@@ -132,7 +221,7 @@ impl SettledReader {
         let mut extent = reader.cut(extent, offsets.end).map_err(fail)?;
         let checked = open.check(&extent.positions, part.bytes, part.end_offset);
         if let Some(examined) = checked.map_err(fail)? {
-            self.report(log, &part, &open, &examined);
+            self.report(log, part, &open, &examined);
             if let Some(bad) = examined.bad_at(first.1.base()) {
                 return Err(bad_batches(bad, from));
             }
@@ -145,14 +234,7 @@ impl SettledReader {
             extent.positions.end <= part.bytes && extent.end_offset <= part.end_offset,
             "nothing is given out past what is settled"
         );
-        let map = Arc::clone(open.map().map_err(fail)?);
-        Ok(Some(SegmentPart {
-            source: ByteSource::Mapped(map),
-            positions: extent.positions,
-            end_offset: extent.end_offset,
-            segment: (log.id(), part.id),
-            suspects: Arc::clone(&self.files.suspects),
-        }))
+        Ok(Some((open, extent)))
     }
 
     /// Like [`SettledReader::read`], of what is in memory, checked, and in an open file; None outside where that is not so, or

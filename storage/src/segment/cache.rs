@@ -109,6 +109,11 @@ impl OpenSegment {
         Some(front.slice(..count))
     }
 
+    /// Looks something up in the index, which is built if it is missing. Blocks where it is.
+    pub fn index_of<T>(&self, lookup: impl FnOnce(&SegmentIndex) -> T) -> Result<T, SegmentError> {
+        self.index.with(&*self.file, lookup)
+    }
+
     /// Whether the index is in memory.
     pub fn has_index(&self) -> bool {
         self.index.peek(|_| ()).is_some()

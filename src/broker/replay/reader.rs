@@ -1,0 +1,386 @@
+//! The record reader: goes over one partition's log and gives the wanted records, decoded, with the gaps between them.
+//!
+//! Callers: replays and subscriptions. This is the one place where stored batches become records for somebody to see.
+//! A reader is a cursor: between two calls it holds a piece of a run of batches as they are stored, at most, and nothing open.
+//! It reads and decompresses on the blocking pool, a bounded number of readers at a time, within what all decompression may hold
+//! together ([`Inflation`]).
+//! Invariants: records come in the order of offsets, none twice; each offset of its range is shown, or was not wanted, or is in a
+//! gap or counted as cleaned. Control records are nobody's to see.
+
+use std::fmt;
+use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use model::batch::{Batch, BatchError, DecompressLimit, Records, split_unverified};
+use model::{Offset, PartitionId};
+use storage::{Log, LogScan, ScanRange};
+use tokio::sync::Semaphore;
+
+use super::block::{Block, Part};
+use super::request::{Filter, Gap, GapReason, ReplayError, Scanned};
+use crate::broker::inflation::TooLarge;
+use crate::broker::{Broker, read_refusal};
+
+/// Decompressed bytes after which a block is complete.
+const BLOCK_BYTES: usize = 512 << 10;
+/// A batch that is larger when decompressed is not kept for its records: they are copied out of it.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+/// Stored bytes that are looked at before others have their turn, if nothing wanted is among them.
+const TURN_BYTES: u64 = 4 << 20;
+/// What a step is first expected to read: the storage's runs are no longer, but for a single larger batch.
+const RUN_BYTES_EXPECTED: usize = 256 << 10;
+
+/// What bounds all readers together.
+#[derive(Debug)]
+pub(in crate::broker) struct Readers {
+    /// How many may read and decode at a time.
+    turns: Semaphore,
+}
+
+impl Readers {
+    /// As many as there are processors, and some, as reading waits for the disk.
+    pub(in crate::broker) fn new() -> Readers {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Readers {
+            turns: Semaphore::new(cores + 2),
+        }
+    }
+}
+
+/// A step of a reader.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// What cleanup has taken since the last step, before the last of what was found.
+    pub cleaned: Option<Gap>,
+    pub found: Found,
+}
+
+/// What a step of a reader found.
+#[derive(Debug)]
+pub(super) enum Found {
+    Records(Block),
+    /// Nothing is to be seen there.
+    Gap(Gap),
+    /// It looked at much, and nothing was wanted so far.
+    Nothing,
+    /// The end of its range, or the end of the log for now.
+    End,
+}
+
+/// One partition's reader. See the module.
+pub(super) struct Reader {
+    partition: PartitionId,
+    cursor: Arc<Mutex<Cursor>>,
+    /// A step under way.
+    pending: Option<BoxFuture<'static, Result<Step, ReplayError>>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Cursor {
+    partition: PartitionId,
+    scan: LogScan,
+    filter: Filter,
+    /// Records before it are not shown.
+    next: Offset,
+    run: Option<Run>,
+    scanned: Scanned,
+    /// What cleanup has taken, and nobody was told of.
+    cleaned: Option<Gap>,
+}
+
+/// Stored batches that are not decoded yet.
+#[derive(Debug)]
+struct Run {
+    rest: Bytes,
+    offsets: Range<Offset>,
+}
+
+/// How much of a batch was decoded.
+enum Decoded {
+    All { size: usize },
+    Piece,
+}
+
+impl Reader {
+    /// Reads a range of a log. Nothing is read before the first step.
+    pub fn new(
+        partition: PartitionId,
+        log: &Log,
+        offsets: Range<Offset>,
+        filter: Filter,
+    ) -> Reader {
+        let next = offsets.start;
+        let times = filter.times.clone();
+        let cursor = Cursor {
+            partition,
+            scan: log.scan(ScanRange { offsets, times }),
+            filter,
+            next,
+            run: None,
+            scanned: Scanned::default(),
+            cleaned: None,
+        };
+        Reader {
+            partition,
+            cursor: Arc::new(Mutex::new(cursor)),
+            pending: None,
+        }
+    }
+
+    /// Which partition it reads.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// Goes on to the next wanted records or the next gap. A call that is given up loses nothing: the next one goes on with it.
+    pub async fn step(&mut self, broker: &Broker) -> Result<Step, ReplayError> {
+        let begin = || -> BoxFuture<'static, _> {
+            Box::pin(run_step(broker.clone(), Arc::clone(&self.cursor)))
+        };
+        let step = self.pending.get_or_insert_with(begin).await;
+        self.pending = None;
+        step
+    }
+
+    /// The first offset that was not shown, passed over or told as a gap.
+    pub fn next_offset(&self) -> Offset {
+        locked(&self.cursor).next
+    }
+
+    /// How much it has looked at.
+    pub fn scanned(&self) -> Scanned {
+        let cursor = locked(&self.cursor);
+        let counts = cursor.scan.counts();
+        Scanned {
+            bytes: counts.bytes,
+            skipped_bytes: counts.skipped_bytes,
+            ..cursor.scanned
+        }
+    }
+}
+
+async fn run_step(broker: Broker, cursor: Arc<Mutex<Cursor>>) -> Result<Step, ReplayError> {
+    let shared = &broker.shared;
+    let turn = shared.readers.turns.acquire().await;
+    let _turn = turn.expect("nobody closes the semaphore");
+    let work = move |limit, is_last| {
+        let mut cursor = locked(&cursor);
+        let found = cursor.step(limit, is_last)?;
+        let cleaned = cursor.cleaned.take();
+        Ok(found.map(|found| Step { cleaned, found }))
+    };
+    shared.inflation.run(RUN_BYTES_EXPECTED, work).await
+}
+
+fn locked(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
+    cursor
+        .lock()
+        .expect("nothing panics while it holds a cursor")
+}
+
+impl Cursor {
+    /// See [`Reader::step`]. Blocks. `TooLarge` if the next batch takes more than `limit`, and that is not the last one.
+    fn step(
+        &mut self,
+        limit: DecompressLimit,
+        is_last: bool,
+    ) -> Result<Result<Found, ReplayError>, TooLarge> {
+        let bytes_before = self.scan.counts().bytes;
+        loop {
+            if let Some(run) = self.run.take()
+                && let Some(found) = self.decode_run(run, limit, is_last)?
+            {
+                return Ok(Ok(found));
+            }
+            if self.scan.counts().bytes - bytes_before >= TURN_BYTES {
+                return Ok(Ok(Found::Nothing));
+            }
+            match self.scan.next_step() {
+                Err(error) => return Ok(Err(read_refusal(error).into())),
+                Ok(None) => {
+                    self.next = self.next.max(self.scan.next_offset());
+                    return Ok(Ok(Found::End));
+                }
+                Ok(Some(storage::Scanned::Gap { offsets, reason })) => {
+                    self.next = offsets.end;
+                    return Ok(Ok(Found::Gap(self.gap(offsets, reason.into()))));
+                }
+                Ok(Some(storage::Scanned::Run { batches, offsets })) => {
+                    self.next = self.next.max(offsets.start);
+                    self.run = Some(Run {
+                        rest: batches,
+                        offsets,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Decodes batches of a run until a block is full or the run ends; what is left of it is the next step's. None if nothing
+    /// of it was wanted.
+    fn decode_run(
+        &mut self,
+        mut run: Run,
+        limit: DecompressLimit,
+        is_last: bool,
+    ) -> Result<Option<Found>, TooLarge> {
+        let mut block = Block::default();
+        let mut bytes = 0;
+        while bytes < BLOCK_BYTES || block.is_empty() {
+            let mut batches = split_unverified(run.rest.clone());
+            let Some(batch) = batches.next() else {
+                self.note_missing(run.offsets.end);
+                return Ok((!block.is_empty()).then_some(Found::Records(block)));
+            };
+            let batch = batch.expect("the storage gives whole batches that it has verified");
+            let end = batch.header().next_offset().min(run.offsets.end);
+            match self.decode(&batch, limit, end, &mut block) {
+                Ok(Decoded::All { size }) => {
+                    bytes += size;
+                    run.rest = batches.rest().clone();
+                }
+                Ok(Decoded::Piece) => break,
+                // What was found before the trouble is good; the next step begins with the trouble.
+                Err(_) if !block.is_empty() => break,
+                Err(error) if TooLarge::is(&error) && !is_last => {
+                    self.run = Some(run);
+                    return Err(TooLarge);
+                }
+                Err(error) => {
+                    let offsets = self.next..end;
+                    tracing::warn!(partition = %self.partition, offset = %offsets.start, %error, "a batch holds no records that can be read");
+                    self.next = end;
+                    run.rest = batches.rest().clone();
+                    self.run = Some(run);
+                    return Ok(Some(Found::Gap(self.gap(offsets, GapReason::Undecodable))));
+                }
+            }
+        }
+        self.run = Some(run);
+        Ok(Some(Found::Records(block)))
+    }
+
+    /// Adds a batch's wanted records before `end` to a block.
+    fn decode(
+        &mut self,
+        batch: &Batch,
+        limit: DecompressLimit,
+        end: Offset,
+        block: &mut Block,
+    ) -> Result<Decoded, BatchError> {
+        if batch.header().is_control() {
+            self.next = self.next.max(end);
+            return Ok(Decoded::All { size: 0 });
+        }
+        let records = batch.records(limit)?;
+        let size = records.payload().len();
+        if size > KEPT_BYTES_MAX {
+            return self.decode_piece(records, end, block);
+        }
+        block.begin_part(Part {
+            partition: self.partition,
+            frame: records.frame(),
+            payload: records.payload().clone(),
+        });
+        let found = self.each(records, end, &mut |at| {
+            block.push(at.start);
+            ControlFlow::Continue(())
+        });
+        block.end_part();
+        found.map(|_| Decoded::All { size })
+    }
+
+    /// Copies some wanted records out of a batch that is too large to be kept. It is decompressed again for the next ones.
+    fn decode_piece(
+        &mut self,
+        records: Records,
+        end: Offset,
+        block: &mut Block,
+    ) -> Result<Decoded, BatchError> {
+        let (partition, frame) = (self.partition, records.frame());
+        let payload = records.payload().clone();
+        let (mut copies, mut positions) = (BytesMut::new(), Vec::new());
+        let copied = self.each(records, end, &mut |at| {
+            positions.push(copies.len());
+            copies.extend_from_slice(&payload[at]);
+            match copies.len() < BLOCK_BYTES {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        let size = copies.len();
+        block.push_copies(partition, frame, copies, &positions);
+        Ok(match copied? {
+            ControlFlow::Continue(()) => Decoded::All { size },
+            ControlFlow::Break(()) => Decoded::Piece,
+        })
+    }
+
+    /// Looks at each record of a batch that was not looked at before, and hands out where in the payload the wanted ones lie.
+    fn each(
+        &mut self,
+        mut records: Records,
+        end: Offset,
+        wanted: &mut dyn FnMut(Range<usize>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, BatchError> {
+        loop {
+            let start = records.position();
+            let Some(record) = records.next_ref() else {
+                break;
+            };
+            let record = record?;
+            if record.offset >= end {
+                break;
+            }
+            if record.offset < self.next {
+                continue;
+            }
+            self.note_missing(record.offset);
+            self.next = record.offset.plus(1);
+            self.scanned.records += 1;
+            if self.filter.accepts(self.partition, &record)
+                && wanted(start..records.position()).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Cleanup has taken what lies between the last record and this place.
+    fn note_missing(&mut self, until: Offset) {
+        if until <= self.next {
+            return;
+        }
+        let missing = until.since(self.next);
+        self.scanned.cleaned += missing;
+        let cleaned = self.cleaned.get_or_insert(Gap {
+            partition: self.partition,
+            offsets: self.next..until,
+            missing: 0,
+            reason: GapReason::Cleaned,
+        });
+        cleaned.offsets.end = until;
+        cleaned.missing += missing;
+        self.next = until;
+    }
+
+    fn gap(&self, offsets: Range<Offset>, reason: GapReason) -> Gap {
+        Gap {
+            partition: self.partition,
+            missing: offsets.end.since(offsets.start),
+            offsets,
+            reason,
+        }
+    }
+}
