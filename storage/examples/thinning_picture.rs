@@ -88,7 +88,7 @@ fn readings(recording: &Recording) -> Vec<Reading> {
 fn thinned(readings: &[Reading], tiers: &str, age_ms: i64) -> Vec<Reading> {
     let tiers: ThinTiers = tiers.parse().expect("valid tiers");
     let policy = ThinPolicy::new(&tiers).expect("there are tiers");
-    let mut piece = Piece::new(&policy);
+    let mut piece = Piece::new(&policy, usize::MAX, readings.len() as u64);
     let mut offset = Offset::ZERO;
     let mut newest = i64::MIN;
     for (time, _, line) in readings {
@@ -103,16 +103,12 @@ fn thinned(readings: &[Reading], tiers: &str, age_ms: i64) -> Vec<Reading> {
         offset = offset.plus(1);
     }
     let now = Timestamp::from_millis(newest + age_ms);
-    let dropped = piece.decide(now, now).dropped(&(Offset::ZERO..offset));
-    let stays = |index: usize| {
-        !dropped
-            .iter()
-            .any(|range| range.contains(&Offset::new(index as u64)))
-    };
+    let decided = piece.decide(now, now);
+    let mut going = decided.going(Offset::ZERO);
     let kept = readings
         .iter()
         .enumerate()
-        .filter(|(index, _)| stays(*index));
+        .filter(|(index, _)| !going.goes(Offset::new(*index as u64)));
     kept.map(|(_, reading)| reading.clone()).collect()
 }
 

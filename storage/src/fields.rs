@@ -76,6 +76,12 @@ pub fn envelope(magic: &[u8; 8], version: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// How long the envelope is whose first bytes these are, as it says itself: not checked.
+pub fn envelope_bytes(head: &[u8; ENVELOPE_HEADER_BYTES]) -> usize {
+    let body = head[12..16].try_into().expect("four bytes");
+    ENVELOPE_HEADER_BYTES.saturating_add(u32::from_le_bytes(body) as usize)
+}
+
 /// Checks an envelope that starts at the front of `bytes`, and returns its version and body. What follows the body is
 /// returned too: files that are overwritten in place may be longer than what they hold.
 pub fn open_envelope<'a>(

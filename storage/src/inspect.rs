@@ -31,7 +31,7 @@ use crate::recovery::newer;
 use crate::recovery::store_file::{
     RESTORING_FILE, decode_store, is_being_restored, no_checkpoint, store_is_missing, store_trouble,
 };
-use crate::segment::summary::load_summary;
+use crate::segment::summary::{Opened, open_summary};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
@@ -565,7 +565,8 @@ impl Verify<'_> {
         } else {
             None
         };
-        if is_sealed && let Some(Err(reason)) = load_summary(self.disk, directory, log, id)? {
+        if is_sealed && let Opened::Unusable(reason) = open_summary(self.disk, directory, log, id)?
+        {
             self.note(&id.summary_path(directory), Some(log), reason);
         }
         let mut verifier = SegmentVerifier::new(id, kind, bytes.min(len), end_offset);

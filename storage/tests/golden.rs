@@ -21,7 +21,7 @@ use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
 use storage::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use storage::producers::Producers;
-use storage::segment::summary::{Stats, Summary, Window, WindowKey};
+use storage::segment::summary::{self, Stats, Summary, Window, WindowKey};
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
 };
@@ -238,7 +238,7 @@ fn manifest_v2() {
 }
 
 /// Keys of all kinds, and a window that was thinned twice.
-fn summary() -> Summary {
+fn one_summary() -> Summary {
     let window = |key: Option<&[u8]>, start, window_ms, count: u32| Window {
         at: WindowKey {
             key: key.map(Box::from),
@@ -273,14 +273,39 @@ fn summary() -> Summary {
     }
 }
 
-#[test]
-fn summary_v1() {
-    let id = SegmentId {
+fn summary_id() -> SegmentId {
+    SegmentId {
         base: Offset::new(1_000),
         generation: 3,
+    }
+}
+
+#[test]
+fn summary_v1() {
+    // It was one section.
+    let golden = golden("summary.v1");
+    assert_eq!(
+        summary::decode(&golden),
+        Ok((log(), summary_id(), vec![one_summary()]))
+    );
+}
+
+#[test]
+fn summary_v2() {
+    let later = Summary {
+        tier: 2,
+        counted: vec![Offset::new(5_001)..Offset::new(9_000)],
+        ..one_summary()
     };
-    let golden = check("summary.v1", &summary().encode(log(), id));
-    assert_eq!(Summary::decode(&golden), Ok((log(), id, summary())));
+    let sections = [one_summary(), later];
+    let golden = check(
+        "summary.v2",
+        &summary::encode(log(), summary_id(), &sections),
+    );
+    assert_eq!(
+        summary::decode(&golden),
+        Ok((log(), summary_id(), sections.to_vec()))
+    );
 }
 
 #[test]

@@ -288,7 +288,12 @@ fn check_summaries(house: &House, rows: &[Row], column: usize) {
     let mut days: BTreeMap<i64, (u64, f64, f64, f64)> = BTreeMap::new();
     for segment in segments {
         let summary = read_summary(&house.disk, &directory, log_id(), segment.id).unwrap();
-        for window in summary.expect("every segment was thinned").windows {
+        let mut summary = summary.expect("every segment was thinned");
+        let mut windows = Vec::new();
+        while let Some(section) = summary.next_section().unwrap() {
+            windows.extend(section.windows);
+        }
+        for window in windows {
             assert_eq!(window.at.window_ms, DAY_MS);
             let stats = window.stats[0];
             let day = days

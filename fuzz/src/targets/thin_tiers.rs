@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
     let Some(policy) = ThinPolicy::new(&tiers) else {
         return;
     };
-    let mut piece = Piece::new(&policy);
+    let mut piece = Piece::new(&policy, 1 << 20, values.len() as u64);
     let mut end = Offset::ZERO;
     for value in values.split(|byte| *byte == b'\n') {
         piece.push(Sample {
@@ -34,13 +34,16 @@ pub fn run(data: &[u8]) {
     let all = Offset::ZERO..end;
     let now = Timestamp::from_millis(i64::MAX);
     let decided = piece.decide(now, now);
-    let dropped = decided.dropped(&all);
-    assert!(dropped.windows(2).all(|pair| pair[0].end <= pair[1].start));
-    assert!(
-        dropped
-            .iter()
-            .all(|range| range.start < range.end && range.end <= end)
-    );
+    let mut going = decided.going(Offset::ZERO);
+    let gone = (0..end.get()).filter(|offset| going.goes(Offset::new(*offset)));
+    assert_eq!(gone.count() > 0, decided.drops_of(&all));
+    let records = |range| -> u64 {
+        let summary = decided.summary(&range);
+        summary.windows.iter().map(|window| window.count).sum()
+    };
+    // In parts it tells of the same records.
+    let parts = decided.parts(&all, 2);
+    assert_eq!(parts.into_iter().map(records).sum::<u64>(), records(all));
 }
 
 /// Tiers of all kinds, and values for each.

@@ -11,7 +11,7 @@ use model::LogId;
 
 use crate::io::Disk;
 use crate::manifest;
-use crate::segment::summary::{Stats, WindowKey, read_summary};
+use crate::segment::summary::{Stats, Summary, WindowKey, read_summary};
 
 /// What is known of a window over all segments of a log.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,24 +37,30 @@ pub fn summed_windows(
         .iter()
         .flat_map(|manifest| manifest.sealed());
     for (entry, _) in sealed {
-        let Some(summary) = read_summary(disk, directory, log, entry.id)? else {
+        let Some(mut summary) = read_summary(disk, directory, log, entry.id)? else {
             continue;
         };
-        for window in summary.windows {
-            let mut at = window.at;
-            if let Some(longer) = window_ms.filter(|longer| longer % at.window_ms == 0) {
-                at.start = at.start.saturating_sub(at.start.rem_euclid(longer));
-                at.window_ms = longer;
-            }
-            let summed = windows.entry(at).or_default();
-            summed.records = summed.records.saturating_add(window.count);
-            for (name, stats) in summary.values.iter().zip(&window.stats) {
-                let none = || (0, Stats::NONE);
-                let (records, merged) = summed.values.entry(name.clone()).or_insert_with(none);
-                *records = records.saturating_add(window.count);
-                merged.merge(stats);
-            }
+        while let Some(section) = summary.next_section()? {
+            add(&mut windows, section, window_ms);
         }
     }
     Ok(windows)
+}
+
+fn add(windows: &mut BTreeMap<WindowKey, SummedWindow>, section: Summary, window_ms: Option<i64>) {
+    for window in section.windows {
+        let mut at = window.at;
+        if let Some(longer) = window_ms.filter(|longer| longer % at.window_ms == 0) {
+            at.start = at.start.saturating_sub(at.start.rem_euclid(longer));
+            at.window_ms = longer;
+        }
+        let summed = windows.entry(at).or_default();
+        summed.records = summed.records.saturating_add(window.count);
+        for (name, stats) in section.values.iter().zip(&window.stats) {
+            let none = || (0, Stats::NONE);
+            let (records, merged) = summed.values.entry(name.clone()).or_insert_with(none);
+            *records = records.saturating_add(window.count);
+            merged.merge(stats);
+        }
+    }
 }

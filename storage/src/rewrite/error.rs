@@ -6,6 +6,7 @@ use model::LogId;
 
 use super::keeper::{Cancelled, KeepError};
 use crate::segment::SegmentId;
+use crate::wal::pool::is_full;
 
 /// Why nothing was rewritten. All is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -68,4 +69,17 @@ pub enum RewriteError {
     /// The store ends or has failed. Which of both segments counts, the next start finds out.
     #[error("the store has stopped writing")]
     Stopped,
+}
+
+impl RewriteError {
+    /// The disk refused to write a new segment, which needs so many bytes.
+    pub(crate) fn of_disk(segment: SegmentId, source: io::Error, need_bytes: u64) -> RewriteError {
+        match is_full(&source) {
+            true => RewriteError::NoSpace {
+                segment,
+                need_bytes,
+            },
+            false => RewriteError::Io { segment, source },
+        }
+    }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use model::Offset;
 use model::batch::{BatchError, BatchHeader};
 
-use crate::segment::summary::Summary;
+use crate::segment::summary::SummaryWriter;
 
 /// What becomes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +23,14 @@ pub trait Keeper {
     /// their offsets.
     fn judge(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<Verdict, KeepError>;
 
-    /// What the new segment's summary says, asked for when all batches were judged. None is what those of the old ones say
-    /// together, if they have any.
-    fn summary(&mut self) -> Option<Summary> {
+    /// All batches were judged.
+    fn finish(&mut self) -> Result<(), KeepError> {
+        Ok(())
+    }
+
+    /// The new segment's summary, asked for when all batches were judged. None is what those of the old ones say together, if
+    /// they have any.
+    fn summary(&mut self) -> Option<SummaryWriter> {
         None
     }
 }
@@ -44,6 +49,9 @@ pub enum KeepError {
     /// Whoever looks at the batches has seen enough: no fault.
     #[error("no more batches are wanted")]
     Enough,
+    /// Whoever judges the batches cannot go on, and tells its caller why.
+    #[error("the batches cannot be judged")]
+    Unable,
 }
 
 /// The pace of a rewrite or a scan: throttle, progress and cancel in one.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub use self::error::RewriteError;
 pub use self::keeper::{Cancelled, KeepError, Keeper, Pace, Verdict};
 pub use self::replace::{Amount, Rewritten};
-pub(crate) use self::replace::{mark_compacted, rewrite};
-pub(crate) use self::source::scan;
+pub(crate) use self::replace::{mark_compacted, new_id, rewrite};
+pub(crate) use self::source::{Batches, open_segment, scan};
 
 use crate::log::DirtyLogs;
 use crate::segment::SegmentFiles;

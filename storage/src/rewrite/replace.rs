@@ -19,10 +19,9 @@ use crate::epochs::Epochs;
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry};
 use crate::producers::Producers;
-use crate::segment::summary::{Summary, read_all, write_summary};
+use crate::segment::summary::{SummaryWriter, carry_on};
 use crate::segment::{SegmentId, SparseWriter, remove_files};
 use crate::settler::{Change, Outcome};
-use crate::wal::pool::is_full;
 
 /// So much is written between two looks at the pace.
 const SPEND_BYTES: u64 = 1 << 20;
@@ -114,38 +113,26 @@ pub(crate) fn rewrite(
     })
 }
 
-/// Writes the summary of a new segment, durably: this one, or what those of the old ones say.
+/// Makes the summary of a new segment durable: this one, or what those of the old ones say.
 fn write_summary_of(
     parts: &RewriteParts,
     log: LogId,
     old: &[SegmentId],
     new: SegmentId,
-    summary: Option<Summary>,
+    summary: Option<SummaryWriter>,
 ) -> Result<(), RewriteError> {
-    let (disk, directory) = (parts.files.data.disk(), parts.files.data.of_log(log));
+    let (disk, directory) = (parts.files.data.shared_disk(), parts.files.data.of_log(log));
     let write = || {
-        let summary = match summary {
-            Some(summary) => Some(summary),
-            None => read_all(disk, &directory, log, old)?,
+        let is_written = match summary {
+            Some(summary) => summary.finish().map(|()| true)?,
+            None => carry_on(&disk, &directory, log, old, new)?,
         };
-        match summary {
-            Some(summary) => {
-                write_summary(disk, &directory, log, new, &summary)?;
-                disk.sync_dir(&directory)
-            }
-            None => Ok(()),
+        match is_written {
+            true => disk.sync_dir(&directory),
+            false => Ok(()),
         }
     };
-    write().map_err(|source| match is_full(&source) {
-        true => RewriteError::NoSpace {
-            segment: new,
-            need_bytes: 0,
-        },
-        false => RewriteError::Io {
-            segment: new,
-            source,
-        },
-    })
+    write().map_err(|source| RewriteError::of_disk(new, source, 0))
 }
 
 /// Asks the settler for a change, and waits for its answer.
@@ -177,6 +164,15 @@ fn change(parts: &RewriteParts, log: &Arc<LogCell>, to: Change) -> Result<(), Re
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
+    }
+}
+
+/// The name of what takes the place of neighbours: a generation above all of theirs.
+pub(crate) fn new_id(old: &[SegmentId]) -> SegmentId {
+    let generations = old.iter().map(|id| id.generation);
+    SegmentId {
+        base: old.first().expect("a rewrite is of a segment").base,
+        generation: generations.max().expect("a rewrite is of a segment") + 1,
     }
 }
 
@@ -224,16 +220,7 @@ impl Job {
         last.end_offset
     }
 
-    /// The new segment's name: a generation above all that it replaces.
-    fn new_id(&self) -> SegmentId {
-        let generations = self.sources.iter().map(|(entry, _)| entry.id.generation);
-        SegmentId {
-            base: self.first().0.id.base,
-            generation: generations.max().expect("a rewrite is of a segment") + 1,
-        }
-    }
-
-    /// Writes the new segment, durably. None, and no file, if the only one would stay as it is.
+    /// Writes the new segment, durably. None, and no file, if the only one would stay as it is: then nothing is written.
     fn write(
         &self,
         parts: &RewriteParts,
@@ -241,44 +228,41 @@ impl Job {
         pace: &dyn Pace,
         keeper: &mut dyn Keeper,
     ) -> Result<(Option<SegmentEntry>, Amount, Amount), RewriteError> {
-        let id = self.new_id();
+        let id = new_id(&self.ids());
         let data = &parts.files.data;
         let need_bytes = self.sources.iter().map(|(_, sealed)| sealed.bytes).sum();
-        let failed = |source| match is_full(&source) {
-            true => RewriteError::NoSpace {
-                segment: id,
-                need_bytes,
-            },
-            false => RewriteError::Io {
-                segment: id,
-                source,
-            },
-        };
+        let failed = |source| RewriteError::of_disk(id, source, need_bytes);
         let directory = data.of_log(log.id());
-        let writer = SparseWriter::create(data.shared_disk(), directory, log.id(), id, need_bytes);
+        let create = || {
+            let (disk, directory) = (data.shared_disk(), directory.clone());
+            SparseWriter::create(disk, directory, log.id(), id, need_bytes)
+        };
         let mut copy = Copy {
-            writer: writer.map_err(failed)?,
+            writer: None,
+            create: &create,
             first: self.first().0.id,
             failed: &failed,
             before: Amount::default(),
             after: Amount::default(),
-            is_changed: self.sources.len() > 1,
             unspent: 0,
         };
+        if self.sources.len() > 1 {
+            copy.begin()?;
+        }
         let copied = self.copy(parts, log, pace, keeper, &mut copy);
         let finished = copied.and_then(|carried| {
-            if !copy.is_changed {
+            let Some(writer) = &mut copy.writer else {
                 return Ok(None);
-            }
+            };
             let since = self.first().1.first_append_time;
             let Carried { producers, epochs } = carried;
-            let entry = copy
-                .writer
-                .finish(self.end_offset(), since, producers, epochs);
+            let entry = writer.finish(self.end_offset(), since, producers, epochs);
             entry.map(Some).map_err(failed)
         });
-        if !matches!(finished, Ok(Some(_))) {
-            copy.writer.discard();
+        if finished.is_err()
+            && let Some(writer) = copy.writer
+        {
+            writer.discard();
         }
         Ok((finished?, copy.before, copy.after))
     }
@@ -295,7 +279,7 @@ impl Job {
         let mut carried = Carried::default();
         for (number, (entry, sealed)) in self.sources.iter().enumerate() {
             let is_last_source = number + 1 == self.sources.len();
-            let source = Source::open(parts, log, *entry, *sealed)?;
+            let source = Arc::new(Source::open(parts, log, *entry, *sealed)?);
             if is_last_source {
                 carried = self.carried(parts, log, &source);
             }
@@ -305,10 +289,23 @@ impl Job {
                     carried.note(&found);
                 }
                 let is_last = is_last_source && batches.is_at_end();
-                copy.take(&found, entry.id, is_last, keeper)?;
+                match copy.judge(&found, entry.id, is_last, keeper)? {
+                    Kept::Same if copy.writer.is_none() => copy.after.count(&found.header),
+                    Kept::Same => copy.push(&found.header, &found.bytes, &found)?,
+                    Kept::Other(other) => {
+                        copy.catch_up(&source, &found.header, pace)?;
+                        if let Some((header, bytes)) = other {
+                            copy.push(&header, &bytes, &found)?;
+                        }
+                    }
+                }
                 copy.spend(pace)?;
             }
         }
+        let segment = self.first().0.id;
+        keeper
+            .finish()
+            .map_err(|source| RewriteError::Keep { segment, source })?;
         Ok(carried)
     }
 
@@ -345,43 +342,78 @@ impl Carried {
 
 /// The new segment as it is being written.
 struct Copy<'f> {
-    writer: SparseWriter,
+    /// None as long as it does not differ from the only old one: mostly there is nothing to write.
+    writer: Option<SparseWriter>,
+    create: &'f dyn Fn() -> std::io::Result<SparseWriter>,
     /// The first segment that is replaced.
     first: SegmentId,
     failed: &'f dyn Fn(std::io::Error) -> RewriteError,
     before: Amount,
     after: Amount,
-    /// Whether the new segment differs from the only old one.
-    is_changed: bool,
     /// Bytes that were written and that the pace does not know of.
     unspent: u64,
 }
 
+/// What is kept of a batch.
+enum Kept {
+    /// All of it, byte for byte.
+    Same,
+    /// Another in its place, or nothing.
+    Other(Option<(BatchHeader, Bytes)>),
+}
+
 impl Copy<'_> {
-    /// Has a batch judged, and writes what is kept of it. Of the last one of all at least its place is kept.
-    fn take(
+    fn begin(&mut self) -> Result<(), RewriteError> {
+        self.writer = Some((self.create)().map_err(self.failed)?);
+        Ok(())
+    }
+
+    /// Has a batch judged. Of the last one of all at least its place is kept.
+    fn judge(
         &mut self,
         found: &Found,
         segment: SegmentId,
         is_last: bool,
         keeper: &mut dyn Keeper,
-    ) -> Result<(), RewriteError> {
+    ) -> Result<Kept, RewriteError> {
         self.before.count(&found.header);
         let verdict = keeper
             .judge(&found.header, &found.bytes)
             .map_err(|source| RewriteError::Keep { segment, source })?;
         let kept = match verdict {
-            Verdict::Keep => return self.push(&found.header, &found.bytes, found),
+            Verdict::Keep => return Ok(Kept::Same),
             Verdict::Drop if is_last => without_records(&found.header),
-            Verdict::Drop => {
-                self.is_changed = true;
-                return Ok(());
-            }
+            Verdict::Drop => return Ok(Kept::Other(None)),
             Verdict::Replace(bytes) => bytes,
         };
-        self.is_changed |= kept != found.bytes;
+        if kept == found.bytes {
+            return Ok(Kept::Same);
+        }
         let header = checked(&kept, &found.header);
-        self.push(&header, &kept, found)
+        Ok(Kept::Other(Some((header, kept))))
+    }
+
+    /// Before the first batch that is not kept as it is: begins to write, with the batches of the only source before it.
+    fn catch_up(
+        &mut self,
+        source: &Arc<Source>,
+        until: &BatchHeader,
+        pace: &dyn Pace,
+    ) -> Result<(), RewriteError> {
+        if self.writer.is_some() {
+            return Ok(());
+        }
+        self.begin()?;
+        self.after = Amount::default();
+        let mut batches = source.batches();
+        while let Some(found) = batches.next_batch(pace)? {
+            if found.header.base() >= until.base() {
+                break;
+            }
+            self.push(&found.header, &found.bytes, &found)?;
+            self.spend(pace)?;
+        }
+        Ok(())
     }
 
     fn push(
@@ -390,13 +422,14 @@ impl Copy<'_> {
         bytes: &Bytes,
         found: &Found,
     ) -> Result<(), RewriteError> {
-        if !self.writer.has_room_for(header) {
+        let writer = self.writer.as_mut().expect("it was begun");
+        if !writer.has_room_for(header) {
             let segment = self.first;
             return Err(RewriteError::TooLarge { segment });
         }
         self.after.count(header);
         self.unspent += bytes.len() as u64;
-        self.writer
+        writer
             .push(header, bytes, found.append_time)
             .map_err(self.failed)
     }

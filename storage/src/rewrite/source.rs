@@ -34,9 +34,7 @@ pub(crate) fn scan(
     each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
 ) -> Result<(), RewriteError> {
     for segment in segments {
-        let (_, entry, sealed) = live(log, *segment)?;
-        let source = Source::open(parts, log, entry, sealed)?;
-        let mut batches = source.batches();
+        let mut batches = open_segment(parts, log, *segment)?;
         while let Some(found) = batches.next_batch(pace)? {
             match each(&found.header, &found.bytes) {
                 Ok(()) => {}
@@ -52,6 +50,17 @@ pub(crate) fn scan(
         }
     }
     Ok(())
+}
+
+/// Opens a sealed segment, to be walked over batch by batch. It stays readable if another takes its place meanwhile.
+pub(crate) fn open_segment(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    segment: SegmentId,
+) -> Result<Batches, RewriteError> {
+    let (_, entry, sealed) = live(log, segment)?;
+    let source = Source::open(parts, log, entry, sealed)?;
+    Ok(Arc::new(source).batches())
 }
 
 /// A sealed segment as the log's manifest names it, and the manifest.
@@ -138,11 +147,10 @@ impl Source {
         })
     }
 
-    pub fn batches(&self) -> Batches<'_> {
+    pub fn batches(self: &Arc<Source>) -> Batches {
         let base = self.entry.id.base;
         Batches {
-            source: self,
-            index: self.index.as_ref().map(|file| &file.index),
+            source: Arc::clone(self),
             window: Bytes::new(),
             window_start: 0,
             position: 0,
@@ -176,7 +184,7 @@ pub(super) fn index_of(
 
 /// A batch that was found sound.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub header: BatchHeader,
     pub bytes: Bytes,
     /// When the broker appended it, or a later batch of its block.
@@ -185,9 +193,8 @@ pub(super) struct Found {
 
 /// Walks over the batches of a segment.
 #[derive(Debug)]
-pub(super) struct Batches<'s> {
-    source: &'s Source,
-    index: Option<&'s SegmentIndex>,
+pub(crate) struct Batches {
+    source: Arc<Source>,
     /// What is in memory of the file, from `window_start` on.
     window: Bytes,
     window_start: u64,
@@ -198,7 +205,11 @@ pub(super) struct Batches<'s> {
     heads: crc32fast::Hasher,
 }
 
-impl Batches<'_> {
+impl Batches {
+    fn index(&self) -> Option<&SegmentIndex> {
+        self.source.index.as_ref().map(|file| &file.index)
+    }
+
     /// The next batch. None at the end, which is where the segment ends.
     pub fn next_batch(&mut self, pace: &dyn Pace) -> Result<Option<Found>, RewriteError> {
         if self.position == self.source.sealed.bytes {
@@ -242,7 +253,7 @@ impl Batches<'_> {
         if !self.source.entry.kind.may_follow(next, base) {
             return Err(self.damaged(format!("base offset {base}, expected {next}")));
         }
-        let limit = match self.index {
+        let limit = match self.index() {
             Some(index)
                 if self.source.entry.kind == SegmentKind::Sparse
                     && self.block + 1 < index.blocks().len() =>
@@ -262,7 +273,9 @@ impl Batches<'_> {
     }
 
     fn append_time(&self) -> Timestamp {
-        let block = self.index.and_then(|index| index.blocks().get(self.block));
+        let block = self
+            .index()
+            .and_then(|index| index.blocks().get(self.block));
         block.map_or(self.source.sealed.last_append_time, |block| {
             block.append_time
         })
@@ -270,16 +283,16 @@ impl Batches<'_> {
 
     /// At the end of a block: the heads of its batches are those that were indexed.
     fn check_heads(&mut self, batch: &Bytes) -> Result<(), RewriteError> {
-        let Some(index) = self.index else {
+        let Some(index) = self.index() else {
             return Ok(());
         };
-        self.heads.update(&batch[..HEAD_BYTES]);
         let end = index.block_end(self.block);
+        let expected = index.blocks()[self.block].heads_checksum;
+        self.heads.update(&batch[..HEAD_BYTES]);
         if self.position < end {
             return Ok(());
         }
         let computed = std::mem::take(&mut self.heads).finalize();
-        let expected = index.blocks()[self.block].heads_checksum;
         if self.position > end || computed != expected {
             return Err(self.damaged(format!(
                 "crc mismatch of the batch heads of the block that ends at position {end}"

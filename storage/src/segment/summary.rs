@@ -3,38 +3,47 @@
 //! Written beside the segment when it is thinned, as `<base offset>.<generation>.sum`, and merged when it is thinned again, so
 //! that a view of fewer points can be served later that knows all records. Callers: thinning's executor writes, every rewrite
 //! carries it on, the tools read.
-//! Invariant: windows rise by key, time and length, and none comes twice; each counts records of this segment only.
+//! A file is a row of sections, each of which tells of a range of offsets, so that neither who writes nor who reads holds more
+//! than one: a segment of tiny records has millions of windows. A window whose records lie in several sections stands in each of
+//! them, with its part.
+//! Invariants: the offsets of sections rise; in a section windows rise by key, time and length, and none comes twice; each counts
+//! records of this segment only.
 //!
 //! ```text
-//! envelope (fields.rs) with magic "thinsums", version 1, around
-//! | log id 20 | base offset i64 | generation u32 | tiers blob | tier u8 | ranges u32 | per range: start i64, end i64 |
+//! per section, envelope (fields.rs) with magic "thinsums", version 2, around
+//! | log id 20 | base offset i64 | generation u32 | section u32 | is last u8 |
+//! | tiers blob | tier u8 | ranges u32 | per range: start i64, end i64 |
 //! | values u32 | per value: name blob |
 //! | windows u32 | per window: key kind u8 | key blob, if kind 1 | start i64 | length i64 | records u64 |
 //!                 per value: sum f64 | smallest f64 | largest f64 |
 //! ```
-//! Key kind 0: no key, 1: this one, 2: that of the window before.
+//! Key kind 0: no key, 1: this one, 2: that of the window before. A file of version 1 is one section, without the fields
+//! `section` and `is last`.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::{LogId, Offset};
 
 use super::SegmentId;
-use crate::fields::{Fields, FormatError, envelope, open_envelope, put_blob, put_log_id};
-use crate::io::{Disk, read_file, write_new_file};
+use crate::fields::{
+    ENVELOPE_HEADER_BYTES, Fields, FormatError, envelope, envelope_bytes, open_envelope, put_blob,
+    put_log_id,
+};
+use crate::io::{Disk, DiskFile, OpenHow};
 
 /// The magic of a summary.
 pub const MAGIC: &[u8; 8] = b"thinsums";
 /// The version that this build writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// The windows of one segment.
+/// A section: the windows of a range of one segment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// The setting `thin.tiers` by which the segment was thinned.
+    /// The setting `thin.tiers` by which the range was thinned.
     pub tiers: String,
     /// All of its windows were reached by at least this tier of it, counted from 1; 0 if not all were.
     pub tier: u8,
@@ -105,44 +114,30 @@ impl Stats {
     }
 }
 
-impl Summary {
-    /// Takes in what another one tells of other records, by the same or another setting: windows that are the same are merged if
-    /// the same values are summed up; otherwise what is told with more windows counts.
-    pub fn merge(&mut self, other: Summary) {
-        if self.values != other.values {
-            if self.windows.len() < other.windows.len() {
-                *self = other;
-            }
-            self.tier = 0;
-            return;
-        }
-        if self.tiers != other.tiers {
-            self.tier = 0;
-        }
-        self.tier = self.tier.min(other.tier);
-        self.counted = joined(std::mem::take(&mut self.counted), other.counted);
-        let mut windows: BTreeMap<WindowKey, (u64, Vec<Stats>)> = BTreeMap::new();
-        for window in std::mem::take(&mut self.windows)
-            .into_iter()
-            .chain(other.windows)
-        {
-            let none = || (0, vec![Stats::NONE; window.stats.len()]);
-            let (count, merged) = windows.entry(window.at).or_insert_with(none);
-            *count = count.saturating_add(window.count);
-            for (merged, stats) in merged.iter_mut().zip(&window.stats) {
-                merged.merge(stats);
-            }
-        }
-        let window = |(at, (count, stats))| Window { at, count, stats };
-        self.windows = windows.into_iter().map(window).collect();
-    }
+/// Which section of a file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    number: u32,
+    is_last: bool,
+}
 
-    /// The file's bytes.
-    pub fn encode(&self, log: LogId, id: SegmentId) -> Vec<u8> {
+/// A section as it stands in a file.
+struct Read<'a> {
+    log: LogId,
+    id: SegmentId,
+    place: Place,
+    section: Summary,
+    trailing: &'a [u8],
+}
+
+impl Summary {
+    fn encode(&self, log: LogId, id: SegmentId, place: Place) -> Vec<u8> {
         let mut body = Vec::new();
         put_log_id(&mut body, log);
         body.extend_from_slice(&id.base.to_wire().to_le_bytes());
         body.extend_from_slice(&id.generation.to_le_bytes());
+        body.extend_from_slice(&place.number.to_le_bytes());
+        body.push(place.is_last.into());
         put_blob(&mut body, self.tiers.as_bytes());
         body.push(self.tier);
         put_count(&mut body, self.counted.len());
@@ -185,8 +180,8 @@ impl Summary {
         envelope(MAGIC, VERSION, &body)
     }
 
-    /// Reads a file back, and whose it is.
-    pub fn decode(bytes: &[u8]) -> Result<(LogId, SegmentId, Summary), FormatError> {
+    /// The section at the front of some bytes.
+    fn decode(bytes: &[u8]) -> Result<Read<'_>, FormatError> {
         let opened = open_envelope(MAGIC, VERSION, bytes)?;
         let mut fields = Fields::new(opened.body);
         let log = fields.log_id()?;
@@ -194,52 +189,119 @@ impl Summary {
             base: fields.offset("base offset")?,
             generation: fields.u32()?,
         };
-        let mut summary = Summary {
+        let place = match opened.version {
+            1 => Place {
+                number: 0,
+                is_last: true,
+            },
+            _ => Place {
+                number: fields.u32()?,
+                is_last: take_flag(&mut fields)?,
+            },
+        };
+        let mut section = Summary {
             tiers: take_text(&mut fields)?,
             tier: fields.u8()?,
             ..Summary::default()
         };
         for _ in 0..fields.count(RANGE_BYTES)? {
             let range = fields.offset("range start")?..fields.offset("range end")?;
-            let before = summary.counted.last().map(|before| before.end);
+            let before = section.counted.last().map(|before| before.end);
             if range.is_empty() || before.is_some_and(|before| before >= range.start) {
                 return Err(field("range order", range.start.to_wire()));
             }
-            summary.counted.push(range);
+            section.counted.push(range);
         }
         for _ in 0..fields.count(4)? {
-            summary.values.push(take_text(&mut fields)?);
+            section.values.push(take_text(&mut fields)?);
         }
-        let each = WINDOW_BYTES_MIN + summary.values.len() * STATS_BYTES;
+        let each = WINDOW_BYTES_MIN + section.values.len() * STATS_BYTES;
         let mut key = None;
         for _ in 0..fields.count(each)? {
-            let window = take_window(&mut fields, &mut key, summary.values.len())?;
-            let last = summary.windows.last().map(|last| last.at.cmp(&window.at));
+            let window = take_window(&mut fields, &mut key, section.values.len())?;
+            let last = section.windows.last().map(|last| last.at.cmp(&window.at));
             if last.is_some_and(|order| order != Ordering::Less) {
                 return Err(field("window order", window.at.start));
             }
-            summary.windows.push(window);
+            section.windows.push(window);
         }
-        let trailing = fields.rest().len() + opened.trailing.len();
-        match trailing {
-            0 => Ok((log, id, summary)),
+        match fields.rest().len() {
+            0 => Ok(Read {
+                log,
+                id,
+                place,
+                section,
+                trailing: opened.trailing,
+            }),
             bytes => Err(FormatError::Trailing { bytes }),
         }
     }
 }
 
-/// Two lists of ranges as one, in which none touches the next.
-fn joined(mut ranges: Vec<Range<Offset>>, more: Vec<Range<Offset>>) -> Vec<Range<Offset>> {
-    ranges.extend(more);
-    ranges.sort_unstable_by_key(|range| range.start);
-    let mut joined: Vec<Range<Offset>> = Vec::new();
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => joined.push(range),
+/// Follows the sections of a file: that they are whole, of one segment, and in order.
+#[derive(Debug, Default)]
+struct Order {
+    whose: Option<(LogId, SegmentId)>,
+    next: u32,
+    is_ended: bool,
+    /// Where the ranges of the sections so far end.
+    end: Option<Offset>,
+}
+
+impl Order {
+    fn check(&mut self, read: &Read<'_>) -> Result<(), FormatError> {
+        let whose = (read.log, read.id);
+        let number = i64::from(read.place.number);
+        if *self.whose.get_or_insert(whose) != whose
+            || self.is_ended
+            || read.place.number != self.next
+        {
+            return Err(field("section", number));
         }
+        let start = read.section.counted.first().map(|range| range.start);
+        if start.zip(self.end).is_some_and(|(start, end)| start < end) {
+            return Err(field("section order", number));
+        }
+        self.end = read
+            .section
+            .counted
+            .last()
+            .map(|range| range.end)
+            .or(self.end);
+        self.is_ended = read.place.is_last;
+        self.next += 1;
+        Ok(())
     }
-    joined
+}
+
+/// A file's bytes; at least one section.
+pub fn encode(log: LogId, id: SegmentId, sections: &[Summary]) -> Vec<u8> {
+    assert!(!sections.is_empty(), "a summary tells something");
+    let mut bytes = Vec::new();
+    for (number, section) in (0..).zip(sections) {
+        let is_last = number as usize + 1 == sections.len();
+        bytes.extend(section.encode(log, id, Place { number, is_last }));
+    }
+    bytes
+}
+
+/// Reads a file back, and whose it is.
+pub fn decode(bytes: &[u8]) -> Result<(LogId, SegmentId, Vec<Summary>), FormatError> {
+    let mut order = Order::default();
+    let mut sections = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let read = Summary::decode(rest)?;
+        order.check(&read)?;
+        sections.push(read.section);
+        if order.is_ended {
+            return match read.trailing.len() {
+                0 => Ok((read.log, read.id, sections)),
+                bytes => Err(FormatError::Trailing { bytes }),
+            };
+        }
+        rest = read.trailing;
+    }
 }
 
 const RANGE_BYTES: usize = 16;
@@ -258,6 +320,14 @@ fn field(field: &'static str, value: i64) -> FormatError {
     FormatError::Field {
         field,
         value: value.into(),
+    }
+}
+
+fn take_flag(fields: &mut Fields<'_>) -> Result<bool, FormatError> {
+    match fields.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(field("flag", other.into())),
     }
 }
 
@@ -301,88 +371,250 @@ fn take_window(
     Ok(Window { at, count, stats })
 }
 
-/// No summary is longer than an envelope can be.
-const BYTES_MAX: u64 = u32::MAX as u64;
+/// Reads a file section by section. All of it was checked when it was opened.
+#[derive(Debug)]
+pub struct SummaryReader {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    bytes: u64,
+    /// The setting by which all of it was thinned; None if there are several.
+    pub tiers: Option<String>,
+    /// All windows were reached by at least this tier.
+    pub tier: u8,
+}
 
-/// What a segment's summary says, or why it is not used. None if it has none.
-pub fn load_summary(
+/// What is at a segment's summary.
+#[derive(Debug)]
+pub enum Opened {
+    /// There is none.
+    None,
+    /// It is damaged, or of another segment: without it nothing but the summary is missing.
+    Unusable(String),
+    /// It is whole.
+    Whole(SummaryReader),
+}
+
+/// Opens a segment's summary, and checks all of it.
+pub fn open_summary(
     disk: &dyn Disk,
     directory: &Path,
     log: LogId,
     id: SegmentId,
-) -> io::Result<Option<Result<Summary, String>>> {
+) -> io::Result<Opened> {
     if id.generation == 0 {
-        return Ok(None);
+        return Ok(Opened::None);
     }
-    let bytes = match read_file(disk, &id.summary_path(directory), BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    let file = match disk.open(&id.summary_path(directory), OpenHow::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::None),
         Err(error) => return Err(error),
     };
-    Ok(Some(match Summary::decode(&bytes) {
-        Ok((of_log, of, summary)) if (of_log, of) == (log, id) => Ok(summary),
-        Ok((of_log, of, _)) => Err(format!(
-            "the summary is of segment {of} of the log {of_log}"
-        )),
-        Err(error) => Err(error.to_string()),
-    }))
+    let bytes = file.len()?;
+    let mut reader = SummaryReader {
+        file,
+        position: 0,
+        bytes,
+        tiers: None,
+        tier: u8::MAX,
+    };
+    let mut order = Order::default();
+    while !order.is_ended {
+        match reader.next_checked(&mut order)? {
+            Ok(section) => {
+                if order.next == 1 {
+                    reader.tiers = Some(section.tiers);
+                } else if reader.tiers.as_ref() != Some(&section.tiers) {
+                    reader.tiers = None;
+                }
+                reader.tier = reader.tier.min(section.tier);
+            }
+            Err(error) => return Ok(Opened::Unusable(error.to_string())),
+        }
+    }
+    if order.whose != Some((log, id)) {
+        let reason = "the summary is of another segment".to_owned();
+        return Ok(Opened::Unusable(reason));
+    }
+    if reader.position != bytes {
+        let bytes = bytes - reader.position;
+        return Ok(Opened::Unusable(format!("{bytes} bytes too many")));
+    }
+    reader.position = 0;
+    Ok(Opened::Whole(reader))
 }
 
-/// What a segment's summary says. None if it has none, or one that is damaged or of another segment, which is told in the log:
-/// without it nothing but the summary is missing.
+/// What a segment's summary says. None if it has none, or one that is damaged or of another segment, which is told in the log.
 pub fn read_summary(
     disk: &dyn Disk,
     directory: &Path,
     log: LogId,
     id: SegmentId,
-) -> io::Result<Option<Summary>> {
-    Ok(match load_summary(disk, directory, log, id)? {
-        Some(Ok(summary)) => Some(summary),
-        Some(Err(reason)) => {
+) -> io::Result<Option<SummaryReader>> {
+    Ok(match open_summary(disk, directory, log, id)? {
+        Opened::Whole(reader) => Some(reader),
+        Opened::Unusable(reason) => {
             tracing::warn!(%log, segment = %id, reason, "a summary is not used");
             None
         }
-        None => None,
+        Opened::None => None,
     })
 }
 
-/// Writes a segment's summary, durably but for its name.
-pub fn write_summary(
-    disk: &dyn Disk,
-    directory: &Path,
-    log: LogId,
-    id: SegmentId,
-    summary: &Summary,
-) -> io::Result<()> {
-    let path = id.summary_path(directory);
-    match disk.remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    write_new_file(disk, &path, &summary.encode(log, id))
-}
-
-/// What is told of segments that become one. If one of them was not thinned, the new one is not thinned as a whole.
-pub fn read_all(
-    disk: &dyn Disk,
-    directory: &Path,
-    log: LogId,
-    ids: &[SegmentId],
-) -> io::Result<Option<Summary>> {
-    let mut all: Option<Summary> = None;
-    let mut is_whole = true;
-    for id in ids {
-        let Some(summary) = read_summary(disk, directory, log, *id)? else {
-            is_whole = false;
-            continue;
-        };
-        match &mut all {
-            Some(all) => all.merge(summary),
-            None => all = Some(summary),
+impl SummaryReader {
+    /// The next section; None behind the last one.
+    pub fn next_section(&mut self) -> io::Result<Option<Summary>> {
+        if self.position == self.bytes {
+            return Ok(None);
+        }
+        let bytes = self.take()?;
+        let read = bytes.and_then(|bytes| Ok(Summary::decode(&bytes)?.section));
+        match read {
+            Ok(section) => Ok(Some(section)),
+            // It was whole a moment ago.
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
-    if let Some(all) = all.as_mut().filter(|_| !is_whole) {
-        all.tier = 0;
+
+    fn next_checked(&mut self, order: &mut Order) -> io::Result<Result<Summary, FormatError>> {
+        let bytes = self.take()?;
+        Ok(bytes.and_then(|bytes| {
+            let read = Summary::decode(&bytes)?;
+            order.check(&read)?;
+            Ok(read.section)
+        }))
     }
-    Ok(all)
+
+    /// The bytes of the section at the position.
+    fn take(&mut self) -> io::Result<Result<Vec<u8>, FormatError>> {
+        let left = usize::try_from(self.bytes - self.position).unwrap_or(usize::MAX);
+        let mut head = [0; ENVELOPE_HEADER_BYTES];
+        if left < head.len() {
+            return Ok(Err(FormatError::Truncated {
+                have: left,
+                need: head.len(),
+            }));
+        }
+        self.file.read_exact_at(self.position, &mut head)?;
+        let need = envelope_bytes(&head);
+        if left < need {
+            return Ok(Err(FormatError::Truncated { have: left, need }));
+        }
+        let mut bytes = vec![0; need];
+        self.file.read_exact_at(self.position, &mut bytes)?;
+        self.position += need as u64;
+        Ok(Ok(bytes))
+    }
+}
+
+/// Writes a segment's summary, section by section. Dropped before it is finished, it leaves no file behind.
+pub struct SummaryWriter {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    log: LogId,
+    id: SegmentId,
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    number: u32,
+    /// The newest section: whether it is the last one is not known yet.
+    pending: Option<Summary>,
+    is_finished: bool,
+}
+
+impl SummaryWriter {
+    /// Makes the file; what a rewrite that did not finish has left under its name goes.
+    pub fn create(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        log: LogId,
+        id: SegmentId,
+    ) -> io::Result<SummaryWriter> {
+        let path = id.summary_path(directory);
+        match disk.remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.open(&path, OpenHow::CreateNew)?;
+        Ok(SummaryWriter {
+            disk,
+            path,
+            log,
+            id,
+            file,
+            position: 0,
+            number: 0,
+            pending: None,
+            is_finished: false,
+        })
+    }
+
+    /// Adds a section behind the others.
+    pub fn push(&mut self, section: Summary) -> io::Result<()> {
+        match self.pending.replace(section) {
+            Some(before) => self.write(&before, false),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&mut self, section: &Summary, is_last: bool) -> io::Result<()> {
+        let number = self.number;
+        let bytes = section.encode(self.log, self.id, Place { number, is_last });
+        self.file.write_at(self.position, &bytes)?;
+        self.position += bytes.len() as u64;
+        self.number += 1;
+        Ok(())
+    }
+
+    /// Makes it durable but for its name, which the caller syncs. At least one section was added.
+    pub fn finish(mut self) -> io::Result<()> {
+        let last = self.pending.take().expect("a summary tells something");
+        self.write(&last, true)?;
+        self.file.sync_data()?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SummaryWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SummaryWriter").field(&self.path).finish()
+    }
+}
+
+impl Drop for SummaryWriter {
+    fn drop(&mut self) {
+        if !self.is_finished
+            && let Err(error) = self.disk.remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the rest of a summary could not be removed: the next start does");
+        }
+    }
+}
+
+/// Writes what the summaries of some segments say as that of the one that takes their place, durably but for its name. If one of
+/// them was not thinned, the new one is not thinned as a whole. False if none of them has a summary: then there is no file.
+pub fn carry_on(
+    disk: &Arc<dyn Disk>,
+    directory: &Path,
+    log: LogId,
+    old: &[SegmentId],
+    new: SegmentId,
+) -> io::Result<bool> {
+    let mut readers = Vec::new();
+    for id in old {
+        readers.extend(read_summary(&**disk, directory, log, *id)?);
+    }
+    let is_whole = readers.len() == old.len();
+    if readers.is_empty() {
+        return Ok(false);
+    }
+    let mut writer = SummaryWriter::create(Arc::clone(disk), directory, log, new)?;
+    for reader in &mut readers {
+        while let Some(mut section) = reader.next_section()? {
+            section.tier = if is_whole { section.tier } else { 0 };
+            writer.push(section)?;
+        }
+    }
+    writer.finish()?;
+    Ok(true)
 }

@@ -1,9 +1,9 @@
 //! Thins a log as its plan says: reads the segments in question, decides, and writes those again of which something goes.
 //!
-//! Called by the cleaner. Reads each segment of the plan, and those behind whose windows may go on there, once. What is held of
-//! records is bounded: a piece that has reached its bound is decided by itself, and of windows across two pieces each keeps
-//! its own. Which records go, and the summaries, are held of the whole plan until its segments are written, without a bound.
-//! A failure leaves everything as it was but for the groups that were finished.
+//! Called by the cleaner. The records of the plan's segments, and of those around them whose windows reach into them, are looked at
+//! ahead of what is written (`outlook.rs`): a piece of them is held at a time, within the memory for it, and of windows across
+//! two pieces each keeps its own. A group of segments is written as its pieces are decided; summaries go to the disk section by
+//! section. A failure leaves everything as it was but for the groups that were finished.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit, Filter, Rest};
 use model::{LogId, Offset, Timestamp};
 
-use super::piece::{Decided, Piece, Sample};
+use super::outlook::Outlook;
 use super::plan::{Looked, sealed_until};
 use super::policy::ThinPolicy;
 use crate::cleanup::{LogView, Plan, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{
-    KeepError, Keeper, Pace, RewriteError, RewriteParts, Rewritten, Verdict, rewrite, scan,
+    KeepError, Keeper, Pace, RewriteError, RewriteParts, Rewritten, Verdict, new_id, rewrite, scan,
 };
 use crate::segment::SegmentId;
-use crate::segment::summary::{Summary, read_summary};
+use crate::segment::summary::{SummaryReader, SummaryWriter, read_summary};
 
 /// What is known of segments that were looked at, of all logs. Derived: a start reads it out of the summaries.
 #[derive(Debug, Default)]
@@ -87,14 +87,15 @@ impl LookedSegments {
 
 /// What a segment's summary says, if it was thinned by the same tiers.
 fn told(parts: &RewriteParts, log: LogId, id: SegmentId, tiers: &str) -> Option<Looked> {
-    let summary = summary_of(parts, log, id).filter(|summary| summary.tiers == tiers)?;
-    Some(Looked {
-        tier: summary.tier,
+    let summary = summary_of(parts, log, id)?;
+    let tier = summary.tier;
+    (summary.tiers.as_deref() == Some(tiers)).then_some(Looked {
+        tier,
         again_at: Timestamp::from_millis(i64::MIN),
     })
 }
 
-fn summary_of(parts: &RewriteParts, log: LogId, id: SegmentId) -> Option<Summary> {
+pub(super) fn summary_of(parts: &RewriteParts, log: LogId, id: SegmentId) -> Option<SummaryReader> {
     let data = &parts.files.data;
     match read_summary(data.disk(), &data.of_log(log), log, id) {
         Ok(summary) => summary,
@@ -136,12 +137,28 @@ pub(crate) struct Thinner<'a> {
     pub dry_run: bool,
 }
 
-/// What becomes of a group of segments.
-#[derive(Debug, Default)]
-struct Fate {
-    /// Rising; half-open.
-    dropped: Vec<Range<Offset>>,
-    summary: Option<Summary>,
+/// The memory of a run, in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    /// For the records that are looked at.
+    piece_bytes: usize,
+    /// So many windows a section of a summary has at most, but for those that a section had before.
+    section_windows: usize,
+}
+
+impl Shares {
+    /// A section costs so much for each window, while it is put together, encoded and waits for the next one.
+    const WINDOW_BYTES: usize = 768;
+    /// Larger sections would save nothing.
+    const WINDOWS_MAX: usize = 1 << 16;
+
+    fn of(memory_bytes: usize) -> Shares {
+        let sections_bytes = memory_bytes / 4;
+        Shares {
+            piece_bytes: memory_bytes - sections_bytes,
+            section_windows: (sections_bytes / Shares::WINDOW_BYTES).clamp(1, Shares::WINDOWS_MAX),
+        }
+    }
 }
 
 impl Thinner<'_> {
@@ -160,24 +177,17 @@ impl Thinner<'_> {
         let from = first.first().expect("a group has a segment");
         let to = last.last().expect("a group has a segment");
         let (range, complete_until) = self.range(view, from, to);
-        let mut fates: Vec<Fate> = Vec::new();
-        fates.resize_with(groups.len(), Fate::default);
-        let mut decide = |piece: Piece<'_>| {
-            let decided = piece.decide(self.now, complete_until);
-            for (fate, group) in fates.iter_mut().zip(&groups) {
-                fate.take(&decided, &offsets_of(group));
-            }
-        };
-        self.look(log, range, &mut decide)?;
-        thinned.bytes_read += range.iter().map(|segment| segment.bytes).sum::<u64>();
         let again_at = complete_until
             .millis()
             .saturating_add(self.policy.longest_window_ms());
         let again_at = Timestamp::from_millis(again_at);
-        for (group, fate) in groups.iter().zip(fates) {
-            self.write(log, group, fate, again_at, thinned)?;
-        }
-        Ok(())
+        let piece_bytes = Shares::of(self.memory_bytes).piece_bytes;
+        let mut outlook = Outlook::new(self, log, range, complete_until, piece_bytes);
+        let written = groups
+            .iter()
+            .try_for_each(|group| self.write(log, group, &mut outlook, again_at, thinned));
+        thinned.bytes_read += outlook.bytes_read();
+        written
     }
 
     /// Which segments are looked at: those between, and those around them whose windows reach into them. And from when on records may
@@ -213,97 +223,62 @@ impl Thinner<'_> {
         (&view.segments[start..end], complete_until)
     }
 
-    /// Reads segments into pieces, and has each piece decided.
-    fn look(
-        &self,
-        log: &Arc<LogCell>,
-        segments: &[SegmentView],
-        decide: &mut dyn FnMut(Piece<'_>),
-    ) -> Result<(), RewriteError> {
-        let mut piece = Piece::new(self.policy);
-        for segment in segments {
-            let summary = summary_of(self.parts, log.id(), segment.id);
-            piece.begin_segment(segment.id.base, summary.as_ref());
-            let mut each = |header: &BatchHeader, bytes: &Bytes| {
-                show(&mut piece, header, bytes, segment.last_append_time);
-                if piece.held_bytes() >= self.memory_bytes {
-                    let full = std::mem::replace(&mut piece, Piece::new(self.policy));
-                    decide(full);
-                    piece.continue_segment(summary.as_ref());
-                }
-                Ok(())
-            };
-            scan(self.parts, log, &[segment.id], self.pace, &mut each)?;
-        }
-        decide(piece);
-        Ok(())
-    }
-
     /// Writes a group again, if something of it goes or it has more than one segment.
     fn write(
         &self,
         log: &Arc<LogCell>,
         group: &[SegmentView],
-        fate: Fate,
+        outlook: &mut Outlook<'_>,
         again_at: Timestamp,
         thinned: &mut Thinned,
     ) -> Result<(), RewriteError> {
         let ids: Vec<SegmentId> = group.iter().map(|segment| segment.id).collect();
-        let tier = fate
-            .summary
-            .as_ref()
-            .map_or(u8::MAX, |summary| summary.tier);
-        let looked = Looked { tier, again_at };
-        if fate.dropped.is_empty() && ids.len() == 1 {
-            self.looked.set(log.id(), ids[0], looked);
+        let offsets = offsets_of(group);
+        outlook.reach(offsets.start)?;
+        if ids.len() == 1 && outlook.keeps_all_of(&offsets) {
+            let tier = outlook.lowest_tier(&offsets).unwrap_or(u8::MAX);
+            self.looked.set(log.id(), ids[0], Looked { tier, again_at });
             return Ok(());
         }
         let bytes = group.iter().map(|segment| segment.bytes).sum::<u64>();
-        let mut keeper = ThinKeeper::new(fate);
+        let mut keeper = ThinKeeper::new(self, log, &ids, offsets, outlook);
         thinned.bytes_read += bytes;
         if self.dry_run {
             let mut kept_bytes = 0;
-            scan(self.parts, log, &ids, self.pace, &mut |header, batch| {
+            let scanned = scan(self.parts, log, &ids, self.pace, &mut |header, batch| {
                 kept_bytes += match keeper.judge(header, batch)? {
                     Verdict::Keep => batch.len() as u64,
                     Verdict::Drop => 0,
                     Verdict::Replace(rest) => rest.len() as u64,
                 };
                 Ok(())
-            })?;
-            thinned.bytes_before += bytes;
-            thinned.bytes_after += kept_bytes;
-            thinned.records_removed += keeper.records_dropped;
+            });
+            keeper.explain(scanned)?;
+            if keeper.records_dropped > 0 || ids.len() > 1 {
+                thinned.bytes_before += bytes;
+                thinned.bytes_after += kept_bytes;
+                thinned.records_removed += keeper.records_dropped;
+            }
             return Ok(());
         }
-        let rewritten = rewrite(self.parts, log, &ids, None, self.pace, &mut keeper)?;
+        let done = rewrite(self.parts, log, &ids, None, self.pace, &mut keeper);
+        let rewritten = keeper.explain(done)?;
+        let (tier, records_dropped) = (keeper.tier, keeper.records_dropped);
+        let id = rewritten.new.map_or(ids[0], |entry| entry.id);
+        self.looked.set(log.id(), id, Looked { tier, again_at });
+        if rewritten.new.is_none() {
+            return Ok(());
+        }
         thinned.bytes_before += rewritten.before.bytes;
         thinned.bytes_after += rewritten.after.bytes;
         thinned.bytes_written += rewritten.after.bytes;
-        thinned.records_removed += keeper.records_dropped;
-        let id = rewritten.new.map_or(ids[0], |entry| entry.id);
-        self.looked.set(log.id(), id, looked);
+        thinned.records_removed += records_dropped;
         tracing::info!(
-            log = %log.id(), segment = %id, records_removed = keeper.records_dropped,
+            log = %log.id(), segment = %id, records_removed = records_dropped,
             bytes_before = rewritten.before.bytes, bytes_after = rewritten.after.bytes, "thinning wrote segments again"
         );
         thinned.rewrites.push(rewritten);
         Ok(())
-    }
-}
-
-impl Fate {
-    /// Takes over what a piece says of a group.
-    fn take(&mut self, decided: &Decided<'_>, offsets: &Range<Offset>) {
-        if decided.lowest_tier(offsets).is_none() && !decided.tells_of(offsets) {
-            return;
-        }
-        self.dropped.extend(decided.dropped(offsets));
-        let summary = decided.summary(offsets);
-        match &mut self.summary {
-            Some(known) => known.merge(summary),
-            None => self.summary = Some(summary),
-        }
     }
 }
 
@@ -313,77 +288,135 @@ fn offsets_of(group: &[SegmentView]) -> Range<Offset> {
     first.id.base..last.end_offset
 }
 
-/// Shows the records of a batch to a piece. Of a batch that cannot be read none is shown, so that all of it is kept.
-fn show(piece: &mut Piece<'_>, header: &BatchHeader, bytes: &Bytes, appended: Timestamp) {
-    if header.is_control() {
-        return piece.pass_over();
-    }
-    let records = Batch::parse_unverified(bytes.clone())
-        .and_then(|batch| batch.records(DecompressLimit::default()));
-    let Ok(mut records) = records else {
-        return piece.pass_over();
-    };
-    while let Some(record) = records.next_ref() {
-        let Ok(record) = record else {
-            return piece.forget_from(header.base());
-        };
-        piece.push(Sample {
-            offset: record.offset,
-            key: record.key,
-            time: record.timestamp,
-            appended,
-            value: record.value,
-        });
-    }
-}
-
-/// Drops the records that were decided to go.
-#[derive(Debug)]
-struct ThinKeeper {
-    fate: Fate,
-    /// The first range that does not lie behind.
-    at: usize,
+/// Drops the records of a group that are decided to go, and tells of each piece what was there.
+struct ThinKeeper<'k, 'o> {
+    thinner: &'k Thinner<'k>,
+    log: LogId,
+    /// The name of what is written.
+    new: SegmentId,
+    /// Those of the group.
+    offsets: Range<Offset>,
+    outlook: &'k mut Outlook<'o>,
+    /// Before here everything is told.
+    told_to: Offset,
+    summary: Option<SummaryWriter>,
+    /// The lowest tier of all windows; the highest number if there is none.
+    tier: u8,
     filter: Filter,
     records_dropped: u64,
+    /// Why it could not go on.
+    failed: Option<RewriteError>,
 }
 
-impl ThinKeeper {
-    fn new(fate: Fate) -> ThinKeeper {
+impl<'k, 'o> ThinKeeper<'k, 'o> {
+    fn new(
+        thinner: &'k Thinner<'k>,
+        log: &LogCell,
+        ids: &[SegmentId],
+        offsets: Range<Offset>,
+        outlook: &'k mut Outlook<'o>,
+    ) -> ThinKeeper<'k, 'o> {
         ThinKeeper {
-            fate,
-            at: 0,
+            thinner,
+            log: log.id(),
+            new: new_id(ids),
+            told_to: offsets.start,
+            offsets,
+            outlook,
+            summary: None,
+            tier: u8::MAX,
             filter: Filter::new(DecompressLimit::default()),
             records_dropped: 0,
+            failed: None,
         }
+    }
+
+    /// Puts its own reason in the place of one that only says that there is one.
+    fn explain<T>(&mut self, done: Result<T, RewriteError>) -> Result<T, RewriteError> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => done,
+        }
+    }
+
+    /// Looks so far ahead that it is decided what goes of a batch.
+    fn look_ahead(&mut self, header: &BatchHeader) -> Result<(), KeepError> {
+        while !self.outlook.has_decided(header.next_offset()) {
+            self.tell()?;
+            self.outlook.advance().map_err(|error| self.fail(error))?;
+        }
+        Ok(())
+    }
+
+    /// Tells of the present piece what is not told yet.
+    fn tell(&mut self) -> Result<(), KeepError> {
+        let end = self.outlook.decided_to().min(self.offsets.end);
+        if self.told_to >= end {
+            return Ok(());
+        }
+        let told = self.told_to..end;
+        self.told_to = end;
+        let Some(decided) = self.outlook.decided() else {
+            return Ok(());
+        };
+        let windows = Shares::of(self.thinner.memory_bytes).section_windows;
+        for part in decided.parts(&told, windows) {
+            let tier = decided.lowest_tier(&part).unwrap_or(0);
+            self.tier = self.tier.min(tier);
+            if self.thinner.dry_run {
+                continue;
+            }
+            let pushed = writer(&mut self.summary, self.thinner.parts, self.log, self.new)
+                .and_then(|writer| writer.push(decided.summary(&part)));
+            if let Err(source) = pushed {
+                let segment = self.new;
+                self.failed = Some(RewriteError::of_disk(segment, source, 0));
+                return Err(KeepError::Unable);
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: RewriteError) -> KeepError {
+        self.failed = Some(error);
+        KeepError::Unable
     }
 }
 
-impl Keeper for ThinKeeper {
+/// The writer of a summary, which begins with its first section.
+fn writer<'w>(
+    summary: &'w mut Option<SummaryWriter>,
+    parts: &RewriteParts,
+    log: LogId,
+    id: SegmentId,
+) -> std::io::Result<&'w mut SummaryWriter> {
+    if summary.is_none() {
+        let data = &parts.files.data;
+        let created = SummaryWriter::create(data.shared_disk(), &data.of_log(log), log, id)?;
+        *summary = Some(created);
+    }
+    Ok(summary.as_mut().expect("it was made"))
+}
+
+impl Keeper for ThinKeeper<'_, '_> {
     fn judge(&mut self, header: &BatchHeader, batch: &Bytes) -> Result<Verdict, KeepError> {
-        let dropped = &self.fate.dropped;
-        while dropped
-            .get(self.at)
-            .is_some_and(|range| range.end <= header.base())
-        {
-            self.at += 1;
-        }
-        let ahead = &dropped[self.at..];
-        if ahead
-            .first()
-            .is_none_or(|range| range.start >= header.next_offset())
-        {
+        self.look_ahead(header)?;
+        let decided = self.outlook.decided().expect("it was looked at");
+        let mut going = decided.going(header.base());
+        let dropped = going.count_before(header.next_offset());
+        if dropped == 0 {
             return Ok(Verdict::Keep);
+        }
+        if dropped == header.record_count.unsigned_abs() as usize {
+            self.records_dropped += dropped as u64;
+            return Ok(Verdict::Drop);
         }
         let records = |source| KeepError::Records {
             base: header.base(),
             source,
         };
         let batch = Batch::parse_unverified(batch.clone()).map_err(records)?;
-        let mut ahead = ahead.iter().peekable();
-        let mut keep = |record: &model::batch::RecordRef<'_>| {
-            while ahead.next_if(|range| range.end <= record.offset).is_some() {}
-            ahead.peek().is_none_or(|range| record.offset < range.start)
-        };
+        let mut keep = |record: &model::batch::RecordRef<'_>| !going.goes(record.offset);
         let filtered = self
             .filter
             .apply(&batch, None, &mut keep)
@@ -396,7 +429,11 @@ impl Keeper for ThinKeeper {
         })
     }
 
-    fn summary(&mut self) -> Option<Summary> {
-        self.fate.summary.take()
+    fn finish(&mut self) -> Result<(), KeepError> {
+        self.tell()
+    }
+
+    fn summary(&mut self) -> Option<SummaryWriter> {
+        self.summary.take()
     }
 }

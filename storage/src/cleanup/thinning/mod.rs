@@ -7,6 +7,7 @@
 pub(crate) mod execute;
 mod extract;
 mod number;
+mod outlook;
 mod piece;
 mod plan;
 mod policy;

@@ -1,8 +1,7 @@
 //! A piece of a log, thinned: which of its records go.
 //!
 //! Called by the executor, which shows a piece all records of a range and then asks it. Pure: no clock, no disk. What is held
-//! of a record is a few dozen bytes and never its value, and the executor ends a piece where [`Piece::held_bytes`] reaches its
-//! bound.
+//! of a record is a few dozen bytes and never its value, and the executor ends a piece where [`Piece::has_room_for`] says so.
 //!
 //! Per key, windows of record time; per window, what the tier selects. Each tier works on what the tier before has left, the
 //! youngest first. A tier reaches a window when the newest of its records, by the broker's append time, is older than the
@@ -13,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use model::{Offset, Timestamp};
 
@@ -45,12 +45,24 @@ struct Reading {
     offset: Offset,
     /// Whether a summary that was read with it counts it.
     counted: bool,
-    /// Whether a record that is kept in any case lies between it and the reading before.
-    after_gap: bool,
 }
 
-/// What a key costs beside its bytes: entries of a map and of a list.
-const KEY_BYTES: usize = 96;
+/// A window that a summary tells of, and where the summary's records begin.
+#[derive(Clone, Debug)]
+struct Known {
+    base: Offset,
+    key: u32,
+    start: i64,
+    window_ms: i64,
+    count: u64,
+    stats: Box<[Stats]>,
+}
+
+/// What a key costs beside its bytes: entries of a map, which is half empty at times, and of a list, and a count of uses.
+const KEY_BYTES: usize = 160;
+/// What a window of a summary costs beside its numbers: itself in a list that grows, and its place among those that are counted
+/// already.
+const KNOWN_BYTES: usize = 3 * size_of::<Known>() + 80;
 /// What a reading costs beside its numbers: itself, its place in the order, and its fate.
 const READING_BYTES: usize = size_of::<Reading>() + 8;
 
@@ -58,72 +70,105 @@ const READING_BYTES: usize = size_of::<Reading>() + 8;
 #[derive(Debug)]
 pub struct Piece<'p> {
     policy: &'p ThinPolicy,
-    keys: HashMap<Box<[u8]>, u32>,
-    /// The key that records without one share, if there are such.
+    keys: HashMap<Arc<[u8]>, u32>,
+    /// The keys by their numbers; None is the one that records without a key share.
+    names: Vec<Option<Arc<[u8]>>>,
     keyless: Option<u32>,
     readings: Vec<Reading>,
     /// As many for each reading as the policy looks at values.
     numbers: Vec<Number>,
-    /// What the segments' summaries said: the segment's base, and the window.
-    known: Vec<(Offset, u32, Window)>,
-    /// Windows that the present segment's summary counts, and where the records stand that it counts.
-    counted: Counted,
-    counted_at: Vec<Range<Offset>>,
+    /// What summaries said, in the order of their offsets.
+    known: Vec<Known>,
+    /// The sections of a summary in which the present records may be counted.
+    sections: Vec<Section>,
+    memory_bytes: usize,
     held_bytes: usize,
-    /// Whether a record has been passed over since the last reading.
-    gap: bool,
     /// Whether each key's newest record of a window is kept too, and each record without a value: what compaction wants.
     keeps_newest: bool,
 }
 
-/// Which windows a segment's summary counts already: per length, key and beginning.
-type Counted = BTreeMap<i64, HashSet<(u32, i64)>>;
+/// A section of a summary: which windows it counts, per length, key and beginning, and where the records stand that it counts.
+#[derive(Debug)]
+struct Section {
+    windows: BTreeMap<i64, HashSet<(u32, i64)>>,
+    counted_at: Vec<Range<Offset>>,
+}
+
+impl Section {
+    fn counts(&self, key: u32, time: i64, offset: Offset) -> bool {
+        let mut windows = self.windows.iter();
+        self.counted_at.iter().any(|range| range.contains(&offset))
+            && windows.any(|(ms, windows)| windows.contains(&(key, start(time, *ms))))
+    }
+}
 
 impl<'p> Piece<'p> {
-    /// An empty one.
-    pub fn new(policy: &'p ThinPolicy) -> Piece<'p> {
+    /// An empty one, which takes so much memory at most. It is taken at once, for so many records at most.
+    pub fn new(policy: &'p ThinPolicy, memory_bytes: usize, records: u64) -> Piece<'p> {
+        let each = READING_BYTES + policy.value_count() * size_of::<Number>();
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        let count = records.min(memory_bytes / each);
         Piece {
             policy,
             keys: HashMap::new(),
+            names: Vec::new(),
             keyless: None,
-            readings: Vec::new(),
-            numbers: Vec::new(),
+            readings: Vec::with_capacity(count),
+            numbers: Vec::with_capacity(count * policy.value_count()),
             known: Vec::new(),
-            counted: Counted::new(),
-            counted_at: Vec::new(),
+            sections: Vec::new(),
+            memory_bytes,
             held_bytes: 0,
-            gap: false,
             keeps_newest: policy.keeps_newest(),
         }
     }
 
-    /// Begins with the records of a segment. Of those windows that its summary counts no record is counted again.
-    pub fn begin_segment(&mut self, base: Offset, summary: Option<&Summary>) {
-        self.counted.clear();
-        self.counted_at = summary.map_or_else(Vec::new, |summary| summary.counted.clone());
-        let same_values = |summary: &&Summary| summary.values == self.policy.value_names();
-        for window in summary
-            .filter(same_values)
-            .into_iter()
-            .flat_map(|it| &it.windows)
-        {
-            let key = self.key(window.at.key.as_deref());
-            let length = self.counted.entry(window.at.window_ms).or_default();
-            length.insert((key, window.at.start));
-            self.held_bytes += size_of::<Window>() + window.stats.len() * size_of::<Stats>() + 32;
-            self.known.push((base, key, window.clone()));
+    /// Whether so many more records fit. Into an empty one any number does.
+    pub fn has_room_for(&self, records: u64) -> bool {
+        let each = READING_BYTES + self.policy.value_count() * size_of::<Number>() + KEY_BYTES / 16;
+        let records = usize::try_from(records).unwrap_or(usize::MAX);
+        let need = records.saturating_mul(each).saturating_add(self.held_bytes);
+        self.readings.is_empty() || need <= self.memory_bytes
+    }
+
+    /// The next records may be counted in a section of a summary: of those windows that it counts no record is counted again. With
+    /// an offset, which is where its records begin, its windows become part of what the piece tells.
+    pub fn begin_section(&mut self, section: &Summary, base: Option<Offset>) {
+        if section.values != self.policy.value_names() {
+            return;
         }
+        let mut windows: BTreeMap<i64, HashSet<(u32, i64)>> = BTreeMap::new();
+        for window in &section.windows {
+            let key = self.key(window.at.key.as_deref());
+            let length = windows.entry(window.at.window_ms).or_default();
+            length.insert((key, window.at.start));
+            self.held_bytes += KNOWN_BYTES + window.stats.len() * size_of::<Stats>();
+            if let Some(base) = base {
+                self.known.push(Known {
+                    base,
+                    key,
+                    start: window.at.start,
+                    window_ms: window.at.window_ms,
+                    count: window.count,
+                    stats: window.stats.as_slice().into(),
+                });
+            }
+        }
+        self.sections.push(Section {
+            windows,
+            counted_at: section.counted.clone(),
+        });
     }
 
-    /// Goes on with the records of a segment whose first ones another piece was shown.
-    pub fn continue_segment(&mut self, summary: Option<&Summary>) {
-        self.begin_segment(Offset::ZERO, summary);
-        self.known.clear();
-    }
-
-    /// A record, or a batch of them, is kept in any case.
-    pub fn pass_over(&mut self) {
-        self.gap = true;
+    /// What follows lies from an offset on: sections that end before are forgotten.
+    pub fn reach(&mut self, offset: Offset) {
+        let goes_on = |section: &Section| {
+            section
+                .counted_at
+                .last()
+                .is_some_and(|last| last.end > offset)
+        };
+        self.sections.retain(goes_on);
     }
 
     /// Takes back all records from an offset on: they are kept in any case.
@@ -131,32 +176,27 @@ impl<'p> Piece<'p> {
         let left = self.readings.partition_point(|it| it.offset < offset);
         self.readings.truncate(left);
         self.numbers.truncate(left * self.policy.value_count());
-        self.gap = true;
     }
 
     /// The next record, in the order of offsets.
     pub fn push(&mut self, sample: Sample<'_>) {
         if self.keeps_newest && sample.value.is_none() {
-            return self.pass_over();
+            return;
         }
         let Some(conditions) = self.policy.read(sample.value, &mut self.numbers) else {
             // It cannot be read, so that it is kept, and no other goes because of it.
-            return self.pass_over();
+            return;
         };
         let key = self.key(sample.key);
         let time = sample.time.millis();
-        let mut counted = self.counted.iter();
-        let is_at = |range: &Range<Offset>| range.contains(&sample.offset);
-        let counts_here = !self.counted.is_empty() && self.counted_at.iter().any(is_at);
+        let mut sections = self.sections.iter();
         let reading = Reading {
             key,
             conditions,
             time,
             appended: sample.appended.millis(),
             offset: sample.offset,
-            after_gap: std::mem::take(&mut self.gap),
-            counted: counts_here
-                && counted.any(|(ms, windows)| windows.contains(&(key, start(time, *ms)))),
+            counted: sections.any(|section| section.counts(key, time, sample.offset)),
         };
         assert!(
             self.readings
@@ -169,22 +209,21 @@ impl<'p> Piece<'p> {
     }
 
     fn key(&mut self, key: Option<&[u8]>) -> u32 {
-        let known = self.keys.len() + usize::from(self.keyless.is_some());
-        let next = u32::try_from(known).expect("a piece's memory ends before its keys");
+        let next = u32::try_from(self.names.len()).expect("a piece's memory ends before its keys");
         let Some(key) = key else {
+            if self.keyless.is_none() {
+                self.names.push(None);
+            }
             return *self.keyless.get_or_insert(next);
         };
         if let Some(id) = self.keys.get(key) {
             return *id;
         }
         self.held_bytes += KEY_BYTES + key.len();
-        self.keys.insert(key.into(), next);
+        let key = Arc::<[u8]>::from(key);
+        self.names.push(Some(Arc::clone(&key)));
+        self.keys.insert(key, next);
         next
-    }
-
-    /// How much memory it takes, about.
-    pub fn held_bytes(&self) -> usize {
-        self.held_bytes
     }
 
     /// Decides. `now` is the broker's time; all records of the log that were appended before `complete_until` have been shown
@@ -263,29 +302,18 @@ impl Decided<'_> {
         self.kept.len()
     }
 
-    /// The records of a range that go: ranges of offsets that hold no record that stays, rising.
-    pub fn dropped(&self, offsets: &Range<Offset>) -> Vec<Range<Offset>> {
-        let mut dropped: Vec<Range<Offset>> = Vec::new();
-        let mut goes_on = false;
-        for index in self.places(offsets) {
-            let reading = &self.piece.readings[index];
-            let end = reading.offset.plus(1);
-            match dropped.last_mut() {
-                _ if self.kept[index] => {}
-                Some(range) if goes_on && !reading.after_gap => range.end = end,
-                _ => dropped.push(reading.offset..end),
-            }
-            goes_on = !self.kept[index];
+    /// Which of the records go that lie from an offset on, asked in the order of their offsets.
+    pub fn going(&self, from: Offset) -> Going<'_> {
+        let next = self.place(from);
+        Going {
+            decided: self,
+            next,
         }
-        dropped
     }
 
-    /// Whether a summary was read with a segment of a range.
-    pub fn tells_of(&self, offsets: &Range<Offset>) -> bool {
-        self.piece
-            .known
-            .iter()
-            .any(|(base, ..)| offsets.contains(base))
+    /// Whether any record of a range goes.
+    pub fn drops_of(&self, offsets: &Range<Offset>) -> bool {
+        self.kept[self.places(offsets)].contains(&false)
     }
 
     /// The lowest tier that a record of a range is in, 0 for none; None if none of its records can be read. Offsets are half-open.
@@ -294,39 +322,57 @@ impl Decided<'_> {
     }
 
     fn places(&self, offsets: &Range<Offset>) -> Range<usize> {
-        let place = |offset| self.piece.readings.partition_point(|it| it.offset < offset);
-        place(offsets.start)..place(offsets.end)
+        self.place(offsets.start)..self.place(offsets.end)
+    }
+
+    fn place(&self, offset: Offset) -> usize {
+        self.piece.readings.partition_point(|it| it.offset < offset)
+    }
+
+    /// A range in parts, of each of which a summary tells so many windows at most, and those that one section told before.
+    pub fn parts(&self, offsets: &Range<Offset>, windows_max: usize) -> Vec<Range<Offset>> {
+        let place = |offset| {
+            self.piece
+                .known
+                .partition_point(|known| known.base < offset)
+        };
+        let known = &self.piece.known[place(offsets.start)..place(offsets.end)];
+        let mut bases = known.iter().map(|known| known.base).peekable();
+        let (mut parts, mut start, mut count) = (Vec::new(), offsets.start, 0);
+        for index in self.places(offsets) {
+            let offset = self.piece.readings[index].offset;
+            let begin = bases.peek().map_or(offset, |base| offset.min(*base));
+            let mut more = 1;
+            while bases.next_if(|base| *base <= offset).is_some() {
+                more += 1;
+            }
+            if count > 0 && count + more > windows_max {
+                parts.push(start..begin);
+                (start, count) = (begin, 0);
+            }
+            count += more;
+        }
+        if count > 0 || bases.peek().is_some() {
+            parts.push(start..offsets.end);
+        }
+        parts
     }
 
     /// What is to be told of the records in a range that was thinned: a summary of what was there before anything went.
     pub fn summary(&self, offsets: &Range<Offset>) -> Summary {
         let policy = self.piece.policy;
-        let mut windows: BTreeMap<(u32, i64, i64), (u64, Vec<Stats>)> = BTreeMap::new();
-        let mut add = |key, window_ms, start, count, stats: &[Stats]| {
-            let (counted, merged) = windows
-                .entry((key, window_ms, start))
-                .or_insert_with(|| (0, vec![Stats::NONE; policy.value_count()]));
-            *counted += count;
-            for (merged, stats) in merged.iter_mut().zip(stats) {
-                merged.merge(stats);
-            }
-        };
-        for (base, key, window) in &self.piece.known {
-            if !offsets.contains(base) {
-                continue;
-            }
-            let at = &window.at;
-            let tier = self.tier_at(*key, at.start, at.window_ms).map(i64::from);
-            let now = tier.and_then(|tier| policy.tiers().get(usize::try_from(tier - 1).ok()?));
-            let now = now.filter(|tier| tier.window_ms % at.window_ms == 0);
-            let window_ms = now.map_or(at.window_ms, |tier| tier.window_ms);
-            add(
-                *key,
-                window_ms,
-                start(at.start, window_ms),
-                window.count,
-                &window.stats,
-            );
+        let mut summed = Summed::default();
+        for known in self
+            .piece
+            .known
+            .iter()
+            .filter(|known| offsets.contains(&known.base))
+        {
+            let now = self.tier_at(known.key, known.start);
+            let now = now.filter(|tier| tier.window_ms % known.window_ms == 0);
+            let window_ms = now.map_or(known.window_ms, |tier| tier.window_ms);
+            let at = (known.key, start(known.start, window_ms), window_ms);
+            summed.add(at, known.count, known.stats.iter().copied());
         }
         for index in self.places(offsets) {
             let (reading, tier) = (&self.piece.readings[index], self.tier[index]);
@@ -334,34 +380,26 @@ impl Decided<'_> {
                 continue;
             };
             if !reading.counted {
-                let stats: Vec<Stats> = self
-                    .numbers(index)
-                    .iter()
-                    .map(|it| Stats::one(it.to_f64()))
-                    .collect();
-                add(
+                let at = (
                     reading.key,
-                    tier.window_ms,
                     start(reading.time, tier.window_ms),
-                    1,
-                    &stats,
+                    tier.window_ms,
                 );
+                let numbers = self.numbers(index).iter();
+                summed.add(at, 1, numbers.map(|it| Stats::one(it.to_f64())));
             }
         }
-        let names: HashMap<u32, &Box<[u8]>> =
-            self.piece.keys.iter().map(|(key, id)| (*id, key)).collect();
-        let mut windows: Vec<Window> = windows
-            .into_iter()
-            .map(|((key, window_ms, start), (count, stats))| Window {
-                at: WindowKey {
-                    key: names.get(&key).map(|key| (*key).clone()),
-                    start,
-                    window_ms,
-                },
-                count,
-                stats,
-            })
-            .collect();
+        let names = &self.piece.names;
+        let window = |(at, count, stats): (WindowAt, u64, &[Stats])| Window {
+            at: WindowKey {
+                key: names[at.0 as usize].as_deref().map(Box::from),
+                start: at.1,
+                window_ms: at.2,
+            },
+            count,
+            stats: stats.to_vec(),
+        };
+        let mut windows: Vec<Window> = summed.windows().map(window).collect();
         windows.sort_unstable_by(|a, b| a.at.cmp(&b.at));
         Summary {
             tiers: policy.to_string(),
@@ -377,16 +415,84 @@ impl Decided<'_> {
         &self.piece.numbers[index * each..][..each]
     }
 
-    /// The tier of the records of a window, if any of them is left.
-    fn tier_at(&self, key: u32, from: i64, window_ms: i64) -> Option<u8> {
+    /// The tier that has reached the window of a key and a time, as far as a record of it tells that is left.
+    fn tier_at(&self, key: u32, time: i64) -> Option<&Tier> {
         let reading = |index: &u32| &self.piece.readings[*index as usize];
-        let place = self
-            .order
-            .partition_point(|it| (reading(it).key, reading(it).time) < (key, from));
-        let index = self.order.get(place)?;
-        let inside =
-            reading(index).key == key && reading(index).time < from.saturating_add(window_ms);
-        inside.then(|| self.tier[*index as usize])
+        let mut tiers = self.piece.policy.tiers().iter().enumerate().rev();
+        let reached = tiers.find(|(before, tier)| {
+            let begin = start(time, tier.window_ms);
+            let order = &self.order;
+            let place =
+                order.partition_point(|it| (reading(it).key, reading(it).time) < (key, begin));
+            order.get(place).is_some_and(|index| {
+                let end = begin.saturating_add(tier.window_ms);
+                let is_in = reading(index).key == key && reading(index).time < end;
+                is_in && usize::from(self.tier[*index as usize]) > *before
+            })
+        });
+        reached.map(|(_, tier)| tier)
+    }
+}
+
+/// A window: key, beginning, length.
+type WindowAt = (u32, i64, i64);
+
+/// Windows that are being summed up.
+#[derive(Debug, Default)]
+struct Summed {
+    places: HashMap<WindowAt, usize>,
+    counts: Vec<(WindowAt, u64)>,
+    /// As many for each window as there are values.
+    stats: Vec<Stats>,
+}
+
+impl Summed {
+    fn add(&mut self, at: WindowAt, count: u64, stats: impl ExactSizeIterator<Item = Stats>) {
+        let each = stats.len();
+        let place = *self.places.entry(at).or_insert_with(|| {
+            self.counts.push((at, 0));
+            self.stats.resize(self.counts.len() * each, Stats::NONE);
+            self.counts.len() - 1
+        });
+        self.counts[place].1 += count;
+        for (merged, stats) in self.stats[place * each..].iter_mut().zip(stats) {
+            merged.merge(&stats);
+        }
+    }
+
+    fn windows(&self) -> impl Iterator<Item = (WindowAt, u64, &[Stats])> {
+        let each = self.stats.len() / self.counts.len().max(1);
+        let counts = self.counts.iter().enumerate();
+        counts.map(move |(place, (at, count))| (*at, *count, &self.stats[place * each..][..each]))
+    }
+}
+
+/// See [`Decided::going`].
+#[derive(Debug)]
+pub struct Going<'d> {
+    decided: &'d Decided<'d>,
+    next: usize,
+}
+
+impl Going<'_> {
+    /// Whether the record at an offset goes. One that was not shown, or cannot be read, stays.
+    pub fn goes(&mut self, offset: Offset) -> bool {
+        let readings = &self.decided.piece.readings;
+        while readings.get(self.next).is_some_and(|it| it.offset < offset) {
+            self.next += 1;
+        }
+        let is_here = readings
+            .get(self.next)
+            .is_some_and(|it| it.offset == offset);
+        is_here && !self.decided.kept[self.next]
+    }
+
+    /// How many of the records before an offset go.
+    pub fn count_before(&self, end: Offset) -> usize {
+        let readings = self.decided.piece.readings[self.next..].iter();
+        let readings = readings.take_while(|it| it.offset < end).count();
+        let kept = &self.decided.kept[self.next..][..readings];
+        kept.iter().filter(|kept| !**kept).count()
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::cleanup::{Hold, LogView, SegmentView};
 use crate::manifest::SegmentKind;
 use crate::segment::SegmentId;
-use crate::segment::summary::{Stats, Summary, Window, WindowKey};
+use crate::segment::summary::{self, Stats, Summary, Window, WindowKey};
 
 /// A record of a test: its offset is its place in the list.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +38,10 @@ fn line(record: &Record) -> String {
 }
 
 fn piece<'p>(policy: &'p ThinPolicy, records: &[Record], summary: Option<&Summary>) -> Piece<'p> {
-    let mut piece = Piece::new(policy);
-    piece.begin_segment(Offset::ZERO, summary);
+    let mut piece = Piece::new(policy, 1 << 20, 1_000);
+    if let Some(section) = summary {
+        piece.begin_section(section, Some(Offset::ZERO));
+    }
     for record in records {
         let key = record.key.map(|key| [key]);
         piece.push(Sample {
@@ -64,17 +66,9 @@ fn thin(policy: &ThinPolicy, records: &[Record], now: i64) -> Vec<Record> {
 
 /// Without those that go.
 fn stay(decided: &Decided<'_>, records: &[Record]) -> Vec<Record> {
-    let dropped = decided.dropped(&ALL);
-    let goes = |record: &Record| {
-        dropped
-            .iter()
-            .any(|range| range.contains(&Offset::new(record.offset)))
-    };
-    records
-        .iter()
-        .filter(|record| !goes(record))
-        .cloned()
-        .collect()
+    let mut going = decided.going(Offset::ZERO);
+    let mut stays = |record: &&Record| !going.goes(Offset::new(record.offset));
+    records.iter().filter(|it| stays(it)).cloned().collect()
 }
 
 const TIERS: &str = "100ms:10ms:first+last+min(csv1)+max(csv1)+change(csv1 by 0.2)+if(csv2 is \"s3\"); \
@@ -194,7 +188,7 @@ fn beside_compaction_the_newest_record_of_each_key_stays() {
     ];
     let offsets = |records: Vec<Record>| records.iter().map(|it| it.offset).collect::<Vec<_>>();
     assert_eq!(offsets(thin(&policy, &records, 1_000)), [1, 3]);
-    let mut piece = Piece::new(&policy);
+    let mut piece = Piece::new(&policy, 1 << 20, 3);
     for offset in 0..3 {
         piece.push(Sample {
             offset: Offset::new(offset),
@@ -205,7 +199,7 @@ fn beside_compaction_the_newest_record_of_each_key_stays() {
         });
     }
     let now = Timestamp::from_millis(1_000);
-    assert_eq!(piece.decide(now, now).dropped(&ALL), []);
+    assert!(!piece.decide(now, now).drops_of(&ALL));
 }
 
 proptest! {
@@ -317,8 +311,8 @@ proptest! {
         }
         let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(3));
         let id = SegmentId { base: Offset::new(40), generation: 2 };
-        let bytes = summary.encode(log, id);
-        prop_assert_eq!(Summary::decode(&bytes), Ok((log, id, summary)));
+        let bytes = summary::encode(log, id, std::slice::from_ref(&summary));
+        prop_assert_eq!(summary::decode(&bytes), Ok((log, id, vec![summary])));
     }
 }
 
@@ -350,16 +344,30 @@ fn a_summary_cut_or_flipped_anywhere_is_refused() {
         ],
     };
     let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(3));
-    let bytes = summary.encode(log, SegmentId::first(Offset::ZERO));
-    assert!(Summary::decode(&bytes).is_ok());
+    let later = Summary {
+        counted: vec![Offset::new(9)..Offset::new(20)],
+        ..summary.clone()
+    };
+    let id = SegmentId::first(Offset::ZERO);
+    let bytes = summary::encode(log, id, &[summary.clone(), later.clone()]);
+    assert!(summary::decode(&bytes).is_ok());
     for end in 0..bytes.len() {
-        assert!(Summary::decode(&bytes[..end]).is_err(), "cut to {end}");
+        assert!(summary::decode(&bytes[..end]).is_err(), "cut to {end}");
     }
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert!(Summary::decode(&flipped).is_err(), "bit {bit}");
+        assert!(summary::decode(&flipped).is_err(), "bit {bit}");
     }
+    // Each section is whole, and yet they are not a file.
+    let one = |section: &Summary| summary::encode(log, id, std::slice::from_ref(section));
+    assert!(summary::decode(&[one(&summary), one(&later)].concat()).is_err());
+    let behind = bytes.len() - (bytes.len() - one(&summary).len());
+    assert!(
+        summary::decode(&bytes[behind..]).is_err(),
+        "without its first"
+    );
+    assert!(summary::decode(&summary::encode(log, id, &[later, summary])).is_err());
 }
 
 #[test]
@@ -379,7 +387,7 @@ fn a_window_is_left_alone_until_the_tier_has_reached_its_newest_record() {
     // What was appended from 25 on has not been shown: the window may go on there.
     let piece = piece(&policy, &records, None);
     let decided = piece.decide(Timestamp::from_millis(1_000), Timestamp::from_millis(25));
-    assert_eq!(decided.dropped(&ALL), []);
+    assert!(!decided.drops_of(&ALL));
     assert_eq!(
         decided.lowest_tier(&(Offset::ZERO..Offset::new(3))),
         Some(0)

@@ -1,0 +1,253 @@
+//! Looks at the records of a log ahead of what is written, piece by piece, and has each piece decided.
+//!
+//! Called by the executor. One piece is held at a time: the next is read when all of the one before is written, and not before.
+//! A piece ends between two batches. Of a batch that cannot be read no record is shown, so that all of it is kept.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::batch::{Batch, BatchHeader, DecompressLimit};
+use model::{Offset, Timestamp};
+
+use super::execute::{Thinner, summary_of};
+use super::piece::{Decided, Piece, Sample};
+use crate::cleanup::SegmentView;
+use crate::log::LogCell;
+use crate::rewrite::{Batches, RewriteError, open_segment};
+use crate::segment::summary::{Summary, SummaryReader};
+
+/// See the module.
+pub(super) struct Outlook<'o> {
+    thinner: &'o Thinner<'o>,
+    log: &'o Arc<LogCell>,
+    /// All that is looked at, in order, and which comes next.
+    segments: &'o [SegmentView],
+    next: usize,
+    open: Option<Opened<'o>>,
+    complete_until: Timestamp,
+    piece_bytes: usize,
+    decided: Option<Decided<'o>>,
+    /// What the decided piece is of.
+    range: Range<Offset>,
+    bytes_read: u64,
+}
+
+/// A segment that is being looked at.
+struct Opened<'o> {
+    view: &'o SegmentView,
+    batches: Batches,
+    /// A batch that did not fit into the piece before.
+    ahead: Option<(BatchHeader, Bytes)>,
+    summary: Option<SummaryReader>,
+    /// The next section of the summary.
+    section: Option<Summary>,
+    /// Sections that later batches may be counted in.
+    present: Vec<Summary>,
+}
+
+impl<'o> Outlook<'o> {
+    pub fn new(
+        thinner: &'o Thinner<'o>,
+        log: &'o Arc<LogCell>,
+        segments: &'o [SegmentView],
+        complete_until: Timestamp,
+        piece_bytes: usize,
+    ) -> Outlook<'o> {
+        let begin = segments.first().expect("something is looked at").id.base;
+        Outlook {
+            thinner,
+            log,
+            segments,
+            next: 0,
+            open: None,
+            complete_until,
+            piece_bytes,
+            decided: None,
+            range: begin..begin,
+            bytes_read: 0,
+        }
+    }
+
+    /// How many bytes of segments were looked at, or begun to be.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Where the present piece ends.
+    pub fn decided_to(&self) -> Offset {
+        self.range.end
+    }
+
+    /// Whether all before an offset is decided.
+    pub fn has_decided(&self, end: Offset) -> bool {
+        end <= self.range.end
+    }
+
+    /// The present piece.
+    pub fn decided(&self) -> Option<&Decided<'o>> {
+        self.decided.as_ref()
+    }
+
+    /// Goes on until the piece that holds an offset is decided.
+    pub fn reach(&mut self, offset: Offset) -> Result<(), RewriteError> {
+        while self.range.end <= offset {
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a range is known to stay as it is: all of it is in the present piece, and nothing of it goes.
+    pub fn keeps_all_of(&self, offsets: &Range<Offset>) -> bool {
+        let is_in = self.range.start <= offsets.start && offsets.end <= self.range.end;
+        let decided = self.decided.as_ref();
+        is_in && decided.is_some_and(|decided| !decided.drops_of(offsets))
+    }
+
+    /// The lowest tier of a range's records in the present piece.
+    pub fn lowest_tier(&self, offsets: &Range<Offset>) -> Option<u8> {
+        self.decided.as_ref()?.lowest_tier(offsets)
+    }
+
+    /// Has the next piece decided, in the place of the present one.
+    pub fn advance(&mut self) -> Result<(), RewriteError> {
+        self.decided = None;
+        let left = self.segments[self.next..].iter();
+        let left = left.chain(self.open.iter().map(|open| open.view));
+        let records = left.map(|segment| segment.records).sum();
+        let mut piece = Piece::new(self.thinner.policy, self.piece_bytes, records);
+        let mut end = self.range.end;
+        for section in self.open.iter().flat_map(|open| &open.present) {
+            piece.begin_section(section, None);
+        }
+        let thinner = self.thinner;
+        while let Some(open) = self.open()? {
+            if !open.fill(&mut piece, thinner, &mut end)? {
+                break;
+            }
+            end = open.view.end_offset;
+            self.open = None;
+        }
+        assert!(end > self.range.end, "there is more to look at");
+        self.range = self.range.end..end;
+        self.decided = Some(piece.decide(self.thinner.now, self.complete_until));
+        Ok(())
+    }
+
+    /// The segment that is looked at; None if there is no other.
+    fn open(&mut self) -> Result<Option<&mut Opened<'o>>, RewriteError> {
+        if self.open.is_none() {
+            let Some(view) = self.segments.get(self.next) else {
+                return Ok(None);
+            };
+            let batches = open_segment(self.thinner.parts, self.log, view.id)?;
+            self.next += 1;
+            self.bytes_read += view.bytes;
+            let mut open = Opened {
+                view,
+                batches,
+                ahead: None,
+                summary: summary_of(self.thinner.parts, self.log.id(), view.id),
+                section: None,
+                present: Vec::new(),
+            };
+            open.read_section();
+            self.open = Some(open);
+        }
+        Ok(self.open.as_mut())
+    }
+}
+
+impl Opened<'_> {
+    /// Shows a piece what fits into it; `end` is where that ends. True if the segment is at its end.
+    fn fill(
+        &mut self,
+        piece: &mut Piece<'_>,
+        thinner: &Thinner<'_>,
+        end: &mut Offset,
+    ) -> Result<bool, RewriteError> {
+        loop {
+            let ahead = match self.ahead.take() {
+                Some(ahead) => Some(ahead),
+                None => {
+                    let found = self.batches.next_batch(thinner.pace)?;
+                    found.map(|found| (found.header, found.bytes))
+                }
+            };
+            let Some((header, bytes)) = ahead else {
+                return Ok(true);
+            };
+            if !piece.has_room_for(header.record_count.unsigned_abs().into()) {
+                self.ahead = Some((header, bytes));
+                return Ok(false);
+            }
+            self.begin_sections(piece, &header);
+            show(piece, &header, &bytes, self.view.last_append_time);
+            *end = header.next_offset();
+        }
+    }
+
+    /// Begins with the sections that reach into a batch, and ends with those that end before it.
+    fn begin_sections(&mut self, piece: &mut Piece<'_>, header: &BatchHeader) {
+        let ends_before = |section: &Summary| {
+            section
+                .counted
+                .last()
+                .is_none_or(|last| last.end <= header.base())
+        };
+        if self.present.iter().any(ends_before) {
+            self.present.retain(|section| !ends_before(section));
+            piece.reach(header.base());
+        }
+        let begins = |section: &Summary| {
+            section
+                .counted
+                .first()
+                .is_none_or(|first| first.start < header.next_offset())
+        };
+        while let Some(section) = self.section.take_if(|section| begins(section)) {
+            let first = section.counted.first().map(|first| first.start);
+            let base = first.map_or(header.base(), |first| first.max(header.base()));
+            piece.begin_section(&section, Some(base));
+            self.present.push(section);
+            self.read_section();
+        }
+    }
+
+    fn read_section(&mut self) {
+        let Some(summary) = &mut self.summary else {
+            return;
+        };
+        match summary.next_section() {
+            Ok(section) => self.section = section,
+            Err(error) => {
+                tracing::warn!(segment = %self.view.id, %error, "a summary cannot be read: it is not used");
+                self.summary = None;
+            }
+        }
+    }
+}
+
+/// Shows the records of a batch to a piece.
+fn show(piece: &mut Piece<'_>, header: &BatchHeader, bytes: &Bytes, appended: Timestamp) {
+    if header.is_control() {
+        return;
+    }
+    let records = Batch::parse_unverified(bytes.clone())
+        .and_then(|batch| batch.records(DecompressLimit::default()));
+    let Ok(mut records) = records else {
+        return;
+    };
+    while let Some(record) = records.next_ref() {
+        let Ok(record) = record else {
+            return piece.forget_from(header.base());
+        };
+        piece.push(Sample {
+            offset: record.offset,
+            key: record.key,
+            time: record.timestamp,
+            appended,
+            value: record.value,
+        });
+    }
+}
