@@ -58,10 +58,11 @@ impl Coordinator {
         let mut results = vec![Ok(()); commits.len()];
         let mut last_of = HashMap::new();
         for (index, commit) in commits.iter().enumerate() {
-            if self.has_long_metadata(commit) {
-                results[index] = Err(GroupError::MetadataTooLarge);
-            } else {
-                last_of.insert((commit.topic.clone(), commit.partition), index);
+            match self.check_metadata(commit) {
+                Ok(()) => {
+                    last_of.insert((commit.topic.clone(), commit.partition), index);
+                }
+                refused => results[index] = refused,
             }
         }
         let same: Vec<_> = commits
@@ -175,8 +176,13 @@ impl Coordinator {
     }
 
     /// Counted as Kafka counts it: in UTF-16 code units, not in bytes.
-    fn has_long_metadata(&self, commit: &OffsetCommit) -> bool {
-        commit.metadata.encode_utf16().count() > self.config().offset_metadata_chars_max
+    fn check_metadata(&self, commit: &OffsetCommit) -> Result<(), GroupError> {
+        let chars = commit.metadata.encode_utf16().count();
+        let chars_max = self.config().offset_metadata_chars_max;
+        if chars <= chars_max {
+            return Ok(());
+        }
+        Err(GroupError::MetadataTooLarge { chars, chars_max })
     }
 
     /// The durable offsets of these partitions, in order.

@@ -111,9 +111,8 @@ impl Coordinator {
         if group.is_empty() {
             return Err(refuse(GroupError::InvalidGroupId));
         }
-        if !self.allows(request.session_timeout) {
-            return Err(refuse(GroupError::InvalidSessionTimeout));
-        }
+        self.check_session_timeout(request.session_timeout)
+            .map_err(refuse)?;
         let cell = if member_id.is_empty() {
             self.cell_or_new(group)
                 .ok_or(GroupError::MaxSizeReached)
@@ -266,9 +265,13 @@ impl Coordinator {
         &self.shared.config
     }
 
-    fn allows(&self, session_timeout: Duration) -> bool {
-        (self.shared.config.session_timeout_min..=self.shared.config.session_timeout_max)
-            .contains(&session_timeout)
+    fn check_session_timeout(&self, asked: Duration) -> Result<(), GroupError> {
+        let config = self.config();
+        let (min, max) = (config.session_timeout_min, config.session_timeout_max);
+        if (min..=max).contains(&asked) {
+            return Ok(());
+        }
+        Err(GroupError::InvalidSessionTimeout { asked, min, max })
     }
 
     fn settings(&self) -> GroupSettings {

@@ -2,6 +2,7 @@
 //! Callers: the group, which says it; the group's machine, which does it.
 
 use super::exchange::{GroupError, JoinRefused, Joined, Synced, Ticket};
+use super::generation::Generation;
 use super::record::StoredGroup;
 
 /// An answer that leaves the group for a parked request.
@@ -19,7 +20,7 @@ pub enum GroupRecord {
     /// The group as it stands, empty or stable.
     Stored(StoredGroup),
     /// This generation was handed out; none that starts later, also after a restart, may be as low.
-    Promised(i32),
+    Promised(Generation),
 }
 
 /// What one step of a group asks of its driver: first the records, then the answers.

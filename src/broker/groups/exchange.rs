@@ -6,6 +6,8 @@ use std::time::Duration;
 pub use crate::broker::coordination::Moment;
 use bytes::Bytes;
 
+use super::generation::Generation;
+
 /// Names one parked request, so that its answer finds its way back. Chosen by the caller, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -55,7 +57,7 @@ pub struct JoinRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
     /// The generation to name in every later request.
-    pub generation: i32,
+    pub generation: Generation,
     /// What kind of group this is.
     pub protocol_type: Option<String>,
     /// The strategy that won the vote.
@@ -97,8 +99,8 @@ pub struct SyncRequest {
     pub member_id: String,
     /// The operator's name for a static member.
     pub instance_id: Option<String>,
-    /// The generation that the join was answered with.
-    pub generation: i32,
+    /// The generation that the join was answered with; None for a number that none has.
+    pub generation: Option<Generation>,
     /// What kind of group the member believes this to be, if it says so.
     pub protocol_type: Option<String>,
     /// Which strategy the member believes to be chosen, if it says so.
@@ -126,7 +128,7 @@ pub struct MemberClaim {
     /// The operator's name for a static member.
     pub instance_id: Option<String>,
     /// The claimed generation; None for a consumer outside the group's management.
-    pub generation: Option<i32>,
+    pub generation: Option<Generation>,
 }
 
 /// One member to remove.
@@ -188,9 +190,12 @@ pub enum GroupError {
     /// The group does not exist.
     #[error("the group does not exist")]
     NotFound,
-    /// The group has members.
-    #[error("the group is not empty")]
-    NonEmpty,
+    /// The group has members, or is about to.
+    #[error("the group is not empty: it is {}", state.name())]
+    NonEmpty {
+        /// Where it is in its life.
+        state: GroupState,
+    },
     /// Nobody with this id is a member: join as someone new.
     #[error("the member is not known")]
     UnknownMember,
@@ -198,8 +203,13 @@ pub enum GroupError {
     #[error("the static member's instance id is held by a newer member")]
     FencedInstance,
     /// The generation has passed: join again.
-    #[error("the generation is not the group's current one")]
-    IllegalGeneration,
+    #[error("{} is not the group's current generation, which is {current}", claimed_text(*claimed))]
+    IllegalGeneration {
+        /// The one that was named; None if none was.
+        claimed: Option<Generation>,
+        /// The group's.
+        current: Generation,
+    },
     /// The group rebalances: join again, keeping the member id.
     #[error("the group is rebalancing")]
     RebalanceInProgress,
@@ -207,8 +217,20 @@ pub enum GroupError {
     #[error("the member's protocols do not fit the group's")]
     InconsistentProtocol,
     /// The session timeout is outside the broker's bounds.
-    #[error("the session timeout is outside the allowed range")]
-    InvalidSessionTimeout,
+    #[error(
+        "a session timeout of {} ms is outside the allowed range, {} to {} ms",
+        asked.as_millis(),
+        min.as_millis(),
+        max.as_millis()
+    )]
+    InvalidSessionTimeout {
+        /// What was asked for.
+        asked: Duration,
+        /// The shortest that is allowed.
+        min: Duration,
+        /// The longest.
+        max: Duration,
+    },
     /// Join again with the id that the answer carries.
     #[error("the member must join with the id that it was given")]
     MemberIdRequired,
@@ -222,8 +244,17 @@ pub enum GroupError {
     #[error("the group is subscribed to the topic")]
     SubscribedToTopic,
     /// The metadata string of a commit is longer than allowed.
-    #[error("the offset's metadata is too large")]
-    MetadataTooLarge,
+    #[error("the offset's metadata has {chars} characters, and {chars_max} are allowed")]
+    MetadataTooLarge {
+        /// How long it is, in UTF-16 code units.
+        chars: usize,
+        /// How long it may be.
+        chars_max: usize,
+    },
+}
+
+fn claimed_text(claimed: Option<Generation>) -> String {
+    claimed.map_or_else(|| "none".to_owned(), |claimed| claimed.to_string())
 }
 
 /// A group as the outside sees it.
@@ -236,7 +267,7 @@ pub struct GroupDescription {
     /// The chosen strategy; empty unless stable.
     pub protocol: String,
     /// The current generation.
-    pub generation: i32,
+    pub generation: Generation,
     /// Its members in the order in which they joined.
     pub members: Vec<MemberDescription>,
 }

@@ -29,6 +29,7 @@ use super::exchange::{
     GroupDescription, GroupError, GroupState, JoinRefused, JoinRequest, Joined, JoinedMember,
     Leaver, MemberClaim, MemberDescription, Moment, SyncRequest, Synced, Ticket,
 };
+use super::generation::Generation;
 use super::member::Member;
 use super::record::{StoredGroup, StoredMember};
 
@@ -51,9 +52,9 @@ pub struct Group {
     initial_rebalance: bool,
     /// Someone new came while the initial delay ran.
     delay_saw_newcomer: bool,
-    generation: i32,
+    generation: Generation,
     /// The highest generation ever handed out, which a restart may have lost the group of.
-    promised_generation: i32,
+    promised_generation: Generation,
     protocol_type: Option<String>,
     protocol: Option<String>,
     leader: Option<String>,
@@ -83,8 +84,8 @@ impl Group {
             since: now.wall,
             initial_rebalance: false,
             delay_saw_newcomer: false,
-            generation: 0,
-            promised_generation: 0,
+            generation: Generation::default(),
+            promised_generation: Generation::default(),
             protocol_type: None,
             protocol: None,
             leader: None,
@@ -145,7 +146,7 @@ impl Group {
     }
 
     /// Learns that a generation was handed out before a restart.
-    pub fn restore_promise(&mut self, generation: i32) {
+    pub fn restore_promise(&mut self, generation: Generation) {
         self.promised_generation = self.promised_generation.max(generation);
     }
 
@@ -160,7 +161,7 @@ impl Group {
     }
 
     /// The current generation.
-    pub fn generation(&self) -> i32 {
+    pub fn generation(&self) -> Generation {
         self.generation
     }
 
@@ -327,9 +328,7 @@ impl Group {
             return Err(GroupError::NotAvailable);
         }
         self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
-        if claim.generation != Some(self.generation) {
-            return Err(GroupError::IllegalGeneration);
-        }
+        self.check_generation(claim.generation)?;
         self.renew_session(now, &claim.member_id);
         match self.state {
             GroupState::PreparingRebalance => Err(GroupError::RebalanceInProgress),
@@ -369,9 +368,7 @@ impl Group {
             return Err(GroupError::UnknownMember);
         }
         self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
-        if claim.generation != Some(self.generation) {
-            return Err(GroupError::IllegalGeneration);
-        }
+        self.check_generation(claim.generation)?;
         if self.state == GroupState::CompletingRebalance {
             return Err(GroupError::RebalanceInProgress);
         }
@@ -385,7 +382,7 @@ impl Group {
             GroupState::Dead => Err(GroupError::NotFound),
             GroupState::Empty => Ok(()),
             _ if self.is_consumer() => Ok(()),
-            _ => Err(GroupError::NonEmpty),
+            state => Err(GroupError::NonEmpty { state }),
         }
     }
 
@@ -394,7 +391,7 @@ impl Group {
         match self.state {
             GroupState::Dead => Err(GroupError::NotFound),
             GroupState::Empty => Ok(()),
-            _ => Err(GroupError::NonEmpty),
+            state => Err(GroupError::NonEmpty { state }),
         }
     }
 
@@ -515,6 +512,14 @@ impl Group {
         } else {
             Err(GroupError::UnknownMember)
         }
+    }
+
+    fn check_generation(&self, claimed: Option<Generation>) -> Result<(), GroupError> {
+        let current = self.generation;
+        if claimed == Some(current) {
+            return Ok(());
+        }
+        Err(GroupError::IllegalGeneration { claimed, current })
     }
 
     fn is_consumer(&self) -> bool {

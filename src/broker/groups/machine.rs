@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::effects::{Answer, Effects, GroupRecord};
 use super::exchange::{GroupError, GroupState, JoinRefused, Joined, Moment, Synced, Ticket};
+use super::generation::Generation;
 use super::group::{Group, GroupSettings, Growth};
 use super::ledger::{Held, Ledger};
 use super::offsets::{AppendNumber, GroupOffsets, OffsetChange};
@@ -39,7 +40,7 @@ pub(super) struct GroupMachine {
     /// What of the ledger's sum is this group's.
     account: Held,
     /// State and generation as the log line about the last change had them.
-    logged: (GroupState, i32),
+    logged: (GroupState, Generation),
 }
 
 /// A request that waits for its group.
@@ -238,12 +239,14 @@ impl GroupMachine {
             GroupState::Stable => {
                 let members = self.group.member_count();
                 let protocol = self.group.protocol().unwrap_or_default();
-                tracing::info!(group = %id, generation = after.1, members, protocol, "group rebalanced");
+                tracing::info!(group = %id, generation = after.1.get(), members, protocol, "group rebalanced");
             }
             GroupState::Empty if before.0 != GroupState::Dead => {
-                tracing::info!(group = %id, generation = after.1, "group is empty: its last member has gone");
+                tracing::info!(group = %id, generation = after.1.get(), "group is empty: its last member has gone");
             }
-            _ => tracing::debug!(group = %id, from, to, generation = after.1, "group changed"),
+            _ => {
+                tracing::debug!(group = %id, from, to, generation = after.1.get(), "group changed")
+            }
         }
     }
 }

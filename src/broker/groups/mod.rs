@@ -7,6 +7,7 @@ mod commit;
 mod coordinator;
 mod effects;
 mod exchange;
+mod generation;
 mod group;
 mod ledger;
 mod machine;
@@ -21,6 +22,7 @@ pub use commit::OffsetCommit;
 pub use coordinator::{Coordinator, CoordinatorTask, GroupListing, group_bytes_max};
 pub use effects::{Answer, Effects, GroupRecord};
 pub use exchange::*;
+pub use generation::Generation;
 pub use group::{Group, GroupSettings, Growth, OffsetsExpiry, SubscribedTopics};
 pub use ledger::{Bound, Held};
 pub use offsets::{

@@ -24,6 +24,7 @@ use model::state_log::{GROUPS_KINDS, GROUPS_VERSION, StateLogKind, UnknownRecord
 use model::{LeaderEpoch, PartitionId, Timestamp, TopicId, TopicName};
 
 use super::exchange::{ClientIdentity, Protocol};
+use super::generation::Generation;
 use super::offsets::{CommittedOffset, CommittedPlace};
 use crate::broker::state_log::{Change, StateRecord};
 
@@ -37,7 +38,7 @@ const NO_STRING: u16 = u16::MAX;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredGroup {
     /// Its generation.
-    pub generation: i32,
+    pub generation: Generation,
     /// When it entered its state.
     pub since: Timestamp,
     /// The kind of group.
@@ -99,7 +100,7 @@ pub enum Record {
     /// Of kind 1.
     Group(String, Option<StoredGroup>),
     /// Of kind 2.
-    Promise(String, Option<i32>),
+    Promise(String, Option<Generation>),
     /// Of kind 3.
     Offset(String, TopicName, PartitionId, Option<CommittedOffset>),
 }
@@ -228,7 +229,7 @@ impl StateRecord for Record {
 fn encode_group(group: &StoredGroup) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(GROUPS_VERSION);
-    out.put_i32(group.generation);
+    out.put_i32(group.generation.get());
     out.put_i64(group.since.millis());
     put_optional_string(&mut out, group.protocol_type.as_deref());
     put_optional_string(&mut out, group.protocol.as_deref());
@@ -255,7 +256,7 @@ fn encode_group(group: &StoredGroup) -> Bytes {
 fn decode_group(bytes: &[u8]) -> Result<StoredGroup, RecordError> {
     let mut reader = Reader::of_value(bytes)?;
     let mut group = StoredGroup {
-        generation: reader.i32()?,
+        generation: reader.generation()?,
         since: Timestamp::from_millis(reader.i64()?),
         protocol_type: reader.optional_string()?,
         protocol: reader.optional_string()?,
@@ -296,16 +297,16 @@ fn decode_member(reader: &mut Reader<'_>) -> Result<StoredMember, RecordError> {
     })
 }
 
-fn encode_promise(generation: i32) -> Bytes {
+fn encode_promise(generation: Generation) -> Bytes {
     let mut out = BytesMut::with_capacity(5);
     out.put_u8(GROUPS_VERSION);
-    out.put_i32(generation);
+    out.put_i32(generation.get());
     out.freeze()
 }
 
-fn decode_promise(bytes: &[u8]) -> Result<i32, RecordError> {
+fn decode_promise(bytes: &[u8]) -> Result<Generation, RecordError> {
     let mut reader = Reader::of_value(bytes)?;
-    let generation = reader.i32()?;
+    let generation = reader.generation()?;
     reader.end(generation)
 }
 
@@ -441,6 +442,10 @@ impl<'a> Reader<'a> {
 
     fn i32(&mut self) -> Result<i32, RecordError> {
         Ok(i32::from_be_bytes(self.array()?))
+    }
+
+    fn generation(&mut self) -> Result<Generation, RecordError> {
+        Generation::from_wire(self.i32()?).ok_or(RecordError::Malformed("a generation below 0"))
     }
 
     fn i64(&mut self) -> Result<i64, RecordError> {

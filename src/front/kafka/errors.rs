@@ -233,21 +233,29 @@ pub(crate) fn group(error: GroupError) -> i16 {
         GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
         GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
         GroupError::NotFound => ErrorCode::GroupIdNotFound,
-        GroupError::NonEmpty => ErrorCode::NonEmptyGroup,
+        GroupError::NonEmpty { .. } => ErrorCode::NonEmptyGroup,
         GroupError::UnknownMember => ErrorCode::UnknownMemberId,
         GroupError::FencedInstance => ErrorCode::FencedInstanceId,
-        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::IllegalGeneration { .. } => ErrorCode::IllegalGeneration,
         GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
         GroupError::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
-        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::InvalidSessionTimeout { .. } => ErrorCode::InvalidSessionTimeout,
         GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
         // Final for a commit in every client; what is retried would be refused again.
         GroupError::OffsetsMaxReached => ErrorCode::InvalidCommitOffsetSize,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
-        GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupError::MetadataTooLarge { .. } => ErrorCode::OffsetMetadataTooLarge,
     }
     .code()
+}
+
+/// The code for clients that do not know that a group may be missing: they take its generation for passed.
+pub(crate) fn group_where_none_is_missing(error: GroupError) -> i16 {
+    match error {
+        GroupError::NotFound => ErrorCode::IllegalGeneration.code(),
+        error => group(error),
+    }
 }
 
 #[cfg(test)]

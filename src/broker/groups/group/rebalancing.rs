@@ -112,10 +112,7 @@ impl Group {
             });
             return;
         }
-        self.generation = self
-            .generation
-            .max(self.promised_generation)
-            .saturating_add(1);
+        self.generation = self.generation.after(self.promised_generation);
         self.promised_generation = self.generation;
         self.initial_rebalance = false;
         self.unsynced.clear();

@@ -20,9 +20,8 @@ impl Group {
         let differs = |claimed: &Option<String>, actual: &Option<String>| {
             claimed.is_some() && actual.is_some() && claimed != actual
         };
-        if request.generation != self.generation {
-            Err(GroupError::IllegalGeneration)
-        } else if differs(&request.protocol_type, &self.protocol_type)
+        self.check_generation(request.generation)?;
+        if differs(&request.protocol_type, &self.protocol_type)
             || differs(&request.protocol, &self.protocol)
         {
             Err(GroupError::InconsistentProtocol)

@@ -33,7 +33,7 @@ async fn sync_all(
     let request = SyncRequest {
         member_id: joined.member_id.clone(),
         instance_id: None,
-        generation: joined.generation,
+        generation: Some(joined.generation),
         protocol_type: None,
         protocol: None,
         assignments: vec![(joined.member_id.clone(), vec![b'a'; assignment].into())],
@@ -228,7 +228,10 @@ async fn of_several_commits_for_one_partition_the_last_counts_and_all_are_answer
     ];
     let claim = MemberClaim::default();
     let results = world.coordinator.commit("g", &claim, commits, None).await;
-    let too_large = Err(GroupError::MetadataTooLarge);
+    let too_large = Err(GroupError::MetadataTooLarge {
+        chars: 4097,
+        chars_max: 4096,
+    });
     assert_eq!(results, Ok(vec![Ok(()), Ok(()), Ok(()), too_large]));
     assert_eq!(world.fetch("g", "t"), Some(3));
     assert_eq!(used(&world, "offsets.max"), 2);
@@ -275,7 +278,10 @@ async fn metadata_is_counted_in_characters() {
         let expected = if is_taken {
             Ok(())
         } else {
-            Err(GroupError::MetadataTooLarge)
+            Err(GroupError::MetadataTooLarge {
+                chars: 4097 + usize::from(text == "😀"),
+                chars_max: 4096,
+            })
         };
         let result = commit(&world, "g", "t", &text.repeat(count)).await;
         assert_eq!(result, expected, "{text} {count}");

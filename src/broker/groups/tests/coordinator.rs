@@ -123,12 +123,12 @@ impl World {
         &self,
         group: &str,
         member_id: &str,
-        generation: i32,
+        generation: impl Into<Generation>,
     ) -> Result<Synced, GroupError> {
         let request = SyncRequest {
             member_id: member_id.into(),
             instance_id: None,
-            generation,
+            generation: Some(generation.into()),
             protocol_type: None,
             protocol: None,
             assignments: vec![(member_id.into(), Bytes::from_static(b"all"))],
@@ -434,13 +434,18 @@ async fn ids_and_timeouts_outside_the_bounds_are_refused() {
         error(world.join("", ask("")).await),
         GroupError::InvalidGroupId
     );
+    let invalid = |asked| GroupError::InvalidSessionTimeout {
+        asked: Duration::from_millis(asked),
+        min: Duration::from_secs(6),
+        max: Duration::from_secs(1800),
+    };
     assert_eq!(
         error(world.join("g", ask("").session_ms(5_999)).await),
-        GroupError::InvalidSessionTimeout
+        invalid(5_999)
     );
     assert_eq!(
         error(world.join("g", ask("").session_ms(1_800_001)).await),
-        GroupError::InvalidSessionTimeout
+        invalid(1_800_001)
     );
     assert_eq!(
         error(world.join("g", ask("somebody")).await),
@@ -509,7 +514,7 @@ async fn commits_of_members_and_outsiders_follow_the_groups_rules() {
     );
     assert_eq!(
         world.commit_as("g", claim(&member, 2), "t", 6, None).await,
-        Err(GroupError::IllegalGeneration)
+        Err(passed(Some(2), 1))
     );
     assert_eq!(world.fetch("g", "t"), Some(5));
 }
@@ -526,7 +531,11 @@ async fn metadata_above_the_limit_refuses_its_partition_only() {
         .coordinator
         .commit("g", &MemberClaim::default(), commits, None)
         .await;
-    assert_eq!(results, Ok(vec![Ok(()), Err(GroupError::MetadataTooLarge)]));
+    let too_large = GroupError::MetadataTooLarge {
+        chars: 4097,
+        chars_max: 4096,
+    };
+    assert_eq!(results, Ok(vec![Ok(()), Err(too_large)]));
     assert_eq!(
         (world.fetch("g", "a"), world.fetch("g", "b")),
         (Some(5), None)
@@ -535,7 +544,7 @@ async fn metadata_above_the_limit_refuses_its_partition_only() {
         .coordinator
         .commit("g", &MemberClaim::default(), vec![commit("b", 4097)], None)
         .await;
-    assert_eq!(results, Ok(vec![Err(GroupError::MetadataTooLarge)]));
+    assert_eq!(results, Ok(vec![Err(too_large)]));
 }
 
 #[tokio::test]
@@ -548,7 +557,9 @@ async fn a_group_is_deleted_with_its_offsets_for_good() {
         .expect("durable");
     assert_eq!(
         world.coordinator.delete("g").await,
-        Err(GroupError::NonEmpty)
+        Err(GroupError::NonEmpty {
+            state: GroupState::Stable
+        })
     );
     assert_eq!(
         world.coordinator.delete("nobody").await,
@@ -804,7 +815,7 @@ async fn many_members_at_once_become_one_generation() {
                         let sync = SyncRequest {
                             member_id: joined.member_id.clone(),
                             instance_id: None,
-                            generation: joined.generation,
+                            generation: Some(joined.generation),
                             protocol_type: None,
                             protocol: None,
                             assignments,

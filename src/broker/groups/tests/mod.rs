@@ -202,7 +202,7 @@ impl Bench {
     pub(super) fn sync(
         &mut self,
         member_id: &str,
-        generation: i32,
+        generation: impl Into<Generation>,
         assignments: &[(&str, &str)],
     ) -> Ticket {
         let assignments = assignments
@@ -212,7 +212,7 @@ impl Bench {
         self.sync_with(SyncRequest {
             member_id: member_id.into(),
             instance_id: None,
-            generation,
+            generation: Some(generation.into()),
             protocol_type: None,
             protocol: None,
             assignments,
@@ -373,10 +373,18 @@ pub(super) fn moment(millis: u64) -> Moment {
     }
 }
 
-pub(super) fn claim(member_id: &str, generation: i32) -> MemberClaim {
+/// The refusal of a generation that is not the current one.
+pub(super) fn passed(claimed: Option<i32>, current: i32) -> GroupError {
+    GroupError::IllegalGeneration {
+        claimed: claimed.map(Generation::from),
+        current: current.into(),
+    }
+}
+
+pub(super) fn claim(member_id: &str, generation: impl Into<Generation>) -> MemberClaim {
     MemberClaim {
         member_id: member_id.into(),
         instance_id: None,
-        generation: Some(generation),
+        generation: Some(generation.into()),
     }
 }

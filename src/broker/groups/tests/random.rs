@@ -29,7 +29,7 @@ struct Client {
     instance: Option<String>,
     metadata: u8,
     member_id: String,
-    generation: i32,
+    generation: Generation,
     joining: Option<Ticket>,
     syncing: Option<Ticket>,
     leads: Option<Vec<String>>,
@@ -41,7 +41,7 @@ impl Client {
             instance,
             metadata: 0,
             member_id: String::new(),
-            generation: 0,
+            generation: Generation::default(),
             joining: None,
             syncing: None,
             leads: None,
@@ -86,10 +86,10 @@ struct World {
     /// Every ticket that was ever parked or answered since the broker's start.
     asked: BTreeSet<Ticket>,
     /// Who was told, by whom, to lead which generation.
-    leaders: BTreeMap<i32, String>,
-    generation: i32,
+    leaders: BTreeMap<Generation, String>,
+    generation: Generation,
     /// Every generation that anyone was told, over all restarts.
-    told: BTreeSet<i32>,
+    told: BTreeSet<Generation>,
 }
 
 impl World {
@@ -104,7 +104,7 @@ impl World {
             clients: (0..6).map(|index| Client::new(instance(index))).collect(),
             asked: BTreeSet::new(),
             leaders: BTreeMap::new(),
-            generation: 0,
+            generation: Generation::default(),
             told: BTreeSet::new(),
         }
     }
@@ -205,7 +205,7 @@ impl World {
         let ticket = self.bench.sync_with(SyncRequest {
             member_id: client.member_id,
             instance_id: client.instance,
-            generation: client.generation,
+            generation: Some(client.generation),
             protocol_type: Some("consumer".into()),
             protocol: None,
             assignments,
@@ -240,7 +240,7 @@ impl World {
                     client.joining = None;
                     if refused.error == GroupError::MemberIdRequired {
                         client.member_id = refused.member_id;
-                        client.generation = 0;
+                        client.generation = Generation::default();
                     } else {
                         self.obey(who, Some(refused.error));
                     }
@@ -298,7 +298,7 @@ impl World {
         let client = &mut self.clients[who];
         match error {
             None => {}
-            Some(GroupError::RebalanceInProgress) => client.generation = 0,
+            Some(GroupError::RebalanceInProgress) => client.generation = Generation::default(),
             Some(_) => client.forget(),
         }
     }

@@ -10,7 +10,7 @@ use crate::broker::state_log::StateRecord as _;
 
 fn golden() -> Vec<(Record, &'static str, &'static str)> {
     let group = StoredGroup {
-        generation: 7,
+        generation: 7.into(),
         since: Timestamp::from_millis(0x0102_0304),
         protocol_type: Some("consumer".into()),
         protocol: Some("range".into()),
@@ -37,7 +37,7 @@ fn golden() -> Vec<(Record, &'static str, &'static str)> {
              000572616e6765 000000026162 0000000378797a",
         ),
         (
-            Record::Promise("g".into(), Some(8)),
+            Record::Promise("g".into(), Some(8.into())),
             "0102000167",
             "0100000008",
         ),
@@ -175,6 +175,10 @@ fn other_versions_and_kinds_are_named() {
             known: 1
         }))
     );
+    assert_eq!(
+        Record::read(&unhex("0102000167"), Some(&[1, 0xff, 0xff, 0xff, 0xff])),
+        Err(RecordError::Malformed("a generation below 0"))
+    );
 }
 
 fn stored_member() -> impl Strategy<Value = StoredMember> {
@@ -224,13 +228,13 @@ proptest! {
     #[test]
     fn groups_come_back_as_they_were(
         id in ".{0,20}",
-        generation in any::<i32>(),
+        generation in 0..=i32::MAX,
         since in any::<i64>(),
         names in (prop::option::of(".{0,9}"), prop::option::of(".{0,9}"), prop::option::of(".{0,9}")),
         members in prop::collection::vec(stored_member(), 0..5),
     ) {
         let (protocol_type, protocol, leader) = names;
-        let group = StoredGroup { generation, since: Timestamp::from_millis(since), protocol_type, protocol, leader, members };
+        let group = StoredGroup { generation: generation.into(), since: Timestamp::from_millis(since), protocol_type, protocol, leader, members };
         let record = Record::Group(id, Some(group));
         let (key, value) = record.encode();
         prop_assert_eq!(Record::read(&key, value.as_deref()), Ok(record));

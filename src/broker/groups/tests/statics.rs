@@ -36,7 +36,7 @@ fn a_bounced_follower_takes_its_place_without_a_rebalance() {
             joined.leader.as_str(),
             joined.skip_assignment
         ),
-        (1, left.as_str(), false)
+        (1.into(), left.as_str(), false)
     );
     assert_ne!(joined.member_id, right);
     assert_eq!(bench.group.state(), GroupState::Stable);
@@ -104,7 +104,7 @@ fn the_process_that_lost_its_name_is_fenced() {
     let stale = MemberClaim {
         member_id: right.clone(),
         instance_id: Some("right".into()),
-        generation: Some(1),
+        generation: Some(1.into()),
     };
     let now = bench.now();
     assert_eq!(
@@ -120,7 +120,7 @@ fn the_process_that_lost_its_name_is_fenced() {
     let sync = bench.sync_with(SyncRequest {
         member_id: right.clone(),
         instance_id: Some("right".into()),
-        generation: 1,
+        generation: Some(1.into()),
         protocol_type: None,
         protocol: None,
         assignments: Vec::new(),

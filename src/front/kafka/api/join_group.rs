@@ -70,7 +70,7 @@ fn accepted(joined: Joined, version: i16) -> JoinGroupResponse {
             metadata: member.metadata,
         });
     JoinGroupResponse {
-        generation_id: joined.generation,
+        generation_id: joined.generation.get(),
         protocol_type: joined.protocol_type,
         protocol_name: protocol_name(joined.protocol, version),
         leader: joined.leader,

@@ -11,7 +11,7 @@ use wire::messages::offset_commit::{
 use super::audit::{NAMED_MAX, some};
 use super::{Call, held_partition};
 use crate::broker::access::right;
-use crate::broker::groups::{CommittedPlace, GroupError, MemberClaim, OffsetCommit};
+use crate::broker::groups::{CommittedPlace, Generation, MemberClaim, OffsetCommit};
 use crate::broker::{Refusal, Topic};
 use crate::front::kafka::errors;
 
@@ -24,8 +24,7 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
     let claim = MemberClaim {
         member_id: request.member_id,
         instance_id: request.group_instance_id,
-        generation: Some(request.generation_id_or_member_epoch)
-            .filter(|generation| *generation >= 0),
+        generation: Generation::from_wire(request.generation_id_or_member_epoch),
     };
     let retention = match request.retention_time_ms {
         DEFAULT_RETENTION_MS => None,
@@ -60,19 +59,16 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
             true => Vec::new(),
             false => commits.iter().take(2 * NAMED_MAX).map(shown).collect(),
         };
-        let results =
-            match group {
-                Ok(group) => group
-                    .commit(&claim, commits, retention)
-                    .await
-                    .map_err(|error| match error {
-                        GroupError::NotFound if call.version < KNOWS_MISSING => {
-                            errors::group(GroupError::IllegalGeneration)
-                        }
-                        error => errors::group(error),
-                    }),
-                Err(refusal) => Err(errors::code(&refusal)),
-            };
+        let results = match group {
+            Ok(group) => group
+                .commit(&claim, commits, retention)
+                .await
+                .map_err(|error| match call.version {
+                    KNOWS_MISSING.. => errors::group(error),
+                    _ => errors::group_where_none_is_missing(error),
+                }),
+            Err(refusal) => Err(errors::code(&refusal)),
+        };
         match results {
             Ok(results) => {
                 if !is_member && results.iter().any(Result::is_ok) {

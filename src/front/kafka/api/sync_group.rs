@@ -4,7 +4,7 @@ use wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
 
 use super::Call;
 use crate::broker::access::right;
-use crate::broker::groups::{GroupError, SyncRequest};
+use crate::broker::groups::{Generation, GroupError, SyncRequest};
 use crate::front::kafka::errors;
 
 /// The first version that must say which protocol it means.
@@ -18,7 +18,7 @@ pub(super) async fn answer(request: SyncGroupRequest, call: Call) -> SyncGroupRe
     let sync = SyncRequest {
         member_id: request.member_id,
         instance_id: request.group_instance_id,
-        generation: request.generation_id,
+        generation: Generation::from_wire(request.generation_id),
         protocol_type: request.protocol_type,
         protocol: request.protocol_name,
         assignments: request
