@@ -1,1 +1,27 @@
-//! Records as columns: Arrow and Parquet, and the schema that is inferred from JSON values.
+//! Records as columns: NDJSON, CSV, Arrow and Parquet, the schema that is inferred from JSON values, and conditions on them.
+//!
+//! Callers: the HTTP front and the tools. Knows `model` only; no I/O but of files that it is given, no clock.
+//! Invariants: what is encoded is bounded by a batch, however many rows come; a record's bytes are in its row as they are,
+//! whatever else is inferred of them; nothing panics on any value or body.
+
+mod cells;
+mod columns;
+pub mod condition;
+mod csv;
+mod encode;
+mod fields;
+mod file;
+mod ndjson;
+mod observer;
+mod reader;
+mod row;
+mod schema;
+mod table;
+mod text;
+
+pub use columns::{Column, ColumnError, Columns, FIXED_NAMES};
+pub use encode::{Counts, EncodeError, Encoded, Encoder, Format, NewError};
+pub use observer::{Observer, Seen};
+pub use reader::{ArrowReader, BodyColumns, BodyError, BodyRow, BodyRows, ParquetReader};
+pub use row::Row;
+pub use schema::{Field, FieldType, Schema, Shape};
