@@ -9,6 +9,7 @@ use std::sync::Arc;
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
 use super::access::{Cluster, Granted, Group, right};
+use super::changes::Touched;
 use super::config::BrokerConfig;
 use super::records::{BrokerSettings, Record};
 use super::refusal::InvalidSetting;
@@ -297,11 +298,11 @@ impl Broker {
         validate_only: bool,
         change: impl FnOnce(Values<'_>) -> Result<BTreeMap<String, String>, Refusal>,
     ) -> Result<(), Refusal> {
-        let _change = self.shared.changes.lock().await;
         match resource {
             Resource::Loggers(_) => Err(InvalidSetting::LogLevel.into()),
             Resource::Group(_) => Err(InvalidSetting::OfGroup.into()),
             Resource::Topic(topic) => {
+                let turn = self.shared.changes.turn([Touched::Topic(topic.id)]).await;
                 let topic = self.current(topic)?;
                 let defaults = self.topic_defaults();
                 let overrides = change(Values {
@@ -313,11 +314,13 @@ impl Broker {
                 self.topic_config(&overrides)?;
                 self.check_batch_bytes(&overrides)?;
                 if !validate_only {
-                    self.replace_overrides(&topic, overrides).await?;
+                    self.replace_overrides(turn, &topic, overrides).await?;
                 }
                 Ok(())
             }
             Resource::Broker(_) | Resource::Cluster(_) => {
+                // They are defaults of every topic: held until they are in force.
+                let _turn = self.shared.changes.alone().await;
                 let mut settings = self
                     .shared
                     .dynamic
@@ -406,7 +409,7 @@ impl Broker {
         }
     }
 
-    /// Puts new topic defaults in force. The caller holds `changes`.
+    /// Puts new topic defaults in force. The caller has the turn alone.
     async fn change_defaults(
         &self,
         settings: BrokerSettings,

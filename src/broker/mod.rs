@@ -1,9 +1,10 @@
 //! The broker's service, free of any protocol's words: topics, produce, fetch, offsets, settings, groups.
 //! Callers: the fronts, which translate their protocols to it. Below it: `storage` and nothing else.
-//! Invariants: what is answered is durable; what is refused changed nothing. No lock is held over an await but `changes`,
-//! which lets changes of the metadata through one at a time.
+//! Invariants: what is answered is durable; what is refused changed nothing. No lock is held over an await but the turn
+//! of `changes`, in which changes of topics and settings are planned and appended one at a time.
 
 pub mod access;
+mod changes;
 pub mod cleanup;
 pub mod config;
 mod configs;
@@ -64,6 +65,7 @@ pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic
 pub use traffic::Traffic;
 
 use access::{Cluster, Granted, right};
+use changes::Changes;
 use configs::DynamicSettings;
 use coordination::RuntimeTask;
 use groups::{Coordinator, CoordinatorTask};
@@ -89,8 +91,8 @@ struct Shared {
     groups: Coordinator,
     /// Until `run` takes them.
     tasks: Mutex<Option<Tasks>>,
-    /// Changes of the metadata run one at a time.
-    changes: tokio::sync::Mutex<()>,
+    /// Changes of topics and settings that are under way.
+    changes: Changes,
     inflation: inflation::Inflation,
     /// What bounds those who replay and follow.
     readers: replay::Readers,
@@ -202,7 +204,7 @@ impl Broker {
             producer_ids,
             groups,
             tasks: Mutex::new(Some(tasks)),
-            changes: tokio::sync::Mutex::default(),
+            changes: Changes::default(),
             inflation: inflation::Inflation::new(),
             readers: replay::Readers::new(),
             lag_times: lag::LagTimes::default(),

@@ -19,7 +19,7 @@ use storage::{Admission, AppendSize, Bounds, Clock, Purpose, Storage};
 
 pub use error::StateLogError;
 use keyed::KeyedLog;
-pub use keyed::{Change, Written, record_bytes_max};
+pub use keyed::{Change, Written, WrittenEach, record_bytes_max};
 
 /// A record of one of the state logs.
 pub trait StateRecord: Sized + Send + Sync + 'static {
@@ -131,8 +131,17 @@ impl<R: StateRecord> StateLog<R> {
         records: impl Iterator<Item = &'a R>,
         purpose: Purpose,
     ) -> Vec<Result<(), StateLogError>> {
+        self.append_each(records, purpose).await.wait().await
+    }
+
+    /// Appends records as [`StateLog::write_each`] does, and does not wait until they are durable.
+    pub async fn append_each<'a>(
+        &self,
+        records: impl Iterator<Item = &'a R>,
+        purpose: Purpose,
+    ) -> WrittenEach {
         self.log
-            .write_each(records.map(R::encode).collect(), purpose)
+            .append_each(records.map(R::encode).collect(), purpose)
             .await
     }
 

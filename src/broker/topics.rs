@@ -1,8 +1,8 @@
 //! Topics: what exists, and creating, growing and deleting it.
 //! Callers: fronts, and every other operation here, which finds its partitions through the catalog.
 //! Invariants: a change is durable in the metadata log before it can be seen, and a deletion is before any file goes.
-//! Changes run one at a time; readers take a snapshot of one topic and never wait for them. A topic that is created
-//! again has a new id.
+//! Changes are planned one at a time and share their syncs (`changes`); readers take a snapshot of one topic and never wait
+//! for them. A topic that is created again has a new id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -10,15 +10,17 @@ use std::sync::{Arc, RwLock};
 
 use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, TopicId, TopicName};
-use storage::{Log, Purpose};
+use storage::{AppendError, Log, Purpose};
 
 use super::access::{Granted, right};
+use super::changes::{Touched, Turn};
 use super::publish::Keyless;
 use super::records::{Record, TopicRecord};
 use super::refusal::{
     InvalidAssignment, InvalidPartitions, InvalidReplicationFactor, InvalidSetting,
     TooManyPartitions,
 };
+use super::state_log::StateLogError;
 use super::{Broker, Refusal, Traffic};
 
 /// Partitions that one request may create in all, as in Kafka: a count from outside must not become that many logs.
@@ -246,7 +248,7 @@ impl Broker {
         self.shared.catalog.all()
     }
 
-    /// A topic as it is now, if it still is. Under `changes` it stays so.
+    /// A topic as it is now, if it still is. In a turn that touches it, it stays so.
     pub(super) fn current(&self, topic: &Topic) -> Result<Arc<Topic>, Refusal> {
         let found = self.shared.catalog.by_id(topic.id);
         found.ok_or(Refusal::UnknownTopicOrPartition)
@@ -272,15 +274,17 @@ impl Broker {
         Err(refusal.into())
     }
 
-    /// How many partitions may still be created.
+    /// How many partitions may still be created, beside those that are under way.
     fn partitions_left(&self) -> u64 {
-        let topics = self.topics();
-        let partitions = topics
-            .iter()
-            .map(|topic| u64::from(topic.partition_count()));
-        self.config()
-            .partitions_max
-            .saturating_sub(partitions.sum())
+        let in_force = || -> u64 {
+            let topics = self.topics();
+            let partitions = topics
+                .iter()
+                .map(|topic| u64::from(topic.partition_count()));
+            partitions.sum()
+        };
+        let partitions = self.shared.changes.partitions(in_force);
+        self.config().partitions_max.saturating_sub(partitions)
     }
 
     /// Takes `count` partitions of those that are left.
@@ -307,14 +311,15 @@ impl Broker {
         wanted: Vec<NewTopic>,
         validate_only: bool,
     ) -> Vec<Result<Granted<Arc<Topic>, right::Create>, Refusal>> {
-        let _change = self.shared.changes.lock().await;
+        let names = wanted.iter().flat_map(|new| Touched::by_name(&new.name));
+        let turn = self.shared.changes.turn(names).await;
         let counts = wanted.iter().map(|new| new.layout.count());
         if let Err(refusal) = self.check_partitions_of_request(counts) {
             return wanted.iter().map(|_| Err(refusal.clone())).collect();
         }
         let mut left = self.partitions_left();
         let mut names = HashSet::new();
-        let mut results: Vec<Result<TopicRecord, Refusal>> = wanted
+        let planned: Vec<Result<TopicRecord, Refusal>> = wanted
             .iter()
             .map(|new| {
                 let record = self.plan(new)?;
@@ -325,30 +330,26 @@ impl Broker {
                 Ok(record)
             })
             .collect();
-        if !validate_only {
-            let records: Vec<_> = results
+        let created: Vec<Result<Arc<Topic>, Refusal>> = if validate_only {
+            let topic = |record| Ok(Arc::new(self.topic_of(record, Vec::new())?));
+            planned
+                .into_iter()
+                .map(|record| record.and_then(topic))
+                .collect()
+        } else {
+            let records: Vec<TopicRecord> = planned.iter().flatten().cloned().collect();
+            let added = records
                 .iter()
-                .flatten()
-                .cloned()
-                .map(Record::Topic)
-                .collect();
-            let written = self
-                .shared
-                .metadata
-                .write_each(records.iter(), Purpose::State)
-                .await;
-            refuse_unwritten(&mut results, written);
-        }
-        results
+                .map(|topic| u64::from(topic.partitions))
+                .sum();
+            let records = records.into_iter().map(Record::Topic).collect();
+            let done = self.carry_out(turn, records, added, Purpose::State).await;
+            outcomes(planned, done)
+        };
+        let granted = Granted::<TopicName, right::Create>::on;
+        created
             .into_iter()
-            .map(|record| {
-                let record = record?;
-                let topic = match validate_only {
-                    true => Arc::new(self.topic_of(record, Vec::new())?),
-                    false => self.attach(record)?,
-                };
-                Ok(Granted::<TopicName, right::Create>::on(topic))
-            })
+            .map(|topic| topic.map(granted))
             .collect()
     }
 
@@ -381,7 +382,7 @@ impl Broker {
         assignments: Option<Vec<Vec<NodeId>>>,
         validate_only: bool,
     ) -> Result<Arc<Topic>, Refusal> {
-        let _change = self.shared.changes.lock().await;
+        let turn = self.shared.changes.turn([Touched::Topic(topic.id)]).await;
         let topic = self.current(topic)?;
         let before = topic.partition_count();
         let added = count.checked_sub(before).filter(|added| *added > 0);
@@ -407,20 +408,21 @@ impl Broker {
         if validate_only {
             return Ok(topic);
         }
-        self.write_topic(record).await
+        self.write_topic(turn, record, u64::from(added)).await
     }
 
     /// Replaces the settings of a topic, which were checked before.
     pub(super) async fn replace_overrides(
         &self,
+        turn: Turn<'_>,
         topic: &Topic,
         overrides: BTreeMap<String, String>,
     ) -> Result<Arc<Topic>, Refusal> {
-        self.write_topic(TopicRecord {
+        let record = TopicRecord {
             settings: overrides,
             ..TopicRecord::of(topic)
-        })
-        .await
+        };
+        self.write_topic(turn, record, 0).await
     }
 
     /// Deletes topics, each for itself. When this returns they are gone for good; their files go in the background.
@@ -428,9 +430,12 @@ impl Broker {
         &self,
         topics: Vec<Granted<Arc<Topic>, right::Delete>>,
     ) -> Vec<Result<Arc<Topic>, Refusal>> {
-        let _change = self.shared.changes.lock().await;
+        let touched = topics.iter().flat_map(|topic| {
+            std::iter::once(Touched::Topic(topic.id)).chain(Touched::by_name(&topic.name))
+        });
+        let turn = self.shared.changes.turn(touched).await;
         let mut seen = HashSet::new();
-        let mut results: Vec<Result<Arc<Topic>, Refusal>> = topics
+        let planned: Vec<Result<Arc<Topic>, Refusal>> = topics
             .iter()
             .map(|topic| {
                 let topic = self.current(topic)?;
@@ -442,20 +447,12 @@ impl Broker {
                 Ok(topic)
             })
             .collect();
-        let removals: Vec<_> = results
-            .iter()
-            .flatten()
+        let removals = planned.iter().flatten();
+        let removals = removals
             .map(|topic| Record::TopicRemoved(topic.id))
             .collect();
-        let written = self
-            .shared
-            .metadata
-            .write_each(removals.iter(), Purpose::Removal)
-            .await;
-        refuse_unwritten(&mut results, written);
-        for topic in results.iter().flatten() {
-            self.detach(topic);
-        }
+        let done = self.carry_out(turn, removals, 0, Purpose::Removal).await;
+        let results = outcomes(planned, done);
         for topic in results.iter().flatten() {
             // What is left over does not count for a new topic of this name, and goes at the next start.
             if let Err(error) = self.groups().forget_topic(topic.id).await {
@@ -545,15 +542,70 @@ impl Broker {
         NodeId::new(self.config().node_id)
     }
 
-    /// Makes a changed topic durable and then known. The caller holds `changes`.
-    async fn write_topic(&self, record: TopicRecord) -> Result<Arc<Topic>, Refusal> {
-        let change = Record::Topic(record.clone());
-        self.shared
-            .metadata
-            .write(&change, Purpose::Settings)
-            .await
-            .map_err(super::state_refusal)?;
-        self.attach(record)
+    /// Makes a changed topic durable and then known, with so many more partitions.
+    async fn write_topic(
+        &self,
+        turn: Turn<'_>,
+        record: TopicRecord,
+        added: u64,
+    ) -> Result<Arc<Topic>, Refusal> {
+        let records = vec![Record::Topic(record)];
+        let mut done = self
+            .carry_out(turn, records, added, Purpose::Settings)
+            .await;
+        done.pop().expect("one outcome for one record")
+    }
+
+    /// Appends what was planned in this turn, each record for itself, gives the turn on, and puts in force what is durable. Gives
+    /// each record's topic, as it is now or was. Once a change is appended it takes effect, even if nobody waits for it.
+    async fn carry_out(
+        &self,
+        turn: Turn<'_>,
+        records: Vec<Record>,
+        added: u64,
+        purpose: Purpose,
+    ) -> Vec<Result<Arc<Topic>, Refusal>> {
+        let count = records.len();
+        let metadata = &self.shared.metadata;
+        let written = metadata.append_each(records.iter(), purpose).await;
+        let begun = turn.begin(added);
+        let broker = self.clone();
+        let ending = tokio::spawn(async move {
+            let written = written.wait().await;
+            assert!(written.len() == records.len(), "one result for each record");
+            broker.shared.changes.end(begun, || {
+                let outcomes = records.into_iter().zip(written);
+                let in_force = |(record, written): (Record, Result<(), StateLogError>)| {
+                    written.map_err(super::state_refusal)?;
+                    broker.put_in_force(record)
+                };
+                outcomes.map(in_force).collect()
+            })
+        });
+        match ending.await {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends, and the broker with it.
+            Err(_) => {
+                let closed = || Err(super::state_refusal(AppendError::Closed.into()));
+                std::iter::repeat_with(closed).take(count).collect()
+            }
+        }
+    }
+
+    fn put_in_force(&self, record: Record) -> Result<Arc<Topic>, Refusal> {
+        match record {
+            Record::Topic(topic) => self.attach(topic),
+            Record::TopicRemoved(id) => {
+                let topic = self.shared.catalog.by_id(id);
+                let topic = topic.expect("whoever removes a topic keeps other changes from it");
+                self.detach(&topic);
+                Ok(topic)
+            }
+            Record::BrokerSettings(_) | Record::ProducerIds { .. } => {
+                unreachable!("a change of topics has records of topics")
+            }
+        }
     }
 
     /// Gives a durable topic its logs and makes it known. Logs that are there are kept, with new settings.
@@ -609,15 +661,14 @@ fn check_replicas(replicas: Option<u16>) -> Result<(), InvalidReplicationFactor>
     }
 }
 
-/// What was to be written and was not is refused.
-fn refuse_unwritten<T>(
-    results: &mut [Result<T, Refusal>],
-    written: Vec<Result<(), super::StateLogError>>,
-) {
-    let planned = results.iter_mut().filter(|result| result.is_ok());
-    for (result, written) in planned.zip(written) {
-        if let Err(error) = written {
-            *result = Err(super::state_refusal(error));
-        }
-    }
+/// What came of each that was planned: it was refused before, or this was done with it.
+fn outcomes<T>(
+    planned: Vec<Result<T, Refusal>>,
+    done: Vec<Result<Arc<Topic>, Refusal>>,
+) -> Vec<Result<Arc<Topic>, Refusal>> {
+    let mut done = done.into_iter();
+    let outcome = |plan: Result<T, Refusal>| {
+        plan.and_then(|_| done.next().expect("one outcome for each that was planned"))
+    };
+    planned.into_iter().map(outcome).collect()
 }

@@ -142,28 +142,15 @@ impl KeyedLog {
         written.wait().await
     }
 
-    /// Applies changes each for itself, in order: one that is refused does not hold back the others. Gives one result for
-    /// each when all that are appended are durable.
-    pub async fn write_each(
-        &self,
-        changes: Vec<Change>,
-        purpose: Purpose,
-    ) -> Vec<Result<(), StateLogError>> {
+    /// Appends changes each for itself, in order: one that is refused does not hold back the others.
+    pub async fn append_each(&self, changes: Vec<Change>, purpose: Purpose) -> WrittenEach {
         let mut pieces = Vec::new();
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let piece = self.piece(&mut changes, record_bytes);
             pieces.push((piece.len(), self.append_admitted(piece, purpose).await));
         }
-        let mut results = Vec::new();
-        for (count, appended) in pieces {
-            let result = match appended {
-                Ok(written) => written.wait().await,
-                Err(error) => Err(error),
-            };
-            results.extend(std::iter::repeat_n(result, count));
-        }
-        results
+        WrittenEach { pieces }
     }
 
     /// Appends changes together, once there is room for them.
@@ -243,6 +230,28 @@ impl Written {
                 .map_err(|error| StateLogError::Storage(error.to_string())),
             None => Ok(()),
         }
+    }
+}
+
+/// Changes of which each was appended or refused for itself; see [`Written`].
+#[must_use = "appended is not durable"]
+pub struct WrittenEach {
+    /// How many changes stand together, and what came of them.
+    pieces: Vec<(usize, Result<Written, StateLogError>)>,
+}
+
+impl WrittenEach {
+    /// Gives one result for each change, in order, when all that are appended are durable.
+    pub async fn wait(self) -> Vec<Result<(), StateLogError>> {
+        let mut results = Vec::new();
+        for (count, appended) in self.pieces {
+            let result = match appended {
+                Ok(written) => written.wait().await,
+                Err(error) => Err(error),
+            };
+            results.extend(std::iter::repeat_n(result, count));
+        }
+        results
     }
 }
 

@@ -143,6 +143,8 @@ fn heartbeats_are_refused_for_strangers_and_other_generations() {
     );
     assert_eq!(bench.heartbeat(&members[0], 0), Err(passed(Some(0), 1)));
     assert_eq!(bench.heartbeat(&members[0], 2), Err(passed(Some(2), 1)));
+    let words = "2 is not the group's current generation, which is 1";
+    assert_eq!(passed(Some(2), 1).to_string(), words);
 }
 
 #[test]

@@ -97,7 +97,12 @@ async fn state_is_kept_and_compacted_at_every_length_of_files_and_frames() {
                 .collect();
             changes.push(set("long", value(round, longest)));
             changes.push((Bytes::from_static(b"007"), None));
-            for result in log.write_each(changes.clone(), Purpose::State).await {
+            for result in log
+                .append_each(changes.clone(), Purpose::State)
+                .await
+                .wait()
+                .await
+            {
                 result.expect("room");
             }
             all.extend(changes);
@@ -157,7 +162,7 @@ async fn a_record_that_cannot_be_stored_is_refused_and_changes_nothing() {
     );
     assert!(is_named, "{refused:?}");
     let several = vec![set("a", value(1, 1)), too_long, set("b", value(2, 1))];
-    let results = log.write_each(several, Purpose::State).await;
+    let results = log.append_each(several, Purpose::State).await.wait().await;
     assert_eq!(
         results.iter().map(Result::is_ok).collect::<Vec<_>>(),
         [true, false, true]
@@ -212,7 +217,12 @@ async fn a_compaction_brings_back_nothing_that_was_overwritten_meanwhile() {
     let mut all: Vec<_> = (0..2_000)
         .map(|key| set(&format!("{key:04}"), value(0, 500)))
         .collect();
-    for result in log.write_each(all.clone(), Purpose::State).await {
+    for result in log
+        .append_each(all.clone(), Purpose::State)
+        .await
+        .wait()
+        .await
+    {
         result.expect("room");
     }
     let writing = async {
