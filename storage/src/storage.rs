@@ -30,7 +30,7 @@ use crate::purge::{PurgeError, purge_wal};
 use crate::recovery::RecoveryReport;
 use crate::recovery::orphans::{self, Fate, Orphan};
 use crate::rewrite::{
-    KeepError, Keeper, Pace, RewriteError, Rewritten, mark_compacted, rewrite, scan,
+    KeepError, Keeper, Pace, Pages, RewriteError, Rewritten, mark_compacted, rewrite, scan,
 };
 use crate::segment::SegmentId;
 use crate::settler::SettleError;
@@ -504,7 +504,8 @@ impl Storage {
         each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
     ) -> Result<(), RewriteError> {
         let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
-        scan(&self.engine().rewrites, log.cell(), segments, pace, each)
+        let parts = &self.engine().rewrites;
+        scan(parts, log.cell(), segments, Pages::Drop, pace, each)
     }
 
     /// Puts one new segment in the place of neighbouring sealed ones, with what `keeper` keeps of them. Durable when it returns,

@@ -136,7 +136,16 @@ pub(super) struct CompactKeeper<'r> {
     keeps_tombstones: bool,
     /// Hashes of the keys of the batch at hand, whose slots were fetched; none of a compressed batch.
     hashes: Vec<u128>,
+    /// The records of those keys.
+    records: Vec<Seen>,
     pub counts: Counts,
+}
+
+/// A record whose key was hashed.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    offset: Offset,
+    has_value: bool,
 }
 
 impl<'r> CompactKeeper<'r> {
@@ -156,6 +165,7 @@ impl<'r> CompactKeeper<'r> {
             horizon,
             keeps_tombstones,
             hashes: Vec::new(),
+            records: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -164,6 +174,7 @@ impl<'r> CompactKeeper<'r> {
     /// to be decompressed for it.
     fn fetch(&mut self, batch: &Batch) -> Result<(), BatchError> {
         self.hashes.clear();
+        self.records.clear();
         if batch.header().codec()? != Codec::None {
             return Ok(());
         }
@@ -173,10 +184,31 @@ impl<'r> CompactKeeper<'r> {
             let record = record?;
             if let Some(key) = record.key.filter(|_| record.offset < *covered) {
                 self.hashes.push(map.hash(key));
+                self.records.push(Seen {
+                    offset: record.offset,
+                    has_value: record.value.is_some(),
+                });
             }
         }
         map.fetch(self.hashes.iter().copied());
         Ok(())
+    }
+
+    /// Whether all of a batch stays as it is, or all of it goes, as far as its keys tell that without a second look at its records:
+    /// each of them was hashed and has a value. None if it has to be looked at again.
+    fn is_kept_whole(&self, header: &BatchHeader) -> Option<bool> {
+        if self.records.len() != header.record_count.unsigned_abs() as usize {
+            return None;
+        }
+        let map = &self.newest.map;
+        let mut is_kept = None;
+        for (seen, hash) in self.records.iter().zip(&self.hashes) {
+            let is_newest = map.get(*hash).is_none_or(|newest| seen.offset >= newest);
+            if !seen.has_value || *is_kept.get_or_insert(is_newest) != is_newest {
+                return None;
+            }
+        }
+        is_kept
     }
 
     /// A batch without a record keeps its place if it is the last one of its producer.
@@ -203,8 +235,20 @@ impl Keeper for CompactKeeper<'_> {
                 .is_some_and(|horizon| horizon <= self.now);
         let mut keyless = 0;
         let batch = Batch::parse_unverified(bytes.clone());
-        let filtered = batch.and_then(|batch| {
-            self.fetch(&batch)?;
+        let fetched = batch.and_then(|batch| self.fetch(&batch).map(|()| batch));
+        match fetched
+            .is_ok()
+            .then(|| self.is_kept_whole(header))
+            .flatten()
+        {
+            Some(true) => return Ok(Verdict::Keep),
+            Some(false) => {
+                self.counts.records += self.records.len() as u64;
+                return Ok(self.nothing_of(header));
+            }
+            None => {}
+        }
+        let filtered = fetched.and_then(|batch| {
             let mut hashes = self.hashes.iter();
             self.filter
                 .apply(&batch, Some(self.horizon), &mut |record| {

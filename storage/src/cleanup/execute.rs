@@ -24,12 +24,16 @@ use super::{LogView, Outcome, Plan, SegmentView};
 use crate::error::{DeleteRecordsError, StorageFailed};
 use crate::log::{Durable, Log};
 use crate::rewrite::{
-    Amount, Keeper, RewriteError, RewriteParts, Rewritten, Verdict, mark_compacted, rewrite, scan,
+    Amount, Keeper, Pages, RewriteError, RewriteParts, Rewritten, Verdict, mark_compacted, rewrite,
+    scan,
 };
 use crate::segment::SegmentId;
 
 /// A run whose segments go away under it begins again so often at most.
 const RESTARTS_MAX: u32 = 8;
+
+/// Of so many bytes that were read for their keys the pages stay until they are read again to be written.
+const PAGES_BYTES_MAX: u64 = 1 << 30;
 
 /// Raises a log's start past what the plan removes.
 pub(super) fn raise_start(
@@ -297,11 +301,16 @@ impl Run<'_> {
         let mut newest = Newest::new(from, records, budget);
         for segment in dirty {
             let mut is_full = false;
+            let pages = match self.bytes_scanned < PAGES_BYTES_MAX {
+                true => Pages::Keep,
+                false => Pages::Drop,
+            };
             let log = self.job.log.cell();
             let scanned = scan(
                 &self.executor.rewrites,
                 log,
                 &[segment.id],
+                pages,
                 &self.pace,
                 &mut |header, bytes| {
                     let taken = newest.take(header, bytes);
@@ -391,6 +400,7 @@ impl Run<'_> {
             &self.executor.rewrites,
             log,
             &[segment],
+            Pages::Drop,
             &self.pace,
             &mut |header, bytes| {
                 before.count(header);

@@ -130,6 +130,8 @@ pub trait DiskFile: Send + Sync + Debug {
     fn reserve(&self, bytes: u64) -> io::Result<()>;
     /// Asks the kernel to forget its clean cached pages, so that the next read sees the disk.
     fn drop_cache(&self) -> io::Result<()>;
+    /// Tells that so many bytes from a position on are read next, so that the disk can begin: a hint.
+    fn will_read(&self, _position: u64, _bytes: u64) {}
     /// Maps the first `capacity` bytes, read-only. The capacity may lie past the end of the file: those bytes appear as the
     /// file grows, and must not be sliced before.
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>>;

@@ -248,6 +248,12 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn will_read(&self, position: u64, bytes: u64) {
+        let bytes = std::num::NonZeroU64::new(bytes);
+        // Without it the read that follows waits longer, and nothing else.
+        let _ = fs::fadvise(&self.descriptor, position, bytes, Advice::WillNeed);
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         Ok(fs::fadvise(&self.descriptor, 0, None, Advice::DontNeed)?)
     }

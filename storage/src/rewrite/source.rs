@@ -1,8 +1,9 @@
 //! Reads sealed segments batch by batch, each checked before it is shown: checksum, offsets, and at the end of each block of the
 //! index the checksum of the heads. Nothing is read through a map: a bad sector is an error and not a signal.
 //!
-//! Callers: [`scan`] for those who only look, and the rewrite. Large reads; the pages of a segment that no reader has open are
-//! dropped behind, so that the cache is left to readers.
+//! Callers: [`scan`] for those who only look, and the rewrite. Large reads, of which the next is told to the disk beforehand; the
+//! pages of a segment that no reader has open are dropped behind, so that the cache is left to readers, but where the segment is
+//! read again at once.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,17 +25,27 @@ const READ_BYTES: usize = 1 << 20;
 /// Bytes of a batch that its checksum leaves out, and the checksum itself.
 const HEAD_BYTES: usize = 21;
 
+/// What becomes of a segment's pages when it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// They are dropped, if no reader has it open.
+    Drop,
+    /// They stay: it is read again soon.
+    Keep,
+}
+
 /// Shows each batch of some sealed segments, in order, to `each`. Blocks.
 /// Errors: `Keep` with what `each` said, if it is not [`KeepError::Enough`], which ends the scan.
 pub(crate) fn scan(
     parts: &RewriteParts,
     log: &Arc<LogCell>,
     segments: &[SegmentId],
+    pages: Pages,
     pace: &dyn Pace,
     each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
 ) -> Result<(), RewriteError> {
     for segment in segments {
-        let mut batches = open_segment(parts, log, *segment)?;
+        let mut batches = open_segment(parts, log, *segment, pages)?;
         while let Some(found) = batches.next_batch(pace)? {
             match each(&found.header, &found.bytes) {
                 Ok(()) => {}
@@ -57,9 +68,11 @@ pub(crate) fn open_segment(
     parts: &RewriteParts,
     log: &Arc<LogCell>,
     segment: SegmentId,
+    pages: Pages,
 ) -> Result<Batches, RewriteError> {
     let (_, entry, sealed) = live(log, segment)?;
-    let source = Source::open(parts, log, entry, sealed)?;
+    let mut source = Source::open(parts, log, entry, sealed)?;
+    source.keeps_pages |= pages == Pages::Keep;
     Ok(Arc::new(source).batches())
 }
 
@@ -91,12 +104,12 @@ pub(super) struct Source {
     file: Arc<dyn DiskFile>,
     /// What its index file says; None if that is missing or damaged.
     pub index: Option<IndexFile>,
-    is_read: bool,
+    keeps_pages: bool,
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if !self.is_read
+        if !self.keeps_pages
             && let Err(error) = self.file.drop_cache()
         {
             tracing::warn!(segment = %self.entry.id, %error, "pages could not be dropped");
@@ -139,7 +152,7 @@ impl Source {
         }
         let index = index_of(parts, log.id(), id, sealed.bytes);
         Ok(Source {
-            is_read: parts.files.cache.is_open(log.id(), id),
+            keeps_pages: parts.files.cache.is_open(log.id(), id),
             entry,
             sealed,
             file,
@@ -348,6 +361,13 @@ impl Batches {
             .map_err(io)?;
         self.window = buffer.freeze();
         self.window_start = self.position;
+        let next = self.position + count as u64;
+        let left = self.source.sealed.bytes - next;
+        if left > 0 {
+            self.source
+                .file
+                .will_read(next, left.min(READ_BYTES as u64));
+        }
         pace.spend(count as u64)?;
         Ok(())
     }

@@ -19,7 +19,8 @@ use super::policy::ThinPolicy;
 use crate::cleanup::{LogView, Plan, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{
-    KeepError, Keeper, Pace, RewriteError, RewriteParts, Rewritten, Verdict, new_id, rewrite, scan,
+    KeepError, Keeper, Pace, Pages, RewriteError, RewriteParts, Rewritten, Verdict, new_id,
+    rewrite, scan,
 };
 use crate::segment::SegmentId;
 use crate::segment::summary::{SummaryReader, SummaryWriter, read_summary};
@@ -182,7 +183,8 @@ impl Thinner<'_> {
             .saturating_add(self.policy.longest_window_ms());
         let again_at = Timestamp::from_millis(again_at);
         let piece_bytes = Shares::of(self.memory_bytes).piece_bytes;
-        let mut outlook = Outlook::new(self, log, range, complete_until, piece_bytes);
+        let written = groups.iter().flatten().map(|segment| segment.id).collect();
+        let mut outlook = Outlook::new(self, log, (range, written), complete_until, piece_bytes);
         let written = groups
             .iter()
             .try_for_each(|group| self.write(log, group, &mut outlook, again_at, thinned));
@@ -245,14 +247,22 @@ impl Thinner<'_> {
         thinned.bytes_read += bytes;
         if self.dry_run {
             let mut kept_bytes = 0;
-            let scanned = scan(self.parts, log, &ids, self.pace, &mut |header, batch| {
-                kept_bytes += match keeper.judge(header, batch)? {
-                    Verdict::Keep => batch.len() as u64,
-                    Verdict::Drop => 0,
-                    Verdict::Replace(rest) => rest.len() as u64,
-                };
-                Ok(())
-            });
+            let pages = Pages::Drop;
+            let scanned = scan(
+                self.parts,
+                log,
+                &ids,
+                pages,
+                self.pace,
+                &mut |header, batch| {
+                    kept_bytes += match keeper.judge(header, batch)? {
+                        Verdict::Keep => batch.len() as u64,
+                        Verdict::Drop => 0,
+                        Verdict::Replace(rest) => rest.len() as u64,
+                    };
+                    Ok(())
+                },
+            );
             keeper.explain(scanned)?;
             if keeper.records_dropped > 0 || ids.len() > 1 {
                 thinned.bytes_before += bytes;

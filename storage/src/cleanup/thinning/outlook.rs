@@ -3,6 +3,7 @@
 //! Called by the executor. One piece is held at a time: the next is read when all of the one before is written, and not before.
 //! A piece ends between two batches. Of a batch that cannot be read no record is shown, so that all of it is kept.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use super::execute::{Thinner, summary_of};
 use super::piece::{Decided, Piece, Sample};
 use crate::cleanup::SegmentView;
 use crate::log::LogCell;
-use crate::rewrite::{Batches, RewriteError, open_segment};
+use crate::rewrite::{Batches, Pages, RewriteError, open_segment};
+use crate::segment::SegmentId;
 use crate::segment::summary::{Summary, SummaryReader};
 
 /// See the module.
@@ -24,6 +26,8 @@ pub(super) struct Outlook<'o> {
     /// All that is looked at, in order, and which comes next.
     segments: &'o [SegmentView],
     next: usize,
+    /// Those that are read again soon, to be written.
+    written: HashSet<SegmentId>,
     open: Option<Opened<'o>>,
     complete_until: Timestamp,
     piece_bytes: usize,
@@ -50,7 +54,7 @@ impl<'o> Outlook<'o> {
     pub fn new(
         thinner: &'o Thinner<'o>,
         log: &'o Arc<LogCell>,
-        segments: &'o [SegmentView],
+        (segments, written): (&'o [SegmentView], HashSet<SegmentId>),
         complete_until: Timestamp,
         piece_bytes: usize,
     ) -> Outlook<'o> {
@@ -60,6 +64,7 @@ impl<'o> Outlook<'o> {
             log,
             segments,
             next: 0,
+            written,
             open: None,
             complete_until,
             piece_bytes,
@@ -140,7 +145,11 @@ impl<'o> Outlook<'o> {
             let Some(view) = self.segments.get(self.next) else {
                 return Ok(None);
             };
-            let batches = open_segment(self.thinner.parts, self.log, view.id)?;
+            let pages = match self.written.contains(&view.id) {
+                true => Pages::Keep,
+                false => Pages::Drop,
+            };
+            let batches = open_segment(self.thinner.parts, self.log, view.id, pages)?;
             self.next += 1;
             self.bytes_read += view.bytes;
             let mut open = Opened {
