@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = targets![
     wal 64 << 10,
     segment 64 << 10,
     index 16 << 10,
+    key_index 16 << 10,
     manifest 16 << 10,
     summary 16 << 10,
     thin_tiers 4 << 10,

@@ -64,6 +64,25 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         },
     },
     Setting {
+        name: "key.index.io.max.bytes.per.second",
+        kind: Kind::Long,
+        default: "67108864",
+        is_live: true,
+        doc: "How many bytes of sealed segments a second are read to make key indexes (key.index.enable of a topic); -1 is \
+              any number. Whatever it is, that works half of the time only while an append has waited for 10 ms.",
+        get: |it| {
+            it.key_index_bytes_per_second
+                .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())
+        },
+        set: |it, value| {
+            it.key_index_bytes_per_second = match value {
+                "-1" => None,
+                value => Some(number(value, 1 << 10..=u64::from(u32::MAX) << 16)?),
+            };
+            Ok(())
+        },
+    },
+    Setting {
         name: "log.cleaner.backoff.ms",
         kind: Kind::Long,
         default: "15000",

@@ -40,6 +40,8 @@ pub struct StorageConfig {
     pub cleaner_bytes_per_second: Option<u64>,
     /// The memory for the keys of a log that is compacted.
     pub cleaner_memory_bytes: u64,
+    /// Bytes that are read in a second to make key indexes; None is any number.
+    pub key_index_bytes_per_second: Option<u64>,
     /// How long an idle producer's state is kept.
     pub producer_expiry: Duration,
     /// Idempotent producers that one log remembers.
@@ -71,6 +73,7 @@ impl StorageConfig {
             cleaner_check: Duration::from_secs(15),
             cleaner_bytes_per_second: None,
             cleaner_memory_bytes: 128 << 20,
+            key_index_bytes_per_second: Some(64 << 20),
             producer_expiry: Duration::from_secs(24 * 3600),
             producers_per_log_max: 50_000,
             producers_max: 500_000,
@@ -112,6 +115,8 @@ pub struct LiveSettings {
     pub cleaner_bytes_per_second: Option<u64>,
     /// The memory for the keys of a log that is compacted.
     pub cleaner_memory_bytes: u64,
+    /// Bytes that are read in a second to make key indexes; None is any number.
+    pub key_index_bytes_per_second: Option<u64>,
 }
 
 impl From<&StorageConfig> for LiveSettings {
@@ -123,6 +128,7 @@ impl From<&StorageConfig> for LiveSettings {
             cleaner_check: config.cleaner_check,
             cleaner_bytes_per_second: config.cleaner_bytes_per_second,
             cleaner_memory_bytes: config.cleaner_memory_bytes,
+            key_index_bytes_per_second: config.key_index_bytes_per_second,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::Live;
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::DataDir;
 use crate::error::{OpenError, StorageFailed};
+use crate::key_indexer::KeyIndexer;
 use crate::log::{DirtyLogs, Log};
 use crate::metrics::{Counters, Health, Metrics};
 use crate::producers::ProducerLimits;
@@ -55,6 +56,7 @@ pub(crate) struct Engine {
     pub rewrites: Arc<RewriteParts>,
     pub cleaner: Cleaner,
     pub scrub: Mutex<Scrub>,
+    pub key_indexer: KeyIndexer,
     pub live: Arc<Live>,
     pub signals: Arc<Signals>,
     pub counters: Arc<Counters>,
@@ -361,6 +363,7 @@ impl Engine {
             producers_refused: producers.refused(),
             pinned_files: segments_pinned.0 + wal_pinned.0,
             pinned_bytes: segments_pinned.1 + wal_pinned.1,
+            key_indexes: self.key_indexer.counters.counted(),
             ..self.counters.counted()
         }
     }

@@ -31,6 +31,7 @@ use crate::recovery::newer;
 use crate::recovery::store_file::{
     RESTORING_FILE, decode_store, is_being_restored, no_checkpoint, store_is_missing, store_trouble,
 };
+use crate::segment::key_index::KeyIndex;
 use crate::segment::summary::{Opened, open_summary};
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{
@@ -569,6 +570,9 @@ impl Verify<'_> {
         {
             self.note(&id.summary_path(directory), Some(log), reason);
         }
+        if is_sealed {
+            self.key_index(directory, log, (id, index.as_ref()))?;
+        }
         let mut verifier = SegmentVerifier::new(id, kind, bytes.min(len), end_offset);
         loop {
             let from = verifier.next_offset();
@@ -627,6 +631,34 @@ impl Verify<'_> {
                 }
             }
         }
+    }
+
+    /// A key index that is not as it was written is only told of: the server makes it again.
+    fn key_index(
+        &mut self,
+        directory: &Path,
+        log: LogId,
+        (id, index): (SegmentId, Option<&SegmentIndex>),
+    ) -> io::Result<()> {
+        let path = id.key_index_path(directory);
+        let file = match self.disk.open(&path, OpenHow::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let checked = KeyIndex::open(file).and_then(|found| {
+            found.check()?;
+            Ok(found)
+        });
+        match checked {
+            Ok(found) if index.is_some_and(|index| !found.is_of(log, index)) => {
+                let reason = "it is not of this segment's blocks".to_owned();
+                self.note(&path, Some(log), reason);
+            }
+            Ok(_) => {}
+            Err(error) => self.note(&path, Some(log), error.to_string()),
+        }
+        Ok(())
     }
 
     fn index(

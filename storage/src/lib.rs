@@ -20,6 +20,7 @@ mod error;
 pub mod fields;
 pub mod inspect;
 pub mod io;
+mod key_indexer;
 mod log;
 pub mod manifest;
 mod metrics;
@@ -54,7 +55,7 @@ pub use log::{
     Appended, AppendedAll, Bounds, Chunk, Durable, GapReason, Log, LogAppend, LogScan, LogSettings,
     ScanCounts, ScanRange, Scanned,
 };
-pub use metrics::{Health, Metrics};
+pub use metrics::{Health, KeyIndexMetrics, Metrics};
 pub use producers::{ProducerState, SequenceError};
 pub use purge::PurgeError;
 pub use recovery::{Fate, RecoveryReport};

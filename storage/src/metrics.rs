@@ -72,6 +72,21 @@ pub struct Metrics {
     pub pinned_files: u64,
     /// Their bytes.
     pub pinned_bytes: u64,
+    /// What was done for key indexes.
+    pub key_indexes: KeyIndexMetrics,
+}
+
+/// What was done for key indexes since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyIndexMetrics {
+    /// Key indexes made.
+    pub built: u64,
+    /// Bytes of the segments that they index.
+    pub indexed_bytes: u64,
+    /// Their own bytes.
+    pub written_bytes: u64,
+    /// Segments that could not be read, or whose key index could not be written.
+    pub failed: u64,
 }
 
 /// The counters behind [`Metrics`].

@@ -26,6 +26,7 @@ use crate::data_dir::{DataDir, has_settled};
 use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::io::{Clock, LockGuard, LockHow, lock_holder};
+use crate::key_indexer::KeyIndexer;
 use crate::log::{DirtyLogs, LogCell, LogParts, SettledReader};
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
@@ -415,7 +416,13 @@ fn assemble(
         planning: RwLock::default(),
         removals: RemovalListener::default(),
     };
+    let key_indexer = KeyIndexer::new(
+        Arc::clone(&rewrites),
+        Arc::clone(&registry),
+        cleaner.executor.pace.clone(),
+    );
     Engine {
+        key_indexer,
         data: base.data,
         steady: Arc::clone(&wal.stamp.steady),
         wal,

@@ -201,6 +201,7 @@ impl Storage {
         self.spawn("log-settler", Engine::run_settler)?;
         self.spawn("log-cleaner", Engine::run_cleaner)?;
         self.spawn("log-compaction", Engine::run_compaction)?;
+        self.spawn("log-key-index", |engine| engine.key_indexer.run())?;
         self.spawn("log-scrub", Engine::run_scrub)
     }
 
@@ -309,6 +310,7 @@ impl Storage {
         if let Some(log) = &log {
             log.cell().set_settings(Arc::new(settings));
             self.engine().cleaner.due.changed(id);
+            self.engine().files.key_indexes.look_at(id);
         }
         log.is_some()
     }
@@ -433,6 +435,11 @@ impl Storage {
     /// Manual mode: compacts the log that is due and most dirty. False if none is due.
     pub fn compact_once(&self) -> bool {
         self.engine().compact_once()
+    }
+
+    /// Manual mode: makes a key index, or removes those of a log. False if there is nothing to do.
+    pub fn index_keys_once(&self) -> bool {
+        self.engine().key_indexer.once()
     }
 
     /// Manual mode: one step of the scrub. False if there is nothing to verify now, by the rate or at all.

@@ -16,11 +16,12 @@ use storage::checkpoint::{
     ActiveSegment, Checkpoint, CheckpointStore, LogEntry, Moment, WalPosition,
 };
 use storage::epochs::Epochs;
-use storage::io::Boot;
 use storage::io::write_new_file;
 use storage::io::{AlignedBuffer, SimDisk};
+use storage::io::{Boot, OpenHow};
 use storage::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use storage::producers::Producers;
+use storage::segment::key_index::{self, KeyIndex};
 use storage::segment::summary::{self, Stats, Summary, Window, WindowKey};
 use storage::segment::{
     IndexFile, SealedSegment, SegmentId, SegmentIndex, SegmentWriter, SettledBatch, WriteWay,
@@ -85,6 +86,35 @@ fn batches() -> Vec<SettledBatch> {
         }
     };
     (0..20).map(batch).collect()
+}
+
+/// Forty batches of four records each, some with keys of their own.
+fn keyed_batches() -> Vec<SettledBatch> {
+    let batch = |n: u64| {
+        let key = match n {
+            2 => Some("first"),
+            4 | 25 => Some("twice"),
+            39 => Some("last"),
+            n if n % 3 == 0 => None,
+            _ => Some("all"),
+        };
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.base_offset(Offset::new(1_000 + n * 4));
+        for record in 0..4 {
+            let value = vec![n as u8; 400];
+            let key = key.map(str::as_bytes);
+            builder
+                .push(time((n * 4 + record) as i64), key, Some(&value), &[])
+                .expect("small records");
+        }
+        let batch = Batch::parse(builder.build().expect("small batch")).expect("just built");
+        SettledBatch {
+            header: *batch.header(),
+            bytes: batch.into_bytes(),
+            append_time: time(n as i64),
+        }
+    };
+    (0..40).map(batch).collect()
 }
 
 fn sealed() -> (SimDisk, SealedSegment) {
@@ -306,6 +336,39 @@ fn summary_v2() {
         summary::decode(&golden),
         Ok((log(), summary_id(), sections.to_vec()))
     );
+}
+
+#[test]
+fn keyindex_v1() {
+    let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(1_000)), SegmentKind::Plain);
+    for batch in keyed_batches() {
+        let head = batch.bytes.first_chunk().expect("a batch has a head");
+        index.push(&batch.header, head, batch.append_time);
+    }
+    let (disk, root) = (SimDisk::new(1), Path::new("/"));
+    let built = key_index::build::<std::io::Error>(&disk, root, (log(), &index), |each| {
+        keyed_batches()
+            .iter()
+            .try_for_each(|batch| each(&batch.bytes))
+    });
+    assert_eq!(built.expect("an empty disk").unknown_blocks, 0);
+    let path = index.id().key_index_path(root);
+    let golden = check("keyindex.v1", &disk.files()[&path]);
+    disk.remove_file(&path).expect("it was built");
+    write_new_file(&disk, &path, &golden).expect("an empty disk");
+    let file = disk.open(&path, OpenHow::Read).expect("it was written");
+    let found = KeyIndex::open(file).expect("a golden file");
+    assert!(found.is_of(log(), &index));
+    let blocks = |key: &str| {
+        let found = found.look_up(key_index::hash_of(key.as_bytes()));
+        found.expect("a golden file").blocks
+    };
+    // Ten batches of 1.7 KiB are a block.
+    let expected: [&[std::ops::Range<u32>]; 3] = [&[0..1], &[0..1, 2..3], &[3..4]];
+    for (key, expected) in ["first", "twice", "last"].into_iter().zip(expected) {
+        assert_eq!(blocks(key), expected, "{key}");
+    }
+    assert!(blocks("nobody").is_empty());
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod consumer_protocol;
 pub mod frames;
 pub mod index;
 pub mod input_format;
+pub mod key_index;
 pub mod manifest;
 pub mod messages;
 pub mod output_format;

@@ -344,6 +344,8 @@ pub struct TopicConfig {
     pub compaction: CompactionConfig,
     /// What is kept of records as they age, if it is thinned.
     pub thin_tiers: ThinTiers,
+    /// Whether sealed segments get an index of their keys.
+    pub key_index: bool,
     /// What retention keeps for consumer groups.
     pub hold: HoldConfig,
     /// How many replicas must have a record for `acks=all`; there is one, so that more refuses such a produce.
@@ -382,6 +384,7 @@ impl TopicConfig {
                 .text("thin.tiers")
                 .parse()
                 .expect("values were checked"),
+            key_index: read.text("key.index.enable") == "true",
             hold: HoldConfig {
                 groups: parse_list(read.text("retention.hold.groups"))
                     .into_iter()

@@ -47,6 +47,7 @@ pub fn kept_for_ever() -> LogSettings {
         retention_bytes: None,
         compaction: None,
         thinning: None,
+        key_index: false,
     }
 }
 

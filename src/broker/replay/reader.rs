@@ -123,7 +123,11 @@ impl Reader {
         let times = filter.times.clone();
         let cursor = Cursor {
             partition,
-            scan: log.scan(ScanRange { offsets, times }),
+            scan: log.scan(ScanRange {
+                offsets,
+                times,
+                key: filter.wanted_key(),
+            }),
             filter,
             next,
             run: None,

@@ -135,6 +135,14 @@ impl Filter {
                 .is_none_or(|accept| accept(partition, record))
     }
 
+    /// The one key that is wanted; None if there may be several.
+    pub(super) fn wanted_key(&self) -> Option<Bytes> {
+        match &self.key {
+            Some(KeyFilter::Is(key)) => Some(key.clone()),
+            Some(KeyFilter::Prefix(_)) | None => None,
+        }
+    }
+
     /// The same filter, for records within these times too.
     pub(super) fn within(mut self, from: Option<Timestamp>, to: Option<Timestamp>) -> Filter {
         if from.is_none() && to.is_none() {

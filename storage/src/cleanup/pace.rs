@@ -29,7 +29,7 @@ pub(crate) struct PaceParts {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct RunPace<'r> {
+pub(crate) struct RunPace<'r> {
     parts: &'r PaceParts,
     progress: &'r Progress,
     /// This run's own budget.

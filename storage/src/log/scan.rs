@@ -30,6 +30,8 @@ pub struct ScanRange {
     /// Batches that hold no record of these times need not be shown; others are shown as wholes, so that who wants exact times
     /// looks at each record. None for all.
     pub times: Option<Range<Timestamp>>,
+    /// Batches of sealed segments that hold no record with this key need not be shown, as for times. None for all.
+    pub key: Option<Bytes>,
 }
 
 /// Why offsets of a range were not shown.
@@ -89,7 +91,7 @@ impl Log {
             parts: Arc::clone(&self.parts),
             next: range.offsets.start,
             end: range.offsets.end,
-            wanted: Wanted { times: range.times },
+            wanted: Wanted::new(range.times, range.key),
             counts: ScanCounts::default(),
         }
     }
@@ -162,7 +164,7 @@ impl LogScan {
         let offsets = from..end.min(state.bounds.settled_end);
         drop(state);
         let settled = &self.parts.settled;
-        match settled.scan(&self.cell, &segments, offsets, &self.wanted, RUN_BYTES) {
+        match settled.scan(&self.cell, &segments, offsets, &mut self.wanted, RUN_BYTES) {
             Ok(stride) => {
                 self.counts.skipped_bytes += stride.skipped_bytes;
                 Ok(match stride.batches {

@@ -7,12 +7,15 @@ use std::ops::Range;
 use bytes::Bytes;
 use model::{Offset, Timestamp};
 
-use crate::segment::{Block, SegmentIndex};
+use crate::segment::{Block, SegmentId, SegmentIndex};
 
 /// What a scan wants, as far as an index can tell that a block does not have it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    pub times: Option<Range<Timestamp>>,
+    times: Option<Range<Timestamp>>,
+    key: Option<Bytes>,
+    /// The sealed segment in which the key was looked up last, and the blocks that may hold it; None for all of them.
+    looked: Option<(SegmentId, Option<Vec<Range<u32>>>)>,
 }
 
 /// How far a look at what has settled came.
@@ -36,6 +39,41 @@ pub(crate) struct NextBlocks {
 }
 
 impl Wanted {
+    /// Some times of some key; None for all.
+    pub fn new(times: Option<Range<Timestamp>>, key: Option<Bytes>) -> Wanted {
+        Wanted {
+            times,
+            key,
+            looked: None,
+        }
+    }
+
+    /// Asks once for each sealed segment which of its blocks may hold the key.
+    pub fn look_up(
+        &mut self,
+        segment: SegmentId,
+        look_up: impl FnOnce(&[u8]) -> Option<Vec<Range<u32>>>,
+    ) {
+        let is_known = |(known, _): &(SegmentId, _)| *known == segment;
+        if let Some(key) = &self.key
+            && !self.looked.as_ref().is_some_and(is_known)
+        {
+            self.looked = Some((segment, look_up(key)));
+        }
+    }
+
+    /// Whether a block of a segment may hold the key.
+    fn key_may_be_in(&self, segment: SegmentId, block: usize) -> bool {
+        match &self.looked {
+            Some((looked, Some(blocks))) if *looked == segment => {
+                let behind = blocks.partition_point(|range| range.end as usize <= block);
+                let next = blocks.get(behind);
+                next.is_some_and(|range| range.start as usize <= block)
+            }
+            _ => true,
+        }
+    }
+
     /// Whether something whose latest record has this time may hold a wanted one.
     pub fn may_be_in(&self, max_timestamp: Timestamp) -> bool {
         let times = self.times.as_ref();
@@ -53,7 +91,9 @@ impl Wanted {
         let blocks = index.blocks();
         let published = blocks.partition_point(|block| u64::from(block.position) < bytes);
         let first = index.block_of_offset(from).unwrap_or(0).min(published);
-        let is_wanted = |block: &usize| self.may_be_in_block(&blocks[*block]);
+        let is_wanted = |block: &usize| {
+            self.may_be_in_block(&blocks[*block]) && self.key_may_be_in(index.id(), *block)
+        };
         let found = (first..published).find(is_wanted).unwrap_or(published);
         let behind = (found..published).find(|block| !is_wanted(block));
         let position = |block: usize| match block < published {

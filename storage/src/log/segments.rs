@@ -61,6 +61,14 @@ impl Segments {
         self.manifest.iter().flat_map(|manifest| manifest.sealed())
     }
 
+    /// Whether other segments are sealed than in a later view.
+    pub fn is_sealed_otherwise(&self, later: &Segments) -> bool {
+        match (&self.manifest, &later.manifest) {
+            (Some(one), Some(other)) => !Arc::ptr_eq(one, other),
+            (one, other) => one.is_some() != other.is_some(),
+        }
+    }
+
     /// All of them, in order.
     pub(super) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let sealed = self.sealed().map(|(entry, sealed)| Part {

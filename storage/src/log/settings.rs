@@ -45,6 +45,8 @@ pub struct LogSettings {
     pub compaction: Option<CompactionConfig>,
     /// What is kept of records as they age; None for a log that is not thinned.
     pub thinning: Option<ThinTiers>,
+    /// Whether sealed segments get a key index.
+    pub key_index: bool,
 }
 
 impl LogSettings {
@@ -59,6 +61,7 @@ impl LogSettings {
             retention_bytes: None,
             compaction: Some(TopicConfig::default().compaction),
             thinning: None,
+            key_index: false,
         }
     }
 }
@@ -76,6 +79,7 @@ impl From<&TopicConfig> for LogSettings {
                 .filter(|_| config.cleanup_policy.delete),
             compaction: Some(config.compaction).filter(|_| config.cleanup_policy.compact),
             thinning: Some(config.thin_tiers.clone()).filter(|_| config.cleanup_policy.thin),
+            key_index: config.key_index,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::io::{FileMap, InMemory};
 use crate::metrics::Counters;
 use crate::scrub::Suspects;
 use crate::segment::{
-    BadBatches, Examined, Extent, OpenSegment, SegmentError, SegmentFiles, SegmentId,
+    BadBatches, Examined, Extent, OpenSegment, SegmentError, SegmentFiles, SegmentId, SegmentIndex,
     SegmentSource, is_shortage,
 };
 
@@ -124,7 +124,7 @@ impl SettledReader {
         log: &Arc<LogCell>,
         segments: &Segments,
         offsets: Range<Offset>,
-        wanted: &Wanted,
+        wanted: &mut Wanted,
         max_bytes: usize,
     ) -> Result<Stride, ReadError> {
         let from = offsets.start;
@@ -150,7 +150,12 @@ impl SettledReader {
         }
         let fail = |error: SegmentError| self.read_error(log, error, from, &part);
         let open = self.open(log, &part).map_err(fail)?;
-        let next = open.index_of(|index| wanted.next_blocks(index, from, part.bytes));
+        let next = open.index_of(|index| {
+            if let Source::Sealed(..) = part.source {
+                wanted.look_up(part.id, |key| self.blocks_of_key(log.id(), index, key));
+            }
+            wanted.next_blocks(index, from, part.bytes)
+        });
         let next = next.map_err(fail)?;
         let until = next
             .until
@@ -393,6 +398,20 @@ impl SettledReader {
             },
         };
         self.files.open(log.id(), part.id, &source)
+    }
+
+    /// The blocks of a sealed segment that may hold a key; None if any may, for all that is known.
+    fn blocks_of_key(
+        &self,
+        log: LogId,
+        index: &SegmentIndex,
+        key: &[u8],
+    ) -> Option<Vec<Range<u32>>> {
+        let data = &self.files.data;
+        let directory = data.of_log(log);
+        let indexes = &self.files.key_indexes;
+        let found = indexes.look_up(data.disk(), &directory, log, (index, key));
+        Some(found?.blocks)
     }
 
     /// A read has failed: the scrub looks at the segment soon, and puts what is damaged on record to the offset.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use model::LogId;
 
 use super::cache::{OpenSegment, SegmentCache, SegmentSource};
+use super::key_index::KeyIndexes;
 use super::{SegmentError, SegmentId};
 use crate::data_dir::DataDir;
 use crate::scrub::Suspects;
@@ -20,6 +21,7 @@ pub(crate) struct SegmentFiles {
     pub data: Arc<DataDir>,
     pub cache: SegmentCache,
     pub suspects: Arc<Suspects>,
+    pub key_indexes: KeyIndexes,
 }
 
 impl SegmentFiles {
@@ -29,7 +31,14 @@ impl SegmentFiles {
             data,
             cache,
             suspects: Arc::default(),
+            key_indexes: KeyIndexes::default(),
         }
+    }
+
+    /// Forgets a segment that is deleted, and notes who reads it still.
+    pub fn retire(&self, log: LogId, id: SegmentId) {
+        self.cache.retire(log, id);
+        self.key_indexes.forget(log, id);
     }
 
     /// The segment, opened if it is not. Opening blocks.

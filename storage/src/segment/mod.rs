@@ -2,7 +2,8 @@
 //!
 //! `<base offset, 20 digits>.<generation>.log` holds batches and nothing else. `<same>.idx` is written when the segment is
 //! sealed and is derived: lost or damaged it is built again from the log, and it is never trusted against the log.
-//! `<same>.sum` tells of a thinned segment what it held before ([`summary`]).
+//! `<same>.sum` tells of a thinned segment what it held before ([`summary`]), `<same>.kix` which blocks hold which keys
+//! ([`key_index`]).
 //! Callers: the settler writes ([`SegmentWriter`]), the log reads ([`SegmentReader`]), recovery resumes, the scrub and
 //! the offline tools verify ([`verify`]).
 //! Invariants: a segment's published bytes never change; one that is sealed never changes at all and only goes by unlink;
@@ -14,6 +15,7 @@ mod checked_blocks;
 mod files;
 mod index;
 mod index_file;
+pub mod key_index;
 mod reader;
 mod sparse;
 pub mod summary;
@@ -83,6 +85,19 @@ impl SegmentId {
         directory.join(format!("{self}.sum"))
     }
 
+    /// The path of the key index.
+    pub fn key_index_path(self, directory: &Path) -> PathBuf {
+        directory.join(format!("{self}.kix"))
+    }
+
+    /// The paths of all files that it may have: what is derived from the batches, and the batches.
+    pub fn paths(self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        let summary = (self.generation > 0).then(|| self.summary_path(directory));
+        let key_index = [self.key_index_path(directory), self.index_path(directory)];
+        let log = self.log_path(directory);
+        key_index.into_iter().chain(summary).chain([log])
+    }
+
     /// Reads a file's name back; None if it is no segment's.
     pub fn parse(name: &str) -> Option<(SegmentId, SegmentFileKind)> {
         let mut parts = name.split('.');
@@ -96,6 +111,7 @@ impl SegmentId {
             "log" => SegmentFileKind::Log,
             "idx" => SegmentFileKind::Index,
             "sum" => SegmentFileKind::Summary,
+            "kix" => SegmentFileKind::KeyIndex,
             _ => return None,
         };
         let base = Offset::from_wire(base.parse().ok()?)?;
@@ -124,6 +140,8 @@ pub enum SegmentFileKind {
     Index,
     /// What it held before it was thinned.
     Summary,
+    /// Which of its blocks hold which keys.
+    KeyIndex,
 }
 
 /// Why a segment could not be read.

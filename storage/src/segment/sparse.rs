@@ -51,7 +51,11 @@ impl SparseWriter {
         id: SegmentId,
         reserve_bytes: u64,
     ) -> io::Result<SparseWriter> {
-        for path in [id.index_path(&directory), id.log_path(&directory)] {
+        for path in [
+            id.key_index_path(&directory),
+            id.index_path(&directory),
+            id.log_path(&directory),
+        ] {
             if disk.exists(&path)? {
                 disk.remove_file(&path)?;
             }
@@ -165,8 +169,7 @@ impl SparseWriter {
 
 /// Removes the files of a segment that nothing names. What cannot be removed goes with the next start.
 pub(crate) fn remove_files(disk: &dyn Disk, directory: &Path, id: SegmentId) {
-    let (index, log) = (id.index_path(directory), id.log_path(directory));
-    for path in [index, log, id.summary_path(directory)] {
+    for path in id.paths(directory) {
         match disk.remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "the rest of a rewrite could not be removed: the next start does");

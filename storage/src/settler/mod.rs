@@ -490,13 +490,9 @@ impl Settler {
         for (log, id) in garbage.replaced {
             logs.insert(log);
             let directory = self.parts.data().of_log(log);
-            self.parts.remove_quietly(&id.index_path(&directory));
-            self.parts.remove_quietly(&id.log_path(&directory));
-            if id.generation > 0 {
-                self.parts.remove_quietly(&id.summary_path(&directory));
-            }
+            self.parts.remove_segment(&directory, id);
             // Behind the removal: whoever looks for it from now on finds the new one.
-            self.parts.files.cache.retire(log, id);
+            self.parts.files.retire(log, id);
         }
         for log in logs {
             let directory = self.parts.data().of_log(log);
@@ -585,7 +581,10 @@ impl Settler {
             if state.deleted {
                 continue;
             }
-            state.segments = settled.view();
+            let segments = std::mem::replace(&mut state.segments, settled.view());
+            if segments.is_sealed_otherwise(&state.segments) {
+                self.parts.files.key_indexes.look_at(log.id());
+            }
             if state.settings.compaction.is_some() {
                 self.parts.due.changed(log.id());
             }

@@ -14,7 +14,7 @@ use crate::log::DirtyLogs;
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
-use crate::segment::SegmentFiles;
+use crate::segment::{SegmentFiles, SegmentId};
 use crate::signals::Signals;
 use crate::wal::Wal;
 
@@ -55,9 +55,17 @@ impl SettlerParts {
         }
     }
 
+    /// Removes all files of a segment that nothing needs any more. What is derived from it goes first.
+    pub fn remove_segment(&self, directory: &Path, id: SegmentId) {
+        for path in id.paths(directory) {
+            self.remove_quietly(&path);
+        }
+    }
+
     /// Removes the files of a deleted log.
     pub fn remove_directory(&self, log: LogId) {
         self.files.cache.forget_log(log);
+        self.files.key_indexes.forget_log(log);
         let (disk, directory) = (self.data().disk(), self.data().of_log(log));
         let Ok(entries) = disk.list(&directory) else {
             return;

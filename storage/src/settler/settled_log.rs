@@ -276,12 +276,8 @@ impl SettledLog {
             let (passed, live): (Vec<_>, Vec<_>) =
                 manifest.segments.iter().copied().partition(is_passed);
             for entry in passed {
-                parts.files.cache.retire(log, entry.id);
-                garbage.push(entry.id.log_path(&directory));
-                garbage.push(entry.id.index_path(&directory));
-                if entry.id.generation > 0 {
-                    garbage.push(entry.id.summary_path(&directory));
-                }
+                parts.files.retire(log, entry.id);
+                garbage.extend(entry.id.paths(&directory));
             }
             self.manifest = Some(Arc::new(Manifest {
                 segments: live,

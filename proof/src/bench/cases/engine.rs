@@ -76,6 +76,7 @@ fn run_at(bench: &Bench, directory: &std::path::Path, rate: Option<f64>) -> Resu
         retention_bytes: Some(BYTES_KEPT / u64::from(partitions)),
         compaction: None,
         thinning: None,
+        key_index: false,
     };
     let topic = TopicId::random();
     let logs: Vec<_> = (0..partitions)

@@ -1,0 +1,249 @@
+//! Builds a segment's key index from its batches, section by section, into a file.
+//!
+//! Caller: the builder's thread, which gives the batches at its pace. Memory is bounded: 16 MiB of postings, and one section's
+//! pages. A file appears under its name whole and synced, or not at all.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::LogId;
+use model::batch::Batch;
+use model::codec::DecompressLimit;
+
+use super::file::{HEADER_BYTES, Owner, Section, encode_end, header};
+use super::section::{self, PAGE_BYTES_MAX, Posting, SECTION_BLOCKS};
+use super::{SHARE, hash_of};
+use crate::io::{Disk, DiskFile, OpenHow};
+use crate::segment::{SegmentId, SegmentIndex};
+
+/// A section ends before it has more postings.
+const POSTINGS_MAX: usize = 2 << 20;
+/// So many keys of one block are told apart; a block with more is in every answer.
+const BLOCK_KEYS_MAX: usize = 1 << 20;
+/// How often a smaller shape is tried for what came out larger than was thought.
+const TRIES: u64 = 6;
+
+/// What was built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// The file's length.
+    pub bytes: u64,
+    /// Blocks of the segment.
+    pub blocks: u32,
+    /// Blocks whose keys are not known, because there are too many keys.
+    pub unknown_blocks: u32,
+}
+
+/// Builds the index of a segment with these blocks from its batches, which `batches` shows in order, each once. The file is in place
+/// when this returns. Errors are those of `batches` and the disk's; nothing but a file `.kix.new` is left behind then.
+pub fn build<E: From<io::Error>>(
+    disk: &dyn Disk,
+    directory: &Path,
+    (log, index): (LogId, &SegmentIndex),
+    batches: impl FnOnce(&mut dyn FnMut(&Bytes) -> io::Result<()>) -> Result<(), E>,
+) -> Result<Built, E> {
+    let path = index.id().key_index_path(directory);
+    let fresh = path.with_extension("kix.new");
+    if disk.exists(&fresh)? {
+        disk.remove_file(&fresh)?;
+    }
+    let file = disk.open(&fresh, OpenHow::CreateNew)?;
+    let mut builder = Builder::new(file, index);
+    builder.put(&header())?;
+    let mut position = 0;
+    batches(&mut |batch| {
+        builder.batch(position, batch)?;
+        position += batch.len() as u64;
+        Ok(())
+    })?;
+    assert!(position == index.bytes(), "all of the segment was shown");
+    let built = builder.finish(log)?;
+    disk.rename(&fresh, &path)?;
+    disk.sync_dir(directory)?;
+    Ok(built)
+}
+
+struct Builder<'i> {
+    file: Arc<dyn DiskFile>,
+    position: u64,
+    index: &'i SegmentIndex,
+    sections: Vec<Section>,
+    /// The block that is being read.
+    block: u32,
+    /// The hashes of its keys.
+    hashes: Vec<u64>,
+    is_always: bool,
+    /// Where the present section begins.
+    first: u32,
+    postings: Vec<Posting>,
+    always: Vec<u32>,
+}
+
+impl<'i> Builder<'i> {
+    fn new(file: Arc<dyn DiskFile>, index: &'i SegmentIndex) -> Builder<'i> {
+        Builder {
+            file,
+            position: 0,
+            index,
+            sections: Vec::new(),
+            block: 0,
+            hashes: Vec::new(),
+            is_always: false,
+            first: 0,
+            postings: Vec::new(),
+            always: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(self.position, bytes)?;
+        self.position += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn batch(&mut self, position: u64, batch: &Bytes) -> io::Result<()> {
+        let blocks = self.index.blocks();
+        while let Some(next) = blocks.get(self.block as usize + 1)
+            && u64::from(next.position) <= position
+        {
+            self.end_block()?;
+        }
+        if !self.is_always && self.keys_of(batch).is_none() {
+            self.is_always = true;
+            self.hashes.clear();
+        }
+        Ok(())
+    }
+
+    /// Notes the keys of a batch. None if its records cannot be read, or if there are too many keys.
+    fn keys_of(&mut self, batch: &Bytes) -> Option<()> {
+        let batch = Batch::parse_unverified(batch.clone()).ok()?;
+        let mut records = batch.records(DecompressLimit::default()).ok()?;
+        while let Some(record) = records.next_ref() {
+            let Some(key) = record.ok()?.key else {
+                continue;
+            };
+            let hash = hash_of(key);
+            if self.hashes.last() != Some(&hash) {
+                self.hashes.push(hash);
+            }
+            if self.hashes.len() >= BLOCK_KEYS_MAX {
+                self.hashes.sort_unstable();
+                self.hashes.dedup();
+                if self.hashes.len() > BLOCK_KEYS_MAX / 2 {
+                    return None;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        self.hashes.sort_unstable();
+        self.hashes.dedup();
+        let is_full = self.block - self.first == SECTION_BLOCKS
+            || self.postings.len() + self.hashes.len() > POSTINGS_MAX;
+        if self.block > self.first && is_full {
+            self.end_section()?;
+        }
+        let at = self.block - self.first;
+        if std::mem::take(&mut self.is_always) {
+            self.always.push(at);
+        }
+        let hashes = self.hashes.drain(..);
+        self.postings
+            .extend(hashes.map(|hash| Posting::new(hash, at)));
+        self.block += 1;
+        Ok(())
+    }
+
+    /// Writes the pages of the blocks from `first` to the present one.
+    fn end_section(&mut self) -> io::Result<()> {
+        self.postings.sort_unstable();
+        self.postings.dedup();
+        let blocks = self.block - self.first;
+        let bytes = self.bytes_of(self.first..self.block);
+        let pages = shaped(&self.postings, blocks, bytes / SHARE);
+        let mut section = Section {
+            blocks,
+            shape: None,
+            keys: u32::try_from(section::keys(&self.postings)).expect("postings are bounded"),
+            always: std::mem::take(&mut self.always),
+            pages: Vec::new(),
+        };
+        if let Some((shape, pages)) = pages {
+            section.shape = Some(shape);
+            for page in pages {
+                let bytes = u32::try_from(page.len()).expect("postings are bounded");
+                assert!(bytes <= PAGE_BYTES_MAX, "a page is what is read back");
+                section.pages.push(bytes);
+                self.put(&page)?;
+            }
+        }
+        self.sections.push(section);
+        self.postings.clear();
+        self.first = self.block;
+        Ok(())
+    }
+
+    fn bytes_of(&self, blocks: Range<u32>) -> u64 {
+        let start = self.index.blocks()[blocks.start as usize].position;
+        self.index.block_end(blocks.end as usize - 1) - u64::from(start)
+    }
+
+    fn finish(mut self, log: LogId) -> io::Result<Built> {
+        let owner = Owner::of(log, self.index);
+        while self.block < owner.blocks {
+            self.end_block()?;
+        }
+        if self.block > self.first {
+            self.end_section()?;
+        }
+        let end = encode_end(&owner, &self.sections);
+        self.put(&end)?;
+        self.file.sync_data()?;
+        let unknown = self.sections.iter().filter(|one| one.shape.is_none());
+        Ok(Built {
+            bytes: self.position,
+            blocks: owner.blocks,
+            unknown_blocks: unknown.map(|one| one.blocks).sum(),
+        })
+    }
+}
+
+/// The best shape that takes no more than so many bytes, and the pages of it.
+fn shaped(
+    postings: &[Posting],
+    blocks: u32,
+    bytes_max: u64,
+) -> Option<(section::Shape, Vec<Vec<u8>>)> {
+    for attempt in 0..TRIES {
+        let bits_max = bytes_max * 8 * (TRIES + 2 - attempt) / (TRIES + 2);
+        let shape = section::choose(postings, blocks, bits_max)?;
+        let pages = section::encode(postings, shape);
+        let bytes: usize = pages.iter().map(|page| page.len() + 4).sum();
+        if bytes as u64 <= bytes_max {
+            return Some((shape, pages));
+        }
+    }
+    None
+}
+
+/// Removes a segment's key index, if it has one, also one that was not finished. True if there was one.
+pub(super) fn remove(disk: &dyn Disk, directory: &Path, id: SegmentId) -> io::Result<bool> {
+    let path = id.key_index_path(directory);
+    let mut is_removed = false;
+    for path in [path.with_extension("kix.new"), path] {
+        match disk.remove_file(&path) {
+            Ok(()) => is_removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(is_removed)
+}
+
+const _: () = assert!(HEADER_BYTES == 16);
