@@ -126,6 +126,7 @@ impl Fronts {
                 let kafka = kafka.clone();
                 move |families| kafka.add_metrics(families)
             })],
+            files_directory: config.storage.data_dir.join("cache").join("columns"),
             commit,
         };
         let (front, settings) = (config.front.clone(), config.http.clone());

@@ -78,6 +78,10 @@ impl Cells {
         self.values
     }
 
+    pub fn schema(&self) -> &Schema {
+        self.observer.schema()
+    }
+
     pub fn into_schema(self) -> (Counts, Schema) {
         (self.counts, self.observer.into_schema())
     }

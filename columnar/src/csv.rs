@@ -94,6 +94,10 @@ impl CsvLines {
         &mut self.out
     }
 
+    pub fn schema(&self) -> &Schema {
+        self.cells.schema()
+    }
+
     pub fn counts(&self) -> Counts {
         self.cells.counts
     }

@@ -194,6 +194,16 @@ impl Encoder {
         }
     }
 
+    /// What is known of the topic by now.
+    pub fn schema(&self) -> &Schema {
+        match &self.0 {
+            Kind::Arrow(arrow) => arrow.schema(),
+            Kind::Csv(csv) => csv.schema(),
+            Kind::Ndjson(lines) => lines.schema(),
+            Kind::Parquet(parquet) => parquet.schema(),
+        }
+    }
+
     /// What is known of the topic, when encoding broke off.
     pub fn into_schema(self) -> Schema {
         match self.0 {

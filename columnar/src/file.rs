@@ -63,6 +63,11 @@ impl Parquet {
         self.writer.inner_mut()
     }
 
+    /// What is known of the topic by now.
+    pub fn schema(&self) -> &Schema {
+        self.table.seen()
+    }
+
     /// What was written by now.
     pub fn counts(&self) -> Counts {
         self.table.counts()

@@ -112,6 +112,10 @@ impl JsonLines {
         &mut self.out
     }
 
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     pub fn counts(&self) -> Counts {
         self.counts
     }

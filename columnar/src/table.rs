@@ -178,6 +178,11 @@ impl Table {
         self.cells.counts
     }
 
+    /// What was seen by now.
+    pub fn seen(&self) -> &Schema {
+        self.cells.schema()
+    }
+
     pub fn into_schema(self) -> (Counts, Schema) {
         self.cells.into_schema()
     }
@@ -292,6 +297,10 @@ impl ArrowStream {
 
     pub fn counts(&self) -> Counts {
         self.table.counts()
+    }
+
+    pub fn schema(&self) -> &Schema {
+        self.table.seen()
     }
 
     pub fn into_schema(self) -> Schema {

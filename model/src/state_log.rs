@@ -19,6 +19,8 @@ pub enum StateLogKind {
     Holds,
     /// What was removed or damaged before a consumer group had read it.
     Losses,
+    /// What has been seen of topics' values: their columns.
+    Schemas,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -40,6 +42,10 @@ pub const HOLD_KEY_HEAD: &str = "hold/";
 pub const LOSSES_VERSION: u32 = 1;
 /// How the key of a loss begins; its number follows, 20 digits.
 pub const LOSS_KEY_HEAD: &str = "loss/";
+/// The version of values of [`StateLogKind::Schemas`], likewise.
+pub const SCHEMAS_VERSION: u32 = 1;
+/// How the key of a schema begins; its topic's id follows.
+pub const SCHEMA_KEY_HEAD: &str = "schema/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -78,11 +84,12 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 4] = [
+    pub const ALL: [StateLogKind; 5] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
         StateLogKind::Losses,
+        StateLogKind::Schemas,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -92,6 +99,7 @@ impl StateLogKind {
             StateLogKind::Groups => 2,
             StateLogKind::Holds => 3,
             StateLogKind::Losses => 4,
+            StateLogKind::Schemas => 6,
         })
     }
 
@@ -107,6 +115,7 @@ impl StateLogKind {
             StateLogKind::Groups => "groups",
             StateLogKind::Holds => "holds",
             StateLogKind::Losses => "losses",
+            StateLogKind::Schemas => "schemas",
         }
     }
 
@@ -132,6 +141,7 @@ impl StateLogKind {
             }
             StateLogKind::Holds => known_head(key, HOLD_KEY_HEAD),
             StateLogKind::Losses => known_head(key, LOSS_KEY_HEAD),
+            StateLogKind::Schemas => known_head(key, SCHEMA_KEY_HEAD),
         }
     }
 
@@ -152,6 +162,10 @@ impl StateLogKind {
             StateLogKind::Losses => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
                 check_version("value", found, LOSSES_VERSION)
+            }
+            StateLogKind::Schemas => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check_version("value", found, SCHEMAS_VERSION)
             }
         }
     }
@@ -266,6 +280,10 @@ mod tests {
         for (kind, known) in [
             (StateLogKind::Holds, b"hold/1a2b".as_slice()),
             (StateLogKind::Losses, b"loss/00000000000000000001"),
+            (
+                StateLogKind::Schemas,
+                b"schema/00000000-0000-4000-8000-000000000001",
+            ),
         ] {
             assert_eq!(kind.check(known, Some(b"{\"version\":1}")), Ok(()));
             assert!(kind.check(known, Some(b"{\"version\":2}")).is_err());

@@ -21,9 +21,11 @@ mod metrics;
 mod produce;
 mod producer_ids;
 pub mod publish;
+pub mod ranges;
 mod records;
 mod refusal;
 pub mod replay;
+pub mod schemas;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod server_settings;
@@ -100,6 +102,7 @@ struct Shared {
     cleanup: cleanup::Cleanup,
     holds: holds::Holds,
     losses: losses::Losses,
+    schemas: schemas::Schemas,
     /// What is published and not appended yet.
     lanes: publish::Lanes,
     /// Batches that were refused.
@@ -130,6 +133,9 @@ pub enum OpenError {
     /// The loss ledger says something that this version does not understand.
     #[error("loss ledger: {0}")]
     Losses(#[from] losses::LossesError),
+    /// The schemas say something that this version does not understand.
+    #[error("schemas: {0}")]
+    Schemas(#[from] schemas::SchemasError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -191,6 +197,7 @@ impl Broker {
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
+        let schemas = schemas::Schemas::open(&storage, storage.clock())?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -211,6 +218,7 @@ impl Broker {
             cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
             holds,
             losses,
+            schemas,
             lanes: publish::Lanes::new(),
             refused: AtomicU64::new(0),
             storage,
@@ -266,6 +274,7 @@ impl Broker {
             if let Err(error) = self.groups().forget_other_topics(current).await {
                 tracing::warn!(%error, "offsets of deleted topics are left over");
             }
+            self.forget_other_schemas().await;
         };
         let groups = tasks.groups.run(shutdown.clone());
         let producer_ids = tasks.producer_ids.run(shutdown.clone());

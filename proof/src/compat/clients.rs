@@ -85,6 +85,9 @@ const KCAT: &[&str] = &[
     "restart",
 ];
 
+/// What reads tables by HTTP, which Apache Kafka has not.
+pub const ENGINES: &str = "engines";
+
 const CONFLUENT_SCRIPT: &str = "confluent/run.py";
 
 /// Every client, in the order of the table.
@@ -259,6 +262,48 @@ pub const CLIENTS: &[Client] = &[
             "worker restart",
             "broker restart",
             "what is deleted stays away",
+        ],
+    },
+    Client {
+        name: ENGINES,
+        version: "0.1",
+        kits: &[
+            Kit::Debian {
+                program: "curl",
+                package: "curl",
+            },
+            Kit::Python {
+                environment: "engines",
+                packages: &[
+                    "confluent-kafka==2.16.1",
+                    "duckdb==1.5.5",
+                    "duckdb-extensions==1.5.5",
+                    "duckdb-extension-httpfs==1.5.5",
+                    "pandas==3.1.1",
+                    "polars==2.1.0",
+                    "pyarrow==26.0.1",
+                ],
+            },
+        ],
+        program: Program::Python {
+            environment: Some("engines"),
+            script: "engines/run.py",
+        },
+        scenarios: &[
+            "load",
+            "curl",
+            "pyarrow",
+            "pandas",
+            "polars",
+            "duckdb",
+            "time windows",
+            "histories",
+            "pages",
+            "refusals",
+            "long",
+            "files",
+            "cut",
+            "schema",
         ],
     },
     Client {

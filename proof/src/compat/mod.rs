@@ -15,7 +15,7 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client};
+use clients::{CLIENTS, Client, ENGINES};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -165,6 +165,9 @@ fn choose(options: &Options) -> Result<Chosen> {
         Some(Only::Clients) => chosen.suites.clear(),
         Some(Only::Suites) => chosen.clients.clear(),
         None => {}
+    }
+    if options.against == Against::Kafka {
+        chosen.clients.retain(|client| client.name != ENGINES);
     }
     Ok(chosen)
 }

@@ -60,6 +60,8 @@ pub struct Peer {
     settings: Vec<(String, String)>,
     directory: PathBuf,
     address: String,
+    /// `host:port` of HTTP; another one after each start. None of Apache Kafka.
+    http: Option<String>,
     child: Option<Child>,
 }
 
@@ -90,6 +92,7 @@ impl Peer {
                 .collect(),
             directory: directory.to_path_buf(),
             address,
+            http: None,
             child: None,
         };
         peer.resume()?;
@@ -99,6 +102,11 @@ impl Peer {
     /// `host:port` of the Kafka protocol; stays the same over restarts.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` of HTTP, as long as it is not started again. Apache Kafka has none.
+    pub fn http(&self) -> Option<&str> {
+        self.http.as_deref()
     }
 
     /// Whether it answers at its address.
@@ -209,8 +217,9 @@ impl Peer {
                     self.directory.join("broker.log").display()
                 )
             })?;
-            self.address = kafka_address(&line)
+            self.address = address_behind("kafka", &line)
                 .with_context(|| format!("the ready line names no Kafka address: {line}"))?;
+            self.http = address_behind("http", &line);
         }
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !raw::answers(&self.address) {
@@ -332,9 +341,9 @@ fn is_setting(variable: &str) -> bool {
     variable.starts_with("ALLUVIUM_") && variable != "ALLUVIUM_LOG"
 }
 
-/// The first `host:port` after the word "kafka", whatever stands between.
-fn kafka_address(ready_line: &str) -> Option<String> {
-    let (_, rest) = ready_line.split_once("kafka")?;
+/// The first `host:port` after this word, whatever stands between.
+fn address_behind(word: &str, ready_line: &str) -> Option<String> {
+    let (_, rest) = ready_line.split_once(word)?;
     rest.split(|c: char| !(c.is_ascii_alphanumeric() || ".:-[]".contains(c)))
         .map(|word| word.trim_matches(|c| ":-.".contains(c)))
         .find(|word| {
@@ -364,7 +373,7 @@ fn copy_directory(from: &Path, to: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_setting, kafka_address};
+    use super::{address_behind, is_setting};
 
     #[test]
     fn the_broker_under_test_gets_no_settings_from_the_environment() {
@@ -380,11 +389,11 @@ mod tests {
             "listening on kafka://127.0.0.1:9092 and http://127.0.0.1:8080",
         ] {
             assert_eq!(
-                kafka_address(line).as_deref(),
+                address_behind("kafka", line).as_deref(),
                 Some("127.0.0.1:9092"),
                 "{line}"
             );
         }
-        assert_eq!(kafka_address("ready http 127.0.0.1:8080"), None);
+        assert_eq!(address_behind("kafka", "ready http 127.0.0.1:8080"), None);
     }
 }

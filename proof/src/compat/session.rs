@@ -6,6 +6,7 @@
 //! @stop term|kill, @start      the two halves                                   -> ok
 //! @codec TOPIC PARTITION NAME  every stored batch has this codec                -> ok | wrong: why
 //! @idempotent TOPIC PARTITION  every stored batch carries a producer id         -> ok | wrong: why
+//! @http                        where HTTP listens now                           -> ok HOST:PORT
 //! @segments TOPIC ID PARTITION the partition's segment files                    -> ok PATH…
 //! @pass SCENARIO, @fail SCENARIO: WHY                                            (no reply)
 //! ```
@@ -259,6 +260,10 @@ fn answer(line: &str, peer: &mut Peer, said: &mut Said) -> Result<Option<String>
             peer.resume()?;
             "ok".to_string()
         }
+        ("http", []) => match peer.http() {
+            Some(address) => format!("ok {address}"),
+            None => "wrong: this broker has no HTTP".to_string(),
+        },
         ("codec", [topic, partition, codec]) => {
             verdict(stored_codec(peer, topic, partition, codec))
         }

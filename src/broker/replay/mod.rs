@@ -36,6 +36,8 @@ pub struct Replay {
     broker: Broker,
     /// In the order in which they are read.
     readers: Vec<Reader>,
+    /// Where each of them ends.
+    ends: Vec<(PartitionId, Offset)>,
     /// How many of them are at their end.
     ended: usize,
     by_time: Option<ByTime>,
@@ -78,6 +80,7 @@ impl Broker {
         let to_time = request.to.and_then(Place::time);
         let filter = request.filter.within(from_time, to_time);
         let mut readers = Vec::new();
+        let mut ends = Vec::new();
         for partition in partitions_of(topic, request.partitions)? {
             let log = topic.log(partition)?;
             let bounds = log.bounds();
@@ -89,6 +92,7 @@ impl Broker {
             let end = request.to.and_then(|to| to.offset(&bounds));
             let end = end.map_or(bounds.durable_end, |end| end.min(bounds.durable_end));
             let offsets = start..end.max(start);
+            ends.push((partition, offsets.end));
             readers.push(Reader::new(partition, log, offsets, filter.clone()));
         }
         let by_time = (request.order == Order::Time).then(|| ByTime {
@@ -99,6 +103,7 @@ impl Broker {
         Ok(Replay {
             broker: self.clone(),
             readers,
+            ends,
             ended: 0,
             by_time,
             cut: None,
@@ -205,6 +210,11 @@ impl Replay {
             .as_ref()
             .map_or(0, |by_time| by_time.merge.late());
         all
+    }
+
+    /// Where its range ends in each partition: what [`Replay::next_offsets`] tells once all of it was read.
+    pub fn ends(&self) -> Vec<(PartitionId, Offset)> {
+        self.ends.clone()
     }
 
     /// Where to go on in each partition: the first offset that was neither shown nor passed over. In the order of offsets, a

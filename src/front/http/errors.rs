@@ -3,12 +3,15 @@
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use columnar::condition::ConditionError;
+use columnar::{ColumnError, EncodeError, NewError};
 use http_body_util::LengthLimitError;
 use serde_json::json;
 
 use crate::broker::Refusal;
 use crate::broker::cleanup::{CleanupError, Fault};
 use crate::broker::holds::HoldError;
+use crate::broker::replay::ReplayError;
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
     let body = json!({
@@ -111,6 +114,18 @@ pub(super) fn accepted(mut answer: Response) -> Response {
     answer
 }
 
+/// A part of what was asked for: the same answer, as one that says so.
+pub(super) fn partial(mut answer: Response) -> Response {
+    *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+    answer
+}
+
+/// The reader has it: the same answer, as one that says so. It must have no body.
+pub(super) fn not_modified(mut answer: Response) -> Response {
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    answer
+}
+
 /// Something new is there: the same answer, as one that says so.
 pub(super) fn created(mut answer: Response) -> Response {
     *answer.status_mut() = StatusCode::CREATED;
@@ -126,6 +141,47 @@ pub(super) enum Failure {
     /// A hold that is not added or removed.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// A replay that does not begin, or does not go on.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A condition that cannot be read.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    /// Columns that cannot be.
+    #[error(transparent)]
+    Column(#[from] ColumnError),
+    /// Rows that cannot be written.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A version of a topic's schema that there was not yet.
+    #[error("the topic's schema has no version {version}; the newest is {newest}")]
+    NoSchemaVersion {
+        /// What was asked for.
+        version: u32,
+        /// What there is.
+        newest: u32,
+    },
+    /// A file that is not there, or whose records are not as they were.
+    #[error("there is no file {0:?}; the list has those that there are")]
+    NoFile(String),
+    /// No files are made.
+    #[error("no files are made: http.files.bytes is 0")]
+    FilesDisabled,
+    /// The file is not the one that the request is about.
+    #[error("the file has another ETag than If-Match names")]
+    FileChanged,
+    /// The file has no such bytes.
+    #[error("the file has {bytes} bytes, and none of those that Range names")]
+    Range {
+        /// How many it has.
+        bytes: u64,
+    },
+    /// As many replays run as may.
+    #[error("{replays_max} replays run, and no more may; one of them will end")]
+    TooManyReplays {
+        /// The bound.
+        replays_max: usize,
+    },
     /// The part of the path behind `?` is not as it must be.
     #[error("{0}")]
     Query(String),
@@ -158,6 +214,15 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<NewError> for Failure {
+    fn from(error: NewError) -> Failure {
+        match error {
+            NewError::Column(error) => Failure::Column(error),
+            NewError::Encode(error) => Failure::Encode(error),
+        }
+    }
+}
+
 impl Failure {
     /// What could not be read of a body that is bounded so.
     pub(super) fn unread(error: axum::Error, bytes_max: usize) -> Failure {
@@ -181,6 +246,34 @@ impl IntoResponse for Failure {
             Failure::Hold(HoldError::Invalid(_)) => (StatusCode::BAD_REQUEST, "invalid_hold"),
             Failure::Hold(HoldError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_holds"),
             Failure::Hold(HoldError::Unknown(_)) => (StatusCode::NOT_FOUND, "unknown_hold"),
+            Failure::Replay(ReplayError::Refused(refusal)) => return refused(&refusal),
+            Failure::Replay(ReplayError::NoPartition { .. }) => {
+                (StatusCode::NOT_FOUND, "unknown_partition")
+            }
+            Failure::Condition(_) => (StatusCode::BAD_REQUEST, "invalid_condition"),
+            Failure::Column(ColumnError::Unknown { .. }) => {
+                (StatusCode::BAD_REQUEST, "unknown_column")
+            }
+            Failure::Column(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Failure::NoSchemaVersion { .. } => (StatusCode::NOT_FOUND, "unknown_schema_version"),
+            Failure::NoFile(_) => (StatusCode::NOT_FOUND, "unknown_file"),
+            Failure::FilesDisabled => (StatusCode::NOT_FOUND, "files_disabled"),
+            Failure::FileChanged => (StatusCode::PRECONDITION_FAILED, "file_changed"),
+            Failure::Range { bytes } => {
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                let mut answer = problem(status, "range_not_satisfiable", detail);
+                let all = HeaderValue::try_from(format!("bytes */{bytes}")).expect("digits");
+                answer.headers_mut().insert(header::CONTENT_RANGE, all);
+                return answer;
+            }
+            Failure::TooManyReplays { .. } => {
+                let mut answer =
+                    problem(StatusCode::SERVICE_UNAVAILABLE, "too_many_replays", detail);
+                let retry = HeaderValue::from_static("1");
+                answer.headers_mut().insert(header::RETRY_AFTER, retry);
+                return answer;
+            }
+            Failure::Encode(error) => return internal(&error),
             Failure::Internal(error) => return internal(&error),
             Failure::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Failure::Body(_) => (StatusCode::BAD_REQUEST, "invalid_body"),

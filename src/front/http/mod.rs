@@ -6,11 +6,13 @@
 mod cleanup;
 mod connection;
 mod errors;
+mod files;
 mod holds;
 mod losses;
 mod metrics;
 mod openapi;
 mod pages;
+mod replay;
 mod request;
 #[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod routes;
@@ -71,12 +73,18 @@ impl Front {
             drain: DRAIN,
         };
         let idle_max = self.shared.idle_max;
+        let front = self.clone();
+        // What looks after the front's own files comes from nowhere else.
+        let own = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
         let routes = routes(self);
         let stop = shutdown.clone();
         let handle = move |accepted: Accepted| {
             connection::run(accepted, routes.clone(), idle_max, stop.clone())
         };
-        listener.serve(shutdown, handle).await;
+        tokio::select! {
+            () = listener.serve(shutdown, handle) => {}
+            () = front.files.tidy(&front.broker, own) => {}
+        }
     }
 }
 
@@ -87,6 +95,8 @@ fn all_routes() -> Routes {
         .merge(cleanup::routes())
         .merge(holds::routes())
         .merge(losses::routes())
+        .merge(replay::routes())
+        .merge(files::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

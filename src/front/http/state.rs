@@ -3,13 +3,16 @@
 //! Callers: `serve` makes it; the routes use it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 
+use super::files::Files;
 use super::pages::PAGES_MAX;
+use super::replay::REPLAYS_MAX;
 use super::settings::Settings;
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Door, Principal, Protocol};
@@ -34,6 +37,8 @@ pub struct Others {
     pub peers: Arc<Peers>,
     /// The metrics of other fronts.
     pub add_metrics: Vec<AddMetrics>,
+    /// Where Parquet files lie that were made for readers: emptied at a start.
+    pub files_directory: PathBuf,
     /// The commit that the process was built from, if that is known.
     pub commit: Option<&'static str>,
 }
@@ -49,6 +54,10 @@ pub struct Front {
     pub(super) metrics_pages: Arc<Semaphore>,
     /// Places of plans.
     pub(super) plan_pages: Arc<Semaphore>,
+    /// Places of replays.
+    pub(super) replays: Arc<Semaphore>,
+    /// Parquet files that were made.
+    pub(super) files: Files,
 }
 
 impl Front {
@@ -64,6 +73,7 @@ impl Front {
             connections_max,
             per_address_max: usize::MAX,
         };
+        let files = Files::new(others.files_directory.clone(), settings.files_bytes);
         Arc::new(Front {
             broker,
             shared,
@@ -72,6 +82,8 @@ impl Front {
             others,
             metrics_pages: Arc::new(Semaphore::new(PAGES_MAX)),
             plan_pages: Arc::new(Semaphore::new(PAGES_MAX)),
+            replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
+            files,
         })
     }
 

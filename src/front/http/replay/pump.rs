@@ -1,0 +1,330 @@
+//! Writes a replay as the body of an answer: reads a block when the reader has taken the last one, encodes it where that may take
+//! time, and hands it on.
+//!
+//! Caller: the route. Invariants: the first bytes leave only when the columns are known; a body ends well only if all rows are in it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Observer, Row, Schema};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use model::PartitionId;
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::asked::{Asked, offsets_text};
+use super::schema::{newest_schema, some_records};
+use crate::broker::access::{Granted, right};
+use crate::broker::replay::{Block, Place, Replay, ReplayError};
+use crate::broker::{Broker, Topic};
+use crate::front::http::errors::Failure;
+
+/// Records that are looked at before the columns are fixed, if they come soon.
+const LOOK_RECORDS: usize = 4_096;
+/// How long it is waited for them.
+const LOOK_TIME: Duration = Duration::from_secs(2);
+/// With so many records more the schema is told what was seen, so that a reader that leaves early has taught something.
+const LEARN_RECORDS: u64 = 1_000_000;
+
+const NEXT_OFFSET: HeaderName = HeaderName::from_static("next-offset");
+/// What stands in trailers, beside `Next-Offset`.
+const TRAILERS: &str = "Next-Offset, Alluvium-Records, Alluvium-Scanned-Records, Alluvium-Scanned-Bytes, \
+                        Alluvium-Skipped-Bytes, Alluvium-Undecodable, Alluvium-Unfit, Alluvium-New-Fields, Alluvium-Gaps";
+
+type ReadTopic = Granted<Arc<Topic>, right::Read>;
+
+/// Why a body breaks off.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error("the encoder panicked")]
+    Panicked,
+}
+
+struct Pump {
+    broker: Broker,
+    topic: ReadTopic,
+    replay: Replay,
+    /// Read before the columns were fixed.
+    held: VecDeque<Block>,
+    /// None once the body has ended.
+    encoder: Option<Encoder>,
+    summary: bool,
+    /// What is left to say.
+    trailers: Option<HeaderMap>,
+    learn_at: u64,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Begins a replay; the answer goes on with it.
+pub(super) async fn answer(
+    broker: Broker,
+    topic: ReadTopic,
+    asked: Asked,
+    place: OwnedSemaphorePermit,
+) -> Result<Response, Failure> {
+    let Asked {
+        format,
+        columns,
+        summary,
+        request,
+    } = asked;
+    let is_bounded = request.max_records.is_some();
+    let from = request.from;
+    let mut replay = broker.replay(&topic, request).await?;
+    let mut held = VecDeque::new();
+    let schema = match format.needs_schema() {
+        true => look(&broker, &topic, from, &mut replay, &mut held).await?,
+        false => broker.schema(&topic),
+    };
+    let encoder = Encoder::new(format, columns.as_ref(), &schema)?;
+    let mut headers = HeaderMap::new();
+    let content_type = HeaderValue::from_static(format.content_type());
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::TRAILER, HeaderValue::from_static(TRAILERS));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("alluvium-schema-version", schema.version.into());
+    if !is_bounded {
+        headers.insert(NEXT_OFFSET, text_value(offsets_text(&replay.ends())));
+    }
+    if format != Format::Ndjson {
+        headers.insert(header::CONTENT_DISPOSITION, disposition(&topic, format));
+    }
+    let pump = Pump {
+        broker,
+        topic,
+        replay,
+        held,
+        encoder: Some(encoder),
+        summary,
+        trailers: None,
+        learn_at: LEARN_RECORDS,
+        _place: place,
+    };
+    let frames = futures_util::stream::unfold(Some(pump), |pump| async move {
+        let mut pump = pump?;
+        match pump.frame().await {
+            Ok(None) => None,
+            Ok(Some(frame)) => Some((Ok(frame), Some(pump))),
+            Err(error) => {
+                tracing::warn!(topic = %pump.topic.name, %error, "a replay breaks off");
+                Some((Err(error), None))
+            }
+        }
+    });
+    Ok((headers, Body::new(StreamBody::new(frames))).into_response())
+}
+
+/// Reads the beginning, and fixes the columns: what is known of the topic, what its newest records have, and what is seen here, in
+/// each partition.
+async fn look(
+    broker: &Broker,
+    topic: &ReadTopic,
+    from: Place,
+    replay: &mut Replay,
+    held: &mut VecDeque<Block>,
+) -> Result<Arc<Schema>, Failure> {
+    let known = newest_schema(broker, topic).await?;
+    let until = tokio::time::Instant::now() + LOOK_TIME;
+    let mut records = 0;
+    while records < LOOK_RECORDS {
+        // A call that is given up loses nothing.
+        match tokio::time::timeout_at(until, replay.next()).await {
+            Ok(Ok(Some(block))) => {
+                records += block.len();
+                held.push_back(block);
+            }
+            Ok(Ok(None)) | Err(_) => break,
+            Ok(Err(error)) => return Err(error.into()),
+        }
+    }
+    let mut blocks: Vec<Block> = held.iter().cloned().collect();
+    let partitions: Vec<PartitionId> = replay.ends().into_iter().map(|(it, _)| it).collect();
+    if partitions.len() > 1 {
+        blocks.extend(some_records(broker, topic, &partitions, from).await?);
+    }
+    let seen = tokio::task::spawn_blocking(move || seen_in(Schema::clone(&known), &blocks)).await;
+    let seen = seen.map_err(|error| Failure::Internal(std::io::Error::other(error)))?;
+    Ok(learn(broker, topic, seen).await)
+}
+
+/// What a schema becomes by these records.
+pub(super) fn seen_in(schema: Schema, blocks: &[Block]) -> Schema {
+    let mut observer = Observer::new(schema);
+    let records = blocks.iter().flat_map(Block::iter);
+    for found in records {
+        observer.observe(found.record.key, found.record.value);
+    }
+    observer.into_schema()
+}
+
+/// Takes in what was seen. Where that cannot be kept, this answer alone goes by it.
+pub(super) async fn learn(broker: &Broker, topic: &ReadTopic, seen: Schema) -> Arc<Schema> {
+    match broker.learn_schema(topic, &seen).await {
+        Ok(schema) => schema,
+        Err(error) => {
+            tracing::warn!(topic = %topic.name, %error, "what was seen of a topic's values is not kept");
+            Arc::new(seen)
+        }
+    }
+}
+
+impl Pump {
+    async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
+        while self.encoder.is_some() {
+            let block = match self.held.pop_front() {
+                Some(block) => Some(block),
+                None => self.replay.next().await?,
+            };
+            let bytes = match block {
+                Some(block) => self.encode(block).await?,
+                None => Some(self.finish().await?),
+            };
+            if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                return Ok(Some(Frame::data(bytes)));
+            }
+        }
+        Ok(self.trailers.take().map(Frame::trailers))
+    }
+
+    /// Runs work on the encoder where it may take time. It is given back but where the work has ended it.
+    async fn with_encoder<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(Encoder) -> (Option<Encoder>, T) + Send + 'static,
+    ) -> Result<T, Broken> {
+        let encoder = self.encoder.take().expect("the body has not ended");
+        let done = tokio::task::spawn_blocking(move || work(encoder)).await;
+        let (encoder, done) = done.map_err(|_| Broken::Panicked)?;
+        self.encoder = encoder;
+        Ok(done)
+    }
+
+    async fn encode(&mut self, block: Block) -> Result<Option<Bytes>, Broken> {
+        let topic = Arc::clone(&self.topic);
+        let work = move |mut encoder: Encoder| {
+            for found in block.iter() {
+                let row = Row {
+                    topic: topic.name.as_str(),
+                    partition: found.partition,
+                    record: found.record,
+                };
+                if let Err(error) = encoder.push(&row) {
+                    return (None, Err((error, encoder.into_schema())));
+                }
+            }
+            let bytes = encoder.ready();
+            (Some(encoder), Ok(bytes))
+        };
+        match self.with_encoder(work).await? {
+            Ok(bytes) => {
+                self.learn_meanwhile().await;
+                Ok(bytes)
+            }
+            Err((error, seen)) => {
+                learn(&self.broker, &self.topic, seen).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Tells the schema what was seen, now and then.
+    async fn learn_meanwhile(&mut self) {
+        let Some(encoder) = &self.encoder else { return };
+        if encoder.counts().rows < self.learn_at {
+            return;
+        }
+        self.learn_at += LEARN_RECORDS;
+        let seen = encoder.schema().clone();
+        learn(&self.broker, &self.topic, seen).await;
+    }
+
+    async fn finish(&mut self) -> Result<Bytes, Broken> {
+        let ended = self
+            .with_encoder(|encoder| (None, encoder.finish()))
+            .await??;
+        let Encoded {
+            bytes,
+            counts,
+            schema,
+        } = ended;
+        learn(&self.broker, &self.topic, schema).await;
+        self.trailers = Some(self.trailers_of(counts));
+        if !self.summary {
+            return Ok(bytes);
+        }
+        let mut with_summary = Vec::from(bytes);
+        with_summary.extend_from_slice(self.summary_of(counts).as_bytes());
+        Ok(with_summary.into())
+    }
+
+    fn trailers_of(&self, counts: Counts) -> HeaderMap {
+        let scanned = self.replay.scanned();
+        let (gaps, more_gaps) = self.replay.gaps();
+        let gaps = gaps.len() as u64 + more_gaps;
+        let mut trailers = HeaderMap::new();
+        let next = offsets_text(&self.replay.next_offsets());
+        trailers.insert(NEXT_OFFSET, text_value(next));
+        let numbers = [
+            ("alluvium-records", counts.rows),
+            ("alluvium-scanned-records", scanned.records),
+            ("alluvium-scanned-bytes", scanned.bytes),
+            ("alluvium-skipped-bytes", scanned.skipped_bytes),
+            ("alluvium-undecodable", counts.undecodable),
+            ("alluvium-unfit", counts.unfit),
+            ("alluvium-new-fields", counts.new_fields),
+            ("alluvium-gaps", gaps),
+        ];
+        for (name, number) in numbers {
+            trailers.insert(name, number.into());
+        }
+        trailers
+    }
+
+    fn summary_of(&self, counts: Counts) -> String {
+        let scanned = self.replay.scanned();
+        let next: serde_json::Map<_, _> = self
+            .replay
+            .next_offsets()
+            .into_iter()
+            .map(|(partition, offset)| (partition.to_string(), offset.get().into()))
+            .collect();
+        let (gaps, more_gaps) = self.replay.gaps();
+        let gaps: Vec<_> = gaps
+            .iter()
+            .map(|gap| {
+                json!({
+                    "partition": gap.partition.get(), "from": gap.offsets.start.get(), "to": gap.offsets.end.get(),
+                    "missing": gap.missing, "reason": gap.reason.name(),
+                })
+            })
+            .collect();
+        let summary = json!({ "summary": {
+            "records": counts.rows, "scanned_records": scanned.records, "scanned_bytes": scanned.bytes,
+            "skipped_bytes": scanned.skipped_bytes, "cleaned_offsets": scanned.cleaned, "late_records": scanned.late,
+            "next_offset": next, "gaps": gaps, "more_gaps": more_gaps,
+        } });
+        format!("{summary}\n")
+    }
+}
+
+fn text_value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("digits, colons and commas are a header's value")
+}
+
+/// What a browser saves it as.
+fn disposition(topic: &Topic, format: Format) -> HeaderValue {
+    let name = format!(
+        "inline; filename=\"{}.{}\"",
+        topic.name.as_str(),
+        format.name()
+    );
+    HeaderValue::try_from(name).expect("a topic's name is of letters, digits and . _ -")
+}
