@@ -1,6 +1,6 @@
 //! Records as columns: NDJSON, CSV, Arrow and Parquet, the schema that is inferred from JSON values, and conditions on them.
 //!
-//! Callers: the HTTP front and the tools. Knows `model` only; no I/O but of files that it is given, no clock.
+//! Callers: the HTTP front and the tools. Knows `model` only; no I/O but through what it is given, no clock.
 //! Invariants: what is encoded is bounded by a batch, however many rows come; a record's bytes are in its row as they are,
 //! whatever else is inferred of them; nothing panics on any value or body.
 

@@ -17,7 +17,6 @@ mod body;
 mod headers;
 mod json;
 
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::RecordBatch;
@@ -26,6 +25,7 @@ use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
 
 pub use body::{BodyColumns, BodyRow, BodyRows};
 
@@ -182,8 +182,11 @@ pub struct ParquetReader {
 }
 
 impl ParquetReader {
-    /// Opens a file.
-    pub fn open(file: File, columns: BodyColumns) -> Result<ParquetReader, BodyError> {
+    /// Opens a file, or bytes in memory.
+    pub fn open<F: ChunkReader + 'static>(
+        file: F,
+        columns: BodyColumns,
+    ) -> Result<ParquetReader, BodyError> {
         let open = || {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             builder.with_batch_size(FILE_BATCH_ROWS).build()
