@@ -6,20 +6,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use wire::ErrorCode;
-
-use crate::exam::cases::crash;
-use crate::exam::cases::full::{
-    TOPIC, acknowledged_again, judge, judge_after_kill, produce, until,
-};
+use crate::exam::cases::full::{self, Opened, TOPIC, judge, judge_after_kill};
 use crate::exam::disk::LoopDisk;
-use crate::exam::judge::Shown;
-use crate::exam::ledger::Ledger;
-use crate::exam::probe::{Answer, Probe};
-use crate::exam::random::Random;
-use crate::exam::victim::{Plan, Victim};
+use crate::exam::victim::Victim;
 use crate::exam::{Case, Exam, Outcome, Rounds};
+use anyhow::{Context as _, Result};
 
 const DISK_BYTES: u64 = 256 << 20;
 const BALLAST_BYTES: usize = 64 << 20;
@@ -36,45 +27,30 @@ pub const CASE: Case = Case {
 };
 
 fn run(exam: &Exam) -> Result<Outcome> {
-    exam.each_round(CASE.about, |round, outcome| {
-        let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-        try_round(exam, round, &disk, outcome)
-    })
+    full::each_disk(
+        exam,
+        CASE.about,
+        |_| DISK_BYTES,
+        |round, disk, outcome| try_round(exam, round, disk, outcome),
+    )
 }
 
 fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
     let ballast = disk.path().join("ballast");
     fill(&ballast)?;
-    let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
-    let shown = Shown::default();
-    let mut random = Random::new(exam.seed.wrapping_add(round.into()));
-    let plan = crash::small(Plan::new(
-        &exam.binary,
-        &disk.path().join("data"),
-        &exam.work,
-    ));
-    let mut victim = plan.start()?;
-    let mut probe = Probe::connect(&victim.kafka)?;
-    probe.create_topic(TOPIC, 1, &[("segment.bytes", "8388608")])?;
-    let refused = until(
-        PATIENCE,
-        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
-        |answer| matches!(answer, Answer::Refused(_)),
-    )?;
-    outcome.require(
-        refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
-        || format!("with the disk full, produce was answered {refused:?}, not KAFKA_STORAGE_ERROR"),
-    );
-    judge(&mut probe, &ledger, &shown, outcome).context("reading while the disk is full")?;
-    let ended = victim.ended()?;
+    let mut opened = full::open(exam, round, disk)?;
+    let settings = [("segment.bytes", "8388608")];
+    opened.probe.create_topic(TOPIC, 1, &settings)?;
+    opened.produce_until_refused(PATIENCE, VALUE_BYTES, outcome)?;
+    judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)
+        .context("reading while the disk is full")?;
+    let ended = opened.victim.ended()?;
     outcome.require(ended.is_none(), || {
         format!("the full disk ended the broker: {ended:?}")
     });
-    require_named(&victim, outcome);
+    require_named(&opened.victim, outcome);
     fs::remove_file(&ballast)?;
-    let again = acknowledged_again(PATIENCE, || {
-        produce(&mut probe, &ledger, &mut random, VALUE_BYTES)
-    })?;
+    let again = opened.produce_until_acknowledged(PATIENCE, VALUE_BYTES)?;
     outcome.require(again.is_some(), || {
         format!("space returned, and produce was still refused after {PATIENCE:?}")
     });
@@ -82,7 +58,14 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
         "round {round}: produced again {:.1} s after space returned",
         again.unwrap_or(PATIENCE).as_secs_f64()
     ));
-    judge(&mut probe, &ledger, &shown, outcome)?;
+    judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
+    let Opened {
+        plan,
+        victim,
+        ledger,
+        shown,
+        ..
+    } = opened;
     judge_after_kill(&plan, victim, &ledger, &shown, outcome)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::exam::cases::cleanup_jobs::{require_no_leftovers, run_now};
 use crate::exam::cases::keyed::{Keyed, Rule};
-use crate::exam::cases::{crash, files, full_start};
+use crate::exam::cases::{crash, files, full, full_start};
 use crate::exam::disk::LoopDisk;
 use crate::exam::probe::{Answer, Probe};
 use crate::exam::victim::{Plan, Victim};
@@ -28,10 +28,12 @@ pub const CASE: Case = Case {
     about: "compaction on a disk without a free byte, space returned by hand",
     rounds: Rounds { full: 10, short: 1 },
     run: |exam| {
-        exam.each_round(CASE.about, |round, outcome| {
-            let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-            try_round(exam, round, &disk, outcome)
-        })
+        full::each_disk(
+            exam,
+            CASE.about,
+            |_| DISK_BYTES,
+            |round, disk, outcome| try_round(exam, round, disk, outcome),
+        )
     },
 };
 

@@ -13,16 +13,11 @@ use wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
 
-use crate::exam::cases::crash;
-use crate::exam::cases::full::{
-    TOPIC, acknowledged_again, judge, judge_after_kill, produce, until,
-};
+use crate::exam::cases::full::{self, Opened, TOPIC, judge, judge_after_kill};
 use crate::exam::disk::LoopDisk;
-use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
 use crate::exam::probe::{Answer, Probe, batch_of};
-use crate::exam::random::Random;
-use crate::exam::victim::{Plan, Victim};
+use crate::exam::victim::Victim;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 const DISK_BYTES: u64 = 192 << 20;
@@ -42,76 +37,64 @@ pub const CASE: Case = Case {
     about: "a full disk, and room made by deleting records, a topic, or by lower retention, also after a kill or a stop",
     rounds: Rounds { full: 9, short: 3 },
     run: |exam| {
-        exam.each_round(CASE.about, |round, outcome| {
-            let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-            try_round(exam, round, &disk, outcome)
-        })
+        full::each_disk(
+            exam,
+            CASE.about,
+            |_| DISK_BYTES,
+            |round, disk, outcome| try_round(exam, round, disk, outcome),
+        )
     },
 };
 
 fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) -> Result<()> {
-    let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
-    let shown = Shown::default();
-    let mut random = Random::new(exam.seed.wrapping_add(round.into()));
-    let plan = crash::small(Plan::new(
-        &exam.binary,
-        &disk.path().join("data"),
-        &exam.work,
-    ));
-    let mut victim = plan.start()?;
-    let mut probe = Probe::connect(&victim.kafka)?;
-    probe.create_topic(OLD, 1, &[("segment.bytes", "4194304")])?;
-    probe.create_topic(TOPIC, 1, &[("segment.bytes", "4194304")])?;
+    let mut opened = full::open(exam, round, disk)?;
+    opened
+        .probe
+        .create_topic(OLD, 1, &[("segment.bytes", "4194304")])?;
+    opened
+        .probe
+        .create_topic(TOPIC, 1, &[("segment.bytes", "4194304")])?;
     let others = Ledger::create(&exam.work.join(format!("old-{round}")))?;
     for _ in 0..OLD_BATCHES {
-        let payloads = others.send(OLD, 0, 16, VALUE_BYTES, &mut random)?;
+        let payloads = others.send(OLD, 0, 16, VALUE_BYTES, &mut opened.random)?;
         let batch = batch_of(&payloads, model::codec::Codec::None, None)?;
-        let answer = probe.produce(OLD, 0, batch)?;
+        let answer = opened.probe.produce(OLD, 0, batch)?;
         if !matches!(answer, Answer::Acknowledged(_)) {
             break;
         }
     }
-    let refused = until(
-        PATIENCE,
-        || produce(&mut probe, &ledger, &mut random, VALUE_BYTES),
-        |answer| matches!(answer, Answer::Refused(_)),
-    )?;
-    outcome.require(
-        refused == Some(Answer::Refused(ErrorCode::KafkaStorageError)),
-        || format!("round {round}: with the disk full, produce was answered {refused:?}"),
-    );
+    opened.produce_until_refused(PATIENCE, VALUE_BYTES, outcome)?;
     let named = Instant::now() + ESCAPE_MAX;
-    while Instant::now() < named && times_named(&victim) == 0 {
+    while Instant::now() < named && times_named(&opened.victim) == 0 {
         thread::sleep(Duration::from_millis(20));
     }
     let ending = match round % 3 {
         0 => "running",
         1 => {
-            victim.kill()?;
+            opened.victim.kill()?;
             "killed"
         }
         _ => {
-            victim.terminate()?;
+            opened.victim.terminate()?;
             "stopped"
         }
     };
     if !round.is_multiple_of(3) {
-        victim = plan
+        opened.victim = opened
+            .plan
             .start()
             .with_context(|| format!("round {round}: the start on a full disk"))?;
-        probe = Probe::connect(&victim.kafka)?;
+        opened.probe = Probe::connect(&opened.victim.kafka)?;
     }
     let (way, error) = match ((round - 1) / 3 + round) % 3 {
-        0 => ("deleted records", delete_records(&mut probe)?),
-        1 => ("a deleted topic", probe.delete_topic(OLD)?),
-        _ => ("lower retention", lower_retention(&mut probe)?),
+        0 => ("deleted records", delete_records(&mut opened.probe)?),
+        1 => ("a deleted topic", opened.probe.delete_topic(OLD)?),
+        _ => ("lower retention", lower_retention(&mut opened.probe)?),
     };
     outcome.require(error == ErrorCode::None, || {
         format!("round {round}: {ending}, {way}: {}", error.name())
     });
-    let again = acknowledged_again(ESCAPE_MAX, || {
-        produce(&mut probe, &ledger, &mut random, VALUE_BYTES)
-    })?;
+    let again = opened.produce_until_acknowledged(ESCAPE_MAX, VALUE_BYTES)?;
     outcome.require(again.is_some(), || {
         format!("round {round}: {ending}, {way}: produce was still refused after {ESCAPE_MAX:?}")
     });
@@ -119,11 +102,18 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
         "round {round}: {ending}, {way}: produced again after {:.1} s",
         again.unwrap_or(ESCAPE_MAX).as_secs_f64()
     ));
-    judge(&mut probe, &ledger, &shown, outcome)?;
-    let told = times_named(&victim);
+    judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
+    let told = times_named(&opened.victim);
     outcome.require((1..=20).contains(&told), || {
         format!("round {round}: the log says {told} times that the disk is full")
     });
+    let Opened {
+        plan,
+        victim,
+        ledger,
+        shown,
+        ..
+    } = opened;
     judge_after_kill(&plan, victim, &ledger, &shown, outcome)
 }
 

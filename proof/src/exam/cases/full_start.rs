@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use wire::ErrorCode;
 
-use crate::exam::cases::full::{TOPIC, acknowledged_again, judge, produce, until};
+use crate::exam::cases::full::{self, TOPIC, acknowledged_again, judge, produce, until};
 use crate::exam::cases::{crash, files};
 use crate::exam::disk::LoopDisk;
 use crate::exam::judge::Shown;
@@ -42,25 +42,20 @@ pub const CASE: Case = Case {
     about: "disk full to the last block at the start, after a kill and after a stop; by default settings under load, too",
     rounds: Rounds { full: 20, short: 2 },
     run: |exam| {
-        let mut outcome = Outcome {
-            tried: CASE.about.to_owned(),
-            ..Outcome::default()
+        let is_default = |round: u32| (round - 1) % 4 < 2;
+        let bytes = |round| match is_default(round) {
+            true => DEFAULT_DISK_BYTES,
+            false => SMALL_DISK_BYTES,
         };
-        for round in 1..=exam.rounds {
-            let is_default = (round - 1) % 4 < 2;
-            let bytes = match is_default {
-                true => DEFAULT_DISK_BYTES,
-                false => SMALL_DISK_BYTES,
-            };
-            let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), bytes)?;
-            match is_default {
-                true => filled_under_load(exam, round, &disk, &mut outcome),
-                false => filled_while_down(exam, round, &disk, &mut outcome),
-            }
-            .with_context(|| format!("round {round}"))?;
-            outcome.times = round;
-        }
-        Ok(outcome)
+        full::each_disk(
+            exam,
+            CASE.about,
+            bytes,
+            |round, disk, outcome| match is_default(round) {
+                true => filled_under_load(exam, round, disk, outcome),
+                false => filled_while_down(exam, round, disk, outcome),
+            },
+        )
     },
 };
 

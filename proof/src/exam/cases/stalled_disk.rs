@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::exam::cases::crash;
-use crate::exam::cases::full::{TOPIC, judge, produce};
+use crate::exam::cases::full::{self, TOPIC, judge, produce};
 use crate::exam::disk::LoopDisk;
 use crate::exam::judge::Shown;
 use crate::exam::ledger::Ledger;
@@ -45,22 +45,17 @@ fn run(exam: &Exam) -> Result<Outcome> {
         run::on_path("fsfreeze").is_some(),
         "`fsfreeze` is not installed (Debian: apt-get install util-linux)"
     );
-    let mut outcome = Outcome {
-        tried: CASE.about.to_owned(),
-        ..Outcome::default()
-    };
     let still = if exam.rounds < CASE.rounds.full {
         STILL_SHORT
     } else {
         STILL
     };
-    for round in 1..=exam.rounds {
-        let disk = LoopDisk::create(&exam.work, &format!("disk-{round}"), DISK_BYTES)?;
-        try_round(exam, round, still, &disk, &mut outcome)
-            .with_context(|| format!("round {round}"))?;
-        outcome.times = round;
-    }
-    Ok(outcome)
+    full::each_disk(
+        exam,
+        CASE.about,
+        |_| DISK_BYTES,
+        |round, disk, outcome| try_round(exam, round, still, disk, outcome),
+    )
 }
 
 /// A frozen file system, which goes on when this goes out of scope.
