@@ -32,6 +32,8 @@ mod recovery;
 mod registry;
 pub mod repair;
 pub mod rewrite;
+#[cfg(test)]
+mod sample_tests;
 pub mod scrub;
 pub mod segment;
 mod settler;

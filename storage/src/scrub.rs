@@ -297,60 +297,28 @@ fn fault(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::epochs::Epochs;
-    use crate::io::{AlignedBuffer, SimDisk};
-    use crate::producers::Producers;
-    use crate::segment::{SegmentWriter, SettledBatch, WriteWay};
-    use model::batch::{Batch, BatchBuilder};
+    use crate::io::SimDisk;
+    use crate::sample_tests;
+    use crate::segment::WriteWay;
     use model::codec::Codec;
-    use model::{PartitionId, Timestamp, TopicId};
 
     fn sealed() -> (SimDisk, Target) {
         let disk = SimDisk::new(1);
         let directory = PathBuf::from("/data");
-        disk.create_dir_all(&directory).unwrap();
-        let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
-        let id = SegmentId::first(Offset::ZERO);
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();
-        for base in 0..20 {
-            let mut builder = BatchBuilder::new(Codec::None);
-            builder.base_offset(Offset::new(base));
-            builder
-                .push(
-                    Timestamp::from_millis(1),
-                    None,
-                    Some(&[base as u8; 900]),
-                    &[],
-                )
-                .unwrap();
-            let batch = Batch::parse(builder.build().unwrap()).unwrap();
-            let append_time = Timestamp::from_millis(2);
-            let batch = SettledBatch {
-                header: *batch.header(),
-                bytes: batch.into_bytes(),
-                append_time,
-            };
-            writer
-                .append(&[batch], WriteWay::Buffered, &mut AlignedBuffer::default())
-                .unwrap();
-        }
-        let sealed = writer
-            .seal(&Producers::default(), &Epochs::default())
-            .unwrap()
-            .sealed;
-        (
-            disk,
-            Target {
-                log,
-                directory,
-                id,
-                kind: SegmentKind::Plain,
-                bytes: sealed.bytes,
-                end_offset: sealed.end_offset,
-                is_read: false,
-            },
-        )
+        let batch =
+            |base: u8| sample_tests::batch(base.into(), Codec::None, &[[base; 900].as_slice()]);
+        let batches = (0..20).map(batch);
+        let (id, sealed) = sample_tests::seal(&disk, &directory, batches, WriteWay::Buffered);
+        let target = Target {
+            log: sample_tests::log(),
+            directory,
+            id,
+            kind: SegmentKind::Plain,
+            bytes: sealed.bytes,
+            end_offset: sealed.end_offset,
+            is_read: false,
+        };
+        (disk, target)
     }
 
     /// Steps, a millisecond each, until the target is through; gives all but the verified bytes, and the time it took.

@@ -1,50 +1,23 @@
 //! The offline verification over a partition made by hand.
 
 use super::*;
-use crate::epochs::Epochs;
-use crate::io::{AlignedBuffer, SimDisk};
+use crate::io::SimDisk;
 use crate::manifest::SegmentEntry;
-use crate::producers::Producers;
-use crate::segment::{SegmentWriter, SettledBatch, WriteWay};
-use model::batch::{Batch, BatchBuilder};
+use crate::sample_tests;
+use crate::segment::WriteWay;
 use model::codec::Codec;
-use model::{PartitionId, Timestamp, TopicId};
-use std::sync::Arc;
 
 /// A partition with one sealed segment of three batches.
 fn store() -> (SimDisk, PathBuf) {
     let disk = SimDisk::new(1);
-    let log = LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(0));
+    let log = sample_tests::log();
     let directory = PathBuf::from("/data/p/07").join(log.to_string());
-    disk.create_dir_all(&directory).unwrap();
+    let batches =
+        [0, 2, 4].map(|base| sample_tests::batch(base, Codec::Zstd, &[b"value", b"value"]));
+    let (id, sealed) = sample_tests::seal(&disk, &directory, batches, WriteWay::Direct);
     let store = crate::recovery::store_file::encode_store(uuid::Uuid::from_u128(1));
     crate::io::write_new_file(&disk, Path::new("/data/STORE"), &store).unwrap();
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let id = SegmentId::first(Offset::ZERO);
-    let mut writer = SegmentWriter::create(shared, directory.clone(), log, id).unwrap();
-    for base in [0, 2, 4] {
-        let mut builder = BatchBuilder::new(Codec::Zstd);
-        builder.base_offset(Offset::new(base));
-        for _ in 0..2 {
-            builder
-                .push(Timestamp::from_millis(1), None, Some(b"value"), &[])
-                .unwrap();
-        }
-        let batch = Batch::parse(builder.build().unwrap()).unwrap();
-        let append_time = Timestamp::from_millis(2);
-        let batch = SettledBatch {
-            header: *batch.header(),
-            bytes: batch.into_bytes(),
-            append_time,
-        };
-        writer
-            .append(&[batch], WriteWay::Direct, &mut AlignedBuffer::default())
-            .unwrap();
-    }
-    let sealed = writer
-        .seal(&Producers::default(), &Epochs::default())
-        .unwrap();
-    let segments = vec![SegmentEntry::sealed(id, SegmentKind::Plain, sealed.sealed)];
+    let segments = vec![SegmentEntry::sealed(id, SegmentKind::Plain, sealed)];
     let manifest = Manifest {
         log,
         number: 1,
