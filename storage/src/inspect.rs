@@ -25,7 +25,7 @@ use crate::damage::{Damage, load_damage};
 use crate::data_dir::has_settled;
 use crate::error::OpenError;
 use crate::fields::FormatError;
-use crate::io::{Disk, OpenHow, read_file};
+use crate::io::{Disk, DiskFile, OpenHow, read_file};
 use crate::manifest::{self, Manifest, SegmentEntry, SegmentKind};
 use crate::recovery::newer;
 use crate::recovery::store_file::{
@@ -33,7 +33,7 @@ use crate::recovery::store_file::{
 };
 use crate::segment::key_index::KeyIndex;
 use crate::segment::summary::{Opened, open_summary};
-use crate::segment::verify::SegmentVerifier;
+use crate::segment::verify::{SegmentVerifier, Verified};
 use crate::segment::{
     INDEX_BYTES_MAX, IndexFile, PADDING, SegmentError, SegmentFileKind, SegmentId, SegmentIndex,
     check_heads, read_index_file,
@@ -574,35 +574,35 @@ impl Verify<'_> {
             self.key_index(directory, log, (id, index.as_ref()))?;
         }
         let mut verifier = SegmentVerifier::new(id, kind, bytes.min(len), end_offset);
+        self.batches(&mut verifier, &*file, index.as_ref(), &path, log, told)
+    }
+
+    /// All batches of a segment, as far as they can be found.
+    fn batches(
+        &mut self,
+        verifier: &mut SegmentVerifier,
+        file: &dyn DiskFile,
+        index: Option<&SegmentIndex>,
+        path: &Path,
+        log: LogId,
+        told: &Told<'_>,
+    ) -> io::Result<()> {
+        let Told {
+            id,
+            end_offset,
+            active,
+            ..
+        } = *told;
         loop {
             let from = verifier.next_offset();
-            match verifier.next_batch(&*file, index.as_ref()) {
-                Ok(Some(verified)) => {
-                    let in_wal = self.unsettled.get(&log);
-                    if in_wal.is_none_or(|from| verified.header.base() < *from) {
-                        self.count(&verified.header);
-                    }
-                    (self.watch)(&self.summary);
-                    if log.is_reserved() && verified.fault.is_none() {
-                        let bytes = verified.header.total_bytes() as u64;
-                        let (path, position) = (path.clone(), verified.position);
-                        self.state_batch(&Place {
-                            log,
-                            path,
-                            position,
-                            bytes,
-                        })?;
-                    }
-                    if let Some(reason) = verified.fault {
-                        self.damage(&path, log, verified.position, verified.offsets, reason);
-                    }
-                }
+            match verifier.next_batch(file, index) {
+                Ok(Some(verified)) => self.batch(path, log, verified)?,
                 Ok(None) if verifier.next_offset() == end_offset => {
                     if let Some(active) = active
                         && let Err(error) =
                             check_heads(id, verifier.heads_checksum(), active.heads_checksum)
                     {
-                        self.damage(&path, log, 0, id.base..end_offset, error);
+                        self.damage(path, log, 0, id.base..end_offset, error);
                     }
                     return Ok(());
                 }
@@ -611,7 +611,7 @@ impl Verify<'_> {
                     let reason =
                         format!("the batches end at offset {found}, expected {end_offset}");
                     self.damage(
-                        &path,
+                        path,
                         log,
                         verifier.position(),
                         found.min(end_offset)..end_offset,
@@ -621,11 +621,10 @@ impl Verify<'_> {
                 }
                 Err(error) => {
                     let position = verifier.position();
-                    let behind = index.as_ref();
-                    if behind.is_some_and(|index| verifier.resume_behind(index)) {
-                        self.damage(&path, log, position, from..verifier.next_offset(), error);
+                    if index.is_some_and(|index| verifier.resume_behind(index)) {
+                        self.damage(path, log, position, from..verifier.next_offset(), error);
                     } else {
-                        self.damage(&path, log, position, from..end_offset, error);
+                        self.damage(path, log, position, from..end_offset, error);
                         return Ok(());
                     }
                 }
@@ -657,6 +656,27 @@ impl Verify<'_> {
             }
             Ok(_) => {}
             Err(error) => self.note(&path, Some(log), error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// One batch that was found: counted unless the write-ahead log has it too, and read where it is the broker's own state.
+    fn batch(&mut self, path: &Path, log: LogId, found: Verified) -> io::Result<()> {
+        let in_wal = self.unsettled.get(&log);
+        if in_wal.is_none_or(|from| found.header.base() < *from) {
+            self.count(&found.header);
+        }
+        (self.watch)(&self.summary);
+        if log.is_reserved() && found.fault.is_none() {
+            self.state_batch(&Place {
+                log,
+                path: path.to_owned(),
+                position: found.position,
+                bytes: found.header.total_bytes() as u64,
+            })?;
+        }
+        if let Some(reason) = found.fault {
+            self.damage(path, log, found.position, found.offsets, reason);
         }
         Ok(())
     }

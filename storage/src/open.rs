@@ -379,7 +379,7 @@ fn assemble(
         damage: Arc::clone(&base.damage),
         live: Arc::clone(&base.live),
         counters: Arc::clone(&base.counters),
-        clock: base.clock,
+        clock: Arc::clone(&base.clock),
     };
     let settler = Settler::new(Arc::new(settler), checkpoints, from);
     let settler = Arc::new(SettlerSeat::new(settler, Arc::clone(&wal)));
@@ -390,32 +390,7 @@ fn assemble(
         signals: Arc::clone(&base.signals),
         settler: Arc::clone(&settler),
     });
-    let executor = Executor {
-        rewrites: Arc::clone(&rewrites),
-        pace: PaceParts {
-            wal: Arc::clone(&wal),
-            live: Arc::clone(&base.live),
-            signals: Arc::clone(&base.signals),
-            threads: base.threads,
-        },
-        set_aside: Arc::default(),
-        counters: Arc::default(),
-    };
-    let cleaner = Cleaner {
-        registry: Arc::clone(&registry),
-        producers: Arc::clone(&base.producers),
-        live: Arc::clone(&base.live),
-        wal: Arc::clone(&wal),
-        signals: Arc::clone(&base.signals),
-        counters: Arc::clone(&base.counters),
-        executor,
-        due,
-        compacting: Mutex::default(),
-        looked: LookedSegments::default(),
-        holds: HoldSource::default(),
-        planning: RwLock::default(),
-        removals: RemovalListener::default(),
-    };
+    let cleaner = cleaner(&base, &wal, &registry, &rewrites, due);
     let key_indexer = KeyIndexer::new(
         Arc::clone(&rewrites),
         Arc::clone(&registry),
@@ -440,6 +415,42 @@ fn assemble(
         counters: base.counters,
         settle_age: config.settle_age,
         wal_files_max: config.wal_files_max,
+    }
+}
+
+/// What removes and rewrites.
+fn cleaner(
+    base: &Base,
+    wal: &Arc<Wal>,
+    registry: &Arc<Registry>,
+    rewrites: &Arc<RewriteParts>,
+    due: Arc<CompactionDue>,
+) -> Cleaner {
+    let executor = Executor {
+        rewrites: Arc::clone(rewrites),
+        pace: PaceParts {
+            wal: Arc::clone(wal),
+            live: Arc::clone(&base.live),
+            signals: Arc::clone(&base.signals),
+            threads: base.threads,
+        },
+        set_aside: Arc::default(),
+        counters: Arc::default(),
+    };
+    Cleaner {
+        registry: Arc::clone(registry),
+        producers: Arc::clone(&base.producers),
+        live: Arc::clone(&base.live),
+        wal: Arc::clone(wal),
+        signals: Arc::clone(&base.signals),
+        counters: Arc::clone(&base.counters),
+        executor,
+        due,
+        compacting: Mutex::default(),
+        looked: LookedSegments::default(),
+        holds: HoldSource::default(),
+        planning: RwLock::default(),
+        removals: RemovalListener::default(),
     }
 }
 

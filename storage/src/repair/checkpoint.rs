@@ -151,6 +151,31 @@ fn of_log(
             epochs: epochs.encode(),
         }));
     };
+    let (active, end) = believed(disk, directory, id, now, &mut producers, &mut epochs)?;
+    if active.is_none() && number == 0 {
+        return Ok(None);
+    }
+    Ok(Some(LogEntry {
+        log,
+        start_offset: start.unwrap_or(id.base).min(end),
+        settled_end: end,
+        manifest: number,
+        active,
+        producers: producers.encode(),
+        epochs: epochs.encode(),
+    }))
+}
+
+/// What of an active segment can be believed, if anything can, and where it ends. What cannot be is the padding, or what was
+/// being settled. The producers' state and the epochs go on by it.
+fn believed(
+    disk: &dyn Disk,
+    directory: &Path,
+    id: SegmentId,
+    now: Timestamp,
+    producers: &mut Producers,
+    epochs: &mut Epochs,
+) -> Result<(Option<ActiveSegment>, Offset), RepairError> {
     let path = id.log_path(directory);
     let file = disk
         .open(&path, OpenHow::Read)
@@ -159,7 +184,6 @@ fn of_log(
     let mut verifier = SegmentVerifier::new(id, SegmentKind::Plain, bytes, Offset::MAX);
     let mut max_timestamp = Timestamp::from_millis(0);
     let (mut position, mut end, mut heads) = (0, id.base, verifier.heads_checksum());
-    // What cannot be believed is the padding, or what was being settled.
     while let Ok(Some(verified)) = verifier.next_batch(&*file, None) {
         if verified.fault.is_some() {
             break;
@@ -176,6 +200,10 @@ fn of_log(
             verifier.heads_checksum(),
         );
     }
+    assert!(
+        end >= id.base && position <= bytes,
+        "what is believed lies within the segment"
+    );
     let active = (end > id.base).then_some(ActiveSegment {
         id,
         bytes: position,
@@ -185,18 +213,7 @@ fn of_log(
         last_append_time: now,
         heads_checksum: Some(heads),
     });
-    if active.is_none() && number == 0 {
-        return Ok(None);
-    }
-    Ok(Some(LogEntry {
-        log,
-        start_offset: start.unwrap_or(id.base).min(end),
-        settled_end: end,
-        manifest: number,
-        active,
-        producers: producers.encode(),
-        epochs: epochs.encode(),
-    }))
+    Ok((active, end))
 }
 
 /// A sealed segment, its end offset and its length.
