@@ -37,6 +37,8 @@ const BYTES_MAX: u64 = 64 << 20;
 const SEGMENT_BYTES_1: usize = 8 + 4 + 1 + 1 + 8 + 8 + 8 + 8 + 8;
 /// An entry of version 2.
 const SEGMENT_BYTES: usize = SEGMENT_BYTES_1 + 8;
+/// What stands before the segments.
+const HEAD_BYTES: usize = 20 + 8 + 8 + 8 + 4;
 pub(crate) const NAME_PREFIX: &str = "manifest.";
 
 /// What kind of segment it is.
@@ -151,7 +153,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         self.check()
             .expect("a manifest that is stored is well-formed");
-        let mut body = Vec::with_capacity(48 + self.segments.len() * SEGMENT_BYTES);
+        let mut body = Vec::with_capacity(HEAD_BYTES + self.segments.len() * SEGMENT_BYTES);
         put_log_id(&mut body, self.log);
         body.extend_from_slice(&self.number.to_le_bytes());
         body.extend_from_slice(&self.start_offset.to_wire().to_le_bytes());
@@ -161,6 +163,10 @@ impl Manifest {
         for entry in &self.segments {
             entry.encode(&mut body);
         }
+        assert!(
+            body.len() == HEAD_BYTES + self.segments.len() * SEGMENT_BYTES,
+            "each segment's entry has its size"
+        );
         envelope(MAGIC, VERSION, &body)
     }
 
@@ -440,6 +446,7 @@ pub fn write(
     manifest: &Manifest,
     syncs: &mut Syncs<'_>,
 ) -> io::Result<()> {
+    assert!(manifest.number > 0, "number 0 says that there is none");
     let path = directory.join(file_name(manifest.number));
     let file = disk.open(&path, OpenHow::CreateNew)?;
     if let Err(error) = file.write_at(0, &manifest.encode()) {

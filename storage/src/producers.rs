@@ -180,6 +180,10 @@ impl Producers {
             state.batches.len() <= BATCHES_MAX,
             "a snapshot takes no more of a producer"
         );
+        assert!(
+            batch.base_offset <= batch.last_offset && state.epoch == epoch,
+            "a batch has records, and is of its producer's epoch"
+        );
         state.last_append_time = append_time;
     }
 
@@ -251,6 +255,10 @@ impl Producers {
             out.extend_from_slice(&id.get().to_le_bytes());
             out.extend_from_slice(&state.epoch.get().to_le_bytes());
             out.extend_from_slice(&state.last_append_time.millis().to_le_bytes());
+            assert!(
+                state.batches.len() <= BATCHES_MAX,
+                "a start would refuse the snapshot"
+            );
             out.push(u8::try_from(state.batches.len()).expect("at most BATCHES_MAX"));
             for batch in &state.batches {
                 out.extend_from_slice(&batch.first_sequence.to_le_bytes());

@@ -67,6 +67,7 @@ impl Registry {
             logs.remove(&id)
         };
         if let Some(log) = &removed {
+            assert!(log.id() == id, "a log is under its own id");
             log.cell().mark_deleted();
         }
         removed

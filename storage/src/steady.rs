@@ -50,6 +50,10 @@ impl Kept {
         let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         body.extend_from_slice(&nanos.to_le_bytes());
         let mut bytes = envelope(MAGIC, VERSION, &body);
+        assert!(
+            bytes.len() <= FILE_BYTES,
+            "a sector holds it, so that it is written whole"
+        );
         bytes.resize(FILE_BYTES, 0);
         bytes
     }

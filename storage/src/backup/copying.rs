@@ -53,6 +53,10 @@ pub(super) fn copy(
         position += read as u64;
         each(read as u64);
     }
+    assert!(
+        position <= bytes && unreadable <= position,
+        "no more is copied than was asked for"
+    );
     target.sync_data().map_err(BackupError::io("sync", to))?;
     Ok(Copied {
         bytes: position,

@@ -181,6 +181,10 @@ impl CheckpointStore {
                 &mut self.written_bytes,
             )?,
         };
+        assert!(
+            row.behind.is_empty() && row.begun_bytes <= row.bytes,
+            "the row says what is so now"
+        );
         let head = Head {
             store: self.store,
             sequence,
@@ -197,6 +201,10 @@ impl CheckpointStore {
         if !std::mem::replace(&mut self.is_listed[index], true) {
             disk.sync_dir(&self.directory)?;
         }
+        assert!(
+            self.rows[index].is_none(),
+            "what a file holds is known once its head is durable"
+        );
         self.sequence = sequence;
         self.rows[index] = Some(row);
         self.next = self.next.other();
@@ -232,6 +240,10 @@ fn begin(
         behind: HashSet::new(),
     };
     row.begun_logs = write_entries(file, &mut row, logs, write_entry)?;
+    assert!(
+        (row.begun_logs == 0) == (row.bytes == 0),
+        "no log's entry is empty"
+    );
     row.begun_bytes = row.bytes;
     *written_bytes += row.bytes;
     Ok(row)
@@ -246,7 +258,12 @@ fn append(
 ) -> io::Result<Row> {
     let behind = std::mem::take(&mut row.behind);
     let (before_bytes, row_before_bytes) = (file.len()?, row.bytes);
-    write_entries(file, &mut row, behind.into_iter(), write_entry)?;
+    let wanted = behind.len();
+    let written = write_entries(file, &mut row, behind.into_iter(), write_entry)?;
+    assert!(
+        written == wanted && row.bytes >= row_before_bytes,
+        "an entry for each log that changed, behind those that are there"
+    );
     let end = HEAD_BYTES as u64 + row.bytes;
     let grown = end.next_multiple_of(FILE_STEP_BYTES);
     if end > before_bytes && grown > end {

@@ -121,6 +121,10 @@ pub(crate) fn replay_wal(
         disk.remove_file(&path)
             .map_err(OpenError::io("remove", &path))?;
     }
+    assert!(
+        files.len() == walked.ends.len(),
+        "an end is told for each file that was walked"
+    );
     replay.leader_epoch = leader_epoch;
     for (file, end) in files.into_iter().zip(&walked.ends) {
         if !end.used && file.sequence != from.file {
@@ -130,6 +134,14 @@ pub(crate) fn replay_wal(
         file.file
             .sync_data()
             .map_err(OpenError::io("sync", &file.path))?;
+        assert!(
+            file.sequence < replay.next_file
+                && replay
+                    .files
+                    .last()
+                    .is_none_or(|last| last.sequence < file.sequence),
+            "files are replayed in the order of their sequences, and new ones follow"
+        );
         replay.last_end = last_end_of(&file, end, walked.torn.as_ref());
         replay.files.push(file);
     }
@@ -244,6 +256,10 @@ fn take(
             }));
             continue;
         };
+        assert!(
+            position + u64::from(entry.bytes) <= file.bytes,
+            "a batch of a frame lies within its file"
+        );
         report.batches += 1;
         let tail = TailEntry {
             base: entry.offset,

@@ -40,7 +40,8 @@ impl KnownLogs {
 
     pub fn insert(&mut self, log: LogId, settled: SettledLog) {
         self.changed.insert(log);
-        self.logs.insert(log, settled);
+        let replaced = self.logs.insert(log, settled);
+        assert!(replaced.is_none(), "it was taken off before it is put back");
     }
 
     pub fn remove(&mut self, log: LogId) -> Option<SettledLog> {
@@ -51,12 +52,13 @@ impl KnownLogs {
 
     /// A log at the start. The first checkpoint after it names all logs.
     pub fn restore(&mut self, log: LogId, settled: SettledLog) {
-        self.logs.insert(log, settled);
+        let replaced = self.logs.insert(log, settled);
+        assert!(replaced.is_none(), "a checkpoint says one thing of a log");
     }
 
     /// A log whose newest entry a checkpoint has just stored. For what is no part of its entry.
     pub fn stored(&mut self, log: LogId) -> Option<&mut SettledLog> {
-        debug_assert!(!self.changed.contains(&log), "it is stored");
+        assert!(!self.changed.contains(&log), "it is stored");
         self.logs.get_mut(&log)
     }
 

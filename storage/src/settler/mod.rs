@@ -581,6 +581,10 @@ impl Settler {
             if state.deleted {
                 continue;
             }
+            assert!(
+                settled.start <= state.bounds.start && settled.end <= state.bounds.durable_end,
+                "nothing settles that is not durable, and no start that was not raised"
+            );
             let segments = std::mem::replace(&mut state.segments, settled.view());
             if segments.is_sealed_otherwise(&state.segments) {
                 self.parts.files.key_indexes.look_at(log.id());
@@ -591,6 +595,10 @@ impl Settler {
             if settled.end > state.bounds.settled_end {
                 let before = state.tail_bytes;
                 state.settled(settled.end);
+                assert!(
+                    state.bounds.settled_end == settled.end && state.tail_bytes <= before,
+                    "what has settled leaves the tail"
+                );
                 self.parts
                     .counters
                     .settled_bytes

@@ -131,6 +131,12 @@ impl SettledLog {
             self.sealed.is_empty(),
             "a checkpoint names no segment that its manifest does not name"
         );
+        assert!(
+            self.active
+                .as_ref()
+                .is_none_or(|active| active.writer.end_offset() <= self.end),
+            "a checkpoint names no batch of a segment that has not settled"
+        );
         LogEntry {
             log,
             start_offset: self.start,
@@ -262,6 +268,7 @@ impl SettledLog {
 
     /// Takes segments off that lie before the start. The paths are of their files, which go after the checkpoint.
     pub fn raise_start(&mut self, parts: &SettlerParts, log: LogId, start: Offset) -> Vec<PathBuf> {
+        assert!(start >= self.start, "a log's start is only raised");
         self.start = start;
         let mut garbage = Vec::new();
         let directory = parts.data().of_log(log);
@@ -311,6 +318,10 @@ impl SettledLog {
             self.note(&header, entry.append_time);
             self.end = entry.next;
         }
+        assert!(
+            tail.first().is_none_or(|entry| entry.base >= self.end),
+            "no batch settles twice"
+        );
         Ok(tail)
     }
 
@@ -340,6 +351,10 @@ impl SettledLog {
         let mut run = Run::default();
         let mut end = self.end;
         for entry in tail {
+            assert!(
+                entry.base >= end && entry.next > entry.base,
+                "a tail's batches follow each other"
+            );
             let header = header_of(log, entry)?;
             let is_gap = entry.base != end;
             if self.active.as_ref().is_some_and(|active| {
@@ -363,7 +378,12 @@ impl SettledLog {
             });
             end = entry.next;
         }
-        self.flush(log, &mut run, way, scratch)
+        self.flush(log, &mut run, way, scratch)?;
+        assert!(
+            self.end == end,
+            "the whole tail settles, or an error is told"
+        );
+        Ok(())
     }
 
     fn create_segment(
@@ -374,6 +394,10 @@ impl SettledLog {
         settings: &LogSettings,
         syncs: &mut Syncs<'_>,
     ) -> Result<(), SettleError> {
+        assert!(
+            self.active.is_none() && first.base >= self.end,
+            "one segment is active, and it begins behind all others"
+        );
         let directory = parts.data().of_log(log);
         let id = SegmentId::first(first.base);
         let writer = (|| {
@@ -411,12 +435,18 @@ impl SettledLog {
             return Ok(());
         };
         scratch.clear();
+        let bytes_before = active.writer.bytes();
         active
             .writer
             .append(&run.batches, way, scratch)
             .map_err(SettleError::io(log))?;
         let before = std::mem::replace(&mut self.end, active.writer.end_offset());
         assert!(before < self.end, "what settles follows what has settled");
+        assert!(
+            active.writer.bytes() == bytes_before + run.bytes
+                && active.writer.bytes() <= active.bytes_max,
+            "a segment grows by what was gathered, and no further than its map"
+        );
         for batch in &run.batches {
             self.note(&batch.header, batch.append_time);
         }
@@ -543,6 +573,10 @@ impl SettledLog {
         log: LogId,
         before: Option<Before>,
     ) -> Result<Option<SettledLog>, SettleError> {
+        assert!(
+            before.as_ref().is_none_or(|before| before.end <= self.end),
+            "what is taken back had settled since"
+        );
         let directory = parts.data().of_log(log);
         let number = |manifest: &Option<Arc<Manifest>>| {
             manifest.as_ref().map_or(0, |manifest| manifest.number)

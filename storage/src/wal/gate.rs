@@ -215,6 +215,10 @@ impl Gate {
                 .is_disk_full()
                 .then(|| self.refusal(AppendError::DiskFull));
         }
+        assert!(
+            bytes > 0 && (wanted <= self.queue_bytes_max || wanted == bytes),
+            "only what is alone may be more than the queue holds"
+        );
         queue.reserved = wanted;
         Some(Admission {
             gate: Arc::clone(self),

@@ -121,6 +121,14 @@ struct Inner {
     fewest: usize,
 }
 
+impl Inner {
+    /// A file was removed.
+    fn forget_one(&mut self) {
+        assert!(self.files > 0, "a file that is removed was counted");
+        self.files -= 1;
+    }
+}
+
 impl WalPool {
     /// A pool over the files that recovery found: `free` may be used again at once, `held` are still needed.
     pub fn new(
@@ -232,6 +240,10 @@ impl WalPool {
                 file.sequence >= inner.next_taken,
                 "files are taken in the order of their sequences"
             );
+            assert!(
+                file.bytes == self.file_bytes,
+                "one of another length is made anew before it is used again"
+            );
             inner.next_taken = file.sequence + 1;
         }
         inner.fewest = inner.fewest.min(inner.ready.len() + inner.free.len());
@@ -340,7 +352,7 @@ impl WalPool {
                 if let Some(old) = recycled {
                     // One of another length was removed, and nothing came in its place.
                     match self.disk.exists(&old) {
-                        Ok(false) => inner.files -= 1,
+                        Ok(false) => inner.forget_one(),
                         _ => inner.free.push(old),
                     }
                 }
@@ -404,7 +416,7 @@ impl WalPool {
             self.disk.remove_file(&file.path)?;
             self.pinned.note(&file.map, file.bytes);
             let mut inner = self.locked();
-            inner.files -= 1;
+            inner.forget_one();
             self.changed.notify_all();
             return Ok(());
         }
@@ -453,7 +465,7 @@ impl WalPool {
                         None => return Ok(count),
                     },
                 };
-                inner.files -= 1;
+                inner.forget_one();
                 self.publish(&inner);
                 path
             };
@@ -485,7 +497,7 @@ impl WalPool {
                 return Ok(());
             };
             self.disk.remove_file(&path)?;
-            self.locked().files -= 1;
+            self.locked().forget_one();
         }
         Ok(())
     }
