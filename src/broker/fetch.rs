@@ -374,6 +374,10 @@ fn read_partition(
 ) -> Result<Option<Fetched>, Refusal> {
     let is_first = room.is_first;
     let bounds = log.bounds();
+    assert!(
+        bounds.start <= bounds.durable_end && bounds.durable_end <= bounds.end,
+        "no reader sees past the durable end"
+    );
     let offset = wanted
         .offset
         .filter(|offset| (bounds.start..=bounds.end).contains(offset))
@@ -399,6 +403,14 @@ fn read_partition(
     } else {
         chunk.end_offset
     };
+    assert!(
+        next >= offset && (chunk.slices.is_empty() || next > offset),
+        "whoever fetches behind what was found goes on"
+    );
+    assert!(
+        chunk.slices.is_empty() == (chunk.bytes == 0),
+        "what is given is counted"
+    );
     // An answer without any records is never full: a client would ask again at once, and get the same.
     let has_records = !is_first || chunk.bytes > 0;
     let is_cut = next < bounds.durable_end;

@@ -101,6 +101,10 @@ impl Broker {
             }
         };
         let removed = bounds.start..before.max(bounds.start);
+        assert!(
+            removed.end <= bounds.durable_end,
+            "only what somebody may have seen is deleted"
+        );
         if let Some(hold) = self.storage().hold_on(log.id(), &removed) {
             return Err(super::holds::held(&topic.name, &hold));
         }

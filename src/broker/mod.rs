@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use model::state_log::StateLogKind;
 use model::topic_config::TopicConfig;
-use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicName};
+use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicId, TopicName};
 use storage::{AppendError, Fate, LogSettings, ReadError, Storage};
 use tokio::sync::watch;
 
@@ -73,7 +73,7 @@ use coordination::RuntimeTask;
 use groups::{Coordinator, CoordinatorTask};
 use producer_ids::{Block, ProducerIds};
 use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
-use state_log::StateLog;
+use state_log::{Replayed, StateLog};
 use topics::Catalog;
 
 /// A running broker. Cheap to clone.
@@ -144,6 +144,39 @@ pub enum OpenError {
     Storage(#[from] storage::OpenError),
 }
 
+/// What the cluster's metadata says at the start.
+#[derive(Default)]
+struct Known {
+    topics: HashMap<TopicId, TopicRecord>,
+    /// Topics that were removed not long ago: their files may outlive a kill.
+    deleted: HashSet<TopicId>,
+    settings: BrokerSettings,
+    next_producer_id: i64,
+}
+
+impl Known {
+    fn read(entries: Replayed<Record>) -> Result<Known, UnknownRecord> {
+        let removed = entries.removed().iter();
+        let mut known = Known {
+            deleted: removed
+                .filter_map(|key| records::removed_topic(key))
+                .collect(),
+            ..Known::default()
+        };
+        for record in entries {
+            match record? {
+                Record::Topic(topic) => {
+                    known.topics.insert(topic.id, topic);
+                }
+                Record::BrokerSettings(found) => known.settings = found,
+                Record::ProducerIds { next } => known.next_producer_id = next,
+                Record::TopicRemoved(_) => unreachable!("a removal does not count"),
+            }
+        }
+        Ok(known)
+    }
+}
+
 impl Broker {
     /// Reads the metadata, attaches every topic's logs, and lets settling and cleanup begin. Blocks on the disk. Over a
     /// store from [`Storage::recover`] nothing is written before all of its state is understood. `subscribed_topics` reads what
@@ -156,25 +189,12 @@ impl Broker {
     ) -> Result<Broker, OpenError> {
         name_unknown_state(&storage);
         let (metadata, entries) = StateLog::open(&storage, storage.clock())?;
-        let mut topics: HashMap<_, TopicRecord> = HashMap::new();
-        let mut settings = BrokerSettings::default();
-        let mut next_producer_id = 0;
-        // Files of a deleted topic may outlive a kill.
-        let deleted: HashSet<model::TopicId> = entries
-            .removed()
-            .iter()
-            .filter_map(|key| records::removed_topic(key))
-            .collect();
-        for record in entries {
-            match record? {
-                Record::Topic(topic) => {
-                    topics.insert(topic.id, topic);
-                }
-                Record::BrokerSettings(found) => settings = found,
-                Record::ProducerIds { next } => next_producer_id = next,
-                Record::TopicRemoved(_) => unreachable!("a removal does not count"),
-            }
-        }
+        let Known {
+            topics,
+            deleted,
+            settings,
+            next_producer_id,
+        } = Known::read(entries)?;
         let known: HashSet<LogId> = topics
             .values()
             .flat_map(|topic| {

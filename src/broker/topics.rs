@@ -216,8 +216,12 @@ impl Catalog {
             .topics
             .write()
             .expect("no change of the catalog panics half-way");
-        topics.by_id.remove(&topic.id);
-        topics.by_name.remove(&topic.name);
+        let known = topics.by_id.remove(&topic.id);
+        let named = topics.by_name.remove(&topic.name);
+        assert!(
+            known.is_some() && named.is_some_and(|named| named.id == topic.id),
+            "a topic is known by both of its names until it is removed"
+        );
         if let Some(key) = topic.name.collision_key()
             && let Some(known) = topics.by_collision_key.get_mut(&key)
         {

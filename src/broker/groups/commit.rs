@@ -73,17 +73,38 @@ impl Coordinator {
                     .copied()
             })
             .collect();
-        let mut wanted: Vec<_> = commits
+        let wanted: Vec<_> = commits
             .into_iter()
             .enumerate()
             .filter(|(index, _)| results[*index].is_ok() && same[*index] == Some(*index))
             .collect();
+        self.commit_in_pieces(&cell, claim, wanted, retention, &mut results)
+            .await?;
+        for (index, same) in same.into_iter().enumerate() {
+            if let Some(same) = same
+                && results[index].is_ok()
+            {
+                results[index] = results[same].clone();
+            }
+        }
+        Ok(results)
+    }
+
+    /// Stores commits, each with its index in `results`, and returns when they are durable.
+    async fn commit_in_pieces(
+        &self,
+        cell: &Arc<Cell>,
+        claim: &MemberClaim,
+        mut wanted: Vec<(usize, OffsetCommit)>,
+        retention: Option<Duration>,
+        results: &mut [Result<(), GroupError>],
+    ) -> Result<(), GroupError> {
         // Also without anything to store it is asked whether the claim holds.
         let mut begun = Vec::new();
         loop {
-            let rest = wanted.split_off(self.one_append(&cell, &wanted));
+            let rest = wanted.split_off(self.one_append(cell, &wanted));
             let indexes: Vec<_> = wanted.iter().map(|(index, _)| *index).collect();
-            match self.commit_piece(&cell, claim, wanted, retention).await {
+            match self.commit_piece(cell, claim, wanted, retention).await {
                 Ok((refused, done)) => {
                     for (index, error) in refused {
                         results[index] = Err(error);
@@ -95,7 +116,7 @@ impl Coordinator {
                     let left = indexes
                         .into_iter()
                         .chain(rest.iter().map(|(index, _)| *index));
-                    left.for_each(|index| results[index] = Err(error));
+                    left.for_each(|index| results[index] = Err(error.clone()));
                     break;
                 }
             }
@@ -110,17 +131,10 @@ impl Coordinator {
                 let accepted: Vec<_> = accepted.collect();
                 accepted
                     .into_iter()
-                    .for_each(|index| results[index] = Err(error));
+                    .for_each(|index| results[index] = Err(error.clone()));
             }
         }
-        for (index, same) in same.into_iter().enumerate() {
-            if let Some(same) = same
-                && results[index].is_ok()
-            {
-                results[index] = results[same];
-            }
-        }
-        Ok(results)
+        Ok(())
     }
 
     /// How many of these commits one append takes.

@@ -119,7 +119,7 @@ impl Coordinator {
                 .map_err(refuse)?
         } else {
             self.cell(group)
-                .ok_or_else(|| refuse(GroupError::UnknownMember))?
+                .ok_or_else(|| refuse(GroupError::unknown(&member_id)))?
         };
         let new_member_id = new_member_id(
             request
@@ -162,7 +162,9 @@ impl Coordinator {
         if group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let cell = self.cell(group).ok_or(GroupError::UnknownMember)?;
+        let cell = self
+            .cell(group)
+            .ok_or_else(|| GroupError::unknown(&request.member_id))?;
         let assigned = request.assignments.iter();
         let assigned: usize = assigned.map(|(_, assignment)| assignment.len()).sum();
         let member_id = request.member_id.clone();
@@ -198,7 +200,9 @@ impl Coordinator {
         if group.is_empty() {
             return Err(GroupError::InvalidGroupId);
         }
-        let cell = self.cell(group).ok_or(GroupError::UnknownMember)?;
+        let cell = self
+            .cell(group)
+            .ok_or_else(|| GroupError::unknown(&claim.member_id))?;
         self.runtime
             .touch(&cell, |machine, now| machine.group.heartbeat(now, claim))
     }
@@ -213,10 +217,7 @@ impl Coordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let Some(cell) = self.cell(group) else {
-            return Ok(leavers
-                .iter()
-                .map(|_| Err(GroupError::UnknownMember))
-                .collect());
+            return Ok(leavers.iter().map(|leaver| Err(leaver.unknown())).collect());
         };
         let sizes = |machine: &GroupMachine| machine.small_records(0);
         let leave = |machine: &mut GroupMachine, now, step: &mut _| {

@@ -155,6 +155,16 @@ pub enum GroupState {
     Dead,
 }
 
+impl Leaver {
+    /// The refusal if it is no member.
+    pub(super) fn unknown(&self) -> GroupError {
+        GroupError::UnknownMember {
+            member_id: self.member_id.clone(),
+            instance_id: self.instance_id.clone(),
+        }
+    }
+}
+
 impl Protocol {
     /// A copy that keeps nothing else in memory: what came over the wire is a slice of its whole request.
     pub(super) fn owned(&self) -> Protocol {
@@ -179,7 +189,7 @@ impl GroupState {
 }
 
 /// Why a group refuses a request. Each is a thing that the client does differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// The group is going away, or the store cannot take its record now: look the coordinator up again and retry.
     #[error("the group is not available now")]
@@ -196,12 +206,22 @@ pub enum GroupError {
         /// Where it is in its life.
         state: GroupState,
     },
-    /// Nobody with this id is a member: join as someone new.
-    #[error("the member is not known")]
-    UnknownMember,
+    /// Nobody with this id, or under this name, is a member: join as someone new.
+    #[error("member {} is not known", shown(member_id, instance_id.as_deref()))]
+    UnknownMember {
+        /// The id that was named; empty if none was.
+        member_id: String,
+        /// The name of a static member.
+        instance_id: Option<String>,
+    },
     /// Another process has taken over this static member's name: stop.
-    #[error("the static member's instance id is held by a newer member")]
-    FencedInstance,
+    #[error("instance id {instance_id} is held by a newer member than {member_id}")]
+    FencedInstance {
+        /// The name.
+        instance_id: String,
+        /// Who has lost it.
+        member_id: String,
+    },
     /// The generation has passed: join again.
     #[error("{} is not the group's current generation, which is {current}", claimed_text(*claimed))]
     IllegalGeneration {
@@ -251,6 +271,23 @@ pub enum GroupError {
         /// How long it may be.
         chars_max: usize,
     },
+}
+
+impl GroupError {
+    /// Nobody with this id is a member.
+    pub(super) fn unknown(member_id: &str) -> GroupError {
+        GroupError::UnknownMember {
+            member_id: member_id.to_owned(),
+            instance_id: None,
+        }
+    }
+}
+
+fn shown(member_id: &str, instance_id: Option<&str>) -> String {
+    match instance_id {
+        Some(instance_id) => format!("{member_id:?} of instance {instance_id:?}"),
+        None => format!("{member_id:?}"),
+    }
 }
 
 fn claimed_text(claimed: Option<Generation>) -> String {

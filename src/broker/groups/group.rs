@@ -365,7 +365,7 @@ impl Group {
             return Ok(());
         }
         if claim.generation.is_none() && claim.member_id.is_empty() && claim.instance_id.is_none() {
-            return Err(GroupError::UnknownMember);
+            return Err(GroupError::unknown(&claim.member_id));
         }
         self.check_member(&claim.member_id, claim.instance_id.as_deref())?;
         self.check_generation(claim.generation)?;
@@ -500,17 +500,25 @@ impl Group {
     // Small facts.
 
     fn check_member(&self, member_id: &str, instance_id: Option<&str>) -> Result<(), GroupError> {
+        let unknown = || GroupError::UnknownMember {
+            member_id: member_id.to_owned(),
+            instance_id: instance_id.map(str::to_owned),
+        };
         if let Some(instance_id) = instance_id {
             match self.static_members.get(instance_id) {
-                None => return Err(GroupError::UnknownMember),
-                Some(holder) if holder != member_id => return Err(GroupError::FencedInstance),
+                None => return Err(unknown()),
+                Some(holder) if holder != member_id => {
+                    return Err(GroupError::FencedInstance {
+                        instance_id: instance_id.to_owned(),
+                        member_id: member_id.to_owned(),
+                    });
+                }
                 Some(_) => {}
             }
         }
-        if self.members.contains_key(member_id) {
-            Ok(())
-        } else {
-            Err(GroupError::UnknownMember)
+        match self.members.contains_key(member_id) {
+            true => Ok(()),
+            false => Err(unknown()),
         }
     }
 
@@ -622,7 +630,43 @@ impl Group {
         }
         self.member_bytes += member.bytes(&member_id);
         if let Some(replaced) = self.members.insert(member_id.clone(), member) {
-            self.member_bytes -= replaced.bytes(&member_id);
+            let bytes = replaced.bytes(&member_id);
+            assert!(self.member_bytes >= bytes, "what it took was counted");
+            self.member_bytes -= bytes;
+        }
+    }
+
+    /// What holds between any two steps.
+    pub(super) fn assert_sound(&self) {
+        assert!(
+            self.generation <= self.promised_generation,
+            "no generation is told that was not promised"
+        );
+        assert!(
+            self.static_members.len() <= self.members.len(),
+            "each name belongs to a member, and no two to the same"
+        );
+        let leads = |leader: &String| self.members.contains_key(leader);
+        match self.state {
+            GroupState::Empty => {
+                assert!(self.members.is_empty(), "an empty group has no members");
+            }
+            GroupState::CompletingRebalance => {
+                assert!(
+                    self.leader.as_ref().is_some_and(leads) && self.sync_deadline.is_some(),
+                    "a member assigns, and not for ever"
+                );
+            }
+            GroupState::Stable => {
+                assert!(
+                    !self.members.is_empty() && self.leader.as_ref().is_none_or(leads),
+                    "a stable group has members, and its leader is one"
+                );
+            }
+            GroupState::PreparingRebalance => {
+                assert!(self.join_timer.is_some(), "no rebalance waits for ever");
+            }
+            GroupState::Dead => {}
         }
     }
 
@@ -647,7 +691,7 @@ fn answer_parked(
         effects.answers.push(Answer::Join(
             ticket,
             Err(JoinRefused {
-                error,
+                error: error.clone(),
                 member_id: join_answer_id.to_owned(),
             }),
         ));

@@ -315,6 +315,7 @@ impl Machine for GroupMachine {
     }
 
     fn on_settled(&mut self) {
+        self.group.assert_sound();
         self.settle_account();
         self.log_change();
     }

@@ -132,6 +132,10 @@ impl GroupOffsets {
                 Some(self.growth(&change.topic, change.partition, committed))
             })
             .fold(OffsetsSize::default(), OffsetsSize::plus);
+        assert!(
+            self.appended.back().is_none_or(|last| last.number < number),
+            "what is appended follows what was appended"
+        );
         self.size = self.size.plus(growth);
         self.appended.push_back(Appended {
             number,
@@ -162,6 +166,10 @@ impl GroupOffsets {
 
     /// Makes visible this append and all before it: a log is durable up to a point.
     pub fn on_durable(&mut self, number: AppendNumber) {
+        assert!(
+            number.0 <= self.append_count,
+            "only what was appended becomes durable"
+        );
         while self
             .appended
             .front()
@@ -185,6 +193,7 @@ impl GroupOffsets {
             committed,
         } = change;
         if let Some(known) = self.get(&topic, partition) {
+            assert!(self.size.count > 0, "what is known is counted");
             self.size = self.size.minus(OffsetsSize::of(&topic, known));
         }
         match committed {

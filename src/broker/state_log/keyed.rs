@@ -145,11 +145,14 @@ impl KeyedLog {
     /// Appends changes each for itself, in order: one that is refused does not hold back the others.
     pub async fn append_each(&self, changes: Vec<Change>, purpose: Purpose) -> WrittenEach {
         let mut pieces = Vec::new();
+        let count = changes.len();
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
             let piece = self.piece(&mut changes, record_bytes);
             pieces.push((piece.len(), self.append_admitted(piece, purpose).await));
         }
+        let pieced: usize = pieces.iter().map(|(count, _)| count).sum();
+        assert!(pieced == count, "each change stands in one piece");
         WrittenEach { pieces }
     }
 
@@ -182,6 +185,10 @@ impl KeyedLog {
             cut = more;
             piece.extend(items.next());
         }
+        assert!(
+            !piece.is_empty() || items.peek().is_none(),
+            "whoever takes pieces comes to the end"
+        );
         piece
     }
 

@@ -165,12 +165,11 @@ impl Group {
             unreachable!("static members are members")
         };
         self.member_bytes -= member.bytes(old_member_id);
-        answer_parked(
-            old_member_id,
-            &mut member,
-            GroupError::FencedInstance,
-            effects,
-        );
+        let fenced = GroupError::FencedInstance {
+            instance_id: member.instance_id.clone().unwrap_or_default(),
+            member_id: old_member_id.to_owned(),
+        };
+        answer_parked(old_member_id, &mut member, fenced, effects);
         member.newcomer = false;
         if let Some(instance_id) = &member.instance_id {
             self.static_members

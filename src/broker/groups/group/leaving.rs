@@ -17,14 +17,14 @@ impl Group {
                 .as_ref()
                 .and_then(|instance| self.static_members.get(instance))
                 .cloned()
-                .ok_or(GroupError::UnknownMember)?
+                .ok_or_else(|| leaver.unknown())?
         } else if self.pending.remove(&leaver.member_id) {
             return Ok(());
         } else {
             self.check_member(&leaver.member_id, leaver.instance_id.as_deref())?;
             leaver.member_id.clone()
         };
-        self.remove(&member_id, GroupError::UnknownMember, effects);
+        self.remove(&member_id, GroupError::unknown(&member_id), effects);
         Ok(())
     }
 
@@ -41,7 +41,7 @@ impl Group {
             member.session_deadline = None;
             return;
         }
-        self.remove(member_id, GroupError::UnknownMember, effects);
+        self.remove(member_id, GroupError::unknown(member_id), effects);
         self.rebalance_after_removal(now, effects);
     }
 

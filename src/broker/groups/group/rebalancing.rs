@@ -104,7 +104,7 @@ impl Group {
             .map(|(id, _)| id.clone())
             .collect();
         for member_id in absent {
-            self.remove(&member_id, GroupError::UnknownMember, effects);
+            self.remove(&member_id, GroupError::unknown(&member_id), effects);
         }
         if !self.elect_leader() && !self.members.is_empty() {
             self.start_join_timer(JoinTimer::Rebalance {

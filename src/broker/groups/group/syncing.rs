@@ -11,7 +11,7 @@ impl Group {
     pub(super) fn check_sync(&self, request: &SyncRequest) -> Result<(), GroupError> {
         match self.state {
             GroupState::Dead => return Err(GroupError::NotAvailable),
-            GroupState::Empty => return Err(GroupError::UnknownMember),
+            GroupState::Empty => return Err(GroupError::unknown(&request.member_id)),
             GroupState::PreparingRebalance
             | GroupState::CompletingRebalance
             | GroupState::Stable => {}
@@ -73,7 +73,7 @@ impl Group {
                 continue;
             };
             let assignment = member.assignment.clone();
-            let result = outcome.map(|()| self.synced(assignment));
+            let result = outcome.clone().map(|()| self.synced(assignment));
             effects.answers.push(Answer::Sync(ticket, result));
             self.renew_session(now, &member_id);
         }
@@ -86,7 +86,7 @@ impl Group {
             return;
         }
         for member_id in &absent {
-            self.remove(member_id, GroupError::UnknownMember, effects);
+            self.remove(member_id, GroupError::unknown(member_id), effects);
         }
         self.rebalance_after_removal(now, effects);
     }

@@ -122,7 +122,7 @@ async fn whoever_makes_a_group_too_long_to_store_is_turned_away_alone() {
         "also for a member"
     );
     let gone = world.coordinator.heartbeat("g", &claim(&member, 1));
-    assert_eq!(gone, Err(GroupError::UnknownMember));
+    assert_eq!(gone, Err(GroupError::unknown(&member)));
 }
 
 #[tokio::test]

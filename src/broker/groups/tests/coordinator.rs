@@ -449,16 +449,16 @@ async fn ids_and_timeouts_outside_the_bounds_are_refused() {
     );
     assert_eq!(
         error(world.join("g", ask("somebody")).await),
-        GroupError::UnknownMember
+        GroupError::unknown("somebody")
     );
     assert!(world.join("g", ask("").session_ms(6_000)).await.is_ok());
     assert_eq!(
         world.sync("nobody", "m", 1).await,
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("m"))
     );
     assert_eq!(
         world.coordinator.heartbeat("nobody", &claim("m", 1)),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("m"))
     );
     assert_eq!(
         world.coordinator.heartbeat("", &claim("m", 1)),
@@ -470,7 +470,7 @@ async fn ids_and_timeouts_outside_the_bounds_are_refused() {
     };
     assert_eq!(
         world.coordinator.leave("nobody", vec![leaver]).await,
-        Ok(vec![Err(GroupError::UnknownMember)])
+        Ok(vec![Err(GroupError::unknown("m"))])
     );
     assert_eq!(
         world.groups(),
@@ -506,7 +506,7 @@ async fn commits_of_members_and_outsiders_follow_the_groups_rules() {
     let member = world.member("g").await;
     assert_eq!(
         world.commit("g", "t", 5).await,
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown(""))
     );
     assert_eq!(
         world.commit_as("g", claim(&member, 1), "t", 5, None).await,
@@ -535,7 +535,7 @@ async fn metadata_above_the_limit_refuses_its_partition_only() {
         chars: 4097,
         chars_max: 4096,
     };
-    assert_eq!(results, Ok(vec![Ok(()), Err(too_large)]));
+    assert_eq!(results, Ok(vec![Ok(()), Err(too_large.clone())]));
     assert_eq!(
         (world.fetch("g", "a"), world.fetch("g", "b")),
         (Some(5), None)

@@ -45,7 +45,7 @@ fn an_unused_id_is_good_for_one_session() {
     let ticket = bench.join(ask("id-1"));
     assert_eq!(
         bench.refused(ticket),
-        (GroupError::UnknownMember, "id-1".into())
+        (GroupError::unknown("id-1"), "id-1".into())
     );
 }
 
@@ -68,11 +68,11 @@ fn nobody_joins_with_an_invented_id() {
     let ticket = bench.join(ask("invented"));
     assert_eq!(
         bench.refused(ticket),
-        (GroupError::UnknownMember, "invented".into())
+        (GroupError::unknown("invented"), "invented".into())
     );
     bench.stable(1);
     let ticket = bench.join(ask("invented"));
-    assert_eq!(bench.refused(ticket).0, GroupError::UnknownMember);
+    assert_eq!(bench.refused(ticket).0, GroupError::unknown("invented"));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_silent_member_is_dropped_and_the_others_rebalance() {
     );
     assert_eq!(
         bench.heartbeat(&members[1], 1),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown(&members[1]))
     );
     let rejoined = bench.join(ask(&members[0]));
     assert_eq!(bench.joined(rejoined).generation, 2);
@@ -134,12 +134,12 @@ fn heartbeats_are_refused_for_strangers_and_other_generations() {
     let mut bench = Bench::new();
     assert_eq!(
         bench.heartbeat("stranger", 0),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("stranger"))
     );
     let members = bench.stable(1);
     assert_eq!(
         bench.heartbeat("stranger", 1),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("stranger"))
     );
     assert_eq!(bench.heartbeat(&members[0], 0), Err(passed(Some(0), 1)));
     assert_eq!(bench.heartbeat(&members[0], 2), Err(passed(Some(2), 1)));
@@ -203,14 +203,14 @@ fn a_parked_request_stands_in_for_heartbeats() {
 fn someone_new_does_not_stay_parked_for_ever() {
     let mut bench = Bench::new();
     let members = bench.stable(1);
-    let (_, parked) = bench.enter(ask("").rebalance_ms(3_600_000));
+    let (newcomer, parked) = bench.enter(ask("").rebalance_ms(3_600_000));
     for _ in 0..60 {
         bench.pass(5_000);
         bench.heartbeat(&members[0], 1).ok();
     }
     assert_eq!(
         bench.refused(parked),
-        (GroupError::UnknownMember, String::new())
+        (GroupError::unknown(&newcomer), String::new())
     );
 }
 
@@ -251,8 +251,20 @@ fn leaving_answers_for_each_member_of_a_batch() {
         ("id-3", None),
         (&members[0], Some("nobody")),
     ]);
-    let unknown = Err(GroupError::UnknownMember);
-    assert_eq!(results, [unknown, unknown, unknown, Ok(()), unknown]);
+    let unknown = |member_id: &str, instance_id: Option<&str>| {
+        Err(GroupError::UnknownMember {
+            member_id: member_id.to_owned(),
+            instance_id: instance_id.map(str::to_owned),
+        })
+    };
+    let wanted = [
+        unknown("stranger", None),
+        unknown("", None),
+        unknown("", Some("nobody")),
+        Ok(()),
+        unknown(&members[0], Some("nobody")),
+    ];
+    assert_eq!(results, wanted);
     assert_eq!(bench.group.describe().members.len(), 1);
 }
 
@@ -264,7 +276,7 @@ fn leaving_answers_what_the_leaver_has_parked() {
     bench.leave(&[(&members[0], None)]);
     assert_eq!(
         bench.refused(joining),
-        (GroupError::UnknownMember, String::new())
+        (GroupError::unknown(&members[0]), String::new())
     );
     let rejoined = bench.join(ask(&members[1]));
     assert_eq!(bench.joined(rejoined).leader, members[1]);
@@ -273,7 +285,7 @@ fn leaving_answers_what_the_leaver_has_parked() {
     assert_eq!(bench.joined(third_join).generation, 3);
     let syncing = bench.sync(&third, 3, &[]);
     bench.leave(&[(&third, None)]);
-    assert_eq!(bench.synced(syncing), Err(GroupError::UnknownMember));
+    assert_eq!(bench.synced(syncing), Err(GroupError::unknown(&third)));
 }
 
 #[test]
@@ -333,13 +345,13 @@ fn commits_need_the_current_generation_or_an_empty_group() {
     assert_eq!(bench.group.authorize_commit(now, &standalone), Ok(()));
     assert_eq!(
         bench.group.authorize_commit(now, &claim("m", 1)),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("m"))
     );
     let members = bench.stable(1);
     let now = bench.now();
     assert_eq!(
         bench.group.authorize_commit(now, &standalone),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown(""))
     );
     assert_eq!(
         bench.group.authorize_commit(now, &claim(&members[0], 1)),
@@ -359,7 +371,7 @@ fn commits_need_the_current_generation_or_an_empty_group() {
     );
     assert_eq!(
         bench.group.authorize_commit(now, &claim("stranger", 1)),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown("stranger"))
     );
 }
 
@@ -538,7 +550,7 @@ fn members_survive_a_restart_for_one_session() {
     bench.pass(1);
     assert_eq!(
         bench.heartbeat(&members[1], 1),
-        Err(GroupError::UnknownMember),
+        Err(GroupError::unknown(&members[1])),
         "it was not heard of"
     );
     assert_eq!(

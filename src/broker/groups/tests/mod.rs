@@ -153,6 +153,7 @@ impl Bench {
     }
 
     pub(super) fn take(&mut self, effects: Effects) {
+        self.group.assert_sound();
         let held = self.group.held();
         for record in &effects.records {
             if let GroupRecord::Stored(stored) = record
@@ -287,7 +288,7 @@ impl Bench {
 
     pub(super) fn refused(&self, ticket: Ticket) -> (GroupError, String) {
         match self.joins.get(&ticket) {
-            Some(Err(refused)) => (refused.error, refused.member_id.clone()),
+            Some(Err(refused)) => (refused.error.clone(), refused.member_id.clone()),
             other => panic!("expected a refusal, found {other:?}"),
         }
     }

@@ -68,7 +68,7 @@ fn whoever_does_not_rejoin_in_time_is_out() {
     assert_eq!((joined.generation, joined.members.len()), (2.into(), 1));
     assert_eq!(
         bench.heartbeat(&members[1], 1),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown(&members[1]))
     );
 }
 
@@ -289,12 +289,12 @@ fn syncs_are_refused_out_of_turn() {
     let sync = bench.sync("stranger", 0, &[]);
     assert_eq!(
         bench.synced(sync),
-        Err(GroupError::UnknownMember),
+        Err(GroupError::unknown("stranger")),
         "in an empty group"
     );
     let members = bench.stable(2);
     let sync = bench.sync("stranger", 1, &[]);
-    assert_eq!(bench.synced(sync), Err(GroupError::UnknownMember));
+    assert_eq!(bench.synced(sync), Err(GroupError::unknown("stranger")));
     let sync = bench.sync(&members[0], 0, &[]);
     assert_eq!(bench.synced(sync), Err(passed(Some(0), 1)));
     bench.join(ask(&members[0]));
@@ -364,7 +364,7 @@ fn members_that_never_sync_are_out_after_the_rebalance_timeout() {
     assert_eq!(bench.group.state(), GroupState::PreparingRebalance);
     assert_eq!(
         bench.heartbeat(&follower, 1),
-        Err(GroupError::UnknownMember)
+        Err(GroupError::unknown(&follower))
     );
     let rejoined = bench.join(ask(&leader));
     assert_eq!(bench.joined(rejoined).members.len(), 1);
@@ -381,7 +381,10 @@ fn a_leader_that_never_assigns_is_out_and_the_next_one_leads() {
     assert_eq!(bench.synced(waiting), Err(GroupError::RebalanceInProgress));
     let rejoined = bench.join(ask(&follower));
     assert_eq!(bench.joined(rejoined).leader, follower);
-    assert_eq!(bench.heartbeat(&leader, 1), Err(GroupError::UnknownMember));
+    assert_eq!(
+        bench.heartbeat(&leader, 1),
+        Err(GroupError::unknown(&leader))
+    );
 }
 
 #[test]

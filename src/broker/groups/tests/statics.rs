@@ -96,6 +96,14 @@ fn a_static_member_that_bounces_over_a_restart_of_the_broker_causes_no_rebalance
     assert_eq!(bench.synced(sync), Ok(right));
 }
 
+/// The refusal of who has lost the name to a newer member.
+fn fenced(member_id: &str) -> GroupError {
+    GroupError::FencedInstance {
+        instance_id: "right".into(),
+        member_id: member_id.to_owned(),
+    }
+}
+
 #[test]
 fn the_process_that_lost_its_name_is_fenced() {
     let mut bench = Bench::new();
@@ -107,16 +115,13 @@ fn the_process_that_lost_its_name_is_fenced() {
         generation: Some(1.into()),
     };
     let now = bench.now();
-    assert_eq!(
-        bench.group.heartbeat(now, &stale),
-        Err(GroupError::FencedInstance)
-    );
+    assert_eq!(bench.group.heartbeat(now, &stale), Err(fenced(&right)));
     assert_eq!(
         bench.group.authorize_commit(now, &stale),
-        Err(GroupError::FencedInstance)
+        Err(fenced(&right))
     );
     let join = bench.join(ask(&right).instance("right"));
-    assert_eq!(bench.refused(join).0, GroupError::FencedInstance);
+    assert_eq!(bench.refused(join).0, fenced(&right));
     let sync = bench.sync_with(SyncRequest {
         member_id: right.clone(),
         instance_id: Some("right".into()),
@@ -125,10 +130,10 @@ fn the_process_that_lost_its_name_is_fenced() {
         protocol: None,
         assignments: Vec::new(),
     });
-    assert_eq!(bench.synced(sync), Err(GroupError::FencedInstance));
+    assert_eq!(bench.synced(sync), Err(fenced(&right)));
     assert_eq!(
         bench.leave(&[(&right, Some("right"))]),
-        [Err(GroupError::FencedInstance)]
+        [Err(fenced(&right))]
     );
 }
 
@@ -143,12 +148,13 @@ fn a_parked_request_of_the_old_process_is_answered_with_the_fence() {
     );
     assert!(bench.is_parked(parked));
     let back = bench.join(ask("").instance("right"));
-    assert_eq!(bench.refused(parked), (GroupError::FencedInstance, right));
+    assert_eq!(bench.refused(parked), (fenced(&right), right));
     let leader = bench.join(ask(&left).instance("left"));
     assert_eq!(bench.joined(back).generation, 2);
-    let waiting = bench.sync(&bench.joined(back).member_id.clone(), 2, &[]);
+    let second = bench.joined(back).member_id.clone();
+    let waiting = bench.sync(&second, 2, &[]);
     let third = bench.join(ask("").instance("right"));
-    assert_eq!(bench.synced(waiting), Err(GroupError::FencedInstance));
+    assert_eq!(bench.synced(waiting), Err(fenced(&second)));
     assert!(
         bench.is_parked(third),
         "the leader may have assigned to the old id: a new generation is needed"
@@ -208,7 +214,13 @@ fn an_operator_removes_a_static_member_by_its_name() {
     let (left, _) = stable_pair(&mut bench);
     assert_eq!(
         bench.leave(&[("", Some("right")), ("", Some("right"))]),
-        [Ok(()), Err(GroupError::UnknownMember)]
+        [
+            Ok(()),
+            Err(GroupError::UnknownMember {
+                member_id: String::new(),
+                instance_id: Some("right".into()),
+            })
+        ]
     );
     let rejoined = bench.join(ask(&left).instance("left"));
     assert_eq!(bench.joined(rejoined).members.len(), 1);
@@ -233,7 +245,13 @@ fn a_name_that_nobody_holds_cannot_be_claimed_with_an_id() {
     let mut bench = Bench::new();
     let members = bench.stable(1);
     let join = bench.join(ask(&members[0]).instance("left"));
-    assert_eq!(bench.refused(join).0, GroupError::UnknownMember);
+    assert_eq!(
+        bench.refused(join).0,
+        GroupError::UnknownMember {
+            member_id: members[0].clone(),
+            instance_id: Some("left".into()),
+        }
+    );
 }
 
 #[test]

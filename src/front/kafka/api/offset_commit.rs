@@ -30,8 +30,6 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
         DEFAULT_RETENTION_MS => None,
         millis => Some(Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
     };
-    let is_member = !claim.member_id.is_empty() || claim.generation.is_some();
-    let group = call.door.group(&request.group_id, right::Read);
     let mut commits = Vec::new();
     // One code for each partition in the order of the request; None where the group has the say.
     let mut codes: Vec<Option<i16>> = Vec::new();
@@ -51,37 +49,9 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
             }
         }
     }
-    let mut results = if commits.is_empty() {
-        Vec::new()
-    } else {
-        let count = commits.len();
-        let set: Vec<String> = match is_member {
-            true => Vec::new(),
-            false => commits.iter().take(2 * NAMED_MAX).map(shown).collect(),
-        };
-        let results = match group {
-            Ok(group) => group
-                .commit(&claim, commits, retention)
-                .await
-                .map_err(|error| match call.version {
-                    KNOWS_MISSING.. => errors::group(error),
-                    _ => errors::group_where_none_is_missing(error),
-                }),
-            Err(refusal) => Err(errors::code(&refusal)),
-        };
-        match results {
-            Ok(results) => {
-                if !is_member && results.iter().any(Result::is_ok) {
-                    call.offsets_set(&request.group_id, &some(set.into_iter()));
-                }
-                let code =
-                    |result: Result<(), _>| result.map_or_else(errors::group, |()| errors::NONE);
-                results.into_iter().map(code).collect()
-            }
-            Err(code) => vec![code; count],
-        }
-    }
-    .into_iter();
+    let mut results = store(&call, &request.group_id, &claim, commits, retention)
+        .await
+        .into_iter();
     let mut codes = codes.into_iter().map(|code| {
         code.or_else(|| results.next())
             .expect("each commit has one result")
@@ -104,6 +74,46 @@ pub(super) async fn answer(request: OffsetCommitRequest, call: Call) -> OffsetCo
     OffsetCommitResponse {
         topics: topics.collect(),
         ..OffsetCommitResponse::default()
+    }
+}
+
+/// Asks the group; one code for each commit, in order.
+async fn store(
+    call: &Call,
+    group_id: &str,
+    claim: &MemberClaim,
+    commits: Vec<OffsetCommit>,
+    retention: Option<Duration>,
+) -> Vec<i16> {
+    let group = call.door.group(group_id, right::Read);
+    let count = commits.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let is_member = !claim.member_id.is_empty() || claim.generation.is_some();
+    let set: Vec<String> = match is_member {
+        true => Vec::new(),
+        false => commits.iter().take(2 * NAMED_MAX).map(shown).collect(),
+    };
+    let results = match group {
+        Ok(group) => group
+            .commit(claim, commits, retention)
+            .await
+            .map_err(|error| match call.version {
+                KNOWS_MISSING.. => errors::group(error),
+                _ => errors::group_where_none_is_missing(error),
+            }),
+        Err(refusal) => Err(errors::code(&refusal)),
+    };
+    match results {
+        Ok(results) => {
+            if !is_member && results.iter().any(Result::is_ok) {
+                call.offsets_set(group_id, &some(set.into_iter()));
+            }
+            let code = |result: Result<(), _>| result.map_or_else(errors::group, |()| errors::NONE);
+            results.into_iter().map(code).collect()
+        }
+        Err(code) => vec![code; count],
     }
 }
 
