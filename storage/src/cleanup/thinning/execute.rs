@@ -13,7 +13,7 @@ use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit, Filter, Rest};
 use model::{LogId, Offset, Timestamp};
 
-use super::outlook::Outlook;
+use super::outlook::{LookParts, Outlook, summary_of};
 use super::plan::{Looked, sealed_until};
 use super::policy::ThinPolicy;
 use crate::cleanup::{LogView, Plan, SegmentView};
@@ -23,7 +23,7 @@ use crate::rewrite::{
     rewrite, scan,
 };
 use crate::segment::SegmentId;
-use crate::segment::summary::{SummaryReader, SummaryWriter, read_summary};
+use crate::segment::summary::SummaryWriter;
 
 /// What is known of segments that were looked at, of all logs. Derived: a start reads it out of the summaries.
 #[derive(Debug, Default)]
@@ -94,17 +94,6 @@ fn told(parts: &RewriteParts, log: LogId, id: SegmentId, tiers: &str) -> Option<
         tier,
         again_at: Timestamp::from_millis(i64::MIN),
     })
-}
-
-pub(super) fn summary_of(parts: &RewriteParts, log: LogId, id: SegmentId) -> Option<SummaryReader> {
-    let data = &parts.files.data;
-    match read_summary(data.disk(), &data.of_log(log), log, id) {
-        Ok(summary) => summary,
-        Err(error) => {
-            tracing::warn!(%log, segment = %id, %error, "a summary cannot be read: it is not used");
-            None
-        }
-    }
 }
 
 /// What thinning a log came to.
@@ -184,7 +173,13 @@ impl Thinner<'_> {
         let again_at = Timestamp::from_millis(again_at);
         let piece_bytes = Shares::of(self.memory_bytes).piece_bytes;
         let written = groups.iter().flatten().map(|segment| segment.id).collect();
-        let mut outlook = Outlook::new(self, log, (range, written), complete_until, piece_bytes);
+        let parts = LookParts {
+            parts: self.parts,
+            policy: self.policy,
+            pace: self.pace,
+            now: self.now,
+        };
+        let mut outlook = Outlook::new(parts, log, (range, written), complete_until, piece_bytes);
         let written = groups
             .iter()
             .try_for_each(|group| self.write(log, group, &mut outlook, again_at, thinned));

@@ -9,19 +9,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit};
-use model::{Offset, Timestamp};
+use model::{LogId, Offset, Timestamp};
 
-use super::execute::{Thinner, summary_of};
 use super::piece::{Decided, Piece, Sample};
+use super::policy::ThinPolicy;
 use crate::cleanup::SegmentView;
 use crate::log::LogCell;
-use crate::rewrite::{Batches, Pages, RewriteError, open_segment};
+use crate::rewrite::{Batches, Pace, Pages, RewriteError, RewriteParts, open_segment};
 use crate::segment::SegmentId;
-use crate::segment::summary::{Summary, SummaryReader};
+use crate::segment::summary::{Summary, SummaryReader, read_summary};
+
+/// What a look works with.
+#[derive(Clone, Copy)]
+pub(super) struct LookParts<'o> {
+    pub parts: &'o RewriteParts,
+    pub policy: &'o ThinPolicy,
+    pub pace: &'o dyn Pace,
+    /// The time by which records age.
+    pub now: Timestamp,
+}
 
 /// See the module.
 pub(super) struct Outlook<'o> {
-    thinner: &'o Thinner<'o>,
+    with: LookParts<'o>,
     log: &'o Arc<LogCell>,
     /// All that is looked at, in order, and which comes next.
     segments: &'o [SegmentView],
@@ -52,7 +62,7 @@ struct Opened<'o> {
 
 impl<'o> Outlook<'o> {
     pub fn new(
-        thinner: &'o Thinner<'o>,
+        with: LookParts<'o>,
         log: &'o Arc<LogCell>,
         (segments, written): (&'o [SegmentView], HashSet<SegmentId>),
         complete_until: Timestamp,
@@ -60,7 +70,7 @@ impl<'o> Outlook<'o> {
     ) -> Outlook<'o> {
         let begin = segments.first().expect("something is looked at").id.base;
         Outlook {
-            thinner,
+            with,
             log,
             segments,
             next: 0,
@@ -120,14 +130,14 @@ impl<'o> Outlook<'o> {
         let left = self.segments[self.next..].iter();
         let left = left.chain(self.open.iter().map(|open| open.view));
         let records = left.map(|segment| segment.records).sum();
-        let mut piece = Piece::new(self.thinner.policy, self.piece_bytes, records);
+        let mut piece = Piece::new(self.with.policy, self.piece_bytes, records);
         let mut end = self.range.end;
         for section in self.open.iter().flat_map(|open| &open.present) {
             piece.begin_section(section, None);
         }
-        let thinner = self.thinner;
+        let pace = self.with.pace;
         while let Some(open) = self.open()? {
-            if !open.fill(&mut piece, thinner, &mut end)? {
+            if !open.fill(&mut piece, pace, &mut end)? {
                 break;
             }
             end = open.view.end_offset;
@@ -135,7 +145,7 @@ impl<'o> Outlook<'o> {
         }
         assert!(end > self.range.end, "there is more to look at");
         self.range = self.range.end..end;
-        self.decided = Some(piece.decide(self.thinner.now, self.complete_until));
+        self.decided = Some(piece.decide(self.with.now, self.complete_until));
         Ok(())
     }
 
@@ -149,14 +159,14 @@ impl<'o> Outlook<'o> {
                 true => Pages::Keep,
                 false => Pages::Drop,
             };
-            let batches = open_segment(self.thinner.parts, self.log, view.id, pages)?;
+            let batches = open_segment(self.with.parts, self.log, view.id, pages)?;
             self.next += 1;
             self.bytes_read += view.bytes;
             let mut open = Opened {
                 view,
                 batches,
                 ahead: None,
-                summary: summary_of(self.thinner.parts, self.log.id(), view.id),
+                summary: summary_of(self.with.parts, self.log.id(), view.id),
                 section: None,
                 present: Vec::new(),
             };
@@ -172,14 +182,14 @@ impl Opened<'_> {
     fn fill(
         &mut self,
         piece: &mut Piece<'_>,
-        thinner: &Thinner<'_>,
+        pace: &dyn Pace,
         end: &mut Offset,
     ) -> Result<bool, RewriteError> {
         loop {
             let ahead = match self.ahead.take() {
                 Some(ahead) => Some(ahead),
                 None => {
-                    let found = self.batches.next_batch(thinner.pace)?;
+                    let found = self.batches.next_batch(pace)?;
                     found.map(|found| (found.header, found.bytes))
                 }
             };
@@ -258,5 +268,17 @@ fn show(piece: &mut Piece<'_>, header: &BatchHeader, bytes: &Bytes, appended: Ti
             appended,
             value: record.value,
         });
+    }
+}
+
+/// A segment's summary, if it has one that can be read.
+pub(super) fn summary_of(parts: &RewriteParts, log: LogId, id: SegmentId) -> Option<SummaryReader> {
+    let data = &parts.files.data;
+    match read_summary(data.disk(), &data.of_log(log), log, id) {
+        Ok(summary) => summary,
+        Err(error) => {
+            tracing::warn!(%log, segment = %id, %error, "a summary cannot be read: it is not used");
+            None
+        }
     }
 }
