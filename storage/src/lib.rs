@@ -55,7 +55,7 @@ pub use fields::FormatError;
 pub use io::{Clock, Disk, ManualClock, RealDisk, SystemClock};
 pub use log::{
     Appended, AppendedAll, Bounds, Chunk, Durable, GapReason, Log, LogAppend, LogScan, LogSettings,
-    ScanCounts, ScanRange, Scanned,
+    ScanCounts, ScanRange, Scanned, ToldLog,
 };
 pub use metrics::{Health, KeyIndexMetrics, Metrics};
 pub use producers::{ProducerState, SequenceError};

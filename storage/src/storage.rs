@@ -22,7 +22,9 @@ use crate::config::{LiveSettings, StorageConfig};
 use crate::engine::Engine;
 use crate::error::{AppendAllError, OpenError, StorageFailed};
 use crate::io::{Clock, LockGuard};
-use crate::log::{AppendedAll, Log, LogAppend, LogSettings, append_all};
+use crate::log::{
+    AppendedAll, Log, LogAppend, LogSettings, ToldLog, append_all, append_all_telling,
+};
 use crate::manifest::SegmentEntry;
 use crate::metrics::{Health, Metrics};
 use crate::open::open;
@@ -34,7 +36,7 @@ use crate::rewrite::{
 };
 use crate::segment::SegmentId;
 use crate::settler::SettleError;
-use crate::wal::appends::{AppendSize, Purpose};
+use crate::wal::appends::{AppendBatch, AppendSize, Purpose};
 use crate::wal::committer::Turn;
 use crate::wal::gate::Admission;
 use crate::wal::stall::{AppendWaits, SyncDurations};
@@ -379,6 +381,18 @@ impl Storage {
         admission: Admission,
     ) -> Result<AppendedAll, AppendAllError> {
         append_all(group, admission)
+    }
+
+    /// Like [`Storage::append_all`], with one log more, which is told where the others' records went: its batches are made
+    /// when that is known, and are part of the same frame. The admission is for all of it; batches that turn out to be less
+    /// than it was for are as good.
+    pub fn append_all_telling<F: FnOnce(&[Range<Offset>]) -> Vec<AppendBatch>>(
+        &self,
+        group: &[LogAppend],
+        told: ToldLog<F>,
+        admission: Admission,
+    ) -> Result<AppendedAll, AppendAllError> {
+        append_all_telling(group, Some(told), admission)
     }
 
     /// How the store is. Never waits for the disk.

@@ -199,6 +199,46 @@ fn a_group_is_one_frame_above_the_frames_cap_and_is_found_again_after_a_kill() {
 }
 
 #[test]
+fn a_log_that_is_told_lies_in_the_same_frame_and_knows_where_the_others_went() {
+    let mut house = House::new();
+    house.append(0, batch("before", 100));
+    let group = house.group(&[(2, vec![batch("c", 100)]), (0, vec![batch("a", 100)])]);
+    let tell = |offsets: &[std::ops::Range<Offset>]| {
+        let shown: Vec<String> = offsets
+            .iter()
+            .map(|it| format!("{}..{}", it.start, it.end))
+            .collect();
+        vec![batch(&shown.join(" "), 100)]
+    };
+    // Room for something longer than what is told in the end.
+    let mut size = LogAppend::size_of(&group);
+    size.batches += 1;
+    size.bytes += 500;
+    let admission = house.storage.try_admit_all(size, Purpose::Records).unwrap();
+    let log = house.log(1);
+    let told = storage::ToldLog { log, batches: tell };
+    let appended = house.storage.append_all_telling(&group, told, admission);
+    assert_eq!(appended.unwrap().offsets.len(), 2, "those of the group");
+    assert_eq!(house.commit(), 1);
+    // Without room for it nothing is appended, also to the others.
+    let ends = house.ends();
+    let size = LogAppend::size_of(&group);
+    let admission = house.storage.try_admit_all(size, Purpose::Records).unwrap();
+    let log = house.log(1);
+    let told = storage::ToldLog { log, batches: tell };
+    let refused = house.storage.append_all_telling(&group, told, admission);
+    assert!(matches!(
+        refused,
+        Err(AppendAllError::Refused(AppendError::NotAdmitted { .. }))
+    ));
+    assert_eq!(house.ends(), ends);
+    house.kill();
+    assert_eq!(values(&house.log(1)), ["0..1 1..2"]);
+    assert_eq!(values(&house.log(0)), ["before", "a"]);
+    assert_eq!(values(&house.log(2)), ["c"]);
+}
+
+#[test]
 fn small_groups_share_a_frame_and_are_not_cut() {
     let house = House::new();
     for _ in 0..10 {

@@ -13,7 +13,7 @@ use model::{LogId, Offset};
 use tokio::sync::oneshot;
 
 use super::Log;
-use super::append::{Assigned, Durable, assign, note};
+use super::append::{Durable, assign, note};
 use super::state::LogState;
 use crate::error::{AppendAllError, AppendError};
 use crate::producers::Sequence;
@@ -46,58 +46,88 @@ pub struct AppendedAll {
     pub durable: Durable,
 }
 
+/// A log that is told, in the same append, where the others' records went.
+pub struct ToldLog<F> {
+    /// Which log; none of the others.
+    pub log: Arc<Log>,
+    /// Makes its batches, one at least, once it is given the offsets of the others, in their order. It is called under the
+    /// locks of all of them: it computes, and waits for nothing.
+    pub batches: F,
+}
+
 /// Appends to several logs at once. Nothing is assigned in any of them unless all of them take it.
 pub(crate) fn append_all(
     group: &[LogAppend],
     admission: Admission,
 ) -> Result<AppendedAll, AppendAllError> {
+    append_all_telling::<fn(&[Range<Offset>]) -> Vec<AppendBatch>>(group, None, admission)
+}
+
+/// Like [`append_all`], with a log that is told.
+pub(crate) fn append_all_telling<F: FnOnce(&[Range<Offset>]) -> Vec<AppendBatch>>(
+    group: &[LogAppend],
+    told: Option<ToldLog<F>>,
+    admission: Admission,
+) -> Result<AppendedAll, AppendAllError> {
     let first = group.first().expect("a group has a log");
+    let (told_log, told_batches) = told.map(|told| (told.log, told.batches)).unzip();
+    let logs = group.iter().map(|append| &append.log);
+    let logs: Vec<&Arc<Log>> = logs.chain(&told_log).collect();
     assert!(
-        group
-            .iter()
-            .all(|append| Arc::ptr_eq(&append.log.parts, &first.log.parts)),
+        logs.iter()
+            .all(|log| Arc::ptr_eq(&log.parts, &first.log.parts)),
         "a group's logs are of one store"
     );
-    admission
-        .check(LogAppend::size_of(group).in_one_frame())
-        .map_err(AppendAllError::Refused)?;
     let (wal, limits) = (&first.log.parts.wal, &first.log.parts.producers);
     let moment = first.log.moment();
-    let mut order: Vec<usize> = (0..group.len()).collect();
-    order.sort_unstable_by_key(|index| group[*index].log.id());
-    check_once(order.iter().map(|index| group[*index].log.id()))?;
+    let mut order: Vec<usize> = (0..logs.len()).collect();
+    order.sort_unstable_by_key(|index| logs[*index].id());
+    check_once(order.iter().map(|index| logs[*index].id()))?;
 
-    let mut states: Vec<MutexGuard<'_, LogState>> = order
-        .iter()
-        .map(|index| group[*index].log.locked())
-        .collect();
-    let mut assigned = Vec::with_capacity(group.len());
-    for (state, index) in states.iter_mut().zip(&order) {
-        let LogAppend { log, batches } = &group[*index];
+    let locked = order.iter().map(|index| (*index, logs[*index].locked()));
+    let mut states: Vec<(usize, MutexGuard<'_, LogState>)> = locked.collect();
+    // By their places in the group from here on; the lock order does not matter any more.
+    states.sort_unstable_by_key(|(index, _)| *index);
+    let mut assigned = Vec::with_capacity(logs.len());
+    let assign_one = |state: &mut LogState, log: &Log, batches: &[AppendBatch]| {
         assert!(!batches.is_empty(), "each log of a group has a batch");
-        let refused = |source| AppendAllError::Log {
+        check_new(state, log.id(), batches)?;
+        assign(state, batches, limits, moment).map_err(|source| AppendAllError::Log {
             log: log.id(),
             source,
-        };
-        check_new(state, log.id(), batches)?;
-        assigned.push(assign(state, batches, limits, moment).map_err(refused)?);
+        })
+    };
+    for ((_, state), append) in states.iter_mut().zip(group) {
+        assigned.push(assign_one(state, &append.log, &append.batches)?);
     }
+    let offsets: Vec<Range<Offset>> = assigned.iter().map(|it| it.base..it.end).collect();
+    let told: Vec<AppendBatch> = told_batches.map_or_else(Vec::new, |make| make(&offsets));
+    if let Some(log) = &told_log {
+        let (_, state) = states.last_mut().expect("it is the last of the group");
+        assigned.push(assign_one(state, log, &told)?);
+    }
+    let all = group.iter().map(|append| append.batches.as_slice());
+    let all = all.chain((!told.is_empty()).then_some(told.as_slice()));
+    let all: Vec<&[AppendBatch]> = all.collect();
+    admission
+        .check(AppendSize::of(all.iter().copied().flatten()).in_one_frame())
+        .map_err(AppendAllError::Refused)?;
 
     let (ack, acked) = oneshot::channel();
     let mut pending: Vec<Pending> = Vec::new();
-    for (assigned, index) in assigned.iter_mut().zip(&order) {
-        let work = std::mem::take(&mut assigned.work).into_iter();
-        pending.extend(work.map(|work| Pending::of(&group[*index].log.cell, work)));
+    for index in order {
+        let work = std::mem::take(&mut assigned[index].work).into_iter();
+        pending.extend(work.map(|work| Pending::of(&logs[index].cell, work)));
     }
     let last = pending.last_mut().expect("a group has a batch");
     (last.ack, last.admission) = (Some(ack), Some(admission));
     wal.push_group(pending).map_err(AppendAllError::Refused)?;
-    for ((state, assigned), index) in states.iter_mut().zip(&assigned).zip(&order) {
-        note(state, &group[*index].batches, assigned, limits, moment);
+    for (((_, state), assigned), batches) in states.iter_mut().zip(&assigned).zip(&all) {
+        note(state, batches, assigned, limits, moment);
     }
     drop(states);
     Ok(AppendedAll {
-        offsets: offsets_of(&assigned, &order),
+        offsets,
         durable: Durable(acked),
     })
 }
@@ -135,13 +165,4 @@ fn check_new(state: &LogState, log: LogId, batches: &[AppendBatch]) -> Result<()
         }
     }
     Ok(())
-}
-
-/// Where the records went, in the order of the group.
-fn offsets_of(assigned: &[Assigned], order: &[usize]) -> Vec<Range<Offset>> {
-    let mut offsets = vec![Offset::ZERO..Offset::ZERO; order.len()];
-    for (assigned, index) in assigned.iter().zip(order) {
-        offsets[*index] = assigned.base..assigned.end;
-    }
-    offsets
 }

@@ -30,8 +30,8 @@ use crate::waiter::Waiter;
 use crate::wal::Wal;
 
 pub use self::append::{Appended, Durable};
-pub(crate) use self::append_all::append_all;
-pub use self::append_all::{AppendedAll, LogAppend};
+pub use self::append_all::{AppendedAll, LogAppend, ToldLog};
+pub(crate) use self::append_all::{append_all, append_all_telling};
 pub(crate) use self::cell::LogCell;
 pub(crate) use self::dirty::DirtyLogs;
 pub use self::read::Chunk;
