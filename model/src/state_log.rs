@@ -21,6 +21,8 @@ pub enum StateLogKind {
     Losses,
     /// What has been seen of topics' values: their columns.
     Schemas,
+    /// Requests that are done once, by their clients' keys, with their answers.
+    Once,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -46,6 +48,10 @@ pub const LOSS_KEY_HEAD: &str = "loss/";
 pub const SCHEMAS_VERSION: u32 = 1;
 /// How the key of a schema begins; its topic's id follows.
 pub const SCHEMA_KEY_HEAD: &str = "schema/";
+/// The version of values of [`StateLogKind::Once`], likewise.
+pub const ONCE_VERSION: u32 = 1;
+/// How the key of a request that is done once begins; its topic's id and its own key follow.
+pub const ONCE_KEY_HEAD: &str = "once/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -84,12 +90,13 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 5] = [
+    pub const ALL: [StateLogKind; 6] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
         StateLogKind::Losses,
         StateLogKind::Schemas,
+        StateLogKind::Once,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -100,6 +107,7 @@ impl StateLogKind {
             StateLogKind::Holds => 3,
             StateLogKind::Losses => 4,
             StateLogKind::Schemas => 6,
+            StateLogKind::Once => 7,
         })
     }
 
@@ -116,6 +124,7 @@ impl StateLogKind {
             StateLogKind::Holds => "holds",
             StateLogKind::Losses => "losses",
             StateLogKind::Schemas => "schemas",
+            StateLogKind::Once => "once",
         }
     }
 
@@ -142,6 +151,7 @@ impl StateLogKind {
             StateLogKind::Holds => known_head(key, HOLD_KEY_HEAD),
             StateLogKind::Losses => known_head(key, LOSS_KEY_HEAD),
             StateLogKind::Schemas => known_head(key, SCHEMA_KEY_HEAD),
+            StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
         }
     }
 
@@ -166,6 +176,10 @@ impl StateLogKind {
             StateLogKind::Schemas => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
                 check_version("value", found, SCHEMAS_VERSION)
+            }
+            StateLogKind::Once => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check_version("value", found, ONCE_VERSION)
             }
         }
     }
@@ -283,6 +297,10 @@ mod tests {
             (
                 StateLogKind::Schemas,
                 b"schema/00000000-0000-4000-8000-000000000001",
+            ),
+            (
+                StateLogKind::Once,
+                b"once/00000000-0000-0000-0000-00000000002a/k",
             ),
         ] {
             assert_eq!(kind.check(known, Some(b"{\"version\":1}")), Ok(()));

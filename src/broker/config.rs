@@ -32,6 +32,10 @@ pub struct BrokerConfig {
     pub validate_records: bool,
     /// `partitions.max`: of all topics.
     pub partitions_max: u64,
+    /// `idempotency.keys.max`: that are remembered.
+    pub idempotency_keys_max: usize,
+    /// `idempotency.key.retention.ms`: how long.
+    pub idempotency_key_retention_ms: u64,
     /// `topic.settings.max.bytes`: names and values of one resource's settings.
     pub settings_bytes_max: usize,
     /// `fetch.max.bytes`: no fetch answers with more, but for a first batch that is larger.
@@ -97,6 +101,8 @@ impl Default for BrokerConfig {
             topic_defaults: Defaults::default(),
             validate_records: false,
             partitions_max: 200_000,
+            idempotency_keys_max: 100_000,
+            idempotency_key_retention_ms: 24 * 3600 * 1000,
             settings_bytes_max: 64 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
             groups: GroupConfig::default(),

@@ -18,6 +18,7 @@ mod list_offsets;
 mod log_dirs;
 pub mod losses;
 mod metrics;
+pub mod once;
 mod produce;
 mod producer_ids;
 pub mod publish;
@@ -103,6 +104,7 @@ struct Shared {
     holds: holds::Holds,
     losses: losses::Losses,
     schemas: schemas::Schemas,
+    onces: once::Onces,
     /// What is published and not appended yet.
     lanes: publish::Lanes,
     /// Batches that were refused.
@@ -136,6 +138,9 @@ pub enum OpenError {
     /// The schemas say something that this version does not understand.
     #[error("schemas: {0}")]
     Schemas(#[from] schemas::SchemasError),
+    /// The requests that were done once say something that this version does not understand.
+    #[error("requests that are done once: {0}")]
+    Once(#[from] once::OnceError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -218,6 +223,7 @@ impl Broker {
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
+        let onces = once::Onces::open(&storage, storage.clock())?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -239,6 +245,7 @@ impl Broker {
             holds,
             losses,
             schemas,
+            onces,
             lanes: publish::Lanes::new(),
             refused: AtomicU64::new(0),
             storage,

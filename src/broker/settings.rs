@@ -81,6 +81,32 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "idempotency.keys.max",
+        kind: Kind::Int,
+        default: "100000",
+        is_live: false,
+        doc: "Keys of requests that are done once (`Idempotency-Key`) that are remembered at most; new ones are refused with 429 \
+              until the time of others is over. 1 to 1000000.",
+        get: |it| it.idempotency_keys_max.to_string(),
+        set: |it, value| {
+            it.idempotency_keys_max = size(value, 1..=1_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "idempotency.key.retention.ms",
+        kind: Kind::Long,
+        default: "86400000",
+        is_live: false,
+        doc: "How long such a key is remembered: a request that comes again within this time writes nothing twice. 1000 to \
+              31536000000.",
+        get: |it| it.idempotency_key_retention_ms.to_string(),
+        set: |it, value| {
+            it.idempotency_key_retention_ms = number(value, 1_000..=31_536_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "topic.settings.max.bytes",
         kind: Kind::Int,
         default: "65536",

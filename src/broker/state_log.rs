@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::state_log::StateLogKind;
-use storage::{Admission, AppendSize, Bounds, Clock, Purpose, Storage};
+use storage::{Admission, AppendBatch, AppendSize, Bounds, Clock, Log, Purpose, Storage};
 
 pub use error::StateLogError;
 use keyed::KeyedLog;
@@ -102,6 +102,17 @@ impl<R: StateRecord> StateLog<R> {
     /// From where to where the log reaches.
     pub fn bounds(&self) -> Bounds {
         self.log.bounds()
+    }
+
+    /// The log itself, for appends over several logs.
+    pub fn log(&self) -> &Arc<Log> {
+        self.log.log()
+    }
+
+    /// The records as batches, for the same.
+    pub fn batches(&self, records: &[R]) -> Result<Vec<AppendBatch>, StateLogError> {
+        let encoded = self.log.encode(records.iter().map(R::encode).collect())?;
+        Ok(encoded.into_batches())
     }
 
     /// The longest record, key and value together, that the log takes.

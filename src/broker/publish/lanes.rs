@@ -64,7 +64,7 @@ impl<'a> Checked<'a> {
         Checked {
             message: outgoing.message,
             bytes: BatchBuilder::alone_bytes(&outgoing.message.body()),
-            keyless: outgoing.partition.is_none() && outgoing.message.key.is_none(),
+            keyless: outgoing.is_keyless(),
         }
     }
 }

@@ -31,6 +31,13 @@ pub struct Outgoing<'a> {
     pub message: Message<'a>,
 }
 
+impl Outgoing<'_> {
+    /// Whether the broker chooses its partition.
+    pub(super) fn is_keyless(&self) -> bool {
+        self.partition.is_none() && self.message.key.is_none()
+    }
+}
+
 impl<'a> Message<'a> {
     pub(super) fn body(&self) -> RecordBody<'a> {
         RecordBody {

@@ -13,24 +13,28 @@ mod keyless;
 mod lanes;
 mod message;
 mod outcome;
+mod place;
 mod refusal;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::sync::Arc;
 
-use model::{PartitionId, partition_of_key};
+use model::PartitionId;
 
+use super::Broker;
 use super::access::{Granted, right};
 use super::topics::Topic;
-use super::{Broker, Refusal};
 pub(super) use keyless::Keyless;
 use lanes::Checked;
 pub(super) use lanes::Lanes;
 use message::Rules;
 pub use message::{Message, Outgoing};
 pub use outcome::Publishing;
+use place::{partition_of, publishable};
 pub use refusal::PublishRefusal;
+pub use together::{DoneOnce, Together};
 
 /// What each message of a call became: its place, or why it is refused.
 pub type Published = Vec<Result<Publishing, PublishRefusal>>;
@@ -56,7 +60,7 @@ impl Broker {
         topic: &Granted<Arc<Topic>, right::Write>,
         outgoing: &[Outgoing<'_>],
     ) -> Result<Published, PublishRefusal> {
-        let topic = self.publishable(topic)?;
+        let topic = publishable(self, topic)?;
         let now = self.now();
         let rules = Rules::of(&topic.config, now);
         let mut published = Published::with_capacity(outgoing.len());
@@ -106,26 +110,4 @@ impl Broker {
         }
         Ok(published)
     }
-
-    /// The topic as it is now, if it takes records at all.
-    fn publishable(&self, topic: &Topic) -> Result<Arc<Topic>, Refusal> {
-        let topic = self.current(topic)?;
-        match topic.config.min_insync_replicas {
-            0 | 1 => Ok(topic),
-            min_insync_replicas => Err(Refusal::NotEnoughReplicas {
-                min_insync_replicas,
-            }),
-        }
-    }
-}
-
-/// Where a message goes.
-fn partition_of(topic: &Topic, outgoing: &Outgoing<'_>) -> Result<PartitionId, PublishRefusal> {
-    let partition = match (outgoing.partition, outgoing.message.key) {
-        (Some(partition), _) if topic.has(partition) => partition,
-        (Some(_), _) => return Err(Refusal::UnknownTopicOrPartition.into()),
-        (None, Some(key)) => PartitionId::new(partition_of_key(key, topic.partition_count())),
-        (None, None) => topic.keyless.partition(topic.partition_count()),
-    };
-    Ok(partition)
 }

@@ -21,6 +21,14 @@ pub enum PublishRefusal {
         /// The bound.
         bytes_max: u64,
     },
+    /// Messages that are to be published together are more than one frame of the write-ahead log takes.
+    #[error("the messages take {bytes} bytes together, and {bytes_max} are taken at once")]
+    TooMuch {
+        /// All of them.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
     /// The broker takes none now, or not for this topic: the same for all that were to be written with it.
     #[error(transparent)]
     Refused(Arc<Refusal>),

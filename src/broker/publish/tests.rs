@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::broker::Refusal;
 use bytes::Bytes;
 use model::batch::{Batch, Codec, DecompressLimit, Record, TimestampType};
 use model::{Offset, PartitionId, Timestamp, partition_of_key};
@@ -420,6 +421,81 @@ async fn a_full_disk_and_a_deleted_topic_refuse_and_leave_nothing_behind() {
     let none = house.broker.publish(&topic, None, text("late")).await;
     assert!(none.is_err_and(|refusal| gone(&refusal)));
     house.quiet().await;
+}
+
+#[tokio::test]
+async fn what_is_published_together_is_there_whole_or_not_at_all() {
+    let house = house();
+    let topic = house.topic(3, &[("cleanup.policy", "compact")]).await;
+    let keys: Vec<String> = (0..2_000).map(|it| format!("device-{it}")).collect();
+    let value = "x".repeat(600);
+    let outgoing = |count: usize| -> Vec<Outgoing<'_>> {
+        let keyed = keys.iter().take(count).map(|key| Outgoing {
+            partition: None,
+            message: Message {
+                key: Some(key.as_bytes()),
+                ..text(&value)
+            },
+        });
+        keyed.collect()
+    };
+    let mut bad = outgoing(5);
+    bad[3].message.key = None;
+    match house.broker.publish_together(&topic, &bad, None).await {
+        Ok(Together::Refused(refusals)) => assert_eq!(refusals[0].0, 3),
+        other => panic!("{other:?}"),
+    }
+    let none: usize = (0..3).map(|it| house.records(it).len()).sum();
+    assert_eq!(none, 0);
+    let together = house
+        .broker
+        .publish_together(&topic, &outgoing(2_000), None)
+        .await;
+    let Ok(Together::Publishing(publishing)) = together else {
+        panic!("{together:?}");
+    };
+    for (publishing, key) in publishing.into_iter().zip(&keys) {
+        let partition = publishing.partition.get();
+        assert_eq!(partition, partition_of_key(key.as_bytes(), 3));
+        let offset = publishing.durable().await.expect("durable");
+        let records = house.records(partition);
+        let record = &records[usize::try_from(offset.get()).expect("small")];
+        assert_eq!(record.key.as_deref(), Some(key.as_bytes()));
+    }
+    // Several batches of a partition, in one frame.
+    assert!((0..3).all(|it| house.batches(it).len() > 1));
+    let long = "x".repeat(900_000);
+    let much: Vec<_> = (0..6)
+        .map(|it| Outgoing {
+            partition: Some(PartitionId::new(it % 3)),
+            message: Message {
+                key: Some(b"k"),
+                ..text(&long)
+            },
+        })
+        .collect();
+    let refused = house.broker.publish_together(&topic, &much, None).await;
+    assert!(
+        matches!(refused, Err(PublishRefusal::TooMuch { .. })),
+        "{refused:?}"
+    );
+    let before: usize = (0..3).map(|it| house.records(it).len()).sum();
+    house.store.set_full(true);
+    let mut refused = None;
+    while refused.is_none() {
+        refused = house
+            .broker
+            .publish_together(&topic, &outgoing(2_000), None)
+            .await
+            .err();
+    }
+    assert!(
+        matches!(refused, Some(PublishRefusal::Refused(it)) if matches!(*it, Refusal::DiskFull))
+    );
+    house.quiet().await;
+    yields(50).await;
+    let after: usize = (0..3).map(|it| house.records(it).len()).sum();
+    assert_eq!((after - before) % 2_000, 0, "each is whole");
 }
 
 #[tokio::test]

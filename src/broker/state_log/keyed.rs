@@ -46,6 +46,11 @@ impl Encoded {
     pub fn size(&self) -> AppendSize {
         AppendSize::of(&self.batches)
     }
+
+    /// The batches.
+    pub fn into_batches(self) -> Vec<AppendBatch> {
+        self.batches
+    }
 }
 
 /// How records are cut into batches, by their lengths alone, so that the size of an append can be told before its records
@@ -95,6 +100,11 @@ impl KeyedLog {
             clock,
         };
         Ok((log, opened))
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// From where to where the log reaches.
