@@ -6,11 +6,14 @@ use axum::response::{IntoResponse, Response};
 use columnar::condition::ConditionError;
 use columnar::{ColumnError, EncodeError, NewError};
 use http_body_util::LengthLimitError;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::produce::Stop;
 use crate::broker::Refusal;
 use crate::broker::cleanup::{CleanupError, Fault};
 use crate::broker::holds::HoldError;
+use crate::broker::once::OnceRefusal;
+use crate::broker::publish::PublishRefusal;
 use crate::broker::replay::ReplayError;
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
@@ -27,7 +30,12 @@ fn problem(status: StatusCode, code: &str, detail: String) -> Response {
 
 /// What the broker refuses.
 pub(super) fn refused(refusal: &Refusal) -> Response {
-    let (status, code) = match refusal {
+    let (status, code) = of_refusal(refusal);
+    problem(status, code, refusal.to_string())
+}
+
+fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
         Refusal::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
         Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId => {
             (StatusCode::NOT_FOUND, "unknown_topic")
@@ -72,8 +80,174 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
         Refusal::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         Refusal::Storage(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage"),
         Refusal::Damaged { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged"),
+    }
+}
+
+fn of_publish(refusal: &PublishRefusal) -> (StatusCode, &'static str) {
+    match refusal {
+        PublishRefusal::Record(_) => (StatusCode::UNPROCESSABLE_ENTITY, "records_refused"),
+        PublishRefusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
+        PublishRefusal::TooMuch { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        PublishRefusal::Refused(refusal) => of_refusal(refusal),
+        PublishRefusal::Abandoned => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    }
+}
+
+/// A body of records that was not taken, or not all of it; `fields` say what was written of it.
+pub(super) fn stopped(stop: &Stop, fields: serde_json::Map<String, Value>) -> Response {
+    let (status, code) = of_stop(stop);
+    let mut body = json!({
+        "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code,
+        "detail": stop.to_string(),
+    });
+    if let Some(body) = body.as_object_mut() {
+        body.extend(fields);
+    }
+    let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut answer = (status, content_type, Json(body)).into_response();
+    let may_be_tried_again = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::INSUFFICIENT_STORAGE,
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::CONFLICT,
+    ]
+    .contains(&status);
+    if may_be_tried_again {
+        let retry = HeaderValue::from_static("5");
+        answer.headers_mut().insert(header::RETRY_AFTER, retry);
+    }
+    answer
+}
+
+fn of_stop(stop: &Stop) -> (StatusCode, &'static str) {
+    match stop {
+        Stop::Refused(refusal) => of_publish(refusal),
+        Stop::SomeRefused { .. } | Stop::AllRefused { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "records_refused")
+        }
+        Stop::Body(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+        Stop::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+        Stop::Late { .. } => (StatusCode::REQUEST_TIMEOUT, "body_late"),
+        Stop::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        Stop::Inflates { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_inflates"),
+        Stop::Encoding(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding"),
+        Stop::ContentType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+        Stop::Once(OnceRefusal::Running) => (StatusCode::CONFLICT, "idempotency_key_running"),
+        Stop::Once(OnceRefusal::OtherPayload) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+        }
+        Stop::Once(OnceRefusal::TooMany { .. }) => {
+            (StatusCode::TOO_MANY_REQUESTS, "too_many_idempotency_keys")
+        }
+        Stop::Once(OnceRefusal::InvalidKey { .. }) => {
+            (StatusCode::BAD_REQUEST, "invalid_idempotency_key")
+        }
+        Stop::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+    }
+}
+
+/// Why a request of the REST proxy is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProxyFault {
+    /// Anything that ends a body, in version 2.
+    #[error(transparent)]
+    Second(Stop),
+    /// The same in version 3.
+    #[error(transparent)]
+    Third(Stop),
+    /// The path names a partition that is not there.
+    #[error("Partition not found.")]
+    UnknownPartition,
+    /// The path names another cluster.
+    #[error("Cluster {0} cannot be found.")]
+    UnknownCluster(String),
+    /// The body is not as version 2 has it.
+    #[error("{0}")]
+    Invalid(String),
+    /// The body is not as version 3 has it.
+    #[error("{0}")]
+    InvalidThird(String),
+    /// A content type that is not taken.
+    #[error("HTTP 415 Unsupported Media Type: {0:?}")]
+    ContentType(String),
+}
+
+/// Version 3's code of a record that is none.
+pub(super) const PROXY_INVALID_RECORD: u32 = 400;
+
+/// The code of a record that is not written, in version 2.
+pub(super) fn proxy_code_second(refusal: &PublishRefusal) -> u32 {
+    match refusal {
+        PublishRefusal::Refused(refusal) => match &**refusal {
+            Refusal::UnknownTopicOrPartition => 40402,
+            Refusal::Denied { .. } | Refusal::InternalTopic { .. } => 40301,
+            Refusal::DiskFull | Refusal::Storage(_) | Refusal::NotEnoughReplicas { .. } => 50003,
+            _ => 50002,
+        },
+        PublishRefusal::Abandoned => 50003,
+        PublishRefusal::Record(_)
+        | PublishRefusal::TooLarge { .. }
+        | PublishRefusal::TooMuch { .. } => 50002,
+    }
+}
+
+/// The same in version 3, which has HTTP's statuses as codes.
+pub(super) fn proxy_code_third(refusal: &PublishRefusal) -> u32 {
+    match refusal {
+        PublishRefusal::Record(_) => PROXY_INVALID_RECORD,
+        PublishRefusal::Refused(refusal)
+            if matches!(**refusal, Refusal::UnknownTopicOrPartition) =>
+        {
+            40403
+        }
+        other => u32::from(of_publish(other).0.as_u16()),
+    }
+}
+
+fn of_proxy(fault: &ProxyFault) -> (StatusCode, u32) {
+    let plain = |status: StatusCode| (status, u32::from(status.as_u16()));
+    match fault {
+        ProxyFault::Second(Stop::Refused(refusal)) => match proxy_code_second(refusal) {
+            40402 => (StatusCode::NOT_FOUND, 40401),
+            40301 => (StatusCode::FORBIDDEN, 40301),
+            code => (StatusCode::INTERNAL_SERVER_ERROR, code),
+        },
+        ProxyFault::Second(Stop::Late { .. }) => (StatusCode::REQUEST_TIMEOUT, 40801),
+        ProxyFault::Second(Stop::Body(_)) | ProxyFault::Invalid(_) => {
+            plain(StatusCode::UNPROCESSABLE_ENTITY)
+        }
+        ProxyFault::Third(Stop::Refused(refusal)) => {
+            (of_publish(refusal).0, proxy_code_third(refusal))
+        }
+        ProxyFault::Second(stop) | ProxyFault::Third(stop) => plain(of_stop(stop).0),
+        ProxyFault::UnknownPartition => (StatusCode::NOT_FOUND, 40402),
+        ProxyFault::UnknownCluster(_) => plain(StatusCode::NOT_FOUND),
+        ProxyFault::InvalidThird(_) => plain(StatusCode::BAD_REQUEST),
+        ProxyFault::ContentType(_) => plain(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    }
+}
+
+/// The code of what ends an answer of version 3 that has begun.
+pub(super) fn proxy_code(fault: &ProxyFault) -> u32 {
+    of_proxy(fault).1
+}
+
+/// An error as Confluent's REST proxy tells it.
+pub(super) fn proxy_refused(fault: &ProxyFault, content_type: &'static str) -> Response {
+    let (status, code) = of_proxy(fault);
+    let message = match code {
+        40401 => "Topic not found.".to_owned(),
+        _ => fault.to_string(),
     };
-    problem(status, code, refusal.to_string())
+    let body = json!({ "error_code": code, "message": message });
+    let content_type = [(header::CONTENT_TYPE, content_type)];
+    (status, content_type, body.to_string()).into_response()
+}
+
+/// An answer whose parts have statuses of their own.
+pub(super) fn multi_status(body: String) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::MULTI_STATUS, content_type, body).into_response()
 }
 
 /// A cleanup that is not planned or run.

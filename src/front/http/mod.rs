@@ -12,6 +12,7 @@ mod losses;
 mod metrics;
 mod openapi;
 mod pages;
+mod produce;
 mod replay;
 mod request;
 #[allow(dead_code, reason = "words of descriptions that no route says yet")]
@@ -97,6 +98,7 @@ fn all_routes() -> Routes {
         .merge(losses::routes())
         .merge(replay::routes())
         .merge(files::routes())
+        .merge(produce::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::files::Files;
 use super::pages::PAGES_MAX;
+use super::produce::Memory;
 use super::replay::REPLAYS_MAX;
 use super::settings::Settings;
 use crate::broker::Broker;
@@ -58,6 +59,8 @@ pub struct Front {
     pub(super) replays: Arc<Semaphore>,
     /// Parquet files that were made.
     pub(super) files: Files,
+    /// What bodies of records hold.
+    pub(super) bodies: Memory,
 }
 
 impl Front {
@@ -84,6 +87,7 @@ impl Front {
             plan_pages: Arc::new(Semaphore::new(PAGES_MAX)),
             replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
             files,
+            bodies: Memory::new(),
         })
     }
 

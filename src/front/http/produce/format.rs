@@ -1,0 +1,79 @@
+//! The forms in which a body brings rows. Each is fed as the bytes come, and holds no more than one row.
+
+use super::array::Array;
+use super::fault::Stop;
+use super::lines::Lines;
+use super::rows::{Rows, Template};
+use super::table::{Table, TableOptions};
+use super::whole::Whole;
+
+/// Reads rows out of a body.
+pub(super) trait Format: Send {
+    /// Takes the next bytes, and adds the rows that are whole by now. Errors: what ends the body here.
+    fn feed(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), Stop>;
+
+    /// The body is at its end: adds what is left.
+    fn finish(&mut self, rows: &mut Rows) -> Result<(), Stop>;
+
+    /// How many bytes it holds of a row that is not whole yet.
+    fn held(&self) -> usize;
+}
+
+/// Which form a body has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A JSON value on each line.
+    Ndjson,
+    /// One JSON array, each item of which is a row; or one other value.
+    Json,
+    /// A header and rows.
+    Csv,
+    /// The body is one row.
+    Raw,
+}
+
+/// By their names in a query.
+pub(super) const KINDS: [(&str, Kind); 4] = [
+    ("ndjson", Kind::Ndjson),
+    ("json", Kind::Json),
+    ("csv", Kind::Csv),
+    ("raw", Kind::Raw),
+];
+
+/// By content types.
+const TYPES: [(&str, Kind); 8] = [
+    ("application/x-ndjson", Kind::Ndjson),
+    ("application/ndjson", Kind::Ndjson),
+    ("application/jsonl", Kind::Ndjson),
+    ("application/x-jsonlines", Kind::Ndjson),
+    ("application/jsonlines", Kind::Ndjson),
+    ("application/json", Kind::Json),
+    ("text/csv", Kind::Csv),
+    ("application/octet-stream", Kind::Raw),
+];
+
+impl Kind {
+    /// By a content type, without its parameters.
+    pub fn of_type(content_type: &str) -> Option<Kind> {
+        let found = TYPES
+            .iter()
+            .find(|(known, _)| content_type.eq_ignore_ascii_case(known));
+        found.map(|(_, kind)| *kind)
+    }
+
+    /// A reader of such a body, whose rows have so many bytes at most.
+    pub fn reader(
+        self,
+        template: &Template,
+        table: &TableOptions,
+        row_bytes_max: usize,
+    ) -> Box<dyn Format> {
+        let template = template.clone();
+        match self {
+            Kind::Ndjson => Box::new(Lines::new(template, row_bytes_max)),
+            Kind::Json => Box::new(Array::new(template, row_bytes_max)),
+            Kind::Csv => Box::new(Table::new(template, table.clone(), row_bytes_max)),
+            Kind::Raw => Box::new(Whole::new(row_bytes_max)),
+        }
+    }
+}
