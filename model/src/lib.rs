@@ -8,6 +8,7 @@ pub mod codec;
 mod ids;
 mod names;
 mod partitioner;
+pub mod schema;
 pub mod state_log;
 pub mod time_spec;
 pub mod topic_config;

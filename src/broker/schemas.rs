@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use columnar::Schema;
 use model::TopicId;
+use model::schema::Schema;
 use model::state_log::{SCHEMA_KEY_HEAD, SCHEMAS_VERSION, StateLogKind};
 use serde::{Deserialize, Serialize};
 use storage::{Clock, Purpose, Storage};
