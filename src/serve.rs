@@ -88,7 +88,7 @@ struct Shares {
 /// Raises the limit of descriptors, and shares them out to the store and the fronts.
 fn share_descriptors(config: &Config) -> Result<Shares> {
     let limit = descriptors::raise_limit();
-    let asks = [kafka::descriptors(), http::descriptors()];
+    let asks = [kafka::descriptors(), http::descriptors(&config.http)];
     let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
     let [kafka_connections, http_connections] = shares.fronts[..] else {
         unreachable!("two fronts asked");
@@ -130,8 +130,11 @@ impl Fronts {
             commit,
         };
         let (front, settings) = (config.front.clone(), config.http.clone());
-        let connections_max = shares.http_connections;
-        let http = http::Front::new(broker.clone(), front, settings, connections_max, others);
+        let bounds = http::Bounds {
+            connections_max: shares.http_connections,
+            listens: Some(sockets.http_address.ip()),
+        };
+        let http = http::front(broker.clone(), front, settings, bounds, others);
         Fronts {
             kafka: tokio::spawn(kafka.serve(sockets.kafka, stopped.clone())),
             http: tokio::spawn(http.serve(sockets.http, stopped)),

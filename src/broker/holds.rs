@@ -320,6 +320,14 @@ impl Broker {
     }
 
     /// An operator's hold on a topic that keeps it from being deleted.
+    /// Refuses the deletion of a topic that is held, as deleting it would.
+    pub fn check_deletion(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Delete>,
+    ) -> Result<(), Refusal> {
+        self.check_topic_deletion(topic)
+    }
+
     pub(super) fn check_topic_deletion(&self, topic: &Topic) -> Result<(), Refusal> {
         let now = self.now();
         let book = self.shared.holds.read();

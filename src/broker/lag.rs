@@ -1,5 +1,5 @@
 //! How far consumer groups are behind, in records and in time.
-//! Callers: the HTTP front's metrics. Time needs the record that a group reads next, which may have to come from the disk: it
+//! Callers: the HTTP front's metrics and its groups. Time needs the record that a group reads next, which may have to come from the disk: it
 //! is looked up beforehand by [`Broker::look_up_lag_times`], which gives up waiting, and remembered, as a record's times do
 //! not change. All else here never waits for the disk.
 
@@ -13,7 +13,7 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
-use super::access::{Cluster, Granted, right};
+use super::access::{Cluster, Granted, Group, right};
 use super::groups::{CommittedOffset, CommittedPlace};
 
 /// How far one group is behind in one partition.
@@ -102,6 +102,51 @@ impl Broker {
         }
     }
 
+    /// How far one group is behind, in the first `single_max` of its partitions each for itself. Times that are not known are
+    /// looked up, as far as that takes no longer than `at_most`.
+    pub async fn group_lag(
+        &self,
+        group: &Granted<Group<'_>, right::Describe>,
+        single_max: usize,
+        at_most: Duration,
+    ) -> GroupLags {
+        let lags = self.lag_of(group.id(), single_max);
+        let unknown = lags.single.iter().filter(|lag| lag.age.is_none());
+        let unknown: Vec<_> = unknown
+            .filter_map(|lag| Some((lag.log.clone(), lag.next?)))
+            .collect();
+        if unknown.is_empty() {
+            return lags;
+        }
+        let broker = self.clone();
+        let looked = self.shared.inflation.run_any(move || {
+            for (log, next) in unknown {
+                if let Some(found) = times_of(&log, next) {
+                    let mut known = broker.shared.lag_times.known();
+                    known.insert((log.id(), next), found);
+                }
+            }
+        });
+        match tokio::time::timeout(at_most, looked).await {
+            Ok(()) => self.lag_of(group.id(), single_max),
+            Err(_) => lags,
+        }
+    }
+
+    fn lag_of(&self, group: &str, single_max: usize) -> GroupLags {
+        let now = self.lag_now();
+        let mut lags = GroupLags::default();
+        self.add_lags_of(group, single_max, &now, &mut lags);
+        lags
+    }
+
+    fn lag_now(&self) -> Now {
+        Now {
+            steady: self.storage().steady_clock().now(),
+            wall: self.now(),
+        }
+    }
+
     fn look_up(&self, single_max: usize) {
         let times = &self.shared.lag_times;
         let mut wanted = HashSet::new();
@@ -120,23 +165,24 @@ impl Broker {
 
     /// The lag of every group in every partition where it has a durable offset, the first `single_max` each for itself.
     pub(super) fn group_lags(&self, single_max: usize) -> GroupLags {
-        let now = Now {
-            steady: self.storage().steady_clock().now(),
-            wall: self.now(),
-        };
+        let now = self.lag_now();
         let mut lags = GroupLags::default();
         for group in self.groups().list() {
-            let mut after = None;
-            loop {
-                let page = self.groups().fetch_after(&group.id, after.take(), PAGE);
-                let Some((topic, partition, _)) = page.last() else {
-                    break;
-                };
-                after = Some((topic.clone(), *partition));
-                self.lags_of(&group.id, page, single_max, &now, &mut lags);
-            }
+            self.add_lags_of(&group.id, single_max, &now, &mut lags);
         }
         lags
+    }
+
+    fn add_lags_of(&self, group: &str, single_max: usize, now: &Now, lags: &mut GroupLags) {
+        let mut after = None;
+        loop {
+            let page = self.groups().fetch_after(group, after.take(), PAGE);
+            let Some((topic, partition, _)) = page.last() else {
+                break;
+            };
+            after = Some((topic.clone(), *partition));
+            self.lags_of(group, page, single_max, now, lags);
+        }
     }
 
     fn lags_of(

@@ -9,7 +9,7 @@ use model::{Offset, PartitionId};
 use super::access::{Cluster, Granted, right};
 use super::refusal::StorageFault;
 use super::topics::Topic;
-use super::{Broker, Refusal};
+use super::{Bounds, Broker, Refusal};
 
 /// The data directory and what is in it.
 #[derive(Debug)]
@@ -29,6 +29,17 @@ pub enum DeleteBefore {
     HighWatermark,
     /// The records before this one.
     Offset(Offset),
+}
+
+/// One partition, as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct PartitionShape {
+    /// The partition.
+    pub partition: PartitionId,
+    /// From where to where its records reach.
+    pub bounds: Bounds,
+    /// Bytes of its batches.
+    pub bytes: u64,
 }
 
 /// One partition's size.
@@ -66,6 +77,22 @@ impl Broker {
         self.sizes(topic)
     }
 
+    /// From where to where the records of a topic's partitions reach, and their bytes.
+    pub fn partition_shapes(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Describe>,
+    ) -> Vec<PartitionShape> {
+        let shape = |partition: PartitionId| {
+            let log = topic.log(partition).ok()?;
+            Some(PartitionShape {
+                partition,
+                bounds: log.bounds(),
+                bytes: log.size_bytes(),
+            })
+        };
+        topic.partitions().filter_map(shape).collect()
+    }
+
     pub(super) fn sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
         let size = |partition: PartitionId| {
             let log = topic.log(partition).ok()?;
@@ -77,13 +104,24 @@ impl Broker {
         topic.partitions().filter_map(size).collect()
     }
 
-    /// Deletes the front of a partition. Returns the new start when it is durable.
-    pub async fn delete_records(
+    /// What [`Broker::delete_records`] would make the start, with nothing changed.
+    pub fn check_delete_records(
         &self,
         topic: &Granted<Arc<Topic>, right::DeleteRecords>,
         partition: PartitionId,
         before: DeleteBefore,
     ) -> Result<Offset, Refusal> {
+        let (_, bounds, before) = self.deletable(topic, partition, before)?;
+        Ok(before.max(bounds.start))
+    }
+
+    /// Refuses what may not be deleted.
+    fn deletable<'a>(
+        &self,
+        topic: &'a Topic,
+        partition: PartitionId,
+        before: DeleteBefore,
+    ) -> Result<(&'a Arc<storage::Log>, Bounds, Offset), Refusal> {
         let log = topic.log(partition)?;
         let policy = topic.config.cleanup_policy;
         if policy.compact && !policy.delete {
@@ -108,6 +146,18 @@ impl Broker {
         if let Some(hold) = self.storage().hold_on(log.id(), &removed) {
             return Err(super::holds::held(&topic.name, &hold));
         }
+        Ok((log, bounds, before))
+    }
+
+    /// Deletes the front of a partition. Returns the new start when it is durable.
+    pub async fn delete_records(
+        &self,
+        topic: &Granted<Arc<Topic>, right::DeleteRecords>,
+        partition: PartitionId,
+        before: DeleteBefore,
+    ) -> Result<Offset, Refusal> {
+        let (log, bounds, before) = self.deletable(topic, partition, before)?;
+        let removed = bounds.start..before.max(bounds.start);
         let durable = log.delete_records(before).map_err(|error| match error {
             storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
                 super::out_of_range(Some(before), &bounds)

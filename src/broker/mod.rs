@@ -50,7 +50,7 @@ pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched, Idle, Watch};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
-pub use log_dirs::{DeleteBefore, LogDir, PartitionSize};
+pub use log_dirs::{DeleteBefore, LogDir, PartitionShape, PartitionSize};
 pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Rejection};
 pub use producer_ids::ActiveProducer;
 pub use refusal::{

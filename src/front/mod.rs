@@ -2,6 +2,7 @@
 //! What lies beside their folders is what they share: listeners and places of connections, memory of requests and answers,
 //! and who is connected.
 
+mod audit;
 mod budget;
 pub mod http;
 pub mod kafka;

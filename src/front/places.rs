@@ -92,6 +92,8 @@ impl State {
 struct Activity {
     /// Requests that are being answered.
     busy: AtomicUsize,
+    /// Those of them that nobody may ask to make room.
+    staying: AtomicUsize,
     /// Requests since the connection was made.
     requests: AtomicU64,
     /// Milliseconds from the start of the house to the last change.
@@ -217,7 +219,7 @@ impl Places {
         let mut first: Option<(u8, u64, &Arc<Activity>)> = None;
         let mut wait = LOOK_AGAIN;
         for activity in state.taken.values() {
-            if activity.is_leaving.load(Relaxed) {
+            if activity.is_leaving.load(Relaxed) || activity.staying.load(Relaxed) > 0 {
                 continue;
             }
             let (rank, patience) =
@@ -281,6 +283,13 @@ impl Place {
         }
     }
 
+    /// From now on the connection makes no room for others, until the guard is dropped. Whoever takes such guards bounds them
+    /// well below the number of places.
+    pub(in crate::front) fn stay(&self) -> Stay {
+        self.activity.staying.fetch_add(1, Relaxed);
+        Stay(self.activity.clone())
+    }
+
     /// Whether a request is being answered.
     pub(in crate::front) fn is_busy(&self) -> bool {
         self.activity.busy.load(Relaxed) > 0
@@ -335,6 +344,16 @@ impl Drop for Busy {
         self.activity.busy.fetch_sub(1, Relaxed);
         let now_ms = self.places.now_ms();
         self.activity.since_ms.store(now_ms, Relaxed);
+    }
+}
+
+/// A connection that makes no room.
+#[derive(Debug)]
+pub(in crate::front) struct Stay(Arc<Activity>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.staying.fetch_sub(1, Relaxed);
     }
 }
 
@@ -421,6 +440,24 @@ mod tests {
         let _request = place.busy();
         let enter = places.enter(None);
         tokio::pin!(enter);
+        tokio::select! {
+            _ = &mut enter => panic!("the only place is taken"),
+            () = place.leave() => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_stays_makes_no_room_until_it_has_done_so() {
+        let busy = Some(Duration::from_secs(5));
+        let places = Places::new(at_most(1), Patience { busy, ..PATIENCE });
+        let place = places.enter(None).await;
+        let (request, stay) = (place.busy(), place.stay());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let enter = places.enter(None);
+        tokio::pin!(enter);
+        assert!(enter.as_mut().now_or_never().is_none());
+        assert!(!goes(&place));
+        drop((request, stay));
         tokio::select! {
             _ = &mut enter => panic!("the only place is taken"),
             () = place.leave() => {}

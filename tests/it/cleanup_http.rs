@@ -318,7 +318,7 @@ fn a_body_that_does_not_come_is_not_waited_for() {
     let data = tempfile::tempdir().expect("a directory");
     let running = running(data.path());
     let mut stream = TcpStream::connect(&running.http).expect("it listens");
-    let head = "POST /api/v1/cleanup/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+    let head = "POST /api/v1/cleanup/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\nConnection: close\r\n\r\n{";
     stream.write_all(head.as_bytes()).expect("sent");
     assert_eq!(

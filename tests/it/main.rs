@@ -18,6 +18,7 @@ mod groups;
 #[path = "../history/mod.rs"]
 mod history;
 mod holds;
+mod http_api;
 mod library;
 mod linearizable;
 mod log_repair;

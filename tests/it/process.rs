@@ -328,7 +328,8 @@ fn nobody_who_reads_standard_error_changes_no_exit_code() {
         .expect("it starts");
     let is_ready = || {
         let mut stream = TcpStream::connect(&address)?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))

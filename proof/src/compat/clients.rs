@@ -87,6 +87,8 @@ const KCAT: &[&str] = &[
 
 /// What reads tables by HTTP, which Apache Kafka has not.
 pub const ENGINES: &str = "engines";
+/// What holds HTTP against its own description.
+pub const SCHEMATHESIS: &str = "schemathesis";
 
 const CONFLUENT_SCRIPT: &str = "confluent/run.py";
 
@@ -333,6 +335,25 @@ pub const CLIENTS: &[Client] = &[
             script: "kafkajs/run.js",
         },
         scenarios: LIBRARY,
+    },
+    Client {
+        name: SCHEMATHESIS,
+        version: "4.32.5",
+        kits: &[
+            Kit::Python {
+                environment: "schemathesis",
+                packages: &["schemathesis==4.32.5"],
+            },
+            Kit::Debian {
+                program: "promtool",
+                package: "prometheus",
+            },
+        ],
+        program: Program::Python {
+            environment: Some("schemathesis"),
+            script: "http/run.py",
+        },
+        scenarios: &["document", "conforms", "metrics"],
     },
 ];
 

@@ -15,7 +15,7 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client, ENGINES};
+use clients::{CLIENTS, Client, ENGINES, SCHEMATHESIS};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -167,7 +167,8 @@ fn choose(options: &Options) -> Result<Chosen> {
         None => {}
     }
     if options.against == Against::Kafka {
-        chosen.clients.retain(|client| client.name != ENGINES);
+        let needs_http = |client: &&Client| [ENGINES, SCHEMATHESIS].contains(&client.name);
+        chosen.clients.retain(|client| !needs_http(client));
     }
     Ok(chosen)
 }

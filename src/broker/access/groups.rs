@@ -22,6 +22,11 @@ impl<'a> Group<'a> {
     pub(super) fn new(id: &'a str, coordinator: &'a Coordinator) -> Group<'a> {
         Group { id, coordinator }
     }
+
+    /// Its id.
+    pub fn id(&self) -> &'a str {
+        self.id
+    }
 }
 
 impl Granted<Group<'_>, right::Read> {

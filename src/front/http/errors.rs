@@ -11,14 +11,51 @@ use serde_json::{Value, json};
 use super::produce::Stop;
 use crate::broker::Refusal;
 use crate::broker::cleanup::{CleanupError, Fault};
+use crate::broker::groups::GroupError;
 use crate::broker::holds::HoldError;
 use crate::broker::once::OnceRefusal;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::replay::ReplayError;
+use model::{Offset, PartitionId};
+
+/// What is known of a request wherever its answer is made.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// The request's id, which problem documents name.
+    pub(super) id: String,
+    pub(super) form: Form,
+}
+
+/// In which form errors are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As RFC 9457 has it.
+    Problem,
+    /// As Confluent's REST proxy has it in version 2, in this content type.
+    ProxySecond(&'static str),
+    /// The same in its version 3.
+    ProxyThird,
+}
+
+tokio::task_local! {
+    /// The request that this task answers.
+    pub(super) static ASKED: Asked;
+}
 
 fn problem(status: StatusCode, code: &str, detail: String) -> Response {
+    let asked = ASKED.try_with(Asked::clone).ok();
+    match asked.as_ref().map(|asked| asked.form) {
+        Some(Form::ProxySecond(content_type)) => {
+            return proxy_error(status, code, &detail, 40_401, content_type);
+        }
+        Some(Form::ProxyThird) => {
+            return proxy_error(status, code, &detail, 40_403, "application/json");
+        }
+        Some(Form::Problem) | None => {}
+    }
     let body = json!({
         "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail,
+        "request_id": asked.map(|asked| asked.id),
     });
     (
         status,
@@ -28,10 +65,111 @@ fn problem(status: StatusCode, code: &str, detail: String) -> Response {
         .into_response()
 }
 
+/// An error as clients of Confluent's REST proxy know them: the codes that they tell apart, and the status for all others.
+fn proxy_error(
+    status: StatusCode,
+    code: &str,
+    detail: &str,
+    unknown_topic: i32,
+    content_type: &'static str,
+) -> Response {
+    let error_code = match code {
+        "unknown_topic" => unknown_topic,
+        "unknown_partition" if unknown_topic == 40_401 => 40_402,
+        "unknown_partition" => unknown_topic,
+        "no_json" => 42_203,
+        "unknown_group" => 40_403,
+        "name_taken" | "invalid_topic_name" | "invalid_layout" | "invalid_setting" => 40_002,
+        "storage" | "disk_full" | "damaged" => 50_002,
+        _ => i32::from(status.as_u16()),
+    };
+    let body = json!({ "error_code": error_code, "message": detail });
+    (status, [(header::CONTENT_TYPE, content_type)], Json(body)).into_response()
+}
+
+/// Why a request does not reach its route.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Turned {
+    /// The server stops.
+    #[error("the server stops; ask again when it is back")]
+    Stopping,
+    /// Too many are being answered.
+    #[error("too many requests are being answered; ask again in a moment")]
+    Overloaded,
+    /// HTTP/1.1 without `Host`.
+    #[error("a request of HTTP/1.1 says in Host whom it is for")]
+    NoHost,
+    /// A name that is not this server's.
+    #[error(
+        "this server is not called {0:?}: the setting http.hosts names what it is called beside its addresses"
+    )]
+    UnknownHost(String),
+    /// A path that is too long.
+    #[error("a path with its query has {bytes_max} bytes at most")]
+    LongUri {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Headers that are too long.
+    #[error("the headers of a request have {bytes_max} bytes at most")]
+    LongHeaders {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// A page of another origin.
+    #[error(
+        "a browser sends this for a page of another origin ({0:?}): the setting http.cors.allow.origins names those that may"
+    )]
+    CrossSite(String),
+    /// Nothing that is accepted can be answered.
+    #[error("this is answered as {0}, and the request accepts something else")]
+    NotAcceptable(String),
+}
+
+/// A request does not reach its route.
+pub(super) fn turned(why: &Turned) -> Response {
+    let (status, code) = match why {
+        Turned::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Turned::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Turned::NoHost => (StatusCode::BAD_REQUEST, "no_host"),
+        Turned::UnknownHost(_) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host"),
+        Turned::LongUri { .. } => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+        Turned::LongHeaders { .. } => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers_too_large",
+        ),
+        Turned::CrossSite(_) => (StatusCode::FORBIDDEN, "cross_site"),
+        Turned::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "not_acceptable"),
+    };
+    let answer = problem(status, code, why.to_string());
+    match why {
+        Turned::Stopping => later(answer, "5"),
+        Turned::Overloaded => later(answer, "1"),
+        _ => answer,
+    }
+}
+
+/// The same answer, which says in how many seconds to ask again.
+fn later(mut answer: Response, seconds: &'static str) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    answer
+}
+
+/// Nothing more is to be said.
+pub(super) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
 /// What the broker refuses.
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let (status, code) = of_refusal(refusal);
-    problem(status, code, refusal.to_string())
+    let answer = problem(status, code, refusal.to_string());
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => later(answer, "10"),
+        StatusCode::INSUFFICIENT_STORAGE => later(answer, "60"),
+        _ => answer,
+    }
 }
 
 fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
@@ -98,7 +236,7 @@ pub(super) fn stopped(stop: &Stop, fields: serde_json::Map<String, Value>) -> Re
     let (status, code) = of_stop(stop);
     let mut body = json!({
         "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code,
-        "detail": stop.to_string(),
+        "detail": stop.to_string(), "request_id": ASKED.try_with(|asked| asked.id.clone()).ok(),
     });
     if let Some(body) = body.as_object_mut() {
         body.extend(fields);
@@ -258,12 +396,11 @@ fn cleanup_refused(error: &CleanupError) -> Response {
         CleanupError::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_jobs"),
         CleanupError::UnknownJob { .. } => (StatusCode::NOT_FOUND, "unknown_job"),
     };
-    let mut answer = problem(status, code, error.to_string());
-    if matches!(error, CleanupError::TooManyJobs { .. }) {
-        let retry = HeaderValue::from_static("10");
-        answer.headers_mut().insert(header::RETRY_AFTER, retry);
+    let answer = problem(status, code, error.to_string());
+    match error {
+        CleanupError::TooManyJobs { .. } => later(answer, "10"),
+        _ => answer,
     }
-    answer
 }
 
 fn of_fault(fault: &Fault) -> (StatusCode, &'static str) {
@@ -273,6 +410,36 @@ fn of_fault(fault: &Fault) -> (StatusCode, &'static str) {
         Fault::Cancelled => (StatusCode::CONFLICT, "cancelled"),
         Fault::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         Fault::StartNotRaised(_) | Fault::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "storage"),
+    }
+}
+
+/// A group that refuses.
+fn group_refused(error: GroupError) -> Response {
+    let (status, code) = match error {
+        GroupError::NotFound => (StatusCode::NOT_FOUND, "unknown_group"),
+        GroupError::InvalidGroupId => (StatusCode::BAD_REQUEST, "invalid_group"),
+        GroupError::NonEmpty { .. } => (StatusCode::CONFLICT, "group_not_empty"),
+        GroupError::SubscribedToTopic => (StatusCode::CONFLICT, "group_subscribed"),
+        GroupError::UnknownMember { .. }
+        | GroupError::FencedInstance { .. }
+        | GroupError::IllegalGeneration { .. }
+        | GroupError::RebalanceInProgress
+        | GroupError::InconsistentProtocol
+        | GroupError::InvalidSessionTimeout { .. }
+        | GroupError::MemberIdRequired => (StatusCode::CONFLICT, "group_membership"),
+        GroupError::MaxSizeReached | GroupError::OffsetsMaxReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
+        }
+        GroupError::MetadataTooLarge { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "metadata_too_large")
+        }
+        GroupError::NotAvailable => (StatusCode::SERVICE_UNAVAILABLE, "group_not_available"),
+    };
+    let answer = problem(status, code, error.to_string());
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => later(answer, "1"),
+        StatusCode::TOO_MANY_REQUESTS => later(answer, "10"),
+        _ => answer,
     }
 }
 
@@ -359,6 +526,38 @@ pub(super) enum Failure {
     /// The part of the path behind `?` is not as it must be.
     #[error("{0}")]
     Query(String),
+    /// A partition that the topic does not have.
+    #[error("the topic has no partition {partition}")]
+    UnknownPartition {
+        /// Its number.
+        partition: PartitionId,
+    },
+    /// A cluster that is not this one.
+    #[error("this is not the cluster {0:?}")]
+    UnknownCluster(String),
+    /// A setting that there is not.
+    #[error("there is no setting {0:?}")]
+    UnknownSetting(String),
+    /// A key or value that is to be shown as JSON.
+    #[error(
+        "the key or value at offset {offset} is no JSON: ask for application/vnd.kafka.binary.v2+json"
+    )]
+    NoJson {
+        /// Where.
+        offset: Offset,
+    },
+    /// A group that refuses.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The group has committed nothing there.
+    #[error("the group has committed no offset of this partition")]
+    UnknownOffset,
+    /// A text that is no place in a log.
+    #[error("{0}")]
+    Place(String),
+    /// The path names something that cannot be.
+    #[error("{0}")]
+    Path(String),
     /// The body is JSON of another shape, or no JSON, or broke off.
     #[error("{0}")]
     Body(String),
@@ -449,6 +648,14 @@ impl IntoResponse for Failure {
             }
             Failure::Encode(error) => return internal(&error),
             Failure::Internal(error) => return internal(&error),
+            Failure::UnknownPartition { .. } => (StatusCode::NOT_FOUND, "unknown_partition"),
+            Failure::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown_cluster"),
+            Failure::UnknownSetting(_) => (StatusCode::NOT_FOUND, "unknown_setting"),
+            Failure::NoJson { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_json"),
+            Failure::UnknownOffset => (StatusCode::NOT_FOUND, "unknown_offset"),
+            Failure::Group(error) => return group_refused(error),
+            Failure::Place(_) => (StatusCode::BAD_REQUEST, "invalid_place"),
+            Failure::Path(_) => (StatusCode::BAD_REQUEST, "invalid_path"),
             Failure::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Failure::Body(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
             Failure::NotJson(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),

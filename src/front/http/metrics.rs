@@ -37,6 +37,7 @@ impl Front {
     }
 
     fn add_metrics(&self, families: &mut Families<'_>) {
+        self.traffic.add_metrics(families);
         let counts = self.places.counts();
         families.gauge(
             "alluvium_http_connections_max",

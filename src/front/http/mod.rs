@@ -3,24 +3,36 @@
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
 //! goes. Few long pages, as of metrics, are made or sent at a time (`pages`), so that many who ask for them hold no more memory.
 
+mod api;
 mod cleanup;
 mod connection;
+mod ended;
 mod errors;
 mod files;
+mod guard;
+mod health;
 mod holds;
 mod losses;
 mod metrics;
+mod middleware;
 mod openapi;
+#[allow(dead_code, reason = "words of descriptions that no route says yet")]
+mod operation;
 mod pages;
 mod produce;
+mod proxy;
 mod replay;
 mod request;
+#[cfg(test)]
+mod rights_tests;
 #[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod routes;
 #[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod schema;
 mod settings;
 mod state;
+mod table;
+mod traffic;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +40,7 @@ use std::time::Duration;
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use bytes::Bytes;
@@ -35,16 +48,20 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::broker::Damage;
+use crate::broker::Broker;
 use crate::broker::access::{ResourceKind, Right, right};
 use crate::descriptors::Ask;
+use crate::front;
 use crate::front::listener::{Accepted, Listener};
+use connection::OfConnection;
 use openapi::Document;
+use operation::Described;
 use pages::{in_pieces, on_own_thread, place_for};
-use routes::{Described, Operation, Routes};
+use routes::{Operation, Routes};
 use schema::{boolean, integer, integer_from, list, object, text};
 pub use settings::{SETTINGS, Settings};
-pub use state::{AddMetrics, Front, Others};
+pub use state::{AddMetrics, Bounds, Front, Others};
+use table::Table;
 
 /// How long a page of metrics waits for what has to come from the disk.
 const DISK_WAIT: Duration = Duration::from_secs(1);
@@ -53,15 +70,31 @@ const PEERS_SHOWN_MAX: usize = 1_000;
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Connections that ask for health and metrics.
-const CONNECTIONS_MAX: usize = 256;
-
 /// What this front asks for of the descriptors.
-pub fn descriptors() -> Ask {
+pub fn descriptors(settings: &Settings) -> Ask {
     Ask {
-        connections: CONNECTIONS_MAX,
+        connections: settings.connections_max,
         weight: 1,
     }
+}
+
+/// A front of this broker, which serves nobody yet: so many connections at a time, on this address.
+pub fn front(
+    broker: Broker,
+    shared: front::Settings,
+    settings: Settings,
+    bounds: Bounds,
+    others: Others,
+) -> Arc<Front> {
+    let (_, described) = all_routes().into_parts();
+    Front::new(
+        broker,
+        shared,
+        settings,
+        bounds,
+        others,
+        Table::of(&described),
+    )
 }
 
 impl Front {
@@ -93,6 +126,8 @@ impl Front {
 fn all_routes() -> Routes {
     server_routes()
         .merge(openapi::routes())
+        .merge(api::routes())
+        .merge(proxy::routes())
         .merge(cleanup::routes())
         .merge(holds::routes())
         .merge(losses::routes())
@@ -108,6 +143,7 @@ fn routes(front: Arc<Front>) -> Router {
     router
         .fallback(errors::not_found)
         .method_not_allowed_fallback(errors::method_not_allowed)
+        .layer(from_fn_with_state(front.clone(), middleware::handle))
         .layer(Extension(document))
         .layer(Extension(Arc::new(paths)))
         .with_state(front)
@@ -222,37 +258,23 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-fn place_of(damage: &Damage) -> serde_json::Value {
-    json!({
-        "code": "damaged", "log": damage.log.map(|log| log.to_string()), "from": damage.range.start.get(),
-        "to": damage.range.end.get(), "detail": damage.reason,
-    })
-}
-
 /// Whether records are taken, and if not, or if something is wrong, why.
-async fn readyz(State(front): State<Arc<Front>>) -> Response {
+async fn readyz(
+    State(front): State<Arc<Front>>,
+    connection: Option<Extension<OfConnection>>,
+) -> Response {
+    let is_stopping = connection.is_some_and(|connection| connection.is_stopping());
     let health = front.broker.health();
-    let mut reasons = Vec::new();
-    if health.disk_full {
-        reasons.push(json!({ "code": "disk_full", "detail": "the disk is full: appends are refused until there is space, reads go on" }));
+    let (is_ready, mut reasons) = health::reasons(&health);
+    if is_stopping {
+        reasons.insert(
+            0,
+            json!({ "code": "stopping", "detail": "the server stops" }),
+        );
     }
-    if let Some(waited) = health.stalled {
-        let seconds = waited.as_secs();
-        reasons.push(json!({ "code": "disk_stalled", "detail": format!("the disk does not answer: an append has waited for {seconds} s; reads go on, nothing is lost") }));
-    }
-    if let Some(failed) = &health.failed {
-        reasons.push(json!({ "code": "storage_failed", "detail": failed }));
-    }
-    let ready = reasons.is_empty();
-    for damage in &health.damage {
-        reasons.push(place_of(damage));
-    }
-    for one in &health.uncleanable {
-        reasons.push(json!({
-            "code": "cleanup_set_aside", "log": one.log.to_string(), "from": one.segment.base.get(), "detail": &*one.reason,
-        }));
-    }
-    let acknowledged: Vec<_> = health.damage_acknowledged.iter().map(place_of).collect();
+    let ready = is_ready && !is_stopping;
+    let acknowledged = health.damage_acknowledged.iter().map(health::place_of);
+    let acknowledged: Vec<_> = acknowledged.collect();
     let losses = front.broker.loss_totals();
     let losses = json!({ "entries": losses.entries, "records": losses.records, "newest_ms": losses.newest_ms });
     let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged, "losses": losses });

@@ -9,7 +9,8 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Content, Described, Errors, In, Operation, Parameter, Routes};
+use super::operation::{Content, Described, Errors, In, Operation, Parameter};
+use super::routes::Routes;
 use super::schema::{self, Schema, integer, integer_in, object, text};
 
 /// Where it is served.
@@ -17,12 +18,14 @@ pub(super) const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// What every route may answer, with its codes: the guard, the limits, the store.
 const EVERYWHERE: &[(u16, &str)] = &[
-    (400, "invalid_query, invalid_path"),
+    (400, "no_host, invalid_query"),
     (403, "cross_site, denied"),
+    (406, "not_acceptable"),
+    (414, "uri_too_long"),
     (421, "unknown_host"),
-    (429, "too_many_requests"),
+    (431, "headers_too_large"),
     (500, "internal"),
-    (503, "stopping, storage"),
+    (503, "overloaded, stopping, storage"),
 ];
 /// What routes that take a body may answer beyond that.
 const WITH_BODY: &[(u16, &str)] = &[
@@ -90,6 +93,10 @@ fn problem() -> Schema {
         ("status", integer_in(400..=599)),
         ("code", text().about("the error's name, which stays")),
         ("detail", text().about("for people")),
+        (
+            "request_id",
+            text().or_null().about("what X-Request-Id says"),
+        ),
     ])
 }
 
@@ -153,16 +160,22 @@ fn responses(about: &Operation) -> Value {
         }
         all.insert(status.to_string(), value);
     }
-    let (kind, shape) = match about.errors {
-        Errors::Problem => ("application/problem+json", "Problem"),
-        Errors::Proxy => ("application/json", "ProxyError"),
+    let (kinds, shape) = match about.errors {
+        Errors::Problem => (&["application/problem+json"][..], "Problem"),
+        Errors::Proxy => (
+            &["application/vnd.kafka.v2+json", "application/json"][..],
+            "ProxyError",
+        ),
     };
     let with_body = about.body.iter().flat_map(|_| WITH_BODY);
     let refusals = about.refusals.iter().chain(EVERYWHERE).chain(with_body);
     for (status, codes) in refusals {
         let value = all.entry(status.to_string()).or_insert_with(|| {
             let schema = schema::named(shape).value();
-            json!({ "description": "", "content": { kind: { "schema": schema } } })
+            let content = kinds
+                .iter()
+                .map(|kind| ((*kind).to_owned(), json!({ "schema": schema })));
+            json!({ "description": "", "content": content.collect::<Map<_, _>>() })
         });
         let said = value["description"].as_str().unwrap_or_default();
         value["description"] = match said {
@@ -202,7 +215,7 @@ mod tests {
                 .map(|one| one.name)
                 .collect();
             assert_eq!(named, names_in(path), "{path}");
-            if one.about.reach == super::super::routes::Reach::Everybody {
+            if one.about.reach == super::super::operation::Reach::Everybody {
                 assert_eq!(one.method, Method::GET, "{path} changes something");
             }
         }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query};
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::errors::Failure;
 
@@ -26,6 +28,19 @@ pub(super) fn parsed<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Fa
     match query {
         Ok(Query(query)) => Ok(query),
         Err(rejection) => Err(Failure::Query(rejection.body_text())),
+    }
+}
+
+/// What the names in the path stand for; a request whose path says something else is refused.
+pub(super) struct At<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<At<T>, Failure> {
+        let found = Path::<T>::from_request_parts(parts, state).await;
+        let Path(found) = found.map_err(|rejection| Failure::Path(rejection.body_text()))?;
+        Ok(At(found))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The settings of the HTTP front.
 
+use super::guard::{is_host, is_origin};
 use crate::setting::{Kind, Setting, address, number, size};
 
 /// What the front is started with.
@@ -7,6 +8,12 @@ use crate::setting::{Kind, Setting, address, number, size};
 pub struct Settings {
     /// `http.listen`: where it listens, `host:port`.
     pub listen: String,
+    /// `http.connections.max`: connections at a time.
+    pub connections_max: usize,
+    /// `http.cors.allow.origins`: pages of other origins that may use the API.
+    pub allow_origins: Vec<String>,
+    /// `http.hosts`: names by which the server may be called.
+    pub hosts: Vec<String>,
     /// `metrics.series.max`: series of one metric.
     pub metrics_series_max: usize,
     /// `http.files.bytes`: what Parquet files may take that were made for readers.
@@ -17,6 +24,9 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             listen: "127.0.0.1:8080".into(),
+            connections_max: 4_096,
+            allow_origins: Vec::new(),
+            hosts: Vec::new(),
             metrics_series_max: 10_000,
             files_bytes: 1 << 30,
         }
@@ -25,6 +35,51 @@ impl Default for Settings {
 
 /// All of them, by name.
 pub const SETTINGS: &[Setting<Settings>] = &[
+    Setting {
+        name: "http.connections.max",
+        kind: Kind::Int,
+        default: "4096",
+        is_live: false,
+        doc: "HTTP connections at a time at most, as far as the limit of open files allows; 16 or more. Half of them may \
+              follow records at a time, and requests of a quarter of them are answered at a time, so that there is room \
+              for those who ask for health and metrics.",
+        get: |it| it.connections_max.to_string(),
+        set: |it, value| {
+            it.connections_max = size(value, 16..=1_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "http.cors.allow.origins",
+        kind: Kind::List,
+        default: "",
+        is_live: false,
+        doc: "Origins of pages that may use the HTTP API from a browser beside this server's own, such as \
+              `https://console.example:8443`, with commas between them; `*` is all. Pages of other origins are refused.",
+        get: |it| it.allow_origins.join(","),
+        set: |it, value| {
+            it.allow_origins = named(
+                value,
+                is_origin,
+                "must be origins, as in https://console.example:8443, or *",
+            )?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "http.hosts",
+        kind: Kind::List,
+        default: "",
+        is_live: false,
+        doc: "Names by which HTTP clients may call this server (the header `Host`, without a port), with commas between \
+              them; `*` is all. Addresses and localhost are always known. Without names, a server that \
+              listens on loopback knows no others, and one that listens elsewhere takes every name.",
+        get: |it| it.hosts.join(","),
+        set: |it, value| {
+            it.hosts = named(value, is_host, "must be host names without ports, or *")?;
+            Ok(())
+        },
+    },
     Setting {
         name: "http.listen",
         kind: Kind::String,
@@ -64,3 +119,16 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         },
     },
 ];
+
+/// A list with commas, each of which must be as it is to be.
+fn named(value: &str, is_good: fn(&str) -> bool, must: &str) -> Result<Vec<String>, String> {
+    let all = value
+        .split(',')
+        .map(str::trim)
+        .filter(|one| !one.is_empty());
+    let all: Vec<String> = all.map(str::to_owned).collect();
+    match all.iter().all(|one| is_good(one)) {
+        true => Ok(all),
+        false => Err(must.to_owned()),
+    }
+}

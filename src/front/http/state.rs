@@ -2,19 +2,22 @@
 //!
 //! Callers: `serve` makes it; the routes use it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 
 use super::files::Files;
+use super::guard::Guard;
 use super::pages::PAGES_MAX;
 use super::produce::Memory;
 use super::replay::REPLAYS_MAX;
 use super::settings::Settings;
+use super::table::Table;
+use super::traffic::Traffic;
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Door, Principal, Protocol};
 use crate::front::peers::Peers;
@@ -44,6 +47,26 @@ pub struct Others {
     pub commit: Option<&'static str>,
 }
 
+/// The rights that one door was asked for.
+#[cfg(test)]
+type AskedOfDoor = Arc<
+    std::sync::Mutex<
+        std::collections::BTreeSet<(
+            crate::broker::access::ResourceKind,
+            crate::broker::access::Right,
+        )>,
+    >,
+>;
+
+/// Where a front listens, and how many may come.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// The address, if it is known.
+    pub listens: Option<IpAddr>,
+}
+
 /// What all connections share.
 pub struct Front {
     pub(super) broker: Broker,
@@ -61,22 +84,42 @@ pub struct Front {
     pub(super) files: Files,
     /// What bodies of records hold.
     pub(super) bodies: Memory,
+    /// Places of requests that are answered.
+    pub(super) requests: Arc<Semaphore>,
+    /// Places of answers that go on for as long as their readers like.
+    pub(super) followers: Arc<Semaphore>,
+    pub(super) guard: Guard,
+    pub(super) table: Table,
+    pub(super) traffic: Traffic,
+    pub(super) started_at: Instant,
+    /// What doors were asked for.
+    #[cfg(test)]
+    pub(super) asked: std::sync::Mutex<Vec<AskedOfDoor>>,
 }
 
 impl Front {
-    /// A front of this broker, which serves nobody yet: so many connections at a time.
-    pub fn new(
+    /// A front of this broker, which serves nobody yet: so many connections at a time, on this address.
+    pub(super) fn new(
         broker: Broker,
         shared: front::Settings,
         settings: Settings,
-        connections_max: usize,
+        bounds: Bounds,
         others: Others,
+        table: Table,
     ) -> Arc<Front> {
+        let Bounds {
+            connections_max,
+            listens,
+        } = bounds;
         let limits = Limits {
             connections_max,
             per_address_max: usize::MAX,
         };
         let files = Files::new(others.files_directory.clone(), settings.files_bytes);
+        let traffic = Traffic::new(table.paths());
+        let guard = Guard::new(&settings.allow_origins, &settings.hosts, listens);
+        // What is left of the connections is for health and metrics, and for those who are silent.
+        let part = |whole: usize| Arc::new(Semaphore::new((connections_max / whole).max(1)));
         Arc::new(Front {
             broker,
             shared,
@@ -88,17 +131,31 @@ impl Front {
             replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
             files,
             bodies: Memory::new(),
+            requests: part(4),
+            followers: part(2),
+            guard,
+            table,
+            traffic,
+            started_at: Instant::now(),
+            #[cfg(test)]
+            asked: std::sync::Mutex::default(),
         })
     }
 
     /// The broker as who sends this request may use it.
     pub(super) fn door(&self, peer: SocketAddr, headers: &HeaderMap) -> Door {
         let agent = headers.get(header::USER_AGENT);
-        self.broker.door(Caller {
+        let door = self.broker.door(Caller {
             principal: Principal::Anonymous,
             address: peer,
             client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
             protocol: Protocol::Http,
-        })
+        });
+        #[cfg(test)]
+        self.asked
+            .lock()
+            .expect("nothing panics while it notes a door")
+            .push(door.asked());
+        door
     }
 }
