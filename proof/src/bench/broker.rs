@@ -32,7 +32,8 @@ pub const IN_FLIGHT: usize = 8;
 /// The topic of the load.
 pub const TOPIC: &str = "bench";
 
-const PRODUCE_VERSION: i16 = 9;
+/// The version of produce requests: topics by name.
+pub const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 
 /// How a broker is started on `data`.

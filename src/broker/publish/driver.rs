@@ -22,12 +22,30 @@ use crate::broker::{Broker, Refusal, on_blocking_pool};
 /// An open batch that is at least so long is compressed elsewhere: it takes longer than to hand it over.
 const COMPRESSED_HERE_BYTES_MAX: usize = 8 << 10;
 
+/// A lane whose driver runs: it does not outlive it.
+struct Driven {
+    broker: Broker,
+    lane: Arc<Lane>,
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.broker.shared.lanes.abandon(&self.lane);
+    }
+}
+
 /// Appends the lane's batches until there are none.
-pub(super) async fn drive(broker: Broker, lane: Arc<Lane>) {
+pub(super) fn drive(broker: Broker, lane: Arc<Lane>) -> impl Future<Output = ()> {
+    let driven = Driven { broker, lane };
+    async move { append_all(&driven).await }
+}
+
+async fn append_all(driven: &Driven) {
+    let Driven { broker, lane } = driven;
     let mut appended = FuturesOrdered::new();
     loop {
         if let Some(batch) = lane.next(appended.is_empty()) {
-            let append = append(&broker, &lane, batch);
+            let append = append(broker, lane, batch);
             tokio::pin!(append);
             // Answers leave also while an append waits for its admission.
             let done = loop {
@@ -41,7 +59,7 @@ pub(super) async fn drive(broker: Broker, lane: Arc<Lane>) {
                 appended.push_back(settle(base, durable, promise));
             }
         } else if appended.is_empty() {
-            if broker.shared.lanes.retire(&lane) {
+            if broker.shared.lanes.retire(lane) {
                 return;
             }
         } else {

@@ -146,6 +146,18 @@ impl Lanes {
         is_empty
     }
 
+    /// Takes a lane out, whatever is in it: its driver is gone, and those who wait for it are told that nothing is known.
+    pub(super) fn abandon(&self, lane: &Lane) {
+        let mut shard = self.shard(lane.log);
+        let mut batches = lane.batches();
+        if !std::mem::replace(&mut batches.retired, true) {
+            shard.remove(&lane.log);
+            let left = std::mem::take(&mut *batches);
+            batches.retired = true;
+            drop((batches, shard, left));
+        }
+    }
+
     /// How many lanes there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {

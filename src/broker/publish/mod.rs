@@ -34,7 +34,7 @@ pub use message::{Message, Outgoing};
 pub use outcome::Publishing;
 use place::{partition_of, publishable};
 pub use refusal::PublishRefusal;
-pub use together::{DoneOnce, Together};
+pub use together::{DoneOnce, Placed, Together};
 
 /// What each message of a call became: its place, or why it is refused.
 pub type Published = Vec<Result<Publishing, PublishRefusal>>;

@@ -530,6 +530,40 @@ async fn nothing_is_told_before_its_sync_and_a_power_cut_takes_nothing_that_was_
 }
 
 #[tokio::test]
+async fn a_lane_whose_driver_is_gone_is_made_anew_and_who_waits_is_told() {
+    let house = house();
+    let topic = house.topic(1, &[]).await;
+    house.store.hold();
+    let lanes = &house.broker.shared.lanes;
+    let mut permit = lanes.admit(1_000).await;
+    let outgoing = Outgoing {
+        partition: None,
+        message: text("lost"),
+    };
+    let mut taken = Vec::new();
+    let lane = lanes.push(
+        (&topic, PartitionId::new(0)),
+        std::iter::once(Checked::new(&outgoing)),
+        &mut permit,
+        house.broker.now(),
+        |publishing| taken.push(publishing.expect("taken")),
+    );
+    drop(permit);
+    // Its driver is dropped before it has done anything, as one that panics.
+    let driver = driver::drive(house.broker.clone(), lane.expect("a new lane"));
+    let driver = tokio::spawn(driver);
+    driver.abort();
+    assert!(driver.await.is_err());
+    let told = taken.pop().expect("one").durable().await;
+    assert!(matches!(told, Err(PublishRefusal::Abandoned)), "{told:?}");
+    assert_eq!((lanes.count(), lanes.bytes_held()), (0, 0));
+    house.store.let_go();
+    let publishing = house.broker.publish(&topic, None, text("next")).await;
+    publishing.expect("taken").durable().await.expect("durable");
+    house.quiet().await;
+}
+
+#[tokio::test]
 async fn who_would_hold_more_than_may_be_waits() {
     let lanes = Lanes::new();
     let all = lanes.admit(usize::MAX).await;

@@ -46,13 +46,16 @@ struct Filled {
     publishing: Vec<Publishing>,
 }
 
+/// Where a partition's records went.
+pub type Placed = (PartitionId, Range<Offset>);
+
 /// A request that is to be done once, and how it is answered: where each partition's records went, in words of whoever asks. It
 /// is asked for the answer under locks, and waits for nothing.
 pub struct DoneOnce<'a> {
     /// The request.
     pub ticket: OnceTicket,
     /// Its answer. For other offsets than those that are largest it is no longer.
-    pub answer: &'a (dyn Fn(&[(PartitionId, Range<Offset>)]) -> String + Sync),
+    pub answer: &'a (dyn Fn(&[Placed]) -> String + Sync),
 }
 
 impl Broker {

@@ -3,6 +3,7 @@
 mod cleaner;
 mod compaction;
 mod engine;
+mod http_produce;
 mod latency;
 mod partitions;
 mod produce;
@@ -15,6 +16,7 @@ use super::Case;
 /// Every case.
 pub const ALL: &[Case] = &[
     produce::CASE,
+    http_produce::CASE,
     latency::CASE,
     replay::CASE,
     startup::CASE,

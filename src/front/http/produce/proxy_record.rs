@@ -208,8 +208,11 @@ struct BatchBody<'a> {
     entries: Vec<&'a RawValue>,
 }
 
+/// An entry of a batch: its id, and the record or what is wrong with it.
+type Entry = (String, Result<ProxyRecord, String>);
+
 /// Reads a batch of version 3: for each entry its id, and the record or what is wrong with it.
-pub(super) fn read_batch(body: &str) -> Result<Vec<(String, Result<ProxyRecord, String>)>, String> {
+pub(super) fn read_batch(body: &str) -> Result<Vec<Entry>, String> {
     let body: BatchBody<'_> = serde_json::from_str(body).map_err(|error| error.to_string())?;
     let mut ids = std::collections::HashSet::new();
     let entry = |(index, raw): (usize, &RawValue)| {
