@@ -204,6 +204,7 @@ fn scan(log: &Log, key: Option<Bytes>) -> (Vec<(u64, Record)>, ScanCounts) {
         offsets: bounds.start..bounds.durable_end,
         times: None,
         key,
+        run_bytes: 256 << 10,
     });
     let mut found = Vec::new();
     while let Some(step) = scan.next_step().unwrap() {

@@ -12,6 +12,7 @@ mod compact_tool;
 mod compacted;
 mod demo;
 mod fetch_waits;
+mod follow;
 mod garbage;
 mod group_tool;
 mod groups;

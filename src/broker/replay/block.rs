@@ -4,6 +4,8 @@
 //! batch's decompressed bytes and parsed again when it is looked at: eight bytes a record.
 //! Invariant: each place holds a record that was read there once, so that it can be read again.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use model::batch::{RecordFrame, RecordRef};
 use model::{Offset, PartitionId};
@@ -74,6 +76,15 @@ impl Block {
     pub fn memory_bytes(&self) -> usize {
         let payloads: usize = self.parts.iter().map(|part| part.payload.len()).sum();
         payloads + self.places.capacity() * size_of::<RecordPlace>()
+    }
+
+    /// Some of its records. Their bytes are kept by both.
+    pub(super) fn slice(&self, indexes: Range<usize>) -> Block {
+        let mut slice = Block::default();
+        for index in indexes {
+            slice.push_of(self, index);
+        }
+        slice
     }
 
     /// Keeps the first `count` records.

@@ -26,7 +26,7 @@ pub use subscription::{Event, FollowRequest, Resume, Subscription};
 use super::access::{Granted, right};
 use super::{Broker, Topic};
 use merge::Merge;
-use reader::{Found, Reader, Step};
+use reader::{Found, Reader, Sizes, Step};
 
 /// Gaps that a replay remembers; of further ones it says that there are more.
 const GAPS_MAX: usize = 1_000;
@@ -93,7 +93,13 @@ impl Broker {
             let end = end.map_or(bounds.durable_end, |end| end.min(bounds.durable_end));
             let offsets = start..end.max(start);
             ends.push((partition, offsets.end));
-            readers.push(Reader::new(partition, log, offsets, filter.clone()));
+            readers.push(Reader::new(
+                partition,
+                log,
+                offsets,
+                filter.clone(),
+                Sizes::RANGE,
+            ));
         }
         let by_time = (request.order == Order::Time).then(|| ByTime {
             reached: vec![None; readers.len()],
@@ -243,5 +249,7 @@ impl Replay {
     }
 }
 
+#[cfg(test)]
+mod following;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use model::batch::{Batch, BatchError, DecompressLimit, Records, split_unverified};
 use model::{Offset, PartitionId};
-use storage::{Log, LogScan, ScanRange};
+use storage::{Log, LogScan, ReadError, ScanRange};
 use tokio::sync::Semaphore;
 
 use super::block::{Block, Part};
@@ -23,14 +23,36 @@ use super::request::{Filter, Gap, GapReason, ReplayError, Scanned};
 use crate::broker::inflation::TooLarge;
 use crate::broker::{Broker, read_refusal};
 
-/// Decompressed bytes after which a block is complete.
-const BLOCK_BYTES: usize = 512 << 10;
+/// How much a reader reads and gives at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Stored bytes that are copied at a time, but for a single larger batch.
+    run_bytes: usize,
+    /// Decompressed bytes after which a block is complete.
+    block_bytes: usize,
+}
+
+impl Sizes {
+    /// For who reads a range as fast as it can.
+    pub const RANGE: Sizes = Sizes {
+        run_bytes: 256 << 10,
+        block_bytes: 512 << 10,
+    };
+    /// For one of many who follow, some of whom take nothing for long.
+    pub const FOLLOWER: Sizes = Sizes {
+        run_bytes: 64 << 10,
+        block_bytes: 64 << 10,
+    };
+}
+
 /// A batch that is larger when decompressed is not kept for its records: they are copied out of it.
 const KEPT_BYTES_MAX: usize = 4 << 20;
 /// Stored bytes that are looked at before others have their turn, if nothing wanted is among them.
 const TURN_BYTES: u64 = 4 << 20;
-/// What a step is first expected to read: the storage's runs are no longer, but for a single larger batch.
-const RUN_BYTES_EXPECTED: usize = 256 << 10;
+/// A batch of the tail that decompresses to no more is decompressed where its reader runs.
+const NOW_BYTES_MAX: usize = 1 << 20;
+/// As [`TURN_BYTES`], where the reader runs among others.
+const NOW_TURN_BYTES: u64 = 256 << 10;
 
 /// What bounds all readers together.
 #[derive(Debug)]
@@ -90,6 +112,7 @@ struct Cursor {
     partition: PartitionId,
     scan: LogScan,
     filter: Filter,
+    sizes: Sizes,
     /// Records before it are not shown.
     next: Offset,
     run: Option<Run>,
@@ -118,6 +141,7 @@ impl Reader {
         log: &Log,
         offsets: Range<Offset>,
         filter: Filter,
+        sizes: Sizes,
     ) -> Reader {
         let next = offsets.start;
         let times = filter.times.clone();
@@ -127,8 +151,10 @@ impl Reader {
                 offsets,
                 times,
                 key: filter.wanted_key(),
+                run_bytes: sizes.run_bytes,
             }),
             filter,
+            sizes,
             next,
             run: None,
             scanned: Scanned::default(),
@@ -148,6 +174,11 @@ impl Reader {
 
     /// Goes on to the next wanted records or the next gap. A call that is given up loses nothing: the next one goes on with it.
     pub async fn step(&mut self, broker: &Broker) -> Result<Step, ReplayError> {
+        if self.pending.is_none()
+            && let Some(step) = locked(&self.cursor).step_now()
+        {
+            return step;
+        }
         let begin = || -> BoxFuture<'static, _> {
             Box::pin(run_step(broker.clone(), Arc::clone(&self.cursor)))
         };
@@ -177,13 +208,14 @@ async fn run_step(broker: Broker, cursor: Arc<Mutex<Cursor>>) -> Result<Step, Re
     let shared = &broker.shared;
     let turn = shared.readers.turns.acquire().await;
     let _turn = turn.expect("nobody closes the semaphore");
+    let run_bytes = locked(&cursor).sizes.run_bytes;
     let work = move |limit, is_last| {
         let mut cursor = locked(&cursor);
         let found = cursor.step(limit, is_last)?;
         let cleaned = cursor.cleaned.take();
         Ok(found.map(|found| Step { cleaned, found }))
     };
-    shared.inflation.run(RUN_BYTES_EXPECTED, work).await
+    shared.inflation.run(run_bytes, work).await
 }
 
 fn locked(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
@@ -193,33 +225,55 @@ fn locked(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
 }
 
 impl Cursor {
-    /// See [`Reader::step`]. Blocks. `TooLarge` if the next batch takes more than `limit`, and that is not the last one.
+    /// A step in the tail, which is in memory; None if it would have to wait for the disk, or takes long.
+    fn step_now(&mut self) -> Option<Result<Step, ReplayError>> {
+        let limit = DecompressLimit::bytes(NOW_BYTES_MAX);
+        let found = self.step_by(limit, false, NOW_TURN_BYTES, LogScan::next_step_in_memory);
+        let found = found.ok().flatten()?;
+        let cleaned = self.cleaned.take();
+        Some(found.map(|found| Step { cleaned, found }))
+    }
+
+    /// A step wherever it is. Blocks. `TooLarge` if the next batch takes more than `limit`, and that is not the last one.
     fn step(
         &mut self,
         limit: DecompressLimit,
         is_last: bool,
     ) -> Result<Result<Found, ReplayError>, TooLarge> {
+        let next = |scan: &mut LogScan| scan.next_step().map(Some);
+        let found = self.step_by(limit, is_last, TURN_BYTES, next)?;
+        Ok(found.expect("the disk is waited for"))
+    }
+
+    fn step_by(
+        &mut self,
+        limit: DecompressLimit,
+        is_last: bool,
+        turn_bytes: u64,
+        mut next_step: impl FnMut(&mut LogScan) -> Result<Option<Option<storage::Scanned>>, ReadError>,
+    ) -> Result<Option<Result<Found, ReplayError>>, TooLarge> {
         let bytes_before = self.scan.counts().bytes;
         loop {
             if let Some(run) = self.run.take()
                 && let Some(found) = self.decode_run(run, limit, is_last)?
             {
-                return Ok(Ok(found));
+                return Ok(Some(Ok(found)));
             }
-            if self.scan.counts().bytes - bytes_before >= TURN_BYTES {
-                return Ok(Ok(Found::Nothing));
+            if self.scan.counts().bytes - bytes_before >= turn_bytes {
+                return Ok(Some(Ok(Found::Nothing)));
             }
-            match self.scan.next_step() {
-                Err(error) => return Ok(Err(read_refusal(error).into())),
-                Ok(None) => {
+            match next_step(&mut self.scan) {
+                Err(error) => return Ok(Some(Err(read_refusal(error).into()))),
+                Ok(None) => return Ok(None),
+                Ok(Some(None)) => {
                     self.next = self.next.max(self.scan.next_offset());
-                    return Ok(Ok(Found::End));
+                    return Ok(Some(Ok(Found::End)));
                 }
-                Ok(Some(storage::Scanned::Gap { offsets, reason })) => {
+                Ok(Some(Some(storage::Scanned::Gap { offsets, reason }))) => {
                     self.next = offsets.end;
-                    return Ok(Ok(Found::Gap(self.gap(offsets, reason.into()))));
+                    return Ok(Some(Ok(Found::Gap(self.gap(offsets, reason.into())))));
                 }
-                Ok(Some(storage::Scanned::Run { batches, offsets })) => {
+                Ok(Some(Some(storage::Scanned::Run { batches, offsets }))) => {
                     self.next = self.next.max(offsets.start);
                     self.run = Some(Run {
                         rest: batches,
@@ -240,7 +294,7 @@ impl Cursor {
     ) -> Result<Option<Found>, TooLarge> {
         let mut block = Block::default();
         let mut bytes = 0;
-        while bytes < BLOCK_BYTES || block.is_empty() {
+        while bytes < self.sizes.block_bytes || block.is_empty() {
             let mut batches = split_unverified(run.rest.clone());
             let Some(batch) = batches.next() else {
                 self.note_missing(run.offsets.end);
@@ -313,11 +367,12 @@ impl Cursor {
     ) -> Result<Decoded, BatchError> {
         let (partition, frame) = (self.partition, records.frame());
         let payload = records.payload().clone();
+        let block_bytes = self.sizes.block_bytes;
         let (mut copies, mut positions) = (BytesMut::new(), Vec::new());
         let copied = self.each(records, end, &mut |at| {
             positions.push(copies.len());
             copies.extend_from_slice(&payload[at]);
-            match copies.len() < BLOCK_BYTES {
+            match copies.len() < block_bytes {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }

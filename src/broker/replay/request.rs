@@ -227,6 +227,9 @@ pub enum GapReason {
     Damaged,
     /// They are as they were sent, and no records: a batch that does not decompress, or whose records are malformed.
     Undecodable,
+    /// The log ends before the place where a subscription goes on: it lost records that were given once. New ones take their
+    /// offsets.
+    Rewound,
 }
 
 impl GapReason {
@@ -237,6 +240,7 @@ impl GapReason {
             GapReason::Cleaned => "cleaned",
             GapReason::Damaged => "damaged",
             GapReason::Undecodable => "undecodable",
+            GapReason::Rewound => "rewound",
         }
     }
 }

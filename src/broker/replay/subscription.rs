@@ -3,6 +3,7 @@
 //! Invariants: each record from its place on is given once, in each partition in the order of offsets, or a gap is told in its
 //! place. A subscription holds a cursor for each partition: a slow subscriber is behind, and costs nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use storage::{Log, Waiter};
 
 use super::block::Block;
 use super::partitions_of;
-use super::reader::{Found, Reader, Step};
-use super::request::{Filter, Gap, Place, ReplayError};
+use super::reader::{Found, Reader, Sizes, Step};
+use super::request::{Filter, Gap, GapReason, Order, Place, ReplayError};
 use crate::broker::access::{Granted, right};
 use crate::broker::{Broker, Topic};
 
@@ -28,10 +29,13 @@ pub struct FollowRequest {
     /// time, so that a device with a late clock is not lost.
     pub from: Place,
     /// Where to go on, as [`Subscription::position`] told an earlier one. Partitions that it does not name are new: they are
-    /// given from their start. If it is empty, `from` counts.
-    pub resume: Vec<Resume>,
+    /// given from their start. Without it, `from` counts.
+    pub resume: Option<Vec<Resume>>,
     /// Which records.
     pub filter: Filter,
+    /// Within a partition records come in the order of offsets. [`Order::Offset`] gives partitions their turns. [`Order::Time`]
+    /// goes on with the partition whose next record is the earliest, of those that have one.
+    pub order: Order,
 }
 
 /// Where a subscription is in one partition.
@@ -63,13 +67,14 @@ pub struct Subscription {
     filter: Filter,
     /// Whether partitions that come later belong to it.
     is_of_all: bool,
+    order: Order,
     cursors: Vec<Cursor>,
     /// Which one has its turn.
     turn: usize,
     waiter: Arc<Waiter>,
     is_caught_up: bool,
-    /// What cleanup took from between the records that were given last.
-    then: Option<Event>,
+    /// What is to be told before anything else is read.
+    then: VecDeque<Event>,
 }
 
 /// One partition of a subscription.
@@ -82,6 +87,23 @@ struct Cursor {
     idle_at: Option<u64>,
     /// The count of moves since which the waiter is told of the next one.
     watched_at: Option<u64>,
+    /// What was read and is not given yet.
+    head: Option<Head>,
+}
+
+/// A block that is given in parts.
+struct Head {
+    block: Block,
+    /// The next record.
+    index: usize,
+    cleaned: Option<Gap>,
+}
+
+impl Head {
+    fn time(&self) -> Timestamp {
+        let record = self.block.get(self.index).map(|found| found.record);
+        record.expect("a head has a record left").timestamp
+    }
 }
 
 impl Broker {
@@ -96,19 +118,22 @@ impl Broker {
             topic: topic.clone(),
             filter: request.filter,
             is_of_all: request.partitions.is_none(),
+            order: request.order,
             cursors: Vec::new(),
             turn: 0,
             waiter: Waiter::new(),
             is_caught_up: false,
-            then: None,
+            then: VecDeque::new(),
         };
         for partition in partitions_of(topic, request.partitions)? {
             let log = topic.log(partition)?;
-            let resumed = request.resume.iter().find(|at| at.partition == partition);
-            let at = match resumed {
-                Some(at) => *at,
-                None if !request.resume.is_empty() => first_of(partition),
+            let at = match &request.resume {
                 None => begin(partition, log, request.from),
+                Some(resume) => {
+                    let at = resume.iter().find(|at| at.partition == partition);
+                    let at = at.copied().unwrap_or(first_of(partition));
+                    subscription.not_behind(at, log.bounds().durable_end)
+                }
             };
             subscription.add(Arc::clone(log), at);
         }
@@ -135,30 +160,49 @@ fn begin(partition: PartitionId, log: &Log, from: Place) -> Resume {
 }
 
 impl Subscription {
+    /// Where to go on. A log that ends before that has lost what was given once: what it gets instead is given.
+    fn not_behind(&mut self, mut at: Resume, end: Offset) -> Resume {
+        if at.offset > end {
+            self.then.push_back(Event::Gap(Gap {
+                partition: at.partition,
+                offsets: end..at.offset,
+                missing: 0,
+                reason: GapReason::Rewound,
+            }));
+            at.offset = end;
+        }
+        at
+    }
+
     fn add(&mut self, log: Arc<Log>, at: Resume) {
         let since = at.since.filter(|(until, _)| *until > at.offset);
         let (end, filter) = match since {
             Some((until, time)) => (until, self.filter.clone().within(Some(time), None)),
             None => (Offset::MAX, self.filter.clone()),
         };
-        let reader = Reader::new(at.partition, &log, at.offset..end, filter);
+        let reader = Reader::new(at.partition, &log, at.offset..end, filter, Sizes::FOLLOWER);
         self.cursors.push(Cursor {
             log,
             reader,
             since,
             idle_at: None,
             watched_at: None,
+            head: None,
         });
     }
 
     /// The next event; waits for one. A call that is given up loses nothing.
     /// Errors: the topic is gone, or the disk cannot read; what was not given is still to be asked for.
     pub async fn next(&mut self) -> Result<Event, ReplayError> {
-        if let Some(event) = self.then.take() {
+        if let Some(event) = self.then.pop_front() {
             return Ok(event);
         }
         loop {
-            if let Some(event) = self.read().await? {
+            let event = match self.order {
+                Order::Offset => self.read_in_turns().await?,
+                Order::Time => self.read_earliest().await?,
+            };
+            if let Some(event) = event {
                 self.is_caught_up = false;
                 return Ok(event);
             }
@@ -172,7 +216,7 @@ impl Subscription {
     /// Where it is in each partition, as far as events were given: who resumes there gets what comes after them.
     pub fn position(&self) -> Vec<Resume> {
         let of = |cursor: &Cursor| {
-            let offset = cursor.reader.next_offset();
+            let offset = cursor.next_offset();
             Resume {
                 partition: cursor.reader.partition(),
                 offset,
@@ -183,37 +227,97 @@ impl Subscription {
     }
 
     /// Reads on in the next partition that may have something; None if none has.
-    async fn read(&mut self) -> Result<Option<Event>, ReplayError> {
+    async fn read_in_turns(&mut self) -> Result<Option<Event>, ReplayError> {
         loop {
             let count = self.cursors.len();
-            let all = (0..count).map(|step| (self.turn + step) % count);
-            let is_ready = |at: &usize| self.cursors[*at].may_have_more();
-            let Some(at) = all.clone().find(is_ready) else {
+            let mut all = (0..count).map(|step| (self.turn + step) % count);
+            let Some(at) = all.find(|at| self.cursors[*at].may_have_more()) else {
                 return Ok(None);
             };
             self.turn = at;
-            let moves = self.cursors[at].log.moves();
-            let Step { found, cleaned } = self.cursors[at].reader.step(&self.broker).await?;
-            let found = match found {
-                Found::Records(block) => Some(Event::Records(block)),
-                Found::Gap(gap) => Some(Event::Gap(gap)),
-                Found::Nothing => None,
-                Found::End => {
-                    self.at_end(at, moves);
-                    None
-                }
-            };
+            let (found, cleaned) = self.step(at).await?;
             // Each partition has its turn.
             self.turn = (at + 1) % count;
             match (found, cleaned.map(Event::Gap)) {
                 (Some(found), gap) => {
-                    self.then = gap;
+                    self.then.extend(gap);
                     return Ok(Some(found));
                 }
                 (None, Some(gap)) => return Ok(Some(gap)),
-                (None, None) => {}
+                (None, None) => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// Reads on in each partition of which nothing is held, and gives of the one whose next record is the earliest; None if none
+    /// has a record.
+    async fn read_earliest(&mut self) -> Result<Option<Event>, ReplayError> {
+        loop {
+            let to_read = |at: &usize| {
+                let cursor = &self.cursors[*at];
+                cursor.head.is_none() && cursor.may_have_more()
+            };
+            let Some(at) = (0..self.cursors.len()).find(to_read) else {
+                return Ok(self.give_earliest());
+            };
+            match self.step(at).await? {
+                (Some(Event::Records(block)), cleaned) => {
+                    self.cursors[at].head = Some(Head {
+                        block,
+                        index: 0,
+                        cleaned,
+                    });
+                }
+                (Some(found), cleaned) => {
+                    self.then.extend(cleaned.map(Event::Gap));
+                    return Ok(Some(found));
+                }
+                (None, Some(gap)) => return Ok(Some(Event::Gap(gap))),
+                (None, None) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Records of the partition whose next one is the earliest, up to where another partition's goes first.
+    fn give_earliest(&mut self) -> Option<Event> {
+        let heads = self.cursors.iter().enumerate();
+        let mut heads: Vec<(Timestamp, usize)> = heads
+            .filter_map(|(at, cursor)| Some((cursor.head.as_ref()?.time(), at)))
+            .collect();
+        heads.sort_unstable();
+        let (_, at) = *heads.first()?;
+        let next = heads.get(1).copied();
+        let head = self.cursors[at]
+            .head
+            .as_mut()
+            .expect("it is one of the heads");
+        let from = head.index;
+        head.index += 1;
+        while head.index < head.block.len() && next.is_none_or(|next| (head.time(), at) < next) {
+            head.index += 1;
+        }
+        let block = head.block.slice(from..head.index);
+        if head.index == head.block.len() {
+            self.then.extend(head.cleaned.take().map(Event::Gap));
+            self.cursors[at].head = None;
+        }
+        Some(Event::Records(block))
+    }
+
+    /// A step of one partition's reader.
+    async fn step(&mut self, at: usize) -> Result<(Option<Event>, Option<Gap>), ReplayError> {
+        let moves = self.cursors[at].log.moves();
+        let Step { found, cleaned } = self.cursors[at].reader.step(&self.broker).await?;
+        let found = match found {
+            Found::Records(block) => Some(Event::Records(block)),
+            Found::Gap(gap) => Some(Event::Gap(gap)),
+            Found::Nothing => None,
+            Found::End => {
+                self.at_end(at, moves);
+                None
+            }
+        };
+        Ok((found, cleaned))
     }
 
     /// A reader has come to its end: that of what was there at the request, or of the log for now.
@@ -224,7 +328,13 @@ impl Subscription {
             Some((until, _)) => {
                 let partition = cursor.reader.partition();
                 let offsets = until..Offset::MAX;
-                cursor.reader = Reader::new(partition, &cursor.log, offsets, self.filter.clone());
+                cursor.reader = Reader::new(
+                    partition,
+                    &cursor.log,
+                    offsets,
+                    self.filter.clone(),
+                    Sizes::FOLLOWER,
+                );
             }
         }
     }
@@ -262,6 +372,14 @@ impl Subscription {
 }
 
 impl Cursor {
+    fn next_offset(&self) -> Offset {
+        let held = self
+            .head
+            .as_ref()
+            .and_then(|head| head.block.get(head.index));
+        held.map_or_else(|| self.reader.next_offset(), |found| found.record.offset)
+    }
+
     fn may_have_more(&self) -> bool {
         self.idle_at != Some(self.log.moves())
     }

@@ -23,14 +23,14 @@ struct Sent {
 }
 
 /// A topic with these records.
-struct House {
-    broker: Scratch,
+pub(super) struct House {
+    pub(super) broker: Scratch,
     sent: Vec<Sent>,
     partitions: u32,
 }
 
 impl House {
-    fn new(partitions: u32) -> House {
+    pub(super) fn new(partitions: u32) -> House {
         let broker = Scratch::new();
         let record = TopicRecord {
             id: TopicId::random(),
@@ -46,7 +46,7 @@ impl House {
         }
     }
 
-    fn topic(&self) -> Granted<Arc<Topic>, right::Read> {
+    pub(super) fn topic(&self) -> Granted<Arc<Topic>, right::Read> {
         Granted::<(), right::Read>::on(self.broker.topic("readings").unwrap())
     }
 
@@ -62,7 +62,7 @@ impl House {
     }
 
     /// Appends records with these keys and times.
-    async fn append(&mut self, partition: u32, codec: Codec, records: &[(i64, u8)]) {
+    pub(super) async fn append(&mut self, partition: u32, codec: Codec, records: &[(i64, u8)]) {
         let mut builder = BatchBuilder::new(codec);
         let mut sent = Vec::new();
         for (millis, key) in records {

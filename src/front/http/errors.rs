@@ -523,6 +523,9 @@ pub(super) enum Failure {
         /// The bound.
         replays_max: usize,
     },
+    /// A partition that the topic does not have.
+    #[error("the topic has no partition {0}")]
+    NoPartition(String),
     /// The part of the path behind `?` is not as it must be.
     #[error("{0}")]
     Query(String),
@@ -620,7 +623,7 @@ impl IntoResponse for Failure {
             Failure::Hold(HoldError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_holds"),
             Failure::Hold(HoldError::Unknown(_)) => (StatusCode::NOT_FOUND, "unknown_hold"),
             Failure::Replay(ReplayError::Refused(refusal)) => return refused(&refusal),
-            Failure::Replay(ReplayError::NoPartition { .. }) => {
+            Failure::Replay(ReplayError::NoPartition { .. }) | Failure::NoPartition(_) => {
                 (StatusCode::NOT_FOUND, "unknown_partition")
             }
             Failure::Condition(_) => (StatusCode::BAD_REQUEST, "invalid_condition"),

@@ -9,6 +9,7 @@ mod connection;
 mod ended;
 mod errors;
 mod files;
+mod follow;
 mod guard;
 mod health;
 mod holds;
@@ -134,6 +135,7 @@ fn all_routes() -> Routes {
         .merge(replay::routes())
         .merge(files::routes())
         .merge(produce::routes())
+        .merge(follow::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

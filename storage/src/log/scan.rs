@@ -19,9 +19,6 @@ use super::tail::TailEntry;
 use super::{Log, LogParts};
 use crate::error::ReadError;
 
-/// Batches that one step copies, but for a single larger one.
-const RUN_BYTES: usize = 256 << 10;
-
 /// What of a log is wanted.
 #[derive(Clone, Debug)]
 pub struct ScanRange {
@@ -32,6 +29,8 @@ pub struct ScanRange {
     pub times: Option<Range<Timestamp>>,
     /// Batches of sealed segments that hold no record with this key need not be shown, as for times. None for all.
     pub key: Option<Bytes>,
+    /// Bytes of batches that one step copies at most, but for a single larger one.
+    pub run_bytes: usize,
 }
 
 /// Why offsets of a range were not shown.
@@ -80,7 +79,15 @@ pub struct LogScan {
     next: Offset,
     end: Offset,
     wanted: Wanted,
+    run_bytes: usize,
     counts: ScanCounts,
+}
+
+/// What a step does where it would have to wait for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    ForDisk,
+    Never,
 }
 
 impl Log {
@@ -92,6 +99,7 @@ impl Log {
             next: range.offsets.start,
             end: range.offsets.end,
             wanted: Wanted::new(range.times, range.key),
+            run_bytes: range.run_bytes,
             counts: ScanCounts::default(),
         }
     }
@@ -102,16 +110,28 @@ impl LogScan {
     /// log ends for now: later there may be more. Blocks.
     /// Errors: `Deleted`; `Io` where the disk cannot read, which a later call tries again.
     pub fn next_step(&mut self) -> Result<Option<Scanned>, ReadError> {
+        let step = self.next_by(Wait::ForDisk)?;
+        Ok(step.expect("who waits for the disk gets an answer"))
+    }
+
+    /// Like [`LogScan::next_step`], in the log's tail, which is in memory. None if what has settled would have to be read, which
+    /// [`LogScan::next_step`] does. Does not block.
+    pub fn next_step_in_memory(&mut self) -> Result<Option<Option<Scanned>>, ReadError> {
+        self.next_by(Wait::Never)
+    }
+
+    fn next_by(&mut self, wait: Wait) -> Result<Option<Option<Scanned>>, ReadError> {
         loop {
             let from = self.next;
-            match self.step()? {
-                Step::End => return Ok(None),
+            match self.step(wait)? {
+                Step::End => return Ok(Some(None)),
+                Step::NeedsDisk => return Ok(None),
                 Step::LookAgain => {}
                 Step::Skip(to) => self.next = to,
                 Step::Gap(to, reason) => {
                     self.next = to;
                     let offsets = from..to;
-                    return Ok(Some(Scanned::Gap { offsets, reason }));
+                    return Ok(Some(Some(Scanned::Gap { offsets, reason })));
                 }
                 Step::Run(batches, offsets) => {
                     assert!(
@@ -120,7 +140,7 @@ impl LogScan {
                     );
                     self.next = offsets.end;
                     self.counts.bytes += batches.len() as u64;
-                    return Ok(Some(Scanned::Run { batches, offsets }));
+                    return Ok(Some(Some(Scanned::Run { batches, offsets })));
                 }
             }
         }
@@ -136,7 +156,7 @@ impl LogScan {
         self.counts
     }
 
-    fn step(&mut self) -> Result<Step, ReadError> {
+    fn step(&mut self, wait: Wait) -> Result<Step, ReadError> {
         let cell = Arc::clone(&self.cell);
         let state = cell.locked();
         if state.deleted {
@@ -156,15 +176,24 @@ impl LogScan {
         }
         let end = state.damaged_after(from).unwrap_or(end).min(end);
         if from >= state.bounds.settled_end {
-            let entries = tail_entries(&state, from..end);
+            let entries = tail_entries(&state, from..end, self.run_bytes);
             drop(state);
             return Ok(self.tail_step(entries));
+        }
+        if wait == Wait::Never {
+            return Ok(Step::NeedsDisk);
         }
         let segments = state.segments.clone();
         let offsets = from..end.min(state.bounds.settled_end);
         drop(state);
         let settled = &self.parts.settled;
-        match settled.scan(&self.cell, &segments, offsets, &mut self.wanted, RUN_BYTES) {
+        match settled.scan(
+            &self.cell,
+            &segments,
+            offsets,
+            &mut self.wanted,
+            self.run_bytes,
+        ) {
             Ok(stride) => {
                 self.counts.skipped_bytes += stride.skipped_bytes;
                 Ok(match stride.batches {
@@ -207,7 +236,7 @@ impl LogScan {
 }
 
 /// The next batches of the tail, of some offsets that continue: so many as one step copies, or a single larger one.
-fn tail_entries(state: &LogState, offsets: Range<Offset>) -> Vec<TailEntry> {
+fn tail_entries(state: &LogState, offsets: Range<Offset>, bytes_max: usize) -> Vec<TailEntry> {
     let first = state
         .tail
         .partition_point(|entry| entry.next <= offsets.start);
@@ -215,7 +244,7 @@ fn tail_entries(state: &LogState, offsets: Range<Offset>) -> Vec<TailEntry> {
     let mut expected = None;
     for entry in state.tail.range(first..) {
         let continues = expected.is_none_or(|expected| expected == entry.base);
-        let fits = entries.is_empty() || bytes + entry.bytes as usize <= RUN_BYTES;
+        let fits = entries.is_empty() || bytes + entry.bytes as usize <= bytes_max;
         if !continues || !fits || entry.base >= offsets.end {
             break;
         }
@@ -229,6 +258,7 @@ fn tail_entries(state: &LogState, offsets: Range<Offset>) -> Vec<TailEntry> {
 /// What one step came to.
 enum Step {
     End,
+    NeedsDisk,
     LookAgain,
     Skip(Offset),
     Gap(Offset, GapReason),

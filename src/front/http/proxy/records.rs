@@ -21,7 +21,9 @@ use tokio::time::Instant;
 use super::shape_of;
 use crate::broker::Refusal;
 use crate::broker::access::{ResourceKind, Right, right};
-use crate::broker::replay::{Event, Filter, FollowRequest, Place, ReplayError, ReplayRecord};
+use crate::broker::replay::{
+    Event, Filter, FollowRequest, Order, Place, ReplayError, ReplayRecord,
+};
 use crate::front::http::connection::OfConnection;
 use crate::front::http::errors::Failure;
 use crate::front::http::request::{At, parsed};
@@ -116,7 +118,8 @@ async fn records(
     let request = FollowRequest {
         partitions: Some(vec![shape.partition]),
         from: Place::Offset(offset),
-        resume: Vec::new(),
+        resume: None,
+        order: Order::Offset,
         filter: Filter::default(),
     };
     let mut follow = door.broker().follow(&topic, request).map_err(refused)?;
