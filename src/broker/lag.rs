@@ -4,17 +4,18 @@
 //! not change. All else here never waits for the disk.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use model::batch::{Batch, DecompressLimit};
+use model::batch::{Batch, BatchError, DecompressLimit};
 use model::{LogId, Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
 use super::access::{Cluster, Granted, Group, right};
 use super::groups::{CommittedOffset, CommittedPlace};
+use super::stored::each_batch;
 
 /// How far one group is behind in one partition.
 #[derive(Debug, Clone)]
@@ -265,29 +266,35 @@ fn since(time: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
-/// The timestamp of the record at `offset`, or of the next one after it in its batch.
+/// The timestamp of the record at `offset`, or of the next one that is kept.
 fn time_of(log: &Log, offset: Offset) -> Option<Timestamp> {
-    let chunk = log.read_copy(offset, 1).ok()?;
-    let bytes: Bytes = chunk.slices.into_iter().next()?;
-    let batch = model::batch::split(bytes).next()?.ok()?;
-    record_time(&batch, offset)
+    let mut found = None;
+    let looked = each_batch(log, offset..Offset::MAX, 1, |batch, _| {
+        found = record_time(batch, offset)?;
+        Ok(match found {
+            Some(_) => ControlFlow::Break(()),
+            None => ControlFlow::Continue(()),
+        })
+    });
+    looked.ok()?;
+    found
 }
 
-fn record_time(batch: &Batch, offset: Offset) -> Option<Timestamp> {
+fn record_time(batch: &Batch, offset: Offset) -> Result<Option<Timestamp>, BatchError> {
     let header = batch.header();
     if offset <= header.base()
         && let Some(first) = header.first_time()
     {
-        return Some(first);
+        return Ok(Some(first));
     }
-    let mut records = batch.records(DecompressLimit::default()).ok()?;
+    let mut records = batch.records(DecompressLimit::default())?;
     while let Some(record) = records.next_ref() {
-        let record = record.ok()?;
+        let record = record?;
         if record.offset >= offset {
-            return Some(record.timestamp);
+            return Ok(Some(record.timestamp));
         }
     }
-    None
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -308,7 +315,8 @@ mod tests {
             }
             let batch = Batch::parse(builder.build().unwrap()).unwrap();
             let times: Vec<_> = (9..=13)
-                .map(|offset| record_time(&batch, Offset::new(offset)).map(|time| time.millis()))
+                .map(|offset| record_time(&batch, Offset::new(offset)).unwrap())
+                .map(|time| time.map(|time| time.millis()))
                 .collect();
             assert_eq!(
                 times,

@@ -32,6 +32,7 @@ pub(crate) mod scratch;
 pub mod server_settings;
 pub mod settings;
 mod state_log;
+mod stored;
 mod topics;
 mod traffic;
 
