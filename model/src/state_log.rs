@@ -37,7 +37,9 @@ pub const GROUPS_KINDS: std::ops::RangeInclusive<u8> = 1..=3;
 /// How the key of a topic in the metadata begins; its id follows.
 pub const TOPIC_KEY_HEAD: &str = "topic/";
 /// The version of values of [`StateLogKind::Holds`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
-pub const HOLDS_VERSION: u32 = 1;
+///
+/// Version 2 has a key; version 1, without one, is still written where there is none.
+pub const HOLDS_VERSION: u32 = 2;
 /// How the key of a hold begins; its id follows.
 pub const HOLD_KEY_HEAD: &str = "hold/";
 /// The version of values of [`StateLogKind::Losses`], likewise.
@@ -167,7 +169,8 @@ impl StateLogKind {
             }
             StateLogKind::Holds => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, HOLDS_VERSION)
+                let known = found.filter(|found| *found == 1).unwrap_or(HOLDS_VERSION);
+                check_version("value", found, known)
             }
             StateLogKind::Losses => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
@@ -291,20 +294,25 @@ mod tests {
         for kind in GROUPS_KINDS {
             assert_eq!(StateLogKind::Groups.check_key(&[1, kind]), Ok(()));
         }
-        for (kind, known) in [
-            (StateLogKind::Holds, b"hold/1a2b".as_slice()),
-            (StateLogKind::Losses, b"loss/00000000000000000001"),
+        for (kind, known, version) in [
+            (StateLogKind::Holds, b"hold/1a2b".as_slice(), 2),
+            (StateLogKind::Losses, b"loss/00000000000000000001", 1),
             (
                 StateLogKind::Schemas,
                 b"schema/00000000-0000-4000-8000-000000000001",
+                1,
             ),
             (
                 StateLogKind::Once,
                 b"once/00000000-0000-0000-0000-00000000002a/k",
             ),
         ] {
-            assert_eq!(kind.check(known, Some(b"{\"version\":1}")), Ok(()));
-            assert!(kind.check(known, Some(b"{\"version\":2}")).is_err());
+            let check = |found| {
+                let value = format!("{{\"version\":{found}}}");
+                kind.check(known, Some(value.as_bytes()))
+            };
+            assert!((1..=version).all(|found| check(found).is_ok()));
+            assert!(check(0).is_err() && check(version + 1).is_err());
             assert_eq!(kind.check_key(b"topic/1"), Err(UnknownRecord::Kind));
         }
         let metadata = |key: &[u8]| StateLogKind::Metadata.check_key(key);

@@ -1,5 +1,5 @@
-//! Holds: what cleanup must not remove. An operator's hold is on a topic, or a partition of it, and a time; it has a reason, and
-//! an end if it is to have one. A topic's `retention.hold.groups` hold what these groups have not read.
+//! Holds: what cleanup must not remove. An operator's hold is on a topic, or a partition of it, and a time, or the records of a
+//! key in it; it has a reason, and an end if it is to have one. A topic's `retention.hold.groups` hold what these groups have not read.
 //!
 //! Callers: fronts, which add, list and remove operators' holds; the store's cleaner asks for all that concern a log, by a function
 //! that knows the broker. Invariants: a hold is in force exactly if its record is in the state log `holds` and its end has not
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use model::state_log::{HOLD_KEY_HEAD, HOLDS_VERSION, StateLogKind};
+use model::state_log::{HOLD_KEY_HEAD, StateLogKind};
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 use storage::cleanup::holds::{Held, HoldWish};
@@ -26,6 +26,9 @@ use super::{Broker, Refusal, on_blocking_pool};
 pub const HOLDS_MAX: usize = 10_000;
 /// The longest reason.
 pub const REASON_BYTES_MAX: usize = 1_000;
+
+/// The longest key of a hold.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// An operator's hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +55,10 @@ pub struct Hold {
     pub added_ms: i64,
     /// When it ends; None is never.
     pub expires_ms: Option<i64>,
+    /// The key whose records are held, as hexadecimal digits; None is all records. A hold with a key is of version 2, others are
+    /// of version 1, which knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_hex: Option<String>,
 }
 
 /// A hold that is to be added.
@@ -67,6 +74,8 @@ pub struct NewHold {
     pub reason: String,
     /// When it ends.
     pub expires: Option<Timestamp>,
+    /// The records of this key only.
+    pub key: Option<Bytes>,
 }
 
 /// Why a hold is not added or removed.
@@ -97,12 +106,24 @@ impl Hold {
             && self.partition.is_none_or(|only| only == partition.get())
     }
 
+    /// The key whose records are held; None is all records.
+    pub fn key(&self) -> Option<Vec<u8>> {
+        let digits = self.key_hex.as_deref()?;
+        Some(from_hex(digits).expect("it was checked when it was read"))
+    }
+
     fn wish(&self) -> HoldWish {
         let from = Timestamp::from_millis(self.from_ms.unwrap_or(i64::MIN));
         let to = Timestamp::from_millis(self.to_ms.unwrap_or(i64::MAX));
         HoldWish {
             name: format!("hold {} ({})", self.id, self.reason).into(),
-            held: Held::Appended(from..to),
+            held: match self.key() {
+                Some(key) => Held::Key {
+                    key: key.into(),
+                    appended: from..to,
+                },
+                None => Held::Appended(from..to),
+            },
             is_absolute: true,
         }
     }
@@ -146,9 +167,31 @@ impl StateRecord for HoldRecord {
         StateLogKind::Holds
             .check(key, Some(value))
             .map_err(|error| refuse(error.to_string()))?;
-        let hold = serde_json::from_slice(value).map_err(|error| refuse(error.to_string()))?;
+        let hold: Hold =
+            serde_json::from_slice(value).map_err(|error| refuse(error.to_string()))?;
+        let is_key = |digits: &String| from_hex(digits).is_some();
+        if hold.version != version(hold.key_hex.is_some()) || !hold.key_hex.iter().all(is_key) {
+            return Err(refuse("its key is none of its version".to_owned()));
+        }
         Ok(HoldRecord::Added(Arc::new(hold)))
     }
+}
+
+/// The version of a hold's record.
+const fn version(has_key: bool) -> u32 {
+    if has_key { 2 } else { 1 }
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Bytes out of hexadecimal digits.
+pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let byte = |pair: &[u8]| u8::try_from(digit(pair.first()?)? * 16 + digit(pair.get(1)?)?).ok();
+    digits.as_bytes().chunks(2).map(byte).collect()
 }
 
 type Book = BTreeMap<String, Arc<Hold>>;
@@ -253,7 +296,7 @@ impl Broker {
             }
         };
         let hold = Arc::new(Hold {
-            version: HOLDS_VERSION,
+            version: version(new.key.is_some()),
             id,
             topic: topic.name.as_str().to_owned(),
             topic_id: topic.id.as_uuid(),
@@ -264,6 +307,7 @@ impl Broker {
             by: asked_by(caller),
             added_ms: now.millis(),
             expires_ms: new.expires.map(Timestamp::millis),
+            key_hex: new.key.as_deref().map(hex),
         });
         holds.write(&HoldRecord::Added(Arc::clone(&hold))).await?;
         self.heed(&hold).await;
@@ -405,6 +449,13 @@ fn check(topic: &Topic, new: &NewHold, now: Timestamp) -> Result<(), HoldError> 
     if new.from.zip(new.to).is_some_and(|(from, to)| from >= to) {
         return invalid("the time ends before it begins");
     }
+    if new
+        .key
+        .as_ref()
+        .is_some_and(|key| key.len() > KEY_BYTES_MAX)
+    {
+        return invalid("the key is longer than 64 KiB");
+    }
     if new.expires.is_some_and(|end| end <= now) {
         return invalid("the hold would have ended already");
     }
@@ -436,6 +487,7 @@ mod tests {
             by: "anonymous".to_owned(),
             added_ms: 1,
             expires_ms: Some(9),
+            key_hex: None,
         }
     }
 
@@ -452,8 +504,34 @@ mod tests {
             Ok(HoldRecord::Added(read)) => assert_eq!(*read, hold()),
             _ => panic!("a hold"),
         }
-        let later = expected.replace("\"version\":1", "\"version\":2");
-        assert!(HoldRecord::decode(&key, later.as_bytes()).is_err());
+        let keyed = Hold {
+            version: 2,
+            key_hex: Some("6b00ff".to_owned()),
+            ..hold()
+        };
+        let value_of_keyed = HoldRecord::Added(Arc::new(keyed.clone())).encode().1;
+        let of_keyed = expected.replace("\"version\":1", "\"version\":2");
+        let of_keyed = of_keyed.replace(":9}", ":9,\"key_hex\":\"6b00ff\"}");
+        assert_eq!(value_of_keyed.expect("a value"), of_keyed);
+        match HoldRecord::decode(&key, of_keyed.as_bytes()) {
+            Ok(HoldRecord::Added(read)) => {
+                assert_eq!(*read, keyed);
+                assert_eq!(read.key().as_deref(), Some(&b"k\x00\xff"[..]));
+            }
+            _ => panic!("a hold"),
+        }
+        for wrong in [
+            expected.replace("\"version\":1", "\"version\":2"),
+            expected.replace("\"version\":1", "\"version\":3"),
+            of_keyed.replace("\"version\":2", "\"version\":1"),
+            of_keyed.replace("6b00ff", "6b00f"),
+            of_keyed.replace("6b00ff", "6b00fg"),
+        ] {
+            assert!(
+                HoldRecord::decode(&key, wrong.as_bytes()).is_err(),
+                "{wrong}"
+            );
+        }
         assert!(HoldRecord::decode(b"hole/1", &value).is_err());
     }
 

@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, CheckpointStore, LogEntry, Moment, WalPositi
 use crate::cleanup::cleaner::Cleaner;
 use crate::cleanup::due::CompactionDue;
 use crate::cleanup::execute::Executor;
-use crate::cleanup::holds::HoldSource;
+use crate::cleanup::hold_source::HoldSource;
 use crate::cleanup::pace::PaceParts;
 use crate::cleanup::removed::RemovalListener;
 use crate::cleanup::thinning::execute::LookedSegments;

@@ -6,7 +6,7 @@
 mod rewriting;
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium_storage as storage;
@@ -149,7 +149,11 @@ fn a_segment_of_which_all_is_kept_stays_as_it_is() {
     let mut house = House::with_segments(3);
     let before = (house.sealed(), house.disk.files());
     let ids = [before.0[1].id];
+    let segments = Path::new("/data/p");
+    let written = house.disk.written_below(segments);
     let rewritten = house.rewrite(&ids, |_| true).unwrap();
+    // It is not even begun to write.
+    assert_eq!(house.disk.written_below(segments), written);
     assert_eq!(rewritten.new, None);
     assert_eq!(rewritten.before, rewritten.after);
     assert_eq!(house.sealed(), before.0);

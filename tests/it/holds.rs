@@ -318,3 +318,107 @@ fn records_that_are_deleted_before_a_group_has_read_them_are_in_the_ledger() {
     );
     assert_eq!(losses[0]["cause"], "delete-records");
 }
+
+/// Produces records of two keys in turn, `k` and `a`, so many of each, half a second apart in two rounds, so that they lie in
+/// two segments.
+fn produce_keyed(running: &Running, count: u64) {
+    for round in 0..2 {
+        runtime().block_on(async {
+            let client = Client::connect(ClientConfig::new(&running.kafka))
+                .await
+                .expect("a client");
+            let producer = Producer::new(&client, ProducerConfig::default()).expect("a producer");
+            for number in 0..count {
+                for key in ["k", "a"] {
+                    let name = TopicName::parse(TOPIC).expect("a name");
+                    let record = ProducerRecord::new(name, format!("{round} {number}")).key(key);
+                    drop(producer.send(record).await.expect("sent"));
+                }
+            }
+            producer.close().await.expect("delivered");
+        });
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// How many records of each key a consumer gets: of `k` and of `a`.
+fn counts(running: &Running) -> (usize, usize) {
+    let read = said(
+        running,
+        &[
+            "consume", TOPIC, "--from", "start", "--to", "end", "-f", "%k\n",
+        ],
+    );
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    let count = |key| read.stdout.lines().filter(|line| *line == key).count();
+    (count("k"), count("a"))
+}
+
+/// Has a policy run at once, and waits for it.
+fn run_now(running: &Running, policy: &str) {
+    let http = ["--http", running.http.as_str()];
+    let ran = tool(&[&[policy, "run", TOPIC, "--now", "--wait"][..], &http].concat());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+}
+
+#[test]
+fn a_hold_by_key_keeps_its_records_from_compaction_until_it_is_removed() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(
+        &running,
+        &[("cleanup.policy", "compact"), ("segment.ms", "200")],
+    );
+    produce_keyed(&running, 20);
+    let hold = [
+        "hold",
+        "add",
+        TOPIC,
+        "--key",
+        "k",
+        "--reason",
+        "case 4712",
+        "--json",
+    ];
+    let added = said(&running, &hold).json();
+    assert_eq!(
+        (added["key"].as_str(), added["key_hex"].as_str()),
+        (Some("k"), Some("6b"))
+    );
+    run_now(&running, "compact");
+    assert_eq!(counts(&running).0, 40);
+    // The hold is known after a kill.
+    running.end(Signal::KILL);
+    let running = start(data.path());
+    run_now(&running, "compact");
+    assert_eq!(counts(&running).0, 40);
+    let listed = said(&running, &["hold", "list"]);
+    assert!(listed.stdout.contains("case 4712"), "{}", listed.stdout);
+    let id = added["id"].as_str().expect("an id");
+    assert_eq!(said(&running, &["hold", "remove", id]).code, Some(0));
+    run_now(&running, "compact");
+    assert_eq!(counts(&running), (1, 1));
+}
+
+#[test]
+fn a_hold_by_key_keeps_its_records_from_thinning_and_the_others_are_thinned() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    let thin = [
+        ("cleanup.policy", "thin"),
+        ("thin.tiers", "0ms:1s:last"),
+        ("segment.ms", "200"),
+    ];
+    create(&running, &thin);
+    let hold = ["hold", "add", TOPIC, "--key", "k", "--reason", "case 4713"];
+    assert_eq!(said(&running, &hold).code, Some(0));
+    produce_keyed(&running, 20);
+    let mut left = (0, 0);
+    wait("the other key is thinned", || {
+        run_now(&running, "thin");
+        left = counts(&running);
+        left.1 < 10
+    });
+    assert_eq!(left.0, 40, "the held key's records stay");
+    assert!(left.1 >= 1, "each window keeps its last");
+}

@@ -19,10 +19,12 @@ use model::time_spec::{parse_duration, parse_time};
 /// Shown below `hold --help`.
 pub const EXAMPLES: &str = "\
 A hold keeps records from retention, store.bytes.max, compaction and DeleteRecords, and the topic from deletion, until it is
-removed or ends. It is on what was appended in a time, whole segments; without --from and --to on all of a topic.
+removed or ends. It is on what was appended in a time, whole segments; without --from and --to on all of a topic. With --key it
+is on the segments that have records of this key, and thinning keeps these records.
 
 Examples:
   alluvium hold add readings --from 2026-03-01 --to 2026-03-05 --reason 'case 4711' --expires 90d
+  alluvium hold add readings --key sensor-17 --reason 'case 4712'
   alluvium hold list
   alluvium hold remove 1a2b3c4d";
 
@@ -62,6 +64,12 @@ struct AddArgs {
     /// What was appended before this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
+    /// The records of this key only
+    #[arg(long, value_name = "KEY", conflicts_with = "key_hex")]
+    key: Option<String>,
+    /// The same, the key as hexadecimal digits
+    #[arg(long, value_name = "DIGITS")]
+    key_hex: Option<String>,
     /// Why
     #[arg(long)]
     reason: String,
@@ -111,10 +119,16 @@ async fn add(args: &AddArgs, server: &HttpServer, json: bool, now: Timestamp) ->
             "--expires: the hold would have ended already".to_owned()
         ));
     }
-    let body = json!({
+    let mut body = json!({
         "topic": args.topic.as_str(), "partition": args.partition, "from_ms": time(&args.from, "--from")?,
         "to_ms": time(&args.to, "--to")?, "reason": args.reason, "expires_ms": expires,
     });
+    // A server before this one knows neither.
+    for (name, key) in [("key", &args.key), ("key_hex", &args.key_hex)] {
+        if let Some(key) = key {
+            body[name] = key.as_str().into();
+        }
+    }
     let hold = server.post("/api/v1/cleanup/holds", &body).await?;
     let told = format!("hold {} on {}\n", text(&hold, "id"), text(&hold, "topic"));
     print(json, || hold, || told)?;
@@ -132,6 +146,7 @@ async fn list(server: &HttpServer, json: bool) -> Result<ExitCode> {
         "HOLD",
         "TOPIC",
         "PARTITION",
+        "KEY",
         "FROM",
         "TO",
         "EXPIRES",
@@ -146,6 +161,7 @@ async fn list(server: &HttpServer, json: bool) -> Result<ExitCode> {
             text(hold, "id").to_owned(),
             text(hold, "topic").to_owned(),
             partition,
+            key_text(hold),
             time_text(&hold["from_ms"], "start"),
             time_text(&hold["to_ms"], "end"),
             time_text(&hold["expires_ms"], "never"),
@@ -155,6 +171,15 @@ async fn list(server: &HttpServer, json: bool) -> Result<ExitCode> {
     }
     print(false, || Value::Null, || table.to_string())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key whose records are held, or `all`.
+fn key_text(hold: &Value) -> String {
+    match (hold["key"].as_str(), hold["key_hex"].as_str()) {
+        (Some(key), _) => key.escape_default().to_string(),
+        (None, Some(digits)) => format!("0x{digits}"),
+        (None, None) => "all".to_owned(),
+    }
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {

@@ -21,7 +21,7 @@ use super::routes::{Operation, Routes};
 use super::schema::{Schema, integer, integer_from, integer_in, list, object, text};
 use super::state::Front;
 use crate::broker::access::{ResourceKind, Right, right};
-use crate::broker::holds::{Hold, HoldError, NewHold};
+use crate::broker::holds::{Hold, HoldError, NewHold, from_hex, hex};
 
 /// All of them.
 const HOLDS: &str = "/api/v1/cleanup/holds";
@@ -36,6 +36,8 @@ pub(super) fn routes() -> Routes {
             ("from_ms", integer().or_null().about("inclusive")),
             ("to_ms", integer().or_null().about("exclusive")),
             ("expires_ms", integer().or_null()),
+            ("key", text().about("the records of this key only")),
+            ("key_hex", text().about("the key as hexadecimal digits")),
         ])
         .closed();
     Routes::new()
@@ -82,11 +84,21 @@ fn schema() -> Schema {
         ("by", text()),
         ("added_ms", integer()),
         ("expires_ms", integer().or_null()),
+        (
+            "key",
+            text()
+                .or_null()
+                .about("null if it is no text, or all records are held"),
+        ),
+        ("key_hex", text().or_null()),
     ])
 }
 
 fn value(hold: &Hold) -> Value {
+    let key = hold.key();
+    let as_text = key.clone().and_then(|key| String::from_utf8(key).ok());
     json!({
+        "key": as_text, "key_hex": key.as_deref().map(hex),
         "id": hold.id, "topic": hold.topic, "partition": hold.partition, "from_ms": hold.from_ms, "to_ms": hold.to_ms,
         "reason": hold.reason, "by": hold.by, "added_ms": hold.added_ms, "expires_ms": hold.expires_ms,
     })
@@ -113,6 +125,8 @@ struct AddBody {
     to_ms: Option<i64>,
     reason: String,
     expires_ms: Option<i64>,
+    key: Option<String>,
+    key_hex: Option<String>,
 }
 
 async fn add(
@@ -124,12 +138,23 @@ async fn add(
     let body: AddBody = body_of(&headers, body).await?;
     let door = front.door(peer, &headers);
     let topic = door.topic(&body.topic, right::Hold)?;
+    let invalid = |reason: &str| HoldError::Invalid(reason.to_owned());
+    let key = match (body.key, body.key_hex) {
+        (Some(_), Some(_)) => return Err(invalid("key and key_hex are the same: give one").into()),
+        (Some(key), None) => Some(key.into_bytes()),
+        (None, Some(digits)) => {
+            let key = from_hex(&digits);
+            Some(key.ok_or_else(|| invalid("key_hex: these are no hexadecimal digits"))?)
+        }
+        (None, None) => None,
+    };
     let new = NewHold {
         partition: body.partition.map(PartitionId::new),
         from: body.from_ms.map(Timestamp::from_millis),
         to: body.to_ms.map(Timestamp::from_millis),
         reason: body.reason,
         expires: body.expires_ms.map(Timestamp::from_millis),
+        key: key.map(Into::into),
     };
     let hold = door.broker().add_hold(&topic, new, door.caller()).await?;
     Ok(errors::created(Json(value(&hold)).into_response()))

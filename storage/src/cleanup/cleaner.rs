@@ -17,7 +17,8 @@ use model::Offset;
 use super::compaction::{self, Compaction};
 use super::due::CompactionDue;
 use super::execute::{Executor, Job, raise_start};
-use super::holds::{HoldSource, first_on};
+use super::hold_source::{HoldSource, LogHolds};
+use super::holds::first_on;
 use super::pace::RunPace;
 use super::removed::RemovalListener;
 use super::run::{CleanupError, Progress, Report, RunOptions};
@@ -31,7 +32,7 @@ use crate::log::{Durable, Log, LogSettings};
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
 use crate::registry::Registry;
-use crate::rewrite::RewriteError;
+use crate::rewrite::{KeepError, RewriteError};
 use crate::signals::Signals;
 use crate::wal::Wal;
 
@@ -119,6 +120,7 @@ impl Cleaner {
         roll: &dyn Fn(),
     ) -> Result<Report, CleanupError> {
         let _turn = self.turn(progress)?;
+        self.look_for_keys(log, progress)?;
         if options.now && !options.dry_run {
             self.executor.set_aside.forget(log.id());
         }
@@ -135,7 +137,7 @@ impl Cleaner {
             log,
             rules: rules.expect("it is compacted"),
             delete_retention_ms: config.delete_retention_ms,
-            holds: &self.holds_of(log),
+            holds: self.log_holds(log),
             now: self.wal.now(),
             options,
             progress,
@@ -151,6 +153,7 @@ impl Cleaner {
         roll: &dyn Fn(),
     ) -> Result<Report, CleanupError> {
         let _turn = self.turn(progress)?;
+        self.look_for_keys(log, progress)?;
         let began = self.wal.clock.monotonic();
         let start = log.bounds().start;
         let settings = self.settings_of(log);
@@ -171,6 +174,8 @@ impl Cleaner {
         if settings.compaction.is_some() {
             policy = policy.beside_compaction();
         }
+        let held = self.holds.keys(log.id()).into_iter();
+        let policy = policy.holding(held.map(|held| held.key));
         let planned = plan.groups();
         let planned = planned.iter().flatten().map(|segment| 2 * segment.bytes);
         progress.expect(planned.sum());
@@ -180,6 +185,7 @@ impl Cleaner {
             looked: &self.looked,
             policy: &policy,
             pace: &RunPace::new(&self.executor.pace, progress, options.bytes_per_second),
+            holds: self.log_holds(log),
             now: self.wal.now(),
             memory_bytes: memory_bytes.unwrap_or(usize::MAX),
             dry_run: options.dry_run,
@@ -212,6 +218,14 @@ impl Cleaner {
         let segment = match &error {
             // Somebody else was faster: the next look plans anew.
             RewriteError::NoLongerLive { .. } => return Ok(()),
+            RewriteError::Keep {
+                segment,
+                source: KeepError::Held { hold },
+            } => {
+                let log = view.log;
+                tracing::info!(%log, %segment, %hold, "a hold was added while a segment was thinned: it stays as it was");
+                return Ok(());
+            }
             RewriteError::Cancelled(_) => return Err(CleanupError::Cancelled),
             RewriteError::Deleted { log } => return Err(CleanupError::NoLog(*log)),
             RewriteError::NoSpace { .. } => return Err(CleanupError::DiskFull),
@@ -266,6 +280,7 @@ impl Cleaner {
 
     /// Compacts the logs that are due, the most dirty ones first, some before it is looked again. False if none is due.
     pub fn compact_once(&self, roll: &dyn Fn(&Log)) -> bool {
+        self.look_for_held_keys();
         let mut due = self.due_logs();
         let executor = &self.executor;
         let is_there = |id| self.registry.get(id).is_some();
@@ -335,8 +350,57 @@ impl Cleaner {
 
     /// What no policy may remove from a log.
     fn holds_of(&self, log: &Log) -> Vec<Hold> {
-        let view = LogView::of(log.cell());
-        view.map_or_else(Vec::new, |view| self.holds.on(&view, self.wal.now(), true))
+        self.log_holds(log).present()
+    }
+
+    fn log_holds<'c>(&'c self, log: &'c Log) -> LogHolds<'c> {
+        LogHolds {
+            source: &self.holds,
+            planning: &self.planning,
+            wal: &self.wal,
+            log: log.cell(),
+        }
+    }
+
+    /// Looks into the segments of a log for the keys that are held, if there are such. Until that is done all of them are held.
+    fn look_for_keys(&self, log: &Log, progress: &Progress) -> Result<(), CleanupError> {
+        let keys = self.holds.keys(log.id());
+        let Some(view) = LogView::of(log.cell()) else {
+            return Err(CleanupError::NoLog(log.id()));
+        };
+        let (parts, pace) = (&self.executor.rewrites, &self.executor.pace);
+        let pace = RunPace::new(pace, progress, None);
+        match self
+            .holds
+            .places
+            .look(parts, log.cell(), &view, &keys, &pace)
+        {
+            Ok(has_looked) => {
+                if has_looked {
+                    // What was held because nothing was known may be due now.
+                    self.due.changed(log.id());
+                }
+                Ok(())
+            }
+            Err(error) => self.failed(&view, error, RunOptions::default()),
+        }
+    }
+
+    fn look_for_held_keys(&self) {
+        self.holds
+            .places
+            .keep(&|id| self.registry.get(id).is_some());
+        for log in self.registry.all() {
+            if log.id().is_reserved() || self.holds.keys(log.id()).is_empty() {
+                continue;
+            }
+            match self.look_for_keys(&log, &Progress::default()) {
+                Ok(()) | Err(CleanupError::NoLog(_) | CleanupError::Cancelled) => {}
+                Err(error) => {
+                    tracing::warn!(log = %log.id(), %error, "held keys could not be looked for: it is tried again later");
+                }
+            }
+        }
     }
 
     /// Returns once every removal is done that was planned without a hold that is known now.
@@ -370,6 +434,7 @@ impl Cleaner {
     ) -> Result<Report, CleanupError> {
         let began = self.wal.clock.monotonic();
         let start_before = log.bounds().start;
+        self.look_for_keys(log, progress)?;
         let planning = self.planning();
         let plan = self.plan_of(log, Policy::Retention, false)?;
         if progress.is_cancelled() {

@@ -7,6 +7,8 @@
 //! batches stay. A batch whose records cannot be read stays as it is: one bad batch does not end the compaction of its log.
 
 use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use model::batch::{
@@ -14,6 +16,7 @@ use model::batch::{
 };
 use model::{Offset, ProducerId, Timestamp};
 
+use super::hold_source::LogHolds;
 use super::keys::{Full, KeyMap};
 use crate::rewrite::{KeepError, Keeper, Verdict};
 
@@ -139,6 +142,9 @@ pub(super) struct CompactKeeper<'r> {
     /// The records of those keys.
     records: Vec<Seen>,
     pub counts: Counts,
+    holds: LogHolds<'r>,
+    /// From the first to the last batch of which something went.
+    gone: Option<Range<Offset>>,
 }
 
 /// A record whose key was hashed.
@@ -149,10 +155,10 @@ struct Seen {
 }
 
 impl<'r> CompactKeeper<'r> {
-    /// Keeps what `newest` says. `horizon` is when tombstones may go that are seen for the first time.
+    /// Keeps what `newest` says, and what is held when it is to go. `horizon` is when tombstones may go that are seen for the first time.
     pub fn new(
-        newest: &'r Newest,
-        last_batches: &'r LastBatches,
+        (newest, last_batches): (&'r Newest, &'r LastBatches),
+        holds: LogHolds<'r>,
         now: Timestamp,
         horizon: Timestamp,
         keeps_tombstones: bool,
@@ -167,7 +173,15 @@ impl<'r> CompactKeeper<'r> {
             hashes: Vec::new(),
             records: Vec::new(),
             counts: Counts::default(),
+            holds,
+            gone: None,
         }
+    }
+
+    /// Something of a batch goes.
+    fn goes(&mut self, header: &BatchHeader) {
+        let from = self.gone.as_ref().map_or(header.base(), |gone| gone.start);
+        self.gone = Some(from..header.next_offset());
     }
 
     /// Hashes the keys of a batch that the map covers, and brings their slots near. Not of a compressed one, which would have
@@ -244,6 +258,7 @@ impl Keeper for CompactKeeper<'_> {
             Some(true) => return Ok(Verdict::Keep),
             Some(false) => {
                 self.counts.records += self.records.len() as u64;
+                self.goes(header);
                 return Ok(self.nothing_of(header));
             }
             None => {}
@@ -269,6 +284,9 @@ impl Keeper for CompactKeeper<'_> {
             return Ok(Verdict::Keep);
         };
         self.counts.records += u64::from(filtered.dropped);
+        if filtered.dropped > 0 {
+            self.goes(header);
+        }
         self.counts.tombstones += u64::from(filtered.tombstones_dropped);
         self.counts.keyless += keyless;
         Ok(match filtered.rest {
@@ -277,7 +295,16 @@ impl Keeper for CompactKeeper<'_> {
             Rest::Nothing => self.nothing_of(header),
         })
     }
+
+    fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {
+        let gone = self.gone.as_ref();
+        gone.map(|gone| self.holds.may_go(gone, &NO_KEYS))
+            .transpose()
+    }
 }
+
+/// No key's records stay whatever happens.
+static NO_KEYS: LazyLock<HashSet<Arc<[u8]>>> = LazyLock::new(HashSet::new);
 
 /// Keeps everything: for neighbours that are only put together.
 #[derive(Debug)]

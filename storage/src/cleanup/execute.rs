@@ -14,7 +14,7 @@ use model::{Offset, Timestamp};
 
 use super::compact_keeper::{CompactKeeper, Counts, KeepAll, LastBatches, Newest};
 use super::compaction::{self, Compaction};
-use super::holds::Hold;
+use super::hold_source::LogHolds;
 use super::pace::{PaceParts, RunPace};
 use super::removed::{RemovalListener, Removed};
 use super::run::{CleanupError, Progress, Report, RunOptions};
@@ -24,8 +24,8 @@ use super::{LogView, Outcome, Plan, SegmentView};
 use crate::error::{DeleteRecordsError, StorageFailed};
 use crate::log::{Durable, Log};
 use crate::rewrite::{
-    Amount, Keeper, Pages, RewriteError, RewriteParts, Rewritten, Verdict, mark_compacted, rewrite,
-    scan,
+    Amount, KeepError, Keeper, Pages, RewriteError, RewriteParts, Rewritten, Verdict,
+    mark_compacted, rewrite, scan,
 };
 use crate::segment::SegmentId;
 
@@ -99,7 +99,7 @@ pub(super) struct Job<'r> {
     pub log: &'r Log,
     pub rules: Compaction,
     pub delete_retention_ms: u64,
-    pub holds: &'r [Hold],
+    pub holds: LogHolds<'r>,
     /// The time by which records age: one for all of the run.
     pub now: Timestamp,
     pub options: RunOptions,
@@ -194,10 +194,9 @@ impl Run<'_> {
             let view = self.view()?;
             if until.is_some_and(|until| view.compacted_to >= until) {
                 // What has become dirty meanwhile is for another run.
-                let plan = compaction::plan(&view, &self.job.rules, self.job.holds, self.job.now);
-                return self.merge(&plan);
+                return self.merge(&self.plan_of(&view, &self.job.rules));
             }
-            let plan = compaction::plan(&view, &rules, self.job.holds, self.job.now);
+            let plan = self.plan_of(&view, &rules);
             let groups = plan.groups();
             if self.plan.is_none() {
                 self.expect(&plan, &view);
@@ -225,6 +224,11 @@ impl Run<'_> {
                 Err(Ended::Restart) => return Ok(()),
             }
         }
+    }
+
+    /// By the holds that there are now.
+    fn plan_of(&self, view: &LogView, rules: &Compaction) -> Plan {
+        compaction::plan(view, rules, &self.job.holds.present(), self.job.now)
     }
 
     fn view(&mut self) -> Result<LogView, CleanupError> {
@@ -370,7 +374,8 @@ impl Run<'_> {
         let retention_ms = i64::try_from(self.job.delete_retention_ms).unwrap_or(i64::MAX);
         let horizon = Timestamp::from_millis(now.millis().saturating_add(retention_ms));
         let keeps_tombstones = self.first_aside.is_some_and(|first| first < base);
-        CompactKeeper::new(newest, &self.last_batches, now, horizon, keeps_tombstones)
+        let known = (newest, &self.last_batches);
+        CompactKeeper::new(known, self.job.holds, now, horizon, keeps_tombstones)
     }
 
     fn counted(&mut self, counts: Counts) {
@@ -471,6 +476,10 @@ impl Run<'_> {
         segments: &[SegmentId],
     ) -> Result<Vec<SegmentId>, Ended> {
         let at_fault = match &error {
+            RewriteError::Keep {
+                source: KeepError::Held { .. },
+                ..
+            } => return Err(self.ended(error)),
             RewriteError::Damaged { segment, .. }
             | RewriteError::Io { segment, .. }
             | RewriteError::Keep { segment, .. }
@@ -509,6 +518,14 @@ impl Run<'_> {
     fn ended(&self, error: RewriteError) -> Ended {
         match error {
             RewriteError::NoLongerLive { .. } => Ended::Restart,
+            RewriteError::Keep {
+                segment,
+                source: KeepError::Held { hold },
+            } => {
+                let log = self.job.log.id();
+                tracing::info!(%log, %segment, %hold, "a hold was added while a segment was compacted: it stays as it was");
+                Ended::Restart
+            }
             RewriteError::NoSpace { .. } => Ended::Failed(CleanupError::DiskFull),
             RewriteError::Deleted { log } => Ended::Failed(CleanupError::NoLog(log)),
             RewriteError::Cancelled(_) => Ended::Failed(CleanupError::Cancelled),
@@ -523,7 +540,7 @@ impl Run<'_> {
         let view = LogView::of(log.cell());
         let plan = self.plan.clone().unwrap_or_else(|| {
             let view = view.clone().unwrap_or_else(|| LogView::gone(log.id()));
-            compaction::plan(&view, &self.job.rules, self.job.holds, self.job.now)
+            self.plan_of(&view, &self.job.rules)
         });
         let (before, after) = (sum(|one| one.before.bytes), sum(|one| one.after.bytes));
         Report {

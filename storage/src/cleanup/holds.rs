@@ -1,15 +1,16 @@
 //! Holds: what forbids cleanup to remove something. They come in as data; a policy asks here whether it may.
 //!
 //! The broker says what is to be held of a log ([`HoldsOf`]), in its own terms: for ever, what was appended in a time, what a
-//! reader has not read yet. [`resolve`] makes offsets of it, from what a policy is shown of the log, so that plans stay pure.
+//! reader has not read yet, a key. [`resolve`] makes offsets of it, from what a policy is shown of the log and what is known of keys
+//! in segments, so that plans stay pure.
 
-use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use model::{LogId, Offset, Timestamp};
 
-use super::view::LogView;
+use super::view::{LogView, SegmentView};
+use crate::segment::SegmentId;
 
 /// A veto on the removal of records of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +19,17 @@ pub struct Hold {
     pub name: Arc<str>,
     /// The records that it keeps.
     pub offsets: Range<Offset>,
+    /// Of these only those of this key; what cannot tell them apart keeps all.
+    pub key: Option<Arc<[u8]>>,
 }
 
 /// The first hold on some records of a range.
-pub fn first_on<'a>(holds: &'a [Hold], range: &Range<Offset>) -> Option<&'a Hold> {
+pub fn first_on<'a>(
+    holds: impl IntoIterator<Item = &'a Hold>,
+    range: &Range<Offset>,
+) -> Option<&'a Hold> {
     holds
-        .iter()
+        .into_iter()
         .find(|hold| hold.offsets.start < range.end && range.start < hold.offsets.end)
 }
 
@@ -32,6 +38,13 @@ pub fn first_on<'a>(holds: &'a [Hold], range: &Range<Offset>) -> Option<&'a Hold
 pub enum Held {
     /// What was appended in this time, by the store's own time. Whole segments: those in which something was.
     Appended(Range<Timestamp>),
+    /// The records of a key in what was appended in this time. Segments that have one, or may have one.
+    Key {
+        /// The key.
+        key: Arc<[u8]>,
+        /// When they were appended.
+        appended: Range<Timestamp>,
+    },
     /// What lies from an offset on, as far as two limits allow.
     Unread {
         /// The first offset that is not read.
@@ -57,39 +70,44 @@ pub struct HoldWish {
 /// Gives what is to be held of a log now. Called by the cleaner before it plans; must not wait for the disk.
 pub type HoldsOf = Arc<dyn Fn(LogId) -> Vec<HoldWish> + Send + Sync>;
 
-/// Where holds come from. Without a source nothing is held.
-#[derive(Default)]
-pub(crate) struct HoldSource(OnceLock<HoldsOf>);
+/// A key, and when what is held of it was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeldKey {
+    pub key: Arc<[u8]>,
+    pub appended: Range<Timestamp>,
+}
 
-impl fmt::Debug for HoldSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HoldSource")
-            .field(&self.0.get().is_some())
-            .finish()
+impl HeldKey {
+    /// Whether something of a segment was appended in its time.
+    pub fn touches(&self, segment: &SegmentView) -> bool {
+        let times = &self.appended;
+        segment.first_append_time < times.end && times.start <= segment.last_append_time
     }
 }
 
-impl HoldSource {
-    /// Sets the source, once.
-    pub fn set(&self, holds: HoldsOf) {
-        assert!(self.0.set(holds).is_ok(), "a store has one source of holds");
-    }
-
-    /// The holds on a log; those only that hold against everything, if `absolute`.
-    pub fn on(&self, view: &LogView, now: Timestamp, absolute: bool) -> Vec<Hold> {
-        let wishes = self
-            .0
-            .get()
-            .map(|holds| holds(view.log))
-            .unwrap_or_default();
-        let meant = wishes.iter().filter(|wish| wish.is_absolute || !absolute);
-        meant.map(|wish| resolve(view, wish, now)).collect()
-    }
-}
-
-/// Which offsets a wish is about.
-pub fn resolve(view: &LogView, wish: &HoldWish, now: Timestamp) -> Hold {
+/// Which offsets a wish is about. `may_hold` says whether a sealed segment may hold a key.
+pub fn resolve(
+    view: &LogView,
+    wish: &HoldWish,
+    now: Timestamp,
+    may_hold: &dyn Fn(SegmentId, &[u8]) -> bool,
+) -> Vec<Hold> {
+    let hold = |offsets, key| Hold {
+        name: Arc::clone(&wish.name),
+        offsets,
+        key,
+    };
     let offsets = match &wish.held {
+        Held::Key { key, appended } => {
+            let held = HeldKey {
+                key: Arc::clone(key),
+                appended: appended.clone(),
+            };
+            let places = with_key(view, &held, may_hold).into_iter();
+            return places
+                .map(|offsets| hold(offsets, Some(Arc::clone(key))))
+                .collect();
+        }
         Held::Appended(times) => appended_in(view, times),
         Held::Unread {
             from,
@@ -100,10 +118,31 @@ pub fn resolve(view: &LogView, wish: &HoldWish, now: Timestamp) -> Hold {
             limit.max(*from)..Offset::MAX
         }
     };
-    Hold {
-        name: Arc::clone(&wish.name),
-        offsets,
+    vec![hold(offsets, None)]
+}
+
+/// The segments that may hold a key, and what is in the WAL only.
+fn with_key(
+    view: &LogView,
+    held: &HeldKey,
+    may_hold: &dyn Fn(SegmentId, &[u8]) -> bool,
+) -> Vec<Range<Offset>> {
+    let has = |segment: &&SegmentView| {
+        held.touches(segment) && (!segment.sealed || may_hold(segment.id, &held.key))
+    };
+    let with = view.segments.iter().filter(has);
+    let mut places: Vec<Range<Offset>> = with
+        .map(|segment| segment.id.base..segment.end_offset)
+        .collect();
+    if let Some((end, last)) = view.tail_end {
+        let first = view.tail_begin.unwrap_or(last);
+        let settled = view.segments.last();
+        let from = settled.map_or(view.start_offset, |segment| segment.end_offset);
+        if first < held.appended.end && held.appended.start <= last {
+            places.push(from..end);
+        }
     }
+    places
 }
 
 /// From the first segment in which something was appended in this time to the last one. What is in the WAL only is newer than
@@ -208,7 +247,11 @@ mod tests {
             held,
             is_absolute: true,
         };
-        let hold = resolve(&view(), &wish, Timestamp::from_millis(600));
+        let now = Timestamp::from_millis(600);
+        let holds = resolve(&view(), &wish, now, &|_, _| true);
+        let [hold] = &holds[..] else {
+            panic!("one range: {holds:?}");
+        };
         hold.offsets.start.get()..hold.offsets.end.get()
     }
 
@@ -226,6 +269,33 @@ mod tests {
         for (from, to) in [(0, 100), (210, 300), (510, 900)] {
             assert!(appended(from, to).is_empty(), "{from}..{to}");
         }
+    }
+
+    #[test]
+    fn a_key_holds_the_segments_that_may_have_it() {
+        let held = |from, to, with: u64| {
+            let wish = HoldWish {
+                name: "a".into(),
+                held: Held::Key {
+                    key: (*b"k").into(),
+                    appended: Timestamp::from_millis(from)..Timestamp::from_millis(to),
+                },
+                is_absolute: true,
+            };
+            let may_hold = |segment: SegmentId, key: &[u8]| {
+                assert_eq!(key, b"k");
+                segment.base.get() / 10 == with
+            };
+            let holds = resolve(&view(), &wish, Timestamp::from_millis(600), &may_hold);
+            assert!(holds.iter().all(|hold| hold.key.as_deref() == Some(b"k")));
+            let range = |hold: &Hold| (hold.offsets.start.get(), hold.offsets.end.get());
+            holds.iter().map(range).collect::<Vec<_>>()
+        };
+        // What is not sealed may have any key.
+        assert_eq!(held(i64::MIN, i64::MAX, 1), [(10, 20), (30, 40), (40, 45)]);
+        assert_eq!(held(i64::MIN, i64::MAX, 7), [(30, 40), (40, 45)]);
+        assert_eq!(held(100, 300, 1), [(10, 20)]);
+        assert_eq!(held(210, 300, 1), []);
     }
 
     #[test]
@@ -254,6 +324,7 @@ mod tests {
         let hold = Hold {
             name: "a".into(),
             offsets: Offset::new(10)..Offset::new(20),
+            key: None,
         };
         let on = |from, to| {
             first_on(

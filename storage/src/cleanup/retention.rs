@@ -300,6 +300,7 @@ mod tests {
         let hold = Hold {
             name: "an audit".into(),
             offsets: Offset::new(5)..Offset::new(8),
+            key: None,
         };
         let held = held_back(&young, Some(500), None, std::slice::from_ref(&hold));
         assert_eq!(held[0], "held by an audit");

@@ -173,6 +173,7 @@ mod tests {
         views[0].holds.push(Hold {
             name: "evidence".into(),
             offsets: Offset::new(3)..Offset::new(4),
+            key: None,
         });
         let plans = plan(&views, 250);
         assert!(plans[0].is_empty(), "{:?}", plans[0]);

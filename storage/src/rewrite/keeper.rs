@@ -1,5 +1,7 @@
 //! What a rewrite asks of those who call it: which batches stay, and at what pace.
 
+use std::sync::{Arc, RwLockReadGuard};
+
 use bytes::Bytes;
 use model::Offset;
 use model::batch::{BatchError, BatchHeader};
@@ -28,6 +30,11 @@ pub trait Keeper {
         Ok(())
     }
 
+    /// Asked right before the switch, which is not made on an error. What it gives is held until the switch is durable.
+    fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {
+        Ok(None)
+    }
+
     /// The new segment's summary, asked for when all batches were judged. None is what those of the old ones say together, if
     /// they have any.
     fn summary(&mut self) -> Option<SummaryWriter> {
@@ -45,6 +52,12 @@ pub enum KeepError {
         base: Offset,
         /// What is wrong with it.
         source: BatchError,
+    },
+    /// A hold that was added meanwhile wants what was to go.
+    #[error("held by {hold}")]
+    Held {
+        /// What the hold is called.
+        hold: Arc<str>,
     },
     /// Whoever looks at the batches has seen enough: no fault.
     #[error("no more batches are wanted")]

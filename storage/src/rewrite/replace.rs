@@ -97,7 +97,17 @@ pub(crate) fn rewrite(
         let summary = keeper.summary();
         write_summary_of(parts, log.id(), &old, new.id, summary)
     });
-    let outcome = told.and_then(|()| change_to.map_or(Ok(()), |to| change(parts, log, to)));
+    let outcome = told.and_then(|()| {
+        let source = |source| RewriteError::Keep {
+            segment: old[0],
+            source,
+        };
+        let _switches = match before.records > after.records {
+            true => keeper.may_switch().map_err(source)?,
+            false => None,
+        };
+        change_to.map_or(Ok(()), |to| change(parts, log, to))
+    });
     if let (Err(error), Some(new)) = (&outcome, &new)
         && !matches!(error, RewriteError::Stopped)
     {

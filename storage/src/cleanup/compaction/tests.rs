@@ -137,6 +137,7 @@ fn nothing_is_touched_from_a_hold_on() {
     let hold = Hold {
         name: "an audit".into(),
         offsets: Offset::new(15)..Offset::new(16),
+        key: None,
     };
     let asked = Compaction {
         asked: true,

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLockReadGuard};
 
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit, Filter, Rest};
@@ -16,6 +16,7 @@ use model::{LogId, Offset, Timestamp};
 use super::outlook::{LookParts, Outlook, summary_of};
 use super::plan::{Looked, sealed_until};
 use super::policy::ThinPolicy;
+use crate::cleanup::hold_source::LogHolds;
 use crate::cleanup::{LogView, Plan, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{
@@ -119,6 +120,8 @@ pub(crate) struct Thinner<'a> {
     pub looked: &'a LookedSegments,
     pub policy: &'a ThinPolicy,
     pub pace: &'a dyn Pace,
+    /// Asked again before something goes.
+    pub holds: LogHolds<'a>,
     /// The time by which records age.
     pub now: Timestamp,
     /// Memory for one piece.
@@ -436,6 +439,11 @@ impl Keeper for ThinKeeper<'_, '_> {
 
     fn finish(&mut self) -> Result<(), KeepError> {
         self.tell()
+    }
+
+    fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {
+        let stays = self.thinner.policy.held_keys();
+        self.thinner.holds.may_go(&self.offsets, stays).map(Some)
     }
 
     fn summary(&mut self) -> Option<SummaryWriter> {

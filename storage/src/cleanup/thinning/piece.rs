@@ -83,6 +83,8 @@ pub struct Piece<'p> {
     sections: Vec<Section>,
     memory_bytes: usize,
     held_bytes: usize,
+    /// Keys of which every record is kept.
+    held_keys: &'p HashSet<Arc<[u8]>>,
     /// Whether each key's newest record of a window is kept too, and each record without a value: what compaction wants.
     keeps_newest: bool,
 }
@@ -119,6 +121,7 @@ impl<'p> Piece<'p> {
             sections: Vec::new(),
             memory_bytes,
             held_bytes: 0,
+            held_keys: policy.held_keys(),
             keeps_newest: policy.keeps_newest(),
         }
     }
@@ -181,6 +184,9 @@ impl<'p> Piece<'p> {
     /// The next record, in the order of offsets.
     pub fn push(&mut self, sample: Sample<'_>) {
         if self.keeps_newest && sample.value.is_none() {
+            return;
+        }
+        if sample.key.is_some_and(|key| self.held_keys.contains(key)) {
             return;
         }
         let Some(conditions) = self.policy.read(sample.value, &mut self.numbers) else {

@@ -102,7 +102,9 @@ fn judge(
         let error = error.clone();
         return Err(HeldBack::SetAside { error });
     }
-    if let Some(hold) = holds::first_on(holds, &(segment.id.base..segment.end_offset)) {
+    // Of a segment that has a key that is held the other records are thinned.
+    let of_all = holds.iter().filter(|hold| hold.key.is_none());
+    if let Some(hold) = holds::first_on(of_all, &(segment.id.base..segment.end_offset)) {
         let name = hold.name.clone();
         return Err(HeldBack::Hold { name });
     }

@@ -3,6 +3,9 @@
 //! Called by [`super::Piece`]. Pure. Invariant: what a tier looks at, the first tier looks at too, so that one list of values
 //! and conditions serves all tiers, and a record that can be read for one tier can be read for all later ones.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use model::topic_config::thin::{Condition, Selector, ThinTiers, ValueAt};
 
 use super::extract;
@@ -16,6 +19,7 @@ pub struct ThinPolicy {
     values: Vec<ValueAt>,
     conditions: Vec<Condition>,
     keeps_newest: bool,
+    held_keys: HashSet<Arc<[u8]>>,
 }
 
 /// One tier. Values and conditions are named by their place in the policy's lists.
@@ -65,6 +69,7 @@ impl ThinPolicy {
             values: Vec::new(),
             conditions: Vec::new(),
             keeps_newest: false,
+            held_keys: HashSet::new(),
         };
         for selector in &first.keep {
             match selector {
@@ -130,6 +135,16 @@ impl ThinPolicy {
     pub fn beside_compaction(mut self) -> ThinPolicy {
         self.keeps_newest = true;
         self
+    }
+
+    /// The same, but that every record of these keys is kept.
+    pub fn holding(mut self, keys: impl IntoIterator<Item = Arc<[u8]>>) -> ThinPolicy {
+        self.held_keys.extend(keys);
+        self
+    }
+
+    pub(super) fn held_keys(&self) -> &HashSet<Arc<[u8]>> {
+        &self.held_keys
     }
 
     pub(super) fn keeps_newest(&self) -> bool {

@@ -501,6 +501,7 @@ fn a_plan_groups_neighbours_of_a_tier_and_leaves_out_what_is_held_or_set_aside()
     let hold = Hold {
         name: "audit".into(),
         offsets: Offset::new(19)..Offset::new(20),
+        key: None,
     };
     five.set_aside = vec![(five.segments[3].id, "bad".into())];
     check_plan(
