@@ -30,8 +30,10 @@ use crate::loss::{self, LossArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
 use crate::reach::Watch;
+use crate::replay::{self, ReplayArgs};
 use crate::runtime;
 use crate::topic::TopicArgs;
+use crate::transfer::{EXPORT_EXAMPLES, ExportArgs, IMPORT_EXAMPLES, ImportArgs};
 
 const GROUP_EXAMPLES: &str = "\
 Examples:
@@ -110,6 +112,15 @@ pub enum ToolCommand {
     /// Write records to standard output, from any place to any place.
     #[command(after_help = consume::EXAMPLES)]
     Consume(OnBroker<ConsumeArgs>),
+    /// Write a range of a topic as rows: by key, time and condition, as NDJSON, CSV, Arrow or Parquet.
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(OnBroker<ReplayArgs>),
+    /// Write topics, or ranges of them, to files: batches as they are stored, with their offsets, checked.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(OnBroker<ExportArgs>),
+    /// Write the records of a file of `export` into a topic.
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(OnBroker<ImportArgs>),
     /// List, describe, move and delete consumer groups.
     #[command(after_help = GROUP_EXAMPLES)]
     Group(GroupArgs),
@@ -229,6 +240,9 @@ impl ToolCommand {
             ToolCommand::Broker(OnBroker { common, .. }) => Some(common),
             ToolCommand::Produce(OnBroker { common, .. }) => Some(common),
             ToolCommand::Consume(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Replay(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Export(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Import(OnBroker { common, .. }) => Some(common),
             ToolCommand::Group(GroupArgs { common, .. }) => Some(common),
             ToolCommand::Bench(OnBroker { common, .. }) => Some(common),
             ToolCommand::Doctor(OnBroker { common, .. }) => Some(common),
@@ -282,6 +296,9 @@ impl ToolCommand {
                 }
                 consume::run(args, &common.connect().await?, now()).await
             }
+            ToolCommand::Replay(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Export(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Import(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Demo(args) => demo::run(&args).await,
             ToolCommand::Bench(OnBroker { common, args }) => {
                 bench::run(args, &common.connect().await?, common.json).await

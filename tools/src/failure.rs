@@ -36,6 +36,9 @@ pub enum Failure {
     /// [`NOT_FOUND`].
     #[error("{0}")]
     NotFound(String),
+    /// [`DAMAGED`].
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// Says on standard error what went wrong, and gives the exit code.
@@ -100,6 +103,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         return match failure {
             Failure::Usage(_) => USAGE,
             Failure::NotFound(_) => NOT_FOUND,
+            Failure::Damaged(_) => DAMAGED,
         };
     }
     if let Some(error) = cause::<Error>(error) {
@@ -146,8 +150,9 @@ fn code_of_http(error: &HttpError) -> u8 {
         HttpError::Connect { .. } | HttpError::NoAnswer { .. } => UNREACHABLE,
         HttpError::Foreign { .. } => FAILED,
         HttpError::Problem(problem) => match problem.code.as_str() {
-            "unknown_topic" | "unknown_job" | "unknown_hold" => NOT_FOUND,
-            "invalid_query" | "invalid_body" | "invalid_topic_name" => USAGE,
+            "unknown_topic" | "unknown_partition" | "unknown_job" | "unknown_hold" => NOT_FOUND,
+            "invalid_query" | "invalid_condition" | "unknown_column" | "invalid_body"
+            | "invalid_topic_name" => USAGE,
             _ => FAILED,
         },
     }

@@ -1,4 +1,4 @@
-//! A small HTTP client for the server's own API: one request, one JSON answer.
+//! A small HTTP client for the server's own API: one request, one JSON answer, or one that is read piece by piece.
 //!
 //! Callers: commands that ask for what Kafka's protocol has no request for. Each request has a connection of its own: there are
 //! few of them, and a server that is stopped and started in between is met again. Errors are the server's problem documents
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
@@ -92,6 +93,46 @@ impl HttpServer {
     /// Deletes, or cancels, a resource.
     pub async fn delete(&self, path: &str) -> Result<Value, HttpError> {
         self.ask(Method::DELETE, path, None).await
+    }
+
+    /// Gets a resource piece by piece, however long it is, with what stands behind it.
+    pub async fn stream(&self, path: &str) -> Result<HttpStream, HttpError> {
+        let connecting = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&self.address));
+        let stream = match connecting.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) => return Err(self.unconnected(source)),
+            Err(_) => return Err(self.unconnected(io::ErrorKind::TimedOut.into())),
+        };
+        let silent = |error: hyper::Error| self.silent(error.to_string());
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.map_err(silent)?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, &self.address)
+            .header(header::USER_AGENT, user_agent())
+            // The server sends what stands behind a body to those alone who say so.
+            .header(header::TE, "trailers")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| self.silent(error.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(silent)?;
+        let status = answer.status();
+        if !status.is_success() {
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
+            let body = body.await.map_err(|error| self.silent(error.to_string()))?;
+            let refused = self.read(status, &body.to_bytes());
+            return Err(refused.err().unwrap_or_else(|| HttpError::Foreign {
+                address: self.address.clone(),
+                status: status.as_u16(),
+            }));
+        }
+        Ok(HttpStream {
+            server: self.clone(),
+            body: answer.into_body(),
+            trailers: HeaderMap::new(),
+            connection,
+            _sender: sender,
+        })
     }
 
     async fn ask(
@@ -192,6 +233,47 @@ impl HttpServer {
             address: self.address.clone(),
             reason,
         }
+    }
+}
+
+/// An answer that is read piece by piece.
+#[derive(Debug)]
+pub struct HttpStream {
+    server: HttpServer,
+    body: Incoming,
+    trailers: HeaderMap,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+    /// The connection lives as long as this does.
+    _sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl HttpStream {
+    /// The next piece; None at the end of a whole answer. One that breaks off is an error.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| {
+                let reason = format!("it broke off: {error}");
+                self.server.silent(reason)
+            })?;
+            match frame.into_data() {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(frame) => self
+                    .trailers
+                    .extend(frame.into_trailers().unwrap_or_default()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What stands behind the answer under a name, once it was read to its end.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        self.trailers.get(name)?.to_str().ok()
+    }
+}
+
+impl Drop for HttpStream {
+    fn drop(&mut self) {
+        self.connection.abort();
     }
 }
 

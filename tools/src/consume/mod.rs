@@ -4,7 +4,7 @@
 //! reached, and the command when all are. Without an end it goes on until it is interrupted.
 
 mod choice;
-mod places;
+pub(crate) mod places;
 mod silence;
 
 use std::collections::HashMap;

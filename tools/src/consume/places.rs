@@ -12,7 +12,7 @@ use model::time_spec::{Position, Range};
 
 /// Offsets of one partition that are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
+pub(crate) struct Span {
     pub start: Offset,
     /// Exclusive; without it, on and on.
     pub end: Option<Offset>,
@@ -20,7 +20,7 @@ pub(super) struct Span {
 
 /// What a partition's places are found from.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
     earliest: Offset,
     latest: Offset,
     /// The first record at or after the range's start; none if there is no such record.
@@ -31,7 +31,7 @@ pub(super) struct Places {
 
 /// Turns a range into offsets of each partition, asking for no more than it needs. An offset that one of several partitions
 /// does not have yet stands for its end.
-pub(super) async fn spans(
+pub(crate) async fn spans(
     client: &Client,
     partitions: &[TopicPartition],
     range: Range,
