@@ -23,6 +23,8 @@ pub enum StateLogKind {
     Schemas,
     /// Requests that are done once, by their clients' keys, with their answers.
     Once,
+    /// Erasures by key, and the receipts of those that are done.
+    Erasures,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -54,6 +56,16 @@ pub const SCHEMA_KEY_HEAD: &str = "schema/";
 pub const ONCE_VERSION: u32 = 1;
 /// How the key of a request that is done once begins; its topic's id and its own key follow.
 pub const ONCE_KEY_HEAD: &str = "once/";
+/// The version of values of [`StateLogKind::Erasures`], likewise.
+pub const ERASURES_VERSION: u32 = 1;
+/// How the key of an erasure begins; its id follows.
+pub const ERASURE_KEY_HEAD: &str = "erasure/";
+/// How the key of what an erasure has done to a partition begins; the erasure's id, `/` and the partition, 10 digits, follow.
+pub const ERASURE_PART_KEY_HEAD: &str = "erasure-part/";
+/// How the key of the record begins that holds the keys which an erasure is about, until it is done; its id follows.
+pub const ERASURE_WANTED_KEY_HEAD: &str = "erasure-wanted/";
+/// How the key of a receipt begins; its number follows, 20 digits.
+pub const RECEIPT_KEY_HEAD: &str = "receipt/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -92,13 +104,14 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 6] = [
+    pub const ALL: [StateLogKind; 7] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
         StateLogKind::Losses,
         StateLogKind::Schemas,
         StateLogKind::Once,
+        StateLogKind::Erasures,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -110,6 +123,7 @@ impl StateLogKind {
             StateLogKind::Losses => 4,
             StateLogKind::Schemas => 6,
             StateLogKind::Once => 7,
+            StateLogKind::Erasures => 5,
         })
     }
 
@@ -127,6 +141,7 @@ impl StateLogKind {
             StateLogKind::Losses => "losses",
             StateLogKind::Schemas => "schemas",
             StateLogKind::Once => "once",
+            StateLogKind::Erasures => "erasures",
         }
     }
 
@@ -154,6 +169,16 @@ impl StateLogKind {
             StateLogKind::Losses => known_head(key, LOSS_KEY_HEAD),
             StateLogKind::Schemas => known_head(key, SCHEMA_KEY_HEAD),
             StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
+            StateLogKind::Erasures => {
+                let heads = [
+                    ERASURE_KEY_HEAD,
+                    ERASURE_PART_KEY_HEAD,
+                    ERASURE_WANTED_KEY_HEAD,
+                    RECEIPT_KEY_HEAD,
+                ];
+                let is_known = heads.iter().any(|head| key.starts_with(head.as_bytes()));
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
         }
     }
 
@@ -183,6 +208,10 @@ impl StateLogKind {
             StateLogKind::Once => {
                 let found = number_behind(METADATA_VALUE_HEAD, value);
                 check_version("value", found, ONCE_VERSION)
+            }
+            StateLogKind::Erasures => {
+                let found = number_behind(METADATA_VALUE_HEAD, value);
+                check_version("value", found, ERASURES_VERSION)
             }
         }
     }
@@ -306,6 +335,10 @@ mod tests {
                 StateLogKind::Once,
                 b"once/00000000-0000-0000-0000-00000000002a/k",
             ),
+            (StateLogKind::Erasures, b"erasure/1a2b"),
+            (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003"),
+            (StateLogKind::Erasures, b"erasure-wanted/1a2b"),
+            (StateLogKind::Erasures, b"receipt/00000000000000000001"),
         ] {
             let check = |found| {
                 let value = format!("{{\"version\":{found}}}");

@@ -264,6 +264,7 @@ impl Broker {
             .collect();
         let storage = self.storage().clone();
         on_blocking_pool(move || storage.holds_changed(&logs)).await;
+        self.retry_held_erasures();
     }
 
     /// Adds a hold. It is in force when this returns.

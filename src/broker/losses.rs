@@ -42,6 +42,8 @@ pub enum Cause {
     DeleteRecords,
     /// They are damaged.
     Damage,
+    /// Somebody had the records of their keys erased.
+    Erasure,
 }
 
 /// What a group lost.
@@ -368,6 +370,34 @@ impl Broker {
             offsets,
             appended: None,
             cause: Cause::DeleteRecords,
+            reason: by,
+        });
+    }
+
+    /// An erasure took so many records between these offsets.
+    pub(super) fn note_erased(&self, log: LogId, offsets: Range<Offset>, records: u64, by: &str) {
+        let topic = self.shared.catalog.by_id(log.topic_id);
+        let Some(topic) = topic.filter(|_| !offsets.is_empty()) else {
+            return;
+        };
+        let is_noted = |loss: &Arc<Loss>| {
+            loss.is_of(log.topic_id, log.partition)
+                && loss.cause == Cause::Erasure
+                && loss.reason == by
+                && loss.from <= offsets.start.get()
+                && loss.to >= offsets.end.get()
+        };
+        // What was done when the server was killed is told again.
+        if self.shared.losses.locked().entries.values().any(is_noted) {
+            return;
+        }
+        self.note_taken(&Taken {
+            topic: &topic,
+            partition: log.partition,
+            offsets,
+            records,
+            appended: None,
+            cause: Cause::Erasure,
             reason: by,
         });
     }

@@ -70,6 +70,17 @@ impl Broker {
             "Operators' holds that are in force.",
             self.hold_count(),
         );
+        let (open, stopped) = self.open_erasures();
+        families.gauge(
+            "alluvium_erasures_open",
+            "Erasures by key that are not over.",
+            open,
+        );
+        families.gauge(
+            "alluvium_erasures_stopped",
+            "Of the erasures that are not over: those that do not go on now, as a hold or a full disk stops them.",
+            stopped,
+        );
         let losses = self.loss_totals();
         families.gauge(
             "alluvium_loss_entries",

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 mod configs;
 mod coordination;
+pub mod erasures;
 mod fetch;
 pub mod groups;
 pub mod holds;
@@ -108,6 +109,7 @@ struct Shared {
     onces: once::Onces,
     /// What is published and not appended yet.
     lanes: publish::Lanes,
+    erasures: erasures::Erasures,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -142,6 +144,9 @@ pub enum OpenError {
     /// The requests that were done once say something that this version does not understand.
     #[error("requests that are done once: {0}")]
     Once(#[from] once::OnceError),
+    /// The erasures say something that this version does not understand.
+    #[error("erasures: {0}")]
+    Erasures(#[from] erasures::ErasuresError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -225,6 +230,7 @@ impl Broker {
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
         let onces = once::Onces::open(&storage, storage.clock())?;
+        let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -248,6 +254,7 @@ impl Broker {
             schemas,
             onces,
             lanes: publish::Lanes::new(),
+            erasures,
             refused: AtomicU64::new(0),
             storage,
         };
@@ -307,8 +314,9 @@ impl Broker {
         let groups = tasks.groups.run(shutdown.clone());
         let producer_ids = tasks.producer_ids.run(shutdown.clone());
         let losses = self.keep_losses(shutdown.clone());
-        let cleanup = self.run_cleanup(shutdown);
-        tokio::join!(groups, producer_ids, tidy_up, losses, cleanup);
+        let cleanup = self.run_cleanup(shutdown.clone());
+        let erasures = self.run_erasures(shutdown);
+        tokio::join!(groups, producer_ids, tidy_up, losses, cleanup, erasures);
     }
 
     /// Consumer groups and their committed offsets.

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::cleanup::cleaner::Cleaner;
+use crate::cleanup::erase::{EraseError, EraseWatch, Erased, Known, Wanted};
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
-use crate::cleanup::{Policy, Uncleanable};
+use crate::cleanup::{LogView, Policy, Uncleanable};
 use crate::components::Threads;
 use crate::config::Live;
 use crate::damage::{Damage, DamageRecord};
@@ -131,6 +132,36 @@ impl Engine {
             self.settle_once();
         }
         Ok(report)
+    }
+
+    /// Erases from a log what it has of some keys: what is not sealed is sealed first, and what a crash left behind is tidied.
+    /// Errors: `DiskFull` if it cannot be sealed.
+    pub fn erase(
+        &self,
+        log: &Log,
+        wanted: &Wanted,
+        known: &mut Known,
+        progress: &Progress,
+        watch: &mut dyn EraseWatch,
+    ) -> Result<Erased, EraseError> {
+        self.settler.locked().sweep_now(log.id());
+        let is_unsealed = || {
+            let view = LogView::of(log.cell())?;
+            let sealed = view.segments.iter().rfind(|segment| segment.sealed);
+            let sealed = sealed.map_or(view.start_offset, |last| last.end_offset);
+            let is_meant = sealed < wanted.before.min(log.bounds().durable_end);
+            Some(is_meant && view.has_unsealed())
+        };
+        if is_unsealed().ok_or(EraseError::NoLog)? {
+            self.seal_active(log);
+        }
+        if is_unsealed().ok_or(EraseError::NoLog)? {
+            return Err(match self.wal.gate.failure() {
+                Some(failure) => failure.clone().into(),
+                None => EraseError::DiskFull,
+            });
+        }
+        self.cleaner.erase(log, wanted, known, progress, watch)
     }
 
     /// Compacts the log that is due and most dirty. False if none is due.

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use model::batch::BatchHeader;
 use model::{LeaderEpoch, LogId, Offset};
 use uuid::Uuid;
 
+use crate::cleanup::erase::{EraseError, EraseWatch, Erased, Known, Sighting, Wanted};
 use crate::cleanup::holds::HoldsOf;
 use crate::cleanup::removed::OnRemoved;
 use crate::cleanup::run::{CleanupError, Progress, Report, RunOptions};
@@ -556,6 +558,65 @@ impl Storage {
     pub fn purge_wal(&self) -> Result<(), PurgeError> {
         let engine = self.engine();
         purge_wal(&engine.wal, &engine.settler, &engine.signals)
+    }
+
+    /// What a log has of some keys. Of sealed segments it is noted in `known`, which is to be of the same keys. Nothing is changed.
+    /// Blocks.
+    pub fn look_for_keys(
+        &self,
+        id: LogId,
+        wanted: &Wanted,
+        known: &mut Known,
+        progress: &Progress,
+    ) -> Result<Sighting, EraseError> {
+        let log = self.log(id).ok_or(EraseError::NoLog)?;
+        self.engine()
+            .cleaner
+            .look_for_keys(&log, wanted, known, progress)
+    }
+
+    /// Erases from a log what it has of some keys, and from its summaries; what is not sealed is sealed first. Each segment that
+    /// has something of them is written again, durably, and its old file unlinked. What the write-ahead log holds goes with
+    /// [`Storage::purge_wal`]. May be called again after any error. Blocks.
+    pub fn erase(
+        &self,
+        id: LogId,
+        wanted: &Wanted,
+        known: &mut Known,
+        progress: &Progress,
+        watch: &mut dyn EraseWatch,
+    ) -> Result<Erased, EraseError> {
+        let log = self.log(id).ok_or(EraseError::NoLog)?;
+        self.engine().erase(&log, wanted, known, progress, watch)
+    }
+
+    /// What must not be removed of a log now, by whatever it is held. Never waits for the disk.
+    pub fn holds_on(&self, id: LogId) -> Vec<Hold> {
+        let log = self.log(id);
+        log.map_or_else(Vec::new, |log| self.engine().cleaner.all_holds_of(&log))
+    }
+
+    /// Tidies a log's directory now, if that was not done since the start: what a crash left behind goes. Blocks.
+    pub fn tidy(&self, id: LogId) {
+        self.engine().settler.locked().sweep_now(id);
+    }
+
+    /// The data directory.
+    pub fn directory(&self) -> &Path {
+        self.engine().data.root()
+    }
+
+    /// Removes a file below `quarantine/`, durably. Errors: it lies elsewhere, or the disk's.
+    pub fn remove_quarantined(&self, path: &Path) -> std::io::Result<()> {
+        let data = &self.engine().data;
+        let is_plain = |part| matches!(part, std::path::Component::Normal(_));
+        let below = path.strip_prefix(data.quarantine());
+        let is_below = below.is_ok_and(|below| below.components().all(is_plain));
+        let Some(directory) = path.parent().filter(|_| is_below) else {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        };
+        data.disk().remove_file(path)?;
+        data.disk().sync_dir(directory)
     }
 
     /// Manual mode: makes one WAL file ready. True if one was missing.

@@ -11,6 +11,7 @@ mod cleanup_tool;
 mod compact_tool;
 mod compacted;
 mod demo;
+mod erase_tool;
 mod fetch_waits;
 mod follow;
 mod garbage;
@@ -20,6 +21,8 @@ mod groups;
 mod history;
 mod holds;
 mod http_api;
+#[path = "../key_search/mod.rs"]
+mod key_search;
 mod library;
 mod linearizable;
 mod log_repair;

@@ -10,16 +10,20 @@ const CRATES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &[]),
     ("storage", &["model"]),
+    ("witness", &[]),
     ("columnar", &["model"]),
     ("client", &["model", "wire"]),
-    ("tools", &["client", "columnar", "model", "storage", "wire"]),
+    (
+        "tools",
+        &["client", "columnar", "model", "storage", "wire", "witness"],
+    ),
     ("fuzz", &["model", "storage", "tools", "wire"]),
     ("xtask", &[]),
     (
         "proof",
         &["client", "fuzz", "model", "storage", "wire", "xtask"],
     ),
-    ("src", &["columnar", "model", "storage", "wire"]),
+    ("src", &["columnar", "model", "storage", "wire", "witness"]),
     ("", &["src", "tools"]),
 ];
 

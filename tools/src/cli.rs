@@ -21,6 +21,7 @@ use crate::consume::{self, ConsumeArgs};
 use crate::context::{self, ContextArgs};
 use crate::demo::{self, DemoArgs};
 use crate::doctor::{self, DoctorArgs};
+use crate::erase::{self, EraseArgs};
 use crate::failure;
 use crate::group::GroupCommand;
 use crate::hold::{self, HoldArgs};
@@ -154,6 +155,9 @@ pub enum ToolCommand {
     /// Keep records from cleanup and deletion: add, list and end holds.
     #[command(after_help = hold::EXAMPLES)]
     Hold(OnBroker<HoldArgs>),
+    /// Erase the records of a key for good, with a receipt, and prove that nothing of it is left.
+    #[command(after_help = erase::EXAMPLES)]
+    Erase(OnBroker<EraseArgs>),
     /// Show what consumer groups had not read when it was removed or damaged.
     #[command(after_help = loss::EXAMPLES)]
     Loss(OnBroker<LossArgs>),
@@ -250,6 +254,7 @@ impl ToolCommand {
             | ToolCommand::Compact(OnBroker { common, .. }) => Some(common),
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
             ToolCommand::Loss(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
             | ToolCommand::Log(_)
@@ -314,6 +319,7 @@ impl ToolCommand {
                 args.run(Policy::Compaction, &common).await
             }
             ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Loss(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),

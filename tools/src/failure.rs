@@ -150,9 +150,10 @@ fn code_of_http(error: &HttpError) -> u8 {
         HttpError::Connect { .. } | HttpError::NoAnswer { .. } => UNREACHABLE,
         HttpError::Foreign { .. } => FAILED,
         HttpError::Problem(problem) => match problem.code.as_str() {
-            "unknown_topic" | "unknown_partition" | "unknown_job" | "unknown_hold" => NOT_FOUND,
+            "unknown_topic" | "unknown_partition" | "unknown_job" | "unknown_hold"
+            | "unknown_erasure" | "no_receipt" => NOT_FOUND,
             "invalid_query" | "invalid_condition" | "unknown_column" | "invalid_body"
-            | "invalid_topic_name" => USAGE,
+            | "invalid_erasure" | "invalid_topic_name" => USAGE,
             _ => FAILED,
         },
     }

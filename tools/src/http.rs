@@ -79,6 +79,16 @@ impl HttpServer {
         self.ask(Method::GET, path, None).await
     }
 
+    /// Gets a resource that is text.
+    pub async fn get_text(&self, path: &str) -> Result<String, HttpError> {
+        let (status, body) = self.exchange_in_time(Method::GET, path, None).await?;
+        match status.is_success() {
+            true => Ok(String::from_utf8_lossy(&body).into_owned()),
+            // What it says then is JSON.
+            false => self.read(status, &body).map(|_| String::new()),
+        }
+    }
+
     /// Gets a resource, whatever the answer's status is.
     pub async fn get_any(&self, path: &str) -> Result<Value, HttpError> {
         let (_, body) = self.exchange_in_time(Method::GET, path, None).await?;

@@ -11,6 +11,7 @@ pub mod consume;
 mod context;
 pub mod demo;
 pub mod doctor;
+mod erase;
 pub mod failure;
 pub mod format;
 pub mod group;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::produce::Stop;
 use crate::broker::Refusal;
 use crate::broker::cleanup::{CleanupError, Fault};
+use crate::broker::erasures::ErasureError;
 use crate::broker::groups::GroupError;
 use crate::broker::holds::HoldError;
 use crate::broker::once::OnceRefusal;
@@ -403,6 +404,21 @@ fn cleanup_refused(error: &CleanupError) -> Response {
     }
 }
 
+/// An erasure that is not taken, shown or cancelled.
+fn erasure_refused(error: &ErasureError) -> Response {
+    let (status, code) = match error {
+        ErasureError::Refused(refusal) => return refused(refusal),
+        ErasureError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_erasure"),
+        ErasureError::TooMany { .. } | ErasureError::TooManyReceipts => {
+            (StatusCode::TOO_MANY_REQUESTS, "too_many_erasures")
+        }
+        ErasureError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_erasure"),
+        ErasureError::NoReceipt(_) => (StatusCode::NOT_FOUND, "no_receipt"),
+        ErasureError::TooLate(_) => (StatusCode::CONFLICT, "erasure_over"),
+    };
+    problem(status, code, error.to_string())
+}
+
 fn of_fault(fault: &Fault) -> (StatusCode, &'static str) {
     match fault {
         Fault::NoLog(_) => (StatusCode::NOT_FOUND, "unknown_topic"),
@@ -526,6 +542,9 @@ pub(super) enum Failure {
     /// A partition that the topic does not have.
     #[error("the topic has no partition {0}")]
     NoPartition(String),
+    /// An erasure that is not taken, shown or cancelled.
+    #[error(transparent)]
+    Erasure(#[from] ErasureError),
     /// The part of the path behind `?` is not as it must be.
     #[error("{0}")]
     Query(String),
@@ -650,6 +669,7 @@ impl IntoResponse for Failure {
                 return answer;
             }
             Failure::Encode(error) => return internal(&error),
+            Failure::Erasure(error) => return erasure_refused(&error),
             Failure::Internal(error) => return internal(&error),
             Failure::UnknownPartition { .. } => (StatusCode::NOT_FOUND, "unknown_partition"),
             Failure::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown_cluster"),

@@ -7,6 +7,7 @@ mod api;
 mod cleanup;
 mod connection;
 mod ended;
+mod erasures;
 mod errors;
 mod files;
 mod follow;
@@ -136,6 +137,7 @@ fn all_routes() -> Routes {
         .merge(files::routes())
         .merge(produce::routes())
         .merge(follow::routes())
+        .merge(erasures::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

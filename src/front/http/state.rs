@@ -120,7 +120,7 @@ impl Front {
         let guard = Guard::new(&settings.allow_origins, &settings.hosts, listens);
         // What is left of the connections is for health and metrics, and for those who are silent.
         let part = |whole: usize| Arc::new(Semaphore::new((connections_max / whole).max(1)));
-        Arc::new(Front {
+        let front = Arc::new(Front {
             broker,
             shared,
             settings,
@@ -139,7 +139,14 @@ impl Front {
             started_at: Instant::now(),
             #[cfg(test)]
             asked: std::sync::Mutex::default(),
-        })
+        });
+        let erased = Arc::downgrade(&front);
+        front.broker.on_erased(Arc::new(move |topic| {
+            if let Some(front) = erased.upgrade() {
+                front.files.forget(topic);
+            }
+        }));
+        front
     }
 
     /// The broker as who sends this request may use it.

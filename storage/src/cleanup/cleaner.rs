@@ -264,7 +264,7 @@ impl Cleaner {
     }
 
     /// Waits until nobody compacts.
-    fn turn(&self, progress: &Progress) -> Result<MutexGuard<'_, ()>, CleanupError> {
+    pub(super) fn turn(&self, progress: &Progress) -> Result<MutexGuard<'_, ()>, CleanupError> {
         loop {
             match self.compacting.try_lock() {
                 Ok(turn) => return Ok(turn),
@@ -403,6 +403,12 @@ impl Cleaner {
         }
     }
 
+    /// What must not be removed from a log by whoever has no other leave.
+    pub fn all_holds_of(&self, log: &Log) -> Vec<Hold> {
+        let view = LogView::of(log.cell());
+        view.map_or_else(Vec::new, |view| self.holds.on(&view, self.wal.now(), false))
+    }
+
     /// Returns once every removal is done that was planned without a hold that is known now.
     pub fn wait_for_plans(&self) {
         drop(
@@ -412,7 +418,7 @@ impl Cleaner {
         );
     }
 
-    fn planning(&self) -> RwLockReadGuard<'_, ()> {
+    pub(super) fn planning(&self) -> RwLockReadGuard<'_, ()> {
         self.planning.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -142,7 +142,7 @@ impl Executor {
 }
 
 /// The last batch of each producer that the log remembers.
-fn last_batches(log: &Log) -> LastBatches {
+pub(super) fn last_batches(log: &Log) -> LastBatches {
     let producers = log.producers().into_iter();
     let last = producers.filter_map(|(id, state)| Some((id, state.batches.last()?.last_offset)));
     last.collect()

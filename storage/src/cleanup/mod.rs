@@ -10,6 +10,7 @@ pub(crate) mod cleaner;
 mod compact_keeper;
 pub mod compaction;
 pub(crate) mod due;
+pub mod erase;
 pub(crate) mod execute;
 pub(crate) mod hold_source;
 pub mod holds;

@@ -59,7 +59,8 @@ impl Progress {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    pub(crate) fn expect(&self, bytes: u64) {
+    /// So many more bytes are to be read.
+    pub fn expect(&self, bytes: u64) {
         self.bytes_total.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -67,7 +68,8 @@ impl Progress {
         self.passes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn done(&self, bytes: u64) {
+    /// So many more bytes were read.
+    pub fn done(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 }

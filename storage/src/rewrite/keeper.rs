@@ -40,6 +40,11 @@ pub trait Keeper {
     fn summary(&mut self) -> Option<SummaryWriter> {
         None
     }
+
+    /// Whether a new segment is wanted even if every batch of the only old one stays: for the sake of its summary.
+    fn wants_new(&self) -> bool {
+        false
+    }
 }
 
 /// Why a batch was not judged. Nothing is changed.

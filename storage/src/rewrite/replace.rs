@@ -256,7 +256,7 @@ impl Job {
             after: Amount::default(),
             unspent: 0,
         };
-        if self.sources.len() > 1 {
+        if self.sources.len() > 1 || keeper.wants_new() {
             copy.begin()?;
         }
         let copied = self.copy(parts, log, pace, keeper, &mut copy);

@@ -202,35 +202,49 @@ impl Settler {
         let left = self.unswept.len().saturating_sub(count);
         let mut busy = Vec::new();
         for log in self.unswept.split_off(left) {
-            let (Some(settled), Some(live)) = (self.logs.get(log), self.parts.registry.get(log))
-            else {
-                continue;
-            };
-            if self.parts.damage.may_concern(log) {
-                continue;
-            }
-            let Some(_claim) = self.parts.changes.try_claim(log) else {
-                // A rewrite makes files in it.
+            if !self.sweep(log) {
                 busy.push(log);
-                continue;
-            };
-            let known = Known {
-                segments: settled.segments().collect(),
-                rewritten: settled.rewritten().collect(),
-                start: settled.start,
-                holds: &|header| holds(&live, header),
-            };
-            let data = self.parts.data();
-            let (directory, aside) = (data.of_log(log), data.quarantine());
-            match sweep(data.disk(), &directory, &known, &aside) {
-                Ok(swept) if swept == Swept::default() => {}
-                Ok(swept) => {
-                    tracing::warn!(%log, removed = ?swept.removed, moved = ?swept.moved, "files that no checkpoint names");
-                }
-                Err(error) => tracing::warn!(%log, %error, "a directory could not be tidied"),
             }
         }
         self.unswept.append(&mut busy);
+    }
+
+    /// Tidies a log's directory now, if it was not tidied since the start.
+    pub fn sweep_now(&mut self, log: LogId) {
+        if let Some(at) = self.unswept.iter().position(|one| *one == log)
+            && self.sweep(log)
+        {
+            self.unswept.swap_remove(at);
+        }
+    }
+
+    /// Tidies a log's directory. False if a rewrite makes files in it.
+    fn sweep(&self, log: LogId) -> bool {
+        let (Some(settled), Some(live)) = (self.logs.get(log), self.parts.registry.get(log)) else {
+            return true;
+        };
+        if self.parts.damage.may_concern(log) {
+            return true;
+        }
+        let Some(_claim) = self.parts.changes.try_claim(log) else {
+            return false;
+        };
+        let known = Known {
+            segments: settled.segments().collect(),
+            rewritten: settled.rewritten().collect(),
+            start: settled.start,
+            holds: &|header| holds(&live, header),
+        };
+        let data = self.parts.data();
+        let (directory, aside) = (data.of_log(log), data.quarantine());
+        match sweep(data.disk(), &directory, &known, &aside) {
+            Ok(swept) if swept == Swept::default() => {}
+            Ok(swept) => {
+                tracing::warn!(%log, removed = ?swept.removed, moved = ?swept.moved, "files that no checkpoint names");
+            }
+            Err(error) => tracing::warn!(%log, %error, "a directory could not be tidied"),
+        }
+        true
     }
 
     /// One round. True if something settled. On a full disk what is deleted goes first, and what it needs no space for.

@@ -247,6 +247,20 @@ impl House {
         assert!(self.try_append(times), "the disk takes it");
     }
 
+    /// Appends a batch of records with these keys; false if the disk failed.
+    pub fn try_append_keyed(&mut self, keys: &[&str]) -> bool {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let mut records = Vec::new();
+        for key in keys {
+            self.payloads += 1;
+            let (time, value) = (Timestamp::from_millis(7), payload(self.payloads));
+            let key = Some(key.as_bytes());
+            builder.push(time, key, Some(&value), &[]).unwrap();
+            records.push((time, value));
+        }
+        self.append_batch(builder, records).is_some()
+    }
+
     /// Appends a batch of one record; gives its offset.
     pub fn append_as_producer(&mut self, producer: i64, sequence: i32) -> u64 {
         let (mut builder, records) = self.builder(&[3]);

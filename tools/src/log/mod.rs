@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use model::{TopicId, TopicName};
 use storage::RealDisk;
 use storage::io::{Disk as _, LockGuard, LockHow};
 
@@ -85,6 +86,16 @@ impl LogArgs {
             LogCommand::Repair(args) => repair::run(&args, self.json),
         }
     }
+}
+
+/// The id of a topic in a data directory, by its name.
+pub(crate) fn topic_id(directory: &Path, name: &TopicName) -> Result<TopicId> {
+    let found = directory::Directory::read(directory)?;
+    let mut topics = found.names.topics();
+    let topic = topics.find(|(_, topic)| topic.name == name.as_str());
+    let place = directory.display();
+    let missing = || Failure::NotFound(format!("{place} holds no topic {name}"));
+    Ok(topic.map(|(id, _)| id).ok_or_else(missing)?)
 }
 
 /// Keeps servers out while a directory is looked at. Without a lock a server has it open, and that is wanted.

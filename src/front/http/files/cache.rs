@@ -113,6 +113,16 @@ impl Cache {
         }
     }
 
+    /// Removes all files of a topic, also one that is just being made. Blocks on whoever makes one; not for async code.
+    pub fn forget(&self, topic: &str) {
+        let _making = self.making.blocking_lock();
+        for (of, name) in self.names() {
+            if of == topic {
+                self.remove(&of, &name);
+            }
+        }
+    }
+
     /// A new file to write, and where it is. Blocks on the disk.
     pub fn create(&self) -> io::Result<(File, PathBuf)> {
         fs::create_dir_all(&self.directory)?;

@@ -1,0 +1,1 @@
+//! Erasures on a broker over a small store.

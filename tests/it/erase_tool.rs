@@ -1,0 +1,295 @@
+//! `alluvium erase` against running servers: what goes and what stays, beside a search of every file that shares no code with the
+//! store; kills in the middle; holds, summaries and the quarantine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
+use model::batch::Codec;
+use model::{PartitionId, TopicName};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::binary::{Running, Said, create_topic, serve, tool};
+use crate::key_search::find;
+
+const TOPIC: &str = "readings";
+/// The key that is erased, and what only its records' values hold.
+const KEY: &str = "device-to-be-erased-4711";
+const SECRET: &str = "the-secret-of-4711";
+const CODECS: [Codec; 5] = [
+    Codec::None,
+    Codec::Gzip,
+    Codec::Snappy,
+    Codec::Lz4,
+    Codec::Zstd,
+];
+
+fn start(data: &Path, settings: &[&str]) -> Running {
+    let mut command = serve(data);
+    command.args(["-X", "settle.age.ms=20"]);
+    for setting in settings {
+        command.args(["-X", setting]);
+    }
+    Running::start(&mut command)
+}
+
+fn erase(running: &Running, args: &[&str]) -> Said {
+    tool(&[&["erase", "--http", &running.http], args].concat())
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Runtime::new().expect("a runtime")
+}
+
+fn create(running: &Running, partitions: i32, configs: &[(&str, &str)]) {
+    runtime().block_on(create_topic(running, TOPIC, partitions, configs));
+}
+
+/// Records by partition and offset: key and value.
+type Records = BTreeMap<(i32, i64), (String, String)>;
+
+/// Produces so many records to each of two partitions; every fourth is the key's. Gives what it sent.
+fn produce(running: &Running, compression: Codec, count: usize, name: &str) -> Records {
+    runtime().block_on(async {
+        let client = Client::connect(ClientConfig::new(&running.kafka))
+            .await
+            .expect("a client");
+        let config = ProducerConfig {
+            batch_bytes: 2048,
+            compression: compression.into(),
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(&client, config).expect("a producer");
+        let mut sent = Vec::new();
+        for number in 0..count {
+            for partition in 0..2 {
+                let (key, value) = match number % 4 {
+                    0 => (KEY.to_owned(), format!("{SECRET} {name} {number}")),
+                    other => (
+                        format!("device-{other}"),
+                        format!("{name} {number} {}", "x".repeat(40)),
+                    ),
+                };
+                let topic = TopicName::parse(TOPIC).expect("a name");
+                let record = ProducerRecord::new(topic, value.clone())
+                    .key(key.clone())
+                    .partition(PartitionId::new(partition));
+                let delivery = producer.send(record).await.expect("taken");
+                sent.push((
+                    i32::try_from(partition).expect("small"),
+                    key,
+                    value,
+                    delivery,
+                ));
+            }
+        }
+        producer.flush().await.expect("delivered");
+        let mut records = Records::new();
+        for (partition, key, value, delivery) in sent {
+            let offset = delivery
+                .wait()
+                .await
+                .expect("delivered")
+                .offset
+                .expect("an offset");
+            let offset = i64::try_from(offset.get()).expect("small");
+            records.insert((partition, offset), (key, value));
+        }
+        producer.close().await.expect("closed");
+        records
+    })
+}
+
+/// What a consumer reads.
+fn consumed(running: &Running) -> Records {
+    let read = tool(&[
+        "consume",
+        TOPIC,
+        "-e",
+        "-f",
+        "%p\t%o\t%k\t%v\n",
+        "-b",
+        &running.kafka,
+    ]);
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [partition, offset, key, value] = fields[..] else {
+            panic!("{line}");
+        };
+        let place = (
+            partition.parse().expect("a number"),
+            offset.parse().expect("a number"),
+        );
+        (place, (key.to_owned(), value.to_owned()))
+    };
+    read.stdout.lines().map(line).collect()
+}
+
+fn without_key(records: &Records) -> Records {
+    let others = records.iter().filter(|(_, (key, _))| key != KEY);
+    others
+        .map(|(place, record)| (*place, record.clone()))
+        .collect()
+}
+
+fn request(running: &Running, more: &[&str]) -> Value {
+    let args = ["request", TOPIC, KEY, "--yes", "--wait", "--json"];
+    let said = erase(running, &[&args, more].concat());
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    said.json()
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Nothing is left in any file, by the separate search.
+fn require_none_left(data: &Path) {
+    for needle in [KEY, SECRET] {
+        let found = find(data, needle.as_bytes());
+        assert!(found.is_empty(), "{needle}: {found:?}");
+    }
+    let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let found = find(data, hex.as_bytes());
+    assert!(
+        found.is_empty(),
+        "the request still holds the key: {found:?}"
+    );
+}
+
+#[test]
+fn no_byte_of_a_key_is_left_whatever_its_batches_are_compressed_with() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path(), &[]);
+    create(&running, 2, &[("segment.bytes", "16384")]);
+    let mut sent = Records::new();
+    for codec in CODECS {
+        sent.extend(produce(&running, codec, 400, &format!("{codec:?}")));
+    }
+    let of_key = sent.len() - without_key(&sent).len();
+    for needle in [KEY, SECRET] {
+        assert!(
+            !find(data.path(), needle.as_bytes()).is_empty(),
+            "the search finds it before"
+        );
+    }
+    let plan = erase(&running, &["request", TOPIC, KEY, "--dry-run", "--json"]).json();
+    assert_eq!(plan["records"], of_key, "{plan}");
+    assert!(plan["segments"].as_u64() > Some(2), "{plan}");
+    assert_eq!(consumed(&running), sent, "a dry run changes nothing");
+    let left = erase(&running, &["verify", TOPIC, KEY, "--json"]);
+    assert_eq!(left.code, Some(5), "{}", left.stdout);
+
+    let done = request(&running, &["--reason", "request 4711"]);
+    assert_eq!(
+        (done["outcome"].as_str(), done["receipt"].as_u64()),
+        (Some("done"), Some(1)),
+        "{done}"
+    );
+    require_none_left(data.path());
+    assert_eq!(consumed(&running), without_key(&sent));
+
+    // What comes later stays, and the receipt says up to where it goes.
+    let later = produce(&running, Codec::Zstd, 8, "later");
+    let id = done["id"].as_str().expect("an id");
+    let receipt = erase(&running, &["receipts", id]);
+    let receipt: Value = serde_json::from_str(&receipt.stdout).expect("JSON");
+    assert_eq!(receipt["records_erased"], of_key, "{receipt}");
+    assert_eq!(
+        (
+            receipt["verified"]["found"].as_u64(),
+            receipt["verified"]["unread"].as_u64()
+        ),
+        (Some(0), Some(0))
+    );
+    assert_eq!(receipt["reason"], "request 4711");
+    for partition in [0, 1] {
+        let before = &receipt["partitions"][partition]["before"];
+        let ends = sent
+            .keys()
+            .filter(|(of, _)| *of == i32::try_from(partition).expect("small"));
+        assert_eq!(
+            before.as_i64(),
+            ends.map(|(_, offset)| offset + 1).max(),
+            "{receipt}"
+        );
+    }
+    assert!(!receipt.to_string().contains(KEY), "{receipt}");
+    let mut expected = without_key(&sent);
+    expected.extend(later);
+    assert_eq!(consumed(&running), expected);
+
+    let again = request(&running, &[]);
+    assert_eq!(again["receipt"], 2, "{again}");
+    require_none_left(data.path());
+    let verified = erase(&running, &["verify", TOPIC, KEY, "--json"]).json();
+    assert_eq!(verified["receipts"]["count"], 2, "{verified}");
+    assert_eq!(verified["search"]["clean"], true, "{verified}");
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+
+    let place = data.path().to_str().expect("UTF-8");
+    let offline = tool(&["erase", "verify", TOPIC, KEY, "--dir", place, "--json"]).json();
+    assert_eq!(offline["receipts"]["count"], 2, "{offline}");
+    assert_eq!(offline["search"]["found"], 0, "{offline}");
+    let intact = tool(&["log", "verify", place]);
+    assert_eq!(intact.code, Some(0), "{}{}", intact.stdout, intact.stderr);
+    let kept = data.path().join("kept.ndjson");
+    std::fs::write(&kept, receipt.to_string().replace("4711", "4712")).expect("written");
+    let kept = kept.to_str().expect("UTF-8");
+    let forged = tool(&["erase", "verify", "--dir", place, "--receipt", kept]);
+    assert_eq!(forged.code, Some(5), "{}", forged.stdout);
+}
+
+#[test]
+fn killed_again_and_again_an_erasure_goes_on_and_counts_each_record_once() {
+    let data = tempfile::tempdir().expect("a directory");
+    let settings = ["cleaner.io.max.bytes.per.second=400000"];
+    let mut running = start(data.path(), &settings);
+    create(&running, 2, &[("segment.bytes", "16384")]);
+    let sent = produce(&running, Codec::None, 2_000, "killed");
+    let of_key = sent.len() - without_key(&sent).len();
+    let asked = erase(&running, &["request", TOPIC, KEY, "--yes", "--json"]).json();
+    let id = asked["id"].as_str().expect("an id").to_owned();
+    let mut kills = 0;
+    let mut states = std::collections::BTreeSet::new();
+    for round in 0..40u64 {
+        std::thread::sleep(Duration::from_millis(40 + 37 * round % 211));
+        let status = erase(&running, &["status", &id, "--json"]).json();
+        states.insert(status["state"].as_str().expect("a state").to_owned());
+        if status["state"] == "ended" {
+            break;
+        }
+        running.end(Signal::KILL);
+        kills += 1;
+        running = start(data.path(), &settings);
+        // So that it comes on whatever the kills do.
+        let progress = Duration::from_millis(60 * round);
+        std::thread::sleep(progress);
+    }
+    assert!(kills >= 2, "{kills} kills, {states:?}");
+    wait("it ends by itself", || {
+        let status = erase(&running, &["status", &id, "--json"]).json();
+        status["state"] == "ended"
+    });
+    require_none_left(data.path());
+    assert_eq!(consumed(&running), without_key(&sent));
+    let receipts = erase(&running, &["receipts"]).stdout;
+    assert_eq!(receipts.lines().count(), 1, "{receipts}");
+    let receipt: Value = serde_json::from_str(&receipts).expect("JSON");
+    assert_eq!(
+        receipt["records_erased"], of_key,
+        "after {kills} kills: {receipt}"
+    );
+    assert_eq!(erase(&running, &["verify", TOPIC, KEY]).code, Some(0));
+    assert_eq!(running.end(Signal::TERM).0, Some(0));
+    let place = data.path().to_str().expect("UTF-8");
+    let intact = tool(&["log", "verify", place]);
+    assert_eq!(intact.code, Some(0), "{}{}", intact.stdout, intact.stderr);
+}
