@@ -293,3 +293,112 @@ fn killed_again_and_again_an_erasure_goes_on_and_counts_each_record_once() {
     let intact = tool(&["log", "verify", place]);
     assert_eq!(intact.code, Some(0), "{}{}", intact.stdout, intact.stderr);
 }
+
+/// What the server says of an erasure when it is over or stopped.
+fn state(running: &Running, id: &str) -> Value {
+    let path = format!("GET /api/v1/cleanup/erasures/{id}?wait_ms=2000");
+    let (status, erasure) = running.ask_json(&path, "");
+    assert_eq!(status, 200, "{erasure}");
+    erasure
+}
+
+#[test]
+fn a_hold_and_a_file_in_the_quarantine_refuse_it_by_their_names_and_summaries_forget_the_key() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path(), &["log.cleaner.backoff.ms=86400000"]);
+    let thin = [
+        ("segment.bytes", "16384"),
+        ("cleanup.policy", "thin"),
+        ("thin.tiers", "0ms:1ms:first+last"),
+    ];
+    create(&running, 2, &thin);
+    let sent = produce(&running, Codec::None, 300, "held");
+    let hold = [
+        "hold",
+        "add",
+        TOPIC,
+        "--reason",
+        "case 12",
+        "--json",
+        "--http",
+        &running.http,
+    ];
+    let hold = tool(&hold).json();
+    let hold = hold["id"].as_str().expect("an id").to_owned();
+    let refused = erase(&running, &["request", TOPIC, KEY, "--yes"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("case 12"), "{}", refused.stderr);
+    let body = format!("{{\"topic\":\"{TOPIC}\",\"keys\":[\"{KEY}\"]}}");
+    let (status, problem) = running.ask_json("POST /api/v1/cleanup/erasures", &body);
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (409, Some("held")),
+        "{problem}"
+    );
+    let (status, _) = running.ask(
+        "POST /api/v1/cleanup/erasures",
+        "Content-Type: text/plain\r\n",
+        &body,
+    );
+    assert_eq!(status, 415, "only JSON is taken");
+    assert_eq!(consumed(&running), sent, "a refusal changes nothing");
+    let removed = tool(&["hold", "remove", &hold, "--http", &running.http]);
+    assert_eq!(removed.code, Some(0), "{}", removed.stderr);
+
+    // Windows of a summary hold the key too.
+    let thinned = tool(&[
+        "thin",
+        "run",
+        TOPIC,
+        "--now",
+        "--wait",
+        "--http",
+        &running.http,
+    ]);
+    assert_eq!(thinned.code, Some(0), "{}", thinned.stderr);
+    let in_summaries = || {
+        let found = find(data.path(), KEY.as_bytes());
+        found.iter().filter(|place| place.contains(".sum")).count()
+    };
+    assert!(in_summaries() > 0, "a summary tells of the key");
+
+    // A file that nobody knows, with a batch of the key in it.
+    let segment = crate::log_tool::files(data.path(), ".log");
+    let held = |path: &&std::path::PathBuf| {
+        let bytes = std::fs::read(path).expect("a file");
+        bytes
+            .windows(KEY.len())
+            .any(|window| window == KEY.as_bytes())
+    };
+    let segment = segment.iter().find(held).expect("a segment of the key");
+    let aside = data.path().join("quarantine").join("left.log.0");
+    std::fs::create_dir_all(aside.parent().expect("a place")).expect("made");
+    std::fs::copy(segment, &aside).expect("copied");
+    let refused = erase(&running, &["request", TOPIC, KEY, "--yes"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("left.log.0"), "{}", refused.stderr);
+    let (status, asked) = running.ask_json("POST /api/v1/cleanup/erasures", &body);
+    assert_eq!(status, 202, "{asked}");
+    let asked = state(&running, asked["id"].as_str().expect("an id"));
+    assert_eq!(asked["outcome"], "refused", "{asked}");
+    assert!(
+        aside.exists() && in_summaries() > 0,
+        "a refusal changes nothing"
+    );
+    assert!(
+        find(data.path(), b"6465766963652d746f2d6265").is_empty(),
+        "a refused request forgets the key"
+    );
+
+    let done = request(&running, &["--remove-quarantined"]);
+    assert_eq!(done["outcome"], "done", "{done}");
+    assert!(!aside.exists());
+    require_none_left(data.path());
+    let receipt = erase(&running, &["receipts"]).stdout;
+    let receipt: Value = serde_json::from_str(&receipt).expect("JSON");
+    assert_eq!(
+        receipt["quarantine_removed"][0], "quarantine/left.log.0",
+        "{receipt}"
+    );
+    assert!(receipt["windows_erased"].as_u64() > Some(0), "{receipt}");
+}
