@@ -334,11 +334,12 @@ mod tests {
             (
                 StateLogKind::Once,
                 b"once/00000000-0000-0000-0000-00000000002a/k",
+                1,
             ),
-            (StateLogKind::Erasures, b"erasure/1a2b"),
-            (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003"),
-            (StateLogKind::Erasures, b"erasure-wanted/1a2b"),
-            (StateLogKind::Erasures, b"receipt/00000000000000000001"),
+            (StateLogKind::Erasures, b"erasure/1a2b", 1),
+            (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003", 1),
+            (StateLogKind::Erasures, b"erasure-wanted/1a2b", 1),
+            (StateLogKind::Erasures, b"receipt/00000000000000000001", 1),
         ] {
             let check = |found| {
                 let value = format!("{{\"version\":{found}}}");

@@ -120,7 +120,7 @@ impl Cleaner {
         roll: &dyn Fn(),
     ) -> Result<Report, CleanupError> {
         let _turn = self.turn(progress)?;
-        self.look_for_keys(log, progress)?;
+        self.look_for_held_keys_of(log, progress)?;
         if options.now && !options.dry_run {
             self.executor.set_aside.forget(log.id());
         }
@@ -153,7 +153,7 @@ impl Cleaner {
         roll: &dyn Fn(),
     ) -> Result<Report, CleanupError> {
         let _turn = self.turn(progress)?;
-        self.look_for_keys(log, progress)?;
+        self.look_for_held_keys_of(log, progress)?;
         let began = self.wal.clock.monotonic();
         let start = log.bounds().start;
         let settings = self.settings_of(log);
@@ -363,7 +363,7 @@ impl Cleaner {
     }
 
     /// Looks into the segments of a log for the keys that are held, if there are such. Until that is done all of them are held.
-    fn look_for_keys(&self, log: &Log, progress: &Progress) -> Result<(), CleanupError> {
+    fn look_for_held_keys_of(&self, log: &Log, progress: &Progress) -> Result<(), CleanupError> {
         let keys = self.holds.keys(log.id());
         let Some(view) = LogView::of(log.cell()) else {
             return Err(CleanupError::NoLog(log.id()));
@@ -394,7 +394,7 @@ impl Cleaner {
             if log.id().is_reserved() || self.holds.keys(log.id()).is_empty() {
                 continue;
             }
-            match self.look_for_keys(&log, &Progress::default()) {
+            match self.look_for_held_keys_of(&log, &Progress::default()) {
                 Ok(()) | Err(CleanupError::NoLog(_) | CleanupError::Cancelled) => {}
                 Err(error) => {
                     tracing::warn!(log = %log.id(), %error, "held keys could not be looked for: it is tried again later");
@@ -440,7 +440,7 @@ impl Cleaner {
     ) -> Result<Report, CleanupError> {
         let began = self.wal.clock.monotonic();
         let start_before = log.bounds().start;
-        self.look_for_keys(log, progress)?;
+        self.look_for_held_keys_of(log, progress)?;
         let planning = self.planning();
         let plan = self.plan_of(log, Policy::Retention, false)?;
         if progress.is_cancelled() {
