@@ -185,7 +185,7 @@ impl Scan<'_, '_> {
 
     /// Reads the table of a frame of the write-ahead log. Gives its length, if there is one.
     fn frame(&mut self, source: &mut Source<'_>, position: u64) -> io::Result<Option<u64>> {
-        if self.log.is_some() || position % FRAME_STEP != 0 {
+        if self.log.is_some() || !position.is_multiple_of(FRAME_STEP) {
             return Ok(None);
         }
         let head = source.at(position, FRAME_HEAD_BYTES)?;

@@ -10,7 +10,7 @@ use model::Offset;
 use model::batch::{Batch, BatchHeader, DecompressLimit, split};
 
 use super::keeper::hold_on;
-use super::{EraseError, Found, Known, Sighting, Wanted};
+use super::{EraseError, Found, Known, Looked, Sighting, Undecodable, Wanted};
 use crate::cleanup::holds::Hold;
 use crate::cleanup::{LogView, SegmentView};
 use crate::error::{ReadError, StorageFailed};
@@ -23,26 +23,6 @@ use crate::segment::summary::{Opened, open_summary};
 const READ_BYTES: usize = 1 << 20;
 /// Batches of a segment that are listed with what is wrong with them.
 const UNDECODABLE_MAX: usize = 1_000;
-
-/// A batch whose records cannot be read, although its checksum is right: what it holds is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undecodable {
-    /// The segment; None if it is not sealed.
-    pub segment: Option<SegmentId>,
-    /// Where the batch begins.
-    pub base_offset: Offset,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// What is known of a sealed segment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
-    /// What it has of the keys.
-    pub found: Option<Found>,
-    /// Batches whose records cannot be read.
-    pub undecodable: Vec<Undecodable>,
-}
 
 pub(super) fn summary_of(parts: &RewriteParts, log: &Log, id: SegmentId) -> io::Result<Opened> {
     let data = &parts.files.data;

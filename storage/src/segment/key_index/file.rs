@@ -227,7 +227,7 @@ impl KeyIndex {
         let mut first = 0;
         for section in &self.sections {
             let mut found = match section.shape {
-                None => vec![0..section.blocks],
+                None => std::iter::once(0..section.blocks).collect(),
                 Some(shape) => {
                     let at = shape.page_of(hash);
                     let before: u64 = section.pages[..at]

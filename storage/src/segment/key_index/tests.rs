@@ -154,7 +154,7 @@ proptest! {
     ) {
         let keys = segment(batches, records, |record| {
             let random = hash_of(&(seed ^ record).to_le_bytes());
-            (random % keyless == 0).then(|| device(random / 7 % cardinality))
+            random.is_multiple_of(keyless).then(|| device(random / 7 % cardinality))
         });
         let fixture = fixture(&keys, (Codec::None, value_bytes));
         fixture.check();
@@ -220,7 +220,12 @@ fn where_the_bound_leaves_too_little_all_is_read_and_the_file_says_so() {
     let blocks = fixture.index.blocks().len() as u32;
     assert_eq!(fixture.built.unknown_blocks, blocks);
     assert_eq!(fixture.open().unwrap().blocks(), (blocks, 0));
-    assert_eq!(fixture.look_up(b"nobody"), [0..blocks]);
+    assert!(
+        fixture
+            .look_up(b"nobody")
+            .into_iter()
+            .eq(std::iter::once(0..blocks))
+    );
 }
 
 #[test]
