@@ -142,7 +142,8 @@ fn is_described(operation: &Value, status: u16, answer: &str, document: &Value) 
     let Some(described) = content.get(kind) else {
         return vec![format!("{kind} is not described of {status}")];
     };
-    match kind.ends_with("json") {
+    let is_whole = header_of(answer, "transfer-encoding").is_none();
+    match is_whole && ["application/json", "application/problem+json"].contains(&kind) {
         true => {
             let value = serde_json::from_str(body_of(answer)).expect("JSON");
             misfits(&described["schema"], &value, document, "")

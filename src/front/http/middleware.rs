@@ -126,12 +126,14 @@ fn finish(
     }
     let follows = row.is_some_and(|row| row.follows) && answer.status().is_success();
     ended.answered(answer.status().as_u16(), follows);
-    let is_long =
-        answer.body().size_hint().exact().is_none() || answer.headers().contains_key(header::ETAG);
+    let is_streamed = answer.body().size_hint().exact().is_none();
+    let is_long = is_streamed || answer.headers().contains_key(header::ETAG);
     let mut stop = None;
     if let Some(connection) = connection {
         connection.may_pause(is_long);
-        stop = follows
+        // One whose length was said already goes as it is.
+        let ends_early = follows && is_streamed;
+        stop = ends_early
             .then(|| Box::pin(connection.stopped()) as Pin<Box<dyn Future<Output = ()> + Send>>);
     }
     answer.map(|body| Body::new(Sent { body, ended, stop }))

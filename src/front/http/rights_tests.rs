@@ -48,7 +48,7 @@ fn value_of(name: &str, broker: &Broker) -> String {
     match name {
         "topic" => "readings".to_owned(),
         "group" => "dashboard".to_owned(),
-        "cluster" => broker.cluster_id(),
+        "cluster" | "cluster_id" => broker.cluster_id(),
         "at" | "before" => "earliest".to_owned(),
         "policy" => "retention".to_owned(),
         "name" => "retention.ms".to_owned(),

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::listing::Listing;
-use super::partition_number;
+use super::named::partition_number;
 use super::topics::DryRun;
 use crate::broker::GroupLag;
 use crate::broker::access::{Door, ResourceKind, Right, right};

@@ -14,7 +14,7 @@ use model::{Offset, PartitionId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{partition_number, partitions_of, topic_name};
+use super::named::{partition_number, partitions_of, topic_name};
 use crate::broker::access::{Granted, ResourceKind, Right, right};
 use crate::broker::{Broker, DeleteBefore, OffsetQuery, Refusal, Topic};
 use crate::front::audit::{self, Change, some};

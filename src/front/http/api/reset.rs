@@ -15,8 +15,8 @@ use model::{Offset, PartitionId, TopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::named::{partition_number, partitions_of};
 use super::offsets::{offset_at, place, position};
-use super::{partition_number, partitions_of};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, Group, ResourceKind, Right, right};
 use crate::broker::groups::{CommittedPlace, GroupError, GroupState, MemberClaim, OffsetCommit};

@@ -14,7 +14,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::topic_name;
+use super::named::topic_name;
 use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::{Alteration, Broker, Entry, Operation as Change, Origin, Resource};
 use crate::front::audit::{self, some};

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::listing::Listing;
+use super::named::{partition_number, partitions_of, topic_name};
 use super::settings::{setting_schema, settings_of};
-use super::{partition_number, partitions_of, topic_name};
 use crate::broker::access::{Granted, ResourceKind, Right, right};
 use crate::broker::{Broker, Layout, NewTopic, PartitionShape, Refusal, Resource, Topic};
 use crate::front::audit::{self, Change, some};

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::shape_of;
+use super::second::shape_of;
 use crate::broker::Refusal;
 use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::replay::{

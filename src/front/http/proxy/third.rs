@@ -10,7 +10,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
 
-use super::node_of;
+use super::second::node_of;
 use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::groups::GroupError;
 use crate::front::http::errors::Failure;

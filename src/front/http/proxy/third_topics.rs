@@ -14,8 +14,8 @@ use model::{PartitionId, TopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::second::{held, node_of};
 use super::third::{Places, in_cluster, list_schema, resource_schema, third};
-use super::{held, node_of};
 use crate::broker::access::{ResourceKind, Right, right};
 use crate::broker::{Entry, Layout, NewTopic, Origin, REPLICATION_FACTOR, Resource, Topic};
 use crate::front::http::api::topics::{create_one, created_count, delete_one, log_created};
