@@ -21,9 +21,19 @@ const PATH_SHOWN_MAX: usize = 512;
 /// What a request holds until it has ended.
 #[derive(Default)]
 pub(super) struct Entry {
-    pub(super) busy: Option<Busy>,
+    _busy: Option<Busy>,
     pub(super) stay: Option<Stay>,
     pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Entry {
+    /// One that keeps its connection busy.
+    pub(super) fn of(busy: Option<Busy>) -> Entry {
+        Entry {
+            _busy: busy,
+            ..Entry::default()
+        }
+    }
 }
 
 /// A request until its end, which is when this is dropped.

@@ -224,8 +224,7 @@ impl Front {
         row: Option<&Row>,
         connection: Option<&OfConnection>,
     ) -> Result<Entry, Response> {
-        let mut entry = Entry::default();
-        entry.busy = connection.map(OfConnection::busy);
+        let mut entry = Entry::of(connection.map(OfConnection::busy));
         let Some(row) = row.filter(|row| row.reach != Reach::Everybody) else {
             return Ok(entry);
         };

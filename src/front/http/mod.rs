@@ -18,7 +18,6 @@ mod losses;
 mod metrics;
 mod middleware;
 mod openapi;
-#[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod operation;
 mod pages;
 mod produce;
@@ -27,9 +26,7 @@ mod replay;
 mod request;
 #[cfg(test)]
 mod rights_tests;
-#[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod routes;
-#[allow(dead_code, reason = "words of descriptions that no route says yet")]
 mod schema;
 mod settings;
 mod state;

@@ -201,7 +201,7 @@ impl Operation {
     }
 
     /// Its errors have the form of Confluent's REST proxy.
-    pub(super) fn as_proxy(mut self) -> Operation {
+    pub(super) fn told_as_proxy(mut self) -> Operation {
         self.errors = Errors::Proxy;
         self
     }

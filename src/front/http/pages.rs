@@ -13,6 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Long pages that are made, or not taken by their readers yet: of each kind.
 pub(super) const PAGES_MAX: usize = 4;
+/// Replays that run at a time, each with a batch of rows and a row group at most.
+pub(super) const REPLAYS_MAX: usize = 32;
 /// A page is handed to the connection in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 

@@ -60,16 +60,6 @@ impl Routes {
         self.on(Method::PATCH, MethodFilter::PATCH, path, handler, about)
     }
 
-    /// `PUT`.
-    pub(super) fn put<H: Handler<T, Arc<Front>>, T: 'static>(
-        self,
-        path: &'static str,
-        handler: H,
-        about: Operation,
-    ) -> Routes {
-        self.on(Method::PUT, MethodFilter::PUT, path, handler, about)
-    }
-
     /// `DELETE`.
     pub(super) fn delete<H: Handler<T, Arc<Front>>, T: 'static>(
         self,

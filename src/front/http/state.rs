@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, header};
 use tokio::sync::Semaphore;
 
-use super::files::Files;
+use super::files::store::Files;
 use super::guard::Guard;
-use super::pages::PAGES_MAX;
+use super::pages::{PAGES_MAX, REPLAYS_MAX};
 use super::produce::Memory;
-use super::replay::REPLAYS_MAX;
 use super::settings::Settings;
 use super::table::Table;
 use super::traffic::Traffic;

@@ -9,11 +9,10 @@ mod cache;
 mod make;
 mod name;
 mod send;
+pub(super) mod store;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -29,57 +28,13 @@ use super::request::id_of;
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, bytes, integer, integer_from, list, object, text};
 use super::state::Front;
-use crate::broker::Broker;
-use crate::broker::access::{Caller, Principal, Protocol, ResourceKind, Right, right};
-use cache::Cache;
+use crate::broker::access::{ResourceKind, Right, right};
 use name::FileName;
 
 const FILES: &str = "/api/v1/topics/{topic}/files";
 const FILE: &str = "/api/v1/topics/{topic}/files/{name}";
 /// Files that an answer lists.
 const LISTED_MAX: usize = 10_000;
-/// How often it is looked whether what files were made of is still there.
-const TIDY_EVERY: Duration = Duration::from_secs(30);
-
-/// What is kept of files.
-pub(super) struct Files {
-    cache: Cache,
-}
-
-impl Files {
-    /// Files in this directory, which is emptied first, of so many bytes together; none if that is 0.
-    pub(super) fn new(directory: PathBuf, bytes_max: u64) -> Files {
-        Files {
-            cache: Cache::new(directory, bytes_max),
-        }
-    }
-
-    /// Removes all files of a topic: records of it were erased. Blocks; not for async code.
-    pub(super) fn forget(&self, topic: &str) {
-        self.cache.forget(topic);
-    }
-
-    /// Removes files whose records are not as they were, again and again.
-    pub(super) async fn tidy(&self, broker: &Broker, address: SocketAddr) {
-        loop {
-            tokio::time::sleep(TIDY_EVERY).await;
-            let door = broker.door(Caller {
-                principal: Principal::Anonymous,
-                address,
-                client_id: None,
-                protocol: Protocol::Http,
-            });
-            for (topic, name) in self.cache.names() {
-                let granted = door.topic(&topic, right::Read);
-                let is_current = granted.is_ok_and(|topic| name.range(broker, &topic).is_some());
-                if !is_current {
-                    self.cache.remove(&topic, &name);
-                }
-            }
-        }
-    }
-}
-
 pub(super) fn routes() -> Routes {
     let of = |id, summary| {
         Operation::new(id, "records", summary)

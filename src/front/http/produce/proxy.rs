@@ -39,7 +39,7 @@ const REPORTS_OPEN_MAX: usize = 10_000;
 pub(super) fn routes() -> Routes {
     let of = |id, summary| {
         Operation::new(id, "rest-proxy", summary)
-            .as_proxy()
+            .told_as_proxy()
             .needs(ResourceKind::Topic, Right::Write)
             .path("topic", text(), "the topic's name")
     };

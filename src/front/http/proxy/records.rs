@@ -54,7 +54,7 @@ pub(super) fn routes() -> Routes {
     };
     let about = Operation::new("proxyRecords", "rest proxy", "Records of a partition from an offset on, version 2")
         .details("Waits for `timeout` milliseconds at most if there are none. Values are JSON or base64, as `Accept` says.")
-        .as_proxy()
+        .told_as_proxy()
     .follows()
         .needs(ResourceKind::Topic, Right::Describe)
         .needs(ResourceKind::Topic, Right::Read)

@@ -25,7 +25,7 @@ const SECOND: &str = "application/vnd.kafka.v2+json";
 /// An answer of version 2, in either of its types.
 fn answers_second(about: Operation, what: &'static str, schema: Schema) -> Operation {
     let types = vec![(SECOND, schema.clone()), ("application/json", schema)];
-    about.as_proxy().answers(200, what, types)
+    about.told_as_proxy().answers(200, what, types)
 }
 
 pub(super) fn routes() -> Routes {

@@ -78,7 +78,7 @@ pub(super) fn routes() -> Routes {
 
 /// An operation of version 3.
 pub(super) fn third(id: &'static str, summary: &'static str) -> Operation {
-    Operation::new(id, "rest proxy", summary).as_proxy()
+    Operation::new(id, "rest proxy", summary).told_as_proxy()
 }
 
 /// It is about a cluster.

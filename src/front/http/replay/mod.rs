@@ -6,6 +6,7 @@
 //! are places.
 
 mod asked;
+mod look;
 mod pump;
 mod schema;
 
@@ -19,19 +20,17 @@ use axum::response::Response;
 use columnar::Format;
 
 use super::errors::Failure;
+use super::pages::REPLAYS_MAX;
 use super::request::{id_of, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, bytes, integer_from, one_of, text};
 use super::state::Front;
 use crate::broker::access::{ResourceKind, Right, right};
 use asked::ReplayQuery;
-pub(super) use schema::newest_schema;
+pub(super) use look::newest_schema;
 
 const REPLAY: &str = "/api/v1/topics/{topic}/replay";
 const SCHEMA: &str = "/api/v1/topics/{topic}/schema";
-/// Replays that run at a time, each with a batch of rows and a row group at most.
-pub(super) const REPLAYS_MAX: usize = 32;
-
 pub(super) fn routes() -> Routes {
     let of = |id, summary| {
         Operation::new(id, "records", summary)

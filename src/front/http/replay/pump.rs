@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Observer, Row, Schema};
+use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Row, Schema};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use model::PartitionId;
@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::asked::{Asked, offsets_text};
-use super::schema::{newest_schema, some_records};
+use super::look::{learn, newest_schema, seen_in, some_records};
 use crate::broker::access::{Granted, right};
 use crate::broker::replay::{Block, Place, Replay, ReplayError};
 use crate::broker::{Broker, Topic};
@@ -154,27 +154,6 @@ async fn look(
     let seen = tokio::task::spawn_blocking(move || seen_in(Schema::clone(&known), &blocks)).await;
     let seen = seen.map_err(|error| Failure::Internal(std::io::Error::other(error)))?;
     Ok(learn(broker, topic, seen).await)
-}
-
-/// What a schema becomes by these records.
-pub(super) fn seen_in(schema: Schema, blocks: &[Block]) -> Schema {
-    let mut observer = Observer::new(schema);
-    let records = blocks.iter().flat_map(Block::iter);
-    for found in records {
-        observer.observe(found.record.key, found.record.value);
-    }
-    observer.into_schema()
-}
-
-/// Takes in what was seen. Where that cannot be kept, this answer alone goes by it.
-pub(super) async fn learn(broker: &Broker, topic: &ReadTopic, seen: Schema) -> Arc<Schema> {
-    match broker.learn_schema(topic, &seen).await {
-        Ok(schema) => schema,
-        Err(error) => {
-            tracing::warn!(topic = %topic.name, %error, "what was seen of a topic's values is not kept");
-            Arc::new(seen)
-        }
-    }
 }
 
 impl Pump {

@@ -8,24 +8,16 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Extension, Path, Query, State};
 use axum::http::HeaderMap;
 use columnar::{Column, Columns, Schema, Shape};
-use model::PartitionId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::pump;
-use crate::broker::access::{Granted, right};
-use crate::broker::replay::{Block, Place, ReplayRequest};
-use crate::broker::{Broker, Topic};
+use super::look::newest_schema;
+use crate::broker::access::right;
 use crate::front::http::errors::Failure;
 use crate::front::http::request::{id_of, parsed};
 use crate::front::http::schema as described;
 use crate::front::http::schema::{boolean, integer_from, list, object, one_of, text};
 use crate::front::http::state::Front;
-
-/// The records of each partition that are looked at.
-const LOOK_RECORDS: u64 = 1_000;
-/// Partitions that are looked at.
-const PARTITIONS_MAX: usize = 32;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,42 +65,6 @@ pub(super) async fn topic_schema(
         })?,
     };
     Ok(Json(value(topic.name.as_str(), &schema)))
-}
-
-/// What is known of a topic, after a look at its newest records.
-pub(in crate::front::http) async fn newest_schema(
-    broker: &Broker,
-    topic: &Granted<Arc<Topic>, right::Read>,
-) -> Result<Arc<Schema>, Failure> {
-    let partitions: Vec<PartitionId> = topic.partitions().take(PARTITIONS_MAX).collect();
-    let newest = Place::BeforeLatest(LOOK_RECORDS);
-    let blocks = some_records(broker, topic, &partitions, newest).await?;
-    let known = Schema::clone(&broker.schema(topic));
-    let seen = tokio::task::spawn_blocking(move || pump::seen_in(known, &blocks)).await;
-    let seen = seen.map_err(|error| Failure::Internal(std::io::Error::other(error)))?;
-    Ok(pump::learn(broker, topic, seen).await)
-}
-
-/// Some records of each of these partitions, from this place on.
-pub(super) async fn some_records(
-    broker: &Broker,
-    topic: &Granted<Arc<Topic>, right::Read>,
-    partitions: &[PartitionId],
-    from: Place,
-) -> Result<Vec<Block>, Failure> {
-    let mut blocks = Vec::new();
-    for partition in partitions.iter().take(PARTITIONS_MAX) {
-        let request = ReplayRequest {
-            partitions: Some(vec![*partition]),
-            from,
-            max_records: Some(LOOK_RECORDS),
-            ..ReplayRequest::default()
-        };
-        let mut replay = broker.replay(topic, request).await?;
-        // A block is half a MiB, or its last records.
-        blocks.extend(replay.next().await?);
-    }
-    Ok(blocks)
 }
 
 fn value(topic: &str, schema: &Schema) -> Value {
