@@ -253,7 +253,7 @@ impl Broker {
             losses,
             schemas,
             onces,
-            lanes: publish::Lanes::new(),
+            lanes: publish::Lanes::new(storage.batch_bytes_max()),
             erasures,
             refused: AtomicU64::new(0),
             storage,

@@ -540,6 +540,72 @@ async fn a_body_that_comes_slowly_is_written_as_it_comes_and_a_topic_is_made_whe
     assert!(values[2].starts_with("k|12|"), "{values:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replay_gives_as_arrow_can_be_brought_back() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    create_topic(&running, "from", 1, &[]).await;
+    create_topic(&running, "to", 1, &[]).await;
+    let path = "/api/v1/topics/from/records?key_field=/device&timestamp_field=/at&timestamp_unit=ms&header=unit:C";
+    let lines: String = (0..3_000)
+        .map(|it| {
+            format!(
+                "{{\"device\":\"d{}\",\"at\":{}, \"v\":{}.50}}\n",
+                it % 7,
+                1_000 + it,
+                it
+            )
+        })
+        .collect();
+    let (status, _, answer) = post(&running, path, NDJSON, lines.as_bytes());
+    assert_eq!(
+        (status, &answer["records"]),
+        (200, &json!(3_000)),
+        "{answer}"
+    );
+    let mut stream = TcpStream::connect(&running.http).expect("it listens");
+    let head = format!(
+        "GET /api/v1/topics/from/replay?format=arrow HTTP/1.0\r\nHost: {}\r\n\r\n",
+        running.http
+    );
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut table = Vec::new();
+    stream.read_to_end(&mut table).expect("an answer");
+    let begin = table
+        .windows(4)
+        .position(|it| it == b"\r\n\r\n")
+        .expect("a head")
+        + 4;
+    let arrow = "Content-Type: application/vnd.apache.arrow.stream\r\n";
+    let path = "/api/v1/topics/to/records";
+    let (status, _, answer) = post(&running, path, arrow, &table[begin..]);
+    assert_eq!(
+        (status, &answer["records"]),
+        (200, &json!(3_000)),
+        "{answer}"
+    );
+    let shown = |records: Vec<Record>| records.iter().map(shown).collect::<Vec<_>>();
+    let (from, to) = (
+        records(&running, "from", 0).await,
+        records(&running, "to", 0).await,
+    );
+    assert_eq!(shown(to), shown(from));
+    // One that breaks off has written what was whole, and says so.
+    let cut = &table[begin..table.len() - 200];
+    let (status, _, answer) = post(&running, path, arrow, cut);
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (400, Some("invalid_body")),
+        "{answer}"
+    );
+    let (status, _, answer) = post(&running, path, arrow, b"no table");
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (400, Some("invalid_body")),
+        "{answer}"
+    );
+}
+
 /// A request with a key, whose lines are told apart.
 fn keyed(running: &Running, key: usize) -> (u16, String, Value) {
     let lines: String = (0..60)

@@ -13,8 +13,8 @@ use super::refusal::PublishRefusal;
 use crate::broker::Refusal;
 use crate::broker::topics::Topic;
 
-/// A batch is closed at this size, or at half of `max.message.bytes` if that is less, so that in whatever codec it is no longer
-/// than it may be. A larger record has a batch of its own.
+/// A batch is closed at this size, or at half of what its topic and the store take if that is less, so that in whatever codec it is
+/// no longer than it may be. A larger record has a batch of its own.
 const BATCH_BYTES: usize = 256 << 10;
 /// What length, timestamp and offset of a record may take more than they do in a batch of its own.
 const VARINTS_BYTES_MAX: usize = 20;
@@ -26,6 +26,8 @@ pub(super) struct OpenBatch {
     pub topic: Arc<Topic>,
     builder: BatchBuilder,
     bytes_max: usize,
+    /// What a batch with one record may have, and any batch when it is encoded.
+    encoded_bytes_max: u64,
     /// Whether a record went here because it has no key.
     pub holds_keyless: bool,
     /// The part of the budget that its records take.
@@ -43,14 +45,17 @@ pub(super) struct Encoded {
 }
 
 impl OpenBatch {
-    pub fn new(topic: Arc<Topic>, bytes: usize) -> OpenBatch {
+    /// An empty one with room for so many bytes, in a store that takes batches of `store_bytes_max` at most.
+    pub fn new(topic: Arc<Topic>, bytes: usize, store_bytes_max: u64) -> OpenBatch {
         let config = &topic.config;
-        let bytes_max = usize::try_from(config.max_message_bytes / 2).unwrap_or(usize::MAX);
+        let encoded_bytes_max = config.max_message_bytes.min(store_bytes_max);
+        let bytes_max = usize::try_from(encoded_bytes_max / 2).unwrap_or(usize::MAX);
         let bytes_max = bytes_max.min(BATCH_BYTES);
         OpenBatch {
             builder: BatchBuilder::with_capacity(compression(config), bytes.min(bytes_max)),
             topic,
             bytes_max,
+            encoded_bytes_max,
             holds_keyless: false,
             permit: None,
             promise: Promise::default(),
@@ -112,7 +117,7 @@ impl OpenBatch {
         if config.message_timestamp_type == MessageTimestampType::LogAppendTime {
             self.builder.append_time(now);
         }
-        let bytes_max = config.max_message_bytes;
+        let bytes_max = self.encoded_bytes_max;
         let batch = built(self.builder, bytes_max);
         match batch {
             Ok(batch) => Some(Encoded {

@@ -29,6 +29,8 @@ pub(in crate::broker) struct Lanes {
     shards: [Mutex<HashMap<LogId, Arc<Lane>>>; SHARDS],
     /// A permit for each byte.
     budget: Arc<Semaphore>,
+    /// The largest batch that the store takes.
+    batch_bytes_max: u64,
 }
 
 /// A partition's open batch, and those before it that are full.
@@ -70,10 +72,12 @@ impl<'a> Checked<'a> {
 }
 
 impl Lanes {
-    pub fn new() -> Lanes {
+    /// None yet, over a store that takes batches of so many bytes.
+    pub fn new(batch_bytes_max: u64) -> Lanes {
         Lanes {
             shards: std::array::from_fn(|_| Mutex::default()),
             budget: Arc::new(Semaphore::new(BYTES_MAX)),
+            batch_bytes_max,
         }
     }
 
@@ -108,6 +112,7 @@ impl Lanes {
             partition,
             permit,
             now,
+            batch_bytes_max: self.batch_bytes_max,
             taken,
         };
         loop {
@@ -205,6 +210,7 @@ struct Filling<'t, F> {
     partition: PartitionId,
     permit: &'t mut OwnedSemaphorePermit,
     now: Timestamp,
+    batch_bytes_max: u64,
     taken: F,
 }
 
@@ -217,7 +223,9 @@ impl<F: FnMut(Result<Publishing, PublishRefusal>)> Filling<'_, F> {
             }
             let topic = self.topic;
             let bytes = checked.bytes.max(batches.last_bytes);
-            let open = open.get_or_insert_with(|| OpenBatch::new(Arc::clone(topic), bytes));
+            let open = open.get_or_insert_with(|| {
+                OpenBatch::new(Arc::clone(topic), bytes, self.batch_bytes_max)
+            });
             let pushed = open.push(self.partition, &checked.message, self.now);
             if pushed.is_ok() {
                 // What the permit does not have was more than may be held at all.

@@ -56,7 +56,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub fn of(config: &TopicConfig, now: Timestamp) -> Rules {
+    /// The rules of a topic in a store that takes batches of so many bytes at most.
+    pub fn of(config: &TopicConfig, now: Timestamp, store_bytes_max: u64) -> Rules {
         let stamps = config.message_timestamp_type == MessageTimestampType::LogAppendTime;
         let bounded = !stamps
             && (config.message_timestamp_before_max_ms.is_some()
@@ -64,7 +65,7 @@ impl Rules {
         Rules {
             keyed: config.cleanup_policy.compact,
             times: bounded.then(|| time_bounds(config, now)),
-            bytes_max: config.max_message_bytes,
+            bytes_max: config.max_message_bytes.min(store_bytes_max),
         }
     }
 

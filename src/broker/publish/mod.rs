@@ -62,7 +62,7 @@ impl Broker {
     ) -> Result<Published, PublishRefusal> {
         let topic = publishable(self, topic)?;
         let now = self.now();
-        let rules = Rules::of(&topic.config, now);
+        let rules = Rules::of(&topic.config, now, self.storage().batch_bytes_max());
         let mut published = Published::with_capacity(outgoing.len());
         // By partition, each part in the order in which it came.
         let mut order: Vec<(PartitionId, u32)> = Vec::with_capacity(outgoing.len());

@@ -25,9 +25,14 @@ struct House {
 }
 
 fn house() -> House {
+    house_with(8 << 20)
+}
+
+/// A store whose WAL files have this length; it takes batches of a little less than half of it.
+fn house_with(file_bytes: u64) -> House {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(NOW_MS)));
     let shared: Arc<dyn Clock> = clock.clone();
-    let (store, broker) = SimStore::with_broker(shared, 8 << 20);
+    let (store, broker) = SimStore::with_broker(shared, file_bytes);
     House {
         store,
         broker,
@@ -358,6 +363,36 @@ async fn a_topics_codec_and_append_time_and_its_largest_batch_are_kept() {
 }
 
 #[tokio::test]
+async fn batches_are_no_larger_than_the_store_takes() {
+    let house = house_with(256 << 10);
+    let topic = house.topic(1, &[]).await;
+    let bytes_max = house.broker.storage().batch_bytes_max();
+    assert!(bytes_max < 256 << 10, "less than batches are otherwise");
+    let value = "x".repeat(1_000);
+    let messages = vec![
+        Outgoing {
+            partition: None,
+            message: text(&value),
+        };
+        600
+    ];
+    house.store.hold();
+    let published = house.broker.publish_all(&topic, &messages).await;
+    house.store.let_go();
+    for publishing in published.expect("a topic") {
+        publishing.expect("taken").durable().await.expect("durable");
+    }
+    assert_eq!(house.records(0).len(), 600);
+    let too_long = "x".repeat(usize::try_from(bytes_max).expect("small"));
+    let refused = house.broker.publish(&topic, None, text(&too_long)).await;
+    assert!(
+        matches!(refused, Err(PublishRefusal::TooLarge { .. })),
+        "{refused:?}"
+    );
+    house.quiet().await;
+}
+
+#[tokio::test]
 async fn messages_without_a_key_reach_every_partition_alike() {
     let house = house();
     let topic = house.topic(4, &[]).await;
@@ -565,7 +600,7 @@ async fn a_lane_whose_driver_is_gone_is_made_anew_and_who_waits_is_told() {
 
 #[tokio::test]
 async fn who_would_hold_more_than_may_be_waits() {
-    let lanes = Lanes::new();
+    let lanes = Lanes::new(1 << 20);
     let all = lanes.admit(usize::MAX).await;
     let more = lanes.admit(1);
     tokio::pin!(more);

@@ -73,7 +73,7 @@ impl Broker {
     ) -> Result<Vec<(usize, PublishRefusal)>, PublishRefusal> {
         let topic = publishable(self, topic)?;
         let now = self.now();
-        let rules = Rules::of(&topic.config, now);
+        let rules = Rules::of(&topic.config, now, self.storage().batch_bytes_max());
         let refusals = outgoing.iter().enumerate().filter_map(|(index, outgoing)| {
             let checked =
                 partition_of(&topic, outgoing).and_then(|_| rules.check(&outgoing.message, now));
@@ -92,7 +92,7 @@ impl Broker {
     ) -> Result<Together, PublishRefusal> {
         let topic = publishable(self, topic)?;
         let now = self.now();
-        let rules = Rules::of(&topic.config, now);
+        let rules = Rules::of(&topic.config, now, self.storage().batch_bytes_max());
         let (mut refusals, mut bytes) = (Vec::new(), 0u64);
         let mut places = Vec::with_capacity(outgoing.len());
         for (index, outgoing) in outgoing.iter().enumerate() {
@@ -127,7 +127,8 @@ impl Broker {
         for (outgoing, (partition, bytes)) in outgoing.iter().zip(places) {
             let open = filled.batches.entry(partition).or_default();
             if !open.last().is_some_and(|open| open.takes(&topic, bytes)) {
-                open.push(OpenBatch::new(Arc::clone(&topic), bytes));
+                let store_bytes_max = self.storage().batch_bytes_max();
+                open.push(OpenBatch::new(Arc::clone(&topic), bytes, store_bytes_max));
             }
             let open = open.last_mut().expect("there is one now");
             let publishing = open.push(partition, &outgoing.message, now)?;

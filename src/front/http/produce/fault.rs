@@ -82,6 +82,8 @@ pub(super) enum RowFault {
     Timestamp { found: String, reason: &'static str },
     #[error("{found} columns, and the header has {wanted}")]
     Columns { found: usize, wanted: usize },
+    #[error("{0}")]
+    Cell(String),
     #[error(transparent)]
     Refused(PublishRefusal),
 }
@@ -101,6 +103,7 @@ impl RowFault {
             RowFault::TimestampMissing { .. } => "timestamp_missing",
             RowFault::Timestamp { .. } => "timestamp_invalid",
             RowFault::Columns { .. } => "wrong_columns",
+            RowFault::Cell(_) => "invalid_cell",
             RowFault::Refused(PublishRefusal::Record(fault)) => match fault {
                 crate::broker::RecordFault::NoKey => "no_key",
                 crate::broker::RecordFault::Timestamp { .. } => "timestamp_outside",

@@ -1,6 +1,9 @@
 //! The forms in which a body brings rows. Each is fed as the bytes come, and holds no more than one row.
 
+use columnar::BodyColumns;
+
 use super::array::Array;
+use super::arrow::Arrow;
 use super::fault::Stop;
 use super::lines::Lines;
 use super::rows::{Rows, Template};
@@ -30,18 +33,21 @@ pub(super) enum Kind {
     Csv,
     /// The body is one row.
     Raw,
+    /// An Arrow stream.
+    Arrow,
 }
 
 /// By their names in a query.
-pub(super) const KINDS: [(&str, Kind); 4] = [
+pub(super) const KINDS: [(&str, Kind); 5] = [
     ("ndjson", Kind::Ndjson),
     ("json", Kind::Json),
     ("csv", Kind::Csv),
     ("raw", Kind::Raw),
+    ("arrow", Kind::Arrow),
 ];
 
 /// By content types.
-const TYPES: [(&str, Kind); 8] = [
+const TYPES: [(&str, Kind); 9] = [
     ("application/x-ndjson", Kind::Ndjson),
     ("application/ndjson", Kind::Ndjson),
     ("application/jsonl", Kind::Ndjson),
@@ -50,6 +56,7 @@ const TYPES: [(&str, Kind); 8] = [
     ("application/json", Kind::Json),
     ("text/csv", Kind::Csv),
     ("application/octet-stream", Kind::Raw),
+    ("application/vnd.apache.arrow.stream", Kind::Arrow),
 ];
 
 impl Kind {
@@ -74,6 +81,11 @@ impl Kind {
             Kind::Json => Box::new(Array::new(template, row_bytes_max)),
             Kind::Csv => Box::new(Table::new(template, table.clone(), row_bytes_max)),
             Kind::Raw => Box::new(Whole::new(row_bytes_max)),
+            Kind::Arrow => Box::new(Arrow::new(BodyColumns {
+                key: template.key_field.map(|field| field.column().to_owned()),
+                value: table.value_column.clone(),
+                ..BodyColumns::default()
+            })),
         }
     }
 }

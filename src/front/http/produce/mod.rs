@@ -4,6 +4,7 @@
 //! length needs bounded memory, and one that comes slowly holds nothing open: what is whole is published as it comes.
 
 mod array;
+mod arrow;
 mod body;
 mod concat;
 mod fault;
@@ -88,6 +89,7 @@ pub(super) fn routes() -> Routes {
         ("application/json", anything()),
         ("text/csv", text()),
         ("application/octet-stream", text()),
+        ("application/vnd.apache.arrow.stream", text()),
     ];
     Routes::new().post(
         RECORDS,
@@ -96,7 +98,7 @@ pub(super) fn routes() -> Routes {
             .details("What is answered as written is durable. Rows that are no records are named, and the others are written, unless on_error=reject.")
             .needs(ResourceKind::Topic, Right::Write)
             .path("topic", text(), "the topic's name")
-            .query("format", text(), "ndjson, json, csv or raw, if the content type does not say it")
+            .query("format", text(), "ndjson, json, csv, raw or arrow, if the content type does not say it")
             .query("partition", integer_from(0), "the partition of every record")
             .query("key", text(), "the key of every record; also as header Alluvium-Key")
             .query("key_field", text(), "where the key stands in each row, as /device")
@@ -106,7 +108,7 @@ pub(super) fn routes() -> Routes {
             .query("header", text(), "a header of every record, as name: value; may be repeated; also as header Alluvium-Header")
             .query("on_error", text(), "skip (the good rows are written) or reject (nothing is, if a row is bad)")
             .query("delimiter", text(), "of CSV: one character, or tab")
-            .query("value_column", text(), "of CSV: the column that is the value, in place of all as an object")
+            .query("value_column", text(), "of CSV and Arrow: the column that is the value, in place of all as an object")
             .header("Content-Encoding", text(), "gzip or zstd")
             .header("Idempotency-Key", text(), "sent again with the same key, the body is written once")
             .takes("rows", body)
@@ -340,7 +342,8 @@ impl Intake<'_> {
     ) -> Result<Taken, Stop> {
         let broker = self.door.broker();
         let headers = self.template.header_refs();
-        let outgoing: Vec<Outgoing<'_>> = rows.outgoing(self.template, &headers).collect();
+        let own = rows.own_headers(&headers);
+        let outgoing: Vec<Outgoing<'_>> = rows.outgoing(self.template, &headers, &own).collect();
         let refusals = broker
             .refusals(self.topic, &outgoing)
             .map_err(Stop::Refused)?;
@@ -389,7 +392,8 @@ impl Intake<'_> {
             self.report.refuse(line, &fault);
         }
         let headers = self.template.header_refs();
-        let outgoing: Vec<Outgoing<'_>> = rows.outgoing(self.template, &headers).collect();
+        let own = rows.own_headers(&headers);
+        let outgoing: Vec<Outgoing<'_>> = rows.outgoing(self.template, &headers, &own).collect();
         let mut lines = rows.lines();
         for piece in outgoing.chunks(PIECE_ROWS) {
             let published = self.door.broker().publish_all(self.topic, piece).await;
@@ -406,6 +410,7 @@ impl Intake<'_> {
                 .map_err(Stop::Refused)?;
         }
         drop((outgoing, lines));
+        drop(own);
         rows.clear();
         Ok(())
     }

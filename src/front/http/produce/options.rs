@@ -90,6 +90,10 @@ impl Options {
             let detail = "a body of raw bytes has no fields: key_field and timestamp_field do not go with it";
             return Err(Stop::Query(detail.to_owned()));
         }
+        if kind == Kind::Arrow && template.time_field.is_some() {
+            let detail = "an Arrow stream has its timestamps in the column timestamp, whose type says their unit";
+            return Err(Stop::Query(detail.to_owned()));
+        }
         let encoding = text_of(headers, header::CONTENT_ENCODING.as_str())?;
         Ok(Options {
             kind,
@@ -161,8 +165,8 @@ fn kind_of(format: Option<String>, headers: &HeaderMap) -> Result<Kind, Stop> {
     let content_type = content_type.split(';').next().unwrap_or("").trim();
     Kind::of_type(content_type).ok_or_else(|| {
         Stop::ContentType(format!(
-            "content type {content_type:?} says nothing of rows: it is application/x-ndjson, application/json, text/csv or \
-             application/octet-stream, or the parameter format says {}",
+            "content type {content_type:?} says nothing of rows: it is application/x-ndjson, application/json, text/csv, \
+             application/octet-stream or application/vnd.apache.arrow.stream, or the parameter format says {}",
             known()
         ))
     })
@@ -249,8 +253,12 @@ fn record_headers(given: &mut Given, headers: &HeaderMap) -> Result<Pairs, Stop>
 fn table(given: &mut Given, kind: Kind) -> Result<TableOptions, Stop> {
     let delimiter = given.take("delimiter")?;
     let value_column = given.take("value_column")?;
-    if kind != Kind::Csv && (delimiter.is_some() || value_column.is_some()) {
-        let detail = "delimiter and value_column say how to read CSV, and the body is none";
+    if kind != Kind::Csv && delimiter.is_some() {
+        let detail = "delimiter says how to read CSV, and the body is none";
+        return Err(Stop::Query(detail.to_owned()));
+    }
+    if !matches!(kind, Kind::Csv | Kind::Arrow) && value_column.is_some() {
+        let detail = "value_column says how to read CSV and Arrow, and the body is neither";
         return Err(Stop::Query(detail.to_owned()));
     }
     let delimiter = match delimiter.as_deref() {

@@ -29,8 +29,10 @@ pub(super) struct Template {
 #[derive(Debug, Clone)]
 struct Row {
     line: u64,
-    value: Range<usize>,
+    value: Option<Range<usize>>,
     key: Option<Range<usize>>,
+    /// Its own headers, in the list of all rows'.
+    headers: Range<usize>,
     time: Option<Timestamp>,
 }
 
@@ -39,6 +41,7 @@ struct Row {
 pub(super) struct Rows {
     bytes: Vec<u8>,
     rows: Vec<Row>,
+    headers: Vec<(Range<usize>, Option<Range<usize>>)>,
     /// Those that are none, by their lines.
     pub faults: Vec<(u64, RowFault)>,
 }
@@ -47,12 +50,14 @@ impl Rows {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.rows.clear();
+        self.headers.clear();
         self.faults.clear();
     }
 
     /// How much they hold, about.
     pub fn held(&self) -> usize {
-        self.bytes.len() + self.rows.len() * size_of::<Row>()
+        let headers = self.headers.len() * 2 * size_of::<Range<usize>>();
+        self.bytes.len() + headers + self.rows.len() * size_of::<Row>()
     }
 
     /// The line of the row at this index.
@@ -77,14 +82,51 @@ impl Rows {
 
     /// A row with these bytes as its value.
     pub fn add(&mut self, line: u64, value: &[u8], key: Option<&[u8]>, time: Option<Timestamp>) {
-        let value = self.keep(value);
+        self.add_with_headers((line, time), key, Some(value), &[]);
+    }
+
+    /// A row with headers of its own, and perhaps without a value.
+    pub fn add_with_headers(
+        &mut self,
+        (line, time): (u64, Option<Timestamp>),
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) {
+        let value = value.map(|value| self.keep(value));
         let key = key.map(|key| self.keep(key));
+        let first = self.headers.len();
+        for (name, value) in headers {
+            let name = self.keep(name);
+            let value = value.as_ref().map(|value| self.keep(value));
+            self.headers.push((name, value));
+        }
         self.rows.push(Row {
             line,
             value,
             key,
+            headers: first..self.headers.len(),
             time,
         });
+    }
+
+    /// The headers of each row that has some of its own, with those of the request behind them; nothing for the others.
+    pub fn own_headers<'a>(&'a self, common: &[HeaderRef<'a>]) -> Vec<Vec<HeaderRef<'a>>> {
+        if self.headers.is_empty() {
+            return Vec::new();
+        }
+        let of_row = |row: &Row| {
+            let own = self.headers[row.headers.clone()].iter();
+            let own = own.map(|(name, value)| {
+                let value = value.as_ref().map(|value| &self.bytes[value.clone()]);
+                (&self.bytes[name.clone()], value)
+            });
+            match row.headers.is_empty() {
+                true => Vec::new(),
+                false => own.chain(common.iter().copied()).collect(),
+            }
+        };
+        self.rows.iter().map(of_row).collect()
     }
 
     /// A row that must be one JSON value, and whose fields may be its key and its time.
@@ -100,15 +142,17 @@ impl Rows {
         &'a self,
         template: &'a Template,
         headers: &'a [HeaderRef<'a>],
+        own: &'a [Vec<HeaderRef<'a>>],
     ) -> impl Iterator<Item = Outgoing<'a>> {
-        self.rows.iter().map(move |row| {
+        self.rows.iter().enumerate().map(move |(index, row)| {
+            let own = own.get(index).filter(|own| !own.is_empty());
             let key = row.key.as_ref().map(|key| &self.bytes[key.clone()]);
             Outgoing {
                 partition: template.partition,
                 message: Message {
                     key: key.or(template.key.as_deref()),
-                    value: Some(&self.bytes[row.value.clone()]),
-                    headers,
+                    value: row.value.as_ref().map(|value| &self.bytes[value.clone()]),
+                    headers: own.map_or(headers, Vec::as_slice),
                     time: row.time.or(template.time),
                 },
             }
