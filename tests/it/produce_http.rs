@@ -405,6 +405,13 @@ async fn a_topics_rules_and_the_limits_hold_over_http() {
             "line": 2, "code": "no_key", "detail": "a compacted topic takes no record without a key",
         })
     );
+    // Every row is counted, and a refused one is named by its own line, however many come at a time.
+    let long = format!("\"{}\"\n", "y".repeat(1_950));
+    let many = format!("{}{long}{}", "1\n".repeat(2_399), "1\n".repeat(1_200));
+    let (_, _, answer) = post(&running, &format!("{path}&key=k"), "", many.as_bytes());
+    assert_eq!(answer["records"], 3_599, "{answer}");
+    assert_eq!(answer["offsets"][0]["end_offset"], 3_599, "{answer}");
+    assert_eq!(answer["errors"][0]["line"], 2_400, "{answer}");
     // A line that is too long is read to its end and named, and the next is taken.
     let long = format!(
         "\"{}\"\n1\n\"{}\"\n2",
@@ -693,6 +700,15 @@ async fn a_request_with_a_key_is_done_once_over_kills_and_restarts() {
     let (first, _, answer) = post(&running, path, &headers, b"{\"device\":1}\nx\n{}\n");
     let (second, head, again) = post(&running, path, &headers, b"{\"device\":1}\nx\n{}\n");
     assert_eq!((first, second), (422, 422), "{answer}");
+    // A problem names its request, and everything else is as it was.
+    let named = |mut answer: Value| {
+        answer
+            .as_object_mut()
+            .expect("an object")
+            .remove("request_id");
+        answer
+    };
+    let (answer, again) = (named(answer), named(again));
     assert_eq!(answer, again);
     assert_eq!(
         (&answer["records"], &answer["refused"]),

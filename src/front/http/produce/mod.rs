@@ -18,6 +18,7 @@ mod report;
 mod rows;
 mod table;
 mod time;
+mod topic;
 mod whole;
 
 use std::net::SocketAddr;
@@ -38,10 +39,9 @@ use super::errors;
 use super::routes::{Operation, Routes};
 use super::schema::{anything, integer_from, list, object, text};
 use super::state::Front;
-use crate::broker::access::{Door, Granted, ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right};
 use crate::broker::once::{Begun, OnceTicket};
 use crate::broker::publish::{DoneOnce, Outgoing, PublishRefusal, Together};
-use crate::broker::{Refusal, Topic};
 use body::BodyReader;
 pub(super) use body::Memory;
 use fault::RowFault;
@@ -51,6 +51,7 @@ use options::{OnError, Options};
 use report::OnTheWay;
 pub(super) use report::Report;
 use rows::{Rows, Template};
+use topic::{Written, writable};
 
 /// Where records are brought.
 const RECORDS: &str = "/api/v1/topics/{topic}/records";
@@ -60,8 +61,6 @@ const ROWS_ON_THE_WAY_MAX: usize = 20_000;
 const PIECE_ROWS: usize = 1_000;
 /// What a row that is not whole may hold without asking.
 const ROW_BYTES_FREE: usize = 64 << 10;
-
-type Written = Granted<Arc<Topic>, right::Write>;
 
 pub(super) fn routes() -> Routes {
     let of = |id, summary| Operation::new(id, "records", summary);
@@ -218,23 +217,6 @@ async fn take(
             refused: report.refused,
         }),
         done => done,
-    }
-}
-
-/// The topic; made, where the broker makes topics that somebody writes to.
-pub(super) async fn writable(door: &Door, name: &str) -> Result<Written, Stop> {
-    let refused = |refusal: Refusal| Stop::Refused(refusal.into());
-    match door.topic(name, right::Write) {
-        Err(Refusal::UnknownTopicOrPartition) if door.broker().config().auto_create_topics => {
-            let new = door.new_topic(name).map_err(refused)?;
-            match door.broker().auto_create_topic(new).await {
-                // Somebody else was faster.
-                Ok(_) | Err(Refusal::TopicExists { .. }) => {}
-                Err(refusal) => return Err(refused(refusal)),
-            }
-            door.topic(name, right::Write).map_err(refused)
-        }
-        found => found.map_err(refused),
     }
 }
 
@@ -398,7 +380,8 @@ impl Intake<'_> {
         for piece in outgoing.chunks(PIECE_ROWS) {
             let published = self.door.broker().publish_all(self.topic, piece).await;
             let published = published.map_err(Stop::Refused)?;
-            for (line, publishing) in lines.by_ref().zip(published) {
+            // In this order: what is zipped first is asked first, and a line that is taken is gone.
+            for (publishing, line) in published.into_iter().zip(lines.by_ref()) {
                 match publishing {
                     Ok(publishing) => self.on_the_way.push(line, publishing),
                     Err(refusal) => self.refuse(line, refusal)?,

@@ -20,7 +20,7 @@ use super::body::{BodyReader, Held};
 use super::concat::Objects;
 use super::fault::Stop;
 use super::proxy_record::{Form, ProxyRecord, read_batch, read_second, read_third};
-use super::{Written, writable};
+use super::topic::{Written, writable};
 use crate::broker::Broker;
 use crate::broker::access::{Door, ResourceKind, Right};
 use crate::broker::publish::{Outgoing, PublishRefusal, Publishing};
