@@ -3,7 +3,7 @@
 //! Callers: replays and subscriptions. This is the one place where stored batches become records for somebody to see.
 //! A reader is a cursor: between two calls it holds a piece of a run of batches as they are stored, at most, and nothing open.
 //! It reads and decompresses on the blocking pool, a bounded number of readers at a time, within what all decompression may hold
-//! together ([`Inflation`]).
+//! together (`inflation.rs`).
 //! Invariants: records come in the order of offsets, none twice; each offset of its range is shown, or was not wanted, or is in a
 //! gap or counted as cleaned. Control records are nobody's to see.
 

@@ -1,6 +1,6 @@
 //! Long polls: lines of JSON, as soon as there is one, and where to go on.
 //!
-//! Caller: [`super::follow`]. Invariant: what an answer holds is bounded, and its header `Next-Offset` tells exactly what it holds.
+//! Caller: `follow_topic`. Invariant: what an answer holds is bounded, and its header `Next-Offset` tells exactly what it holds.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What a follower asks for: the part of the path behind `?`, and the headers that count.
 //!
-//! Caller: [`super::follow`]. Invariant: what is not understood is refused; nothing is read before all of it is.
+//! Caller: `follow_topic`. Invariant: what is not understood is refused; nothing is read before all of it is.
 
 use std::time::Duration;
 

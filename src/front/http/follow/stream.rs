@@ -9,7 +9,7 @@
 //! data: {"topic":"readings","partition":0,"from":125,"to":500,"missing":375,"reason":"removed"}
 //! ```
 //!
-//! Caller: [`super::follow`]. Invariants: something is written every [`HEARTBEAT`]. Nothing is read ahead of a reader that does not
+//! Caller: `follow_topic`. Invariants: something is written every [`HEARTBEAT`]. Nothing is read ahead of a reader that does not
 //! take what there is: it is asked for by the connection, a piece at a time.
 
 use std::time::Duration;
