@@ -26,6 +26,11 @@ impl Files {
         }
     }
 
+    /// Removes all files of a topic: records of it were erased. Blocks; not for async code.
+    pub(in crate::front::http) fn forget(&self, topic: &str) {
+        self.cache.forget(topic);
+    }
+
     /// Removes files whose records are not as they were, again and again.
     pub(in crate::front::http) async fn tidy(&self, broker: &Broker, address: SocketAddr) {
         loop {

@@ -4,7 +4,7 @@
 //! Only brackets, commas and texts are looked at here, to find where an item ends; what an item is, is checked when it is whole.
 
 use super::fault::{RowFault, Stop};
-use super::format::Format;
+use super::reader::Format;
 use super::rows::{Rows, Template};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use columnar::{ArrowReader, BodyColumns, BodyError};
 
 use super::fault::{RowFault, Stop};
-use super::format::Format;
+use super::reader::Format;
 use super::rows::Rows;
 
 /// The longest batch of a stream: it is read whole.

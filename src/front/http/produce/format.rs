@@ -4,23 +4,11 @@ use columnar::BodyColumns;
 
 use super::array::Array;
 use super::arrow::Arrow;
-use super::fault::Stop;
 use super::lines::Lines;
-use super::rows::{Rows, Template};
+use super::reader::Format;
+use super::rows::Template;
 use super::table::{Table, TableOptions};
 use super::whole::Whole;
-
-/// Reads rows out of a body.
-pub(super) trait Format: Send {
-    /// Takes the next bytes, and adds the rows that are whole by now. Errors: what ends the body here.
-    fn feed(&mut self, bytes: &[u8], rows: &mut Rows) -> Result<(), Stop>;
-
-    /// The body is at its end: adds what is left.
-    fn finish(&mut self, rows: &mut Rows) -> Result<(), Stop>;
-
-    /// How many bytes it holds of a row that is not whole yet.
-    fn held(&self) -> usize;
-}
 
 /// Which form a body has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! order mark at the beginning is left out.
 
 use super::fault::{RowFault, Stop};
-use super::format::Format;
+use super::reader::Format;
 use super::rows::{Rows, Template};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

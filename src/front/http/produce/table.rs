@@ -8,7 +8,7 @@ use model::Timestamp;
 
 use super::fault::{RowFault, Stop};
 use super::field;
-use super::format::Format;
+use super::reader::Format;
 use super::rows::{Rows, Template};
 
 /// More columns than anybody has.

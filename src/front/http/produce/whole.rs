@@ -1,7 +1,7 @@
 //! A body that is one record's value, whatever it is.
 
 use super::fault::Stop;
-use super::format::Format;
+use super::reader::Format;
 use super::rows::Rows;
 
 /// See the module.
