@@ -66,7 +66,7 @@ enum Command {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
     #[command(flatten)]
-    Tool(tools::cli::ToolCommand),
+    Tool(Box<tools::cli::ToolCommand>),
     /// Check and show the server's configuration.
     Config(ConfigArgs),
     /// Print a script that completes commands and options in a shell.

@@ -119,6 +119,8 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         ("broker.rack", "cellar"),
         ("cleaner.io.max.bytes.per.second", "1048576"),
         ("data.dir", "elsewhere"),
+        ("http.cors.allow.origins", "https://example.org"),
+        ("http.hosts", "store.example.org"),
         ("http.listen", "127.0.0.1:1"),
         ("kafka.listen", "127.0.0.1:1"),
         ("scrub.bytes.per.second", "0"),
