@@ -21,6 +21,7 @@ use crate::front as fronts;
 
 /// Bodies of operations that take one.
 fn bodies() -> BTreeMap<&'static str, Value> {
+    let keys = json!({ "topic": "readings", "keys": ["a"] });
     let clean = json!({ "policy": "retention", "topic": "readings", "dry_run": true });
     BTreeMap::from([
         ("createTopic", json!({ "name": "new", "dry_run": true })),
@@ -32,6 +33,9 @@ fn bodies() -> BTreeMap<&'static str, Value> {
             json!({ "topic": "readings", "to": "earliest" }),
         ),
         ("startCleanup", clean),
+        ("requestErasure", keys.clone()),
+        ("planErasure", keys.clone()),
+        ("verifyErasure", keys),
         (
             "addHold",
             json!({ "topic": "readings", "reason": "a test" }),

@@ -147,6 +147,6 @@ mod tests {
         names.take(Bytes::from_static(b"no batch"), Offset::new(7));
         assert_eq!(names.of(LogId::METADATA), "(metadata)");
         assert_eq!(names.of(LogId::OFFSETS), "(groups)");
-        assert_eq!(names.of(LogId::of_state(7)), "(state log 7)");
+        assert_eq!(names.of(LogId::of_state(99)), "(state log 99)");
     }
 }
