@@ -134,6 +134,38 @@ async fn version_2_writes_json_and_binary_and_tells_an_offset_or_an_error_for_ea
     }
 }
 
+/// What the npm package `kafka-rest` sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_version_1_is_answered_in_its_version() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = running(data.path()).await;
+    let accept = "Accept: application/vnd.kafka.v1+json, application/vnd.kafka+json; q=0.9, application/json; q=0.8\r\n";
+    let headers = format!("Content-Type: application/vnd.kafka.binary.v1+json\r\n{accept}");
+    let body = br#"{"records":[{"key":"aw==","value":"dg==","partition":0}]}"#;
+    let (status, head, answer) = post(&running, "/topics/t", &headers, body);
+    assert_eq!(
+        (status, &answer["offsets"][0]["offset"]),
+        (200, &json!(0)),
+        "{answer}"
+    );
+    assert!(
+        head.contains("content-type: application/vnd.kafka.v1+json"),
+        "{head}"
+    );
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(stored(&running, 0).await, [(some("k"), some("v"))]);
+    let (status, head, answer) = post(&running, "/topics/nosuch", &headers, body);
+    assert_eq!(
+        (status, answer["error_code"].as_u64()),
+        (404, Some(40401)),
+        "{answer}"
+    );
+    assert!(
+        head.contains("content-type: application/vnd.kafka.v1+json"),
+        "{head}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn version_3_reports_each_record_while_the_request_goes_on() {
     let data = tempfile::tempdir().expect("a directory");

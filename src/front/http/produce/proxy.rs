@@ -33,6 +33,13 @@ use crate::front::http::state::Front;
 const BODY_BYTES_MAX: usize = 8 << 20;
 /// The content type of version 2's answers.
 const SECOND: &str = "application/vnd.kafka.v2+json";
+/// What else answers are called if a client accepts nothing newer: the clients of the registries speak version 1, whose produce
+/// is the same but for its name.
+const OLDER: [&str; 3] = [
+    "application/vnd.kafka.v1+json",
+    "application/vnd.kafka+json",
+    "application/json",
+];
 /// Records of one request of version 3 that may be on their way to the disk.
 const REPORTS_OPEN_MAX: usize = 10_000;
 
@@ -64,13 +71,14 @@ pub(super) fn routes() -> Routes {
                 vec![
                     ("application/vnd.kafka.json.v2+json", records()),
                     ("application/vnd.kafka.binary.v2+json", records()),
+                    ("application/vnd.kafka.json.v1+json", records()),
+                    ("application/vnd.kafka.binary.v1+json", records()),
                 ],
             )
-            .answers(
-                200,
-                "an offset or an error for each record",
-                vec![(SECOND, offsets())],
-            )
+            .answers(200, "an offset or an error for each record", {
+                let types = std::iter::once(SECOND).chain(OLDER);
+                types.map(|kind| (kind, offsets())).collect()
+            })
             .refuses(404, "40401, 40402")
             .refuses(415, "415")
             .refuses(422, "422")
@@ -171,10 +179,31 @@ fn form_of(headers: &HeaderMap) -> Result<Form, ProxyFault> {
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
     match kind.to_ascii_lowercase().as_str() {
-        "application/vnd.kafka.json.v2+json" => Ok(Form::Json),
-        "application/vnd.kafka.binary.v2+json" | SECOND | "application/json" => Ok(Form::Binary),
+        "application/vnd.kafka.json.v2+json" | "application/vnd.kafka.json.v1+json" => {
+            Ok(Form::Json)
+        }
+        "application/vnd.kafka.binary.v2+json" | "application/vnd.kafka.binary.v1+json" => {
+            Ok(Form::Binary)
+        }
+        other if other == SECOND || OLDER.contains(&other) => Ok(Form::Binary),
         _ => Err(ProxyFault::ContentType(kind.to_owned())),
     }
+}
+
+/// What an answer is called, for this client.
+fn answer_type(headers: &HeaderMap) -> &'static str {
+    let accepts: Vec<&str> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|kind| kind.split(';').next().unwrap_or("").trim())
+        .collect();
+    let named = |kind: &&str| accepts.iter().any(|it| it.eq_ignore_ascii_case(kind));
+    if named(&SECOND) {
+        return SECOND;
+    }
+    OLDER.into_iter().find(named).unwrap_or(SECOND)
 }
 
 async fn produce_second(
@@ -186,7 +215,7 @@ async fn produce_second(
 ) -> Response {
     let door = front.door(peer, &headers);
     let answer = second(&front, &door, (&topic, None), &headers, body).await;
-    answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, SECOND))
+    answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, answer_type(&headers)))
 }
 
 async fn produce_second_partition(
@@ -199,7 +228,7 @@ async fn produce_second_partition(
     let door = front.door(peer, &headers);
     let partition = Some(PartitionId::new(partition));
     let answer = second(&front, &door, (&topic, partition), &headers, body).await;
-    answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, SECOND))
+    answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, answer_type(&headers)))
 }
 
 async fn second(
@@ -238,7 +267,7 @@ async fn second(
         });
     }
     let answer = json!({ "offsets": offsets, "key_schema_id": null, "value_schema_id": null });
-    let kind = [(header::CONTENT_TYPE, SECOND)];
+    let kind = [(header::CONTENT_TYPE, answer_type(headers))];
     Ok((kind, answer.to_string()).into_response())
 }
 
