@@ -507,6 +507,21 @@ async fn a_body_that_comes_slowly_is_written_as_it_comes_and_a_topic_is_made_whe
  {
     let data = tempfile::tempdir().expect("a directory");
     let running = Running::start(serve(data.path()).args(["-X", "auto.create.topics.enable=true"]));
+    // A name that no topic can have is the client's fault, in every form of the API.
+    let body = b"{\"records\":[{\"value\":1}]}";
+    let second = "Content-Type: application/vnd.kafka.json.v2+json\r\n";
+    let (status, _, refused) = post(&running, "/topics/no$such", second, body);
+    assert_eq!(
+        (status, refused["error_code"].as_u64()),
+        (400, Some(400)),
+        "{refused}"
+    );
+    let (status, _, refused) = post(&running, "/api/v1/topics/no$such/records", NDJSON, b"1");
+    assert_eq!(
+        (status, refused["code"].as_str()),
+        (400, Some("invalid_topic_name")),
+        "{refused}"
+    );
     let mut stream = TcpStream::connect(&running.http).expect("it listens");
     let head = format!(
         "POST /api/v1/topics/slow/records?key=k HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n{NDJSON}\r\n",

@@ -349,7 +349,11 @@ fn of_proxy(fault: &ProxyFault) -> (StatusCode, u32) {
         ProxyFault::Second(Stop::Refused(refusal)) => match proxy_code_second(refusal) {
             40402 => (StatusCode::NOT_FOUND, 40401),
             40301 => (StatusCode::FORBIDDEN, 40301),
-            code => (StatusCode::INTERNAL_SERVER_ERROR, code),
+            // What the client is to blame for is no error of the server.
+            code => match of_publish(refusal).0 {
+                status if status.is_client_error() => plain(status),
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, code),
+            },
         },
         ProxyFault::Second(Stop::Late { .. }) => (StatusCode::REQUEST_TIMEOUT, 40801),
         ProxyFault::Second(Stop::Body(_)) | ProxyFault::Invalid(_) => {
