@@ -6,7 +6,7 @@
 //!
 //! A key is found by the XXH3 hash (64 bits, seed 0) of its bytes. Sections of up to 4,096 blocks each choose how exactly they
 //! tell keys and places apart, so that a file takes no more than an 80th of its segment; a section for which that would bring
-//! too little says so, and all of it is read ([`section`]). A batch whose records cannot be read is in the answer to every key.
+//! too little says so, and all of it is read (`section.rs`). A batch whose records cannot be read is in the answer to every key.
 //!
 //! Little-endian. All that says how to read it stands at its end.
 //! ```text
