@@ -178,7 +178,7 @@ fn what_cannot_be_replayed_is_refused_with_its_exit_code() {
         (&["nosuch"][..], 3, "nosuch"),
         (&["rides", "--from", "tomorow"], 2, "tomorow"),
         (&["rides", "--zone", "Mars/Base"], 2, "Mars/Base"),
-        (&["rides", "--where", "speed >"], 2, "speed"),
+        (&["rides", "--where", "speed >"], 2, "condition"),
         (&["rides", "--grep", "a", "--format", "csv"], 2, "ndjson"),
         (&["rides", "--last-per-key", "-c", "value"], 2, "key"),
         (&["rides", "--http", "127.0.0.1:1"], 4, "127.0.0.1:1"),

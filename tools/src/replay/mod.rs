@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use self::rows::Rows;
 use crate::cli::Common;
 use crate::failure::Failure;
-use crate::http::{HttpServer, HttpStream, escaped, query};
+use crate::http::{HttpError, HttpServer, HttpStream, escaped, query};
 use crate::output::{counted, grouped, note, print_text, size};
 
 /// Shown below `replay --help`.
@@ -143,7 +143,10 @@ impl ReplayArgs {
             address: common.http(self.http.as_deref())?,
         };
         let mut out = Output::open(self.output.as_deref())?;
-        let mut answer = server.stream(&path).await?;
+        let mut answer = server
+            .stream(&path)
+            .await
+            .map_err(|error| self.named(error))?;
         let mut rows = Rows::is_wanted(self.grep.as_deref(), self.last_per_key)
             .then(|| Rows::new(self.grep.clone(), self.last_per_key));
         let mut progress = Progress::start(self.quiet, self.output.is_some());
@@ -181,6 +184,16 @@ impl ReplayArgs {
             );
         }
         Ok(())
+    }
+
+    /// The server does not repeat the name that it was asked for.
+    fn named(&self, error: HttpError) -> anyhow::Error {
+        match error {
+            HttpError::Problem(problem) if problem.code == "unknown_topic" => {
+                Failure::NotFound(format!("there is no topic {}", self.topic)).into()
+            }
+            error => error.into(),
+        }
     }
 
     /// What is asked of the server.
