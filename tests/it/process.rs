@@ -113,7 +113,11 @@ fn http_tells_health_metrics_and_version() {
     let paths = index["paths"].as_object().expect("paths");
     assert!(paths.contains_key("/metrics"), "{index}");
     for path in paths.keys() {
-        assert_eq!(running.get(path).0, 200, "{path}");
+        // Names in braces stand for something that is not there, and some paths want a query or another method.
+        let (status, answer) = running.get(path);
+        let is_bare = !path.contains('{') && !path.ends_with("/plan");
+        assert!(status == 200 || !is_bare, "{path}: {answer}");
+        assert!(!answer.contains("nothing is served at"), "{path}: {answer}");
     }
     let (status, problem) = running.get("/nowhere");
     assert_eq!(status, 404);

@@ -3,7 +3,7 @@
 //!
 //! Callers: `http::routes`. A file's name says all that it is made of, so that it is the same bytes whenever it is made; what it was
 //! made of may go (retention, compaction, an erasure), and then the name is not known any more, and nothing of it stays on the disk
-//! for longer than [`TIDY_EVERY`].
+//! for longer than `TIDY_EVERY` (`store.rs`).
 
 mod cache;
 mod make;
