@@ -18,7 +18,7 @@ pub(super) const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// What every route may answer, with its codes: the guard, the limits, the store.
 const EVERYWHERE: &[(u16, &str)] = &[
-    (400, "no_host, invalid_query"),
+    (400, "no_host, invalid_path, invalid_query"),
     (403, "cross_site, denied"),
     (406, "not_acceptable"),
     (414, "uri_too_long"),

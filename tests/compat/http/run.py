@@ -40,7 +40,8 @@ def conforms():
          "--phases", "examples,coverage,fuzzing", "--max-examples", "10", "--no-shrink",
          "--continue-on-failure", "--request-timeout", str(SECONDS_MAX), "--no-color", "--seed", "1",
          "--generation-database", "none", "--max-time", "60", "--warnings", "off",
-         "--exclude-path-regex", "/follow$"],
+         # Version 3 of the REST proxy calls objects one after the other JSON.
+         "--exclude-path-regex", "/follow$|^/v3/.*/records$"],
         capture_output=True, text=True, timeout=200)
     print(done.stdout)
     print(done.stderr)

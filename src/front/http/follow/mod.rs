@@ -17,12 +17,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::errors::Failure;
-use super::request::parsed;
+use super::request::{At, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{integer_from, number, one_of, text};
 use super::state::Front;
@@ -75,7 +75,7 @@ pub(super) fn routes() -> Routes {
 async fn follow_topic(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
-    Path(topic): Path<String>,
+    At(topic): At<String>,
     headers: HeaderMap,
     query: Result<Query<FollowQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {

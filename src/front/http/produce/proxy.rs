@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::broker::Broker;
 use crate::broker::access::{Door, ResourceKind, Right};
 use crate::broker::publish::{Outgoing, PublishRefusal, Publishing};
 use crate::front::http::errors::{self, ProxyFault};
+use crate::front::http::request::At;
 use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{Schema, anything, integer, integer_from, list, object, text};
 use crate::front::http::state::Front;
@@ -210,7 +211,7 @@ async fn produce_second(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-    Path(topic): Path<String>,
+    At(topic): At<String>,
     body: Body,
 ) -> Response {
     let door = front.door(peer, &headers);
@@ -222,7 +223,7 @@ async fn produce_second_partition(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-    Path((topic, partition)): Path<(String, u32)>,
+    At((topic, partition)): At<(String, u32)>,
     body: Body,
 ) -> Response {
     let door = front.door(peer, &headers);
@@ -358,7 +359,7 @@ async fn produce_batch(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-    Path((cluster, topic)): Path<(String, String)>,
+    At((cluster, topic)): At<(String, String)>,
     body: Body,
 ) -> Response {
     let door = front.door(peer, &headers);
@@ -420,7 +421,7 @@ async fn produce_third(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<SocketAddr>,
     headers: HeaderMap,
-    Path((cluster, name)): Path<(String, String)>,
+    At((cluster, name)): At<(String, String)>,
     body: Body,
 ) -> Response {
     let door = front.door(peer, &headers);
