@@ -5,7 +5,6 @@
 
 mod json;
 
-use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use model::PartitionId;
@@ -27,7 +26,7 @@ use super::request::{CONTENT_TYPE, body_of, id_of, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, integer_from, integer_in, list, object, one_of, text};
 use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::cleanup::{CleanupError, JobId, Policy, Selection, Way};
 
 /// How long a request waits for the end of a job at most: less than a stopping server waits for its connections.
@@ -142,8 +141,7 @@ struct PlanQuery {
 
 async fn plan(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     query: Result<Query<PlanQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = parsed(query)?;
@@ -152,7 +150,6 @@ async fn plan(
         partition: query.partition.map(PartitionId::new),
         now: query.now,
     };
-    let door = front.door(peer, &headers);
     let topic = door.topic(&query.topic, right::Describe)?;
     let page = place_for(&front.plan_pages).await;
     let work = move || {
@@ -163,12 +160,7 @@ async fn plan(
     Ok(in_pieces(text, CONTENT_TYPE, page))
 }
 
-async fn jobs(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn jobs(door: Door) -> Result<Json<Value>, Failure> {
     let cluster = door.cluster(right::Describe)?;
     Ok(json::of_jobs(&door.broker().cleanup_jobs(&cluster)))
 }
@@ -186,12 +178,7 @@ struct StartBody {
     bytes_per_second: Option<NonZero<u64>>,
 }
 
-async fn start(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
+async fn start(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body: StartBody = body_of(&headers, body).await?;
     let selection = Selection {
         policy: policy(&body.policy).map_err(Failure::Body)?,
@@ -202,7 +189,6 @@ async fn start(
         dry_run: body.dry_run,
         bytes_per_second: body.bytes_per_second.map(NonZero::get),
     };
-    let door = front.door(peer, &headers);
     let topic = door.topic(&body.topic, right::Clean)?;
     let job = door
         .broker()
@@ -220,9 +206,7 @@ struct JobQuery {
 }
 
 async fn job(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<JobQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
@@ -231,7 +215,6 @@ async fn job(
         let detail = format!("wait_ms must be 0 to {WAIT_MS_MAX}");
         return Err(Failure::Query(detail));
     }
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Describe)?;
     let wait = Duration::from_millis(wait_ms);
     let job = door
@@ -242,12 +225,9 @@ async fn job(
 }
 
 async fn cancel(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Clean)?;
     let job = door.broker().cancel_cleanup(&cluster, job_id(id)?)?;
     Ok(json::of_job(&job))

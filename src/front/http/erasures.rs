@@ -4,14 +4,13 @@
 
 mod json;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -25,7 +24,7 @@ use super::request::{CONTENT_TYPE, body_of, id_of, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{Schema, boolean, integer_in, list, object, text};
 use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::erasures::{ErasureError, LookKind, NewErasure};
 
 /// All of them.
@@ -226,24 +225,14 @@ fn keys_of(keys: Vec<String>, hex: &[String]) -> Result<Vec<Bytes>, Failure> {
     Ok(all)
 }
 
-async fn list_erasures(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn list_erasures(door: Door) -> Result<Json<Value>, Failure> {
     let cluster = door.cluster(right::Describe)?;
     let erasures = door.broker().erasures(&cluster);
     let erasures: Vec<Value> = erasures.iter().map(json::of_erasure).collect();
     Ok(Json(json!({ "erasures": erasures })))
 }
 
-async fn request(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
+async fn request(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body: RequestBody = body_of(&headers, body).await?;
     let new = NewErasure {
         partition: body.partition.map(PartitionId::new),
@@ -251,7 +240,6 @@ async fn request(
         reason: body.reason,
         removes_quarantined: body.remove_quarantined,
     };
-    let door = front.door(peer, &headers);
     let topic = door.topic(&body.topic, right::DeleteRecords)?;
     let broker = door.broker();
     let erasure = broker.request_erasure(&topic, new, door.caller()).await?;
@@ -280,14 +268,11 @@ fn wait_of(query: Result<Query<WaitQuery>, QueryRejection>) -> Result<Duration, 
 }
 
 async fn show(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let wait = wait_of(query)?;
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Describe)?;
     let id = id_of(id).map_err(ErasureError::Unknown)?;
     let erasure = door.broker().erasure(&cluster, &id, wait).await?;
@@ -295,12 +280,9 @@ async fn show(
 }
 
 async fn cancel(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Clean)?;
     let id = id_of(id).map_err(ErasureError::Unknown)?;
     let broker = door.broker();
@@ -308,13 +290,7 @@ async fn cancel(
     Ok(Json(json::of_erasure(&erasure)))
 }
 
-async fn receipt(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Response, Failure> {
-    let door = front.door(peer, &headers);
+async fn receipt(door: Door, id: Result<Path<String>, PathRejection>) -> Result<Response, Failure> {
     let cluster = door.cluster(right::Describe)?;
     let id = id_of(id).map_err(ErasureError::Unknown)?;
     let receipt = door.broker().receipt(&cluster, &id)?;
@@ -322,12 +298,7 @@ async fn receipt(
     Ok((kind, receipt.to_string()).into_response())
 }
 
-async fn receipts(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
-    let door = front.door(peer, &headers);
+async fn receipts(State(front): State<Arc<Front>>, door: Door) -> Result<Response, Failure> {
     let cluster = door.cluster(right::Describe)?;
     let page = place_for(&front.plan_pages).await;
     let receipts = door.broker().receipts(&cluster);
@@ -335,34 +306,22 @@ async fn receipts(
     Ok(in_pieces(lines.collect(), LINES, page))
 }
 
-async fn plan(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
-    begin_look(&front, peer, &headers, body, LookKind::Plan).await
+async fn plan(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    begin_look(&door, &headers, body, LookKind::Plan).await
 }
 
-async fn verify(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
-    begin_look(&front, peer, &headers, body, LookKind::Verify).await
+async fn verify(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    begin_look(&door, &headers, body, LookKind::Verify).await
 }
 
 async fn begin_look(
-    front: &Front,
-    peer: SocketAddr,
+    door: &Door,
     headers: &HeaderMap,
     body: Body,
     kind: LookKind,
 ) -> Result<Response, Failure> {
     let body: LookBody = body_of(headers, body).await?;
     let keys = keys_of(body.keys, &body.keys_hex)?;
-    let door = front.door(peer, headers);
     let topic = door.topic(&body.topic, right::Read)?;
     let partition = body.partition.map(PartitionId::new);
     let look = door.broker().begin_look(&topic, kind, partition, keys)?;
@@ -372,14 +331,11 @@ async fn begin_look(
 }
 
 async fn look(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let wait = wait_of(query)?;
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Describe)?;
     let id = id_of(id).map_err(ErasureError::Unknown)?;
     let look = door.broker().look_state(&cluster, &id, wait).await?;

@@ -2,13 +2,10 @@
 //!
 //! Callers: `http::routes`.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use model::{PartitionId, Timestamp};
@@ -19,8 +16,7 @@ use super::errors::{self, Failure};
 use super::request::{body_of, id_of};
 use super::routes::{Operation, Routes};
 use super::schema::{Schema, integer, integer_from, integer_in, list, object, text};
-use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::holds::{Hold, HoldError, NewHold, from_hex, hex};
 
 /// All of them.
@@ -104,12 +100,7 @@ fn value(hold: &Hold) -> Value {
     })
 }
 
-async fn list_holds(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn list_holds(door: Door) -> Result<Json<Value>, Failure> {
     let cluster = door.cluster(right::Describe)?;
     let holds = door.broker().holds(&cluster);
     let holds: Vec<Value> = holds.iter().map(|hold| value(hold)).collect();
@@ -129,14 +120,8 @@ struct AddBody {
     key_hex: Option<String>,
 }
 
-async fn add(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
+async fn add(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body: AddBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&body.topic, right::Hold)?;
     let invalid = |reason: &str| HoldError::Invalid(reason.to_owned());
     let key = match (body.key, body.key_hex) {
@@ -161,12 +146,9 @@ async fn add(
 }
 
 async fn remove(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Hold)?;
     let id = id_of(id).map_err(HoldError::Unknown)?;
     let hold = door

@@ -2,13 +2,9 @@
 //!
 //! Callers: `http::routes`.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use axum::Json;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
-use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -16,8 +12,7 @@ use super::errors::Failure;
 use super::request::parsed;
 use super::routes::{Operation, Routes};
 use super::schema::{integer, integer_from, list, object, text};
-use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::losses::Loss;
 
 pub(super) const LOSSES: &str = "/api/v1/cleanup/losses";
@@ -73,13 +68,10 @@ fn value(loss: &Loss) -> Value {
 }
 
 async fn list_losses(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     query: Result<Query<LossQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let cluster = door.cluster(right::Describe)?;
     let broker = door.broker();
     let found = broker.losses(&cluster, query.group.as_deref(), query.topic.as_deref());

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::descriptors::Ask;
 use crate::front;
 use crate::front::listener::{Accepted, Listener};
@@ -287,12 +287,8 @@ async fn readyz(
     }
 }
 
-async fn metrics(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Response {
-    let cluster = match front.door(peer, &headers).cluster(right::Describe) {
+async fn metrics(State(front): State<Arc<Front>>, door: Door) -> Response {
+    let cluster = match door.cluster(right::Describe) {
         Ok(cluster) => cluster,
         Err(refusal) => return errors::refused(&refusal),
     };

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, header};
+use axum::extract::rejection::ExtensionRejection;
+use axum::extract::{Extension, FromRequestParts};
+use axum::http::header;
+use axum::http::request::Parts;
 use tokio::sync::Semaphore;
 
 use super::files::store::Files;
@@ -147,21 +150,30 @@ impl Front {
         }));
         front
     }
+}
 
-    /// The broker as who sends this request may use it.
-    pub(super) fn door(&self, peer: SocketAddr, headers: &HeaderMap) -> Door {
-        let agent = headers.get(header::USER_AGENT);
-        let door = self.broker.door(Caller {
+/// The broker as who sends this request may use it: a handler that takes a door gets it made.
+impl FromRequestParts<Arc<Front>> for Door {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        front: &Arc<Front>,
+    ) -> Result<Door, ExtensionRejection> {
+        let Extension(peer) = Extension::<SocketAddr>::from_request_parts(parts, front).await?;
+        let agent = parts.headers.get(header::USER_AGENT);
+        let door = front.broker.door(Caller {
             principal: Principal::Anonymous,
             address: peer,
             client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
             protocol: Protocol::Http,
         });
         #[cfg(test)]
-        self.asked
+        front
+            .asked
             .lock()
             .expect("nothing panics while it notes a door")
             .push(door.asked());
-        door
+        Ok(door)
     }
 }

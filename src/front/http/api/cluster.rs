@@ -2,16 +2,14 @@
 //!
 //! Callers: `api::routes`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::HeaderMap;
+use axum::extract::State;
 use serde_json::{Value, json};
 
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::front::http::errors::Failure;
 use crate::front::http::health;
 use crate::front::http::routes::{Operation, Routes};
@@ -63,12 +61,7 @@ pub(super) fn routes() -> Routes {
     Routes::new().get(CLUSTER, describe, about)
 }
 
-async fn describe(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn describe(State(front): State<Arc<Front>>, door: Door) -> Result<Json<Value>, Failure> {
     let cluster = door.cluster(right::Describe)?;
     let broker = door.broker();
     let config = broker.config();

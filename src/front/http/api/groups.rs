@@ -3,14 +3,11 @@
 //! Callers: `api::routes`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
-use axum::http::HeaderMap;
 use model::{PartitionId, TopicName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,7 +25,6 @@ use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{
     Schema, boolean, integer, integer_from, list, number, object, text,
 };
-use crate::front::http::state::Front;
 
 /// All groups.
 const GROUPS: &str = "/api/v1/groups";
@@ -163,13 +159,10 @@ fn group_schema() -> Schema {
 }
 
 async fn list_groups(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let listing = parsed(query)?;
-    let door = front.door(peer, &headers);
     let page = listing.page(door.groups(), |group| &group.id)?;
     let groups: Vec<Value> = page
         .entries
@@ -253,13 +246,7 @@ pub(super) fn described(door: &Door, id: &str) -> Result<GroupDescription, Failu
     Ok(group.describe().ok_or(GroupError::NotFound)?)
 }
 
-async fn describe(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    At(id): At<String>,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn describe(door: Door, At(id): At<String>) -> Result<Json<Value>, Failure> {
     let group = described(&door, &id)?;
     let progress = progress_of(&door, &id).await?;
     let members: Vec<Value> = group.members.iter().map(|member| json!({
@@ -281,14 +268,11 @@ struct OffsetsQuery {
 }
 
 async fn offsets(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(id): At<String>,
     query: Result<Query<OffsetsQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     described(&door, &id)?;
     let progress = progress_of(&door, &id).await?;
     let shown = progress.of_offsets(query.topic.as_deref());
@@ -298,14 +282,11 @@ async fn offsets(
 }
 
 async fn delete(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(id): At<String>,
     query: Result<Query<DryRun>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let DryRun { dry_run } = parsed(query)?;
-    let door = front.door(peer, &headers);
     let group = door.group(&id, right::Delete)?;
     let shown = described(&door, &id)?;
     if dry_run {
@@ -329,14 +310,11 @@ struct OffsetQuery {
 }
 
 async fn delete_offset(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(id): At<String>,
     query: Result<Query<OffsetQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let group = door.group(&id, right::Delete)?;
     let topic = door.topic(&query.topic, right::Read)?;
     let partition = PartitionId::new(query.partition);

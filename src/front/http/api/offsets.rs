@@ -2,27 +2,24 @@
 //!
 //! Callers: `api::routes`; `reset`, which moves groups to such places.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
-use axum::http::HeaderMap;
 use model::time_spec::Position;
 use model::{Offset, PartitionId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::named::{partition_number, partitions_of, topic_name};
-use crate::broker::access::{Granted, ResourceKind, Right, right};
+use crate::broker::access::{Door, Granted, ResourceKind, Right, right};
 use crate::broker::{Broker, DeleteBefore, OffsetQuery, Refusal, Topic};
 use crate::front::audit::{self, Change, some};
 use crate::front::http::errors::Failure;
 use crate::front::http::request::{At, parsed};
 use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{Schema, boolean, integer, integer_from, list, object, text};
-use crate::front::http::state::Front;
 
 /// Where places are.
 const OFFSETS: &str = "/api/v1/topics/{topic}/offsets";
@@ -152,14 +149,11 @@ struct FindQuery {
 }
 
 async fn find(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(name): At<String>,
     query: Result<Query<FindQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Describe)?;
     let broker = door.broker();
     let place = position(&query.at, broker.now())?;
@@ -183,14 +177,11 @@ struct DeleteQuery {
 }
 
 async fn delete(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(name): At<String>,
     query: Result<Query<DeleteQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::DeleteRecords)?;
     let shown = door.topic(&name, right::Describe)?;
     let broker = door.broker();

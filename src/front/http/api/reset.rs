@@ -3,12 +3,10 @@
 //! Callers: `api::routes`. A group may be moved while it has no members, also one that does not exist yet.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use model::time_spec::Position;
 use model::{Offset, PartitionId, TopicName};
@@ -25,7 +23,6 @@ use crate::front::http::errors::Failure;
 use crate::front::http::request::{At, body_of};
 use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{boolean, integer, integer_from, list, object, text};
-use crate::front::http::state::Front;
 
 const RESET: &str = "/api/v1/groups/{group}/reset";
 
@@ -120,14 +117,12 @@ struct Move {
 }
 
 async fn reset(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
     body: Body,
 ) -> Result<Json<Value>, Failure> {
     let body: ResetBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     let target = match (&body.to, body.shift_by) {
         (Some(to), None) => Target::Place(position(to, door.broker().now())?),
         (None, Some(by)) => Target::Shift(by),

@@ -4,12 +4,9 @@
 //! single settings and replaces no others, so none is lost, and no precondition is asked for.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,7 +19,6 @@ use crate::front::http::errors::Failure;
 use crate::front::http::request::{At, body_of};
 use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{Schema, boolean, list, map, object, one_of, text};
-use crate::front::http::state::Front;
 
 /// A topic's.
 const TOPIC: &str = "/api/v1/topics/{topic}/settings";
@@ -152,25 +148,14 @@ fn of_entry(entry: &Entry) -> Value {
     })
 }
 
-async fn topic_settings(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    At(name): At<String>,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn topic_settings(door: Door, At(name): At<String>) -> Result<Json<Value>, Failure> {
     let topic = Resource::Topic(door.topic(&name, right::DescribeConfigs)?);
     Ok(Json(
         json!({ "settings": settings_of(door.broker(), &topic) }),
     ))
 }
 
-async fn server_settings(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn server_settings(door: Door) -> Result<Json<Value>, Failure> {
     let server = Resource::Broker(door.cluster(right::DescribeConfigs)?);
     Ok(Json(
         json!({ "settings": settings_of(door.broker(), &server) }),
@@ -189,28 +174,20 @@ struct AlterBody {
 }
 
 async fn alter_topic(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(name): At<String>,
     body: Body,
 ) -> Result<Json<Value>, Failure> {
     let body: AlterBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     // It is looked up again after the change: a granted topic is the topic as it was.
     let shown = || Ok(Resource::Topic(door.topic(&name, right::DescribeConfigs)?));
     let target = Resource::Topic(door.topic(&name, right::AlterConfigs)?);
     alter(&door, shown, &target, &format!("topic {name}"), body).await
 }
 
-async fn alter_server(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Json<Value>, Failure> {
+async fn alter_server(door: Door, headers: HeaderMap, body: Body) -> Result<Json<Value>, Failure> {
     let body: AlterBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     let shown = || Ok(Resource::Broker(door.cluster(right::DescribeConfigs)?));
     let target = Resource::Broker(door.cluster(right::AlterConfigs)?);
     let name = format!("broker {}", door.broker().node_id());

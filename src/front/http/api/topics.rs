@@ -3,13 +3,12 @@
 //! Callers: `api::routes`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use model::TopicName;
@@ -19,7 +18,7 @@ use serde_json::{Value, json};
 use super::listing::Listing;
 use super::named::{partition_number, partitions_of, topic_name};
 use super::settings::{setting_schema, settings_of};
-use crate::broker::access::{Granted, ResourceKind, Right, right};
+use crate::broker::access::{Door, Granted, ResourceKind, Right, right};
 use crate::broker::{Broker, Layout, NewTopic, PartitionShape, Refusal, Resource, Topic};
 use crate::front::audit::{self, Change, some};
 use crate::front::http::errors::{self, Failure};
@@ -28,7 +27,6 @@ use crate::front::http::routes::{Operation, Routes};
 use crate::front::http::schema::{
     Schema, boolean, integer_from, integer_in, list, map, object, text,
 };
-use crate::front::http::state::Front;
 
 /// All topics.
 pub(super) const TOPICS: &str = "/api/v1/topics";
@@ -202,13 +200,10 @@ fn of_partition(broker: &Broker, shape: &PartitionShape) -> Value {
 }
 
 async fn list_topics(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let listing = parsed(query)?;
-    let door = front.door(peer, &headers);
     let page = listing.page(door.topics(right::Describe), |topic| topic.name.as_str())?;
     let topics: Vec<Value> = page.entries.iter().map(|topic| {
         let shapes = door.broker().partition_shapes(topic);
@@ -234,14 +229,8 @@ struct NewBody {
     dry_run: bool,
 }
 
-async fn create(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Failure> {
+async fn create(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body: NewBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     let new = NewTopic {
         name: door.new_topic(&body.name)?,
         layout: Layout::Counted {
@@ -303,13 +292,7 @@ pub(in crate::front::http) async fn create_one(
     created.pop().expect("one answer for one topic")
 }
 
-async fn describe(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    At(name): At<String>,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn describe(door: Door, At(name): At<String>) -> Result<Json<Value>, Failure> {
     let topic = door.topic(&name, right::Describe)?;
     let settings = Resource::Topic(door.topic(&name, right::DescribeConfigs)?);
     let broker = door.broker();
@@ -324,13 +307,7 @@ async fn describe(
     })))
 }
 
-async fn list_partitions(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-    At(name): At<String>,
-) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
+async fn list_partitions(door: Door, At(name): At<String>) -> Result<Json<Value>, Failure> {
     let topic = door.topic(&name, right::Describe)?;
     let broker = door.broker();
     let shapes = broker.partition_shapes(&topic);
@@ -344,12 +321,9 @@ async fn list_partitions(
 }
 
 async fn describe_partition(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At((name, number)): At<(String, u32)>,
 ) -> Result<Json<Value>, Failure> {
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Describe)?;
     let partition = partitions_of(&topic, Some(number))?[0];
     let broker = door.broker();
@@ -368,14 +342,12 @@ struct MoreBody {
 }
 
 async fn grow(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(name): At<String>,
     body: Body,
 ) -> Result<Json<Value>, Failure> {
     let body: MoreBody = body_of(&headers, body).await?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Alter)?;
     let before = topic.partition_count();
     door.broker()
@@ -402,14 +374,11 @@ pub(super) struct DryRun {
 }
 
 async fn delete(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     At(name): At<String>,
     query: Result<Query<DryRun>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let DryRun { dry_run } = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Delete)?;
     let shown = door.topic(&name, right::Describe)?;
     let shapes = door.broker().partition_shapes(&shown);

@@ -11,12 +11,11 @@ mod name;
 mod send;
 pub(super) mod store;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use columnar::Format;
@@ -28,7 +27,7 @@ use super::request::id_of;
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, bytes, integer, integer_from, list, object, text};
 use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use name::FileName;
 
 const FILES: &str = "/api/v1/topics/{topic}/files";
@@ -82,12 +81,10 @@ pub(super) fn routes() -> Routes {
 
 async fn list_files(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     topic: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
     let topic = id_of(topic).map_err(Failure::Query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&topic, right::Read)?;
     let broker = door.broker();
     let version = newest_schema(broker, &topic).await?.version;
@@ -116,13 +113,12 @@ async fn list_files(
 
 async fn file_of(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     method: Method,
     headers: HeaderMap,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, Failure> {
     let Path((topic, name)) = path.map_err(|rejection| Failure::Query(rejection.body_text()))?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&topic, right::Read)?;
     let broker = door.broker();
     let unknown = || Failure::NoFile(name.clone());

@@ -12,12 +12,10 @@ mod request;
 mod stream;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
@@ -25,8 +23,7 @@ use super::errors::Failure;
 use super::request::{At, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{integer_from, number, one_of, text};
-use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use follower::Follower;
 use request::{Asked, FollowQuery, Form};
 use stream::Events;
@@ -73,14 +70,12 @@ pub(super) fn routes() -> Routes {
 }
 
 async fn follow_topic(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     At(topic): At<String>,
     headers: HeaderMap,
     query: Result<Query<FollowQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&topic, right::Read)?;
     let tag = position::tag_of(topic.id);
     let broker = door.broker();

@@ -22,14 +22,13 @@ mod time;
 mod topic;
 mod whole;
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use model::{Offset, PartitionId};
@@ -129,13 +128,12 @@ pub(super) fn routes() -> Routes {
 
 async fn produce(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     topic: Result<Path<String>, PathRejection>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
     body: Body,
 ) -> Response {
-    let door = front.door(peer, &headers);
     let mut report = Report::default();
     let name = topic.map(|Path(topic)| topic).unwrap_or_default();
     let query = query.map(|Query(pairs)| pairs);

@@ -4,11 +4,10 @@
 //! record; reports come in the order of the records. Version 3 answers while the request goes on.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -209,24 +208,22 @@ fn answer_type(headers: &HeaderMap) -> &'static str {
 
 async fn produce_second(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(topic): At<String>,
     body: Body,
 ) -> Response {
-    let door = front.door(peer, &headers);
     let answer = second(&front, &door, (&topic, None), &headers, body).await;
     answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, answer_type(&headers)))
 }
 
 async fn produce_second_partition(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((topic, partition)): At<(String, u32)>,
     body: Body,
 ) -> Response {
-    let door = front.door(peer, &headers);
     let partition = Some(PartitionId::new(partition));
     let answer = second(&front, &door, (&topic, partition), &headers, body).await;
     answer.unwrap_or_else(|fault| errors::proxy_refused(&fault, answer_type(&headers)))
@@ -357,12 +354,11 @@ impl Reported {
 
 async fn produce_batch(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((cluster, topic)): At<(String, String)>,
     body: Body,
 ) -> Response {
-    let door = front.door(peer, &headers);
     let answer = batch(&front, &door, (&cluster, &topic), &headers, body).await;
     match answer {
         Ok(answer) => errors::multi_status(answer.to_string()),
@@ -419,12 +415,11 @@ async fn batch(
 
 async fn produce_third(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((cluster, name)): At<(String, String)>,
     body: Body,
 ) -> Response {
-    let door = front.door(peer, &headers);
     let begun = async {
         let topic = topic_of(&front, &door, &cluster, &name).await?;
         let reader = reader(&front, &headers, body).await;

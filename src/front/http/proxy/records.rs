@@ -3,7 +3,6 @@
 //! Callers: `proxy::routes`. Source: Redpanda's HTTP proxy. Invariant: an answer holds `max_bytes` of keys and values at most,
 //! except that its first record is whole.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 
 use super::second::shape_of;
 use crate::broker::Refusal;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::replay::{
     Event, Filter, FollowRequest, Order, Place, ReplayError, ReplayRecord,
 };
@@ -84,7 +83,7 @@ struct RecordsQuery {
 
 async fn records(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     connection: Option<Extension<OfConnection>>,
     headers: HeaderMap,
     At((name, number)): At<(String, u32)>,
@@ -99,7 +98,6 @@ async fn records(
     }
     let offset = i64::try_from(query.offset).ok().and_then(Offset::from_wire);
     let offset = offset.ok_or_else(|| Failure::Query("no record has this offset".to_owned()))?;
-    let door = front.door(peer, &headers);
     let shown = door.topic(&name, right::Describe)?;
     let topic = door.topic(&name, right::Read)?;
     let shape = shape_of(&front, &shown, number)?;

@@ -2,15 +2,14 @@
 //!
 //! Callers: `proxy::routes`, `records`, `third`, `third_topics`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::broker::access::{Granted, ResourceKind, Right, right};
+use crate::broker::access::{Door, Granted, ResourceKind, Right, right};
 use crate::broker::{PartitionShape, Resource, Topic};
 use crate::front::http::errors::Failure;
 use crate::front::http::request::At;
@@ -170,12 +169,8 @@ pub(super) fn node_of(front: &Front) -> i32 {
     front.broker.config().node_id
 }
 
-async fn topics(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
-) -> Response {
-    let topics = front.door(peer, &headers).topics(right::Describe);
+async fn topics(door: Door, headers: HeaderMap) -> Response {
+    let topics = door.topics(right::Describe);
     let mut names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
     names.sort_unstable();
     second(&headers, &json!(names))
@@ -183,11 +178,10 @@ async fn topics(
 
 async fn topic_metadata(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(name): At<String>,
 ) -> Result<Response, Failure> {
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Describe)?;
     let settings = Resource::Topic(door.topic(&name, right::DescribeConfigs)?);
     let entries = door.broker().describe_configs(&settings, None).into_iter();
@@ -207,11 +201,11 @@ async fn topic_metadata(
 
 async fn partitions(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(name): At<String>,
 ) -> Result<Response, Failure> {
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     let node = node_of(&front);
     let partitions: Vec<Value> = topic
         .partitions()
@@ -222,22 +216,22 @@ async fn partitions(
 
 async fn one_partition(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((name, number)): At<(String, u32)>,
 ) -> Result<Response, Failure> {
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     let partition = held(&topic, number)?;
     Ok(second(&headers, &of_partition(partition, node_of(&front))))
 }
 
 async fn offsets_of(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((name, number)): At<(String, u32)>,
 ) -> Result<Response, Failure> {
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     let bounds = shape_of(&front, &topic, number)?.bounds;
     let value =
         json!({ "beginning_offset": bounds.start.get(), "end_offset": bounds.durable_end.get() });
@@ -246,9 +240,9 @@ async fn offsets_of(
 
 async fn brokers(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    front.door(peer, &headers).cluster(right::Describe)?;
+    door.cluster(right::Describe)?;
     Ok(second(&headers, &json!({ "brokers": [node_of(&front)] })))
 }

@@ -2,16 +2,15 @@
 //!
 //! Callers: `proxy::routes`; `third_topics`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use serde_json::{Value, json};
 
 use super::second::node_of;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::groups::GroupError;
 use crate::front::http::errors::Failure;
 use crate::front::http::request::At;
@@ -163,10 +162,10 @@ fn of_cluster(places: &Places, node: i32) -> Value {
 
 async fn clusters(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Failure> {
-    front.door(peer, &headers).cluster(right::Describe)?;
+    door.cluster(right::Describe)?;
     let places = Places::of(&front, &headers, &front.broker.cluster_id())?;
     let mut all = places.list(
         "KafkaClusterList",
@@ -181,22 +180,22 @@ async fn clusters(
 
 async fn cluster(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
 ) -> Result<Json<Value>, Failure> {
-    front.door(peer, &headers).cluster(right::Describe)?;
+    door.cluster(right::Describe)?;
     let places = Places::of(&front, &headers, &id)?;
     Ok(Json(of_cluster(&places, node_of(&front))))
 }
 
 async fn brokers(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
 ) -> Result<Json<Value>, Failure> {
-    front.door(peer, &headers).cluster(right::Describe)?;
+    door.cluster(right::Describe)?;
     let places = Places::of(&front, &headers, &id)?;
     let config = front.broker.config();
     let node = config.node_id;
@@ -235,12 +234,11 @@ fn of_group(places: &Places, id: &str, state: &str, assignor: &str, node: i32) -
 
 async fn groups(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let node = node_of(&front);
     let mut groups = door.groups();
     groups.sort_by(|one, other| one.id.cmp(&other.id));
@@ -267,12 +265,11 @@ async fn groups(
 
 async fn group(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, group)): At<(String, String)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let described = door.group(&group, right::Describe)?.describe();
     let described = described.ok_or(GroupError::NotFound)?;
     let node = node_of(&front);

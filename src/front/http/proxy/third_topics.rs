@@ -2,12 +2,11 @@
 //!
 //! Callers: `proxy::routes`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use model::{PartitionId, TopicName};
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::second::{held, node_of};
 use super::third::{Places, in_cluster, list_schema, resource_schema, third};
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::{Entry, Layout, NewTopic, Origin, REPLICATION_FACTOR, Resource, Topic};
 use crate::front::http::api::topics::{create_one, created_count, delete_one, log_created};
 use crate::front::http::errors::{self, Failure};
@@ -193,12 +192,12 @@ fn of_config(places: &Places, topic: &str, entry: &Entry) -> Value {
 
 async fn topics(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let mut topics = front.door(peer, &headers).topics(right::Describe);
+    let mut topics = door.topics(right::Describe);
     topics.sort_by(|one, other| one.name.cmp(&other.name));
     let data = topics
         .iter()
@@ -229,14 +228,13 @@ struct NewBody {
 
 async fn create(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At(id): At<String>,
     body: Body,
 ) -> Result<Response, Failure> {
     let body: NewBody = body_of(&headers, body).await?;
     let places = Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let new = NewTopic {
         name: door.new_topic(&body.topic_name)?,
         layout: Layout::Counted {
@@ -261,23 +259,22 @@ async fn create(
 
 async fn topic(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name)): At<(String, String)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     Ok(Json(of_topic(&places, &topic, topic.partition_count())))
 }
 
 async fn delete(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name)): At<(String, String)>,
 ) -> Result<Response, Failure> {
     Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&name, right::Delete)?;
     delete_one(&door, topic).await?;
     Ok(errors::no_content())
@@ -285,12 +282,12 @@ async fn delete(
 
 async fn partitions(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name)): At<(String, String)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     let node = node_of(&front);
     let data = topic
         .partitions()
@@ -305,12 +302,12 @@ async fn partitions(
 
 async fn one_partition(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name, number)): At<(String, String, u32)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let topic = front.door(peer, &headers).topic(&name, right::Describe)?;
+    let topic = door.topic(&name, right::Describe)?;
     let partition = held(&topic, number)?;
     Ok(Json(of_partition(
         &places,
@@ -322,12 +319,11 @@ async fn one_partition(
 
 async fn configs(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name)): At<(String, String)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let topic = Resource::Topic(door.topic(&name, right::DescribeConfigs)?);
     let entries = door.broker().describe_configs(&topic, None);
     let data = entries.iter().map(|entry| of_config(&places, &name, entry));
@@ -341,12 +337,11 @@ async fn configs(
 
 async fn one_config(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
+    door: Door,
     headers: HeaderMap,
     At((id, name, setting)): At<(String, String, String)>,
 ) -> Result<Json<Value>, Failure> {
     let places = Places::of(&front, &headers, &id)?;
-    let door = front.door(peer, &headers);
     let topic = Resource::Topic(door.topic(&name, right::DescribeConfigs)?);
     let entries = door
         .broker()

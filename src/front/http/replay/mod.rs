@@ -10,12 +10,10 @@ mod look;
 mod pump;
 mod schema;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use columnar::Format;
 
@@ -25,7 +23,7 @@ use super::request::{id_of, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, bytes, integer_from, one_of, text};
 use super::state::Front;
-use crate::broker::access::{ResourceKind, Right, right};
+use crate::broker::access::{Door, ResourceKind, Right, right};
 use asked::ReplayQuery;
 pub(super) use look::newest_schema;
 
@@ -73,14 +71,12 @@ pub(super) fn routes() -> Routes {
 
 async fn replay_topic(
     State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     topic: Result<Path<String>, PathRejection>,
     query: Result<Query<ReplayQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let topic = id_of(topic).map_err(Failure::Query)?;
     let query = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&topic, right::Read)?;
     let asked = query.read(door.broker().now())?;
     let place = front.replays.clone().try_acquire_owned();

@@ -1,23 +1,18 @@
 //! `GET /api/v1/topics/{topic}/schema`: a topic's columns, and since when.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Extension, Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query};
 use columnar::{Column, Columns, Schema, Shape};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::look::newest_schema;
-use crate::broker::access::right;
+use crate::broker::access::{Door, right};
 use crate::front::http::errors::Failure;
 use crate::front::http::request::{id_of, parsed};
 use crate::front::http::schema as described;
 use crate::front::http::schema::{boolean, integer_from, list, object, one_of, text};
-use crate::front::http::state::Front;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,15 +37,12 @@ pub(super) fn described() -> described::Schema {
 }
 
 pub(super) async fn topic_schema(
-    State(front): State<Arc<Front>>,
-    Extension(peer): Extension<SocketAddr>,
-    headers: HeaderMap,
+    door: Door,
     topic: Result<Path<String>, PathRejection>,
     query: Result<Query<SchemaQuery>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let topic = id_of(topic).map_err(Failure::Query)?;
     let SchemaQuery { version } = parsed(query)?;
-    let door = front.door(peer, &headers);
     let topic = door.topic(&topic, right::Read)?;
     let broker = door.broker();
     let schema = match version {
