@@ -187,7 +187,7 @@ impl HttpServer {
             .method(method)
             .uri(path)
             .header(header::HOST, &self.address)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, "application/json, */*;q=0.5")
             .header(header::USER_AGENT, user_agent());
         let text = body.map(Value::to_string).unwrap_or_default();
         if body.is_some() {
