@@ -41,6 +41,7 @@ mod rules;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use door::{Cluster, Door, Granted};
 pub use groups::Group;
@@ -60,11 +61,26 @@ pub struct Caller {
     pub protocol: Protocol,
 }
 
-/// Who has shown who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who has shown who they are. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// Nobody: no front asks for credentials.
+    /// Nobody: no credentials were given, or none were asked for.
     Anonymous,
+    /// The user of this name.
+    User(Arc<str>),
+}
+
+impl Principal {
+    /// Kafka's name of who has given no credentials.
+    pub const ANONYMOUS_NAME: &str = "ANONYMOUS";
+
+    /// The name, as rules have it behind `User:`.
+    pub fn name(&self) -> &str {
+        match self {
+            Principal::Anonymous => Principal::ANONYMOUS_NAME,
+            Principal::User(name) => name,
+        }
+    }
 }
 
 /// The protocols in which somebody may ask.
@@ -76,10 +92,9 @@ pub enum Protocol {
     Http,
 }
 
+/// As Kafka writes it, and its rules have it.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Principal::Anonymous => f.write_str("an anonymous client"),
-        }
+        write!(f, "User:{}", self.name())
     }
 }
