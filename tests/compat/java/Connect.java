@@ -124,17 +124,19 @@ public final class Connect {
         }
     }
 
+    /** What the worker shows there, or nothing if there is no answer yet. */
+    private static String shown(String path) {
+        try {
+            return call("GET", path, null).body();
+        } catch (Exception error) {
+            sleep(200);
+            return "";
+        }
+    }
+
     private static void runs(String connector) throws Exception {
         Desk.until(
-                () -> {
-                    try {
-                        String body = call("GET", "/connectors/" + connector + "/status", null).body();
-                        return body.split("\"state\":\"RUNNING\"", -1).length == 3;
-                    } catch (Exception error) {
-                        sleep(200);
-                        return false;
-                    }
-                },
+                () -> shown("/connectors/" + connector + "/status").split("\"state\":\"RUNNING\"", -1).length == 3,
                 60,
                 connector + " runs");
     }
@@ -196,7 +198,9 @@ public final class Connect {
 
     /** A worker that is killed: the next one knows connectors and offsets from the compacted topics. */
     private static void workerRestart() throws Exception {
-        sleep(1_000); // Some times the interval at which it tells its offsets.
+        // The source looks for acknowledged lines only after its next poll, which waits a second for more.
+        String told = "\"position\":" + Files.size(IN);
+        Desk.until(() -> shown("/connectors/source/offsets").contains(told), 30, "the source tells its offset");
         worker.destroyForcibly().waitFor();
         write(100);
         start();
