@@ -7,6 +7,7 @@
 //! it is refused instead of misread.
 
 use crate::LogId;
+use std::ops::RangeInclusive;
 
 /// A state log that this release knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +36,7 @@ pub const METADATA_VERSION: u32 = 1;
 pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 
 /// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
-pub const GROUPS_KINDS: std::ops::RangeInclusive<u8> = 1..=3;
+pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=3;
 /// How the key of a topic in the metadata begins; its id follows.
 pub const TOPIC_KEY_HEAD: &str = "topic/";
 /// The version of values of [`StateLogKind::Holds`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
@@ -185,34 +186,15 @@ impl StateLogKind {
     /// Whether this release reads values of this one's version.
     pub fn check_value(self, value: &[u8]) -> Result<(), UnknownRecord> {
         match self {
-            StateLogKind::Metadata => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, METADATA_VERSION)
-            }
+            StateLogKind::Metadata => json_of(METADATA_VERSION..=METADATA_VERSION, value),
             StateLogKind::Groups => {
                 check_version("value", first_byte(value), GROUPS_VERSION.into())
             }
-            StateLogKind::Holds => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                let known = found.filter(|found| *found == 1).unwrap_or(HOLDS_VERSION);
-                check_version("value", found, known)
-            }
-            StateLogKind::Losses => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, LOSSES_VERSION)
-            }
-            StateLogKind::Schemas => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, SCHEMAS_VERSION)
-            }
-            StateLogKind::Once => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, ONCE_VERSION)
-            }
-            StateLogKind::Erasures => {
-                let found = number_behind(METADATA_VALUE_HEAD, value);
-                check_version("value", found, ERASURES_VERSION)
-            }
+            StateLogKind::Holds => json_of(1..=HOLDS_VERSION, value),
+            StateLogKind::Losses => json_of(LOSSES_VERSION..=LOSSES_VERSION, value),
+            StateLogKind::Schemas => json_of(SCHEMAS_VERSION..=SCHEMAS_VERSION, value),
+            StateLogKind::Once => json_of(ONCE_VERSION..=ONCE_VERSION, value),
+            StateLogKind::Erasures => json_of(ERASURES_VERSION..=ERASURES_VERSION, value),
         }
     }
 }
@@ -233,6 +215,13 @@ fn check_version(part: &'static str, found: Option<u32>, known: u32) -> Result<(
         Some(found) => Err(UnknownRecord::Later { part, found, known }),
         None => Err(UnknownRecord::Missing { part }),
     }
+}
+
+/// Whether the number that a JSON value begins with is one of the versions that this release reads.
+fn json_of(known: RangeInclusive<u32>, value: &[u8]) -> Result<(), UnknownRecord> {
+    let found = number_behind(METADATA_VALUE_HEAD, value);
+    let expected = found.filter(|found| known.contains(found));
+    check_version("value", found, expected.unwrap_or(*known.end()))
 }
 
 fn known_head(key: &[u8], head: &str) -> Result<(), UnknownRecord> {
