@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod codec;
+pub mod hex;
 mod ids;
 mod names;
 mod partitioner;

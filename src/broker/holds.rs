@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
+use model::hex::{from_hex, to_hex};
 use model::state_log::{HOLD_KEY_HEAD, StateLogKind};
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId, TopicName};
 use serde::{Deserialize, Serialize};
@@ -182,18 +183,6 @@ const fn version(has_key: bool) -> u32 {
     if has_key { 2 } else { 1 }
 }
 
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Bytes out of hexadecimal digits.
-pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let byte = |pair: &[u8]| u8::try_from(digit(pair.first()?)? * 16 + digit(pair.get(1)?)?).ok();
-    digits.as_bytes().chunks(2).map(byte).collect()
-}
-
 type Book = BTreeMap<String, Arc<Hold>>;
 
 /// The operators' holds.
@@ -308,7 +297,7 @@ impl Broker {
             by: asked_by(caller),
             added_ms: now.millis(),
             expires_ms: new.expires.map(Timestamp::millis),
-            key_hex: new.key.as_deref().map(hex),
+            key_hex: new.key.as_deref().map(to_hex),
         });
         holds.write(&HoldRecord::Added(Arc::clone(&hold))).await?;
         self.heed(&hold).await;

@@ -100,14 +100,6 @@ async fn produce(raw: &mut Raw, topic: &str, records: Bytes) -> PartitionProduce
     answer.partition_responses.remove(0)
 }
 
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
-
 #[tokio::test]
 async fn a_compacted_topic_takes_no_record_without_a_key() {
     let server = Server::start().await;
@@ -116,7 +108,7 @@ async fn a_compacted_topic_takes_no_record_without_a_key() {
     create(&mut raw, "keyed", &[("cleanup.policy", "compact")]).await;
     create(&mut raw, "both", &[("cleanup.policy", "compact,delete")]).await;
     let mixed = [Some("a"), None, Some(""), None, None, None];
-    for codec in CODECS {
+    for codec in Codec::ALL {
         let refused = produce(&mut raw, "plain", batch(codec, &mixed, 1_000)).await;
         assert_eq!(refused.error_code, NONE, "{codec}: a plain topic takes it");
         for topic in ["keyed", "both"] {
@@ -146,7 +138,7 @@ async fn a_compacted_topic_takes_no_record_without_a_key() {
         }
     }
     let after = produce(&mut raw, "keyed", batch(Codec::None, &[Some("a")], 1_000)).await;
-    let kept = 2 * CODECS.len() as i64;
+    let kept = 2 * Codec::ALL.len() as i64;
     assert_eq!(after.base_offset, kept, "nothing of a refused batch stays");
 }
 
@@ -160,7 +152,7 @@ async fn a_batch_too_large_to_be_looked_at_at_once_needs_keys_too() {
     assert!(whole.len() > 100_000);
     assert_eq!(produce(&mut raw, "keyed", whole).await.error_code, NONE);
     keys.push(None);
-    for codec in CODECS {
+    for codec in Codec::ALL {
         let refused = produce(&mut raw, "keyed", batch(codec, &keys, 1_000)).await;
         assert_eq!(refused.error_code, INVALID_RECORD, "{codec}");
         assert_eq!(refused.record_errors.len(), 1);
@@ -249,7 +241,7 @@ async fn a_topic_that_becomes_compacted_keeps_the_latest_of_each_key() {
     ];
     create(&mut raw, "t", &settings).await;
     set(&mut raw, (BROKER, ""), "log.cleaner.backoff.ms", "100").await;
-    for codec in CODECS {
+    for codec in Codec::ALL {
         let keys = [Some("a"), Some("b"), Some("a")];
         let answer = produce(&mut raw, "t", batch(codec, &keys, 1_000)).await;
         assert_eq!(answer.error_code, NONE);

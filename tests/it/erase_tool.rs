@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
 use model::batch::Codec;
+use model::hex::to_hex;
 use model::{PartitionId, TopicName};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -18,13 +19,6 @@ const TOPIC: &str = "readings";
 /// The key that is erased, and what only its records' values hold.
 const KEY: &str = "device-to-be-erased-4711";
 const SECRET: &str = "the-secret-of-4711";
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
 
 fn start(data: &Path, settings: &[&str]) -> Running {
     let mut command = serve(data);
@@ -156,7 +150,7 @@ fn require_none_left(data: &Path) {
         let found = find(data, needle.as_bytes());
         assert!(found.is_empty(), "{needle}: {found:?}");
     }
-    let hex: String = KEY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = to_hex(KEY);
     let found = find(data, hex.as_bytes());
     assert!(
         found.is_empty(),
@@ -170,7 +164,7 @@ fn no_byte_of_a_key_is_left_whatever_its_batches_are_compressed_with() {
     let running = start(data.path(), &[]);
     create(&running, 2, &[("segment.bytes", "16384")]);
     let mut sent = Records::new();
-    for codec in CODECS {
+    for codec in Codec::ALL {
         sent.extend(produce(&running, codec, 400, &format!("{codec:?}")));
     }
     let of_key = sent.len() - without_key(&sent).len();

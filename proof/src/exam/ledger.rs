@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result};
+use model::hex::to_hex;
 use sha2::{Digest as _, Sha256};
 
 use super::random::Random;
@@ -122,7 +123,7 @@ impl Ledger {
             value.resize(head + value_bytes, 0);
             random.fill(&mut value[head..]);
             let digest = digest_of(&key, &value);
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = to_hex(digest);
             writeln!(
                 inner.file,
                 "S {id} {topic} {partition} {} {id} {hex}",

@@ -20,15 +20,6 @@ use super::random::Random;
 
 /// The group whose commits are judged.
 const GROUP: &str = "exam";
-/// Codecs that producers choose from.
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
-
 /// What is loaded, and how.
 #[derive(Clone, Debug)]
 pub struct LoadPlan {
@@ -212,7 +203,7 @@ impl Load {
             None => {
                 let count = producer.random.between(1, self.plan.records_max + 1);
                 let value_bytes = producer.random.between(0, self.plan.value_bytes_max + 1);
-                let codec = CODECS[usize::try_from(producer.random.between(0, 5))?];
+                let codec = Codec::ALL[usize::try_from(producer.random.between(0, 5))?];
                 let payloads = self.ledger.send(
                     &producer.topic,
                     producer.partition,

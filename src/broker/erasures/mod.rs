@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
+use model::hex::to_hex;
 use model::state_log::ERASURES_VERSION;
 use model::{LogId, PartitionId, Timestamp};
 use storage::cleanup::run::Progress;
@@ -316,7 +317,7 @@ impl Broker {
             topic: topic.name.as_str().to_owned(),
             topic_id: topic.id.as_uuid(),
             partition: new.partition.map(PartitionId::get),
-            salt: witness::hex(&salt),
+            salt: to_hex(salt),
             keys: new.keys.iter().map(hash).collect(),
             reason: new.reason,
             by: asked_by(caller),

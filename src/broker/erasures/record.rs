@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use model::hex::{from_hex, to_hex};
 use model::state_log::{
     ERASURE_KEY_HEAD, ERASURE_PART_KEY_HEAD, ERASURE_WANTED_KEY_HEAD, ERASURES_VERSION,
     RECEIPT_KEY_HEAD, StateLogKind,
@@ -233,7 +234,7 @@ impl StateRecord for ErasureRecord {
             ErasureRecord::Wanted(id, keys) => {
                 let wanted = WantedKeys {
                     version: ERASURES_VERSION,
-                    keys: keys.iter().map(|key| witness::hex(key)).collect(),
+                    keys: keys.iter().map(to_hex).collect(),
                 };
                 (format!("{ERASURE_WANTED_KEY_HEAD}{id}"), json(&wanted))
             }
@@ -270,7 +271,7 @@ fn decode(key: &[u8], value: &[u8]) -> Result<ErasureRecord, String> {
     }
     if let Some(id) = key.strip_prefix(ERASURE_WANTED_KEY_HEAD) {
         let wanted: WantedKeys = read(value)?;
-        let keys = wanted.keys.iter().map(|key| witness::from_hex(key));
+        let keys = wanted.keys.iter().map(from_hex);
         let keys: Option<Vec<_>> = keys.map(|key| key.map(Bytes::from)).collect();
         let keys = keys.ok_or("a key that is no hexadecimal digits")?;
         return Ok(ErasureRecord::Wanted(id.to_owned(), keys));

@@ -1,6 +1,7 @@
 //! The record of a request that was done once: its key, what its payload was, and the answer.
 
 use bytes::Bytes;
+use model::hex::{from_hex, to_hex};
 use model::state_log::{ONCE_KEY_HEAD, ONCE_VERSION, StateLogKind};
 use model::{Timestamp, TopicId};
 use serde::{Deserialize, Serialize};
@@ -82,21 +83,8 @@ impl OnceKey {
     }
 }
 
-fn hex(bytes: &Fingerprint) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn of_hex(text: &str) -> Option<Fingerprint> {
-    let digits = text.as_bytes();
-    let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(bytes)
+    from_hex(text)?.try_into().ok()
 }
 
 impl StateRecord for OnceRecord {
@@ -109,7 +97,7 @@ impl StateRecord for OnceRecord {
             OnceRecord::Done(key, done) => {
                 let value = Value {
                     version: ONCE_VERSION,
-                    fingerprint: hex(&done.fingerprint),
+                    fingerprint: to_hex(done.fingerprint),
                     done_ms: done.at.millis(),
                     answer: done.answer.clone(),
                 };

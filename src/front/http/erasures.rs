@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use model::PartitionId;
+use model::hex::from_hex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -216,7 +217,7 @@ struct LookBody {
 fn keys_of(keys: Vec<String>, hex: &[String]) -> Result<Vec<Bytes>, Failure> {
     let mut all: Vec<Bytes> = keys.into_iter().map(Bytes::from).collect();
     for text in hex {
-        let key = witness::from_hex(text);
+        let key = from_hex(text);
         let invalid = || Failure::Body(format!("keys_hex: {text:?} is no hexadecimal digits"));
         all.push(key.ok_or_else(invalid)?.into());
     }

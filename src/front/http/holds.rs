@@ -8,6 +8,7 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use model::hex::{from_hex, to_hex};
 use model::{PartitionId, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use super::request::{body_of, id_of};
 use super::routes::{Operation, Routes};
 use super::schema::{Schema, integer, integer_from, integer_in, list, object, text};
 use crate::broker::access::{Door, ResourceKind, Right, right};
-use crate::broker::holds::{Hold, HoldError, NewHold, from_hex, hex};
+use crate::broker::holds::{Hold, HoldError, NewHold};
 
 /// All of them.
 const HOLDS: &str = "/api/v1/cleanup/holds";
@@ -94,7 +95,7 @@ fn value(hold: &Hold) -> Value {
     let key = hold.key();
     let as_text = key.clone().and_then(|key| String::from_utf8(key).ok());
     json!({
-        "key": as_text, "key_hex": key.as_deref().map(hex),
+        "key": as_text, "key_hex": key.as_deref().map(to_hex),
         "id": hold.id, "topic": hold.topic, "partition": hold.partition, "from_ms": hold.from_ms, "to_ms": hold.to_ms,
         "reason": hold.reason, "by": hold.by, "added_ms": hold.added_ms, "expires_ms": hold.expires_ms,
     })

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use model::hex::to_hex;
 use sha2::{Digest as _, Sha256};
 
 use super::error::BackupError;
-use super::summary::hex;
 use crate::io::{Disk, DiskFile, OpenHow};
 
 /// Bytes that are read and written at once.
@@ -60,7 +60,7 @@ pub(super) fn copy(
     target.sync_data().map_err(BackupError::io("sync", to))?;
     Ok(Copied {
         bytes: position,
-        sha256: hex(&hasher.finalize()),
+        sha256: to_hex(hasher.finalize()),
         unreadable,
     })
 }
@@ -115,7 +115,7 @@ pub(super) fn hash_file(
         position += read as u64;
         each(read as u64);
     }
-    Ok(Some(hex(&hasher.finalize())))
+    Ok(Some(to_hex(hasher.finalize())))
 }
 
 /// Whether a file holds zeros only, from a position to its end.
@@ -154,7 +154,7 @@ pub(super) fn fill(
 }
 
 pub(super) fn sha256_of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    to_hex(Sha256::digest(bytes))
 }
 
 /// Reads what can be read. Zeros stand for what the disk cannot read, and are counted.

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use model::hex::to_hex;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::copying::{create, read_or_zeros};
 use super::error::BackupError;
-use super::summary::{SummaryFile, hex};
+use super::summary::SummaryFile;
 use crate::checkpoint::WalPosition;
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::wal::pool::{file_name, sequence_of};
@@ -208,7 +209,7 @@ impl FileWriter {
         Ok(SummaryFile {
             path: format!("wal/{}", self.name),
             bytes: self.position.min(self.length),
-            sha256: hex(&self.hasher.finalize()),
+            sha256: to_hex(self.hasher.finalize()),
             length: (self.length > self.position).then_some(self.length),
             batches: None,
             records: None,

@@ -5,10 +5,10 @@
 //! summaries form a chain. `docs/formats.md` draws it. Callers: `take` writes, `take`, `restore` and the command line read.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
+use model::hex::to_hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -135,7 +135,7 @@ impl Summary {
         let end = SummaryEnd {
             files: self.files.len() as u64,
             bytes: self.bytes(),
-            sha256: hex(&Sha256::digest(&bytes)),
+            sha256: to_hex(Sha256::digest(&bytes)),
         };
         put_line(&mut bytes, &end);
         bytes
@@ -150,7 +150,7 @@ impl Summary {
         let before = &bytes[..cut.ok_or("it has one line only")? + 1];
         let end: SummaryEnd = serde_json::from_slice(&text[before.len()..])
             .map_err(|error| format!("its last line cannot be read: {error}"))?;
-        let sha256 = hex(&Sha256::digest(before));
+        let sha256 = to_hex(Sha256::digest(before));
         if sha256 != end.sha256 {
             return Err("its SHA-256 does not match its last line".to_owned());
         }
@@ -238,14 +238,6 @@ fn version_of(line: &[u8]) -> Result<u32, String> {
     Ok(found.version)
 }
 
-/// Bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +248,7 @@ mod tests {
         let file = |path: &str, bytes, length, count| SummaryFile {
             path: path.to_owned(),
             bytes,
-            sha256: hex(&Sha256::digest(path)),
+            sha256: to_hex(Sha256::digest(path)),
             length,
             batches: count,
             records: count,
@@ -282,7 +274,7 @@ mod tests {
                 segments: 1,
                 batches: 8,
                 records: 9,
-                previous: Some(hex(&Sha256::digest(b"one before"))),
+                previous: Some(to_hex(Sha256::digest(b"one before"))),
             },
             files: files.map(|file| (file.path.clone(), file)).into(),
             damage: vec![SummaryDamage {

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::TopicName;
+use model::hex::{from_hex, to_hex};
 use serde_json::{Value, json};
 
 use self::verify::VerifyArgs;
@@ -167,7 +168,7 @@ impl KeyArgs {
         }
         let bytes = |text: &String| match self.hex {
             false => Ok(text.clone().into_bytes()),
-            true => witness::from_hex(text)
+            true => from_hex(text)
                 .ok_or_else(|| Failure::Usage(format!("{text:?} is no hexadecimal digits"))),
         };
         Ok(texts.iter().map(bytes).collect::<Result<_, Failure>>()?)
@@ -181,7 +182,7 @@ impl KeyArgs {
                 "which key? name one, or a --keys-file".to_owned()
             ));
         }
-        let hex: Vec<String> = keys.iter().map(|key| witness::hex(key)).collect();
+        let hex: Vec<String> = keys.iter().map(to_hex).collect();
         Ok(json!({ "topic": topic.as_str(), "partition": self.partition, "keys_hex": hex }))
     }
 }

@@ -7,11 +7,12 @@
 use std::io::Read;
 
 use model::batch::HeaderRef;
+use model::hex::from_hex;
 
 use super::FormatError;
 use super::json;
 use super::layout::{Modifier, Number, Token, tokens};
-use super::text::{from_base64, from_hex};
+use super::text::from_base64;
 
 /// The largest record that is read, unless a smaller bound is set: a size in the input beyond it is an error and not an
 /// allocation.

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use model::batch::{Attributes, HeaderRef, HeaderRefs, TimestampType};
+use model::hex::put_hex;
 
 use super::FormatError;
 use super::go_time::GoLayout;
 use super::layout::{Modifier, Number, Token, tokens};
-use super::text::{put_base64, put_decimal, put_hex, put_number, put_unsigned};
+use super::text::{put_base64, put_decimal, put_number, put_unsigned};
 
 /// A record's headers, wherever they are.
 #[derive(Clone, Copy, Debug)]

@@ -540,12 +540,9 @@ proptest! {
     }
 
     #[test]
-    fn base64_and_hex_come_back(bytes: Vec<u8>, padded: bool) {
+    fn base64_comes_back(bytes: Vec<u8>, padded: bool) {
         let mut out = Vec::new();
         text::put_base64(&mut out, &bytes, padded);
-        prop_assert_eq!(text::from_base64(&out), Some(bytes.clone()));
-        out.clear();
-        text::put_hex(&mut out, &bytes);
-        prop_assert_eq!(text::from_hex(&out), Some(bytes));
+        prop_assert_eq!(text::from_base64(&out), Some(bytes));
     }
 }

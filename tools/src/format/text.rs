@@ -1,4 +1,4 @@
-//! Writing numbers, hexadecimal and base64, and reading the latter two back.
+//! Writing numbers and base64, and reading the latter back.
 
 use super::layout::Number;
 
@@ -47,15 +47,6 @@ pub(super) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Appends two hexadecimal digits a byte.
-pub(super) fn put_hex(out: &mut Vec<u8>, text: &[u8]) {
-    out.reserve(text.len() * 2);
-    for byte in text {
-        out.push(HEX[usize::from(byte >> 4)]);
-        out.push(HEX[usize::from(byte & 15)]);
-    }
-}
-
 /// Appends base64 in the standard alphabet.
 pub(super) fn put_base64(out: &mut Vec<u8>, text: &[u8], padded: bool) {
     out.reserve(text.len().div_ceil(3) * 4);
@@ -70,19 +61,6 @@ pub(super) fn put_base64(out: &mut Vec<u8>, text: &[u8], padded: bool) {
             }
         }
     }
-}
-
-/// Reads hexadecimal digits, two a byte.
-pub(super) fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let (pairs, rest) = text.as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs
-        .iter()
-        .map(|[high, low]| Some((digit(*high)? << 4 | digit(*low)?) as u8))
-        .collect()
 }
 
 /// Reads base64 in the standard alphabet, padded or not. Bits that belong to no byte must be zero.

@@ -20,13 +20,6 @@ use crate::exam::ledger::{Digest, Fate, digest_of};
 use crate::exam::probe::{Answer, Probe};
 use crate::exam::random::Random;
 
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
 const RECORDS_MAX: u64 = 24;
 const VALUE_BYTES_MAX: u64 = 300;
 const ID_HEADER: &[u8] = b"id";
@@ -217,7 +210,8 @@ impl Keyed {
     fn next_batch(&self, partition: i32) -> Result<(Vec<u64>, Bytes)> {
         let mut part = self.part(partition);
         let part = &mut *part;
-        let mut builder = BatchBuilder::new(CODECS[usize::try_from(part.random.between(0, 5))?]);
+        let mut builder =
+            BatchBuilder::new(Codec::ALL[usize::try_from(part.random.between(0, 5))?]);
         let mut ids = Vec::new();
         let time = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let time = i64::try_from(time.as_millis())?;

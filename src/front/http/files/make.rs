@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use columnar::{Encoder, Format, Row, Schema};
+use model::hex::to_hex;
 use sha2::{Digest, Sha256};
 
 use super::cache::{Cache, Made};
@@ -103,11 +104,7 @@ pub(super) async fn make(
         tracing::warn!(%error, "what was seen of a topic's values is not kept");
     }
     let digest = writing.hash.finalize_reset();
-    let hex: String = digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let etag = format!("\"{hex}\"");
+    let etag = format!("\"{}\"", to_hex(&digest[..16]));
     let file = writing.file.try_clone()?;
     let path = writing.path.take().expect("it was not taken before");
     let bytes = writing.bytes;
