@@ -37,6 +37,29 @@ fn walk_object<'a>(
     deserializer.end()
 }
 
+/// The members of a JSON object, in order: each name and its raw text.
+pub fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json::Error> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(Cow<'de, str>, &'de str)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut members = Vec::with_capacity(8);
+            while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+                members.push((key, map.next_value::<&'de RawValue>()?.get()));
+            }
+            Ok(members)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let members = deserializer.deserialize_map(Members)?;
+    deserializer.end().map(|()| members)
+}
+
 struct Object<'p, 'a> {
     path: &'p mut String,
     depth: usize,

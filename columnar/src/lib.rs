@@ -22,6 +22,9 @@ mod text;
 pub use columns::{Column, ColumnError, Columns, FIXED_NAMES};
 pub use encode::{Counts, EncodeError, Encoded, Encoder, Format, NewError};
 pub use observer::{Observer, Seen};
-pub use reader::{ArrowReader, BodyColumns, BodyError, BodyRow, BodyRows, ParquetReader};
+pub use reader::{
+    ArrowReader, BodyColumns, BodyError, BodyRow, BodyRows, Exact, ParquetReader, PlacedRow,
+    RowReader, TimeUnit,
+};
 pub use row::Row;
 pub use schema::{Field, FieldType, Schema, Shape};

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `timestamp` | RFC 3339 with milliseconds; milliseconds since 1970 where no calendar has it; null for none |
 //! | `key` | text; base64 beside `"key_encoding":"base64"`; null for none |
-//! | `value` | JSON, verbatim but for line breaks, which become spaces; a text beside `"value_encoding":"text"`; base64 beside `"value_encoding":"base64"`; null for none; the JSON value `null` beside `"value_encoding":"json"` |
+//! | `value` | JSON, verbatim but for line breaks, which become spaces, and space around it, which is left out; a text beside `"value_encoding":"text"`; base64 beside `"value_encoding":"base64"`; null for none; the JSON value `null` beside `"value_encoding":"json"` |
 //! | `headers` | as [`crate::text::put_headers`] writes them |
 //! | a field | its JSON text, verbatim likewise; null if it is not there |
 
@@ -158,8 +158,9 @@ fn put_value(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
         return;
     };
     if let Some(json) = fields::json_text(bytes) {
+        let json = json.trim_ascii();
         put_json(out, json);
-        if json.trim_ascii() == "null" {
+        if json == "null" {
             put_encoding(out, name, "json");
         }
         return;

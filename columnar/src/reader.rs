@@ -1,4 +1,4 @@
-//! Bodies of columns back into rows: an Arrow stream as it comes, or a Parquet file.
+//! Bodies of columns back into rows: an Arrow stream as it comes, or a Parquet file; and, in [`RowReader`], files of any format.
 //!
 //! Callers: who takes records in. What a column is for is told by [`BodyColumns`]; what is not named goes by these names:
 //!
@@ -14,8 +14,13 @@
 //! Invariants: nothing panics on any body; no more is held than one batch, whose bytes are bounded.
 
 mod body;
+mod csv;
 mod headers;
 mod json;
+mod lines;
+mod source;
+mod table;
+mod time;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -27,7 +32,9 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::file::reader::ChunkReader;
 
-pub use body::{BodyColumns, BodyRow, BodyRows};
+pub use body::{BodyColumns, BodyRow, BodyRows, Exact, PlacedRow};
+pub use source::RowReader;
+pub use time::TimeUnit;
 
 /// Rows of a Parquet file that are read at a time.
 const FILE_BATCH_ROWS: usize = 8 * 1024;
@@ -67,6 +74,23 @@ pub enum BodyError {
         /// What can be read.
         wanted: &'static str,
     },
+    /// Two columns have one name.
+    #[error("the column {0:?} is there twice")]
+    Twice(String),
+    /// Columns would be left out.
+    #[error("the columns {} would get lost: they are nothing of a record", .0.join(", "))]
+    LeftOut(Vec<String>),
+    /// A line cannot be a row.
+    #[error("line {line}: {reason}")]
+    Line {
+        /// Which line, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// A cell cannot be what its column is for.
     #[error("row {row}: the {column} {reason}")]
     Cell {

@@ -1,8 +1,8 @@
 //! Each format gives back what went in: rows of every shape, read by other code than that which wrote them.
 
 use alluvium_columnar::{
-    ArrowReader, BodyColumns, BodyError, BodyRow, Columns, EncodeError, Encoder, Format, Observer,
-    ParquetReader, Row, Schema,
+    ArrowReader, BodyColumns, BodyError, BodyRow, Columns, EncodeError, Encoder, Exact, Format,
+    Observer, ParquetReader, Row, RowReader, Schema, TimeUnit,
 };
 use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, DecompressLimit, HeaderRef};
@@ -295,4 +295,191 @@ fn fields_that_come_later_are_counted_and_learned() {
     assert_eq!((end.counts.new_fields, end.counts.unfit), (3, 1));
     let paths: Vec<_> = end.schema.fields.iter().map(|field| &*field.path).collect();
     assert_eq!(paths, ["temp", "n", "s", "pos.lat", "on", "l"]);
+}
+
+/// Rows of a file as the command line brings them in.
+fn read_back(
+    format: Format,
+    bytes: &Bytes,
+    columns: BodyColumns,
+) -> Vec<Result<BodyRow<'static>, u64>> {
+    let path = tempfile_with(bytes);
+    let file = std::fs::File::open(&path).expect("the file");
+    std::fs::remove_file(&path).expect("no file");
+    let mut reader = RowReader::open(format, file, columns, b',').expect("a file");
+    let mut rows = Vec::new();
+    while let Some((place, row)) = reader.next_row().expect("rows") {
+        rows.push(row.map(owned).map_err(|_| place));
+    }
+    rows
+}
+
+fn tempfile_with(bytes: &[u8]) -> std::path::PathBuf {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("columnar-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, bytes).expect("a file");
+    path
+}
+
+fn owned(row: BodyRow<'_>) -> BodyRow<'static> {
+    use std::borrow::Cow;
+    let bytes = |cell: Option<Cow<'_, [u8]>>| cell.map(|cell| Cow::Owned(cell.into_owned()));
+    BodyRow {
+        topic: bytes(row.topic),
+        key: bytes(row.key),
+        value: bytes(row.value),
+        partition: row.partition,
+        offset: row.offset,
+        timestamp: row.timestamp,
+        headers: row.headers,
+    }
+}
+
+fn exact(time_unit: Option<TimeUnit>) -> BodyColumns {
+    BodyColumns {
+        exact: Some(Exact {
+            whole_row: false,
+            time_unit,
+        }),
+        ..BodyColumns::default()
+    }
+}
+
+#[test]
+fn every_format_gives_back_each_record_to_the_row_reader() {
+    let bytes_of = [
+        case(1, Some(b"\xff"), Some(b"\xfe\x00")),
+        case(2, Some(b""), Some(b"text")),
+        case(3, None, Some(b"")),
+        case(4, Some(b"k"), None),
+    ];
+    for cases in [&TEXTS[..], &bytes_of] {
+        for format in Format::ALL {
+            let bytes = encoded(format, None, cases);
+            // One time is no calendar's, and stands as a number in texts.
+            let rows = read_back(format, &bytes, exact(Some(TimeUnit::Millis)));
+            assert_eq!(rows.len(), cases.len());
+            for (index, (case, row)) in cases.iter().zip(rows).enumerate() {
+                let mut row = row.unwrap_or_else(|at| panic!("{format:?}: row {at} cannot be"));
+                assert_eq!(row.topic.as_deref(), Some(&b"t"[..]));
+                assert_eq!(row.timestamp, Some(Timestamp::from_millis(case.time)));
+                row.timestamp = row.timestamp.filter(|time| !time.is_none());
+                if format == Format::Ndjson
+                    && case
+                        .value
+                        .is_some_and(|v| v.contains(&b'\n') && v[0] == b'{')
+                {
+                    let value = row.value.take().expect("a value");
+                    assert_eq!(value, &b"{   \"temp\": 22,  \"pos\": {\"lat\": -1.25}}"[..]);
+                    row.value = case.value.map(|value| value.to_vec().into());
+                }
+                check(case, index, &row);
+            }
+        }
+    }
+    // Without a unit the number is refused, and nothing else.
+    for format in [Format::Csv, Format::Ndjson] {
+        let rows = read_back(format, &encoded(format, None, &TEXTS), exact(None));
+        let wrong: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].is_err()).collect();
+        assert_eq!(wrong, [6], "{format:?}");
+    }
+}
+
+#[test]
+fn rows_that_would_lose_something_are_refused() {
+    let open = |format, text: &str, columns| {
+        let path = tempfile_with(text.as_bytes());
+        let file = std::fs::File::open(&path).expect("the file");
+        std::fs::remove_file(&path).expect("no file");
+        RowReader::open(format, file, columns, b',').map(drop)
+    };
+    let csv = |text: &str, columns| open(Format::Csv, text, columns);
+    let lost = csv("timestamp,value,site\n", exact(None));
+    assert!(matches!(lost, Err(BodyError::LeftOut(names)) if names == ["site"]));
+    assert!(csv("offset,timestamp,value,site\n", exact(None)).is_ok());
+    let none = csv("timestamp,key\n", exact(None));
+    assert!(matches!(none, Err(BodyError::NoColumn(name)) if name == "value"));
+    let twice = csv("value,value\n", exact(None));
+    assert!(matches!(twice, Err(BodyError::Twice(name)) if name == "value"));
+    assert!(matches!(
+        csv("", exact(None)),
+        Err(BodyError::Malformed { .. })
+    ));
+    assert!(matches!(
+        open(Format::Arrow, "ARROW1\0\0", exact(None)),
+        Err(BodyError::Malformed { .. })
+    ));
+    let lines = concat!(
+        "{\"value\":1,\"site\":2}\n",
+        "{\"key\":\"k\"}\n",
+        "{\"value\":\"x\",\"value_encoding\":\"rot13\"}\n",
+        "{\"value\":1,\"value\":2}\n",
+        "{\"value\":1,\"timestamp\":5}\n",
+        "{\"value\":1,\"partition\":-1}\n",
+        "not JSON\n\n",
+        "{\"value\":1,\"key\":null,\"timestamp\":null}\n",
+        "{\"offset\":1,\"value\":1,\"site\":2}",
+    );
+    let rows = read_back(Format::Ndjson, &Bytes::from(lines), exact(None));
+    let wrong: Vec<u64> = rows
+        .iter()
+        .filter_map(|row| row.as_ref().err().copied())
+        .collect();
+    assert_eq!((rows.len(), wrong), (9, vec![1, 2, 3, 4, 5, 6, 7]));
+}
+
+#[test]
+fn a_row_as_a_whole_becomes_a_value_with_its_key_and_time() {
+    let columns = BodyColumns {
+        key: Some("id".to_owned()),
+        timestamp: Some("at".to_owned()),
+        value: None,
+        exact: Some(Exact {
+            whole_row: true,
+            time_unit: Some(TimeUnit::Seconds),
+        }),
+    };
+    let show = |format, text: &'static str| -> Vec<Option<(String, String, i64)>> {
+        let rows = read_back(format, &Bytes::from(text), columns.clone());
+        let show = |row: &BodyRow<'_>| {
+            let text = |cell: &Option<std::borrow::Cow<'_, [u8]>>| {
+                String::from_utf8(cell.as_deref().unwrap_or_default().to_vec()).expect("text")
+            };
+            (
+                text(&row.key),
+                text(&row.value),
+                row.timestamp.map_or(-2, Timestamp::millis),
+            )
+        };
+        rows.iter().map(|row| row.as_ref().ok().map(show)).collect()
+    };
+    let row = |key: &str, value: &str, time| Some((key.to_owned(), value.to_owned(), time));
+    assert_eq!(
+        show(Format::Csv, "id,at,value,n\n7,1.5,x,2\n,2,,01\n8,,y,\n9\n"),
+        [
+            row("7", r#"{"id":7,"at":1.5,"value":"x","n":2}"#, 1_500),
+            row("", r#"{"id":null,"at":2,"value":null,"n":"01"}"#, 2_000),
+            None,
+            None,
+        ]
+    );
+    assert_eq!(
+        show(
+            Format::Ndjson,
+            "{\"id\": \"a\", \"at\":\"2026-03-01T00:00:00Z\"}\n{\"id\":true,\"at\":3}\n{\"at\":3}\n{\"id\":[],\"at\":3}\n17\n"
+        ),
+        [
+            row(
+                "a",
+                "{\"id\": \"a\", \"at\":\"2026-03-01T00:00:00Z\"}",
+                1_772_323_200_000
+            ),
+            row("true", "{\"id\":true,\"at\":3}", 3_000),
+            None,
+            None,
+            None,
+        ]
+    );
 }

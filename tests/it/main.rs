@@ -21,6 +21,7 @@ mod groups;
 mod history;
 mod holds;
 mod http_api;
+mod import_tool;
 #[path = "../key_search/mod.rs"]
 mod key_search;
 mod library;

@@ -20,7 +20,7 @@ pub fn run(running: &Running, args: &[&str], input: &str) -> Said {
     Said::of(output.expect("it runs"))
 }
 
-fn on(running: &Running, args: &[&str]) -> Command {
+pub fn on(running: &Running, args: &[&str]) -> Command {
     let mut command = alluvium();
     command.args(args).args(["-b", &running.kafka]);
     command.env("ALLUVIUM_HTTP", &running.http);

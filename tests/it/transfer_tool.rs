@@ -8,14 +8,14 @@ use crate::binary::{Running, serve};
 use crate::replay_tool::run;
 
 /// Runs a command that succeeds, and gives what it prints.
-fn done(running: &Running, args: &[&str], input: &str) -> String {
+pub fn done(running: &Running, args: &[&str], input: &str) -> String {
     let said = run(running, args, input);
     assert_eq!(said.code, Some(0), "{args:?}: {}", said.stderr);
     said.stdout
 }
 
 /// Records of all kinds in three partitions of a topic with a setting of its own.
-fn fill(running: &Running) {
+pub fn fill(running: &Running) {
     done(
         running,
         &["topic", "create", "sea", "-p", "3", "-c", "retention.ms=-1"],
@@ -50,7 +50,7 @@ fn fill(running: &Running) {
 }
 
 /// All that consumers see of a topic, under one name.
-fn contents(running: &Running, topic: &str) -> Vec<String> {
+pub fn contents(running: &Running, topic: &str) -> Vec<String> {
     let lines = done(running, &["consume", topic, "-e", "--json"], "");
     let name = format!("\"topic\":\"{topic}\"");
     let mut lines: Vec<String> = lines.lines().map(|line| line.replace(&name, "")).collect();
@@ -58,7 +58,7 @@ fn contents(running: &Running, topic: &str) -> Vec<String> {
     lines
 }
 
-fn path_text(path: &Path) -> &str {
+pub fn path_text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 

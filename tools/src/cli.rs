@@ -303,7 +303,7 @@ impl ToolCommand {
             }
             ToolCommand::Replay(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Export(OnBroker { common, args }) => args.run(&common, now()).await,
-            ToolCommand::Import(OnBroker { common, args }) => args.run(&common).await,
+            ToolCommand::Import(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Demo(args) => demo::run(&args).await,
             ToolCommand::Bench(OnBroker { common, args }) => {
                 bench::run(args, &common.connect().await?, common.json).await

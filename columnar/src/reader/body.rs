@@ -10,11 +10,12 @@ use arrow_array::types::{
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, TimeUnit as ArrowUnit};
 use model::{Offset, PartitionId, Timestamp};
 
 use super::headers::{Header, parse_headers};
 use super::json::{Cells, integer};
+use super::time::{self, TimeUnit};
 use super::{BodyError, json};
 use crate::columns::FIXED_NAMES;
 
@@ -27,11 +28,76 @@ pub struct BodyColumns {
     pub timestamp: Option<String>,
     /// The value.
     pub value: Option<String>,
+    /// If given, nothing is guessed and nothing gets lost.
+    pub exact: Option<Exact>,
+}
+
+/// What holds where rows must come back as they were: a number is a time only in a unit that was said, a null in the column of times is
+/// no time, and columns that would be left out are an error. Those of a replay's file, which says offsets, are fields of its value.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exact {
+    /// The row as a whole is the value: a JSON object of all columns. Key and time come from columns that are named.
+    pub whole_row: bool,
+    /// What times count that are numbers.
+    pub time_unit: Option<TimeUnit>,
+}
+
+impl BodyColumns {
+    /// The column that is something, if the row is to be taken apart, or it was named.
+    pub(super) fn place<'a>(
+        &'a self,
+        named: &'a Option<String>,
+        default: &'a str,
+    ) -> Option<&'a str> {
+        let default = (!self.is_whole()).then_some(default);
+        named.as_deref().or(default)
+    }
+
+    /// Whether the row as a whole is the value.
+    pub(super) fn is_whole(&self) -> bool {
+        self.exact.is_some_and(|exact| exact.whole_row)
+    }
+
+    /// Whether a column is what a row is taken apart into.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        let is_named = |of: &Option<String>| of.as_deref() == Some(name);
+        FIXED_NAMES.contains(&name)
+            || [&self.key, &self.timestamp, &self.value]
+                .into_iter()
+                .any(is_named)
+    }
+
+    /// Errors, where what is read is to be exact: `Twice`, and `LeftOut` if columns would get lost.
+    pub(super) fn keeps<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), BodyError> {
+        if self.exact.is_none() {
+            return Ok(());
+        }
+        let mut sorted: Vec<&str> = names.clone().collect();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(BodyError::Twice(twice[0].to_owned()));
+        }
+        let is_replay = || names.clone().any(|name| name == "offset");
+        if self.is_whole() || is_replay() {
+            return Ok(());
+        }
+        let others = names.clone().filter(|name| !self.is_known(name));
+        let others: Vec<String> = others.map(str::to_owned).collect();
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(BodyError::LeftOut(others)),
+        }
+    }
 }
 
 /// A row of a body.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct BodyRow<'a> {
+    /// The topic that it was in.
+    pub topic: Option<Cow<'a, [u8]>>,
     /// Where it was.
     pub partition: Option<PartitionId>,
     /// Where it was.
@@ -46,10 +112,15 @@ pub struct BodyRow<'a> {
     pub headers: Vec<Header>,
 }
 
+/// A row, or why it is none, and where it stands: its line, or its number from 1.
+pub type PlacedRow<'a> = (u64, Result<BodyRow<'a>, BodyError>);
+
 /// Rows of one batch.
 pub struct BodyRows {
     rows: usize,
     first_row: u64,
+    exact: Option<Exact>,
+    topic: Option<Cells>,
     partition: Option<ArrayRef>,
     offset: Option<ArrayRef>,
     timestamp: Option<ArrayRef>,
@@ -69,8 +140,12 @@ impl BodyRows {
         columns: &BodyColumns,
         first_row: u64,
     ) -> Result<BodyRows, BodyError> {
+        let schema = batch.schema_ref();
+        columns.keeps(schema.fields().iter().map(|field| field.name().as_str()))?;
+        let whole = columns.is_whole();
+        let by_name = |name: &str| batch.column_by_name(name).filter(|_| !whole);
         let find = |wanted: &Option<String>, default: &str| match wanted {
-            None => Ok(batch.column_by_name(default)),
+            None => Ok(by_name(default)),
             Some(name) => {
                 let found = batch.column_by_name(name);
                 found
@@ -100,14 +175,19 @@ impl BodyRows {
         let wanted_time = "a timestamp, a date, text or an integer";
         let timestamp = of_type(timestamp, time_name, is_time, wanted_time)?;
         let integers = |name: &str| {
-            let column = batch.column_by_name(name);
+            let column = by_name(name);
             of_type(column, name.to_owned(), DataType::is_integer, "an integer")
         };
-        let headers = batch.column_by_name("headers");
+        let headers = by_name("headers");
         let headers = of_type(headers, "headers".to_owned(), is_bytes, "text")?;
         Ok(BodyRows {
             rows: batch.num_rows(),
             first_row,
+            exact: columns.exact,
+            topic: by_name("topic")
+                .filter(|topic| is_bytes(topic.data_type()))
+                .map(|cells| Cells::new("topic", cells))
+                .transpose()?,
             partition: integers("partition")?,
             offset: integers("offset")?,
             timestamp,
@@ -149,7 +229,12 @@ impl BodyRows {
             number.ok_or_else(|| wrong("offset")("is no offset".to_owned()))
         });
         let timestamp = match &self.timestamp {
-            Some(times) => time_of(times, row).map_err(wrong("timestamp"))?,
+            Some(times) => match self.exact {
+                Some(exact) => Some(exact_time_of(times, row, exact)),
+                None => time_of(times, row).transpose(),
+            }
+            .transpose()
+            .map_err(wrong("timestamp"))?,
             None => None,
         };
         let headers = match self.headers.as_ref().and_then(|cells| cells.bytes(row)) {
@@ -157,6 +242,7 @@ impl BodyRows {
             None => Vec::new(),
         };
         Ok(BodyRow {
+            topic: self.topic.as_ref().and_then(|topic| topic.bytes(row)),
             partition: partition.transpose()?,
             offset: offset.transpose()?,
             timestamp,
@@ -200,11 +286,23 @@ fn value_of(batch: &RecordBatch, columns: &BodyColumns) -> Result<Value, BodyErr
     }
     if let Some(column) = batch.column_by_name("value")
         && is_bytes(column.data_type())
+        && !columns.is_whole()
     {
         return Ok(Value::Column(Cells::new("value", column)?));
     }
+    if columns.exact.is_some() && !columns.is_whole() {
+        let Some(column) = batch.column_by_name("value") else {
+            return Err(BodyError::NoColumn("value".to_owned()));
+        };
+        return Err(BodyError::ColumnType {
+            column: "value".to_owned(),
+            found: column.data_type().to_string(),
+            wanted: "text or bytes",
+        });
+    }
     // What was named by its name stays in the value: it is data.
-    let is_place = |name: &str| FIXED_NAMES.contains(&name) && name != "value";
+    let is_place =
+        |name: &str| !columns.is_whole() && FIXED_NAMES.contains(&name) && name != "value";
     let schema = batch.schema_ref().fields().iter();
     let fields = schema
         .zip(batch.columns())
@@ -218,18 +316,18 @@ fn time_of(times: &ArrayRef, row: usize) -> Result<Option<Timestamp>, String> {
         return Ok(None);
     }
     let millis = match times.data_type() {
-        DataType::Timestamp(TimeUnit::Second, _) => {
+        DataType::Timestamp(ArrowUnit::Second, _) => {
             let seconds = times.as_primitive::<TimestampSecondType>().value(row);
             seconds.checked_mul(1_000).ok_or("is too late")?
         }
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+        DataType::Timestamp(ArrowUnit::Millisecond, _) => {
             times.as_primitive::<TimestampMillisecondType>().value(row)
         }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+        DataType::Timestamp(ArrowUnit::Microsecond, _) => {
             let micros = times.as_primitive::<TimestampMicrosecondType>();
             micros.value(row).div_euclid(1_000)
         }
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+        DataType::Timestamp(ArrowUnit::Nanosecond, _) => {
             let nanos = times.as_primitive::<TimestampNanosecondType>();
             nanos.value(row).div_euclid(1_000_000)
         }
@@ -243,12 +341,37 @@ fn time_of(times: &ArrayRef, row: usize) -> Result<Option<Timestamp>, String> {
     Ok(Some(Timestamp::from_millis(millis)))
 }
 
-fn text_time(times: &ArrayRef, row: usize) -> Result<Timestamp, String> {
-    let text = match times.data_type() {
+/// The same, where nothing is guessed, and a null is no time.
+fn exact_time_of(times: &ArrayRef, row: usize, exact: Exact) -> Result<Timestamp, String> {
+    if times.is_null(row) {
+        return match exact.whole_row {
+            true => Err("is not there".to_owned()),
+            false => Ok(Timestamp::NONE),
+        };
+    }
+    if let Some(number) = integer(times, row) {
+        return time::of_integer(number, exact.time_unit);
+    }
+    if matches!(
+        times.data_type(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    ) {
+        return time::of_text(text_of(times, row), exact.time_unit);
+    }
+    let time = time_of(times, row)?.unwrap_or(Timestamp::NONE);
+    time::of_millis(time.millis())
+}
+
+fn text_of(times: &ArrayRef, row: usize) -> &str {
+    match times.data_type() {
         DataType::LargeUtf8 => times.as_string::<i64>().value(row),
         DataType::Utf8View => times.as_string_view().value(row),
         _ => times.as_string::<i32>().value(row),
-    };
+    }
+}
+
+fn text_time(times: &ArrayRef, row: usize) -> Result<Timestamp, String> {
+    let text = text_of(times, row);
     let time = model::time_spec::fixed_time(text);
     time.ok_or_else(|| format!("{text:?} is no time"))
 }

@@ -1,6 +1,6 @@
-//! `import`: a file of `export` into a topic.
+//! `import`: a file of `export`, or of rows, into a topic.
 //!
-//! Caller: the command line. Invariants: nothing is sent before all of the file was checked; a batch goes out as it is in the file, but for
+//! Caller: the command line. Invariants: nothing is sent before all of the file was checked; a stored batch goes out as it is in the file, but for
 //! what the producer stamps, unless a broker could not take it so.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,13 +13,15 @@ use bytes::Bytes;
 use clap::Args;
 use client::admin::{Admin, At, NewTopic};
 use client::{Client, Delivery, Producer, ProducerConfig, TopicMetadata};
+use columnar::Format;
 use model::batch::{Batch, BatchBuilder, HeaderRef, TimestampType, split, stamp};
 use model::codec::DecompressLimit;
-use model::{LeaderEpoch, Offset, PartitionId, TopicName, TopicPartition};
+use model::{LeaderEpoch, Offset, PartitionId, Timestamp, TopicName, TopicPartition};
 use serde_json::{Value, json};
 
 use super::export::check_whole;
-use super::file::{Header, Part, Reader};
+use super::file::{Part, Reader};
+use super::rows::{RowArgs, Rows};
 use crate::cli::Common;
 use crate::failure::Failure;
 use crate::output::{counted, note, print};
@@ -30,11 +32,18 @@ Examples:
   alluvium import archive/rides.records                       into the topic rides, which is made if it is not there
   alluvium import archive/rides.records --topic rides-copy
   alluvium import archive/rides.records --resume              go on with one that was cut short
+  alluvium import rides.parquet                               rows as replay writes them: Parquet, Arrow, CSV, NDJSON
+  alluvium import trips.csv -t trips --whole-row --key-column bike --timestamp-column at --timestamp-unit s
 
 The file is checked to its end before anything is sent. Keys, headers, values, timestamps, codecs and partitions are as they were. \
 Offsets are counted anew: they stay as they were only where the partition is empty, begins at the same offset and no offset was missing, \
 and it is said whether they did. Records are appended: what else is in the topic stays. A topic that holds records already is refused \
-without --append.";
+without --append.
+
+Of rows, topic, partition, timestamp, key, headers and value are what the columns of these names say. A row without a partition goes where \
+its key belongs. A number is a timestamp only with --timestamp-unit, and nothing that is not a record's is left out in silence: columns \
+beside these are refused, unless the file says offsets, as a replay's does, whose other columns are fields of the value. Rows that cannot be \
+records are named by their lines.";
 
 /// Batches on their way, at most.
 const ON_THEIR_WAY_MAX: usize = 256;
@@ -42,9 +51,9 @@ const ON_THEIR_WAY_MAX: usize = 256;
 /// `import` and its options.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A file of `alluvium export`
+    /// A file of `alluvium export`, or of rows: NDJSON, CSV, an Arrow stream or Parquet
     file: PathBuf,
-    /// The topic to write to [default: the one it was exported from]
+    /// The topic to write to [default: the one that the file is of]
     #[arg(short, long)]
     topic: Option<String>,
     /// Add to a topic that holds records already
@@ -56,6 +65,8 @@ pub struct ImportArgs {
     /// Only check the file, and say what is in it
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    rows: RowArgs,
 }
 
 /// What was sent.
@@ -78,7 +89,10 @@ struct OnItsWay(Offset, Delivery);
 
 impl ImportArgs {
     /// Runs the command.
-    pub async fn run(self, common: &Common) -> Result<ExitCode> {
+    pub async fn run(self, common: &Common, now: Timestamp) -> Result<ExitCode> {
+        if let Some(format) = self.rows.format(&self.file)? {
+            return self.run_rows(common, format, now).await;
+        }
         let checking = || check_whole(&self.file);
         let checked = tokio::task::block_in_place(checking);
         let (header, totals) = checked.with_context(|| self.file.display().to_string())?;
@@ -103,29 +117,70 @@ impl ImportArgs {
         }
         let topic = TopicName::parse(&name)?;
         let client = common.connect().await?;
-        let known = self.topic_for(&client, &topic, &header).await?;
+        let needed = header.partitions.iter().map(|range| range.partition + 1);
+        let needed = (needed.max().unwrap_or(1), None);
+        let settings = header.settings.clone().into_iter().collect();
+        let known = self.topic_for(&client, &topic, needed, settings).await?;
         let skip = self.records_there(&client, &topic, &known).await?;
         let sent = self.send(&client, &topic, skip).await?;
         self.tell(common.json, &name, &sent)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The topic, made as it was if it is not there.
+    /// The same for rows.
+    async fn run_rows(&self, common: &Common, format: Format, now: Timestamp) -> Result<ExitCode> {
+        let rows = Rows {
+            args: &self.rows,
+            path: &self.file,
+            format,
+            now,
+        };
+        let checked = tokio::task::block_in_place(|| rows.check());
+        let found = checked.with_context(|| self.file.display().to_string())?;
+        if self.check {
+            print(
+                common.json,
+                || found.json(),
+                || {
+                    format!(
+                        "{}: {} can be read\n",
+                        self.file.display(),
+                        counted(usize::try_from(found.rows).unwrap_or(usize::MAX), "row")
+                    )
+                },
+            )?;
+            found.tell_bad();
+            return Ok(ExitCode::SUCCESS);
+        }
+        let name = match &self.topic {
+            Some(topic) => topic.clone(),
+            None => found.topic()?,
+        };
+        let topic = TopicName::parse(&name)?;
+        let needed = (found.partitions(), Some(self.rows.partitions(&found)?));
+        let client = common.connect().await?;
+        let known = self.topic_for(&client, &topic, needed, Vec::new()).await?;
+        let skip = self.records_there(&client, &topic, &known).await?;
+        let partitions = u32::try_from(known.partitions.len())?;
+        let sent = rows.send(&client, &topic, partitions, skip, &found).await?;
+        rows.tell(common.json, &name, &found, &sent)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The topic, made if it is not there. It needs so many partitions, and gets so many if it is made.
     async fn topic_for(
         &self,
         client: &Client,
         topic: &TopicName,
-        header: &Header,
+        (needed, made): (u32, Option<u32>),
+        settings: Vec<(String, String)>,
     ) -> Result<Arc<TopicMetadata>> {
         let admin = Admin::new(client);
-        let needed = header.partitions.iter().map(|range| range.partition + 1);
-        let needed = i32::try_from(needed.max().unwrap_or(1))?;
         if !admin.list_topics().await?.contains_key(topic.as_str()) {
-            let settings = header.settings.clone().into_iter().collect();
             admin
                 .create_topic(NewTopic {
                     name: topic.to_string(),
-                    partitions: Some(needed),
+                    partitions: Some(i32::try_from(made.unwrap_or(needed))?),
                     configs: settings,
                     ..NewTopic::default()
                 })
