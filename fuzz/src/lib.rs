@@ -54,6 +54,7 @@ pub const TARGETS: &[Target] = targets![
     output_format 4 << 10,
     input_format 16 << 10,
     time_spec 256,
+    acls 4 << 10,
 ];
 
 #[cfg(test)]

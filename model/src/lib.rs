@@ -3,6 +3,7 @@
 //! Called by every other crate. A leaf: no I/O, no async, no clock, no unsafe. Nothing here panics on any input, and
 //! nothing allocates by a length that came from outside.
 
+pub mod acl;
 pub mod batch;
 pub mod codec;
 pub mod hex;

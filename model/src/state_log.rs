@@ -26,6 +26,8 @@ pub enum StateLogKind {
     Once,
     /// Erasures by key, and the receipts of those that are done.
     Erasures,
+    /// Access control lists.
+    Acls,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -67,6 +69,10 @@ pub const ERASURE_PART_KEY_HEAD: &str = "erasure-part/";
 pub const ERASURE_WANTED_KEY_HEAD: &str = "erasure-wanted/";
 /// How the key of a receipt begins; its number follows, 20 digits.
 pub const RECEIPT_KEY_HEAD: &str = "receipt/";
+/// The version of values of [`StateLogKind::Acls`], likewise.
+pub const ACLS_VERSION: u32 = 1;
+/// How the key of an access control list's rule begins; its id follows, a uuid.
+pub const ACL_KEY_HEAD: &str = "acl/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -105,7 +111,7 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 7] = [
+    pub const ALL: [StateLogKind; 8] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
@@ -113,6 +119,7 @@ impl StateLogKind {
         StateLogKind::Schemas,
         StateLogKind::Once,
         StateLogKind::Erasures,
+        StateLogKind::Acls,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -125,6 +132,7 @@ impl StateLogKind {
             StateLogKind::Schemas => 6,
             StateLogKind::Once => 7,
             StateLogKind::Erasures => 5,
+            StateLogKind::Acls => 8,
         })
     }
 
@@ -143,6 +151,7 @@ impl StateLogKind {
             StateLogKind::Schemas => "schemas",
             StateLogKind::Once => "once",
             StateLogKind::Erasures => "erasures",
+            StateLogKind::Acls => "acls",
         }
     }
 
@@ -170,6 +179,7 @@ impl StateLogKind {
             StateLogKind::Losses => known_head(key, LOSS_KEY_HEAD),
             StateLogKind::Schemas => known_head(key, SCHEMA_KEY_HEAD),
             StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
+            StateLogKind::Acls => known_head(key, ACL_KEY_HEAD),
             StateLogKind::Erasures => {
                 let heads = [
                     ERASURE_KEY_HEAD,
@@ -195,6 +205,7 @@ impl StateLogKind {
             StateLogKind::Schemas => json_of(SCHEMAS_VERSION..=SCHEMAS_VERSION, value),
             StateLogKind::Once => json_of(ONCE_VERSION..=ONCE_VERSION, value),
             StateLogKind::Erasures => json_of(ERASURES_VERSION..=ERASURES_VERSION, value),
+            StateLogKind::Acls => json_of(ACLS_VERSION..=ACLS_VERSION, value),
         }
     }
 }
@@ -323,6 +334,11 @@ mod tests {
             (
                 StateLogKind::Once,
                 b"once/00000000-0000-0000-0000-00000000002a/k",
+                1,
+            ),
+            (
+                StateLogKind::Acls,
+                b"acl/00000000-0000-4000-8000-000000000001",
                 1,
             ),
             (StateLogKind::Erasures, b"erasure/1a2b", 1),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::topic_config::Defaults;
 
+use super::access::AccessConfig;
 use super::groups::Held;
 
 /// What a broker is started with. `BrokerConfig::default()` is Kafka's defaults where Kafka has the setting.
@@ -40,6 +41,8 @@ pub struct BrokerConfig {
     pub settings_bytes_max: usize,
     /// `fetch.max.bytes`: no fetch answers with more, but for a first batch that is larger.
     pub fetch_bytes_max: usize,
+    /// Who may do what.
+    pub access: AccessConfig,
     /// Consumer groups.
     pub groups: GroupConfig,
 }
@@ -105,6 +108,7 @@ impl Default for BrokerConfig {
             idempotency_key_retention_ms: 24 * 3600 * 1000,
             settings_bytes_max: 64 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
+            access: AccessConfig::default(),
             groups: GroupConfig::default(),
         }
     }

@@ -110,6 +110,7 @@ struct Shared {
     /// What is published and not appended yet.
     lanes: publish::Lanes,
     erasures: erasures::Erasures,
+    access: access::Access,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -144,6 +145,9 @@ pub enum OpenError {
     /// The requests that were done once say something that this version does not understand.
     #[error("requests that are done once: {0}")]
     Once(#[from] once::OnceError),
+    /// The access control lists say something that this version does not understand.
+    #[error("access control lists: {0}")]
+    Access(#[from] access::AccessError),
     /// The erasures say something that this version does not understand.
     #[error("erasures: {0}")]
     Erasures(#[from] erasures::ErasuresError),
@@ -231,6 +235,7 @@ impl Broker {
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
         let onces = once::Onces::open(&storage, storage.clock())?;
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
+        let access = access::Access::open(&storage, storage.clock(), &config.access)?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -255,6 +260,7 @@ impl Broker {
             onces,
             lanes: publish::Lanes::new(storage.batch_bytes_max()),
             erasures,
+            access,
             refused: AtomicU64::new(0),
             storage,
         };

@@ -18,17 +18,17 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// An empty one with default settings. Nobody runs its groups yet.
     pub(crate) fn new() -> Scratch {
+        Scratch::with(BrokerConfig::default())
+    }
+
+    /// An empty one with these settings.
+    pub(crate) fn with(broker: BrokerConfig) -> Scratch {
         let directory = tempfile::tempdir().expect("a directory");
         let mut config = StorageConfig::new(directory.path());
         config.wal_file_bytes = 1 << 20;
         config.wal_files_min = 2;
         let (storage, _) = Storage::open(config, Env::real()).expect("a store");
-        let broker = Broker::open(
-            BrokerConfig::default(),
-            ServerSettings::default(),
-            |_| None,
-            storage.clone(),
-        );
+        let broker = Broker::open(broker, ServerSettings::default(), |_| None, storage.clone());
         Scratch {
             broker: broker.expect("an empty store"),
             storage,

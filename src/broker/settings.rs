@@ -2,11 +2,43 @@
 
 use std::time::Duration;
 
+use model::acl::{USER_HEAD, WILDCARD};
+
+use super::access::Authorizer;
 use super::config::{BrokerConfig, GroupConfig};
 use crate::setting::{Kind, SIZE_MAX, Setting, boolean, millis, number, size, text_of_millis};
 
 /// The broker's own, by name.
 pub const BROKER: &[Setting<BrokerConfig>] = &[
+    Setting {
+        name: "allow.everyone.if.no.acl.found",
+        kind: Kind::Boolean,
+        default: "false",
+        is_live: false,
+        doc: "Whether everybody may use a resource that no rule is about, where access is controlled.",
+        get: |it| it.access.everyone_if_none.to_string(),
+        set: |it, value| {
+            it.access.everyone_if_none = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "authorizer.class.name",
+        kind: Kind::String,
+        default: "",
+        is_live: false,
+        doc: "Whether access is controlled, by access control lists: \
+              `org.apache.kafka.metadata.authorizer.StandardAuthorizer`, Kafka's name for what is built in here; empty for no \
+              control.",
+        get: |it| match it.access.authorizer {
+            Authorizer::None => String::new(),
+            Authorizer::Standard => STANDARD_AUTHORIZER.to_owned(),
+        },
+        set: |it, value| {
+            it.access.authorizer = authorizer(value)?;
+            Ok(())
+        },
+    },
     Setting {
         name: "auto.create.topics.enable",
         kind: Kind::Boolean,
@@ -107,6 +139,23 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "super.users",
+        kind: Kind::String,
+        default: "",
+        is_live: false,
+        doc: "Who may do everything where access is controlled, whatever the rules say: `User:` and a name each, separated by \
+              semicolons.",
+        get: |it| {
+            let users = it.access.super_users.iter();
+            let users: Vec<String> = users.map(|name| format!("{USER_HEAD}{name}")).collect();
+            users.join(";")
+        },
+        set: |it, value| {
+            it.access.super_users = super_users(value)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "topic.settings.max.bytes",
         kind: Kind::Int,
         default: "65536",
@@ -132,6 +181,29 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
 ];
+
+/// Kafka's own authorizer.
+const STANDARD_AUTHORIZER: &str = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+
+fn authorizer(value: &str) -> Result<Authorizer, String> {
+    match value {
+        "" => Ok(Authorizer::None),
+        STANDARD_AUTHORIZER => Ok(Authorizer::Standard),
+        _ => Err(format!("must be empty or {STANDARD_AUTHORIZER}")),
+    }
+}
+
+fn super_users(value: &str) -> Result<Vec<String>, String> {
+    let users = value.split(';').map(str::trim);
+    let named = users.filter(|user| !user.is_empty()).map(|user| {
+        let name = user
+            .strip_prefix(USER_HEAD)
+            .filter(|name| !name.is_empty() && *name != WILDCARD);
+        let name = name.ok_or_else(|| format!("{user:?} must be User: and a name"))?;
+        Ok(name.to_owned())
+    });
+    named.collect()
+}
 
 /// Those of consumer groups and their offsets, by name.
 pub const GROUPS: &[Setting<GroupConfig>] = &[

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use model::acl::Acl;
+
 use crate::broker::access::Caller;
 
 /// Of many partitions or settings in one change, so many are named.
@@ -51,6 +53,12 @@ pub(in crate::front) enum Change<'a> {
         group: &'a str,
         offsets: &'a str,
     },
+    AclMade {
+        acl: &'a Acl,
+    },
+    AclRemoved {
+        acl: &'a Acl,
+    },
 }
 
 impl fmt::Display for Change<'_> {
@@ -93,6 +101,8 @@ impl fmt::Display for Change<'_> {
             Change::OffsetsDeleted { group, partitions } => {
                 write!(f, "offsets of group {group:?} deleted: {partitions}")
             }
+            Change::AclMade { acl } => write!(f, "rule made: {acl}"),
+            Change::AclRemoved { acl } => write!(f, "rule removed: {acl}"),
             Change::OffsetsSet { group, offsets } => {
                 write!(
                     f,

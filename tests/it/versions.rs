@@ -13,13 +13,16 @@ use wire::messages::alter_replica_log_dirs::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
 };
 use wire::messages::api_versions::ApiVersionsRequest;
+use wire::messages::create_acls::{AclCreation, CreateAclsRequest};
 use wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use wire::messages::delete_acls::{DeleteAclsFilter, DeleteAclsRequest};
 use wire::messages::delete_groups::DeleteGroupsRequest;
 use wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use wire::messages::describe_acls::DescribeAclsRequest;
 use wire::messages::describe_cluster::DescribeClusterRequest;
 use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use wire::messages::describe_groups::DescribeGroupsRequest;
@@ -66,6 +69,7 @@ const UNSUPPORTED_VERSION: i16 = 35;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 const INVALID_REPLICA_ASSIGNMENT: i16 = 39;
 const INVALID_REQUEST: i16 = 42;
+const SECURITY_DISABLED: i16 = 54;
 const LOG_DIR_NOT_FOUND: i16 = 57;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 const ELECTION_NOT_NEEDED: i16 = 84;
@@ -184,6 +188,9 @@ impl Scene {
             | ApiKey::DescribeQuorum
             | ApiKey::ElectLeaders
             | ApiKey::ListConfigResources => self.replicas(key, version).await,
+            ApiKey::DescribeAcls | ApiKey::CreateAcls | ApiKey::DeleteAcls => {
+                self.acls(key, version).await;
+            }
             ApiKey::DeleteRecords
             | ApiKey::OffsetForLeaderEpoch
             | ApiKey::DescribeLogDirs
@@ -656,6 +663,53 @@ impl Scene {
                 assert_eq!(unknown.error_code, UNSUPPORTED_VERSION);
             }
         }
+    }
+
+    /// Access is not controlled here, and that is what is said of it.
+    async fn acls(&mut self, key: ApiKey, version: i16) {
+        let code = match key {
+            ApiKey::DescribeAcls => {
+                let request = DescribeAclsRequest {
+                    resource_type_filter: 1,
+                    pattern_type_filter: 3,
+                    operation: 1,
+                    permission_type: 1,
+                    ..DescribeAclsRequest::default()
+                };
+                self.raw.call(version, &request).await.error_code
+            }
+            ApiKey::CreateAcls => {
+                let creation = AclCreation {
+                    resource_type: 2,
+                    resource_name: "t".into(),
+                    resource_pattern_type: 3,
+                    principal: "User:alice".into(),
+                    host: "*".into(),
+                    operation: 3,
+                    permission_type: 3,
+                };
+                let request = CreateAclsRequest {
+                    creations: vec![creation],
+                };
+                let answer = self.raw.call(version, &request).await;
+                answer.results[0].error_code
+            }
+            _ => {
+                let filter = DeleteAclsFilter {
+                    resource_type_filter: 1,
+                    pattern_type_filter: 3,
+                    operation: 1,
+                    permission_type: 1,
+                    ..DeleteAclsFilter::default()
+                };
+                let request = DeleteAclsRequest {
+                    filters: vec![filter],
+                };
+                let answer = self.raw.call(version, &request).await;
+                answer.filter_results[0].error_code
+            }
+        };
+        assert_eq!(code, SECURITY_DISABLED, "{key:?} {version}");
     }
 
     async fn connection(&mut self, key: ApiKey, version: i16) {

@@ -1,5 +1,6 @@
 //! The targets: one module each, with `run`, which panics if a promise is broken, and `seeds`, what to start from.
 
+pub mod acls;
 pub mod batches;
 pub mod checkpoint;
 pub mod codecs;

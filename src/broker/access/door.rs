@@ -10,7 +10,7 @@ use model::{TopicId, TopicName};
 
 use super::right::{self, Right, RightOn};
 use super::rules::{self, Resource, ResourceKind};
-use super::{Caller, Group};
+use super::{Caller, Group, Principal, Protocol};
 use crate::broker::groups::GroupListing;
 use crate::broker::topics::{Topic, TopicKey};
 use crate::broker::{Broker, Refusal};
@@ -19,6 +19,8 @@ use crate::broker::{Broker, Refusal};
 pub struct Door {
     broker: Broker,
     caller: Caller,
+    /// The broker's own: it asks no rules.
+    is_own: bool,
     /// Which rights were asked for.
     #[cfg(test)]
     asked: Asked,
@@ -83,7 +85,7 @@ impl Door {
 
     /// Whether the caller has a right, as it may be told.
     pub fn may(&self, resource: Resource<'_>, right: Right) -> bool {
-        rules::may(&self.caller, resource, right)
+        self.is_own || rules::may(&self.broker.shared.access, &self.caller, resource, right)
     }
 
     /// A topic by name.
@@ -105,9 +107,12 @@ impl Door {
         let found = self.broker.topic_by_id(id);
         // Also of one that is not there: a test looks at what is asked for.
         let name = found.as_ref().map_or("", |topic| topic.name.as_str());
+        let is_told = self.may(Resource::Topic(name), Right::Describe);
         self.check(Resource::Topic(name), R::RIGHT)
             .map_err(|refusal| match refusal {
                 Refusal::UnknownTopicOrPartition => Refusal::UnknownTopicId,
+                // Whether somebody's topic has this id is not told.
+                Refusal::Denied { .. } if !is_told || found.is_err() => Refusal::UnknownTopicId,
                 other => other,
             })?;
         found.map(Granted::new)
@@ -147,7 +152,9 @@ impl Door {
     /// A name for a new topic. That no topic has it yet is checked again when it is created.
     pub fn new_topic(&self, name: &str) -> Result<Granted<TopicName, right::Create>, Refusal> {
         let parsed = TopicName::parse(name)?;
-        let checked = self.check(Resource::Topic(name), Right::Create);
+        let resource = Resource::Topic(name);
+        self.check_right(resource, Right::Create)?;
+        let checked = rules::check_name(&self.caller, resource, Right::Create);
         if self.broker.topic(name).is_ok() {
             return Err(Refusal::TopicExists { name: parsed });
         }
@@ -168,6 +175,10 @@ impl Door {
     pub fn groups(&self) -> Vec<GroupListing> {
         self.note(ResourceKind::Group, Right::Describe);
         let mut groups = self.broker.groups().list();
+        // Who may describe the cluster sees all of it, as in Kafka.
+        if self.may(Resource::Cluster, Right::Describe) {
+            return groups;
+        }
         groups.retain(|group| {
             let group = Resource::Group(&group.id);
             self.check(group, Right::Describe).is_ok()
@@ -201,8 +212,16 @@ impl Door {
     }
 
     fn check(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
+        self.check_right(resource, right)?;
+        rules::check_name(&self.caller, resource, right)
+    }
+
+    fn check_right(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
         self.note(resource.kind(), right);
-        rules::check(&self.caller, resource, right)
+        match self.is_own {
+            true => Ok(()),
+            false => rules::check_right(&self.broker.shared.access, &self.caller, resource, right),
+        }
     }
 
     /// In tests, that a right was asked for.
@@ -228,9 +247,25 @@ impl Door {
 impl Broker {
     /// Lets a caller in.
     pub fn door(&self, caller: Caller) -> Door {
+        self.door_of(caller, false)
+    }
+
+    /// A door for what a front does by itself, on nobody's request.
+    pub(crate) fn own_door(&self, protocol: Protocol) -> Door {
+        let caller = Caller {
+            principal: Principal::Anonymous,
+            address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            client_id: None,
+            protocol,
+        };
+        self.door_of(caller, true)
+    }
+
+    fn door_of(&self, caller: Caller, is_own: bool) -> Door {
         Door {
             broker: self.clone(),
             caller,
+            is_own,
             #[cfg(test)]
             asked: Asked::default(),
         }
@@ -240,7 +275,6 @@ impl Broker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::access::{Principal, Protocol};
     use crate::broker::records::TopicRecord;
     use crate::broker::scratch::Scratch;
 

@@ -2,7 +2,7 @@
 //! A front turns what it learned of a peer into a [`Caller`] and gets a [`Door`]; a resource is obtained only through it, with
 //! the right that the operation needs, and the broker's operations take what the door gave: the look-up that every handler
 //! begins with is the check, and a handler without one does not compile. Which caller has which right is said in `rules`,
-//! and nowhere else.
+//! and nowhere else: `acls` answers by Kafka's access control lists, which `book` keeps.
 //! Callers: fronts. What the broker does by itself (its own logs, expiry, metrics) passes no door.
 //!
 //! ```
@@ -34,6 +34,8 @@
 //! # }
 //! ```
 
+mod acls;
+mod book;
 mod door;
 mod groups;
 pub mod right;
@@ -43,6 +45,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use acls::{Rules, Verdict, allows, allows_any};
+pub(in crate::broker) use book::Access;
+pub use book::{ACL_BYTES_MAX, ACLS_MAX, AccessConfig, AccessError, AclError, Authorizer};
 pub use door::{Cluster, Door, Granted};
 pub use groups::Group;
 pub use right::{Right, RightOn};

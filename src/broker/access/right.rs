@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Cluster, Group};
 use crate::broker::topics::Topic;
 use model::TopicName;
+use model::acl::Operation;
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +56,23 @@ impl Right {
         Right::AlterConfigs,
         Right::IdempotentWrite,
     ];
+}
+
+impl Right {
+    /// Kafka's word for it: what a rule about this right says.
+    pub fn operation(self) -> Operation {
+        match self {
+            Right::Describe => Operation::Describe,
+            Right::Read => Operation::Read,
+            Right::Write => Operation::Write,
+            Right::Create => Operation::Create,
+            Right::Delete | Right::DeleteRecords => Operation::Delete,
+            Right::Alter | Right::Clean | Right::Hold => Operation::Alter,
+            Right::DescribeConfigs => Operation::DescribeConfigs,
+            Right::AlterConfigs => Operation::AlterConfigs,
+            Right::IdempotentWrite => Operation::IdempotentWrite,
+        }
+    }
 }
 
 impl fmt::Display for Right {

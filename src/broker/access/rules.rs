@@ -1,12 +1,15 @@
 //! Rules: who has which right on what.
 //! Callers: `Door`, for every resource that it gives. Pure.
-//! There are no users: who reaches a port may do everything, by whichever protocol. Beyond that, topics in which
-//! the broker's state would lie are not the clients': they cannot be written to, nor created, and the log of the metadata is
-//! hidden under its name, as Kafka hides it.
+//! Where access is not controlled, everybody may do everything, by whichever protocol; where it is, what Kafka's access control
+//! lists say. Beyond that, topics in which the broker's state would lie are not the clients': they cannot be written to, nor
+//! created, and the log of the metadata is hidden under its name, as Kafka hides it.
 
 use model::TopicName;
+use model::acl::{CLUSTER_NAME, Operation, ResourceType};
 
-use super::{Caller, Principal, Right};
+use super::acls::{allows, allows_any};
+use super::book::Access;
+use super::{Caller, Right};
 use crate::broker::Refusal;
 use crate::broker::refusal::InternalOperation;
 
@@ -57,26 +60,62 @@ impl std::fmt::Display for ResourceKind {
 }
 
 /// Whether the caller has the right at all. What is told to clients as their rights is answered from here.
-pub(super) fn may(caller: &Caller, _resource: Resource<'_>, _right: Right) -> bool {
-    match caller.principal {
-        Principal::Anonymous | Principal::User(_) => true,
+pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, right: Right) -> bool {
+    if !access.is_on() {
+        return true;
     }
+    let (who, host) = (&caller.principal, caller.address.ip());
+    let named = match resource {
+        Resource::Topic(name) => (ResourceType::Topic, name),
+        Resource::Group(id) => (ResourceType::Group, id),
+        Resource::Cluster => CLUSTER,
+    };
+    access.ask(|rules| {
+        let allowed = |operation, on| allows(rules, who, host, operation, on).is_allowed();
+        allowed(right.operation(), named)
+            || match (resource, right) {
+                // Who may create topics of any name may create this one.
+                (Resource::Topic(_), Right::Create) => allowed(Operation::Create, CLUSTER),
+                // Who may write somewhere may be idempotent in doing so (KIP-679).
+                (Resource::Cluster, Right::IdempotentWrite) => {
+                    allows_any(rules, who, host, Operation::Write, ResourceType::Topic)
+                }
+                _ => false,
+            }
+    })
 }
+
+/// The cluster, as rules name it.
+const CLUSTER: (ResourceType, &str) = (ResourceType::Cluster, CLUSTER_NAME);
 
 /// Whether no client sees the topic of this name as one, whatever it may do.
 pub(super) fn is_hidden(topic: &str) -> bool {
     TopicName::is_reserved(topic) && !TopicName::is_internal(topic)
 }
 
-/// Refuses what the caller may not do.
-pub(super) fn check(caller: &Caller, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
-    if !may(caller, resource, right) {
-        return Err(Refusal::Denied {
+/// Refuses what the caller has no right to.
+pub(super) fn check_right(
+    access: &Access,
+    caller: &Caller,
+    resource: Resource<'_>,
+    right: Right,
+) -> Result<(), Refusal> {
+    match may(access, caller, resource, right) {
+        true => Ok(()),
+        false => Err(Refusal::Denied {
             principal: caller.principal.clone(),
             right,
             resource: resource.kind(),
-        });
+        }),
     }
+}
+
+/// Refuses what nobody may do who comes through a door.
+pub(super) fn check_name(
+    caller: &Caller,
+    resource: Resource<'_>,
+    right: Right,
+) -> Result<(), Refusal> {
     match resource {
         Resource::Topic(name) if TopicName::is_reserved(name) => {
             check_reserved(caller, name, right)
@@ -110,7 +149,7 @@ fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refus
 
 #[cfg(test)]
 mod tests {
-    use super::super::Protocol;
+    use super::super::{Principal, Protocol};
     use super::*;
 
     fn caller(protocol: Protocol, client_id: &str) -> Caller {
@@ -124,7 +163,8 @@ mod tests {
 
     /// The rights that are refused on a topic.
     fn refused(caller: &Caller, topic: &str) -> Vec<Right> {
-        let is_refused = |right: &Right| check(caller, Resource::Topic(topic), *right).is_err();
+        let is_refused =
+            |right: &Right| check_name(caller, Resource::Topic(topic), *right).is_err();
         Right::ALL.into_iter().filter(is_refused).collect()
     }
 
@@ -145,7 +185,7 @@ mod tests {
         }
         for right in Right::ALL {
             let hidden = Resource::Topic("__cluster_metadata");
-            match (right, check(&client, hidden, right)) {
+            match (right, check_name(&client, hidden, right)) {
                 (Right::Delete, Ok(())) => {}
                 (Right::Create, Err(Refusal::ReservedTopicName { .. })) => {}
                 (_, Err(Refusal::UnknownTopicOrPartition)) => {}

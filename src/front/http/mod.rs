@@ -33,7 +33,6 @@ mod state;
 mod table;
 mod traffic;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,8 +106,6 @@ impl Front {
         };
         let idle_max = self.shared.idle_max;
         let front = self.clone();
-        // What looks after the front's own files comes from nowhere else.
-        let own = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
         let routes = routes(self);
         let stop = shutdown.clone();
         let handle = move |accepted: Accepted| {
@@ -116,7 +113,7 @@ impl Front {
         };
         tokio::select! {
             () = listener.serve(shutdown, handle) => {}
-            () = front.files.tidy(&front.broker, own) => {}
+            () = front.files.tidy(&front.broker) => {}
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use wire::ErrorCode;
 
-use crate::broker::access::ResourceKind;
+use crate::broker::access::{AclError, ResourceKind};
 use crate::broker::groups::GroupError;
 use crate::broker::{
     InvalidPartitions, InvalidReplicationFactor, Refusal, SequenceError, UnsupportedCompression,
@@ -20,6 +20,9 @@ pub(crate) enum Failure {
     /// The broker does not do it.
     #[error("{}", text(.0))]
     Refused(#[from] Refusal),
+    /// The access control lists do not take it.
+    #[error(transparent)]
+    Acl(#[from] AclError),
     /// It says nothing that could be done.
     #[error(transparent)]
     Misused(#[from] Misuse),
@@ -30,6 +33,7 @@ impl Failure {
     pub(crate) fn code(&self) -> i16 {
         match self {
             Failure::Refused(refusal) => code(refusal),
+            Failure::Acl(error) => acl(error),
             Failure::Misused(misuse) => misuse.code(),
         }
     }
@@ -102,6 +106,10 @@ pub(crate) enum Misuse {
     ElectionNotNeeded,
     #[error("nothing is being moved")]
     NoReassignmentInProgress,
+    #[error("{code} is no {field} of a rule")]
+    UnknownAclWord { field: &'static str, code: i8 },
+    #[error("there are no delegation tokens here")]
+    NoDelegationTokens,
     #[error("there is no such directory of logs")]
     LogDirNotFound,
 }
@@ -126,6 +134,8 @@ impl Misuse {
             | Misuse::UnknownElectionType
             | Misuse::UnknownCoordinatorType { .. }
             | Misuse::ProducerIdWithoutEpoch
+            | Misuse::UnknownAclWord { .. }
+            | Misuse::NoDelegationTokens
             | Misuse::EmptyTransactionalId => ErrorCode::InvalidRequest,
             Misuse::Version | Misuse::UnknownResourceType | Misuse::UnknownTimestamp { .. } => {
                 ErrorCode::UnsupportedVersion
@@ -146,6 +156,11 @@ impl Misuse {
         }
         .code()
     }
+}
+
+/// The code of a topic that the caller has no right to.
+pub(crate) fn topic_denied() -> i16 {
+    ErrorCode::TopicAuthorizationFailed.code()
 }
 
 /// The code of a refusal.
@@ -225,6 +240,16 @@ fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
         Refusal::DiskFull | Refusal::Storage(_) => ErrorCode::KafkaStorageError,
     };
     (code, None)
+}
+
+/// The code of what the access control lists do not take.
+fn acl(error: &AclError) -> i16 {
+    match error {
+        AclError::Off => ErrorCode::SecurityDisabled.code(),
+        AclError::Invalid(_) => ErrorCode::InvalidRequest.code(),
+        AclError::TooMany => ErrorCode::PolicyViolation.code(),
+        AclError::Refused(refusal) => code(refusal),
+    }
 }
 
 /// The code of a group's refusal.

@@ -2,13 +2,12 @@
 //!
 //! Callers: `state`, which holds it; `Front::serve`, which has it tidied; the routes of files.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cache::Cache;
 use crate::broker::Broker;
-use crate::broker::access::{Caller, Principal, Protocol, right};
+use crate::broker::access::{Protocol, right};
 
 /// How often it is looked whether what files were made of is still there.
 const TIDY_EVERY: Duration = Duration::from_secs(30);
@@ -32,15 +31,10 @@ impl Files {
     }
 
     /// Removes files whose records are not as they were, again and again.
-    pub(in crate::front::http) async fn tidy(&self, broker: &Broker, address: SocketAddr) {
+    pub(in crate::front::http) async fn tidy(&self, broker: &Broker) {
         loop {
             tokio::time::sleep(TIDY_EVERY).await;
-            let door = broker.door(Caller {
-                principal: Principal::Anonymous,
-                address,
-                client_id: None,
-                protocol: Protocol::Http,
-            });
+            let door = broker.own_door(Protocol::Http);
             for (topic, name) in self.cache.names() {
                 let granted = door.topic(&topic, right::Read);
                 let is_current = granted.is_ok_and(|topic| name.range(broker, &topic).is_some());

@@ -24,6 +24,7 @@ pub(super) async fn answer(
             let found = cluster.as_ref().map_err(Clone::clone);
             let found = found.and_then(|cluster| call.door.topic_of(cluster, &topic.name));
             let moved = |index: i32| -> Result<(), Failure> {
+                cluster.as_ref().map_err(Clone::clone)?;
                 if dir.path != only_dir {
                     return Err(Misuse::LogDirNotFound.into());
                 }

@@ -11,9 +11,9 @@ use wire::messages::create_topics::{
 
 use super::audit::{Change, some};
 use super::{Call, config_resource, node_ids};
-use crate::broker::access::{Granted, right};
-use crate::broker::{Assignment, Broker, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
-use crate::front::kafka::errors::{Failure, Misuse};
+use crate::broker::access::{Door, Granted, Resource, Right, right};
+use crate::broker::{Assignment, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
+use crate::front::kafka::errors::{self, Failure, Misuse};
 
 pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTopicsResponse {
     let counts = request.topics.iter().map(asked_count);
@@ -62,7 +62,7 @@ pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTo
                         settings: &some(settings),
                     });
                 }
-                let mut created = created(&topic, planned.partitions, call.broker());
+                let mut created = created(&topic, planned.partitions, &call.door);
                 // What was created is answered; its settings can be asked for again.
                 let bytes = created.configs.iter().flatten().map(bytes_of).sum();
                 if call.answer.hold(bytes).await.is_err() {
@@ -162,9 +162,23 @@ fn planned(topic: CreatableTopic, call: &Call) -> Result<Planned, (String, Misus
 fn created(
     topic: &Granted<Arc<Topic>, right::Create>,
     partitions: u32,
-    broker: &Broker,
+    door: &Door,
 ) -> CreatableTopicResult {
-    let configs = broker
+    let name = topic.name.as_str();
+    if !door.may(Resource::Topic(name), Right::DescribeConfigs) {
+        // As Kafka answers who may create and not look.
+        return CreatableTopicResult {
+            name: name.to_owned(),
+            topic_id: topic.id.as_uuid(),
+            num_partitions: -1,
+            replication_factor: -1,
+            topic_config_error_code: errors::topic_denied(),
+            configs: Some(Vec::new()),
+            ..CreatableTopicResult::default()
+        };
+    }
+    let configs = door
+        .broker()
         .describe_new_topic(topic)
         .into_iter()
         .map(|entry| CreatableTopicConfigs {

@@ -113,6 +113,7 @@ fn page(
 }
 
 fn unknown(name: &str, refusal: &Refusal, door: &Door) -> DescribeTopicPartitionsResponseTopic {
+    let is_told = !matches!(refusal, Refusal::Denied { .. });
     let refusal = match model::TopicName::parse(name) {
         Err(error) => &Refusal::InvalidTopicName(error),
         Ok(_) => refusal,
@@ -120,7 +121,7 @@ fn unknown(name: &str, refusal: &Refusal, door: &Door) -> DescribeTopicPartition
     DescribeTopicPartitionsResponseTopic {
         error_code: errors::code(refusal),
         name: Some(name.to_owned()),
-        topic_authorized_operations: operations::of_topic(true, name, door),
+        topic_authorized_operations: operations::of_topic(is_told, name, door),
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

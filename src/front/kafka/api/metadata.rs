@@ -91,6 +91,8 @@ async fn one(
 async fn by_name(name: &str, create: bool, call: &Call) -> Result<Arc<Topic>, Refusal> {
     match call.door.topic(name, right::Describe) {
         Ok(topic) => Ok(Arc::clone(&topic)),
+        // Who may not know of it learns no more by the wish to have it.
+        Err(refusal @ Refusal::Denied { .. }) => Err(refusal),
         Err(_) if create => created(name, call).await,
         Err(refusal) => {
             TopicName::parse(name)?;

@@ -2,6 +2,7 @@
 //! Callers: `connection`. ApiVersions is answered from the same table, so what is listed is what is served.
 //! Adding a key is a file with `answer` in it and a row in the table (`table.rs`).
 
+mod acls;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
@@ -9,11 +10,14 @@ mod api_versions;
 mod audit;
 mod call;
 mod config_resource;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
+mod delete_acls;
 mod delete_groups;
 mod delete_records;
 mod delete_topics;
+mod describe_acls;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
@@ -49,5 +53,7 @@ use call::{Call, held_partition, node_ids};
 pub(super) use call::{Reply, Request, Run};
 pub(super) use table::route;
 
+#[cfg(test)]
+mod access_tests;
 #[cfg(test)]
 mod rights_tests;

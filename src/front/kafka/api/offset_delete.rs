@@ -14,17 +14,21 @@ use crate::front::kafka::errors;
 pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDeleteResponse {
     let mut wanted = Vec::new();
     let mut topics = Vec::new();
-    // One slot for each partition in the order of the request: its index, and whether the group has the say.
+    // One slot for each partition in the order of the request: its index, and its code unless the group has the say.
     for topic in request.topics {
-        let known = call.door.topic(&topic.name, right::Read).ok();
+        let known = call.door.topic(&topic.name, right::Read);
+        let refused = match &known {
+            Err(refusal @ Refusal::Denied { .. }) => errors::code(refusal),
+            _ => errors::code(&Refusal::UnknownTopicOrPartition),
+        };
         let mut slots = Vec::new();
         for partition in topic.partitions {
             let index = partition.partition_index;
-            let place = known.as_ref().and_then(|topic| {
+            let place = known.as_ref().ok().and_then(|topic| {
                 let partition = held_partition(topic, index).ok()?;
                 Some((topic.name.clone(), partition))
             });
-            slots.push((index, place.is_some()));
+            slots.push((index, place.is_none().then_some(refused)));
             wanted.extend(place);
         }
         topics.push((topic.name, slots));
@@ -57,23 +61,17 @@ pub(super) async fn answer(request: OffsetDeleteRequest, call: Call) -> OffsetDe
     let mut codes = results
         .into_iter()
         .map(|result| result.map_or_else(errors::group, |()| errors::NONE));
-    let unknown = errors::code(&Refusal::UnknownTopicOrPartition);
     let topics = topics
         .into_iter()
         .map(|(name, slots)| OffsetDeleteResponseTopic {
             name,
             partitions: slots
                 .into_iter()
-                .map(
-                    |(partition_index, is_known)| OffsetDeleteResponsePartition {
-                        partition_index,
-                        error_code: if is_known {
-                            codes.next().expect("each place has one result")
-                        } else {
-                            unknown
-                        },
-                    },
-                )
+                .map(|(partition_index, refused)| OffsetDeleteResponsePartition {
+                    partition_index,
+                    error_code: refused
+                        .unwrap_or_else(|| codes.next().expect("each place has one result")),
+                })
                 .collect(),
         });
     OffsetDeleteResponse {

@@ -9,11 +9,14 @@ use wire::messages::alter_configs::*;
 use wire::messages::alter_partition_reassignments::*;
 use wire::messages::alter_replica_log_dirs::*;
 use wire::messages::api_versions::*;
+use wire::messages::create_acls::*;
 use wire::messages::create_partitions::*;
 use wire::messages::create_topics::*;
+use wire::messages::delete_acls::*;
 use wire::messages::delete_groups::*;
 use wire::messages::delete_records::*;
 use wire::messages::delete_topics::*;
+use wire::messages::describe_acls::*;
 use wire::messages::describe_cluster::*;
 use wire::messages::describe_configs::*;
 use wire::messages::describe_groups::*;
@@ -45,13 +48,14 @@ use wire::messages::sync_group::*;
 use wire::{ApiKey, RequestHeader};
 
 use super::table::{TABLE, route};
-use super::{Run, config_resource};
+use super::{Reply, Run, config_resource};
 use crate::broker::Broker;
-use crate::broker::access::{ResourceKind, Right};
+use crate::broker::access::{Principal, ResourceKind, Right};
 use crate::broker::scratch::Scratch;
 use crate::front::budget::Budget;
+use crate::front::kafka::stats::Stats;
 
-type Rights = BTreeSet<(ResourceKind, Right)>;
+pub(super) type Rights = BTreeSet<(ResourceKind, Right)>;
 
 /// A request in the newest version that is served.
 fn frame<R: wire::Request>(request: &R) -> Bytes {
@@ -77,7 +81,7 @@ macro_rules! frames {
     };
 }
 
-const TOPIC: &str = "readings";
+pub(super) const TOPIC: &str = "readings";
 
 fn topic() -> String {
     TOPIC.to_owned()
@@ -88,12 +92,40 @@ fn group() -> String {
 }
 
 /// At least one request of every key, which names whatever that key can name.
-fn requests() -> Vec<Bytes> {
+pub(super) fn requests() -> Vec<Bytes> {
     let mut all = frames![
+        DescribeAclsRequest {
+            resource_type_filter: 1,
+            pattern_type_filter: 1,
+            operation: 1,
+            permission_type: 1,
+        },
+        CreateAclsRequest {
+            creations: vec![AclCreation {
+                resource_type: 2,
+                resource_name: topic(),
+                resource_pattern_type: 3,
+                principal: "User:nobody".into(),
+                host: "*".into(),
+                operation: 3,
+                permission_type: 3,
+            }],
+        },
+        DeleteAclsRequest {
+            filters: vec![DeleteAclsFilter {
+                resource_type_filter: 1,
+                pattern_type_filter: 1,
+                principal_filter: Some("User:nobody".into()),
+                operation: 1,
+                permission_type: 1,
+                ..DeleteAclsFilter::default()
+            }],
+        },
         ProduceRequest {
             acks: -1,
             topic_data: vec![TopicProduceData {
                 name: topic(),
+                partition_data: vec![PartitionProduceData::default()],
                 ..TopicProduceData::default()
             }],
         },
@@ -120,6 +152,7 @@ fn requests() -> Vec<Bytes> {
             group_id: group(),
             topics: vec![OffsetCommitRequestTopic {
                 name: topic(),
+                partitions: vec![OffsetCommitRequestPartition::default()],
                 ..OffsetCommitRequestTopic::default()
             }],
         },
@@ -128,6 +161,7 @@ fn requests() -> Vec<Bytes> {
                 group_id: group(),
                 topics: Some(vec![OffsetFetchRequestTopics {
                     name: topic(),
+                    partition_indexes: vec![0],
                     ..OffsetFetchRequestTopics::default()
                 }]),
                 ..OffsetFetchRequestGroup::default()
@@ -171,7 +205,7 @@ fn requests() -> Vec<Bytes> {
         DeleteRecordsRequest {
             topics: vec![DeleteRecordsTopic {
                 name: topic(),
-                ..DeleteRecordsTopic::default()
+                partitions: vec![DeleteRecordsPartition::default()],
             }],
         },
         InitProducerIdRequest {
@@ -279,21 +313,46 @@ fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
     ]
 }
 
-/// Answers a request, and tells which rights its handler asked for.
-async fn asked(frame: Bytes, broker: &Broker) -> (ApiKey, Rights) {
+/// A request that was answered.
+pub(super) struct Answered {
+    pub(super) key: ApiKey,
+    /// The rights that its handler asked for.
+    pub(super) asked: Rights,
+    /// The names of the errors in the answer.
+    pub(super) errors: BTreeSet<&'static str>,
+    /// The answer.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Answers a request as if this principal had made it.
+pub(super) async fn answered(frame: Bytes, broker: &Broker, principal: Principal) -> Answered {
     let budget = Budget::new(64 << 20, 16 << 20);
     let address = ([127, 0, 0, 1], 1).into();
-    let (stats, sessions) = (Arc::default(), Arc::default());
-    let Ok((request, run)) = route(frame, broker, &stats, &budget, &sessions, address) else {
+    let (stats, sessions) = (Arc::<Stats>::default(), Arc::default());
+    let Ok((mut request, run)) = route(frame, broker, &stats, &budget, &sessions, address) else {
         panic!("a request that is served");
     };
+    let mut caller = request.call.door.caller().clone();
+    caller.principal = principal;
+    request.call.door = broker.door(caller);
     let (key, asked) = (request.key, request.call.door.asked());
-    let _reply = match run {
+    stats.started(key);
+    let reply = match run {
         Run::Pipelined(start) => start(request).await.await,
         Run::Alone(answer) | Run::Waiting(answer) => answer(request).await,
     };
+    let bytes = match reply {
+        Reply::Send(pieces, _) => pieces.concat(),
+        _ => panic!("{key:?} is answered"),
+    };
     let asked = asked.lock().expect("nothing panics in here").clone();
-    (key, asked)
+    let errors = stats.keys().remove(0).errors.into_iter();
+    Answered {
+        key,
+        asked,
+        errors: errors.map(|(name, _)| name).collect(),
+        bytes,
+    }
 }
 
 fn listed(rights: &Rights) -> String {
@@ -314,8 +373,9 @@ async fn the_compatibility_page_names_the_rights_that_each_key_asks_for() {
 
     let mut found: BTreeMap<i16, Rights> = BTreeMap::new();
     for frame in requests() {
-        let (key, rights) = asked(frame, &broker).await;
-        found.entry(key.code()).or_default().extend(rights);
+        let answered = answered(frame, &broker, Principal::Anonymous).await;
+        let rights = found.entry(answered.key.code()).or_default();
+        rights.extend(answered.asked);
     }
     let mut table = String::from("| key | API | rights |\n|---:|---|---|\n");
     let mut rows: Vec<_> = TABLE.iter().map(|row| row.key).collect();

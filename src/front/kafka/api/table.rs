@@ -10,13 +10,13 @@ use wire::{ApiKey, Reader, RequestHeader};
 use super::call::{Call, Reply, Request, Row, Run, encode, respond};
 use super::{
     alter_configs, alter_partition_reassignments, alter_replica_log_dirs, api_versions,
-    create_partitions, create_topics, delete_groups, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_quorum, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
-    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
-    offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate,
-    sasl_handshake, sync_group,
+    create_acls, create_partitions, create_topics, delete_acls, delete_groups, delete_records,
+    delete_topics, describe_acls, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
+    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
+    join_group, leave_group, list_config_resources, list_groups, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake, sync_group,
 };
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Principal, Protocol};
@@ -77,6 +77,9 @@ pub(super) static TABLE: &[Row] = &[
     alone!(DeleteRecords, 0..=2, delete_records),
     alone!(InitProducerId, 0..=4, init_producer_id),
     alone!(OffsetForLeaderEpoch, 2..=4, offset_for_leader_epoch),
+    alone!(DescribeAcls, 1..=3, describe_acls),
+    alone!(CreateAcls, 1..=3, create_acls),
+    alone!(DeleteAcls, 1..=3, delete_acls),
     alone!(DescribeConfigs, 1..=4, describe_configs),
     alone!(AlterConfigs, 0..=2, alter_configs),
     alone!(AlterReplicaLogDirs, 1..=2, alter_replica_log_dirs),
