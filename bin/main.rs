@@ -240,7 +240,11 @@ fn configure(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn check(settings: &SettingArgs, json: bool) -> anyhow::Result<ExitCode> {
-    match settings.load() {
+    let checked = settings.load().and_then(|config| {
+        config.open_tls()?;
+        Ok(config)
+    });
+    match checked {
         Ok(config) => {
             let warnings = config.warnings();
             let value = || serde_json::json!({ "good": true, "warnings": warnings });

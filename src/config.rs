@@ -16,11 +16,13 @@ mod values;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ::storage::StorageConfig;
 use model::topic_config::{self, Setting as TopicSetting};
 
 use crate::broker::BrokerConfig;
+use crate::front::listener::{Tls, TlsError};
 use crate::front::{self, http, kafka};
 
 pub use reference::{reference, settings};
@@ -31,6 +33,9 @@ pub use values::Config;
 
 /// The topic default whose bound is the store's.
 const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
+
+const LISTENERS: &str = "listeners";
+const KAFKA_LISTEN: &str = "kafka.listen";
 
 /// Its bound is the store's too.
 const GROUP_MAX_BYTES: &str = "group.max.bytes";
@@ -135,9 +140,44 @@ impl Config {
 
     /// Whether settings that bound each other fit together.
     fn check(&self) -> Result<(), ConfigError> {
+        self.check_listeners()?;
         self.check_wal()?;
         self.check_queues()?;
         self.check_groups()
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        if self.is_set(LISTENERS) && self.is_set(KAFKA_LISTEN) {
+            let reason = format!(
+                "{KAFKA_LISTEN} is set too, and says the same of one listener: leave one of them out"
+            );
+            return Err(self.conflict(LISTENERS, reason));
+        }
+        match self.kafka.all_listeners() {
+            Ok(_) => Ok(()),
+            Err((key, reason)) => Err(self.conflict(key, reason)),
+        }
+    }
+
+    /// What encrypts listeners; None if none is encrypted. Reads the files: blocks on the disk.
+    pub fn open_tls(&self) -> Result<Option<Arc<Tls>>, TlsError> {
+        match self.is_encrypted() {
+            true => Tls::open(&self.front.tls).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether a listener is encrypted.
+    fn is_encrypted(&self) -> bool {
+        let kafka = self.kafka.all_listeners().unwrap_or_default();
+        kafka
+            .iter()
+            .any(|listener| listener.protocol.is_encrypted())
+            || self
+                .http
+                .listen
+                .iter()
+                .any(|listener| listener.is_encrypted)
     }
 
     fn check_wal(&self) -> Result<(), ConfigError> {
@@ -223,13 +263,28 @@ impl Config {
 
     /// What is allowed and most likely not meant: a sentence each. With all defaults there is none.
     pub fn warnings(&self) -> Vec<String> {
-        let listen = &self.kafka.listen;
-        let host = listen.rsplit_once(':').map_or("", |(host, _)| host);
-        let unreachable = self.kafka.advertised.is_none() && kafka::is_every_address(host);
-        unreachable
-            .then(|| UNREACHABLE.to_owned())
-            .into_iter()
-            .collect()
+        let mut warnings = Vec::new();
+        let set = if self.is_set(LISTENERS) {
+            LISTENERS
+        } else {
+            KAFKA_LISTEN
+        };
+        for listener in self.kafka.all_listeners().unwrap_or_default() {
+            let host = listener.address.rsplit_once(':').map_or("", |it| it.0);
+            if listener.advertised.is_none() && kafka::is_every_address(host) {
+                warnings.push(unreachable(set, &listener.name));
+            }
+        }
+        if !self.is_encrypted() {
+            let files = [
+                "ssl.keystore.location",
+                "ssl.key.location",
+                "ssl.truststore.location",
+            ];
+            let set = files.into_iter().find(|key| self.is_set(key));
+            warnings.extend(set.map(|key| format!("{key} is set, and no listener is encrypted")));
+        }
+        warnings
     }
 
     /// Every setting as it is in force, by name.
@@ -257,9 +312,13 @@ impl Config {
 }
 
 /// The commonest first mistake, with the way out.
-const UNREACHABLE: &str = "kafka.listen is every address of this machine, and advertised.listeners is not set: clients on other \
-     machines will be told to connect to 127.0.0.1, which is their own machine. Set \
-     advertised.listeners=PLAINTEXT://NAME:PORT, with a name or address that clients can reach";
+fn unreachable(set: &str, name: &str) -> String {
+    format!(
+        "{set} is every address of this machine, and advertised.listeners is not set: clients on other machines will be told to \
+         connect to 127.0.0.1, which is their own machine. Set advertised.listeners={name}://NAME:PORT, with a name or address \
+         that clients can reach"
+    )
+}
 
 fn is_known(key: &str) -> bool {
     names().any(|name| name == key)

@@ -4,10 +4,10 @@
 //! end listeners, connections, broker, storage.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use storage::{Env, LiveSettings, RecoveryReport, Storage};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
+use crate::front::listener::{Endpoint, SecurityProtocol, Socket, Tls};
 use crate::front::{Limits, Places, http, kafka};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
@@ -31,9 +32,13 @@ pub async fn serve<Stop: Future<Output = ()>>(
     json: bool,
     stop: impl FnOnce() -> Result<Stop>,
 ) -> Result<()> {
-    let sockets = Sockets::bind(&config).await?;
+    let tls = config.open_tls().context("TLS")?;
+    let sockets = Sockets::bind(&config, tls.as_ref()).await?;
     let warnings = config.warnings();
-    advertise(&mut config, sockets.kafka_address);
+    // Who asks by another way than a listener is told of the first.
+    let first = &sockets.kafka[0].endpoint;
+    config.broker.advertised_host = first.advertised_host.clone();
+    config.broker.advertised_port = first.advertised_port;
     let shares = share_descriptors(&config)?;
     say_begin(&config, commit, &sockets, &shares);
     for warning in warnings {
@@ -47,7 +52,7 @@ pub async fn serve<Stop: Future<Output = ()>>(
     let (storage, broker, report) = open(&config, &places, shares.kafka_connections).await?;
 
     let asked_to_stop = stop()?;
-    let (kafka_address, http_address) = (sockets.kafka_address, sockets.http_address);
+    let ready = Ready::of(&sockets)?;
     let fronts = Fronts::start(&config, commit, &broker, sockets, places, &shares);
     let (stop_groups, groups_stopped) = watch::channel(false);
     let groups = tokio::spawn({
@@ -58,11 +63,15 @@ pub async fn serve<Stop: Future<Output = ()>>(
         let storage = storage.clone();
         async move { storage.wake_readers().await }
     });
-    say_ready(kafka_address, http_address, &report, json)?;
+    say_ready(&ready, &report, json)?;
+    let watch = tls.map(|tls| tokio::spawn(tls.watch(fronts.stop.subscribe())));
     asked_to_stop.await;
     tracing::info!("asked to stop: finishing what is under way");
     notify(sd_notify::NotifyState::Stopping);
     fronts.stop().await?;
+    if let Some(watch) = watch {
+        watch.await.context("the watch of certificates")?;
+    }
     stop_groups.send_replace(true);
     groups.await.context("the groups")?;
     drop(broker);
@@ -132,7 +141,7 @@ impl Fronts {
         let (front, settings) = (config.front.clone(), config.http.clone());
         let bounds = http::Bounds {
             connections_max: shares.http_connections,
-            listens: Some(sockets.http_address.ip()),
+            listens: sockets.http_listens(),
         };
         let http = http::front(broker.clone(), front, settings, bounds, others);
         Fronts {
@@ -150,41 +159,68 @@ impl Fronts {
     }
 }
 
-/// The bound sockets of all fronts.
+/// The bound sockets of all fronts, one at least of each.
 struct Sockets {
-    kafka: TcpListener,
-    kafka_address: SocketAddr,
-    http: TcpListener,
-    http_address: SocketAddr,
+    kafka: Vec<Socket>,
+    http: Vec<Socket>,
 }
 
 impl Sockets {
-    async fn bind(config: &Config) -> Result<Sockets> {
-        let (kafka, kafka_address) = bind(&config.kafka.listen).await?;
-        let (http, http_address) = bind(&config.http.listen).await?;
-        Ok(Sockets {
-            kafka,
-            kafka_address,
-            http,
-            http_address,
-        })
+    async fn bind(config: &Config, tls: Option<&Arc<Tls>>) -> Result<Sockets> {
+        let mut kafka = Vec::new();
+        let listeners = config.kafka.all_listeners();
+        for listener in listeners.map_err(|(key, reason)| anyhow!("{key}: {reason}"))? {
+            let kafka::Listen {
+                name,
+                address,
+                protocol,
+                advertised,
+            } = listener;
+            kafka.push(bind(name, &address, protocol, advertised, tls).await?);
+        }
+        let mut http = Vec::new();
+        for listener in &config.http.listen {
+            let (name, protocol) = match listener.is_encrypted {
+                true => ("HTTPS", SecurityProtocol::Ssl),
+                false => ("HTTP", SecurityProtocol::Plaintext),
+            };
+            http.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
+        }
+        Ok(Sockets { kafka, http })
+    }
+
+    /// An address of HTTP that others than this machine can reach, if there is one, or else the first.
+    fn http_listens(&self) -> Option<IpAddr> {
+        let all = self.http.iter();
+        let all = all.filter_map(|socket| Some(socket.socket.local_addr().ok()?.ip()));
+        all.min_by_key(|address| address.to_canonical().is_loopback())
     }
 }
 
-async fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
+async fn bind(
+    name: String,
+    address: &str,
+    protocol: SecurityProtocol,
+    advertised: Option<(String, u16)>,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Socket> {
     let socket = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: is another server running? Choose another address, or port 0")
     })?;
-    let address = socket.local_addr()?;
-    Ok((socket, address))
-}
-
-/// Decides where clients are told to connect: where the settings say, or where the Kafka front listens.
-fn advertise(config: &mut Config, listens: SocketAddr) {
-    let here = || (reachable(listens), listens.port());
-    let (host, port) = config.kafka.advertised.get_or_insert_with(here).clone();
-    config.broker.advertised_host = host;
-    config.broker.advertised_port = port;
+    let listens = socket.local_addr()?;
+    // Where the settings say, or where it listens.
+    let (advertised_host, advertised_port) =
+        advertised.unwrap_or_else(|| (reachable(listens), listens.port()));
+    Ok(Socket {
+        socket,
+        endpoint: Arc::new(Endpoint {
+            name,
+            protocol,
+            advertised_host,
+            advertised_port,
+        }),
+        tls: tls.filter(|_| protocol.is_encrypted()).cloned(),
+    })
 }
 
 /// Opens the store and the broker over it. Settings that change while it runs reach the store and `places` at once.
@@ -244,16 +280,26 @@ fn within(limits: Limits, connections_max: usize) -> Limits {
 fn say_begin(config: &Config, commit: Option<&'static str>, sockets: &Sockets, shares: &Shares) {
     let data_dir = &config.storage.data_dir;
     let data = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
-    let advertised = format!(
-        "{}:{}",
-        config.broker.advertised_host, config.broker.advertised_port
-    );
+    let listens = |all: &[Socket]| {
+        let all = all.iter().map(|it| it.socket.local_addr().ok());
+        let all: Vec<String> = all.flatten().map(|it| it.to_string()).collect();
+        all.join(",")
+    };
+    let advertised = sockets.kafka.iter().map(|it| {
+        let Endpoint {
+            advertised_host: host,
+            advertised_port: port,
+            ..
+        } = &*it.endpoint;
+        format!("{host}:{port}")
+    });
+    let advertised = advertised.collect::<Vec<_>>().join(",");
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         commit,
         data = %data.display(),
-        kafka = %sockets.kafka_address,
-        http = %sockets.http_address,
+        kafka = listens(&sockets.kafka),
+        http = listens(&sockets.http),
         advertised,
         descriptors = shares.limit,
         max.connections = config.kafka.limits.connections_max.min(shares.kafka_connections),
@@ -345,21 +391,56 @@ fn say_recovered(report: &RecoveryReport) {
     }
 }
 
-/// The one line on stdout that scripts wait for.
-fn say_ready(
+/// Where everything listens, by the names of listeners; the first one of each front by the front's name.
+struct Ready {
     kafka: SocketAddr,
     http: SocketAddr,
-    report: &RecoveryReport,
-    json: bool,
-) -> Result<()> {
+    /// Those behind the first ones.
+    others: Vec<(String, SocketAddr)>,
+}
+
+impl Ready {
+    fn of(sockets: &Sockets) -> Result<Ready> {
+        let address = |socket: &Socket| socket.socket.local_addr();
+        let mut others = Vec::new();
+        for socket in sockets
+            .kafka
+            .iter()
+            .skip(1)
+            .chain(sockets.http.iter().skip(1))
+        {
+            others.push((socket.endpoint.name.clone(), address(socket)?));
+        }
+        Ok(Ready {
+            kafka: address(&sockets.kafka[0])?,
+            http: address(&sockets.http[0])?,
+            others,
+        })
+    }
+}
+
+/// The one line on stdout that scripts wait for.
+fn say_ready(ready: &Ready, report: &RecoveryReport, json: bool) -> Result<()> {
+    let Ready {
+        kafka,
+        http,
+        others,
+    } = ready;
     let line = if json {
+        let others = others.iter().map(
+            |(name, address)| serde_json::json!({ "name": name, "address": address.to_string() }),
+        );
         let line = serde_json::json!({
             "ready": true, "kafka": kafka.to_string(), "http": http.to_string(), "leader_epoch": report.leader_epoch,
-            "damaged": report.damage.len(),
+            "damaged": report.damage.len(), "others": others.collect::<Vec<_>>(),
         });
         line.to_string()
     } else {
-        format!("ready kafka={kafka} http={http}")
+        let others = others
+            .iter()
+            .map(|(name, address)| format!(" {name}={address}"));
+        let others: String = others.collect();
+        format!("ready kafka={kafka} http={http}{others}")
     };
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{line}").and_then(|()| out.flush()) {

@@ -1,6 +1,6 @@
 //! Settings of a client: addresses, timeouts, backoff of retries, request limits.
 
-use crate::Troubles;
+use crate::{Tls, Troubles};
 use std::time::Duration;
 
 /// The port of an address that names none: Kafka's.
@@ -27,6 +27,8 @@ pub struct ClientConfig {
     pub metadata_age_max: Duration,
     /// The largest answer that is accepted.
     pub response_bytes_max: usize,
+    /// What encrypts its connections; None if nothing does.
+    pub tls: Option<Tls>,
     /// Where the client notes what it tries again: keep a clone to watch it.
     pub troubles: Troubles,
 }
@@ -48,6 +50,7 @@ impl ClientConfig {
             retry_backoff_max: Duration::from_secs(1),
             metadata_age_max: Duration::from_secs(300),
             response_bytes_max: 256 << 20,
+            tls: None,
             troubles: Troubles::default(),
         }
     }

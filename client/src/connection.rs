@@ -3,7 +3,7 @@
 //! Two tasks belong to a connection: one writes what is queued, one reads frames and hands each to the oldest request
 //! that waits. Either ending ends the connection, and every request that waits gets the reason.
 
-use crate::{ClientConfig, Error, Result};
+use crate::{ClientConfig, Error, Result, tls};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -11,9 +11,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -72,11 +71,20 @@ struct WaitingState {
 enum Ended {
     /// It broke, or was closed.
     Because(Arc<str>),
+    /// TLS does not go on, and says why.
+    Refused(Arc<str>),
     /// Whoever listens there speaks this protocol.
     Speaks(&'static str),
 }
 
 impl Ended {
+    fn of_io(error: &std::io::Error) -> Ended {
+        match tls::is_refusal(error) {
+            true => Ended::Refused(Arc::from(error.to_string())),
+            false => Ended::because(error.to_string()),
+        }
+    }
+
     fn because(reason: impl AsRef<str>) -> Ended {
         Ended::Because(Arc::from(reason.as_ref()))
     }
@@ -85,6 +93,10 @@ impl Ended {
         let address = address.to_owned();
         match self {
             Ended::Because(reason) => Error::Disconnected {
+                address,
+                reason: reason.clone(),
+            },
+            Ended::Refused(reason) => Error::Tls {
                 address,
                 reason: reason.clone(),
             },
@@ -139,14 +151,36 @@ impl Connection {
             })?
             .map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        let connection = Connection::over(stream, address, config);
+        let connection = match &config.tls {
+            None => {
+                let (read, write) = stream.into_split();
+                Connection::over(read, write, address, config)
+            }
+            Some(tls) => {
+                let handshake = timeout(config.connect_timeout, tls.connect(stream, address));
+                let stream = handshake.await.map_err(|_| Error::TimedOut {
+                    what: format!("the TLS handshake with {address}"),
+                    after: config.connect_timeout,
+                })?;
+                let stream = stream.map_err(|error| match tls::is_refusal(&error) {
+                    true => Ended::Refused(Arc::from(error.to_string())).error(address),
+                    false => failed(error),
+                })?;
+                let (read, write) = tokio::io::split(stream);
+                Connection::over(read, write, address, config)
+            }
+        };
         let versions = connection.ask_versions().await?;
         connection.shared.versions.get_or_init(|| versions);
         Ok(connection)
     }
 
-    fn over(stream: TcpStream, address: &str, config: &ClientConfig) -> Connection {
-        let (read, write) = stream.into_split();
+    fn over(
+        read: impl AsyncRead + Unpin + Send + 'static,
+        write: impl AsyncWrite + Unpin + Send + 'static,
+        address: &str,
+        config: &ClientConfig,
+    ) -> Connection {
         let (queue, queued) = mpsc::channel(QUEUE_REQUESTS);
         let waiting = Arc::new(Waiting {
             address: address.to_owned(),
@@ -413,7 +447,7 @@ impl Waiting {
     }
 }
 
-async fn read_frames(mut from: OwnedReadHalf, waiting: Arc<Waiting>, bytes_max: usize) {
+async fn read_frames(mut from: impl AsyncRead + Unpin, waiting: Arc<Waiting>, bytes_max: usize) {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let reason = loop {
         match frame::split(&mut buffer, bytes_max) {
@@ -436,7 +470,7 @@ async fn read_frames(mut from: OwnedReadHalf, waiting: Arc<Waiting>, bytes_max: 
         match from.read_buf(&mut buffer).await {
             Ok(0) => break Ended::because("the broker closed it"),
             Ok(_) => {}
-            Err(error) => break Ended::because(error.to_string()),
+            Err(error) => break Ended::of_io(&error),
         }
         if waiting.lock().ended.is_some() {
             return;
@@ -456,7 +490,7 @@ fn foreign_protocol(bytes: &[u8]) -> Option<&'static str> {
 }
 
 async fn write_requests(
-    mut to: OwnedWriteHalf,
+    mut to: impl AsyncWrite + Unpin,
     mut queued: mpsc::Receiver<Outgoing>,
     waiting: Arc<Waiting>,
 ) {
@@ -467,7 +501,7 @@ async fn write_requests(
             break;
         }
         if let Err(error) = write_pieces(&mut to, outgoing.pieces).await {
-            waiting.end(Ended::because(error.to_string()));
+            waiting.end(Ended::of_io(&error));
             break;
         }
     }
@@ -475,7 +509,10 @@ async fn write_requests(
     waiting.end(Ended::because("it was closed"));
 }
 
-async fn write_pieces(to: &mut OwnedWriteHalf, pieces: Vec<Bytes>) -> std::io::Result<()> {
+async fn write_pieces(
+    to: &mut (impl AsyncWrite + Unpin),
+    pieces: Vec<Bytes>,
+) -> std::io::Result<()> {
     let mut pieces: VecDeque<Bytes> = pieces.into();
     while !pieces.is_empty() {
         let slices: Vec<IoSlice<'_>> = pieces
@@ -496,5 +533,5 @@ async fn write_pieces(to: &mut OwnedWriteHalf, pieces: Vec<Bytes>) -> std::io::R
             pieces.pop_front();
         }
     }
-    Ok(())
+    to.flush().await
 }

@@ -26,6 +26,14 @@ pub enum Error {
         /// Why.
         source: Arc<std::io::Error>,
     },
+    /// The server's certificate is not trusted, or ours is not by the server, or they have no version of TLS in common.
+    #[error("no encrypted connection to {address}: {reason}")]
+    Tls {
+        /// The broker.
+        address: String,
+        /// Why.
+        reason: Arc<str>,
+    },
     /// An open connection ended, and with it whatever was waiting for an answer.
     #[error("the connection to {address} ended: {reason}")]
     Disconnected {

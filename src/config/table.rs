@@ -56,6 +56,11 @@ pub(super) fn rows() -> &'static [Row] {
                 |it| &mut it.broker.groups,
             ))
             .chain(section(front::SETTINGS, |it| &it.front, |it| &mut it.front))
+            .chain(section(
+                front::TLS_SETTINGS,
+                |it| &it.front,
+                |it| &mut it.front,
+            ))
             .chain(section(kafka::SETTINGS, |it| &it.kafka, |it| &mut it.kafka))
             .chain(section(http::SETTINGS, |it| &it.http, |it| &mut it.http))
             .collect();

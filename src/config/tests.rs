@@ -108,7 +108,77 @@ fn a_profile_sets_what_nobody_set_and_is_shown_as_the_reason() {
 #[test]
 fn an_advertised_ipv6_address_is_given_without_its_brackets() {
     let config = flags(&[("advertised.listeners", "PLAINTEXT://[fd00::7]:9092")]).unwrap();
-    assert_eq!(config.kafka.advertised, Some(("fd00::7".to_owned(), 9092)));
+    let listeners = config.kafka.all_listeners().unwrap();
+    let advertised = Some(("fd00::7".to_owned(), 9092));
+    assert_eq!(listeners[0].advertised, advertised);
+}
+
+#[test]
+fn each_listener_has_its_own_protection_and_its_own_name_for_clients() {
+    let config = flags(&[
+        ("listeners", "inside://127.0.0.1:9092,SSL://:9093"),
+        ("listener.security.protocol.map", "INSIDE:PLAINTEXT,ssl:ssl"),
+        ("advertised.listeners", "SSL://store.example:19093"),
+    ]);
+    let listeners = config.unwrap().kafka.all_listeners().unwrap();
+    let told: Vec<_> = listeners
+        .iter()
+        .map(|it| (it.name.as_str(), it.address.as_str(), it.protocol.name()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("INSIDE", "127.0.0.1:9092", "PLAINTEXT"),
+            ("SSL", "0.0.0.0:9093", "SSL")
+        ]
+    );
+    assert_eq!(listeners[0].advertised, None);
+    let advertised = Some(("store.example".to_owned(), 19093));
+    assert_eq!(listeners[1].advertised, advertised);
+}
+
+#[test]
+fn listeners_that_do_not_go_together_are_refused() {
+    for (settings, said) in [
+        (
+            vec![("listeners", "A://:1")],
+            "must say how the listener A is protected",
+        ),
+        (
+            vec![("listeners", "A://:1"), ("kafka.listen", "127.0.0.1:2")],
+            "kafka.listen is set too",
+        ),
+        (
+            vec![("advertised.listeners", "SSL://a:1")],
+            "no listener SSL",
+        ),
+        (
+            vec![("listeners", "SSL://:1,ssl://:2")],
+            "SSL is named twice",
+        ),
+        (
+            vec![("listener.security.protocol.map", "A:TLS")],
+            "is no security protocol",
+        ),
+        (vec![("ssl.client.auth", "maybe")], "required"),
+        (vec![("ssl.enabled.protocols", "TLSv1.1")], "TLSv1.3"),
+        (vec![("ssl.enabled.protocols", "")], "TLSv1.3"),
+        (vec![("ssl.keystore.type", "JKS")], "must be PEM"),
+        (vec![("ssl.principal.mapping.rules", "default")], "DEFAULT"),
+        (vec![("http.listen", "ftp://a:1")], "must be host:port"),
+    ] {
+        let error = flags(&settings).expect_err("a conflict").to_string();
+        assert!(error.contains(said), "{settings:?}: {error}");
+    }
+}
+
+#[test]
+fn files_of_certificates_that_nothing_uses_are_warned_of() {
+    let file = ("ssl.keystore.location", "server.pem");
+    assert_eq!(flags(&[file]).unwrap().warnings().len(), 1);
+    let encrypted = ("http.listen", "https://127.0.0.1:0");
+    let used = flags(&[file, encrypted]).unwrap();
+    assert_eq!(used.warnings(), [""; 0]);
 }
 
 #[test]
@@ -123,7 +193,18 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         ("http.hosts", "store.example.org"),
         ("http.listen", "127.0.0.1:1"),
         ("kafka.listen", "127.0.0.1:1"),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,INSIDE:SSL",
+        ),
+        ("listeners", "PLAINTEXT://127.0.0.1:1"),
         ("scrub.bytes.per.second", "0"),
+        ("ssl.client.auth", "required"),
+        ("ssl.enabled.protocols", "TLSv1.3"),
+        ("ssl.key.location", "key.pem"),
+        ("ssl.keystore.location", "server.pem"),
+        ("ssl.principal.mapping.rules", "RULE:^CN=(.*)$/$1/"),
+        ("ssl.truststore.location", "clients.pem"),
         ("store.bytes.max", "1073741824"),
         ("wal.file.bytes", "1048576"),
         ("wal.profile", "small"),
@@ -133,7 +214,12 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         format!("{config:?}")
     };
     let before = without_origins(Config::defaults());
-    for row in table::rows() {
+    // They have one value, which says what is so.
+    let fixed = ["ssl.keystore.type", "ssl.truststore.type"];
+    for row in table::rows()
+        .iter()
+        .filter(|row| !fixed.contains(&row.name))
+    {
         let other = others.iter().find(|(key, _)| *key == row.name);
         let value = match (other, row.default) {
             (Some((_, value)), _) => (*value).to_owned(),

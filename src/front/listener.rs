@@ -1,30 +1,85 @@
-//! Listener: accepts the connections of one front, gives each a place and a task, and ends them in order.
+//! Listener: accepts the connections of one front, on all of its endpoints, gives each a place and a task, does the handshake
+//! where an endpoint is encrypted, and ends them in order.
 //! Callers: each front's `serve`, with a function that serves one connection of its protocol.
 //! Invariants: connections are bounded by [`Places`], at the bound those that are of least use make room, and if there are
 //! none the next one waits in the listener's queue instead of being refused. An address that has as many connections as one
-//! may have gets no further one. A connection's failure, panics included, ends that connection only. At the end nothing more
+//! may have gets no further one. A handshake that takes longer than [`HANDSHAKE_MAX`] ends, and too many at a time end the
+//! oldest (`handshakes`). A connection's failure, panics included, ends that connection only. At the end nothing more
 //! is accepted, and connections have [`Listener::drain`] to finish what is under way.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::server::TlsStream;
 
 use super::places::{Place, Places};
+use crate::broker::access::Principal;
+use failures::Failures;
+
+mod endpoint;
+mod failures;
+mod handshakes;
+mod pem;
+mod principal;
+mod subject;
+mod tls;
+mod tls_settings;
+
+pub use endpoint::{Endpoint, Named, SecurityProtocol, joined, listener_name};
+pub use pem::TlsError;
+pub use tls::Tls;
+pub use tls_settings::SETTINGS as TLS_SETTINGS;
+pub use tls_settings::{ClientAuth, TlsSettings, Versions};
 
 /// After a failed accept (no descriptors left, most likely) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// A handshake is done after this time, or never.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// A bound socket of a front.
+#[derive(Debug)]
+pub struct Socket {
+    /// It.
+    pub socket: TcpListener,
+    /// What its connections know of it.
+    pub endpoint: Arc<Endpoint>,
+    /// What encrypts its connections; None if nothing does.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl Socket {
+    /// A socket whose connections are plain, and whose clients are told to connect to where it listens.
+    pub fn plain(socket: TcpListener) -> io::Result<Socket> {
+        let listens = socket.local_addr()?;
+        let protocol = SecurityProtocol::Plaintext;
+        Ok(Socket {
+            socket,
+            endpoint: Arc::new(Endpoint {
+                name: protocol.name().to_owned(),
+                protocol,
+                advertised_host: listens.ip().to_string(),
+                advertised_port: listens.port(),
+            }),
+            tls: None,
+        })
+    }
+}
 
 /// What accepts the connections of one front.
 pub(in crate::front) struct Listener {
     /// The front's name in log lines.
     pub(in crate::front) front: &'static str,
-    /// The bound socket.
-    pub(in crate::front) socket: TcpListener,
+    /// The bound sockets, one at least.
+    pub(in crate::front) sockets: Vec<Socket>,
     /// How many connections there may be, and who makes room.
     pub(in crate::front) places: Arc<Places>,
     /// How long connections may take at the end to finish what they were doing.
@@ -33,10 +88,100 @@ pub(in crate::front) struct Listener {
 
 /// A connection that has its place.
 pub(in crate::front) struct Accepted {
-    pub(in crate::front) stream: TcpStream,
+    pub(in crate::front) stream: Stream,
     pub(in crate::front) peer: SocketAddr,
+    pub(in crate::front) transport: Transport,
     /// Its place, until it is dropped.
     pub(in crate::front) place: Place,
+}
+
+/// What a connection's bytes go through.
+pub(in crate::front) enum Stream {
+    /// They are as they are.
+    Plain(TcpStream),
+    /// They are encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// What is known of a connection before its first request.
+#[derive(Clone, Debug)]
+pub(in crate::front) struct Transport {
+    /// The name of whoever showed a certificate.
+    pub(in crate::front) peer_certificate_principal: Option<Arc<str>>,
+    /// The listener that it came by, which says whether it is encrypted.
+    pub(in crate::front) listener: Arc<Endpoint>,
+}
+
+impl Transport {
+    /// That of a plain listener, for tests.
+    #[cfg(test)]
+    pub(in crate::front) fn plain() -> Transport {
+        Transport {
+            peer_certificate_principal: None,
+            listener: Arc::new(Endpoint {
+                name: "PLAINTEXT".to_owned(),
+                protocol: SecurityProtocol::Plaintext,
+                advertised_host: "127.0.0.1".to_owned(),
+                advertised_port: 1,
+            }),
+        }
+    }
+
+    /// Who is at the other end, as far as the connection tells.
+    pub(in crate::front) fn principal(&self) -> Principal {
+        match &self.peer_certificate_principal {
+            Some(name) => Principal::User(name.clone()),
+            None => Principal::Anonymous,
+        }
+    }
+}
+
+/// A connection that nobody serves yet.
+struct Knock {
+    stream: TcpStream,
+    peer: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listener {
@@ -45,25 +190,42 @@ impl Listener {
     pub(in crate::front) async fn serve<Served>(
         self,
         mut shutdown: watch::Receiver<bool>,
-        handle: impl Fn(Accepted) -> Served,
+        handle: impl Fn(Accepted) -> Served + Send + Sync + 'static,
     ) where
         Served: Future<Output = ()> + Send + 'static,
     {
+        let handle = Arc::new(handle);
+        let failures = Arc::new(Failures::of(self.front));
         let mut connections: JoinSet<()> = JoinSet::new();
         // Accepted before it has a place, so that nobody has to make room for one who does not come.
-        let mut waiting: Option<(TcpStream, SocketAddr)> = None;
+        let mut waiting: Option<Knock> = None;
+        // Where the next look begins, so that no socket is always the last one.
+        let mut turn = 0;
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => self.report(ended),
                 never = self.places.shed() => match never {},
-                place = self.places.enter(waiting.as_ref().map(|(_, peer)| peer.ip())), if waiting.is_some() => {
-                    let Some((stream, peer)) = waiting.take() else { continue };
-                    connections.spawn(handle(Accepted { stream, peer, place }));
+                place = self.places.enter(waiting.as_ref().map(|knock| knock.peer.ip())), if waiting.is_some() => {
+                    let Some(knock) = waiting.take() else { continue };
+                    match knock.tls {
+                        None => connections.spawn(handle(knock.plain(place))),
+                        Some(_) => {
+                            let (handle, failures, stop) = (handle.clone(), failures.clone(), shutdown.clone());
+                            connections.spawn(async move {
+                                if let Some(accepted) = knock.secured(place, &failures, stop).await {
+                                    handle(accepted).await;
+                                }
+                            })
+                        }
+                    };
                 }
-                accepted = self.socket.accept(), if waiting.is_none() => match accepted {
-                    Ok((stream, peer)) => waiting = self.admit(stream, peer),
+                (index, accepted) = accept(&self.sockets, turn), if waiting.is_none() => match accepted {
+                    Ok((stream, peer)) => {
+                        turn = index + 1;
+                        waiting = self.admit(stream, peer, &self.sockets[index]);
+                    }
                     Err(error) => {
                         tracing::warn!(front = self.front, %error, "a connection could not be accepted");
                         self.rest(&mut connections).await;
@@ -75,7 +237,7 @@ impl Listener {
     }
 
     /// The connection, unless its address has too many. Small answers leave at once (TCP_NODELAY).
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, SocketAddr)> {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, socket: &Socket) -> Option<Knock> {
         if !self.places.accept(peer.ip()) {
             tracing::debug!(front = self.front, %peer, "refused: its address has as many connections as it may have");
             return None;
@@ -83,7 +245,12 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(front = self.front, %peer, %error, "no TCP_NODELAY");
         }
-        Some((stream, peer))
+        Some(Knock {
+            stream,
+            peer,
+            endpoint: socket.endpoint.clone(),
+            tls: socket.tls.clone(),
+        })
     }
 
     /// Waits a moment, and meanwhile takes note of connections that end.
@@ -97,10 +264,10 @@ impl Listener {
         let _ = tokio::time::timeout(ACCEPT_REST, reap).await;
     }
 
-    /// Closes the socket and lets connections end.
+    /// Closes the sockets and lets connections end.
     async fn end(self, mut connections: JoinSet<()>) {
         let Listener { front, drain, .. } = self;
-        drop(self.socket);
+        drop(self.sockets);
         let drained = async {
             while let Some(ended) = connections.join_next().await {
                 report(front, ended);
@@ -118,6 +285,67 @@ impl Listener {
     fn report(&self, ended: Result<(), JoinError>) {
         report(self.front, ended);
     }
+}
+
+impl Knock {
+    fn plain(self, place: Place) -> Accepted {
+        Accepted {
+            stream: Stream::Plain(self.stream),
+            peer: self.peer,
+            transport: Transport {
+                peer_certificate_principal: None,
+                listener: self.endpoint,
+            },
+            place,
+        }
+    }
+
+    /// Does the handshake; None if it fails, takes too long, or has to make room.
+    async fn secured(
+        self,
+        place: Place,
+        failures: &Failures,
+        mut stop: watch::Receiver<bool>,
+    ) -> Option<Accepted> {
+        let (tls, peer) = (self.tls?, self.peer);
+        let slot = tls.begin(peer.ip());
+        let handshake = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(self.stream));
+        let failed = tokio::select! {
+            done = handshake => match done {
+                Ok(Ok(secured)) => {
+                    return Some(Accepted {
+                        stream: Stream::Tls(secured.stream),
+                        peer,
+                        transport: Transport {
+                            peer_certificate_principal: secured.principal,
+                            listener: self.endpoint,
+                        },
+                        place,
+                    });
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_elapsed) => format!("it took longer than {HANDSHAKE_MAX:?}"),
+            },
+            () = slot.ended() => "too many are under way, and it was the oldest".to_owned(),
+            () = place.leave() => "others wait for a place".to_owned(),
+            () = stopped(&mut stop) => return None,
+        };
+        failures.note(peer, &self.endpoint.name, &failed);
+        None
+    }
+}
+
+/// The next connection of any of the sockets, and of which; the look begins with the one whose turn it is.
+async fn accept(sockets: &[Socket], turn: usize) -> (usize, io::Result<(TcpStream, SocketAddr)>) {
+    std::future::poll_fn(|context| {
+        for index in (0..sockets.len()).map(|step| (turn + step) % sockets.len()) {
+            if let Poll::Ready(accepted) = sockets[index].socket.poll_accept(context) {
+                return Poll::Ready((index, accepted));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 fn report(front: &'static str, ended: Result<(), JoinError>) {

@@ -6,10 +6,11 @@ mod audit;
 mod budget;
 pub mod http;
 pub mod kafka;
-mod listener;
+pub mod listener;
 pub mod peers;
 mod places;
 mod settings;
 
+pub use listener::TLS_SETTINGS;
 pub use places::{Limits, Places};
 pub use settings::{SETTINGS, Settings};

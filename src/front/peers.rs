@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::listener::{SecurityProtocol, Transport};
+use crate::broker::access::Principal;
+
 /// A longer name is cut.
 const CLIENT_ID_BYTES_MAX: usize = 255;
 /// Rates are of the time since the last but one of these began: 10 to 20 s.
@@ -26,6 +29,7 @@ struct Open {
 #[derive(Debug)]
 pub struct Peer {
     address: SocketAddr,
+    transport: Transport,
     since: Instant,
     seen: Mutex<Seen>,
 }
@@ -54,6 +58,10 @@ pub struct Bytes {
 pub struct PeerNow {
     /// Where it comes from.
     pub address: SocketAddr,
+    /// The name of the listener that it came by, and how that is protected.
+    pub listener: (String, SecurityProtocol),
+    /// Who is at its other end, as far as the connection tells.
+    pub principal: Principal,
     /// How the client calls itself, once it has.
     pub client_id: Option<String>,
     /// How long it is open.
@@ -84,8 +92,12 @@ impl Peers {
     }
 
     /// Enters a connection that is open from now on.
-    pub(in crate::front) fn enter(self: &Arc<Peers>, address: SocketAddr) -> Entered {
-        let peer = Arc::new(Peer::new(address, Instant::now()));
+    pub(in crate::front) fn enter(
+        self: &Arc<Peers>,
+        address: SocketAddr,
+        transport: Transport,
+    ) -> Entered {
+        let peer = Arc::new(Peer::new(address, transport, Instant::now()));
         let mut open = self.locked();
         let number = open.next;
         open.next += 1;
@@ -142,9 +154,10 @@ impl Drop for Entered {
 }
 
 impl Peer {
-    fn new(address: SocketAddr, now: Instant) -> Peer {
+    fn new(address: SocketAddr, transport: Transport, now: Instant) -> Peer {
         Peer {
             address,
+            transport,
             since: now,
             seen: Mutex::new(Seen {
                 client_id: None,
@@ -186,6 +199,11 @@ impl Peer {
         let a_second = |bytes: u64| bytes.saturating_mul(1_000) / millis;
         PeerNow {
             address: self.address,
+            listener: (
+                self.transport.listener.name.clone(),
+                self.transport.listener.protocol,
+            ),
+            principal: self.transport.principal(),
             client_id: seen.client_id.clone(),
             age: now.saturating_duration_since(self.since),
             idle: now.saturating_duration_since(seen.last_request),
@@ -229,7 +247,10 @@ mod tests {
     #[test]
     fn a_connection_is_listed_while_it_is_open() {
         let peers = Arc::new(Peers::default());
-        let (one, other) = (peers.enter(address(1)), peers.enter(address(2)));
+        let (one, other) = (
+            peers.enter(address(1), Transport::plain()),
+            peers.enter(address(2), Transport::plain()),
+        );
         other.request(Some("sensor"), 5_000);
         assert_eq!(peers.count(), 2);
         let busiest = peers.busiest(1);
@@ -243,7 +264,7 @@ mod tests {
     fn rates_are_of_the_last_seconds_and_fall_to_0() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let peer = Peer::new(address(1), start);
+        let peer = Peer::new(address(1), Transport::plain(), start);
         for second in 0..60 {
             peer.request(None, 1_000, at(second));
         }
@@ -257,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_name_is_cut_at_a_whole_character() {
-        let peer = Peer::new(address(1), Instant::now());
+        let peer = Peer::new(address(1), Transport::plain(), Instant::now());
         peer.request(Some(&"ü".repeat(1_000)), 1, Instant::now());
         let name = peer.now(Instant::now()).client_id.unwrap();
         assert_eq!(name, "ü".repeat(127));

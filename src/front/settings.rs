@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::listener::TlsSettings;
 use crate::setting::{Kind, Setting, millis, text_of_millis};
 
 /// What all fronts are started with.
@@ -9,12 +10,15 @@ use crate::setting::{Kind, Setting, millis, text_of_millis};
 pub struct Settings {
     /// `connections.max.idle.ms`; also how long a peer may leave its replies unread.
     pub idle_max: Duration,
+    /// What encrypts listeners.
+    pub tls: TlsSettings,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             idle_max: Duration::from_secs(10 * 60),
+            tls: TlsSettings::default(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Running {
     stdout: BufReader<ChildStdout>,
     pub kafka: String,
     pub http: String,
+    /// Further listeners: names and addresses.
+    others: Vec<(String, String)>,
 }
 
 impl Running {
@@ -77,7 +79,7 @@ impl Running {
         let mut line = String::new();
         stdout.read_line(&mut line).expect("a line");
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [ready, kafka, http] = words[..] else {
+        let [ready, kafka, http, ref others @ ..] = words[..] else {
             panic!("not the ready line: {line:?}");
         };
         assert_eq!(ready, "ready");
@@ -87,9 +89,20 @@ impl Running {
                 .expect("its address")
                 .to_owned(),
             http: http.strip_prefix("http=").expect("its address").to_owned(),
+            others: others
+                .iter()
+                .map(|it| it.split_once('=').expect("a name and an address"))
+                .map(|(name, address)| (name.to_owned(), address.to_owned()))
+                .collect(),
             child,
             stdout,
         }
+    }
+
+    /// The address of a further listener.
+    pub fn other(&self, name: &str) -> &str {
+        let found = self.others.iter().find(|(known, _)| known == name);
+        &found.expect("such a listener").1
     }
 
     /// Its process.

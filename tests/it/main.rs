@@ -45,6 +45,7 @@ mod state_logs;
 mod stations;
 mod thin_tool;
 mod tidy;
+mod tls;
 mod topic_names;
 mod topic_tool;
 mod transactions;

@@ -8,6 +8,7 @@ use alluvium::broker::Broker;
 use alluvium::broker::config::{BrokerConfig, GroupConfig};
 use alluvium::config::{Config, Sources};
 use alluvium::front::kafka;
+use alluvium::front::listener::Socket;
 use storage::{Env, LiveSettings, Storage, StorageConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -77,7 +78,8 @@ impl Server {
         let running = (broker.clone(), shutdown.clone());
         tokio::spawn(async move { running.0.run(running.1).await });
         let front = kafka::Front::new(broker.clone(), settings.front, settings.kafka, places);
-        tokio::spawn(front.serve(listener, shutdown));
+        let socket = Socket::plain(listener).expect("it is bound");
+        tokio::spawn(front.serve(vec![socket], shutdown));
         Server {
             address,
             broker,

@@ -17,11 +17,10 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, Sleep};
 
-use crate::front::listener::{Accepted, stopped};
+use crate::front::listener::{Accepted, Stream, stopped};
 use crate::front::places::{Busy, Place, Stay};
 
 /// A request's head is there so long after its first byte, or never.
@@ -48,6 +47,7 @@ pub(super) async fn run(
         stream,
         place,
         peer,
+        transport,
     } = accepted;
     let times = Arc::new(Mutex::new(Times::default()));
     let place = Arc::new(place);
@@ -61,6 +61,7 @@ pub(super) async fn run(
         };
         move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(transport.clone());
             request.extensions_mut().insert(of_connection.clone());
             let mut times = locked(&times);
             times.head_at = None;
@@ -179,7 +180,7 @@ impl Times {
 
 /// A socket that notes when the peer is late.
 struct Timed {
-    stream: TcpStream,
+    stream: Stream,
     place: Arc<Place>,
     times: Arc<Mutex<Times>>,
     /// Until when it waits for the peer's end, and how much it may still take.
@@ -220,7 +221,17 @@ impl AsyncWrite for Timed {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        // What is encrypted is written before it is sent.
+        let mut times = locked(&self.times);
+        match &flushed {
+            Poll::Pending => {
+                times.write_at.get_or_insert_with(Instant::now);
+            }
+            Poll::Ready(_) => times.write_at = None,
+        }
+        drop(times);
+        flushed
     }
 
     /// Says that nothing more comes, and takes what the peer still sends for a moment.

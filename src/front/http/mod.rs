@@ -43,14 +43,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::descriptors::Ask;
 use crate::front;
-use crate::front::listener::{Accepted, Listener};
+use crate::front::listener::{Accepted, Listener, Socket};
 use connection::OfConnection;
 use openapi::Document;
 use operation::Described;
@@ -96,11 +95,11 @@ pub fn front(
 }
 
 impl Front {
-    /// Serves HTTP on `socket` until `shutdown` turns true, then lets connections finish their requests and returns.
-    pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {
+    /// Serves HTTP on `sockets` until `shutdown` turns true, then lets connections finish their requests and returns.
+    pub async fn serve(self: Arc<Front>, sockets: Vec<Socket>, shutdown: watch::Receiver<bool>) {
         let listener = Listener {
             front: "http",
-            socket,
+            sockets,
             places: self.places.clone(),
             drain: DRAIN,
         };
@@ -313,7 +312,9 @@ async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value>
         .busiest(PEERS_SHOWN_MAX)
         .into_iter()
         .map(|peer| {
+            let (listener, protocol) = &peer.listener;
             json!({
+                "principal": peer.principal.to_string(), "listener": listener, "security_protocol": protocol.name(),
                 "client_id": peer.client_id, "address": peer.address.to_string(),
                 "open_seconds": seconds(peer.age), "idle_seconds": seconds(peer.idle), "requests": peer.requests,
                 "received_bytes": peer.total.received, "sent_bytes": peer.total.sent,

@@ -1,13 +1,16 @@
 //! The settings of the HTTP front.
 
+use std::fmt;
+
 use super::guard::{is_host, is_origin};
+use crate::front::listener::joined;
 use crate::setting::{Kind, Setting, address, number, size};
 
 /// What the front is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `http.listen`: where it listens, `host:port`.
-    pub listen: String,
+    /// `http.listen`: where it listens.
+    pub listen: Vec<HttpListen>,
     /// `http.connections.max`: connections at a time.
     pub connections_max: usize,
     /// `http.cors.allow.origins`: pages of other origins that may use the API.
@@ -23,13 +26,54 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            listen: "127.0.0.1:8080".into(),
+            listen: Vec::new(),
             connections_max: 4_096,
             allow_origins: Vec::new(),
             hosts: Vec::new(),
             metrics_series_max: 10_000,
             files_bytes: 1 << 30,
         }
+    }
+}
+
+/// An address that HTTP is served on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpListen {
+    /// `host:port`.
+    pub address: String,
+    /// Whether connections are encrypted.
+    pub is_encrypted: bool,
+}
+
+impl fmt::Display for HttpListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_encrypted { ENCRYPTED } else { "" };
+        write!(f, "{scheme}{}", self.address)
+    }
+}
+
+/// What stands before an address that is encrypted.
+const ENCRYPTED: &str = "https://";
+
+fn listens(value: &str) -> Result<Vec<HttpListen>, String> {
+    let entries = value.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let all: Result<Vec<HttpListen>, String> = entries
+        .map(|entry| {
+            let encrypted = entry.strip_prefix(ENCRYPTED);
+            let plain = entry.strip_prefix("http://").unwrap_or(entry);
+            let address = address(encrypted.unwrap_or(plain))?;
+            if address.contains('/') {
+                return Err(format!("{entry} must be host:port or https://host:port"));
+            }
+            Ok(HttpListen {
+                address,
+                is_encrypted: encrypted.is_some(),
+            })
+        })
+        .collect();
+    match all? {
+        all if all.is_empty() => Err("must be host:port".to_owned()),
+        all => Ok(all),
     }
 }
 
@@ -82,13 +126,14 @@ pub const SETTINGS: &[Setting<Settings>] = &[
     },
     Setting {
         name: "http.listen",
-        kind: Kind::String,
+        kind: Kind::List,
         default: "127.0.0.1:8080",
         is_live: false,
-        doc: "Where HTTP listens, `host:port`; port 0 picks one.",
-        get: |it| it.listen.clone(),
+        doc: "Where HTTP listens, `host:port`, with commas between several; port 0 picks one. `https://host:port` is encrypted \
+              (ssl.keystore.location).",
+        get: |it| joined(&it.listen),
         set: |it, value| {
-            it.listen = address(value)?;
+            it.listen = listens(value)?;
             Ok(())
         },
     },

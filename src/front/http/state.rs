@@ -22,6 +22,7 @@ use super::table::Table;
 use super::traffic::Traffic;
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Door, Principal, Protocol};
+use crate::front::listener::Transport;
 use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
 use crate::front::{self, Limits};
@@ -161,9 +162,10 @@ impl FromRequestParts<Arc<Front>> for Door {
         front: &Arc<Front>,
     ) -> Result<Door, ExtensionRejection> {
         let Extension(peer) = Extension::<SocketAddr>::from_request_parts(parts, front).await?;
+        let transport = parts.extensions.get::<Transport>();
         let agent = parts.headers.get(header::USER_AGENT);
         let door = front.broker.door(Caller {
-            principal: Principal::Anonymous,
+            principal: transport.map_or(Principal::Anonymous, Transport::principal),
             address: peer,
             client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
             protocol: Protocol::Http,

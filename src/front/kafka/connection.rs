@@ -15,16 +15,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use tokio::net::tcp::WriteHalf;
+use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
+use super::socket::{self, Writing};
 use super::state::Front;
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
-use crate::front::listener::{Accepted, stopped};
+use crate::front::listener::{Accepted, Stream, Transport, stopped};
 use crate::front::peers::Entered;
 use crate::front::places::Place;
 
@@ -35,6 +36,8 @@ const PIPELINED_MAX: usize = 64;
 const KEPT_BYTES: usize = 64 * 1024;
 /// How long a request that is running at shutdown may still take.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long an encrypted connection may take to say that it ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a connection ended, other than the peer closing it between two requests.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +70,11 @@ pub(super) async fn run(
     let Accepted {
         mut stream,
         peer,
+        transport,
         place,
     } = accepted;
     let entered = Arc::new(entered);
-    let (read_half, write_half) = stream.split();
+    let (read_half, write_half) = socket::split(&mut stream);
     let frames = FrameReader::new(
         read_half,
         front.settings.request_bytes_max,
@@ -86,6 +90,7 @@ pub(super) async fn run(
         },
         front,
         peer,
+        transport,
         entered,
         place: &place,
         shutdown,
@@ -101,6 +106,10 @@ pub(super) async fn run(
         Err(End::Unsupported(asked)) => connection.front.unsupported.log(asked, peer),
         Err(end) => tracing::warn!(%peer, reason = %end, "connection closed"),
     }
+    if let Stream::Tls(mut stream) = stream {
+        // The peer may be gone, or not read.
+        let _ = tokio::time::timeout(FAREWELL, stream.shutdown()).await;
+    }
 }
 
 struct Connection<'a> {
@@ -108,6 +117,7 @@ struct Connection<'a> {
     replies: Replies<'a>,
     front: Arc<Front>,
     peer: SocketAddr,
+    transport: Transport,
     entered: Arc<Entered>,
     place: &'a Place,
     shutdown: watch::Receiver<bool>,
@@ -164,7 +174,15 @@ impl Connection<'_> {
             sessions,
             ..
         } = &*self.front;
-        let routed = api::route(frame.bytes, broker, &stats, answers, sessions, self.peer);
+        let routed = api::route(
+            frame.bytes,
+            broker,
+            &stats,
+            answers,
+            sessions,
+            self.peer,
+            &self.transport,
+        );
         let (request, run) = match routed {
             Ok(routed) => routed,
             Err(answer) => {
@@ -235,7 +253,7 @@ impl Connection<'_> {
 }
 
 struct Replies<'a> {
-    socket: WriteHalf<'a>,
+    socket: Writing<'a>,
     entered: Arc<Entered>,
     front: Arc<Front>,
     pending: FuturesOrdered<BoxFuture<'static, Reply>>,

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
+use super::socket::{Reading, Writing};
 use crate::front::budget::{Budget, Claim, ClaimError};
 
 /// The length field of a frame.
@@ -62,7 +61,7 @@ pub(super) struct Frame {
 
 /// Reads frames off one socket.
 pub(super) struct FrameReader<'a> {
-    socket: ReadHalf<'a>,
+    socket: Reading<'a>,
     buffer: BytesMut,
     frame_bytes_max: usize,
     budget: Arc<Budget>,
@@ -73,7 +72,7 @@ pub(super) struct FrameReader<'a> {
 impl<'a> FrameReader<'a> {
     /// One claim of `budget` may hold `frame_bytes_max` and a length field.
     pub(super) fn new(
-        socket: ReadHalf<'a>,
+        socket: Reading<'a>,
         frame_bytes_max: usize,
         budget: Arc<Budget>,
     ) -> FrameReader<'a> {
@@ -112,7 +111,12 @@ impl<'a> FrameReader<'a> {
             if self.buffer.is_empty() {
                 // Idle: the memory goes back until something arrives.
                 self.buffer = BytesMut::new();
-                self.socket.readable().await?;
+                if !self.socket.arrived(&mut self.buffer).await? {
+                    return Ok(None);
+                }
+                if !self.buffer.is_empty() {
+                    continue;
+                }
             }
             let room = missing_bytes.min((self.buffer.len() / 4).max(RESERVE_BYTES_MAX));
             let total = self.buffer.len() + room;
@@ -165,21 +169,17 @@ impl<'a> FrameReader<'a> {
     /// Resolves once the peer has closed its side. Never resolves while unread bytes are waiting, because then
     /// only reading them could tell.
     pub(super) async fn closed(&mut self) {
-        if self.buffer.is_empty() {
-            let mut byte = [0u8; 1];
-            match self.socket.peek(&mut byte).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
+        if self.buffer.is_empty() && !self.socket.is_open(&mut self.buffer).await {
+            return;
         }
         std::future::pending::<()>().await;
     }
 }
 
-/// Writes the slices in order by vectored writes, without copying them. `TimedOut` if the peer has not taken all of them
+/// Writes the slices in order by vectored writes, without copying them unless they are encrypted. `TimedOut` if the peer has not taken all of them
 /// after `most`; `moved` is called with what it takes.
 pub(super) async fn write_all(
-    socket: &mut WriteHalf<'_>,
+    socket: &mut Writing<'_>,
     slices: &[Bytes],
     most: Duration,
     moved: impl Fn(usize),
@@ -215,12 +215,15 @@ pub(super) async fn write_all(
             return Err(io::ErrorKind::WriteZero.into());
         }
     }
-    Ok(())
+    tokio::time::timeout_at(deadline, socket.flush())
+        .await
+        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -230,7 +233,7 @@ mod tests {
         (near.unwrap(), far.unwrap().0)
     }
 
-    fn reader(socket: ReadHalf<'_>, frame_bytes_max: usize) -> FrameReader<'_> {
+    fn reader(socket: Reading<'_>, frame_bytes_max: usize) -> FrameReader<'_> {
         let most = frame_bytes_max + LENGTH_BYTES;
         FrameReader::new(socket, frame_bytes_max, Budget::new(2 * most, most))
     }
@@ -243,7 +246,7 @@ mod tests {
             let _ = near.write_all(&bytes).await;
         });
         let (read_half, _write_half) = far.split();
-        let mut reader = reader(read_half, frame_bytes_max);
+        let mut reader = reader(Reading::Plain(read_half), frame_bytes_max);
         let mut frames = Vec::new();
         let end = loop {
             match reader.next().await {
@@ -297,7 +300,7 @@ mod tests {
         near.write_all(&[0; 10]).await.unwrap();
         drop(near);
         let (read_half, _write_half) = far.split();
-        let mut reader = reader(read_half, 100 << 20);
+        let mut reader = reader(Reading::Plain(read_half), 100 << 20);
         assert!(matches!(
             reader.next().await,
             Err(FrameError::Truncated { received: 14 })
@@ -310,7 +313,7 @@ mod tests {
         let (mut near, mut far) = pair().await;
         let bytes = framed(&[7; 20]);
         let (read_half, _write_half) = far.split();
-        let mut reader = reader(read_half, 1000);
+        let mut reader = reader(Reading::Plain(read_half), 1000);
         near.write_all(&bytes[..10]).await.unwrap();
         tokio::select! {
             biased;
@@ -334,10 +337,15 @@ mod tests {
             received
         });
         {
-            let (_read_half, mut write_half) = near.split();
-            write_all(&mut write_half, &slices, Duration::from_secs(60), |_| {})
-                .await
-                .unwrap();
+            let (_read_half, write_half) = near.split();
+            write_all(
+                &mut Writing::Plain(write_half),
+                &slices,
+                Duration::from_secs(60),
+                |_| {},
+            )
+            .await
+            .unwrap();
         }
         drop(near);
         assert!(reader.await.unwrap() == expected);
@@ -368,7 +376,7 @@ mod tests {
             let budget = budget.clone();
             readers.spawn(async move {
                 let (read_half, _write_half) = far.split();
-                let mut reader = FrameReader::new(read_half, FRAME_BYTES, budget);
+                let mut reader = FrameReader::new(Reading::Plain(read_half), FRAME_BYTES, budget);
                 reader.next().await.is_ok_and(|frame| frame.is_some())
             });
         }

@@ -6,25 +6,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::descriptors::Ask;
 use crate::front::Limits;
-use crate::front::listener::{Accepted, Listener};
+use crate::front::listener::{Accepted, Listener, Socket};
 use crate::front::places::{Patience, Places};
 use crate::setting::SIZE_MAX;
 pub(crate) use settings::is_every_address;
-pub use settings::{SETTINGS, Settings};
+pub use settings::{Conflict, Listen, SETTINGS, Settings};
 
 mod answer;
 mod api;
 mod connection;
+mod copied;
 mod errors;
 mod frame;
 mod metrics;
 mod sessions;
 mod settings;
+mod socket;
 mod state;
 mod stats;
 mod subscription;
@@ -58,18 +59,18 @@ pub fn places(limits: Limits) -> Arc<Places> {
 }
 
 impl Front {
-    /// Serves Kafka's protocol on `socket` until `shutdown` turns true, then lets connections finish what was appended and
+    /// Serves Kafka's protocol on `sockets` until `shutdown` turns true, then lets connections finish what was appended and
     /// returns.
-    pub async fn serve(self: Arc<Front>, socket: TcpListener, shutdown: watch::Receiver<bool>) {
+    pub async fn serve(self: Arc<Front>, sockets: Vec<Socket>, shutdown: watch::Receiver<bool>) {
         let listener = Listener {
             front: "kafka",
-            socket,
+            sockets,
             places: self.places.clone(),
             drain: DRAIN,
         };
         let stop = shutdown.clone();
         let handle = move |accepted: Accepted| {
-            let entered = self.peers.enter(accepted.peer);
+            let entered = self.peers.enter(accepted.peer, accepted.transport.clone());
             connection::run(accepted, entered, self.clone(), stop.clone())
         };
         listener.serve(shutdown, handle).await;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::front::Limits;
+use crate::front::listener::{Named, SecurityProtocol, joined, listener_name};
 use crate::setting::{Kind, SIZE_MAX, Setting, address, millis, size, text_of_millis};
 
 /// What the front is started with.
@@ -11,8 +12,12 @@ use crate::setting::{Kind, SIZE_MAX, Setting, address, millis, size, text_of_mil
 pub struct Settings {
     /// `kafka.listen`: where it listens, `host:port`.
     pub listen: String,
-    /// `advertised.listeners`: the host and port that clients are told to connect to; None for where it listens.
-    pub advertised: Option<(String, u16)>,
+    /// `listeners`: where it listens, instead of that, if it is not empty.
+    pub listeners: Vec<Named>,
+    /// `advertised.listeners`: where clients of these listeners are told to connect; of others, where they listen.
+    pub advertised: Vec<Named>,
+    /// `listener.security.protocol.map`: how the listeners of these names are protected.
+    pub protocols: Vec<(String, SecurityProtocol)>,
     /// `max.connections` and `max.connections.per.ip`.
     pub limits: Limits,
     /// `socket.request.max.bytes`: a longer frame closes its connection.
@@ -31,7 +36,9 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             listen: "127.0.0.1:9092".into(),
-            advertised: None,
+            listeners: Vec::new(),
+            advertised: Vec::new(),
+            protocols: Vec::new(),
             limits: Limits {
                 connections_max: 50_000,
                 per_address_max: i32::MAX as usize,
@@ -45,20 +52,79 @@ impl Default for Settings {
     }
 }
 
+/// A listener as it is to be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Its name, in capitals.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+    /// How its connections are protected.
+    pub protocol: SecurityProtocol,
+    /// The host and port that its clients are told to connect to; None for where it listens.
+    pub advertised: Option<(String, u16)>,
+}
+
+/// The setting that is wrong, and why.
+pub type Conflict = (&'static str, String);
+
+impl Settings {
+    /// All listeners, by `listeners` or else by `kafka.listen`, whose listener has the name PLAINTEXT.
+    pub fn all_listeners(&self) -> Result<Vec<Listen>, Conflict> {
+        let all = match self.listeners.as_slice() {
+            [] => vec![(
+                SecurityProtocol::Plaintext.name().to_owned(),
+                self.listen.clone(),
+            )],
+            named => named
+                .iter()
+                .map(|named| (named.name.clone(), named.address()))
+                .collect(),
+        };
+        let unknown = |it: &&Named| !all.iter().any(|(name, _)| *name == it.name);
+        if let Some(advertised) = self.advertised.iter().find(unknown) {
+            let reason = format!("there is no listener {} in listeners", advertised.name);
+            return Err(("advertised.listeners", reason));
+        }
+        all.into_iter()
+            .map(|(name, address)| self.listener(name, address))
+            .collect()
+    }
+
+    fn listener(&self, name: String, address: String) -> Result<Listen, Conflict> {
+        let map = "listener.security.protocol.map";
+        let found = self.protocols.iter().find(|(known, _)| *known == name);
+        let Some((_, protocol)) = found.cloned() else {
+            return Err((
+                map,
+                format!("must say how the listener {name} is protected"),
+            ));
+        };
+        if protocol.is_sasl() {
+            let reason = format!("{protocol}, as the listener {name} has it, is not offered");
+            return Err((map, reason));
+        }
+        let advertised = self.advertised.iter().find(|it| it.name == name);
+        Ok(Listen {
+            advertised: advertised.map(|it| (it.host.clone(), it.port)),
+            name,
+            address,
+            protocol,
+        })
+    }
+}
+
 /// All of them, by name.
 pub const SETTINGS: &[Setting<Settings>] = &[
     Setting {
         name: "advertised.listeners",
-        kind: Kind::String,
+        kind: Kind::List,
         default: "",
         is_live: false,
-        doc: "The address that clients are told to connect to, `PLAINTEXT://host:port`; empty for that of kafka.listen. \
-              It must be one that clients can reach from where they are.",
-        get: |it| {
-            it.advertised
-                .as_ref()
-                .map_or_else(String::new, listener_text)
-        },
+        doc: "The addresses that clients are told to connect to, `NAME://host:port` with commas between them, each by the name \
+              of a listener, which is PLAINTEXT for kafka.listen. A listener without one gives where it listens. They must be \
+              addresses that clients can reach from where they are.",
+        get: |it| joined(&it.advertised),
         set: |it, value| {
             it.advertised = advertised(value)?;
             Ok(())
@@ -69,10 +135,38 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         kind: Kind::String,
         default: "127.0.0.1:9092",
         is_live: false,
-        doc: "Where the Kafka protocol listens, `host:port`; port 0 picks one.",
+        doc: "Where the Kafka protocol listens, `host:port`; port 0 picks one. For several listeners, or one that is \
+              encrypted, there is listeners.",
         get: |it| it.listen.clone(),
         set: |it, value| {
             it.listen = address(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "listener.security.protocol.map",
+        kind: Kind::String,
+        default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
+        is_live: false,
+        doc: "How the listeners of each name are protected, `NAME:PROTOCOL` with commas between them: PLAINTEXT not at all, \
+              SSL by TLS (ssl.keystore.location). Listeners with SASL_PLAINTEXT and SASL_SSL are refused.",
+        get: |it| protocols_text(&it.protocols),
+        set: |it, value| {
+            it.protocols = protocols(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "listeners",
+        kind: Kind::List,
+        default: "",
+        is_live: false,
+        doc: "Where the Kafka protocol listens, `NAME://host:port` with commas between them, as in \
+              `PLAINTEXT://127.0.0.1:9092,SSL://:9093`; an empty host is every address of the machine, and port 0 picks one. \
+              Each listener answers with its own address of advertised.listeners. Instead of kafka.listen.",
+        get: |it| joined(&it.listeners),
+        set: |it, value| {
+            it.listeners = Named::parse_list(value)?;
             Ok(())
         },
     },
@@ -178,37 +272,41 @@ pub(crate) fn is_every_address(host: &str) -> bool {
         .is_ok_and(|address: IpAddr| address.is_unspecified())
 }
 
-fn advertised(value: &str) -> Result<Option<(String, u16)>, String> {
-    if value.is_empty() {
-        return Ok(None);
+fn advertised(value: &str) -> Result<Vec<Named>, String> {
+    let all = Named::parse_list(value)?;
+    for named in &all {
+        if named.port == 0 {
+            return Err(format!("{named} must end in a port from 1 to 65535"));
+        }
+        // IPv6's own "every address" may have lost a colon to the port.
+        if named.host.is_empty() || named.host == ":" || is_every_address(&named.host) {
+            return Err(format!(
+                "clients cannot connect to {named}: give a name or address that they can reach"
+            ));
+        }
     }
-    let value = value
-        .strip_prefix("PLAINTEXT://")
-        .ok_or("must be PLAINTEXT://host:port")?;
-    let (host, port) = value
-        .rsplit_once(':')
-        .ok_or("must be PLAINTEXT://host:port")?;
-    let port = port
-        .parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or("must end in a port from 1 to 65535")?;
-    // Clients are given an IPv6 address without its brackets, as by Kafka.
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let host = bracketed.unwrap_or(host);
-    if host.is_empty() || is_every_address(host) {
-        return Err(
-            "clients cannot connect to that: give a name or address that they can reach".to_owned(),
-        );
-    }
-    Ok(Some((host.to_owned(), port)))
+    Ok(all)
 }
 
-fn listener_text((host, port): &(String, u16)) -> String {
-    match host.contains(':') {
-        true => format!("PLAINTEXT://[{host}]:{port}"),
-        false => format!("PLAINTEXT://{host}:{port}"),
+fn protocols(value: &str) -> Result<Vec<(String, SecurityProtocol)>, String> {
+    let mut all: Vec<(String, SecurityProtocol)> = Vec::new();
+    for entry in value.split(',').map(str::trim).filter(|it| !it.is_empty()) {
+        let (name, protocol) = entry
+            .split_once(':')
+            .ok_or_else(|| format!("{entry:?} must be NAME:PROTOCOL"))?;
+        let name = listener_name(name.trim())?;
+        if all.iter().any(|(other, _)| *other == name) {
+            return Err(format!("{name} is named twice"));
+        }
+        all.push((name, protocol.trim().parse()?));
     }
+    Ok(all)
+}
+
+fn protocols_text(all: &[(String, SecurityProtocol)]) -> String {
+    let all: Vec<String> = all
+        .iter()
+        .map(|(name, protocol)| format!("{name}:{protocol}"))
+        .collect();
+    all.join(",")
 }

@@ -18,6 +18,7 @@ use crate::front::kafka::answer::Answer;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::unsupported::Unsupported;
+use crate::front::listener::Endpoint;
 
 /// Requests up to this are read and answered in what every connection may hold.
 const SMALL_BYTES: usize = 1024;
@@ -82,6 +83,8 @@ pub(crate) struct Call {
     pub(crate) answer: Arc<Answer>,
     /// What clients fetch again and again.
     pub(in crate::front::kafka) sessions: Arc<Sessions>,
+    /// The listener that was asked.
+    pub(in crate::front::kafka) endpoint: Arc<Endpoint>,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
     /// All that is offered.

@@ -30,8 +30,8 @@ pub(super) async fn answer(request: DescribeClusterRequest, call: Call) -> Descr
         controller_id: config.node_id,
         brokers: vec![DescribeClusterBroker {
             broker_id: config.node_id,
-            host: config.advertised_host.clone(),
-            port: i32::from(config.advertised_port),
+            host: call.endpoint.advertised_host.clone(),
+            port: i32::from(call.endpoint.advertised_port),
             rack: config.rack.clone(),
             is_fenced: false,
         }],

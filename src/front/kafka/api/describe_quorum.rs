@@ -57,8 +57,8 @@ pub(super) async fn answer(request: DescribeQuorumRequest, call: Call) -> Descri
             node_id: config.node_id,
             listeners: vec![Listener {
                 name: LISTENER.to_owned(),
-                host: config.advertised_host.clone(),
-                port: config.advertised_port,
+                host: call.endpoint.advertised_host.clone(),
+                port: call.endpoint.advertised_port,
             }],
         });
     }

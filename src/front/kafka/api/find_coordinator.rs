@@ -72,8 +72,8 @@ fn coordinator(key: String, refused: Option<&Failure>, call: &Call) -> Coordinat
     Coordinator {
         key,
         node_id: config.node_id,
-        host: config.advertised_host.clone(),
-        port: config.advertised_port.into(),
+        host: call.endpoint.advertised_host.clone(),
+        port: call.endpoint.advertised_port.into(),
         ..Coordinator::default()
     }
 }

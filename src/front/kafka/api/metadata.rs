@@ -45,8 +45,8 @@ pub(super) async fn answer(request: MetadataRequest, call: Call) -> MetadataResp
     MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id: config.node_id,
-            host: config.advertised_host.clone(),
-            port: i32::from(config.advertised_port),
+            host: call.endpoint.advertised_host.clone(),
+            port: i32::from(call.endpoint.advertised_port),
             rack: config.rack.clone(),
         }],
         cluster_id: Some(broker.cluster_id()),

@@ -19,12 +19,13 @@ use super::{
     offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake, sync_group,
 };
 use crate::broker::Broker;
-use crate::broker::access::{Caller, Principal, Protocol};
+use crate::broker::access::{Caller, Protocol};
 use crate::front::budget::Budget;
 use crate::front::kafka::answer::Answer;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::unsupported::Unsupported;
+use crate::front::listener::Transport;
 
 /// A row whose handler is `async fn answer(request, call) -> response` of the module named after the key.
 macro_rules! alone {
@@ -118,6 +119,7 @@ pub(in crate::front::kafka) fn route(
     answers: &Arc<Budget>,
     sessions: &Arc<Sessions>,
     peer: SocketAddr,
+    transport: &Transport,
 ) -> Result<(Request, Run), Reply> {
     let mut body = Reader::new(frame.clone()).with_elements_bound(ELEMENTS_MAX);
     let fixed = |frame: &[u8]| -> Option<(i16, i16, i32)> {
@@ -149,7 +151,7 @@ pub(in crate::front::kafka) fn route(
         ))
     })?;
     let caller = Caller {
-        principal: Principal::Anonymous,
+        principal: transport.principal(),
         address: peer,
         client_id: header.client_id,
         protocol: Protocol::Kafka,
@@ -160,6 +162,7 @@ pub(in crate::front::kafka) fn route(
         stats: stats.clone(),
         answer: Answer::new(answers),
         sessions: sessions.clone(),
+        endpoint: transport.listener.clone(),
         request_bytes: frame.len(),
         offered: TABLE,
     };

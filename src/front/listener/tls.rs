@@ -1,0 +1,255 @@
+//! TLS: takes a connection's handshake, and says who is at its other end.
+//! Callers: the listener, for each connection of an encrypted endpoint; `serve`, which makes one of the settings and lets it
+//! watch its files. Invariants: new files are in use for the next handshake, and no connection notices; files that cannot be
+//! used change nothing. Sessions are resumed only under the files by which they began.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::handshakes::{Handshakes, Slot};
+use super::pem::{Pem, TlsError};
+use super::principal::PrincipalRules;
+use super::stopped;
+use super::subject;
+use super::tls_settings::{ClientAuth, TlsSettings};
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What makes connections encrypted.
+#[derive(Debug)]
+pub struct Tls {
+    settings: TlsSettings,
+    /// What the next handshake is made with.
+    config: Mutex<Arc<ServerConfig>>,
+    /// The files as they were when that was read.
+    seen: Mutex<Seen>,
+    handshakes: Arc<Handshakes>,
+}
+
+impl Tls {
+    /// Reads the files. Blocks on the disk.
+    pub fn open(settings: &TlsSettings) -> Result<Arc<Tls>, TlsError> {
+        let seen = Seen::of(settings);
+        let config = server_config(settings)?;
+        Ok(Arc::new(Tls {
+            settings: settings.clone(),
+            config: Mutex::new(config),
+            seen: Mutex::new(seen),
+            handshakes: Arc::default(),
+        }))
+    }
+
+    /// Reads files again that have changed, until `shutdown` turns true.
+    pub async fn watch(self: Arc<Tls>, mut shutdown: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = stopped(&mut shutdown) => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let tls = self.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || tls.look()).await {
+                tracing::error!(%error, "the look at the files of certificates failed");
+            }
+        }
+    }
+
+    /// Reads the files again if one has changed.
+    fn look(&self) {
+        let now = Seen::of(&self.settings);
+        let mut seen = self.seen.lock().expect("nothing panics while it looks");
+        if *seen == now {
+            return;
+        }
+        *seen = now;
+        match server_config(&self.settings) {
+            Ok(config) => {
+                *self.config.lock().expect("nothing panics that holds it") = config;
+                tracing::info!("the certificates have changed: new connections get the new ones");
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "the certificates have changed and cannot be used; the last good ones stay in use"
+            ),
+        }
+    }
+
+    /// A handshake begins. Another may have to go for it.
+    pub(super) fn begin(&self, peer: std::net::IpAddr) -> Slot {
+        self.handshakes.begin(peer)
+    }
+
+    /// Does the handshake.
+    pub(super) async fn accept(&self, stream: TcpStream) -> Result<Secured, HandshakeError> {
+        let config = self
+            .config
+            .lock()
+            .expect("nothing panics that holds it")
+            .clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let (_, session) = stream.get_ref();
+        let principal = match session.peer_certificates().and_then(<[_]>::first) {
+            Some(certificate) => Some(name_of(certificate, &self.settings.principal_rules)?),
+            None => None,
+        };
+        Ok(Secured {
+            stream: Box::new(stream),
+            principal,
+        })
+    }
+}
+
+/// A connection whose handshake is done.
+pub(super) struct Secured {
+    pub(super) stream: Box<TlsStream<TcpStream>>,
+    /// The name of whoever showed a certificate.
+    pub(super) principal: Option<Arc<str>>,
+}
+
+/// Why a handshake has failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// By TLS, or with the connection.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+    /// The certificate has no subject that can be read.
+    #[error("the client's certificate has no subject that can be read")]
+    NoSubject,
+    /// None of `ssl.principal.mapping.rules` is for this one.
+    #[error("no rule of ssl.principal.mapping.rules applies to {0}")]
+    NoRule(String),
+}
+
+fn name_of(certificate: &[u8], rules: &PrincipalRules) -> Result<Arc<str>, HandshakeError> {
+    let subject = subject::of_certificate(certificate).ok_or(HandshakeError::NoSubject)?;
+    match rules.name(&subject) {
+        Some(name) => Ok(Arc::from(name)),
+        None => Err(HandshakeError::NoRule(subject)),
+    }
+}
+
+/// The files, as far as that tells whether they have changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen(Vec<(PathBuf, Option<Mark>)>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    mode: u32,
+    /// Seconds and nanoseconds of the last change of content, and of anything.
+    changed: [(i64, i64); 2],
+}
+
+impl Seen {
+    fn of(settings: &TlsSettings) -> Seen {
+        let TlsSettings {
+            keystore,
+            key,
+            truststore,
+            ..
+        } = settings;
+        let all = [keystore, key, truststore].into_iter().flatten();
+        Seen(all.map(|path| (path.clone(), Mark::of(path))).collect())
+    }
+}
+
+impl Mark {
+    fn of(path: &Path) -> Option<Mark> {
+        let about: Metadata = std::fs::metadata(path).ok()?;
+        Some(Mark {
+            device: about.dev(),
+            inode: about.ino(),
+            bytes: about.size(),
+            mode: about.mode(),
+            changed: [
+                (about.mtime(), about.mtime_nsec()),
+                (about.ctime(), about.ctime_nsec()),
+            ],
+        })
+    }
+}
+
+fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+    let Some(keystore) = &settings.keystore else {
+        let reason = "a listener is encrypted, and ssl.keystore.location does not say with which certificate";
+        return Err(TlsError::Settings(reason.to_owned()));
+    };
+    let keystore = Pem::read(keystore)?;
+    let chain = keystore.certificates()?;
+    let key_file = match &settings.key {
+        Some(path) => Pem::read(path)?,
+        None => keystore,
+    };
+    let key = key_file.key()?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = client_verifier(settings, &provider)?;
+    let versions = versions(settings);
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .map_err(|error| TlsError::Settings(error.to_string()))?;
+    let config = builder
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| {
+            let why = match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    "its private key is not that of the certificate".to_owned()
+                }
+                other => format!("its private key or certificate cannot be used: {other}"),
+            };
+            key_file.unusable(why)
+        })?;
+    Ok(Arc::new(config))
+}
+
+/// The newest first.
+fn versions(settings: &TlsSettings) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [
+        (settings.versions.tls13, &version::TLS13),
+        (settings.versions.tls12, &version::TLS12),
+    ];
+    all.into_iter().filter(|it| it.0).map(|it| it.1).collect()
+}
+
+fn client_verifier(
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    if settings.client_auth == ClientAuth::None {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    }
+    let Some(truststore) = &settings.truststore else {
+        let reason = "ssl.client.auth asks clients for certificates, and ssl.truststore.location does not say whose are good";
+        return Err(TlsError::Settings(reason.to_owned()));
+    };
+    let truststore = Pem::read(truststore)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in truststore.certificates()? {
+        roots.add(certificate).map_err(|error| {
+            truststore.unusable(format!("a certificate in it is no good: {error}"))
+        })?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match settings.client_auth {
+        ClientAuth::Required => builder,
+        ClientAuth::None | ClientAuth::Requested => builder.allow_unauthenticated(),
+    };
+    builder
+        .build()
+        .map_err(|error| truststore.unusable(error.to_string()))
+}
