@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
-use client::{Client, ClientConfig};
+use client::{Client, ClientConfig, Tls};
 use model::Timestamp;
 use storage::cleanup::Policy;
 
@@ -30,7 +30,8 @@ use crate::log::LogArgs;
 use crate::loss::{self, LossArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
-use crate::reach::Watch;
+use crate::protection::Protection;
+use crate::reach::{HTTPS, Watch};
 use crate::replay::{self, ReplayArgs};
 use crate::runtime;
 use crate::topic::TopicArgs;
@@ -196,6 +197,9 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// How connections are protected, in the names of Kafka's clients (security.protocol=SSL, ssl.truststore.location=FILE)
+    #[arg(short = 'X', global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    pub properties: Vec<(String, String)>,
     /// The client of the command, with what is said while it waits.
     #[arg(skip)]
     connected: Arc<OnceLock<(Client, Watch)>>,
@@ -207,16 +211,30 @@ impl Common {
         context::brokers(self.brokers.as_deref(), self.context.as_deref())
     }
 
-    /// Where HTTP is served, as `given` or as it follows from where the command goes.
-    pub fn http(&self, given: Option<&str>) -> Result<String> {
+    /// Where HTTP is served, as `given` or as it follows from where the command goes. An address behind `https://` is encrypted.
+    pub fn http(&self, given: Option<&str>) -> Result<HttpServer> {
         let brokers = self.brokers()?;
         let named = self.context.as_deref();
-        context::http(given, named, self.brokers.is_some(), &brokers)
+        let address = context::http(given, named, self.brokers.is_some(), &brokers)?;
+        let protection = Protection::parse(&self.properties)?;
+        Ok(match address.strip_prefix(HTTPS) {
+            Some(address) => HttpServer {
+                address: address.to_owned(),
+                tls: Some(protection.tls()?),
+            },
+            None => HttpServer { address, tls: None },
+        })
+    }
+
+    /// What encrypts connections to brokers; None if nothing does.
+    fn tls(&self) -> Result<Option<Tls>> {
+        Ok(Protection::parse(&self.properties)?.of_kafka()?)
     }
 
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
-        let config = ClientConfig::new(&self.brokers()?);
+        let mut config = ClientConfig::new(&self.brokers()?);
+        config.tls = self.tls()?;
         let watch = Watch::start(config.troubles.clone());
         let client = Client::connect(config).await?;
         let (client, _) = self.connected.get_or_init(|| (client, watch));
@@ -309,7 +327,9 @@ impl ToolCommand {
                 bench::run(args, &common.connect().await?, common.json).await
             }
             ToolCommand::Doctor(OnBroker { common, args }) => {
-                doctor::run(args, &common.brokers()?, common.json).await
+                let mut config = ClientConfig::new(&common.brokers()?);
+                config.tls = common.tls()?;
+                doctor::run(args, config, common.json).await
             }
             ToolCommand::Retention(OnBroker { common, args }) => {
                 args.run(Policy::Retention, &common).await
@@ -327,11 +347,16 @@ impl ToolCommand {
             ToolCommand::Restore(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Group(GroupArgs { common, command }) => {
                 let client = common.connect().await?;
-                let ledger = common.http(None).ok().map(|address| HttpServer { address });
+                let ledger = common.http(None).ok();
                 command.run(&client, common.json, now(), ledger).await
             }
         }
     }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn now() -> Timestamp {

@@ -185,7 +185,7 @@ pub(crate) fn http(
     brokers_given: bool,
     brokers: &str,
 ) -> Result<String> {
-    let checked = |address: &str| reach::address(address, HTTP_PORT).map_err(Failure::Usage);
+    let checked = |address: &str| reach::http_address(address, HTTP_PORT).map_err(Failure::Usage);
     if let Some(given) = given {
         return checked(given).context("--http");
     }
@@ -234,7 +234,9 @@ impl ContextArgs {
                 http,
             } => {
                 let brokers = reach::addresses(brokers).map_err(Failure::Usage)?;
-                let http = http.as_deref().map(|http| reach::address(http, HTTP_PORT));
+                let http = http
+                    .as_deref()
+                    .map(|http| reach::http_address(http, HTTP_PORT));
                 match http.transpose().map_err(Failure::Usage)? {
                     Some(http) => contexts.http.insert(name.clone(), http),
                     None => contexts.http.remove(name),

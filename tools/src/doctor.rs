@@ -85,9 +85,8 @@ fn wrong(
     }
 }
 
-/// Runs the command. `brokers` are the bootstrap addresses, separated by commas.
-pub async fn run(args: DoctorArgs, brokers: &str, json: bool) -> Result<ExitCode> {
-    let mut config = ClientConfig::new(brokers);
+/// Runs the command, for a client of this configuration.
+pub async fn run(args: DoctorArgs, mut config: ClientConfig, json: bool) -> Result<ExitCode> {
     config.connect_timeout = Duration::from_millis(args.timeout_ms);
     config.request_timeout = config.connect_timeout;
     let mut doctor = Doctor {

@@ -81,9 +81,7 @@ struct AddArgs {
 impl HoldArgs {
     /// Runs the command.
     pub async fn run(self, common: &Common, now: Timestamp) -> Result<ExitCode> {
-        let server = HttpServer {
-            address: common.http(self.http.as_deref())?,
-        };
+        let server = common.http(self.http.as_deref())?;
         match self.command {
             HoldCommand::Add(args) => add(&args, &server, common.json, now).await,
             HoldCommand::List => list(&server, common.json).await,

@@ -8,12 +8,14 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::Tls;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::user::user_name;
@@ -66,11 +68,18 @@ pub struct Problem {
     pub detail: String,
 }
 
+/// A connection, plain or encrypted.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A server's HTTP address.
 #[derive(Clone, Debug)]
 pub struct HttpServer {
     /// HOST:PORT
     pub address: String,
+    /// What encrypts connections; None if nothing does.
+    pub tls: Option<Tls>,
 }
 
 impl HttpServer {
@@ -107,12 +116,7 @@ impl HttpServer {
 
     /// Gets a resource piece by piece, however long it is, with what stands behind it.
     pub async fn stream(&self, path: &str) -> Result<HttpStream, HttpError> {
-        let connecting = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&self.address));
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(self.unconnected(source)),
-            Err(_) => return Err(self.unconnected(io::ErrorKind::TimedOut.into())),
-        };
+        let stream = self.connect().await?;
         let silent = |error: hyper::Error| self.silent(error.to_string());
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(silent)?;
@@ -145,6 +149,23 @@ impl HttpServer {
         })
     }
 
+    /// Connects, and does the handshake where the server is encrypted.
+    async fn connect(&self) -> Result<Box<dyn Stream>, HttpError> {
+        let connecting = async {
+            let stream = TcpStream::connect(&self.address).await?;
+            let stream: Box<dyn Stream> = match &self.tls {
+                None => Box::new(stream),
+                Some(tls) => Box::new(tls.connect(stream, &self.address).await?),
+            };
+            Ok(stream)
+        };
+        match tokio::time::timeout(CONNECT_TIME, connecting).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(self.unconnected(source)),
+            Err(_) => Err(self.unconnected(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -161,12 +182,7 @@ impl HttpServer {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), HttpError> {
-        let stream =
-            match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(&self.address)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(source)) => return Err(self.unconnected(source)),
-                Err(_) => return Err(self.unconnected(io::ErrorKind::TimedOut.into())),
-            };
+        let stream = self.connect().await?;
         match tokio::time::timeout(ANSWER_TIME, self.exchange(stream, method, path, body)).await {
             Ok(answer) => answer,
             Err(_) => Err(self.silent(format!("nothing came for {} s", ANSWER_TIME.as_secs()))),
@@ -175,7 +191,7 @@ impl HttpServer {
 
     async fn exchange(
         &self,
-        stream: TcpStream,
+        stream: Box<dyn Stream>,
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -324,6 +340,7 @@ mod tests {
     fn server() -> HttpServer {
         HttpServer {
             address: "a:1".to_owned(),
+            tls: None,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod log;
 mod loss;
 pub mod output;
 pub mod produce;
+mod protection;
 mod reach;
 mod replay;
 pub mod runtime;

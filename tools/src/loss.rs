@@ -50,9 +50,7 @@ enum LossCommand {
 impl LossArgs {
     /// Runs the command.
     pub async fn run(self, common: &Common) -> Result<ExitCode> {
-        let server = HttpServer {
-            address: common.http(self.http.as_deref())?,
-        };
+        let server = common.http(self.http.as_deref())?;
         let LossCommand::List { group, topic } = self.command;
         let answer = server
             .get(&path(group.as_deref(), topic.as_deref()))

@@ -18,6 +18,17 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A failure that is older was not tried again: nobody waits for it.
 const FRESH: Duration = Duration::from_secs(3);
 
+/// What stands before an address of HTTP that is encrypted.
+pub(crate) const HTTPS: &str = "https://";
+
+/// Checks one address of HTTP, which may stand behind `http://` or `https://`; the latter stays.
+pub(crate) fn http_address(text: &str, default_port: u16) -> Result<String, String> {
+    match text.strip_prefix(HTTPS) {
+        Some(rest) => Ok(format!("{HTTPS}{}", address(rest, default_port)?)),
+        None => address(text.strip_prefix("http://").unwrap_or(text), default_port),
+    }
+}
+
 /// Checks a list of addresses with commas between them, and writes the port into those that have none.
 pub(crate) fn addresses(list: &str) -> Result<String, String> {
     let all: Result<Vec<String>, String> = list
@@ -150,6 +161,25 @@ mod tests {
             "::1:x",
         ] {
             assert!(addresses(typed).is_err(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_http_may_say_that_it_is_encrypted() {
+        for (typed, expected) in [
+            ("a", "a:8080"),
+            ("http://a:1", "a:1"),
+            ("https://a", "https://a:8080"),
+            ("https://[::1]:8443", "https://[::1]:8443"),
+        ] {
+            assert_eq!(
+                http_address(typed, 8080).as_deref(),
+                Ok(expected),
+                "{typed}"
+            );
+        }
+        for typed in ["ftp://a", "https://", "https://a/b"] {
+            assert!(http_address(typed, 8080).is_err(), "{typed}");
         }
     }
 

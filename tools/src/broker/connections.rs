@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use crate::cleanup::ServerArgs;
 use crate::cli::Common;
-use crate::http::HttpServer;
 use crate::output::{counted, duration, print, readable, size};
 use crate::table::Table;
 
@@ -60,8 +59,8 @@ struct Connection {
 impl ConnectionsArgs {
     /// Runs the command.
     pub(super) async fn run(&self, common: &Common) -> Result<ExitCode> {
-        let address = common.http(self.server.http.as_deref())?;
-        let answer = HttpServer { address }.get("/connections").await?;
+        let server = common.http(self.server.http.as_deref())?;
+        let answer = server.get("/connections").await?;
         let answer: Answer = serde_json::from_value(answer).context("the server's connections")?;
         let is_wanted = |connection: &&Value| {
             let name = connection["client_id"].as_str().unwrap_or_default();

@@ -20,23 +20,12 @@ pub(super) struct GivenSettings {
     /// With --dir: the server's configuration file, for topics that say nothing [env: ALLUVIUM_CONFIG]
     #[arg(long, value_name = "FILE", requires = "dir", conflicts_with = "http")]
     config: Option<PathBuf>,
-    /// With --dir: a setting for topics that say nothing, as the server is started with it (log.retention.ms=…)
-    #[arg(
-        short = 'X',
-        value_name = "KEY=VALUE",
-        requires = "dir",
-        conflicts_with = "http",
-        value_parser = pair
-    )]
-    overrides: Vec<(String, String)>,
+    /// With --dir, `-X` is a setting for topics that say nothing, as the server is started with it (log.retention.ms=…)
+    #[arg(skip)]
+    pub(super) overrides: Vec<(String, String)>,
     /// With --dir: the server is started without settings for topics that say nothing
     #[arg(long, requires = "dir", conflicts_with_all = ["config", "http"])]
     defaults: bool,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// What holds for topics that say nothing.

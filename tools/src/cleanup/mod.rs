@@ -208,8 +208,15 @@ impl CleanupArgs {
 }
 
 impl CleanupCommand {
-    async fn run(self, policy: Policy, common: &Common) -> Result<ExitCode> {
+    async fn run(mut self, policy: Policy, common: &Common) -> Result<ExitCode> {
         let json = common.json;
+        if let CleanupCommand::Plan(selection)
+        | CleanupCommand::Explain(selection)
+        | CleanupCommand::Run(RunArgs { selection, .. }) = &mut self
+            && selection.dir.is_some()
+        {
+            selection.given.overrides = common.properties.clone();
+        }
         match self {
             CleanupCommand::Plan(selection) => {
                 let plan = plan_of(policy, &selection, common).await?;

@@ -33,9 +33,8 @@ struct Jobs {
 impl Server {
     /// Where the command's options say.
     pub(super) fn of(args: &ServerArgs, common: &Common) -> Result<Server> {
-        let address = common.http(args.http.as_deref())?;
         Ok(Server {
-            http: HttpServer { address },
+            http: common.http(args.http.as_deref())?,
         })
     }
 

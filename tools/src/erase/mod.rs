@@ -200,9 +200,8 @@ impl EraseArgs {
         {
             return tokio::task::block_in_place(|| args.run_offline(common.json));
         }
-        let address = common.http(self.http.as_deref())?;
         let server = Erasures {
-            http: HttpServer { address },
+            http: common.http(self.http.as_deref())?,
         };
         match self.command {
             EraseCommand::Request(args) => server.request(&args, common.json).await,

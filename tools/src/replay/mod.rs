@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use self::rows::Rows;
 use crate::cli::Common;
 use crate::failure::Failure;
-use crate::http::{HttpError, HttpServer, HttpStream, escaped, query};
+use crate::http::{HttpError, HttpStream, escaped, query};
 use crate::output::{counted, grouped, note, print_text, size};
 
 /// Shown below `replay --help`.
@@ -139,9 +139,7 @@ impl ReplayArgs {
     pub async fn run(self, common: &Common, now: Timestamp) -> Result<ExitCode> {
         self.check()?;
         let path = self.path(now)?;
-        let server = HttpServer {
-            address: common.http(self.http.as_deref())?,
-        };
+        let server = common.http(self.http.as_deref())?;
         let mut out = Output::open(self.output.as_deref())?;
         let mut answer = server
             .stream(&path)

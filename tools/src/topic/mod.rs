@@ -21,7 +21,6 @@ use model::Timestamp;
 
 use crate::cli::Common;
 use crate::failure::Failure;
-use crate::http::HttpServer;
 
 /// `topic` and its commands.
 #[derive(Debug, clap::Args)]
@@ -71,8 +70,8 @@ impl TopicArgs {
             TopicCommand::Create(args) => create::run(&args, admin, json).await,
             TopicCommand::List(args) => list::run(&args, admin, json).await,
             TopicCommand::Describe(args) => {
-                let address = common.http(None)?;
-                describe::run(&args, client, &HttpServer { address }, json).await
+                let server = common.http(None)?;
+                describe::run(&args, client, &server, json).await
             }
             TopicCommand::Alter(args) => alter::run(&args, client, json).await,
             TopicCommand::AddPartitions(args) => add_partitions::run(&args, client, json).await,
