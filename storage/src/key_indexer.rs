@@ -195,8 +195,10 @@ impl KeyIndexer {
         let indexed = indexed.filter_map(|(id, is_whole)| is_whole.then_some(id));
         let indexed: HashSet<_> = indexed.collect();
         let state = self.locked();
+        let indexes = &self.rewrites.files.key_indexes;
         let is_missing = |(entry, _): &(SegmentEntry, Sealed)| {
-            !indexed.contains(&entry.id) && !state.failed.contains(&(log.id(), entry.id))
+            let has_one = indexed.contains(&entry.id) && !indexes.is_old(log.id(), entry.id);
+            !has_one && !state.failed.contains(&(log.id(), entry.id))
         };
         let (entry, sealed) = sealed.into_iter().find(is_missing)?;
         Some(Task::Build(entry, sealed))
@@ -223,6 +225,8 @@ impl KeyIndexer {
         let is_live = log.cell().has_segment(segment) && !log.cell().is_deleted();
         match built {
             Ok(built) => {
+                // One of an earlier release may be open.
+                self.rewrites.files.key_indexes.forget(id, segment);
                 let counters = &self.counters;
                 counters.built.fetch_add(1, Ordering::Relaxed);
                 let (read, written) = (&counters.indexed_bytes, &counters.written_bytes);

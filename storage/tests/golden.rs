@@ -340,6 +340,13 @@ fn summary_v2() {
 
 #[test]
 fn keyindex_v1() {
+    // It had no times.
+    let golden = golden("keyindex.v1");
+    check_key_index(&golden, None);
+}
+
+#[test]
+fn keyindex_v2() {
     let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(1_000)), SegmentKind::Plain);
     for batch in keyed_batches() {
         let head = batch.bytes.first_chunk().expect("a batch has a head");
@@ -353,12 +360,23 @@ fn keyindex_v1() {
     });
     assert_eq!(built.expect("an empty disk").unknown_blocks, 0);
     let path = index.id().key_index_path(root);
-    let golden = check("keyindex.v1", &disk.files()[&path]);
-    disk.remove_file(&path).expect("it was built");
-    write_new_file(&disk, &path, &golden).expect("an empty disk");
-    let file = disk.open(&path, OpenHow::Read).expect("it was written");
+    let golden = check("keyindex.v2", &disk.files()[&path]);
+    // Ten batches of four records a millisecond apart are a block.
+    check_key_index(&golden, Some(&[0, 40, 80, 120].map(time)));
+}
+
+fn check_key_index(golden: &[u8], smallest: Option<&[Timestamp]>) {
+    let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(1_000)), SegmentKind::Plain);
+    for batch in keyed_batches() {
+        let head = batch.bytes.first_chunk().expect("a batch has a head");
+        index.push(&batch.header, head, batch.append_time);
+    }
+    let (disk, path) = (SimDisk::new(1), Path::new("/file"));
+    write_new_file(&disk, path, golden).expect("an empty disk");
+    let file = disk.open(path, OpenHow::Read).expect("it was written");
     let found = KeyIndex::open(file).expect("a golden file");
     assert!(found.is_of(log(), &index));
+    assert_eq!(found.smallest_times().map(|times| &**times), smallest);
     let blocks = |key: &str| {
         let found = found.look_up(key_index::hash_of(key.as_bytes()));
         found.expect("a golden file").blocks

@@ -1,9 +1,10 @@
-//! Key indexes on a store: a scan by key shows what a brute-force filter of all records has, and reads a part of it; indexes come
+//! Key indexes on a store: a scan by key or by time shows what a brute-force filter of all records has, and reads a part of it; indexes come
 //! and go with their segments and their setting; a cut at any operation leaves a store that is as it was.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use alluvium_storage::cleanup::Policy;
 use alluvium_storage::cleanup::run::{Progress, RunOptions};
 use alluvium_storage::inspect::verify_store;
-use alluvium_storage::io::{Disk, ManualClock, SimDisk};
+use alluvium_storage::io::{Disk, ManualClock, SimDisk, write_new_file};
 use alluvium_storage::{
     AppendBatch, Env, Log, LogSettings, ScanCounts, ScanRange, Scanned, Storage, StorageConfig,
 };
@@ -40,6 +41,17 @@ fn settings(key_index: bool) -> LogSettings {
 
 fn device(number: u64) -> Bytes {
     format!("device-{number}").into()
+}
+
+/// The time of a record: ten a second, but of a device whose clock is an hour wrong, or no clock at all.
+fn time_of(offset: u64) -> i64 {
+    let at = 1_700_000_000_000 + offset as i64 * 100;
+    match offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 {
+        wrong if wrong % 1_201 == 0 => 0,
+        wrong if wrong % 1_009 == 0 => at - (wrong % 3_600_000) as i64,
+        wrong if wrong % 1_013 == 0 => at + (wrong % 3_600_000) as i64,
+        _ => at,
+    }
 }
 
 /// Key and value of a record.
@@ -89,7 +101,7 @@ impl House {
         for record in 0..RECORDS {
             let key = (record > 0).then(|| device(base / RECORDS * 7 % DEVICES));
             let value = Bytes::from(format!("{:0>VALUE_BYTES$}", base + record));
-            let time = Timestamp::from_millis(5);
+            let time = Timestamp::from_millis(time_of(base + record));
             builder
                 .push(time, key.as_deref(), Some(&value), &[])
                 .unwrap();
@@ -197,12 +209,20 @@ fn open(disk: &SimDisk, clock: &Arc<ManualClock>) -> Result<Storage, String> {
     Ok(storage)
 }
 
-/// All records that a scan shows, and what it counted.
+/// All records that a scan by key shows, and what it counted.
 fn scan(log: &Log, key: Option<Bytes>) -> (Vec<(u64, Record)>, ScanCounts) {
+    scan_of(log, key, None)
+}
+
+fn scan_of(
+    log: &Log,
+    key: Option<Bytes>,
+    times: Option<Range<i64>>,
+) -> (Vec<(u64, Record)>, ScanCounts) {
     let bounds = log.bounds();
     let mut scan = log.scan(ScanRange {
         offsets: bounds.start..bounds.durable_end,
-        times: None,
+        times: times.map(|it| Timestamp::from_millis(it.start)..Timestamp::from_millis(it.end)),
         key,
         run_bytes: 256 << 10,
     });
@@ -244,11 +264,130 @@ fn a_scan_by_key_shows_all_of_it_and_reads_a_small_part() {
     assert_eq!(scan(&house.log(), None).1.skipped_bytes, 0, "all keys");
     let metrics = house.storage.metrics().key_indexes;
     assert_eq!(metrics.built, house.sealed() as u64);
-    assert!(metrics.written_bytes <= metrics.indexed_bytes / 80 + 200 * metrics.built);
+    // A share, a time for each block of 16 KiB or a little more, and the ends.
+    let most = metrics.indexed_bytes / 80 + metrics.indexed_bytes / 2048 + 200 * metrics.built;
+    assert!(metrics.written_bytes <= most, "{metrics:?}");
     // After a start they are there, and nothing is made again.
     let house = house.restart();
     assert!(!house.storage.index_keys_once());
     assert_eq!(house.check(), some);
+}
+
+impl House {
+    /// Scans a window of time, also of one key, and checks it against all records that were appended; gives what was read.
+    fn check_window(&self, times: Range<i64>, key: Option<&Bytes>) -> ScanCounts {
+        let (found, counts) = scan_of(&self.log(), key.cloned(), Some(times.clone()));
+        let is_wanted = |offset: u64, record: &Record| {
+            let has_key = key.is_none_or(|key| record.0.as_ref() == Some(key));
+            has_key && times.contains(&time_of(offset))
+        };
+        let found: Vec<_> = found
+            .into_iter()
+            .filter(|(offset, record)| is_wanted(*offset, record))
+            .collect();
+        let expected = self.records.iter();
+        let expected = expected.filter(|(offset, record)| is_wanted(**offset, record));
+        let expected: Vec<_> = expected.map(|(at, record)| (*at, record.clone())).collect();
+        assert_eq!(found, expected, "{times:?} {key:?}");
+        counts
+    }
+}
+
+#[test]
+fn a_scan_of_any_window_of_wrong_clocks_shows_all_of_it() {
+    let house = House::filled(true, 700);
+    house.index();
+    let last = house.records.len() as u64 - 1;
+    let span = 1_700_000_000_000 - 4_000_000..time_of(last) + 4_000_000;
+    let mut random = 1_u64;
+    let mut next = |below: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % below
+    };
+    for window in 0..400 {
+        let start = span.start + next((span.end - span.start) as u64) as i64;
+        let start = if window % 40 == 0 { 0 } else { start };
+        let length = 1 << next(24);
+        let end = start + 1 + next(length) as i64;
+        let key = (window % 3 == 0).then(|| device(next(DEVICES)));
+        house.check_window(start..end, key.as_ref());
+    }
+}
+
+#[test]
+fn an_early_window_of_a_long_log_reads_its_part() {
+    let house = House::filled(true, 1_400);
+    let all = scan(&house.log(), None).1.bytes;
+    let first = 1_700_000_000_000..1_700_000_100_000;
+    assert_eq!(
+        house.check_window(first.clone(), None).bytes,
+        all,
+        "no index yet"
+    );
+    house.index();
+    let counts = house.check_window(first, None);
+    assert_eq!(counts.bytes + counts.skipped_bytes, all);
+    // What no index tells of: the active segment and the tail. Then a thousand of 28,000 records, and the blocks of wrong clocks.
+    let sealed: u64 = house
+        .files("log")
+        .iter()
+        .filter(|log| house.disk.exists(&log.with_extension("idx")).unwrap())
+        .map(|log| house.disk.files()[log].len() as u64)
+        .sum();
+    let of_sealed = counts.bytes - (all - sealed);
+    assert!(of_sealed * 3 < sealed, "{of_sealed} of {sealed}");
+    // Of a window that no clock reaches nothing else is read.
+    let early = house.check_window(i64::MIN..-1, None);
+    assert_eq!(early.bytes, all - sealed);
+}
+
+#[test]
+fn an_index_of_an_earlier_release_serves_keys_and_is_made_again_for_times() {
+    let house = House::filled(true, 400);
+    house.index();
+    let sound = house.check();
+    let early = house.check_window(i64::MIN..-1, None);
+    let files = house.files("kix");
+    for file in &files {
+        let bytes = first_version(&house.disk.files()[file]);
+        house.disk.remove_file(file).unwrap();
+        write_new_file(&house.disk, file, &bytes).unwrap();
+    }
+    let house = house.restart();
+    assert_eq!(house.notes(), Vec::<String>::new());
+    assert_eq!(house.check(), sound);
+    assert!(!house.storage.index_keys_once(), "nobody asked for times");
+    assert!(house.check_window(i64::MIN..-1, None).bytes > early.bytes);
+    house.index();
+    assert_eq!(
+        house.storage.metrics().key_indexes.built,
+        files.len() as u64
+    );
+    assert_eq!(house.check_window(i64::MIN..-1, None), early);
+    assert_eq!(house.check(), sound);
+}
+
+/// A key index without its smallest timestamps, as version 1 wrote it.
+fn first_version(bytes: &[u8]) -> Vec<u8> {
+    const FOOTER: usize = 96;
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let footer = bytes.len() - FOOTER;
+    let (blocks, top) = (u32_at(footer + 48) as usize, u32_at(footer + 60) as usize);
+    let times = footer - top..footer - top + 8 * blocks;
+    let mut first = bytes.to_vec();
+    first[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    first[footer + 60..footer + 64].copy_from_slice(&((top - 8 * blocks) as u32).to_le_bytes());
+    let length = (bytes.len() - 8 * blocks) as u64;
+    first[footer + 64..footer + 72].copy_from_slice(&length.to_le_bytes());
+    first[footer + 84..footer + 88].copy_from_slice(&1_u32.to_le_bytes());
+    first.drain(times.clone());
+    let footer = first.len() - FOOTER;
+    let covered = [&first[..16], &first[times.start..footer + 80]].concat();
+    let checksum = crc32fast::hash(&covered);
+    first[footer + 80..footer + 84].copy_from_slice(&checksum.to_le_bytes());
+    first
 }
 
 #[test]

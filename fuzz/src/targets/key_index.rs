@@ -24,6 +24,8 @@ pub fn run(data: &[u8]) {
         return;
     };
     let (blocks, known) = index.blocks();
+    let times = index.smallest_times();
+    assert!(times.is_none_or(|times| times.len() == blocks as usize));
     assert!(known <= blocks, "no more blocks are known than there are");
     let is_sound = index.check().is_ok();
     for hash in [hash, 0, u64::MAX] {
@@ -47,9 +49,15 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// The golden file.
+/// The golden files.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let golden = include_bytes!("../../../storage/tests/golden/keyindex.v1");
-    let with = |head: u8| [&[head][..], &[7; 8], &golden[..]].concat();
-    vec![with(1), with(0)]
+    let first = include_bytes!("../../../storage/tests/golden/keyindex.v1");
+    let second = include_bytes!("../../../storage/tests/golden/keyindex.v2");
+    let with = |head: u8, golden: &[u8]| [&[head][..], &[7; 8], golden].concat();
+    vec![
+        with(1, first),
+        with(0, first),
+        with(1, second),
+        with(0, second),
+    ]
 }

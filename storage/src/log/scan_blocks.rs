@@ -3,6 +3,7 @@
 //! Callers: [`super::scan`] and the reader of what has settled. Plain computations; the file is read elsewhere.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Offset, Timestamp};
@@ -14,8 +15,25 @@ use crate::segment::{Block, SegmentId, SegmentIndex};
 pub(crate) struct Wanted {
     times: Option<Range<Timestamp>>,
     key: Option<Bytes>,
-    /// The sealed segment in which the key was looked up last, and the blocks that may hold it; None for all of them.
-    looked: Option<(SegmentId, Option<Vec<Range<u32>>>)>,
+    /// The sealed segment whose key index was asked last, and what it told.
+    looked: Option<(SegmentId, Told)>,
+}
+
+/// What a key index is asked.
+pub(crate) struct Asks<'a> {
+    /// Which blocks may hold this key.
+    pub key: Option<&'a [u8]>,
+    /// The smallest timestamp of each block.
+    pub smallest: bool,
+}
+
+/// What a key index has told; None where it knows nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The blocks that may hold the key.
+    pub key_blocks: Option<Vec<Range<u32>>>,
+    /// The smallest timestamp of each block.
+    pub smallest: Option<Arc<[Timestamp]>>,
 }
 
 /// How far a look at what has settled came.
@@ -48,30 +66,35 @@ impl Wanted {
         }
     }
 
-    /// Asks once for each sealed segment which of its blocks may hold the key.
-    pub fn look_up(
-        &mut self,
-        segment: SegmentId,
-        look_up: impl FnOnce(&[u8]) -> Option<Vec<Range<u32>>>,
-    ) {
+    /// Asks the key index once for each sealed segment, if it can tell anything of what is wanted.
+    pub fn look_up(&mut self, segment: SegmentId, look_up: impl FnOnce(&Asks<'_>) -> Told) {
         let is_known = |(known, _): &(SegmentId, _)| *known == segment;
-        if let Some(key) = &self.key
-            && !self.looked.as_ref().is_some_and(is_known)
-        {
-            self.looked = Some((segment, look_up(key)));
+        let last = Timestamp::from_millis(i64::MAX);
+        let asks = Asks {
+            key: self.key.as_deref(),
+            smallest: self.times.as_ref().is_some_and(|times| times.end < last),
+        };
+        if (asks.key.is_some() || asks.smallest) && !self.looked.as_ref().is_some_and(is_known) {
+            let told = look_up(&asks);
+            self.looked = Some((segment, told));
         }
     }
 
-    /// Whether a block of a segment may hold the key.
-    fn key_may_be_in(&self, segment: SegmentId, block: usize) -> bool {
-        match &self.looked {
-            Some((looked, Some(blocks))) if *looked == segment => {
-                let behind = blocks.partition_point(|range| range.end as usize <= block);
-                let next = blocks.get(behind);
-                next.is_some_and(|range| range.start as usize <= block)
-            }
-            _ => true,
-        }
+    /// Whether a block of a segment may hold what is wanted, by what the key index told.
+    fn key_index_allows(&self, segment: SegmentId, block: usize) -> bool {
+        let told = self.looked.as_ref().filter(|(of, _)| *of == segment);
+        let Some((_, told)) = told else { return true };
+        let has_key = told.key_blocks.as_ref().is_none_or(|blocks| {
+            let behind = blocks.partition_point(|range| range.end as usize <= block);
+            let next = blocks.get(behind);
+            next.is_some_and(|range| range.start as usize <= block)
+        });
+        let smallest = told.smallest.as_ref().and_then(|times| times.get(block));
+        let end = self.times.as_ref().map(|times| times.end);
+        has_key
+            && smallest
+                .zip(end)
+                .is_none_or(|(smallest, end)| *smallest < end)
     }
 
     /// Whether something whose latest record has this time may hold a wanted one.
@@ -80,8 +103,8 @@ impl Wanted {
         times.is_none_or(|times| max_timestamp >= times.start)
     }
 
-    /// Whether a block may hold something wanted. Its smallest timestamp does not say: it is that of first records of batches,
-    /// which others in their batches may undercut.
+    /// Whether a block may hold something wanted, by the segment's index. Its smallest timestamp does not say: it is that of first
+    /// records of batches, which others in their batches may undercut. The key index has the exact one.
     fn may_be_in_block(&self, block: &Block) -> bool {
         self.may_be_in(block.max_timestamp)
     }
@@ -92,7 +115,7 @@ impl Wanted {
         let published = blocks.partition_point(|block| u64::from(block.position) < bytes);
         let first = index.block_of_offset(from).unwrap_or(0).min(published);
         let is_wanted = |block: &usize| {
-            self.may_be_in_block(&blocks[*block]) && self.key_may_be_in(index.id(), *block)
+            self.may_be_in_block(&blocks[*block]) && self.key_index_allows(index.id(), *block)
         };
         let found = (first..published).find(is_wanted).unwrap_or(published);
         let behind = (found..published).find(|block| !is_wanted(block));

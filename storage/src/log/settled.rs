@@ -13,7 +13,7 @@ use model::{LogId, Offset, Timestamp};
 
 use super::cell::LogCell;
 use super::dirty::DirtyLogs;
-use super::scan_blocks::{Stride, Wanted};
+use super::scan_blocks::{Asks, Stride, Told, Wanted};
 use super::segments::{Part, Segments, Source};
 use crate::damage::DamageRecord;
 use crate::error::{ReadError, TimedOffset};
@@ -152,7 +152,7 @@ impl SettledReader {
         let open = self.open(log, &part).map_err(fail)?;
         let next = open.index_of(|index| {
             if let Source::Sealed(..) = part.source {
-                wanted.look_up(part.id, |key| self.blocks_of_key(log.id(), index, key));
+                wanted.look_up(part.id, |asks| self.look_up(log.id(), index, asks));
             }
             wanted.next_blocks(index, from, part.bytes)
         });
@@ -400,18 +400,17 @@ impl SettledReader {
         self.files.open(log.id(), part.id, &source)
     }
 
-    /// The blocks of a sealed segment that may hold a key; None if any may, for all that is known.
-    fn blocks_of_key(
-        &self,
-        log: LogId,
-        index: &SegmentIndex,
-        key: &[u8],
-    ) -> Option<Vec<Range<u32>>> {
+    /// What the key index of a sealed segment knows of what is asked.
+    fn look_up(&self, log: LogId, index: &SegmentIndex, asks: &Asks<'_>) -> Told {
         let data = &self.files.data;
-        let directory = data.of_log(log);
+        let (disk, directory) = (data.disk(), data.of_log(log));
         let indexes = &self.files.key_indexes;
-        let found = indexes.look_up(data.disk(), &directory, log, (index, key));
-        Some(found?.blocks)
+        let of_key = |key| indexes.look_up(disk, &directory, log, (index, key));
+        let smallest = || indexes.smallest_times(disk, &directory, log, index);
+        Told {
+            key_blocks: asks.key.and_then(of_key).map(|found| found.blocks),
+            smallest: asks.smallest.then(smallest).flatten(),
+        }
     }
 
     /// A read has failed: the scrub looks at the segment soon, and puts what is damaged on record to the offset.

@@ -1,7 +1,7 @@
 //! Builds a segment's key index from its batches, section by section, into a file.
 //!
-//! Caller: the builder's thread, which gives the batches at its pace. Memory is bounded: 16 MiB of postings, and one section's
-//! pages. A file appears under its name whole and synced, or not at all.
+//! Caller: the builder's thread, which gives the batches at its pace. Memory is bounded: 16 MiB of postings, one section's pages,
+//! and eight bytes for each block. A file appears under its name whole and synced, or not at all.
 
 use std::io;
 use std::ops::Range;
@@ -80,6 +80,9 @@ struct Builder<'i> {
     first: u32,
     postings: Vec<Posting>,
     always: Vec<u32>,
+    /// The smallest timestamp of each block before the present one, and of that one.
+    smallest: Vec<i64>,
+    block_smallest: i64,
 }
 
 impl<'i> Builder<'i> {
@@ -95,6 +98,8 @@ impl<'i> Builder<'i> {
             first: 0,
             postings: Vec::new(),
             always: Vec::new(),
+            smallest: Vec::with_capacity(index.blocks().len()),
+            block_smallest: i64::MAX,
         }
     }
 
@@ -111,19 +116,24 @@ impl<'i> Builder<'i> {
         {
             self.end_block()?;
         }
-        if !self.is_always && self.keys_of(batch).is_none() {
+        if self.look_at(batch).is_none() {
             self.is_always = true;
+            self.block_smallest = i64::MIN;
+        }
+        if self.is_always {
             self.hashes.clear();
         }
         Ok(())
     }
 
-    /// Notes the keys of a batch. None if its records cannot be read, or if there are too many keys.
-    fn keys_of(&mut self, batch: &Bytes) -> Option<()> {
+    /// Notes the keys and times of a batch. None if its records cannot be read.
+    fn look_at(&mut self, batch: &Bytes) -> Option<()> {
         let batch = Batch::parse_unverified(batch.clone()).ok()?;
         let mut records = batch.records(DecompressLimit::default()).ok()?;
         while let Some(record) = records.next_ref() {
-            let Some(key) = record.ok()?.key else {
+            let record = record.ok()?;
+            self.block_smallest = self.block_smallest.min(record.timestamp.millis());
+            let Some(key) = record.key.filter(|_| !self.is_always) else {
                 continue;
             };
             let hash = hash_of(key);
@@ -134,7 +144,8 @@ impl<'i> Builder<'i> {
                 self.hashes.sort_unstable();
                 self.hashes.dedup();
                 if self.hashes.len() > BLOCK_KEYS_MAX / 2 {
-                    return None;
+                    self.is_always = true;
+                    self.hashes.clear();
                 }
             }
         }
@@ -150,6 +161,8 @@ impl<'i> Builder<'i> {
             self.end_section()?;
         }
         let at = self.block - self.first;
+        self.smallest
+            .push(std::mem::replace(&mut self.block_smallest, i64::MAX));
         if std::mem::take(&mut self.is_always) {
             self.always.push(at);
         }
@@ -202,7 +215,7 @@ impl<'i> Builder<'i> {
         if self.block > self.first {
             self.end_section()?;
         }
-        let end = encode_end(&owner, &self.sections);
+        let end = encode_end(&owner, &self.smallest, &self.sections);
         self.put(&end)?;
         self.file.sync_data()?;
         let unknown = self.sections.iter().filter(|one| one.shape.is_none());

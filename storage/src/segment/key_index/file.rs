@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{LogId, Offset};
+use model::{LogId, Offset, Timestamp};
 
 use super::section::{
     self, HASH_BITS_MAX, PAGE_BITS_MAX, PAGE_BYTES_MAX, SECTION_BLOCKS, Shape, UNIT_SHIFT_MAX,
@@ -67,8 +67,12 @@ pub(super) struct Section {
 }
 
 /// What stands behind the pages.
-pub(super) fn encode_end(owner: &Owner, sections: &[Section]) -> Vec<u8> {
-    let mut end = Vec::new();
+pub(super) fn encode_end(owner: &Owner, smallest: &[i64], sections: &[Section]) -> Vec<u8> {
+    assert!(
+        smallest.len() == owner.blocks as usize,
+        "each block has one"
+    );
+    let mut end: Vec<u8> = smallest.iter().flat_map(|it| it.to_le_bytes()).collect();
     for section in sections {
         let shape = section.shape;
         let kind = if shape.is_some() {
@@ -166,6 +170,8 @@ pub struct KeyIndex {
     file: Arc<dyn DiskFile>,
     owner: Owner,
     sections: Vec<Section>,
+    /// Of each block; None in a file of version 1.
+    smallest: Option<Arc<[Timestamp]>>,
 }
 
 impl KeyIndex {
@@ -191,12 +197,18 @@ impl KeyIndex {
             return Err(FormatError::Checksum { stored, computed }.into());
         }
         let top = &end[..found.top_bytes as usize];
-        let sections = decode_top(top, &found, top_start)?;
+        let (smallest, sections) = decode_top(top, &found, top_start)?;
         Ok(KeyIndex {
             file,
             owner: found.owner,
             sections,
+            smallest,
         })
+    }
+
+    /// The smallest timestamp of the records in each block: no record of it has an earlier one. None if an earlier release wrote it.
+    pub fn smallest_times(&self) -> Option<&Arc<[Timestamp]>> {
+        self.smallest.as_ref()
     }
 
     /// Whose it is.
@@ -291,6 +303,7 @@ struct Footer {
     sections: u32,
     top_bytes: u32,
     checksum: u32,
+    version: u32,
 }
 
 impl Footer {
@@ -341,12 +354,20 @@ impl Footer {
             sections,
             top_bytes,
             checksum,
+            version,
         })
     }
 }
 
-fn decode_top(top: &[u8], footer: &Footer, pages_end: u64) -> Result<Vec<Section>, FormatError> {
+/// What a top says: the smallest timestamps, and the sections.
+type Top = (Option<Arc<[Timestamp]>>, Vec<Section>);
+
+fn decode_top(top: &[u8], footer: &Footer, pages_end: u64) -> Result<Top, FormatError> {
     let mut fields = Fields::new(top);
+    let smallest = match footer.version {
+        1 => None,
+        _ => Some(decode_smallest(&mut fields, footer.owner.blocks)?),
+    };
     let mut sections = Vec::new();
     let (mut blocks, mut position) = (0_u64, HEADER_BYTES as u64);
     if footer.sections as usize > top.len() / SECTION_BYTES_MIN {
@@ -369,7 +390,15 @@ fn decode_top(top: &[u8], footer: &Footer, pages_end: u64) -> Result<Vec<Section
     if position != pages_end {
         return Err(impossible("page bytes", position));
     }
-    Ok(sections)
+    Ok((smallest, sections))
+}
+
+fn decode_smallest(fields: &mut Fields<'_>, blocks: u32) -> Result<Arc<[Timestamp]>, FormatError> {
+    let bytes = fields.bytes((blocks as usize).saturating_mul(8))?;
+    let mut bytes = Fields::new(bytes);
+    (0..blocks)
+        .map(|_| Ok(Timestamp::from_millis(bytes.i64()?)))
+        .collect()
 }
 
 fn decode_section(fields: &mut Fields<'_>) -> Result<Section, FormatError> {
@@ -441,7 +470,8 @@ pub fn mend(bytes: &[u8]) -> Vec<u8> {
     let top_start = footer_start - footer.top_bytes as usize;
     let sections = decode_top(&bytes[top_start..footer_start], &footer, top_start as u64);
     let mut position = HEADER_BYTES;
-    for page in sections.iter().flatten().flat_map(|section| &section.pages) {
+    let sections = sections.map_or(Vec::new(), |(_, sections)| sections);
+    for page in sections.iter().flat_map(|section| &section.pages) {
         let end = position + *page as usize;
         if end - position >= 4 {
             let computed = crc32fast::hash(&mended[position + 4..end]);

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::LogId;
+use model::{LogId, Timestamp};
 
 use super::build::remove;
 use super::file::{KeyIndex, KeyIndexError, Looked};
@@ -31,6 +31,8 @@ struct State {
     uses: u64,
     /// Logs that are to be looked at.
     due: BTreeSet<LogId>,
+    /// Segments whose index an earlier release wrote, without what this one knows: they are to be made again.
+    old: BTreeSet<(LogId, SegmentId)>,
 }
 
 impl KeyIndexes {
@@ -61,6 +63,39 @@ impl KeyIndexes {
                 None
             }
         }
+    }
+
+    /// The smallest timestamp of each block of a sealed segment. None if it has no index that tells. Blocks.
+    pub fn smallest_times(
+        &self,
+        disk: &dyn Disk,
+        directory: &Path,
+        log: LogId,
+        segment: &SegmentIndex,
+    ) -> Option<Arc<[Timestamp]>> {
+        if segment.bytes() < super::LOG_BYTES_MIN {
+            return None;
+        }
+        match self.open(disk, directory, log, segment) {
+            Ok(None) => None,
+            Ok(Some(index)) => {
+                let smallest = index.smallest_times().cloned();
+                if smallest.is_none() {
+                    self.locked().old.insert((log, segment.id()));
+                    self.look_at(log);
+                }
+                smallest
+            }
+            Err(error) => {
+                self.unusable(disk, directory, (log, segment.id()), &error);
+                None
+            }
+        }
+    }
+
+    /// Whether a segment's index is to be made again, because an earlier release wrote it.
+    pub fn is_old(&self, log: LogId, id: SegmentId) -> bool {
+        self.locked().old.contains(&(log, id))
     }
 
     fn open(
@@ -161,13 +196,16 @@ impl KeyIndexes {
 
     /// Forgets a segment that goes away.
     pub fn forget(&self, log: LogId, id: SegmentId) {
-        self.locked().open.remove(&(log, id));
+        let mut state = self.locked();
+        state.open.remove(&(log, id));
+        state.old.remove(&(log, id));
     }
 
     /// Forgets a log that is deleted.
     pub fn forget_log(&self, log: LogId) {
         let mut state = self.locked();
         state.open.retain(|(of, _), _| *of != log);
+        state.old.retain(|(of, _)| *of != log);
         state.due.remove(&log);
     }
 }

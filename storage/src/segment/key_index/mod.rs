@@ -1,4 +1,5 @@
-//! The key index of a sealed segment: which of its blocks may hold a key. A replay of one key reads those and no others.
+//! The key index of a sealed segment: which of its blocks may hold a key, and the smallest timestamp in each block. A replay of one
+//! key, or one that ends at a time, reads those blocks and no others.
 //!
 //! `<base offset>.<generation>.kix` lies beside the segment. It is derived data: made in the background after the seal, made again
 //! where it is missing or damaged, never trusted against the log, and no part of a backup. It belongs to exactly the blocks
@@ -11,9 +12,11 @@
 //! Little-endian. All that says how to read it stands at its end.
 //! ```text
 //! 0          8         12       16
-//! | keyindex | version | zeros  |                               magic 8, version 4 = 1, zeros 4
+//! | keyindex | version | zeros  |                               magic 8, version 4 = 2, zeros 4
 //! | pages of the first section | pages of the second | ...      see section.rs
-//! top, per section:
+//! top:
+//! | per block: smallest timestamp i64 |                           in version 2
+//! per section:
 //! | blocks 4 | kind 1 | unit shift 1 | hash bits 1 | page bits 1 | keys 4 | always 4 | per always: block 4 |
 //! | per page, if kind 0: bytes 4 |
 //! footer, 96 bytes:
@@ -21,7 +24,7 @@
 //! | sections 4 | top bytes 4 | file bytes 8 | unused 8 | crc32 4 | version 4 | keyindex 8 |
 //! ```
 //! Kind 0 has pages; 1 has none, because there are too many keys for what it may take. Always: blocks, counted in the section,
-//! that are in every answer. The blocks' checksum is the CRC-32 (IEEE) over `relative offset 4 | position 4 | heads crc32 4` of
+//! that are in every answer. A block whose records cannot be read has the smallest timestamp there is. The blocks' checksum is the CRC-32 (IEEE) over `relative offset 4 | position 4 | heads crc32 4` of
 //! each; the checksum of the footer covers the first 16 bytes, the top and the footer up to it. Each page has one of its own.
 //! Callers: the builder's thread (`key_indexer.rs`), the log's scan, the offline tools.
 
@@ -41,7 +44,7 @@ use super::index::SegmentIndex;
 /// The magic at both ends.
 pub const MAGIC: &[u8; 8] = b"keyindex";
 /// The version that this build writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// No segment of fewer bytes has a key index: one or two reads go through all of it.
 pub const LOG_BYTES_MIN: u64 = 256 << 10;
 /// A section takes no more than this part of its blocks' bytes.

@@ -23,13 +23,22 @@ fn log() -> LogId {
 /// Keys of one batch, and how long each record's value is.
 type Keys = Vec<Option<Vec<u8>>>;
 
+/// A device's clock that is wrong now and then.
+fn time_of(offset: u64) -> i64 {
+    let random = hash_of(&offset.to_be_bytes());
+    match random % 20 {
+        0 => (random >> 20) as i64 - (1 << 43),
+        _ => offset as i64 * 1_000,
+    }
+}
+
 fn batch(base: u64, keys: &Keys, (codec, value_bytes): (Codec, usize)) -> Bytes {
     let mut builder = BatchBuilder::new(codec);
     builder.base_offset(Offset::new(base));
     for (at, key) in keys.iter().enumerate() {
         let random = hash_of(&(base + at as u64).to_le_bytes()).to_le_bytes();
         let value: Vec<u8> = random.into_iter().cycle().take(value_bytes).collect();
-        let time = Timestamp::from_millis(at as i64);
+        let time = Timestamp::from_millis(time_of(base + at as u64));
         builder
             .push(time, key.as_deref(), Some(&value), &[])
             .unwrap();
@@ -44,6 +53,8 @@ struct Fixture {
     built: Built,
     /// In which blocks each key really is.
     places: BTreeMap<Vec<u8>, BTreeSet<u32>>,
+    /// The smallest timestamp that each block really has.
+    smallest: Vec<i64>,
 }
 
 fn fixture(batches: &[Keys], form: (Codec, usize)) -> Fixture {
@@ -52,12 +63,18 @@ fn fixture(batches: &[Keys], form: (Codec, usize)) -> Fixture {
     let id = SegmentId::first(Offset::new(50));
     let mut index = SegmentIndex::empty(id, SegmentKind::Plain);
     let (mut shown, mut places) = (Vec::new(), BTreeMap::<_, BTreeSet<u32>>::new());
+    let mut smallest = Vec::new();
     for keys in batches {
+        let base = index.end_offset().get();
         let bytes = batch(index.end_offset().get(), keys, form);
         let parsed = Batch::parse(bytes.clone()).unwrap();
         let head = bytes.first_chunk().unwrap();
         index.push(parsed.header(), head, Timestamp::from_millis(1));
         let block = index.blocks().len() as u32 - 1;
+        smallest.resize(block as usize + 1, i64::MAX);
+        let times = (base..base + keys.len() as u64).map(time_of);
+        let least = times.chain([smallest[block as usize]]).min();
+        smallest[block as usize] = least.unwrap();
         for key in keys.iter().flatten() {
             places.entry(key.clone()).or_default().insert(block);
         }
@@ -69,6 +86,7 @@ fn fixture(batches: &[Keys], form: (Codec, usize)) -> Fixture {
         index,
         built,
         places,
+        smallest,
     }
 }
 
@@ -99,6 +117,9 @@ impl Fixture {
         let open = self.open().unwrap();
         open.check().unwrap();
         assert!(open.is_of(log(), &self.index));
+        let smallest = open.smallest_times().unwrap().iter();
+        let smallest: Vec<_> = smallest.map(|time| time.millis()).collect();
+        assert_eq!(smallest, self.smallest);
         let all = self.index.blocks().len() as u32;
         for (key, places) in &self.places {
             let found = open.look_up(hash_of(key)).unwrap().blocks;
@@ -115,6 +136,12 @@ impl Fixture {
                     .all(|range| !range.is_empty() && range.end <= all)
             );
         }
+    }
+
+    /// The most bytes that it may take: its share, some 200 for the ends, and a time for each block.
+    fn bytes_max(&self) -> u64 {
+        let blocks = self.index.blocks().len() as u64;
+        self.index.bytes() / SHARE + 200 + 8 * blocks
     }
 
     /// How many blocks are read for each of some keys, as a part of all.
@@ -158,8 +185,7 @@ proptest! {
         });
         let fixture = fixture(&keys, (Codec::None, value_bytes));
         fixture.check();
-        // The ends take some 200 bytes.
-        prop_assert!(fixture.built.bytes <= fixture.index.bytes() / SHARE + 200);
+        prop_assert!(fixture.built.bytes <= fixture.bytes_max());
     }
 
     #[test]
@@ -206,7 +232,7 @@ fn a_segment_of_keys_that_are_all_different_stays_within_the_bound() {
     });
     let fixture = fixture(&keys, (Codec::None, 30));
     fixture.check();
-    assert!(fixture.built.bytes <= fixture.index.bytes() / SHARE + 200);
+    assert!(fixture.built.bytes <= fixture.bytes_max());
     let part = fixture.part_read(fixture.places.keys().step_by(997).cloned());
     assert!(part < 0.1, "{part}");
 }
@@ -270,6 +296,14 @@ fn records_without_keys_are_in_no_answer_and_batches_that_cannot_be_read_in_each
     assert!(
         found.iter().map(|range| range.len()).sum::<usize>() < 4,
         "{found:?}"
+    );
+    // It may hold any time, and no other block is taken for one that may.
+    let open = plain.open().unwrap();
+    let least = open.smallest_times().unwrap().iter().enumerate();
+    let least = least.filter(|(_, time)| time.millis() == i64::MIN);
+    assert_eq!(
+        least.map(|(block, _)| block as u32).collect::<Vec<_>>(),
+        [nonsense]
     );
 }
 
