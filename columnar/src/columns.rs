@@ -107,6 +107,12 @@ impl Column {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns(Vec<Column>);
 
+impl FromIterator<Column> for Columns {
+    fn from_iter<I: IntoIterator<Item = Column>>(columns: I) -> Columns {
+        Columns(columns.into_iter().collect())
+    }
+}
+
 impl Columns {
     /// Those that each row has.
     pub fn fixed() -> Columns {

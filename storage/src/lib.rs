@@ -14,6 +14,7 @@ mod components;
 mod config;
 mod damage;
 mod data_dir;
+mod downsample;
 mod engine;
 pub mod epochs;
 mod error;
@@ -47,6 +48,10 @@ pub use cleanup::CompactionMetrics;
 pub use components::{EXIT_CODE_STORAGE_FAILED, Env, OnFailure, Threads};
 pub use config::{LiveSettings, StorageConfig};
 pub use damage::Damage;
+pub use downsample::{
+    Downsample, DownsampleCounts, DownsampleError, DownsampledKeys, DownsampledWindow,
+    Downsampling, Sources, Windows,
+};
 pub use error::{
     AppendAllError, AppendError, DeleteRecordsError, OpenError, ReadError, StorageFailed,
     TimedOffset,
@@ -61,6 +66,7 @@ pub use metrics::{Health, KeyIndexMetrics, Metrics};
 pub use producers::{ProducerState, SequenceError};
 pub use purge::PurgeError;
 pub use recovery::{Fate, RecoveryReport};
+pub use segment::summary::{Stats, WindowKey};
 pub use storage::Storage;
 pub use waiter::Waiter;
 pub use wal::appends::{AppendBatch, AppendSize, GROUP_BATCHES_MAX, Purpose};

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use columnar::{ArrowReader, BodyColumns, ParquetReader};
 use serde_json::{Value, json};
 
-use crate::binary::{Running, Said, alluvium, serve};
+use crate::binary::{Running, Said, alluvium, serve, tool};
+use crate::log_tool::settle;
 
 /// Runs a tool to its end, with something to read.
 pub fn run(running: &Running, args: &[&str], input: &str) -> Said {
@@ -189,4 +192,230 @@ fn what_cannot_be_replayed_is_refused_with_its_exit_code() {
     }
     let left = std::fs::read_dir(out.path()).expect("a directory");
     assert_eq!(left.count(), 0, "nothing is left of what failed");
+}
+
+/// The rows of a topic in windows, by key and time.
+fn windows(running: &Running, topic: &str, args: &[&str]) -> Vec<Value> {
+    let said = run(running, &[&["replay", topic], args].concat(), "");
+    assert_eq!(said.code, Some(0), "{args:?}: {}", said.stderr);
+    let rows = said.stdout.lines();
+    rows.map(|row| serde_json::from_str(row).expect("a row is an object"))
+        .collect()
+}
+
+/// The same row with its time in milliseconds.
+fn in_numbers(row: &Value) -> Value {
+    let mut row = row.clone();
+    let text = row["timestamp"].as_str().expect("text").to_owned();
+    let minute = text
+        .strip_prefix("2026-03-01T00:0")
+        .expect("the first minutes");
+    let minute: u64 = minute[..1].parse().expect("a digit");
+    row["timestamp"] = time(minute * 60).into();
+    row
+}
+
+/// The rows of a file.
+fn rows_of(format: &str, path: &Path) -> Vec<Value> {
+    let bytes = bytes::Bytes::from(std::fs::read(path).expect("a file"));
+    let mut rows = Vec::new();
+    let mut add = |some: &columnar::BodyRows| {
+        for index in 0..some.len() {
+            let row = some.get(index).expect("a row");
+            let value = row.value.expect("a value");
+            let mut found: Value = serde_json::from_slice(&value).expect("JSON");
+            found["partition"] = row.partition.expect("a partition").get().into();
+            found["key"] = String::from_utf8_lossy(&row.key.expect("a key")).into();
+            found["timestamp"] = row.timestamp.expect("a time").millis().into();
+            rows.push(found);
+        }
+    };
+    let columns = BodyColumns::default();
+    if format == "parquet" {
+        let mut reader = ParquetReader::open(bytes, columns).expect("a file");
+        while let Some(some) = reader.next_rows().expect("rows") {
+            add(&some);
+        }
+    } else {
+        let mut reader = ArrowReader::new(columns, 16 << 20);
+        reader.push(bytes);
+        while let Some(some) = reader.next_rows().expect("rows") {
+            add(&some);
+        }
+        reader.finish().expect("its end");
+    }
+    rows
+}
+
+#[test]
+fn windows_of_time_are_told_in_each_format() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = with_rides(data.path());
+    let out = tempfile::tempdir().expect("a directory");
+    let minute = ["--resolution", "1m", "--values", "speed"];
+    let mut csv = "partition,key,timestamp,window_ms,records,source,\
+                   speed.count,speed.sum,speed.min,speed.max,speed.mean\n"
+        .to_owned();
+    for bike in 0..3_u64 {
+        for (window, times) in [(0, 0..60_u64), (1, 60..90)] {
+            let speeds: Vec<u64> = times.filter(|at| at % 3 == bike).collect();
+            let (count, sum) = (speeds.len() as u64, speeds.iter().sum::<u64>());
+            let (min, max) = (speeds[0], speeds[speeds.len() - 1]);
+            let mean = sum as f64 / count as f64;
+            csv.push_str(&format!(
+                "0,bike-{bike},2026-03-01T00:0{window}:00.000Z,60000,{count},raw,{count},{sum}.0,{min}.0,{max}.0,{mean:?}\n"
+            ));
+        }
+    }
+    let args = [&["replay", "rides", "--format", "csv"], &minute[..]].concat();
+    let said = run(&running, &args, "");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(said.stdout.replace("\r\n", "\n"), csv);
+    assert!(
+        said.stderr.contains("6 windows of 90 records"),
+        "{}",
+        said.stderr
+    );
+    let rows = windows(&running, "rides", &minute);
+    assert_eq!(rows.len(), 6);
+    assert_eq!(
+        rows[1],
+        json!({
+            "partition": 0, "key": "bike-0", "timestamp": "2026-03-01T00:01:00.000Z", "window_ms": 60000, "records": 10,
+            "source": "raw", "speed.count": 10, "speed.sum": 735.0, "speed.min": 60.0, "speed.max": 87.0, "speed.mean": 73.5,
+        })
+    );
+    for format in ["arrow", "parquet"] {
+        let path = out.path().join(format);
+        let file = path.to_str().expect("text");
+        let args = [
+            &["replay", "rides", "--format", format, "-o", file],
+            &minute[..],
+        ]
+        .concat();
+        let said = run(&running, &args, "");
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let plain: Vec<Value> = rows.iter().map(in_numbers).collect();
+        assert_eq!(rows_of(format, &path), plain, "{format}");
+    }
+    let one = [
+        &minute[..],
+        &["--key", "bike-1", "--from", "2026-03-01T00:01:30Z"],
+    ]
+    .concat();
+    assert_eq!(windows(&running, "rides", &one), rows[3..4]);
+    for args in [
+        &["--resolution", "1x"][..],
+        &["--resolution", "1m", "--from", "5"],
+        &["--resolution", "1m", "--columns", "offset"],
+        &[
+            "--resolution",
+            "1m",
+            "--columns",
+            "nosuch",
+            "--format",
+            "csv",
+        ],
+        &["--resolution", "1m", "-n", "1"],
+        &["--values", "speed"],
+    ] {
+        let said = run(&running, &[&["replay", "rides"], args].concat(), "");
+        assert_eq!(said.code, Some(2), "{args:?}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn a_topic_that_was_thinned_tells_the_same_windows_and_from_where() {
+    let data = tempfile::tempdir().expect("a directory");
+    let settings = [
+        "-X",
+        "settle.age.ms=10",
+        "-X",
+        "log.cleaner.backoff.ms=86400000",
+    ];
+    let running = Running::start(serve(data.path()).args(settings));
+    let create = [
+        "topic",
+        "create",
+        "bikes",
+        "-p",
+        "1",
+        "-c",
+        "segment.bytes=4096",
+        "-c",
+        "cleanup.policy=thin",
+    ];
+    let tiers = ["-c", "thin.tiers=0ms:30s:min(json/speed)+max(json/speed)"];
+    let said = run(&running, &[&create[..], &tiers].concat(), "");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    for batch in 0..10_u64 {
+        // What cannot be read is kept, and counts all the same.
+        let lines: String = (0..90)
+            .map(|at| match at {
+                7 => format!("{} bike-0 nonsense\n", time(batch * 90 + at)),
+                _ => {
+                    let value = json!({"speed": at * 7 % 90, "note": "x".repeat(20)});
+                    format!("{} bike-{} {value}\n", time(batch * 90 + at), at % 3)
+                }
+            })
+            .collect();
+        let said = run(&running, &["produce", "bikes", "-f", "%d %k %v\\n"], &lines);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    }
+    let minute = ["--resolution", "1m"];
+    let without_source = |mut rows: Vec<Value>| {
+        for row in &mut rows {
+            let row = row.as_object_mut().expect("a row is an object");
+            row.remove("source");
+        }
+        rows
+    };
+    let raw = windows(&running, "bikes", &minute);
+    assert!(raw.iter().all(|row| row["source"] == "raw"), "{raw:?}");
+    let records = |rows: &[Value]| {
+        rows.iter()
+            .map(|row| row["records"].as_u64().expect("a number"))
+            .sum::<u64>()
+    };
+    assert_eq!(records(&raw), 900);
+    settle(&running);
+    // A window is thinned once it is over by the broker's clock.
+    let until = Instant::now() + Duration::from_secs(60);
+    let left = loop {
+        let args = [
+            "thin",
+            "run",
+            "bikes",
+            "--now",
+            "--wait",
+            "--json",
+            "--http",
+            &running.http,
+        ];
+        let said = tool(&args);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let left = windows(&running, "bikes", &[]).len();
+        if left < 600 {
+            break left;
+        }
+        assert!(Instant::now() < until, "nothing is thinned: {left}");
+    };
+    let thinned = windows(&running, "bikes", &minute);
+    assert!(left < 600, "{left}");
+    let sources: Vec<&str> = thinned
+        .iter()
+        .map(|row| row["source"].as_str().expect("text"))
+        .collect();
+    assert!(
+        sources.iter().any(|source| source.contains("summary")),
+        "{sources:?}"
+    );
+    assert_eq!(without_source(thinned), without_source(raw));
+    let said = run(
+        &running,
+        &["replay", "bikes", "--resolution", "1m", "--json"],
+        "",
+    );
+    let summary: Value = serde_json::from_str(&said.stderr).expect("JSON");
+    assert!(summary["summed_windows"].as_u64() > Some(0), "{summary}");
 }

@@ -544,6 +544,13 @@ impl Selector {
     }
 }
 
+/// Reads where a value stands, as selectors name it; None if it is written otherwise.
+pub fn parse_value(text: &str) -> Option<ValueAt> {
+    let mut cursor = Cursor::new(text);
+    let value = take_value(&mut cursor).ok()?;
+    cursor.is_at_end().then_some(value)
+}
+
 /// Reads a length of time as ages and windows are written, in milliseconds; None if it is written otherwise or of no length.
 pub fn parse_span(text: &str) -> Option<u64> {
     let mut cursor = Cursor::new(text);

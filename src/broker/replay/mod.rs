@@ -5,6 +5,7 @@
 //! the range is, and while nobody asks it for more no file is open because of it.
 
 mod block;
+mod downsampled;
 mod merge;
 mod reader;
 mod request;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 use model::{Offset, PartitionId, Timestamp};
 
 pub use block::{Block, ReplayRecord};
+pub use downsampled::{
+    DownsampleRefusal, DownsampleRequest, Downsampled, DownsampledWindow, Sources, Stats, WindowKey,
+};
 pub use merge::TIME_ORDER_BYTES;
 pub(super) use reader::Readers;
 pub use request::{

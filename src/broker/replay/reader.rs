@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use model::batch::{Batch, BatchError, DecompressLimit, Records, split_unverified};
 use model::{Offset, PartitionId};
 use storage::{Log, LogScan, ReadError, ScanRange};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::block::{Block, Part};
 use super::request::{Filter, Gap, GapReason, ReplayError, Scanned};
@@ -68,6 +68,12 @@ impl Readers {
         Readers {
             turns: Semaphore::new(cores + 2),
         }
+    }
+
+    /// A turn to read and decode.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        let turn = self.turns.acquire().await;
+        turn.expect("nobody closes the semaphore")
     }
 }
 
@@ -206,8 +212,7 @@ impl Reader {
 
 async fn run_step(broker: Broker, cursor: Arc<Mutex<Cursor>>) -> Result<Step, ReplayError> {
     let shared = &broker.shared;
-    let turn = shared.readers.turns.acquire().await;
-    let _turn = turn.expect("nobody closes the semaphore");
+    let _turn = shared.readers.turn().await;
     let run_bytes = locked(&cursor).sizes.run_bytes;
     let work = move |limit, is_last| {
         let mut cursor = locked(&cursor);

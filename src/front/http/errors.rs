@@ -16,7 +16,7 @@ use crate::broker::groups::GroupError;
 use crate::broker::holds::HoldError;
 use crate::broker::once::OnceRefusal;
 use crate::broker::publish::PublishRefusal;
-use crate::broker::replay::ReplayError;
+use crate::broker::replay::{DownsampleRefusal, ReplayError};
 use model::{Offset, PartitionId};
 
 /// What is known of a request wherever its answer is made.
@@ -505,6 +505,9 @@ pub(super) enum Failure {
     /// A replay that does not begin, or does not go on.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A topic that is not told in windows.
+    #[error(transparent)]
+    Downsample(DownsampleRefusal),
     /// A condition that cannot be read.
     #[error(transparent)]
     Condition(#[from] ConditionError),
@@ -613,6 +616,15 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<DownsampleRefusal> for Failure {
+    fn from(refusal: DownsampleRefusal) -> Failure {
+        match refusal {
+            DownsampleRefusal::Replay(error) => Failure::Replay(error),
+            other => Failure::Downsample(other),
+        }
+    }
+}
+
 impl From<NewError> for Failure {
     fn from(error: NewError) -> Failure {
         match error {
@@ -648,6 +660,16 @@ impl IntoResponse for Failure {
             Failure::Replay(ReplayError::Refused(refusal)) => return refused(&refusal),
             Failure::Replay(ReplayError::NoPartition { .. }) | Failure::NoPartition(_) => {
                 (StatusCode::NOT_FOUND, "unknown_partition")
+            }
+            Failure::Downsample(DownsampleRefusal::Replay(_)) => {
+                unreachable!("a replay's errors are told as such")
+            }
+            Failure::Downsample(DownsampleRefusal::TooManyWindows) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_many_windows")
+            }
+            Failure::Downsample(DownsampleRefusal::Unsettled) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return later(problem(status, "cleanup_at_work", detail), "1");
             }
             Failure::Condition(_) => (StatusCode::BAD_REQUEST, "invalid_condition"),
             Failure::Column(ColumnError::Unknown { .. }) => {

@@ -15,6 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(super) const PAGES_MAX: usize = 4;
 /// Replays that run at a time, each with a batch of rows and a row group at most.
 pub(super) const REPLAYS_MAX: usize = 32;
+/// Answers in windows of time that run at a time, each of which holds all of its windows.
+pub(super) const DOWNSAMPLED_MAX: usize = 4;
 /// A page is handed to the connection in pieces of this size.
 const PIECE_BYTES: usize = 64 * 1024;
 

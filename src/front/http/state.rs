@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::files::store::Files;
 use super::guard::Guard;
-use super::pages::{PAGES_MAX, REPLAYS_MAX};
+use super::pages::{DOWNSAMPLED_MAX, PAGES_MAX, REPLAYS_MAX};
 use super::produce::Memory;
 use super::settings::Settings;
 use super::table::Table;
@@ -83,6 +83,8 @@ pub struct Front {
     pub(super) plan_pages: Arc<Semaphore>,
     /// Places of replays.
     pub(super) replays: Arc<Semaphore>,
+    /// Places of answers in windows of time, each of which holds all of its windows.
+    pub(super) downsampled: Arc<Semaphore>,
     /// Parquet files that were made.
     pub(super) files: Files,
     /// What bodies of records hold.
@@ -132,6 +134,7 @@ impl Front {
             metrics_pages: Arc::new(Semaphore::new(PAGES_MAX)),
             plan_pages: Arc::new(Semaphore::new(PAGES_MAX)),
             replays: Arc::new(Semaphore::new(REPLAYS_MAX)),
+            downsampled: Arc::new(Semaphore::new(DOWNSAMPLED_MAX)),
             files,
             bodies: Memory::new(),
             requests: part(4),

@@ -21,10 +21,12 @@ mod tail;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 
 use model::{LogId, Offset, ProducerId};
 
+use crate::io::Disk;
 use crate::producers::{ProducerLimits, ProducerState};
 use crate::waiter::Waiter;
 use crate::wal::Wal;
@@ -74,6 +76,12 @@ impl Log {
 
     pub(crate) fn cell(&self) -> &Arc<LogCell> {
         &self.cell
+    }
+
+    /// The disk, and the directory of the log's files.
+    pub(crate) fn place(&self) -> (&dyn Disk, PathBuf) {
+        let data = &self.parts.settled.files.data;
+        (data.disk(), data.of_log(self.id()))
     }
 
     fn locked(&self) -> MutexGuard<'_, LogState> {

@@ -32,6 +32,7 @@ Examples:
   alluvium replay rides --from today --zone local                  since midnight, here
   alluvium replay rides --from '2026-10-25T02:30[Europe/Berlin]' --to '2026-10-26[Europe/Berlin]'
   alluvium replay rides --from -1h --where 'speed > 30' --columns timestamp,key,speed --format csv
+  alluvium replay rides --resolution 1m --values speed --format csv    one row a minute and device
   alluvium replay rides --last-per-key                             the newest record of each key
   alluvium replay rides --format parquet -o rides.parquet          for pandas, Polars, DuckDB
   alluvium replay rides --grep timeout | head
@@ -74,6 +75,14 @@ pub struct ReplayArgs {
     /// Only records whose JSON value meets a condition, such as `temp > 20 and site = 'north'`
     #[arg(long = "where", value_name = "CONDITION")]
     condition: Option<String>,
+    /// A row for each key and window of so much time instead of each record, such as 1m: how many records, and of each value
+    /// count, sum, min, max, mean. What was thinned is known by its summaries; the column source says of each row which it was
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["condition", "resume", "max_records", "grep", "last_per_key"])]
+    resolution: Option<String>,
+    /// With --resolution: of which values, such as temp, json/pos/lat, csv3 or f32@4, separated by commas [default: those that
+    /// the topic's thinning looks at, or all numbers of JSON values]
+    #[arg(long, value_name = "VALUE,…", requires = "resolution")]
+    values: Option<String>,
     /// Only records with this text in their key, headers or value (NDJSON only)
     #[arg(short, long, value_name = "TEXT")]
     grep: Option<String>,
@@ -215,6 +224,8 @@ impl ReplayArgs {
             ("key_prefix", self.key_prefix.clone()),
             ("where", self.condition.clone()),
             ("columns", self.columns.clone()),
+            ("resolution", self.resolution.clone()),
+            ("values", self.values.clone()),
             ("order", order),
             ("max_records", self.max_records.map(|most| most.to_string())),
         ];
@@ -246,6 +257,10 @@ struct Summary {
     gaps: u64,
     unfit: u64,
     new_fields: u64,
+    /// Windows of what was thinned that were taken in.
+    summed_windows: u64,
+    /// Whether rows are windows.
+    is_downsampled: bool,
     next: Option<String>,
     /// Whether there may be more in the range.
     is_cut: bool,
@@ -266,6 +281,8 @@ impl Summary {
             gaps: number("alluvium-gaps"),
             unfit: number("alluvium-unfit"),
             new_fields: number("alluvium-new-fields"),
+            summed_windows: number("alluvium-summed-windows"),
+            is_downsampled: answer.trailer("alluvium-summed-windows").is_some(),
             next: answer.trailer("next-offset").map(str::to_owned),
             is_cut: most == Some(records),
         }
@@ -275,18 +292,24 @@ impl Summary {
         json!({
             "records": self.records, "scanned_records": self.scanned_records, "scanned_bytes": self.scanned_bytes,
             "skipped_bytes": self.skipped_bytes, "gaps": self.gaps, "unfit": self.unfit, "new_fields": self.new_fields,
-            "next_offset": self.next,
+            "summed_windows": self.summed_windows, "next_offset": self.next,
         })
     }
 
     fn tell(&self) {
         let found = usize::try_from(self.records).unwrap_or(usize::MAX);
-        let mut text = format!(
-            "{} of {} that were read ({})",
-            counted(found, "record"),
-            grouped(self.scanned_records),
-            size(self.scanned_bytes)
-        );
+        let (rows, read) = (grouped(self.scanned_records), size(self.scanned_bytes));
+        let mut text = match self.is_downsampled {
+            false => format!(
+                "{} of {rows} that were read ({read})",
+                counted(found, "record")
+            ),
+            true => format!(
+                "{} of {rows} records that were read ({read}) and {} windows of what was thinned",
+                counted(found, "window"),
+                grouped(self.summed_windows)
+            ),
+        };
         if self.skipped_bytes > 0 {
             text.push_str(&format!(
                 ", {} passed over by indexes",

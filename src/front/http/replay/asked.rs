@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use columnar::condition::Condition;
-use columnar::{Columns, Format};
+use columnar::{Column, Columns, Format};
 use model::time_spec::Position;
+use model::topic_config::thin::{ValueAt, parse_span, parse_value};
 use model::{Offset, PartitionId, Timestamp};
 use serde::Deserialize;
 
-use crate::broker::replay::{Filter, KeyFilter, Order, ReplayRequest};
+use super::downsampled::{AskedWindows, VALUES_MAX};
+use crate::broker::replay::{DownsampleRequest, Filter, KeyFilter, Order, Place, ReplayRequest};
 use crate::front::http::errors::Failure;
 
 #[derive(Deserialize)]
@@ -27,8 +29,16 @@ pub(super) struct ReplayQuery {
     columns: Option<String>,
     order: Option<String>,
     max_records: Option<u64>,
+    resolution: Option<String>,
+    values: Option<String>,
     #[serde(default)]
     summary: bool,
+}
+
+/// What is asked.
+pub(super) enum Asks {
+    Records(Asked),
+    Windows(AskedWindows),
 }
 
 /// A replay, and how it is written.
@@ -40,7 +50,58 @@ pub(super) struct Asked {
 }
 
 impl ReplayQuery {
-    pub fn read(self, now: Timestamp) -> Result<Asked, Failure> {
+    pub fn read(self, now: Timestamp) -> Result<Asks, Failure> {
+        match &self.resolution {
+            Some(resolution) => Ok(Asks::Windows(self.windows(resolution, now)?)),
+            None if self.values.is_some() => Err(wrong("values goes with resolution")),
+            None => Ok(Asks::Records(self.records(now)?)),
+        }
+    }
+
+    /// With a resolution.
+    fn windows(&self, resolution: &str, now: Timestamp) -> Result<AskedWindows, Failure> {
+        let window_ms = parse_span(resolution).and_then(|span| i64::try_from(span).ok());
+        let window_ms = window_ms.ok_or_else(|| {
+            Failure::Query(format!(
+                "resolution {resolution:?} is not a length of time: it is written as 500ms, 30s, 1m, 12h or 7d"
+            ))
+        })?;
+        if self.condition.is_some() || self.resume.is_some() || self.max_records.is_some() {
+            let reason = "where, resume and max_records do not go with resolution: what was thinned is known as sums";
+            return Err(wrong(reason));
+        }
+        let values = self.values.as_deref().map(values).transpose()?;
+        let asked = self.records(now)?;
+        let time = |place: Option<Place>| match place {
+            Some(Place::Time(time)) => Ok(Some(time)),
+            Some(Place::Earliest | Place::Latest) | None => Ok(None),
+            Some(_) => Err(wrong("with resolution, from and to are times")),
+        };
+        if asked.request.from == Place::Latest || asked.request.to == Some(Place::Earliest) {
+            return Err(wrong("there is nothing between from and to"));
+        }
+        let has_no = |column: &Column| matches!(column, Column::Offset | Column::Headers);
+        if asked.columns.iter().flat_map(Columns::iter).any(has_no) {
+            return Err(wrong("windows have no offset and no headers"));
+        }
+        Ok(AskedWindows {
+            format: asked.format,
+            columns: asked.columns,
+            summary: asked.summary,
+            order: asked.request.order,
+            values,
+            request: DownsampleRequest {
+                window_ms,
+                partitions: asked.request.partitions,
+                from: time(Some(asked.request.from))?,
+                to: time(asked.request.to)?,
+                key: asked.request.filter.key,
+                values: Vec::new(),
+            },
+        })
+    }
+
+    fn records(&self, now: Timestamp) -> Result<Asked, Failure> {
         let format = match &self.format {
             None => Format::Ndjson,
             Some(name) => Format::parse(name).ok_or_else(|| {
@@ -105,6 +166,33 @@ impl ReplayQuery {
             }));
         }
         Ok(filter)
+    }
+}
+
+fn wrong(reason: &str) -> Failure {
+    Failure::Query(reason.to_owned())
+}
+
+/// Values as `thin.tiers` names them, or paths of JSON fields, with commas between.
+fn values(text: &str) -> Result<Vec<ValueAt>, Failure> {
+    let value = |name: &str| {
+        let name = name.trim();
+        if name.is_empty() {
+            return Err(wrong("a value has no name"));
+        }
+        Ok(parse_value(name)
+            .unwrap_or_else(|| ValueAt::Json(name.split('.').map(str::to_owned).collect())))
+    };
+    let values: Vec<ValueAt> = text.split(',').map(value).collect::<Result<_, _>>()?;
+    if values.len() > VALUES_MAX {
+        return Err(Failure::Query(format!(
+            "{VALUES_MAX} values can be asked for at most"
+        )));
+    }
+    let is_twice = |at: usize| values[..at].contains(&values[at]);
+    match (0..values.len()).any(is_twice) {
+        true => Err(wrong("a value is named twice")),
+        false => Ok(values),
     }
 }
 

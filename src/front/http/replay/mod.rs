@@ -6,6 +6,7 @@
 //! are places.
 
 mod asked;
+mod downsampled;
 mod look;
 mod pump;
 mod schema;
@@ -18,13 +19,13 @@ use axum::response::Response;
 use columnar::Format;
 
 use super::errors::Failure;
-use super::pages::REPLAYS_MAX;
+use super::pages::{DOWNSAMPLED_MAX, REPLAYS_MAX};
 use super::request::{id_of, parsed};
 use super::routes::{Operation, Routes};
 use super::schema::{boolean, bytes, integer_from, one_of, text};
 use super::state::Front;
 use crate::broker::access::{Door, ResourceKind, Right, right};
-use asked::ReplayQuery;
+use asked::{Asks, ReplayQuery};
 pub(super) use look::newest_schema;
 
 const REPLAY: &str = "/api/v1/topics/{topic}/replay";
@@ -54,11 +55,14 @@ pub(super) fn routes() -> Routes {
         .query("columns", text(), "these columns alone, in this order, with commas between them")
         .query("order", one_of(&["offset", "time"]), "the order of rows; offset if it is not said")
         .query("max_records", integer_from(0), "no more rows than these")
+        .query("resolution", text(), "a row for each key and window of so much time, as 1m: what thinning has summed up and what is kept as records, together")
+        .query("values", text(), "with resolution: of which values, as temp, json/pos/lat, csv3 or f32@4, with commas between them")
         .query("summary", boolean(), "format=ndjson: a last line that says what was looked at and where to go on")
         .answers(200, "the rows", types.to_vec())
         .refuses(400, "invalid_query, invalid_condition, unknown_column")
+        .refuses(413, "too_many_windows")
         .refuses(404, "unknown_topic, unknown_partition")
-        .refuses(503, "too_many_replays");
+        .refuses(503, "too_many_replays, cleanup_at_work");
     let schema = of("getSchema", "The columns of a topic")
         .details("Columns are inferred from JSON values as somebody reads them; this looks at the newest records first.")
         .query("version", integer_from(0), "as it was at this version")
@@ -83,5 +87,15 @@ async fn replay_topic(
     let place = place.map_err(|_| Failure::TooManyReplays {
         replays_max: REPLAYS_MAX,
     })?;
+    let asked = match asked {
+        Asks::Records(asked) => asked,
+        Asks::Windows(asked) => {
+            let own = front.downsampled.clone().try_acquire_owned();
+            let own = own.map_err(|_| Failure::TooManyReplays {
+                replays_max: DOWNSAMPLED_MAX,
+            })?;
+            return downsampled::answer(door.broker().clone(), topic, asked, [place, own]).await;
+        }
+    };
     pump::answer(door.broker().clone(), topic, asked, place).await
 }

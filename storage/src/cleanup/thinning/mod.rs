@@ -15,6 +15,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use extract::number as number_at;
 pub use number::Number;
 pub use piece::{Decided, Piece, Sample};
 pub use plan::{Looked, Thinning, plan};

@@ -169,6 +169,11 @@ impl ThinPolicy {
         self.values.len()
     }
 
+    /// Whether a record can be read, so that it is thinned and counted. `numbers` is memory.
+    pub(crate) fn reads(&self, value: Option<&[u8]>, numbers: &mut Vec<Number>) -> bool {
+        self.read(value, numbers).is_some()
+    }
+
     /// Reads a record: its values are appended to `numbers`, and the bits of the conditions that hold are given. None, and
     /// nothing appended, if anything that is looked at is not there.
     pub(super) fn read(&self, value: Option<&[u8]>, numbers: &mut Vec<Number>) -> Option<u32> {
