@@ -55,6 +55,8 @@ pub const TARGETS: &[Target] = targets![
     input_format 16 << 10,
     time_spec 256,
     acls 4 << 10,
+    erasures 16 << 10,
+    witness 16 << 10,
 ];
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ const CRATES: &[(&str, &[&str])] = &[
         "tools",
         &["client", "columnar", "model", "storage", "wire", "witness"],
     ),
-    ("fuzz", &["model", "storage", "tools", "wire"]),
+    (
+        "fuzz",
+        &["model", "src", "storage", "tools", "wire", "witness"],
+    ),
     ("xtask", &[]),
     (
         "proof",

@@ -21,6 +21,8 @@ pub struct Head {
     checksum: u32,
     attributes: u16,
     records: u32,
+    /// The last record's offset, from the first one's on.
+    last: u32,
 }
 
 fn be<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -34,14 +36,15 @@ impl Head {
             return None;
         }
         let length = i32::from_be_bytes(be(bytes, 8)?);
+        let last = u32::try_from(i32::from_be_bytes(be(bytes, 23)?)).ok()?;
         let head = Head {
             base: u64::try_from(i64::from_be_bytes(be(bytes, 0)?)).ok()?,
             bytes: LENGTH_END + u64::try_from(length).ok()?,
             checksum: u32::from_be_bytes(be(bytes, 17)?),
             attributes: u16::from_be_bytes(be(bytes, 21)?),
             records: u32::try_from(i32::from_be_bytes(be(bytes, 57)?)).ok()?,
+            last,
         };
-        let last = u32::try_from(i32::from_be_bytes(be(bytes, 23)?)).ok()?;
         let is_one = (HEAD_BYTES as u64..=left).contains(&head.bytes)
             // No flag is known beyond the delete horizon.
             && head.attributes < 0x80
@@ -64,20 +67,27 @@ impl Head {
         let [_, low] = self.attributes.to_be_bytes();
         let plain = decompress(low & 7, &batch[HEAD_BYTES..]).map_err(|error| error.to_string())?;
         let mut rest = &plain[..];
+        // Offsets rise.
+        let mut from = 0;
         for number in 0..self.records {
             let short = || format!("record {number} of {} is cut or no record", self.records);
-            let length = varint(&mut rest).ok_or_else(short)?;
+            let length = varint32(&mut rest).ok_or_else(short)?;
             let length = usize::try_from(length).map_err(|_| short())?;
             let mut record = rest.get(..length).ok_or_else(short)?;
             rest = &rest[length..];
             // Attributes, then the time.
             record = record.get(1..).ok_or_else(short)?;
             varint(&mut record).ok_or_else(short)?;
-            let delta = varint(&mut record).ok_or_else(short)?;
-            let delta = u64::try_from(delta).map_err(|_| short())?;
+            let delta = varint32(&mut record).ok_or_else(short)?;
+            let delta = u32::try_from(delta).map_err(|_| short())?;
             let key = blob(&mut record).ok_or_else(short)?;
             let value = blob(&mut record).ok_or_else(short)?;
-            each(self.base.saturating_add(delta), key, value);
+            headers(&mut record).ok_or_else(short)?;
+            if !record.is_empty() || !(from..=self.last).contains(&delta) {
+                return Err(short());
+            }
+            from = delta + 1;
+            each(self.base.saturating_add(u64::from(delta)), key, value);
         }
         match rest.len() {
             0 => Ok(u64::from(self.records)),
@@ -86,9 +96,19 @@ impl Head {
     }
 }
 
+/// The headers of a record: pairs of a name and what may be none.
+fn headers(bytes: &mut &[u8]) -> Option<()> {
+    let count = usize::try_from(varint32(bytes)?).ok()?;
+    for _ in 0..count {
+        blob(bytes)??;
+        blob(bytes)?;
+    }
+    Some(())
+}
+
 /// Bytes behind their length; none where that is negative.
 fn blob<'b>(bytes: &mut &'b [u8]) -> Option<Option<&'b [u8]>> {
-    let Ok(count) = usize::try_from(varint(bytes)?) else {
+    let Ok(count) = usize::try_from(varint32(bytes)?) else {
         return Some(None);
     };
     let blob = bytes.get(..count)?;
@@ -102,6 +122,9 @@ fn varint(bytes: &mut &[u8]) -> Option<i64> {
     for shift in (0..64).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
+        if shift == 63 && *byte > 1 {
+            return None;
+        }
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
             let sign = (value & 1).wrapping_neg();
@@ -109,4 +132,9 @@ fn varint(bytes: &mut &[u8]) -> Option<i64> {
         }
     }
     None
+}
+
+/// The same of up to 32 bits.
+fn varint32(bytes: &mut &[u8]) -> Option<i32> {
+    i32::try_from(varint(bytes)?).ok()
 }

@@ -92,13 +92,14 @@ pub fn check<'l>(lines: impl IntoIterator<Item = &'l str>) -> Result<Chain, Chai
         };
         let value: Value =
             serde_json::from_str(line).map_err(|error| no_receipt(error.to_string()))?;
-        let (text, _) = line
+        let (text, rest) = line
             .rsplit_once(LAST_FIELD)
             .ok_or_else(|| no_receipt("it has no sha256".to_owned()))?;
         let said = value["number"]
             .as_u64()
             .ok_or_else(|| no_receipt("it has no number".to_owned()))?;
-        let stored = value["sha256"].as_str().unwrap_or_default();
+        // Nothing may follow it: of two fields of a name the last would count.
+        let stored = rest.strip_suffix("\"}").unwrap_or(rest);
         let computed = hex(&Sha256::digest(text));
         if stored != computed {
             return Err(ChainError::Changed {
@@ -169,9 +170,19 @@ mod tests {
             checked(&changed),
             Err(ChainError::Broken { number: 3, .. })
         ));
-        let mut swapped = lines;
+        let mut swapped = lines.clone();
         swapped.swap(1, 2);
         assert!(checked(&swapped).is_err());
+        // Fields behind the SHA-256 would count before those that it covers.
+        for (number, more) in [(2, ",\"topic\":\"b\""), (3, ",\"x\":1")] {
+            let mut longer = lines.clone();
+            let line = &mut longer[number - 1];
+            line.insert_str(line.len() - 1, more);
+            assert!(
+                matches!(checked(&longer), Err(ChainError::Changed { number: at, .. }) if at == number as u64),
+                "{more}"
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod batches;
 pub mod checkpoint;
 pub mod codecs;
 pub mod consumer_protocol;
+pub mod erasures;
 pub mod frames;
 pub mod index;
 pub mod input_format;
@@ -19,6 +20,7 @@ pub mod summary;
 pub mod thin_tiers;
 pub mod time_spec;
 pub mod wal;
+pub mod witness;
 
 use storage::fields::{ENVELOPE_HEADER_BYTES, envelope};
 

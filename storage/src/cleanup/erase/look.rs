@@ -232,7 +232,12 @@ impl<'l> Looker<'l> {
             tally.undecodable.push(Undecodable {
                 segment,
                 base_offset: header.base(),
-                reason: error.to_string(),
+                reason: match of_batch.records {
+                    0 => error.to_string(),
+                    count => {
+                        format!("{error}; of what can be read {count} records have a key")
+                    }
+                },
             });
         }
     }
