@@ -57,6 +57,8 @@ pub const TARGETS: &[Target] = targets![
     acls 4 << 10,
     erasures 16 << 10,
     witness 16 << 10,
+    arrow_body 64 << 10,
+    condition 4 << 10,
 ];
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     (
         "fuzz",
-        &["model", "src", "storage", "tools", "wire", "witness"],
+        &["columnar", "model", "src", "storage", "tools", "wire", "witness"],
     ),
     ("xtask", &[]),
     (

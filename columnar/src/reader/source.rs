@@ -2,7 +2,7 @@
 //!
 //! Caller: the tools. Invariant: what is held is a row, or a batch of an Arrow stream or of a Parquet file.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 
 use bytes::Bytes;
 use parquet::file::reader::ChunkReader;
@@ -46,15 +46,43 @@ impl RowReader {
         columns: BodyColumns,
         delimiter: u8,
     ) -> Result<RowReader, BodyError> {
-        let source = match format {
-            Format::Parquet => Source::Parquet(Box::new(ParquetReader::open(file, columns)?)),
-            Format::Ndjson => Source::Lines(LineRows::new(buffered(file), columns)),
+        match format {
+            Format::Parquet => ParquetReader::open(file, columns).map(RowReader::of_parquet),
+            _ => RowReader::of_stream(format, buffered(file), columns, delimiter),
+        }
+    }
+
+    /// The same of a file that is in memory.
+    pub fn of_bytes(
+        format: Format,
+        bytes: Bytes,
+        columns: BodyColumns,
+        delimiter: u8,
+    ) -> Result<RowReader, BodyError> {
+        match format {
+            Format::Parquet => ParquetReader::open(bytes, columns).map(RowReader::of_parquet),
+            _ => RowReader::of_stream(format, Box::new(Cursor::new(bytes)), columns, delimiter),
+        }
+    }
+
+    fn of_parquet(reader: ParquetReader) -> RowReader {
+        RowReader::new(Source::Parquet(Box::new(reader)))
+    }
+
+    fn of_stream(
+        format: Format,
+        mut input: Input,
+        columns: BodyColumns,
+        delimiter: u8,
+    ) -> Result<RowReader, BodyError> {
+        Ok(RowReader::new(match format {
+            Format::Ndjson => Source::Lines(LineRows::new(input, columns)),
             Format::Csv => {
-                let table = TableRows::open(buffered(file), columns, delimiter)?;
+                let table = TableRows::open(input, columns, delimiter)?;
                 Source::Table(Box::new(table))
             }
+            Format::Parquet => unreachable!("it is read at any place, and no stream"),
             Format::Arrow => {
-                let mut input = buffered(file);
                 if input.fill_buf()?.starts_with(ARROW_FILE) {
                     return Err(BodyError::Malformed {
                         format: "Arrow stream",
@@ -64,13 +92,16 @@ impl RowReader {
                 let reader = ArrowReader::new(columns, BATCH_BYTES_MAX);
                 Source::Arrow(Some(Box::new(reader)), input)
             }
-        };
-        Ok(RowReader {
+        }))
+    }
+
+    fn new(source: Source) -> RowReader {
+        RowReader {
             source,
             batch: None,
             at: 0,
             rows: 0,
-        })
+        }
     }
 
     /// The next row, and where it stands: its line, or in Arrow and Parquet its number from 1. None at the end. The inner error is

@@ -1,9 +1,11 @@
 //! The targets: one module each, with `run`, which panics if a promise is broken, and `seeds`, what to start from.
 
 pub mod acls;
+pub mod arrow_body;
 pub mod batches;
 pub mod checkpoint;
 pub mod codecs;
+pub mod condition;
 pub mod consumer_protocol;
 pub mod erasures;
 pub mod frames;
