@@ -51,6 +51,7 @@ pub const TARGETS: &[Target] = targets![
     checkpoint 16 << 10,
     snapshots 16 << 10,
     recovery 4 << 10,
+    quotas 4 << 10,
     output_format 4 << 10,
     input_format 16 << 10,
     time_spec 256,

@@ -10,6 +10,7 @@ pub mod hex;
 mod ids;
 mod names;
 mod partitioner;
+pub mod quota;
 pub mod schema;
 pub mod state_log;
 pub mod time_spec;

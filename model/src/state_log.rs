@@ -28,6 +28,8 @@ pub enum StateLogKind {
     Erasures,
     /// Access control lists.
     Acls,
+    /// Client quotas.
+    Quotas,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -73,6 +75,10 @@ pub const RECEIPT_KEY_HEAD: &str = "receipt/";
 pub const ACLS_VERSION: u32 = 1;
 /// How the key of an access control list's rule begins; its id follows, a uuid.
 pub const ACL_KEY_HEAD: &str = "acl/";
+/// The version of values of [`StateLogKind::Quotas`], likewise.
+pub const QUOTAS_VERSION: u32 = 1;
+/// How the key of an entity's quotas begins; the entity follows, as JSON.
+pub const QUOTA_KEY_HEAD: &str = "quota/";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -111,7 +117,7 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 8] = [
+    pub const ALL: [StateLogKind; 9] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
@@ -120,6 +126,7 @@ impl StateLogKind {
         StateLogKind::Once,
         StateLogKind::Erasures,
         StateLogKind::Acls,
+        StateLogKind::Quotas,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -133,6 +140,7 @@ impl StateLogKind {
             StateLogKind::Once => 7,
             StateLogKind::Erasures => 5,
             StateLogKind::Acls => 8,
+            StateLogKind::Quotas => 10,
         })
     }
 
@@ -152,6 +160,7 @@ impl StateLogKind {
             StateLogKind::Once => "once",
             StateLogKind::Erasures => "erasures",
             StateLogKind::Acls => "acls",
+            StateLogKind::Quotas => "quotas",
         }
     }
 
@@ -180,6 +189,7 @@ impl StateLogKind {
             StateLogKind::Schemas => known_head(key, SCHEMA_KEY_HEAD),
             StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
             StateLogKind::Acls => known_head(key, ACL_KEY_HEAD),
+            StateLogKind::Quotas => known_head(key, QUOTA_KEY_HEAD),
             StateLogKind::Erasures => {
                 let heads = [
                     ERASURE_KEY_HEAD,
@@ -206,6 +216,7 @@ impl StateLogKind {
             StateLogKind::Once => json_of(ONCE_VERSION..=ONCE_VERSION, value),
             StateLogKind::Erasures => json_of(ERASURES_VERSION..=ERASURES_VERSION, value),
             StateLogKind::Acls => json_of(ACLS_VERSION..=ACLS_VERSION, value),
+            StateLogKind::Quotas => json_of(QUOTAS_VERSION..=QUOTAS_VERSION, value),
         }
     }
 }
@@ -341,6 +352,7 @@ mod tests {
                 b"acl/00000000-0000-4000-8000-000000000001",
                 1,
             ),
+            (StateLogKind::Quotas, b"quota/{\"user\":null}", 1),
             (StateLogKind::Erasures, b"erasure/1a2b", 1),
             (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003", 1),
             (StateLogKind::Erasures, b"erasure-wanted/1a2b", 1),

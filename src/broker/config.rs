@@ -9,6 +9,7 @@ use model::topic_config::Defaults;
 
 use super::access::AccessConfig;
 use super::groups::Held;
+use super::quotas::Window;
 
 /// What a broker is started with. `BrokerConfig::default()` is Kafka's defaults where Kafka has the setting.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct BrokerConfig {
     pub fetch_bytes_max: usize,
     /// Who may do what.
     pub access: AccessConfig,
+    /// How quotas are measured.
+    pub quotas: Window,
     /// Consumer groups.
     pub groups: GroupConfig,
 }
@@ -109,6 +112,7 @@ impl Default for BrokerConfig {
             settings_bytes_max: 64 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
             access: AccessConfig::default(),
+            quotas: Window::default(),
             groups: GroupConfig::default(),
         }
     }

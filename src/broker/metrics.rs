@@ -54,6 +54,7 @@ impl Broker {
         );
         add_singles(families, &self.health(), HEALTH);
         self.add_holds(families);
+        self.quotas().add_metrics(families);
         self.add_appends(families);
         let topics = self.topics();
         self.add_topics(families, &topics);

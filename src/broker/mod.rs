@@ -23,6 +23,7 @@ pub mod once;
 mod produce;
 mod producer_ids;
 pub mod publish;
+pub mod quotas;
 pub mod ranges;
 mod records;
 mod refusal;
@@ -111,6 +112,7 @@ struct Shared {
     lanes: publish::Lanes,
     erasures: erasures::Erasures,
     access: access::Access,
+    quotas: quotas::Quotas,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -151,6 +153,9 @@ pub enum OpenError {
     /// The erasures say something that this version does not understand.
     #[error("erasures: {0}")]
     Erasures(#[from] erasures::ErasuresError),
+    /// The client quotas say something that this version does not understand.
+    #[error("client quotas: {0}")]
+    Quotas(#[from] quotas::QuotasError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -236,6 +241,7 @@ impl Broker {
         let onces = once::Onces::open(&storage, storage.clock())?;
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
+        let quotas = quotas::Quotas::open(&storage, storage.clock(), config.quotas)?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -261,6 +267,7 @@ impl Broker {
             lanes: publish::Lanes::new(storage.batch_bytes_max()),
             erasures,
             access,
+            quotas,
             refused: AtomicU64::new(0),
             storage,
         };

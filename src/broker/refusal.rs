@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::batch::{BatchError, Codec};
 use model::topic_config::ConfigError;
@@ -172,6 +173,14 @@ pub enum Refusal {
         setting: &'static str,
         /// Those that are idle for so long are forgotten for new ones.
         idle_minutes: u64,
+    },
+    /// More than a client may use, by a quota.
+    #[error("the quota {quota} is used up for {} ms", wait.as_millis())]
+    QuotaExceeded {
+        /// Which.
+        quota: &'static str,
+        /// How long that is so.
+        wait: Duration,
     },
     /// Transactions are not offered.
     #[error(

@@ -156,6 +156,31 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "quota.window.num",
+        kind: Kind::Int,
+        default: "11",
+        is_live: false,
+        doc: "Samples over which the use of client quotas is measured, the one that is begun included; 1 to 1000.",
+        get: |it| it.quotas.samples.to_string(),
+        set: |it, value| {
+            let samples = number(value, 1..=1000)?;
+            it.quotas.samples = u32::try_from(samples).map_err(|error| error.to_string())?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "quota.window.size.seconds",
+        kind: Kind::Int,
+        default: "1",
+        is_live: false,
+        doc: "How long each of these samples is, in seconds; 1 to 3600.",
+        get: |it| (it.quotas.sample_ms / 1000).to_string(),
+        set: |it, value| {
+            it.quotas.sample_ms = number(value, 1..=3600)? * 1000;
+            Ok(())
+        },
+    },
+    Setting {
         name: "topic.settings.max.bytes",
         kind: Kind::Int,
         default: "65536",

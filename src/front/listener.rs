@@ -238,6 +238,7 @@ impl Listener {
 
     /// The connection, unless its address has too many. Small answers leave at once (TCP_NODELAY).
     fn admit(&self, stream: TcpStream, peer: SocketAddr, socket: &Socket) -> Option<Knock> {
+        let stream = self.places.within_rate(peer.ip(), stream)?;
         if !self.places.accept(peer.ip()) {
             tracing::debug!(front = self.front, %peer, "refused: its address has as many connections as it may have");
             return None;

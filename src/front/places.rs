@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// How long connections may stay as they are while others wait for a place.
@@ -51,10 +51,29 @@ pub(in crate::front) struct Counts {
     pub(in crate::front) made_room: u64,
 }
 
+/// For how long an address is to wait that makes more connections than it may; none if it need not.
+pub(in crate::front) type AskRate = Box<dyn Fn(IpAddr) -> Option<Duration> + Send + Sync>;
+
+/// What bounds how fast connections are made.
+struct Rate(AskRate);
+
+impl std::fmt::Debug for Rate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rate")
+    }
+}
+
+/// Connections that are kept open for as long as their addresses have to wait, at most; further ones are closed at once.
+const HELD_MAX: usize = 256;
+
 /// The places of one listener.
 #[derive(Debug)]
 pub struct Places {
     patience: Patience,
+    /// What bounds how fast connections are made.
+    rate: OnceLock<Rate>,
+    /// Places of connections that are held and then closed.
+    held: Arc<Semaphore>,
     state: Mutex<State>,
     /// A place was freed, or the limits have changed.
     moved: Notify,
@@ -118,6 +137,8 @@ impl Places {
         };
         Arc::new(Places {
             patience,
+            rate: OnceLock::new(),
+            held: Arc::new(Semaphore::new(HELD_MAX)),
             state: Mutex::new(state),
             moved: Notify::new(),
             started_at: Instant::now(),
@@ -141,6 +162,30 @@ impl Places {
     pub fn limit(&self, limits: Limits) {
         self.locked().limits = limits;
         self.moved.notify_waiters();
+    }
+
+    /// Bounds how fast connections are made. Once, before the first comes.
+    pub(in crate::front) fn set_rate(&self, rate: AskRate) {
+        assert!(self.rate.set(Rate(rate)).is_ok(), "the rate is set once");
+    }
+
+    /// The connection, unless it is more than its address may make now: then it is held as long as the address has to wait, and
+    /// closed, as by Kafka, so that a client that comes again and again does so no faster than it may.
+    pub(in crate::front) fn within_rate<T: Send + 'static>(
+        &self,
+        address: IpAddr,
+        connection: T,
+    ) -> Option<T> {
+        let Some(wait) = self.rate.get().and_then(|rate| (rate.0)(address)) else {
+            return Some(connection);
+        };
+        if let Ok(place) = Arc::clone(&self.held).try_acquire_owned() {
+            tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
+                drop((connection, place));
+            });
+        }
+        None
     }
 
     /// Counts a connection that came; false if its address has too many, so that it is to be closed.

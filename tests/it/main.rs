@@ -34,6 +34,7 @@ mod pipe_promises;
 mod pipe_tool;
 mod process;
 mod produce_http;
+mod quotas;
 mod raw;
 mod replay_tool;
 mod rest_proxy;

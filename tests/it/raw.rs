@@ -60,6 +60,12 @@ impl Raw {
         response
     }
 
+    /// Whether an answer has come, or the connection has ended.
+    pub fn has_answer(&self) -> bool {
+        use futures_util::FutureExt as _;
+        self.stream.readable().now_or_never().is_some()
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.send(version, request).await;

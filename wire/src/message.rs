@@ -50,6 +50,9 @@ pub trait Request: Message {
 pub trait Response: Message {
     /// The API key.
     const KEY: ApiKey;
+
+    /// Says for how long the client is throttled, where the answer has a field for it.
+    fn set_throttle_time_ms(&mut self, _ms: i32) {}
 }
 
 impl ApiKey {

@@ -15,6 +15,7 @@ pub mod key_index;
 pub mod manifest;
 pub mod messages;
 pub mod output_format;
+pub mod quotas;
 pub mod recovery;
 pub mod segment;
 pub mod snapshots;

@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{TopicId, TopicName};
 
@@ -12,6 +13,7 @@ use super::right::{self, Right, RightOn};
 use super::rules::{self, Resource, ResourceKind};
 use super::{Caller, Group, Principal, Protocol};
 use crate::broker::groups::GroupListing;
+use crate::broker::quotas::Mutation;
 use crate::broker::topics::{Topic, TopicKey};
 use crate::broker::{Broker, Refusal};
 
@@ -86,6 +88,12 @@ impl Door {
     /// Whether the caller has a right, as it may be told.
     pub fn may(&self, resource: Resource<'_>, right: Right) -> bool {
         self.is_own || rules::may(&self.broker.shared.access, &self.caller, resource, right)
+    }
+
+    /// Charges the creation or deletion of partitions to the caller; for how long it is to wait, if that is to be done.
+    pub fn mutate(&self, partitions: u64, mutation: Mutation) -> Result<Duration, Refusal> {
+        let quotas = self.broker.quotas();
+        quotas.mutate(&self.caller, partitions, mutation)
     }
 
     /// A topic by name.

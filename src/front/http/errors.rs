@@ -1,5 +1,7 @@
 //! HTTP's error answers: `application/problem+json` (RFC 9457) with a stable `code`. The only file that chooses them.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -157,6 +159,14 @@ fn later(mut answer: Response, seconds: &'static str) -> Response {
     answer
 }
 
+/// The same answer, which says to ask again after so long, in whole seconds.
+pub(super) fn later_by(mut answer: Response, wait: Duration) -> Response {
+    let seconds = wait.as_millis().div_ceil(1000);
+    let seconds = HeaderValue::from_str(&seconds.to_string()).expect("digits");
+    answer.headers_mut().insert(header::RETRY_AFTER, seconds);
+    answer
+}
+
 /// Nothing more is to be said.
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
@@ -166,6 +176,9 @@ pub(super) fn no_content() -> Response {
 pub(super) fn refused(refusal: &Refusal) -> Response {
     let (status, code) = of_refusal(refusal);
     let answer = problem(status, code, refusal.to_string());
+    if let Refusal::QuotaExceeded { wait, .. } = refusal {
+        return later_by(answer, *wait);
+    }
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => later(answer, "10"),
         StatusCode::INSUFFICIENT_STORAGE => later(answer, "60"),
@@ -195,6 +208,7 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         }
         Refusal::DeletesForbidden { .. } => (StatusCode::CONFLICT, "deletes_forbidden"),
         Refusal::Held { .. } => (StatusCode::CONFLICT, "held"),
+        Refusal::QuotaExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
         Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
             (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
         }

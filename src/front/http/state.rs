@@ -146,6 +146,9 @@ impl Front {
             #[cfg(test)]
             asked: std::sync::Mutex::default(),
         });
+        let quotas = front.broker.clone();
+        let rate = move |address| quotas.quotas().connect(address);
+        front.places.set_rate(Box::new(rate));
         let erased = Arc::downgrade(&front);
         front.broker.on_erased(Arc::new(move |topic| {
             if let Some(front) = erased.upgrade() {

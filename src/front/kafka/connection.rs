@@ -23,6 +23,7 @@ use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
 use super::socket::{self, Writing};
 use super::state::Front;
+use super::throttle::Throttle;
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
 use crate::front::listener::{Accepted, Stream, Transport, stopped};
@@ -94,6 +95,7 @@ pub(super) async fn run(
         entered,
         place: &place,
         shutdown,
+        muted_until: None,
     };
     match connection.serve().await {
         Ok(()) => tracing::debug!(%peer, "connection closed"),
@@ -121,6 +123,8 @@ struct Connection<'a> {
     entered: Arc<Entered>,
     place: &'a Place,
     shutdown: watch::Receiver<bool>,
+    /// Until when nothing is read, because the client has used more than its quota.
+    muted_until: Option<Instant>,
 }
 
 impl Connection<'_> {
@@ -141,7 +145,7 @@ impl Connection<'_> {
                     self.replies.drain().await?;
                     return Err(End::MadeRoom);
                 }
-                frame = self.frames.next(), if self.replies.pending.len() < PIPELINED_MAX => match frame? {
+                frame = next(&mut self.frames, self.muted_until), if self.replies.pending.len() < PIPELINED_MAX => match frame? {
                     Some(frame) => {
                         self.run(frame).await?;
                         active_at = Instant::now();
@@ -160,6 +164,8 @@ impl Connection<'_> {
 
     /// Starts one request; returns when it is answered or, for Produce, when it is appended.
     async fn run(&mut self, frame: Frame) -> Result<(), End> {
+        // It was read, so this is over.
+        self.muted_until = None;
         let busy = self.place.busy();
         let stats = self.front.stats.clone();
         stats
@@ -192,6 +198,7 @@ impl Connection<'_> {
         };
         let key = request.key;
         self.entered.request(request.client_id(), frame_bytes);
+        let throttle = request.throttle();
         stats.started(key);
         let reply = match run {
             Run::Pipelined(start) => {
@@ -204,6 +211,7 @@ impl Connection<'_> {
                     reply
                 };
                 self.replies.pending.push_back(timed.boxed());
+                self.mute(throttle.as_deref());
                 return Ok(());
             }
             Run::Alone(answer) => {
@@ -220,7 +228,17 @@ impl Connection<'_> {
             }
         };
         stats.finished(key, started_at.elapsed());
-        self.replies.write(reply).await
+        self.replies.write(reply).await?;
+        self.mute(throttle.as_deref());
+        Ok(())
+    }
+
+    /// Reads nothing for as long as the client has to wait.
+    fn mute(&mut self, throttle: Option<&Throttle>) {
+        if let Some(throttle) = throttle {
+            let until = Instant::now() + throttle.mute();
+            self.muted_until = self.muted_until.max(Some(until));
+        }
     }
 
     /// Runs a request that must not be broken off in the middle; at shutdown it has `DRAIN` left.
@@ -250,6 +268,21 @@ impl Connection<'_> {
             () = self.frames.closed() => Reply::Silent,
         }
     }
+}
+
+/// The next frame, once the connection is not muted any more; none if the peer goes meanwhile. Cancelling it loses nothing.
+async fn next(
+    frames: &mut FrameReader<'_>,
+    muted_until: Option<Instant>,
+) -> Result<Option<Frame>, FrameError> {
+    if let Some(until) = muted_until {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until) => {}
+            () = frames.closed() => return Ok(None),
+        }
+    }
+    frames.next().await
 }
 
 struct Replies<'a> {

@@ -7,6 +7,7 @@ use wire::ErrorCode;
 
 use crate::broker::access::{AclError, ResourceKind};
 use crate::broker::groups::GroupError;
+use crate::broker::quotas::QuotaError;
 use crate::broker::{
     InvalidPartitions, InvalidReplicationFactor, Refusal, SequenceError, UnsupportedCompression,
 };
@@ -26,6 +27,9 @@ pub(crate) enum Failure {
     /// It says nothing that could be done.
     #[error(transparent)]
     Misused(#[from] Misuse),
+    /// The quotas are not changed.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
 }
 
 impl Failure {
@@ -35,6 +39,7 @@ impl Failure {
             Failure::Refused(refusal) => code(refusal),
             Failure::Acl(error) => acl(error),
             Failure::Misused(misuse) => misuse.code(),
+            Failure::Quota(error) => quota(error),
         }
     }
 }
@@ -110,6 +115,10 @@ pub(crate) enum Misuse {
     UnknownAclWord { field: &'static str, code: i8 },
     #[error("there are no delegation tokens here")]
     NoDelegationTokens,
+    #[error("{0}")]
+    QuotaFilter(String),
+    #[error("there are no quotas of type {0}")]
+    UnknownQuotaEntity(String),
     #[error("there is no such directory of logs")]
     LogDirNotFound,
 }
@@ -136,10 +145,12 @@ impl Misuse {
             | Misuse::ProducerIdWithoutEpoch
             | Misuse::UnknownAclWord { .. }
             | Misuse::NoDelegationTokens
-            | Misuse::EmptyTransactionalId => ErrorCode::InvalidRequest,
-            Misuse::Version | Misuse::UnknownResourceType | Misuse::UnknownTimestamp { .. } => {
-                ErrorCode::UnsupportedVersion
-            }
+            | Misuse::EmptyTransactionalId
+            | Misuse::QuotaFilter(_) => ErrorCode::InvalidRequest,
+            Misuse::Version
+            | Misuse::UnknownResourceType
+            | Misuse::UnknownQuotaEntity(_)
+            | Misuse::UnknownTimestamp { .. } => ErrorCode::UnsupportedVersion,
             Misuse::TopicUnnamed => ErrorCode::InvalidTopicException,
             Misuse::NegativeOffset { .. } => ErrorCode::OffsetOutOfRange,
             Misuse::RequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
@@ -232,6 +243,7 @@ fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
             SequenceError::OldEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             SequenceError::Missing { .. } => ErrorCode::InvalidRecord,
         },
+        Refusal::QuotaExceeded { .. } => ErrorCode::ThrottlingQuotaExceeded,
         // The one code that ends a transaction for every client: they take it for final wherever they meet it, where
         // COORDINATOR_NOT_AVAILABLE makes them try for minutes, and librdkafka retries UNSUPPORTED_VERSION and
         // INVALID_REQUEST too.
@@ -249,6 +261,17 @@ fn acl(error: &AclError) -> i16 {
         AclError::Invalid(_) => ErrorCode::InvalidRequest.code(),
         AclError::TooMany => ErrorCode::PolicyViolation.code(),
         AclError::Refused(refusal) => code(refusal),
+    }
+}
+
+/// The code of what does not become of quotas.
+fn quota(error: &QuotaError) -> i16 {
+    match error {
+        QuotaError::Invalid(_) | QuotaError::QuotaNamedTwice(_) | QuotaError::EntityNamedTwice => {
+            ErrorCode::InvalidRequest.code()
+        }
+        QuotaError::TooMany => ErrorCode::PolicyViolation.code(),
+        QuotaError::Refused(refusal) => code(refusal),
     }
 }
 

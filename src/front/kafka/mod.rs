@@ -29,6 +29,7 @@ mod socket;
 mod state;
 mod stats;
 mod subscription;
+mod throttle;
 mod unsupported;
 
 pub use state::Front;

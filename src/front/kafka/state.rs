@@ -47,6 +47,8 @@ impl Front {
             settings.queued_response_bytes_max,
             settings.response_bytes_max,
         );
+        let quotas = broker.clone();
+        places.set_rate(Box::new(move |address| quotas.quotas().connect(address)));
         Arc::new(Front {
             broker,
             shared,

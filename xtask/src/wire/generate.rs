@@ -166,8 +166,15 @@ fn generate_module(module: &Module) -> Result<String> {
             )
             .expect("a String takes all"),
             "response" => {
-                writeln!(out, "impl Response for {title} {{ const KEY: ApiKey = ApiKey::{name}; }}\n")
-                    .expect("a String takes all");
+                let throttle = match top.fields.iter().any(|field| field.name == "ThrottleTimeMs") {
+                    true => "fn set_throttle_time_ms(&mut self, ms: i32) { self.throttle_time_ms = ms; }",
+                    false => "",
+                };
+                writeln!(
+                    out,
+                    "impl Response for {title} {{ const KEY: ApiKey = ApiKey::{name}; {throttle} }}\n"
+                )
+                .expect("a String takes all");
             }
             _ => {}
         }

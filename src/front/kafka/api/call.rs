@@ -9,14 +9,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use model::PartitionId;
+use model::quota::Quota;
 use wire::{ApiKey, Reader, Response};
 
 use crate::broker::access::Door;
+use crate::broker::quotas::Mutation;
 use crate::broker::{Broker, NodeId, Refusal, Topic};
 use crate::front::budget::Claim;
 use crate::front::kafka::answer::Answer;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
+use crate::front::kafka::throttle::{Throttle, timed};
 use crate::front::kafka::unsupported::Unsupported;
 use crate::front::listener::Endpoint;
 
@@ -85,6 +88,8 @@ pub(crate) struct Call {
     pub(in crate::front::kafka) sessions: Arc<Sessions>,
     /// The listener that was asked.
     pub(in crate::front::kafka) endpoint: Arc<Endpoint>,
+    /// What it is charged; none where no client has a quota.
+    pub(in crate::front::kafka) throttle: Option<Arc<Throttle>>,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
     /// All that is offered.
@@ -97,6 +102,26 @@ impl Call {
         self.door.broker()
     }
 
+    /// Charges the creation or deletion of partitions, if the client's quota allows it. From version `strict_since` on it is
+    /// refused where it does not; older clients are made to wait.
+    pub(crate) fn mutate(&self, partitions: u64, strict_since: i16) -> Result<(), Refusal> {
+        let mutation = match self.version >= strict_since {
+            true => Mutation::Strict,
+            false => Mutation::Permissive,
+        };
+        let (wait, outcome) = match self.door.mutate(partitions, mutation) {
+            Ok(wait) => (wait, Ok(())),
+            Err(Refusal::QuotaExceeded { quota, wait }) => {
+                (wait, Err(Refusal::QuotaExceeded { quota, wait }))
+            }
+            Err(other) => return Err(other),
+        };
+        if let Some(throttle) = &self.throttle {
+            throttle.wait(Quota::ControllerMutationRate, wait);
+        }
+        outcome
+    }
+
     /// Whether the request is so large that it should not wait for data.
     pub(crate) fn is_large(&self) -> bool {
         self.request_bytes > LARGE_BYTES
@@ -107,6 +132,11 @@ impl Request {
     /// How the client calls itself.
     pub(in crate::front::kafka) fn client_id(&self) -> Option<&str> {
         self.call.door.caller().client_id.as_deref()
+    }
+
+    /// What it is charged.
+    pub(in crate::front::kafka) fn throttle(&self) -> Option<Arc<Throttle>> {
+        self.call.throttle.clone()
     }
 
     /// Whether it is answered in a second or so: all are but those that wait for other members of a group.
@@ -166,7 +196,12 @@ where
     let (correlation_id, version) = (request.correlation_id, request.call.version);
     let answer = request.call.answer.clone();
     let stats = request.call.stats.clone();
-    let response = handler(message, request.call).await;
+    let throttle = request.call.throttle.clone();
+    let mut response = timed(throttle.clone(), handler(message, request.call)).await;
+    if let Some(throttle) = throttle {
+        throttle.charge_work();
+        response.set_throttle_time_ms(throttle.wire_ms());
+    }
     match pieces(&stats, correlation_id, version, &response) {
         Ok(pieces) => {
             drop(response);

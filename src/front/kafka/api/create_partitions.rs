@@ -15,6 +15,9 @@ use crate::broker::Topic;
 use crate::broker::access::right;
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
+/// The first version whose clients know that a quota refuses.
+const STRICT_SINCE: i16 = 3;
+
 pub(super) async fn answer(
     request: CreatePartitionsRequest,
     call: Call,
@@ -76,6 +79,8 @@ async fn grow(
         replicas.collect()
     });
     let count = u32::try_from(wanted.count).unwrap_or(0);
+    let added = count.saturating_sub(topic.partition_count());
+    call.mutate(u64::from(added), STRICT_SINCE)?;
     let grown = call
         .broker()
         .grow_topic(&topic, count, assignments, validate_only);

@@ -15,6 +15,9 @@ use crate::broker::access::{Door, Granted, Resource, Right, right};
 use crate::broker::{Assignment, Layout, NewTopic, REPLICATION_FACTOR, Refusal, Topic};
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
+/// The first version whose clients know that a quota refuses.
+const STRICT_SINCE: i16 = 6;
+
 pub(super) async fn answer(request: CreateTopicsRequest, call: Call) -> CreateTopicsResponse {
     let counts = request.topics.iter().map(asked_count);
     if let Err(refusal) = call.broker().check_partitions_of_request(counts) {
@@ -147,7 +150,12 @@ fn planned(topic: CreatableTopic, call: &Call) -> Result<Planned, (String, Misus
     let partitions = asked.map_or(call.broker().config().default_partitions, |count| {
         count.unwrap_or(u32::MAX)
     });
-    let new = call.door.new_topic(&topic.name).map(|name| NewTopic {
+    let granted = call.door.new_topic(&topic.name);
+    let charged = granted.and_then(|name| {
+        call.mutate(u64::from(partitions), STRICT_SINCE)?;
+        Ok(name)
+    });
+    let new = charged.map(|name| NewTopic {
         name,
         layout,
         settings,

@@ -9,9 +9,12 @@ use wire::messages::delete_topics::{
 
 use super::Call;
 use super::audit::Change;
-use crate::broker::TopicKey;
 use crate::broker::access::right;
+use crate::broker::{Refusal, TopicKey};
 use crate::front::kafka::errors::{self, Misuse};
+
+/// The first version whose clients know that a quota refuses.
+const STRICT_SINCE: i16 = 5;
 
 pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTopicsResponse {
     let (keys, mut refused) = match call.version >= 6 {
@@ -27,9 +30,13 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
             )
         }
     };
-    let found: Vec<_> = keys
+    let found: Vec<Result<_, Refusal>> = keys
         .iter()
-        .map(|key| call.door.topic_by_key(key, right::Delete))
+        .map(|key| {
+            let topic = call.door.topic_by_key(key, right::Delete)?;
+            call.mutate(u64::from(topic.partition_count()), STRICT_SINCE)?;
+            Ok(topic)
+        })
         .collect();
     let allowed = found.iter().flatten().cloned().collect();
     let mut deleted = call.broker().delete_topics(allowed).await.into_iter();

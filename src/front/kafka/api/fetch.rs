@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::quota::Quota;
 use model::{LeaderEpoch, Offset, TopicId};
 use tokio::time::Instant;
 use wire::Records;
@@ -42,7 +43,8 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
         bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: usize::try_from(request.max_bytes)
             .unwrap_or(0)
-            .min(call.broker().config().fetch_bytes_max),
+            .min(call.broker().config().fetch_bytes_max)
+            .min(bytes_within_quota(&call)),
         wait_max: match call.is_large() || asked.len() > LARGE_PARTITIONS {
             true => wait_max.min(LARGE_WAIT_MAX),
             false => wait_max,
@@ -50,6 +52,14 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
         watch,
     };
     let answers = call.broker().fetch(fetch).await;
+    if is_throttled(&answers, &call) {
+        // Nothing was told, so nothing is noted: the same will be fetched again.
+        let id = match &begun {
+            Begun::Next(next) => next.id,
+            Begun::Sessionless | Begun::New(_) => 0,
+        };
+        return respond(id, Vec::new());
+    }
     let committed = request.isolation_level == READ_COMMITTED;
     let mut found = Vec::with_capacity(asked.len());
     for ((asked, topic), answer) in asked.into_iter().zip(topics).zip(answers) {
@@ -68,6 +78,30 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
             Err(misuse) => refused(&misuse),
         },
     }
+}
+
+/// The most bytes that the client's quota allows at once, so that every fetch can be answered in the end.
+fn bytes_within_quota(call: &Call) -> usize {
+    let quotas = call.broker().quotas();
+    let most = quotas.most_at_once(Quota::ConsumerByteRate, call.door.caller());
+    most.unwrap_or(usize::MAX)
+}
+
+/// Charges what was found, and the time that it took; true if the client has to wait, and gets nothing of it.
+fn is_throttled(answers: &[Option<Result<Fetched, Refusal>>], call: &Call) -> bool {
+    let Some(throttle) = &call.throttle else {
+        return false;
+    };
+    let found = answers.iter().flatten().flatten();
+    let bytes = found.map(Fetched::bytes).sum::<usize>() as f64;
+    let wait = throttle.charge(Quota::ConsumerByteRate, bytes);
+    throttle.charge_work();
+    let is_throttled = !wait.is_zero() || throttle.wire_ms() > 0;
+    if is_throttled {
+        let quotas = call.broker().quotas();
+        quotas.give_back(Quota::ConsumerByteRate, call.door.caller(), bytes);
+    }
+    is_throttled
 }
 
 fn refused(misuse: &Misuse) -> FetchResponse {

@@ -101,11 +101,23 @@ async fn by_name(name: &str, create: bool, call: &Call) -> Result<Arc<Topic>, Re
     }
 }
 
+/// A topic that is not made because of a quota is unknown, whatever the version.
+const ALWAYS_STRICT: i16 = 0;
+
+/// Partitions of a topic that is created by its use.
+fn default_partitions(call: &Call) -> u64 {
+    u64::from(call.broker().config().default_partitions)
+}
+
 /// The topic that is called into being by asking for it. A name that Kafka keeps for itself is unknown and stays so: to look
 /// at it is no wish to have it.
 async fn created(name: &str, call: &Call) -> Result<Arc<Topic>, Refusal> {
     let created = match call.door.new_topic(name) {
-        Ok(name) => call.broker().auto_create_topic(name).await,
+        Ok(name) => match call.mutate(default_partitions(call), ALWAYS_STRICT) {
+            Ok(()) => call.broker().auto_create_topic(name).await,
+            // The client asks again.
+            Err(_) => Err(Refusal::UnknownTopicOrPartition),
+        },
         Err(refusal) => Err(refusal),
     };
     match created {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use model::PartitionId;
+use model::quota::Quota;
 use wire::messages::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
@@ -18,6 +19,7 @@ use crate::broker::{
 };
 use crate::front::kafka::errors::{self, Failure, Misuse};
 use crate::front::kafka::stats::Stats;
+use crate::front::kafka::throttle::{Throttle, timed};
 
 /// The first version whose clients know zstd (KIP-110).
 const KNOWS_ZSTD: i16 = 7;
@@ -26,6 +28,13 @@ const KNOWS_ZSTD: i16 = 7;
 struct Started {
     index: i32,
     result: Result<Appending, Rejected>,
+}
+
+/// A request whose batches are appended.
+struct Waiting {
+    topics: Vec<(String, Vec<Started>)>,
+    asks_for_answer: bool,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// Why a batch is refused, and because of which records.
@@ -54,7 +63,15 @@ impl From<Rejection> for Rejected {
 
 /// Appends what the request holds; the inner future is the reply.
 pub(super) fn start(request: Request) -> BoxFuture<'static, BoxFuture<'static, Reply>> {
-    append(request).boxed()
+    async {
+        let throttle = request.throttle();
+        let reply = timed(throttle.clone(), append(request)).await;
+        if let Some(throttle) = throttle {
+            throttle.charge_work();
+        }
+        reply
+    }
+    .boxed()
 }
 
 async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
@@ -64,6 +81,11 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
     };
     let (correlation_id, version) = (request.correlation_id, request.call.version);
     let stats = request.call.stats.clone();
+    let throttle = request.throttle();
+    if let Some(throttle) = &throttle {
+        // Before it is appended, and whatever becomes of it.
+        throttle.charge(Quota::ProducerByteRate, request.call.request_bytes as f64);
+    }
     let asks_for_answer = message.acks != 0;
     let acks = acks_of(&message);
     let mut topics = Vec::with_capacity(message.topic_data.len());
@@ -86,7 +108,12 @@ async fn append(mut request: Request) -> BoxFuture<'static, Reply> {
         }
         topics.push((topic.name, partitions));
     }
-    reply(topics, asks_for_answer, stats, correlation_id, version).boxed()
+    let waiting = Waiting {
+        topics,
+        asks_for_answer,
+        throttle,
+    };
+    reply(waiting, stats, correlation_id, version).boxed()
 }
 
 /// What the client waits for, if all else that holds for the whole request is as it must be.
@@ -127,13 +154,12 @@ async fn one(
     Ok(call.broker().produce(produce).await?)
 }
 
-async fn reply(
-    topics: Vec<(String, Vec<Started>)>,
-    asks_for_answer: bool,
-    stats: Arc<Stats>,
-    correlation_id: i32,
-    version: i16,
-) -> Reply {
+async fn reply(waiting: Waiting, stats: Arc<Stats>, correlation_id: i32, version: i16) -> Reply {
+    let Waiting {
+        topics,
+        asks_for_answer,
+        throttle,
+    } = waiting;
     let mut responses = Vec::with_capacity(topics.len());
     let mut failed = None;
     for (name, partitions) in topics {
@@ -157,6 +183,7 @@ async fn reply(
     if asks_for_answer {
         let response = ProduceResponse {
             responses,
+            throttle_time_ms: throttle.map_or(0, |throttle| throttle.wire_ms()),
             ..ProduceResponse::default()
         };
         return encode(&stats, correlation_id, version, &response);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use wire::messages::alter_client_quotas::AlterClientQuotasRequest;
 use wire::messages::alter_configs::*;
 use wire::messages::alter_partition_reassignments::*;
 use wire::messages::alter_replica_log_dirs::*;
@@ -17,6 +18,7 @@ use wire::messages::delete_groups::*;
 use wire::messages::delete_records::*;
 use wire::messages::delete_topics::*;
 use wire::messages::describe_acls::*;
+use wire::messages::describe_client_quotas::DescribeClientQuotasRequest;
 use wire::messages::describe_cluster::*;
 use wire::messages::describe_configs::*;
 use wire::messages::describe_groups::*;
@@ -254,6 +256,8 @@ pub(super) fn requests() -> Vec<Bytes> {
                 partitions: vec![OffsetDeleteRequestPartition::default()],
             }],
         },
+        DescribeClientQuotasRequest {},
+        AlterClientQuotasRequest {},
         DescribeClusterRequest { endpoint_type: 1 },
         ListConfigResourcesRequest {},
     ];

@@ -9,14 +9,15 @@ use wire::{ApiKey, Reader, RequestHeader};
 
 use super::call::{Call, Reply, Request, Row, Run, encode, respond};
 use super::{
-    alter_configs, alter_partition_reassignments, alter_replica_log_dirs, api_versions,
-    create_acls, create_partitions, create_topics, delete_acls, delete_groups, delete_records,
-    delete_topics, describe_acls, describe_cluster, describe_configs, describe_groups,
-    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions,
-    elect_leaders, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id,
-    join_group, leave_group, list_config_resources, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, sasl_authenticate, sasl_handshake, sync_group,
+    alter_client_quotas, alter_configs, alter_partition_reassignments, alter_replica_log_dirs,
+    api_versions, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
+    delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster,
+    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
+    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
+    offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate,
+    sasl_handshake, sync_group,
 };
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Protocol};
@@ -24,6 +25,7 @@ use crate::front::budget::Budget;
 use crate::front::kafka::answer::Answer;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
+use crate::front::kafka::throttle::Throttle;
 use crate::front::kafka::unsupported::Unsupported;
 use crate::front::listener::Transport;
 
@@ -101,6 +103,8 @@ pub(super) static TABLE: &[Row] = &[
         list_partition_reassignments
     ),
     alone!(OffsetDelete, 0..=0, offset_delete),
+    alone!(DescribeClientQuotas, 0..=1, describe_client_quotas),
+    alone!(AlterClientQuotas, 0..=1, alter_client_quotas),
     alone!(DescribeQuorum, 0..=2, describe_quorum),
     alone!(DescribeCluster, 0..=2, describe_cluster),
     alone!(DescribeProducers, 0..=0, describe_producers),
@@ -158,6 +162,7 @@ pub(in crate::front::kafka) fn route(
     };
     let call = Call {
         version,
+        throttle: Throttle::of(broker, &caller),
         door: broker.door(caller),
         stats: stats.clone(),
         answer: Answer::new(answers),
