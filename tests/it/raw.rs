@@ -63,7 +63,7 @@ impl Raw {
     /// Whether an answer has come, or the connection has ended.
     pub fn has_answer(&self) -> bool {
         use futures_util::FutureExt as _;
-        self.stream.readable().now_or_never().is_some()
+        self.stream.peek(&mut [0]).now_or_never().is_some()
     }
 
     /// Sends a request and waits for its answer.

@@ -16,12 +16,14 @@ use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use model::quota::Quota;
 
 use super::connection::OfConnection;
 use super::ended::{Ended, Entry};
 use super::errors::{self, ASKED, Asked, Form, Turned};
 use super::guard::{self, Asker};
 use super::operation::{Errors, Reach};
+use super::quota::{Charge, Pace};
 use super::state::Front;
 use super::table::{Row, methods};
 use super::traffic::Counted;
@@ -62,6 +64,7 @@ pub(super) async fn handle(
         &method
     };
     let row = rows.iter().find(|row| row.method == *wanted);
+    let charge = Charge::of(row.and_then(|row| row.quota), &front.broker);
     let counted = front.traffic.of(path, &method);
     let id = id_of(request.headers());
     let mut ended = Ended::begin(front.clone(), counted, &request, id.clone());
@@ -85,9 +88,13 @@ pub(super) async fn handle(
             Ok(entry) => ended.keep(entry),
             Err(turned) => return turned,
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if let Some(charge) = &charge {
+            parts.extensions.insert(Arc::clone(charge));
+        }
         let body = Received {
             body,
+            pace: Pace::of(Quota::ProducerByteRate, charge.as_ref()),
             front: front.clone(),
             counted,
         };
@@ -99,13 +106,14 @@ pub(super) async fn handle(
         answer
     });
     let answer = answer.await;
-    finish(answer, ended, row, connection, id)
+    let pace = Pace::of(Quota::ConsumerByteRate, charge.as_ref());
+    finish(answer, (ended, pace), row, connection, id)
 }
 
 /// Adds what every answer has, and watches it to its end.
 fn finish(
     mut answer: Response,
-    mut ended: Ended,
+    (mut ended, pace): (Ended, Pace),
     row: Option<&Row>,
     connection: Option<OfConnection>,
     id: String,
@@ -136,7 +144,15 @@ fn finish(
         stop = ends_early
             .then(|| Box::pin(connection.stopped()) as Pin<Box<dyn Future<Output = ()> + Send>>);
     }
-    answer.map(|body| Body::new(Sent { body, ended, stop }))
+    answer.map(|body| {
+        let body = Sent {
+            body,
+            pace,
+            ended,
+            stop,
+        };
+        Body::new(body)
+    })
 }
 
 impl Front {
@@ -323,6 +339,7 @@ fn is_accepted(accept: &str, types: &[&str]) -> bool {
 /// A request's body, whose bytes are counted.
 struct Received {
     body: Body,
+    pace: Pace,
     front: Arc<Front>,
     counted: Counted,
 }
@@ -335,10 +352,12 @@ impl HttpBody for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        std::task::ready!(self.pace.poll(context));
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
         {
+            self.pace.went(data.len());
             self.front.traffic.received(self.counted, data.len() as u64);
         }
         frame
@@ -356,6 +375,7 @@ impl HttpBody for Received {
 /// An answer's body, which is watched to its end.
 struct Sent {
     body: Body,
+    pace: Pace,
     ended: Ended,
     /// Ends it between two pieces.
     stop: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -375,10 +395,12 @@ impl HttpBody for Sent {
             self.stop = None;
             self.body = Body::empty();
         }
+        std::task::ready!(self.pace.poll(context));
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.pace.went(bytes);
                 self.ended.sent(bytes as u64);
             }
             Poll::Ready(Some(Err(error))) => self.ended.broke_off(error),

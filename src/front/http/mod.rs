@@ -22,6 +22,7 @@ mod operation;
 mod pages;
 mod produce;
 mod proxy;
+mod quota;
 mod replay;
 mod request;
 #[cfg(test)]

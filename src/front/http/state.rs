@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::ExtensionRejection;
 use axum::extract::{Extension, FromRequestParts};
 use axum::http::header;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
+use super::errors;
 use super::files::store::Files;
 use super::guard::Guard;
 use super::pages::{DOWNSAMPLED_MAX, PAGES_MAX, REPLAYS_MAX};
 use super::produce::Memory;
+use super::quota::Charge;
 use super::settings::Settings;
 use super::table::Table;
 use super::traffic::Traffic;
@@ -161,13 +163,11 @@ impl Front {
 
 /// The broker as who sends this request may use it: a handler that takes a door gets it made.
 impl FromRequestParts<Arc<Front>> for Door {
-    type Rejection = ExtensionRejection;
+    type Rejection = Response;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        front: &Arc<Front>,
-    ) -> Result<Door, ExtensionRejection> {
-        let Extension(peer) = Extension::<SocketAddr>::from_request_parts(parts, front).await?;
+    async fn from_request_parts(parts: &mut Parts, front: &Arc<Front>) -> Result<Door, Response> {
+        let peer = Extension::<SocketAddr>::from_request_parts(parts, front).await;
+        let Extension(peer) = peer.map_err(IntoResponse::into_response)?;
         let transport = parts.extensions.get::<Transport>();
         let agent = parts.headers.get(header::USER_AGENT);
         let door = front.broker.door(Caller {
@@ -182,6 +182,11 @@ impl FromRequestParts<Arc<Front>> for Door {
             .lock()
             .expect("nothing panics while it notes a door")
             .push(door.asked());
+        if let Some(charge) = parts.extensions.get::<Arc<Charge>>() {
+            charge
+                .enter(&door)
+                .map_err(|refusal| errors::refused(&refusal))?;
+        }
         Ok(door)
     }
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, Method};
 
+use model::quota::Quota;
+
 use super::operation::{Described, Errors, Reach};
+use super::quota;
 
 /// What is to be known of routes before they are called.
 pub(super) struct Table(BTreeMap<&'static str, Vec<Row>>);
@@ -18,6 +21,8 @@ pub(super) struct Row {
     pub(super) reach: Reach,
     pub(super) errors: Errors,
     pub(super) follows: bool,
+    /// What it is charged for.
+    pub(super) quota: Option<Quota>,
     /// Content types of good answers.
     pub(super) types: Vec<&'static str>,
 }
@@ -33,6 +38,7 @@ impl Table {
                 reach: about.reach,
                 errors: about.errors,
                 follows: about.follows,
+                quota: quota::of_rights(one.method == Method::GET, &about.rights),
                 types: types.map(|(name, _)| *name).collect(),
             });
         }

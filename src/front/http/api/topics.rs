@@ -19,6 +19,7 @@ use super::listing::Listing;
 use super::named::{partition_number, partitions_of, topic_name};
 use super::settings::{setting_schema, settings_of};
 use crate::broker::access::{Door, Granted, ResourceKind, Right, right};
+use crate::broker::quotas::Mutation;
 use crate::broker::{Broker, Layout, NewTopic, PartitionShape, Refusal, Resource, Topic};
 use crate::front::audit::{self, Change, some};
 use crate::front::http::errors::{self, Failure};
@@ -243,7 +244,7 @@ async fn create(door: Door, headers: HeaderMap, body: Body) -> Result<Response, 
             .map(|(name, value)| (name, Some(value)))
             .collect(),
     };
-    let topic = create_one(door.broker(), new, body.dry_run).await?;
+    let topic = create_one(&door, new, body.dry_run).await?;
     let answer = json!({
         "name": topic.name.as_str(), "id": (!body.dry_run).then(|| topic.id.to_string()),
         "partitions": created_count(&topic, body.partitions, door.broker()), "settings": topic.overrides, "dry_run": body.dry_run,
@@ -284,10 +285,14 @@ pub(in crate::front::http) fn log_created(door: &crate::broker::access::Door, to
 
 /// Creates one topic.
 pub(in crate::front::http) async fn create_one(
-    broker: &Broker,
+    door: &Door,
     new: NewTopic,
     dry_run: bool,
 ) -> Result<Granted<Arc<Topic>, right::Create>, Refusal> {
+    let broker = door.broker();
+    let asked = new.layout.count();
+    let partitions = asked.unwrap_or(u64::from(broker.config().default_partitions));
+    door.mutate(partitions, Mutation::Strict)?;
     let mut created = broker.create_topics(vec![new], dry_run).await;
     created.pop().expect("one answer for one topic")
 }
@@ -350,6 +355,8 @@ async fn grow(
     let body: MoreBody = body_of(&headers, body).await?;
     let topic = door.topic(&name, right::Alter)?;
     let before = topic.partition_count();
+    let added = body.count.saturating_sub(before);
+    door.mutate(u64::from(added), Mutation::Strict)?;
     door.broker()
         .grow_topic(&topic, body.count, None, body.dry_run)
         .await?;
@@ -408,6 +415,8 @@ pub(in crate::front::http) async fn delete_one(
     door: &crate::broker::access::Door,
     topic: Granted<Arc<Topic>, right::Delete>,
 ) -> Result<(), Refusal> {
+    let partitions = u64::from(topic.partition_count());
+    door.mutate(partitions, Mutation::Strict)?;
     let mut deleted = door.broker().delete_topics(vec![topic]).await;
     let topic = deleted.pop().expect("one answer for one topic")?;
     let change = Change::TopicDeleted {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::fault::Stop;
 use crate::broker::access::{Door, Granted, right};
+use crate::broker::quotas::Mutation;
 use crate::broker::{Refusal, Topic};
 
 /// A topic that may be written to.
@@ -15,6 +16,9 @@ pub(super) async fn writable(door: &Door, name: &str) -> Result<Written, Stop> {
     match door.topic(name, right::Write) {
         Err(Refusal::UnknownTopicOrPartition) if door.broker().config().auto_create_topics => {
             let new = door.new_topic(name).map_err(refused)?;
+            let partitions = door.broker().config().default_partitions;
+            let charged = door.mutate(u64::from(partitions), Mutation::Strict);
+            charged.map_err(refused)?;
             match door.broker().auto_create_topic(new).await {
                 // Somebody else was faster.
                 Ok(_) | Err(Refusal::TopicExists { .. }) => {}

@@ -247,7 +247,7 @@ async fn create(
             .map(|one| (one.name, one.value))
             .collect(),
     };
-    let topic = create_one(door.broker(), new, body.validate_only).await?;
+    let topic = create_one(&door, new, body.validate_only).await?;
     let count = created_count(&topic, body.partitions_count, door.broker());
     let answer = Json(of_topic(&places, &topic, count)).into_response();
     if body.validate_only {
