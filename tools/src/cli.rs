@@ -13,6 +13,7 @@ use client::{Client, ClientConfig, Tls};
 use model::Timestamp;
 use storage::cleanup::Policy;
 
+use crate::acl::{self, AclArgs};
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
 use crate::broker::BrokerArgs;
@@ -156,6 +157,9 @@ pub enum ToolCommand {
     /// Keep records from cleanup and deletion: add, list and end holds.
     #[command(after_help = hold::EXAMPLES)]
     Hold(OnBroker<HoldArgs>),
+    /// Say who may do what, and ask who may.
+    #[command(after_help = acl::EXAMPLES)]
+    Acl(OnBroker<AclArgs>),
     /// Erase the records of a key for good, with a receipt, and prove that nothing of it is left.
     #[command(after_help = erase::EXAMPLES)]
     Erase(OnBroker<EraseArgs>),
@@ -272,6 +276,7 @@ impl ToolCommand {
             | ToolCommand::Compact(OnBroker { common, .. }) => Some(common),
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Acl(OnBroker { common, .. }) => Some(common),
             ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
             ToolCommand::Loss(OnBroker { common, .. }) => Some(common),
             ToolCommand::Context(_)
@@ -339,6 +344,7 @@ impl ToolCommand {
                 args.run(Policy::Compaction, &common).await
             }
             ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Acl(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Loss(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Context(args) => args.run(),

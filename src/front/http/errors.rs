@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::produce::Stop;
 use crate::broker::Refusal;
+use crate::broker::access::AclError;
 use crate::broker::cleanup::{CleanupError, Fault};
 use crate::broker::erasures::ErasureError;
 use crate::broker::groups::GroupError;
@@ -19,6 +20,7 @@ use crate::broker::holds::HoldError;
 use crate::broker::once::OnceRefusal;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::replay::{DownsampleRefusal, ReplayError};
+use model::acl::UnknownWord;
 use model::{Offset, PartitionId};
 
 /// What is known of a request wherever its answer is made.
@@ -513,6 +515,15 @@ pub(super) enum Failure {
     /// A cleanup that is not planned or run.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),
+    /// A rule that is not told, made or removed.
+    #[error(transparent)]
+    Acl(#[from] AclError),
+    /// A word of a rule that says nothing.
+    #[error(transparent)]
+    AclWord(#[from] UnknownWord),
+    /// All rules would go.
+    #[error("say which rules are to go")]
+    AllAcls,
     /// A hold that is not added or removed.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -667,6 +678,12 @@ impl IntoResponse for Failure {
         let detail = self.to_string();
         let (status, code) = match self {
             Failure::Cleanup(error) => return cleanup_refused(&error),
+            Failure::Acl(AclError::Refused(refusal)) => return refused(&refusal),
+            Failure::Acl(AclError::Off) => (StatusCode::CONFLICT, "no_access_control"),
+            Failure::Acl(AclError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_acls"),
+            Failure::Acl(AclError::Invalid(_)) | Failure::AclWord(_) | Failure::AllAcls => {
+                (StatusCode::BAD_REQUEST, "invalid_acl")
+            }
             Failure::Hold(HoldError::Refused(refusal)) => return refused(&refusal),
             Failure::Hold(HoldError::Invalid(_)) => (StatusCode::BAD_REQUEST, "invalid_hold"),
             Failure::Hold(HoldError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_holds"),

@@ -3,6 +3,7 @@
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
 //! goes. Few long pages, as of metrics, are made or sent at a time (`pages`), so that many who ask for them hold no more memory.
 
+mod acls;
 mod api;
 mod cleanup;
 mod connection;
@@ -125,6 +126,7 @@ fn all_routes() -> Routes {
         .merge(api::routes())
         .merge(proxy::routes())
         .merge(cleanup::routes())
+        .merge(acls::routes())
         .merge(holds::routes())
         .merge(losses::routes())
         .merge(replay::routes())

@@ -33,6 +33,13 @@ fn bodies() -> BTreeMap<&'static str, Value> {
             json!({ "topic": "readings", "to": "earliest" }),
         ),
         ("startCleanup", clean),
+        (
+            "addAcl",
+            json!({
+                "resource_type": "topic", "name": "readings", "pattern": "literal", "principal": "User:a",
+                "host": "*", "operation": "read", "permission": "allow",
+            }),
+        ),
         ("requestErasure", keys.clone()),
         ("planErasure", keys.clone()),
         ("verifyErasure", keys),
@@ -55,6 +62,9 @@ fn value_of(name: &str, broker: &Broker) -> String {
         "cluster" | "cluster_id" => broker.cluster_id(),
         "at" | "before" => "earliest".to_owned(),
         "policy" => "retention".to_owned(),
+        "principal" => "User:a".to_owned(),
+        "operation" => "read".to_owned(),
+        "resource_type" => "topic".to_owned(),
         "name" => "retention.ms".to_owned(),
         "partition" | "offset" | "timeout" => "0".to_owned(),
         "dry_run" => "true".to_owned(),
