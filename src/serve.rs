@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
 use crate::front::listener::{Endpoint, SecurityProtocol, Socket, Tls};
-use crate::front::{Limits, Places, http, kafka};
+use crate::front::{Limits, Places, http, kafka, sasl};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
 pub const OTHER_THREADS: usize = 8;
@@ -50,6 +50,8 @@ pub async fn serve<Stop: Future<Output = ()>>(
     limits.connections_max = limits.connections_max.min(shares.kafka_connections);
     let places = kafka::places(config.kafka.limits);
     let (storage, broker, report) = open(&config, &places, shares.kafka_connections).await?;
+
+    add_first_users(&config, &broker).await?;
 
     let asked_to_stop = stop()?;
     let ready = Ready::of(&sockets)?;
@@ -258,6 +260,18 @@ async fn open(
         Ok((storage, broker, report))
     });
     opened.await.context("open the store")?
+}
+
+/// Adds the users of `sasl.users.file` that do not exist.
+async fn add_first_users(config: &Config, broker: &Broker) -> Result<()> {
+    let Some(path) = config.front.sasl.users_file.clone() else {
+        return Ok(());
+    };
+    let context = format!("sasl.users.file={}", path.display());
+    let read = tokio::task::spawn_blocking(move || sasl::read_users(&path)).await?;
+    let users = read.context(context.clone())?;
+    broker.add_first_users(users).await.context(context)?;
+    Ok(())
 }
 
 /// Limits of connections, and never more than the descriptors allow.

@@ -60,6 +60,7 @@ pub const TARGETS: &[Target] = targets![
     witness 16 << 10,
     arrow_body 64 << 10,
     condition 4 << 10,
+    sasl 4 << 10,
 ];
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod ids;
 mod names;
 mod partitioner;
 pub mod quota;
+pub mod sasl;
 pub mod schema;
 pub mod state_log;
 pub mod time_spec;

@@ -30,6 +30,8 @@ pub enum StateLogKind {
     Acls,
     /// Client quotas.
     Quotas,
+    /// What users show who they are with.
+    Credentials,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -79,6 +81,12 @@ pub const ACL_KEY_HEAD: &str = "acl/";
 pub const QUOTAS_VERSION: u32 = 1;
 /// How the key of an entity's quotas begins; the entity follows, as JSON.
 pub const QUOTA_KEY_HEAD: &str = "quota/";
+/// The version of values of [`StateLogKind::Credentials`], likewise.
+pub const CREDENTIALS_VERSION: u32 = 1;
+/// How the key of a SCRAM credential begins; its mechanism, `/` and its user follow.
+pub const SCRAM_KEY_HEAD: &str = "scram/";
+/// The key of what users that do not exist are made up from.
+pub const DECOY_KEY: &str = "decoy";
 /// The key of the settings that were made while running.
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
@@ -127,6 +135,7 @@ impl StateLogKind {
         StateLogKind::Erasures,
         StateLogKind::Acls,
         StateLogKind::Quotas,
+        StateLogKind::Credentials,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -141,6 +150,7 @@ impl StateLogKind {
             StateLogKind::Erasures => 5,
             StateLogKind::Acls => 8,
             StateLogKind::Quotas => 10,
+            StateLogKind::Credentials => 9,
         })
     }
 
@@ -161,6 +171,7 @@ impl StateLogKind {
             StateLogKind::Erasures => "erasures",
             StateLogKind::Acls => "acls",
             StateLogKind::Quotas => "quotas",
+            StateLogKind::Credentials => "credentials",
         }
     }
 
@@ -190,6 +201,8 @@ impl StateLogKind {
             StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
             StateLogKind::Acls => known_head(key, ACL_KEY_HEAD),
             StateLogKind::Quotas => known_head(key, QUOTA_KEY_HEAD),
+            StateLogKind::Credentials if key == DECOY_KEY.as_bytes() => Ok(()),
+            StateLogKind::Credentials => known_head(key, SCRAM_KEY_HEAD),
             StateLogKind::Erasures => {
                 let heads = [
                     ERASURE_KEY_HEAD,
@@ -214,6 +227,7 @@ impl StateLogKind {
             StateLogKind::Losses => json_of(LOSSES_VERSION..=LOSSES_VERSION, value),
             StateLogKind::Schemas => json_of(SCHEMAS_VERSION..=SCHEMAS_VERSION, value),
             StateLogKind::Once => json_of(ONCE_VERSION..=ONCE_VERSION, value),
+            StateLogKind::Credentials => json_of(CREDENTIALS_VERSION..=CREDENTIALS_VERSION, value),
             StateLogKind::Erasures => json_of(ERASURES_VERSION..=ERASURES_VERSION, value),
             StateLogKind::Acls => json_of(ACLS_VERSION..=ACLS_VERSION, value),
             StateLogKind::Quotas => json_of(QUOTAS_VERSION..=QUOTAS_VERSION, value),
@@ -287,7 +301,10 @@ mod tests {
     #[test]
     fn a_log_of_a_later_release_is_named_and_no_topics_log_is() {
         assert_eq!(name_of(LogId::METADATA).as_deref(), Some("metadata"));
-        assert_eq!(name_of(LogId::of_state(9)).as_deref(), Some("state log 9"));
+        assert_eq!(
+            name_of(LogId::of_state(99)).as_deref(),
+            Some("state log 99")
+        );
         let shard = LogId::new(LogId::OFFSETS.topic_id, PartitionId::new(3));
         assert_eq!(name_of(shard).as_deref(), Some("state log 2, partition 3"));
         let topic = LogId::new(TopicId::random(), PartitionId::new(0));
@@ -353,6 +370,8 @@ mod tests {
                 1,
             ),
             (StateLogKind::Quotas, b"quota/{\"user\":null}", 1),
+            (StateLogKind::Credentials, b"scram/SCRAM-SHA-256/alice", 1),
+            (StateLogKind::Credentials, b"decoy", 1),
             (StateLogKind::Erasures, b"erasure/1a2b", 1),
             (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003", 1),
             (StateLogKind::Erasures, b"erasure-wanted/1a2b", 1),

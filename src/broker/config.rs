@@ -46,6 +46,8 @@ pub struct BrokerConfig {
     pub access: AccessConfig,
     /// How quotas are measured.
     pub quotas: Window,
+    /// `failed.logins.per.ip.max`: of one address in a minute.
+    pub failed_logins_max: u32,
     /// Consumer groups.
     pub groups: GroupConfig,
 }
@@ -113,6 +115,7 @@ impl Default for BrokerConfig {
             fetch_bytes_max: 55 * 1024 * 1024,
             access: AccessConfig::default(),
             quotas: Window::default(),
+            failed_logins_max: 100,
             groups: GroupConfig::default(),
         }
     }

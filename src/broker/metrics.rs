@@ -60,6 +60,7 @@ impl Broker {
         self.add_topics(families, &topics);
         add_traffic(families, &topics);
         self.add_groups(families);
+        self.add_logins(families);
         self.add_group_lags(families);
         add_limits(families, &self.groups().bounds());
     }

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 mod configs;
 mod coordination;
+pub mod credentials;
 pub mod erasures;
 mod fetch;
 pub mod groups;
@@ -113,6 +114,7 @@ struct Shared {
     erasures: erasures::Erasures,
     access: access::Access,
     quotas: quotas::Quotas,
+    credentials: credentials::Credentials,
     /// Batches that were refused.
     refused: AtomicU64,
 }
@@ -156,6 +158,9 @@ pub enum OpenError {
     /// The client quotas say something that this version does not understand.
     #[error("client quotas: {0}")]
     Quotas(#[from] quotas::QuotasError),
+    /// The credentials say something that this version does not understand.
+    #[error("credentials: {0}")]
+    Credentials(#[from] credentials::CredentialsError),
     /// Settings or topics that the metadata holds are refused.
     #[error("the metadata cannot be put in force: {0}")]
     Refused(#[from] Refusal),
@@ -242,6 +247,8 @@ impl Broker {
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
         let quotas = quotas::Quotas::open(&storage, storage.clock(), config.quotas)?;
+        let credentials =
+            credentials::Credentials::open(&storage, storage.clock(), config.failed_logins_max)?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -268,6 +275,7 @@ impl Broker {
             erasures,
             access,
             quotas,
+            credentials,
             refused: AtomicU64::new(0),
             storage,
         };

@@ -64,6 +64,20 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "failed.logins.per.ip.max",
+        kind: Kind::Int,
+        default: "100",
+        is_live: false,
+        doc: "Logins that may fail in a minute from one address, IPv6 by its first 64 bits; beyond it every login from there \
+              fails without a look at its password, until some seconds have passed. 1 or more.",
+        get: |it| it.failed_logins_max.to_string(),
+        set: |it, value| {
+            it.failed_logins_max =
+                u32::try_from(size(value, 1..=SIZE_MAX)?).map_err(|it| it.to_string())?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "fetch.max.bytes",
         kind: Kind::Int,
         default: "57671680",

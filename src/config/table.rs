@@ -61,6 +61,11 @@ pub(super) fn rows() -> &'static [Row] {
                 |it| &it.front,
                 |it| &mut it.front,
             ))
+            .chain(section(
+                front::sasl::SETTINGS,
+                |it| &it.front,
+                |it| &mut it.front,
+            ))
             .chain(section(kafka::SETTINGS, |it| &it.kafka, |it| &mut it.kafka))
             .chain(section(http::SETTINGS, |it| &it.http, |it| &mut it.http))
             .collect();

@@ -9,6 +9,7 @@ pub mod kafka;
 pub mod listener;
 pub mod peers;
 mod places;
+pub mod sasl;
 mod settings;
 
 pub use listener::TLS_SETTINGS;

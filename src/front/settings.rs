@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::listener::TlsSettings;
+use super::sasl::SaslSettings;
 use crate::setting::{Kind, Setting, millis, text_of_millis};
 
 /// What all fronts are started with.
@@ -12,6 +13,8 @@ pub struct Settings {
     pub idle_max: Duration,
     /// What encrypts listeners.
     pub tls: TlsSettings,
+    /// How clients log in.
+    pub sasl: SaslSettings,
 }
 
 impl Default for Settings {
@@ -19,6 +22,7 @@ impl Default for Settings {
         Settings {
             idle_max: Duration::from_secs(10 * 60),
             tls: TlsSettings::default(),
+            sasl: SaslSettings::default(),
         }
     }
 }

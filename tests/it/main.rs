@@ -38,6 +38,7 @@ mod quotas;
 mod raw;
 mod replay_tool;
 mod rest_proxy;
+mod sasl;
 mod server;
 mod server_settings;
 mod settings;

@@ -71,4 +71,29 @@ impl Raw {
         self.send(version, request).await;
         self.receive::<R>(version).await
     }
+
+    /// Whether the broker closes the connection, without another answer.
+    pub async fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        // A reset is an end too.
+        let _ = self.stream.read_to_end(&mut rest).await;
+        rest.is_empty()
+    }
+
+    /// Sends a message without a header, and gives what comes back so.
+    pub async fn exchange_bare(&mut self, message: &[u8]) -> Vec<u8> {
+        let bytes = u32::try_from(message.len()).expect("a short message");
+        let frame = [&bytes.to_be_bytes(), message].concat();
+        self.stream
+            .write_all(&frame)
+            .await
+            .expect("the broker reads");
+        let length = self.stream.read_u32().await.expect("the broker answers");
+        let mut answer = vec![0; length as usize];
+        self.stream
+            .read_exact(&mut answer)
+            .await
+            .expect("a whole frame");
+        answer
+    }
 }

@@ -19,7 +19,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     (
         "fuzz",
-        &["columnar", "model", "src", "storage", "tools", "wire", "witness"],
+        &[
+            "columnar", "model", "src", "storage", "tools", "wire", "witness",
+        ],
     ),
     ("xtask", &[]),
     (

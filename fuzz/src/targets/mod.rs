@@ -17,6 +17,7 @@ pub mod messages;
 pub mod output_format;
 pub mod quotas;
 pub mod recovery;
+pub mod sasl;
 pub mod segment;
 pub mod snapshots;
 pub mod summary;

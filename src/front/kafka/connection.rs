@@ -18,15 +18,17 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use wire::ApiKey;
 
 use super::api::{self, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
+use super::login::Login;
 use super::socket::{self, Writing};
 use super::state::Front;
 use super::throttle::Throttle;
 use super::unsupported::Unsupported;
 use crate::front::budget::{Claim, ClaimError};
-use crate::front::listener::{Accepted, Stream, Transport, stopped};
+use crate::front::listener::{Accepted, Stream, stopped};
 use crate::front::peers::Entered;
 use crate::front::places::Place;
 
@@ -47,6 +49,8 @@ enum End {
     Frame(#[from] FrameError),
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    Login(String),
     #[error("{0}")]
     Unsupported(Unsupported),
     #[error("write failed: {0}")]
@@ -89,9 +93,9 @@ pub(super) async fn run(
             front: front.clone(),
             pending: FuturesOrdered::new(),
         },
+        login: Login::new(&front.shared.sasl, peer.ip(), transport),
         front,
         peer,
-        transport,
         entered,
         place: &place,
         shutdown,
@@ -105,6 +109,8 @@ pub(super) async fn run(
         ) => {
             tracing::debug!(%peer, reason = %end, "connection closed");
         }
+        // Guesses and probes do not fill the log: metrics count them.
+        Err(End::Login(reason)) => tracing::info!(%peer, reason, "connection closed"),
         Err(End::Unsupported(asked)) => connection.front.unsupported.log(asked, peer),
         Err(end) => tracing::warn!(%peer, reason = %end, "connection closed"),
     }
@@ -119,7 +125,7 @@ struct Connection<'a> {
     replies: Replies<'a>,
     front: Arc<Front>,
     peer: SocketAddr,
-    transport: Transport,
+    login: Arc<Login>,
     entered: Arc<Entered>,
     place: &'a Place,
     shutdown: watch::Receiver<bool>,
@@ -134,6 +140,7 @@ impl Connection<'_> {
         let idle_timer = tokio::time::sleep(idle);
         tokio::pin!(idle_timer);
         loop {
+            self.bound_frames();
             tokio::select! {
                 biased;
                 Some(reply) = self.replies.pending.next(), if !self.replies.pending.is_empty() => {
@@ -162,11 +169,49 @@ impl Connection<'_> {
         }
     }
 
+    /// Frames of who has not logged in are short, and some have no header.
+    fn bound_frames(&mut self) {
+        if self.login.is_demanded() {
+            let most = self.front.settings.request_bytes_max;
+            let most = self.login.request_bytes_max().unwrap_or(most).min(most);
+            self.frames.bound(self.login.takes_bare(), most);
+        }
+    }
+
+    /// Takes a message of the login that came without a header.
+    async fn log_in(&mut self, message: &[u8]) -> Result<(), End> {
+        let broker = self.front.broker.clone();
+        let login = self.login.clone();
+        let taken = tokio::select! {
+            biased;
+            taken = login.take(&broker, message) => taken,
+            () = stopped(&mut self.shutdown) => return Ok(()),
+        };
+        let token = taken
+            .map_err(|refused| End::Login(refused.to_string()))?
+            .token;
+        let bytes = u32::try_from(token.len()).expect("a token is short");
+        let length = Bytes::copy_from_slice(&bytes.to_be_bytes());
+        self.replies.write_slices(&[length, token], None).await
+    }
+
     /// Starts one request; returns when it is answered or, for Produce, when it is appended.
     async fn run(&mut self, frame: Frame) -> Result<(), End> {
         // It was read, so this is over.
         self.muted_until = None;
         let busy = self.place.busy();
+        if self.login.takes_bare() {
+            return self.log_in(&frame.bytes).await;
+        }
+        let key = frame
+            .bytes
+            .first_chunk()
+            .map(|code| i16::from_be_bytes(*code));
+        let admitted = self.login.admits(key.and_then(ApiKey::from_code));
+        if let Err(reason) = admitted {
+            self.replies.drain().await?;
+            return Err(End::Login(reason.to_owned()));
+        }
         let stats = self.front.stats.clone();
         stats
             .received_bytes
@@ -187,7 +232,7 @@ impl Connection<'_> {
             answers,
             sessions,
             self.peer,
-            &self.transport,
+            &self.login,
         );
         let (request, run) = match routed {
             Ok(routed) => routed,
@@ -230,7 +275,10 @@ impl Connection<'_> {
         stats.finished(key, started_at.elapsed());
         self.replies.write(reply).await?;
         self.mute(throttle.as_deref());
-        Ok(())
+        match self.login.has_failed() {
+            true => Err(End::Login("the login failed".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// Reads nothing for as long as the client has to wait.

@@ -5,6 +5,7 @@
 
 use wire::ErrorCode;
 
+use super::login::Refused;
 use crate::broker::access::{AclError, ResourceKind};
 use crate::broker::groups::GroupError;
 use crate::broker::quotas::QuotaError;
@@ -95,8 +96,6 @@ pub(crate) enum Misuse {
     RequiredAcks(i16),
     #[error("the answer would be larger than {bytes_max} bytes: ask for less at a time")]
     AnswerTooLarge { bytes_max: usize },
-    #[error("this listener does not authenticate")]
-    Sasl,
     #[error("there is no fetch session with this id")]
     FetchSessionIdNotFound,
     #[error("the fetch session expects another epoch")]
@@ -155,7 +154,6 @@ impl Misuse {
             Misuse::NegativeOffset { .. } => ErrorCode::OffsetOutOfRange,
             Misuse::RequiredAcks(_) => ErrorCode::InvalidRequiredAcks,
             Misuse::AnswerTooLarge { .. } => ErrorCode::PolicyViolation,
-            Misuse::Sasl => ErrorCode::IllegalSaslState,
             Misuse::FetchSessionIdNotFound => ErrorCode::FetchSessionIdNotFound,
             Misuse::InvalidFetchSessionEpoch => ErrorCode::InvalidFetchSessionEpoch,
             Misuse::FetchSessionTopicId => ErrorCode::FetchSessionTopicIdError,
@@ -273,6 +271,16 @@ fn quota(error: &QuotaError) -> i16 {
         QuotaError::TooMany => ErrorCode::PolicyViolation.code(),
         QuotaError::Refused(refusal) => code(refusal),
     }
+}
+
+/// The code of a login's step that is refused.
+pub(crate) fn login(refused: &Refused) -> i16 {
+    match refused {
+        Refused::State(_) => ErrorCode::IllegalSaslState,
+        Refused::Mechanism(_) => ErrorCode::UnsupportedSaslMechanism,
+        Refused::Failed(_) => ErrorCode::SaslAuthenticationFailed,
+    }
+    .code()
 }
 
 /// The code of a group's refusal.

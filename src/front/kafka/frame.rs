@@ -63,6 +63,7 @@ pub(super) struct Frame {
 pub(super) struct FrameReader<'a> {
     socket: Reading<'a>,
     buffer: BytesMut,
+    frame_bytes_min: usize,
     frame_bytes_max: usize,
     budget: Arc<Budget>,
     /// What the unfinished frame holds.
@@ -79,10 +80,17 @@ impl<'a> FrameReader<'a> {
         FrameReader {
             socket,
             buffer: BytesMut::new(),
+            frame_bytes_min: FRAME_BYTES_MIN,
             frame_bytes_max,
             budget,
             claim: None,
         }
+    }
+
+    /// How long the frames after the last one may be: no longer than at first, and without a header if they are bare.
+    pub(super) fn bound(&mut self, is_bare: bool, frame_bytes_max: usize) {
+        self.frame_bytes_min = if is_bare { 0 } else { FRAME_BYTES_MIN };
+        self.frame_bytes_max = frame_bytes_max;
     }
 
     /// The next frame, or `None` when the peer closed between two frames. Waits, without reading on, while others hold all
@@ -156,7 +164,9 @@ impl<'a> FrameReader<'a> {
         };
         let bytes = i32::from_be_bytes(*field);
         match usize::try_from(bytes) {
-            Ok(frame_bytes) if (FRAME_BYTES_MIN..=self.frame_bytes_max).contains(&frame_bytes) => {
+            Ok(frame_bytes)
+                if (self.frame_bytes_min..=self.frame_bytes_max).contains(&frame_bytes) =>
+            {
                 Ok(Some(frame_bytes))
             }
             _ => Err(FrameError::Length {

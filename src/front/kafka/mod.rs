@@ -22,6 +22,7 @@ mod connection;
 mod copied;
 mod errors;
 mod frame;
+mod login;
 mod metrics;
 mod sessions;
 mod settings;

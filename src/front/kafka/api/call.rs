@@ -17,6 +17,7 @@ use crate::broker::quotas::Mutation;
 use crate::broker::{Broker, NodeId, Refusal, Topic};
 use crate::front::budget::Claim;
 use crate::front::kafka::answer::Answer;
+use crate::front::kafka::login::Login;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::throttle::{Throttle, timed};
@@ -90,6 +91,8 @@ pub(crate) struct Call {
     pub(in crate::front::kafka) endpoint: Arc<Endpoint>,
     /// What it is charged; none where no client has a quota.
     pub(in crate::front::kafka) throttle: Option<Arc<Throttle>>,
+    /// How far the connection is with showing who it is.
+    pub(in crate::front::kafka) login: Arc<Login>,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
     /// All that is offered.

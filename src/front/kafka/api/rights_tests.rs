@@ -55,8 +55,8 @@ use crate::broker::Broker;
 use crate::broker::access::{Principal, ResourceKind, Right};
 use crate::broker::scratch::Scratch;
 use crate::front::budget::Budget;
+use crate::front::kafka::login::Login;
 use crate::front::kafka::stats::Stats;
-use crate::front::listener::Transport;
 
 pub(super) type Rights = BTreeSet<(ResourceKind, Right)>;
 
@@ -334,11 +334,9 @@ pub(super) async fn answered(frame: Bytes, broker: &Broker, principal: Principal
     let budget = Budget::new(64 << 20, 16 << 20);
     let address = ([127, 0, 0, 1], 1).into();
     let (stats, sessions) = (Arc::<Stats>::default(), Arc::default());
-    let transport = Transport::plain();
-    let routed = route(
-        frame, broker, &stats, &budget, &sessions, address, &transport,
-    );
-    let Ok((mut request, run)) = routed else {
+    let login = Login::none();
+    let Ok((mut request, run)) = route(frame, broker, &stats, &budget, &sessions, address, &login)
+    else {
         panic!("a request that is served");
     };
     let mut caller = request.call.door.caller().clone();

@@ -23,11 +23,11 @@ use crate::broker::Broker;
 use crate::broker::access::{Caller, Protocol};
 use crate::front::budget::Budget;
 use crate::front::kafka::answer::Answer;
+use crate::front::kafka::login::Login;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::throttle::Throttle;
 use crate::front::kafka::unsupported::Unsupported;
-use crate::front::listener::Transport;
 
 /// A row whose handler is `async fn answer(request, call) -> response` of the module named after the key.
 macro_rules! alone {
@@ -123,7 +123,7 @@ pub(in crate::front::kafka) fn route(
     answers: &Arc<Budget>,
     sessions: &Arc<Sessions>,
     peer: SocketAddr,
-    transport: &Transport,
+    login: &Arc<Login>,
 ) -> Result<(Request, Run), Reply> {
     let mut body = Reader::new(frame.clone()).with_elements_bound(ELEMENTS_MAX);
     let fixed = |frame: &[u8]| -> Option<(i16, i16, i32)> {
@@ -155,7 +155,7 @@ pub(in crate::front::kafka) fn route(
         ))
     })?;
     let caller = Caller {
-        principal: transport.principal(),
+        principal: login.principal(),
         address: peer,
         client_id: header.client_id,
         protocol: Protocol::Kafka,
@@ -167,7 +167,8 @@ pub(in crate::front::kafka) fn route(
         stats: stats.clone(),
         answer: Answer::new(answers),
         sessions: sessions.clone(),
-        endpoint: transport.listener.clone(),
+        endpoint: login.transport().listener.clone(),
+        login: login.clone(),
         request_bytes: frame.len(),
         offered: TABLE,
     };
