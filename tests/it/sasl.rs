@@ -8,7 +8,13 @@ use bytes::Bytes;
 use model::sasl::{Client, Plain, ScramMechanism};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use wire::messages::alter_user_scram_credentials::{
+    AlterUserScramCredentialsRequest, ScramCredentialDeletion, ScramCredentialUpsertion,
+};
 use wire::messages::api_versions::ApiVersionsRequest;
+use wire::messages::describe_user_scram_credentials::{
+    DescribeUserScramCredentialsRequest, UserName,
+};
 use wire::messages::metadata::MetadataRequest;
 use wire::messages::sasl_authenticate::{SaslAuthenticateRequest, SaslAuthenticateResponse};
 use wire::messages::sasl_handshake::SaslHandshakeRequest;
@@ -17,6 +23,9 @@ use crate::binary::{Running, serve};
 use crate::raw::Raw;
 
 const NONE: i16 = 0;
+const DUPLICATE_RESOURCE: i16 = 92;
+const RESOURCE_NOT_FOUND: i16 = 91;
+const UNACCEPTABLE_CREDENTIAL: i16 = 93;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
@@ -210,4 +219,134 @@ async fn a_file_of_users_that_others_can_read_is_refused() {
     assert_eq!(ended.status.code(), Some(1));
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(said.contains("chmod 600"), "{said}");
+}
+
+/// What Kafka's tools send to set a password: salted by them.
+fn upsertion(user: &str, mechanism: ScramMechanism, iterations: i32) -> ScramCredentialUpsertion {
+    let salt = b"a salt of the tool";
+    let rounds = u32::try_from(iterations).expect("a count");
+    let salted = mechanism.salted(PASSWORD.as_bytes(), salt, rounds);
+    ScramCredentialUpsertion {
+        name: user.to_owned(),
+        mechanism: mechanism.code(),
+        iterations,
+        salt: Bytes::from_static(salt),
+        salted_password: Bytes::copy_from_slice(&salted),
+    }
+}
+
+async fn alter(
+    raw: &mut Raw,
+    deletions: &[(&str, ScramMechanism)],
+    upsertions: Vec<ScramCredentialUpsertion>,
+) -> Vec<(String, i16)> {
+    let deletion = |(name, mechanism): &(&str, ScramMechanism)| ScramCredentialDeletion {
+        name: (*name).to_owned(),
+        mechanism: mechanism.code(),
+    };
+    let request = AlterUserScramCredentialsRequest {
+        deletions: deletions.iter().map(deletion).collect(),
+        upsertions,
+    };
+    let answer = raw.call(0, &request).await;
+    let results = answer.results.into_iter();
+    results.map(|it| (it.user, it.error_code)).collect()
+}
+
+#[tokio::test]
+async fn an_administrator_sets_and_removes_credentials_and_they_hold_at_once() {
+    const SHA256: ScramMechanism = ScramMechanism::Sha256;
+    const SHA512: ScramMechanism = ScramMechanism::Sha512;
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_sasl(data.path(), &[]));
+    let mut admin = connect(&running).await;
+    assert_eq!(
+        scram(&mut admin, SHA256, "alice", PASSWORD)
+            .await
+            .error_code,
+        NONE
+    );
+    let one = |user: &str, code| vec![(user.to_owned(), code)];
+    let set = vec![upsertion("bob", SHA512, 8192)];
+    assert_eq!(alter(&mut admin, &[], set).await, one("bob", NONE));
+    let mut raw = connect(&running).await;
+    assert_eq!(
+        scram(&mut raw, SHA512, "bob", PASSWORD).await.error_code,
+        NONE
+    );
+    for (upsertions, code) in [
+        (
+            vec![upsertion("bob", SHA256, 4095)],
+            UNACCEPTABLE_CREDENTIAL,
+        ),
+        (
+            vec![upsertion("bob", SHA256, 16_385)],
+            UNACCEPTABLE_CREDENTIAL,
+        ),
+        (
+            vec![
+                upsertion("bob", SHA256, 4096),
+                upsertion("bob", SHA256, 4096),
+            ],
+            DUPLICATE_RESOURCE,
+        ),
+    ] {
+        assert_eq!(alter(&mut admin, &[], upsertions).await, one("bob", code));
+    }
+    let unnamed = vec![upsertion("", SHA256, 4096)];
+    assert_eq!(
+        alter(&mut admin, &[], unnamed).await,
+        one("", UNACCEPTABLE_CREDENTIAL)
+    );
+    let mut unknown = upsertion("bob", SHA256, 4096);
+    unknown.mechanism = 3;
+    let answer = alter(&mut admin, &[], vec![unknown]).await;
+    assert_eq!(answer, one("bob", UNSUPPORTED_SASL_MECHANISM));
+    let missing = alter(&mut admin, &[("bob", SHA256)], Vec::new()).await;
+    assert_eq!(missing, one("bob", RESOURCE_NOT_FOUND));
+    let all = admin
+        .call(0, &DescribeUserScramCredentialsRequest::default())
+        .await;
+    let described = all.results.iter().map(|it| {
+        let infos = it.credential_infos.iter();
+        let infos: Vec<_> = infos.map(|it| (it.mechanism, it.iterations)).collect();
+        (it.user.as_str(), infos)
+    });
+    let described: Vec<_> = described.collect();
+    let expected = [
+        ("alice", vec![(1, 4096), (2, 4096)]),
+        ("bob", vec![(2, 8192)]),
+    ];
+    assert_eq!(described, expected);
+    let named = |names: &[&str]| DescribeUserScramCredentialsRequest {
+        users: Some(
+            names
+                .iter()
+                .map(|it| UserName {
+                    name: (*it).to_owned(),
+                })
+                .collect(),
+        ),
+    };
+    let some = admin
+        .call(0, &named(&["bob", "carol", "alice", "alice"]))
+        .await;
+    let codes: Vec<_> = some
+        .results
+        .iter()
+        .map(|it| (it.user.as_str(), it.error_code))
+        .collect();
+    assert_eq!(
+        codes,
+        [
+            ("alice", DUPLICATE_RESOURCE),
+            ("bob", NONE),
+            ("carol", RESOURCE_NOT_FOUND)
+        ]
+    );
+    let removed = alter(&mut admin, &[("bob", SHA512)], Vec::new()).await;
+    assert_eq!(removed, one("bob", NONE));
+    let mut raw = connect(&running).await;
+    let refused = scram(&mut raw, SHA512, "bob", PASSWORD).await;
+    assert_eq!(refused.error_code, SASL_AUTHENTICATION_FAILED);
 }

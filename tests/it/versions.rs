@@ -12,6 +12,9 @@ use wire::messages::alter_partition_reassignments::{
 use wire::messages::alter_replica_log_dirs::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic, AlterReplicaLogDirsRequest,
 };
+use wire::messages::alter_user_scram_credentials::{
+    AlterUserScramCredentialsRequest, ScramCredentialDeletion,
+};
 use wire::messages::api_versions::ApiVersionsRequest;
 use wire::messages::create_acls::{AclCreation, CreateAclsRequest};
 use wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
@@ -32,6 +35,7 @@ use wire::messages::describe_quorum::{
     DescribeQuorumRequest, RequestPartitionData, RequestTopicData,
 };
 use wire::messages::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
+use wire::messages::describe_user_scram_credentials::DescribeUserScramCredentialsRequest;
 use wire::messages::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::find_coordinator::FindCoordinatorRequest;
@@ -64,6 +68,7 @@ const NONE: i16 = 0;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const INVALID_GROUP_ID: i16 = 24;
 const UNKNOWN_MEMBER_ID: i16 = 25;
+const RESOURCE_NOT_FOUND: i16 = 91;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const UNSUPPORTED_VERSION: i16 = 35;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
@@ -197,6 +202,8 @@ impl Scene {
             | ApiKey::DescribeProducers => self.logs(key, version).await,
             ApiKey::SaslHandshake
             | ApiKey::SaslAuthenticate
+            | ApiKey::DescribeUserScramCredentials
+            | ApiKey::AlterUserScramCredentials
             | ApiKey::ApiVersions
             | ApiKey::InitProducerId
             | ApiKey::ListPartitionReassignments => self.connection(key, version).await,
@@ -720,6 +727,22 @@ impl Scene {
                 };
                 let answer = self.raw.call(version, &request).await;
                 assert_eq!(answer.error_code, ILLEGAL_SASL_STATE);
+            }
+            ApiKey::DescribeUserScramCredentials => {
+                let request = DescribeUserScramCredentialsRequest::default();
+                let answer = self.raw.call(version, &request).await;
+                assert_eq!((answer.error_code, answer.results.len()), (NONE, 0));
+            }
+            ApiKey::AlterUserScramCredentials => {
+                let request = AlterUserScramCredentialsRequest {
+                    deletions: vec![ScramCredentialDeletion {
+                        name: "alice".into(),
+                        mechanism: 1,
+                    }],
+                    ..AlterUserScramCredentialsRequest::default()
+                };
+                let answer = self.raw.call(version, &request).await;
+                assert_eq!(answer.results[0].error_code, RESOURCE_NOT_FOUND);
             }
             ApiKey::SaslAuthenticate => {
                 let answer = self

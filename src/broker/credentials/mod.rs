@@ -20,6 +20,8 @@ use model::state_log::StateLogKind;
 use storage::{Clock, Purpose, Storage};
 use zeroize::Zeroizing;
 
+use super::access::{Caller, Cluster, Granted, right};
+use super::cleanup::asked_by;
 use super::state_log::{Change, StateLog, StateLogError, StateRecord};
 use super::{Broker, Refusal, on_blocking_pool};
 pub use login::{Attempt, LoginFailed, LoginKind};
@@ -58,6 +60,9 @@ pub enum CredentialError {
     /// There are as many as there may be.
     #[error("there are {CREDENTIALS_MAX} credentials, and no more may be")]
     TooMany,
+    /// There is none to remove.
+    #[error("Attempt to delete a user credential that does not exist")]
+    Unknown,
 }
 
 /// Why the credentials cannot be read at a start.
@@ -190,6 +195,56 @@ impl Book {
 }
 
 impl Broker {
+    /// Users in the order of their names, with the mechanisms and iterations of their credentials.
+    pub fn scram_users(
+        &self,
+        _cluster: &Granted<Cluster, right::Describe>,
+    ) -> Vec<(Arc<str>, Vec<(ScramMechanism, u32)>)> {
+        let book = self.shared.credentials.read();
+        let of = |credentials: &OfUser| {
+            let all = credentials.iter();
+            all.map(|(mechanism, it)| (*mechanism, it.iterations()))
+                .collect()
+        };
+        let users = book.users.iter();
+        users.map(|(user, it)| (user.clone(), of(it))).collect()
+    }
+
+    /// Sets or removes a credential. It is in force, and durable, when this returns.
+    pub async fn change_credential(
+        &self,
+        _cluster: &Granted<Cluster, right::Alter>,
+        change: CredentialRecord,
+        caller: &Caller,
+    ) -> Result<(), CredentialError> {
+        let credentials = &self.shared.credentials;
+        let _change = credentials.changes.lock().await;
+        let (user, mechanism, what) = match &change {
+            CredentialRecord::Scram { user, credential } => {
+                check_user_name(user).map_err(CredentialError::User)?;
+                let mechanism = credential.mechanism();
+                let book = credentials.read();
+                let is_new = book.find(mechanism, user).is_none();
+                if is_new && book.count >= CREDENTIALS_MAX {
+                    return Err(CredentialError::TooMany);
+                }
+                (user.clone(), mechanism, "a credential was set")
+            }
+            CredentialRecord::Removed { user, mechanism } => {
+                let found = credentials.read().find(*mechanism, user);
+                found.ok_or(CredentialError::Unknown)?;
+                (user.clone(), *mechanism, "a credential was removed")
+            }
+            CredentialRecord::Decoy(_) => {
+                unreachable!("nobody changes what users are made up from")
+            }
+        };
+        credentials.write(vec![change]).await?;
+        let by = asked_by(caller);
+        tracing::info!(user, mechanism = mechanism.name(), by, "{what}");
+        Ok(())
+    }
+
     /// Adds users, with a credential of each mechanism, that do not exist yet. Gives how many those are.
     pub async fn add_first_users(&self, users: Vec<FirstUser>) -> Result<usize, CredentialError> {
         let credentials = &self.shared.credentials;

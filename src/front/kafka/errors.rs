@@ -7,6 +7,7 @@ use wire::ErrorCode;
 
 use super::login::Refused;
 use crate::broker::access::{AclError, ResourceKind};
+use crate::broker::credentials::CredentialError;
 use crate::broker::groups::GroupError;
 use crate::broker::quotas::QuotaError;
 use crate::broker::{
@@ -120,6 +121,14 @@ pub(crate) enum Misuse {
     UnknownQuotaEntity(String),
     #[error("there is no such directory of logs")]
     LogDirNotFound,
+    #[error("Cannot describe SCRAM credentials for the same user twice in a single request")]
+    UserNamedTwice,
+    #[error("A user credential cannot be altered twice in the same request")]
+    UserAlteredTwice,
+    #[error("Attempt to describe a user credential that does not exist")]
+    UserWithoutCredentials,
+    #[error("Unknown SCRAM mechanism")]
+    UnknownScramMechanism,
 }
 
 impl Misuse {
@@ -162,6 +171,9 @@ impl Misuse {
             Misuse::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
             Misuse::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
             Misuse::LogDirNotFound => ErrorCode::LogDirNotFound,
+            Misuse::UserNamedTwice | Misuse::UserAlteredTwice => ErrorCode::DuplicateResource,
+            Misuse::UserWithoutCredentials => ErrorCode::ResourceNotFound,
+            Misuse::UnknownScramMechanism => ErrorCode::UnsupportedSaslMechanism,
         }
         .code()
     }
@@ -279,6 +291,19 @@ pub(crate) fn login(refused: &Refused) -> i16 {
         Refused::State(_) => ErrorCode::IllegalSaslState,
         Refused::Mechanism(_) => ErrorCode::UnsupportedSaslMechanism,
         Refused::Failed(_) => ErrorCode::SaslAuthenticationFailed,
+    }
+    .code()
+}
+
+/// The code of a change of a credential that is refused.
+pub(crate) fn credential(error: &CredentialError) -> i16 {
+    match error {
+        CredentialError::Refused(refusal) => return code(refusal),
+        CredentialError::User(_) | CredentialError::Unacceptable(_) => {
+            ErrorCode::UnacceptableCredential
+        }
+        CredentialError::TooMany => ErrorCode::PolicyViolation,
+        CredentialError::Unknown => ErrorCode::ResourceNotFound,
     }
     .code()
 }

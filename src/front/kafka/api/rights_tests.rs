@@ -9,6 +9,7 @@ use wire::messages::alter_client_quotas::AlterClientQuotasRequest;
 use wire::messages::alter_configs::*;
 use wire::messages::alter_partition_reassignments::*;
 use wire::messages::alter_replica_log_dirs::*;
+use wire::messages::alter_user_scram_credentials::*;
 use wire::messages::api_versions::*;
 use wire::messages::create_acls::*;
 use wire::messages::create_partitions::*;
@@ -26,6 +27,7 @@ use wire::messages::describe_log_dirs::*;
 use wire::messages::describe_producers as producers;
 use wire::messages::describe_quorum as quorum;
 use wire::messages::describe_topic_partitions as pages;
+use wire::messages::describe_user_scram_credentials as scram;
 use wire::messages::elect_leaders::*;
 use wire::messages::fetch::*;
 use wire::messages::find_coordinator::*;
@@ -261,6 +263,14 @@ pub(super) fn requests() -> Vec<Bytes> {
         DescribeClusterRequest { endpoint_type: 1 },
         ListConfigResourcesRequest {},
     ];
+    all.push(frame(&scram::DescribeUserScramCredentialsRequest::default()));
+    all.push(frame(&AlterUserScramCredentialsRequest {
+        deletions: vec![ScramCredentialDeletion {
+            name: "alice".into(),
+            mechanism: 1,
+        }],
+        ..AlterUserScramCredentialsRequest::default()
+    }));
     all.push(frame(&quorum::DescribeQuorumRequest {
         topics: vec![quorum::RequestTopicData {
             topic_name: "__cluster_metadata".into(),

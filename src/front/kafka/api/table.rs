@@ -10,10 +10,11 @@ use wire::{ApiKey, Reader, RequestHeader};
 use super::call::{Call, Reply, Request, Row, Run, encode, respond};
 use super::{
     alter_client_quotas, alter_configs, alter_partition_reassignments, alter_replica_log_dirs,
-    api_versions, create_acls, create_partitions, create_topics, delete_acls, delete_groups,
-    delete_records, delete_topics, describe_acls, describe_client_quotas, describe_cluster,
-    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
-    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    alter_user_scram_credentials, api_versions, create_acls, create_partitions, create_topics,
+    delete_acls, delete_groups, delete_records, delete_topics, describe_acls,
+    describe_client_quotas, describe_cluster, describe_configs, describe_groups, describe_log_dirs,
+    describe_producers, describe_quorum, describe_topic_partitions,
+    describe_user_scram_credentials, elect_leaders, fetch, find_coordinator, heartbeat,
     incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
     list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
     offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate,
@@ -105,6 +106,16 @@ pub(super) static TABLE: &[Row] = &[
     alone!(OffsetDelete, 0..=0, offset_delete),
     alone!(DescribeClientQuotas, 0..=1, describe_client_quotas),
     alone!(AlterClientQuotas, 0..=1, alter_client_quotas),
+    alone!(
+        DescribeUserScramCredentials,
+        0..=0,
+        describe_user_scram_credentials
+    ),
+    alone!(
+        AlterUserScramCredentials,
+        0..=0,
+        alter_user_scram_credentials
+    ),
     alone!(DescribeQuorum, 0..=2, describe_quorum),
     alone!(DescribeCluster, 0..=2, describe_cluster),
     alone!(DescribeProducers, 0..=0, describe_producers),
