@@ -125,7 +125,7 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 9] = [
+    pub const ALL: [StateLogKind; 10] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,

@@ -100,9 +100,7 @@ struct CheckArgs {
 impl AclArgs {
     /// Runs the command.
     pub async fn run(self, common: &Common) -> Result<ExitCode> {
-        let server = HttpServer {
-            address: common.http(self.http.as_deref())?,
-        };
+        let server = common.http(self.http.as_deref())?;
         match self.command {
             AclCommand::Allow(args) => make(&args, "allow", &server, common.json).await,
             AclCommand::Deny(args) => make(&args, "deny", &server, common.json).await,
