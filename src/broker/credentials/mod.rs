@@ -84,6 +84,9 @@ pub struct FirstUser {
     pub password: Zeroizing<Vec<u8>>,
 }
 
+/// A user's name, and the mechanisms of their credentials with the iterations of each.
+pub type ScramUser = (Arc<str>, Vec<(ScramMechanism, u32)>);
+
 /// A user's credentials, by mechanism.
 type OfUser = BTreeMap<ScramMechanism, Arc<Credential>>;
 
@@ -196,10 +199,7 @@ impl Book {
 
 impl Broker {
     /// Users in the order of their names, with the mechanisms and iterations of their credentials.
-    pub fn scram_users(
-        &self,
-        _cluster: &Granted<Cluster, right::Describe>,
-    ) -> Vec<(Arc<str>, Vec<(ScramMechanism, u32)>)> {
+    pub fn scram_users(&self, _cluster: &Granted<Cluster, right::Describe>) -> Vec<ScramUser> {
         let book = self.shared.credentials.read();
         let of = |credentials: &OfUser| {
             let all = credentials.iter();

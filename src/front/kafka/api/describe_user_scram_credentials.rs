@@ -1,7 +1,6 @@
 //! DescribeUserScramCredentials (50): by which mechanisms users log in, and with how many iterations. Never the keys.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use model::sasl::ScramMechanism;
 use wire::messages::describe_user_scram_credentials::{
@@ -11,6 +10,7 @@ use wire::messages::describe_user_scram_credentials::{
 
 use super::Call;
 use crate::broker::access::right;
+use crate::broker::credentials::ScramUser;
 use crate::front::kafka::errors::{Failure, Misuse};
 
 pub(super) async fn answer(
@@ -54,9 +54,7 @@ pub(super) async fn answer(
     }
 }
 
-fn described(
-    (user, credentials): &(Arc<str>, Vec<(ScramMechanism, u32)>),
-) -> DescribeUserScramCredentialsResult {
+fn described((user, credentials): &ScramUser) -> DescribeUserScramCredentialsResult {
     let info = |(mechanism, iterations): &(ScramMechanism, u32)| CredentialInfo {
         mechanism: mechanism.code(),
         iterations: i32::try_from(*iterations).unwrap_or(i32::MAX),
