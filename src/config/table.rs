@@ -58,8 +58,8 @@ pub(super) fn rows() -> &'static [Row] {
             .chain(section(front::SETTINGS, |it| &it.front, |it| &mut it.front))
             .chain(section(
                 front::TLS_SETTINGS,
-                |it| &it.front,
-                |it| &mut it.front,
+                |it| &it.front.tls,
+                |it| &mut it.front.tls,
             ))
             .chain(section(
                 front::sasl::SETTINGS,

@@ -30,12 +30,14 @@ mod failures;
 mod handshakes;
 mod pem;
 mod principal;
+mod stop;
 mod subject;
 mod tls;
 mod tls_settings;
 
 pub use endpoint::{Endpoint, Named, SecurityProtocol, joined, listener_name};
 pub use pem::TlsError;
+pub(in crate::front) use stop::stopped;
 pub use tls::Tls;
 pub use tls_settings::SETTINGS as TLS_SETTINGS;
 pub use tls_settings::{ClientAuth, TlsSettings, Versions};
@@ -355,9 +357,4 @@ fn report(front: &'static str, ended: Result<(), JoinError>) {
     {
         tracing::error!(front, %error, "a connection's task panicked; the connection is closed");
     }
-}
-
-/// Waits until the server stops; whoever would say so being gone is that too.
-pub(in crate::front) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }

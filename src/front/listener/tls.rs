@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::handshakes::{Handshakes, Slot};
 use super::pem::{Pem, TlsError};
 use super::principal::PrincipalRules;
-use super::stopped;
+use super::stop::stopped;
 use super::subject;
 use super::tls_settings::{ClientAuth, TlsSettings};
 

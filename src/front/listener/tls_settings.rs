@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use super::principal::PrincipalRules;
-use crate::front::Settings;
 use crate::setting::{Kind, Setting};
 
 /// What encrypted listeners are started with.
@@ -116,7 +115,7 @@ fn only_pem(value: &str) -> Result<(), String> {
 }
 
 /// All of them, by name.
-pub const SETTINGS: &[Setting<Settings>] = &[
+pub const SETTINGS: &[Setting<TlsSettings>] = &[
     Setting {
         name: "ssl.client.auth",
         kind: Kind::String,
@@ -125,7 +124,7 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         doc: "Whether clients of encrypted listeners show a certificate, by which they are known: `none`; `requested`, with \
               which those that show none are anonymous; `required`. Their certificates are checked against \
               ssl.truststore.location.",
-        get: |it| it.tls.client_auth.name().to_owned(),
+        get: |it| it.client_auth.name().to_owned(),
         set: |it, value| {
             let all = [
                 ClientAuth::None,
@@ -133,7 +132,7 @@ pub const SETTINGS: &[Setting<Settings>] = &[
                 ClientAuth::Required,
             ];
             let found = all.into_iter().find(|auth| auth.name() == value);
-            it.tls.client_auth = found.ok_or("must be none, requested or required")?;
+            it.client_auth = found.ok_or("must be none, requested or required")?;
             Ok(())
         },
     },
@@ -143,9 +142,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         default: "TLSv1.2,TLSv1.3",
         is_live: false,
         doc: "The versions of TLS that encrypted listeners speak: TLSv1.2, TLSv1.3 or both.",
-        get: |it| versions_text(it.tls.versions),
+        get: |it| versions_text(it.versions),
         set: |it, value| {
-            it.tls.versions = versions(value)?;
+            it.versions = versions(value)?;
             Ok(())
         },
     },
@@ -156,9 +155,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         is_live: false,
         doc: "A PEM file with the server's private key, if it does not stand in ssl.keystore.location. The key is not \
               encrypted, and nobody but the server's user, and a group for reading, may have access to its file.",
-        get: |it| path_text(&it.tls.key),
+        get: |it| path_text(&it.key),
         set: |it, value| {
-            it.tls.key = path(value);
+            it.key = path(value);
             Ok(())
         },
     },
@@ -171,9 +170,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
               unless ssl.key.location names it. Encrypted listeners need it. It is read again when it changes: new \
               connections get the new certificate, and none is closed; a file that cannot be used is logged, and the \
               last good one stays in use.",
-        get: |it| path_text(&it.tls.keystore),
+        get: |it| path_text(&it.keystore),
         set: |it, value| {
-            it.tls.keystore = path(value);
+            it.keystore = path(value);
             Ok(())
         },
     },
@@ -196,9 +195,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
               `RULE:pattern/replacement/` applies if the pattern matches the whole subject, as in \
               `RULE:^CN=(.*?),.*$/$1/L`; L behind it makes the name lower-case, U upper-case. A connection to whose \
               subject no rule applies is closed.",
-        get: |it| it.tls.principal_rules.to_string(),
+        get: |it| it.principal_rules.to_string(),
         set: |it, value| {
-            it.tls.principal_rules = PrincipalRules::parse(value)?;
+            it.principal_rules = PrincipalRules::parse(value)?;
             Ok(())
         },
     },
@@ -209,9 +208,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         is_live: false,
         doc: "A PEM file with the certificates of the authorities whose certificates clients may show. It is wanted with \
               ssl.client.auth=requested and required, and read again when it changes.",
-        get: |it| path_text(&it.tls.truststore),
+        get: |it| path_text(&it.truststore),
         set: |it, value| {
-            it.tls.truststore = path(value);
+            it.truststore = path(value);
             Ok(())
         },
     },
