@@ -3,8 +3,8 @@
 //! Invariants: an [`Entity`] names users and client ids, or addresses, never both and never nothing; a [`Quota`] that is kept fits
 //! its entity and is above zero. Source: Kafka's `ClientQuotaControlManager`, by its behaviour.
 
+use core::net::IpAddr;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 

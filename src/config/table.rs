@@ -63,8 +63,8 @@ pub(super) fn rows() -> &'static [Row] {
             ))
             .chain(section(
                 front::sasl::SETTINGS,
-                |it| &it.front,
-                |it| &mut it.front,
+                |it| &it.front.sasl,
+                |it| &mut it.front.sasl,
             ))
             .chain(section(kafka::SETTINGS, |it| &it.kafka, |it| &mut it.kafka))
             .chain(section(http::SETTINGS, |it| &it.http, |it| &mut it.http))

@@ -3,9 +3,9 @@
 //! Callers: each front's `serve`, with a function that serves one connection of its protocol.
 //! Invariants: connections are bounded by [`Places`], at the bound those that are of least use make room, and if there are
 //! none the next one waits in the listener's queue instead of being refused. An address that has as many connections as one
-//! may have gets no further one. A handshake that takes longer than [`HANDSHAKE_MAX`] ends, and too many at a time end the
+//! may have gets no further one. A handshake that takes longer than `HANDSHAKE_MAX` ends, and too many at a time end the
 //! oldest (`handshakes`). A connection's failure, panics included, ends that connection only. At the end nothing more
-//! is accepted, and connections have [`Listener::drain`] to finish what is under way.
+//! is accepted, and connections have `Listener::drain` to finish what is under way.
 
 use std::convert::Infallible;
 use std::io;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use model::sasl::SaslMechanism;
 use zeroize::Zeroizing;
 
-use super::Settings;
 use crate::broker::credentials::FirstUser;
 use crate::setting::{Kind, Setting, millis, size, text_of_millis};
 
@@ -43,17 +42,17 @@ impl Default for SaslSettings {
 }
 
 /// All of them.
-pub const SETTINGS: &[Setting<Settings>] = &[
+pub const SETTINGS: &[Setting<SaslSettings>] = &[
     Setting {
         name: "connection.failed.authentication.delay.ms",
         kind: Kind::Int,
         default: "100",
         is_live: false,
         doc: "How long the answer to a login that failed is held back, in milliseconds, whatever was wrong; 0 to 60000.",
-        get: |it| text_of_millis(it.sasl.failed_delay),
+        get: |it| text_of_millis(it.failed_delay),
         set: |it, value| {
             let millis = size(value, 0..=60_000)?;
-            it.sasl.failed_delay = Duration::from_millis(millis as u64);
+            it.failed_delay = Duration::from_millis(millis as u64);
             Ok(())
         },
     },
@@ -64,9 +63,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         is_live: false,
         doc: "How long a login of the Kafka protocol holds, in milliseconds: clients are told, and a connection that has \
               not logged in again by then is closed at its next request (KIP-368). 0 for as long as the connection.",
-        get: |it| text_of_millis(it.sasl.session_max.unwrap_or_default()),
+        get: |it| text_of_millis(it.session_max.unwrap_or_default()),
         set: |it, value| {
-            it.sasl.session_max = Some(millis(value, 0)?).filter(|time| !time.is_zero());
+            it.session_max = Some(millis(value, 0)?).filter(|time| !time.is_zero());
             Ok(())
         },
     },
@@ -78,9 +77,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         doc: "By what clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between them. While it is set, every \
               connection of the Kafka protocol has to. PLAIN is offered only where nobody else reads it: to \
               connections that are encrypted or of this machine. Empty: nobody has to log in.",
-        get: |it| names(&it.sasl.mechanisms),
+        get: |it| names(&it.mechanisms),
         set: |it, value| {
-            it.sasl.mechanisms = mechanisms(value)?;
+            it.mechanisms = mechanisms(value)?;
             Ok(())
         },
     },
@@ -90,9 +89,9 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         default: "65536",
         is_live: false,
         doc: "The longest request of a connection that has not logged in and has to; a longer one closes it. 1024 to 1 MiB.",
-        get: |it| it.sasl.request_bytes_max.to_string(),
+        get: |it| it.request_bytes_max.to_string(),
         set: |it, value| {
-            it.sasl.request_bytes_max = size(value, 1024..=1 << 20)?;
+            it.request_bytes_max = size(value, 1024..=1 << 20)?;
             Ok(())
         },
     },
@@ -105,11 +104,11 @@ pub const SETTINGS: &[Setting<Settings>] = &[
               the start those that do not exist are added, with a credential for each mechanism; others stay as they are. \
               Nobody but its owner may be able to read it.",
         get: |it| {
-            let file = it.sasl.users_file.as_ref();
+            let file = it.users_file.as_ref();
             file.map_or_else(String::new, |file| file.display().to_string())
         },
         set: |it, value| {
-            it.sasl.users_file = Some(PathBuf::from(value)).filter(|_| !value.is_empty());
+            it.users_file = Some(PathBuf::from(value)).filter(|_| !value.is_empty());
             Ok(())
         },
     },

@@ -140,10 +140,13 @@ mod tests {
         }
     }
 
+    /// The parts of an entity: kinds with names, none for the default.
+    type Parts = &'static [(&'static str, Option<&'static str>)];
+
     /// Which of some entities a filter takes.
     fn taken(components: &[ComponentData], is_strict: bool) -> String {
         let filter = Filter::of(components, is_strict).expect("a filter");
-        let all: [(&str, &[(&str, Option<&str>)]); 6] = [
+        let all: [(&str, Parts); 6] = [
             ("alice", &[("user", Some("alice"))]),
             ("others", &[("user", None)]),
             ("app", &[("client-id", Some("app"))]),

@@ -62,6 +62,10 @@ impl From<Rejection> for Rejected {
 }
 
 /// Appends what the request holds; the inner future is the reply.
+#[expect(
+    clippy::async_yields_async,
+    reason = "a reply is awaited apart from its append"
+)]
 pub(super) fn start(request: Request) -> BoxFuture<'static, BoxFuture<'static, Reply>> {
     async {
         let throttle = request.throttle();
