@@ -186,6 +186,10 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
     // What cannot be derived from the default.
     let others = [
         ("advertised.listeners", "PLAINTEXT://example.org:9092"),
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
         ("broker.rack", "cellar"),
         ("cleaner.io.max.bytes.per.second", "1048576"),
         ("data.dir", "elsewhere"),
@@ -208,6 +212,7 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         ("ssl.principal.mapping.rules", "RULE:^CN=(.*)$/$1/"),
         ("ssl.truststore.location", "clients.pem"),
         ("store.bytes.max", "1073741824"),
+        ("super.users", "User:root"),
         ("wal.file.bytes", "1048576"),
         ("wal.profile", "small"),
     ];
@@ -228,7 +233,9 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
             (_, "true") => "false".to_owned(),
             (_, "false") => "true".to_owned(),
             (_, number) => {
-                let number: u64 = number.parse().expect("a number");
+                let number: u64 = number
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{}: no number", row.name));
                 // One of the two neighbours lies in the range.
                 let more = (number + 1).to_string();
                 let fits = flags(&[(row.name, &more)]).is_ok();

@@ -298,11 +298,11 @@ async fn a_producer_over_its_quota_is_answered_and_then_not_read() {
         server.address,
         &[("client-id", CLIENT)],
         "producer_byte_rate",
-        limit * 100.0,
+        limit * 10.0,
     )
     .await;
     let mut silent = Raw::connect(server.address).await;
-    silent.send(9, &produce(800_000, 0)).await;
+    silent.send(9, &produce(80_000, 0)).await;
     silent.send(4, &ListGroupsRequest::default()).await;
     loop {
         let mut counted = Raw::connect(server.address).await;

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use model::batch::BatchBuilder;
 use model::codec::Codec;
 use model::{ProducerEpoch, ProducerId, Timestamp};
+use wire::messages::alter_client_quotas::{
+    AlterClientQuotasRequest, OpData, RequestEntityData, RequestEntryData,
+};
 use wire::messages::alter_configs::{self, AlterConfigsRequest};
 use wire::messages::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
@@ -26,6 +29,7 @@ use wire::messages::delete_records::{
 };
 use wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use wire::messages::describe_acls::DescribeAclsRequest;
+use wire::messages::describe_client_quotas::DescribeClientQuotasRequest;
 use wire::messages::describe_cluster::DescribeClusterRequest;
 use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use wire::messages::describe_groups::DescribeGroupsRequest;
@@ -195,6 +199,9 @@ impl Scene {
             | ApiKey::ListConfigResources => self.replicas(key, version).await,
             ApiKey::DescribeAcls | ApiKey::CreateAcls | ApiKey::DeleteAcls => {
                 self.acls(key, version).await;
+            }
+            ApiKey::DescribeClientQuotas | ApiKey::AlterClientQuotas => {
+                self.quotas(key, version).await;
             }
             ApiKey::DeleteRecords
             | ApiKey::OffsetForLeaderEpoch
@@ -717,6 +724,31 @@ impl Scene {
             }
         };
         assert_eq!(code, SECURITY_DISABLED, "{key:?} {version}");
+    }
+
+    async fn quotas(&mut self, key: ApiKey, version: i16) {
+        if key == ApiKey::DescribeClientQuotas {
+            let request = DescribeClientQuotasRequest::default();
+            let answer = self.raw.call(version, &request).await;
+            assert_eq!((answer.error_code, answer.entries), (NONE, Some(vec![])));
+            return;
+        }
+        let request = AlterClientQuotasRequest {
+            entries: vec![RequestEntryData {
+                entity: vec![RequestEntityData {
+                    entity_type: "user".into(),
+                    entity_name: Some("alice".into()),
+                }],
+                ops: vec![OpData {
+                    key: "producer_byte_rate".into(),
+                    value: 1e9,
+                    remove: false,
+                }],
+            }],
+            validate_only: true,
+        };
+        let answer = self.raw.call(version, &request).await;
+        assert_eq!(answer.entries[0].error_code, NONE, "{version}");
     }
 
     async fn connection(&mut self, key: ApiKey, version: i16) {

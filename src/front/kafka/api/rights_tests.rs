@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wire::messages::alter_client_quotas::AlterClientQuotasRequest;
+use wire::messages::alter_client_quotas::{self as quotas, AlterClientQuotasRequest};
 use wire::messages::alter_configs::*;
 use wire::messages::alter_partition_reassignments::*;
 use wire::messages::alter_replica_log_dirs::*;
@@ -259,7 +259,19 @@ pub(super) fn requests() -> Vec<Bytes> {
             }],
         },
         DescribeClientQuotasRequest {},
-        AlterClientQuotasRequest {},
+        AlterClientQuotasRequest {
+            entries: vec![quotas::RequestEntryData {
+                entity: vec![quotas::RequestEntityData {
+                    entity_type: "user".into(),
+                    entity_name: Some("nobody".into()),
+                }],
+                ops: vec![quotas::OpData {
+                    key: "producer_byte_rate".into(),
+                    value: 1e9,
+                    remove: false,
+                }],
+            }],
+        },
         DescribeClusterRequest { endpoint_type: 1 },
         ListConfigResourcesRequest {},
     ];
