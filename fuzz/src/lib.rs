@@ -38,6 +38,7 @@ macro_rules! targets {
 pub const TARGETS: &[Target] = targets![
     messages 64 << 10,
     consumer_protocol 16 << 10,
+    quotas 4 << 10,
     frames 64 << 10,
     batches 64 << 10,
     codecs 64 << 10,
@@ -51,7 +52,6 @@ pub const TARGETS: &[Target] = targets![
     checkpoint 16 << 10,
     snapshots 16 << 10,
     recovery 4 << 10,
-    quotas 4 << 10,
     output_format 4 << 10,
     input_format 16 << 10,
     time_spec 256,
