@@ -117,10 +117,12 @@ impl Scene {
         }
         let arguments = [Path::new("restore"), &place, Path::new("--to"), &target];
         for _ in 0..KILLS {
-            if self.killed(&arguments, 1)? {
-                // It had come to its end.
+            let is_marked = |target: &Path| target.join("RESTORING").exists();
+            // The mark goes last: killed behind it, the restore is whole.
+            let ended = self.killed(&arguments, 1)?;
+            if ended || (target.join("STORE").exists() && !is_marked(&target)) {
                 fs::remove_dir_all(&target)?;
-            } else if target.join("RESTORING").exists() {
+            } else if is_marked(&target) {
                 let refused = restored.start_refused();
                 outcome.require(refused.is_ok(), || {
                     "a broker started on a store that is not restored to its end".to_owned()
