@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use columnar::{Column, Columns, EncodeError, Encoder, Format, Observer, Row, Schema};
-use http_body_util::StreamBody;
 use hyper::body::Frame;
 use model::batch::{Batch, BatchBuilder, Codec, DecompressLimit};
 use model::schema::FieldType;
@@ -19,6 +18,7 @@ use model::{PartitionId, Timestamp};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::frames::{Frames, body_of};
 use super::look::newest_schema;
 use crate::broker::access::{Granted, right};
 use crate::broker::replay::{
@@ -113,18 +113,7 @@ pub(super) async fn answer(
         encoder: Some(encoder),
         _places: places,
     };
-    let frames = futures_util::stream::unfold(Some(pump), |pump| async move {
-        let mut pump = pump?;
-        match pump.frame().await {
-            Ok(None) => None,
-            Ok(Some(frame)) => Some((Ok(frame), Some(pump))),
-            Err(error) => {
-                tracing::warn!(topic = %pump.topic, %error, "an answer in windows breaks off");
-                Some((Err(error), None))
-            }
-        }
-    });
-    Ok((headers, Body::new(StreamBody::new(frames))).into_response())
+    Ok((headers, body_of(pump)).into_response())
 }
 
 /// The values that are told if none are named.
@@ -239,7 +228,15 @@ fn summary_of(found: &Downsampled, sources: Sources) -> String {
     format!("{summary}\n")
 }
 
-impl Pump {
+impl Frames for Pump {
+    type Broken = Broken;
+
+    const WHAT: &'static str = "an answer in windows";
+
+    fn topic(&self) -> &str {
+        &self.topic
+    }
+
     async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         while let Some(encoder) = self.encoder.take() {
             let count = self.windows.len().min(ROWS);

@@ -7,6 +7,7 @@
 
 mod asked;
 mod downsampled;
+mod frames;
 mod look;
 mod pump;
 mod schema;

@@ -7,17 +7,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Row, Schema};
-use http_body_util::StreamBody;
 use hyper::body::Frame;
 use model::PartitionId;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::asked::{Asked, offsets_text};
+use super::frames::{Frames, body_of};
 use super::look::{learn, newest_schema, seen_in, some_records};
 use crate::broker::access::{Granted, right};
 use crate::broker::replay::{Block, Place, Replay, ReplayError};
@@ -109,18 +109,7 @@ pub(super) async fn answer(
         learn_at: LEARN_RECORDS,
         _place: place,
     };
-    let frames = futures_util::stream::unfold(Some(pump), |pump| async move {
-        let mut pump = pump?;
-        match pump.frame().await {
-            Ok(None) => None,
-            Ok(Some(frame)) => Some((Ok(frame), Some(pump))),
-            Err(error) => {
-                tracing::warn!(topic = %pump.topic.name, %error, "a replay breaks off");
-                Some((Err(error), None))
-            }
-        }
-    });
-    Ok((headers, Body::new(StreamBody::new(frames))).into_response())
+    Ok((headers, body_of(pump)).into_response())
 }
 
 /// Reads the beginning, and fixes the columns: what is known of the topic, what its newest records have, and what is seen here, in
@@ -156,7 +145,15 @@ async fn look(
     Ok(learn(broker, topic, seen).await)
 }
 
-impl Pump {
+impl Frames for Pump {
+    type Broken = Broken;
+
+    const WHAT: &'static str = "a replay";
+
+    fn topic(&self) -> &str {
+        self.topic.name.as_str()
+    }
+
     async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         while self.encoder.is_some() {
             let block = match self.held.pop_front() {
@@ -173,7 +170,9 @@ impl Pump {
         }
         Ok(self.trailers.take().map(Frame::trailers))
     }
+}
 
+impl Pump {
     /// Runs work on the encoder where it may take time. It is given back but where the work has ended it.
     async fn with_encoder<T: Send + 'static>(
         &mut self,
