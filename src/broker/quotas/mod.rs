@@ -208,10 +208,7 @@ impl Quotas {
 
     /// For how long a client would have to wait that uses nothing more.
     pub fn overdue(&self, quota: Quota, caller: &Caller) -> Duration {
-        match self.is_set(quota) {
-            true => self.charge(quota, caller, 0.0),
-            false => Duration::ZERO,
-        }
+        self.charge(quota, caller, 0.0)
     }
 
     /// Takes back what was charged: it was not used after all.
