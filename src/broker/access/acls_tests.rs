@@ -1,7 +1,5 @@
 //! The index against an evaluator that looks at every rule, written from what Kafka documents.
 
-use std::time::{Duration, Instant};
-
 use model::acl::CLUSTER_NAME;
 use proptest::prelude::*;
 
@@ -247,56 +245,4 @@ fn one_address_is_the_same_however_it_is_written() {
         );
         assert!(asked.is_allowed(), "{written} {comes}");
     }
-}
-
-/// `cargo test -p alluvium-server --release a_question_among_100_000 -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn a_question_among_100_000_rules() {
-    const USERS: usize = 10_000;
-    let acls: Vec<Acl> = (0..100_000)
-        .map(|number| Acl {
-            resource_type: ResourceType::Topic,
-            name: format!("site-{:04}.{}", number % 5_000, number % 7),
-            pattern: PatternType::ALL[number % 2],
-            principal: format!("User:user-{}", number % USERS),
-            host: "*".to_owned(),
-            operation: Operation::ALL[1 + number % 4],
-            permission: Permission::ALL[usize::from(number % 10 != 0)],
-        })
-        .collect();
-    let started = Instant::now();
-    let rules = rules_of(&acls, false);
-    println!(
-        "{} rules are indexed in {:?}",
-        acls.len(),
-        started.elapsed()
-    );
-    let host = [10, 0, 0, 1].into();
-    let mut times: Vec<Duration> = (0..200_000_usize)
-        .map(|number| {
-            let acl = &acls[number * 7919 % acls.len()];
-            let who = Principal::User(acl.user().unwrap().into());
-            let name = format!("{}.readings", acl.name);
-            let started = Instant::now();
-            let told = allows(
-                &rules,
-                &who,
-                host,
-                Operation::Read,
-                (ResourceType::Topic, &name),
-            );
-            let took = started.elapsed();
-            std::hint::black_box(told);
-            took
-        })
-        .collect();
-    times.sort_unstable();
-    let at = |share: usize| times[times.len() * share / 1000];
-    println!(
-        "median {:?}, p99 {:?}, p99.9 {:?}",
-        at(500),
-        at(990),
-        at(999)
-    );
 }
