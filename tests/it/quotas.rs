@@ -20,6 +20,7 @@ use wire::messages::produce::{
 };
 use wire::{ApiKey, ErrorCode, Records, RequestHeader, frame};
 
+use crate::binary::{Running, create_topic, serve};
 use crate::raw::Raw;
 use crate::server::Server;
 
@@ -531,4 +532,45 @@ async fn end_address_quota(address: SocketAddr) {
             return;
         }
     }
+}
+
+#[test]
+fn over_http_who_is_over_the_quota_is_told_when_to_come_again_and_nothing_is_written() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(data.path()));
+    let address: SocketAddr = running.kafka.parse().expect("an address");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(create_topic(&running, TOPIC, 1, &[]));
+    let body = format!("\"{}\"\n", "x".repeat(998));
+    let send = || {
+        let headers = "Content-Type: application/x-ndjson\r\n";
+        running.ask(
+            &format!("POST /api/v1/topics/{TOPIC}/records"),
+            headers,
+            &body,
+        )
+    };
+    let records = || {
+        let (status, answer) = running.get(&format!("/api/v1/topics/{TOPIC}/replay"));
+        assert_eq!(status, 200, "{answer}");
+        answer.matches("xxx\"").count()
+    };
+    assert_eq!(send().0, 200);
+    assert_eq!(records(), 1);
+    // Ten seconds of it are 500 bytes, so that one body is over it for at least ten seconds more.
+    let anonymous = [("user", "ANONYMOUS")];
+    runtime.block_on(set(address, &anonymous, "producer_byte_rate", 50.0));
+    assert_eq!(send().0, 200, "what was not over it when it came is taken");
+    let (status, answer) = send();
+    assert_eq!(status, 429, "{answer}");
+    let after = answer.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("retry-after: ")?
+            .parse::<u64>()
+            .ok()
+    });
+    assert!(after.is_some_and(|seconds| seconds > 0), "{answer}");
+    assert_eq!(records(), 2, "what is refused is not written");
+    runtime.block_on(set(address, &anonymous, "producer_byte_rate", f64::NAN));
+    assert_eq!(send().0, 200);
 }
