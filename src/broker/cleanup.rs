@@ -19,7 +19,7 @@ pub use storage::segment::SegmentId;
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, right};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Broker, Refusal};
 use jobs::Jobs;
 pub use jobs::{Control, ENDED_MAX, Job, JobId, Request, State, WAITING_MAX};

@@ -16,7 +16,7 @@ use storage::{Chunk, Log, Waiter};
 use tokio::time::Instant;
 
 use super::access::{Granted, right};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 /// What to fetch.

@@ -20,7 +20,7 @@ use super::access::{Caller, Cluster, Granted, right};
 use super::cleanup::asked_by;
 use super::groups::CommittedPlace;
 use super::state_log::{Change, StateLog, StateLogError, StateRecord};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Broker, Refusal, on_blocking_pool};
 
 /// Holds that there may be at a time.

@@ -3,19 +3,23 @@
 //! is looked up beforehand by [`Broker::look_up_lag_times`], which gives up waiting, and remembered, as a record's times do
 //! not change. All else here never waits for the disk.
 
-use std::collections::{HashMap, HashSet};
+mod times;
+
+use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::batch::{Batch, BatchError, DecompressLimit};
-use model::{LogId, Offset, PartitionId, Timestamp, TopicName};
+use model::{Offset, PartitionId, Timestamp, TopicName};
 use storage::Log;
 
 use super::Broker;
 use super::access::{Cluster, Granted, Group, right};
 use super::groups::{CommittedOffset, CommittedPlace};
 use super::stored::each_batch;
+pub(super) use times::LagTimes;
+use times::RecordTimes;
 
 /// How far one group is behind in one partition.
 #[derive(Debug, Clone)]
@@ -38,29 +42,6 @@ pub struct GroupLag {
     log: Arc<Log>,
     /// Where the next record is, if there is one.
     next: Option<Offset>,
-}
-
-/// When a record was appended, by the store's time, and when it says that it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RecordTimes {
-    appended: Timestamp,
-    stamped: Timestamp,
-}
-
-/// The times of the records that groups read next, as far as they were looked up.
-#[derive(Debug, Default)]
-pub(super) struct LagTimes {
-    known: Mutex<HashMap<(LogId, Offset), RecordTimes>>,
-    /// Held by whoever looks: one at a time, so that a disk that does not answer holds up one thread.
-    looking: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl LagTimes {
-    fn known(&self) -> MutexGuard<'_, HashMap<(LogId, Offset), RecordTimes>> {
-        self.known
-            .lock()
-            .expect("nothing panics while it holds the times")
-    }
 }
 
 /// How far all groups are behind: some of them each for itself, the others summed.

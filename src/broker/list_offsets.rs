@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{LeaderEpoch, Offset, PartitionId, Timestamp};
 
 use super::access::{Granted, right};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Bounds, Broker, Refusal};
 
 /// Which offset is wanted.

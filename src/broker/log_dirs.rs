@@ -8,7 +8,7 @@ use model::{Offset, PartitionId};
 
 use super::access::{Cluster, Granted, right};
 use super::refusal::StorageFault;
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Bounds, Broker, Refusal};
 
 /// The data directory and what is in it.
@@ -52,6 +52,11 @@ pub struct PartitionSize {
 }
 
 impl Broker {
+    /// From where to where the log of the cluster's metadata reaches.
+    pub fn metadata_bounds(&self, _cluster: &Granted<Cluster, right::Describe>) -> Bounds {
+        self.shared.metadata.bounds()
+    }
+
     /// The data directory.
     pub async fn log_dir(&self, _cluster: &Granted<Cluster, right::Describe>) -> LogDir {
         let path = self.config().data_dir.clone();

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::Broker;
 use super::access::{Cluster, Granted, right};
 use super::state_log::{Change, StateLog, StateLogError, StateRecord};
-use super::topics::Topic;
+use super::catalog::Topic;
 
 /// Entries that are kept.
 pub const LOSSES_MAX: usize = 10_000;

@@ -4,12 +4,15 @@
 //! of `changes`, in which changes of topics and settings are planned and appended one at a time.
 
 pub mod access;
+mod blocking;
+mod catalog;
 mod changes;
 pub mod cleanup;
 pub mod config;
 mod configs;
 mod coordination;
 pub mod credentials;
+mod dynamic;
 pub mod erasures;
 mod fetch;
 pub mod groups;
@@ -20,6 +23,7 @@ mod list_offsets;
 mod log_dirs;
 pub mod losses;
 mod metrics;
+mod node;
 pub mod once;
 mod produce;
 mod producer_ids;
@@ -45,15 +49,17 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use model::state_log::StateLogKind;
 use model::topic_config::TopicConfig;
-use model::{LeaderEpoch, LogId, Offset, Timestamp, TopicId, TopicName};
-use storage::{AppendError, Fate, LogSettings, ReadError, Storage};
+use model::{LeaderEpoch, LogId, Timestamp, TopicId, TopicName};
+use storage::{Fate, LogSettings, Storage};
 use tokio::sync::watch;
 
+pub use catalog::{Topic, TopicKey};
 pub use config::{BrokerConfig, GroupConfig};
 pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched, Idle, Watch};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
+pub use node::NodeId;
 pub use log_dirs::{DeleteBefore, LogDir, PartitionShape, PartitionSize};
 pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Rejection};
 pub use producer_ids::ActiveProducer;
@@ -68,18 +74,20 @@ pub use storage::{
     AppendWaits, Bounds, CompactionMetrics, Damage, Health, Metrics as StorageMetrics,
     SYNC_BUCKETS_MICROS, SequenceError, SyncDurations,
 };
-pub use topics::{Assignment, Layout, NewTopic, NodeId, REPLICATION_FACTOR, Topic, TopicKey};
+pub use topics::{Assignment, Layout, NewTopic, REPLICATION_FACTOR};
 pub use traffic::Traffic;
 
-use access::{Cluster, Granted, right};
+pub(in crate::broker) use blocking::on_blocking_pool;
+pub(in crate::broker) use refusal::{append_refusal, out_of_range, read_refusal, state_refusal};
+
 use changes::Changes;
-use configs::DynamicSettings;
+use dynamic::DynamicSettings;
 use coordination::RuntimeTask;
 use groups::{Coordinator, CoordinatorTask};
 use producer_ids::{Block, ProducerIds};
 use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
 use state_log::{Replayed, StateLog};
-use topics::Catalog;
+use catalog::Catalog;
 
 /// A running broker. Cheap to clone.
 #[derive(Clone)]
@@ -136,7 +144,7 @@ pub enum OpenError {
     Record(#[from] UnknownRecord),
     /// The groups' log says something that this version does not understand.
     #[error("consumer groups: {0}")]
-    Groups(#[from] groups::RecordError),
+    Groups(#[from] groups::GroupsError),
     /// The holds say something that this version does not understand.
     #[error("holds: {0}")]
     Holds(#[from] holds::HoldsError),
@@ -400,11 +408,6 @@ impl Broker {
         self.shared.storage.store_id()
     }
 
-    /// From where to where the log of the cluster's metadata reaches.
-    pub fn metadata_bounds(&self, _cluster: &Granted<Cluster, right::Describe>) -> Bounds {
-        self.shared.metadata.bounds()
-    }
-
     /// The leader epoch of every partition: it rises at every start.
     pub fn leader_epoch(&self) -> LeaderEpoch {
         self.shared.storage.leader_epoch()
@@ -465,67 +468,6 @@ pub fn group_bytes_max(batch_bytes_max: u64) -> usize {
 /// The settings of a topic that the engine acts on.
 fn log_settings(config: &TopicConfig) -> LogSettings {
     LogSettings::from(config)
-}
-
-/// Runs what blocks where it may.
-async fn on_blocking_pool<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-fn out_of_range(offset: Option<Offset>, bounds: &Bounds) -> Refusal {
-    Refusal::OffsetOutOfRange {
-        offset,
-        start_offset: bounds.start,
-        high_watermark: bounds.durable_end,
-    }
-}
-
-fn read_refusal(error: ReadError) -> Refusal {
-    match error {
-        ReadError::OutOfRange { from, bounds } => out_of_range(Some(from), &bounds),
-        ReadError::Damaged { range } => Refusal::Damaged { range },
-        ReadError::Io { .. } => {
-            tracing::error!(%error, "a read failed");
-            StorageFault::Read(Arc::new(error)).into()
-        }
-        ReadError::Deleted => Refusal::UnknownTopicOrPartition,
-    }
-}
-
-fn append_refusal(error: AppendError) -> Refusal {
-    match error {
-        AppendError::DiskFull => Refusal::DiskFull,
-        AppendError::TooLarge { bytes, bytes_max } => Refusal::BatchTooLarge { bytes, bytes_max },
-        AppendError::Sequence(error) => error.into(),
-        AppendError::TooManyProducers {
-            count,
-            setting,
-            idle_minutes,
-        } => Refusal::TooManyProducers {
-            count,
-            setting,
-            idle_minutes,
-        },
-        AppendError::Deleted => Refusal::UnknownTopicOrPartition,
-        AppendError::NotAdmitted { .. }
-        | AppendError::OffsetsExhausted
-        | AppendError::Failed(_)
-        | AppendError::Closed => StorageFault::Append(error).into(),
-    }
-}
-
-fn state_refusal(error: StateLogError) -> Refusal {
-    match error {
-        // Nothing in a record of the metadata is long but the settings.
-        StateLogError::Append(AppendError::TooLarge { bytes, bytes_max }) => {
-            InvalidSetting::TooLongToStore { bytes, bytes_max }.into()
-        }
-        StateLogError::Append(error) => append_refusal(error),
-        other => StorageFault::StateLog(Arc::new(other)).into(),
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use storage::{AppendBatch, Durable};
 use super::access::{Granted, right};
 use super::inflation::TooLarge;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 /// Records up to this size that need no decompression are looked at where the request runs: it takes less than handing them

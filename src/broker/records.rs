@@ -13,7 +13,7 @@ use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
 use super::state_log::{Change, StateRecord};
-use super::topics::Topic;
+use super::catalog::Topic;
 
 /// One record of the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq)]

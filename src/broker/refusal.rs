@@ -9,12 +9,12 @@ use std::time::Duration;
 use model::batch::{BatchError, Codec};
 use model::topic_config::ConfigError;
 use model::{InvalidName, Offset, PartitionId, Timestamp, TopicName};
-use storage::{AppendError, ReadError, SequenceError, StorageFailed};
+use storage::{AppendError, Bounds, ReadError, SequenceError, StorageFailed};
 
 use super::access::{Principal, ResourceKind, Right};
 use super::server_settings::InvalidServerSetting;
 use super::state_log::StateLogError;
-use super::topics::NodeId;
+use super::node::NodeId;
 
 /// Why a request, or one part of it, was refused. The text names the facts and may be shown to the client.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -456,4 +456,61 @@ pub enum StorageFault {
 
 fn shown(offset: Option<Offset>) -> String {
     offset.map_or_else(|| "(none)".to_owned(), |offset| offset.to_string())
+}
+
+/// What is refused to who asks for an offset that the log does not have.
+pub(super) fn out_of_range(offset: Option<Offset>, bounds: &Bounds) -> Refusal {
+    Refusal::OffsetOutOfRange {
+        offset,
+        start_offset: bounds.start,
+        high_watermark: bounds.durable_end,
+    }
+}
+
+/// What is refused because of a read that failed.
+pub(super) fn read_refusal(error: ReadError) -> Refusal {
+    match error {
+        ReadError::OutOfRange { from, bounds } => out_of_range(Some(from), &bounds),
+        ReadError::Damaged { range } => Refusal::Damaged { range },
+        ReadError::Io { .. } => {
+            tracing::error!(%error, "a read failed");
+            StorageFault::Read(Arc::new(error)).into()
+        }
+        ReadError::Deleted => Refusal::UnknownTopicOrPartition,
+    }
+}
+
+/// What is refused because of an append that failed.
+pub(super) fn append_refusal(error: AppendError) -> Refusal {
+    match error {
+        AppendError::DiskFull => Refusal::DiskFull,
+        AppendError::TooLarge { bytes, bytes_max } => Refusal::BatchTooLarge { bytes, bytes_max },
+        AppendError::Sequence(error) => error.into(),
+        AppendError::TooManyProducers {
+            count,
+            setting,
+            idle_minutes,
+        } => Refusal::TooManyProducers {
+            count,
+            setting,
+            idle_minutes,
+        },
+        AppendError::Deleted => Refusal::UnknownTopicOrPartition,
+        AppendError::NotAdmitted { .. }
+        | AppendError::OffsetsExhausted
+        | AppendError::Failed(_)
+        | AppendError::Closed => StorageFault::Append(error).into(),
+    }
+}
+
+/// What is refused because a change of the broker's own state failed.
+pub(super) fn state_refusal(error: StateLogError) -> Refusal {
+    match error {
+        // Nothing in a record of the metadata is long but the settings.
+        StateLogError::Append(AppendError::TooLarge { bytes, bytes_max }) => {
+            InvalidSetting::TooLongToStore { bytes, bytes_max }.into()
+        }
+        StateLogError::Append(error) => append_refusal(error),
+        other => StorageFault::StateLog(Arc::new(other)).into(),
+    }
 }

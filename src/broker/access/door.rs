@@ -2,19 +2,18 @@
 //! Callers: fronts, one door for each request. Invariant: nothing outside the broker obtains a topic, a group or the cluster
 //! but through here.
 
-use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::{TopicId, TopicName};
 
-use super::right::{self, Right, RightOn};
-use super::rules::{self, Resource, ResourceKind};
-use super::{Caller, Group, Principal, Protocol};
+use super::rules::{self, Resource};
+use super::{
+    Caller, Cluster, Granted, Group, Principal, Protocol, ResourceKind, Right, RightOn, right,
+};
 use crate::broker::groups::GroupListing;
 use crate::broker::quotas::Mutation;
-use crate::broker::topics::{Topic, TopicKey};
+use crate::broker::catalog::{Topic, TopicKey};
 use crate::broker::{Broker, Refusal};
 
 /// A broker as one caller may use it.
@@ -31,48 +30,6 @@ pub struct Door {
 /// The rights that a door was asked for, on which kinds of resources.
 #[cfg(test)]
 pub(crate) type Asked = Arc<std::sync::Mutex<std::collections::BTreeSet<(ResourceKind, Right)>>>;
-
-/// A resource that its holder has the right `R` on, at the moment when it was asked for: one that outlives its request is
-/// renewed by the next. Cheap: what is granted is itself a handle.
-#[derive(Debug)]
-pub struct Granted<T, R> {
-    resource: T,
-    right: PhantomData<fn() -> R>,
-}
-
-/// This broker, and all that is not one topic's or group's.
-#[derive(Debug, Clone, Copy)]
-pub struct Cluster;
-
-impl<T, R> Granted<T, R> {
-    pub(super) fn new(resource: T) -> Granted<T, R> {
-        let right = PhantomData;
-        Granted { resource, right }
-    }
-
-    /// The same right on what came of the resource.
-    pub(in crate::broker) fn on<U>(resource: U) -> Granted<U, R> {
-        Granted::new(resource)
-    }
-
-    pub(in crate::broker) fn into_inner(self) -> T {
-        self.resource
-    }
-}
-
-impl<T: Clone, R> Clone for Granted<T, R> {
-    fn clone(&self) -> Granted<T, R> {
-        Granted::new(self.resource.clone())
-    }
-}
-
-impl<T, R> Deref for Granted<T, R> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.resource
-    }
-}
 
 impl Door {
     /// The broker's operations, which take what this door gives.

@@ -5,44 +5,26 @@ use std::time::Duration;
 
 use model::{PartitionId, TopicName};
 
-use super::{Granted, right};
+use super::{Granted, Group, right};
 use crate::broker::groups::{
-    CommittedOffset, Coordinator, GroupDescription, GroupError, JoinRefused, JoinRequest, Joined,
+    CommittedOffset, GroupDescription, GroupError, JoinRefused, JoinRequest, Joined,
     Leaver, MemberClaim, OffsetCommit, SyncRequest, Synced,
 };
-
-/// A consumer group, be it there or not.
-#[derive(Clone, Copy)]
-pub struct Group<'a> {
-    id: &'a str,
-    coordinator: &'a Coordinator,
-}
-
-impl<'a> Group<'a> {
-    pub(super) fn new(id: &'a str, coordinator: &'a Coordinator) -> Group<'a> {
-        Group { id, coordinator }
-    }
-
-    /// Its id.
-    pub fn id(&self) -> &'a str {
-        self.id
-    }
-}
 
 impl Granted<Group<'_>, right::Read> {
     /// Becomes or stays a member; returns when the generation is complete.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, JoinRefused> {
-        self.coordinator.join(self.id, request).await
+        self.coordinator.join(self.id(), request).await
     }
 
     /// Returns with the member's assignment when the leader has brought it.
     pub async fn sync(&self, request: SyncRequest) -> Result<Synced, GroupError> {
-        self.coordinator.sync(self.id, request).await
+        self.coordinator.sync(self.id(), request).await
     }
 
     /// Keeps a member's session alive.
     pub fn heartbeat(&self, claim: &MemberClaim) -> Result<(), GroupError> {
-        self.coordinator.heartbeat(self.id, claim)
+        self.coordinator.heartbeat(self.id(), claim)
     }
 
     /// Removes members; one result for each.
@@ -50,7 +32,7 @@ impl Granted<Group<'_>, right::Read> {
         &self,
         leavers: Vec<Leaver>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        self.coordinator.leave(self.id, leavers).await
+        self.coordinator.leave(self.id(), leavers).await
     }
 
     /// Stores offsets; one result for each, when they are durable. `retention` overrides the broker's.
@@ -61,7 +43,7 @@ impl Granted<Group<'_>, right::Read> {
         retention: Option<Duration>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         self.coordinator
-            .commit(self.id, claim, commits, retention)
+            .commit(self.id(), claim, commits, retention)
             .await
     }
 }
@@ -69,12 +51,12 @@ impl Granted<Group<'_>, right::Read> {
 impl Granted<Group<'_>, right::Describe> {
     /// The group with its members, if it is there.
     pub fn describe(&self) -> Option<GroupDescription> {
-        self.coordinator.describe(self.id)
+        self.coordinator.describe(self.id())
     }
 
     /// The durable offsets of these partitions, in order.
     pub fn fetch(&self, wanted: &[(TopicName, PartitionId)]) -> Vec<Option<CommittedOffset>> {
-        self.coordinator.fetch(self.id, wanted)
+        self.coordinator.fetch(self.id(), wanted)
     }
 
     /// At most `count` durable offsets in the order of topic and partition, beginning behind `after`.
@@ -83,14 +65,14 @@ impl Granted<Group<'_>, right::Describe> {
         after: Option<(TopicName, PartitionId)>,
         count: usize,
     ) -> Vec<(TopicName, PartitionId, CommittedOffset)> {
-        self.coordinator.fetch_after(self.id, after, count)
+        self.coordinator.fetch_after(self.id(), after, count)
     }
 }
 
 impl Granted<Group<'_>, right::Delete> {
     /// Deletes the group, which must be empty, with its offsets; returns when that is durable.
     pub async fn delete(&self) -> Result<(), GroupError> {
-        self.coordinator.delete(self.id).await
+        self.coordinator.delete(self.id()).await
     }
 
     /// Deletes single offsets; one result for each, when that is durable.
@@ -98,6 +80,6 @@ impl Granted<Group<'_>, right::Delete> {
         &self,
         wanted: &[(TopicName, PartitionId)],
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        self.coordinator.delete_offsets(self.id, wanted).await
+        self.coordinator.delete_offsets(self.id(), wanted).await
     }
 }

@@ -37,7 +37,11 @@
 mod acls;
 mod book;
 mod door;
+mod granted;
+mod group;
 mod groups;
+mod kinds;
+mod lists;
 pub mod right;
 mod rules;
 
@@ -48,10 +52,12 @@ use std::sync::Arc;
 pub use acls::{Rules, Verdict, allows, allows_any};
 pub(in crate::broker) use book::Access;
 pub use book::{ACL_BYTES_MAX, ACLS_MAX, AccessConfig, AccessError, AclError, Authorizer};
-pub use door::{Cluster, Door, Granted};
-pub use groups::Group;
-pub use right::{Right, RightOn};
-pub use rules::{Resource, ResourceKind};
+pub use door::Door;
+pub use granted::{Cluster, Granted};
+pub use group::Group;
+pub use kinds::{ResourceKind, Right};
+pub use right::RightOn;
+pub use rules::Resource;
 
 /// Who asks, as far as a front knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

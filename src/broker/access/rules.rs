@@ -9,7 +9,7 @@ use model::acl::{CLUSTER_NAME, Operation, ResourceType};
 
 use super::acls::{allows, allows_any};
 use super::book::Access;
-use super::{Caller, Right};
+use super::{Caller, ResourceKind, Right};
 use crate::broker::Refusal;
 use crate::broker::refusal::InternalOperation;
 
@@ -27,17 +27,6 @@ pub enum Resource<'a> {
     Cluster,
 }
 
-/// The kinds of resources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceKind {
-    /// A topic.
-    Topic,
-    /// A group.
-    Group,
-    /// The cluster.
-    Cluster,
-}
-
 impl Resource<'_> {
     /// Which kind it is.
     pub fn kind(self) -> ResourceKind {
@@ -46,16 +35,6 @@ impl Resource<'_> {
             Resource::Group(_) => ResourceKind::Group,
             Resource::Cluster => ResourceKind::Cluster,
         }
-    }
-}
-
-impl std::fmt::Display for ResourceKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            ResourceKind::Topic => "this topic",
-            ResourceKind::Group => "this group",
-            ResourceKind::Cluster => "the cluster",
-        })
     }
 }
 

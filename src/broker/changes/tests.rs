@@ -12,7 +12,8 @@ use crate::broker::access::{Caller, Door, Granted, Principal, Protocol, right};
 use crate::broker::configs::{Alteration, Operation, Resource};
 use crate::broker::refusal::InvalidPartitions;
 use crate::broker::state_log::sim::SimStore;
-use crate::broker::topics::{Layout, NewTopic, Topic};
+use crate::broker::catalog::Topic;
+use crate::broker::topics::{Layout, NewTopic};
 use crate::broker::{Broker, Refusal};
 
 type Created = Result<Granted<Arc<Topic>, right::Create>, Refusal>;

@@ -15,7 +15,7 @@ use witness::{Quest, Report};
 
 use super::{Broker, ErasureError, Part, check, receipt};
 use crate::broker::access::{Cluster, Granted, right};
-use crate::broker::topics::Topic;
+use crate::broker::catalog::Topic;
 
 /// Looks that run at a time.
 pub const LOOKS_MAX: usize = 4;

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use super::access::{Caller, Cluster, Granted, right};
 use super::cleanup::asked_by;
 use super::state_log::{StateLog, StateLogError, StateRecord};
-use super::topics::Topic;
+use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 use looks::Looks;

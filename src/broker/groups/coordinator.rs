@@ -20,7 +20,7 @@ use super::group::{Group, GroupSettings, SubscribedTopics};
 use super::ledger::{Bound, Ledger};
 use super::machine::{GroupMachine, Parked, growth_of};
 use super::offsets::OffsetChange;
-use super::record::{Record, RecordError, member_bytes};
+use super::record::{Record, GroupsError, member_bytes};
 use crate::broker::config::GroupConfig;
 use crate::broker::coordination::{self, Runtime, RuntimeTask, Shape, Stopped};
 use crate::broker::state_log::{Replayed, StateLog};
@@ -75,7 +75,7 @@ impl Coordinator {
         log: StateLog<Record>,
         replayed: Replayed<Record>,
         clock: Arc<dyn Clock>,
-    ) -> Result<(Coordinator, CoordinatorTask), RecordError> {
+    ) -> Result<(Coordinator, CoordinatorTask), GroupsError> {
         let (runtime, task) = Runtime::new(SHAPE, log, clock);
         let shared = Shared {
             ledger: Arc::new(Ledger::new(config.held_max())),

@@ -107,7 +107,7 @@ pub enum Record {
 
 /// Bytes in the offsets state log that are not a record of a version that we know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
+pub enum GroupsError {
     /// Written by a later release.
     #[error(transparent)]
     Unknown(#[from] UnknownRecord),
@@ -145,7 +145,7 @@ impl RecordKey {
     }
 
     /// Reads a key.
-    pub fn decode(bytes: &[u8]) -> Result<RecordKey, RecordError> {
+    pub fn decode(bytes: &[u8]) -> Result<RecordKey, GroupsError> {
         let mut reader = Reader::of_key(bytes)?;
         let kind = reader.u8()?;
         let group = reader.string()?;
@@ -154,14 +154,14 @@ impl RecordKey {
             KIND_PROMISE => RecordKey::Promise { group },
             KIND_OFFSET => {
                 let topic = TopicName::parse(&reader.string()?)
-                    .map_err(|_| RecordError::Malformed("topic name"))?;
+                    .map_err(|_| GroupsError::Malformed("topic name"))?;
                 RecordKey::Offset {
                     group,
                     topic,
                     partition: PartitionId::new(reader.u32()?),
                 }
             }
-            _ => return Err(RecordError::Malformed("key kind")),
+            _ => return Err(GroupsError::Malformed("key kind")),
         };
         reader.end(key)
     }
@@ -169,7 +169,7 @@ impl RecordKey {
 
 impl Record {
     /// Reads a record back.
-    pub fn read(key: &[u8], value: Option<&[u8]>) -> Result<Record, RecordError> {
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Result<Record, GroupsError> {
         Ok(match RecordKey::decode(key)? {
             RecordKey::Group { group } => {
                 Record::Group(group, value.map(decode_group).transpose()?)
@@ -193,7 +193,7 @@ impl Record {
 
 impl StateRecord for Record {
     const LOG: StateLogKind = StateLogKind::Groups;
-    type Unknown = RecordError;
+    type Unknown = GroupsError;
 
     fn encode(&self) -> Change {
         let (key, value) = match self {
@@ -221,7 +221,7 @@ impl StateRecord for Record {
         (key.encode(), value)
     }
 
-    fn decode(key: &[u8], value: &[u8]) -> Result<Record, RecordError> {
+    fn decode(key: &[u8], value: &[u8]) -> Result<Record, GroupsError> {
         Record::read(key, Some(value))
     }
 }
@@ -253,7 +253,7 @@ fn encode_group(group: &StoredGroup) -> Bytes {
     out.freeze()
 }
 
-fn decode_group(bytes: &[u8]) -> Result<StoredGroup, RecordError> {
+fn decode_group(bytes: &[u8]) -> Result<StoredGroup, GroupsError> {
     let mut reader = Reader::of_value(bytes)?;
     let mut group = StoredGroup {
         generation: reader.generation()?,
@@ -269,7 +269,7 @@ fn decode_group(bytes: &[u8]) -> Result<StoredGroup, RecordError> {
     reader.end(group)
 }
 
-fn decode_member(reader: &mut Reader<'_>) -> Result<StoredMember, RecordError> {
+fn decode_member(reader: &mut Reader<'_>) -> Result<StoredMember, GroupsError> {
     let member_id = reader.string()?;
     let instance_id = reader.optional_string()?;
     let client = ClientIdentity {
@@ -304,7 +304,7 @@ fn encode_promise(generation: Generation) -> Bytes {
     out.freeze()
 }
 
-fn decode_promise(bytes: &[u8]) -> Result<Generation, RecordError> {
+fn decode_promise(bytes: &[u8]) -> Result<Generation, GroupsError> {
     let mut reader = Reader::of_value(bytes)?;
     let generation = reader.generation()?;
     reader.end(generation)
@@ -322,7 +322,7 @@ fn encode_offset(committed: &CommittedOffset) -> Bytes {
     out.freeze()
 }
 
-fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
+fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, GroupsError> {
     let mut reader = Reader::of_value(bytes)?;
     let committed = CommittedOffset {
         topic_id: TopicId::from_bytes(reader.array()?),
@@ -402,82 +402,82 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// What follows a key's version.
-    fn of_key(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
+    fn of_key(bytes: &'a [u8]) -> Result<Reader<'a>, GroupsError> {
         StateLogKind::Groups.check_key(bytes)?;
         Ok(Reader { bytes: &bytes[1..] })
     }
 
     /// What follows a value's version.
-    fn of_value(bytes: &'a [u8]) -> Result<Reader<'a>, RecordError> {
+    fn of_value(bytes: &'a [u8]) -> Result<Reader<'a>, GroupsError> {
         StateLogKind::Groups.check_value(bytes)?;
         Ok(Reader { bytes: &bytes[1..] })
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], GroupsError> {
         let (head, rest) = self
             .bytes
             .split_at_checked(length)
-            .ok_or(RecordError::Malformed("ends early"))?;
+            .ok_or(GroupsError::Malformed("ends early"))?;
         self.bytes = rest;
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], GroupsError> {
         let mut array = [0; N];
         self.take(N)?.copy_to_slice(&mut array);
         Ok(array)
     }
 
-    fn u8(&mut self) -> Result<u8, RecordError> {
+    fn u8(&mut self) -> Result<u8, GroupsError> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
-    fn u16(&mut self) -> Result<u16, RecordError> {
+    fn u16(&mut self) -> Result<u16, GroupsError> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32, RecordError> {
+    fn u32(&mut self) -> Result<u32, GroupsError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    fn i32(&mut self) -> Result<i32, RecordError> {
+    fn i32(&mut self) -> Result<i32, GroupsError> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
-    fn generation(&mut self) -> Result<Generation, RecordError> {
-        Generation::from_wire(self.i32()?).ok_or(RecordError::Malformed("a generation below 0"))
+    fn generation(&mut self) -> Result<Generation, GroupsError> {
+        Generation::from_wire(self.i32()?).ok_or(GroupsError::Malformed("a generation below 0"))
     }
 
-    fn i64(&mut self) -> Result<i64, RecordError> {
+    fn i64(&mut self) -> Result<i64, GroupsError> {
         Ok(i64::from_be_bytes(self.array()?))
     }
 
-    fn optional_string(&mut self) -> Result<Option<String>, RecordError> {
+    fn optional_string(&mut self) -> Result<Option<String>, GroupsError> {
         let length = self.u16()?;
         if length == NO_STRING {
             return Ok(None);
         }
         let text = std::str::from_utf8(self.take(usize::from(length))?)
-            .map_err(|_| RecordError::Malformed("not UTF-8"))?;
+            .map_err(|_| GroupsError::Malformed("not UTF-8"))?;
         Ok(Some(text.to_owned()))
     }
 
-    fn string(&mut self) -> Result<String, RecordError> {
+    fn string(&mut self) -> Result<String, GroupsError> {
         self.optional_string()?
-            .ok_or(RecordError::Malformed("a string is missing"))
+            .ok_or(GroupsError::Malformed("a string is missing"))
     }
 
-    fn bytes(&mut self) -> Result<Bytes, RecordError> {
+    fn bytes(&mut self) -> Result<Bytes, GroupsError> {
         let length =
-            usize::try_from(self.u32()?).map_err(|_| RecordError::Malformed("too long"))?;
+            usize::try_from(self.u32()?).map_err(|_| GroupsError::Malformed("too long"))?;
         Ok(Bytes::copy_from_slice(self.take(length)?))
     }
 
-    fn end<T>(self, value: T) -> Result<T, RecordError> {
+    fn end<T>(self, value: T) -> Result<T, GroupsError> {
         if self.bytes.is_empty() {
             Ok(value)
         } else {
-            Err(RecordError::Malformed("bytes left over"))
+            Err(GroupsError::Malformed("bytes left over"))
         }
     }
 }

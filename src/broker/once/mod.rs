@@ -6,109 +6,22 @@
 
 mod book;
 mod record;
+mod ticket;
 
-use std::sync::{Arc, Mutex, MutexGuard};
-
-use model::Timestamp;
-use storage::{AppendBatch, Clock, Log, Storage};
+use std::sync::Arc;
 
 use super::Broker;
 use super::access::{Granted, right};
-use super::state_log::{StateLog, StateLogError};
-use super::topics::Topic;
+use super::catalog::Topic;
+use book::Known;
 pub use book::OnceRefusal;
-use book::{Book, Known};
-use record::OnceRecord;
 pub use record::{Done, Fingerprint, OnceError, OnceKey, UnknownOnce};
+use ticket::locked;
+pub use ticket::{Begun, OnceTicket};
+pub(super) use ticket::Onces;
 
 /// The longest key.
 const KEY_BYTES_MAX: usize = 255;
-
-/// The requests that are known.
-pub(super) struct Onces {
-    log: StateLog<OnceRecord>,
-    book: Arc<Mutex<Book>>,
-}
-
-/// What is known of a request that is to be done once.
-pub enum Begun {
-    /// It was done, and this was the answer.
-    Answered(Arc<str>),
-    /// It is to be done now.
-    Now(OnceTicket),
-}
-
-/// The duty to do a request. Dropped before it was done, its key is free again.
-pub struct OnceTicket {
-    key: OnceKey,
-    fingerprint: Fingerprint,
-    at: Timestamp,
-    /// Keys whose time is over.
-    forgotten: Vec<OnceKey>,
-    book: Arc<Mutex<Book>>,
-    is_done: bool,
-}
-
-impl Onces {
-    /// Reads the log. Blocks on the disk.
-    pub fn open(storage: &Storage, clock: Arc<dyn Clock>) -> Result<Onces, OnceError> {
-        let (log, records) = StateLog::open(storage, clock)?;
-        let mut book = Book::default();
-        for record in records {
-            if let OnceRecord::Done(key, done) = record? {
-                book.end(&key, Some(done));
-            }
-        }
-        let book = Arc::new(Mutex::new(book));
-        Ok(Onces { log, book })
-    }
-
-    /// The log in which they are kept.
-    pub fn log(&self) -> &Arc<Log> {
-        self.log.log()
-    }
-
-    /// The batches that say that the ticket's request was done, with this answer.
-    pub fn batches(
-        &self,
-        ticket: &OnceTicket,
-        answer: String,
-    ) -> Result<Vec<AppendBatch>, StateLogError> {
-        let mut records = vec![OnceRecord::Done(ticket.key.clone(), ticket.done(answer))];
-        let forgotten = ticket.forgotten.iter().cloned();
-        records.extend(forgotten.map(OnceRecord::Forgotten));
-        self.log.batches(&records)
-    }
-}
-
-fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    book.lock().expect("nothing panics while it holds the book")
-}
-
-impl OnceTicket {
-    fn done(&self, answer: String) -> Done {
-        Done {
-            fingerprint: self.fingerprint,
-            at: self.at,
-            answer,
-        }
-    }
-
-    /// It is done, durably.
-    pub(super) fn end(mut self, answer: String) {
-        self.is_done = true;
-        let done = self.done(answer);
-        locked(&self.book).end(&self.key, Some(done));
-    }
-}
-
-impl Drop for OnceTicket {
-    fn drop(&mut self) {
-        if !self.is_done {
-            locked(&self.book).end(&self.key, None);
-        }
-    }
-}
 
 impl Broker {
     /// Begins a request on a topic that is to be done once. Never waits.

@@ -11,7 +11,7 @@ use super::message::Message;
 use super::outcome::{Promise, Publishing};
 use super::refusal::PublishRefusal;
 use crate::broker::Refusal;
-use crate::broker::topics::Topic;
+use crate::broker::catalog::Topic;
 
 /// A batch is closed at this size, or at half of what its topic and the store take if that is less, so that in whatever codec it is
 /// no longer than it may be. A larger record has a batch of its own.

@@ -16,7 +16,7 @@ use super::batch::OpenBatch;
 use super::message::{Message, Outgoing};
 use super::outcome::Publishing;
 use super::refusal::PublishRefusal;
-use crate::broker::topics::Topic;
+use crate::broker::catalog::Topic;
 
 /// What open and closed batches hold, all partitions together, before the store has taken them.
 const BYTES_MAX: usize = 64 << 20;

@@ -25,7 +25,7 @@ use model::PartitionId;
 
 use super::Broker;
 use super::access::{Granted, right};
-use super::topics::Topic;
+use super::catalog::Topic;
 pub(super) use keyless::Keyless;
 use lanes::Checked;
 pub(super) use lanes::Lanes;

@@ -6,7 +6,7 @@ use model::{PartitionId, partition_of_key};
 
 use super::message::Outgoing;
 use super::refusal::PublishRefusal;
-use crate::broker::topics::Topic;
+use crate::broker::catalog::Topic;
 use crate::broker::{Broker, Refusal};
 
 /// The topic as it is now, if it takes records at all.

@@ -22,7 +22,7 @@ use super::refusal::PublishRefusal;
 use crate::broker::access::{Granted, right};
 use crate::broker::once::OnceTicket;
 use crate::broker::refusal::StorageFault;
-use crate::broker::topics::Topic;
+use crate::broker::catalog::Topic;
 use crate::broker::{Broker, Refusal, on_blocking_pool, state_refusal};
 
 /// What is published together at most, whatever a frame takes: memory that one call holds.

@@ -1,11 +1,12 @@
 //! Quotas: how much a client may use of the broker, as Kafka's client quotas say it, and what it has used.
-//! Callers: fronts, which charge what a request takes and have the client wait as long as they are told; `book` changes them.
+//! Callers: fronts, which charge what a request takes and have the client wait as long as they are told; `changes` changes them.
 //!
 //! What is charged is counted for whom the limit is: a user, a client id, both, or an address. Where no quota of a kind is set
 //! nothing is counted, and asking costs one load. Invariants: what is counted is bounded (`meters`), and what is told to wait is
 //! what brings the measured rate to the limit, as in Kafka (`rate`).
 
 mod book;
+mod changes;
 mod limits;
 mod meters;
 mod rate;
@@ -20,7 +21,7 @@ use storage::{Clock, Storage};
 
 use super::access::Caller;
 use super::state_log::StateLog;
-use super::{Broker, Refusal};
+use super::Refusal;
 use crate::metrics::{Families, Family, Kind};
 
 pub use book::{Alteration, ENTITIES_MAX, QuotaError, QuotasError};
@@ -331,12 +332,5 @@ impl Quotas {
         for family in [meters, times, seconds] {
             families.add(family);
         }
-    }
-}
-
-impl Broker {
-    /// What clients may use.
-    pub fn quotas(&self) -> &Quotas {
-        &self.shared.quotas
     }
 }

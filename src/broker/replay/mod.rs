@@ -8,6 +8,7 @@ mod block;
 mod downsampled;
 mod merge;
 mod reader;
+mod readers;
 mod request;
 mod subscription;
 
@@ -21,7 +22,7 @@ pub use downsampled::{
     DownsampleRefusal, DownsampleRequest, Downsampled, DownsampledWindow, Sources, Stats, WindowKey,
 };
 pub use merge::TIME_ORDER_BYTES;
-pub(super) use reader::Readers;
+pub(super) use readers::Readers;
 pub use request::{
     Accept, Filter, Gap, GapReason, KeyFilter, Order, Place, ReplayError, ReplayRequest, Scanned,
 };

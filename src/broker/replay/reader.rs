@@ -16,7 +16,6 @@ use futures_util::future::BoxFuture;
 use model::batch::{Batch, BatchError, DecompressLimit, Records, split_unverified};
 use model::{Offset, PartitionId};
 use storage::{Log, LogScan, ReadError, ScanRange};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::block::{Block, Part};
 use super::request::{Filter, Gap, GapReason, ReplayError, Scanned};
@@ -53,29 +52,6 @@ const TURN_BYTES: u64 = 4 << 20;
 const NOW_BYTES_MAX: usize = 1 << 20;
 /// As [`TURN_BYTES`], where the reader runs among others.
 const NOW_TURN_BYTES: u64 = 256 << 10;
-
-/// What bounds all readers together.
-#[derive(Debug)]
-pub(in crate::broker) struct Readers {
-    /// How many may read and decode at a time.
-    turns: Semaphore,
-}
-
-impl Readers {
-    /// As many as there are processors, and some, as reading waits for the disk.
-    pub(in crate::broker) fn new() -> Readers {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Readers {
-            turns: Semaphore::new(cores + 2),
-        }
-    }
-
-    /// A turn to read and decode.
-    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
-        let turn = self.turns.acquire().await;
-        turn.expect("nobody closes the semaphore")
-    }
-}
 
 /// A step of a reader.
 #[derive(Debug)]

@@ -148,7 +148,7 @@ fn every_cut_and_every_extra_byte_is_refused() {
         let longer = [value.as_slice(), &[0]].concat();
         assert_eq!(
             Record::read(&key, Some(&longer)),
-            Err(RecordError::Malformed("bytes left over"))
+            Err(GroupsError::Malformed("bytes left over"))
         );
     }
 }
@@ -157,7 +157,7 @@ fn every_cut_and_every_extra_byte_is_refused() {
 fn other_versions_and_kinds_are_named() {
     assert_eq!(
         RecordKey::decode(&[2, 1, 0, 0]),
-        Err(RecordError::Unknown(UnknownRecord::Later {
+        Err(GroupsError::Unknown(UnknownRecord::Later {
             part: "key",
             found: 2,
             known: 1
@@ -165,11 +165,11 @@ fn other_versions_and_kinds_are_named() {
     );
     assert_eq!(
         RecordKey::decode(&[1, 9, 0, 0]),
-        Err(RecordError::Unknown(UnknownRecord::Kind))
+        Err(GroupsError::Unknown(UnknownRecord::Kind))
     );
     assert_eq!(
         Record::read(&unhex("0102000167"), Some(&[3, 0, 0, 0, 0])),
-        Err(RecordError::Unknown(UnknownRecord::Later {
+        Err(GroupsError::Unknown(UnknownRecord::Later {
             part: "value",
             found: 3,
             known: 1
@@ -177,7 +177,7 @@ fn other_versions_and_kinds_are_named() {
     );
     assert_eq!(
         Record::read(&unhex("0102000167"), Some(&[1, 0xff, 0xff, 0xff, 0xff])),
-        Err(RecordError::Malformed("a generation below 0"))
+        Err(GroupsError::Malformed("a generation below 0"))
     );
 }
 
