@@ -9,12 +9,12 @@ use std::sync::Arc;
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
 use super::access::{Cluster, Granted, Group, right};
+use super::catalog::Topic;
 use super::changes::Touched;
 use super::dynamic::{DynamicSettings, unknown_of_broker};
 use super::records::{BrokerSettings, Record};
 use super::refusal::InvalidSetting;
 use super::server_settings::ServerSetting;
-use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 /// The one topic setting whose bound is the store's.

@@ -17,10 +17,10 @@ use storage::cleanup::holds::{Held, HoldWish};
 use storage::{Clock, Purpose, Storage};
 
 use super::access::{Caller, Cluster, Granted, right};
+use super::catalog::Topic;
 use super::cleanup::asked_by;
 use super::groups::CommittedPlace;
 use super::state_log::{Change, StateLog, StateLogError, StateRecord};
-use super::catalog::Topic;
 use super::{Broker, Refusal, on_blocking_pool};
 
 /// Holds that there may be at a time.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use model::{Offset, PartitionId};
 
 use super::access::{Cluster, Granted, right};
-use super::refusal::StorageFault;
 use super::catalog::Topic;
+use super::refusal::StorageFault;
 use super::{Bounds, Broker, Refusal};
 
 /// The data directory and what is in it.

@@ -20,8 +20,8 @@ use tokio::sync::{Notify, watch};
 
 use super::Broker;
 use super::access::{Cluster, Granted, right};
-use super::state_log::{Change, StateLog, StateLogError, StateRecord};
 use super::catalog::Topic;
+use super::state_log::{Change, StateLog, StateLogError, StateRecord};
 
 /// Entries that are kept.
 pub const LOSSES_MAX: usize = 10_000;

@@ -59,8 +59,8 @@ pub use configs::{Alteration, Entry, Operation, Origin, Resource, Synonym};
 pub use fetch::{Fetch, FetchPartition, Fetched, Idle, Watch};
 pub use lag::{GroupLag, GroupLags};
 pub use list_offsets::{FoundOffset, OffsetQuery};
-pub use node::NodeId;
 pub use log_dirs::{DeleteBefore, LogDir, PartitionShape, PartitionSize};
+pub use node::NodeId;
 pub use produce::{Acks, Appending, KnownCodecs, Produce, RecordError, RecordFault, Rejection};
 pub use producer_ids::ActiveProducer;
 pub use refusal::{
@@ -80,14 +80,14 @@ pub use traffic::Traffic;
 pub(in crate::broker) use blocking::on_blocking_pool;
 pub(in crate::broker) use refusal::{append_refusal, out_of_range, read_refusal, state_refusal};
 
+use catalog::Catalog;
 use changes::Changes;
-use dynamic::DynamicSettings;
 use coordination::RuntimeTask;
+use dynamic::DynamicSettings;
 use groups::{Coordinator, CoordinatorTask};
 use producer_ids::{Block, ProducerIds};
 use records::{BrokerSettings, Record, TopicRecord, UnknownRecord};
 use state_log::{Replayed, StateLog};
-use catalog::Catalog;
 
 /// A running broker. Cheap to clone.
 #[derive(Clone)]

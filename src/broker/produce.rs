@@ -17,9 +17,9 @@ use model::{Offset, PartitionId, Timestamp};
 use storage::{AppendBatch, Durable};
 
 use super::access::{Granted, right};
+use super::catalog::Topic;
 use super::inflation::TooLarge;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
-use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 /// Records up to this size that need no decompression are looked at where the request runs: it takes less than handing them

@@ -12,8 +12,8 @@ use model::state_log::{
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
-use super::state_log::{Change, StateRecord};
 use super::catalog::Topic;
+use super::state_log::{Change, StateRecord};
 
 /// One record of the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use model::{InvalidName, Offset, PartitionId, Timestamp, TopicName};
 use storage::{AppendError, Bounds, ReadError, SequenceError, StorageFailed};
 
 use super::access::{Principal, ResourceKind, Right};
+use super::node::NodeId;
 use super::server_settings::InvalidServerSetting;
 use super::state_log::StateLogError;
-use super::node::NodeId;
 
 /// Why a request, or one part of it, was refused. The text names the facts and may be shown to the client.
 #[derive(Debug, Clone, thiserror::Error)]

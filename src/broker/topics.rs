@@ -11,8 +11,8 @@ use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::{AppendError, Log, Purpose};
 
 use super::access::{Granted, right};
-use super::changes::{Touched, Turn};
 use super::catalog::Topic;
+use super::changes::{Touched, Turn};
 use super::node::NodeId;
 use super::records::{Record, TopicRecord};
 use super::refusal::{

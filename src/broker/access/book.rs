@@ -13,8 +13,8 @@ use storage::{Clock, Storage};
 use uuid::Uuid;
 
 use super::acls::Rules;
-use crate::broker::state_log::{Change, StateLog, StateLogError, StateRecord};
 use crate::broker::Refusal;
+use crate::broker::state_log::{Change, StateLog, StateLogError, StateRecord};
 
 /// Rules that there may be.
 pub const ACLS_MAX: usize = 200_000;

@@ -11,9 +11,9 @@ use super::rules::{self, Resource};
 use super::{
     Caller, Cluster, Granted, Group, Principal, Protocol, ResourceKind, Right, RightOn, right,
 };
+use crate::broker::catalog::{Topic, TopicKey};
 use crate::broker::groups::GroupListing;
 use crate::broker::quotas::Mutation;
-use crate::broker::catalog::{Topic, TopicKey};
 use crate::broker::{Broker, Refusal};
 
 /// A broker as one caller may use it.

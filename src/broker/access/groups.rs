@@ -7,8 +7,8 @@ use model::{PartitionId, TopicName};
 
 use super::{Granted, Group, right};
 use crate::broker::groups::{
-    CommittedOffset, GroupDescription, GroupError, JoinRefused, JoinRequest, Joined,
-    Leaver, MemberClaim, OffsetCommit, SyncRequest, Synced,
+    CommittedOffset, GroupDescription, GroupError, JoinRefused, JoinRequest, Joined, Leaver,
+    MemberClaim, OffsetCommit, SyncRequest, Synced,
 };
 
 impl Granted<Group<'_>, right::Read> {

@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::broker::access::{Caller, Door, Granted, Principal, Protocol, right};
+use crate::broker::catalog::Topic;
 use crate::broker::configs::{Alteration, Operation, Resource};
 use crate::broker::refusal::InvalidPartitions;
 use crate::broker::state_log::sim::SimStore;
-use crate::broker::catalog::Topic;
 use crate::broker::topics::{Layout, NewTopic};
 use crate::broker::{Broker, Refusal};
 

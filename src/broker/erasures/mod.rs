@@ -25,9 +25,9 @@ use storage::{Clock, Purpose, Storage};
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, right};
+use super::catalog::Topic;
 use super::cleanup::asked_by;
 use super::state_log::{StateLog, StateLogError, StateRecord};
-use super::catalog::Topic;
 use super::{Broker, Refusal};
 
 use looks::Looks;

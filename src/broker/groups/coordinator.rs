@@ -20,7 +20,7 @@ use super::group::{Group, GroupSettings, SubscribedTopics};
 use super::ledger::{Bound, Ledger};
 use super::machine::{GroupMachine, Parked, growth_of};
 use super::offsets::OffsetChange;
-use super::record::{Record, GroupsError, member_bytes};
+use super::record::{GroupsError, Record, member_bytes};
 use crate::broker::config::GroupConfig;
 use crate::broker::coordination::{self, Runtime, RuntimeTask, Shape, Stopped};
 use crate::broker::state_log::{Replayed, StateLog};

@@ -29,4 +29,4 @@ pub use offsets::{
     AppendNumber, CommittedOffset, CommittedPlace, GroupOffsets, OffsetChange, OffsetsSize,
     is_expired,
 };
-pub use record::{Record, GroupsError, RecordKey, StoredGroup, StoredMember};
+pub use record::{GroupsError, Record, RecordKey, StoredGroup, StoredMember};

@@ -16,9 +16,9 @@ use super::catalog::Topic;
 use book::Known;
 pub use book::OnceRefusal;
 pub use record::{Done, Fingerprint, OnceError, OnceKey, UnknownOnce};
+pub(super) use ticket::Onces;
 use ticket::locked;
 pub use ticket::{Begun, OnceTicket};
-pub(super) use ticket::Onces;
 
 /// The longest key.
 const KEY_BYTES_MAX: usize = 255;

@@ -20,9 +20,9 @@ use super::outcome::Publishing;
 use super::place::{partition_of, publishable};
 use super::refusal::PublishRefusal;
 use crate::broker::access::{Granted, right};
+use crate::broker::catalog::Topic;
 use crate::broker::once::OnceTicket;
 use crate::broker::refusal::StorageFault;
-use crate::broker::catalog::Topic;
 use crate::broker::{Broker, Refusal, on_blocking_pool, state_refusal};
 
 /// What is published together at most, whatever a frame takes: memory that one call holds.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use model::quota::{Entity, InvalidQuota, Parts, QuotaRecord, UnknownQuotaRecord, Values};
 use model::state_log::StateLogKind;
 
-use crate::broker::state_log::{Change, StateLogError, StateRecord};
 use crate::broker::Refusal;
+use crate::broker::state_log::{Change, StateLogError, StateRecord};
 
 /// Entities that may have quotas.
 pub const ENTITIES_MAX: usize = 10_000;

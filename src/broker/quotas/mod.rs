@@ -19,9 +19,9 @@ use std::time::Duration;
 use model::quota::{Quota, QuotaRecord};
 use storage::{Clock, Storage};
 
+use super::Refusal;
 use super::access::Caller;
 use super::state_log::StateLog;
-use super::Refusal;
 use crate::metrics::{Families, Family, Kind};
 
 pub use book::{Alteration, ENTITIES_MAX, QuotaError, QuotasError};

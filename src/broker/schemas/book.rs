@@ -97,7 +97,10 @@ pub(in crate::broker) struct Schemas {
 
 impl Schemas {
     /// Reads the log. Blocks on the disk.
-    pub(in crate::broker) fn open(storage: &Storage, clock: Arc<dyn Clock>) -> Result<Schemas, SchemasError> {
+    pub(in crate::broker) fn open(
+        storage: &Storage,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Schemas, SchemasError> {
         let (log, records) = StateLog::open(storage, clock)?;
         let mut book = Book::new();
         for record in records {

@@ -13,10 +13,12 @@ use model::batch::{Batch, BatchHeader, HEADER_BYTES};
 
 use crate::data_dir::move_aside;
 use crate::io::{Disk, DiskFile, OpenHow};
-use crate::segment::{BLOCK_BYTES, HeaderWalk, PADDING, SegmentId};
+use crate::segment::{BLOCK_BYTES, HeaderWalk, PADDING, SegmentId, Walked};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
+/// The last field of a batch's header.
+const RECORD_COUNT_BYTES: u64 = 4;
 /// How much of an unreadable file is searched at a time.
 const SEARCH_BYTES: usize = 256 << 10;
 
@@ -102,15 +104,23 @@ impl Known<'_> {
         let bytes = file.len()?;
         let mut walk = HeaderWalk::new(&*file, id, 0..bytes, id.base, BLOCK_BYTES as usize);
         // What cannot be walked over is the padding, or what a power cut has torn: it was not synced, so nothing named it.
+        let mut is_torn = false;
         while let Ok(Some(walked)) = walk.next_batch() {
             if self.would_miss(&walked.header)? {
-                return Ok(false);
+                let Walked {
+                    position, header, ..
+                } = walked;
+                is_torn = is_torn_at(&*file, position)? && !is_whole(&*file, position, &header)?;
+                if !is_torn {
+                    return Ok(false);
+                }
+                break;
             }
         }
-        if walk.position() > 0 || is_blank(&*file, bytes)? {
+        if !is_torn && (walk.position() > 0 || is_blank(&*file, bytes)?) {
             return Ok(true);
         }
-        Ok(is_torn_at_front(&*file)? && !self.misses_any(&*file, id, bytes)?)
+        Ok((is_torn || is_torn_at(&*file, 0)?) && !self.misses_any(&*file, id, bytes)?)
     }
 
     fn would_miss(&self, header: &BatchHeader) -> io::Result<bool> {
@@ -151,11 +161,14 @@ fn is_whole(file: &dyn DiskFile, position: u64, header: &BatchHeader) -> io::Res
     Ok(read == batch.len() && Batch::parse(batch.into()).is_ok())
 }
 
-/// Whether the file's first sector never came to the disk: a write that was cut, and that nobody had synced, leaves zeros.
-fn is_torn_at_front(file: &dyn DiskFile) -> io::Result<bool> {
-    let mut sector = [0; SECTOR_BYTES];
-    let read = file.read_at(0, &mut sector)?;
-    Ok(sector[..read].iter().all(|byte| *byte == 0))
+/// Whether the header of a batch came to the disk in part at most: a write that was cut, and that nobody had synced, leaves zeros
+/// from some byte on to the end of the sector. A header ends in its count of records, which no settled batch has as zero.
+fn is_torn_at(file: &dyn DiskFile, position: u64) -> io::Result<bool> {
+    let from = position + HEADER_BYTES as u64 - RECORD_COUNT_BYTES;
+    let mut rest = [0; SECTOR_BYTES];
+    let rest = &mut rest[..SECTOR_BYTES - (from % SECTOR_BYTES as u64) as usize];
+    let read = file.read_at(from, rest)?;
+    Ok(read > 0 && rest[..read].iter().all(|byte| *byte == 0))
 }
 
 /// Whether a file of which nothing could be read holds nothing at all.
@@ -258,6 +271,31 @@ mod tests {
         let torn = [&[0; 700][..], &held].concat();
         check(&[(id(35).log_name(), torn)], 1, 0);
         check(&[(id(35).index_name(), vec![1])], 1, 0);
+    }
+
+    #[test]
+    fn the_rest_of_a_settling_goes_wherever_in_its_first_header_it_was_torn() {
+        let held = batch(35, b"held");
+        for kept in 0..HEADER_BYTES - 3 {
+            let mut torn = held.clone();
+            torn[kept..].fill(0);
+            torn.resize(4096, 0);
+            check(&[(id(35).log_name(), torn.clone())], 1, 0);
+            // A whole batch behind it that is held nowhere else is not lost with it.
+            let missed = batch(40, b"more");
+            torn[600..600 + missed.len()].copy_from_slice(&missed);
+            check(&[(id(35).log_name(), torn)], 0, 1);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_was_changed_and_not_torn_is_moved_aside() {
+        let mut changed = batch(35, b"held");
+        // Of its sum, and of its last record.
+        for at in [17, changed.len() - 1] {
+            changed[at] ^= 1;
+            check(&[(id(35).log_name(), changed.clone())], 0, 1);
+        }
     }
 
     #[test]
