@@ -84,15 +84,16 @@ impl Broker {
         }
     }
 
-    /// How far one group is behind, in the first `single_max` of its partitions each for itself. Times that are not known are
+    /// How far one group is behind in these topics, in the first `single_max` of their partitions each for itself. Times that are not known are
     /// looked up, as far as that takes no longer than `at_most`.
     pub async fn group_lag(
         &self,
         group: &Granted<Group<'_>, right::Describe>,
+        is_wanted: impl Fn(&TopicName) -> bool,
         single_max: usize,
         at_most: Duration,
     ) -> GroupLags {
-        let lags = self.lag_of(group.id(), single_max);
+        let lags = self.lag_of(group.id(), &is_wanted, single_max);
         let unknown = lags.single.iter().filter(|lag| lag.age.is_none());
         let unknown: Vec<_> = unknown
             .filter_map(|lag| Some((lag.log.clone(), lag.next?)))
@@ -110,15 +111,20 @@ impl Broker {
             }
         });
         match tokio::time::timeout(at_most, looked).await {
-            Ok(()) => self.lag_of(group.id(), single_max),
+            Ok(()) => self.lag_of(group.id(), &is_wanted, single_max),
             Err(_) => lags,
         }
     }
 
-    fn lag_of(&self, group: &str, single_max: usize) -> GroupLags {
+    fn lag_of(
+        &self,
+        group: &str,
+        is_wanted: &impl Fn(&TopicName) -> bool,
+        single_max: usize,
+    ) -> GroupLags {
         let now = self.lag_now();
         let mut lags = GroupLags::default();
-        self.add_lags_of(group, single_max, &now, &mut lags);
+        self.add_lags_of(group, is_wanted, single_max, &now, &mut lags);
         lags
     }
 
@@ -150,19 +156,27 @@ impl Broker {
         let now = self.lag_now();
         let mut lags = GroupLags::default();
         for group in self.groups().list() {
-            self.add_lags_of(&group.id, single_max, &now, &mut lags);
+            self.add_lags_of(&group.id, &|_| true, single_max, &now, &mut lags);
         }
         lags
     }
 
-    fn add_lags_of(&self, group: &str, single_max: usize, now: &Now, lags: &mut GroupLags) {
+    fn add_lags_of(
+        &self,
+        group: &str,
+        is_wanted: &impl Fn(&TopicName) -> bool,
+        single_max: usize,
+        now: &Now,
+        lags: &mut GroupLags,
+    ) {
         let mut after = None;
         loop {
-            let page = self.groups().fetch_after(group, after.take(), PAGE);
+            let mut page = self.groups().fetch_after(group, after.take(), PAGE);
             let Some((topic, partition, _)) = page.last() else {
                 break;
             };
             after = Some((topic.clone(), *partition));
+            page.retain(|(topic, _, _)| is_wanted(topic));
             self.lags_of(group, page, single_max, now, lags);
         }
     }

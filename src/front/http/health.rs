@@ -38,3 +38,10 @@ pub(super) fn reasons(health: &Health) -> (bool, Vec<Value>) {
     }
     (ready, reasons)
 }
+
+/// Leaves of each reason its code alone.
+pub(super) fn keep_codes(reasons: &mut [Value]) {
+    for reason in reasons {
+        *reason = json!({ "code": reason["code"] });
+    }
+}

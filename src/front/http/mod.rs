@@ -3,6 +3,8 @@
 //! Invariants: connections are bounded, and whoever comes when all places are taken is let in: what is silent, idle or late
 //! goes. Few long pages, as of metrics, are made or sent at a time (`pages`), so that many who ask for them hold no more memory.
 
+#[cfg(test)]
+mod access_tests;
 mod acls;
 mod api;
 mod cleanup;
@@ -48,11 +50,12 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::broker::Broker;
-use crate::broker::access::{Door, ResourceKind, Right, right};
+use crate::broker::access::{Door, Resource, ResourceKind, Right, right};
 use crate::descriptors::Ask;
 use crate::front;
 use crate::front::listener::{Accepted, Listener, Socket};
 use connection::OfConnection;
+use errors::Failure;
 use openapi::Document;
 use operation::Described;
 use pages::{in_pieces, on_own_thread, place_for};
@@ -213,6 +216,7 @@ fn server_routes() -> Routes {
                 "server",
                 "Who is connected to the Kafka port",
             )
+            .needs(ResourceKind::Cluster, Right::Describe)
             .answers_json(
                 200,
                 "the busiest first",
@@ -258,10 +262,11 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether records are taken, and if not, or if something is wrong, why.
+/// Whether records are taken, and if not, or if something is wrong, why: in full to who may describe the cluster.
 async fn readyz(
     State(front): State<Arc<Front>>,
     connection: Option<Extension<OfConnection>>,
+    door: Door,
 ) -> Response {
     let is_stopping = connection.is_some_and(|connection| connection.is_stopping());
     let health = front.broker.health();
@@ -274,7 +279,12 @@ async fn readyz(
     }
     let ready = is_ready && !is_stopping;
     let acknowledged = health.damage_acknowledged.iter().map(health::place_of);
-    let acknowledged: Vec<_> = acknowledged.collect();
+    let mut acknowledged: Vec<_> = acknowledged.collect();
+    if !door.may(Resource::Cluster, Right::Describe) {
+        // They name topics, and places on the disk.
+        health::keep_codes(&mut reasons);
+        health::keep_codes(&mut acknowledged);
+    }
     let losses = front.broker.loss_totals();
     let losses = json!({ "entries": losses.entries, "records": losses.records, "newest_ms": losses.newest_ms });
     let answer = json!({ "ready": ready, "reasons": reasons, "acknowledged": acknowledged, "losses": losses });
@@ -308,7 +318,11 @@ async fn metrics(State(front): State<Arc<Front>>, door: Door) -> Response {
 }
 
 /// Who is connected to the Kafka port, busiest first.
-async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value> {
+async fn connections(
+    State(front): State<Arc<Front>>,
+    door: Door,
+) -> Result<Json<serde_json::Value>, Failure> {
+    door.cluster(right::Describe)?;
     let peers = &front.others.peers;
     let seconds = |time: Duration| time.as_millis() as f64 / 1e3;
     let shown: Vec<_> = peers
@@ -325,7 +339,10 @@ async fn connections(State(front): State<Arc<Front>>) -> Json<serde_json::Value>
             })
         })
         .collect();
-    Json(json!({ "open": peers.count(), "shown": shown.len(), "connections": shown }))
+    let (open, count) = (peers.count(), shown.len());
+    Ok(Json(
+        json!({ "open": open, "shown": count, "connections": shown }),
+    ))
 }
 
 /// What runs.

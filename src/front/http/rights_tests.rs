@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 
 use super::operation::{Described, In};
-use super::{Bounds, Others, Settings, all_routes, routes};
+use super::{Bounds, Front, Others, Settings, all_routes, routes};
 use crate::broker::Broker;
 use crate::broker::access::{ResourceKind, Right};
 use crate::broker::scratch::Scratch;
@@ -67,25 +67,31 @@ fn value_of(name: &str, broker: &Broker) -> String {
         "resource_type" => "topic".to_owned(),
         "name" => "retention.ms".to_owned(),
         "partition" | "offset" | "timeout" => "0".to_owned(),
-        "dry_run" => "true".to_owned(),
         _ => "1".to_owned(),
     }
 }
 
-fn request_of(one: &Described, broker: &Broker) -> Request<Body> {
+/// A request for a route. Whether it is to be done, where it can be tried without.
+pub(super) fn request_of(one: &Described, broker: &Broker, is_meant: bool) -> Request<Body> {
     let mut path = one.path.to_owned();
     let mut query = Vec::new();
     for parameter in &one.about.parameters {
         let (name, value) = (parameter.name, value_of(parameter.name, broker));
         match parameter.place {
             In::Path => path = path.replace(&format!("{{{name}}}"), &value),
-            In::Query if parameter.required || name == "dry_run" || name == "timeout" => {
+            In::Query if name == "dry_run" => query.push(format!("{name}={}", !is_meant)),
+            In::Query if parameter.required || name == "timeout" => {
                 query.push(format!("{name}={value}"));
             }
             In::Query | In::Header => {}
         }
     }
-    let body = bodies().remove(one.about.id).unwrap_or(json!({}));
+    let mut body = bodies().remove(one.about.id).unwrap_or(json!({}));
+    for tried in ["dry_run", "validate_only"] {
+        if let Some(value) = body.get_mut(tried) {
+            *value = (!is_meant).into();
+        }
+    }
     let request = Request::builder()
         .method(&one.method)
         .uri(format!("{path}?{}", query.join("&")))
@@ -104,12 +110,8 @@ fn listed(rights: &BTreeSet<(ResourceKind, Right)>) -> String {
     format!("{rights:?}")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_route_asks_for_the_rights_that_its_description_names() {
-    let broker = Scratch::new();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let running = (*broker).clone();
-    let running = tokio::spawn(async move { running.run(stopped).await });
+/// A front of this broker, which listens nowhere.
+pub(super) fn front_of(broker: &Broker) -> Arc<Front> {
     let others = Others {
         peers: Arc::default(),
         add_metrics: Vec::new(),
@@ -120,13 +122,17 @@ async fn each_route_asks_for_the_rights_that_its_description_names() {
         connections_max: 100,
         listens: None,
     };
-    let front = super::front(
-        (*broker).clone(),
-        fronts::Settings::default(),
-        Settings::default(),
-        bounds,
-        others,
-    );
+    let (shared, settings) = (fronts::Settings::default(), Settings::default());
+    super::front(broker.clone(), shared, settings, bounds, others)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_route_asks_for_the_rights_that_its_description_names() {
+    let broker = Scratch::new();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = (*broker).clone();
+    let running = tokio::spawn(async move { running.run(stopped).await });
+    let front = front_of(&broker);
     let service = TowerToHyperService::new(routes(front.clone()));
     // What is to be found.
     for (path, body) in [
@@ -160,7 +166,7 @@ async fn each_route_asks_for_the_rights_that_its_description_names() {
     {
         front.asked.lock().expect("nothing panics in here").clear();
         let answer = service
-            .call(request_of(one, &broker))
+            .call(request_of(one, &broker, false))
             .await
             .expect("an answer");
         let status = answer.status();

@@ -16,7 +16,7 @@ use super::listing::Listing;
 use super::named::partition_number;
 use super::topics::DryRun;
 use crate::broker::GroupLag;
-use crate::broker::access::{Door, ResourceKind, Right, right};
+use crate::broker::access::{Door, Granted, Group, Resource, ResourceKind, Right, right};
 use crate::broker::groups::{CommittedOffset, GroupDescription, GroupError};
 use crate::front::audit::{self, Change};
 use crate::front::http::errors::Failure;
@@ -34,6 +34,8 @@ const GROUP: &str = "/api/v1/groups/{group}";
 const OFFSETS: &str = "/api/v1/groups/{group}/offsets";
 /// Offsets that one answer has at most.
 const OFFSETS_MAX: usize = 10_000;
+/// Offsets that are copied out of a group at a time.
+const PAGE: usize = 1_000;
 /// How long an answer waits for times that have to come from the disk.
 const LAG_WAIT: Duration = Duration::from_secs(2);
 
@@ -189,18 +191,40 @@ struct Progress {
     seconds: Option<f64>,
 }
 
+/// Committed offsets of these topics, the first that are shown, and how many others there are.
+fn committed(
+    group: &Granted<Group<'_>, right::Describe>,
+    is_told: impl Fn(&TopicName) -> bool,
+) -> (Vec<(TopicName, PartitionId, CommittedOffset)>, usize) {
+    let (mut shown, mut left_out) = (Vec::new(), 0);
+    let mut after = None;
+    loop {
+        let page = group.fetch_after(after.take(), PAGE);
+        let Some((topic, partition, _)) = page.last() else {
+            return (shown, left_out);
+        };
+        after = Some((topic.clone(), *partition));
+        for one in page.into_iter().filter(|(topic, _, _)| is_told(topic)) {
+            match shown.len() < OFFSETS_MAX {
+                true => shown.push(one),
+                false => left_out += 1,
+            }
+        }
+    }
+}
+
 async fn progress_of(door: &Door, id: &str) -> Result<Progress, Failure> {
     let group = door.group(id, right::Describe)?;
-    let mut offsets = group.fetch_after(None, OFFSETS_MAX + 1);
-    let mut left_out = 0;
-    if offsets.len() > OFFSETS_MAX {
-        offsets.truncate(OFFSETS_MAX);
-        let last = offsets
-            .last()
-            .map(|(topic, partition, _)| (topic.clone(), *partition));
-        left_out = group.fetch_after(last, usize::MAX).len();
-    }
-    let lags = door.broker().group_lag(&group, OFFSETS_MAX, LAG_WAIT).await;
+    // Topics that the caller may not describe are not told, nor counted.
+    let is_told = |topic: &TopicName| {
+        let topic = Resource::Topic(topic.as_str());
+        door.may(topic, Right::Describe)
+    };
+    let (offsets, left_out) = committed(&group, is_told);
+    let lags = door
+        .broker()
+        .group_lag(&group, is_told, OFFSETS_MAX, LAG_WAIT)
+        .await;
     let single = lags.single.iter();
     let records = single.clone().map(|lag| lag.records).sum::<u64>() + lags.other_records;
     let mut seconds = Some(0.0);

@@ -8,7 +8,9 @@ use model::acl::{
     Acl, AclFilter, CLUSTER_NAME, Operation, PatternType, Permission, ResourceType, WILDCARD,
 };
 
-use super::rights_tests::{Answered, Rights, TOPIC, answered, requests};
+use super::rights_tests::{
+    Answered, Rights, TOPIC, answered, commit_of, requests, requests_of_all,
+};
 use crate::broker::access::{
     AccessConfig, Authorizer, Caller, Door, Principal, Protocol, ResourceKind, right,
 };
@@ -47,10 +49,10 @@ fn root(broker: &Scratch) -> Door {
     })
 }
 
-async fn make_topic(broker: &Scratch) {
+async fn make_topic(broker: &Scratch, name: &str) {
     let door = root(broker);
     let new = NewTopic {
-        name: door.new_topic(TOPIC).expect("a free name"),
+        name: door.new_topic(name).expect("a free name"),
         layout: Layout::Counted {
             partitions: Some(3),
             replicas: None,
@@ -150,7 +152,7 @@ async fn every_request_is_answered_by_what_the_caller_may() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(state(&broker), empty, "nothing was changed");
 
-    make_topic(&broker).await;
+    make_topic(&broker, TOPIC).await;
     let full = state(&broker);
     for (frame, before) in requests.iter().zip(&before) {
         let key = before.key.name();
@@ -195,9 +197,58 @@ async fn with_rules(broker: &Scratch, frame: &Bytes, before: &Answered) {
 }
 
 #[tokio::test]
+async fn no_answer_tells_of_what_its_caller_may_not_describe() {
+    const HIDDEN: &str = "hidden-7c1";
+    let broker = broker();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let running = broker.clone();
+    let running = tokio::spawn(async move { running.run(stopped).await });
+    for name in [TOPIC, HIDDEN] {
+        make_topic(&broker, name).await;
+    }
+    let told = |answered: &Answered| {
+        let bytes = answered.bytes.windows(HIDDEN.len());
+        bytes.filter(|it| *it == HIDDEN.as_bytes()).count()
+    };
+    for (group, topic) in [
+        ("group", TOPIC),
+        ("group", HIDDEN),
+        ("hidden-7c1-group", HIDDEN),
+    ] {
+        let answered = answered(commit_of(group, topic), &broker, user("root")).await;
+        assert_eq!(answered.errors, BTreeSet::new(), "{group} {topic}");
+    }
+    let door = root(&broker);
+    let cluster = door.cluster(right::Alter).expect("a super user");
+    let named = [(ResourceType::Topic, TOPIC), (ResourceType::Group, "group")];
+    let rules = named.map(|(resource_type, name)| Acl {
+        resource_type,
+        name: name.to_owned(),
+        ..rule(ResourceKind::Topic, Operation::All, Permission::Allow)
+    });
+    for made in broker.create_acls(&cluster, rules.to_vec()).await {
+        made.expect("a rule");
+    }
+    let mut told_to_root = 0;
+    for frame in requests_of_all().into_iter().chain(requests()) {
+        let by_root = matches!(frame[1], 3 | 9 | 16);
+        let answered_alice = answered(frame.clone(), &broker, user("alice")).await;
+        let key = answered_alice.key.name();
+        assert_eq!(told(&answered_alice), 0, "{key}");
+        if by_root {
+            told_to_root += told(&answered(frame, &broker, user("root")).await);
+        }
+    }
+    // Metadata, OffsetFetch and ListGroups tell it to who may see it.
+    assert_eq!(told_to_root, 3);
+    stop.send_replace(true);
+    running.await.expect("the groups end");
+}
+
+#[tokio::test]
 async fn a_topics_id_tells_nothing_to_who_may_not_describe_it() {
     let broker = broker();
-    make_topic(&broker).await;
+    make_topic(&broker, TOPIC).await;
     let id = broker_topic_id(&broker);
     let door = |name: &str| {
         broker.door(Caller {

@@ -309,6 +309,34 @@ pub(super) fn requests() -> Vec<Bytes> {
     all
 }
 
+/// Requests about all that there is.
+pub(super) fn requests_of_all() -> Vec<Bytes> {
+    frames![
+        MetadataRequest { topics: None },
+        OffsetFetchRequest {
+            groups: vec![OffsetFetchRequestGroup {
+                group_id: group(),
+                topics: None,
+                ..OffsetFetchRequestGroup::default()
+            }],
+        },
+    ]
+}
+
+/// A client that is no member commits for a group.
+pub(super) fn commit_of(group: &str, topic: &str) -> Bytes {
+    frame(&OffsetCommitRequest {
+        group_id: group.to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: topic.to_owned(),
+            partitions: vec![OffsetCommitRequestPartition::default()],
+            ..OffsetCommitRequestTopic::default()
+        }],
+        ..OffsetCommitRequest::default()
+    })
+}
+
 /// What is asked and changed of one resource's settings.
 fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
     let resource_name = resource_name.to_owned();
