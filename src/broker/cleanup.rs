@@ -18,7 +18,7 @@ pub use storage::cleanup::{Plan, Policy, SegmentPlan};
 pub use storage::segment::SegmentId;
 use tokio::sync::watch;
 
-use super::access::{Caller, Cluster, Granted, right};
+use super::access::{Caller, Cluster, Granted, asked_by, right};
 use super::catalog::Topic;
 use super::{Broker, Refusal};
 use jobs::Jobs;
@@ -279,21 +279,6 @@ fn selected(topic: &Topic, partition: Option<PartitionId>) -> Result<Vec<Partiti
         None => Ok(topic.partitions().collect()),
         Some(one) if topic.has(one) => Ok(vec![one]),
         Some(_) => Err(Refusal::UnknownTopicOrPartition),
-    }
-}
-
-/// Who asks, as far as it is known, for the log and for whoever lists jobs.
-pub(super) fn asked_by(caller: &Caller) -> String {
-    const CLIENT_ID_CHARS_MAX: usize = 100;
-    let id: String = caller
-        .client_id
-        .iter()
-        .flat_map(|id| id.chars())
-        .take(CLIENT_ID_CHARS_MAX)
-        .collect();
-    match id.is_empty() {
-        true => format!("{} from {}", caller.principal, caller.address),
-        false => format!("{} from {} ({id})", caller.principal, caller.address),
     }
 }
 

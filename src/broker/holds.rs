@@ -16,9 +16,8 @@ use serde::{Deserialize, Serialize};
 use storage::cleanup::holds::{Held, HoldWish};
 use storage::{Clock, Purpose, Storage};
 
-use super::access::{Caller, Cluster, Granted, right};
+use super::access::{Caller, Cluster, Granted, asked_by, right};
 use super::catalog::Topic;
-use super::cleanup::asked_by;
 use super::groups::CommittedPlace;
 use super::state_log::{Change, StateLog, StateLogError, StateRecord};
 use super::{Broker, Refusal, on_blocking_pool};

@@ -109,3 +109,18 @@ impl fmt::Display for Principal {
         write!(f, "User:{}", self.name())
     }
 }
+
+/// Who asks, as far as it is known, for the log and for whoever lists jobs.
+pub(in crate::broker) fn asked_by(caller: &Caller) -> String {
+    const CLIENT_ID_CHARS_MAX: usize = 100;
+    let id: String = caller
+        .client_id
+        .iter()
+        .flat_map(|id| id.chars())
+        .take(CLIENT_ID_CHARS_MAX)
+        .collect();
+    match id.is_empty() {
+        true => format!("{} from {}", caller.principal, caller.address),
+        false => format!("{} from {} ({id})", caller.principal, caller.address),
+    }
+}

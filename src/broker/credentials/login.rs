@@ -3,101 +3,14 @@
 //! at once are no way around the limit. Passwords are hashed by few threads at a time.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use model::sasl::{Credential, ScramMechanism};
-use storage::Clock;
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::attempts::Attempts;
-use super::random;
-use super::verified::Verified;
+use super::logins::{LoginFailed, LoginKind};
 use crate::broker::{Broker, on_blocking_pool};
-
-/// By what somebody logs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoginKind {
-    /// SASL's PLAIN.
-    Plain,
-    /// SASL's SCRAM.
-    Scram(ScramMechanism),
-}
-
-impl LoginKind {
-    const ALL: [LoginKind; 3] = [
-        LoginKind::Plain,
-        LoginKind::Scram(ScramMechanism::Sha256),
-        LoginKind::Scram(ScramMechanism::Sha512),
-    ];
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            LoginKind::Plain => "PLAIN",
-            LoginKind::Scram(mechanism) => mechanism.name(),
-        }
-    }
-
-    fn index(self) -> usize {
-        let found = Self::ALL.iter().position(|kind| *kind == self);
-        found.expect("all stand in the list")
-    }
-}
-
-/// That a login failed, for whichever reason: who asks is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the login failed")]
-pub struct LoginFailed;
-
-/// How logins of one kind ended, since the start.
-#[derive(Debug, Default)]
-struct Counts {
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    /// Of those that failed: refused unseen.
-    limited: AtomicU64,
-}
-
-/// What logins share.
-pub(super) struct Logins {
-    attempts: Mutex<Attempts>,
-    verified: Mutex<Verified>,
-    hashing: Semaphore,
-    counts: [Counts; LoginKind::ALL.len()],
-    clock: Arc<dyn Clock>,
-}
-
-impl Logins {
-    /// So many failures of one address in a minute.
-    pub(super) fn new(failures_per_minute_max: u32, clock: Arc<dyn Clock>) -> Logins {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Logins {
-            attempts: Mutex::new(Attempts::new(failures_per_minute_max)),
-            verified: Mutex::new(Verified::new(random::<32>())),
-            hashing: Semaphore::new((threads / 2).max(1)),
-            counts: Default::default(),
-            clock,
-        }
-    }
-
-    fn attempts(&self) -> MutexGuard<'_, Attempts> {
-        self.attempts
-            .lock()
-            .expect("nothing panics while it holds the attempts")
-    }
-
-    fn verified(&self) -> MutexGuard<'_, Verified> {
-        self.verified
-            .lock()
-            .expect("nothing panics while it holds what was verified")
-    }
-
-    fn count(&self, kind: LoginKind) -> &Counts {
-        &self.counts[kind.index()]
-    }
-}
 
 /// A login that is tried. It has failed, unless it is said to have succeeded.
 pub struct Attempt {

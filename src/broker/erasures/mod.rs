@@ -24,9 +24,8 @@ use storage::cleanup::run::Progress;
 use storage::{Clock, Purpose, Storage};
 use tokio::sync::watch;
 
-use super::access::{Caller, Cluster, Granted, right};
+use super::access::{Caller, Cluster, Granted, asked_by, right};
 use super::catalog::Topic;
-use super::cleanup::asked_by;
 use super::state_log::{StateLog, StateLogError, StateRecord};
 use super::{Broker, Refusal};
 
