@@ -36,6 +36,7 @@ const MESSAGE_MAX_BYTES: &str = "message.max.bytes";
 
 const LISTENERS: &str = "listeners";
 const KAFKA_LISTEN: &str = "kafka.listen";
+const MECHANISMS: &str = "sasl.enabled.mechanisms";
 
 /// Its bound is the store's too.
 const GROUP_MAX_BYTES: &str = "group.max.bytes";
@@ -153,9 +154,20 @@ impl Config {
             );
             return Err(self.conflict(LISTENERS, reason));
         }
-        match self.kafka.all_listeners() {
-            Ok(_) => Ok(()),
-            Err((key, reason)) => Err(self.conflict(key, reason)),
+        let listeners = self
+            .kafka
+            .all_listeners()
+            .map_err(|(key, reason)| self.conflict(key, reason))?;
+        let mut asking = listeners.iter().filter(|it| it.protocol.is_sasl());
+        match asking.next() {
+            Some(listener) if self.front.sasl.mechanisms.is_empty() => {
+                let (name, protocol) = (&listener.name, listener.protocol);
+                let reason = format!(
+                    "must say by what the clients of the listener {name} log in, which is {protocol}"
+                );
+                Err(self.conflict(MECHANISMS, reason))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -274,6 +286,13 @@ impl Config {
             if listener.advertised.is_none() && kafka::is_every_address(host) {
                 warnings.push(unreachable(set, &listener.name));
             }
+        }
+        let listeners = self.kafka.all_listeners().unwrap_or_default();
+        let asks = listeners.iter().any(|it| it.protocol.is_sasl());
+        if !asks && !self.front.sasl.mechanisms.is_empty() {
+            warnings.push(format!(
+                "{MECHANISMS} is set, and no listener asks its clients to log in: those whose protocol is SASL_PLAINTEXT or SASL_SSL do"
+            ));
         }
         if !self.is_encrypted() {
             let files = [

@@ -173,6 +173,19 @@ fn listeners_that_do_not_go_together_are_refused() {
 }
 
 #[test]
+fn listeners_that_ask_for_a_login_and_mechanisms_come_together() {
+    for listeners in ["SASL_PLAINTEXT://127.0.0.1:1", "SASL_SSL://127.0.0.1:1"] {
+        let asking = ("listeners", listeners);
+        let error = flags(&[asking]).expect_err("no mechanism").to_string();
+        assert!(error.contains("sasl.enabled.mechanisms"), "{error}");
+        let config = flags(&[asking, ("sasl.enabled.mechanisms", "PLAIN")]).unwrap();
+        assert_eq!(config.warnings(), [""; 0]);
+    }
+    let unused = flags(&[("sasl.enabled.mechanisms", "PLAIN")]).unwrap();
+    assert_eq!(unused.warnings().len(), 1);
+}
+
+#[test]
 fn files_of_certificates_that_nothing_uses_are_warned_of() {
     let file = ("ssl.keystore.location", "server.pem");
     assert_eq!(flags(&[file]).unwrap().warnings().len(), 1);

@@ -312,7 +312,10 @@ impl Knock {
     ) -> Option<Accepted> {
         let (tls, peer) = (self.tls?, self.peer);
         let slot = tls.begin(peer.ip());
-        let handshake = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(self.stream));
+        let handshake = tokio::time::timeout(
+            HANDSHAKE_MAX,
+            tls.accept(self.stream, self.endpoint.protocol),
+        );
         let failed = tokio::select! {
             done = handshake => match done {
                 Ok(Ok(secured)) => {

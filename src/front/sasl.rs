@@ -17,7 +17,7 @@ const USERS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// How clients log in.
 #[derive(Debug, Clone)]
 pub struct SaslSettings {
-    /// `sasl.enabled.mechanisms`: by what; none means that nobody has to.
+    /// `sasl.enabled.mechanisms`: by what, on the listeners that ask for it.
     pub mechanisms: Vec<SaslMechanism>,
     /// `connection.failed.authentication.delay.ms`: how long a failure's answer takes.
     pub failed_delay: Duration,
@@ -74,9 +74,9 @@ pub const SETTINGS: &[Setting<SaslSettings>] = &[
         kind: Kind::List,
         default: "",
         is_live: false,
-        doc: "By what clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between them. While it is set, every \
-              connection of the Kafka protocol has to. PLAIN is offered only where nobody else reads it: to \
-              connections that are encrypted or of this machine. Empty: nobody has to log in.",
+        doc: "By what clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between them, on the listeners whose \
+              protocol is SASL_PLAINTEXT or SASL_SSL (listener.security.protocol.map), which need one. PLAIN is offered \
+              only where nobody else reads it: to connections that are encrypted or of this machine.",
         get: |it| names(&it.mechanisms),
         set: |it, value| {
             it.mechanisms = mechanisms(value)?;

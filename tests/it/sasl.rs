@@ -29,6 +29,8 @@ const UNACCEPTABLE_CREDENTIAL: i16 = 93;
 const UNSUPPORTED_SASL_MECHANISM: i16 = 33;
 const ILLEGAL_SASL_STATE: i16 = 34;
 const SASL_AUTHENTICATION_FAILED: i16 = 58;
+/// The one listener asks for a login.
+const ASKING: &str = "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT";
 const PASSWORD: &str = "correct horse battery";
 
 /// A server that knows alice, and this directory of files.
@@ -38,6 +40,7 @@ fn serve_sasl(data: &Path, settings: &[&str]) -> Command {
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&users, mode).expect("its owner's file");
     let mut command = serve(&data.join("store"));
+    command.args(["-X", ASKING]);
     command.args([
         "-X",
         "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
@@ -167,7 +170,7 @@ async fn users_outlive_the_server_and_no_password_is_in_its_files() {
     let store = data.path().join("store");
     std::fs::write(data.path().join("users"), "alice:another\nbob:another\n").expect("a file");
     let mut command = serve(&store);
-    command.args(["-X", "sasl.enabled.mechanisms=SCRAM-SHA-256"]);
+    command.args(["-X", ASKING, "-X", "sasl.enabled.mechanisms=SCRAM-SHA-256"]);
     let users = data.path().join("users");
     command.args(["-X", &format!("sasl.users.file={}", users.display())]);
     let running = Running::start(&mut command);

@@ -1,7 +1,6 @@
 //! Encrypted listeners as their clients see them: who is let in, what they are told, and what becomes of files that change.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use model::TopicName;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::binary::{Running, Said, alluvium};
 
@@ -189,7 +189,7 @@ async fn consume(client: &Client, count: usize) -> Vec<String> {
 
 /// The server's answer to one request over HTTP that is encrypted.
 async fn get(address: &str, tls: &Tls, path: &str) -> std::io::Result<String> {
-    let stream = tokio::net::TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(address).await?;
     let mut stream = tls.connect(stream, address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -211,6 +211,76 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("it did not come");
+}
+
+/// The answer to a request of the Kafka protocol, behind its header: these bytes, with version and key before them.
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    key: i16,
+    body: &[u8],
+) -> Option<Vec<u8>> {
+    let version: i16 = 1;
+    let mut frame = [key.to_be_bytes(), version.to_be_bytes()].concat();
+    // A number, and no name of the client.
+    frame.extend([0, 0, 0, 7, 255, 255]);
+    frame.extend(body);
+    let length = u32::try_from(frame.len()).expect("short");
+    stream.write_all(&length.to_be_bytes()).await.ok()?;
+    stream.write_all(&frame).await.ok()?;
+    stream.flush().await.ok()?;
+    let length = stream.read_u32().await.ok()?;
+    let mut answer = vec![0; length as usize];
+    stream.read_exact(&mut answer).await.ok()?;
+    Some(answer.split_off(4))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_login_is_asked_for_no_certificate_is_and_the_other_way_round() {
+    const SASL_HANDSHAKE: i16 = 17;
+    const SASL_AUTHENTICATE: i16 = 36;
+    const METADATA: i16 = 3;
+    let (place, authority) = (Place::new(), Authority::new("authority"));
+    place.put("server.pem", &authority.server().both(), 0o600);
+    place.put("ca.pem", &authority.certificate, 0o644);
+    place.put("users", "alice:secret\n", 0o600);
+    let (users, truststore) = (place.path("users"), place.path("ca.pem"));
+    let mut command = place.serve(
+        "SSL://127.0.0.1:0,SASL_SSL://127.0.0.1:0,PLAINTEXT://127.0.0.1:0",
+        &[
+            "ssl.client.auth=required",
+            &format!("ssl.truststore.location={}", truststore.display()),
+            "sasl.enabled.mechanisms=PLAIN",
+            &format!("sasl.users.file={}", users.display()),
+        ],
+    );
+    let running = Running::start(&mut command);
+    let tls = place.tls("ca.pem", None);
+    let no_topics = [0, 0, 0, 0];
+    let (asking, plain) = (running.other("SASL_SSL"), running.other("PLAINTEXT"));
+    let mut stream = TcpStream::connect(plain).await.expect("it listens");
+    assert!(ask(&mut stream, METADATA, &no_topics).await.is_some());
+    let reach = async |address: &str| {
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        tls.connect(stream, address).await.expect("a handshake")
+    };
+    let mut without_certificate = reach(&running.kafka).await;
+    assert!(
+        ask(&mut without_certificate, METADATA, &no_topics)
+            .await
+            .is_none()
+    );
+    assert!(
+        ask(&mut reach(asking).await, METADATA, &no_topics)
+            .await
+            .is_none()
+    );
+    let mut stream = reach(asking).await;
+    let chosen = ask(&mut stream, SASL_HANDSHAKE, b"\0\x05PLAIN").await;
+    assert_eq!(chosen.expect("an answer"), b"\0\0\0\0\0\x01\0\x05PLAIN");
+    let said = b"\0\0\0\x0d\0alice\0secret";
+    let answer = ask(&mut stream, SASL_AUTHENTICATE, said).await;
+    assert_eq!(&answer.expect("an answer")[..2], [0, 0], "no error");
+    assert!(ask(&mut stream, METADATA, &no_topics).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,7 +436,7 @@ async fn http_is_served_encrypted_beside_plain() {
     let (_, body) = document.split_once("\r\n\r\n").expect("a body");
     serde_json::from_str::<serde_json::Value>(body).expect("JSON");
     // Plain bytes get no answer of HTTP's, and harm nobody.
-    let mut stream = TcpStream::connect(https).expect("it listens");
+    let mut stream = std::net::TcpStream::connect(https).expect("it listens");
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -407,7 +477,7 @@ async fn certificates_change_under_load_and_no_connection_breaks() {
     });
     let trusting = async |truststore: &str| {
         let tls = place.tls(truststore, None);
-        let stream = tokio::net::TcpStream::connect(&running.kafka).await;
+        let stream = TcpStream::connect(&running.kafka).await;
         let stream = stream.expect("it listens");
         tls.connect(stream, &running.kafka).await.is_ok()
     };
@@ -553,7 +623,7 @@ async fn who_stalls_handshakes_or_speaks_no_tls_keeps_nobody_out() {
     let mut stalled = Vec::new();
     let tls = place.tls("ca.pem", None);
     for number in 0..STALLED {
-        let mut stream = TcpStream::connect(&running.kafka).expect("it listens");
+        let mut stream = std::net::TcpStream::connect(&running.kafka).expect("it listens");
         let _ = stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]);
         stalled.push(stream);
         if number % 500 == 499 {

@@ -94,13 +94,13 @@ struct Done {
 }
 
 impl Login {
-    /// Of a new connection from this address, by this listener.
+    /// Of a new connection from this address, by this listener, which says whether there has to be one.
     pub(in crate::front::kafka) fn new(
         settings: &SaslSettings,
         address: IpAddr,
         transport: Transport,
     ) -> Arc<Login> {
-        let is_demanded = !settings.mechanisms.is_empty();
+        let is_demanded = transport.listener.protocol.is_sasl();
         Arc::new(Login {
             settings: is_demanded.then(|| settings.clone()),
             is_private: transport.listener.protocol.is_encrypted()

@@ -100,10 +100,6 @@ impl Settings {
                 format!("must say how the listener {name} is protected"),
             ));
         };
-        if protocol.is_sasl() {
-            let reason = format!("{protocol}, as the listener {name} has it, is not offered");
-            return Err((map, reason));
-        }
         let advertised = self.advertised.iter().find(|it| it.name == name);
         Ok(Listen {
             advertised: advertised.map(|it| (it.host.clone(), it.port)),
@@ -149,7 +145,7 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
         is_live: false,
         doc: "How the listeners of each name are protected, `NAME:PROTOCOL` with commas between them: PLAINTEXT not at all, \
-              SSL by TLS (ssl.keystore.location). Listeners with SASL_PLAINTEXT and SASL_SSL are refused.",
+              SSL by TLS (ssl.keystore.location), SASL_PLAINTEXT by a login (sasl.enabled.mechanisms), SASL_SSL by both.",
         get: |it| protocols_text(&it.protocols),
         set: |it, value| {
             it.protocols = protocols(value)?;

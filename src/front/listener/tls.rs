@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::endpoint::SecurityProtocol;
 use super::handshakes::{Handshakes, Slot};
 use super::pem::{Pem, TlsError};
 use super::principal::PrincipalRules;
@@ -29,12 +30,21 @@ use super::tls_settings::{ClientAuth, TlsSettings};
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What handshakes are made with.
+#[derive(Debug, Clone)]
+struct Configs {
+    /// Where a certificate says who the client is: `ssl.client.auth` is heeded.
+    asking: Arc<ServerConfig>,
+    /// Where a login does: no certificate is asked for.
+    silent: Arc<ServerConfig>,
+}
+
 /// What makes connections encrypted.
 #[derive(Debug)]
 pub struct Tls {
     settings: TlsSettings,
     /// What the next handshake is made with.
-    config: Mutex<Arc<ServerConfig>>,
+    configs: Mutex<Configs>,
     /// The files as they were when that was read.
     seen: Mutex<Seen>,
     handshakes: Arc<Handshakes>,
@@ -44,10 +54,10 @@ impl Tls {
     /// Reads the files. Blocks on the disk.
     pub fn open(settings: &TlsSettings) -> Result<Arc<Tls>, TlsError> {
         let seen = Seen::of(settings);
-        let config = server_config(settings)?;
+        let configs = server_configs(settings)?;
         Ok(Arc::new(Tls {
             settings: settings.clone(),
-            config: Mutex::new(config),
+            configs: Mutex::new(configs),
             seen: Mutex::new(seen),
             handshakes: Arc::default(),
         }))
@@ -75,9 +85,9 @@ impl Tls {
             return;
         }
         *seen = now;
-        match server_config(&self.settings) {
-            Ok(config) => {
-                *self.config.lock().expect("nothing panics that holds it") = config;
+        match server_configs(&self.settings) {
+            Ok(configs) => {
+                *self.configs.lock().expect("nothing panics that holds it") = configs;
                 tracing::info!("the certificates have changed: new connections get the new ones");
             }
             Err(error) => tracing::error!(
@@ -92,13 +102,22 @@ impl Tls {
         self.handshakes.begin(peer)
     }
 
-    /// Does the handshake.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Result<Secured, HandshakeError> {
-        let config = self
-            .config
+    /// Does the handshake. On a listener whose clients log in nobody is asked for a certificate, whatever
+    /// `ssl.client.auth` says, as Kafka has it.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        protocol: SecurityProtocol,
+    ) -> Result<Secured, HandshakeError> {
+        let configs = self
+            .configs
             .lock()
             .expect("nothing panics that holds it")
             .clone();
+        let config = match protocol.is_sasl() {
+            true => configs.silent,
+            false => configs.asking,
+        };
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let (_, session) = stream.get_ref();
         let principal = match session.peer_certificates().and_then(<[_]>::first) {
@@ -184,7 +203,7 @@ impl Mark {
     }
 }
 
-fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_configs(settings: &TlsSettings) -> Result<Configs, TlsError> {
     let Some(keystore) = &settings.keystore else {
         let reason = "a listener is encrypted, and ssl.keystore.location does not say with which certificate";
         return Err(TlsError::Settings(reason.to_owned()));
@@ -197,24 +216,30 @@ fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> 
     };
     let key = key_file.key()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = client_verifier(settings, &provider)?;
     let versions = versions(settings);
-    let builder = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&versions)
-        .map_err(|error| TlsError::Settings(error.to_string()))?;
-    let config = builder
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| {
-            let why = match error {
-                rustls::Error::InconsistentKeys(_) => {
-                    "its private key is not that of the certificate".to_owned()
-                }
-                other => format!("its private key or certificate cannot be used: {other}"),
-            };
-            key_file.unusable(why)
-        })?;
-    Ok(Arc::new(config))
+    let of = |verifier: Arc<dyn ClientCertVerifier>| {
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&versions)
+            .map_err(|error| TlsError::Settings(error.to_string()))?;
+        let config = builder
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(|error| key_file.unusable(why_unusable(&error)))?;
+        Ok::<_, TlsError>(Arc::new(config))
+    };
+    Ok(Configs {
+        asking: of(client_verifier(settings, &provider)?)?,
+        silent: of(WebPkiClientVerifier::no_client_auth())?,
+    })
+}
+
+fn why_unusable(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "its private key is not that of the certificate".to_owned()
+        }
+        other => format!("its private key or certificate cannot be used: {other}"),
+    }
 }
 
 /// The newest first.

@@ -30,6 +30,20 @@ fn settings(session_ms: u64) -> SaslSettings {
     }
 }
 
+/// A connection by a listener of this protocol.
+fn by(protocol: SecurityProtocol) -> Transport {
+    let mut transport = Transport::plain();
+    let mut endpoint = (*transport.listener).clone();
+    endpoint.protocol = protocol;
+    transport.listener = Arc::new(endpoint);
+    transport
+}
+
+/// By one that asks for a login.
+fn asking() -> Transport {
+    by(SecurityProtocol::SaslPlaintext)
+}
+
 async fn scram(
     login: &Login,
     broker: &Broker,
@@ -50,7 +64,7 @@ async fn scram(
 async fn who_logs_in_is_known_and_may_ask_for_anything() {
     let broker = with_alice().await;
     for mechanism in ScramMechanism::ALL {
-        let login = Login::new(&settings(0), HERE, Transport::plain());
+        let login = Login::new(&settings(0), HERE, asking());
         assert!(login.admits(Some(ApiKey::ApiVersions)).is_ok());
         assert!(login.admits(Some(ApiKey::Metadata)).is_err());
         assert!(login.admits(None).is_err());
@@ -70,17 +84,33 @@ async fn who_logs_in_is_known_and_may_ask_for_anything() {
 }
 
 #[tokio::test]
+async fn a_login_is_asked_for_where_the_listener_says_so_only() {
+    for (protocol, is_asked) in [
+        (SecurityProtocol::Plaintext, false),
+        (SecurityProtocol::Ssl, false),
+        (SecurityProtocol::SaslPlaintext, true),
+        (SecurityProtocol::SaslSsl, true),
+    ] {
+        let login = Login::new(&settings(0), HERE, by(protocol));
+        assert_eq!(login.admits(Some(ApiKey::Metadata)).is_err(), is_asked);
+        let chosen = login.choose("SCRAM-SHA-256", 1).await;
+        assert_eq!(chosen.is_ok(), is_asked, "{protocol}");
+        assert!(!login.has_failed());
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_and_an_unknown_user_look_the_same_until_the_end() {
     let broker = with_alice().await;
     let mechanism = ScramMechanism::Sha256;
     let mut words = Vec::new();
     for (user, password) in [("alice", "secrets"), ("bob", "secret")] {
-        let login = Login::new(&settings(0), HERE, Transport::plain());
+        let login = Login::new(&settings(0), HERE, asking());
         let refused = scram(&login, &broker, mechanism, user, password.as_bytes()).await;
         words.push(refused.unwrap_err());
         assert!(login.has_failed());
         assert!(login.admits(Some(ApiKey::Metadata)).is_err());
-        let login = Login::new(&settings(0), HERE, Transport::plain());
+        let login = Login::new(&settings(0), HERE, asking());
         login.choose("PLAIN", 1).await.unwrap();
         let message = Plain::message(user, password.as_bytes());
         words.push(login.take(&broker, &message).await.unwrap_err());
@@ -93,16 +123,16 @@ async fn a_wrong_password_and_an_unknown_user_look_the_same_until_the_end() {
 #[tokio::test]
 async fn nobody_is_let_in_as_somebody_else_or_by_a_token() {
     let broker = with_alice().await;
-    let login = Login::new(&settings(0), HERE, Transport::plain());
+    let login = Login::new(&settings(0), HERE, asking());
     login.choose("PLAIN", 1).await.unwrap();
     let refused = login.take(&broker, b"bob\0alice\0secret").await;
     assert!(matches!(refused, Err(Refused::Failed(_))));
-    let login = Login::new(&settings(0), HERE, Transport::plain());
+    let login = Login::new(&settings(0), HERE, asking());
     login.choose("PLAIN", 1).await.unwrap();
     assert!(login.take(&broker, b"alice\0alice\0secret").await.is_ok());
     let mechanism = ScramMechanism::Sha256;
     for extra in [",tokenauth=true", ",x=1"] {
-        let login = Login::new(&settings(0), HERE, Transport::plain());
+        let login = Login::new(&settings(0), HERE, asking());
         login.choose(mechanism.name(), 1).await.unwrap();
         let nonce = format!("nonce{extra}");
         let client = Client::new(mechanism, "alice", b"secret", &nonce);
@@ -125,22 +155,20 @@ async fn passwords_are_said_on_this_machine_or_encrypted_only() {
         (ELSEWHERE, true, &all),
         (ELSEWHERE, false, &all[1..]),
     ] {
-        let mut transport = Transport::plain();
-        if is_encrypted {
-            let mut endpoint = (*transport.listener).clone();
-            endpoint.protocol = SecurityProtocol::Ssl;
-            transport.listener = Arc::new(endpoint);
-        }
-        let login = Login::new(&settings(0), address, transport);
+        let protocol = match is_encrypted {
+            true => SecurityProtocol::SaslSsl,
+            false => SecurityProtocol::SaslPlaintext,
+        };
+        let login = Login::new(&settings(0), address, by(protocol));
         assert_eq!(login.mechanisms(), offered);
         let chosen = login.choose("PLAIN", 1).await;
         assert_eq!(chosen.is_ok(), offered.contains(&"PLAIN"));
         assert_eq!(login.has_failed(), chosen.is_err());
     }
-    let login = Login::new(&settings(0), HERE, Transport::plain());
+    let login = Login::new(&settings(0), HERE, asking());
     let refused = login.choose("GSSAPI", 1).await;
     assert_eq!(refused, Err(Refused::Mechanism("GSSAPI".to_owned())));
-    let login = Login::new(&settings(0), HERE, Transport::plain());
+    let login = Login::new(&settings(0), HERE, asking());
     let early = login.take(&broker, b"\0alice\0secret").await;
     assert!(matches!(early, Err(Refused::State(_))));
     assert!(login.has_failed());
@@ -150,7 +178,7 @@ async fn passwords_are_said_on_this_machine_or_encrypted_only() {
 async fn a_session_ends_unless_the_same_user_logs_in_anew() {
     let broker = with_alice().await;
     let mechanism = ScramMechanism::Sha512;
-    let login = Login::new(&settings(5_000), HERE, Transport::plain());
+    let login = Login::new(&settings(5_000), HERE, asking());
     let done = scram(&login, &broker, mechanism, "alice", b"secret").await;
     assert_eq!(done.unwrap().session, Some(Duration::from_secs(5)));
     let early = login.choose(mechanism.name(), 1).await;
