@@ -1,6 +1,6 @@
 //! Settings of a client: addresses, timeouts, backoff of retries, request limits.
 
-use crate::{Tls, Troubles};
+use crate::{Sasl, Tls, Troubles};
 use std::time::Duration;
 
 /// The port of an address that names none: Kafka's.
@@ -29,6 +29,8 @@ pub struct ClientConfig {
     pub response_bytes_max: usize,
     /// What encrypts its connections; None if nothing does.
     pub tls: Option<Tls>,
+    /// As whom it logs in; None if it does not.
+    pub sasl: Option<Sasl>,
     /// Where the client notes what it tries again: keep a clone to watch it.
     pub troubles: Troubles,
 }
@@ -51,6 +53,7 @@ impl ClientConfig {
             metadata_age_max: Duration::from_secs(300),
             response_bytes_max: 256 << 20,
             tls: None,
+            sasl: None,
             troubles: Troubles::default(),
         }
     }

@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +25,9 @@ const QUEUE_REQUESTS: usize = 64;
 const READ_BYTES: usize = 64 << 10;
 /// The most that one vectored write is given.
 const WRITE_PIECES: usize = 256;
+
+/// For how much of the time that a login holds its connection is used: what waits then has the rest of it.
+const SESSION_PART: f64 = 0.8;
 
 /// First and last version that a broker has, by key.
 pub type Versions = BTreeMap<i16, (i16, i16)>;
@@ -44,6 +47,8 @@ struct Shared {
     queue: mpsc::Sender<Outgoing>,
     waiting: Arc<Waiting>,
     versions: OnceLock<Versions>,
+    /// When another is to take its place, as its login ends.
+    renewed_at: OnceLock<Instant>,
     tasks: [AbortHandle; 2],
 }
 
@@ -137,7 +142,7 @@ struct Answer {
 }
 
 impl Connection {
-    /// Connects, and asks for the broker's versions.
+    /// Connects, asks for the broker's versions, and logs in.
     pub async fn open(address: &str, config: &ClientConfig) -> Result<Connection> {
         let failed = |source| Error::Connect {
             address: address.to_owned(),
@@ -172,6 +177,12 @@ impl Connection {
         };
         let versions = connection.ask_versions().await?;
         connection.shared.versions.get_or_init(|| versions);
+        if let Some(sasl) = &config.sasl
+            && let Some(session) = sasl.log_in(&connection).await?
+        {
+            let until = Instant::now() + session.mul_f64(SESSION_PART);
+            connection.shared.renewed_at.get_or_init(|| until);
+        }
         Ok(connection)
     }
 
@@ -201,6 +212,7 @@ impl Connection {
                 queue,
                 waiting,
                 versions: OnceLock::new(),
+                renewed_at: OnceLock::new(),
                 tasks: [reader.abort_handle(), writer.abort_handle()],
             }),
         }
@@ -216,9 +228,11 @@ impl Connection {
         self.shared.versions.get().cloned().unwrap_or_default()
     }
 
-    /// Whether it ended.
+    /// Whether it ended, or another is to take its place before its login ends.
     pub fn is_closed(&self) -> bool {
-        self.shared.waiting.lock().ended.is_some()
+        let renewed_at = self.shared.renewed_at.get();
+        renewed_at.is_some_and(|at| Instant::now() >= *at)
+            || self.shared.waiting.lock().ended.is_some()
     }
 
     /// The newest version of a request that both sides know, and that is not above `version_max`.

@@ -34,6 +34,16 @@ pub enum Error {
         /// Why.
         reason: Arc<str>,
     },
+    /// The client does not believe the server, to which it would log in.
+    #[error("the login of {user} at {address}: {source}")]
+    Login {
+        /// Who.
+        user: Arc<str>,
+        /// The broker.
+        address: String,
+        /// Why.
+        source: model::sasl::LoginError,
+    },
     /// An open connection ended, and with it whatever was waiting for an answer.
     #[error("the connection to {address} ended: {reason}")]
     Disconnected {

@@ -20,6 +20,7 @@ mod error;
 pub mod group;
 mod metadata;
 pub mod producer;
+pub mod sasl;
 pub mod tls;
 mod troubles;
 
@@ -34,6 +35,7 @@ pub use error::Error;
 pub use group::{GroupConfig, GroupConsumer};
 pub use metadata::{Broker, Metadata, PartitionMetadata, TopicMetadata};
 pub use producer::{Acks, Delivery, Producer, ProducerConfig, ProducerRecord};
+pub use sasl::Sasl;
 pub use tls::{Tls, TlsFiles};
 pub use troubles::{Trouble, Troubles};
 pub use wire::ErrorCode;

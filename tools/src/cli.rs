@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
-use client::{Client, ClientConfig, Tls};
+use client::{Client, ClientConfig};
 use model::Timestamp;
 use storage::cleanup::Policy;
 
@@ -31,7 +31,7 @@ use crate::log::LogArgs;
 use crate::loss::{self, LossArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
-use crate::protection::Protection;
+use crate::protection::{Protection, pair};
 use crate::reach::{HTTPS, Watch};
 use crate::replay::{self, ReplayArgs};
 use crate::runtime;
@@ -201,7 +201,8 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// How connections are protected, in the names of Kafka's clients (security.protocol=SSL, ssl.truststore.location=FILE)
+    /// How connections are protected, in the names of Kafka's clients (security.protocol=SASL_SSL, ssl.truststore.location=FILE,
+    /// sasl.mechanism=SCRAM-SHA-256, sasl.username=NAME) and sasl.password.location=FILE; or ALLUVIUM_PASSWORD
     #[arg(short = 'X', global = true, value_name = "KEY=VALUE", value_parser = pair)]
     pub properties: Vec<(String, String)>,
     /// The client of the command, with what is said while it waits.
@@ -220,25 +221,37 @@ impl Common {
         let brokers = self.brokers()?;
         let named = self.context.as_deref();
         let address = context::http(given, named, self.brokers.is_some(), &brokers)?;
-        let protection = Protection::parse(&self.properties)?;
-        Ok(match address.strip_prefix(HTTPS) {
-            Some(address) => HttpServer {
-                address: address.to_owned(),
-                tls: Some(protection.tls()?),
-            },
-            None => HttpServer { address, tls: None },
+        let protection = self.protection()?;
+        let (address, tls) = match address.strip_prefix(HTTPS) {
+            Some(address) => (address.to_owned(), Some(protection.tls()?)),
+            None => (address, None),
+        };
+        Ok(HttpServer {
+            authorization: protection.authorization(&address, tls.is_some())?,
+            address,
+            tls,
         })
     }
 
-    /// What encrypts connections to brokers; None if nothing does.
-    fn tls(&self) -> Result<Option<Tls>> {
-        Ok(Protection::parse(&self.properties)?.of_kafka()?)
+    /// What the context says of protection, and then the command.
+    fn protection(&self) -> Result<Protection> {
+        let mut all = context::properties(self.brokers.is_some(), self.context.as_deref())?;
+        all.extend_from_slice(&self.properties);
+        Ok(Protection::parse(&all)?)
+    }
+
+    /// How a client reaches these brokers.
+    fn config(&self) -> Result<ClientConfig> {
+        let protection = self.protection()?;
+        let mut config = ClientConfig::new(&self.brokers()?);
+        config.tls = protection.of_kafka()?;
+        config.sasl = protection.login()?;
+        Ok(config)
     }
 
     /// A client of these brokers.
     pub async fn connect(&self) -> Result<Client> {
-        let mut config = ClientConfig::new(&self.brokers()?);
-        config.tls = self.tls()?;
+        let config = self.config()?;
         let watch = Watch::start(config.troubles.clone());
         let client = Client::connect(config).await?;
         let (client, _) = self.connected.get_or_init(|| (client, watch));
@@ -332,9 +345,7 @@ impl ToolCommand {
                 bench::run(args, &common.connect().await?, common.json).await
             }
             ToolCommand::Doctor(OnBroker { common, args }) => {
-                let mut config = ClientConfig::new(&common.brokers()?);
-                config.tls = common.tls()?;
-                doctor::run(args, config, common.json).await
+                doctor::run(args, common.config()?, common.json).await
             }
             ToolCommand::Retention(OnBroker { common, args }) => {
                 args.run(Policy::Retention, &common).await
@@ -358,11 +369,6 @@ impl ToolCommand {
             }
         }
     }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn now() -> Timestamp {

@@ -11,6 +11,9 @@
 //!
 //! [http]
 //! plant = "store.plant.example:8081"
+//!
+//! [properties.plant]
+//! "security.protocol" = "SSL"
 //! ```
 //!
 //! Where a context says nothing of HTTP, it is port 8080 of the first broker's host.
@@ -27,6 +30,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::print;
+use crate::protection::{Protection, pair};
 use crate::reach;
 use crate::table::Table;
 
@@ -45,6 +49,8 @@ A command goes to the brokers that -b names, or else --context, ALLUVIUM_BROKERS
 
 Examples:
   alluvium context set plant store.plant.example:9092
+  alluvium context set plant store.plant.example:9093 --http https://store.plant.example:8443 \\
+      -X security.protocol=SASL_SSL -X sasl.username=alice -X sasl.password.location=/home/alice/.store-password
   alluvium context use plant                       from now on
   alluvium topic list --context plant              this once
   alluvium context list";
@@ -72,6 +78,9 @@ enum ContextCommand {
         /// Where the first of them serves HTTP, HOST or HOST:PORT [default: port 8080 there]
         #[arg(long, value_name = "ADDR")]
         http: Option<String>,
+        /// How connections to them are protected, as all commands take it; no password is kept, but the name of its file
+        #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
+        properties: Vec<(String, String)>,
     },
     /// Let commands go there from now on.
     Use {
@@ -94,6 +103,8 @@ struct Contexts {
     contexts: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     http: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    properties: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Contexts {
@@ -207,6 +218,22 @@ pub(crate) fn http(
     Ok(format!("{host}:{HTTP_PORT}"))
 }
 
+/// How connections are protected, by the context that counts: as with [`http`].
+pub(crate) fn properties(
+    brokers_given: bool,
+    named: Option<&str>,
+) -> Result<Vec<(String, String)>> {
+    let variable = std::env::var(BROKERS_VARIABLE);
+    let no_context = named.is_none() && (brokers_given || variable.is_ok_and(|it| !it.is_empty()));
+    let contexts = match path() {
+        Some(path) if !no_context => Contexts::read(&path)?,
+        _ => Contexts::default(),
+    };
+    let name = named.or(contexts.current.as_deref());
+    let kept = name.and_then(|name| contexts.properties.get(name));
+    Ok(kept.cloned().unwrap_or_default().into_iter().collect())
+}
+
 /// Where the file is; None if there is no home.
 fn path() -> Option<PathBuf> {
     let directory = |name| {
@@ -232,7 +259,9 @@ impl ContextArgs {
                 name,
                 brokers,
                 http,
+                properties,
             } => {
+                Protection::check_kept(properties)?;
                 let brokers = reach::addresses(brokers).map_err(Failure::Usage)?;
                 let http = http
                     .as_deref()
@@ -240,6 +269,13 @@ impl ContextArgs {
                 match http.transpose().map_err(Failure::Usage)? {
                     Some(http) => contexts.http.insert(name.clone(), http),
                     None => contexts.http.remove(name),
+                };
+                match properties.is_empty() {
+                    false => {
+                        let properties = properties.iter().cloned().collect();
+                        contexts.properties.insert(name.clone(), properties)
+                    }
+                    true => contexts.properties.remove(name),
                 };
                 contexts.contexts.insert(name.clone(), brokers);
                 name
@@ -253,6 +289,7 @@ impl ContextArgs {
                 contexts.brokers_of(name)?;
                 contexts.contexts.remove(name);
                 contexts.http.remove(name);
+                contexts.properties.remove(name);
                 contexts.current = contexts.current.filter(|current| current != name);
                 name
             }
@@ -300,6 +337,10 @@ mod tests {
             current: current.map(str::to_owned),
             contexts: BTreeMap::from([pair("a", "a:1"), pair("b", "b:1,b:2")]),
             http: BTreeMap::from([pair("b", "b:3")]),
+            properties: BTreeMap::from([(
+                "b".to_owned(),
+                BTreeMap::from([pair("security.protocol", "SSL")]),
+            )]),
         }
     }
 

@@ -12,6 +12,7 @@ use model::InvalidName;
 use crate::format::FormatError;
 use crate::http::HttpError;
 use crate::output::note;
+use crate::reach::is_local;
 use model::time_spec::TimeSpecError;
 
 /// It worked.
@@ -178,6 +179,10 @@ fn hint_of_http(error: &HttpError) -> Option<&'static str> {
         ),
         HttpError::Problem(problem) => match problem.code.as_str() {
             "unknown_topic" => hint_of_code(ErrorCode::UnknownTopicOrPartition),
+            "unauthorized" => Some(
+                "-X security.protocol=SASL_SSL (or SASL_PLAINTEXT, on this machine), -X sasl.username=NAME and \
+                 -X sasl.password.location=FILE say who you are",
+            ),
             _ => None,
         },
     }
@@ -196,7 +201,9 @@ fn hint_of(error: &Error) -> Option<String> {
         Error::NotKafka {
             protocol: "HTTP", ..
         } => "use the address after `kafka=` in the server's ready line; this one is for HTTP",
-        Error::NotKafka { .. } => "use a listener without TLS: this command does not speak it",
+        Error::NotKafka { .. } => {
+            "this listener is encrypted: -X security.protocol=SSL, or SASL_SSL"
+        }
         Error::Undelivered { last, .. } => return hint_of(last.as_deref()?),
         Error::OffsetOutOfRange { .. } => {
             "records were deleted before they were read: `-o earliest` starts with what is left"
@@ -207,13 +214,6 @@ fn hint_of(error: &Error) -> Option<String> {
         error => return hint_of_code(error.code()?).map(str::to_owned),
     };
     Some(hint.to_owned())
-}
-
-/// Whether an address is of this machine.
-fn is_local(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 fn hint_of_code(code: ErrorCode) -> Option<&'static str> {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use client::Tls;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -80,9 +81,22 @@ pub struct HttpServer {
     pub address: String,
     /// What encrypts connections; None if nothing does.
     pub tls: Option<Tls>,
+    /// What requests show who they are with.
+    pub authorization: Option<HeaderValue>,
 }
 
 impl HttpServer {
+    /// With what each request shows.
+    fn request(&self) -> hyper::http::request::Builder {
+        let mut request = Request::builder()
+            .header(header::HOST, &self.address)
+            .header(header::USER_AGENT, user_agent());
+        if let Some(shown) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, shown);
+        }
+        request
+    }
+
     /// Gets a resource.
     pub async fn get(&self, path: &str) -> Result<Value, HttpError> {
         self.ask(Method::GET, path, None).await
@@ -121,10 +135,9 @@ impl HttpServer {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(silent)?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        let request = self
+            .request()
             .uri(path)
-            .header(header::HOST, &self.address)
-            .header(header::USER_AGENT, user_agent())
             // The server sends what stands behind a body to those alone who say so.
             .header(header::TE, "trailers")
             .body(Full::new(Bytes::new()))
@@ -199,12 +212,11 @@ impl HttpServer {
         let silent = |error: hyper::Error| self.silent(error.to_string());
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
         let (mut sender, connection) = handshake.await.map_err(silent)?;
-        let mut request = Request::builder()
+        let mut request = self
+            .request()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.address)
-            .header(header::ACCEPT, "application/json, */*;q=0.5")
-            .header(header::USER_AGENT, user_agent());
+            .header(header::ACCEPT, "application/json, */*;q=0.5");
         let text = body.map(Value::to_string).unwrap_or_default();
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
@@ -341,6 +353,7 @@ mod tests {
         HttpServer {
             address: "a:1".to_owned(),
             tls: None,
+            authorization: None,
         }
     }
 

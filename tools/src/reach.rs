@@ -71,6 +71,13 @@ pub(crate) fn address(text: &str, default_port: u16) -> Result<String, String> {
     }
 }
 
+/// Whether an address is of this machine.
+pub(crate) fn is_local(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 /// Says on standard error what a client waits for, once for each address. Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch(JoinHandle<()>);
