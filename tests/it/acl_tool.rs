@@ -182,7 +182,7 @@ fn over_http_there_is_what_the_rules_leave_to_see() {
         ("DELETE /api/v1/acls?principal=User:ANONYMOUS", ""),
     ] {
         let (status, answer) = running.ask_json(what, body);
-        assert_eq!(status, 403, "{what}: {answer}");
+        assert_eq!(status, 401, "{what}: {answer}");
     }
     // What may not be seen is not told from what is not there.
     let told = |topic: &str| {

@@ -22,6 +22,7 @@ mod groups;
 mod history;
 mod holds;
 mod http_api;
+mod http_logins;
 mod import_tool;
 #[path = "../key_search/mod.rs"]
 mod key_search;

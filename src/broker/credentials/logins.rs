@@ -19,13 +19,16 @@ pub enum LoginKind {
     Plain,
     /// SASL's SCRAM.
     Scram(ScramMechanism),
+    /// HTTP's Basic.
+    Basic,
 }
 
 impl LoginKind {
-    pub(super) const ALL: [LoginKind; 3] = [
+    pub(super) const ALL: [LoginKind; 4] = [
         LoginKind::Plain,
         LoginKind::Scram(ScramMechanism::Sha256),
         LoginKind::Scram(ScramMechanism::Sha512),
+        LoginKind::Basic,
     ];
 
     /// What it is called.
@@ -33,6 +36,7 @@ impl LoginKind {
         match self {
             LoginKind::Plain => "PLAIN",
             LoginKind::Scram(mechanism) => mechanism.name(),
+            LoginKind::Basic => "Basic",
         }
     }
 

@@ -50,9 +50,33 @@ struct Told {
 impl Told {
     /// Whether the caller is told that it may not. Who writes records hears it of each.
     fn is_denied(&self) -> bool {
-        let of_records = ["\"error_code\":40301", "\"error_code\":403,"];
-        self.status == StatusCode::FORBIDDEN
+        let of_records = [
+            "\"error_code\":40301",
+            "\"error_code\":403,",
+            "\"error_code\":401,",
+        ];
+        [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED].contains(&self.status)
             || of_records.iter().any(|code| self.body.contains(code))
+    }
+}
+
+impl Told {
+    /// The same to somebody who has said who it is, whom no login would help.
+    fn to_somebody(mut self) -> Told {
+        if self.status == StatusCode::UNAUTHORIZED {
+            self.status = StatusCode::FORBIDDEN;
+        }
+        for (anonymous, somebody) in [
+            ("User:ANONYMOUS", "User:alice"),
+            ("\"title\":\"Unauthorized\"", "\"title\":\"Forbidden\""),
+            ("\"status\":401", "\"status\":403"),
+            ("\"code\":\"unauthorized\"", "\"code\":\"denied\""),
+            ("\"error_code\":40101", "\"error_code\":403"),
+            ("\"error_code\":401", "\"error_code\":403"),
+        ] {
+            self.body = self.body.replace(anonymous, somebody);
+        }
+        self
     }
 }
 
@@ -264,8 +288,7 @@ async fn every_route_is_answered_by_what_the_caller_may() {
     for (one, before) in served.described.iter().zip(&before) {
         let id = one.about.id;
         for user in [Some("alice"), None] {
-            let mut told = served.told(one, true, user).await;
-            told.body = told.body.replace("User:ANONYMOUS", "User:alice");
+            let told = served.told(one, true, user).await.to_somebody();
             if id != "readyz" && told != *before {
                 wrong.push(format!("{id} by {user:?}: {told:?}, and before {before:?}"));
             }
@@ -294,6 +317,9 @@ impl Served {
         let allowed = self.told(one, false, Some("alice")).await;
         let anonymous = self.told(one, false, None).await;
         self.remove_rules().await;
+        if anonymous.status == StatusCode::FORBIDDEN {
+            wrong.push(format!("{id}: a login would help: {anonymous:?}"));
+        }
         if allowed.is_denied() || allowed.status.is_server_error() {
             wrong.push(format!("{id} with the right: {allowed:?}"));
         }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::produce::Stop;
 use crate::broker::Refusal;
-use crate::broker::access::AclError;
+use crate::broker::access::{AclError, Principal};
 use crate::broker::cleanup::{CleanupError, Fault};
 use crate::broker::erasures::ErasureError;
 use crate::broker::groups::GroupError;
@@ -84,6 +84,7 @@ fn proxy_error(
         "unknown_partition" => unknown_topic,
         "no_json" => 42_203,
         "unknown_group" => 40_403,
+        "unauthorized" => 40_101,
         "name_taken" | "invalid_topic_name" | "invalid_layout" | "invalid_setting" => 40_002,
         "storage" | "disk_full" | "damaged" => 50_002,
         _ => i32::from(status.as_u16()),
@@ -126,6 +127,14 @@ pub(super) enum Turned {
         "a browser sends this for a page of another origin ({0:?}): the setting http.cors.allow.origins names those that may"
     )]
     CrossSite(String),
+    /// What the request shows is no good.
+    #[error("the login failed: the server does not take what Authorization says")]
+    LoginFailed,
+    /// A password where others can read it.
+    #[error(
+        "this connection is not encrypted: Authorization is taken over https, or from the server's own machine, only"
+    )]
+    NotEncrypted,
     /// Nothing that is accepted can be answered.
     #[error("this is answered as {0}, and the request accepts something else")]
     NotAcceptable(String),
@@ -143,6 +152,8 @@ pub(super) fn turned(why: &Turned) -> Response {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "headers_too_large",
         ),
+        Turned::LoginFailed => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        Turned::NotEncrypted => (StatusCode::FORBIDDEN, "not_encrypted"),
         Turned::CrossSite(_) => (StatusCode::FORBIDDEN, "cross_site"),
         Turned::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "not_acceptable"),
     };
@@ -190,6 +201,11 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
 
 fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
+        // A login may help.
+        Refusal::Denied {
+            principal: Principal::Anonymous,
+            ..
+        } => (StatusCode::UNAUTHORIZED, "unauthorized"),
         Refusal::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
         Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId => {
             (StatusCode::NOT_FOUND, "unknown_topic")
@@ -363,6 +379,9 @@ fn of_proxy(fault: &ProxyFault) -> (StatusCode, u32) {
     let plain = |status: StatusCode| (status, u32::from(status.as_u16()));
     match fault {
         ProxyFault::Second(Stop::Refused(refusal)) => match proxy_code_second(refusal) {
+            40301 if of_publish(refusal).0 == StatusCode::UNAUTHORIZED => {
+                (StatusCode::UNAUTHORIZED, 40101)
+            }
             40402 => (StatusCode::NOT_FOUND, 40401),
             40301 => (StatusCode::FORBIDDEN, 40301),
             // What the client is to blame for is no error of the server.
@@ -783,16 +802,22 @@ pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::access::{Principal, ResourceKind, Right};
+    use crate::broker::access::{ResourceKind, Right};
 
     #[test]
     fn who_has_no_right_is_told_so_and_what_is_not_there_is_not_found() {
         let denied = Refusal::Denied {
-            principal: Principal::Anonymous,
+            principal: Principal::User("alice".into()),
             right: Right::Alter,
             resource: ResourceKind::Cluster,
         };
         assert_eq!(refused(&denied).status(), StatusCode::FORBIDDEN);
+        let anonymous = Refusal::Denied {
+            principal: Principal::Anonymous,
+            right: Right::Alter,
+            resource: ResourceKind::Cluster,
+        };
+        assert_eq!(refused(&anonymous).status(), StatusCode::UNAUTHORIZED);
         let unknown = Refusal::UnknownTopicOrPartition;
         assert_eq!(refused(&unknown).status(), StatusCode::NOT_FOUND);
     }

@@ -1,4 +1,4 @@
-//! What every request passes, whatever its route: its id, the guard, the limits, and the count and line of it when it has ended.
+//! What every request passes, whatever its route: its id, the guard, the login, the limits, and the count and line of it when it has ended.
 //!
 //! Callers: `http::routes`, around all routes. Invariants: a request that the guard refuses reaches no route; each answer has an
 //! `X-Request-Id`; who asks whether the server lives needs no place among those that are answered; an answer that goes on for as
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::connection::OfConnection;
 use super::ended::{Ended, Entry};
 use super::errors::{self, ASKED, Asked, Form, Turned};
 use super::guard::{self, Asker};
+use super::login;
 use super::operation::{Errors, Reach};
 use super::quota::{Charge, Pace};
 use super::state::Front;
@@ -84,9 +85,13 @@ pub(super) async fn handle(
             Ok(asker) => asker,
             Err(turned) => return turned,
         };
-        match front.enter(row, connection.as_ref()) {
+        let entered = match login::enter(&front, row, &mut request).await {
+            Ok(()) => front.enter(row, connection.as_ref()),
+            Err(failed) => Err(errors::turned(&failed)),
+        };
+        match entered {
             Ok(entry) => ended.keep(entry),
-            Err(turned) => return turned,
+            Err(turned) => return readable(turned, asker),
         }
         let (mut parts, body) = request.into_parts();
         if let Some(charge) = &charge {
@@ -99,15 +104,19 @@ pub(super) async fn handle(
             counted,
         };
         request = Request::from_parts(parts, Body::new(body));
-        let mut answer = next.run(request).await;
-        if let Asker::Allowed(origin) = asker {
-            guard::allow(answer.headers_mut(), origin);
-        }
-        answer
+        readable(next.run(request).await, asker)
     });
     let answer = answer.await;
     let pace = Pace::of(Quota::ConsumerByteRate, charge.as_ref());
     finish(answer, (ended, pace), row, connection, id)
+}
+
+/// The same answer, as one that the page may read.
+fn readable(mut answer: Response, asker: Asker) -> Response {
+    if let Asker::Allowed(origin) = asker {
+        guard::allow(answer.headers_mut(), origin);
+    }
+    answer
 }
 
 /// Adds what every answer has, and watches it to its end.
@@ -119,7 +128,11 @@ fn finish(
     id: String,
 ) -> Response {
     let is_public = row.is_some_and(|row| row.reach == Reach::Everybody);
+    let wants_login = answer.status() == StatusCode::UNAUTHORIZED;
     let headers = answer.headers_mut();
+    if wants_login {
+        headers.insert(header::WWW_AUTHENTICATE, login::CHALLENGE);
+    }
     let id = HeaderValue::from_str(&id).expect("an id is letters");
     headers.insert(REQUEST_ID, id);
     headers.insert(

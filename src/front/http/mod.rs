@@ -17,6 +17,7 @@ mod follow;
 mod guard;
 mod health;
 mod holds;
+mod login;
 mod losses;
 mod metrics;
 mod middleware;

@@ -19,7 +19,8 @@ pub(super) const DOCUMENT: &str = "/api/v1/openapi.json";
 /// What every route may answer, with its codes: the guard, the limits, the store.
 const EVERYWHERE: &[(u16, &str)] = &[
     (400, "no_host, invalid_path, invalid_query"),
-    (403, "cross_site, denied"),
+    (401, "unauthorized"),
+    (403, "cross_site, denied, not_encrypted"),
     (406, "not_acceptable"),
     (414, "uri_too_long"),
     (421, "unknown_host"),

@@ -168,10 +168,12 @@ impl FromRequestParts<Arc<Front>> for Door {
     async fn from_request_parts(parts: &mut Parts, front: &Arc<Front>) -> Result<Door, Response> {
         let peer = Extension::<SocketAddr>::from_request_parts(parts, front).await;
         let Extension(peer) = peer.map_err(IntoResponse::into_response)?;
+        let logged_in = parts.extensions.get::<Principal>().cloned();
         let transport = parts.extensions.get::<Transport>();
+        let by_connection = || transport.map_or(Principal::Anonymous, Transport::principal);
         let agent = parts.headers.get(header::USER_AGENT);
         let door = front.broker.door(Caller {
-            principal: transport.map_or(Principal::Anonymous, Transport::principal),
+            principal: logged_in.unwrap_or_else(by_connection),
             address: peer,
             client_id: agent.and_then(|agent| Some(agent.to_str().ok()?.to_owned())),
             protocol: Protocol::Http,

@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub(super) method: Method,
     pub(super) reach: Reach,
     pub(super) errors: Errors,
+    /// It asks for no right and tells nothing of records: nobody has to say who they are.
+    pub(super) is_open: bool,
     pub(super) follows: bool,
     /// What it is charged for.
     pub(super) quota: Option<Quota>,
@@ -37,6 +39,7 @@ impl Table {
                 method: one.method.clone(),
                 reach: about.reach,
                 errors: about.errors,
+                is_open: about.reach == Reach::Everybody && about.rights.is_empty(),
                 follows: about.follows,
                 quota: quota::of_rights(one.method == Method::GET, &about.rights),
                 types: types.map(|(name, _)| *name).collect(),
