@@ -135,3 +135,56 @@ impl Schemas {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::schema::{Field, FieldType};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const KEY: &str = "schema/01020304-0506-0708-090a-0b0c0d0e0f10";
+    /// As version 1 of the record has it.
+    const GOLDEN: &str = concat!(
+        r#"{"version":1,"schema":{"version":3,"binary_values_since":2,"fields":["#,
+        r#"{"path":"temp","type":"float","large":true,"since":1,"before":[[2,"int"]]},"#,
+        r#"{"path":"pos.lat","type":"text","since":3}],"truncated":true}}"#
+    );
+
+    #[test]
+    fn a_record_of_version_1_is_read_and_written_as_it_was_and_nothing_else_is() {
+        let record = SchemaRecord::decode(KEY.as_bytes(), GOLDEN.as_bytes()).unwrap();
+        let SchemaRecord::Known(topic, schema) = &record else {
+            panic!("it has a schema");
+        };
+        assert_eq!(
+            topic.as_uuid(),
+            Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)
+        );
+        assert_eq!((schema.version, schema.truncated), (3, true));
+        assert_eq!(
+            (schema.binary_keys_since, schema.binary_values_since),
+            (None, Some(2))
+        );
+        let temp = Field {
+            path: "temp".to_owned(),
+            kind: FieldType::Float,
+            large: true,
+            since: 1,
+            before: vec![(2, FieldType::Int)],
+        };
+        assert_eq!(schema.fields[0], temp);
+        let (key, value) = record.encode();
+        assert_eq!(key, KEY.as_bytes());
+        assert_eq!(value.as_deref(), Some(GOLDEN.as_bytes()));
+        for (key, value) in [
+            ("schema/1", GOLDEN.to_owned()),
+            (KEY, GOLDEN.replacen(":1", ":2", 1)),
+            (KEY, GOLDEN.replace("truncated", "cut")),
+            (KEY, GOLDEN.replace("float", "decimal")),
+        ] {
+            let read = SchemaRecord::decode(key.as_bytes(), value.as_bytes());
+            assert_eq!(read.is_err(), !value.contains("cut"), "{key} {value}");
+        }
+    }
+}
