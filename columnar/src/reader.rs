@@ -14,6 +14,7 @@
 //! Invariants: nothing panics on any body; no more is held than one batch, whose bytes are bounded.
 
 mod body;
+mod contained;
 mod csv;
 mod headers;
 mod json;
@@ -22,8 +23,6 @@ mod source;
 mod table;
 mod time;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
@@ -31,6 +30,8 @@ use arrow_schema::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::file::reader::ChunkReader;
+
+use contained::contained;
 
 pub use body::{BodyColumns, BodyRow, BodyRows, Exact, PlacedRow};
 pub use source::RowReader;
@@ -166,11 +167,9 @@ impl ArrowReader {
     }
 
     fn decode(&mut self) -> Result<Option<BodyRows>, BodyError> {
-        // The library checks what it reads; should it fail to, it is a broken body all the same.
-        let decode = || self.decoder.decode(&mut self.buffer);
-        let decoded = catch_unwind(AssertUnwindSafe(decode));
+        let decoded = contained(|| self.decoder.decode(&mut self.buffer));
         let decoded =
-            decoded.unwrap_or_else(|_| Err(ArrowError::IpcError("it is malformed".to_owned())));
+            decoded.unwrap_or_else(|| Err(ArrowError::IpcError("it is malformed".to_owned())));
         match decoded.map_err(|error| BodyError::arrow(&error))? {
             Some(batch) => {
                 self.pending = self.buffer.len();
@@ -215,8 +214,7 @@ impl ParquetReader {
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             builder.with_batch_size(FILE_BATCH_ROWS).build()
         };
-        let opened = catch_unwind(AssertUnwindSafe(open));
-        let opened = opened.map_err(|_| BodyError::parquet(&"it is malformed"))?;
+        let opened = contained(open).ok_or_else(|| BodyError::parquet(&"it is malformed"))?;
         Ok(ParquetReader {
             batches: opened.map_err(|error| BodyError::parquet(&error))?,
             columns,
@@ -226,8 +224,8 @@ impl ParquetReader {
 
     /// The next rows; None at the end.
     pub fn next_rows(&mut self) -> Result<Option<BodyRows>, BodyError> {
-        let next = catch_unwind(AssertUnwindSafe(|| self.batches.next()));
-        let next = next.map_err(|_| BodyError::parquet(&"it is malformed"))?;
+        let next = contained(|| self.batches.next());
+        let next = next.ok_or_else(|| BodyError::parquet(&"it is malformed"))?;
         let Some(batch) = next else { return Ok(None) };
         let batch = batch.map_err(|error| BodyError::parquet(&error))?;
         let rows = BodyRows::new(&batch, &self.columns, self.rows)?;
