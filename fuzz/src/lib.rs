@@ -61,6 +61,9 @@ pub const TARGETS: &[Target] = targets![
     arrow_body 64 << 10,
     condition 4 << 10,
     sasl 4 << 10,
+    rows 64 << 10,
+    produce_body 16 << 10,
+    follow_position 1 << 10,
 ];
 
 #[cfg(test)]

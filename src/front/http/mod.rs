@@ -14,6 +14,7 @@ mod erasures;
 mod errors;
 mod files;
 mod follow;
+pub mod foreign;
 mod guard;
 mod health;
 mod holds;

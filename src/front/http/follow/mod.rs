@@ -115,3 +115,11 @@ async fn follow_topic(
         }
     }
 }
+
+/// Where a follower was, as its next event would say it if nothing came; for [`super::foreign`].
+pub(super) fn read_foreign(headers: &HeaderMap) -> Option<String> {
+    let (tag, places) = position::parse(request::position_in(headers)?).ok()?;
+    let mut text = String::new();
+    position::put(&mut text, &tag, &places);
+    Some(text)
+}

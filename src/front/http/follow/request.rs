@@ -185,7 +185,7 @@ impl FollowQuery {
 }
 
 /// Where a reader of events was last, which its client says by itself.
-fn position_in(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn position_in(headers: &HeaderMap) -> Option<&str> {
     let last = headers.get("last-event-id")?.to_str().ok()?;
     (!last.is_empty()).then_some(last)
 }
