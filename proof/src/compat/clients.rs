@@ -87,8 +87,23 @@ const KCAT: &[&str] = &[
 
 /// What reads tables by HTTP, which Apache Kafka has not.
 pub const ENGINES: &str = "engines";
+/// The same on three million rows, or, in the matrix, a part of them.
+pub const FLIGHTS: &str = "flights";
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
+
+const ENGINES_KIT: Kit = Kit::Python {
+    environment: "engines",
+    packages: &[
+        "confluent-kafka==2.16.1",
+        "duckdb==1.5.5",
+        "duckdb-extensions==1.5.5",
+        "duckdb-extension-httpfs==1.5.5",
+        "pandas==3.1.1",
+        "polars==2.1.0",
+        "pyarrow==26.0.1",
+    ],
+};
 
 const CONFLUENT_SCRIPT: &str = "confluent/run.py";
 
@@ -274,18 +289,7 @@ pub const CLIENTS: &[Client] = &[
                 program: "curl",
                 package: "curl",
             },
-            Kit::Python {
-                environment: "engines",
-                packages: &[
-                    "confluent-kafka==2.16.1",
-                    "duckdb==1.5.5",
-                    "duckdb-extensions==1.5.5",
-                    "duckdb-extension-httpfs==1.5.5",
-                    "pandas==3.1.1",
-                    "polars==2.1.0",
-                    "pyarrow==26.0.1",
-                ],
-            },
+            ENGINES_KIT,
         ],
         program: Program::Python {
             environment: Some("engines"),
@@ -306,6 +310,38 @@ pub const CLIENTS: &[Client] = &[
             "files",
             "cut",
             "schema",
+        ],
+    },
+    Client {
+        name: FLIGHTS,
+        version: "3.2.1",
+        kits: &[
+            Kit::Debian {
+                program: "curl",
+                package: "curl",
+            },
+            ENGINES_KIT,
+            Kit::NpmFile {
+                name: "vega-datasets",
+                version: "3.2.1",
+                file: "data/flights-3m.parquet",
+            },
+        ],
+        program: Program::Python {
+            environment: Some("engines"),
+            script: "engines/flights.py",
+        },
+        scenarios: &[
+            "load",
+            "pyarrow",
+            "pandas",
+            "curl",
+            "polars",
+            "polars files",
+            "duckdb files",
+            "histories",
+            "time windows",
+            "days",
         ],
     },
     Client {

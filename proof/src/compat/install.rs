@@ -42,6 +42,15 @@ pub enum Kit {
     Cargo,
     /// `tests/compat/kafkajs`, its modules by npm.
     Node,
+    /// A file out of a package of npm, as `npm/NAME/FILE` in the cache.
+    NpmFile {
+        /// Name of the package.
+        name: &'static str,
+        /// Its version.
+        version: &'static str,
+        /// Path inside it.
+        file: &'static str,
+    },
 }
 
 /// Where kits lie.
@@ -119,6 +128,11 @@ impl Kit {
             Kit::Go => "the franz-go program".to_string(),
             Kit::Cargo => "the rskafka program".to_string(),
             Kit::Node => "the kafkajs modules".to_string(),
+            Kit::NpmFile {
+                name,
+                version,
+                file,
+            } => format!("{file} of the npm package {name} {version}"),
         }
     }
 }
@@ -151,6 +165,11 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
             run::quiet(&mut command).map(drop)
         }
         Kit::Node => node(places),
+        Kit::NpmFile {
+            name,
+            version,
+            file,
+        } => npm_file(places, name, version, file),
     }
 }
 
@@ -255,6 +274,32 @@ fn node(places: &Places) -> Result<()> {
         .current_dir(&directory)
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
     run::quiet(&mut command).context("npm needs the network, or a filled cache")?;
+    Ok(fs::write(stamp, recipe)?)
+}
+
+/// One file of a package, without what the package needs.
+fn npm_file(places: &Places, name: &str, version: &str, file: &str) -> Result<()> {
+    need("npm", "npm")?;
+    let directory = places.cache.join("npm").join(name);
+    let stamp = directory.join("stamp");
+    let recipe = format!("{version} {file}");
+    if stamped(&stamp, &recipe) {
+        return Ok(());
+    }
+    fs::create_dir_all(&directory)?;
+    let mut pack = Command::new("npm");
+    pack.current_dir(&directory)
+        .args(["pack", "--silent", &format!("{name}@{version}")]);
+    run::quiet(&mut pack).context("npm needs the network, or a filled cache")?;
+    let archive = directory.join(format!("{name}-{version}.tgz"));
+    let mut unpack = Command::new("tar");
+    unpack
+        .current_dir(&directory)
+        .args(["--strip-components=1", "-xzf"])
+        .arg(&archive)
+        .arg(format!("package/{file}"));
+    run::quiet(&mut unpack)?;
+    fs::remove_file(archive)?;
     Ok(fs::write(stamp, recipe)?)
 }
 

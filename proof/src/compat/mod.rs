@@ -15,7 +15,7 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client, ENGINES, SCHEMATHESIS};
+use clients::{CLIENTS, Client, ENGINES, FLIGHTS, SCHEMATHESIS};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -167,7 +167,7 @@ fn choose(options: &Options) -> Result<Chosen> {
         None => {}
     }
     if options.against == Against::Kafka {
-        let needs_http = |client: &&Client| [ENGINES, SCHEMATHESIS].contains(&client.name);
+        let needs_http = |client: &&Client| [ENGINES, FLIGHTS, SCHEMATHESIS].contains(&client.name);
         chosen.clients.retain(|client| !needs_http(client));
     }
     Ok(chosen)

@@ -205,6 +205,7 @@ pub fn program(program: &Program, places: &Places) -> Result<Command> {
             command
                 .env("PYTHONPATH", places.sources.join("python"))
                 .env("PYTHONDONTWRITEBYTECODE", "1")
+                .env("COMPAT_CACHE", &places.cache)
                 .arg("-u")
                 .arg(places.sources.join(script));
         }
