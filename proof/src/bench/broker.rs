@@ -127,6 +127,32 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .build()?)
 }
 
+/// A fetch of these partitions of a topic, all from one offset, without a session. It does not wait.
+pub fn fetch_request(
+    topic: &str,
+    partitions: impl IntoIterator<Item = i32>,
+    from: i64,
+) -> FetchRequest {
+    let partition = |partition| FetchPartition {
+        partition,
+        fetch_offset: from,
+        partition_max_bytes: FETCH_BYTES,
+        ..FetchPartition::default()
+    };
+    FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 1,
+        max_bytes: FETCH_BYTES,
+        session_epoch: -1,
+        topics: vec![FetchTopic {
+            topic: topic.to_owned(),
+            partitions: partitions.into_iter().map(partition).collect(),
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    }
+}
+
 /// Reads whole partitions, one after the other, through one connection and one buffer. Looks at each batch's head only.
 pub struct Replayer {
     stream: TcpStream,
@@ -187,29 +213,18 @@ impl Replayer {
     }
 
     fn fetch(&mut self, partition: i32, from: i64) -> Result<FetchResponse> {
+        self.ask(&fetch_request(TOPIC, [partition], from))
+    }
+
+    /// Sends a fetch, and reads its answer.
+    pub fn ask(&mut self, request: &FetchRequest) -> Result<FetchResponse> {
         let header = RequestHeader {
             key: FetchRequest::KEY,
             version: FETCH_VERSION,
             correlation_id: 1,
             client_id: None,
         };
-        let request = FetchRequest {
-            max_wait_ms: 0,
-            min_bytes: 1,
-            max_bytes: FETCH_BYTES,
-            topics: vec![FetchTopic {
-                topic: TOPIC.to_owned(),
-                partitions: vec![FetchPartition {
-                    partition,
-                    fetch_offset: from,
-                    partition_max_bytes: FETCH_BYTES,
-                    ..FetchPartition::default()
-                }],
-                ..FetchTopic::default()
-            }],
-            ..FetchRequest::default()
-        };
-        for piece in frame::request(&header, &request)? {
+        for piece in frame::request(&header, request)? {
             self.stream.write_all(&piece)?;
         }
         let mut length = [0; 4];

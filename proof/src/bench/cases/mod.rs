@@ -3,6 +3,7 @@
 mod cleaner;
 mod compaction;
 mod engine;
+mod fetch_many;
 mod http_produce;
 mod latency;
 mod partitions;
@@ -19,6 +20,7 @@ pub const ALL: &[Case] = &[
     http_produce::CASE,
     latency::CASE,
     replay::CASE,
+    fetch_many::CASE,
     startup::CASE,
     partitions::CASE,
     engine::CASE,

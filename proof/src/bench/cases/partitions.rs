@@ -47,18 +47,18 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             probe.create_topic(TOPIC, count, &[])?;
             let batch = batch()?;
             for _ in 0..2 {
-                write_each(&mut probe, count, &batch)?;
+                write_each(&mut probe, TOPIC, count, &batch)?;
                 std::thread::sleep(Duration::from_secs(1));
             }
             wait_until_settled(&victim, directory.path())?;
             peak.runs.push(mib(victim.peak_resident_bytes()?));
             own.runs.push(mib(victim.anonymous_bytes()?));
-            write_each(&mut probe, count, &batch)?;
+            write_each(&mut probe, TOPIC, count, &batch)?;
             victim.kill()?;
             let mut victim = plan.start()?;
             up.runs.push(victim.up_in.as_secs_f64());
             let mut probe = Probe::connect(&victim.kafka)?;
-            write_each(&mut probe, count, &batch)?;
+            write_each(&mut probe, TOPIC, count, &batch)?;
             again.runs.push(mib(victim.peak_resident_bytes()?));
             bench.progress(&format!(
                 "{count} partitions: {:.0} MiB, up again in {:.2} s",
@@ -76,14 +76,15 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-fn batch() -> Result<Bytes> {
+/// A batch of one record of 100 bytes.
+pub(super) fn batch() -> Result<Bytes> {
     let mut builder = BatchBuilder::new(Codec::None);
     builder.push(Timestamp::from_millis(0), None, Some(&[7; 100]), &[])?;
     Ok(builder.build()?)
 }
 
 /// One batch to every partition, some of them under way at a time.
-fn write_each(probe: &mut Probe, count: i32, batch: &Bytes) -> Result<()> {
+pub(super) fn write_each(probe: &mut Probe, topic: &str, count: i32, batch: &Bytes) -> Result<()> {
     const UNDER_WAY: i32 = 32;
     for partition in 0..count + UNDER_WAY {
         if partition >= UNDER_WAY.min(count) && partition - UNDER_WAY.min(count) < count {
@@ -93,14 +94,14 @@ fn write_each(probe: &mut Probe, count: i32, batch: &Bytes) -> Result<()> {
             }
         }
         if partition < count {
-            probe.send_produce(TOPIC, partition, batch.clone())?;
+            probe.send_produce(topic, partition, batch.clone())?;
         }
     }
     Ok(())
 }
 
 /// Waits until the partitions' directories stop changing in number.
-fn wait_until_settled(victim: &Victim, directory: &std::path::Path) -> Result<()> {
+pub(super) fn wait_until_settled(victim: &Victim, directory: &std::path::Path) -> Result<()> {
     let data = directory.join("data");
     let (mut before, mut same) = (0, 0);
     for _ in 0..120 {
