@@ -1,11 +1,10 @@
-//! Access control lists in a form in which a question costs the same, however many there are, and the one function that answers it.
+//! Access control lists in a form in which a question costs the same, however many there are, and what answers it.
 //! Callers: `book`, which keeps them; `rules`, which asks. Pure.
 //! Invariants: [`allows`] says what Kafka's `StandardAuthorizer` says. Rules that name other principals are never looked at, but for
 //! whether there are any on a resource, which is counted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use model::acl::{Acl, Operation, PatternType, Permission, ResourceType, WILDCARD};
@@ -48,87 +47,104 @@ impl Verdict {
 pub struct Rules {
     super_users: HashSet<String>,
     everyone_if_none: bool,
-    /// By the user that they name; `*` is everybody.
-    by_user: HashMap<String, [Patterns<Vec<Entry>>; ResourceType::ALL.len()]>,
+    /// By the user that they name.
+    by_user: HashMap<String, OfUser>,
+    /// Those that name everybody.
+    of_everybody: OfUser,
     /// How many rules there are on each pattern, whoever they name.
     counts: [Patterns<usize>; ResourceType::ALL.len()],
 }
 
-/// A rule, with what is compared.
+/// One user's rules, of the types of resources that they are about: few, and so a list.
+type OfUser = Vec<(ResourceType, Patterns<Vec<Entry>>)>;
+
+/// A rule, with what is compared: the rule itself lies elsewhere, and is looked at only to be told.
 #[derive(Debug)]
 struct Entry {
     acl: Arc<Acl>,
     address: Option<IpAddr>,
+    operation: Operation,
+    permission: Permission,
 }
 
-/// Values by patterns of names.
+/// Values by patterns of names. A name is looked for whole, and cut to each length that a prefix has.
 #[derive(Debug)]
 struct Patterns<V> {
     literal: HashMap<String, V>,
-    prefixed: BTreeMap<String, V>,
+    /// That of every name.
+    any: Option<V>,
+    prefixed: HashMap<String, V>,
+    /// The prefixes' lengths in bytes, with how many have each.
+    lengths: Vec<(usize, usize)>,
 }
 
 impl<V> Default for Patterns<V> {
     fn default() -> Patterns<V> {
         Patterns {
             literal: HashMap::new(),
-            prefixed: BTreeMap::new(),
+            any: None,
+            prefixed: HashMap::new(),
+            lengths: Vec::new(),
         }
     }
 }
 
 impl<V: Default> Patterns<V> {
     fn entry(&mut self, pattern: PatternType, name: &str) -> &mut V {
-        let name = name.to_owned();
         match pattern {
-            PatternType::Literal => self.literal.entry(name).or_default(),
-            PatternType::Prefixed => self.prefixed.entry(name).or_default(),
+            PatternType::Literal if name == WILDCARD => self.any.get_or_insert_default(),
+            PatternType::Literal => self.literal.entry(name.to_owned()).or_default(),
+            PatternType::Prefixed => {
+                if !self.prefixed.contains_key(name) {
+                    let found = self
+                        .lengths
+                        .iter_mut()
+                        .find(|(bytes, _)| *bytes == name.len());
+                    match found {
+                        Some((_, count)) => *count += 1,
+                        None => self.lengths.push((name.len(), 1)),
+                    }
+                }
+                self.prefixed.entry(name.to_owned()).or_default()
+            }
         }
     }
 
     fn remove(&mut self, pattern: PatternType, name: &str) {
         match pattern {
+            PatternType::Literal if name == WILDCARD => drop(self.any.take()),
             PatternType::Literal => drop(self.literal.remove(name)),
-            PatternType::Prefixed => drop(self.prefixed.remove(name)),
+            PatternType::Prefixed => {
+                if self.prefixed.remove(name).is_some() {
+                    for (bytes, count) in &mut self.lengths {
+                        *count -= usize::from(*bytes == name.len());
+                    }
+                    self.lengths.retain(|(_, count)| *count > 0);
+                }
+            }
         }
     }
 
     /// Values of all patterns that match the name.
     fn each_matching<'a>(&'a self, name: &str, mut each: impl FnMut(&'a V)) {
-        for literal in [name, WILDCARD] {
-            if let Some(value) = self.literal.get(literal) {
-                each(value);
-            }
-            if name == WILDCARD {
-                break;
-            }
+        if let Some(value) = self.literal.get(name) {
+            each(value);
         }
-        // Every prefix of a name stands before it, and what stands between the two begins with that prefix.
-        let mut before = Bound::Included(name);
-        while let Some((prefix, value)) = self
-            .prefixed
-            .range::<str, _>((Bound::Unbounded, before))
-            .next_back()
-        {
-            let same = common_bytes(prefix, name);
-            before = if same == prefix.len() {
+        if let Some(value) = &self.any {
+            each(value);
+        }
+        for (bytes, _) in &self.lengths {
+            // Where that is within a character no prefix ends.
+            let head = name.get(..*bytes);
+            if let Some(value) = head.and_then(|head| self.prefixed.get(head)) {
                 each(value);
-                Bound::Excluded(prefix)
-            } else {
-                Bound::Included(&name[..same])
-            };
+            }
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.literal.is_empty() && self.prefixed.is_empty()
+        self.literal.is_empty() && self.any.is_none() && self.prefixed.is_empty()
     }
-}
-
-/// Bytes of whole characters with which both begin.
-fn common_bytes(a: &str, b: &str) -> usize {
-    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
-    same.map(|(one, _)| one.len_utf8()).sum()
 }
 
 fn of_type(kind: ResourceType) -> usize {
@@ -148,33 +164,52 @@ impl Rules {
 
     /// Adds a rule that was checked and is not there yet.
     pub fn add(&mut self, acl: Arc<Acl>) {
-        let place = of_type(acl.resource_type);
-        let user = acl.user().expect("it was checked").to_owned();
-        let address = acl.address();
-        *self.counts[place].entry(acl.pattern, &acl.name) += 1;
-        let patterns = &mut self.by_user.entry(user).or_default()[place];
-        let entries = patterns.entry(acl.pattern, &acl.name);
-        entries.push(Entry { acl, address });
+        *self.counts[of_type(acl.resource_type)].entry(acl.pattern, &acl.name) += 1;
+        let of_user = match acl.user().expect("it was checked") {
+            WILDCARD => &mut self.of_everybody,
+            user => self.by_user.entry(user.to_owned()).or_default(),
+        };
+        let kind = acl.resource_type;
+        let place = of_user.iter().position(|(found, _)| *found == kind);
+        let place = place.unwrap_or_else(|| {
+            of_user.push((kind, Patterns::default()));
+            of_user.len() - 1
+        });
+        let entries = of_user[place].1.entry(acl.pattern, &acl.name);
+        entries.push(Entry {
+            address: acl.address(),
+            operation: acl.operation,
+            permission: acl.permission,
+            acl,
+        });
     }
 
     /// Removes a rule that is there.
     pub fn remove(&mut self, acl: &Acl) {
-        let place = of_type(acl.resource_type);
-        let count = self.counts[place].entry(acl.pattern, &acl.name);
+        let counts = &mut self.counts[of_type(acl.resource_type)];
+        let count = counts.entry(acl.pattern, &acl.name);
         *count -= 1;
         if *count == 0 {
-            self.counts[place].remove(acl.pattern, &acl.name);
+            counts.remove(acl.pattern, &acl.name);
         }
         let user = acl.user().expect("it was checked");
-        let Some(patterns) = self.by_user.get_mut(user) else {
-            return;
+        let of_user = match user {
+            WILDCARD => Some(&mut self.of_everybody),
+            user => self.by_user.get_mut(user),
         };
-        let entries = patterns[place].entry(acl.pattern, &acl.name);
-        entries.retain(|entry| *entry.acl != *acl);
-        if entries.is_empty() {
-            patterns[place].remove(acl.pattern, &acl.name);
+        let Some(of_user) = of_user else { return };
+        for (_, patterns) in of_user
+            .iter_mut()
+            .filter(|(kind, _)| *kind == acl.resource_type)
+        {
+            let entries = patterns.entry(acl.pattern, &acl.name);
+            entries.retain(|entry| *entry.acl != *acl);
+            if entries.is_empty() {
+                patterns.remove(acl.pattern, &acl.name);
+            }
         }
-        if patterns.iter().all(Patterns::is_empty) {
+        of_user.retain(|(_, patterns)| !patterns.is_empty());
+        if of_user.is_empty() && user != WILDCARD {
             self.by_user.remove(user);
         }
     }
@@ -182,12 +217,61 @@ impl Rules {
     /// Rules that name this principal, or everybody, on resources of a type.
     fn of<'a>(
         &'a self,
-        user: &'a str,
-        place: usize,
+        user: &str,
+        kind: ResourceType,
     ) -> impl Iterator<Item = &'a Patterns<Vec<Entry>>> {
-        let named = [Some(user), (user != WILDCARD).then_some(WILDCARD)];
-        let users = named.into_iter().flatten();
-        users.filter_map(move |user| Some(&self.by_user.get(user)?[place]))
+        let named = self.by_user.get(user).into_iter();
+        let all = named.chain([&self.of_everybody]).flatten();
+        all.filter(move |(found, _)| *found == kind)
+            .map(|(_, patterns)| patterns)
+    }
+
+    /// The rule that denies it, and the one that allows it, if there are such.
+    fn about<'a>(
+        &'a self,
+        user: &str,
+        host: IpAddr,
+        operation: Operation,
+        (kind, name): (ResourceType, &str),
+    ) -> (Option<&'a Entry>, Option<&'a Entry>) {
+        let host = host.to_canonical();
+        let (mut allowed, mut denied) = (None, None);
+        for patterns in self.of(user, kind) {
+            patterns.each_matching(name, |entries| {
+                for entry in entries.iter().filter(|entry| entry.is_from(host)) {
+                    let (found, is_about) = match entry.permission {
+                        Permission::Deny => (&mut denied, is_same(operation, entry.operation)),
+                        Permission::Allow => (&mut allowed, implies(entry.operation, operation)),
+                    };
+                    if is_about && found.is_none() {
+                        *found = Some(entry);
+                    }
+                }
+            });
+        }
+        (denied, allowed)
+    }
+
+    /// Whether a principal may do something to a resource from this address: what [`allows`] says, without the reason.
+    pub fn allow(
+        &self,
+        principal: &Principal,
+        host: IpAddr,
+        operation: Operation,
+        resource: (ResourceType, &str),
+    ) -> bool {
+        let user = principal.name();
+        if self.super_users.contains(user) {
+            return true;
+        }
+        match self.about(user, host, operation, resource) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            // Whether there are rules for others is asked only where that makes a difference.
+            (None, None) => {
+                self.everyone_if_none && !self.has_rules_on(of_type(resource.0), resource.1)
+            }
+        }
     }
 
     fn has_rules_on(&self, place: usize, name: &str) -> bool {
@@ -211,26 +295,10 @@ pub fn allows(
     if rules.super_users.contains(user) {
         return Verdict::SuperUser;
     }
-    let place = of_type(kind);
-    let host = host.to_canonical();
-    let (mut allowed, mut denied) = (None, None);
-    for patterns in rules.of(user, place) {
-        patterns.each_matching(name, |entries| {
-            for entry in entries.iter().filter(|entry| entry.is_from(host)) {
-                let (found, is_about) = match entry.acl.permission {
-                    Permission::Deny => (&mut denied, is_same(operation, entry.acl.operation)),
-                    Permission::Allow => (&mut allowed, implies(entry.acl.operation, operation)),
-                };
-                if is_about && found.is_none() {
-                    *found = Some(&entry.acl);
-                }
-            }
-        });
-    }
-    match (denied, allowed) {
-        (Some(acl), _) => Verdict::Denied(Arc::clone(acl)),
-        (None, Some(acl)) => Verdict::Allowed(Arc::clone(acl)),
-        (None, None) if rules.has_rules_on(place, name) => Verdict::NoneAllows,
+    match rules.about(user, host, operation, (kind, name)) {
+        (Some(entry), _) => Verdict::Denied(Arc::clone(&entry.acl)),
+        (None, Some(entry)) => Verdict::Allowed(Arc::clone(&entry.acl)),
+        (None, None) if rules.has_rules_on(of_type(kind), name) => Verdict::NoneAllows,
         (None, None) => Verdict::NoRule {
             allowed: rules.everyone_if_none,
         },
@@ -249,16 +317,17 @@ pub fn allows_any(
 ) -> bool {
     /// Some name that no rule is likely to have; Kafka's.
     const SOME_NAME: &str = "hardcode";
-    if allows(rules, principal, host, operation, (kind, SOME_NAME)).is_allowed() {
+    if rules.allow(principal, host, operation, (kind, SOME_NAME)) {
         return true;
     }
     let host = host.to_canonical();
     let mut literals = [HashSet::new(), HashSet::new()];
     let mut prefixes = [HashSet::new(), HashSet::new()];
-    for patterns in rules.of(principal.name(), of_type(kind)) {
-        let entries = patterns.literal.values().chain(patterns.prefixed.values());
+    for patterns in rules.of(principal.name(), kind) {
+        let named = patterns.literal.values().chain(patterns.prefixed.values());
+        let entries = named.chain(&patterns.any);
         for entry in entries.flatten().filter(|entry| entry.is_from(host)) {
-            if is_same(operation, entry.acl.operation) {
+            if is_same(operation, entry.operation) {
                 let set = match entry.acl.pattern {
                     PatternType::Literal => &mut literals,
                     PatternType::Prefixed => &mut prefixes,

@@ -147,6 +147,8 @@ fn compare(acls: &[Acl], rules: &Rules, everyone_if_none: bool) {
                     );
                     let told = (who, host, wanted, kind, name, &found);
                     assert_eq!(found.is_allowed(), wished, "{told:?}");
+                    let short = rules.allow(&user(who), address, wanted, (kind, name));
+                    assert_eq!(short, wished, "{told:?}");
                     if let Verdict::Allowed(by) | Verdict::Denied(by) = &found {
                         assert!(acls.contains(by));
                     }
@@ -184,7 +186,7 @@ proptest! {
         for acl in &acls {
             rules.remove(acl);
         }
-        prop_assert!(rules.by_user.is_empty());
+        prop_assert!(rules.by_user.is_empty() && rules.of_everybody.is_empty());
         prop_assert!(rules.counts.iter().all(Patterns::is_empty));
     }
 }

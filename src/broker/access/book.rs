@@ -4,6 +4,7 @@
 //! it. A rule is there once, however often it is made.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -118,6 +119,11 @@ pub(in crate::broker) struct Access {
     pub(super) is_on: bool,
     pub(super) log: StateLog<AclRecord>,
     book: RwLock<Book>,
+    /// Rises with each change of the rules, before anybody is told of it.
+    version: AtomicU64,
+    /// Questions that the rules were asked.
+    #[cfg(test)]
+    pub(super) asked: AtomicU64,
     /// Changes run one at a time.
     pub(super) changes: tokio::sync::Mutex<()>,
 }
@@ -171,6 +177,9 @@ impl Access {
             is_on: config.authorizer == Authorizer::Standard,
             log,
             book: RwLock::new(book),
+            version: AtomicU64::new(0),
+            #[cfg(test)]
+            asked: AtomicU64::new(0),
             changes: tokio::sync::Mutex::default(),
         })
     }
@@ -182,7 +191,14 @@ impl Access {
 
     /// Asks the rules, all that are in force at this moment.
     pub(super) fn ask<T>(&self, question: impl FnOnce(&Rules) -> T) -> T {
+        #[cfg(test)]
+        self.asked.fetch_add(1, Ordering::Relaxed);
         question(&self.read().rules)
+    }
+
+    /// Which rules are in force. What was asked after this was read holds as long as it stays the same.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Book> {
@@ -196,6 +212,7 @@ impl Access {
             .book
             .write()
             .expect("nothing panics while it holds the book");
+        self.version.fetch_add(1, Ordering::Release);
         change(&mut book);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::{TopicId, TopicName};
 
+use super::remembered::Remembered;
 use super::rules::{self, Resource};
 use super::{
     Caller, Cluster, Granted, Group, Principal, Protocol, ResourceKind, Right, RightOn, right,
@@ -22,6 +23,8 @@ pub struct Door {
     caller: Caller,
     /// The broker's own: it asks no rules.
     is_own: bool,
+    /// What its connection was found to be allowed before.
+    remembered: Option<Arc<Remembered>>,
     /// Which rights were asked for.
     #[cfg(test)]
     asked: Asked,
@@ -183,9 +186,15 @@ impl Door {
 
     fn check_right(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
         self.note(resource.kind(), right);
-        match self.is_own {
-            true => Ok(()),
-            false => rules::check_right(&self.broker.shared.access, &self.caller, resource, right),
+        let access = &self.broker.shared.access;
+        if self.is_own || !access.is_on() {
+            return Ok(());
+        }
+        match (&self.remembered, resource) {
+            (Some(remembered), Resource::Topic(name)) => {
+                remembered.check(access, &self.caller, name, right)
+            }
+            _ => rules::check_right(access, &self.caller, resource, right),
         }
     }
 
@@ -215,6 +224,14 @@ impl Broker {
         self.door_of(caller, false)
     }
 
+    /// Lets in a caller whose connection has come here before.
+    pub(super) fn door_by(&self, caller: Caller, remembered: Arc<Remembered>) -> Door {
+        Door {
+            remembered: Some(remembered),
+            ..self.door_of(caller, false)
+        }
+    }
+
     /// A door for what a front does by itself, on nobody's request.
     pub(crate) fn own_door(&self, protocol: Protocol) -> Door {
         let caller = Caller {
@@ -231,6 +248,7 @@ impl Broker {
             broker: self.clone(),
             caller,
             is_own,
+            remembered: None,
             #[cfg(test)]
             asked: Asked::default(),
         }

@@ -42,6 +42,7 @@ mod group;
 mod groups;
 mod kinds;
 mod lists;
+mod remembered;
 pub mod right;
 mod rules;
 
@@ -56,6 +57,7 @@ pub use door::Door;
 pub use granted::{Cluster, Granted};
 pub use group::Group;
 pub use kinds::{ResourceKind, Right};
+pub use remembered::Entrance;
 pub use right::RightOn;
 pub use rules::Resource;
 

@@ -7,7 +7,7 @@
 use model::TopicName;
 use model::acl::{CLUSTER_NAME, Operation, ResourceType};
 
-use super::acls::{allows, allows_any};
+use super::acls::allows_any;
 use super::book::Access;
 use super::{Caller, ResourceKind, Right};
 use crate::broker::Refusal;
@@ -50,7 +50,7 @@ pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, righ
         Resource::Cluster => CLUSTER,
     };
     access.ask(|rules| {
-        let allowed = |operation, on| allows(rules, who, host, operation, on).is_allowed();
+        let allowed = |operation, on| rules.allow(who, host, operation, on);
         allowed(right.operation(), named)
             || match (resource, right) {
                 // Who may create topics of any name may create this one.

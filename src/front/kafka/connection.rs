@@ -27,6 +27,7 @@ use super::socket::{self, Writing};
 use super::state::Front;
 use super::throttle::Throttle;
 use super::unsupported::Unsupported;
+use crate::broker::access::Entrance;
 use crate::front::budget::{Claim, ClaimError};
 use crate::front::listener::{Accepted, Stream, stopped};
 use crate::front::peers::Entered;
@@ -94,6 +95,7 @@ pub(super) async fn run(
             pending: FuturesOrdered::new(),
         },
         login: Login::new(&front.shared.sasl, peer.ip(), transport),
+        entrance: front.broker.entrance(),
         front,
         peer,
         entered,
@@ -126,6 +128,7 @@ struct Connection<'a> {
     front: Arc<Front>,
     peer: SocketAddr,
     login: Arc<Login>,
+    entrance: Entrance,
     entered: Arc<Entered>,
     place: &'a Place,
     shutdown: watch::Receiver<bool>,
@@ -220,14 +223,11 @@ impl Connection<'_> {
         let started_at = Instant::now();
         let claim = frame.claim.filter(|_| frame.bytes.len() > KEPT_BYTES);
         let Front {
-            broker,
-            answers,
-            sessions,
-            ..
+            answers, sessions, ..
         } = &*self.front;
         let routed = api::route(
             frame.bytes,
-            broker,
+            &self.entrance,
             &stats,
             answers,
             sessions,

@@ -385,8 +385,10 @@ pub(super) async fn answered(frame: Bytes, broker: &Broker, principal: Principal
     let address = ([127, 0, 0, 1], 1).into();
     let (stats, sessions) = (Arc::<Stats>::default(), Arc::default());
     let login = Login::none();
-    let Ok((mut request, run)) = route(frame, broker, &stats, &budget, &sessions, address, &login)
-    else {
+    let entrance = broker.entrance();
+    let Ok((mut request, run)) = route(
+        frame, &entrance, &stats, &budget, &sessions, address, &login,
+    ) else {
         panic!("a request that is served");
     };
     let mut caller = request.call.door.caller().clone();

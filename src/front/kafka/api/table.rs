@@ -20,8 +20,7 @@ use super::{
     offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate,
     sasl_handshake, sync_group,
 };
-use crate::broker::Broker;
-use crate::broker::access::{Caller, Protocol};
+use crate::broker::access::{Caller, Entrance, Protocol};
 use crate::front::budget::Budget;
 use crate::front::kafka::answer::Answer;
 use crate::front::kafka::login::Login;
@@ -129,7 +128,7 @@ const ELEMENTS_MAX: usize = 1 << 20;
 /// Finds the row that serves a frame, or what to answer if none does.
 pub(in crate::front::kafka) fn route(
     frame: Bytes,
-    broker: &Broker,
+    entrance: &Entrance,
     stats: &Arc<Stats>,
     answers: &Arc<Budget>,
     sessions: &Arc<Sessions>,
@@ -173,8 +172,8 @@ pub(in crate::front::kafka) fn route(
     };
     let call = Call {
         version,
-        throttle: Throttle::of(broker, &caller),
-        door: broker.door(caller),
+        throttle: Throttle::of(entrance.broker(), &caller),
+        door: entrance.door(caller),
         stats: stats.clone(),
         answer: Answer::new(answers),
         sessions: sessions.clone(),
