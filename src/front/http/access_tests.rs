@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, header};
 use axum::response::Response;
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
@@ -35,6 +35,11 @@ const LISTS: [&str; 5] = [
 /// What is not to be told to who has rights on others alone.
 const HIDDEN: &str = "hidden-7c1";
 
+/// What HTTP says to who may not.
+const FORBIDDEN: u16 = 403;
+/// What it says to who has not said who it is.
+const UNAUTHORIZED: u16 = 401;
+
 struct Served {
     broker: Scratch,
     service: TowerToHyperService<axum::Router>,
@@ -43,7 +48,7 @@ struct Served {
 
 #[derive(Debug, PartialEq)]
 struct Told {
-    status: StatusCode,
+    status: u16,
     body: String,
 }
 
@@ -55,7 +60,7 @@ impl Told {
             "\"error_code\":403,",
             "\"error_code\":401,",
         ];
-        [StatusCode::FORBIDDEN, StatusCode::UNAUTHORIZED].contains(&self.status)
+        [FORBIDDEN, UNAUTHORIZED].contains(&self.status)
             || of_records.iter().any(|code| self.body.contains(code))
     }
 }
@@ -63,8 +68,8 @@ impl Told {
 impl Told {
     /// The same to somebody who has said who it is, whom no login would help.
     fn to_somebody(mut self) -> Told {
-        if self.status == StatusCode::UNAUTHORIZED {
-            self.status = StatusCode::FORBIDDEN;
+        if self.status == UNAUTHORIZED {
+            self.status = FORBIDDEN;
         }
         for (anonymous, somebody) in [
             ("User:ANONYMOUS", "User:alice"),
@@ -121,7 +126,10 @@ impl Served {
             true => String::new(),
             false => text_of(answer).await,
         };
-        Told { status, body }
+        Told {
+            status: status.as_u16(),
+            body,
+        }
     }
 
     async fn as_root(&self, method: Method, path: &str, body: Value) -> String {
@@ -257,7 +265,7 @@ async fn text_of(answer: Response) -> String {
 fn undenied(one: &Described, told: &Told) -> Option<String> {
     let (id, is_open) = (one.about.id, one.about.rights.is_empty());
     let is_right = match is_open || LISTS.contains(&id) {
-        true => told.status.is_success() && is_open == OPEN.contains(&id),
+        true => (200..300).contains(&told.status) && is_open == OPEN.contains(&id),
         false => told.is_denied(),
     };
     (!is_right).then(|| format!("{id}: {} {}", told.status, told.body))
@@ -317,10 +325,10 @@ impl Served {
         let allowed = self.told(one, false, Some("alice")).await;
         let anonymous = self.told(one, false, None).await;
         self.remove_rules().await;
-        if anonymous.status == StatusCode::FORBIDDEN {
+        if anonymous.status == FORBIDDEN {
             wrong.push(format!("{id}: a login would help: {anonymous:?}"));
         }
-        if allowed.is_denied() || allowed.status.is_server_error() {
+        if allowed.is_denied() || allowed.status >= 500 {
             wrong.push(format!("{id} with the right: {allowed:?}"));
         }
         wrong.extend(undenied(one, &anonymous));
