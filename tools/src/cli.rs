@@ -13,6 +13,7 @@ use client::{Client, ClientConfig};
 use model::Timestamp;
 use storage::cleanup::Policy;
 
+use crate::access::{self, AccessArgs};
 use crate::acl::{self, AclArgs};
 use crate::backup::{self, BackupArgs, RestoreArgs};
 use crate::bench::{self, BenchArgs};
@@ -136,6 +137,9 @@ pub enum ToolCommand {
     /// Give brokers names, and choose which one commands go to.
     #[command(after_help = context::EXAMPLES)]
     Context(ContextArgs),
+    /// Make certificates and settings with which a server can stand on a network.
+    #[command(after_help = access::EXAMPLES)]
+    Access(AccessArgs),
     /// Look at data files without a broker.
     #[command(after_help = LOG_EXAMPLES)]
     Log(LogArgs),
@@ -292,7 +296,8 @@ impl ToolCommand {
             ToolCommand::Acl(OnBroker { common, .. }) => Some(common),
             ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
             ToolCommand::Loss(OnBroker { common, .. }) => Some(common),
-            ToolCommand::Context(_)
+            ToolCommand::Access(_)
+            | ToolCommand::Context(_)
             | ToolCommand::Log(_)
             | ToolCommand::Backup(_)
             | ToolCommand::Restore(_)
@@ -358,6 +363,7 @@ impl ToolCommand {
             ToolCommand::Acl(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Loss(OnBroker { common, args }) => args.run(&common).await,
+            ToolCommand::Access(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Context(args) => args.run(),
             ToolCommand::Log(args) => tokio::task::block_in_place(|| args.run()),
             ToolCommand::Backup(args) => tokio::task::block_in_place(|| args.run()),

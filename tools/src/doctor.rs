@@ -411,9 +411,9 @@ impl Doctor {
                 ));
                 if peer.ip().is_loopback() {
                     let found = "advertised on loopback: only clients on this machine can use it";
-                    let advice = "if others should, start the server with --kafka 0.0.0.0:9092 and \
-                                  -X advertised.listeners=PLAINTEXT://NAME:9092, with a name that they can resolve; there is no \
-                                  access control yet, so let only a trusted network reach it";
+                    let advice = "if others should, set up access control (alluvium access init --help), and start the server \
+                                  with a listener on 0.0.0.0 and with advertised.listeners that give a name which they can \
+                                  resolve";
                     self.note(wrong(Verdict::Warning, what, found, advice));
                 }
             }

@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
+mod access;
 mod acl;
 mod backup;
 pub mod bench;
