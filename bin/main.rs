@@ -37,8 +37,7 @@ Prints one line with its addresses when it is ready, and notifies systemd. SIGTE
 
 Examples:
   alluvium serve --data ./data
-  alluvium serve --data /var/lib/alluvium \\
-    --kafka 0.0.0.0:9092 -X advertised.listeners=PLAINTEXT://store.example:9092
+  alluvium serve --config access/server.toml --data /var/lib/alluvium     # others reach it: alluvium access init --help
   alluvium serve --data d --kafka 127.0.0.1:0 --http 127.0.0.1:0 --json    # free ports
   alluvium serve --config server.toml -X num.partitions=4
   alluvium config show --origin                                            # all settings
@@ -106,6 +105,9 @@ struct SettingArgs {
     /// Listen here for HTTP, host:port; port 0 picks a free one (http.listen).
     #[arg(long, value_name = "ADDR")]
     http: Option<String>,
+    /// Start although others can reach the server and access is not controlled; every start warns of it (insecure).
+    #[arg(long)]
+    insecure: bool,
     /// Set any setting; `alluvium config reference` lists them.
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
     overrides: Vec<(String, String)>,
@@ -161,6 +163,9 @@ impl SettingArgs {
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))),
         );
+        if self.insecure {
+            flags.push(("insecure".to_owned(), "true".to_owned()));
+        }
         let environment = std::env::vars_os().collect();
         Ok(Config::load(&Sources {
             file: self.config.clone(),

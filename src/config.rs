@@ -5,6 +5,7 @@
 //! that the parts are started with: a key that nothing reads cannot be written down. Unknown keys are refused. The table is
 //! put together of sections that each part brings (`table`); the reference page and what clients see come from it too.
 
+mod exposure;
 mod live;
 mod reference;
 mod refusal;
@@ -25,6 +26,7 @@ use crate::broker::BrokerConfig;
 use crate::front::listener::{Tls, TlsError};
 use crate::front::{self, http, kafka};
 
+pub use exposure::Exposed;
 pub use reference::{reference, settings};
 pub use refusal::{ConfigError, Origin, Place};
 use sources::Given;
@@ -72,6 +74,7 @@ impl Config {
             broker: BrokerConfig::default(),
             storage: StorageConfig::new("data"),
             store_create: true,
+            insecure: false,
             wal_is_small: false,
             ignored_variables: Vec::new(),
             origins: BTreeMap::new(),
@@ -144,7 +147,8 @@ impl Config {
         self.check_listeners()?;
         self.check_wal()?;
         self.check_queues()?;
-        self.check_groups()
+        self.check_groups()?;
+        self.check_exposure()
     }
 
     fn check_listeners(&self) -> Result<(), ConfigError> {
@@ -303,6 +307,7 @@ impl Config {
             let set = files.into_iter().find(|key| self.is_set(key));
             warnings.extend(set.map(|key| format!("{key} is set, and no listener is encrypted")));
         }
+        warnings.extend(self.exposure_warning());
         warnings
     }
 

@@ -34,6 +34,7 @@ pub async fn serve<Stop: Future<Output = ()>>(
 ) -> Result<()> {
     let tls = config.open_tls().context("TLS")?;
     let sockets = Sockets::bind(&config, tls.as_ref()).await?;
+    config.check_bound(sockets.addresses()?)?;
     let warnings = config.warnings();
     // Who asks by another way than a listener is told of the first.
     let first = &sockets.kafka[0].endpoint;
@@ -189,6 +190,13 @@ impl Sockets {
             http.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
         }
         Ok(Sockets { kafka, http })
+    }
+
+    /// Where all of them listen.
+    fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let all = self.kafka.iter().chain(&self.http);
+        all.map(|socket| Ok(socket.socket.local_addr()?.ip()))
+            .collect()
     }
 
     /// An address of HTTP that others than this machine can reach, if there is one, or else the first.

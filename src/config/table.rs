@@ -114,6 +114,20 @@ pub(super) const SERVER: &[Setting<Config>] = &[
         },
     },
     Setting {
+        name: "insecure",
+        kind: Kind::Boolean,
+        default: "false",
+        is_live: false,
+        doc: "Whether the server starts although others than its machine can reach it and access is not controlled \
+              (authorizer.class.name): then whoever reaches it may read, write and delete everything, and every start \
+              warns of it. `--insecure` is the same.",
+        get: |it| it.insecure.to_string(),
+        set: |it, value| {
+            it.insecure = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "store.create.enable",
         kind: Kind::Boolean,
         default: "true",

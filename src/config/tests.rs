@@ -68,6 +68,12 @@ fn errors_name_the_variable_or_the_file_and_the_line() {
     );
 }
 
+/// Access is controlled, so that every address may be listened on.
+const AUTHORIZER: (&str, &str) = (
+    "authorizer.class.name",
+    "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+);
+
 #[test]
 fn listening_on_every_address_without_a_name_for_clients_warns() {
     for (listen, warned) in [
@@ -76,10 +82,10 @@ fn listening_on_every_address_without_a_name_for_clients_warns() {
         ("127.0.0.1:9092", 0),
         ("store.example:9092", 0),
     ] {
-        let alone = flags(&[("kafka.listen", listen)]).unwrap();
+        let alone = flags(&[("kafka.listen", listen), AUTHORIZER]).unwrap();
         assert_eq!(alone.warnings().len(), warned, "{listen}");
         let name = ("advertised.listeners", "PLAINTEXT://store.example:9092");
-        let named = flags(&[("kafka.listen", listen), name]).unwrap();
+        let named = flags(&[("kafka.listen", listen), name, AUTHORIZER]).unwrap();
         assert_eq!(named.warnings(), [""; 0], "{listen}");
     }
     assert_eq!(flags(&[]).unwrap().warnings(), [""; 0]);
@@ -119,6 +125,7 @@ fn each_listener_has_its_own_protection_and_its_own_name_for_clients() {
         ("listeners", "inside://127.0.0.1:9092,SSL://:9093"),
         ("listener.security.protocol.map", "INSIDE:PLAINTEXT,ssl:ssl"),
         ("advertised.listeners", "SSL://store.example:19093"),
+        AUTHORIZER,
     ]);
     let listeners = config.unwrap().kafka.all_listeners().unwrap();
     let told: Vec<_> = listeners

@@ -24,6 +24,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Whether a data directory without a store gets a new one.
     pub store_create: bool,
+    /// Whether others may reach a server on which access is not controlled.
+    pub insecure: bool,
     /// `wal.profile=small`.
     pub(super) wal_is_small: bool,
     /// Variables of the environment with our prefix that a container platform sets, and that are no settings.

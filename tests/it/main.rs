@@ -1,5 +1,6 @@
 //! The broker as its clients see it.
 
+mod access_tool;
 mod acl_tool;
 mod backup_tool;
 mod beside_kafka;

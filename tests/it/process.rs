@@ -208,13 +208,25 @@ fn listening_on_every_address_warns_with_the_way_out() {
     let mut command = alluvium();
     let addresses = ["serve", "--kafka", "0.0.0.0:0", "--http", "127.0.0.1:0"];
     command.args(addresses).arg("--data").arg(directory.path());
-    let log = log_of(&mut command);
+    let (code, stderr) = refused(&mut command);
+    assert_eq!(code, Some(2), "{stderr}");
+    let lines = [
+        "alluvium access init access --host NAME\n",
+        "alluvium serve --config access/server.toml --data DIR\n",
+        "alluvium topic list -b NAME:9092 ",
+    ];
+    assert!(lines.iter().all(|line| stderr.contains(line)), "{stderr}");
+    let log = log_of(command.arg("--insecure"));
+    assert!(
+        log.contains("access is not controlled"),
+        "every start warns: {log}"
+    );
     assert!(
         log.contains("advertised.listeners=PLAINTEXT://"),
         "it says what to set: {log}"
     );
     let good = alluvium()
-        .args(["config", "check", "--kafka", "0.0.0.0:9092"])
+        .args(["config", "check", "--insecure", "--kafka", "0.0.0.0:9092"])
         .output()
         .expect("it runs");
     assert!(good.status.success());
