@@ -108,6 +108,9 @@ struct SettingArgs {
     /// Start although others can reach the server and access is not controlled; every start warns of it (insecure).
     #[arg(long)]
     insecure: bool,
+    /// Listen here for MQTT 3.1.1 and 5, host:port; port 0 picks a free one (mqtt.listen).
+    #[arg(long, value_name = "ADDR")]
+    mqtt: Option<String>,
     /// Set any setting; `alluvium config reference` lists them.
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
     overrides: Vec<(String, String)>,
@@ -156,6 +159,7 @@ impl SettingArgs {
             ("data.dir", &self.data),
             ("kafka.listen", &self.kafka),
             ("http.listen", &self.http),
+            ("mqtt.listen", &self.mqtt),
         ];
         let mut flags = self.overrides.clone();
         flags.extend(

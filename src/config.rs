@@ -24,7 +24,7 @@ use model::topic_config::{self, Setting as TopicSetting};
 
 use crate::broker::BrokerConfig;
 use crate::front::listener::{Tls, TlsError};
-use crate::front::{self, http, kafka};
+use crate::front::{self, http, kafka, mqtt};
 
 pub use exposure::Exposed;
 pub use reference::{reference, settings};
@@ -71,6 +71,7 @@ impl Config {
             front: front::Settings::default(),
             kafka: kafka::Settings::default(),
             http: http::Settings::default(),
+            mqtt: mqtt::Settings::default(),
             broker: BrokerConfig::default(),
             storage: StorageConfig::new("data"),
             store_create: true,
@@ -191,6 +192,11 @@ impl Config {
             .any(|listener| listener.protocol.is_encrypted())
             || self
                 .http
+                .listen
+                .iter()
+                .any(|listener| listener.is_encrypted)
+            || self
+                .mqtt
                 .listen
                 .iter()
                 .any(|listener| listener.is_encrypted)

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
 use crate::front::listener::{Endpoint, SecurityProtocol, Socket, Tls};
-use crate::front::{Limits, Places, http, kafka, sasl};
+use crate::front::{Limits, Places, http, kafka, mqtt, sasl};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
 pub const OTHER_THREADS: usize = 8;
@@ -95,21 +95,27 @@ struct Shares {
     /// Connections to the Kafka port at most, whatever `max.connections` says.
     kafka_connections: usize,
     http_connections: usize,
+    mqtt_connections: usize,
 }
 
 /// Raises the limit of descriptors, and shares them out to the store and the fronts.
 fn share_descriptors(config: &Config) -> Result<Shares> {
     let limit = descriptors::raise_limit();
-    let asks = [kafka::descriptors(), http::descriptors(&config.http)];
+    let asks = [
+        kafka::descriptors(),
+        http::descriptors(&config.http),
+        mqtt::descriptors(&config.mqtt),
+    ];
     let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
-    let [kafka_connections, http_connections] = shares.fronts[..] else {
-        unreachable!("two fronts asked");
+    let [kafka_connections, http_connections, mqtt_connections] = shares.fronts[..] else {
+        unreachable!("three fronts asked");
     };
     Ok(Shares {
         limit,
         segments: shares.segments,
         kafka_connections,
         http_connections,
+        mqtt_connections,
     })
 }
 
@@ -118,6 +124,8 @@ struct Fronts {
     stop: watch::Sender<bool>,
     kafka: JoinHandle<()>,
     http: JoinHandle<()>,
+    /// None where it listens nowhere.
+    mqtt: Option<JoinHandle<()>>,
 }
 
 impl Fronts {
@@ -132,12 +140,20 @@ impl Fronts {
         let (stop, stopped) = watch::channel(false);
         let (front, settings) = (config.front.clone(), config.kafka.clone());
         let kafka = kafka::Front::new(broker.clone(), front, settings, places);
+        let mut add_metrics: Vec<http::AddMetrics> = vec![Box::new({
+            let kafka = kafka.clone();
+            move |families| kafka.add_metrics(families)
+        })];
+        let mqtt = (!sockets.mqtt.is_empty()).then(|| {
+            let (front, settings) = (config.front.clone(), config.mqtt.clone());
+            mqtt::Front::new(broker.clone(), front, settings, shares.mqtt_connections)
+        });
+        if let Some(mqtt) = mqtt.clone() {
+            add_metrics.push(Box::new(move |families| mqtt.add_metrics(families)));
+        }
         let others = http::Others {
             peers: kafka.peers().clone(),
-            add_metrics: vec![Box::new({
-                let kafka = kafka.clone();
-                move |families| kafka.add_metrics(families)
-            })],
+            add_metrics,
             files_directory: config.storage.data_dir.join("cache").join("columns"),
             commit,
         };
@@ -149,7 +165,8 @@ impl Fronts {
         let http = http::front(broker.clone(), front, settings, bounds, others);
         Fronts {
             kafka: tokio::spawn(kafka.serve(sockets.kafka, stopped.clone())),
-            http: tokio::spawn(http.serve(sockets.http, stopped)),
+            http: tokio::spawn(http.serve(sockets.http, stopped.clone())),
+            mqtt: mqtt.map(|mqtt| tokio::spawn(mqtt.serve(sockets.mqtt, stopped))),
             stop,
         }
     }
@@ -158,14 +175,19 @@ impl Fronts {
     async fn stop(self) -> Result<()> {
         self.stop.send_replace(true);
         self.kafka.await.context("the Kafka front")?;
-        self.http.await.context("the HTTP front")
+        self.http.await.context("the HTTP front")?;
+        match self.mqtt {
+            Some(mqtt) => mqtt.await.context("the MQTT front"),
+            None => Ok(()),
+        }
     }
 }
 
-/// The bound sockets of all fronts, one at least of each.
+/// The bound sockets of all fronts, one at least of each but MQTT's.
 struct Sockets {
     kafka: Vec<Socket>,
     http: Vec<Socket>,
+    mqtt: Vec<Socket>,
 }
 
 impl Sockets {
@@ -189,12 +211,20 @@ impl Sockets {
             };
             http.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
         }
-        Ok(Sockets { kafka, http })
+        let mut mqtt = Vec::new();
+        for listener in &config.mqtt.listen {
+            let (name, protocol) = match listener.is_encrypted {
+                true => ("MQTTS", SecurityProtocol::Ssl),
+                false => ("MQTT", SecurityProtocol::Plaintext),
+            };
+            mqtt.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
+        }
+        Ok(Sockets { kafka, http, mqtt })
     }
 
     /// Where all of them listen.
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        let all = self.kafka.iter().chain(&self.http);
+        let all = self.kafka.iter().chain(&self.http).chain(&self.mqtt);
         all.map(|socket| Ok(socket.socket.local_addr()?.ip()))
             .collect()
     }
@@ -322,6 +352,7 @@ fn say_begin(config: &Config, commit: Option<&'static str>, sockets: &Sockets, s
         data = %data.display(),
         kafka = listens(&sockets.kafka),
         http = listens(&sockets.http),
+        mqtt = listens(&sockets.mqtt),
         advertised,
         descriptors = shares.limit,
         max.connections = config.kafka.limits.connections_max.min(shares.kafka_connections),
@@ -430,6 +461,7 @@ impl Ready {
             .iter()
             .skip(1)
             .chain(sockets.http.iter().skip(1))
+            .chain(&sockets.mqtt)
         {
             others.push((socket.endpoint.name.clone(), address(socket)?));
         }

@@ -64,6 +64,7 @@ pub const TARGETS: &[Target] = targets![
     rows 64 << 10,
     produce_body 16 << 10,
     follow_position 1 << 10,
+    mqtt 16 << 10,
 ];
 
 #[cfg(test)]

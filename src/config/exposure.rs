@@ -9,6 +9,7 @@ use super::{Config, KAFKA_LISTEN, LISTENERS};
 use crate::broker::access::Authorizer;
 
 const HTTP_LISTEN: &str = "http.listen";
+const MQTT_LISTEN: &str = "mqtt.listen";
 
 /// An address that others can reach, though access is not controlled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +81,9 @@ impl Config {
         let listeners = listeners.into_iter().map(move |it| (kafka, it.address));
         let http = self.http.listen.iter();
         let http = http.map(|it| (HTTP_LISTEN, it.address.clone()));
-        listeners.chain(http).filter(|(_, address)| {
+        let mqtt = self.mqtt.listen.iter();
+        let mqtt = mqtt.map(|it| (MQTT_LISTEN, it.address.clone()));
+        listeners.chain(http).chain(mqtt).filter(|(_, address)| {
             let host = address.rsplit_once(':').map_or("", |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
             host.parse().is_ok_and(|address| !is_own(address))
@@ -119,6 +122,7 @@ mod tests {
             ("listeners", "PLAINTEXT://127.0.0.1:9092,SSL://0.0.0.0:9093"),
             ("http.listen", "0.0.0.0:8080"),
             ("http.listen", "127.0.0.1:8080,https://[fd00::1]:8443"),
+            ("mqtt.listen", "mqtts://0.0.0.0:8883"),
         ] {
             let refused = load(&[open]).expect_err("it is refused").to_string();
             assert!(refused.contains("alluvium access init"), "{refused}");

@@ -222,6 +222,7 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
             "PLAINTEXT:PLAINTEXT,INSIDE:SSL",
         ),
         ("listeners", "PLAINTEXT://127.0.0.1:1"),
+        ("mqtt.listen", "127.0.0.1:1"),
         ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512"),
         ("sasl.users.file", "users"),
         ("scrub.bytes.per.second", "0"),

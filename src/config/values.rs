@@ -7,7 +7,7 @@ use storage::StorageConfig;
 
 use super::refusal::Place;
 use crate::broker::BrokerConfig;
-use crate::front::{self, http, kafka};
+use crate::front::{self, http, kafka, mqtt};
 
 /// Everything that a server is started with.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Config {
     pub kafka: kafka::Settings,
     /// The HTTP front's part.
     pub http: http::Settings,
+    /// The MQTT front's part.
+    pub mqtt: mqtt::Settings,
     /// The broker's part.
     pub broker: BrokerConfig,
     /// The storage's part.

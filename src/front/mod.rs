@@ -7,6 +7,7 @@ mod budget;
 pub mod http;
 pub mod kafka;
 pub mod listener;
+pub mod mqtt;
 pub mod peers;
 mod places;
 pub mod sasl;

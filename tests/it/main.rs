@@ -32,6 +32,7 @@ mod linearizable;
 mod log_repair;
 mod log_tool;
 mod metrics;
+mod mqtt;
 mod operations;
 mod pipe_promises;
 mod pipe_tool;

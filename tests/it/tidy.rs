@@ -56,8 +56,18 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
         "src/broker/coordination/",
         &["groups", "producer_ids", "topics", "configs"],
     ),
-    ("src/front/kafka/", &["http", "storage", "axum", "tools"]),
-    ("src/front/http/", &["kafka", "storage", "wire", "tools"]),
+    (
+        "src/front/kafka/",
+        &["http", "mqtt", "storage", "axum", "tools"],
+    ),
+    (
+        "src/front/http/",
+        &["kafka", "mqtt", "storage", "wire", "tools"],
+    ),
+    (
+        "src/front/mqtt/",
+        &["kafka", "http", "storage", "wire", "axum", "tools"],
+    ),
     ("src/front/", &["config", "serve"]),
     // What every part brings its own of.
     (
@@ -73,6 +83,7 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
 const ONE_PLACE: &[(&str, &str, &str)] = &[
     ("src/", "ErrorCode", "src/front/kafka/errors.rs"),
     ("src/", "StatusCode", "src/front/http/errors.rs"),
+    ("src/", "ReasonCode", "src/front/mqtt/errors.rs"),
 ];
 
 const UNSAFE_FILE: &str = "storage/src/io/map.rs";
@@ -521,7 +532,15 @@ fn the_map_names_every_folder() {
         .map(|(folder, _)| format!("{folder}/"))
         .collect();
     assert!(folders.contains("model/") && folders.contains("docs/"));
-    folders.extend(["src/broker/", "src/front/kafka/", "src/front/http/"].map(str::to_owned));
+    folders.extend(
+        [
+            "src/broker/",
+            "src/front/kafka/",
+            "src/front/http/",
+            "src/front/mqtt/",
+        ]
+        .map(str::to_owned),
+    );
     for folder in folders {
         assert!(
             map.contains(&format!("`{folder}")),

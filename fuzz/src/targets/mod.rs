@@ -15,6 +15,7 @@ pub mod input_format;
 pub mod key_index;
 pub mod manifest;
 pub mod messages;
+pub mod mqtt;
 pub mod output_format;
 pub mod produce_body;
 pub mod quotas;

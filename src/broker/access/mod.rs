@@ -103,6 +103,8 @@ pub enum Protocol {
     Kafka,
     /// HTTP.
     Http,
+    /// MQTT.
+    Mqtt,
 }
 
 /// As Kafka writes it, and its rules have it.

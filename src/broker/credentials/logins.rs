@@ -21,14 +21,17 @@ pub enum LoginKind {
     Scram(ScramMechanism),
     /// HTTP's Basic.
     Basic,
+    /// User name and password in MQTT's CONNECT.
+    Mqtt,
 }
 
 impl LoginKind {
-    pub(super) const ALL: [LoginKind; 4] = [
+    pub(super) const ALL: [LoginKind; 5] = [
         LoginKind::Plain,
         LoginKind::Scram(ScramMechanism::Sha256),
         LoginKind::Scram(ScramMechanism::Sha512),
         LoginKind::Basic,
+        LoginKind::Mqtt,
     ];
 
     /// What it is called.
@@ -37,6 +40,7 @@ impl LoginKind {
             LoginKind::Plain => "PLAIN",
             LoginKind::Scram(mechanism) => mechanism.name(),
             LoginKind::Basic => "Basic",
+            LoginKind::Mqtt => "MQTT",
         }
     }
 

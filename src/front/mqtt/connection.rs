@@ -1,0 +1,390 @@
+//! One connection: the greeting, and then packets both ways until one side ends it.
+//! Callers: `mqtt::Front::serve`, one task for each connection.
+//! Invariants: nothing waits for the peer to take what is sent but what is sent: reading, storing and acknowledging go on side by side.
+//! What is unsent is bounded, and while it is full nothing is read. A client that is silent for one and a half times its keep alive is
+//! disconnected; while nothing is read of it, that does not count. A connection that ends without a DISCONNECT of the client has its
+//! will published, once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::bounds::{GREETING_BYTES_MAX, UNSENT_BYTES_MAX};
+use super::ending::Ending;
+use super::errors;
+use super::frame::{Frame, Frames};
+use super::greeting::{Client, greet};
+use super::inbound::Inbound;
+use super::outbound::Outbound;
+use super::packet::{
+    AckKind, Disconnect, Fault, Incoming, Version, decode, disconnect, pingresp, suback, unsuback,
+};
+use super::publishing::publish;
+use super::route::Message;
+use super::state::Front;
+use crate::front::listener::{Accepted, Stream, stopped};
+use crate::front::places::Place;
+
+/// CONNECT is there so long after the connection was made, or never.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+/// How long what is owed may take when the server stops, and a last packet to leave.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+/// How long what still comes is read after the last packet.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// No pause is longer that a client's quota asks for.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Serves a connection until it ends.
+pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
+    let Accepted {
+        stream,
+        place,
+        peer,
+        transport,
+    } = accepted;
+    let (read, write) = tokio::io::split(stream);
+    let mut frames = Frames::new(read, Arc::clone(&front.received), GREETING_BYTES_MAX);
+    let mut writer = Writer {
+        front: Arc::clone(&front),
+        stream: write,
+        out: BytesMut::new(),
+        is_dirty: false,
+        moved_at: Instant::now(),
+    };
+    let greeting = async {
+        let frame = frames.next().await.ok()??;
+        front
+            .stats
+            .received_bytes
+            .fetch_add(frame.bytes as u64, Relaxed);
+        let greeted = greet(&front, &frame, (&transport, peer), &mut writer.out).await;
+        if let Err(why) = &greeted {
+            tracing::debug!(%peer, %why, "an MQTT client was not let in");
+        }
+        greeted.ok()
+    };
+    let greeted = tokio::select! {
+        greeted = timeout(GREETING_MAX, greeting) => greeted.ok().flatten(),
+        () = place.leave() => None,
+        () = stopped(&mut stop) => None,
+    };
+    match greeted {
+        Some(client) if writer.out.len() <= client.packet_bytes_max => {
+            // A client that is idle is of use: it makes no room.
+            let _stay = place.stay();
+            frames.limit(front.settings.packet_bytes_max);
+            let connection = Connection::new(front, client, frames, writer, peer);
+            connection.serve(&place, stop).await;
+        }
+        Some(_) => {}
+        None => writer.last().await,
+    }
+}
+
+/// The writing side.
+struct Writer {
+    front: Arc<Front>,
+    stream: WriteHalf<Stream>,
+    /// What is to be sent.
+    out: BytesMut,
+    /// Whether what was written may wait in the stream.
+    is_dirty: bool,
+    /// When the peer last took something, or had nothing to take.
+    moved_at: Instant,
+}
+
+impl Writer {
+    fn has_something(&self) -> bool {
+        !self.out.is_empty() || self.is_dirty
+    }
+
+    /// Sends something. What is given up loses nothing.
+    async fn write(&mut self) -> Result<(), Ending> {
+        if self.out.is_empty() {
+            self.stream.flush().await.map_err(|_| Ending::Gone)?;
+            self.is_dirty = false;
+            return Ok(());
+        }
+        let written = self.stream.write_buf(&mut self.out).await;
+        let count = written.map_err(|_| Ending::Gone)?;
+        if count == 0 {
+            return Err(Ending::Gone);
+        }
+        self.is_dirty = true;
+        self.moved_at = Instant::now();
+        self.front.stats.sent_bytes.fetch_add(count as u64, Relaxed);
+        if self.out.is_empty() {
+            // Memory that an idle connection would hold.
+            self.out = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Sends all that is left, and ends the stream.
+    async fn last(&mut self) {
+        let sent = async {
+            while self.has_something() {
+                if self.write().await.is_err() {
+                    return;
+                }
+            }
+            let _ = self.stream.shutdown().await;
+        };
+        let _ = timeout(LAST_WORDS_MAX, sent).await;
+    }
+}
+
+/// A client's connection.
+struct Connection {
+    front: Arc<Front>,
+    client: Client,
+    peer: SocketAddr,
+    frames: Frames<ReadHalf<Stream>>,
+    writer: Writer,
+    inbound: Inbound,
+    outbound: Outbound,
+    /// When the last packet came, or could not be read.
+    heard_at: Instant,
+    /// Nothing is read before this, because of the client's quota.
+    reads_at: Instant,
+    /// No messages are sent before this, likewise.
+    sends_at: Instant,
+}
+
+/// What happened next.
+enum Happened {
+    Packet(Frame),
+    /// Something moved; what follows from it is looked at anyway.
+    Moved,
+    End(Ending),
+}
+
+impl From<Result<(), Ending>> for Happened {
+    fn from(result: Result<(), Ending>) -> Happened {
+        match result {
+            Ok(()) => Happened::Moved,
+            Err(ending) => Happened::End(ending),
+        }
+    }
+}
+
+impl Connection {
+    fn new(
+        front: Arc<Front>,
+        client: Client,
+        frames: Frames<ReadHalf<Stream>>,
+        writer: Writer,
+        peer: SocketAddr,
+    ) -> Connection {
+        let now = Instant::now();
+        Connection {
+            inbound: Inbound::new(&front, &client),
+            outbound: Outbound::new(&front, &client),
+            front,
+            client,
+            peer,
+            frames,
+            writer,
+            heard_at: now,
+            reads_at: now,
+            sends_at: now,
+        }
+    }
+
+    async fn serve(mut self, place: &Place, mut stop: watch::Receiver<bool>) {
+        let ending = loop {
+            match self.next(place, &mut stop).await {
+                Happened::Moved => {}
+                Happened::End(ending) => break ending,
+                Happened::Packet(frame) => {
+                    if let Err(ending) = self.take(frame).await {
+                        break ending;
+                    }
+                }
+            }
+        };
+        self.end(ending).await;
+    }
+
+    async fn next(&mut self, place: &Place, stop: &mut watch::Receiver<bool>) -> Happened {
+        let now = Instant::now();
+        if now >= self.sends_at {
+            let wait = self.outbound.fill(&mut self.writer.out);
+            self.sends_at = now + wait.min(PAUSE_MAX);
+        }
+        let is_full = self.writer.out.len() >= UNSENT_BYTES_MAX;
+        let is_paused = now < self.reads_at;
+        let reads = self.inbound.has_room() && !is_full && !is_paused;
+        if !reads {
+            self.heard_at = now;
+        }
+        if !self.writer.has_something() {
+            self.writer.moved_at = now;
+        }
+        let wakes_at = self.wakes_at(now, reads);
+        let Connection {
+            client,
+            frames,
+            writer,
+            inbound,
+            outbound,
+            ..
+        } = self;
+        let works = inbound.has_work(!is_full);
+        let more = outbound.wants_more() && now >= self.sends_at;
+        let sends = writer.has_something();
+        let mut acks = BytesMut::new();
+        let out = &mut acks;
+        let mut woken_at = None;
+        let happened = tokio::select! {
+            () = stopped(stop) => Happened::End(Ending::Stopping),
+            () = place.leave() => Happened::End(Ending::Evicted),
+            () = client.entered.taken_over() => Happened::End(Ending::TakenOver),
+            stored = inbound.step(!is_full, out), if works => stored.into(),
+            written = writer.write(), if sends => written.into(),
+            packet = frames.next(), if reads => match packet {
+                Ok(Some(frame)) => Happened::Packet(frame),
+                Ok(None) => Happened::End(Ending::Gone),
+                Err(ending) => Happened::End(ending),
+            },
+            read = outbound.read(), if more => read.into(),
+            () = sleep_until(wakes_at) => {
+                woken_at = Some(Instant::now());
+                Happened::Moved
+            }
+        };
+        self.writer.out.extend_from_slice(&acks);
+        match woken_at.and_then(|now| self.overdue(now, reads)) {
+            Some(ending) => Happened::End(ending),
+            None => happened,
+        }
+    }
+
+    /// When somebody has to look again, whatever happens.
+    fn wakes_at(&self, now: Instant, reads: bool) -> Instant {
+        let silence = self.client.silence_max.filter(|_| reads);
+        let unread = self.front.shared.idle_max;
+        [
+            silence.map(|silence| self.heard_at + silence),
+            self.writer
+                .has_something()
+                .then(|| self.writer.moved_at + unread),
+            Some(self.reads_at).filter(|at| *at > now),
+            Some(self.sends_at).filter(|at| *at > now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(now + unread)
+    }
+
+    /// Why the connection is at its end, if it is.
+    fn overdue(&self, now: Instant, reads: bool) -> Option<Ending> {
+        let silence = self.client.silence_max.filter(|_| reads);
+        if silence.is_some_and(|silence| now >= self.heard_at + silence) {
+            return Some(Ending::KeepAlive);
+        }
+        let is_stuck = now >= self.writer.moved_at + self.front.shared.idle_max;
+        (self.writer.has_something() && is_stuck).then_some(Ending::Unread)
+    }
+
+    /// Takes a packet.
+    async fn take(&mut self, frame: Frame) -> Result<(), Ending> {
+        self.heard_at = Instant::now();
+        let received = &self.front.stats.received_bytes;
+        received.fetch_add(frame.bytes as u64, Relaxed);
+        let version = self.client.version;
+        let body = frame.body.clone();
+        let out = &mut self.writer.out;
+        match decode(version, frame.first, &body)? {
+            Incoming::Publish(said) => {
+                let wait = self.inbound.publish(frame, &said)?;
+                self.reads_at = self.heard_at + wait.min(PAUSE_MAX);
+            }
+            Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.inbound.release(ack),
+            Incoming::Ack(ack) => self.outbound.ack(ack, out)?,
+            Incoming::Subscribe(asked) => {
+                let codes = self.outbound.subscribe(&asked).await?;
+                suback(out, version, asked.packet_id, &codes);
+            }
+            Incoming::Unsubscribe(asked) => {
+                let codes = self.outbound.unsubscribe(&asked);
+                unsuback(out, version, asked.packet_id, &codes);
+            }
+            Incoming::Pingreq => pingresp(out),
+            Incoming::Disconnect(said) => return Err(self.disconnected(said)),
+        }
+        Ok(())
+    }
+
+    fn disconnected(&self, said: Disconnect) -> Ending {
+        // A session that was to end with its connection is not kept after all (§3.14.2.2.2).
+        if said.session_expiry.is_some_and(|it| it > 0) && !self.client.wanted_session {
+            const MORE: &str = "a session expiry where there was none";
+            return Fault::Protocol(MORE).into();
+        }
+        Ending::Disconnected {
+            with_will: said.reason != 0,
+        }
+    }
+
+    /// Ends the connection: what is on its way is stored, the peer is told why, and the will is published.
+    async fn end(mut self, ending: Ending) {
+        tracing::debug!(peer = %self.peer, %ending, "an MQTT connection ends");
+        let stores = async {
+            let acks = ending == Ending::Stopping;
+            while self.inbound.has_work(acks) {
+                self.inbound.step(acks, &mut self.writer.out).await?;
+            }
+            Ok::<_, Ending>(())
+        };
+        // A failure ends it too.
+        let _ = timeout(LAST_WORDS_MAX, stores).await;
+        if let Some(code) = errors::of_ending(&ending) {
+            self.front.stats.ended(code);
+            if self.client.version == Version::V5 {
+                let reason = ending.to_string();
+                let fits = reason.len() + 16 <= self.client.packet_bytes_max;
+                disconnect(
+                    &mut self.writer.out,
+                    code,
+                    Some(reason.as_str()).filter(|_| fits),
+                );
+            }
+            self.writer.last().await;
+            let _ = timeout(LINGER_MAX, self.frames.linger()).await;
+        }
+        let Connection {
+            front,
+            mut client,
+            peer,
+            ..
+        } = self;
+        let will = client.will.take();
+        match ending {
+            Ending::Disconnected { with_will: false } => {}
+            _ => {
+                if let Some(will) = will {
+                    publish_will(&front, &client, will, peer).await;
+                }
+            }
+        }
+    }
+}
+
+/// Publishes a will. There is nobody who could be told that it cannot be.
+async fn publish_will(front: &Front, client: &Client, will: Message, peer: SocketAddr) {
+    let published = async { publish(front, &client.door, &will).await?.durable().await };
+    match published.await {
+        Ok(_) => {
+            front.stats.wills.fetch_add(1, Relaxed);
+        }
+        Err(error) => tracing::warn!(%peer, %error, "a will could not be published"),
+    }
+}

@@ -1,0 +1,226 @@
+//! The greeting: CONNECT is judged, the client logs in and takes its place, and CONNACK says what it may do (§3.1, §3.2).
+//! Callers: `connection`, with the first packet. Invariant: nothing is published or read for a client that was not let in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use zeroize::Zeroizing;
+
+use super::bounds::{ALIAS_MAX, CLIENT_ID_BYTES_MAX, RECEIVE_MAX};
+use super::clients::Entered;
+use super::ending::NotConnected;
+use super::errors;
+use super::frame::Frame;
+use super::packet::{Connack, Connect, Fault, Version, Will, connack, decode_connect, version_of};
+use super::route::{self, Message, Says};
+use super::state::Front;
+use crate::broker::Refusal;
+use crate::broker::access::{Caller, Door, Principal, Protocol, right};
+use crate::broker::credentials::LoginKind;
+use crate::front::listener::Transport;
+
+/// A client that was let in.
+pub(super) struct Client {
+    pub(super) version: Version,
+    /// What it calls itself, or was called.
+    pub(super) id: Bytes,
+    /// The broker, as it may use it.
+    pub(super) door: Arc<Door>,
+    /// Its place among the clients.
+    pub(super) entered: Entered,
+    /// How long it may be silent; None for ever.
+    pub(super) silence_max: Option<Duration>,
+    /// Publishes to it that may be without an ack.
+    pub(super) receive_maximum: u16,
+    /// The longest packet that it takes.
+    pub(super) packet_bytes_max: usize,
+    /// Whether it asked for a session that outlives its connection, and was told that it has none.
+    pub(super) wanted_session: bool,
+    /// Whether acks may say why in words.
+    pub(super) wants_reasons: bool,
+    /// What is published when it goes without a word.
+    pub(super) will: Option<Message>,
+}
+
+/// Judges the first packet. Its answer is appended to `out`: nothing is, where the protocol has none.
+pub(super) async fn greet(
+    front: &Arc<Front>,
+    frame: &Frame,
+    (transport, peer): (&Transport, SocketAddr),
+    out: &mut BytesMut,
+) -> Result<Client, NotConnected> {
+    let greeted = async {
+        let connect = decode_connect(frame.first, &frame.body)?;
+        let client = admit(front, frame, &connect, (transport, peer)).await?;
+        Ok((connect, client))
+    };
+    match greeted.await {
+        Ok((connect, client)) => {
+            welcome(front, &connect, &client, out);
+            Ok(client)
+        }
+        Err(why) => {
+            refuse(front, frame, &why, out);
+            Err(why)
+        }
+    }
+}
+
+fn refuse(front: &Front, frame: &Frame, why: &NotConnected, out: &mut BytesMut) {
+    // Who does not begin with a CONNECT is told nothing (§4.13).
+    if frame.first != 0x10 {
+        return;
+    }
+    let version = match (version_of(&frame.body), why) {
+        (Some(version), _) => version,
+        (None, NotConnected::Fault(Fault::Version { is_older: false })) => Version::V5,
+        (None, NotConnected::Fault(Fault::Version { is_older: true })) => Version::V311,
+        (None, _) => return,
+    };
+    let Some(code) = errors::of_connect(version, why) else {
+        return;
+    };
+    front.stats.not_connected(code);
+    let reason = why.to_string();
+    let says = Connack {
+        reason_string: Some(&reason),
+        ..Connack::default()
+    };
+    connack(out, version, code, false, &says);
+}
+
+fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut BytesMut) {
+    let asked = &connect.properties;
+    let longest = front.settings.keep_alive_max_seconds;
+    let is_assigned = connect.client_id.is_empty();
+    let assigned = std::str::from_utf8(&client.id).ok();
+    let says = Connack {
+        // A session ends with its connection.
+        session_expiry: asked.session_expiry.filter(|asked| *asked > 0).map(|_| 0),
+        receive_maximum: Some(RECEIVE_MAX as u16),
+        packet_bytes_max: u32::try_from(front.settings.packet_bytes_max).ok(),
+        topic_alias_maximum: Some(ALIAS_MAX as u16),
+        assigned_client_id: assigned.filter(|_| is_assigned),
+        server_keep_alive: (!(1..=longest).contains(&connect.keep_alive)).then_some(longest),
+        retain_unavailable: true,
+        shared_unavailable: true,
+        reason_string: None,
+    };
+    connack(out, connect.version, 0, false, &says);
+}
+
+async fn admit(
+    front: &Arc<Front>,
+    frame: &Frame,
+    connect: &Connect<'_>,
+    (transport, peer): (&Transport, SocketAddr),
+) -> Result<Client, NotConnected> {
+    let properties = &connect.properties;
+    if properties.authentication_method.is_some() {
+        return Err(NotConnected::Method);
+    }
+    if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
+        let bytes_max = CLIENT_ID_BYTES_MAX;
+        return Err(NotConnected::LongId { bytes_max });
+    }
+    if connect.version == Version::V311 && !connect.clean_start {
+        return Err(NotConnected::Session);
+    }
+    let principal = principal(front, connect, (transport, peer)).await?;
+    let id: Arc<str> = match connect.client_id {
+        "" => uuid::Uuid::new_v4().simple().to_string().into(),
+        id => id.into(),
+    };
+    let door = Arc::new(front.broker.door(Caller {
+        principal: principal.clone(),
+        address: peer,
+        client_id: Some(id.to_string()),
+        protocol: Protocol::Mqtt,
+    }));
+    let id_bytes = Bytes::copy_from_slice(id.as_bytes());
+    let will = match &connect.will {
+        Some(will) => Some(will_of(&door, &frame.body, will, &id_bytes)?),
+        None => None,
+    };
+    let entered = front.clients.enter(principal, id);
+    let longest = front.settings.keep_alive_max_seconds;
+    let seconds = match (connect.version, connect.keep_alive) {
+        (Version::V5, seconds) if !(1..=longest).contains(&seconds) => longest,
+        (_, seconds) => seconds,
+    };
+    let silence_max = Duration::from_millis(u64::from(seconds) * 1_500);
+    let packet_bytes_max = properties.packet_bytes_max.unwrap_or(u32::MAX);
+    Ok(Client {
+        version: connect.version,
+        id: id_bytes,
+        door,
+        entered: entered.ok_or(NotConnected::TooMany)?,
+        silence_max: Some(silence_max).filter(|_| seconds > 0),
+        receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
+        packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
+        wanted_session: properties.session_expiry.is_some_and(|it| it > 0),
+        wants_reasons: properties.request_problem.unwrap_or(true),
+        will,
+    })
+}
+
+/// Who it is: by what it shows, which is checked whether access is controlled or not, or else by its connection.
+async fn principal(
+    front: &Front,
+    connect: &Connect<'_>,
+    (transport, peer): (&Transport, SocketAddr),
+) -> Result<Principal, NotConnected> {
+    if connect.user.is_none() && connect.password.is_none() {
+        return Ok(transport.principal());
+    }
+    let is_encrypted = transport.listener.protocol.is_encrypted();
+    if !is_encrypted && !peer.ip().to_canonical().is_loopback() {
+        return Err(NotConnected::Exposed);
+    }
+    let logged_in = match (connect.user, connect.password) {
+        (Some(user), Some(password)) => {
+            let password = Zeroizing::new(password.to_vec());
+            let broker = &front.broker;
+            let logged_in = broker.log_in(LoginKind::Mqtt, user, password, peer.ip());
+            logged_in.await.ok()
+        }
+        _ => None,
+    };
+    match logged_in {
+        Some(user) => Ok(Principal::User(user)),
+        None => {
+            // A failure is answered late, as in every protocol.
+            tokio::time::sleep(front.shared.sasl.failed_delay).await;
+            Err(NotConnected::Login)
+        }
+    }
+}
+
+/// The will as it is published.
+fn will_of(
+    door: &Door,
+    packet: &Bytes,
+    will: &Will<'_>,
+    client_id: &Bytes,
+) -> Result<Message, NotConnected> {
+    if will.retain {
+        return Err(NotConnected::Retain);
+    }
+    if will.topic.starts_with('$') {
+        return Err(NotConnected::WillTopic);
+    }
+    if let Err(Refusal::Denied { .. }) = door.topic(route::TOPIC, right::Write) {
+        return Err(NotConnected::WillDenied);
+    }
+    let topic = packet.slice_ref(will.topic.as_bytes());
+    let says = Says {
+        qos: will.qos,
+        retain: will.retain,
+        client_id,
+        properties: &will.properties,
+    };
+    let message = Message::of(packet, topic, will.payload, says);
+    Ok(message.copied())
+}

@@ -1,0 +1,61 @@
+//! Brings a message to the log: the topic that the route names, made when it is needed, and the broker's door for single messages.
+//! Callers: `inbound`, and `connection` for wills.
+
+use std::sync::Arc;
+
+use super::route::{self, Message};
+use super::state::Front;
+use crate::broker::access::{Door, Granted, Protocol, RightOn, right};
+use crate::broker::publish::{self, PublishRefusal, Publishing};
+use crate::broker::{Layout, NewTopic, Refusal, Topic};
+
+/// Publishes a message as this client.
+pub(super) async fn publish(
+    front: &Front,
+    door: &Door,
+    message: &Message,
+) -> Result<Publishing, PublishRefusal> {
+    let topic = topic(front, door, right::Write).await?;
+    let headers = message.headers();
+    let message = publish::Message {
+        key: Some(&message.key),
+        value: Some(&message.value),
+        headers: &headers,
+        time: None,
+    };
+    front.broker.publish(&topic, None, message).await
+}
+
+/// The topic of the route, with a right that the client has. The front makes it, on nobody's request, if it is not there.
+pub(super) async fn topic<R: RightOn<Arc<Topic>> + Copy>(
+    front: &Front,
+    door: &Door,
+    right: R,
+) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+    match door.topic(route::TOPIC, right) {
+        Err(Refusal::UnknownTopicOrPartition) => make(front).await?,
+        found => return found,
+    }
+    door.topic(route::TOPIC, right)
+}
+
+async fn make(front: &Front) -> Result<(), Refusal> {
+    let own = front.broker.own_door(Protocol::Mqtt);
+    let name = match own.new_topic(route::TOPIC) {
+        // Somebody else was faster.
+        Err(Refusal::TopicExists { .. }) => return Ok(()),
+        name => name?,
+    };
+    let new = NewTopic {
+        name,
+        layout: Layout::Counted {
+            partitions: Some(route::PARTITIONS),
+            replicas: None,
+        },
+        settings: Vec::new(),
+    };
+    match front.broker.create_topics(vec![new], false).await.pop() {
+        None | Some(Ok(_) | Err(Refusal::TopicExists { .. })) => Ok(()),
+        Some(Err(refusal)) => Err(refusal),
+    }
+}

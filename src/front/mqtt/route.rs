@@ -1,0 +1,218 @@
+//! The route between topics of MQTT and records: where a message is stored, as what, and what a record is to subscribers.
+//! Callers: `inbound` stores by it, `outbound` delivers by it. Pure.
+//!
+//! There is one route: every message goes to the topic [`TOPIC`], under its own topic as the key, so that the order of each topic is
+//! kept. The value is the payload as it came. What else a message says is headers, as text.
+
+use bytes::Bytes;
+use model::Timestamp;
+use model::batch::{HeaderRef, RecordRef};
+
+use super::packet::{Delivery, Properties, Qos};
+use super::topic;
+
+/// Where messages are stored.
+pub const TOPIC: &str = "mqtt";
+/// How many partitions it gets when it is made.
+pub const PARTITIONS: u32 = 16;
+
+/// What this front's own headers begin with.
+const OWN: &str = "mqtt.";
+/// What stands before a user property whose name begins like an own header.
+const USER: &str = "mqtt.user.";
+
+const QOS: &str = "mqtt.qos";
+const RETAIN: &str = "mqtt.retain";
+const CLIENT: &str = "mqtt.client";
+const NAME: &str = "mqtt.topic";
+const EXPIRY: &str = "mqtt.expiry";
+const FORMAT: &str = "mqtt.format";
+const CONTENT_TYPE: &str = "mqtt.content-type";
+const REPLY: &str = "mqtt.reply";
+const CORRELATION: &str = "mqtt.correlation";
+
+/// A message as it is stored: a part of the packet that it came in, and not a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The topic.
+    pub key: Bytes,
+    /// The payload.
+    pub value: Bytes,
+    /// What else it says.
+    pub headers: Vec<(Bytes, Bytes)>,
+}
+
+/// What a message says beside its topic and payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Says<'a> {
+    /// How often it may arrive.
+    pub qos: Qos,
+    /// Whether it stays for later subscribers.
+    pub retain: bool,
+    /// Of whom it is.
+    pub client_id: &'a Bytes,
+    /// Its properties.
+    pub properties: &'a Properties<'a>,
+}
+
+impl Message {
+    /// A message in a packet: `topic`, `payload` and properties are parts of `packet`, or the topic is one that an alias stands for.
+    pub fn of(packet: &Bytes, topic: Bytes, payload: &[u8], says: Says<'_>) -> Message {
+        let mut headers = Vec::with_capacity(2 + says.properties.user.len());
+        let mut add = |name: &'static str, value: Bytes| {
+            headers.push((Bytes::from_static(name.as_bytes()), value));
+        };
+        add(QOS, Bytes::from_static(says.qos.digit().as_bytes()));
+        if says.retain {
+            add(RETAIN, Bytes::from_static(b"1"));
+        }
+        add(CLIENT, says.client_id.clone());
+        let Properties {
+            payload_format,
+            message_expiry,
+            content_type,
+            response_topic,
+            correlation_data,
+            user,
+            ..
+        } = says.properties;
+        if let Some(seconds) = message_expiry {
+            add(EXPIRY, seconds.to_string().into());
+        }
+        if let Some(format) = payload_format {
+            add(FORMAT, format.to_string().into());
+        }
+        let part = |text: &str| packet.slice_ref(text.as_bytes());
+        if let Some(content_type) = content_type {
+            add(CONTENT_TYPE, part(content_type));
+        }
+        if let Some(response_topic) = response_topic {
+            add(REPLY, part(response_topic));
+        }
+        if let Some(data) = correlation_data {
+            add(CORRELATION, packet.slice_ref(data));
+        }
+        for (name, value) in user {
+            let name = match name.starts_with(OWN) {
+                true => format!("{USER}{name}").into(),
+                false => part(name),
+            };
+            headers.push((name, part(value)));
+        }
+        Message {
+            key: topic,
+            value: packet.slice_ref(payload),
+            headers,
+        }
+    }
+
+    /// The same in memory of its own: it outlives its packet.
+    pub fn copied(&self) -> Message {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let headers = self.headers.iter();
+        Message {
+            key: copy(&self.key),
+            value: copy(&self.value),
+            headers: headers
+                .map(|(name, value)| (copy(name), copy(value)))
+                .collect(),
+        }
+    }
+
+    /// Its headers, as they are published.
+    pub fn headers(&self) -> Vec<HeaderRef<'_>> {
+        let all = self.headers.iter();
+        all.map(|(name, value)| (name.as_ref(), Some(value.as_ref())))
+            .collect()
+    }
+}
+
+/// The topic of a record, if it is one that subscribers may be given.
+pub fn topic_of<'a>(record: &RecordRef<'a>) -> Option<&'a str> {
+    let named = record
+        .headers()
+        .find(|(name, _)| *name == NAME.as_bytes())
+        .and_then(|(_, value)| value);
+    let topic = std::str::from_utf8(named.or(record.key)?).ok()?;
+    topic::is_name(topic).then_some(topic)
+}
+
+/// A record as a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// How it was published; None by others than clients of this front.
+    pub qos: Option<Qos>,
+    /// Who published it.
+    pub client_id: Option<&'a [u8]>,
+    /// What it says. Subscriptions are not named yet.
+    pub delivery: Delivery<'a>,
+}
+
+/// What became of a record that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// A message.
+    Message(Box<Stored<'a>>),
+    /// A message whose time is over.
+    Expired,
+    /// No message: its topic is none.
+    None,
+}
+
+/// What a record is to subscribers, at a time.
+pub fn found<'a>(record: &RecordRef<'a>, now: Timestamp) -> Found<'a> {
+    let Some(topic) = topic_of(record) else {
+        return Found::None;
+    };
+    let mut stored = Stored {
+        qos: None,
+        client_id: None,
+        delivery: Delivery {
+            topic,
+            payload: record.value.unwrap_or_default(),
+            ..Delivery::default()
+        },
+    };
+    let delivery = &mut stored.delivery;
+    for (name, value) in record.headers() {
+        let (Ok(name), Some(value)) = (std::str::from_utf8(name), value) else {
+            continue;
+        };
+        let text = std::str::from_utf8(value).ok();
+        let number = text.and_then(|text| text.parse::<u32>().ok());
+        match name {
+            NAME => {}
+            QOS => stored.qos = number.and_then(|it| Qos::of(u8::try_from(it).ok()?)),
+            RETAIN => delivery.retain = text == Some("1"),
+            CLIENT => stored.client_id = Some(value),
+            EXPIRY => delivery.message_expiry = number,
+            FORMAT => delivery.payload_format = number.filter(|it| *it <= 1).map(|it| it as u8),
+            CONTENT_TYPE => delivery.content_type = text.filter(|it| is_text(it)),
+            REPLY => delivery.response_topic = text.filter(|it| topic::is_name(it)),
+            CORRELATION => delivery.correlation_data = Some(value),
+            _ => {
+                let name = name.strip_prefix(USER).unwrap_or(name);
+                if let Some(text) = text.filter(|text| is_text(text) && is_text(name)) {
+                    delivery.user.push((name, text));
+                }
+            }
+        }
+    }
+    if let Some(seconds) = delivery.message_expiry {
+        let passed = now.millis().saturating_sub(record.timestamp.millis());
+        let passed = u64::try_from(passed).unwrap_or(0) / 1_000;
+        match u64::from(seconds)
+            .checked_sub(passed)
+            .filter(|left| *left > 0)
+        {
+            Some(left) => delivery.message_expiry = u32::try_from(left).ok(),
+            None => return Found::Expired,
+        }
+    }
+    Found::Message(Box::new(stored))
+}
+
+/// Whether it is a string of MQTT.
+fn is_text(text: &str) -> bool {
+    !text.contains('\0')
+}

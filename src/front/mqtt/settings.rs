@@ -1,0 +1,163 @@
+//! The settings of the MQTT front.
+
+use std::fmt;
+
+use crate::front::listener::joined;
+use crate::setting::{Kind, Setting, address, size};
+
+/// What the front is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `mqtt.listen`: where it listens; nowhere if it is empty.
+    pub listen: Vec<MqttListen>,
+    /// `mqtt.connections.max`: connections at a time.
+    pub connections_max: usize,
+    /// `mqtt.packet.bytes.max`: the longest packet.
+    pub packet_bytes_max: usize,
+    /// `mqtt.keepalive.max.seconds`: the longest keep alive.
+    pub keep_alive_max_seconds: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            listen: Vec::new(),
+            connections_max: 100_000,
+            packet_bytes_max: 1 << 20,
+            keep_alive_max_seconds: 300,
+        }
+    }
+}
+
+/// An address that MQTT is served on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttListen {
+    /// `host:port`.
+    pub address: String,
+    /// Whether connections are encrypted.
+    pub is_encrypted: bool,
+}
+
+impl fmt::Display for MqttListen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_encrypted { ENCRYPTED } else { "" };
+        write!(f, "{scheme}{}", self.address)
+    }
+}
+
+/// What stands before an address that is encrypted.
+const ENCRYPTED: &str = "mqtts://";
+/// What stands for no address.
+const OFF: &str = "off";
+
+fn listens(value: &str) -> Result<Vec<MqttListen>, String> {
+    if value.trim() == OFF {
+        return Ok(Vec::new());
+    }
+    let entries = value.split(',').map(str::trim).filter(|it| !it.is_empty());
+    let all: Result<Vec<MqttListen>, String> = entries
+        .map(|entry| {
+            let encrypted = entry.strip_prefix(ENCRYPTED);
+            let plain = entry.strip_prefix("mqtt://").unwrap_or(entry);
+            let address = address(encrypted.unwrap_or(plain))?;
+            if address.contains('/') {
+                return Err(format!("{entry} must be host:port or mqtts://host:port"));
+            }
+            Ok(MqttListen {
+                address,
+                is_encrypted: encrypted.is_some(),
+            })
+        })
+        .collect();
+    match all? {
+        all if all.is_empty() => Err("must be host:port or off".to_owned()),
+        all => Ok(all),
+    }
+}
+
+/// All of them, by name.
+pub const SETTINGS: &[Setting<Settings>] = &[
+    Setting {
+        name: "mqtt.connections.max",
+        kind: Kind::Int,
+        default: "100000",
+        is_live: false,
+        doc: "MQTT connections at a time at most, as far as the limit of open files allows; 16 or more. One of sixteen is kept \
+              for those that have not connected as a client yet.",
+        get: |it| it.connections_max.to_string(),
+        set: |it, value| {
+            it.connections_max = size(value, 16..=10_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.keepalive.max.seconds",
+        kind: Kind::Int,
+        default: "300",
+        is_live: false,
+        doc: "The longest keep alive, in seconds; 10 to 65535. A client of MQTT 5 that asks for a longer one, or for none, gets \
+              this one. A client that is silent for one and a half times its keep alive is disconnected.",
+        get: |it| it.keep_alive_max_seconds.to_string(),
+        set: |it, value| {
+            let seconds = size(value, 10..=u64::from(u16::MAX))?;
+            it.keep_alive_max_seconds =
+                u16::try_from(seconds).map_err(|error| error.to_string())?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.listen",
+        kind: Kind::List,
+        default: OFF,
+        is_live: false,
+        doc: "Where MQTT 3.1.1 and 5 is served, `host:port`, with commas between several; port 0 picks one. `mqtts://host:port` is \
+              encrypted (ssl.keystore.location). `off` serves none.",
+        get: |it| match it.listen.is_empty() {
+            true => OFF.to_owned(),
+            false => joined(&it.listen),
+        },
+        set: |it, value| {
+            it.listen = listens(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.packet.bytes.max",
+        kind: Kind::Int,
+        default: "1048576",
+        is_live: false,
+        doc: "The longest MQTT packet that is taken, its fixed header included; 65536 to 16777216. MQTT 5 clients are told. Before \
+              a client has connected its packet has 65536 bytes at most.",
+        get: |it| it.packet_bytes_max.to_string(),
+        set: |it, value| {
+            it.packet_bytes_max = size(value, 65_536..=16 << 20)?;
+            Ok(())
+        },
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_it_listens_is_read_as_it_is_shown() {
+        for (value, shown) in [
+            ("off", "off"),
+            ("127.0.0.1:1883", "127.0.0.1:1883"),
+            (
+                "mqtt://[::1]:1883, mqtts://0.0.0.0:8883",
+                "[::1]:1883,mqtts://0.0.0.0:8883",
+            ),
+        ] {
+            let mut settings = Settings::default();
+            let row = SETTINGS.iter().find(|row| row.name == "mqtt.listen");
+            let row = row.expect("such a row");
+            (row.set)(&mut settings, value).expect("a good value");
+            assert_eq!((row.get)(&settings), shown);
+        }
+        for bad in ["", "1883", "http://a:1", "mqtts://a:1/x", "off,a:1"] {
+            assert!(listens(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Names of topics, and filters that match them (§4.7).
+//! Callers: `inbound`, `outbound`. Pure.
+
+/// A filter of more levels would take long to match.
+const FILTER_LEVELS_MAX: usize = 128;
+
+/// Why a filter is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidFilter {
+    /// It has no character.
+    #[error("a filter has one character at least")]
+    Empty,
+    /// `#` stands before the end, or beside other characters.
+    #[error("# stands alone, in the last level")]
+    MultiLevel,
+    /// `+` stands beside other characters.
+    #[error("+ stands alone in its level")]
+    SingleLevel,
+    /// More levels than are matched.
+    #[error("a filter has {FILTER_LEVELS_MAX} levels at most")]
+    Levels,
+}
+
+/// A filter that is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFilter(Box<str>);
+
+impl TopicFilter {
+    /// Checks it.
+    pub fn parse(filter: &str) -> Result<TopicFilter, InvalidFilter> {
+        if filter.is_empty() {
+            return Err(InvalidFilter::Empty);
+        }
+        let mut levels = filter.split('/').peekable();
+        let mut count = 0;
+        while let Some(level) = levels.next() {
+            count += 1;
+            if level.contains('#') && (level != "#" || levels.peek().is_some()) {
+                return Err(InvalidFilter::MultiLevel);
+            }
+            if level.contains('+') && level != "+" {
+                return Err(InvalidFilter::SingleLevel);
+            }
+        }
+        match count > FILTER_LEVELS_MAX {
+            true => Err(InvalidFilter::Levels),
+            false => Ok(TopicFilter(filter.into())),
+        }
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether a topic's name is among those that it stands for. Wildcards in the first level leave out names that begin with `$`.
+    pub fn matches(&self, topic: &str) -> bool {
+        if topic.starts_with('$') && self.0.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut levels = topic.split('/');
+        for wanted in self.0.split('/') {
+            if wanted == "#" {
+                return true;
+            }
+            match levels.next() {
+                Some(level) if wanted == "+" || wanted == level => {}
+                Some(_) | None => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+}
+
+/// Whether records under this name are a topic's of this front.
+pub fn is_name(topic: &str) -> bool {
+    !topic.is_empty() && !topic.contains(['+', '#', '\0']) && topic.len() <= usize::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_match_as_the_standards_examples_say() {
+        // §4.7.1.2, §4.7.1.3 and §4.7.2 of both standards.
+        for (filter, topic, matches) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/ranking",
+                true,
+            ),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
+            ("sport/tennis/player1/#", "sport/tennis/player10", false),
+            ("sport/#", "sport", true),
+            ("#", "sport", true),
+            ("#", "/", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("+/tennis/#", "sport/tennis", true),
+            ("#", "$SYS/x", false),
+            ("+/monitor/Clients", "$SYS/monitor/Clients", false),
+            ("$SYS/#", "$SYS/monitor", true),
+            ("ACCOUNTS", "Accounts", false),
+            ("a", "a/", false),
+            ("a//b", "a//b", true),
+            ("a/+/b", "a//b", true),
+        ] {
+            let filter = TopicFilter::parse(filter).expect("a filter");
+            assert_eq!(filter.matches(topic), matches, "{filter:?} {topic}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for (filter, why) in [
+            ("", InvalidFilter::Empty),
+            ("sport/tennis#", InvalidFilter::MultiLevel),
+            ("sport/tennis/#/ranking", InvalidFilter::MultiLevel),
+            ("##", InvalidFilter::MultiLevel),
+            ("sport+", InvalidFilter::SingleLevel),
+            ("++/a", InvalidFilter::SingleLevel),
+        ] {
+            assert_eq!(TopicFilter::parse(filter), Err(why), "{filter}");
+        }
+        let deep = "a/".repeat(FILTER_LEVELS_MAX);
+        assert_eq!(TopicFilter::parse(&deep), Err(InvalidFilter::Levels));
+    }
+
+    #[test]
+    fn names_have_no_wildcards() {
+        assert!(is_name("a/b") && is_name("/") && is_name("$x"));
+        for bad in ["", "a/#", "+", "a\0"] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+        assert!(!is_name(&"a".repeat(65_536)));
+    }
+}
