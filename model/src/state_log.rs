@@ -52,7 +52,10 @@ pub const HOLDS_VERSION: u32 = 2;
 /// How the key of a hold begins; its id follows.
 pub const HOLD_KEY_HEAD: &str = "hold/";
 /// The version of values of [`StateLogKind::Losses`], likewise.
-pub const LOSSES_VERSION: u32 = 1;
+///
+/// Version 2 knows readers without a group, and what compaction, thinning and the deletion of a topic took; version 1 is still written
+/// for all else.
+pub const LOSSES_VERSION: u32 = 2;
 /// How the key of a loss begins; its number follows, 20 digits.
 pub const LOSS_KEY_HEAD: &str = "loss/";
 /// The version of values of [`StateLogKind::Schemas`], likewise.
@@ -224,7 +227,7 @@ impl StateLogKind {
                 check_version("value", first_byte(value), GROUPS_VERSION.into())
             }
             StateLogKind::Holds => json_of(1..=HOLDS_VERSION, value),
-            StateLogKind::Losses => json_of(LOSSES_VERSION..=LOSSES_VERSION, value),
+            StateLogKind::Losses => json_of(1..=LOSSES_VERSION, value),
             StateLogKind::Schemas => json_of(SCHEMAS_VERSION..=SCHEMAS_VERSION, value),
             StateLogKind::Once => json_of(ONCE_VERSION..=ONCE_VERSION, value),
             StateLogKind::Credentials => json_of(CREDENTIALS_VERSION..=CREDENTIALS_VERSION, value),
@@ -353,7 +356,7 @@ mod tests {
         }
         for (kind, known, version) in [
             (StateLogKind::Holds, b"hold/1a2b".as_slice(), 2),
-            (StateLogKind::Losses, b"loss/00000000000000000001", 1),
+            (StateLogKind::Losses, b"loss/00000000000000000001", 2),
             (
                 StateLogKind::Schemas,
                 b"schema/00000000-0000-4000-8000-000000000001",

@@ -87,15 +87,22 @@ impl Broker {
         &self,
         topic: &Granted<Arc<Topic>, right::Describe>,
     ) -> Vec<PartitionShape> {
-        let shape = |partition: PartitionId| {
-            let log = topic.log(partition).ok()?;
-            Some(PartitionShape {
-                partition,
-                bounds: log.bounds(),
-                bytes: log.size_bytes(),
-            })
-        };
+        let shape = |partition| self.partition_shape(topic, partition).ok();
         topic.partitions().filter_map(shape).collect()
+    }
+
+    /// The same of one partition.
+    pub fn partition_shape(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Describe>,
+        partition: PartitionId,
+    ) -> Result<PartitionShape, Refusal> {
+        let log = topic.log(partition)?;
+        Ok(PartitionShape {
+            partition,
+            bounds: log.bounds(),
+            bytes: log.size_bytes(),
+        })
     }
 
     pub(super) fn sizes(&self, topic: &Topic) -> Vec<PartitionSize> {
@@ -163,16 +170,21 @@ impl Broker {
     ) -> Result<Offset, Refusal> {
         let (log, bounds, before) = self.deletable(topic, partition, before)?;
         let removed = bounds.start..before.max(bounds.start);
-        let durable = log.delete_records(before).map_err(|error| match error {
-            storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
-                super::out_of_range(Some(before), &bounds)
+        if !removed.is_empty() {
+            let by = "records were deleted on request";
+            self.note_deleted(topic, partition, removed, by).await;
+        }
+        let durable = log.delete_records(before).map_err(|error| {
+            let log = topic.log_id(partition);
+            self.take_back_losses(|loss| loss.is_deleted_from(log));
+            match error {
+                storage::DeleteRecordsError::OutOfRange { bounds, .. } => {
+                    super::out_of_range(Some(before), &bounds)
+                }
+                storage::DeleteRecordsError::Append(error) => super::append_refusal(error),
             }
-            storage::DeleteRecordsError::Append(error) => super::append_refusal(error),
         })?;
         durable.await.map_err(StorageFault::Sync)?;
-        if !removed.is_empty() {
-            self.note_deleted(topic, partition, removed, "records were deleted on request");
-        }
         Ok(log.bounds().start)
     }
 }

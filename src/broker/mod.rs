@@ -25,6 +25,7 @@ pub mod losses;
 mod metrics;
 mod node;
 pub mod once;
+pub mod open_readers;
 mod produce;
 mod producer_ids;
 pub mod publish;
@@ -50,6 +51,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use model::state_log::StateLogKind;
 use model::topic_config::TopicConfig;
 use model::{LeaderEpoch, LogId, Timestamp, TopicId, TopicName};
+use storage::cleanup::removed::Noted;
 use storage::{Fate, LogSettings, Storage};
 use tokio::sync::watch;
 
@@ -115,6 +117,7 @@ struct Shared {
     cleanup: cleanup::Cleanup,
     holds: holds::Holds,
     losses: losses::Losses,
+    open_readers: Arc<open_readers::OpenReaders>,
     schemas: schemas::Schemas,
     onces: once::Onces,
     /// What is published and not appended yet.
@@ -277,6 +280,7 @@ impl Broker {
             cleanup: cleanup::Cleanup::new(storage.leader_epoch().get()),
             holds,
             losses,
+            open_readers: Arc::default(),
             schemas,
             onces,
             lanes: publish::Lanes::new(storage.batch_bytes_max()),
@@ -298,6 +302,7 @@ impl Broker {
             topic if deleted.contains(&topic) => Fate::Deleted,
             _ => Fate::Unknown,
         };
+        broker.take_back_losses(|_| true);
         broker.watch_cleanup();
         broker.shared.storage.finish_open_by(&fate)?;
         Ok(broker)
@@ -319,9 +324,8 @@ impl Broker {
         };
         self.storage().set_holds(Arc::new(holds));
         self.storage().on_removed(Arc::new(move |removed| {
-            if let Some(broker) = broker() {
-                broker.note_removed(removed);
-            }
+            let broker = broker();
+            broker.map_or(Noted::Yes, |broker| broker.note_removed(removed))
         }));
     }
 

@@ -161,6 +161,11 @@ impl<R: StateRecord> StateLog<R> {
         self.log.admit(size, purpose).await
     }
 
+    /// The same without waiting: None if it would have to.
+    pub fn try_admit(&self, size: AppendSize, purpose: Purpose) -> Option<Admission> {
+        self.log.try_admit(size, purpose)
+    }
+
     /// Appends the records in order, all or none, without waiting. Errors: `Append` if they are more than the admission is
     /// for.
     pub fn append(&self, records: &[R], admission: Admission) -> Result<Written, StateLogError> {

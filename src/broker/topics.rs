@@ -293,7 +293,13 @@ impl Broker {
         let removals = removals
             .map(|topic| Record::TopicRemoved(topic.id))
             .collect();
+        self.note_topics_deleted(planned.iter().flatten()).await;
         let done = self.carry_out(turn, removals, 0, Purpose::Removal).await;
+        if done.iter().any(Result::is_err) {
+            // Those that are there still.
+            let named: HashSet<TopicId> = topics.iter().map(|topic| topic.id).collect();
+            self.take_back_losses(|loss| named.iter().any(|topic| loss.is_of_deleted(*topic)));
+        }
         let results = outcomes(planned, done);
         for topic in results.iter().flatten() {
             // What is left over does not count for a new topic of this name, and goes at the next start.

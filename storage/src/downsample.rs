@@ -310,6 +310,11 @@ impl Downsampling {
         self.counts.bytes + part.map_or(0, |part| part.scan.counts().bytes)
     }
 
+    /// What lies before counts already.
+    pub fn next_offset(&self) -> Offset {
+        self.next
+    }
+
     /// How much it has looked at.
     pub fn counts(&self) -> DownsampleCounts {
         self.counts

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_storage::cleanup::run::{CleanupError, Progress, RunOptions};
+use alluvium_storage::cleanup::run::{CleanupError, Progress, Report, RunOptions};
 use alluvium_storage::cleanup::{HeldBack, Outcome, Policy};
 use alluvium_storage::io::{ManualClock, RealDisk};
 use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig};
@@ -157,4 +157,48 @@ fn a_run_that_was_cancelled_before_it_began_removes_nothing() {
     let other = LogId::new(TopicId::from_bytes([8; 16]), PartitionId::new(0));
     let unknown = house.storage.plan_cleanup(other, Policy::Retention, false);
     assert!(matches!(unknown, Err(CleanupError::NoLog(id)) if id == other));
+}
+
+#[test]
+fn a_dry_run_of_retention_now_tells_of_what_is_in_no_sealed_segment_too() {
+    let house = House::new();
+    let settings = LogSettings {
+        segment_bytes: 4096,
+        retention_ms: None,
+        retention_bytes: Some(3_000),
+        ..LogSettings::from(&TopicConfig::default())
+    };
+    let log = house.storage.create_log(log_id(), settings);
+    for count in 0..12 {
+        house.append(&log, &[b'v'; 1_000]);
+        if count == 5 {
+            house.storage.settle_once();
+        }
+    }
+    let storage = &house.storage;
+    let run = |dry_run| {
+        let options = RunOptions {
+            now: true,
+            dry_run,
+            ..RunOptions::default()
+        };
+        let progress = Progress::default();
+        storage
+            .run_cleanup(log_id(), Policy::Retention, options, &progress)
+            .unwrap()
+    };
+    let told = run(true);
+    assert_eq!(log.bounds().start, Offset::ZERO, "nothing is changed");
+    assert!(
+        told.records_removed > 6,
+        "more than what is settled: {}",
+        told.records_removed
+    );
+    let done = run(false);
+    let figures = |report: &Report| {
+        let start = report.start_after;
+        (start, report.records_removed, report.bytes_removed)
+    };
+    assert_eq!(figures(&told), figures(&done));
+    assert_eq!(log.bounds().start, done.start_after);
 }

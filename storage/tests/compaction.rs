@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alluvium_storage::cleanup::run::{CleanupError, Progress, Report, RunOptions};
@@ -550,7 +551,9 @@ fn a_run_that_is_cancelled_leaves_the_log_as_it_was() {
     let progress = Progress::default();
     progress.cancel();
     let run = storage.run_cleanup(log_id(), Policy::Compaction, NOW, &progress);
-    assert!(run.is_err());
+    let run = run.unwrap();
+    assert!(run.is_cut_short);
+    assert_eq!(run.records_removed, 0);
     assert_eq!(read_all(&log), before);
 }
 
@@ -694,4 +697,69 @@ fn a_run_keeps_to_its_budget_of_bytes_a_second() {
     let moved = report.bytes_read + report.bytes_written;
     let least = Duration::from_secs_f64(moved as f64 / 200_000.0).mul_f64(0.8);
     assert!(report.took >= least, "{moved} bytes took {:?}", report.took);
+}
+
+#[test]
+fn a_run_that_is_cancelled_half_way_tells_what_it_did_until_then() {
+    let house = House::new();
+    let storage = house.open();
+    let progress = Arc::new(Progress::default());
+    let questions = Arc::new(AtomicUsize::new(0));
+    let (ends, asked) = (Arc::clone(&progress), Arc::clone(&questions));
+    // What is held is asked for before each switch.
+    storage.set_holds(Arc::new(move |_| {
+        if asked.fetch_add(1, Ordering::Relaxed) == 4 {
+            ends.cancel();
+        }
+        Vec::new()
+    }));
+    let log = storage.create_log(log_id(), compacted(1_000));
+    fill(&storage, &log, &mut Oracle::default());
+    let before = read_all(&log);
+    questions.store(0, Ordering::Relaxed);
+    let options = RunOptions { now: false, ..NOW };
+    let cut = storage.run_cleanup(log_id(), Policy::Compaction, options, &progress);
+    let cut = cut.unwrap();
+    assert!(cut.is_cut_short && !cut.rewrites.is_empty());
+    let after = read_all(&log);
+    let gone = (before.len() - after.len()) as u64;
+    assert!(gone > 0);
+    assert_eq!(
+        (cut.records_removed, log.bounds().start),
+        (gone, Offset::ZERO)
+    );
+    let rest = run(&storage, options);
+    assert!(rest.records_removed > 0 && !rest.is_cut_short);
+}
+
+#[test]
+fn a_dry_run_now_says_what_it_did_not_look_at() {
+    let house = House::new();
+    let storage = house.open();
+    let log = storage.create_log(log_id(), compacted(1_000));
+    for value in ["a", "b"] {
+        append(
+            &storage,
+            &log,
+            batch(Codec::None, &[pair("k", Some(value))], None),
+        );
+    }
+    storage.settle_once();
+    append(
+        &storage,
+        &log,
+        batch(Codec::None, &[pair("k", Some("c"))], None),
+    );
+    let told = run(
+        &storage,
+        RunOptions {
+            dry_run: true,
+            ..NOW
+        },
+    );
+    assert_eq!(
+        (told.unsealed.records, told.unsealed.bytes),
+        (3, log.size_bytes())
+    );
+    assert_eq!(run(&storage, NOW).unsealed.records, 0);
 }

@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alluvium_storage as storage;
+use bytes::Bytes;
 use model::batch::{Batch, BatchBuilder, Codec, DecompressLimit, split};
 use model::topic_config::{Defaults, TopicConfig};
-use model::{LogId, PartitionId, Timestamp, TopicId};
+use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 use storage::cleanup::Policy;
+use storage::cleanup::erase::{EraseError, EraseWatch, Found, Known, Wanted, WatchFailed};
 use storage::cleanup::holds::{Held, HoldWish};
 use storage::cleanup::run::{Progress, Report, RunOptions};
 use storage::io::SimDisk;
+use storage::rewrite::Rewritten;
 use storage::{AppendBatch, Disk, Env, LogSettings, ManualClock, Storage, StorageConfig};
 
 fn log_id() -> LogId {
@@ -257,4 +260,42 @@ fn a_hold_that_comes_while_a_rewrite_is_under_way_counts_at_once() {
         }
         assert!(kept >= 2, "{policy:?}: at the plan and at the switch");
     }
+}
+
+#[test]
+fn a_hold_on_a_key_forbids_the_erasure_of_that_key_alone() {
+    let house = House::new(&[]);
+    house.segment(&[("a", "1"), ("b", "2")]);
+    house.hold_key("a");
+    let hold_on = |key: &'static str| {
+        let wanted = Wanted::new([Bytes::from_static(key.as_bytes())], Offset::new(2));
+        let (mut known, progress) = (Known::new(), Progress::default());
+        let storage = &house.storage;
+        let found = storage.look_for_keys(log_id(), &wanted, &mut known, &progress);
+        let found = found.unwrap();
+        assert_eq!(found.records, 1);
+        found.hold.is_some()
+    };
+    assert!(hold_on("a"));
+    assert!(!hold_on("b"));
+    let erase = |key: &'static str| {
+        let wanted = Wanted::new([Bytes::from_static(key.as_bytes())], Offset::new(2));
+        let (mut known, progress) = (Known::new(), Progress::default());
+        let storage = &house.storage;
+        storage.erase(log_id(), &wanted, &mut known, &progress, &mut Unwatched)
+    };
+    assert!(matches!(erase("a"), Err(EraseError::Held(_))));
+    assert_eq!(erase("b").unwrap().records, 1);
+    assert_eq!(house.read(), "a=1");
+}
+
+/// Wants to know nothing.
+struct Unwatched;
+
+impl EraseWatch for Unwatched {
+    fn begin(&mut self, _: &Found) -> Result<(), WatchFailed> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Found, _: Option<&Rewritten>) {}
 }

@@ -1,5 +1,6 @@
 //! Holds and the loss ledger, through the command line and HTTP, of a server whose retention removes all the time.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn start(data: &Path) -> Running {
 fn said(running: &Running, args: &[&str]) -> Said {
     let mut all = args.to_vec();
     all.extend(["-b", &running.kafka]);
-    if matches!(args[0], "hold" | "loss") {
+    if matches!(args[0], "hold" | "loss" | "retention" | "compact") {
         all.extend(["--http", &running.http]);
     }
     tool(&all)
@@ -78,6 +79,12 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Has retention look at once, at what is not settled too.
+fn retain(running: &Running) {
+    let ran = said(running, &["retention", "run", TOPIC, "--now", "--wait"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+}
+
 /// Has a group read and commit the first records of the topic.
 fn read_as(running: &Running, group: &str, count: u64) {
     let count = count.to_string();
@@ -106,20 +113,9 @@ fn a_hold_keeps_records_from_retention_deletion_and_restarts_until_it_is_removed
     .json();
     let id = added["id"].as_str().expect("an id").to_owned();
     produce(&running, 300);
-    // Retention has looked several times.
-    std::thread::sleep(Duration::from_millis(800));
+    retain(&running);
     assert_eq!(start_offset(&running), 0);
-    let plan = said(
-        &running,
-        &[
-            "retention",
-            "explain",
-            TOPIC,
-            "--http",
-            &running.http,
-            "--json",
-        ],
-    );
+    let plan = said(&running, &["retention", "explain", TOPIC, "--json"]);
     assert!(
         plan.stdout.contains("case 4711"),
         "{}{}",
@@ -141,7 +137,7 @@ fn a_hold_keeps_records_from_retention_deletion_and_restarts_until_it_is_removed
         (holds[0]["id"].as_str(), holds[0]["reason"].as_str()),
         (Some(id.as_str()), Some("case 4711"))
     );
-    std::thread::sleep(Duration::from_millis(500));
+    retain(&running);
     assert_eq!(start_offset(&running), 0);
     assert_eq!(said(&running, &["hold", "remove", &id]).code, Some(0));
     assert_eq!(said(&running, &["hold", "remove", &id]).code, Some(3));
@@ -158,7 +154,6 @@ fn a_hold_on_a_time_keeps_that_time_only_and_one_that_ends_lets_go() {
     let running = start(data.path());
     create(&running, &SMALL);
     produce(&running, 100);
-    std::thread::sleep(Duration::from_millis(600));
     let soon = said(
         &running,
         &[
@@ -185,13 +180,13 @@ fn a_hold_on_a_time_keeps_that_time_only_and_one_that_ends_lets_go() {
             "--reason",
             "for a moment",
             "--expires",
-            "2s",
+            "8s",
         ],
     );
     assert_eq!(expiring.code, Some(0), "{}", expiring.stderr);
     let held = start_offset(&running);
     produce(&running, 200);
-    std::thread::sleep(Duration::from_millis(500));
+    retain(&running);
     assert_eq!(start_offset(&running), held);
     wait("a hold ends by itself", || start_offset(&running) > held);
     for (args, code) in [
@@ -221,7 +216,7 @@ fn what_a_held_group_has_not_read_stays_up_to_the_limit_and_what_goes_is_in_the_
     configs.push(("retention.hold.groups", "dashboard"));
     create(&running, &configs);
     produce(&running, 200);
-    std::thread::sleep(Duration::from_millis(700));
+    retain(&running);
     assert_eq!(start_offset(&running), 0, "the group has read nothing");
     read_as(&running, "dashboard", 150);
     wait("what it has read goes", || start_offset(&running) > 0);
@@ -319,8 +314,159 @@ fn records_that_are_deleted_before_a_group_has_read_them_are_in_the_ledger() {
     assert_eq!(losses[0]["cause"], "delete-records");
 }
 
-/// Produces records of two keys in turn, `k` and `a`, so many of each, half a second apart in two rounds, so that they lie in
-/// two segments.
+/// The entries of the ledger.
+fn losses(running: &Running) -> Vec<Value> {
+    let losses = said(running, &["loss", "list", "--json"]).json();
+    losses.as_array().expect("a list").clone()
+}
+
+#[test]
+fn no_removal_outlives_a_kill_without_its_entry() {
+    let data = tempfile::tempdir().expect("a directory");
+    let mut running = start(data.path());
+    create(&running, &SMALL);
+    produce(&running, 10);
+    read_as(&running, "slow", 10);
+    for _ in 0..4 {
+        let before = start_offset(&running);
+        produce(&running, 200);
+        wait("retention removes", || start_offset(&running) > before);
+        // At once, without a pause for the ledger to be written.
+        running.end(Signal::KILL);
+        running = start(data.path());
+        let begins = start_offset(&running);
+        let found = losses(&running);
+        let ends = found.iter().filter_map(|loss| loss["to"].as_u64()).max();
+        assert!(ends >= Some(begins), "begins at {begins}: {found:?}");
+        let ranges = found
+            .iter()
+            .map(|loss| (loss["from"].as_u64(), loss["to"].as_u64()));
+        let records: u64 = ranges.map(|(from, to)| to.unwrap() - from.unwrap()).sum();
+        assert_eq!(
+            Some(records),
+            ends.map(|to| to - 10),
+            "each offset once: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_compaction_and_the_deletion_of_a_topic_take_from_a_group_is_in_the_ledger() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &[]);
+    produce_keyed(&running, 10);
+    read_as(&running, "slow", 7);
+    read_as(&running, "quick", 40);
+    let policy = [
+        "--set",
+        "cleanup.policy=compact",
+        "--set",
+        "min.cleanable.dirty.ratio=0",
+    ];
+    let altered = said(
+        &running,
+        &[&["topic", "alter", TOPIC, "--yes"][..], &policy].concat(),
+    );
+    assert_eq!(altered.code, Some(0), "{}", altered.stderr);
+    let ran = said(&running, &["compact", "run", TOPIC, "--now", "--wait"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let found = losses(&running);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let loss = &found[0];
+    assert_eq!(
+        (&loss["group"], &loss["cause"]),
+        (&"slow".into(), &"compaction".into())
+    );
+    assert_eq!(loss["from"], 7);
+    // Of 40 records those two stay that are the newest of their keys.
+    let records = loss["records"].as_u64().expect("a number");
+    assert!((31..=33).contains(&records), "{loss}");
+    // Nothing is left of a second run to be told.
+    let ran = said(&running, &["compact", "run", TOPIC, "--now", "--wait"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_eq!(losses(&running), found);
+    let deleted = said(&running, &["topic", "delete", TOPIC, "--yes"]);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    running.end(Signal::KILL);
+    let running = start(data.path());
+    let found = losses(&running);
+    let newest = &found[0];
+    assert_eq!(
+        (&newest["group"], &newest["cause"]),
+        (&"slow".into(), &"topic-deleted".into())
+    );
+    assert_eq!((&newest["from"], &newest["to"]), (&7.into(), &40.into()));
+    assert_eq!(found.len(), 2, "the quick one lost nothing: {found:?}");
+}
+
+#[test]
+fn who_reads_without_a_group_and_is_overtaken_is_in_the_ledger() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &[]);
+    produce(&running, 3_000);
+    // It takes nothing more than what the socket holds.
+    let mut follower = std::net::TcpStream::connect(&running.http).expect("a connection");
+    let asked = format!(
+        "GET /api/v1/topics/{TOPIC}/follow?from=earliest HTTP/1.1\r\nHost: a\r\nUser-Agent: dashboard\r\nAccept: text/event-stream\r\n\r\n"
+    );
+    follower.write_all(asked.as_bytes()).expect("asked");
+    let mut first = [0; 16];
+    follower.read_exact(&mut first).expect("an answer begins");
+    let mut wanted = Vec::new();
+    wait("a follower that is behind has an entry", || {
+        produce(&running, 3_000);
+        let deleted = said(
+            &running,
+            &[
+                "topic",
+                "delete-records",
+                TOPIC,
+                "--before",
+                "latest",
+                "--yes",
+            ],
+        );
+        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+        wanted = losses(&running);
+        !wanted.is_empty()
+    });
+    let loss = &wanted[0];
+    assert_eq!(loss["group"], Value::Null);
+    let reader = loss["reader"].as_str().expect("a reader");
+    assert!(reader.contains("127.0.0.1"), "{reader}");
+    assert!(loss["to"].as_u64() > loss["from"].as_u64());
+    let listed = said(&running, &["loss", "list"]);
+    assert!(listed.stdout.contains(reader), "{}", listed.stdout);
+    // Nobody is told of who has gone.
+    drop(follower);
+    let count = || {
+        losses(&running)
+            .iter()
+            .filter_map(|loss| loss["to"].as_u64())
+            .max()
+    };
+    wait("who has gone loses nothing more", || {
+        let before = count();
+        produce(&running, 10);
+        let deleted = said(
+            &running,
+            &[
+                "topic",
+                "delete-records",
+                TOPIC,
+                "--before",
+                "latest",
+                "--yes",
+            ],
+        );
+        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+        count() == before
+    });
+}
+
+/// Produces records of two keys in turn, `k` and `a`, so many of each, in two rounds that lie in a segment each.
 fn produce_keyed(running: &Running, count: u64) {
     for round in 0..2 {
         runtime().block_on(async {
@@ -337,7 +483,7 @@ fn produce_keyed(running: &Running, count: u64) {
             }
             producer.close().await.expect("delivered");
         });
-        std::thread::sleep(Duration::from_millis(500));
+        retain(running);
     }
 }
 

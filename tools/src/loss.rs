@@ -91,7 +91,7 @@ fn path(group: Option<&str>, topic: Option<&str>) -> String {
 /// A table of entries.
 pub(crate) fn page(losses: &[Value]) -> String {
     let mut table = Table::new(&[
-        "GROUP",
+        "WHO",
         "TOPIC",
         "PARTITION",
         "FROM",
@@ -107,7 +107,10 @@ pub(crate) fn page(losses: &[Value]) -> String {
             other => other.to_string(),
         };
         table.row([
-            text("group"),
+            match loss["group"].as_str() {
+                Some(group) => group.to_owned(),
+                None => text("reader"),
+            },
             text("topic"),
             text("partition"),
             text("from"),

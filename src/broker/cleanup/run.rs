@@ -163,6 +163,11 @@ pub(super) fn run(storage: &Storage, request: &Request, control: &Control) -> Ou
                 outcome.is_cut_short = true;
                 break;
             }
+            Ok(report) if report.is_cut_short => {
+                outcome.take(*partition, Ok(report), &mut room);
+                outcome.is_cut_short = true;
+                break;
+            }
             result => outcome.take(*partition, result, &mut room),
         }
         control.partition_done();

@@ -288,7 +288,7 @@ impl Broker {
     ) -> Result<ErasureState, ErasureError> {
         let parts = self.parts_of(topic, new.partition)?;
         check(&new)?;
-        self.check_whole_holds(topic, &parts)?;
+        self.check_whole_holds(topic, &parts, &new.keys)?;
         let erasures = self.erasures_of();
         let needs = HEAD_BYTES + parts.len() * PART_BYTES;
         if needs > erasures.log.record_bytes_max() {
@@ -367,12 +367,21 @@ impl Broker {
     }
 
     /// Refuses at once where all that a partition has is held; what is held in part is known when it was looked at.
-    fn check_whole_holds(&self, topic: &Topic, parts: &[Part]) -> Result<(), Refusal> {
+    /// A hold on a key that is not among those to be erased holds nothing of them.
+    fn check_whole_holds(
+        &self,
+        topic: &Topic,
+        parts: &[Part],
+        keys: &[Bytes],
+    ) -> Result<(), Refusal> {
         for part in parts.iter().filter(|part| part.start < part.before) {
             let log = LogId::new(topic.id, PartitionId::new(part.partition));
             let holds = self.storage().holds_on(log);
             let is_whole = |hold: &&storage::cleanup::Hold| {
-                hold.offsets.start.get() <= part.start && part.before <= hold.offsets.end.get()
+                let held = hold.key.as_deref();
+                held.is_none_or(|held| keys.iter().any(|key| key == held))
+                    && hold.offsets.start.get() <= part.start
+                    && part.before <= hold.offsets.end.get()
             };
             if let Some(hold) = holds.iter().find(is_whole) {
                 return Err(super::holds::held(&topic.name, hold));

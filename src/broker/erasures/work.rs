@@ -519,6 +519,7 @@ impl Work<'_> {
             .storage()
             .run_cleanup(log, Policy::Compaction, options, &progress);
         match compacted {
+            Ok(report) if report.is_cut_short => return Err(stopping()),
             Ok(report) if report.set_aside.is_empty() => {}
             Ok(report) => {
                 let (segment, reason) = report.set_aside.first().expect("there is one");

@@ -12,7 +12,8 @@ use storage::{Downsample, DownsampleCounts, DownsampleError, DownsampledKeys, Do
 pub use storage::{DownsampledWindow, Sources, Stats, WindowKey};
 
 use super::request::{KeyFilter, ReplayError, Scanned};
-use crate::broker::access::{Granted, right};
+use crate::broker::access::{Caller, Granted, right};
+use crate::broker::open_readers::ReaderName;
 use crate::broker::{Broker, Refusal, Topic, read_refusal};
 
 /// What the windows of one request may take in memory.
@@ -116,11 +117,13 @@ impl Broker {
         values
     }
 
-    /// Tells a topic in windows of time. What is appended meanwhile need not be in them.
+    /// Tells a topic in windows of time. What is appended meanwhile need not be in them. Of what is removed before it was looked at, the
+    /// loss ledger says that the caller was overtaken.
     pub async fn downsample(
         &self,
         topic: &Granted<Arc<Topic>, right::Read>,
         request: DownsampleRequest,
+        caller: &Caller,
     ) -> Result<Downsampled, DownsampleRefusal> {
         let times = (request.from.is_some() || request.to.is_some()).then(|| {
             let from = request.from.unwrap_or(Timestamp::from_millis(i64::MIN));
@@ -138,12 +141,19 @@ impl Broker {
             memory_bytes: WINDOWS_BYTES,
         };
         let mut found = Downsampled::default();
+        let mut partitions = Vec::new();
+        let who = ReaderName::of(caller);
         for partition in super::partitions_of(topic, request.partitions)? {
             let log = topic.log(partition)?;
+            let open = self.open_reader(&who, log.id(), log.bounds().start);
+            partitions.push((partition, log, open));
+        }
+        for (partition, log, open) in partitions {
             let mut steps = log.downsample(Arc::new(ask.clone()));
             let mut is_over = false;
             while !is_over {
                 (steps, is_over) = self.downsample_on(steps).await?;
+                open.is_at(steps.next_offset());
             }
             found.count(steps.counts());
             let (windows, bytes) = steps.into_windows();

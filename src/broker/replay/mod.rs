@@ -28,7 +28,8 @@ pub use request::{
 };
 pub use subscription::{Event, FollowRequest, Resume, Subscription};
 
-use super::access::{Granted, right};
+use super::access::{Caller, Granted, right};
+use super::open_readers::ReaderName;
 use super::{Broker, Topic};
 use merge::Merge;
 use reader::{Found, Reader, Sizes, Step};
@@ -207,6 +208,15 @@ impl Replay {
         match self.gaps.len() < GAPS_MAX {
             true => self.gaps.push(gap),
             false => self.more_gaps += 1,
+        }
+    }
+
+    /// Says for whom it reads: who is overtaken by a removal is in the loss ledger.
+    pub fn open_as(&mut self, topic: &Topic, caller: &Caller) {
+        let who = ReaderName::of(caller);
+        for reader in &mut self.readers {
+            let log = topic.log_id(reader.partition());
+            reader.open_as(&self.broker, &who, log);
         }
     }
 

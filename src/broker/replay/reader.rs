@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use model::batch::{Batch, BatchError, DecompressLimit, Records, split_unverified};
-use model::{Offset, PartitionId};
+use model::{LogId, Offset, PartitionId};
 use storage::{Log, LogScan, ReadError, ScanRange};
 
 use super::block::{Block, Part};
 use super::request::{Filter, Gap, GapReason, ReplayError, Scanned};
 use crate::broker::inflation::TooLarge;
+use crate::broker::open_readers::{Opened, ReaderName};
 use crate::broker::{Broker, read_refusal};
 
 /// How much a reader reads and gives at a time.
@@ -77,6 +78,8 @@ pub(super) enum Found {
 pub(super) struct Reader {
     partition: PartitionId,
     cursor: Arc<Mutex<Cursor>>,
+    /// Its place in the list of those who read.
+    open: Option<Opened>,
     /// A step under way.
     pending: Option<BoxFuture<'static, Result<Step, ReplayError>>>,
 }
@@ -145,6 +148,7 @@ impl Reader {
         Reader {
             partition,
             cursor: Arc::new(Mutex::new(cursor)),
+            open: None,
             pending: None,
         }
     }
@@ -156,17 +160,32 @@ impl Reader {
 
     /// Goes on to the next wanted records or the next gap. A call that is given up loses nothing: the next one goes on with it.
     pub async fn step(&mut self, broker: &Broker) -> Result<Step, ReplayError> {
-        if self.pending.is_none()
-            && let Some(step) = locked(&self.cursor).step_now()
-        {
-            return step;
+        if self.pending.is_none() {
+            let step = locked(&self.cursor).step_now();
+            if let Some(step) = step {
+                self.note_place();
+                return step;
+            }
         }
         let begin = || -> BoxFuture<'static, _> {
             Box::pin(run_step(broker.clone(), Arc::clone(&self.cursor)))
         };
         let step = self.pending.get_or_insert_with(begin).await;
         self.pending = None;
+        self.note_place();
         step
+    }
+
+    /// Has it stand in the list of those who read.
+    pub fn open_as(&mut self, broker: &Broker, who: &ReaderName, log: LogId) {
+        let opened = broker.open_reader(who, log, self.next_offset());
+        self.open = Some(opened);
+    }
+
+    fn note_place(&self) {
+        if let Some(open) = &self.open {
+            open.is_at(self.next_offset());
+        }
     }
 
     /// The first offset that was not shown, passed over or told as a gap.

@@ -14,7 +14,8 @@ use super::block::Block;
 use super::partitions_of;
 use super::reader::{Found, Reader, Sizes, Step};
 use super::request::{Filter, Gap, GapReason, Order, Place, ReplayError};
-use crate::broker::access::{Granted, right};
+use crate::broker::access::{Caller, Granted, right};
+use crate::broker::open_readers::ReaderName;
 use crate::broker::{Broker, Topic};
 
 /// How often a subscription to all partitions looks whether the topic has got more, while nothing comes.
@@ -75,6 +76,8 @@ pub struct Subscription {
     is_caught_up: bool,
     /// What is to be told before anything else is read.
     then: VecDeque<Event>,
+    /// For whom it reads.
+    who: Option<ReaderName>,
 }
 
 /// One partition of a subscription.
@@ -124,6 +127,7 @@ impl Broker {
             waiter: Waiter::new(),
             is_caught_up: false,
             then: VecDeque::new(),
+            who: None,
         };
         for partition in partitions_of(topic, request.partitions)? {
             let log = topic.log(partition)?;
@@ -174,13 +178,27 @@ impl Subscription {
         at
     }
 
+    /// Says for whom it reads: who is overtaken by a removal is in the loss ledger.
+    pub fn open_as(&mut self, caller: &Caller) {
+        let who = ReaderName::of(caller);
+        for cursor in &mut self.cursors {
+            let log = cursor.log.id();
+            cursor.reader.open_as(&self.broker, &who, log);
+        }
+        self.who = Some(who);
+    }
+
     fn add(&mut self, log: Arc<Log>, at: Resume) {
         let since = at.since.filter(|(until, _)| *until > at.offset);
         let (end, filter) = match since {
             Some((until, time)) => (until, self.filter.clone().within(Some(time), None)),
             None => (Offset::MAX, self.filter.clone()),
         };
-        let reader = Reader::new(at.partition, &log, at.offset..end, filter, Sizes::FOLLOWER);
+        let offsets = at.offset..end;
+        let mut reader = Reader::new(at.partition, &log, offsets, filter, Sizes::FOLLOWER);
+        if let Some(who) = &self.who {
+            reader.open_as(&self.broker, who, log.id());
+        }
         self.cursors.push(Cursor {
             log,
             reader,
@@ -335,6 +353,10 @@ impl Subscription {
                     self.filter.clone(),
                     Sizes::FOLLOWER,
                 );
+                if let Some(who) = &self.who {
+                    let log = cursor.log.id();
+                    cursor.reader.open_as(&self.broker, who, log);
+                }
             }
         }
     }

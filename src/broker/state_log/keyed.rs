@@ -214,6 +214,11 @@ impl KeyedLog {
         self.storage.admit_for(size, purpose).await
     }
 
+    /// The same without waiting: None if it would have to.
+    pub fn try_admit(&self, size: AppendSize, purpose: Purpose) -> Option<Admission> {
+        self.storage.try_admit_for(size, purpose)
+    }
+
     /// Appends the changes in order, all or none, without waiting. They are replayed at the next start only when the
     /// returned wait has ended well. Errors: `Append` if they are more than the admission is for.
     pub fn append(&self, encoded: Encoded, admission: Admission) -> Result<Written, StateLogError> {
@@ -239,6 +244,13 @@ impl KeyedLog {
 pub struct Written(Option<Durable>);
 
 impl Written {
+    /// The same for code that is not async. Blocks.
+    pub fn wait_blocking(self) -> Result<(), StateLogError> {
+        let Some(durable) = self.0 else { return Ok(()) };
+        let done = durable.wait();
+        done.map_err(|error| StateLogError::Storage(error.to_string()))
+    }
+
     /// Returns when the changes, and all before them, are durable.
     pub async fn wait(self) -> Result<(), StateLogError> {
         match self.0 {

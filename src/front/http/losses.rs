@@ -23,6 +23,7 @@ pub(super) fn routes() -> Routes {
     let loss = object([
         ("number", integer_from(0)),
         ("group", text().or_null()),
+        ("reader", text().or_null()),
         ("topic", text()),
         ("partition", integer_from(0)),
         ("from", integer_from(0)),
@@ -43,7 +44,7 @@ pub(super) fn routes() -> Routes {
     let about = Operation::new(
         "listLosses",
         "cleanup",
-        "What consumer groups had not read when it was removed or damaged",
+        "What consumer groups and open readers had not read when it was removed or damaged",
     )
     .needs(ResourceKind::Cluster, Right::Describe)
     .query("group", text(), "losses of this group alone")
@@ -61,7 +62,7 @@ struct LossQuery {
 
 fn value(loss: &Loss) -> Value {
     json!({
-        "number": loss.number, "group": loss.group, "topic": loss.topic, "partition": loss.partition, "from": loss.from,
+        "number": loss.number, "group": loss.group, "reader": loss.reader, "topic": loss.topic, "partition": loss.partition, "from": loss.from,
         "to": loss.to, "records": loss.records, "first_ms": loss.first_ms, "last_ms": loss.last_ms, "at_ms": loss.at_ms,
         "until_ms": loss.until_ms, "cause": loss.cause, "reason": loss.reason,
     })

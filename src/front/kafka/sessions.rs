@@ -13,12 +13,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use model::{Offset, PartitionId};
 use tokio::time::Instant;
 use uuid::Uuid;
 use wire::messages::fetch::{FetchPartition, FetchRequest, PartitionData};
 
 use super::errors::Misuse;
 use crate::broker::access::{Granted, right};
+use crate::broker::open_readers::{OpenReader, ReaderName};
 use crate::broker::{Idle, Topic, Watch};
 
 /// Sessions that are kept: Kafka's default of `max.incremental.fetch.session.cache.slots`. Who gets none fetches in full, which
@@ -95,6 +97,8 @@ struct Slot {
 /// What one client fetches.
 #[derive(Debug)]
 struct Session {
+    /// Whose it is.
+    reader: Option<ReaderName>,
     uses_ids: bool,
     /// The epoch of its next fetch.
     epoch: i32,
@@ -196,6 +200,7 @@ impl Sessions {
             return NO_SESSION;
         }
         let mut session = Session {
+            reader: None,
             uses_ids: version >= VERSION_TOPIC_IDS,
             epoch: next_epoch(EPOCH_INITIAL),
             partitions: BTreeMap::new(),
@@ -211,6 +216,53 @@ impl Sessions {
             }
         }
         slots.add(session, now)
+    }
+}
+
+impl Sessions {
+    /// Says whose a session is.
+    pub fn name(&self, id: i32, reader: ReaderName) {
+        let session = self.slots().find(id);
+        if let Some(session) = session {
+            locked(&session).reader = Some(reader);
+        }
+    }
+
+    /// Who fetches a partition of a topic: of the sessions that were used not long ago, whose clients may be there still. Never waits
+    /// for the disk.
+    pub fn reading(&self, topic: &Topic, partition: PartitionId, now: Instant) -> Vec<OpenReader> {
+        let sessions: Vec<Arc<Mutex<Session>>> = {
+            let slots = self.slots();
+            let is_used =
+                |slot: &&Slot| now.saturating_duration_since(slot.used_at) <= EVICTION_AGE;
+            let used = slots.by_id.values().filter(is_used);
+            used.map(|slot| Arc::clone(&slot.session)).collect()
+        };
+        let names = [
+            TopicName {
+                name: topic.name.as_str().to_owned(),
+                id: Uuid::nil(),
+            },
+            TopicName {
+                name: String::new(),
+                id: topic.id.as_uuid(),
+            },
+        ];
+        let Ok(partition) = i32::try_from(partition.get()) else {
+            return Vec::new();
+        };
+        let keys = names.map(|name| Key {
+            topic: Arc::new(name),
+            partition,
+        });
+        let reading = |session: Arc<Mutex<Session>>| {
+            let session = locked(&session);
+            let turn = keys.iter().find_map(|key| session.turns.get(key))?;
+            let wanted = &session.partitions.get(turn)?.asked.wanted;
+            let next = Offset::from_wire(wanted.fetch_offset)?;
+            Some(session.reader.as_ref()?.at(next))
+        };
+        sessions.into_iter().filter_map(reading).collect()
     }
 }
 

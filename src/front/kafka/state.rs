@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::frame;
 use super::sessions::Sessions;
 use super::settings::Settings;
@@ -49,6 +51,14 @@ impl Front {
         );
         let quotas = broker.clone();
         places.set_rate(Box::new(move |address| quotas.quotas().connect(address)));
+        let sessions: Arc<Sessions> = Arc::default();
+        let known = Arc::downgrade(&sessions);
+        broker.set_fetching(Arc::new(move |topic, log| {
+            let sessions = known.upgrade();
+            let reading =
+                sessions.map(|sessions| sessions.reading(topic, log.partition, Instant::now()));
+            reading.unwrap_or_default()
+        }));
         Arc::new(Front {
             broker,
             shared,
@@ -59,7 +69,7 @@ impl Front {
             unsupported: UnsupportedLog::default(),
             requests,
             answers,
-            sessions: Arc::default(),
+            sessions,
         })
     }
 

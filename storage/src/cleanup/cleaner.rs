@@ -21,10 +21,11 @@ use super::hold_source::{HoldSource, LogHolds};
 use super::holds::first_on;
 use super::pace::RunPace;
 use super::removed::RemovalListener;
-use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::run::{CleanupError, Progress, Report, RunOptions, Unsealed};
 use super::store_bound::Share;
 use super::thinning::ThinPolicy;
 use super::thinning::execute::{LookedSegments, Thinned, Thinner};
+use super::view::{SealRules, TailBatch};
 use super::{Hold, LogView, Plan, Policy, Rules, plan, store_bound};
 use crate::config::Live;
 use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
@@ -79,8 +80,18 @@ pub(crate) struct Cleaner {
 impl Cleaner {
     /// What a policy wants done to a log now. With `asked`, as a run that somebody asked for.
     pub fn plan_of(&self, log: &Log, policy: Policy, asked: bool) -> Result<Plan, CleanupError> {
-        let view = self.view_of(log).ok_or(CleanupError::NoLog(log.id()))?;
+        let mut view = self.view_of(log).ok_or(CleanupError::NoLog(log.id()))?;
         let settings = self.settings_of(log);
+        let rolls = asked && view.has_unsealed();
+        if rolls && policy == Policy::Retention {
+            // Its plan needs no look at records: it tells of what is not sealed yet as well.
+            let rules = SealRules {
+                segment_bytes: settings.segment_bytes,
+                segment_ms: settings.segment_ms,
+                now: self.wal.now(),
+            };
+            view = view.sealed(&TailBatch::all_of(log.cell()), &rules);
+        }
         let rules = Rules::of(policy, &settings, asked);
         let mut rules = rules.ok_or(CleanupError::NotOfOneLog(policy))?;
         if let Rules::Thin(thinning) = &mut rules {
@@ -90,7 +101,7 @@ impl Cleaner {
         // What groups have not read is held from retention; the others keep the newest of each key.
         let holds = self.holds.on(&view, now, policy != Policy::Retention);
         let mut plan = plan(&view, &rules, &holds, now);
-        plan.rolls_active |= asked && view.has_unsealed();
+        plan.rolls_active |= rolls;
         Ok(plan)
     }
 
@@ -192,9 +203,18 @@ impl Cleaner {
         };
         let mut thinned = Thinned::default();
         let ran = thinner.run(log.cell(), &view, &plan, &mut thinned);
-        ran.or_else(|error| self.failed(&view, error, options))?;
+        let is_cut_short = match ran.or_else(|error| self.failed(&view, error, options)) {
+            Ok(()) => false,
+            Err(CleanupError::Cancelled) => true,
+            Err(error) => return Err(error),
+        };
         let mut after = self.view_of(log).unwrap_or_else(|| LogView::gone(log.id()));
         Ok(Report {
+            is_cut_short,
+            unsealed: match options.dry_run && options.now {
+                true => view.unsealed(),
+                false => Unsealed::default(),
+            },
             records_removed: thinned.records_removed,
             bytes_removed: thinned.bytes_before.saturating_sub(thinned.bytes_after),
             bytes_read: thinned.bytes_read,
@@ -359,6 +379,7 @@ impl Cleaner {
             planning: &self.planning,
             wal: &self.wal,
             log: log.cell(),
+            removals: &self.removals,
         }
     }
 
@@ -442,20 +463,13 @@ impl Cleaner {
         let start_before = log.bounds().start;
         self.look_for_held_keys_of(log, progress)?;
         let planning = self.planning();
-        let plan = self.plan_of(log, Policy::Retention, false)?;
+        let plan = self.plan_of(log, Policy::Retention, options.now && options.dry_run)?;
         if progress.is_cancelled() {
             return Err(CleanupError::Cancelled);
         }
         progress.expect(plan.removed_bytes());
         if let Some(start) = plan.raise_start_to.filter(|_| !options.dry_run) {
-            let durable =
-                raise_start(&self.removals, log, &plan, start).map_err(|error| match error {
-                    DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
-                    DeleteRecordsError::Append(AppendError::Deleted) => {
-                        CleanupError::NoLog(log.id())
-                    }
-                    error => CleanupError::StartNotRaised(error.to_string().into()),
-                })?;
+            let durable = self.raise_start_soon(log, &plan, start, progress)?;
             drop(planning);
             wait(durable)?;
         }
@@ -473,6 +487,33 @@ impl Cleaner {
             took: self.wal.clock.monotonic().saturating_sub(began),
             ..Report::of_nothing(plan, start_before, options)
         })
+    }
+
+    /// Raises a start as soon as that can be noted.
+    fn raise_start_soon(
+        &self,
+        log: &Log,
+        plan: &Plan,
+        start: Offset,
+        progress: &Progress,
+    ) -> Result<Durable, CleanupError> {
+        loop {
+            let raised = raise_start(&self.removals, log, plan, start);
+            let raised = raised.map_err(|error| match error {
+                DeleteRecordsError::Append(AppendError::DiskFull) => CleanupError::DiskFull,
+                DeleteRecordsError::Append(AppendError::Deleted) => CleanupError::NoLog(log.id()),
+                error => CleanupError::StartNotRaised(error.to_string().into()),
+            })?;
+            if let Some(durable) = raised {
+                return Ok(durable);
+            }
+            if let Some(failure) = self.wal.gate.failure() {
+                return Err(failure.clone().into());
+            }
+            if progress.is_cancelled() || !self.signals.pause(TURN_INTERVAL) {
+                return Err(CleanupError::Cancelled);
+            }
+        }
     }
 
     /// Looks at all logs once. True if something is to be removed.
@@ -554,7 +595,10 @@ fn execute(removals: &RemovalListener, log: &Log, plan: &Plan) -> bool {
     };
     match raise_start(removals, log, plan, start) {
         // Nobody waits for it: the settler acts on the start when it has become durable.
-        Ok(durable) => drop(durable),
+        Ok(Some(durable)) => drop(durable),
+        Ok(None) => {
+            tracing::debug!(log = %log.id(), "retention waits until its removal can be noted");
+        }
         Err(DeleteRecordsError::Append(AppendError::DiskFull)) => {
             // The room for removals is used up by others, which give it back.
             tracing::debug!(log = %log.id(), "retention waits for room in the write-ahead log");

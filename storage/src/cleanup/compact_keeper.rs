@@ -18,7 +18,9 @@ use model::{Offset, ProducerId, Timestamp};
 
 use super::hold_source::LogHolds;
 use super::keys::{Full, KeyMap};
+use super::policy::Policy;
 use crate::rewrite::{KeepError, Keeper, Verdict};
+use crate::segment::SegmentId;
 
 /// So many keys are looked up at a time: their slots fit into a processor's nearer caches.
 const FETCH_COUNT: usize = 256;
@@ -143,6 +145,8 @@ pub(super) struct CompactKeeper<'r> {
     records: Vec<Seen>,
     pub counts: Counts,
     holds: LogHolds<'r>,
+    /// The segment that is written.
+    new: SegmentId,
     /// From the first to the last batch of which something went.
     gone: Option<Range<Offset>>,
 }
@@ -158,7 +162,7 @@ impl<'r> CompactKeeper<'r> {
     /// Keeps what `newest` says, and what is held when it is to go. `horizon` is when tombstones may go that are seen for the first time.
     pub fn new(
         (newest, last_batches): (&'r Newest, &'r LastBatches),
-        holds: LogHolds<'r>,
+        (holds, new): (LogHolds<'r>, SegmentId),
         now: Timestamp,
         horizon: Timestamp,
         keeps_tombstones: bool,
@@ -174,6 +178,7 @@ impl<'r> CompactKeeper<'r> {
             records: Vec::new(),
             counts: Counts::default(),
             holds,
+            new,
             gone: None,
         }
     }
@@ -297,9 +302,13 @@ impl Keeper for CompactKeeper<'_> {
     }
 
     fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {
-        let gone = self.gone.as_ref();
-        gone.map(|gone| self.holds.may_go(gone, &NO_KEYS))
-            .transpose()
+        let Some(gone) = &self.gone else {
+            return Ok(None);
+        };
+        let guard = self.holds.may_go(gone, &NO_KEYS)?;
+        self.holds
+            .tell(Policy::Compaction, gone, self.counts.records, self.new)?;
+        Ok(Some(guard))
     }
 }
 

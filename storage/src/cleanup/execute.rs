@@ -16,8 +16,8 @@ use super::compact_keeper::{CompactKeeper, Counts, KeepAll, LastBatches, Newest}
 use super::compaction::{self, Compaction};
 use super::hold_source::LogHolds;
 use super::pace::{PaceParts, RunPace};
-use super::removed::{RemovalListener, Removed};
-use super::run::{CleanupError, Progress, Report, RunOptions};
+use super::removed::{Noted, RemovalListener, Removed};
+use super::run::{CleanupError, Progress, Report, RunOptions, Unsealed};
 use super::set_aside::SetAside;
 use super::stats::CompactionCounters;
 use super::{LogView, Outcome, Plan, SegmentView};
@@ -25,7 +25,7 @@ use crate::error::{DeleteRecordsError, StorageFailed};
 use crate::log::{Durable, Log};
 use crate::rewrite::{
     Amount, KeepError, Keeper, Pages, RewriteError, RewriteParts, Rewritten, Verdict,
-    mark_compacted, rewrite, scan,
+    mark_compacted, new_id, rewrite, scan,
 };
 use crate::segment::SegmentId;
 
@@ -35,27 +35,27 @@ const RESTARTS_MAX: u32 = 8;
 /// Of so many bytes that were read for their keys the pages stay until they are read again to be written.
 const PAGES_BYTES_MAX: u64 = 1 << 30;
 
-/// Raises a log's start past what the plan removes.
+/// Raises a log's start past what the plan removes. None if whoever keeps the book of removals could not note it now.
 pub(super) fn raise_start(
     removals: &RemovalListener,
     log: &Log,
     plan: &Plan,
     start: Offset,
-) -> Result<Durable, DeleteRecordsError> {
+) -> Result<Option<Durable>, DeleteRecordsError> {
     let passed = |(segment, _): (&SegmentView, _)| segment.end_offset <= start;
     assert!(
         plan.removed().all(passed),
         "only what lies before the new start goes"
     );
+    let before = log.bounds().start;
+    // What the listener appends lies in the write-ahead log before what raises the start.
+    if before < start && removals.tell(&removed_by(plan, log, before, start)) == Noted::NotNow {
+        return Ok(None);
+    }
     for (segment, reason) in plan.removed() {
         tracing::info!(log = %log.id(), segment = %segment.id, bytes = segment.bytes, reason = ?reason, "retention removes a segment");
     }
-    let before = log.bounds().start;
-    let durable = log.delete_records(start)?;
-    if before < start {
-        removals.tell(&removed_by(plan, log, before, start));
-    }
-    Ok(durable)
+    log.delete_records(start).map(Some)
 }
 
 /// What a plan takes from readers.
@@ -81,6 +81,7 @@ fn removed_by(plan: &Plan, log: &Log, before: Offset, start: Offset) -> Removed 
             .map(|((first, _), (last, _))| (first.first_append_time, last.last_append_time)),
         policy: plan.policy,
         reason: first.map_or_else(String::new, |(_, reason)| reason.to_string()),
+        rewritten_as: None,
     }
 }
 
@@ -137,7 +138,14 @@ impl Executor {
                 complete = result.is_ok(), "compaction"
             );
         }
-        result.map(|()| report)
+        match result {
+            Ok(()) => Ok(report),
+            Err(CleanupError::Cancelled) => Ok(Report {
+                is_cut_short: true,
+                ..report
+            }),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -346,14 +354,14 @@ impl Run<'_> {
         while let Some(part) = parts.pop_front() {
             if self.job.options.dry_run {
                 for segment in part {
-                    let mut keeper = self.keeper(newest, segment.base);
+                    let mut keeper = self.keeper(newest, &[segment]);
                     let judged = self.judge(segment, &mut keeper);
                     self.counted(keeper.counts);
                     self.took(judged, &[segment])?;
                 }
                 continue;
             }
-            let mut keeper = self.keeper(newest, part[0].base);
+            let mut keeper = self.keeper(newest, &part);
             let to = compacted_to.filter(|_| parts.is_empty() && self.first_aside.is_none());
             let done = self.rewrite(&part, to, &mut keeper);
             let is_done = done.is_ok();
@@ -369,13 +377,15 @@ impl Run<'_> {
         Ok(is_marked)
     }
 
-    fn keeper<'n>(&'n self, newest: &'n Newest, base: Offset) -> CompactKeeper<'n> {
+    fn keeper<'n>(&'n self, newest: &'n Newest, segments: &[SegmentId]) -> CompactKeeper<'n> {
+        let base = segments[0].base;
         let now = self.job.now;
         let retention_ms = i64::try_from(self.job.delete_retention_ms).unwrap_or(i64::MAX);
         let horizon = Timestamp::from_millis(now.millis().saturating_add(retention_ms));
         let keeps_tombstones = self.first_aside.is_some_and(|first| first < base);
         let known = (newest, &self.last_batches);
-        CompactKeeper::new(known, self.job.holds, now, horizon, keeps_tombstones)
+        let holds = (self.job.holds, new_id(segments));
+        CompactKeeper::new(known, holds, now, horizon, keeps_tombstones)
     }
 
     fn counted(&mut self, counts: Counts) {
@@ -546,6 +556,11 @@ impl Run<'_> {
         Report {
             plan,
             dry_run: self.job.options.dry_run,
+            is_cut_short: false,
+            unsealed: match self.job.options.dry_run && self.job.options.now {
+                true => view.as_ref().map(LogView::unsealed).unwrap_or_default(),
+                false => Unsealed::default(),
+            },
             start_before: start,
             start_after: start,
             segments_removed: 0,

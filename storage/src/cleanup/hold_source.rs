@@ -11,9 +11,12 @@ use model::{LogId, Offset, Timestamp};
 
 use super::holds::{Held, HeldKey, Hold, HoldWish, HoldsOf, first_on, resolve};
 use super::key_places::KeyPlaces;
+use super::policy::Policy;
+use super::removed::{Noted, RemovalListener, Removed};
 use super::view::LogView;
 use crate::log::LogCell;
 use crate::rewrite::KeepError;
+use crate::segment::SegmentId;
 use crate::wal::Wal;
 
 /// Where holds come from. Without a source nothing is held.
@@ -75,6 +78,8 @@ pub(crate) struct LogHolds<'r> {
     /// Gives the time by which records age.
     pub wal: &'r Wal,
     pub log: &'r LogCell,
+    /// Who hears of what goes.
+    pub removals: &'r RemovalListener,
 }
 
 impl<'r> LogHolds<'r> {
@@ -99,6 +104,37 @@ impl<'r> LogHolds<'r> {
                 hold: Arc::clone(&hold.name),
             }),
             None => Ok(guard),
+        }
+    }
+
+    /// Tells of records that are to go with a rewrite. When this returns well it is noted for good.
+    pub fn tell(
+        &self,
+        policy: Policy,
+        offsets: &Range<Offset>,
+        records: u64,
+        new: SegmentId,
+    ) -> Result<(), KeepError> {
+        let reason = match policy {
+            Policy::Compaction => {
+                "later records have the same keys, or their tombstones were old enough"
+            }
+            _ => "a tier of thin.tiers keeps others of their windows",
+        };
+        let noted = self.removals.tell(&Removed {
+            log: self.log.id(),
+            offsets: offsets.clone(),
+            records,
+            appended: None,
+            policy,
+            reason: reason.to_owned(),
+            rewritten_as: Some(new),
+        });
+        match noted {
+            Noted::Yes => Ok(()),
+            Noted::NotNow => Err(KeepError::Held {
+                hold: "the loss ledger, which cannot be written now".into(),
+            }),
         }
     }
 }

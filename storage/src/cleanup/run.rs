@@ -81,6 +81,10 @@ pub struct Report {
     pub plan: Plan,
     /// Whether nothing was changed.
     pub dry_run: bool,
+    /// Somebody ended it: what is told is what was done until then.
+    pub is_cut_short: bool,
+    /// Of a dry run that was to be as one with [`RunOptions::now`]: what it did not look at, because it is in no sealed segment yet.
+    pub unsealed: Unsealed,
     /// Where the log began before.
     pub start_before: Offset,
     /// Where it begins now, or would.
@@ -111,12 +115,23 @@ pub struct Report {
     pub took: Duration,
 }
 
+/// What of a log is in no sealed segment: in the active one, or in the WAL only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsealed {
+    /// Offsets, and so the most records.
+    pub records: u64,
+    /// Bytes of batches.
+    pub bytes: u64,
+}
+
 impl Report {
     /// That of a run that had nothing to do.
     pub(crate) fn of_nothing(plan: Plan, start: Offset, options: RunOptions) -> Report {
         Report {
             plan,
             dry_run: options.dry_run,
+            is_cut_short: false,
+            unsealed: Unsealed::default(),
             start_before: start,
             start_after: start,
             segments_removed: 0,

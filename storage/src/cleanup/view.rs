@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::{LogId, Offset, Timestamp};
 
+use super::run::Unsealed;
 use crate::log::LogCell;
 use crate::manifest::SegmentKind;
 use crate::segment::SegmentId;
@@ -52,6 +53,64 @@ pub struct SegmentView {
     pub sealed: bool,
 }
 
+/// A batch that is in the WAL only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TailBatch {
+    pub base: Offset,
+    pub next: Offset,
+    pub bytes: u64,
+    pub append_time: Timestamp,
+    pub max_timestamp: Timestamp,
+}
+
+impl TailBatch {
+    /// Those of a log, in order.
+    pub fn all_of(log: &LogCell) -> Vec<TailBatch> {
+        let state = log.locked();
+        let batches = state.tail.iter().map(|entry| TailBatch {
+            base: entry.base,
+            next: entry.next,
+            bytes: entry.bytes.into(),
+            append_time: entry.append_time,
+            max_timestamp: entry.max_timestamp,
+        });
+        batches.collect()
+    }
+
+    /// A segment that begins with it.
+    fn alone(&self) -> SegmentView {
+        SegmentView {
+            id: SegmentId::first(self.base),
+            kind: SegmentKind::Plain,
+            end_offset: self.next,
+            bytes: self.bytes,
+            records: self.next.since(self.base),
+            max_timestamp: self.max_timestamp,
+            first_append_time: self.append_time,
+            last_append_time: self.append_time,
+            sealed: false,
+        }
+    }
+}
+
+/// When the settler seals a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealRules {
+    pub segment_bytes: u64,
+    pub segment_ms: u64,
+    pub now: Timestamp,
+}
+
+impl SealRules {
+    /// Whether the batch begins another segment.
+    fn is_full(&self, active: &SegmentView, next: &TailBatch) -> bool {
+        let age_ms = self.now.millis_since(active.first_append_time);
+        active.bytes + next.bytes > self.segment_bytes.min(u32::MAX.into())
+            || next.next.since(active.id.base) > u64::from(u32::MAX)
+            || age_ms > i64::try_from(self.segment_ms).unwrap_or(i64::MAX)
+    }
+}
+
 impl LogView {
     /// What a log looks like now. None for a deleted one.
     pub(crate) fn of(log: &LogCell) -> Option<LogView> {
@@ -97,6 +156,37 @@ impl LogView {
         })
     }
 
+    /// What it becomes when all of it is sealed: `tail` is what is in the WAL only, batch by batch, as the settler would settle it.
+    pub(crate) fn sealed(mut self, tail: &[TailBatch], rules: &SealRules) -> LogView {
+        // The active one is sealed as it is, and what settles then begins another.
+        self.seal_active();
+        for batch in tail {
+            match self.segments.last_mut().filter(|one| !one.sealed) {
+                Some(active) if !rules.is_full(active, batch) => {
+                    active.end_offset = batch.next;
+                    active.bytes += batch.bytes;
+                    active.records = batch.next.since(active.id.base);
+                    active.last_append_time = batch.append_time;
+                    active.max_timestamp = active.max_timestamp.max(batch.max_timestamp);
+                }
+                Some(_) | None => {
+                    self.seal_active();
+                    self.segments.push(batch.alone());
+                }
+            }
+        }
+        self.seal_active();
+        (self.tail_bytes, self.tail_begin, self.tail_end) = (0, None, None);
+        self
+    }
+
+    fn seal_active(&mut self) {
+        self.segments.retain(|one| one.sealed || one.bytes > 0);
+        if let Some(active) = self.segments.last_mut() {
+            active.sealed = true;
+        }
+    }
+
     /// That of a log of which nothing is left.
     pub(crate) fn gone(log: LogId) -> LogView {
         LogView {
@@ -119,10 +209,25 @@ impl LogView {
 
     /// Whether something of it is not in a sealed segment.
     pub(crate) fn has_unsealed(&self) -> bool {
-        let active = self
-            .segments
-            .last()
-            .is_some_and(|segment| !segment.sealed && segment.bytes > 0);
-        active || self.tail_end.is_some()
+        self.active().is_some() || self.tail_end.is_some()
+    }
+
+    fn active(&self) -> Option<&SegmentView> {
+        let last = self.segments.last();
+        last.filter(|segment| !segment.sealed && segment.bytes > 0)
+    }
+
+    /// What of it is not in a sealed segment.
+    pub(crate) fn unsealed(&self) -> Unsealed {
+        let settled = self.segments.last();
+        let end = settled.map_or(self.start_offset, |segment| segment.end_offset);
+        let tail = self
+            .tail_end
+            .map_or(0, |(to, _)| to.get().saturating_sub(end.get()));
+        let (records, bytes) = self.active().map_or((0, 0), |one| (one.records, one.bytes));
+        Unsealed {
+            records: records + tail,
+            bytes: bytes + self.tail_bytes,
+        }
     }
 }

@@ -22,6 +22,7 @@ use storage::{Env, Fate, LogSettings, OpenError, ReadError, Storage, StorageConf
 use super::limits::Limits;
 use super::report::{
     self, Fault, Job, Outcome, PartitionPlan, PartitionRun, Plan, Removed, Segment, SetAside,
+    Unsealed,
 };
 use super::{RunArgs, Selection, name_of};
 use crate::failure::Failure;
@@ -420,6 +421,11 @@ fn work(
                     is_cancelled = true;
                     break;
                 }
+                Ok(report) if report.is_cut_short => {
+                    take(&mut outcome, *partition, Ok(report));
+                    is_cancelled = true;
+                    break;
+                }
                 result => take(&mut outcome, *partition, result),
             }
         }
@@ -471,6 +477,10 @@ fn take(outcome: &mut Outcome, partition: PartitionId, result: Result<Report, Cl
                     segments_rewritten: rewritten(&report),
                     passes: report.passes,
                     rolls_active: report.plan.rolls_active,
+                    unsealed: Unsealed {
+                        records: report.unsealed.records,
+                        bytes: report.unsealed.bytes,
+                    },
                     tombstones_removed: report.tombstones_removed,
                     unreadable_batches: report.unreadable_batches,
                     segments: segments(&report.plan),
@@ -489,6 +499,7 @@ fn take(outcome: &mut Outcome, partition: PartitionId, result: Result<Report, Cl
                 segments_rewritten: 0,
                 passes: 0,
                 rolls_active: false,
+                unsealed: Unsealed::default(),
                 tombstones_removed: 0,
                 unreadable_batches: 0,
                 segments: Vec::new(),

@@ -96,6 +96,13 @@ pub(super) struct Outcome {
     pub partitions: Vec<PartitionRun>,
 }
 
+/// What a dry run with --now did not look at, because it is in no sealed segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Unsealed {
+    pub records: u64,
+    pub bytes: u64,
+}
+
 /// What was done to a partition, or why it failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PartitionRun {
@@ -112,6 +119,8 @@ pub(super) struct PartitionRun {
     pub passes: u64,
     #[serde(default)]
     pub rolls_active: bool,
+    #[serde(default)]
+    pub unsealed: Unsealed,
     #[serde(default)]
     pub tombstones_removed: u64,
     #[serde(default)]
@@ -332,7 +341,15 @@ pub(super) fn job_text(job: &Job) -> String {
                 run.partition, segment.base_offset, segment.detail
             );
         }
-        if job.dry_run && run.rolls_active {
+        if run.unsealed.records > 0 {
+            let _ = writeln!(
+                text,
+                "partition {}: {} records, {}, are in no sealed segment and not counted; a run with --now puts them into one first",
+                run.partition,
+                run.unsealed.records,
+                size(run.unsealed.bytes)
+            );
+        } else if job.dry_run && run.rolls_active && !job.now {
             let _ = writeln!(
                 text,
                 "partition {}: what is in no sealed segment is not counted; a run puts it into one first",

@@ -332,10 +332,8 @@ async fn describe_partition(
     let topic = door.topic(&name, right::Describe)?;
     let partition = partitions_of(&topic, Some(number))?[0];
     let broker = door.broker();
-    let shapes = broker.partition_shapes(&topic);
-    let shape = shapes.iter().find(|shape| shape.partition == partition);
-    let shape = shape.ok_or(Failure::UnknownPartition { partition })?;
-    Ok(Json(of_partition(broker, shape)))
+    let shape = broker.partition_shape(&topic, partition)?;
+    Ok(Json(of_partition(broker, &shape)))
 }
 
 #[derive(Deserialize)]

@@ -200,6 +200,7 @@ fn of_run(run: &PartitionRun) -> Value {
             "start_offset_after": report.start_after.get(), "removed": of_removed(&Removed::done(report)),
             "segments_rewritten": rewritten(report), "passes": report.passes,
             "rolls_active": report.plan.rolls_active,
+            "unsealed": { "records": report.unsealed.records, "bytes": report.unsealed.bytes },
             "tombstones_removed": report.tombstones_removed, "unreadable_batches": report.unreadable_batches,
             "segments": of_segments(&report.plan, run.listed), "error": null,
             "set_aside": report.set_aside.iter().map(of_set_aside).collect::<Vec<_>>(),

@@ -85,7 +85,8 @@ async fn follow_topic(
         max_records,
         is_recreated,
     } = query.read(&headers, &tag, &topic, broker.now())?;
-    let subscription = broker.follow(&topic, request)?;
+    let mut subscription = broker.follow(&topic, request)?;
+    subscription.open_as(door.caller());
     let name = topic.name.as_str().to_owned();
     let mut follower = Follower::new(name, tag, subscription, max_records);
     match form {

@@ -121,6 +121,7 @@ async fn records(
         filter: Filter::default(),
     };
     let mut follow = door.broker().follow(&topic, request).map_err(refused)?;
+    follow.open_as(door.caller());
     let stopped = async {
         match connection {
             Some(Extension(connection)) => connection.stopped().await,

@@ -151,11 +151,7 @@ pub(super) fn shape_of(
     number: u32,
 ) -> Result<PartitionShape, Failure> {
     let partition = held(topic, number)?;
-    let shapes = front.broker.partition_shapes(topic);
-    let shape = shapes
-        .into_iter()
-        .find(|shape| shape.partition == partition);
-    shape.ok_or(Failure::UnknownPartition { partition })
+    Ok(front.broker.partition_shape(topic, partition)?)
 }
 
 fn of_partition(partition: PartitionId, node: i32) -> Value {

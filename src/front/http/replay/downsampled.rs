@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::frames::{Frames, body_of};
 use super::look::newest_schema;
-use crate::broker::access::{Granted, right};
+use crate::broker::access::{Door, Granted, right};
 use crate::broker::replay::{
     DownsampleRequest, Downsampled, DownsampledWindow, Order, Sources, Stats, WindowKey,
 };
@@ -72,20 +72,21 @@ struct Pump {
 
 /// Tells the windows.
 pub(super) async fn answer(
-    broker: Broker,
+    door: &Door,
     topic: ReadTopic,
     asked: AskedWindows,
     places: [OwnedSemaphorePermit; 2],
 ) -> Result<Response, Failure> {
+    let broker = door.broker();
     let values = match asked.values {
         Some(values) => values,
-        None => values_of(&broker, &topic).await?,
+        None => values_of(broker, &topic).await?,
     };
     let names: Arc<[String]> = values.iter().map(name_of).collect();
     let mut request = asked.request;
     request.values = values;
     let window_ms = request.window_ms;
-    let mut found = broker.downsample(&topic, request).await?;
+    let mut found = broker.downsample(&topic, request, door.caller()).await?;
     if asked.order == Order::Time {
         let place = |(partition, at, _): &Window| (at.start, *partition, at.key.clone());
         found.windows.sort_by_cached_key(place);

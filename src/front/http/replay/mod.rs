@@ -95,8 +95,8 @@ async fn replay_topic(
             let own = own.map_err(|_| Failure::TooManyReplays {
                 replays_max: DOWNSAMPLED_MAX,
             })?;
-            return downsampled::answer(door.broker().clone(), topic, asked, [place, own]).await;
+            return downsampled::answer(&door, topic, asked, [place, own]).await;
         }
     };
-    pump::answer(door.broker().clone(), topic, asked, place).await
+    pump::answer(&door, topic, asked, place).await
 }

@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::asked::{Asked, offsets_text};
 use super::frames::{Frames, body_of};
 use super::look::{learn, newest_schema, seen_in, some_records};
-use crate::broker::access::{Granted, right};
+use crate::broker::access::{Door, Granted, right};
 use crate::broker::replay::{Block, Place, Replay, ReplayError};
 use crate::broker::{Broker, Topic};
 use crate::front::http::errors::Failure;
@@ -66,7 +66,7 @@ struct Pump {
 
 /// Begins a replay; the answer goes on with it.
 pub(super) async fn answer(
-    broker: Broker,
+    door: &Door,
     topic: ReadTopic,
     asked: Asked,
     place: OwnedSemaphorePermit,
@@ -79,7 +79,9 @@ pub(super) async fn answer(
     } = asked;
     let is_bounded = request.max_records.is_some();
     let from = request.from;
+    let broker = door.broker().clone();
     let mut replay = broker.replay(&topic, request).await?;
+    replay.open_as(&topic, door.caller());
     let mut held = VecDeque::new();
     let schema = match format.needs_schema() {
         true => look(&broker, &topic, from, &mut replay, &mut held).await?,

@@ -14,6 +14,7 @@ use wire::messages::fetch::{
 
 use super::{Call, held_partition};
 use crate::broker::access::{Granted, right};
+use crate::broker::open_readers::ReaderName;
 use crate::broker::{Fetch, FetchPartition, Fetched, Refusal, Topic};
 use crate::front::kafka::errors::{self, Misuse};
 use crate::front::kafka::sessions::{Asked, Begun, Found, TopicName, VERSION_TOPIC_IDS, asked_of};
@@ -71,6 +72,8 @@ pub(super) async fn answer(request: FetchRequest, call: Call) -> FetchResponse {
             let created = call
                 .sessions
                 .create(call.version, watch, &found, Instant::now());
+            let reader = ReaderName::of(call.door.caller());
+            call.sessions.name(created, reader);
             respond(created, found)
         }
         Begun::Next(next) => match next.finish(found) {

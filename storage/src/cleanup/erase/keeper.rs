@@ -63,9 +63,11 @@ impl<'e> EraseKeeper<'e> {
     }
 }
 
-/// The hold that keeps a record.
+/// The hold that keeps a record. One on a key keeps the records of that key alone.
 pub(super) fn hold_on<'h>(holds: &'h [Hold], record: &RecordRef<'_>) -> Option<&'h Hold> {
-    first_on(holds, &(record.offset..record.offset.plus(1)))
+    let is_meant = |hold: &&Hold| hold.key.is_none() || hold.key.as_deref() == record.key;
+    let meant = holds.iter().filter(is_meant);
+    first_on(meant, &(record.offset..record.offset.plus(1)))
 }
 
 impl Keeper for EraseKeeper<'_> {

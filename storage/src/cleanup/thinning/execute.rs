@@ -17,7 +17,7 @@ use super::outlook::{LookParts, Outlook, summary_of};
 use super::plan::{Looked, sealed_until};
 use super::policy::ThinPolicy;
 use crate::cleanup::hold_source::LogHolds;
-use crate::cleanup::{LogView, Plan, SegmentView};
+use crate::cleanup::{LogView, Plan, Policy, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{
     KeepError, Keeper, Pace, Pages, RewriteError, RewriteParts, Rewritten, Verdict, new_id,
@@ -312,6 +312,8 @@ struct ThinKeeper<'k, 'o> {
     tier: u8,
     filter: Filter,
     records_dropped: u64,
+    /// From the first to the last batch of which something goes.
+    gone: Option<Range<Offset>>,
     /// Why it could not go on.
     failed: Option<RewriteError>,
 }
@@ -335,8 +337,16 @@ impl<'k, 'o> ThinKeeper<'k, 'o> {
             tier: u8::MAX,
             filter: Filter::new(DecompressLimit::default()),
             records_dropped: 0,
+            gone: None,
             failed: None,
         }
+    }
+
+    /// So many records of a batch go.
+    fn goes(&mut self, header: &BatchHeader, records: u64) {
+        let from = self.gone.as_ref().map_or(header.base(), |gone| gone.start);
+        self.gone = Some(from..header.next_offset());
+        self.records_dropped += records;
     }
 
     /// Puts its own reason in the place of one that only says that there is one.
@@ -416,7 +426,7 @@ impl Keeper for ThinKeeper<'_, '_> {
             return Ok(Verdict::Keep);
         }
         if dropped == header.record_count.unsigned_abs() as usize {
-            self.records_dropped += dropped as u64;
+            self.goes(header, dropped as u64);
             return Ok(Verdict::Drop);
         }
         let records = |source| KeepError::Records {
@@ -429,7 +439,9 @@ impl Keeper for ThinKeeper<'_, '_> {
             .filter
             .apply(&batch, None, &mut keep)
             .map_err(records)?;
-        self.records_dropped += u64::from(filtered.dropped);
+        if filtered.dropped > 0 {
+            self.goes(header, filtered.dropped.into());
+        }
         Ok(match filtered.rest {
             Rest::Whole => Verdict::Keep,
             Rest::Rebuilt(rest) => Verdict::Replace(rest),
@@ -443,7 +455,12 @@ impl Keeper for ThinKeeper<'_, '_> {
 
     fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {
         let stays = self.thinner.policy.held_keys();
-        self.thinner.holds.may_go(&self.offsets, stays).map(Some)
+        let holds = &self.thinner.holds;
+        let guard = holds.may_go(&self.offsets, stays)?;
+        if let Some(gone) = &self.gone {
+            holds.tell(Policy::Thin, gone, self.records_dropped, self.new)?;
+        }
+        Ok(Some(guard))
     }
 
     fn summary(&mut self) -> Option<SummaryWriter> {
