@@ -13,6 +13,7 @@ pub mod frames;
 pub mod index;
 pub mod input_format;
 pub mod key_index;
+pub mod losses;
 pub mod manifest;
 pub mod messages;
 pub mod mqtt;

@@ -9,15 +9,15 @@
 //! byte a start is raised first, because that gives the room. Losses of one reader in a partition that continue one another, for one cause,
 //! are one entry; of more than [`LOSSES_MAX`] entries the oldest go, and are counted.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
-use model::state_log::{LOSS_KEY_HEAD, LOSSES_VERSION, StateLogKind};
+use model::state_log::LOSSES_VERSION;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
-use serde::{Deserialize, Serialize};
 use storage::cleanup::Policy;
 use storage::cleanup::removed::{Noted, Removed};
 use storage::segment::SegmentId;
@@ -29,7 +29,9 @@ use super::access::{Cluster, Granted, right};
 use super::catalog::Topic;
 use super::groups::MemberDescription;
 use super::open_readers::OpenReader;
-use super::state_log::{Change, StateLog, StateLogError, StateRecord, Written};
+use super::state_log::{StateLog, StateLogError, StateRecord, Written};
+pub use record::{Cause, Loss, UnknownLoss, read_again};
+use record::{LossRecord, Who};
 
 /// Entries that are kept.
 pub const LOSSES_MAX: usize = 10_000;
@@ -39,173 +41,6 @@ const DAMAGE_INTERVAL: Duration = Duration::from_secs(1);
 const WRITTEN_AT_ONCE: usize = 100;
 /// By so much an entry may grow while there is no room for it.
 const SPARE_BYTES: usize = 64;
-
-/// What took the records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cause {
-    /// Retention, by time or size.
-    Retention,
-    /// The bound of the whole store.
-    StoreBound,
-    /// Somebody deleted them.
-    DeleteRecords,
-    /// They are damaged.
-    Damage,
-    /// Somebody had the records of their keys erased.
-    Erasure,
-    /// Compaction: there is a later record of the key.
-    Compaction,
-    /// Thinning.
-    Thinning,
-    /// Somebody deleted the topic.
-    TopicDeleted,
-}
-
-impl Cause {
-    /// Whether it takes the front of a partition, which then begins later.
-    fn takes_front(self) -> bool {
-        match self {
-            Cause::Retention | Cause::StoreBound | Cause::DeleteRecords => true,
-            Cause::Damage
-            | Cause::Erasure
-            | Cause::Compaction
-            | Cause::Thinning
-            | Cause::TopicDeleted => false,
-        }
-    }
-
-    /// Whether a release that knows version 1 alone knows it.
-    fn is_of_version_1(self) -> bool {
-        self.takes_front() || matches!(self, Cause::Damage | Cause::Erasure)
-    }
-}
-
-/// Who lost something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Who {
-    /// A consumer group.
-    Group(String),
-    /// Somebody who was reading: who it is, in words.
-    Reader(String),
-}
-
-/// What a group lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Loss {
-    /// First, in every value: see [`model::state_log::METADATA_VALUE_HEAD`].
-    version: u32,
-    /// The entry's number; it rises.
-    pub number: u64,
-    /// The consumer group; None for a reader.
-    pub group: Option<String>,
-    /// Who was reading, without a group. Such an entry is of version 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reader: Option<String>,
-    /// The topic.
-    pub topic: String,
-    topic_id: uuid::Uuid,
-    /// The partition.
-    pub partition: u32,
-    /// The first offset that the group had not read.
-    pub from: u64,
-    /// The offset after the last one.
-    pub to: u64,
-    /// How many records; no more than so many, where compaction had been there before.
-    pub records: u64,
-    /// When the first of them was appended, as far as that is known.
-    pub first_ms: Option<i64>,
-    /// When the last of them was appended.
-    pub last_ms: Option<i64>,
-    /// When it was noted first.
-    pub at_ms: i64,
-    /// When it was noted last.
-    pub until_ms: i64,
-    /// What took them.
-    pub cause: Cause,
-    /// Why, in words.
-    pub reason: String,
-    /// The segment that was written last without them, for what compaction and thinning take. Such an entry is of version 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    segment: Option<String>,
-}
-
-impl Loss {
-    fn is_whose(&self, who: &Who) -> bool {
-        match who {
-            Who::Group(group) => self.group.as_ref() == Some(group),
-            Who::Reader(reader) => self.reader.as_ref() == Some(reader),
-        }
-    }
-
-    /// The least version that says all of it.
-    fn version_of(&self) -> u32 {
-        let is_of_1 = self.group.is_some() && self.reader.is_none() && self.cause.is_of_version_1();
-        if is_of_1 { 1 } else { LOSSES_VERSION }
-    }
-
-    /// Whether somebody deleted the front of this log.
-    pub(super) fn is_deleted_from(&self, log: LogId) -> bool {
-        self.cause == Cause::DeleteRecords && self.is_of(log.topic_id, log.partition)
-    }
-
-    /// Whether it tells of the deletion of this topic.
-    pub(super) fn is_of_deleted(&self, topic: TopicId) -> bool {
-        self.cause == Cause::TopicDeleted && TopicId::from_uuid(self.topic_id) == topic
-    }
-
-    fn is_of(&self, topic: TopicId, partition: PartitionId) -> bool {
-        TopicId::from_uuid(self.topic_id) == topic && self.partition == partition.get()
-    }
-}
-
-/// A record of the state log `losses`.
-pub(super) enum LossRecord {
-    Noted(Arc<Loss>),
-    Dropped(u64),
-}
-
-/// Why a record is not understood.
-#[derive(Debug, thiserror::Error)]
-#[error("record {key:?} of the loss ledger: {reason}")]
-pub struct UnknownLoss {
-    key: String,
-    reason: String,
-}
-
-impl StateRecord for LossRecord {
-    const LOG: StateLogKind = StateLogKind::Losses;
-    type Unknown = UnknownLoss;
-
-    fn encode(&self) -> Change {
-        let (number, value) = match self {
-            LossRecord::Noted(loss) => (loss.number, Some(&**loss)),
-            LossRecord::Dropped(number) => (*number, None),
-        };
-        let value = value.map(|loss| serde_json::to_vec(loss).expect("plain fields are JSON"));
-        (
-            Bytes::from(format!("{LOSS_KEY_HEAD}{number:020}")),
-            value.map(Bytes::from),
-        )
-    }
-
-    fn decode(key: &[u8], value: &[u8]) -> Result<LossRecord, UnknownLoss> {
-        let refuse = |reason: String| UnknownLoss {
-            key: String::from_utf8_lossy(key).into_owned(),
-            reason,
-        };
-        StateLogKind::Losses
-            .check(key, Some(value))
-            .map_err(|error| refuse(error.to_string()))?;
-        let loss: Loss =
-            serde_json::from_slice(value).map_err(|error| refuse(error.to_string()))?;
-        if loss.version != loss.version_of() || loss.group.is_some() == loss.reader.is_some() {
-            return Err(refuse("it is none of its version".to_owned()));
-        }
-        Ok(LossRecord::Noted(Arc::new(loss)))
-    }
-}
 
 /// What is in memory.
 #[derive(Default)]
@@ -791,139 +626,4 @@ impl Broker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::records::TopicRecord;
-    use crate::broker::scratch::Scratch;
-    use model::TopicName;
-
-    fn broker() -> (Scratch, Arc<Topic>) {
-        let broker = Scratch::new();
-        let record = TopicRecord {
-            id: TopicId::random(),
-            name: TopicName::parse("readings").expect("a name"),
-            partitions: 1,
-            settings: BTreeMap::new(),
-        };
-        let topic = broker.attach(record).expect("a topic");
-        (broker, topic)
-    }
-
-    fn taken(topic: &Topic, offsets: Range<u64>, cause: Cause) -> Taken<'_> {
-        Taken {
-            topic,
-            partition: PartitionId::new(0),
-            records: offsets.end - offsets.start,
-            offsets: Offset::new(offsets.start)..Offset::new(offsets.end),
-            appended: None,
-            cause,
-            reason: "a test",
-            segment: None,
-        }
-    }
-
-    /// All entries: who, from, to and records.
-    fn told(book: &Book) -> String {
-        let each = book.entries.values().map(|loss| {
-            let who = loss.group.as_ref().or(loss.reader.as_ref());
-            let who = who.expect("somebody");
-            format!("{who} {}..{} {}", loss.from, loss.to, loss.records)
-        });
-        each.collect::<Vec<_>>().join(", ")
-    }
-
-    const NOW: Timestamp = Timestamp::from_millis(7);
-
-    #[test]
-    fn what_is_told_again_is_noted_once() {
-        let (_broker, topic) = broker();
-        let (group, mut book) = (Who::Group("g".to_owned()), Book::default());
-        let mut note = |offsets: Range<u64>, read_to, cause| {
-            let taken = taken(&topic, offsets, cause);
-            book.note(&group, Offset::new(read_to), &taken, NOW)
-        };
-        assert!(note(0..10, 4, Cause::Retention));
-        assert!(!note(0..10, 4, Cause::Retention), "the same again");
-        assert!(!note(0..10, 4, Cause::StoreBound), "a front goes once");
-        assert!(
-            note(0..20, 4, Cause::Retention),
-            "it was not done, and is more now"
-        );
-        assert!(note(20..30, 4, Cause::DeleteRecords));
-        assert!(!note(30..40, 40, Cause::Retention), "it was read");
-        assert_eq!(told(&book), "g 4..20 16, g 20..30 10");
-        assert_eq!(book.records, 26);
-    }
-
-    #[test]
-    fn what_rewrites_take_from_a_group_is_one_entry_and_a_rewrite_counts_once() {
-        let (_broker, topic) = broker();
-        let (group, mut book) = (Who::Group("g".to_owned()), Book::default());
-        let mut note = |offsets: Range<u64>, generation| {
-            let mut taken = taken(&topic, offsets, Cause::Compaction);
-            taken.records = 3;
-            let base = taken.offsets.start;
-            taken.segment = Some(SegmentId { base, generation });
-            book.note(&group, Offset::ZERO, &taken, NOW)
-        };
-        assert!(note(0..10, 1));
-        assert!(!note(0..10, 1), "a kill came before its switch");
-        assert!(note(10..20, 1));
-        assert!(note(0..8, 2));
-        assert_eq!(told(&book), "g 0..20 9");
-    }
-
-    #[test]
-    fn what_was_noted_and_not_done_is_taken_back_at_a_start() {
-        let (broker, topic) = broker();
-        let reader = Who::Reader("somebody".to_owned());
-        let mut book = broker.shared.losses.locked();
-        for cause in [Cause::Retention, Cause::TopicDeleted, Cause::Erasure] {
-            assert!(book.note(&reader, Offset::ZERO, &taken(&topic, 0..10, cause), NOW));
-        }
-        let numbers: Vec<u64> = book.entries.keys().copied().collect();
-        drop(book);
-        broker.take_back_losses(|_| true);
-        let book = broker.shared.losses.locked();
-        // Neither has the log begun later, nor is the topic gone.
-        let left: Vec<Cause> = book.entries.values().map(|loss| loss.cause).collect();
-        assert_eq!(left, [Cause::Erasure]);
-        assert_eq!((&book.dropped[..], book.records), (&numbers[..2], 10));
-    }
-
-    #[test]
-    fn an_entry_is_written_in_the_least_version_that_says_it() {
-        let (_broker, topic) = broker();
-        let mut book = Book::default();
-        let group = Who::Group("g".to_owned());
-        let reader = Who::Reader("r".to_owned());
-        for (who, cause, version) in [
-            (&group, Cause::Retention, 1),
-            (&group, Cause::Thinning, 2),
-            (&reader, Cause::Retention, 2),
-        ] {
-            let before = book.next;
-            book.note(who, Offset::ZERO, &taken(&topic, 0..10, cause), NOW);
-            let loss = Arc::clone(&book.entries[&before]);
-            let (key, value) = LossRecord::Noted(Arc::clone(&loss)).encode();
-            let value = value.expect("a value");
-            let text = String::from_utf8(value.to_vec()).expect("JSON");
-            assert!(
-                text.starts_with(&format!("{{\"version\":{version},")),
-                "{text}"
-            );
-            assert_eq!(text.contains("reader"), loss.reader.is_some());
-            assert_eq!(text.contains("\"group\":null"), loss.reader.is_some());
-            match LossRecord::decode(&key, &value) {
-                Ok(LossRecord::Noted(read)) => assert_eq!(read, loss),
-                _ => panic!("an entry"),
-            }
-            let (from, to) = (format!(":{version},"), format!(":{},", 3 - version));
-            let wrong = text.replacen(&from, &to, 1);
-            assert!(
-                LossRecord::decode(&key, wrong.as_bytes()).is_err(),
-                "{wrong}"
-            );
-        }
-    }
-}
+mod tests;
