@@ -1,6 +1,6 @@
 //! The power is cut during every operation of an erasure, one after the other: sealing, rewriting segment by segment, and the purge of
 //! the write-ahead log. After each cut the log has every record of another key, and of the erased one those that were not gone yet; the
-//! next run finishes, and then no file holds a byte of the key's records.
+//! next run finishes, and then no file holds a byte of the key's records. So it is where the disk fills up in its middle.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,7 +8,7 @@ mod rewriting;
 
 use std::collections::BTreeSet;
 
-use alluvium_storage::cleanup::erase::{EraseWatch, Found, Known, Wanted, WatchFailed};
+use alluvium_storage::cleanup::erase::{EraseError, EraseWatch, Found, Known, Wanted, WatchFailed};
 use alluvium_storage::cleanup::run::Progress;
 use alluvium_storage::rewrite::Rewritten;
 use bytes::Bytes;
@@ -35,6 +35,27 @@ impl EraseWatch for Watched {
         if rewritten.is_some() {
             self.records += found.records;
         }
+    }
+}
+
+/// Takes the disk's last free byte before the segment of this number is written again.
+struct Fills<'h> {
+    house: &'h House,
+    at: u64,
+    watched: Watched,
+}
+
+impl EraseWatch for Fills<'_> {
+    fn begin(&mut self, found: &Found) -> Result<(), WatchFailed> {
+        self.watched.begin(found)?;
+        if self.watched.begun == self.at {
+            self.house.disk.fill();
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, found: &Found, rewritten: Option<&Rewritten>) {
+        self.watched.end(found, rewritten);
     }
 }
 
@@ -140,4 +161,55 @@ fn a_cut_at_any_operation_of_an_erasure_loses_nothing_else_and_the_next_run_fini
     }
     println!("erase_cut: {cuts} cuts, {between} left a part of it erased");
     assert!(between > 0, "cuts must come between segments");
+}
+
+#[test]
+fn on_a_disk_that_fills_up_in_its_middle_it_stops_between_segments_and_goes_on_when_there_is_room()
+{
+    let segments = {
+        let (whole, _, before) = house();
+        let mut watched = Watched::default();
+        assert!(erase(&whole, before, &mut watched));
+        watched.begun
+    };
+    for at in 1..=segments {
+        for is_killed in [false, true] {
+            let name = format!("full before segment {at} of {segments}, killed: {is_killed}");
+            let (mut house, erased, before) = house();
+            let all: BTreeSet<u64> = house.records.keys().copied().collect();
+            let mut watch = Fills {
+                house: &house,
+                at,
+                watched: Watched::default(),
+            };
+            let wanted = Wanted::new([Bytes::from_static(KEY.as_bytes())], Offset::new(before));
+            let (mut known, progress) = (Known::new(), Progress::default());
+            let storage = house.storage();
+            let ended = storage.erase(log_id(), &wanted, &mut known, &progress, &mut watch);
+            assert!(
+                matches!(ended, Err(EraseError::DiskFull)),
+                "{name}: {ended:?}"
+            );
+            let done = watch.watched;
+            assert_eq!(done.begun, at, "{name}: it ends there");
+            let gone = |house: &House| -> BTreeSet<u64> {
+                all.difference(&contents(house)).copied().collect()
+            };
+            let went = gone(&house);
+            assert!(went.is_subset(&erased), "{name}: {went:?}");
+            assert_eq!(
+                went.len() as u64,
+                done.records,
+                "{name}: what is told is what went"
+            );
+            if is_killed {
+                house.kill();
+                assert_eq!(gone(&house), went, "{name}: nothing is back");
+            }
+            house.disk.set_capacity(u64::MAX);
+            assert!(erase(&house, before, &mut Watched::default()), "{name}");
+            require_gone(&mut house, &erased, &name);
+            house.close();
+        }
+    }
 }
