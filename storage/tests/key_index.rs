@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_storage::cleanup::Policy;
+use alluvium_storage::cleanup::holds::{Held, HoldWish};
 use alluvium_storage::cleanup::run::{Progress, RunOptions};
 use alluvium_storage::inspect::verify_store;
 use alluvium_storage::io::{Disk, ManualClock, SimDisk, write_new_file};
@@ -556,5 +557,49 @@ fn a_cut_at_any_operation_leaves_a_store_that_is_as_it_was() {
         );
         assert_eq!(house.check(), sound, "cut {cut}");
         assert_eq!(house.notes(), Vec::<String>::new());
+    }
+}
+
+/// Has a key held, and gives how many bytes were read to find it, and whether anything is held then.
+fn hold(house: &House, key: Bytes) -> (u64, bool) {
+    let ever = Timestamp::from_millis(i64::MIN)..Timestamp::from_millis(i64::MAX);
+    let wish = HoldWish {
+        name: "hold 1 (case 4711)".into(),
+        held: Held::Key {
+            key: key[..].into(),
+            appended: ever,
+        },
+        is_absolute: true,
+    };
+    house
+        .storage
+        .set_holds(Arc::new(move |_| vec![wish.clone()]));
+    let progress = Progress::default();
+    let options = RunOptions {
+        now: true,
+        ..RunOptions::default()
+    };
+    house
+        .storage
+        .run_cleanup(log_id(), Policy::Retention, options, &progress)
+        .unwrap();
+    let bounds = house.log().bounds();
+    let held = (house.storage).hold_on(log_id(), &(bounds.start..bounds.durable_end));
+    (progress.bytes_done(), held.is_some())
+}
+
+#[test]
+fn a_hold_by_key_reads_the_blocks_that_may_hold_the_key_and_no_others() {
+    for (key, is_in) in [(device(3), true), (Bytes::from_static(b"nobody"), false)] {
+        let mut read = Vec::new();
+        for key_index in [false, true] {
+            let house = House::filled(key_index, 700);
+            house.index();
+            assert_eq!(!house.files("kix").is_empty(), key_index);
+            let (bytes, is_held) = hold(&house, key.clone());
+            assert_eq!(is_held, is_in, "{key:?}, key index: {key_index}");
+            read.push(bytes);
+        }
+        assert!(read[1] * 2 < read[0], "{key:?}: {read:?}");
     }
 }

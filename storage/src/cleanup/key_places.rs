@@ -1,10 +1,13 @@
 //! Which sealed segments hold a key that is to be held: looked for once in each segment, and remembered.
 //!
+//! Where a segment has a key index, only the blocks that may hold a key are read.
+//!
 //! Callers: the cleaner, which looks on its own thread and before a run, and the holds, which ask. Asking never waits for the disk:
 //! a segment that was not looked into yet counts as one that holds the key, and so does one that cannot be read.
 //! Invariant: what is said of a segment is said by its generation, whose bytes never change.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -12,10 +15,11 @@ use model::LogId;
 use model::batch::{Batch, BatchHeader, DecompressLimit};
 
 use super::holds::HeldKey;
-use super::view::LogView;
+use super::view::{LogView, SegmentView};
 use crate::log::LogCell;
-use crate::rewrite::{Pace, Pages, RewriteError, RewriteParts, scan};
+use crate::rewrite::{Pace, Pages, RewriteError, RewriteParts, index_of, scan, scan_blocks};
 use crate::segment::SegmentId;
+use crate::segment::key_index::LOG_BYTES_MIN;
 
 /// For each key whether the segment holds it.
 type Known = BTreeMap<Arc<[u8]>, bool>;
@@ -62,11 +66,7 @@ impl KeyPlaces {
             if found.is_empty() {
                 continue;
             }
-            let mut each = |header: &BatchHeader, batch: &Bytes| {
-                find(header, batch, &mut found);
-                Ok(())
-            };
-            match scan(parts, log, &[segment.id], Pages::Drop, pace, &mut each) {
+            match find_in(parts, log, segment, pace, &mut found) {
                 Ok(()) => {}
                 Err(error @ (RewriteError::Damaged { .. } | RewriteError::Io { .. })) => {
                     tracing::warn!(log = %log.id(), segment = %segment.id, %error, "held keys cannot be looked for: the segment is held");
@@ -106,6 +106,47 @@ impl KeyPlaces {
             .lock()
             .expect("nothing panics while it holds the places")
     }
+}
+
+/// Marks the keys that a sealed segment has.
+fn find_in(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    segment: &SegmentView,
+    pace: &dyn Pace,
+    found: &mut Known,
+) -> Result<(), RewriteError> {
+    let keys: Vec<Arc<[u8]>> = found.keys().cloned().collect();
+    let mut each = |header: &BatchHeader, batch: &Bytes| {
+        find(header, batch, found);
+        Ok(())
+    };
+    match blocks_with(parts, log.id(), segment, &keys) {
+        Some(blocks) => scan_blocks(parts, log, segment.id, &blocks, pace, &mut each),
+        None => scan(parts, log, &[segment.id], Pages::Drop, pace, &mut each),
+    }
+}
+
+/// The blocks that may hold one of the keys, in order. None if no key index tells.
+fn blocks_with(
+    parts: &RewriteParts,
+    log: LogId,
+    segment: &SegmentView,
+    keys: &[Arc<[u8]>],
+) -> Option<Vec<Range<u32>>> {
+    if segment.bytes < LOG_BYTES_MIN {
+        return None;
+    }
+    let (data, indexes) = (&parts.files.data, &parts.files.key_indexes);
+    let index = index_of(parts, log, segment.id, segment.bytes)?.index;
+    let (disk, directory) = (data.disk(), data.of_log(log));
+    let mut blocks = Vec::new();
+    for key in keys {
+        let looked = indexes.look_up(disk, &directory, log, (&index, key))?;
+        blocks.extend(looked.blocks);
+    }
+    blocks.sort_by_key(|range| range.start);
+    Some(blocks)
 }
 
 /// Marks the keys that a batch has. One that cannot be read may have all of them.

@@ -19,7 +19,7 @@ pub use self::error::RewriteError;
 pub use self::keeper::{Cancelled, KeepError, Keeper, Pace, Verdict};
 pub use self::replace::{Amount, Rewritten};
 pub(crate) use self::replace::{mark_compacted, new_id, rewrite};
-pub(crate) use self::source::{Batches, Pages, open_segment, scan};
+pub(crate) use self::source::{Batches, Pages, index_of, open_segment, scan, scan_blocks};
 
 use crate::log::DirtyLogs;
 use crate::segment::SegmentFiles;

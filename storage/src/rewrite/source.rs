@@ -63,6 +63,33 @@ pub(crate) fn scan(
     Ok(())
 }
 
+/// The same for some blocks of a sealed segment, in order; for all of it if its index cannot be used.
+pub(crate) fn scan_blocks(
+    parts: &RewriteParts,
+    log: &Arc<LogCell>,
+    segment: SegmentId,
+    blocks: &[Range<u32>],
+    pace: &dyn Pace,
+    each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
+) -> Result<(), RewriteError> {
+    let mut batches = open_segment(parts, log, segment, Pages::Drop)?;
+    let all = 0..u32::MAX;
+    let blocks = match batches.index() {
+        Some(_) => blocks,
+        None => std::slice::from_ref(&all),
+    };
+    for range in blocks {
+        batches.go_to(range);
+        while batches.block < range.end as usize
+            && let Some(found) = batches.next_batch(pace)?
+        {
+            each(&found.header, &found.bytes)
+                .map_err(|source| RewriteError::Keep { segment, source })?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens a sealed segment, to be walked over batch by batch. It stays readable if another takes its place meanwhile.
 pub(crate) fn open_segment(
     parts: &RewriteParts,
@@ -167,6 +194,7 @@ impl Source {
             window: Bytes::new(),
             window_start: 0,
             position: 0,
+            read_end: self.sealed.bytes,
             next_offset: base,
             block: 0,
             heads: crc32fast::Hasher::new(),
@@ -175,7 +203,7 @@ impl Source {
 }
 
 /// What a segment's index file says; None if it is missing or damaged.
-pub(super) fn index_of(
+pub(crate) fn index_of(
     parts: &RewriteParts,
     log: LogId,
     id: SegmentId,
@@ -212,6 +240,8 @@ pub(crate) struct Batches {
     window: Bytes,
     window_start: u64,
     position: u64,
+    /// No byte from here on is read beforehand.
+    read_end: u64,
     next_offset: Offset,
     /// The block of the index that the walk is in.
     block: usize,
@@ -243,6 +273,24 @@ impl Batches {
             bytes,
             append_time,
         }))
+    }
+
+    /// Goes on at the first of some blocks, unless it is behind that already, and reads no others beforehand.
+    fn go_to(&mut self, blocks: &Range<u32>) {
+        let Some(index) = self.index() else { return };
+        let count = index.blocks().len();
+        let (first, end) = (blocks.start as usize, (blocks.end as usize).min(count));
+        if first >= end || end <= self.block {
+            return;
+        }
+        let read_end = index.block_end(end - 1);
+        let position = u64::from(index.blocks()[first].position);
+        let offset = index.block_offset(first);
+        self.read_end = read_end;
+        if first > self.block {
+            (self.position, self.next_offset, self.block) = (position, offset, first);
+            self.heads = crc32fast::Hasher::new();
+        }
     }
 
     /// Whether all of the segment was shown.
@@ -322,7 +370,7 @@ impl Batches {
             return Err(self.damaged(format!("{left} bytes are too few for a batch")));
         }
         if self.in_window().len() < HEADER_BYTES {
-            self.read(READ_BYTES, pace)?;
+            self.read(HEADER_BYTES, pace)?;
         }
         let len = peek_len(&self.window[self.in_window()]).filter(|len| *len as u64 <= left);
         let Some(len) = len.filter(|len| *len >= HEADER_BYTES) else {
@@ -331,7 +379,7 @@ impl Batches {
             )));
         };
         if self.in_window().len() < len {
-            self.read(len.max(READ_BYTES), pace)?;
+            self.read(len, pace)?;
         }
         let at = self.in_window().start;
         Ok(self.window.slice(at..at + len))
@@ -344,9 +392,12 @@ impl Batches {
         at..self.window.len()
     }
 
-    /// Puts `count` bytes from the position on into the window, or what is left.
-    fn read(&mut self, count: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
+    /// Puts what follows the position into the window: `least` bytes or more, or what is left.
+    fn read(&mut self, least: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
         let left = self.source.sealed.bytes - self.position;
+        let ahead = self.read_end.saturating_sub(self.position);
+        let count = usize::try_from(ahead).map_or(READ_BYTES, |ahead| ahead.min(READ_BYTES));
+        let count = count.max(least);
         let count = usize::try_from(left).map_or(count, |left| left.min(count));
         // The memory of the window before, if nobody kept a batch of it.
         let mut buffer: BytesMut = std::mem::take(&mut self.window)
@@ -362,7 +413,7 @@ impl Batches {
         self.window = buffer.freeze();
         self.window_start = self.position;
         let next = self.position + count as u64;
-        let left = self.source.sealed.bytes - next;
+        let left = self.read_end.saturating_sub(next);
         if left > 0 {
             self.source
                 .file
