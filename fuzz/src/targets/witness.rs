@@ -68,7 +68,7 @@ fn of_engine(bytes: &[u8]) -> Option<OfEngine> {
     let first = bytes.get(..usize::try_from(length).ok()?.checked_add(12)?)?;
     let batch = Batch::parse(Bytes::copy_from_slice(first)).ok()?;
     let header = *batch.header();
-    if first[21] != 0 || first[22] > 0x7f {
+    if header.attributes.bits() & !0x7f != 0 && header.base().get() >= 1 << 48 {
         return None;
     }
     let is_taken = i64::from(header.record_count) == i64::from(header.last_offset_delta) + 1;
@@ -98,9 +98,6 @@ fn mend(bytes: &mut [u8]) {
     let length = i32::try_from(bytes.len() - 12).expect("inputs are short");
     bytes[8..12].copy_from_slice(&length.to_be_bytes());
     bytes[16] = 2;
-    // Flags that nobody has given a meaning make it no batch for the witness.
-    bytes[21] = 0;
-    bytes[22] &= 0x7f;
     let checksum = crc32c(&bytes[21..]);
     bytes[17..21].copy_from_slice(&checksum.to_be_bytes());
 }
@@ -109,5 +106,13 @@ fn mend(bytes: &mut [u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let all = Codec::ALL.map(super::batches::built).into_iter();
     let all = all.chain(crate::seeds::produced_batches());
-    all.map(|batch| [&[1][..], &batch].concat()).collect()
+    let plain = all.map(|batch| [&[1][..], &batch].concat());
+    let flagged = Codec::ALL.map(|codec| {
+        let mut seed = [&[1][..], &super::batches::built(codec)].concat();
+        // Flags that nobody has given a meaning.
+        seed[1 + 21] = 0x55;
+        seed[1 + 22] |= 0x80;
+        seed
+    });
+    plain.chain(flagged).collect()
 }
