@@ -409,11 +409,13 @@ fn who_reads_without_a_group_and_is_overtaken_is_in_the_ledger() {
     // It takes nothing more than what the socket holds.
     let mut follower = std::net::TcpStream::connect(&running.http).expect("a connection");
     let asked = format!(
-        "GET /api/v1/topics/{TOPIC}/follow?from=earliest HTTP/1.1\r\nHost: a\r\nUser-Agent: dashboard\r\nAccept: text/event-stream\r\n\r\n"
+        "GET /api/v1/topics/{TOPIC}/follow?from=earliest HTTP/1.1\r\nHost: {}\r\nUser-Agent: dashboard\r\nAccept: text/event-stream\r\n\r\n",
+        running.http
     );
     follower.write_all(asked.as_bytes()).expect("asked");
     let mut first = [0; 16];
     follower.read_exact(&mut first).expect("an answer begins");
+    assert_eq!(&first[..12], b"HTTP/1.1 200");
     let mut wanted = Vec::new();
     wait("a follower that is behind has an entry", || {
         produce(&running, 3_000);
