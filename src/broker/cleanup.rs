@@ -5,10 +5,14 @@
 //! (`jobs`); who asked for a job and how it ended is logged once. A plan looks at what is in memory, and never waits for the
 //! disk.
 
+mod bounds;
+mod error;
 mod jobs;
+mod outcome;
+mod queue;
 mod run;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{PartitionId, TopicName};
@@ -21,37 +25,14 @@ use tokio::sync::watch;
 use super::access::{Caller, Cluster, Granted, asked_by, right};
 use super::catalog::Topic;
 use super::{Broker, Refusal};
-use jobs::Jobs;
-pub use jobs::{Control, ENDED_MAX, Job, JobId, Request, State, WAITING_MAX};
-pub use run::{Outcome, PartitionRun, Removed};
+pub use bounds::{ENDED_MAX, WAITING_MAX};
+pub use error::CleanupError;
+pub use jobs::{Control, Job, JobId, Request, State};
+pub use outcome::{Outcome, PartitionRun, Removed};
+pub(super) use queue::Cleanup;
 
 /// Segments that a plan lists at most; what more there are is counted.
 pub const SEGMENTS_LISTED_MAX: usize = 10_000;
-
-/// Why a cleanup is not planned or run.
-#[derive(Debug, thiserror::Error)]
-pub enum CleanupError {
-    /// The topic, the partition or the right to it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The storage could not say.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    /// As many jobs wait as may.
-    #[error("{waiting_max} cleanup jobs wait for their turn, and no more may")]
-    TooManyJobs {
-        /// The bound.
-        waiting_max: usize,
-    },
-    /// No job of this name, or it ended long ago.
-    #[error(
-        "there is no cleanup job {id:?}: the last {ENDED_MAX} results of this start of the server are kept"
-    )]
-    UnknownJob {
-        /// The name.
-        id: String,
-    },
-}
 
 /// What to look at.
 #[derive(Clone, Copy, Debug)]
@@ -97,30 +78,6 @@ pub struct PartitionPlan {
     pub plan: Plan,
     /// How many of the first segments of the plan are listed.
     pub listed: usize,
-}
-
-/// The part of the broker that runs jobs.
-#[derive(Debug)]
-pub(super) struct Cleanup {
-    jobs: Mutex<Jobs>,
-    /// Told whenever a job comes or ends.
-    changed: watch::Sender<()>,
-}
-
-impl Cleanup {
-    /// Without a job, in a start of this leader epoch.
-    pub(super) fn new(epoch: u32) -> Cleanup {
-        Cleanup {
-            jobs: Mutex::new(Jobs::new(epoch)),
-            changed: watch::Sender::new(()),
-        }
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Jobs> {
-        self.jobs
-            .lock()
-            .expect("nothing panics while it holds the jobs")
-    }
 }
 
 impl Broker {
@@ -254,7 +211,7 @@ impl Broker {
             };
             let outcome = ran.unwrap_or_else(|error| {
                 tracing::error!(job = %job.id, %error, "a cleanup job panicked");
-                Outcome::unknown(&job.request)
+                Outcome::unknown(job.request.partitions.len() as u64)
             });
             let job = cleanup.locked().end(job.id, outcome, self.now());
             run::log(&job);

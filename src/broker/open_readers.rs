@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use model::{LogId, Offset};
 
-use super::Broker;
 use super::access::{Caller, asked_by};
 use super::catalog::Topic;
 
@@ -65,7 +64,7 @@ pub type Fetching = Arc<dyn Fn(&Topic, LogId) -> Vec<OpenReader> + Send + Sync>;
 #[derive(Default)]
 pub(super) struct OpenReaders {
     open: Mutex<Open>,
-    fetching: OnceLock<Fetching>,
+    pub(super) fetching: OnceLock<Fetching>,
 }
 
 #[derive(Default)]
@@ -145,17 +144,5 @@ impl OpenReaders {
             readers.extend(fetching(topic, log));
         }
         readers
-    }
-}
-
-impl Broker {
-    /// Puts a reader into the list.
-    pub(super) fn open_reader(&self, who: &ReaderName, log: LogId, next: Offset) -> Opened {
-        self.shared.open_readers.open(who, log, next)
-    }
-
-    /// Sets who knows which clients fetch. The first one counts.
-    pub fn set_fetching(&self, fetching: Fetching) {
-        let _ = self.shared.open_readers.fetching.set(fetching);
     }
 }

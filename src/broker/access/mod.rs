@@ -37,6 +37,7 @@
 mod acls;
 mod book;
 mod door;
+mod entrance;
 mod granted;
 mod group;
 mod groups;
@@ -54,10 +55,10 @@ pub use acls::{Rules, Verdict, allows, allows_any};
 pub(in crate::broker) use book::Access;
 pub use book::{ACL_BYTES_MAX, ACLS_MAX, AccessConfig, AccessError, AclError, Authorizer};
 pub use door::Door;
+pub use entrance::Entrance;
 pub use granted::{Cluster, Granted};
 pub use group::Group;
 pub use kinds::{ResourceKind, Right};
-pub use remembered::Entrance;
 pub use right::RightOn;
 pub use rules::Resource;
 

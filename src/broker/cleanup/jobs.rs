@@ -15,13 +15,9 @@ use model::{PartitionId, Timestamp, TopicId, TopicName};
 use storage::cleanup::Policy;
 use storage::cleanup::run::Progress;
 
-use super::CleanupError;
-use super::run::Outcome;
-
-/// Jobs that wait for their turn. A cleanup reads and writes much: they run one at a time.
-pub const WAITING_MAX: usize = 16;
-/// Jobs that have ended and are remembered with their results.
-pub const ENDED_MAX: usize = 100;
+use super::bounds::{ENDED_MAX, WAITING_MAX};
+use super::error::CleanupError;
+use super::outcome::Outcome;
 
 /// A job's name: the leader epoch of the start that it belongs to, and its number in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

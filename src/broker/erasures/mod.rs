@@ -7,13 +7,17 @@
 //! what lies below each partition's end at the time of the request, and nothing behind it; the keys are in the state log until
 //! their records are gone and verified to be, and never in a line of the log or a receipt; receipts are never removed.
 
+mod book;
+mod error;
+mod look;
 mod looks;
 mod receipt;
 mod record;
+mod request;
+mod stopped;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,258 +25,30 @@ use model::hex::to_hex;
 use model::state_log::ERASURES_VERSION;
 use model::{LogId, PartitionId, Timestamp};
 use storage::cleanup::run::Progress;
-use storage::{Clock, Purpose, Storage};
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, asked_by, right};
 use super::catalog::Topic;
-use super::state_log::{StateLog, StateLogError, StateRecord};
 use super::{Broker, Refusal};
 
-use looks::Looks;
-pub use looks::{LOOKS_MAX, Look, LookKind, LookResult, LookState, OfPartition, Sighted};
+pub(super) use book::Erasures;
+pub use book::{ENDED_MAX, ErasureState, ErasuresError, OnErased};
+pub use error::{ErasureError, RECEIPTS_MAX};
+pub use look::{LOOKS_MAX, Look, LookKind, LookResult, LookState, OfPartition, Sighted};
 use record::ErasureRecord;
 pub use record::{Erasure, Outcome, Part, PartDone, Phase, UnknownErasure, Unreadable, read_again};
-pub use work::Stopped;
+use request::check;
+pub use request::{KEYS_MAX, NewErasure, REASON_BYTES_MAX};
+pub use stopped::Stopped;
 
-/// Keys of one erasure.
-pub const KEYS_MAX: usize = 100;
-/// The longest reason.
-pub const REASON_BYTES_MAX: usize = 1_000;
 /// Erasures that are not over, at a time.
 pub const WAITING_MAX: usize = 100;
-/// Erasures that are over and still listed; their receipts stay anyway.
-pub const ENDED_MAX: usize = 1_000;
-/// Receipts that there may be.
-pub const RECEIPTS_MAX: usize = 10_000;
 /// What a partition takes in a receipt at most, beside what cannot be read.
 const PART_BYTES: usize = 200;
 /// What a receipt takes beside its partitions.
 const HEAD_BYTES: usize = 64 << 10;
 /// How often it is looked whether one that was stopped can go on.
 const TICK: Duration = Duration::from_millis(500);
-
-/// An erasure that is to be done.
-#[derive(Clone, Debug, Default)]
-pub struct NewErasure {
-    /// One partition, or all.
-    pub partition: Option<PartitionId>,
-    /// The keys.
-    pub keys: Vec<Bytes>,
-    /// Why.
-    pub reason: Option<String>,
-    /// Whether files in the quarantine that hold the keys are removed.
-    pub removes_quarantined: bool,
-}
-
-/// Why an erasure is not taken, shown or cancelled.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ErasureError {
-    /// The topic, the partition or the right to it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// It says something that cannot be.
-    #[error("{0}")]
-    Invalid(String),
-    /// As many wait as may, or as many looks run.
-    #[error("{waiting} erasures or looks wait for their turn, and no more may")]
-    TooMany {
-        /// The bound.
-        waiting: usize,
-    },
-    /// There are as many receipts as there may be.
-    #[error("there are {RECEIPTS_MAX} receipts of erasures, and no more may be")]
-    TooManyReceipts,
-    /// There is none of this name.
-    #[error("there is no erasure or look {0:?}")]
-    Unknown(String),
-    /// It has no receipt yet, or will never have one.
-    #[error("erasure {0} has no receipt: its state tells why")]
-    NoReceipt(String),
-    /// All of it is done already.
-    #[error("erasure {0} is over, or about to be: it cannot be cancelled any more")]
-    TooLate(String),
-}
-
-/// An erasure as it is now.
-#[derive(Clone, Debug)]
-pub struct ErasureState {
-    /// What was asked for.
-    pub erasure: Arc<Erasure>,
-    /// What was done to each of its partitions, in their order; empty once it is over.
-    pub parts: Vec<PartDone>,
-    /// Why it does not go on now.
-    pub stopped: Option<Stopped>,
-    /// Bytes that it has read, and is to read, in its phase; None if it does not run.
-    pub bytes: Option<(u64, u64)>,
-}
-
-/// Removes what was made of a topic's records. May block.
-pub type OnErased = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// What is in memory.
-#[derive(Default)]
-struct Book {
-    erasures: BTreeMap<String, Arc<Erasure>>,
-    parts: HashMap<String, BTreeMap<u32, PartDone>>,
-    wanted: HashMap<String, Vec<Bytes>>,
-    receipts: BTreeMap<u64, Arc<str>>,
-    stopped: HashMap<String, Stopped>,
-    running: Option<(String, Arc<Progress>)>,
-}
-
-impl Book {
-    fn take(&mut self, record: ErasureRecord) {
-        match record {
-            ErasureRecord::Erasure(one) => drop(self.erasures.insert(one.id.clone(), one)),
-            ErasureRecord::ErasureGone(id) => drop(self.erasures.remove(&id)),
-            ErasureRecord::Part(id, partition, done) => {
-                self.parts.entry(id).or_default().insert(partition, done);
-            }
-            ErasureRecord::PartGone(id, partition) => {
-                if let Some(parts) = self.parts.get_mut(&id) {
-                    parts.remove(&partition);
-                    if parts.is_empty() {
-                        self.parts.remove(&id);
-                    }
-                }
-            }
-            ErasureRecord::Wanted(id, keys) => drop(self.wanted.insert(id, keys)),
-            ErasureRecord::WantedGone(id) => drop(self.wanted.remove(&id)),
-            ErasureRecord::Receipt(number, text) => drop(self.receipts.insert(number, text)),
-        }
-    }
-
-    fn state(&self, erasure: &Arc<Erasure>) -> ErasureState {
-        let parts = self.parts.get(&erasure.id);
-        let of = |part: &Part| parts.and_then(|parts| parts.get(&part.partition)).cloned();
-        let running = self.running.as_ref().filter(|(id, _)| *id == erasure.id);
-        ErasureState {
-            erasure: Arc::clone(erasure),
-            parts: match parts {
-                Some(_) => (erasure.parts.iter())
-                    .map(|part| of(part).unwrap_or_else(PartDone::new))
-                    .collect(),
-                None => Vec::new(),
-            },
-            stopped: self.stopped.get(&erasure.id).cloned(),
-            bytes: running.map(|(_, progress)| (progress.bytes_done(), progress.bytes_total())),
-        }
-    }
-
-    /// Those that are not over.
-    fn open(&self) -> impl Iterator<Item = &Arc<Erasure>> {
-        self.erasures.values().filter(|one| !one.is_ended())
-    }
-}
-
-/// The erasures.
-pub(super) struct Erasures {
-    log: StateLog<ErasureRecord>,
-    book: Mutex<Book>,
-    /// Changes run one at a time.
-    changes: tokio::sync::Mutex<()>,
-    /// Told whenever something has changed.
-    changed: watch::Sender<()>,
-    looks: Mutex<Looks>,
-    /// Who has something that was made of records.
-    on_erased: Mutex<Vec<OnErased>>,
-}
-
-/// Why the erasures cannot be read at a start.
-#[derive(Debug, thiserror::Error)]
-pub enum ErasuresError {
-    /// The log cannot be read.
-    #[error(transparent)]
-    Log(#[from] StateLogError),
-    /// A record is not understood.
-    #[error(transparent)]
-    Unknown(#[from] UnknownErasure),
-}
-
-impl Erasures {
-    /// Reads the log. Blocks on the disk.
-    pub(super) fn open(
-        storage: &Storage,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Erasures, ErasuresError> {
-        let (log, records) = StateLog::open(storage, clock)?;
-        let mut book = Book::default();
-        for record in records {
-            book.take(record?);
-        }
-        Ok(Erasures {
-            log,
-            book: Mutex::new(book),
-            changes: tokio::sync::Mutex::default(),
-            changed: watch::Sender::new(()),
-            looks: Mutex::default(),
-            on_erased: Mutex::default(),
-        })
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Book> {
-        self.book
-            .lock()
-            .expect("nothing panics while it holds the book")
-    }
-
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks
-            .lock()
-            .expect("nothing panics while it holds the looks")
-    }
-
-    /// Writes records, each for itself and in order, and takes them into the book once they are durable.
-    async fn write(&self, records: Vec<ErasureRecord>) -> Result<(), StateLogError> {
-        let written = self.log.write_each(records.iter(), Purpose::Removal).await;
-        let mut result = Ok(());
-        let mut book = self.locked();
-        for (record, written) in records.into_iter().zip(written) {
-            match written {
-                Ok(()) => book.take(record),
-                Err(error) => result = Err(error),
-            }
-        }
-        drop(book);
-        self.changed.send_replace(());
-        result
-    }
-
-    /// Writes a few records in one append, and takes them into the book once they are durable.
-    async fn write_together(&self, records: Vec<ErasureRecord>) -> Result<(), StateLogError> {
-        let size = self.log.size_of(records.iter().map(StateRecord::bytes));
-        let admission = self.log.admit(size, Purpose::Removal).await;
-        self.log.append(&records, admission)?.wait().await?;
-        let mut book = self.locked();
-        for record in records {
-            book.take(record);
-        }
-        drop(book);
-        self.changed.send_replace(());
-        Ok(())
-    }
-
-    /// Changes an erasure, durably. None if there is no such one, or `change` does not want to.
-    async fn change(
-        &self,
-        id: &str,
-        change: impl FnOnce(&mut Erasure) -> bool,
-    ) -> Result<Option<Arc<Erasure>>, StateLogError> {
-        let _changes = self.changes.lock().await;
-        let Some(known) = self.locked().erasures.get(id).cloned() else {
-            return Ok(None);
-        };
-        let mut erasure = Erasure::clone(&known);
-        if !change(&mut erasure) {
-            return Ok(None);
-        }
-        let erasure = Arc::new(erasure);
-        let record = ErasureRecord::Erasure(Arc::clone(&erasure));
-        self.write(vec![record]).await?;
-        Ok(Some(erasure))
-    }
-}
 
 impl Broker {
     fn erasures_of(&self) -> &Erasures {
@@ -594,31 +370,13 @@ impl Broker {
         let erasures = self.erasures_of();
         let mut book = erasures.locked();
         for stopped in book.stopped.values_mut() {
-            if stopped.code == work::HELD {
+            if stopped.code == stopped::HELD {
                 stopped.retry_at = Timestamp::from_millis(i64::MIN);
             }
         }
         drop(book);
         erasures.changed.send_replace(());
     }
-}
-
-fn check(new: &NewErasure) -> Result<(), ErasureError> {
-    let invalid = |reason: &str| Err(ErasureError::Invalid(reason.to_owned()));
-    if new.keys.is_empty() {
-        return invalid("an erasure needs a key");
-    }
-    if new.keys.len() > KEYS_MAX {
-        return invalid("an erasure takes 100 keys at most");
-    }
-    if new
-        .reason
-        .as_ref()
-        .is_some_and(|reason| reason.len() > REASON_BYTES_MAX)
-    {
-        return invalid("the reason is longer than 1,000 bytes");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

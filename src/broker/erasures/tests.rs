@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use model::batch::{Batch, BatchBuilder, Codec, crc32c};
-use storage::{Env, StorageConfig};
+use storage::{Env, Storage, StorageConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use witness::Report;
 
+use super::book::Book;
 use super::record::Doing;
 use super::*;
 use crate::broker::access::{Door, Principal, Protocol};
 use crate::broker::holds::NewHold;
 use crate::broker::server_settings::ServerSettings;
+use crate::broker::state_log::StateRecord as _;
 use crate::broker::{BrokerConfig, Layout, NewTopic};
 
 /// Written by hand after `docs/formats.md`, its hashes by Python's hashlib.
@@ -588,7 +590,7 @@ async fn a_hold_that_comes_in_the_middle_stops_it_until_it_is_removed() {
     let hold = hold.expect("added");
     let running = house.run();
     let stopped = house.state(&id).await.stopped.expect("it does not go on");
-    assert_eq!(stopped.code, work::HELD);
+    assert_eq!(stopped.code, stopped::HELD);
     assert!(stopped.detail.contains("case 12"), "{}", stopped.detail);
     assert_eq!(house.erasures().locked().parts[&id][&0].records, 0);
     assert_eq!(house.broker().open_erasures(), (1, 1));

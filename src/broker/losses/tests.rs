@@ -1,9 +1,15 @@
 //! The book of losses: what is noted once, what is taken back, and its records to the byte.
 
+use std::collections::BTreeSet;
+
+use super::book::Book;
+use super::record::LossRecord;
 use super::*;
 use crate::broker::records::TopicRecord;
 use crate::broker::scratch::Scratch;
-use model::TopicName;
+use crate::broker::state_log::StateRecord as _;
+use model::{Timestamp, TopicName};
+use storage::segment::SegmentId;
 
 /// Written by hand after `docs/formats.md`.
 const GOLDEN: &str = include_str!("golden/losses.tsv");
