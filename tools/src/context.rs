@@ -50,7 +50,7 @@ A command goes to the brokers that -b names, or else --context, ALLUVIUM_BROKERS
 Examples:
   alluvium context set plant store.plant.example:9092
   alluvium context set plant store.plant.example:9093 --http https://store.plant.example:8443 \\
-      -X security.protocol=SASL_SSL -X sasl.username=alice -X sasl.password.location=/home/alice/.store-password
+      -X security.protocol=SASL_SSL -X sasl.username=alice -X sasl.password.location=store-password
   alluvium context use plant                       from now on
   alluvium topic list --context plant              this once
   alluvium context list";

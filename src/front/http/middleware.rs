@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -128,7 +128,7 @@ fn finish(
     id: String,
 ) -> Response {
     let is_public = row.is_some_and(|row| row.reach == Reach::Everybody);
-    let wants_login = answer.status() == StatusCode::UNAUTHORIZED;
+    let wants_login = errors::wants_login(&answer);
     let headers = answer.headers_mut();
     if wants_login {
         headers.insert(header::WWW_AUTHENTICATE, login::CHALLENGE);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::{LogId, Offset};
 
+pub use super::view::Unsealed;
 use super::{Plan, Policy};
 use crate::error::StorageFailed;
 use crate::rewrite::Rewritten;
@@ -113,15 +114,6 @@ pub struct Report {
     pub set_aside: Vec<(SegmentId, Arc<str>)>,
     /// How long it took.
     pub took: Duration,
-}
-
-/// What of a log is in no sealed segment: in the active one, or in the WAL only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unsealed {
-    /// Offsets, and so the most records.
-    pub records: u64,
-    /// Bytes of batches.
-    pub bytes: u64,
 }
 
 impl Report {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use model::{LogId, Offset, Timestamp};
 
-use super::run::Unsealed;
 use crate::log::LogCell;
 use crate::manifest::SegmentKind;
 use crate::segment::SegmentId;
@@ -51,6 +50,15 @@ pub struct SegmentView {
     pub last_append_time: Timestamp,
     /// Whether it is sealed.
     pub sealed: bool,
+}
+
+/// What of a log is in no sealed segment: in the active one, or in the WAL only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsealed {
+    /// Offsets, and so the most records.
+    pub records: u64,
+    /// Bytes of batches.
+    pub bytes: u64,
 }
 
 /// A batch that is in the WAL only.
