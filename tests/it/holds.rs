@@ -336,17 +336,15 @@ fn no_removal_outlives_a_kill_without_its_entry() {
         running = start(data.path());
         let begins = start_offset(&running);
         let found = losses(&running);
+        // What the group had read is no loss.
         let ends = found.iter().filter_map(|loss| loss["to"].as_u64()).max();
-        assert!(ends >= Some(begins), "begins at {begins}: {found:?}");
+        let ends = ends.unwrap_or(10);
+        assert!(ends >= begins, "begins at {begins}: {found:?}");
         let ranges = found
             .iter()
             .map(|loss| (loss["from"].as_u64(), loss["to"].as_u64()));
         let records: u64 = ranges.map(|(from, to)| to.unwrap() - from.unwrap()).sum();
-        assert_eq!(
-            Some(records),
-            ends.map(|to| to - 10),
-            "each offset once: {found:?}"
-        );
+        assert_eq!(records, ends - 10, "each offset once: {found:?}");
     }
 }
 
