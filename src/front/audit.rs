@@ -1,4 +1,4 @@
-//! What administrators change, as one line of the log each: what, and who asked for it from where.
+//! What administrators change, as one line of the log each: what, who asked for it, and from where.
 //! Callers: the fronts' handlers of requests that change something, once the change is durable.
 
 use std::fmt;
@@ -116,7 +116,8 @@ impl fmt::Display for Change<'_> {
 /// Logs a change that was made.
 pub(in crate::front) fn log(caller: &Caller, change: &Change<'_>) {
     let client = caller.client_id.as_deref().unwrap_or_default();
-    tracing::info!(client, address = %caller.address, "{change}");
+    let principal = &caller.principal;
+    tracing::info!(client, address = %caller.address, %principal, "{change}");
 }
 
 /// Some of many, in words.
