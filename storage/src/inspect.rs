@@ -31,7 +31,7 @@ use crate::recovery::newer;
 use crate::recovery::store_file::{
     RESTORING_FILE, decode_store, is_being_restored, no_checkpoint, store_is_missing, store_trouble,
 };
-use crate::segment::key_index::KeyIndex;
+use crate::segment::key_index::{KeyIndex, KeyIndexError};
 use crate::segment::summary::{Opened, open_summary};
 use crate::segment::verify::{SegmentVerifier, Verified};
 use crate::segment::{
@@ -200,6 +200,17 @@ pub fn dump_segment(
 pub fn dump_index(disk: &dyn Disk, path: &Path) -> io::Result<Result<IndexFile, String>> {
     let bytes = read_file(disk, path, INDEX_BYTES_MAX)?;
     Ok(IndexFile::decode(&bytes).map_err(|error| error.to_string()))
+}
+
+/// Reads the whole of a key index, and checks it.
+pub fn dump_key_index(disk: &dyn Disk, path: &Path) -> io::Result<Result<KeyIndex, String>> {
+    let file = disk.open(path, OpenHow::Read)?;
+    let checked = KeyIndex::open(file).and_then(|found| found.check().map(|()| found));
+    match checked {
+        Ok(found) => Ok(Ok(found)),
+        Err(KeyIndexError::Io(error)) => Err(error),
+        Err(error) => Ok(Err(error.to_string())),
+    }
 }
 
 /// Reads a manifest.

@@ -260,6 +260,16 @@ fn every_kind_of_file_can_be_listed() {
     ));
     assert_eq!(index[1]["offset"], json!(0));
     assert_eq!(index[0]["blocks"].as_u64(), Some(index.len() as u64 - 1));
+    // The small segments of this store have none; the format's golden file is one, of the name that a server gives it.
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("storage/tests/golden/keyindex.v2");
+    let key_index = data.path().join("00000000000000000000.0.kix");
+    std::fs::copy(golden, &key_index).expect("copied");
+    let listed = lines(log(&key_index, &["dump", "--json"]));
+    assert_eq!(listed[0]["blocks"].as_u64(), Some(listed.len() as u64 - 1));
+    assert!(listed[0]["blocks_with_known_keys"].as_u64() <= listed[0]["blocks"].as_u64());
+    flip(&key_index, 40);
+    assert_eq!(log(&key_index, &["dump"]).code, Some(5));
+    std::fs::remove_file(&key_index).expect("removed");
     let directory = segments(data.path())[0]
         .parent()
         .expect("a folder")

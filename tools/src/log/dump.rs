@@ -15,6 +15,7 @@ use storage::inspect::{self, BatchLine, WalItem};
 use storage::io::{Disk as _, OpenHow};
 use storage::manifest::Manifest;
 use storage::producers::Producers;
+use storage::segment::key_index::KeyIndex;
 use storage::segment::{IndexFile, SegmentId};
 
 use super::DAMAGED;
@@ -36,6 +37,7 @@ pub(super) struct DumpArgs {
 enum Kind {
     Segment,
     Index,
+    KeyIndex,
     Manifest,
     Checkpoint,
     Wal,
@@ -48,6 +50,7 @@ impl Kind {
         match name.rsplit_once('.') {
             Some((_, "log")) => Some(Kind::Segment),
             Some((_, "idx")) => Some(Kind::Index),
+            Some((_, "kix")) => Some(Kind::KeyIndex),
             Some((_, "wal")) => Some(Kind::Wal),
             Some(("manifest", _)) => Some(Kind::Manifest),
             None if matches!(name, "A" | "B") && folder.is_none_or(|name| name == "checkpoint") => {
@@ -99,7 +102,7 @@ pub(super) fn run(args: &DumpArgs, json: bool) -> Result<ExitCode> {
     for path in &args.files {
         let Some(kind) = Kind::of(path) else {
             bail!(Failure::Usage(format!(
-                "{}: no name of a segment (.log), index (.idx), manifest, checkpoint (checkpoint/A) or write-ahead file (.wal)",
+                "{}: no name of a segment (.log), index (.idx), key index (.kix), manifest, checkpoint (checkpoint/A) or write-ahead file (.wal)",
                 path.display()
             )));
         };
@@ -118,6 +121,12 @@ fn dump(kind: Kind, path: &Path, records: bool, out: &mut Out) -> Result<()> {
     match kind {
         Kind::Segment => segment(path, records, out),
         Kind::Index => decoded(inspect::dump_index(&RealDisk, path)?, path, out, index),
+        Kind::KeyIndex => decoded(
+            inspect::dump_key_index(&RealDisk, path)?,
+            path,
+            out,
+            key_index,
+        ),
         Kind::Manifest => decoded(
             inspect::dump_manifest(&RealDisk, path)?,
             path,
@@ -274,6 +283,35 @@ fn index(found: &IndexFile, out: &mut Out) {
                 let append = block.append_time.millis();
                 format!("  offset {offset} position {} time {least}..={most} appended {append}", block.position)
             },
+        );
+    }
+}
+
+fn key_index(found: &KeyIndex, out: &mut Out) {
+    let (log, id) = found.id();
+    let (blocks, known) = found.blocks();
+    let bytes = found.log_bytes();
+    out.line(
+        || {
+            json!({
+                "log": log.to_string(), "segment": segment_name(id), "bytes": bytes, "blocks": blocks,
+                "blocks_with_known_keys": known,
+            })
+        },
+        || {
+            format!(
+                "key index of {log} segment {}: {bytes} bytes in {blocks} blocks, the keys of {known} of them are known",
+                segment_name(id)
+            )
+        },
+    );
+    // A release before had no times in it.
+    let times = found.smallest_times().map(|times| times.iter());
+    for (number, time) in times.into_iter().flatten().enumerate() {
+        let time = time.millis();
+        out.line(
+            || json!({ "block": number, "min_timestamp": time }),
+            || format!("  block {number} time {time}"),
         );
     }
 }
@@ -479,6 +517,7 @@ mod tests {
         for (path, kind) in [
             ("p/07/x/00000000000000000000.0.log", Some(Kind::Segment)),
             ("00000000000000000000.0.idx", Some(Kind::Index)),
+            ("00000000000000000000.0.kix", Some(Kind::KeyIndex)),
             ("p/07/x/manifest.00000000000000000003", Some(Kind::Manifest)),
             ("data/checkpoint/B", Some(Kind::Checkpoint)),
             ("wal/00000000000000000001.wal", Some(Kind::Wal)),

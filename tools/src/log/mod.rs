@@ -42,7 +42,7 @@ pub struct LogArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum LogCommand {
-    /// List what files hold: segments (.log), indexes (.idx), manifests, checkpoints, write-ahead files (.wal).
+    /// List what files hold: segments (.log), indexes (.idx, .kix), manifests, checkpoints, write-ahead files (.wal).
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(dump::DumpArgs),
     /// Show what a data directory holds: topics, partitions, segments, bytes, offsets, damage.
