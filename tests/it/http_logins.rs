@@ -97,7 +97,7 @@ fn a_user_is_let_in_and_may_what_the_rules_say() {
     assert_eq!(create(&alice), 201);
     // The REST proxy has the same users, and its own form of errors.
     let (status, _, body) = asked(&running, "GET /topics/readings", "");
-    assert_eq!((status, &body["error_code"]), (404, &40401.into()));
+    assert_eq!((status, &body["error_code"]), (401, &40101.into()));
     assert_eq!(asked(&running, "GET /topics/readings", &admin).0, 200);
 }
 

@@ -786,6 +786,11 @@ pub(super) fn unavailable(mut answer: Response) -> Response {
     answer
 }
 
+/// Whether the answer is that a login may help.
+pub(super) fn wants_login(answer: &Response) -> bool {
+    answer.status() == StatusCode::UNAUTHORIZED
+}
+
 /// No such path.
 pub(super) async fn not_found(uri: Uri) -> Response {
     problem(
