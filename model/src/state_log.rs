@@ -88,6 +88,8 @@ pub const QUOTA_KEY_HEAD: &str = "quota/";
 pub const CREDENTIALS_VERSION: u32 = 1;
 /// How the key of a SCRAM credential begins; its mechanism, `/` and its user follow.
 pub const SCRAM_KEY_HEAD: &str = "scram/";
+/// How the key of an API token begins; its id follows.
+pub const TOKEN_KEY_HEAD: &str = "token/";
 /// The key of what users that do not exist are made up from.
 pub const DECOY_KEY: &str = "decoy";
 /// The key of the settings that were made while running.
@@ -205,7 +207,11 @@ impl StateLogKind {
             StateLogKind::Acls => known_head(key, ACL_KEY_HEAD),
             StateLogKind::Quotas => known_head(key, QUOTA_KEY_HEAD),
             StateLogKind::Credentials if key == DECOY_KEY.as_bytes() => Ok(()),
-            StateLogKind::Credentials => known_head(key, SCRAM_KEY_HEAD),
+            StateLogKind::Credentials => {
+                let heads = [SCRAM_KEY_HEAD, TOKEN_KEY_HEAD];
+                let is_known = heads.iter().any(|head| key.starts_with(head.as_bytes()));
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
             StateLogKind::Erasures => {
                 let heads = [
                     ERASURE_KEY_HEAD,
@@ -375,6 +381,7 @@ mod tests {
             (StateLogKind::Quotas, b"quota/{\"user\":null}", 1),
             (StateLogKind::Credentials, b"scram/SCRAM-SHA-256/alice", 1),
             (StateLogKind::Credentials, b"decoy", 1),
+            (StateLogKind::Credentials, b"token/0123456789abcdef", 1),
             (StateLogKind::Erasures, b"erasure/1a2b", 1),
             (StateLogKind::Erasures, b"erasure-part/1a2b/0000000003", 1),
             (StateLogKind::Erasures, b"erasure-wanted/1a2b", 1),

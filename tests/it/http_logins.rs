@@ -9,19 +9,26 @@ use serde_json::Value;
 
 use crate::binary::{Running, serve};
 
-const AUTHORIZER: &str =
+/// Access is controlled.
+pub const AUTHORIZER: &str =
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer";
-const PASSWORD: &str = "correct horse battery";
+/// Everybody's.
+pub const PASSWORD: &str = "correct horse battery";
 
-/// A server that knows admin, alice and bob, of whom all have the same password.
-fn serve_users(data: &Path, settings: &[&str]) -> Command {
+/// The file of admin, alice and bob, who all have the same password, as a setting.
+pub fn put_users(data: &Path) -> String {
     let users = data.join("users");
     let text = format!("admin:{PASSWORD}\nalice:{PASSWORD}\nbob:{PASSWORD}\n");
     std::fs::write(&users, text).expect("a file");
     let mode = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&users, mode).expect("its owner's file");
+    format!("sasl.users.file={}", users.display())
+}
+
+/// A server that knows them.
+fn serve_users(data: &Path, settings: &[&str]) -> Command {
     let mut command = serve(&data.join("store"));
-    command.args(["-X", &format!("sasl.users.file={}", users.display())]);
+    command.args(["-X", &put_users(data)]);
     command.args(["-X", "super.users=User:admin"]);
     for setting in settings {
         command.args(["-X", setting]);
@@ -29,7 +36,8 @@ fn serve_users(data: &Path, settings: &[&str]) -> Command {
     command
 }
 
-fn basic(user: &str, password: &str) -> String {
+/// The header of a user who logs in.
+pub fn basic(user: &str, password: &str) -> String {
     let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
     format!("Authorization: Basic {both}\r\n")
 }

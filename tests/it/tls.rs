@@ -21,19 +21,19 @@ use tokio::net::TcpStream;
 use crate::binary::{Running, Said, alluvium};
 
 /// An authority, and what it has certified.
-struct Authority {
-    certificate: String,
+pub struct Authority {
+    pub certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// Certificate and key of somebody, in PEM.
-struct Certified {
+pub struct Certified {
     certificate: String,
     key: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -63,27 +63,27 @@ impl Authority {
     }
 
     /// The server that the tests talk to.
-    fn server(&self) -> Certified {
+    pub fn server(&self) -> Certified {
         self.certify("store", &["127.0.0.1", "localhost"])
     }
 }
 
 impl Certified {
-    fn both(&self) -> String {
+    pub fn both(&self) -> String {
         format!("{}{}", self.certificate, self.key)
     }
 }
 
 /// A directory of certificates, keys and data.
-struct Place(TempDir);
+pub struct Place(TempDir);
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         Place(tempfile::tempdir().expect("a directory"))
     }
 
     /// Puts a file in place as a whole, with this mode.
-    fn put(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+    pub fn put(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let path = self.path(name);
         let fresh = self.path("fresh");
@@ -93,12 +93,12 @@ impl Place {
         path
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// A server with these listeners and settings, whose certificate is `server.pem`.
-    fn serve(&self, listeners: &str, settings: &[&str]) -> Command {
+    pub fn serve(&self, listeners: &str, settings: &[&str]) -> Command {
         let mut command = alluvium();
         command
             .args(["serve", "--http", "127.0.0.1:0", "--data"])
@@ -117,7 +117,7 @@ impl Place {
     }
 
     /// What a client trusts and shows, of files here.
-    fn tls(&self, truststore: &str, keystore: Option<&str>) -> Tls {
+    pub fn tls(&self, truststore: &str, keystore: Option<&str>) -> Tls {
         let files = TlsFiles {
             truststore: Some(self.path(truststore)),
             keystore: keystore.map(|name| self.path(name)),

@@ -38,6 +38,7 @@ use crate::replay::{self, ReplayArgs};
 use crate::runtime;
 use crate::topic::TopicArgs;
 use crate::transfer::{EXPORT_EXAMPLES, ExportArgs, IMPORT_EXAMPLES, ImportArgs};
+use crate::users::{self, UserArgs};
 
 const GROUP_EXAMPLES: &str = "\
 Examples:
@@ -164,6 +165,9 @@ pub enum ToolCommand {
     /// Say who may do what, and ask who may.
     #[command(after_help = acl::EXAMPLES)]
     Acl(OnBroker<AclArgs>),
+    /// Say who may log in: users, their passwords, API tokens.
+    #[command(after_help = users::EXAMPLES)]
+    User(OnBroker<UserArgs>),
     /// Erase the records of a key for good, with a receipt, and prove that nothing of it is left.
     #[command(after_help = erase::EXAMPLES)]
     Erase(OnBroker<EraseArgs>),
@@ -294,6 +298,7 @@ impl ToolCommand {
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
             ToolCommand::Acl(OnBroker { common, .. }) => Some(common),
+            ToolCommand::User(OnBroker { common, .. }) => Some(common),
             ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
             ToolCommand::Loss(OnBroker { common, .. }) => Some(common),
             ToolCommand::Access(_)
@@ -361,6 +366,7 @@ impl ToolCommand {
             }
             ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Acl(OnBroker { common, args }) => args.run(&common).await,
+            ToolCommand::User(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Loss(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Access(args) => tokio::task::block_in_place(|| args.run()),

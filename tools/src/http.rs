@@ -123,6 +123,11 @@ impl HttpServer {
         self.ask(Method::POST, path, Some(body)).await
     }
 
+    /// Sends a JSON body that changes a resource.
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
+        self.ask(Method::PATCH, path, Some(body)).await
+    }
+
     /// Deletes, or cancels, a resource.
     pub async fn delete(&self, path: &str) -> Result<Value, HttpError> {
         self.ask(Method::DELETE, path, None).await

@@ -35,3 +35,4 @@ mod topic;
 mod topic_choice;
 mod transfer;
 mod user;
+mod users;

@@ -1,8 +1,9 @@
-//! What whoever has not logged in may send, the messages of SASL's mechanisms on both sides, and credentials as they are kept.
+//! What whoever has not logged in may send, the messages of SASL's mechanisms on both sides, API tokens, and credentials as they are
+//! kept.
 
 use model::sasl::{
-    Client, ClientFinal, ClientFirst, Credential, CredentialRecord, Exchange, Plain,
-    ScramMechanism, ServerFirst,
+    ApiToken, Client, ClientFinal, ClientFirst, Credential, CredentialRecord, Exchange, Plain,
+    ScramMechanism, ServerFirst, ShownToken,
 };
 
 /// The first byte says what the rest is.
@@ -11,7 +12,7 @@ pub fn run(data: &[u8]) {
         return;
     };
     let decoy = || Credential::decoy(ScramMechanism::Sha256, b"secret", "user");
-    match kind % 5 {
+    match kind % 6 {
         0 => {
             let _ = Plain::parse(rest);
         }
@@ -39,6 +40,12 @@ pub fn run(data: &[u8]) {
                 let _ = client.finish(rest).map(|(_, check)| check.check(rest));
             }
         }
+        4 => {
+            if let Some(shown) = ShownToken::parse(rest) {
+                let (other, _) = ApiToken::new((&[1; 8], &[2; 32]), "user", "", 0, None);
+                assert!(!other.is_shown_by(&shown, 0) || rest.ends_with(b"02"));
+            }
+        }
         _ => {
             let cut = rest.iter().position(|byte| *byte == b'\t');
             let (key, value) = rest.split_at(cut.unwrap_or(0));
@@ -55,7 +62,10 @@ pub fn run(data: &[u8]) {
 
 /// The examples of the specifications, and the golden file.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let messages: [(u8, &[u8]); 5] = [
+    let token =
+        b"alv_0001020304050607_000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let messages: [(u8, &[u8]); 6] = [
+        (4, token),
         (0, b"\0user\0pencil"),
         (1, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"),
         (1, b"n,a=u=2Cr,n=u=2Cr,r=x,tokenauth=true"),
@@ -66,7 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (3, b"r=nonceserver,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"),
     ];
     let golden = include_str!("../../../model/tests/golden/credentials-v1.tsv");
-    let records = golden.lines().map(|line| (4, line.as_bytes()));
+    let records = golden.lines().map(|line| (5, line.as_bytes()));
     let all = messages.into_iter().chain(records);
     all.map(|(kind, rest)| [&[kind], rest].concat()).collect()
 }

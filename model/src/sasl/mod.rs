@@ -11,6 +11,7 @@ mod exchange;
 mod message;
 mod plain;
 mod record;
+mod token;
 
 pub use client::{Client, LoginError, ServerCheck};
 pub use credential::{
@@ -21,6 +22,7 @@ pub use exchange::{Exchange, WrongProof};
 pub use message::{ClientFinal, ClientFirst, Malformed, ServerFirst};
 pub use plain::Plain;
 pub use record::{CredentialRecord, UnknownCredential, check_user_name};
+pub use token::{ApiToken, ShownToken, TOKEN_ID_BYTES, TOKEN_SECRET_BYTES, check_about};
 
 /// The mechanisms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

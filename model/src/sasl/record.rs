@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::credential::{Credential, ScramMechanism};
+use super::token::ApiToken;
 use crate::hex::{from_hex, to_hex};
-use crate::state_log::{CREDENTIALS_VERSION, DECOY_KEY, SCRAM_KEY_HEAD, StateLogKind};
+use crate::state_log::{
+    CREDENTIALS_VERSION, DECOY_KEY, SCRAM_KEY_HEAD, StateLogKind, TOKEN_KEY_HEAD,
+};
 
 /// The longest name of a user.
 const USER_BYTES_MAX: usize = 255;
@@ -32,6 +35,10 @@ pub enum CredentialRecord {
         /// The mechanism.
         mechanism: ScramMechanism,
     },
+    /// What a program shows instead.
+    Token(ApiToken),
+    /// There is no token of this id any more.
+    TokenRemoved(String),
     /// What users that do not exist are made up from: a secret, so that nobody can tell them.
     Decoy(Zeroizing<Vec<u8>>),
 }
@@ -45,6 +52,8 @@ impl fmt::Debug for CredentialRecord {
             CredentialRecord::Removed { user, mechanism } => {
                 write!(f, "Removed({user:?}, {mechanism:?})")
             }
+            CredentialRecord::Token(token) => write!(f, "{token:?}"),
+            CredentialRecord::TokenRemoved(id) => write!(f, "TokenRemoved({id})"),
             CredentialRecord::Decoy(_) => f.write_str("Decoy"),
         }
     }
@@ -67,6 +76,18 @@ struct Kept {
     salt_hex: String,
     stored_key_hex: String,
     server_key_hex: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptToken {
+    /// First, as above.
+    version: u32,
+    user: String,
+    about: String,
+    created_ms: i64,
+    expires_ms: Option<i64>,
+    hash_hex: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +132,19 @@ impl CredentialRecord {
                 (key(credential.mechanism(), user), Some(value))
             }
             CredentialRecord::Removed { user, mechanism } => (key(*mechanism, user), None),
+            CredentialRecord::Token(token) => {
+                let kept = KeptToken {
+                    version,
+                    user: token.user.clone(),
+                    about: token.about.clone(),
+                    created_ms: token.created_ms,
+                    expires_ms: token.expires_ms,
+                    hash_hex: to_hex(token.hash),
+                };
+                let value = serde_json::to_vec(&kept).expect("plain fields are JSON");
+                (token_key(&token.id), Some(value))
+            }
+            CredentialRecord::TokenRemoved(id) => (token_key(id), None),
             CredentialRecord::Decoy(secret) => {
                 let secret_hex = to_hex(secret.as_slice());
                 let kept = KeptDecoy {
@@ -139,6 +173,9 @@ impl CredentialRecord {
             let secret = secret.ok_or_else(|| refuse("its secret has not 32 bytes".to_owned()))?;
             return Ok(CredentialRecord::Decoy(Zeroizing::new(secret)));
         }
+        if let Some(id) = key.strip_prefix(TOKEN_KEY_HEAD.as_bytes()) {
+            return token(id, value).map_err(refuse);
+        }
         let (mechanism, user) = mechanism_and_user(key).map_err(|it| refuse(it.to_owned()))?;
         let kept: Kept =
             serde_json::from_slice(value).map_err(|error| refuse(error.to_string()))?;
@@ -155,6 +192,27 @@ impl CredentialRecord {
         let user = user.to_owned();
         Ok(CredentialRecord::Scram { user, credential })
     }
+}
+
+fn token_key(id: &str) -> Vec<u8> {
+    format!("{TOKEN_KEY_HEAD}{id}").into_bytes()
+}
+
+fn token(id: &[u8], value: &[u8]) -> Result<CredentialRecord, String> {
+    let id = std::str::from_utf8(id).map_err(|_| "its key is not UTF-8")?;
+    let kept: KeptToken = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let hash = from_hex(&kept.hash_hex).and_then(|hash| hash.try_into().ok());
+    let token = ApiToken {
+        id: id.to_owned(),
+        user: kept.user,
+        about: kept.about,
+        created_ms: kept.created_ms,
+        expires_ms: kept.expires_ms,
+        hash: hash.ok_or("its hash has not 32 bytes")?,
+    };
+    check_user_name(&token.user)?;
+    token.check()?;
+    Ok(CredentialRecord::Token(token))
 }
 
 fn mechanism_and_user(key: &[u8]) -> Result<(ScramMechanism, &str), &'static str> {

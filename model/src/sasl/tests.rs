@@ -206,10 +206,22 @@ fn records_are_those_of_the_golden_file() {
         credential: Credential::of_password(mechanism, password, salt.clone(), iterations).unwrap(),
     };
     let secret: Vec<u8> = (0..32).collect();
+    let (id, secret_of_token) = (
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        secret.as_slice().try_into().unwrap(),
+    );
+    let (token, _) = ApiToken::new(
+        (&id, &secret_of_token),
+        "grafana",
+        "dashboards, 2",
+        1_700_000_000_000,
+        None,
+    );
     let records = [
         scram(ScramMechanism::Sha256, "alice", b"correct horse", 4096),
         scram(ScramMechanism::Sha512, "m\u{fc}ller, =", b"battery", 8192),
-        CredentialRecord::Decoy(secret.into()),
+        CredentialRecord::Decoy(secret.clone().into()),
+        CredentialRecord::Token(token),
     ];
     assert_eq!(lines.len(), records.len());
     for ((key, value), record) in lines.iter().zip(&records) {

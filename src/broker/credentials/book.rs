@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
-use model::sasl::{Credential, CredentialRecord, ScramMechanism, Unacceptable, UnknownCredential};
+use model::sasl::{
+    ApiToken, Credential, CredentialRecord, ScramMechanism, Unacceptable, UnknownCredential,
+};
 use model::state_log::StateLogKind;
 use storage::{Clock, Purpose, Storage};
 use zeroize::Zeroizing;
@@ -47,6 +49,21 @@ pub enum CredentialError {
     /// There are as many as there may be.
     #[error("there are {CREDENTIALS_MAX} credentials, and no more may be")]
     TooMany,
+    /// The user is there.
+    #[error("there is a user {0:?} with a password")]
+    Exists(String),
+    /// The user is not there.
+    #[error("there is no user {0:?}")]
+    NoUser(String),
+    /// The user has no such token.
+    #[error("there is no such token {0:?}")]
+    NoToken(String),
+    /// It cannot be said of a token.
+    #[error("{0}")]
+    About(&'static str),
+    /// A token that nobody could use.
+    #[error("the token would have ended already")]
+    Expired,
     /// There is none to remove.
     #[error("Attempt to delete a user credential that does not exist")]
     Unknown,
@@ -69,6 +86,8 @@ pub(super) type OfUser = BTreeMap<ScramMechanism, Arc<Credential>>;
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) users: BTreeMap<Arc<str>, OfUser>,
+    /// API tokens, by their ids.
+    pub(super) tokens: BTreeMap<String, Arc<ApiToken>>,
     pub(super) count: usize,
     /// Whether the decoys' secret is durable.
     pub(super) has_decoy: bool,
@@ -170,6 +189,15 @@ impl Book {
                 if of_user.is_empty() {
                     self.users.remove(user.as_str());
                 }
+            }
+            CredentialRecord::Token(token) => {
+                let before = self
+                    .tokens
+                    .insert(token.id.clone(), Arc::new(token.clone()));
+                self.count += usize::from(before.is_none());
+            }
+            CredentialRecord::TokenRemoved(id) => {
+                self.count -= usize::from(self.tokens.remove(id).is_some());
             }
             CredentialRecord::Decoy(_) => self.has_decoy = true,
         }

@@ -23,15 +23,18 @@ pub enum LoginKind {
     Basic,
     /// User name and password in MQTT's CONNECT.
     Mqtt,
+    /// An API token.
+    Token,
 }
 
 impl LoginKind {
-    pub(super) const ALL: [LoginKind; 5] = [
+    pub(super) const ALL: [LoginKind; 6] = [
         LoginKind::Plain,
         LoginKind::Scram(ScramMechanism::Sha256),
         LoginKind::Scram(ScramMechanism::Sha512),
         LoginKind::Basic,
         LoginKind::Mqtt,
+        LoginKind::Token,
     ];
 
     /// What it is called.
@@ -41,6 +44,7 @@ impl LoginKind {
             LoginKind::Scram(mechanism) => mechanism.name(),
             LoginKind::Basic => "Basic",
             LoginKind::Mqtt => "MQTT",
+            LoginKind::Token => "token",
         }
     }
 

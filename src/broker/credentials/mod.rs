@@ -8,27 +8,25 @@ mod attempts;
 mod book;
 mod login;
 mod logins;
+mod of_password;
 mod random;
+mod users;
 mod verified;
 
 use std::sync::Arc;
 
-use model::sasl::{
-    Credential, CredentialRecord, ITERATIONS_DEFAULT, ScramMechanism, Unacceptable, check_user_name,
-};
+use model::sasl::{CredentialRecord, ITERATIONS_DEFAULT, ScramMechanism, check_user_name};
 use zeroize::Zeroizing;
 
+use super::Broker;
 use super::access::{Caller, Cluster, Granted, asked_by, right};
-use super::{Broker, on_blocking_pool};
 pub(super) use book::Credentials;
 use book::OfUser;
 pub use book::{CREDENTIALS_MAX, CredentialError, CredentialsError};
 pub use login::Attempt;
 pub use logins::{LoginFailed, LoginKind};
-use random::random;
-
-/// The length of the salts that are made here.
-const SALT_BYTES: usize = 20;
+use of_password::of_password;
+pub use users::User;
 
 /// A user that is to be there from the start.
 pub struct FirstUser {
@@ -79,8 +77,10 @@ impl Broker {
                 found.ok_or(CredentialError::Unknown)?;
                 (user.clone(), *mechanism, "a credential was removed")
             }
-            CredentialRecord::Decoy(_) => {
-                unreachable!("nobody changes what users are made up from")
+            CredentialRecord::Decoy(_)
+            | CredentialRecord::Token(_)
+            | CredentialRecord::TokenRemoved(_) => {
+                unreachable!("nobody changes these so")
             }
         };
         credentials.write(vec![change]).await?;
@@ -113,25 +113,6 @@ impl Broker {
         }
         Ok(added)
     }
-}
-
-/// A credential of each mechanism for a password.
-async fn of_password(
-    user: String,
-    password: Zeroizing<Vec<u8>>,
-    iterations: u32,
-) -> Result<Vec<CredentialRecord>, Unacceptable> {
-    on_blocking_pool(move || {
-        let of = |mechanism| {
-            let salt = random::<SALT_BYTES>().to_vec();
-            Ok(CredentialRecord::Scram {
-                user: user.clone(),
-                credential: Credential::of_password(mechanism, &password, salt, iterations)?,
-            })
-        };
-        ScramMechanism::ALL.into_iter().map(of).collect()
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl Served {
             "/api/v1/groups",
             "/api/v1/groups/dashboard/offsets",
             "/api/v1/acls",
+            "/api/v1/users",
             "/api/v1/cleanup/holds",
             "/api/v1/cleanup/jobs",
             "/api/v1/cleanup/erasures",

@@ -14,6 +14,7 @@ use super::produce::Stop;
 use crate::broker::Refusal;
 use crate::broker::access::{AclError, Principal};
 use crate::broker::cleanup::{CleanupError, Fault};
+use crate::broker::credentials::CredentialError;
 use crate::broker::erasures::ErasureError;
 use crate::broker::groups::GroupError;
 use crate::broker::holds::HoldError;
@@ -463,6 +464,22 @@ fn erasure_refused(error: &ErasureError) -> Response {
     problem(status, code, error.to_string())
 }
 
+fn of_credential(error: &CredentialError) -> (StatusCode, &'static str) {
+    match error {
+        CredentialError::Refused(refusal) => of_refusal(refusal),
+        CredentialError::User(_)
+        | CredentialError::Unacceptable(_)
+        | CredentialError::About(_)
+        | CredentialError::Expired => (StatusCode::BAD_REQUEST, "invalid_user"),
+        CredentialError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many_users"),
+        CredentialError::Exists(_) => (StatusCode::CONFLICT, "user_exists"),
+        CredentialError::Unknown | CredentialError::NoUser(_) => {
+            (StatusCode::NOT_FOUND, "unknown_user")
+        }
+        CredentialError::NoToken(_) => (StatusCode::NOT_FOUND, "unknown_token"),
+    }
+}
+
 fn of_fault(fault: &Fault) -> (StatusCode, &'static str) {
     match fault {
         Fault::NoLog(_) => (StatusCode::NOT_FOUND, "unknown_topic"),
@@ -542,6 +559,9 @@ pub(super) enum Failure {
     /// A rule that is not told, made or removed.
     #[error(transparent)]
     Acl(#[from] AclError),
+    /// A user or token that is not changed.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
     /// A word of a rule that says nothing.
     #[error(transparent)]
     AclWord(#[from] UnknownWord),
@@ -708,6 +728,8 @@ impl IntoResponse for Failure {
             Failure::Acl(AclError::Invalid(_)) | Failure::AclWord(_) | Failure::AllAcls => {
                 (StatusCode::BAD_REQUEST, "invalid_acl")
             }
+            Failure::Credential(CredentialError::Refused(refusal)) => return refused(&refusal),
+            Failure::Credential(error) => of_credential(&error),
             Failure::Hold(HoldError::Refused(refusal)) => return refused(&refusal),
             Failure::Hold(HoldError::Invalid(_)) => (StatusCode::BAD_REQUEST, "invalid_hold"),
             Failure::Hold(HoldError::TooMany) => (StatusCode::TOO_MANY_REQUESTS, "too_many_holds"),

@@ -4,13 +4,13 @@
 //! guesses holds nothing but a connection. The door takes what it finds.
 //! Invariants: what is shown is checked, on every such route and whether access is controlled or not; what is no good is refused
 //! late and in the same words, whatever was wrong with it. A password is not taken where others can read it.
-//! Source: RFC 9110 (section 11), RFC 7617 (Basic).
+//! Source: RFC 9110 (section 11), RFC 7617 (Basic), RFC 6750 (Bearer, in the header only).
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, header};
+use axum::http::{Extensions, HeaderValue, header};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -24,8 +24,10 @@ use crate::broker::credentials::LoginKind;
 use crate::front::listener::Transport;
 
 /// What an answer asks for that wants credentials.
-pub(super) const CHALLENGE: HeaderValue =
-    HeaderValue::from_static("Basic realm=\"alluvium\", charset=\"UTF-8\"");
+pub(super) const CHALLENGES: [HeaderValue; 2] = [
+    HeaderValue::from_static("Basic realm=\"alluvium\", charset=\"UTF-8\""),
+    HeaderValue::from_static("Bearer realm=\"alluvium\""),
+];
 
 /// Padding may be left out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -40,6 +42,8 @@ enum Shown {
         user: String,
         password: Zeroizing<Vec<u8>>,
     },
+    /// An API token.
+    Bearer(Zeroizing<Vec<u8>>),
 }
 
 /// Looks at what a request shows, and leaves in it who sends it.
@@ -62,9 +66,7 @@ pub(super) async fn enter(
     request.headers_mut().remove(header::AUTHORIZATION);
     let address = request.extensions().get::<SocketAddr>();
     let address = address.map_or(Ipv4Addr::UNSPECIFIED.into(), SocketAddr::ip);
-    let transport = request.extensions().get::<Transport>();
-    let is_encrypted = transport.is_some_and(|it| it.listener.protocol.is_encrypted());
-    if !is_encrypted && !address.to_canonical().is_loopback() {
+    if !is_private(request.extensions(), address) {
         return Err(Turned::NotEncrypted);
     }
     match log_in(front, shown, address).await {
@@ -79,6 +81,13 @@ pub(super) async fn enter(
     }
 }
 
+/// Whether nobody else reads what passes between this address and the server.
+pub(super) fn is_private(of_request: &Extensions, address: IpAddr) -> bool {
+    let transport = of_request.get::<Transport>();
+    transport.is_some_and(|it| it.listener.protocol.is_encrypted())
+        || address.to_canonical().is_loopback()
+}
+
 async fn log_in(front: &Front, shown: Option<Shown>, address: IpAddr) -> Option<Arc<str>> {
     match shown? {
         Shown::Basic { user, password } => {
@@ -87,6 +96,7 @@ async fn log_in(front: &Front, shown: Option<Shown>, address: IpAddr) -> Option<
                 .log_in(LoginKind::Basic, &user, password, address);
             logged_in.await.ok()
         }
+        Shown::Bearer(token) => front.broker.log_in_by_token(&token, address).ok(),
     }
 }
 
@@ -95,6 +105,9 @@ impl Shown {
     fn parse(value: &[u8]) -> Option<Shown> {
         let space = value.iter().position(|byte| *byte == b' ')?;
         let (scheme, rest) = (&value[..space], value[space..].trim_ascii());
+        if scheme.eq_ignore_ascii_case(b"Bearer") {
+            return Some(Shown::Bearer(Zeroizing::new(rest.to_vec())));
+        }
         if !scheme.eq_ignore_ascii_case(b"Basic") {
             return None;
         }
@@ -111,7 +124,9 @@ mod tests {
     use super::*;
 
     fn basic(value: &str) -> Option<(String, String)> {
-        let Shown::Basic { user, password } = Shown::parse(value.as_bytes())?;
+        let Shown::Basic { user, password } = Shown::parse(value.as_bytes())? else {
+            return None;
+        };
         Some((user, String::from_utf8_lossy(&password).into_owned()))
     }
 

@@ -131,7 +131,9 @@ fn finish(
     let wants_login = errors::wants_login(&answer);
     let headers = answer.headers_mut();
     if wants_login {
-        headers.insert(header::WWW_AUTHENTICATE, login::CHALLENGE);
+        for challenge in login::CHALLENGES {
+            headers.append(header::WWW_AUTHENTICATE, challenge);
+        }
     }
     let id = HeaderValue::from_str(&id).expect("an id is letters");
     headers.insert(REQUEST_ID, id);

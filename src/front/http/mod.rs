@@ -38,6 +38,7 @@ mod settings;
 mod state;
 mod table;
 mod traffic;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +133,7 @@ fn all_routes() -> Routes {
         .merge(proxy::routes())
         .merge(cleanup::routes())
         .merge(acls::routes())
+        .merge(users::routes())
         .merge(holds::routes())
         .merge(losses::routes())
         .merge(replay::routes())

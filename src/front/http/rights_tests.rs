@@ -44,6 +44,11 @@ fn bodies() -> BTreeMap<&'static str, Value> {
         ("planErasure", keys.clone()),
         ("verifyErasure", keys),
         (
+            "addUser",
+            json!({ "name": "carol", "password": "a long password" }),
+        ),
+        ("changePassword", json!({ "password": "another password" })),
+        (
             "addHold",
             json!({ "topic": "readings", "reason": "a test" }),
         ),

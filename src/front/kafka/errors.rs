@@ -299,11 +299,15 @@ pub(crate) fn login(refused: &Refused) -> i16 {
 pub(crate) fn credential(error: &CredentialError) -> i16 {
     match error {
         CredentialError::Refused(refusal) => return code(refusal),
-        CredentialError::User(_) | CredentialError::Unacceptable(_) => {
-            ErrorCode::UnacceptableCredential
-        }
+        CredentialError::User(_)
+        | CredentialError::Unacceptable(_)
+        | CredentialError::About(_)
+        | CredentialError::Expired => ErrorCode::UnacceptableCredential,
         CredentialError::TooMany => ErrorCode::PolicyViolation,
-        CredentialError::Unknown => ErrorCode::ResourceNotFound,
+        CredentialError::Exists(_) => ErrorCode::DuplicateResource,
+        CredentialError::Unknown | CredentialError::NoUser(_) | CredentialError::NoToken(_) => {
+            ErrorCode::ResourceNotFound
+        }
     }
     .code()
 }

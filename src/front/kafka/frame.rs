@@ -3,7 +3,7 @@
 //! Invariants: a length field is checked against the bound before it is believed, and memory grows with the bytes
 //! that have arrived, not with what a length promises. What frames of all connections hold beyond their first
 //! [`FIRST_READ_BYTES`] is taken from one budget before it is allocated. An idle connection holds no buffer.
-//! `FrameReader::next` loses nothing when it is cancelled.
+//! `FrameReader::next` loses nothing when it is cancelled. A message of a login is cleared from memory once it was taken.
 //! Source: a frame is a big-endian i32 length and as many bytes.
 
 use std::io::{self, IoSlice};
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::time::Instant;
+use wire::ApiKey;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::socket::{Reading, Writing};
 use crate::front::budget::{Budget, Claim, ClaimError};
@@ -106,10 +108,12 @@ impl<'a> FrameReader<'a> {
                             if let Some(claim) = &claim {
                                 claim.received();
                             }
-                            return Ok(Some(Frame {
-                                bytes: self.buffer.split_to(frame_bytes).freeze(),
-                                claim,
-                            }));
+                            let bytes = self.buffer.split_to(frame_bytes);
+                            let bytes = match self.frame_bytes_min == 0 || is_secret(&bytes) {
+                                true => cleared_when_dropped(bytes),
+                                false => bytes.freeze(),
+                            };
+                            return Ok(Some(Frame { bytes, claim }));
                         }
                         Some(missing_bytes) => missing_bytes,
                     }
@@ -184,6 +188,18 @@ impl<'a> FrameReader<'a> {
         }
         std::future::pending::<()>().await;
     }
+}
+
+/// Whether a frame may hold a password: it says SaslAuthenticate first.
+fn is_secret(frame: &[u8]) -> bool {
+    frame.starts_with(&ApiKey::SaslAuthenticate.code().to_be_bytes())
+}
+
+/// The same bytes, which nobody finds in memory when they were taken.
+fn cleared_when_dropped(mut bytes: BytesMut) -> Bytes {
+    let copy = Zeroizing::new(bytes.to_vec());
+    bytes.as_mut().zeroize();
+    Bytes::from_owner(copy)
 }
 
 /// Writes the slices in order by vectored writes, without copying them unless they are encrypted. `TimedOut` if the peer has not taken all of them
