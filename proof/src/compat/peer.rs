@@ -67,11 +67,7 @@ pub struct Peer {
 
 impl Peer {
     /// Starts a broker on a fresh data directory inside `directory`, which is emptied first.
-    pub fn start(kind: Kind, directory: &Path) -> Result<Peer> {
-        Peer::start_with(kind, directory, &[])
-    }
-
-    /// The same with settings, which have the same names in both kinds of brokers.
+    /// Settings have the same names in both kinds of brokers.
     pub fn start_with(kind: Kind, directory: &Path, settings: &[(&str, &str)]) -> Result<Peer> {
         if directory.exists() {
             fs::remove_dir_all(directory)?;

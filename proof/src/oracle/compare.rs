@@ -61,6 +61,26 @@ const NAMES: &[&str] = &[
     "key",
     "topic_id",
     "member_id",
+    "user",
+    "mechanism",
+];
+
+/// Fields that name an element together, if it has them all: of a rule that was deleted, of a rule, of what rules are about,
+/// of a part of a quota's entity, of a quota's entity.
+const NAMES_TOGETHER: &[&[&str]] = &[
+    &[
+        "resource_type",
+        "resource_name",
+        "pattern_type",
+        "principal",
+        "host",
+        "operation",
+        "permission_type",
+    ],
+    &["principal", "host", "operation", "permission_type"],
+    &["resource_type", "resource_name", "pattern_type"],
+    &["entity_type", "entity_name"],
+    &["entity"],
 ];
 
 /// A field in which two answers differ.
@@ -255,14 +275,16 @@ fn keyed(values: &[Tree], translate: impl Fn(&str) -> String) -> Vec<(String, &T
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut keyed = Vec::new();
     for (index, value) in values.iter().enumerate() {
-        let name = NAMES.iter().find_map(|name| match value.field(name)? {
-            Tree::Leaf(text) if !matches!(text.as_str(), "null" | "\"\"") => {
-                Some(translate(text).trim_matches('"').to_owned())
-            }
-            Tree::Bytes(bytes) if !bytes.is_empty() => {
-                Some(String::from_utf8_lossy(bytes).into_owned())
-            }
-            _ => None,
+        let name = name_together(value).or_else(|| {
+            NAMES.iter().find_map(|name| match value.field(name)? {
+                Tree::Leaf(text) if !matches!(text.as_str(), "null" | "\"\"") => {
+                    Some(translate(text).trim_matches('"').to_owned())
+                }
+                Tree::Bytes(bytes) if !bytes.is_empty() => {
+                    Some(String::from_utf8_lossy(bytes).into_owned())
+                }
+                _ => None,
+            })
         });
         let key = match name {
             Some(name) => {
@@ -278,6 +300,33 @@ fn keyed(values: &[Tree], translate: impl Fn(&str) -> String) -> Vec<(String, &T
         keyed.push((key, value));
     }
     keyed
+}
+
+/// What names an element by several fields.
+fn name_together(value: &Tree) -> Option<String> {
+    NAMES_TOGETHER.iter().find_map(|names| {
+        let fields: Option<Vec<String>> = names
+            .iter()
+            .map(|name| value.field(name).map(in_one_line))
+            .collect();
+        fields.map(|fields| fields.join(" "))
+    })
+}
+
+/// All that it holds, whatever the order of its lists.
+fn in_one_line(tree: &Tree) -> String {
+    let mut texts: Vec<String> = match tree {
+        Tree::Leaf(_) | Tree::Bytes(_) => return tree.text().trim_matches('"').to_owned(),
+        Tree::Struct(fields) => return fields_in_one_line(fields),
+        Tree::List(values) => values.iter().map(in_one_line).collect(),
+    };
+    texts.sort_unstable();
+    texts.join(" and ")
+}
+
+fn fields_in_one_line(fields: &[(String, Tree)]) -> String {
+    let texts: Vec<String> = fields.iter().map(|(_, value)| in_one_line(value)).collect();
+    texts.join(" ")
 }
 
 fn slices(fields: &[(String, Tree)]) -> Bytes {
@@ -307,6 +356,9 @@ mod tests {
     use super::{Comparison, Difference};
     use crate::oracle::tree::Tree;
     use wire::Uuid;
+    use wire::messages::describe_acls::{
+        AclDescription, DescribeAclsResource, DescribeAclsResponse,
+    };
     use wire::messages::metadata::{MetadataResponse, MetadataResponseTopic};
 
     fn topic(name: &str, id: u128, error_code: i16) -> MetadataResponseTopic {
@@ -354,6 +406,39 @@ mod tests {
         let found = comparison.differences(&first, &answer(vec![topic("a", 12, 0)]));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].path, "topics[a].topic_id");
+    }
+
+    #[test]
+    fn rules_are_put_beside_each_other_by_all_that_they_say() {
+        let answer = |rules: &[(&str, i8)]| {
+            let acl = |&(principal, operation): &(&str, i8)| AclDescription {
+                principal: principal.to_owned(),
+                host: "*".to_owned(),
+                operation,
+                permission_type: 3,
+            };
+            let response = DescribeAclsResponse {
+                resources: vec![DescribeAclsResource {
+                    resource_type: 2,
+                    resource_name: "a".to_owned(),
+                    pattern_type: 3,
+                    acls: rules.iter().map(acl).collect(),
+                }],
+                ..DescribeAclsResponse::default()
+            };
+            Tree::of(&response).unwrap()
+        };
+        let ours = answer(&[("User:a", 3), ("User:b", 4)]);
+        let same = answer(&[("User:b", 4), ("User:a", 3)]);
+        assert_eq!(Comparison::default().differences(&ours, &same), []);
+        let theirs = answer(&[("User:b", 4), ("User:a", 5)]);
+        let found = Comparison::default().differences(&ours, &theirs);
+        let paths: Vec<&str> = found.iter().map(|one| one.path.as_str()).collect();
+        let wanted = [
+            "resources[2 a 3].acls[User:a * 3 3]",
+            "resources[2 a 3].acls[User:a * 5 3]",
+        ];
+        assert_eq!(paths, wanted);
     }
 
     #[test]

@@ -21,6 +21,15 @@ use wire::messages::metadata::{MetadataRequest, MetadataRequestTopic};
 use wire::{ApiKey, EncodeError, Message, Reader, Request, RequestHeader, Uuid};
 use wire::{decode_response_header, frame};
 
+/// Both control access, and as long as there are no rules everybody may do everything.
+const SETTINGS: &[(&str, &str)] = &[
+    (
+        "authorizer.class.name",
+        "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    ),
+    ("allow.everyone.if.no.acl.found", "true"),
+];
+
 const ANSWER_SECONDS_MAX: u64 = 20;
 const WARM_UP_SECONDS_MAX: u64 = 60;
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
@@ -204,8 +213,8 @@ pub struct Pair {
 impl Pair {
     /// Starts both on empty directories in `directory` and waits until both serve everything.
     pub fn start(ours: Kind, theirs: Kind, directory: &Path) -> Result<Pair> {
-        let theirs = Peer::start(theirs, &directory.join("kafka"))?;
-        let ours = Peer::start(ours, &directory.join("alluvium"))?;
+        let theirs = Peer::start_with(theirs, &directory.join("kafka"), SETTINGS)?;
+        let ours = Peer::start_with(ours, &directory.join("alluvium"), SETTINGS)?;
         let addresses = Both {
             ours: ours.address().to_owned(),
             theirs: theirs.address().to_owned(),

@@ -45,9 +45,9 @@ impl Door {
         &self.caller
     }
 
-    /// Whether the caller has a right, as it may be told.
+    /// Whether the caller has a right, as it may be told: rights that come from those on other resources are left out.
     pub fn may(&self, resource: Resource<'_>, right: Right) -> bool {
-        self.is_own || rules::may(&self.broker.shared.access, &self.caller, resource, right)
+        self.is_own || rules::is_given(&self.broker.shared.access, &self.caller, resource, right)
     }
 
     /// Charges the creation or deletion of partitions to the caller; for how long it is to wait, if that is to be done.

@@ -38,20 +38,15 @@ impl Resource<'_> {
     }
 }
 
-/// Whether the caller has the right at all. What is told to clients as their rights is answered from here.
+/// Whether the caller has the right at all.
 pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, right: Right) -> bool {
     if !access.is_on() {
         return true;
     }
     let (who, host) = (&caller.principal, caller.address.ip());
-    let named = match resource {
-        Resource::Topic(name) => (ResourceType::Topic, name),
-        Resource::Group(id) => (ResourceType::Group, id),
-        Resource::Cluster => CLUSTER,
-    };
     access.ask(|rules| {
         let allowed = |operation, on| rules.allow(who, host, operation, on);
-        allowed(right.operation(), named)
+        allowed(right.operation(), named(resource))
             || match (resource, right) {
                 // Who may create topics of any name may create this one.
                 (Resource::Topic(_), Right::Create) => allowed(Operation::Create, CLUSTER),
@@ -62,6 +57,28 @@ pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, righ
                 _ => false,
             }
     })
+}
+
+/// Whether rules about this very resource give the caller the right: what clients are told as their rights, as in Kafka, whose
+/// answers leave out what comes from elsewhere.
+pub(super) fn is_given(
+    access: &Access,
+    caller: &Caller,
+    resource: Resource<'_>,
+    right: Right,
+) -> bool {
+    let (who, host) = (&caller.principal, caller.address.ip());
+    let operation = right.operation();
+    !access.is_on() || access.ask(|rules| rules.allow(who, host, operation, named(resource)))
+}
+
+/// A resource, as rules name it.
+fn named(resource: Resource<'_>) -> (ResourceType, &str) {
+    match resource {
+        Resource::Topic(name) => (ResourceType::Topic, name),
+        Resource::Group(id) => (ResourceType::Group, id),
+        Resource::Cluster => CLUSTER,
+    }
 }
 
 /// The cluster, as rules name it.

@@ -2,6 +2,7 @@
 //! topics and groups of its own, and leaves nothing behind that another would stumble over.
 //! Callers: `oracle::main`; `generate` borrows a few of their requests.
 
+mod acls;
 mod cleaning;
 mod cluster;
 mod compacted;
@@ -9,9 +10,12 @@ mod configs;
 mod groups;
 mod names;
 pub mod produce;
+mod quotas;
 mod read;
+mod rights;
 pub mod topics;
 mod transactions;
+mod users;
 mod waits;
 
 use super::pair::Pair;
@@ -78,6 +82,26 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "groups",
         about: "JoinGroup, SyncGroup, Heartbeat, LeaveGroup, offsets, in every state of a group",
         run: groups::run,
+    },
+    Scenario {
+        name: "acls",
+        about: "DescribeAcls, CreateAcls, DeleteAcls: rules, filters, what is refused",
+        run: acls::run,
+    },
+    Scenario {
+        name: "rights",
+        about: "requests of a client that may do this and not that, and the operations it is told it may do",
+        run: rights::run,
+    },
+    Scenario {
+        name: "users",
+        about: "DescribeUserScramCredentials, AlterUserScramCredentials",
+        run: users::run,
+    },
+    Scenario {
+        name: "quotas",
+        about: "DescribeClientQuotas, AlterClientQuotas",
+        run: quotas::run,
     },
     // The last one: Kafka makes a topic for its transactions.
     Scenario {

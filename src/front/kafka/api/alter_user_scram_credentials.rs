@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::sasl::{Credential, CredentialRecord, ScramMechanism};
+use model::sasl::{Credential, CredentialRecord, ScramMechanism, check_user_name};
 use wire::messages::alter_user_scram_credentials::{
     AlterUserScramCredentialsRequest, AlterUserScramCredentialsResponse,
     AlterUserScramCredentialsResult, ScramCredentialUpsertion,
@@ -10,6 +10,7 @@ use wire::messages::alter_user_scram_credentials::{
 
 use super::Call;
 use crate::broker::access::right;
+use crate::broker::credentials::CredentialError;
 use crate::front::kafka::errors::{self, Failure, Misuse};
 
 /// A change, or its error's code and text.
@@ -30,8 +31,8 @@ pub(super) async fn answer(
     for deletion in request.deletions {
         note(&deletion.name, deletion.mechanism);
         let user = deletion.name.clone();
-        let read = mechanism(deletion.mechanism)
-            .map(|mechanism| CredentialRecord::Removed { user, mechanism });
+        let read = named(&user).and_then(|()| mechanism(deletion.mechanism));
+        let read = read.map(|mechanism| CredentialRecord::Removed { user, mechanism });
         changes.push((deletion.name, read));
     }
     for upsertion in request.upsertions {
@@ -39,27 +40,42 @@ pub(super) async fn answer(
         let read = upserted(&upsertion);
         changes.push((upsertion.name, read));
     }
+    // Of a user, nothing is changed if one of the changes cannot be.
     let mut results: BTreeMap<String, AlterUserScramCredentialsResult> = BTreeMap::new();
+    for (user, read) in &changes {
+        let misuse = twice
+            .contains(user)
+            .then(|| of(&Misuse::UserAlteredTwice.into()));
+        note_failure(&mut results, user, misuse.or(read.clone().err()));
+    }
     for (user, read) in changes {
-        let read = match twice.contains(&user) {
-            true => Err(of(&Misuse::UserAlteredTwice.into())),
-            false => read,
-        };
-        let done = match read {
-            Ok(change) => changed(&call, change).await,
-            Err(error) => Err(error),
-        };
-        let result = results.entry(user.clone()).or_default();
-        result.user = user;
-        if let Err((code, text)) = done
-            && result.error_code == errors::NONE
+        let result = results.get(&user);
+        let is_refused = result.is_some_and(|result| result.error_code != errors::NONE);
+        if let Ok(change) = read
+            && !is_refused
         {
-            (result.error_code, result.error_message) = (code, Some(text));
+            let failure = changed(&call, change).await.err();
+            note_failure(&mut results, &user, failure);
         }
     }
     AlterUserScramCredentialsResponse {
         results: results.into_values().collect(),
         ..AlterUserScramCredentialsResponse::default()
+    }
+}
+
+/// A user's result, with the first thing that failed.
+fn note_failure(
+    results: &mut BTreeMap<String, AlterUserScramCredentialsResult>,
+    user: &str,
+    failure: Option<(i16, String)>,
+) {
+    let result = results.entry(user.to_owned()).or_default();
+    result.user = user.to_owned();
+    if let Some((code, text)) = failure
+        && result.error_code == errors::NONE
+    {
+        (result.error_code, result.error_message) = (code, Some(text));
     }
 }
 
@@ -78,6 +94,14 @@ async fn changed(call: &Call, change: CredentialRecord) -> Result<(), (i16, Stri
 
 fn of(failure: &Failure) -> (i16, String) {
     (failure.code(), failure.to_string())
+}
+
+fn named(user: &str) -> Result<(), (i16, String)> {
+    let refused = |why| {
+        let error = CredentialError::User(why);
+        (errors::credential(&error), error.to_string())
+    };
+    check_user_name(user).map_err(refused)
 }
 
 fn mechanism(code: i8) -> Result<ScramMechanism, (i16, String)> {

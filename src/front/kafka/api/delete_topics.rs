@@ -59,9 +59,13 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
                 ..DeletableTopicResult::default()
             },
             Err(refusal) => {
+                let described = call.door.topic_by_key(&key, right::Describe).ok();
                 let (name, topic_id) = match key {
                     TopicKey::Name(name) => (Some(name), uuid::Uuid::nil()),
-                    TopicKey::Id(id) => (None, id.as_uuid()),
+                    TopicKey::Id(id) => (
+                        described.map(|topic| topic.name.as_str().to_owned()),
+                        id.as_uuid(),
+                    ),
                 };
                 DeletableTopicResult {
                     name,

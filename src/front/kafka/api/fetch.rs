@@ -211,10 +211,13 @@ fn respond(session_id: i32, found: Vec<Found>) -> FetchResponse {
     }
 }
 
-/// Kafka tells no aborted transactions of a partition that it does not know, and nothing of one that it cannot read.
+/// Kafka tells no aborted transactions of a partition that it does not know or does not give, and nothing of one that it
+/// cannot read.
 fn aborted_of_none(refusal: &Refusal) -> Option<Vec<AbortedTransaction>> {
     match refusal {
-        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId => Some(Vec::new()),
+        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId | Refusal::Denied { .. } => {
+            Some(Vec::new())
+        }
         _ => None,
     }
 }

@@ -47,10 +47,7 @@ pub(super) async fn answer(request: JoinGroupRequest, call: Call) -> JoinGroupRe
     };
     let group = match call.door.group(&request.group_id, right::Read) {
         Ok(group) => group,
-        Err(refusal) => {
-            let member_id = join.member_id;
-            return rejected(errors::code(&refusal), member_id, call.version);
-        }
+        Err(refusal) => return rejected(errors::code(&refusal), String::new(), call.version),
     };
     match group.join(join).await {
         Ok(joined) => accepted(joined, call.version),

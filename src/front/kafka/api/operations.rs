@@ -47,8 +47,11 @@ pub(super) fn of_topic(asked: bool, name: &str, door: &Door) -> i32 {
     told(asked, &OF_TOPIC, Resource::Topic(name), door)
 }
 
-/// Of the cluster.
+/// Of the cluster: none, if the client may not describe it.
 pub(super) fn of_cluster(asked: bool, door: &Door) -> i32 {
+    if asked && !door.may(Resource::Cluster, Right::Describe) {
+        return 0;
+    }
     let bits = told(asked, &OF_CLUSTER, Resource::Cluster, door);
     match asked && door.may(Resource::Cluster, Right::Alter) {
         true => bits | CLUSTER_ACTION,
