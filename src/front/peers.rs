@@ -36,6 +36,8 @@ pub struct Peer {
 
 #[derive(Debug)]
 struct Seen {
+    /// Who has logged in.
+    principal: Option<Principal>,
     client_id: Option<String>,
     requests: u64,
     last_request: Instant,
@@ -137,6 +139,11 @@ impl Entered {
         self.peer.request(client_id, bytes as u64, Instant::now());
     }
 
+    /// Notes who is at the other end after a login.
+    pub(in crate::front) fn logged_in(&self, principal: Principal) {
+        self.peer.locked().principal = Some(principal);
+    }
+
     /// Counts bytes of responses.
     pub(in crate::front) fn sent(&self, bytes: usize) {
         let more = Bytes {
@@ -160,6 +167,7 @@ impl Peer {
             transport,
             since: now,
             seen: Mutex::new(Seen {
+                principal: None,
                 client_id: None,
                 requests: 0,
                 last_request: now,
@@ -203,7 +211,10 @@ impl Peer {
                 self.transport.listener.name.clone(),
                 self.transport.listener.protocol,
             ),
-            principal: self.transport.principal(),
+            principal: seen
+                .principal
+                .clone()
+                .unwrap_or_else(|| self.transport.principal()),
             client_id: seen.client_id.clone(),
             age: now.saturating_duration_since(self.since),
             idle: now.saturating_duration_since(seen.last_request),
@@ -256,6 +267,10 @@ mod tests {
         let busiest = peers.busiest(1);
         assert_eq!(busiest[0].client_id.as_deref(), Some("sensor"));
         assert_eq!((busiest[0].requests, busiest[0].total.received), (1, 5_000));
+        assert_eq!(busiest[0].principal, Principal::Anonymous);
+        let alice = Principal::User("alice".into());
+        other.logged_in(alice.clone());
+        assert_eq!(peers.busiest(1)[0].principal, alice);
         drop((one, other));
         assert_eq!(peers.count(), 0);
     }

@@ -273,6 +273,9 @@ impl Connection<'_> {
             }
         };
         stats.finished(key, started_at.elapsed());
+        if key == ApiKey::SaslAuthenticate {
+            self.entered.logged_in(self.login.principal());
+        }
         self.replies.write(reply).await?;
         self.mute(throttle.as_deref());
         match self.login.has_failed() {
