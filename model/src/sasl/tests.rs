@@ -41,6 +41,32 @@ fn the_example_of_the_specification_is_reproduced_by_both_sides() {
     assert_eq!(check.check(server_final.as_bytes()), Ok(()));
 }
 
+/// The proofs are those of the specification's example with other nonces, by Python's arithmetic.
+#[test]
+fn a_client_may_say_its_half_of_the_nonce_twice_and_nothing_else() {
+    let half = "rOprNGfwEbeRWgbNEkqO";
+    let server = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    let finish = |nonce: String, proof: &str| {
+        let salt = message::base64_of("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let kept = Credential::of_password(ScramMechanism::Sha256, PASSWORD, salt, 4096).unwrap();
+        let first = ClientFirst::parse(format!("n,,n=user,r={half}").as_bytes()).unwrap();
+        let (exchange, _) = Exchange::begin(first, kept, true, server);
+        let last = format!("c=biws,r={nonce},p={proof}");
+        exchange.finish(last.as_bytes()).is_ok()
+    };
+    let (twice, alone, other) = (
+        "1Y75+q7XaCGJj/r6vyQWwoNxSzV5ksS8xhp5Lqyriec=",
+        "DDs6EleEU2fQG3UinzT3Cz/6xFftfZLYMjtah5w9aJA=",
+        "D5/yDWypKZZm5PtUX5Sp2liYskLPrXxTbd5REtAnAsQ=",
+    );
+    assert!(finish(format!("{half}{half}{server}"), twice));
+    assert!(!finish(server.to_owned(), alone));
+    assert!(!finish(
+        format!("xxxxxxxxxxxxxxxxxxxx{half}{server}"),
+        other
+    ));
+}
+
 /// Logs in by `password` where the server has `kept`.
 fn login(kept: Credential, is_known: bool, user: &str, password: &[u8]) -> Result<(), WrongProof> {
     let client = Client::new(kept.mechanism(), user, password, "client");
