@@ -9,6 +9,7 @@ mod chaos;
 mod compat;
 mod exam;
 mod oracle;
+mod secured;
 mod soak;
 mod suites;
 

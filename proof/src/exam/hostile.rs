@@ -4,12 +4,13 @@
 //! answer that never comes is counted, and holds up nobody.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::net::{AddressFamily, SocketType};
 
 use super::load::{Load, LoadPlan};
 use super::victim::{Plan, Victim};
@@ -33,6 +34,18 @@ pub struct Tally {
     pub closed: u64,
     /// Those for which it waited for more, or for a moment that had not come.
     pub waiting: u64,
+}
+
+/// A connection from this address of the machine itself, so that attackers can be told from others. They wait for some
+/// seconds: who is slowed down is not cut off by that.
+pub fn from_address(from: Ipv4Addr, to: &str) -> Result<TcpStream> {
+    let to: SocketAddr = to
+        .parse()
+        .with_context(|| format!("not an address: {to}"))?;
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &SocketAddrV4::new(from, 0)).context("a port of our own")?;
+    rustix::net::connect(&socket, &to).context("an attacker's connection")?;
+    Ok(TcpStream::from(socket))
 }
 
 /// A request's bytes on the wire: the frame behind its length.

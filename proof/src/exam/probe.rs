@@ -19,6 +19,8 @@ use wire::messages::offset_commit::{
 };
 use wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use wire::messages::sasl_authenticate::SaslAuthenticateRequest;
+use wire::messages::sasl_handshake::SaslHandshakeRequest;
 use wire::{ErrorCode, Message as _, Reader, Records, Request, RequestHeader};
 
 use super::judge::Seen;
@@ -125,6 +127,20 @@ impl Probe {
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         self.send(version, request)?;
         self.receive::<R>(version)
+    }
+
+    /// Logs in by PLAIN. Answers why not, if it is refused.
+    pub fn log_in(&mut self, user: &str, password: &str) -> Result<Option<String>> {
+        let mechanism = "PLAIN".to_owned();
+        let chosen = self.call(1, &SaslHandshakeRequest { mechanism })?;
+        ensure!(chosen.error_code == 0, "the broker offers {chosen:?}");
+        let message = format!("\0{user}\0{password}");
+        let request = SaslAuthenticateRequest {
+            auth_bytes: Bytes::from(message),
+        };
+        let answer = self.call(2, &request)?;
+        let why = format!("{} {:?}", answer.error_code, answer.error_message);
+        Ok((answer.error_code != 0).then_some(why))
     }
 
     /// Creates a topic; an error if it is refused.

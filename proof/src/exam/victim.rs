@@ -120,12 +120,12 @@ impl Plan {
                 command
             }
         };
-        command.arg("serve").arg("--data").arg(&self.data).args([
-            "--kafka",
-            &self.kafka,
-            "--http",
-            "127.0.0.1:0",
-        ]);
+        command.arg("serve").arg("--data").arg(&self.data);
+        command.args(["--http", "127.0.0.1:0"]);
+        // Either of them says where the Kafka protocol listens.
+        if !self.settings.iter().any(|(key, _)| key == "listeners") {
+            command.args(["--kafka", &self.kafka]);
+        }
         for (key, value) in &self.settings {
             command.arg("-X").arg(format!("{key}={value}"));
         }
@@ -189,6 +189,7 @@ impl Plan {
             log: self.log.clone(),
             kafka: String::new(),
             http: String::new(),
+            others: Vec::new(),
             up_in: Duration::ZERO,
             status: None,
         };
@@ -215,9 +216,10 @@ impl Plan {
                     return Ok(Err(victim.wait(Duration::from_secs(5))?));
                 }
             };
-            if let Some((kafka, http)) = ready(&line) {
-                victim.kafka = kafka;
-                victim.http = http;
+            if let Some(addresses) = ready(&line) {
+                victim.kafka = addresses.kafka;
+                victim.http = addresses.http;
+                victim.others = addresses.others;
                 victim.up_in = began.elapsed();
                 return Ok(Ok(victim));
             }
@@ -226,20 +228,32 @@ impl Plan {
 }
 
 /// The addresses in the line that says ready.
-fn ready(line: &str) -> Option<(String, String)> {
+#[derive(Debug, PartialEq, Eq)]
+struct Addresses {
+    kafka: String,
+    http: String,
+    others: Vec<(String, String)>,
+}
+
+fn ready(line: &str) -> Option<Addresses> {
     let mut words = line.split_whitespace();
     if words.next()? != "ready" {
         return None;
     }
-    let (mut kafka, mut http) = (None, None);
+    let (mut kafka, mut http, mut others) = (None, None, Vec::new());
     for word in words {
-        if let Some(address) = word.strip_prefix("kafka=") {
-            kafka = Some(address.to_owned());
-        } else if let Some(address) = word.strip_prefix("http=") {
-            http = Some(address.to_owned());
+        match word.split_once('=') {
+            Some(("kafka", address)) => kafka = Some(address.to_owned()),
+            Some(("http", address)) => http = Some(address.to_owned()),
+            Some((name, address)) => others.push((name.to_owned(), address.to_owned())),
+            None => {}
         }
     }
-    Some((kafka?, http?))
+    Some(Addresses {
+        kafka: kafka?,
+        http: http?,
+        others,
+    })
 }
 
 /// A running broker. It is killed when this goes out of scope.
@@ -250,12 +264,21 @@ pub struct Victim {
     pub kafka: String,
     /// Its HTTP address.
     pub http: String,
+    /// Its further listeners, by their names.
+    others: Vec<(String, String)>,
     /// How long the start took.
     pub up_in: Duration,
     status: Option<ExitStatus>,
 }
 
 impl Victim {
+    /// The address of a further listener.
+    pub fn other(&self, name: &str) -> Result<String> {
+        let found = self.others.iter().find(|(known, _)| known == name);
+        let (_, address) = found.with_context(|| format!("there is no listener {name}"))?;
+        Ok(address.clone())
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) -> Result<()> {
         if self.status.is_none() {
@@ -403,8 +426,13 @@ mod tests {
 
     #[test]
     fn only_the_whole_ready_line_counts() {
-        let both = Some(("127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()));
-        assert_eq!(ready("ready kafka=127.0.0.1:1 http=127.0.0.1:2"), both);
+        let both = Addresses {
+            kafka: "127.0.0.1:1".to_owned(),
+            http: "127.0.0.1:2".to_owned(),
+            others: vec![("SSL".to_owned(), "127.0.0.1:3".to_owned())],
+        };
+        let line = "ready kafka=127.0.0.1:1 http=127.0.0.1:2 SSL=127.0.0.1:3";
+        assert_eq!(ready(line), Some(both));
         assert_eq!(ready("ready kafka=127.0.0.1:1"), None);
         assert_eq!(ready("not ready kafka=127.0.0.1:1 http=127.0.0.1:2"), None);
     }

@@ -16,6 +16,8 @@ mod full_disk_escape;
 mod full_start;
 mod fuzzed;
 mod greedy;
+mod guessed;
+mod handshakes;
 mod hundred_thousand;
 mod keyed;
 mod kill;
@@ -28,6 +30,8 @@ mod newer_formats;
 mod power_cut;
 mod read_only;
 mod restart_storm;
+mod revoked;
+mod sasl_frames;
 mod served;
 mod simulated;
 mod stalled_disk;
@@ -73,11 +77,16 @@ pub const ALL: &[Case] = &[
     hundred_thousand::CASE,
     backup_killed::CASE,
     full_compaction::CASE,
+    handshakes::CASE,
+    guessed::CASE,
+    sasl_frames::CASE,
+    revoked::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45, 50, 51, 52,
+    53,
 ];
 
 #[cfg(test)]
