@@ -15,6 +15,9 @@ use xtask::run;
 const START_SECONDS_MAX: u64 = 60;
 const STOP_SECONDS_MAX: u64 = 30;
 
+/// Stands in settings of ours for the address that stays over restarts.
+pub const ADDRESS: &str = "{address}";
+
 /// Which broker, and what it takes to start one.
 #[derive(Clone)]
 pub enum Kind {
@@ -62,6 +65,8 @@ pub struct Peer {
     address: String,
     /// `host:port` of HTTP; another one after each start. None of Apache Kafka.
     http: Option<String>,
+    /// Addresses of its further listeners by their names; others after each start.
+    others: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -89,6 +94,7 @@ impl Peer {
             directory: directory.to_path_buf(),
             address,
             http: None,
+            others: Vec::new(),
             child: None,
         };
         peer.resume()?;
@@ -103,6 +109,13 @@ impl Peer {
     /// `host:port` of HTTP, as long as it is not started again. Apache Kafka has none.
     pub fn http(&self) -> Option<&str> {
         self.http.as_deref()
+    }
+
+    /// `host:port` of a further listener, as long as it is not started again.
+    pub fn other(&self, name: &str) -> Result<&str> {
+        let found = self.others.iter().find(|(known, _)| known == name);
+        let (_, address) = found.with_context(|| format!("there is no listener {name}"))?;
+        Ok(address)
     }
 
     /// Whether it answers at its address.
@@ -216,6 +229,12 @@ impl Peer {
             self.address = address_behind("kafka", &line)
                 .with_context(|| format!("the ready line names no Kafka address: {line}"))?;
             self.http = address_behind("http", &line);
+            let words = line
+                .split_whitespace()
+                .filter_map(|word| word.split_once('='));
+            self.others = words
+                .map(|(name, address)| (name.to_owned(), address.to_owned()))
+                .collect();
         }
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !raw::answers(&self.address) {
@@ -242,7 +261,7 @@ impl Peer {
             .arg("serve")
             .arg("--data")
             .arg(self.directory.join("data"))
-            .args(["--kafka", &self.address, "--http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0"])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
         // The broker takes these for settings, and some of them are told to the chore.
         for (name, _) in std::env::vars_os() {
@@ -251,7 +270,12 @@ impl Peer {
             }
         }
         for (key, value) in &self.settings {
+            let value = value.replace(ADDRESS, &self.address);
             command.arg("-X").arg(format!("{key}={value}"));
+        }
+        // Either of them says where it listens.
+        if !self.settings.iter().any(|(key, _)| key == "listeners") {
+            command.args(["--kafka", &self.address]);
         }
         command
     }

@@ -7,6 +7,8 @@
 //! @codec TOPIC PARTITION NAME  every stored batch has this codec                -> ok | wrong: why
 //! @idempotent TOPIC PARTITION  every stored batch carries a producer id         -> ok | wrong: why
 //! @http                        where HTTP listens now                           -> ok HOST:PORT
+//! @secured                     where SASL_SSL and SSL listen, and certificates   -> ok HOST:PORT HOST:PORT DIRECTORY
+//! @caller PRINCIPAL            the broker takes some connection for this user   -> ok | wrong: why
 //! @segments TOPIC ID PARTITION the partition's segment files                    -> ok PATH…
 //! @pass SCENARIO, @fail SCENARIO: WHY                                            (no reply)
 //! ```
@@ -14,16 +16,19 @@
 //! Every other line is the program's own chatter and goes to its log.
 //! Caller: `compat::main`. Invariant: a scenario passes only if the program said so and ended with 0.
 
-use super::clients::{Client, Program};
+use super::clients::{Client, Program, SECURED};
 use super::install::Places;
-use super::peer::{Kind, Peer, Stop};
+use super::peer::{ADDRESS, Kind, Peer, Stop};
 use super::raw;
+use crate::secured::Secured;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -66,10 +71,24 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
     let log = directory.join("client.log");
     let mut said = BTreeMap::new();
     let mut exit_code = None;
-    let ended = Peer::start_with(kind.clone(), &directory, SETTINGS).and_then(|mut peer| {
-        exit_code = converse(client, &mut peer, places, &log, &mut said, seconds_max)?;
+    let is_ours = matches!(kind, Kind::Alluvium { .. });
+    let is_owed = |scenario: &str| is_ours || !SECURED.contains(&scenario);
+    let secures = is_ours && client.scenarios.iter().any(|one| SECURED.contains(one));
+    let ended = settings(&secured_directory(places, client), secures).and_then(|settings| {
+        let settings: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let mut peer = Peer::start_with(kind.clone(), &directory, &settings)?;
+        let mut desk = Desk {
+            peer: &mut peer,
+            secured: secured_directory(places, client),
+            said: &mut said,
+        };
+        exit_code = converse(client, &mut desk, places, &log, seconds_max)?;
         peer.stop(Stop::Term)
     });
+    said.retain(|scenario, _| is_owed(scenario));
     let trouble = match (&ended, exit_code) {
         (Err(error), _) => Some(format!("{error:#}")),
         (Ok(()), Some(0)) => None,
@@ -78,6 +97,7 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
     let mut scenarios: Vec<Outcome> = client
         .scenarios
         .iter()
+        .filter(|name| is_owed(name))
         .map(|name| Outcome {
             scenario: (*name).to_string(),
             failure: match said.remove(*name) {
@@ -122,18 +142,45 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
 
 type Said = BTreeMap<String, Option<String>>;
 
+/// Where a client's certificates and users lie: beside its broker's directory, which a start empties.
+fn secured_directory(places: &Places, client: &Client) -> PathBuf {
+    let name = format!("{}-secured", client.name);
+    places.cache.join("run").join(name)
+}
+
+/// What a broker is started with. With encrypted listeners, their certificates are made anew.
+fn settings(directory: &Path, secures: bool) -> Result<Vec<(String, String)>> {
+    let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+    let mut settings: Vec<(String, String)> = SETTINGS.iter().map(own).collect();
+    if secures {
+        let others = "SASL_SSL://127.0.0.1:0,SSL://127.0.0.1:0";
+        settings.push((
+            "listeners".to_owned(),
+            format!("PLAINTEXT://{ADDRESS},{others}"),
+        ));
+        settings.extend(Secured::make(directory)?.settings());
+    }
+    Ok(settings)
+}
+
+/// What a program's requests are answered from.
+struct Desk<'a> {
+    peer: &'a mut Peer,
+    secured: PathBuf,
+    said: &'a mut Said,
+}
+
 fn converse(
     client: &Client,
-    peer: &mut Peer,
+    desk: &mut Desk<'_>,
     places: &Places,
-    log: &std::path::Path,
-    said: &mut Said,
+    log: &Path,
     seconds_max: u64,
 ) -> Result<Option<i32>> {
     let mut log = File::create(log)?;
     let mut command = command(client, places)?;
     let child = command
-        .arg(peer.address())
+        .arg(desk.peer.address())
         .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -160,7 +207,7 @@ fn converse(
             Err(RecvTimeoutError::Disconnected) => break,
         };
         writeln!(log, "{line}")?;
-        if let Some(reply) = answer(&line, peer, said)? {
+        if let Some(reply) = answer(&line, desk)? {
             writeln!(log, "> {reply}")?;
             if writeln!(replies, "{reply}").is_err() {
                 break;
@@ -230,7 +277,12 @@ pub fn program(program: &Program, places: &Places) -> Result<Command> {
 }
 
 /// Carries out what a line asks for. Error: the broker does not come back.
-fn answer(line: &str, peer: &mut Peer, said: &mut Said) -> Result<Option<String>> {
+fn answer(line: &str, desk: &mut Desk<'_>) -> Result<Option<String>> {
+    let Desk {
+        peer,
+        secured,
+        said,
+    } = desk;
     let Some((verb, rest)) = line
         .strip_prefix('@')
         .map(|line| line.split_once(' ').unwrap_or((line, "")))
@@ -265,6 +317,11 @@ fn answer(line: &str, peer: &mut Peer, said: &mut Said) -> Result<Option<String>
             Some(address) => format!("ok {address}"),
             None => "wrong: this broker has no HTTP".to_string(),
         },
+        ("secured", []) => match (peer.other("SASL_SSL"), peer.other("SSL")) {
+            (Ok(sasl_ssl), Ok(ssl)) => format!("ok {sasl_ssl} {ssl} {}", secured.display()),
+            _ => "wrong: this broker has no encrypted listeners".to_string(),
+        },
+        ("caller", [principal]) => verdict(caller(peer, principal)),
         ("codec", [topic, partition, codec]) => {
             verdict(stored_codec(peer, topic, partition, codec))
         }
@@ -299,6 +356,20 @@ fn verdict(checked: Result<()>) -> String {
         Ok(()) => "ok".to_string(),
         Err(error) => format!("wrong: {error:#}"),
     }
+}
+
+/// Looks for a connection of this user.
+fn caller(peer: &Peer, principal: &str) -> Result<()> {
+    let address = peer.http().context("this broker has no HTTP")?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /connections HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let wanted = format!("\"principal\":\"{principal}\"");
+    let shown = answer.lines().last().unwrap_or_default();
+    ensure!(shown.contains(&wanted), "no {principal} in {shown}");
+    Ok(())
 }
 
 fn stored_codec(peer: &Peer, topic: &str, partition: &str, codec: &str) -> Result<()> {

@@ -257,7 +257,56 @@ def committed(reader):
         reader.poll(0.2)
         return False
 
+def secured_settings():
+    """What a client of the encrypted listeners is given: (SASL_SSL, SSL), each with its address."""
+    sasl_ssl, ssl, directory = ask("secured").split()
+    trust = {"ssl.ca.location": f"{directory}/ca.pem"}
+    return ({"bootstrap.servers": sasl_ssl, "security.protocol": "SASL_SSL", **trust},
+            {"bootstrap.servers": ssl, "security.protocol": "SSL", **trust,
+             "ssl.certificate.location": f"{directory}/client.crt", "ssl.key.location": f"{directory}/client.key"})
+
+
+def round_trip(topic, user, settings):
+    """Sends, reads back in a group, and asks whom the broker takes the connections for."""
+    admin = AdminClient(settings)
+    [future] = admin.create_topics([NewTopic(topic, 1, 1)]).values()
+    future.result(20)
+    sent = records(50)
+    to = Producer(settings)
+    send(to, topic, sent)
+    reader = Consumer({**settings, "group.id": topic, "auto.offset.reset": "earliest"})
+    reader.subscribe([topic])
+    same(next_records(reader, len(sent)), sent)
+    ask("caller", user)
+    reader.close()
+
+
+def refused(settings, why):
+    errors = []
+    admin = AdminClient({**settings, "error_cb": lambda error: errors.append(error.name())})
+    try:
+        admin.list_topics(timeout=5)
+        check(False, "let in")
+    except KafkaException:
+        until(lambda: admin.poll(0.1) or why in errors, 10, f"{why}, but {errors}")
+
+
+def sasl_ssl():
+    settings, _ = secured_settings()
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]:
+        login = {**settings, "sasl.mechanisms": mechanism, "sasl.username": "alice",
+                 "sasl.password": "correct horse battery"}
+        round_trip(f"secured-{mechanism}", "User:alice", login)
+        refused({**login, "sasl.password": "wrong"}, "_AUTHENTICATION")
+
+
+def mutual_tls():
+    _, settings = secured_settings()
+    round_trip("secured-by-certificate", "User:CN=press4", settings)
+    trusting_others = {**settings, "ssl.ca.location": settings["ssl.certificate.location"]}
+    refused(trusting_others, "_SSL")
+
 
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
      ("seek by time", seek_by_time), ("idempotent", idempotent), ("transactions", transactions), ("group", group), ("restart", restart),
-     ("registry", registry)])
+     ("SASL_SSL", sasl_ssl), ("mTLS", mutual_tls), ("registry", registry)])

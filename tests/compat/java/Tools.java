@@ -48,6 +48,7 @@ public final class Tools {
         Desk.scenario("consumer-groups", Tools::consumerGroups);
         Desk.scenario("delete-records", Tools::deleteRecords);
         Desk.scenario("verifiable producer and consumer", Tools::verifiable);
+        Desk.scenario("users and quotas", Tools::usersAndQuotas);
         Desk.scenario("restart", Tools::restart);
         Desk.scenario("dump segments", Tools::dumpSegments);
         Desk.end();
@@ -191,6 +192,39 @@ public final class Tools {
         has(run(kafka.admin.ConfigCommand::main, "--entity-type brokers --entity-name 1 --describe --all"), "auto.create.topics.enable=true");
         has(run(kafka.admin.ConfigCommand::main, "--entity-type groups --entity-name no-such-group --describe"), "doesn't exist");
         has(run(kafka.admin.ConfigCommand::main, "--entity-type broker-loggers --entity-name 1 --describe"), "root=");
+    }
+
+    private static String configs(String arguments) throws Exception {
+        return run(kafka.admin.ConfigCommand::main, arguments);
+    }
+
+    private static void usersAndQuotas() throws Exception {
+        String bob = "--entity-type users --entity-name bob ";
+        configs(bob + "--alter --add-config SCRAM-SHA-256=[iterations=8192,password=long-secret]");
+        configs(bob + "--alter --add-config SCRAM-SHA-512=[password=long-secret]");
+        String described = configs(bob + "--describe");
+        has(described, "SCRAM-SHA-256=iterations=8192");
+        has(described, "SCRAM-SHA-512=iterations=4096");
+        String app = bob + "--entity-type clients --entity-name app ";
+        configs(app + "--alter --add-config producer_byte_rate=1048576,consumer_byte_rate=2097152");
+        configs(bob + "--alter --add-config request_percentage=200");
+        configs("--entity-type clients --entity-default --alter --add-config controller_mutation_rate=50");
+        configs("--entity-type ips --entity-name 192.0.2.7 --alter --add-config connection_creation_rate=100");
+        described = configs(app + "--describe");
+        has(described, "producer_byte_rate=1048576");
+        has(described, "consumer_byte_rate=2097152");
+        has(configs(bob + "--describe"), "request_percentage=200");
+        has(configs("--entity-type clients --entity-default --describe"), "controller_mutation_rate=50");
+        has(configs("--entity-type ips --describe"), "connection_creation_rate=100");
+        configs(app + "--alter --delete-config producer_byte_rate,consumer_byte_rate");
+        configs(bob + "--alter --delete-config request_percentage");
+        configs("--entity-type clients --entity-default --alter --delete-config controller_mutation_rate");
+        configs("--entity-type ips --entity-name 192.0.2.7 --alter --delete-config connection_creation_rate");
+        described = configs(app + "--describe") + configs("--entity-type ips --describe");
+        Desk.check(!described.contains("_rate"), "still there: " + described);
+        configs(bob + "--alter --delete-config SCRAM-SHA-256,SCRAM-SHA-512");
+        described = configs("--entity-type users --describe");
+        Desk.check(!described.contains("bob"), "still there: " + described);
     }
 
     private static void codec(String codec) throws Exception {

@@ -206,6 +206,48 @@ def committed(reader):
         return False
 
 
+def round_trip(topic, user, settings):
+    """Sends, reads back in a group, and asks whom the broker takes the connections for."""
+    admin = KafkaAdminClient(**settings)
+    admin.create_topics([NewTopic(topic, 1, 1)])
+    sent = records(50)
+    to = KafkaProducer(**settings)
+    send(to, topic, sent)
+    reader = KafkaConsumer(topic, group_id=topic, auto_offset_reset="earliest", **settings)
+    same(next_records(reader, len(sent)), sent)
+    ask("caller", user)
+    for client in [admin, to, reader]:
+        client.close()
+
+
+def refused(settings):
+    try:
+        KafkaAdminClient(**settings, bootstrap_timeout_ms=5000)
+    except KafkaError as error:
+        print("refused:", error, flush=True)
+    else:
+        check(False, "let in")
+
+
+def sasl_ssl():
+    address, _, directory = ask("secured").split()
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]:
+        login = {"bootstrap_servers": address, "security_protocol": "SASL_SSL", "ssl_cafile": f"{directory}/ca.pem",
+                 "sasl_mechanism": mechanism, "sasl_plain_username": "alice",
+                 "sasl_plain_password": "correct horse battery"}
+        round_trip(f"secured-{mechanism}", "User:alice", login)
+        refused({**login, "sasl_plain_password": "wrong"})
+
+
+def mutual_tls():
+    _, address, directory = ask("secured").split()
+    settings = {"bootstrap_servers": address, "security_protocol": "SSL", "ssl_cafile": f"{directory}/ca.pem",
+                "ssl_certfile": f"{directory}/client.crt", "ssl_keyfile": f"{directory}/client.key"}
+    round_trip("secured-by-certificate", "User:CN=press4", settings)
+    refused({**settings, "ssl_cafile": settings["ssl_certfile"]})
+
+
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
      ("seek by time", seek_by_time), ("idempotent", idempotent),
-     ("transactions", transactions), ("group", group), ("restart", restart)])
+     ("transactions", transactions), ("group", group), ("restart", restart),
+     ("SASL_SSL", sasl_ssl), ("mTLS", mutual_tls)])

@@ -2,6 +2,7 @@
 'use strict';
 
 const assert = require('node:assert');
+const fs = require('node:fs');
 const readline = require('node:readline');
 const { Kafka, CompressionCodecs, CompressionTypes, logLevel } = require('kafkajs');
 const SnappyCodec = require('kafkajs-snappy');
@@ -28,11 +29,49 @@ const kafka = new Kafka({
 });
 const admin = kafka.admin();
 
+const securely = (settings) => new Kafka({
+  clientId: 'compat',
+  logLevel: logLevel.NOTHING,
+  retry: { retries: 2 },
+  ...settings,
+});
+
+/** Sends, reads back in a group, and asks whom the broker takes the connections for. */
+async function roundTrip(topic, user, settings) {
+  const client = securely(settings);
+  const itsAdmin = client.admin();
+  await itsAdmin.connect();
+  await itsAdmin.createTopics({ topics: [{ topic, numPartitions: 1 }] });
+  const sent = messages(50);
+  const producer = client.producer();
+  await producer.connect();
+  await producer.send({ topic, messages: sent, acks: -1 });
+  const consumer = client.consumer({ groupId: topic });
+  const got = [];
+  await consumer.connect();
+  await consumer.subscribe({ topic, fromBeginning: true });
+  await consumer.run({ eachMessage: async ({ message }) => void got.push(message) });
+  await until(() => got.length >= sent.length, 40, '50 records');
+  same(got, sent);
+  await ask('caller', user);
+  await consumer.disconnect();
+  await producer.disconnect();
+  await itsAdmin.disconnect();
+}
+
+async function refused(settings) {
+  const itsAdmin = securely({ ...settings, retry: { retries: 0 } }).admin();
+  // It logs in with the first request that it sends.
+  await assert.rejects(itsAdmin.connect().then(() => itsAdmin.listTopics()));
+  await itsAdmin.disconnect();
+}
+
 const replies = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 async function ask(...words) {
   console.log('@' + words.join(' '));
   const { value } = await replies.next();
-  assert(value === 'ok', `${words.join(' ')}: ${value}`);
+  assert(value === 'ok' || value.startsWith('ok '), `${words.join(' ')}: ${value}`);
+  return value.slice(3).split(' ');
 }
 
 function messages(count) {
@@ -207,6 +246,22 @@ const scenarios = [
     const seen = new Map(reader.got.map((message) => [message.offset, message]));
     same([...seen.values()].sort((a, b) => Number(a.offset) - Number(b.offset)), sent);
     same(await read('restart', 150), sent);
+  }],
+  ['SASL_SSL', async () => {
+    const [address, , directory] = await ask('secured');
+    const ssl = { ca: [fs.readFileSync(`${directory}/ca.pem`)] };
+    for (const mechanism of ['plain', 'scram-sha-256', 'scram-sha-512']) {
+      const login = { mechanism, username: 'alice', password: 'correct horse battery' };
+      await roundTrip(`secured-${mechanism}`, 'User:alice', { brokers: [address], ssl, sasl: login });
+      await refused({ brokers: [address], ssl, sasl: { ...login, password: 'wrong' } });
+    }
+  }],
+  ['mTLS', async () => {
+    const [, address, directory] = await ask('secured');
+    const file = (name) => fs.readFileSync(`${directory}/${name}`);
+    const ssl = { ca: [file('ca.pem')], cert: file('client.crt'), key: file('client.key') };
+    await roundTrip('secured-by-certificate', 'User:CN=press4', { brokers: [address], ssl });
+    await refused({ brokers: [address], ssl: { ...ssl, ca: [file('client.crt')] } });
   }],
 ];
 
