@@ -109,6 +109,8 @@ const KCAT: &[&str] = &[
 pub const ENGINES: &str = "engines";
 /// The same on three million rows, or, in the matrix, a part of them.
 pub const FLIGHTS: &str = "flights";
+/// What speaks MQTT: mosquitto's tools, and paho, whose version is told.
+pub const MQTT: &str = "mqtt";
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -392,6 +394,25 @@ pub const CLIENTS: &[Client] = &[
             script: "kafkajs/run.js",
         },
         scenarios: SECURED_LIBRARY,
+    },
+    Client {
+        name: MQTT,
+        version: "2.2.0",
+        kits: &[
+            Kit::Debian {
+                program: "mosquitto_pub",
+                package: "mosquitto-clients",
+            },
+            Kit::Python {
+                environment: "mqtt",
+                packages: &["paho-mqtt==2.2.0", "confluent-kafka==2.16.1"],
+            },
+        ],
+        program: Program::Python {
+            environment: Some("mqtt"),
+            script: "mqtt/run.py",
+        },
+        scenarios: &["mosquitto", "paho", "kafka", "history", "kill"],
     },
     Client {
         name: SCHEMATHESIS,

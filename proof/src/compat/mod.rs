@@ -15,7 +15,7 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client, ENGINES, FLIGHTS, SCHEMATHESIS};
+use clients::{CLIENTS, Client, ENGINES, FLIGHTS, MQTT, SCHEMATHESIS};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -167,8 +167,9 @@ fn choose(options: &Options) -> Result<Chosen> {
         None => {}
     }
     if options.against == Against::Kafka {
-        let needs_http = |client: &&Client| [ENGINES, FLIGHTS, SCHEMATHESIS].contains(&client.name);
-        chosen.clients.retain(|client| !needs_http(client));
+        let needs_ours =
+            |client: &&Client| [ENGINES, FLIGHTS, MQTT, SCHEMATHESIS].contains(&client.name);
+        chosen.clients.retain(|client| !needs_ours(client));
     }
     Ok(chosen)
 }

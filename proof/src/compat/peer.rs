@@ -67,6 +67,8 @@ pub struct Peer {
     http: Option<String>,
     /// Addresses of its further listeners by their names; others after each start.
     others: Vec<(String, String)>,
+    /// `host:port` of MQTT; the same after each start. None of Apache Kafka.
+    mqtt: Option<String>,
     child: Option<Child>,
 }
 
@@ -95,6 +97,7 @@ impl Peer {
             address,
             http: None,
             others: Vec::new(),
+            mqtt: None,
             child: None,
         };
         peer.resume()?;
@@ -116,6 +119,11 @@ impl Peer {
         let found = self.others.iter().find(|(known, _)| known == name);
         let (_, address) = found.with_context(|| format!("there is no listener {name}"))?;
         Ok(address)
+    }
+
+    /// `host:port` of MQTT; stays the same over restarts. Apache Kafka has none.
+    pub fn mqtt(&self) -> Option<&str> {
+        self.mqtt.as_deref()
     }
 
     /// Whether it answers at its address.
@@ -235,6 +243,7 @@ impl Peer {
             self.others = words
                 .map(|(name, address)| (name.to_owned(), address.to_owned()))
                 .collect();
+            self.mqtt = address_behind("MQTT", &line);
         }
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !raw::answers(&self.address) {
@@ -262,6 +271,7 @@ impl Peer {
             .arg("--data")
             .arg(self.directory.join("data"))
             .args(["--http", "127.0.0.1:0"])
+            .args(["--mqtt", self.mqtt.as_deref().unwrap_or("127.0.0.1:0")])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
         // The broker takes these for settings, and some of them are told to the chore.
         for (name, _) in std::env::vars_os() {

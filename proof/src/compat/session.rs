@@ -9,6 +9,7 @@
 //! @http                        where HTTP listens now                           -> ok HOST:PORT
 //! @secured                     where SASL_SSL and SSL listen, and certificates   -> ok HOST:PORT HOST:PORT DIRECTORY
 //! @caller PRINCIPAL            the broker takes some connection for this user   -> ok | wrong: why
+//! @mqtt                        where MQTT listens                              -> ok HOST:PORT
 //! @segments TOPIC ID PARTITION the partition's segment files                    -> ok PATH…
 //! @pass SCENARIO, @fail SCENARIO: WHY                                            (no reply)
 //! ```
@@ -322,6 +323,10 @@ fn answer(line: &str, desk: &mut Desk<'_>) -> Result<Option<String>> {
             _ => "wrong: this broker has no encrypted listeners".to_string(),
         },
         ("caller", [principal]) => verdict(caller(peer, principal)),
+        ("mqtt", []) => match peer.mqtt() {
+            Some(address) => format!("ok {address}"),
+            None => "wrong: this broker has no MQTT".to_string(),
+        },
         ("codec", [topic, partition, codec]) => {
             verdict(stored_codec(peer, topic, partition, codec))
         }

@@ -173,11 +173,6 @@ fn later(mut answer: Response, seconds: &'static str) -> Response {
     answer
 }
 
-/// Whether it asks for a login.
-pub(super) fn wants_login(answer: &Response) -> bool {
-    answer.status() == StatusCode::UNAUTHORIZED
-}
-
 /// The same answer, which says to ask again after so long, in whole seconds.
 pub(super) fn later_by(mut answer: Response, wait: Duration) -> Response {
     let seconds = wait.as_millis().div_ceil(1000);
