@@ -170,7 +170,7 @@ impl Protection {
         Ok(Some(value))
     }
 
-    fn user_and_password(&self) -> Result<Option<(&str, Zeroizing<Vec<u8>>)>, Failure> {
+    fn user_and_password(&self) -> Result<Option<Login<'_>>, Failure> {
         let Some(user) = self.user.as_deref().filter(|_| self.has_login) else {
             return Ok(None);
         };
@@ -196,6 +196,9 @@ impl Protection {
         Ok(Some((user, password)))
     }
 }
+
+/// A user's name and password.
+type Login<'a> = (&'a str, Zeroizing<Vec<u8>>);
 
 /// One of them, as `-X` takes it.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {

@@ -67,7 +67,7 @@ impl Told {
 
 impl Told {
     /// The same to somebody who has said who it is, whom no login would help.
-    fn to_somebody(mut self) -> Told {
+    fn told_somebody(mut self) -> Told {
         if self.status == UNAUTHORIZED {
             self.status = FORBIDDEN;
         }
@@ -287,7 +287,7 @@ async fn every_route_is_answered_by_what_the_caller_may() {
     for one in &served.described {
         let told = served.told(one, true, Some("alice")).await;
         wrong.extend(undenied(one, &told));
-        before.push(told.to_somebody());
+        before.push(told.told_somebody());
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert!(served.state().await == empty, "nothing was changed");
@@ -298,7 +298,7 @@ async fn every_route_is_answered_by_what_the_caller_may() {
     for (one, before) in served.described.iter().zip(&before) {
         let id = one.about.id;
         for user in [Some("alice"), None] {
-            let told = served.told(one, true, user).await.to_somebody();
+            let told = served.told(one, true, user).await.told_somebody();
             if id != "readyz" && told != *before {
                 wrong.push(format!("{id} by {user:?}: {told:?}, and before {before:?}"));
             }
