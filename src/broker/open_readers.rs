@@ -1,7 +1,7 @@
 //! Who reads without a group at the moment, and where: replays and subscriptions over HTTP, and clients' fetch sessions.
 //!
 //! Callers: fronts register what they read for somebody; the loss ledger asks who had not read what is about to go. Invariants: a
-//! reader is in the list for as long as its [`Opened`] lives; where it is costs it one store of a number. Asking never waits for the
+//! reader is in the list for as long as its `Opened` lives; where it is costs it one store of a number. Asking never waits for the
 //! disk.
 
 use std::collections::BTreeMap;
