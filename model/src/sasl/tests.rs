@@ -260,7 +260,8 @@ fn records_are_those_of_the_golden_file() {
         for wrong in [
             value.replacen("1", "2", 1),
             value.replace("hex", "base64"),
-            value.replace("00", "0"),
+            // One digit more than its bytes have.
+            value.replacen("hex\":\"", "hex\":\"0", 1),
             value.replace("{", "{\"x\":1,"),
         ] {
             if wrong != *value {
