@@ -21,8 +21,19 @@ const PATH: &str = "/api/v1/topics/readings/follow";
 /// Long enough for a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Writes records, and gives where each of them went; ends early where the server is gone.
+/// Writes records, and gives where each of them went.
 async fn produce(kafka: &str, first: usize, count: usize) -> Vec<(u64, u64)> {
+    let (_here, is_gone) = watch::channel(false);
+    produce_until(kafka, first, count, is_gone).await
+}
+
+/// Writes records, and gives where each of them went; ends early where the server is gone.
+async fn produce_until(
+    kafka: &str,
+    first: usize,
+    count: usize,
+    mut is_gone: watch::Receiver<bool>,
+) -> Vec<(u64, u64)> {
     let Ok(client) = Client::connect(ClientConfig::new(kafka)).await else {
         return Vec::new();
     };
@@ -35,7 +46,12 @@ async fn produce(kafka: &str, first: usize, count: usize) -> Vec<(u64, u64)> {
         let Ok(sent) = producer.send(record).await else {
             break;
         };
-        let Ok(Ok(placed)) = timeout(Duration::from_secs(5), sent.wait()).await else {
+        // It does not look for the server again: another one may listen at the address by then.
+        let placed = tokio::select! {
+            placed = timeout(Duration::from_secs(5), sent.wait()) => placed,
+            _ = is_gone.changed() => break,
+        };
+        let Ok(Ok(placed)) = placed else {
             break;
         };
         acked.push((
@@ -238,14 +254,18 @@ async fn followers_of_a_server_that_is_killed_lose_nothing_and_get_nothing_twice
     for round in 0..KILLS {
         let kafka = running.kafka.clone();
         let before = all.load(Relaxed);
+        let (gone, is_gone) = watch::channel(false);
         let producing =
-            tokio::spawn(async move { produce(&kafka, round * RECORDS, RECORDS).await });
+            tokio::spawn(
+                async move { produce_until(&kafka, round * RECORDS, RECORDS, is_gone).await },
+            );
         // In the midst of it: when the followers have been given a part of it.
         let until = Instant::now() + PATIENCE;
         while all.load(Relaxed) - before < FOLLOWERS * RECORDS / 4 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         drop(running);
+        gone.send_replace(true);
         acked.extend(producing.await.expect("it does not panic"));
         running = start();
         server.send_replace(running.http.clone());
