@@ -138,7 +138,6 @@ fn produce(records: usize) -> ProduceRequest {
             partition_data: vec![PartitionProduceData {
                 index: 0,
                 records: Some(Records::from_slices(vec![batch])),
-                ..PartitionProduceData::default()
             }],
             ..TopicProduceData::default()
         }],

@@ -53,7 +53,7 @@ async fn the_library_logs_in_by_each_mechanism_and_says_why_it_cannot() {
         }
         let wrong = sasl(mechanism, "alice", "wrong");
         let refused = Client::connect(config(&place, &plain, false, wrong)).await;
-        let error = refused.err().expect("a wrong password");
+        let error = refused.expect_err("a wrong password");
         let code = Some(ErrorCode::SaslAuthenticationFailed);
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains("alice"), "{error}");
