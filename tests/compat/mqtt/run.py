@@ -30,7 +30,8 @@ def mosquitto(tool, version, *words, stdin=None):
 
 def stored(topic):
     """The records of an MQTT topic: values, and headers."""
-    consumer = Consumer({"bootstrap.servers": KAFKA, "group.id": "reader", "enable.auto.commit": False})
+    # A fetch that waits for the partition before would hold up the next one.
+    consumer = Consumer({"bootstrap.servers": KAFKA, "group.id": "reader", "enable.auto.commit": False, "fetch.wait.max.ms": 10})
     partitions = consumer.list_topics("mqtt", timeout=30).topics["mqtt"].partitions
     found = []
     for number in partitions:
