@@ -8,10 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Folders, or files with the folder of their name, inside which circles are allowed. There is none; an entry that is not needed
-/// fails the test.
-const CIRCLES_LEFT: &[&str] = &[];
-
 /// The crates whose files are looked at.
 const SOURCES: &[&str] = &["storage/src", "src"];
 
@@ -312,34 +308,19 @@ fn load(folder: &Path, prefix: &str, files: &mut Files) {
     }
 }
 
-/// The folder among those left inside which all of a circle lies, the innermost.
-fn left(source: &str, circle: &[String]) -> Option<&'static str> {
-    let is_inside = |folder: &&&str| {
-        circle.iter().all(|file| {
-            let path = format!("{source}/{file}");
-            path == format!("{folder}.rs") || path.starts_with(&format!("{folder}/"))
-        })
-    };
-    let folders = CIRCLES_LEFT.iter().filter(is_inside);
-    folders.copied().max_by_key(|folder| folder.len())
-}
-
 #[test]
 fn no_file_knows_one_that_knows_it() {
-    let mut needed = BTreeSet::new();
     for source in SOURCES {
         let mut files = Files::new();
         let root = crate::tidy::root();
         load(&root.join(source), "", &mut files);
         assert!(files.len() > 20, "{source}: {} files", files.len());
-        for circle in circles(&files) {
-            let left = left(source, &circle);
-            assert!(left.is_some(), "{source}: a circle of files: {circle:?}");
-            needed.extend(left);
-        }
+        let circles = circles(&files);
+        assert!(
+            circles.is_empty(),
+            "{source}: circles of files: {circles:?}"
+        );
     }
-    let listed: BTreeSet<&str> = CIRCLES_LEFT.iter().copied().collect();
-    assert_eq!(listed, needed, "an entry that is not needed any more goes");
 }
 
 /// The circles of a crate with these files.
