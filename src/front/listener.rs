@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -167,6 +167,11 @@ impl Transport {
                 advertised_port: 1,
             }),
         }
+    }
+
+    /// Whether nobody else reads what passes between this peer and the server: a password may be shown.
+    pub(in crate::front) fn is_private(&self, peer: IpAddr) -> bool {
+        self.listener.protocol.is_encrypted() || peer.to_canonical().is_loopback()
     }
 
     /// Who is at the other end, as far as the connection tells.

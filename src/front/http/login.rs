@@ -83,9 +83,10 @@ pub(super) async fn enter(
 
 /// Whether nobody else reads what passes between this address and the server.
 pub(super) fn is_private(of_request: &Extensions, address: IpAddr) -> bool {
-    let transport = of_request.get::<Transport>();
-    transport.is_some_and(|it| it.listener.protocol.is_encrypted())
-        || address.to_canonical().is_loopback()
+    match of_request.get::<Transport>() {
+        Some(transport) => transport.is_private(address),
+        None => address.to_canonical().is_loopback(),
+    }
 }
 
 async fn log_in(front: &Front, shown: Option<Shown>, address: IpAddr) -> Option<Arc<str>> {

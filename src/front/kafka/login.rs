@@ -51,8 +51,6 @@ pub(in crate::front::kafka) struct Answered {
 pub(in crate::front::kafka) struct Login {
     /// None: nobody has to log in.
     settings: Option<SaslSettings>,
-    /// Whether passwords may be said.
-    is_private: bool,
     address: IpAddr,
     transport: Transport,
     state: Mutex<State>,
@@ -103,8 +101,6 @@ impl Login {
         let is_demanded = transport.listener.protocol.is_sasl();
         Arc::new(Login {
             settings: is_demanded.then(|| settings.clone()),
-            is_private: transport.listener.protocol.is_encrypted()
-                || address.to_canonical().is_loopback(),
             address,
             transport,
             state: Mutex::default(),
@@ -187,7 +183,8 @@ impl Login {
     pub(in crate::front::kafka) fn mechanisms(&self) -> Vec<String> {
         let settings = self.settings.iter();
         let all = settings.flat_map(|it| &it.mechanisms);
-        let offered = all.filter(|one| self.is_private || **one != SaslMechanism::Plain);
+        let offered = all
+            .filter(|one| self.transport.is_private(self.address) || **one != SaslMechanism::Plain);
         offered.map(|one| one.name().to_owned()).collect()
     }
 

@@ -175,8 +175,7 @@ async fn principal(
     if connect.user.is_none() && connect.password.is_none() {
         return Ok(transport.principal());
     }
-    let is_encrypted = transport.listener.protocol.is_encrypted();
-    if !is_encrypted && !peer.ip().to_canonical().is_loopback() {
+    if !transport.is_private(peer.ip()) {
         return Err(NotConnected::Exposed);
     }
     let logged_in = match (connect.user, connect.password) {
