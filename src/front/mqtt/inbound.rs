@@ -68,6 +68,14 @@ enum Owed {
     },
 }
 
+impl Owed {
+    fn kind(&self) -> AckKind {
+        match self {
+            Owed::Durable { kind, .. } | Owed::Ready { kind, .. } => *kind,
+        }
+    }
+}
+
 impl Inbound {
     /// Of a client that was just let in.
     pub(super) fn new(front: &Arc<Front>, client: &Client) -> Inbound {
@@ -167,20 +175,11 @@ impl Inbound {
             return Ok(false);
         }
         let count_max = RECEIVE_MAX;
-        let of_qos_1 = self.owed.iter().filter(|owed| {
-            matches!(
-                owed,
-                Owed::Durable {
-                    kind: AckKind::Puback,
-                    ..
-                } | Owed::Ready {
-                    kind: AckKind::Puback,
-                    ..
-                }
-            )
-        });
-        let open = of_qos_1.count() + self.received.len();
-        if self.version == Version::V5 && open >= count_max {
+        let of_qos_1 = self
+            .owed
+            .iter()
+            .filter(|owed| owed.kind() == AckKind::Puback);
+        if self.version == Version::V5 && of_qos_1.count() + self.received.len() >= count_max {
             return Err(Ending::ReceiveMaximum { count_max });
         }
         if said.qos == Qos::ExactlyOnce {
