@@ -5,6 +5,7 @@ use std::ops::Deref;
 use storage::{Env, Storage, StorageConfig};
 use tempfile::TempDir;
 
+use super::access::{AccessConfig, Authorizer, Caller, Door, Principal, Protocol};
 use super::server_settings::ServerSettings;
 use super::{Broker, BrokerConfig};
 
@@ -19,6 +20,28 @@ impl Scratch {
     /// An empty one with default settings. Nobody runs its groups yet.
     pub(crate) fn new() -> Scratch {
         Scratch::with(BrokerConfig::default())
+    }
+
+    /// An empty one in which access is controlled, and `root` may do everything.
+    pub(crate) fn with_access_control() -> Scratch {
+        Scratch::with(BrokerConfig {
+            access: AccessConfig {
+                authorizer: Authorizer::Standard,
+                super_users: vec!["root".to_owned()],
+                everyone_if_none: false,
+            },
+            ..BrokerConfig::default()
+        })
+    }
+
+    /// A door of that broker for a user.
+    pub(crate) fn door_of_user(&self, name: &str, protocol: Protocol) -> Door {
+        self.door(Caller {
+            principal: Principal::User(name.into()),
+            address: ([127, 0, 0, 1], 1).into(),
+            client_id: None,
+            protocol,
+        })
     }
 
     /// An empty one with these settings.

@@ -42,21 +42,10 @@ mod tests {
     use model::acl::{Acl, AclFilter, Operation, PatternType, Permission, ResourceType};
 
     use super::super::remembered::TOPICS_MAX;
-    use super::super::{AccessConfig, Authorizer, Principal, Protocol, right};
+    use super::super::{Principal, Protocol, right};
     use super::*;
+    use crate::broker::Refusal;
     use crate::broker::scratch::Scratch;
-    use crate::broker::{BrokerConfig, Refusal};
-
-    fn broker() -> Scratch {
-        Scratch::with(BrokerConfig {
-            access: AccessConfig {
-                authorizer: Authorizer::Standard,
-                super_users: vec!["root".to_owned()],
-                everyone_if_none: false,
-            },
-            ..BrokerConfig::default()
-        })
-    }
 
     fn caller(name: &str) -> Caller {
         Caller {
@@ -98,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_checked_asks_no_rule_again_until_the_rules_change() {
-        let broker = broker();
+        let broker = Scratch::with_access_control();
         let root = broker.door(caller("root"));
         let name = root.new_topic("readings").expect("a free name");
         broker.auto_create_topic(name).await.expect("a topic");
@@ -128,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_makes_nobody_remember_more_than_some_topics() {
-        let broker = broker();
+        let broker = Scratch::with_access_control();
         let entrance = broker.entrance();
         allow_writing(&broker, "*").await;
         for number in 0..3 * TOPICS_MAX {

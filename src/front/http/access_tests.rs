@@ -15,10 +15,7 @@ use serde_json::{Value, json};
 use super::operation::Described;
 use super::rights_tests::{front_of, request_of};
 use super::{all_routes, routes};
-use crate::broker::BrokerConfig;
-use crate::broker::access::{
-    AccessConfig, Authorizer, Caller, Principal, Protocol, ResourceKind, Right, right,
-};
+use crate::broker::access::{Protocol, ResourceKind, Right, right};
 use crate::broker::scratch::Scratch;
 use crate::front::listener::Transport;
 
@@ -88,14 +85,7 @@ impl Told {
 
 impl Served {
     fn new() -> Served {
-        let broker = Scratch::with(BrokerConfig {
-            access: AccessConfig {
-                authorizer: Authorizer::Standard,
-                super_users: vec!["root".to_owned()],
-                everyone_if_none: false,
-            },
-            ..BrokerConfig::default()
-        });
+        let broker = Scratch::with_access_control();
         let service = TowerToHyperService::new(routes(front_of(&broker)));
         let (_, mut described) = all_routes().into_parts();
         // What removes something comes last.
@@ -211,12 +201,7 @@ impl Served {
 
     /// Makes rules for alice: on all resources of each kind, or on those of the requests alone.
     async fn put(&self, rights: &[(ResourceKind, Right)], permission: Permission, all: bool) {
-        let door = self.broker.door(Caller {
-            principal: Principal::User("root".into()),
-            address: ([127, 0, 0, 1], 1).into(),
-            client_id: None,
-            protocol: Protocol::Http,
-        });
+        let door = self.broker.door_of_user("root", Protocol::Http);
         let cluster = door.cluster(right::Alter).expect("a super user");
         let rules = rights.iter().map(|(kind, right)| {
             let (resource_type, name) = match kind {
@@ -245,12 +230,7 @@ impl Served {
     }
 
     async fn remove_rules(&self) {
-        let door = self.broker.door(Caller {
-            principal: Principal::User("root".into()),
-            address: ([127, 0, 0, 1], 1).into(),
-            client_id: None,
-            protocol: Protocol::Http,
-        });
+        let door = self.broker.door_of_user("root", Protocol::Http);
         let cluster = door.cluster(right::Alter).expect("a super user");
         let filter = AclFilter::default();
         let removed = self.broker.delete_acls(&cluster, &[filter]).await;

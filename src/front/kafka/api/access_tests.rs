@@ -11,11 +11,9 @@ use model::acl::{
 use super::rights_tests::{
     Answered, Rights, TOPIC, answered, commit_of, requests, requests_of_all,
 };
-use crate::broker::access::{
-    AccessConfig, Authorizer, Caller, Door, Principal, Protocol, ResourceKind, right,
-};
+use crate::broker::access::{Caller, Door, Principal, Protocol, ResourceKind, right};
 use crate::broker::scratch::Scratch;
-use crate::broker::{BrokerConfig, Layout, NewTopic};
+use crate::broker::{Layout, NewTopic};
 
 const DENIALS: [&str; 3] = [
     "TOPIC_AUTHORIZATION_FAILED",
@@ -29,24 +27,8 @@ fn user(name: &str) -> Principal {
     Principal::User(name.into())
 }
 
-fn broker() -> Scratch {
-    Scratch::with(BrokerConfig {
-        access: AccessConfig {
-            authorizer: Authorizer::Standard,
-            super_users: vec!["root".to_owned()],
-            everyone_if_none: false,
-        },
-        ..BrokerConfig::default()
-    })
-}
-
 fn root(broker: &Scratch) -> Door {
-    broker.door(Caller {
-        principal: user("root"),
-        address: ([127, 0, 0, 1], 1).into(),
-        client_id: None,
-        protocol: Protocol::Kafka,
-    })
+    broker.door_of_user("root", Protocol::Kafka)
 }
 
 async fn make_topic(broker: &Scratch, name: &str) {
@@ -135,7 +117,7 @@ fn undenied(answered: &Answered) -> Option<String> {
 
 #[tokio::test]
 async fn every_request_is_answered_by_what_the_caller_may() {
-    let broker = broker();
+    let broker = Scratch::with_access_control();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let running = broker.clone();
     let running = tokio::spawn(async move { running.run(stopped).await });
@@ -199,7 +181,7 @@ async fn with_rules(broker: &Scratch, frame: &Bytes, before: &Answered) {
 #[tokio::test]
 async fn no_answer_tells_of_what_its_caller_may_not_describe() {
     const HIDDEN: &str = "hidden-7c1";
-    let broker = broker();
+    let broker = Scratch::with_access_control();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let running = broker.clone();
     let running = tokio::spawn(async move { running.run(stopped).await });
@@ -247,7 +229,7 @@ async fn no_answer_tells_of_what_its_caller_may_not_describe() {
 
 #[tokio::test]
 async fn a_topics_id_tells_nothing_to_who_may_not_describe_it() {
-    let broker = broker();
+    let broker = Scratch::with_access_control();
     make_topic(&broker, TOPIC).await;
     let id = broker_topic_id(&broker);
     let door = |name: &str| {
