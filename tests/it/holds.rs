@@ -79,6 +79,20 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Deletes all records that the topic has.
+fn delete_all_records(running: &Running) {
+    let words = [
+        "topic",
+        "delete-records",
+        TOPIC,
+        "--before",
+        "latest",
+        "--yes",
+    ];
+    let deleted = said(running, &words);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+}
+
 /// Has retention look at once, at what is not settled too.
 fn retain(running: &Running) {
     let ran = said(running, &["retention", "run", TOPIC, "--now", "--wait"]);
@@ -417,18 +431,7 @@ fn who_reads_without_a_group_and_is_overtaken_is_in_the_ledger() {
     let mut wanted = Vec::new();
     wait("a follower that is behind has an entry", || {
         produce(&running, 3_000);
-        let deleted = said(
-            &running,
-            &[
-                "topic",
-                "delete-records",
-                TOPIC,
-                "--before",
-                "latest",
-                "--yes",
-            ],
-        );
-        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+        delete_all_records(&running);
         wanted = losses(&running);
         !wanted.is_empty()
     });
@@ -450,18 +453,7 @@ fn who_reads_without_a_group_and_is_overtaken_is_in_the_ledger() {
     wait("who has gone loses nothing more", || {
         let before = count();
         produce(&running, 10);
-        let deleted = said(
-            &running,
-            &[
-                "topic",
-                "delete-records",
-                TOPIC,
-                "--before",
-                "latest",
-                "--yes",
-            ],
-        );
-        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+        delete_all_records(&running);
         count() == before
     });
 }
