@@ -36,6 +36,42 @@ pub struct Tally {
     pub waiting: u64,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.closed += other.closed;
+        self.waiting += other.waiting;
+    }
+}
+
+impl Tally {
+    /// Requires that the broker took up some inputs and refused others: an attack of which all is answered alike is none.
+    pub fn require(&self, outcome: &mut Outcome) {
+        let Tally {
+            answered, closed, ..
+        } = self;
+        outcome.require(*answered > 0 && *closed > 0, || {
+            format!("{answered} inputs were answered and {closed} refused: the attack was none")
+        });
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally {
+            answered,
+            closed,
+            waiting,
+            ..
+        } = self;
+        write!(
+            f,
+            "{answered} answered, {closed} closed, {waiting} left waiting"
+        )
+    }
+}
+
 /// A connection from this address of the machine itself, so that attackers can be told from others. They wait for some
 /// seconds: who is slowed down is not cut off by that.
 pub fn from_address(from: Ipv4Addr, to: &str) -> Result<TcpStream> {

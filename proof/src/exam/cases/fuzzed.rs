@@ -4,7 +4,7 @@ use anyhow::Result;
 use fuzz::mutate::{self, mutated};
 use fuzz::seeds::{Direction, traffic};
 
-use crate::exam::hostile::{Siege, attack, framed};
+use crate::exam::hostile::{Siege, Tally, attack, framed};
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 /// Inputs of a round, for each port.
@@ -41,7 +41,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         .collect();
     let pages: Vec<Vec<u8>> = HTTP.iter().map(|page| page.as_bytes().to_vec()).collect();
     let mut random = mutate::Random::new(exam.seed);
-    let (mut answered, mut closed, mut waiting) = (0, 0, 0);
+    let mut all = Tally::default();
     for _ in 1..=exam.rounds {
         let kafka: Vec<Vec<u8>> = (0..INPUTS)
             .map(|number| {
@@ -63,18 +63,12 @@ fn run(exam: &Exam) -> Result<Outcome> {
             ])
         })?;
         for tally in tallies {
-            outcome.times += u32::try_from(tally.sent)?;
-            answered += tally.answered;
-            closed += tally.closed;
-            waiting += tally.waiting;
+            all += tally;
         }
     }
-    outcome.require(answered > 0 && closed > 0, || {
-        format!("{answered} inputs were answered and {closed} refused: the attack was none")
-    });
-    outcome.notes.push(format!(
-        "{answered} answered, {closed} closed, {waiting} left waiting"
-    ));
+    outcome.times = u32::try_from(all.sent)?;
+    all.require(&mut outcome);
+    outcome.notes.push(all.to_string());
     siege.end(&mut outcome)?;
     Ok(outcome)
 }

@@ -10,7 +10,7 @@ use wire::messages::sasl_authenticate::SaslAuthenticateRequest;
 use wire::messages::sasl_handshake::SaslHandshakeRequest;
 use wire::{Request, RequestHeader};
 
-use crate::exam::hostile::{Siege, attack};
+use crate::exam::hostile::{self, Siege, Tally, attack};
 use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 use crate::secured::{PASSWORD, Secured};
@@ -44,7 +44,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let asking = siege.victim.other("SASL_PLAINTEXT")?;
     let logins = logins()?;
     let mut random = mutate::Random::new(exam.seed);
-    let (mut answered, mut closed, mut waiting, mut most) = (0, 0, 0, 0);
+    let (mut all, mut most) = (Tally::default(), 0);
     for _ in 0..exam.rounds {
         let inputs: Vec<Vec<u8>> = (0..INPUTS)
             .map(|_| {
@@ -58,7 +58,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
                         (true, 0) => {
                             mutate::mutated(slice::from_ref(frame), FRAME_BYTES_MAX, &mut random)
                         }
-                        (true, _) => crate::exam::hostile::framed(&mutate::mutated(
+                        (true, _) => hostile::framed(&mutate::mutated(
                             &[frame[4..].to_vec()],
                             FRAME_BYTES_MAX,
                             &mut random,
@@ -69,16 +69,12 @@ fn run(exam: &Exam) -> Result<Outcome> {
             .collect();
         let (tally, highest) = siege.endure(|| attack(&asking, &inputs))?;
         most = most.max(highest);
-        outcome.times += u32::try_from(tally.sent)?;
-        answered += tally.answered;
-        closed += tally.closed;
-        waiting += tally.waiting;
+        all += tally;
     }
-    outcome.require(answered > 0 && closed > 0, || {
-        format!("{answered} inputs were answered and {closed} refused: the attack was none")
-    });
+    outcome.times = u32::try_from(all.sent)?;
+    all.require(&mut outcome);
     outcome.notes.push(format!(
-        "{answered} answered, {closed} closed, {waiting} left waiting; memory {} MiB, before {} MiB",
+        "{all}; memory {} MiB, before {} MiB",
         most >> 20,
         siege.calm_bytes >> 20
     ));
