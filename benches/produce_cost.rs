@@ -78,11 +78,15 @@ fn main() {
     println!("for each produce request, counted over {REQUESTS}:");
     for records in [1, 10, 100] {
         let request = encoded(&produce(records), PRODUCE_VERSION);
-        let ends = || (0..REQUESTS).map(|_| ());
-        ends().for_each(|()| ask(&mut stream, &request, &mut answer));
+        let mut ask_all = || {
+            for _ in 0..REQUESTS {
+                ask(&mut stream, &request, &mut answer);
+            }
+        };
+        ask_all();
         let woken = wakeups();
         let region = Region::new(ALLOCATOR);
-        ends().for_each(|()| ask(&mut stream, &request, &mut answer));
+        ask_all();
         let counted = region.change();
         let woken: Vec<String> = wakeups()
             .into_iter()
