@@ -5,7 +5,7 @@ mod wire;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::partition_of_key;
 use rustix::process::Signal;
@@ -426,7 +426,9 @@ async fn a_will_is_published_exactly_if_its_client_goes_without_a_word() {
 /// Waits until so many wills are durable, in all.
 async fn until_wills(running: &Running, count: usize) {
     let wanted = format!("alluvium_mqtt_wills_published_total {count}\n");
+    let until = Instant::now() + wire::PATIENCE;
     while !running.get("/metrics").1.contains(&wanted) {
+        assert!(Instant::now() < until, "no {wanted}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
