@@ -15,16 +15,16 @@ pub struct Options {
     fail_fast: bool,
 }
 
-const CHORES: &[Chore] = &[
-    ("format", test::format),
-    ("tidy", tidy),
-    ("lints", test::lints),
-    ("unit tests", unit_tests),
+const CHORES: &[Chore<Options>] = &[
+    ("format", |_| test::format()),
+    ("tidy", |_| tidy()),
+    ("lints", |_| test::lints()),
+    ("unit tests", |_| unit_tests()),
 ];
 
 /// Entry of `cargo xtask check`.
 pub fn main(options: &Options) -> Result<ExitCode> {
-    test::run_all(CHORES, options.fail_fast, |_| ())
+    test::run_all(CHORES, options, options.fail_fast, |_| ())
 }
 
 /// The rules of the house, by a program of their own: they are told in seconds.

@@ -5,7 +5,7 @@
 use crate::{Tally, run};
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,8 @@ const INPUT_SECONDS_MAX: u32 = 20;
 /// One allocation above this is a finding: no target's limit is higher.
 const ALLOCATION_MIB_MAX: u32 = 256;
 const SHORT_SECONDS: f64 = 2.0;
+const SHORT_SEED: u32 = 1;
+const PACKAGE: &str = "alluvium-fuzz";
 
 /// Flags of `cargo xtask fuzz`.
 #[derive(clap::Args)]
@@ -42,14 +44,15 @@ pub struct Options {
 /// Entry of `cargo xtask fuzz`.
 pub fn main(options: &Options) -> Result<ExitCode> {
     if options.list {
-        print!("{}", targets()?);
+        print!("{}", targets(&fuzzer()?)?);
         return Ok(ExitCode::SUCCESS);
     }
     let tally = if options.short {
-        stable(&options.targets, SHORT_SECONDS, options.seed.unwrap_or(1))?
+        let seed = options.seed.unwrap_or(SHORT_SEED);
+        stable(&fuzzer()?, &options.targets, SHORT_SECONDS, seed)?
     } else if options.stable {
         let seed = options.seed.unwrap_or_else(seed_of_now);
-        stable(&options.targets, options.seconds.into(), seed)?
+        stable(&fuzzer()?, &options.targets, options.seconds.into(), seed)?
     } else {
         let seed = options.seed.unwrap_or_else(seed_of_now);
         libfuzzer(&options.targets, options.seconds, seed)?
@@ -58,35 +61,34 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-/// The short form of all targets.
+/// The short form of all targets, by the program that [`run::build_all`] left.
 pub fn run_short() -> Result<Tally> {
-    stable(&[], SHORT_SECONDS, 1)
+    stable(&run::built(PACKAGE), &[], SHORT_SECONDS, SHORT_SEED)
 }
 
 /// The program of `fuzz/`, built as the tests are: overflows count.
 fn fuzzer() -> Result<PathBuf> {
-    run::shown(run::cargo().args(["build", "--quiet", "--package", "alluvium-fuzz"]))?;
-    Ok(run::target_directory().join("debug/alluvium-fuzz"))
+    run::shown(run::cargo().args(["build", "--quiet", "--package", PACKAGE]))?;
+    Ok(run::built(PACKAGE))
 }
 
-fn targets() -> Result<String> {
-    run::quiet(Command::new(fuzzer()?).arg("list"))
+fn targets(fuzzer: &Path) -> Result<String> {
+    run::quiet(Command::new(fuzzer).arg("list"))
 }
 
-fn chosen(names: &[String]) -> Result<Vec<String>> {
+fn chosen(fuzzer: &Path, names: &[String]) -> Result<Vec<String>> {
     match names {
-        [] => Ok(targets()?.lines().map(str::to_owned).collect()),
+        [] => Ok(targets(fuzzer)?.lines().map(str::to_owned).collect()),
         names => Ok(names.to_vec()),
     }
 }
 
 /// A process for each target, as what a target finds may take its process down.
-fn stable(names: &[String], seconds: f64, seed: u32) -> Result<Tally> {
+fn stable(fuzzer: &Path, names: &[String], seconds: f64, seed: u32) -> Result<Tally> {
     let mut tally = Tally::default();
     let failures = run::target_directory().join("fuzz-failures");
-    let fuzzer = fuzzer()?;
-    for target in chosen(names)? {
-        let mut command = Command::new(&fuzzer);
+    for target in chosen(fuzzer, names)? {
+        let mut command = Command::new(fuzzer);
         command
             .args(["run", &target, "--seconds", &seconds.to_string()])
             .args(["--seed", &seed.to_string(), "--failures"])
@@ -117,7 +119,7 @@ fn libfuzzer(names: &[String], seconds: u32, seed: u32) -> Result<Tally> {
     run::shown(&mut places.cargo_fuzz("build"))?;
     let mut tally = Tally::default();
     let mut lines = Vec::new();
-    for target in chosen(names)? {
+    for target in chosen(&fuzzer()?, names)? {
         println!("\n== {target}, {seconds} s, seed {seed}");
         match fuzz_target(&places, &target, seconds, seed) {
             Ok(line) => {

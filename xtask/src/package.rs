@@ -35,9 +35,13 @@ const TOOLS: [(&str, &str); 3] = [
 /// What the check wants besides.
 const CHECKING: (&str, &str) = ("systemd-analyze", "systemd");
 
+/// How a package is compressed that is given to others, and one that is only tried.
+const SMALL: &str = "-Zxz";
+const QUICK: &str = "-Znone";
+
 /// Entry of `cargo xtask package`.
 pub fn run(options: &Options) -> Result<()> {
-    let package = build(options.bin.as_deref(), options.out.as_deref())?;
+    let package = build(options.bin.as_deref(), options.out.as_deref(), SMALL)?;
     println!("{}", package.display());
     if options.check {
         check::run(&package)?;
@@ -45,20 +49,20 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds and checks, as one of the chores of `cargo xtask test`.
-pub fn run_check() -> Result<Tally> {
+/// Packages this binary and checks the package, as one of the chores of `cargo xtask test`.
+pub fn run_check(binary: &Path) -> Result<Tally> {
     for (tool, package) in TOOLS.into_iter().chain([CHECKING]) {
         if run::on_path(tool).is_none() {
             debian::install(package)?;
         }
     }
-    let package = build(None, None)?;
+    let package = build(Some(binary), None, QUICK)?;
     check::run(&package)?;
     Ok(Tally::ONE_PASSED)
 }
 
-/// Builds the package; returns its path.
-fn build(binary: Option<&Path>, out: Option<&Path>) -> Result<PathBuf> {
+/// Builds the package, from a release binary if none is given; returns its path.
+fn build(binary: Option<&Path>, out: Option<&Path>, compression: &str) -> Result<PathBuf> {
     for (tool, package) in TOOLS {
         if run::on_path(tool).is_none() {
             bail!("{tool} is missing: install the Debian package {package}");
@@ -66,11 +70,7 @@ fn build(binary: Option<&Path>, out: Option<&Path>) -> Result<PathBuf> {
     }
     let binary = match binary {
         Some(binary) => std::path::absolute(binary)?,
-        None => {
-            let arguments = ["build", "--release", "--locked", "--bin", "alluvium"];
-            run::shown(run::cargo().args(arguments))?;
-            run::target_directory().join("release/alluvium")
-        }
+        None => run::build_release()?,
     };
     let out = match out {
         Some(out) => std::path::absolute(out)?,
@@ -83,7 +83,7 @@ fn build(binary: Option<&Path>, out: Option<&Path>) -> Result<PathBuf> {
     let package = out.join(name);
     run::quiet(
         Command::new("dpkg-deb")
-            .args(["--root-owner-group", "-Zxz", "--build"])
+            .args(["--root-owner-group", compression, "--build"])
             .arg(staged.path().join("root"))
             .arg(&package),
     )?;

@@ -7,7 +7,7 @@ use crate::{Tally, run};
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 /// What `cargo xtask compat` is.
@@ -41,19 +41,19 @@ pub fn become_it(arguments: impl IntoIterator<Item = OsString>) -> Result<ExitCo
     Err(command.exec()).context("cannot start cargo")
 }
 
-/// Builds the program, as the tests are built; returns its path.
-fn program() -> Result<PathBuf> {
-    run::shown(run::cargo().args(["build", "--quiet", "--package", PACKAGE]))?;
-    Ok(run::target_directory().join("debug").join(PACKAGE))
+/// The program, as [`run::build_all`] left it.
+fn program() -> PathBuf {
+    run::built(PACKAGE)
 }
 
-/// The short form of one of its commands (`exam`, `clients`, `suites`, `oracle`, `chaos`), with the output on ours.
-/// The program ends with success also where something failed; the tally says so.
-pub fn short(name: &str) -> Result<Tally> {
+/// The short form of one of its commands (`exam`, `clients`, `suites`, `oracle`, `chaos`) on this broker, with the output on
+/// ours. The program ends with success also where something failed; the tally says so.
+pub fn short(name: &str, broker: &Path) -> Result<Tally> {
     let directory = tempfile::tempdir()?;
     let tally = directory.path().join("tally");
-    let mut command = Command::new(program()?);
+    let mut command = Command::new(program());
     command.current_dir(run::workspace());
+    command.env("ALLUVIUM_BIN", broker);
     command.args(["short", name, "--tally"]).arg(&tally);
     run::shown(&mut command)?;
     Tally::read(&tally)
@@ -63,9 +63,9 @@ pub fn short(name: &str) -> Result<Tally> {
 pub struct Preparation(Child);
 
 impl Preparation {
-    /// Builds the program, and starts it.
+    /// Starts the program.
     pub fn start() -> Result<Preparation> {
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program());
         command.current_dir(run::workspace());
         let child = command.arg("prepare").stdin(Stdio::null()).spawn();
         Ok(Preparation(child.context("cannot start alluvium-proof")?))

@@ -28,6 +28,25 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Builds all programs and all that is tested by one call: for a call each, cargo would compile the crates again, as features of
+/// what they depend on differ.
+pub fn build_all() -> Result<()> {
+    let whole = ["build", "--workspace", "--bins", "--tests", "--examples"];
+    shown(cargo().args(whole).arg("--quiet"))
+}
+
+/// Builds the broker as users get it; returns its path.
+pub fn build_release() -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--locked", "--bin", "alluvium"];
+    shown(cargo().args(arguments))?;
+    Ok(target_directory().join("release/alluvium"))
+}
+
+/// The path of a program that [`build_all`] builds.
+pub fn built(program: &str) -> PathBuf {
+    target_directory().join("debug").join(program)
+}
+
 /// The full path of `program`, if it is on the PATH.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

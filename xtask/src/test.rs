@@ -6,6 +6,7 @@
 use crate::proof::Preparation;
 use crate::{Tally, debian, fuzz, package, proof, run};
 use anyhow::Result;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,71 +16,107 @@ pub struct Options {
     /// Stop at the first chore that fails.
     #[arg(long)]
     fail_fast: bool,
+    /// Let the exam and the package have the release binary instead of the one with debug assertions.
+    #[arg(long)]
+    release: bool,
 }
 
-/// One thing that must hold: its name, and what finds out.
-pub(crate) type Chore = (&'static str, fn() -> Result<Tally>);
+/// One thing that must hold: its name, and what finds out, given the command's options.
+pub(crate) type Chore<Options> = (&'static str, fn(&Options) -> Result<Tally>);
 
-const CHORES: &[Chore] = &[
-    ("format", format),
-    ("lints", lints),
-    ("docs", docs),
+const CHORES: &[Chore<Options>] = &[
+    ("format", |_| format()),
+    (BUILD, |_| run::build_all().map(|()| Tally::ONE_PASSED)),
+    ("lints", |_| lints()),
+    ("docs", |_| docs()),
     // Without `--no-fail-fast` one failure would hide those of every later crate.
-    ("Rust tests", || {
+    ("Rust tests", |_| {
         cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"])
     }),
-    ("fuzz, short", fuzz::run_short),
-    ("exam, short", || proof::short("exam")),
-    (CLIENTS, || proof::short("clients")),
-    ("suites, fast", || proof::short("suites")),
-    ("beside Kafka", || proof::short("oracle")),
-    ("chaos, short", || proof::short("chaos")),
-    ("package", package::run_check),
+    ("fuzz, short", |_| fuzz::run_short()),
+    ("exam, short", |options| {
+        proof::short("exam", &options.broker()?)
+    }),
+    (CLIENTS, |_| proof::short("clients", &debug_broker())),
+    ("suites, fast", |_| proof::short("suites", &debug_broker())),
+    ("beside Kafka", |_| proof::short("oracle", &debug_broker())),
+    ("chaos, short", |_| proof::short("chaos", &debug_broker())),
+    ("package", |options| package::run_check(&options.broker()?)),
 ];
 
+/// What all later chores run.
+const BUILD: &str = "build";
 /// The first chore that needs what is downloaded.
 const CLIENTS: &str = "real clients";
+
+impl Options {
+    /// The broker for what can do with either.
+    fn broker(&self) -> Result<PathBuf> {
+        if self.release {
+            run::build_release()
+        } else {
+            Ok(debug_broker())
+        }
+    }
+}
+
+fn debug_broker() -> PathBuf {
+    run::built("alluvium")
+}
 
 /// Entry of `cargo xtask test`.
 pub fn main(options: &Options) -> Result<ExitCode> {
     if run::on_path("make").is_none() {
         debian::install("make")?;
     }
-    // Downloads go on beside the builds; the chores that need them report what went wrong.
-    let mut preparation = Some(std::thread::spawn(|| Preparation::start()?.finish()));
-    run_all(CHORES, options.fail_fast, |name| {
-        if name == CLIENTS
-            && let Some(preparation) = preparation.take()
-        {
-            // A second try in the foreground tells the reason.
-            let _ = preparation.join();
+    let mut preparation = None;
+    run_all(CHORES, options, options.fail_fast, |event| match event {
+        // Downloads go on beside lints and tests; the chores that need them report what went wrong.
+        Event::Passed(BUILD) => preparation = Preparation::start().ok(),
+        Event::Begins(CLIENTS) => {
+            if let Some(preparation) = preparation.take() {
+                // A second try in the foreground tells the reason.
+                let _ = preparation.finish();
+            }
         }
+        Event::Begins(_) | Event::Passed(_) => (),
     })
 }
 
-/// Runs chores one after the other, `before` each with its name, and prints how long each took. Success if none failed.
-pub(crate) fn run_all(
-    chores: &[Chore],
+/// What [`run_all`] comes to, with the chore's name.
+pub(crate) enum Event {
+    Begins(&'static str),
+    Passed(&'static str),
+}
+
+/// Runs chores one after the other, tells `watch` of each, and prints how long each took. Success if none failed.
+/// Ends with the first that fails if that is wished, and with a failed build: what comes after it would judge an older one.
+pub(crate) fn run_all<Options>(
+    chores: &[Chore<Options>],
+    options: &Options,
     is_fail_fast: bool,
-    mut before: impl FnMut(&str),
+    mut watch: impl FnMut(Event),
 ) -> Result<ExitCode> {
     let mut total = Tally::default();
     let mut summary = Vec::new();
-    for (name, chore) in chores {
+    for &(name, chore) in chores {
         println!("\n== {name}");
         let started = Instant::now();
-        before(name);
-        let tally = chore().unwrap_or_else(|error| {
+        watch(Event::Begins(name));
+        let tally = chore(options).unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Tally::ONE_FAILED
         });
         total.add(tally);
-        let mark = if tally.failed == 0 { "ok" } else { "FAILED" };
+        let passed = tally.failed == 0;
+        let mark = if passed { "ok" } else { "FAILED" };
         summary.push(format!(
             "{name:<14}{mark:<8}{:>6.0} s",
             started.elapsed().as_secs_f64()
         ));
-        if tally.failed > 0 && is_fail_fast {
+        if passed {
+            watch(Event::Passed(name));
+        } else if is_fail_fast || name == BUILD {
             break;
         }
     }

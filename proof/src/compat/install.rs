@@ -160,6 +160,7 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
             let mut command = run::cargo();
             command
                 .current_dir(places.sources.join("rskafka"))
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .args(["build", "--locked", "--target-dir"])
                 .arg(places.cache.join("rskafka"));
             run::quiet(&mut command).map(drop)

@@ -228,9 +228,10 @@ fn kits(clients: &[&Client]) -> Vec<Kit> {
         .collect()
 }
 
-/// Our own broker: this binary, or one that is built now.
+/// Our own broker: this binary, or that of the variable `ALLUVIUM_BIN`, or one that is built now.
 pub fn alluvium(binary: Option<PathBuf>) -> Result<Kind> {
-    let binary = match binary {
+    let told = || std::env::var_os("ALLUVIUM_BIN").map(PathBuf::from);
+    let binary = match binary.or_else(told) {
         Some(binary) => {
             fs::canonicalize(&binary).with_context(|| format!("no {}", binary.display()))?
         }

@@ -416,8 +416,7 @@ pub fn ending(status: ExitStatus) -> String {
 /// Builds the broker in release mode. Answers its path.
 pub fn build_release() -> Result<PathBuf> {
     eprintln!("building the broker in release mode");
-    run::shown(run::cargo().args(["build", "--release", "--quiet", "--bin", "alluvium"]))?;
-    Ok(run::target_directory().join("release/alluvium"))
+    run::build_release()
 }
 
 #[cfg(test)]

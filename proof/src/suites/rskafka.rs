@@ -124,7 +124,9 @@ fn cargo(place: &Path) -> Command {
     let mut command = run::cargo();
     command
         .current_dir(place.join("source"))
-        .env("CARGO_TARGET_DIR", target(place));
+        .env("CARGO_TARGET_DIR", target(place))
+        // Nobody debugs them, and it is most of a gigabyte.
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
     command
 }
 
