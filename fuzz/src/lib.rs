@@ -65,6 +65,7 @@ pub const TARGETS: &[Target] = targets![
     produce_body 16 << 10,
     follow_position 1 << 10,
     mqtt 16 << 10,
+    amqp 16 << 10,
     losses 4 << 10,
 ];
 

@@ -9,6 +9,7 @@ use std::process::Command;
 const CRATES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &[]),
+    ("amqp", &[]),
     ("storage", &["model"]),
     ("witness", &[]),
     ("columnar", &["model"]),
@@ -20,7 +21,7 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "fuzz",
         &[
-            "columnar", "model", "src", "storage", "tools", "wire", "witness",
+            "amqp", "columnar", "model", "src", "storage", "tools", "wire", "witness",
         ],
     ),
     ("xtask", &[]),
@@ -40,6 +41,10 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ),
     (
         "wire/src/",
+        &["tokio", "std::fs", "std::net", "std::thread"],
+    ),
+    (
+        "amqp/src/",
         &["tokio", "std::fs", "std::net", "std::thread"],
     ),
     (

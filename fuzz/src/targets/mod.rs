@@ -1,6 +1,7 @@
 //! The targets: one module each, with `run`, which panics if a promise is broken, and `seeds`, what to start from.
 
 pub mod acls;
+pub mod amqp;
 pub mod arrow_body;
 pub mod batches;
 pub mod checkpoint;
