@@ -197,26 +197,34 @@ async fn follow(
     }
 }
 
+/// A long poll that waits for nothing: its lines, where to go on, and whether that was all.
+fn poll(running: &Running, query: &str) -> (Vec<Value>, String, bool) {
+    let path = format!("GET {PATH}?format=ndjson&wait=0s&{query}");
+    let (status, answer) = running.ask(&path, "", "");
+    assert_eq!(status, 200, "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let header = |name: &str| {
+        let value = head.lines().find_map(|line| line.strip_prefix(name));
+        value.expect("the header is there").to_owned()
+    };
+    let lines = body
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let is_all = header("caught-up: ").parse().expect("true or false");
+    (lines, header("next-offset: "), is_all)
+}
+
 /// All records, by long polls that go on where the one before ended, a few at a time.
 fn polled(running: &Running) -> Vec<(u64, u64)> {
     let (mut found, mut query) = (Vec::new(), "from=earliest".to_owned());
     loop {
-        let path = format!("GET {PATH}?format=ndjson&max_records=100&wait=0s&{query}");
-        let (status, answer) = running.ask(&path, "", "");
-        assert_eq!(status, 200, "{answer}");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
-        let next = head
-            .lines()
-            .find_map(|line| line.strip_prefix("next-offset: "));
-        query = format!("position={}", next.expect("where to go on"));
-        let lines = body
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"));
-        let before = found.len();
-        found.extend(lines.map(|record: Value| place_of(&record)));
-        if found.len() == before {
+        let (lines, next, is_all) = poll(running, &format!("max_records=100&{query}"));
+        found.extend(lines.iter().map(place_of));
+        if is_all {
             return found;
         }
+        query = format!("position={next}");
     }
 }
 
@@ -393,4 +401,22 @@ async fn a_pace_keeps_the_records_order_and_loses_none() {
     }
     assert_each_once(&seen, &acked.into_iter().collect());
     assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_says_whether_it_gave_all_and_goes_on_behind_what_it_searched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(directory.path()));
+    create_topic(&running, "readings", 1, &[]).await;
+    assert_eq!(produce(&running.kafka, 0, 5).await.len(), 5);
+    let (lines, next, is_all) = poll(&running, "from=earliest&max_records=3");
+    assert_eq!((lines.len(), is_all), (3, false));
+    let (rest, end, is_all) = poll(&running, &format!("position={next}"));
+    assert_eq!((rest.len(), is_all), (2, true));
+    assert!(end.ends_with("/0:5"), "{end}");
+    // Nothing of this key: the next poll need not search all of it again.
+    let (none, next, is_all) = poll(&running, "from=earliest&key=nobody");
+    assert_eq!((none.len(), next, is_all), (0, end.clone(), true));
+    let (none, next, is_all) = poll(&running, &format!("position={end}"));
+    assert_eq!((none.len(), next, is_all), (0, end, true));
 }

@@ -105,6 +105,13 @@ impl Follower {
         Some(self.lines.take())
     }
 
+    /// Goes on behind what was searched in vain. For when nothing is at hand: nothing came, or the end of what is there.
+    pub fn pass_what_was_searched(&mut self) {
+        if self.block.is_none() {
+            self.places = self.subscription.position();
+        }
+    }
+
     fn passed(&mut self, partition: PartitionId, offset: Offset) {
         let at = self.places.iter().position(|at| at.partition == partition);
         let at = at.unwrap_or_else(|| {

@@ -31,9 +31,10 @@ use stream::Events;
 const PATH: &str = "/api/v1/topics/{topic}/follow";
 /// Where to go on.
 const NEXT_OFFSET: &str = "next-offset";
+/// Whether all that was there was given.
+const CAUGHT_UP: &str = "caught-up";
 /// Longest time of a long poll, as the description tells it.
-const ABOUT_WAIT: &str =
-    "format=ndjson: how long to wait for the first record, 10s if it is not said, 60s at most";
+const ABOUT_WAIT: &str = "format=ndjson: how long to wait for the first record where there is none, 10s if it is not said, 60s at most";
 
 pub(super) fn routes() -> Routes {
     let about = Operation::new("followTopic", "records", "Records as they come")
@@ -41,8 +42,8 @@ pub(super) fn routes() -> Routes {
             "Server-sent events go on until the reader leaves: each record is an event whose id is where to go on behind it, so \
              that a client that connects again with Last-Event-ID misses nothing and gets nothing twice. Events named gap tell of \
              offsets that had no records to give any more, caught-up that all that is there was given, end why nothing more comes. \
-             Lines of JSON (format=ndjson) answer as soon as there is a record, and the header Next-Offset is the position for the \
-             next request.",
+             Lines of JSON (format=ndjson) answer as soon as there is a record. The header Next-Offset is the position for the \
+             next request, and Caught-Up tells whether all that was there was given (true), or more may be there (false).",
         )
         .needs(ResourceKind::Topic, Right::Read)
         .path("topic", text(), "the topic's name")
@@ -111,6 +112,7 @@ async fn follow_topic(
                     "application/x-ndjson".to_owned(),
                 ),
                 (NEXT_OFFSET, lines.position),
+                (CAUGHT_UP, lines.is_caught_up.to_string()),
             ];
             Ok((headers, lines.body).into_response())
         }

@@ -1,6 +1,7 @@
 //! Long polls: lines of JSON, as soon as there is one, and where to go on.
 //!
-//! Caller: `follow_topic`. Invariant: what an answer holds is bounded, and its header `Next-Offset` tells exactly what it holds.
+//! Caller: `follow_topic`. Invariants: what an answer holds is bounded, and its header `Next-Offset` tells exactly what it holds.
+//! An answer without a record says that there was none up to `Next-Offset`, however little the reader would wait.
 
 use std::time::Duration;
 
@@ -11,14 +12,18 @@ use crate::broker::replay::ReplayError;
 
 /// An answer is complete at this size.
 const BYTES_MAX: usize = 1 << 20;
+/// For so long at most what is there is searched for the first record that is wanted; the next poll searches on.
+const SEARCH_MAX: Duration = Duration::from_secs(20);
 
 /// Lines, and where to go on behind them.
 pub(super) struct Lines {
     pub body: Vec<u8>,
     pub position: String,
+    /// Whether all that was there was given.
+    pub is_caught_up: bool,
 }
 
-/// Waits for the first record, this long at most, and takes with it what is at hand.
+/// Takes what is there; if there is nothing, waits for the first record, this long at most, and takes with it what is at hand.
 pub(super) async fn lines(
     follower: &mut Follower,
     wait: Duration,
@@ -28,19 +33,33 @@ pub(super) async fn lines(
     if is_recreated {
         put_gap(&mut body, &follower.recreated_text());
     }
-    let deadline = Instant::now() + wait;
+    let begun = Instant::now();
+    let mut is_caught_up = false;
     while !follower.is_done() && body.len() < BYTES_MAX {
-        let Ok(next) = timeout_at(deadline, follower.next()).await else {
+        // A disk that takes its time is not the end of what is there.
+        let patience = if is_caught_up {
+            wait
+        } else {
+            wait.max(SEARCH_MAX)
+        };
+        let Ok(next) = timeout_at(begun + patience, follower.next()).await else {
+            follower.pass_what_was_searched();
             break;
         };
         match next {
             Ok(Next::Record(_)) => {
+                is_caught_up = false;
                 let line = follower.take_line();
                 body.extend_from_slice(&line.expect("a record is at hand"));
             }
             Ok(Next::Gap(gap)) => put_gap(&mut body, &follower.gap_text(&gap)),
-            Ok(Next::CaughtUp) if body.is_empty() => {}
-            Ok(Next::CaughtUp) => break,
+            Ok(Next::CaughtUp) => {
+                follower.pass_what_was_searched();
+                is_caught_up = true;
+                if !body.is_empty() {
+                    break;
+                }
+            }
             // What was found before the trouble is good; the next poll begins with the trouble.
             Err(_) if !body.is_empty() => break,
             Err(error) => return Err(error),
@@ -49,6 +68,7 @@ pub(super) async fn lines(
     Ok(Lines {
         body,
         position: follower.position(),
+        is_caught_up,
     })
 }
 
