@@ -3,7 +3,7 @@
 //! ```text
 //! size u32, of the whole frame | doff u8, where the body begins, in words of 4 bytes | type u8 | channel u16 | ... | body
 //! ```
-//! Callers: fronts. Invariant: a size is judged before anything is waited for or allocated.
+//! Callers: the endpoint. Invariant: a size is judged before anything is waited for or allocated.
 
 use bytes::{BufMut as _, BytesMut};
 

@@ -1,4 +1,5 @@
-//! AMQP 1.0 (OASIS, parts 1 to 5): the type system, frames, performatives and messages as bytes. No I/O.
+//! AMQP 1.0 (OASIS, parts 1 to 5): the type system, frames, performatives and messages as bytes, and an endpoint that makes
+//! events of frames. No I/O and no clock: callers read, write and say what time it is.
 //!
 //! What holds:
 //! - Nothing panics on what comes from the wire. Values are checked once, as a whole, down to a depth of [`DEPTH_MAX`]; lengths and
@@ -8,6 +9,7 @@
 
 mod composite;
 pub mod condition;
+pub mod endpoint;
 pub mod field;
 pub mod frame;
 pub mod message;

@@ -207,6 +207,7 @@ composite! {
 /// Any of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names of the types")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub enum Performative<'a> {
     Open(Open<'a>),
     Begin(Begin<'a>),

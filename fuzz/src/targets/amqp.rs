@@ -1,23 +1,30 @@
-//! AMQP 1.0: values, performatives, messages, logins and frames, each of which returns from its encoding as it was.
+//! AMQP 1.0: values, performatives, messages, logins and frames, each of which returns from its encoding as it was; and
+//! connections of whatever frames.
 
-use amqp::frame::{FRAME_BYTES_MIN, header};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use amqp::endpoint::{Attached, Endpoint, Event, Settings};
+use amqp::frame::{self, FRAME_BYTES_MIN, FrameKind, Protocol, header};
 use amqp::message::Message;
-use amqp::performative::Performative;
+use amqp::performative::{Attach, Performative};
 use amqp::reader::{decode, split};
-use amqp::sasl::SaslFrame;
-use amqp::{Array, BytesMut, Described, Value, writer};
+use amqp::sasl::{SaslCode, SaslFrame};
+use amqp::state::DeliveryState;
+use amqp::{Array, Bytes, BytesMut, Described, Multiple, Value, writer};
 
 /// The first byte says what the rest is.
 pub fn run(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else {
         return;
     };
-    match kind % 5 {
+    match kind % 6 {
         0 => values(rest),
         1 => performatives(rest),
         2 => messages(rest),
         3 => logins(rest),
-        _ => frames(rest),
+        4 => frames(rest),
+        _ => connections(rest),
     }
 }
 
@@ -135,6 +142,101 @@ fn frames(mut data: &[u8]) {
     }
 }
 
+fn settings() -> Settings {
+    Settings {
+        container_id: "us".to_owned(),
+        frame_bytes_max: 4_096,
+        channel_max: 3,
+        handle_max: 7,
+        links_max: 16,
+        silence_max: Duration::from_secs(60),
+        window: 8,
+        message_bytes_max: 6_000,
+        partial_bytes_max: 9_000,
+        unsettled_max: 20,
+        first_id: u32::MAX - 3,
+        mechanisms: vec!["PLAIN"],
+        allows_bare: true,
+    }
+}
+
+/// An answer to an `attach` as it was asked for.
+fn attached<'a>(attach: &Attach<'a>) -> Attached<'a> {
+    Attached {
+        source: attach.source,
+        target: attach.target,
+        snd_settle_mode: attach.snd_settle_mode,
+        rcv_settle_mode: attach.rcv_settle_mode,
+        offered_capabilities: Multiple::None,
+        properties: None,
+    }
+}
+
+/// A connection of a front that accepts all and sends what it can: what is held and sent stays bounded.
+fn connections(data: &[u8]) {
+    let now = Instant::now();
+    let mut endpoint = Endpoint::new(settings(), now);
+    let mut links = BTreeSet::new();
+    let mut input = BytesMut::from(data);
+    let mut taken = 0;
+    while let Some(frame) = endpoint.cut(&mut input, now) {
+        taken += 1;
+        match endpoint.receive(&frame) {
+            Some(Event::Login(_)) => endpoint.logged_in(SaslCode::Ok, None),
+            Some(Event::Open(_)) => endpoint.accept_open(&[], None),
+            Some(Event::Attach { link, attach, .. }) => {
+                if endpoint.accept(link, &attached(&attach)) {
+                    endpoint.grant(link, 5);
+                    links.insert(link);
+                }
+            }
+            Some(Event::Delivery(link, delivery)) => {
+                assert!(delivery.payload.len() <= 6_000);
+                let ids = (delivery.id, delivery.id);
+                endpoint.settle(link.channel, ids, DeliveryState::Accepted);
+            }
+            Some(Event::Settled(said)) if !said.settled => {
+                for (link, id) in said.deliveries {
+                    endpoint.settle_sent(link.channel, (id, id), said.state);
+                }
+            }
+            _ => {}
+        }
+        for link in &links {
+            let mut sent = 0;
+            while endpoint.can_send(*link) && sent < 8 {
+                let before = endpoint.credit(*link);
+                let id = endpoint.send(*link, sent % 2 == 0, Bytes::from_static(&[7; 700]));
+                assert!(id.is_some() && endpoint.credit(*link) == before - 1);
+                sent += 1;
+            }
+            endpoint.drained(*link);
+        }
+    }
+    // Each answer is short, and each link sends a little after each frame.
+    let per_frame = 16 * 8 * 1_200 + 9_000;
+    assert!(endpoint.output().len() <= 1_024 + taken * per_frame);
+    endpoint.tick(now + Duration::from_secs(61));
+    assert!(endpoint.is_over());
+}
+
+/// Frames of a connection from its header on, and what is pipelined behind it.
+fn connection(performatives: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = BytesMut::from(&Protocol::Amqp.bytes()[..]);
+    for (channel, body) in performatives {
+        frame::put(&mut bytes, FrameKind::Amqp, *channel, |out| {
+            out.extend_from_slice(body);
+        });
+    }
+    [&[5], &bytes[..]].concat()
+}
+
+/// A composite: its descriptor, and so many fields.
+fn listed(code: u8, count: u8, fields: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(fields.len() + 1).expect("short");
+    [&[0x00, 0x53, code, 0xc0, length, count], fields].concat()
+}
+
 /// Values of each kind, performatives, messages, a login, and frames.
 pub fn seeds() -> Vec<Vec<u8>> {
     let seeds: [(u8, &[u8]); 18] = [
@@ -163,6 +265,72 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (3, b"\x00\x53\x41\xc0\x0e\x02\xa3\x05PLAIN\xa0\x04\0u\0p"),
         (4, b"\0\0\0\x08\x02\0\0\0\0\0\0\x0c\x02\0\0\0\x00\x53\x17\x45"),
     ];
+    let open = listed(0x10, 4, b"\xa1\x01c\xa1\x01h\x70\0\0\x02\0\x60\0\xff");
+    let begin = listed(0x11, 4, b"\x40\x43\x52\x40\x52\x40");
+    let sender = listed(0x12, 10, b"\xa1\x01l\x43\x42\x40\x40\x40\x40\x40\x40\x43");
+    let receiver = listed(0x12, 3, b"\xa1\x01r\x52\x01\x41");
+    let transfer = listed(0x14, 5, b"\x43\x43\xa0\x01t\x43\x42");
+    let transfer = [&transfer[..], b"\x00\x53\x75\xa0\x01a"].concat();
+    let flow = b"\x70\xff\xff\xff\xfc\x52\x10\x43\x52\x10\x52\x01\x43\x52\x64\x40\x41\x41";
+    let flow = listed(0x13, 10, flow);
+    let said = listed(
+        0x15,
+        5,
+        b"\x41\x70\xff\xff\xff\xfc\x52\x09\x42\x00\x53\x24\x45",
+    );
+    let detach = listed(0x16, 2, b"\x52\x01\x41");
+    let [end, close] = [0x17, 0x18].map(|code| listed(code, 0, b""));
+    let connections = [
+        connection(&[
+            (0, &open),
+            (0, &begin),
+            (0, &sender),
+            (0, &transfer),
+            (0, &receiver),
+            (0, &flow),
+            (0, &said),
+            (0, &detach),
+            (0, &end),
+            (0, &close),
+        ]),
+        connection(&[
+            (0, &open),
+            (1, &begin),
+            (2, &begin),
+            (1, &receiver),
+            (2, &receiver),
+            (1, &flow),
+        ]),
+    ];
     let seeds = seeds.into_iter();
-    seeds.map(|(kind, rest)| [&[kind], rest].concat()).collect()
+    let seeds = seeds.map(|(kind, rest)| [&[kind], rest].concat());
+    seeds.chain(connections).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_of_connections_are_understood() {
+        let seeds = seeds();
+        let connections = seeds.iter().filter(|seed| seed[0] == 5);
+        for seed in connections {
+            let now = Instant::now();
+            let mut endpoint = Endpoint::new(settings(), now);
+            let mut input = BytesMut::from(&seed[1..]);
+            while let Some(frame) = endpoint.cut(&mut input, now) {
+                match endpoint.receive(&frame) {
+                    Some(Event::Open(_)) => endpoint.accept_open(&[], None),
+                    Some(Event::Attach { link, attach, .. }) => {
+                        let with = attached(&attach);
+                        assert!(endpoint.accept(link, &with));
+                        endpoint.grant(link, 5);
+                    }
+                    Some(Event::Fault(fault)) => panic!("{fault}"),
+                    _ => {}
+                }
+            }
+        }
+    }
 }
