@@ -22,5 +22,5 @@ pub use ids::{
     InvalidLogId, LeaderEpoch, LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp,
     TopicId,
 };
-pub use names::{InvalidName, TopicName, TopicPartition};
+pub use names::{AUDIT_TOPIC, InvalidName, TopicName, TopicPartition};
 pub use partitioner::partition_of_key;

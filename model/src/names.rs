@@ -18,6 +18,8 @@ const INTERNAL: [&str; 3] = [
     "__transaction_state",
     "__share_group_state",
 ];
+/// The topic of the audit log. Kafka has none.
+pub const AUDIT_TOPIC: &str = "__audit_log";
 /// The log of Kafka's controllers, which no client sees as a topic.
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 
@@ -83,9 +85,9 @@ impl TopicName {
             .then(|| self.0.replace('.', "_"))
     }
 
-    /// Whether Kafka keeps its own state in the topic of this name, so that it takes no records from clients.
+    /// Whether Kafka, or the broker, keeps its own state in the topic of this name, so that it takes no records from clients.
     pub fn is_internal(name: &str) -> bool {
-        INTERNAL.contains(&name)
+        INTERNAL.contains(&name) || name == AUDIT_TOPIC
     }
 
     /// Whether Kafka keeps the name for itself, so that no client gets a topic of this name.
@@ -195,6 +197,7 @@ mod tests {
             ("__transaction_state", true, true),
             ("__share_group_state", true, true),
             ("__cluster_metadata", false, true),
+            (AUDIT_TOPIC, true, true),
             ("_consumer_offsets", false, false),
             ("__consumer.offsets", false, false),
             ("__consumer_offsets2", false, false),

@@ -139,6 +139,10 @@ impl Broker {
         let cleanup = &self.shared.cleanup;
         let job = cleanup.locked().submit(request, self.now())?;
         cleanup.changed.send_replace(());
+        if !way.dry_run {
+            let on = format!("topic:{}", topic.name);
+            self.note_change(caller, "clean", &on, &format!("job {}", job.id));
+        }
         Ok(job)
     }
 

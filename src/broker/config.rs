@@ -8,6 +8,7 @@ use std::time::Duration;
 use model::topic_config::Defaults;
 
 use super::access::AccessConfig;
+use super::audit::AuditConfig;
 use super::groups::Held;
 use super::quotas::Window;
 
@@ -44,6 +45,8 @@ pub struct BrokerConfig {
     pub fetch_bytes_max: usize,
     /// Who may do what.
     pub access: AccessConfig,
+    /// Where it is written who changed what, and was denied what.
+    pub audit: AuditConfig,
     /// How quotas are measured.
     pub quotas: Window,
     /// `failed.logins.per.ip.max`: of one address in a minute.
@@ -114,6 +117,7 @@ impl Default for BrokerConfig {
             settings_bytes_max: 64 * 1024,
             fetch_bytes_max: 55 * 1024 * 1024,
             access: AccessConfig::default(),
+            audit: AuditConfig::default(),
             quotas: Window::default(),
             failed_logins_max: 100,
             groups: GroupConfig::default(),

@@ -111,6 +111,8 @@ impl Broker {
             by = hold.by,
             "a hold was added"
         );
+        let on = format!("topic:{}", hold.topic);
+        self.note_change(caller, "hold", &on, &format!("hold {}", hold.id));
         Ok(hold)
     }
 
@@ -133,6 +135,8 @@ impl Broker {
             by = asked_by(caller),
             "a hold was removed"
         );
+        let on = format!("topic:{}", hold.topic);
+        self.note_change(caller, "remove_hold", &on, &format!("hold {}", hold.id));
         Ok(hold)
     }
 

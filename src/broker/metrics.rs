@@ -61,6 +61,7 @@ impl Broker {
         add_traffic(families, &topics);
         self.add_groups(families);
         self.add_logins(families);
+        self.add_audit(families);
         self.add_group_lags(families);
         add_limits(families, &self.groups().bounds());
     }

@@ -4,6 +4,7 @@
 //! of `changes`, in which changes of topics and settings are planned and appended one at a time.
 
 pub mod access;
+pub mod audit;
 mod blocking;
 mod catalog;
 mod changes;
@@ -124,6 +125,7 @@ struct Shared {
     lanes: publish::Lanes,
     erasures: erasures::Erasures,
     access: access::Access,
+    audit: audit::Audit,
     quotas: quotas::Quotas,
     credentials: credentials::Credentials,
     /// Batches that were refused.
@@ -257,6 +259,7 @@ impl Broker {
         let onces = once::Onces::open(&storage, storage.clock())?;
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
+        let audit = audit::Audit::new(config.audit.clone(), storage.clock());
         let quotas = quotas::Quotas::open(&storage, storage.clock(), config.quotas)?;
         let credentials =
             credentials::Credentials::open(&storage, storage.clock(), config.failed_logins_max)?;
@@ -286,6 +289,7 @@ impl Broker {
             lanes: publish::Lanes::new(storage.batch_bytes_max()),
             erasures,
             access,
+            audit,
             quotas,
             credentials,
             refused: AtomicU64::new(0),
@@ -348,8 +352,17 @@ impl Broker {
         let producer_ids = tasks.producer_ids.run(shutdown.clone());
         let losses = self.keep_losses(shutdown.clone());
         let cleanup = self.run_cleanup(shutdown.clone());
-        let erasures = self.run_erasures(shutdown);
-        tokio::join!(groups, producer_ids, tidy_up, losses, cleanup, erasures);
+        let erasures = self.run_erasures(shutdown.clone());
+        let audit = self.write_audit(shutdown);
+        tokio::join!(
+            groups,
+            producer_ids,
+            tidy_up,
+            losses,
+            cleanup,
+            erasures,
+            audit
+        );
     }
 
     /// Consumer groups and their committed offsets.

@@ -1,5 +1,6 @@
 //! The settings of the broker and of its consumer groups.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use model::acl::{USER_HEAD, WILDCARD};
@@ -19,6 +20,49 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         get: |it| it.access.everyone_if_none.to_string(),
         set: |it, value| {
             it.access.everyone_if_none = boolean(value)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "audit.file",
+        kind: Kind::String,
+        default: "",
+        is_live: false,
+        doc: "A file that the audit log is appended to, a JSON object a line; empty for none. It may be renamed at any time, and is \
+              made anew. It is not synced; the topic is.",
+        get: |it| {
+            let file = it.audit.file.as_ref();
+            file.map_or_else(String::new, |file| file.display().to_string())
+        },
+        set: |it, value| {
+            it.audit.file = Some(PathBuf::from(value)).filter(|_| !value.is_empty());
+            Ok(())
+        },
+    },
+    Setting {
+        name: "audit.file.max.bytes",
+        kind: Kind::Long,
+        default: "104857600",
+        is_live: false,
+        doc: "How long that file becomes. Then it is renamed, with .1 at its end, and replaces the one that was renamed before. 0 \
+              for without end, where something else renames it.",
+        get: |it| it.audit.file_bytes_max.unwrap_or_default().to_string(),
+        set: |it, value| {
+            let bytes = number(value, 0..=u64::MAX)?;
+            it.audit.file_bytes_max = Some(bytes).filter(|bytes| *bytes > 0);
+            Ok(())
+        },
+    },
+    Setting {
+        name: "audit.topic.enable",
+        kind: Kind::Boolean,
+        default: "false",
+        is_live: false,
+        doc: "Whether the audit log is kept in the topic __audit_log, which is made when there is something to be told, and which \
+              nobody writes to but the server.",
+        get: |it| it.audit.has_topic.to_string(),
+        set: |it, value| {
+            it.audit.has_topic = boolean(value)?;
             Ok(())
         },
     },

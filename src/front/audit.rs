@@ -5,7 +5,7 @@ use std::fmt;
 
 use model::acl::Acl;
 
-use crate::broker::access::Caller;
+use crate::broker::access::Door;
 
 /// Of many partitions or settings in one change, so many are named.
 pub(in crate::front) const NAMED_MAX: usize = 16;
@@ -113,11 +113,44 @@ impl fmt::Display for Change<'_> {
     }
 }
 
-/// Logs a change that was made.
-pub(in crate::front) fn log(caller: &Caller, change: &Change<'_>) {
+impl Change<'_> {
+    /// What was done, in a word, and to what.
+    fn named(&self) -> (&'static str, String) {
+        let topic = |operation, name: &str| (operation, format!("topic:{name}"));
+        let group = |operation, name: &str| (operation, format!("group:{name}"));
+        match self {
+            Change::TopicCreated { topic: name, .. }
+            | Change::TopicCreatedByUse { topic: name, .. } => topic("create", name),
+            Change::TopicDeleted { topic: name } => topic("delete", name),
+            Change::TopicGrown { topic: name, .. } => topic("alter", name),
+            Change::RecordsDeleted { topic: name, .. } => topic("delete_records", name),
+            Change::SettingsChanged { resource, .. }
+            | Change::SettingsReplaced { resource, .. } => {
+                ("alter_configs", resource.replacen(' ', ":", 1))
+            }
+            Change::GroupDeleted { group: name } => group("delete", name),
+            Change::OffsetsDeleted { group: name, .. } => group("delete_offsets", name),
+            Change::OffsetsSet { group: name, .. } => group("set_offsets", name),
+            Change::AclMade { acl } => ("create_acl", acl_resource(acl)),
+            Change::AclRemoved { acl } => ("delete_acl", acl_resource(acl)),
+        }
+    }
+}
+
+fn acl_resource(acl: &Acl) -> String {
+    format!("{}:{}", acl.resource_type.name(), acl.name)
+}
+
+/// Logs a change that was made, here and in the audit log.
+pub(in crate::front) fn log(door: &Door, change: &Change<'_>) {
+    let caller = door.caller();
     let client = caller.client_id.as_deref().unwrap_or_default();
     let principal = &caller.principal;
     tracing::info!(client, address = %caller.address, %principal, "{change}");
+    let (operation, resource) = change.named();
+    let detail = change.to_string();
+    door.broker()
+        .note_change(caller, operation, &resource, &detail);
 }
 
 /// Some of many, in words.

@@ -246,6 +246,7 @@ impl Setup {
             ),
             ("authorizer.class.name", AUTHORIZER.to_owned()),
             ("super.users", format!("User:{}", self.admin)),
+            ("audit.topic.enable", "true".to_owned()),
         ];
         let mut text = String::from(
             "# Written by `alluvium access init`. Who shows a certificate of ca.pem is the user that it names; who shows none is\n\

@@ -66,6 +66,16 @@ impl Door {
         self.broker.topic(name).map(Granted::new)
     }
 
+    /// As [`Door::topic`], for what is left out where the right is not there: that is no denial, and no event of the audit log.
+    pub fn topic_if_allowed<R: RightOn<Arc<Topic>>>(
+        &self,
+        name: &str,
+        _right: R,
+    ) -> Option<Granted<Arc<Topic>, R>> {
+        self.judge(Resource::Topic(name), R::RIGHT).ok()?;
+        self.broker.topic(name).map(Granted::new).ok()
+    }
+
     /// A topic by id.
     pub fn topic_by_id<R: RightOn<Arc<Topic>>>(
         &self,
@@ -112,7 +122,7 @@ impl Door {
     pub fn topics<R: RightOn<Arc<Topic>>>(&self, _right: R) -> Vec<Granted<Arc<Topic>, R>> {
         self.note(ResourceKind::Topic, R::RIGHT);
         let is_granted =
-            |topic: &Arc<Topic>| self.check(Resource::Topic(&topic.name), R::RIGHT).is_ok();
+            |topic: &Arc<Topic>| self.judge(Resource::Topic(&topic.name), R::RIGHT).is_ok();
         let topics = self.broker.topics().into_iter();
         topics.filter(is_granted).map(Granted::new).collect()
     }
@@ -149,7 +159,7 @@ impl Door {
         }
         groups.retain(|group| {
             let group = Resource::Group(&group.id);
-            self.check(group, Right::Describe).is_ok()
+            self.judge(group, Right::Describe).is_ok()
         });
         groups
     }
@@ -179,12 +189,29 @@ impl Door {
         }
     }
 
+    /// Refuses what the caller may not do. A denial is an event of the audit log.
     fn check(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
         self.check_right(resource, right)?;
         rules::check_name(&self.caller, resource, right)
     }
 
     fn check_right(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
+        let judged = self.judge_right(resource, right);
+        if judged.is_err() {
+            let (kind, name) = rules::named(resource);
+            let audit = &self.broker.shared.audit;
+            audit.denied(&self.caller, right.operation().name(), (kind.name(), name));
+        }
+        judged
+    }
+
+    /// What is decided, where nobody is to be told of a denial.
+    fn judge(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
+        self.judge_right(resource, right)?;
+        rules::check_name(&self.caller, resource, right)
+    }
+
+    fn judge_right(&self, resource: Resource<'_>, right: Right) -> Result<(), Refusal> {
         self.note(resource.kind(), right);
         let access = &self.broker.shared.access;
         if self.is_own || !access.is_on() {

@@ -108,6 +108,17 @@ pub enum Protocol {
     Mqtt,
 }
 
+impl Protocol {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Kafka => "kafka",
+            Protocol::Http => "http",
+            Protocol::Mqtt => "mqtt",
+        }
+    }
+}
+
 /// As Kafka writes it, and its rules have it.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

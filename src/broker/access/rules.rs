@@ -4,8 +4,8 @@
 //! lists say. Beyond that, topics in which the broker's state would lie are not the clients': they cannot be written to, nor
 //! created, and the log of the metadata is hidden under its name, as Kafka hides it.
 
-use model::TopicName;
 use model::acl::{CLUSTER_NAME, Operation, ResourceType};
+use model::{AUDIT_TOPIC, TopicName};
 
 use super::acls::allows_any;
 use super::book::Access;
@@ -73,7 +73,7 @@ pub(super) fn is_given(
 }
 
 /// A resource, as rules name it.
-fn named(resource: Resource<'_>) -> (ResourceType, &str) {
+pub(super) fn named(resource: Resource<'_>) -> (ResourceType, &str) {
     match resource {
         Resource::Topic(name) => (ResourceType::Topic, name),
         Resource::Group(id) => (ResourceType::Group, id),
@@ -126,7 +126,10 @@ fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refus
         let operation = match right {
             Right::Create => InternalOperation::Create,
             Right::DeleteRecords => InternalOperation::DeleteRecords,
-            Right::Write if caller.client_id.as_deref() != Some(ADMIN_CLIENT_ID) => {
+            // What a client calls itself does not make it a writer of the audit log.
+            Right::Write
+                if name == AUDIT_TOPIC || caller.client_id.as_deref() != Some(ADMIN_CLIENT_ID) =>
+            {
                 InternalOperation::Write
             }
             _ => return Ok(()),
@@ -179,6 +182,9 @@ mod tests {
             let wanted = [Right::Create, Right::DeleteRecords];
             assert_eq!(refused(&admin, name), wanted, "{name}");
         }
+        let admin = caller(Protocol::Kafka, ADMIN_CLIENT_ID);
+        let wanted = [Right::Write, Right::Create, Right::DeleteRecords];
+        assert_eq!(refused(&admin, AUDIT_TOPIC), wanted);
         for right in Right::ALL {
             let hidden = Resource::Topic("__cluster_metadata");
             match (right, check_name(&client, hidden, right)) {

@@ -131,6 +131,12 @@ impl Credentials {
         })
     }
 
+    /// The user of this name, if there is one, by a password or a token.
+    pub(super) fn name_of(&self, user: &str) -> Option<Arc<str>> {
+        let book = self.read();
+        book.users.get_key_value(user).map(|(name, _)| name.clone())
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Book> {
         self.book
             .read()

@@ -10,12 +10,15 @@ use model::sasl::{Credential, ScramMechanism};
 use zeroize::Zeroizing;
 
 use super::logins::{LoginFailed, LoginKind};
+use crate::broker::audit::LoginOutcome;
 use crate::broker::{Broker, on_blocking_pool};
 
 /// A login that is tried. It has failed, unless it is said to have succeeded.
 pub struct Attempt {
     broker: Broker,
     kind: LoginKind,
+    /// Who there is of the name that was given.
+    user: Option<Arc<str>>,
     address: IpAddr,
     has_succeeded: bool,
 }
@@ -31,12 +34,16 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let logins = &self.broker.shared.credentials.logins;
         let count = logins.count(self.kind);
-        if self.has_succeeded {
+        let outcome = if self.has_succeeded {
             logins.attempts().give_back(self.address);
             count.succeeded.fetch_add(1, Relaxed);
+            LoginOutcome::Succeeded
         } else {
             count.failed.fetch_add(1, Relaxed);
-        }
+            LoginOutcome::Failed
+        };
+        self.broker
+            .note_login(self.kind, self.user.as_deref(), self.address, outcome);
     }
 }
 
@@ -47,18 +54,26 @@ impl Broker {
         (Credential::clone(&credential), is_known)
     }
 
-    /// Begins to look at what somebody shows; none may be left for the address.
-    pub fn attempt_login(&self, kind: LoginKind, address: IpAddr) -> Result<Attempt, LoginFailed> {
+    /// Begins to look at what somebody shows, as a user if there is a name; none may be left for the address.
+    pub fn attempt_login(
+        &self,
+        kind: LoginKind,
+        user: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Attempt, LoginFailed> {
         let logins = &self.shared.credentials.logins;
+        let user = user.and_then(|user| self.shared.credentials.name_of(user));
         if !logins.attempts().take(address, logins.clock.monotonic()) {
             let count = logins.count(kind);
             count.failed.fetch_add(1, Relaxed);
             count.limited.fetch_add(1, Relaxed);
+            self.note_login(kind, user.as_deref(), address, LoginOutcome::Limited);
             return Err(LoginFailed);
         }
         Ok(Attempt {
             broker: self.clone(),
             kind,
+            user,
             address,
             has_succeeded: false,
         })
@@ -86,9 +101,10 @@ impl Broker {
         let now = logins.clock.monotonic();
         if is_known && logins.verified().has(&mark, &credential, now) {
             logins.count(kind).succeeded.fetch_add(1, Relaxed);
+            self.note_login(kind, Some(&name), address, LoginOutcome::Succeeded);
             return Ok(name);
         }
-        let attempt = self.attempt_login(kind, address)?;
+        let attempt = self.attempt_login(kind, Some(user), address)?;
         let _place = logins.hashing.acquire().await.expect("it is never closed");
         let compared = credential.clone();
         let is_password = on_blocking_pool(move || compared.is_password(&password)).await;
@@ -98,6 +114,18 @@ impl Broker {
         attempt.succeeded();
         logins.verified().insert(mark, &credential, now);
         Ok(name)
+    }
+
+    /// Notes how a login ended.
+    pub(super) fn note_login(
+        &self,
+        kind: LoginKind,
+        user: Option<&str>,
+        address: IpAddr,
+        outcome: LoginOutcome,
+    ) {
+        let by = (kind.name(), kind.protocol());
+        self.shared.audit.login(by, user, address, outcome);
     }
 
     /// Adds how logins ended.

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::attempts::Attempts;
 use super::random::random;
 use super::verified::Verified;
+use crate::broker::access::Protocol;
 
 /// By what somebody logs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,15 @@ impl LoginKind {
             LoginKind::Basic => "Basic",
             LoginKind::Mqtt => "MQTT",
             LoginKind::Token => "token",
+        }
+    }
+
+    /// The protocol in which that is done.
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            LoginKind::Plain | LoginKind::Scram(_) => Protocol::Kafka,
+            LoginKind::Basic | LoginKind::Token => Protocol::Http,
+            LoginKind::Mqtt => Protocol::Mqtt,
         }
     }
 

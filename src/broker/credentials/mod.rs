@@ -86,6 +86,8 @@ impl Broker {
         credentials.write(vec![change]).await?;
         let by = asked_by(caller);
         tracing::info!(user, mechanism = mechanism.name(), by, "{what}");
+        let what = format!("{what}: {}", mechanism.name());
+        self.note_change(caller, "alter_user", &format!("user:{user}"), &what);
         Ok(())
     }
 

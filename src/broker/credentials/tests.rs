@@ -61,7 +61,7 @@ async fn an_address_that_fails_too_often_is_refused_even_with_the_right_password
     let broker = with_alice().await;
     let max = broker.config().failed_logins_max;
     for _ in 0..max {
-        assert!(broker.attempt_login(LoginKind::Plain, HERE).is_ok());
+        assert!(broker.attempt_login(LoginKind::Plain, None, HERE).is_ok());
     }
     assert!(!log_in(&broker, "alice", "secret").await);
     let password = Zeroizing::new(b"secret".to_vec());

@@ -18,6 +18,7 @@ use super::of_password::of_password;
 use super::random::random;
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Cluster, Granted, asked_by, right};
+use crate::broker::audit::LoginOutcome;
 
 /// A user.
 #[derive(Debug)]
@@ -88,6 +89,8 @@ impl Broker {
         credentials.write(records).await?;
         let by = asked_by(caller);
         tracing::info!(user, by, "a user's password was set");
+        let on = format!("user:{user}");
+        self.note_change(caller, "alter_user", &on, "a password was set");
         Ok(())
     }
 
@@ -118,6 +121,8 @@ impl Broker {
         credentials.write(records).await?;
         let by = asked_by(caller);
         tracing::info!(user, by, "a user was removed");
+        let on = format!("user:{user}");
+        self.note_change(caller, "delete_user", &on, "with all tokens");
         Ok(())
     }
 
@@ -149,6 +154,8 @@ impl Broker {
         credentials.write(vec![record]).await?;
         let (by, id) = (asked_by(caller), &token.id);
         tracing::info!(user, token = id, by, "a token was made");
+        let on = format!("user:{user}");
+        self.note_change(caller, "create_token", &on, &format!("token {id}"));
         Ok((token, text))
     }
 
@@ -170,6 +177,8 @@ impl Broker {
         credentials.write(vec![record]).await?;
         let by = asked_by(caller);
         tracing::info!(user, token = id, by, "a token was revoked");
+        let on = format!("user:{user}");
+        self.note_change(caller, "delete_token", &on, &format!("token {id}"));
         Ok(token)
     }
 
@@ -185,11 +194,13 @@ impl Broker {
             Some(token) => {
                 let count = credentials.logins.count(LoginKind::Token);
                 count.succeeded.fetch_add(1, Relaxed);
+                let kind = LoginKind::Token;
+                self.note_login(kind, Some(&token.user), address, LoginOutcome::Succeeded);
                 Ok(token.user.as_str().into())
             }
             None => {
                 // It fails, and counts against the address.
-                drop(self.attempt_login(LoginKind::Token, address));
+                drop(self.attempt_login(LoginKind::Token, None, address));
                 Err(LoginFailed)
             }
         }

@@ -117,6 +117,9 @@ impl Broker {
             by = erasure.by,
             "an erasure was asked for"
         );
+        // The keys are what is to be forgotten.
+        let on = format!("topic:{}", erasure.topic);
+        self.note_change(caller, "erase", &on, &format!("erasure {}", erasure.id));
         Ok(erasures.locked().state(&erasure))
     }
 
@@ -244,6 +247,8 @@ impl Broker {
             by = asked_by(caller),
             "an erasure was cancelled"
         );
+        let on = format!("topic:{}", erasure.topic);
+        self.note_change(caller, "cancel_erasure", &on, &format!("erasure {id}"));
         Ok(book.state(&erasure))
     }
 

@@ -206,7 +206,7 @@ async fn add(door: Door, headers: HeaderMap, body: Body) -> Result<Response, Fai
     let cluster = door.cluster(right::Alter)?;
     let mut made = door.broker().create_acls(&cluster, vec![acl]).await;
     let acl = made.remove(0)?;
-    audit::log(door.caller(), &Change::AclMade { acl: &acl });
+    audit::log(&door, &Change::AclMade { acl: &acl });
     Ok(errors::created(Json(value(&acl)).into_response()))
 }
 
@@ -229,7 +229,7 @@ async fn remove(
     for (acl, gone) in removed.remove(0) {
         match gone {
             Ok(()) => {
-                audit::log(door.caller(), &Change::AclRemoved { acl: &acl });
+                audit::log(&door, &Change::AclRemoved { acl: &acl });
                 acls.push(value(&acl));
             }
             Err(error) => failed = Some(error),

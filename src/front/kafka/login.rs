@@ -312,7 +312,7 @@ impl Login {
         message: &[u8],
     ) -> Result<Answered, Refused> {
         let kind = LoginKind::Scram(mechanism);
-        let attempt = broker.attempt_login(kind, self.address);
+        let attempt = broker.attempt_login(kind, Some(&user), self.address);
         let attempt = attempt.map_err(|_| self.wrong(mechanism))?;
         let answer = exchange
             .finish(message)

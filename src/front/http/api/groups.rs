@@ -319,7 +319,7 @@ async fn delete(
         }
     } else {
         group.delete().await?;
-        audit::log(door.caller(), &Change::GroupDeleted { group: &id });
+        audit::log(&door, &Change::GroupDeleted { group: &id });
     }
     Ok(Json(json!({ "group": id, "dry_run": dry_run })))
 }
@@ -358,7 +358,7 @@ async fn delete_offset(
             group: &id,
             partitions: &format!("{}-{partition}", topic.name),
         };
-        audit::log(door.caller(), &change);
+        audit::log(&door, &change);
     }
     Ok(Json(json!({
         "group": id, "topic": query.topic, "partition": query.partition, "dry_run": query.dry_run,

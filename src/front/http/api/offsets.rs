@@ -211,7 +211,7 @@ async fn delete(
             topic: &name,
             before: &some(logged.into_iter()),
         };
-        audit::log(door.caller(), &change);
+        audit::log(&door, &change);
     }
     Ok(Json(
         json!({ "topic": name, "dry_run": query.dry_run, "partitions": deleted }),

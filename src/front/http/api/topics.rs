@@ -280,7 +280,7 @@ pub(in crate::front::http) fn log_created(door: &crate::broker::access::Door, to
         partitions: topic.partition_count(),
         settings: &some(settings),
     };
-    audit::log(door.caller(), &change);
+    audit::log(&door, &change);
 }
 
 /// Creates one topic.
@@ -363,7 +363,7 @@ async fn grow(
             topic: &name,
             partitions: body.count,
         };
-        audit::log(door.caller(), &change);
+        audit::log(&door, &change);
     }
     Ok(Json(
         json!({ "topic": name, "before": before, "after": body.count, "dry_run": body.dry_run }),
@@ -420,6 +420,6 @@ pub(in crate::front::http) async fn delete_one(
     let change = Change::TopicDeleted {
         topic: topic.name.as_str(),
     };
-    audit::log(door.caller(), &change);
+    audit::log(&door, &change);
     Ok(())
 }

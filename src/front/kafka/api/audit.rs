@@ -19,7 +19,7 @@ const TOLD_MAX: usize = 4096;
 impl Call {
     /// Logs a change that was made.
     pub(super) fn changed(&self, change: &Change<'_>) {
-        log(self.door.caller(), change);
+        log(&self.door, change);
     }
 
     /// Logs that offsets were set from outside the group, but not each time again.
