@@ -105,5 +105,5 @@ fn run_short(what: Short) -> Result<Tally> {
 
 fn prepare() -> Result<()> {
     compat::install_all()?;
-    suites::prepare(&suites::all())
+    suites::prepare(&suites::all(), None)
 }

@@ -49,6 +49,9 @@ pub struct Options {
     /// Suites: add newly passing tests to the lists in tests/compat/suites, and write docs/COMPATIBILITY.md's tables.
     #[arg(long)]
     write: bool,
+    /// Suites that no registry has (of MQTT): the directory of their checkouts, each called as its repository. It is remembered.
+    #[arg(long, value_name = "DIR")]
+    checkout: Option<PathBuf>,
     /// The broker to run against.
     #[arg(long, value_enum, default_value_t = Against::Alluvium)]
     against: Against,
@@ -105,7 +108,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
     }
     let places = Places::find();
     install::install(&places, kits(&chosen.clients))?;
-    suites::prepare(&chosen.suites)?;
+    suites::prepare(&chosen.suites, options.checkout.as_deref())?;
     if options.install {
         return Ok(ExitCode::SUCCESS);
     }

@@ -2,8 +2,9 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three), which says where it comes from, which of its tests talk to a broker, and how they are
-//! run; `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three, `mqtt` for those of MQTT), which says where it
+//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT lie in no registry: they are run from
+//! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages.
 //!
 //! Invariant: each test of a suite that talks to a broker stands in the suite's list, as passing or as excluded with its
@@ -14,6 +15,7 @@ mod go;
 mod kafka_python;
 mod librdkafka;
 mod list;
+mod mqtt;
 mod page;
 mod round;
 mod rskafka;
@@ -21,7 +23,7 @@ mod verdict;
 
 use crate::compat::peer::Kind;
 use crate::compat::{self, Against};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use list::List;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,11 @@ static SUITES: &[&dyn Suite] = &[
     &go::FRANZ_GO,
     &go::SARAMA,
     &go::KAFKA_GO,
+    &mqtt::Conformance,
+    &mqtt::Sequences,
+    &mqtt::Mosquitto,
+    &mqtt::PAHO_5,
+    &mqtt::PAHO_3,
 ];
 
 /// Somebody else's test suite.
@@ -45,14 +52,33 @@ pub trait Suite: Sync {
     fn name(&self) -> &'static str;
     /// The package that it comes from, with its version.
     fn package(&self) -> &'static str;
+    /// The directory of its checkout among those that `--checkout` names, if it comes from no registry.
+    fn checkout(&self) -> Option<&'static str> {
+        None
+    }
+    /// What `command` is told the place of.
+    fn target(&self) -> Target {
+        Target::Kafka
+    }
     /// Fetches and builds it below `place`, which stays between calls; does nothing if that has been done.
     fn prepare(&self, place: &Path) -> Result<()>;
     /// Its tests that talk to a broker, in the order in which they are run.
     fn batches(&self, place: &Path) -> Result<Vec<Batch>>;
-    /// The program that runs the tests of `batch`; `work` is an empty directory for it.
-    fn command(&self, place: &Path, address: &str, batch: &Batch, work: &Path) -> Result<Command>;
+    /// The program that runs the tests of `batch` against `target`; `work` is an empty directory for it.
+    fn command(&self, place: &Path, target: &str, batch: &Batch, work: &Path) -> Result<Command>;
     /// What became of the tests of `batch`. A test that is not told of has failed.
     fn read(&self, batch: &Batch, ended: &Ended, work: &Path) -> BTreeMap<String, Outcome>;
+}
+
+/// What a suite tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A broker that runs, at the address of its listener for the Kafka protocol.
+    Kafka,
+    /// A broker that runs, at the address where it speaks MQTT.
+    Mqtt,
+    /// The broker's program, which the suite starts itself.
+    Program,
 }
 
 /// Tests that one run of a suite's program covers.
@@ -117,10 +143,12 @@ pub fn is_known(name: &str) -> bool {
     SUITES.iter().any(|suite| suite.name() == name)
 }
 
-/// The names of all suites.
+/// The names of all suites that a registry has.
 pub fn all() -> Vec<String> {
-    let names = SUITES.iter().map(|suite| suite.name());
-    names.map(str::to_string).collect()
+    let from_registries = SUITES.iter().filter(|suite| suite.checkout().is_none());
+    from_registries
+        .map(|suite| suite.name().to_string())
+        .collect()
 }
 
 /// A suite as `--list` shows it.
@@ -136,10 +164,15 @@ pub fn describe(name: &str) -> Result<String> {
     ))
 }
 
-/// Fetches and builds these suites.
-pub fn prepare(names: &[String]) -> Result<()> {
+/// Fetches and builds these suites. `checkouts` is the directory of those that no registry has; without it each is taken
+/// from where it was the last time.
+pub fn prepare(names: &[String], checkouts: Option<&Path>) -> Result<()> {
     for name in names {
-        prepare_one(find(name)?)?;
+        let suite = find(name)?;
+        if let (Some(checkouts), Some(directory)) = (checkouts, suite.checkout()) {
+            link_checkout(suite, &checkouts.join(directory))?;
+        }
+        prepare_one(suite)?;
     }
     Ok(())
 }
@@ -195,16 +228,39 @@ fn find(name: &str) -> Result<&'static dyn Suite> {
 
 /// Where a suite lies between runs: below `target/suites`, or `ALLUVIUM_SUITES_CACHE` to share it between checkouts.
 fn prepare_one(suite: &dyn Suite) -> Result<PathBuf> {
+    let place = place_of(suite)?;
+    if let Some(directory) = suite.checkout() {
+        ensure!(
+            place.join("source").exists(),
+            "{} needs --checkout DIR, where DIR/{directory} is a checkout",
+            suite.name()
+        );
+    }
+    suite
+        .prepare(&place)
+        .with_context(|| format!("cannot set up {}, from {}", suite.name(), suite.package()))?;
+    Ok(place)
+}
+
+fn place_of(suite: &dyn Suite) -> Result<PathBuf> {
     let cache = match std::env::var_os("ALLUVIUM_SUITES_CACHE") {
         Some(directory) => PathBuf::from(directory),
         None => run::target_directory().join("suites"),
     };
     let place = cache.join(suite.name());
     std::fs::create_dir_all(&place)?;
-    suite
-        .prepare(&place)
-        .with_context(|| format!("cannot set up {}, from {}", suite.name(), suite.package()))?;
     Ok(place)
+}
+
+/// Remembers where the suite's checkout is, as `source` in its place. Nothing is written into the checkout.
+fn link_checkout(suite: &dyn Suite, checkout: &Path) -> Result<()> {
+    let checkout = std::fs::canonicalize(checkout)
+        .with_context(|| format!("there is no checkout {}", checkout.display()))?;
+    let link = place_of(suite)?.join("source");
+    if link.is_symlink() {
+        std::fs::remove_file(&link)?;
+    }
+    Ok(std::os::unix::fs::symlink(checkout, link)?)
 }
 
 /// The batches with the tests in them that are to be run; empty ones are left out.

@@ -2,9 +2,10 @@
 //! Caller: `suites::run`. Invariant: a test passes only if its suite says so, in time, and the broker neither died nor
 //! logged an error meanwhile; after such trouble the next batch gets a fresh broker.
 
-use super::{Batch, Broker, Ended, Outcome, Suite};
+use super::{Batch, Broker, Ended, Outcome, Suite, Target};
 use crate::compat::peer::{Kind, Peer};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -81,14 +82,14 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn batch(&mut self, batch: &Batch) -> Result<Results> {
         let started = Instant::now();
-        let address = self.broker(batch.broker)?;
+        let target = self.target(batch.broker)?;
         let work = self.directory.join("work");
         if work.exists() {
             fs::remove_dir_all(&work)?;
         }
         fs::create_dir_all(&work)?;
         let log = self.logs.join(format!("{}.log", file_name(&batch.name)));
-        let mut command = self.suite.command(self.place, &address, batch, &work)?;
+        let mut command = self.suite.command(self.place, &target, batch, &work)?;
         let ended = to_the_end(&mut command, &log, batch.seconds_max)?;
         let mut told = self.suite.read(batch, &ended, &work);
         if let Some(trouble) = self.trouble(batch.broker) {
@@ -122,16 +123,28 @@ impl Worker<'_> {
         Ok(results)
     }
 
-    fn broker(&mut self, broker: Broker) -> Result<String> {
-        if let Some(peer) = self.peers.get(&broker) {
-            return Ok(peer.address().to_string());
+    fn target(&mut self, broker: Broker) -> Result<String> {
+        match (self.suite.target(), self.kind) {
+            (Target::Kafka, _) => Ok(self.broker(broker)?.address().to_string()),
+            (Target::Mqtt, _) => {
+                let address = self.broker(broker)?.mqtt();
+                Ok(address.context("this broker speaks no MQTT")?.to_string())
+            }
+            (Target::Program, Kind::Alluvium { binary }) => Ok(binary.display().to_string()),
+            (Target::Program, Kind::Kafka { .. }) => bail!("this suite starts our broker only"),
         }
+    }
+
+    fn broker(&mut self, broker: Broker) -> Result<&Peer> {
         let directory = self.broker_directory(broker);
-        let peer = Peer::start_with(self.kind.clone(), &directory, broker.settings)
-            .with_context(|| format!("the broker {}", broker.name))?;
-        let address = peer.address().to_string();
-        self.peers.insert(broker, peer);
-        Ok(address)
+        match self.peers.entry(broker) {
+            Entry::Occupied(running) => Ok(running.into_mut()),
+            Entry::Vacant(place) => {
+                let peer = Peer::start_with(self.kind.clone(), &directory, broker.settings)
+                    .with_context(|| format!("the broker {}", broker.name))?;
+                Ok(place.insert(peer))
+            }
+        }
     }
 
     fn broker_directory(&self, broker: Broker) -> PathBuf {
@@ -140,6 +153,9 @@ impl Worker<'_> {
 
     /// What the broker did that no client may bring about.
     fn trouble(&self, broker: Broker) -> Option<String> {
+        if self.suite.target() == Target::Program {
+            return None;
+        }
         let answers = self.peers.get(&broker).is_some_and(Peer::answers);
         match self.kind.complaint(&self.broker_directory(broker)) {
             Some(complaint) => Some(format!("the broker's log: {complaint}")),
