@@ -88,7 +88,17 @@ fn refuse(front: &Front, frame: &Frame, why: &NotConnected, out: &mut BytesMut) 
         reason_string: Some(&reason),
         ..Connack::default()
     };
-    connack(out, version, code, false, &says);
+    let mut answer = BytesMut::new();
+    connack(&mut answer, version, code, false, &says);
+    // Who says how much he takes gets no more, and the code before the words (§3.2.2.3.9).
+    let read = decode_connect(frame.first, &frame.body).ok();
+    let bytes_max = read.and_then(|connect| connect.properties.packet_bytes_max);
+    let is_too_long = bytes_max.is_some_and(|most| answer.len() > most as usize);
+    if is_too_long {
+        answer.clear();
+        connack(&mut answer, version, code, false, &Connack::default());
+    }
+    out.extend_from_slice(&answer);
 }
 
 fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut BytesMut) {

@@ -392,6 +392,8 @@ impl Outbound {
                 sent.insert(packet_id, Waits::Pubcomp);
                 reply(out, self.version, AckKind::Pubrel, packet_id, 0, None);
             }
+            // A refusal ends the message, so that no PUBREL is owed.
+            (AckKind::Pubrec, None) if reason >= 0x80 => {}
             (AckKind::Pubrec, None) => {
                 let code = match self.version {
                     Version::V311 => 0,

@@ -1,5 +1,6 @@
 //! The MQTT front as its clients see it: what a message becomes, what an ack promises, and what is refused.
 
+mod answers;
 mod delivery;
 mod wire;
 
