@@ -16,6 +16,7 @@ mod later;
 mod ledger;
 mod load;
 mod memory_group;
+mod mqtt;
 mod page;
 pub mod probe;
 pub mod random;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::exam::load::{Load, LoadPlan};
+use crate::exam::mqtt::MqttLoad;
 use crate::exam::random::Random;
 use crate::exam::victim::{Plan, Victim};
 use crate::exam::{Exam, Outcome};
@@ -14,11 +15,12 @@ pub const WAL_FILE_BYTES: u64 = 2 << 20;
 /// The most of them.
 pub const WAL_FILES_MAX: u64 = 16;
 
-/// A broker with small WAL files.
+/// A broker with small WAL files, which speaks MQTT, too.
 pub fn small(plan: Plan) -> Plan {
     plan.with("wal.file.bytes", WAL_FILE_BYTES)
         .with("wal.files.min", 4)
         .with("wal.files.max", WAL_FILES_MAX)
+        .with("mqtt.listen", "127.0.0.1:0")
 }
 
 /// J6: up again within 10 s plus the WAL's size at 1 GB/s.
@@ -26,7 +28,10 @@ pub fn up_in_max() -> Duration {
     Duration::from_secs(10) + Duration::from_micros(WAL_FILE_BYTES * WAL_FILES_MAX / 1000)
 }
 
-/// Runs the rounds. `crash` ends the broker in its own way, and prepares its disk for the next start.
+/// A replay of all that devices published is judged in each of so many rounds.
+const ROUNDS_A_REPLAY: u32 = 5;
+
+/// Runs the rounds, with clients of the Kafka protocol and of MQTT. `crash` ends the broker in its own way, and prepares its disk for the next start.
 pub fn rounds(
     exam: &Exam,
     plan: &Plan,
@@ -39,16 +44,21 @@ pub fn rounds(
     };
     let mut random = Random::new(exam.seed);
     let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
+    let devices = MqttLoad::new(exam.seed);
     let mut victim = plan.start()?;
     load.create_topics(&victim.kafka)?;
+    let mut published = 0;
     let (mut slowest, mut slowest_answer) = (Duration::ZERO, Duration::ZERO);
     for round in 1..=exam.rounds {
         let running = load.begin(&victim.kafka);
+        let publishing = devices.begin(&victim.other("MQTT")?);
         // The fault's moment, random under the seed; nothing is waited for here.
         std::thread::sleep(Duration::from_millis(random.between(20, 700)));
         load.fault_begins();
+        devices.fault_begins();
         crash(&mut victim).with_context(|| format!("round {round}"))?;
         running.finish();
+        publishing.finish();
         victim = plan
             .start()
             .with_context(|| format!("the start after crash {round}"))?;
@@ -58,15 +68,7 @@ pub fn rounds(
         outcome.require(up_in <= up_in_max(), || {
             format!("J6 round {round}: up after {up_in:?}")
         });
-        let judgement = load.judge(&victim.kafka)?;
-        outcome.checked = judgement.checked;
-        outcome.lost += judgement.lost;
-        outcome.failures.extend(
-            judgement
-                .failures
-                .into_iter()
-                .map(|failure| format!("round {round}: {failure}")),
-        );
+        published = judge(&load, &devices, &victim, round, &mut outcome)?;
         if !outcome.passed() {
             break;
         }
@@ -82,7 +84,7 @@ pub fn rounds(
         if round % 10 == 0 {
             exam.progress(&format!(
                 "round {round}: {} records acknowledged",
-                judgement.checked
+                outcome.checked
             ));
         }
     }
@@ -93,8 +95,11 @@ pub fn rounds(
     outcome.require(outcome.checked > 0, || {
         "nothing was acknowledged: the case proves nothing".to_owned()
     });
+    outcome.require(published > 0, || {
+        "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
+    });
     outcome.notes.push(format!(
-        "slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
+        "{published} messages of MQTT acknowledged, slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
         slowest.as_secs_f64(),
         slowest_answer.as_secs_f64(),
         victim.descriptors()?,
@@ -102,4 +107,24 @@ pub fn rounds(
     ));
     victim.terminate()?;
     Ok(outcome)
+}
+
+/// Judges what both loads were promised. Returns how many messages of MQTT were.
+fn judge(
+    load: &Load,
+    devices: &MqttLoad,
+    victim: &Victim,
+    round: u32,
+    outcome: &mut Outcome,
+) -> Result<u64> {
+    let judgement = load.judge(&victim.kafka)?;
+    let replays = round.is_multiple_of(ROUNDS_A_REPLAY);
+    let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, replays)?;
+    outcome.checked = judgement.checked + of_mqtt.checked;
+    outcome.lost += judgement.lost + of_mqtt.lost;
+    let failures = judgement.failures.into_iter().chain(of_mqtt.failures);
+    outcome
+        .failures
+        .extend(failures.map(|failure| format!("round {round}: {failure}")));
+    Ok(of_mqtt.checked)
 }
