@@ -200,7 +200,7 @@ fn list(chosen: &Chosen) -> Result<()> {
             "{:<18}{:<10}{}",
             client.name,
             client.version,
-            client.scenarios.join(", ")
+            client.listed()
         );
     }
     for suite in &chosen.suites {

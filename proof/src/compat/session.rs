@@ -74,7 +74,7 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
     let mut exit_code = None;
     let is_ours = matches!(kind, Kind::Alluvium { .. });
     let is_owed = |scenario: &str| is_ours || !SECURED.contains(&scenario);
-    let secures = is_ours && client.scenarios.iter().any(|one| SECURED.contains(one));
+    let secures = is_ours && client.scenarios().any(|one| SECURED.contains(&one));
     let ended = settings(&secured_directory(places, client), secures).and_then(|settings| {
         let settings: Vec<(&str, &str)> = settings
             .iter()
@@ -96,12 +96,11 @@ pub fn run(client: &Client, kind: Kind, places: &Places, seconds_max: u64) -> Re
         (Ok(()), code) => Some(format!("the program ended with {code:?}")),
     };
     let mut scenarios: Vec<Outcome> = client
-        .scenarios
-        .iter()
+        .scenarios()
         .filter(|name| is_owed(name))
         .map(|name| Outcome {
-            scenario: (*name).to_string(),
-            failure: match said.remove(*name) {
+            scenario: name.to_string(),
+            failure: match said.remove(name) {
                 Some(failure) => failure,
                 None => Some(
                     trouble

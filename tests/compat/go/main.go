@@ -26,12 +26,22 @@ var (
 
 // ask asks the matrix runner (proof/src/compat/session.rs); anything but its ok is an error.
 func ask(request string) error {
+	_, err := asked(request)
+	return err
+}
+
+// asked is what follows the ok.
+func asked(request string) (string, error) {
 	fmt.Println("@" + request)
 	reply, err := replies.ReadString('\n')
-	if err == nil && strings.TrimSpace(reply) != "ok" {
-		err = fmt.Errorf("%s: %s", request, reply)
+	if err != nil {
+		return "", err
 	}
-	return err
+	word, rest, _ := strings.Cut(strings.TrimSpace(reply), " ")
+	if word != "ok" {
+		return "", fmt.Errorf("%s: %s", request, reply)
+	}
+	return rest, nil
 }
 
 func until(condition func() bool, what string) error {
@@ -468,6 +478,8 @@ func main() {
 	scenario("transactions", transactions)
 	scenario("group", group)
 	scenario("restart", restart)
+	scenario("SASL_SSL", saslSSL)
+	scenario("mTLS", mutualTLS)
 	scenario("registry", registry)
 	if failed {
 		os.Exit(1)

@@ -46,6 +46,8 @@ public final class Clients {
         Desk.scenario("transactions", Clients::transactions);
         Desk.scenario("group", Clients::group);
         Desk.scenario("restart", Clients::restart);
+        Desk.scenario("SASL_SSL", Secured::saslSsl);
+        Desk.scenario("mTLS", Secured::mutualTls);
         Desk.scenario("registry", Clients::registry);
         Desk.end();
     }

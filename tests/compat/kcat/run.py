@@ -13,8 +13,8 @@ BROKER = sys.argv[1]
 COMMON = ["kcat", "-b", BROKER, "-X", "topic.metadata.refresh.interval.ms=1000"]
 
 
-def kcat(*words, stdin=b""):
-    done = subprocess.run([*COMMON, *words], input=stdin, capture_output=True, timeout=60)
+def kcat(*words, stdin=b"", to=COMMON):
+    done = subprocess.run([*to, *words], input=stdin, capture_output=True, timeout=60)
     check(done.returncode == 0, f"kcat {' '.join(words)}: {done.stderr.decode()}")
     return done.stdout
 
@@ -43,8 +43,8 @@ def same(got, wanted):
 class Running:
     """A kcat that goes on while other things happen: a group member."""
 
-    def __init__(self, *words):
-        self.process = subprocess.Popen([*COMMON, *words], stdin=subprocess.DEVNULL,
+    def __init__(self, *words, to=COMMON):
+        self.process = subprocess.Popen([*to, *words], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.out, self.log = [], []
         for stream, into in ((self.process.stdout, self.out), (self.process.stderr, self.log)):
@@ -141,5 +141,43 @@ def restart():
     same(consume("restart"), sent)
 
 
+def through(topic, user, to):
+    """Sends, reads back in a group, and asks whom the broker takes that connection for."""
+    kcat("-P", "-t", topic, "-p", "0", stdin=b"one\ntwo\n", to=to)
+    reader = Running("-G", topic, "-q", "-u", "-X", "auto.offset.reset=earliest", topic, to=to)
+    until(lambda: time.sleep(0.05) or reader.out == ["one", "two"], 40, f"both records, {reader.log}")
+    ask("caller", user)
+    reader.end()
+
+
+def refused(to, why):
+    done = subprocess.run([*to, "-L", "-m", "5"], capture_output=True, timeout=60)
+    check(done.returncode != 0 and why in done.stderr.decode(), f"{done.returncode} {done.stderr.decode()}")
+
+
+def secured():
+    """What kcat is given for the encrypted listeners: SASL_SSL, SSL, and how it trusts and shows a certificate."""
+    sasl_ssl, ssl, directory = ask("secured").split()
+    trust = ["-X", f"ssl.ca.location={directory}/ca.pem"]
+    shown = ["-X", f"ssl.certificate.location={directory}/client.crt", "-X", f"ssl.key.location={directory}/client.key"]
+    return (["kcat", "-b", sasl_ssl, "-X", "security.protocol=SASL_SSL", *trust],
+            ["kcat", "-b", ssl, "-X", "security.protocol=SSL", *shown], trust, directory)
+
+
+def sasl_ssl():
+    to, *_ = secured()
+    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]:
+        login = [*to, "-X", f"sasl.mechanisms={mechanism}", "-X", "sasl.username=alice", "-X"]
+        through(f"secured-{mechanism}", "User:alice", [*login, "sasl.password=correct horse battery"])
+        refused([*login, "sasl.password=wrong"], "uthentication failed")
+
+
+def mutual_tls():
+    _, to, trust, directory = secured()
+    through("secured-by-certificate", "User:CN=press4", [*to, *trust])
+    refused([*to, "-X", f"ssl.ca.location={directory}/client.crt"], "certificate verify failed")
+
+
 run([("create", create), codec("none"), codec("gzip"), codec("snappy"), codec("lz4"), codec("zstd"),
-     ("seek by time", seek_by_time), ("idempotent", idempotent), ("group", group), ("restart", restart)])
+     ("seek by time", seek_by_time), ("idempotent", idempotent), ("group", group), ("restart", restart),
+     ("SASL_SSL", sasl_ssl), ("mTLS", mutual_tls)])
