@@ -33,6 +33,16 @@ pub const CLASSES: &[(&str, &str)] = &[
         "needs the topics in which Kafka keeps its own state",
     ),
     ("features", "needs features that can be switched"),
+    ("sessions", "needs MQTT sessions that outlive a connection"),
+    ("retained messages", "needs retained messages of MQTT"),
+    ("shared subscriptions", "needs shared subscriptions of MQTT"),
+    ("$SYS", "needs topics in which the broker tells of itself"),
+    ("MQTT 3.1", "needs MQTT 3.1"),
+    ("WebSocket", "needs MQTT over WebSocket"),
+    (
+        "settings",
+        "turns a setting of mosquitto's that there is none for here",
+    ),
     ("on purpose", "wants what we do otherwise on purpose"),
     (
         "suite",

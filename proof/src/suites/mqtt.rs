@@ -273,12 +273,14 @@ impl Suite for Mosquitto {
     fn command(&self, place: &Path, target: &str, batch: &Batch, work: &Path) -> Result<Command> {
         let tests = place.join(MOSQUITTO_TESTS);
         let list = fs::read_to_string(tests.join("test.py"))?;
-        let row = list.lines().filter_map(row).find(|row| row.test == batch.name);
+        let row = list
+            .lines()
+            .filter_map(row)
+            .find(|row| row.test == batch.name);
         let row = row.with_context(|| format!("test.py has no {}", batch.name))?;
-        let mut command = Command::new("python3");
+        let mut command = python("mosquitto_test.py");
         command
             .current_dir(work)
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONPATH", ours(""))
             .env("BUILD_ROOT", place.join("root"))
             .env("BROKER_PROGRAM", target)
@@ -400,7 +402,9 @@ impl Suite for Paho {
 /// A script of ours below `tests/compat/mqtt`, which leaves nothing beside what it imports.
 fn python(script: &str) -> Command {
     let mut command = Command::new("python3");
-    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(ours(script));
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(ours(script));
     command
 }
 

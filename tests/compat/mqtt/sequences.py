@@ -16,6 +16,8 @@ sys.path[:0] = [str(BROKER), str(BROKER.parent)]
 import mosq_test  # noqa: E402
 import msg_sequence_test as suite  # noqa: E402
 
+from packets import CONNACK, DISCONNECT, essence, packets, read_packet  # noqa: E402
+
 
 def sequences():
     """Name, the sequence as it is written, and the group that it stands in."""
@@ -30,64 +32,14 @@ def sequences():
                 yield name if seen[name] == 1 else f"{name} ({seen[name]})", test, group
 
 
-# Properties of CONNACK by which a broker tells its own limits: Session Expiry, Server Keep Alive, Receive Maximum, Topic Alias Maximum,
-# Maximum QoS, Retain Available, Maximum Packet Size, and which subscriptions it takes. By how many bytes each has.
-LIMITS = {0x11: 4, 0x13: 2, 0x21: 2, 0x22: 2, 0x24: 1, 0x25: 1, 0x27: 4, 0x28: 1, 0x29: 1, 0x2A: 1}
-CONNACK, DISCONNECT, REASON_STRING = 0x20, 0xE0, 0x1F
-MALFORMED, PROTOCOL_ERROR = 0x81, 0x82
-
-
-def essence(packet, version):
-    """What of a broker's packet the standard leaves no choice about. Its own limits, reasons in words and whether a packet that is
-    not as it has to be counts as malformed or as an error of the protocol are left out. (mosquitto says either.)"""
-    if version != 5 or len(packet) < 3 or packet[0] >> 4 not in (2, 4, 5, 6, 7, 14):
-        return packet
-    # Of an ack that says no more than its identifier all else is left out in the packet.
-    head = {CONNACK: 4, DISCONNECT: 3}.get(packet[0], 5)
-    kept = packet[:1] + packet[2:head]
-    kept = kept.replace(bytes([MALFORMED]), bytes([PROTOCOL_ERROR])) if packet[0] == DISCONNECT else kept
-    properties = packet[head + 1:]
-    while properties:
-        kind = properties[0]
-        if packet[0] == CONNACK and kind in LIMITS:
-            properties = properties[1 + LIMITS[kind]:]
-        elif kind == REASON_STRING:
-            properties = properties[3 + int.from_bytes(properties[1:3]):]
-        else:
-            break
-    return kept + properties
-
-
-def read_packet(sock):
-    """A whole packet, or what there is of it when the broker ends the connection."""
-    packet, length, shift = sock.recv(1), 0, 0
-    while packet:
-        byte = sock.recv(1)
-        packet += byte
-        if not byte:
-            return packet
-        length |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            break
-    while length > 0 and (more := sock.recv(length)):
-        packet += more
-        length -= len(more)
-    return packet
-
-
 class Sequence(suite.MsgSequence):
     """The suite's, which compares byte by byte with what mosquitto sends, and takes an answer before the end for no end."""
 
     def _recv_message(self, sock, msg):
-        got = read_packet(sock)
-        while got and len(got) < len(msg.message) and got[0] not in (CONNACK, DISCONNECT):
-            more = read_packet(sock)
-            if not more:
-                break
-            got += more
-        if essence(got, self.proto_ver) != essence(msg.message, self.proto_ver):
-            raise ValueError(f"{msg.comment}: got {got.hex()}, not {msg.message.hex()}")
+        for wanted in packets(msg.message):
+            got = read_packet(sock)
+            if essence(got) != essence(wanted):
+                raise ValueError(f"{msg.comment}: got {got.hex()}, not {wanted.hex()}")
 
     def _disconnected_check(self, sock):
         try:
