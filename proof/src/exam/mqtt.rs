@@ -1,7 +1,7 @@
 //! The MQTT door of a load: devices that publish at QoS 1 and 2, and a subscriber, beside the clients of the Kafka protocol. What
 //! they were promised is judged after each crash by what the topic `mqtt` shows to a consumer of the Kafka protocol, and what a
 //! subscriber gets by that.
-//! Callers: the crash cases. It outlives the broker, as `load` does; each begin is new connections with new sessions.
+//! Callers: the crash cases, those of disks that fail or are full; those of hostile clients, for what such a client says. It outlives the broker, as `load` does; each begin is new connections with new sessions.
 //!
 //! M1 an acknowledged message (PUBACK, PUBREC) is a record, once, with its topic as the key. M2 a device's messages stand in the
 //! order in which it published them, and acks come in that order. M3 nothing is there that no device published. M4 an offset
@@ -24,9 +24,10 @@ use super::ledger::{Digest, digest_of, id_of};
 use super::probe::Probe;
 use super::random::Random;
 
-/// The topic that messages become records of, and its partitions.
-const TOPIC: &str = "mqtt";
-const PARTITIONS: u32 = 16;
+/// The topic that messages become records of, with this many partitions.
+pub const TOPIC: &str = "mqtt";
+/// See there.
+pub const PARTITIONS: i32 = 16;
 /// Devices; every second one publishes at QoS 2.
 const DEVICES: usize = 4;
 /// The most messages that a device publishes without waiting for acks.
@@ -125,7 +126,14 @@ impl MqttLoad {
         while !stop.load(Ordering::Relaxed) {
             let count = random.between(1, WINDOW_MAX + 1);
             let sent: Vec<(u64, Vec<u8>)> = (0..count)
-                .map(|_| self.write_down(device, &mut random))
+                .map(|_| {
+                    let value_bytes = random.between(16, VALUE_BYTES_MAX);
+                    self.write_down(
+                        device,
+                        usize::try_from(value_bytes).unwrap_or(16),
+                        &mut random,
+                    )
+                })
                 .collect();
             for (packet_id, (_, value)) in (1..).zip(&sent) {
                 connection.send(&publish(&name_of(device), qos_of(device), packet_id, value))?;
@@ -149,12 +157,11 @@ impl MqttLoad {
     }
 
     /// Writes a new message down before it is sent.
-    fn write_down(&self, device: usize, random: &mut Random) -> (u64, Vec<u8>) {
+    fn write_down(&self, device: usize, value_bytes: usize, random: &mut Random) -> (u64, Vec<u8>) {
         let mut messages = held(&self.messages);
         let id = messages.len() as u64;
         let mut value = format!("{id:016x}").into_bytes();
-        let noise = random.between(0, VALUE_BYTES_MAX);
-        value.resize(16 + usize::try_from(noise).unwrap_or_default(), 0);
+        value.resize(value_bytes.max(16), 0);
         random.fill(&mut value[16..]);
         messages.push(Message {
             device,
@@ -174,6 +181,22 @@ impl MqttLoad {
             bail!("an ack that was not to come");
         }
         Ok(())
+    }
+
+    /// One message of `value_bytes` on a connection of its own. Whether it was acknowledged; an error if nobody speaks MQTT.
+    pub fn publish_one(&self, address: &str, value_bytes: usize) -> Result<bool> {
+        let mut random = held(&self.devices[0]);
+        let mut connection = Connection::open(address, "device-0")?;
+        let (id, value) = self.write_down(0, value_bytes, &mut random);
+        connection.send(&publish(&name_of(0), 1, 1, &value))?;
+        match connection.next() {
+            Ok((PUBACK, _)) => {
+                held(&self.messages)[usize::try_from(id)?].acknowledged = true;
+                Ok(true)
+            }
+            Ok((first, body)) => bail!("a PUBLISH was answered with {first:#x} {body:?}"),
+            Err(_) => Ok(false),
+        }
     }
 
     fn subscribe(&self, address: &str, stop: &AtomicBool) -> Result<()> {
@@ -359,7 +382,7 @@ fn name_of(device: usize) -> String {
 }
 
 fn partition_of(device: usize) -> Result<i32> {
-    let partition = partition_of_key(name_of(device).as_bytes(), PARTITIONS);
+    let partition = partition_of_key(name_of(device).as_bytes(), PARTITIONS.unsigned_abs());
     Ok(i32::try_from(partition)?)
 }
 
@@ -440,6 +463,55 @@ impl Connection {
         self.send(&packet(PUBACK, packet_id))?;
         id_of(&body[4 + length..]).context("a message that nobody published")
     }
+}
+
+/// What clients of both versions say: how they connect, and a packet behind that.
+pub fn conversations() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    for version in [4, 5] {
+        let none: &[u8] = if version == 5 { &[0] } else { &[] };
+        let some: &[u8] = match version {
+            5 => &[12, 0x02, 0, 0, 0, 60, 0x26, 0, 1, b'k', 0, 1, b'v'],
+            _ => &[],
+        };
+        let connect = |flags: u8, payload: &[u8]| {
+            let head = [&text("MQTT")[..], &[version, flags, 0, 60], none].concat();
+            packet(0x10, &[&head[..], payload].concat())
+        };
+        let greeting = connect(2, &text("hostile"));
+        let will = [
+            &text("hostile")[..],
+            none,
+            &text("exam/will"),
+            &text("gone"),
+        ]
+        .concat();
+        let id: &[u8] = &[0, 7];
+        let packets = [
+            packet(0x30, &[&text("hostile/0")[..], some, b"a value"].concat()),
+            packet(
+                0x32,
+                &[&text("hostile/1")[..], id, some, b"a value"].concat(),
+            ),
+            packet(
+                0x34,
+                &[&text("hostile/2")[..], id, some, b"a value"].concat(),
+            ),
+            packet(0x62, id),
+            packet(0x40, id),
+            packet(0x82, &[id, none, &text("hostile/#"), &[1]].concat()),
+            packet(
+                0x82,
+                &[id, none, &text("$replay/earliest/hostile/+"), &[2]].concat(),
+            ),
+            packet(0xa2, &[id, none, &text("hostile/#")].concat()),
+            packet(0xc0, &[]),
+            packet(0xe0, none),
+        ];
+        all.push((Vec::new(), connect(0x0e, &will)));
+        all.extend(packets.into_iter().map(|packet| (greeting.clone(), packet)));
+    }
+    all
 }
 
 /// Where the body begins and how long it is, if that much is there.

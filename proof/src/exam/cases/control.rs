@@ -8,6 +8,8 @@ use anyhow::Result;
 use crate::exam::cases::crash;
 use crate::exam::disk::LoopDisk;
 use crate::exam::load::{Load, LoadPlan};
+use crate::exam::mqtt::{self, MqttLoad};
+use crate::exam::probe::Probe;
 use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
@@ -25,7 +27,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
-    let mut caught = 0;
+    let (mut caught, mut caught_of_mqtt) = (0, 0);
     let mut disk = LoopDisk::create(&exam.work, "disk", 1 << 30)?;
     for round in 1..=exam.rounds {
         let load_plan = LoadPlan {
@@ -39,11 +41,17 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let plan = crash::small(Plan::new(&exam.binary, &data, &exam.work));
         let mut victim = plan.start()?;
         load.create_topics(&victim.kafka)?;
+        let lax = [("durability", "os")];
+        Probe::connect(&victim.kafka)?.create_topic(mqtt::TOPIC, mqtt::PARTITIONS, &lax)?;
+        let devices = MqttLoad::new(exam.seed + u64::from(round));
         let running = load.begin(&victim.kafka);
+        let publishing = devices.begin(&victim.other("MQTT")?);
         std::thread::sleep(Duration::from_millis(500));
+        devices.fault_begins();
         disk.cut_power()?;
         victim.kill()?;
         running.finish();
+        publishing.finish();
         disk.restore_power()?;
         victim = plan.start()?;
         let judgement = load.judge(&victim.kafka)?;
@@ -61,14 +69,22 @@ fn run(exam: &Exam) -> Result<Outcome> {
             )
         });
         caught += u32::from(named);
+        let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
+        caught_of_mqtt += u32::from(of_mqtt.failures.iter().any(|it| it.starts_with("M1")));
         victim.terminate()?;
     }
     // Now and then the kernel has written everything back by itself just before the cut.
     outcome.require(caught * 2 > exam.rounds, || {
         format!("records were acknowledged without a sync and the power was cut, and only {caught} of {} times did the judge miss any", exam.rounds)
     });
+    outcome.require(caught_of_mqtt * 2 > exam.rounds, || {
+        format!(
+            "of messages over MQTT the judge missed any only {caught_of_mqtt} of {} times",
+            exam.rounds
+        )
+    });
     outcome.notes.push(format!(
-        "the control passes because the judge reports the loss, {caught} of {} times",
+        "the control passes because the judge reports the loss, {caught} and over MQTT {caught_of_mqtt} of {} times",
         exam.rounds
     ));
     Ok(outcome)

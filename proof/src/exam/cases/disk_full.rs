@@ -4,10 +4,11 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::exam::cases::full::{self, Opened, TOPIC, judge, judge_after_kill};
 use crate::exam::disk::LoopDisk;
+use crate::exam::mqtt::MqttLoad;
 use crate::exam::victim::Victim;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 use anyhow::{Context as _, Result};
@@ -41,7 +42,14 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     let mut opened = full::open(exam, round, disk)?;
     let settings = [("segment.bytes", "8388608")];
     opened.probe.create_topic(TOPIC, 1, &settings)?;
+    let (devices, mqtt) = (MqttLoad::new(exam.seed), opened.victim.other("MQTT")?);
+    let published = devices.publish_one(&mqtt, VALUE_BYTES)?;
+    outcome.require(published, || "a message over MQTT is not taken".to_owned());
     opened.produce_until_refused(PATIENCE, VALUE_BYTES, outcome)?;
+    let refused = until(PATIENCE, || Ok(!devices.publish_one(&mqtt, VALUE_BYTES)?))?;
+    outcome.require(refused, || {
+        "with the disk full, messages over MQTT are acknowledged".to_owned()
+    });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)
         .context("reading while the disk is full")?;
     let ended = opened.victim.ended()?;
@@ -58,7 +66,13 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
         "round {round}: produced again {:.1} s after space returned",
         again.unwrap_or(PATIENCE).as_secs_f64()
     ));
+    let taken = until(PATIENCE, || devices.publish_one(&mqtt, VALUE_BYTES))?;
+    outcome.require(taken, || {
+        format!("space returned, and nothing was taken over MQTT after {PATIENCE:?}")
+    });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
+    let of_mqtt = devices.judge(&opened.victim.kafka, &mqtt, true)?;
+    outcome.failures.extend(of_mqtt.failures);
     let Opened {
         plan,
         victim,
@@ -84,4 +98,15 @@ fn fill(path: &Path) -> Result<()> {
         file.write_all(&piece)?;
     }
     Ok(file.sync_all()?)
+}
+
+/// Tries until it is so. Whether it was, in time.
+fn until(patience: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        if is_so()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -5,6 +5,8 @@ use fuzz::mutate::{self, mutated};
 use fuzz::seeds::{Direction, traffic};
 
 use crate::exam::hostile::{Siege, Tally, attack, framed};
+use crate::exam::mqtt::conversations;
+use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 /// Inputs of a round, for each port.
@@ -23,7 +25,7 @@ const HTTP: [&str; 4] = [
 pub const CASE: Case = Case {
     number: 26,
     name: "fuzzed",
-    about: "frames of real clients, changed at random, on the Kafka and the HTTP port, beside an honest load",
+    about: "frames of real clients, changed at random, on the Kafka, the HTTP and the MQTT port, beside an honest load",
     rounds: Rounds { full: 20, short: 1 },
     run,
 };
@@ -33,7 +35,8 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
-    let siege = Siege::begin(exam)?;
+    let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
+    let siege = Siege::of(exam, &plan.with("mqtt.listen", "127.0.0.1:0"))?;
     let frames: Vec<Vec<u8>> = traffic()
         .into_iter()
         .filter(|exchange| exchange.direction == Direction::Request)
@@ -56,10 +59,14 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let http: Vec<Vec<u8>> = (0..INPUTS / 4)
             .map(|_| mutated(&pages, FRAME_BYTES_MAX, &mut random))
             .collect();
+        let mqtt: Vec<Vec<u8>> = (0..INPUTS / 4)
+            .map(|number| said_over_mqtt(number, &mut random))
+            .collect();
         let (tallies, _) = siege.endure(|| {
             Ok([
                 attack(&siege.victim.kafka, &kafka)?,
                 attack(&siege.victim.http, &http)?,
+                attack(&siege.victim.other("MQTT")?, &mqtt)?,
             ])
         })?;
         for tally in tallies {
@@ -71,4 +78,12 @@ fn run(exam: &Exam) -> Result<Outcome> {
     outcome.notes.push(all.to_string());
     siege.end(&mut outcome)?;
     Ok(outcome)
+}
+
+/// A client that connects and then says something that was changed; now and then its CONNECT was.
+fn said_over_mqtt(number: usize, random: &mut mutate::Random) -> Vec<u8> {
+    let mut all = conversations();
+    let (greeting, packet) = all.swap_remove(number % all.len());
+    let packet = mutated(&[packet], FRAME_BYTES_MAX, random);
+    [greeting, packet].concat()
 }

@@ -12,8 +12,10 @@ use model::codec::Codec;
 use wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 
 use crate::exam::hostile::{Siege, attack, framed};
+use crate::exam::mqtt::conversations;
 use crate::exam::probe::{Answer, Probe};
 use crate::exam::random::Random;
+use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
 /// What is written over lengths: 2 GiB less one, the most negative, null and its like, 16 MiB, 64 Ki.
@@ -46,7 +48,7 @@ const TOO_MANY_BYTES: usize = 400 << 20;
 pub const CASE: Case = Case {
     number: 25,
     name: "lies",
-    about: "lengths that lie (2 GiB, negative) at every place of every request, and decompression bombs",
+    about: "lengths that lie (2 GiB, negative) at every place of every request and of every packet of MQTT, and decompression bombs",
     rounds: Rounds { full: 5, short: 1 },
     run,
 };
@@ -56,7 +58,8 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
-    let siege = Siege::begin(exam)?;
+    let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
+    let siege = Siege::of(exam, &plan.with("mqtt.listen", "127.0.0.1:0"))?;
     let mut random = Random::new(exam.seed);
     let frames = frames();
     let (mut highest_of_lies, mut highest_of_bombs) = (0, 0);
@@ -72,7 +75,12 @@ fn run(exam: &Exam) -> Result<Outcome> {
         for frame in &frames {
             lie_about(frame, &mut random, &mut inputs);
         }
-        let (tally, highest) = siege.endure(|| attack(&siege.victim.kafka, &inputs))?;
+        let over_mqtt = lies_over_mqtt();
+        let (tally, highest) = siege.endure(|| {
+            let mut tally = attack(&siege.victim.kafka, &inputs)?;
+            tally += attack(&siege.victim.other("MQTT")?, &over_mqtt)?;
+            Ok(tally)
+        })?;
         highest_of_lies = highest_of_lies.max(highest);
         answered += tally.answered;
         closed += tally.closed;
@@ -139,6 +147,24 @@ fn lie_about(frame: &[u8], random: &mut Random, inputs: &mut Vec<Vec<u8>>) {
             inputs.push(framed(&lying));
         }
     }
+}
+
+/// Every place behind a packet's first byte may be a length: the packet's own, or one of two bytes.
+fn lies_over_mqtt() -> Vec<Vec<u8>> {
+    let mut inputs = Vec::new();
+    for (greeting, packet) in conversations() {
+        for place in 1..packet.len() {
+            for lie in [
+                &[0xff, 0xff][..],
+                &[0xff, 0xff, 0xff, 0x7f],
+                &[0x80, 0x80, 0x80, 0x80],
+            ] {
+                let rest = packet.get(place + lie.len()..).unwrap_or_default();
+                inputs.push([&greeting[..], &packet[..place], lie, rest].concat());
+            }
+        }
+    }
+    inputs
 }
 
 /// Batches of few bytes that hold a lot: as much as may be, and more.

@@ -12,6 +12,7 @@ use model::codec::Codec;
 use crate::exam::cases::crash;
 use crate::exam::judge::{Shown, judge_partition};
 use crate::exam::ledger::Ledger;
+use crate::exam::mqtt::MqttLoad;
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::random::Random;
 use crate::exam::trace::{self, Call, Event};
@@ -39,6 +40,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let mut random = Random::new(exam.seed);
     let ledger = Ledger::create(&exam.work.join("ledger"))?;
     let shown = Shown::default();
+    let devices = MqttLoad::new(exam.seed);
     let data = exam.work.join("data");
     let healthy = crash::small(Plan::new(&exam.binary, &data, &exam.work));
     let mut victim = healthy.start()?;
@@ -62,7 +64,10 @@ fn run(exam: &Exam) -> Result<Outcome> {
             &inject,
         ]);
         let mut victim = sick.start()?;
+        let publishing = devices.begin(&victim.other("MQTT")?);
+        devices.fault_begins();
         let acknowledged = produce_until_gone(&victim.kafka, &ledger, random.next())?;
+        publishing.finish();
         let status = victim.wait(Duration::from_secs(30))?;
         outcome.times = round;
         outcome.require(status.code() == Some(EXIT_CODE_STORAGE_FAILED), || {
@@ -95,6 +100,10 @@ fn run(exam: &Exam) -> Result<Outcome> {
             outcome.lost += verdict.lost;
             outcome.failures.extend(verdict.failures);
         }
+        let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
+        outcome.checked += of_mqtt.checked;
+        outcome.lost += of_mqtt.lost;
+        outcome.failures.extend(of_mqtt.failures);
         drop(probe);
         victim.terminate()?;
         if !outcome.passed() {
