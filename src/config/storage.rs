@@ -68,7 +68,7 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         kind: Kind::Long,
         default: "67108864",
         is_live: true,
-        doc: "How many bytes of sealed segments a second are read to make key indexes (key.index.enable of a topic); -1 is \
+        doc: "How many bytes of segments a second are read to make key indexes (key.index.enable of a topic); -1 is \
               any number. Whatever it is, that works half of the time only while an append has waited for 10 ms.",
         get: |it| {
             it.key_index_bytes_per_second

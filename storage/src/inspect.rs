@@ -581,9 +581,7 @@ impl Verify<'_> {
         {
             self.note(&id.summary_path(directory), Some(log), reason);
         }
-        if is_sealed {
-            self.key_index(directory, log, (id, index.as_ref()))?;
-        }
+        self.key_index(directory, log, (id, index.as_ref()))?;
         let mut verifier = SegmentVerifier::new(id, kind, bytes.min(len), end_offset);
         self.batches(&mut verifier, &*file, index.as_ref(), &path, log, told)
     }
@@ -643,7 +641,8 @@ impl Verify<'_> {
         }
     }
 
-    /// A key index that is not as it was written is only told of: the server makes it again.
+    /// A key index that is not as it was written is only told of: the server makes it again. Of an active segment it is not known here
+    /// which blocks it has.
     fn key_index(
         &mut self,
         directory: &Path,

@@ -1,9 +1,11 @@
 //! Makes and removes key indexes in the background: a thread of its own, or a test's calls.
 //!
-//! A log is looked at when a segment of it was sealed or replaced, when its settings change, when a reader found an index damaged,
-//! and once an hour with all others, the first time after a start. Every sealed segment of a log that is to have key
-//! indexes (`key.index.enable`) gets one, oldest first; of a log that is not they go. Bytes are read at a set rate
-//! (`key.index.io.max.bytes.per.second`), and no faster than producers allow. A segment that cannot be read whole gets none.
+//! A log is looked at when a segment of it was sealed or replaced, when its active segment grew, when its settings change, when a
+//! reader found an index damaged, and once an hour with all others, the first time after a start. Every sealed segment of a log that is
+//! to have key indexes (`key.index.enable`) gets one, oldest first, and then the active segment for what has settled of it; of a log
+//! that is not they go. An index of an active segment goes on where it ended, also behind a start, and when the segment is sealed: of
+//! what was read for it nothing is read again. Bytes are read at a set rate (`key.index.io.max.bytes.per.second`), and no faster than
+//! producers allow. A segment that cannot be read whole gets none.
 //! Invariant: an index that was written while its segment went away goes too.
 
 use std::collections::HashSet;
@@ -12,19 +14,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::LogId;
+use model::batch::split;
 
 use crate::cleanup::pace::{PaceParts, RunPace};
 use crate::cleanup::run::Progress;
-use crate::io::{Disk, OpenHow};
-use crate::log::Log;
+use crate::io::{Disk, DiskFile, OpenHow};
+use crate::log::{ActiveView, Log};
 use crate::manifest::{Sealed, SegmentEntry};
 use crate::metrics::KeyIndexMetrics;
 use crate::registry::Registry;
-use crate::rewrite::{KeepError, Pace, Pages, RewriteError, RewriteParts, scan};
-use crate::segment::key_index::{Built, LOG_BYTES_MIN, build};
-use crate::segment::{SegmentFileKind, SegmentId, SegmentIndex, read_index_file};
+use crate::rewrite::{Cancelled, KeepError, Pace, Pages, RewriteError, RewriteParts, scan};
+use crate::segment::key_index::{Built, GROWTH_MIN, KeyIndex, LOG_BYTES_MIN, Place, build};
+use crate::segment::{SegmentError, SegmentFileKind, SegmentId, SegmentIndex, read_index_file};
 
+/// How often active segments that grow slowly have their turn.
+const GROWTH_INTERVAL: Duration = Duration::from_secs(30);
+/// So much of a log is read at a time where an index goes on.
+const RUN_BYTES: u64 = 1 << 20;
 /// How often all logs are looked at.
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is something to do.
@@ -45,6 +53,8 @@ pub(crate) struct KeyIndexer {
 #[derive(Debug, Default)]
 struct State {
     passed_at: Option<Duration>,
+    /// When active segments that grow slowly had their turn.
+    grown_at: Duration,
     failed: HashSet<(LogId, SegmentId)>,
 }
 
@@ -81,14 +91,38 @@ enum BuildError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Read(#[from] RewriteError),
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     #[error("a later release wrote its index")]
     Newer,
 }
 
+impl From<Cancelled> for BuildError {
+    fn from(cancelled: Cancelled) -> BuildError {
+        BuildError::Read(cancelled.into())
+    }
+}
+
 /// What a look at a log has found to do.
 enum Task {
-    Build(SegmentEntry, Sealed),
+    Build(Target),
     Remove(Vec<SegmentId>),
+}
+
+/// A segment to index.
+enum Target {
+    Sealed(SegmentEntry, Sealed),
+    /// As far as it has settled.
+    Active(Arc<ActiveView>),
+}
+
+impl Target {
+    fn id(&self) -> SegmentId {
+        match self {
+            Target::Sealed(entry, _) => entry.id,
+            Target::Active(active) => active.segment.id,
+        }
+    }
 }
 
 impl KeyIndexer {
@@ -127,10 +161,10 @@ impl KeyIndexer {
                 continue;
             };
             match self.task(&log) {
-                Some(Task::Build(entry, sealed)) => {
+                Some(Task::Build(target)) => {
                     // There may be more.
                     indexes.look_at(id);
-                    self.build(&log, entry, sealed);
+                    self.build(&log, &target);
                     return true;
                 }
                 Some(Task::Remove(ids)) => {
@@ -146,13 +180,22 @@ impl KeyIndexer {
     /// Once an hour all logs are looked at, and what has failed is tried again.
     fn begin_pass(&self) {
         let now = self.pace.wal.clock.monotonic();
+        let indexes = &self.rewrites.files.key_indexes;
         let mut state = self.locked();
+        if now.saturating_sub(state.grown_at) >= GROWTH_INTERVAL {
+            state.grown_at = now;
+            indexes.go_on();
+        }
         let is_due = |at: Duration| now.saturating_sub(at) >= PASS_INTERVAL;
         if state.passed_at.is_none_or(is_due) {
             state.passed_at = Some(now);
             state.failed.clear();
             for log in self.registry.all() {
-                self.rewrites.files.key_indexes.look_at(log.id());
+                let active = log.cell().locked().segments.active.clone();
+                if let Some(active) = active {
+                    indexes.grew(log.id(), active.segment.id, active.segment.bytes);
+                }
+                indexes.look_at(log.id());
             }
         }
     }
@@ -165,7 +208,7 @@ impl KeyIndexer {
 
     /// What is to be done for a log. Lists its directory if it has segments.
     fn task(&self, log: &Log) -> Option<Task> {
-        let (is_wanted, sealed) = {
+        let (is_wanted, sealed, active) = {
             let state = log.cell().locked();
             if state.deleted {
                 return None;
@@ -176,9 +219,11 @@ impl KeyIndexer {
                 .filter(|(_, sealed)| sealed.bytes >= LOG_BYTES_MIN && sealed.end_offset > start)
                 .map(|(entry, sealed)| (*entry, *sealed))
                 .collect();
-            (state.settings.key_index, sealed)
+            let active = state.segments.active.clone();
+            let active = active.filter(|active| active.segment.bytes >= LOG_BYTES_MIN);
+            (state.settings.key_index, sealed, active)
         };
-        if sealed.is_empty() {
+        if sealed.is_empty() && active.is_none() {
             return None;
         }
         let directory = self.rewrites.files.data.of_log(log.id());
@@ -200,8 +245,14 @@ impl KeyIndexer {
             let has_one = indexed.contains(&entry.id) && !indexes.is_old(log.id(), entry.id);
             !has_one && !state.failed.contains(&(log.id(), entry.id))
         };
-        let (entry, sealed) = sealed.into_iter().find(is_missing)?;
-        Some(Task::Build(entry, sealed))
+        if let Some((entry, sealed)) = sealed.into_iter().find(is_missing) {
+            return Some(Task::Build(Target::Sealed(entry, sealed)));
+        }
+        let active = active.filter(|active| {
+            let id = active.segment.id;
+            indexes.takes_due(log.id(), id) && !state.failed.contains(&(log.id(), id))
+        });
+        active.map(|active| Task::Build(Target::Active(active)))
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -218,28 +269,13 @@ impl KeyIndexer {
         }
     }
 
-    fn build(&self, log: &Log, entry: SegmentEntry, sealed: Sealed) {
-        let (id, segment) = (log.id(), entry.id);
-        let directory = self.rewrites.files.data.of_log(id);
-        let built = self.build_in(&directory, log, entry, sealed);
+    fn build(&self, log: &Log, target: &Target) {
+        let (id, segment) = (log.id(), target.id());
+        let built = self.build_in(log, target);
         let is_live = log.cell().has_segment(segment) && !log.cell().is_deleted();
         match built {
-            Ok(built) => {
-                // One of an earlier release may be open.
-                self.rewrites.files.key_indexes.forget(id, segment);
-                let counters = &self.counters;
-                counters.built.fetch_add(1, Ordering::Relaxed);
-                let (read, written) = (&counters.indexed_bytes, &counters.written_bytes);
-                read.fetch_add(sealed.bytes, Ordering::Relaxed);
-                written.fetch_add(built.bytes, Ordering::Relaxed);
-                tracing::debug!(log = %id, %segment, bytes = built.bytes, log_bytes = sealed.bytes, blocks = built.blocks, "a key index was made");
-                if built.unknown_blocks > 0 {
-                    tracing::info!(
-                        log = %id, %segment, blocks = built.blocks, unknown_blocks = built.unknown_blocks,
-                        "a segment has too many keys for its key index: a replay by key reads these blocks whole"
-                    );
-                }
-            }
+            Ok(None) => {}
+            Ok(Some(made)) => self.count(id, segment, &made),
             Err(BuildError::Read(RewriteError::Cancelled(_) | RewriteError::Stopped)) => return,
             Err(error) if is_live => {
                 self.counters.failed.fetch_add(1, Ordering::Relaxed);
@@ -257,38 +293,122 @@ impl KeyIndexer {
         }
     }
 
-    fn build_in(
-        &self,
-        directory: &Path,
-        log: &Log,
-        entry: SegmentEntry,
-        sealed: Sealed,
-    ) -> Result<Built, BuildError> {
+    fn count(&self, log: LogId, segment: SegmentId, made: &Made) {
+        let (counters, built) = (&self.counters, made.built);
+        counters.built.fetch_add(1, Ordering::Relaxed);
+        let (read, written) = (&counters.indexed_bytes, &counters.written_bytes);
+        read.fetch_add(made.read_bytes, Ordering::Relaxed);
+        written.fetch_add(built.bytes, Ordering::Relaxed);
+        tracing::debug!(%log, %segment, bytes = built.bytes, read_bytes = made.read_bytes, blocks = built.blocks, "a key index was made");
+        if built.unknown_blocks > 0 {
+            tracing::info!(
+                %log, %segment, blocks = built.blocks, unknown_blocks = built.unknown_blocks,
+                "a segment has too many keys for its key index: a replay by key reads these blocks whole"
+            );
+        }
+    }
+
+    /// Makes an index, or has the one that is there go on. None if that covers enough.
+    fn build_in(&self, log: &Log, target: &Target) -> Result<Option<Made>, BuildError> {
         let (disk, id) = (self.disk(), log.id());
-        let index = self.segment_index(directory, id, entry, sealed)?;
+        let directory = self.rewrites.files.data.of_log(id);
+        let indexes = &self.rewrites.files.key_indexes;
+        let index = match target {
+            Target::Sealed(entry, sealed) => self.segment_index(&directory, id, *entry, *sealed)?,
+            Target::Active(active) => match self.covered(&directory, id, active) {
+                Some(bytes) => {
+                    indexes.covers(id, active.segment.id, bytes);
+                    return Ok(None);
+                }
+                None => {
+                    let file = disk.open(&active.segment.id.log_path(&directory), OpenHow::Read)?;
+                    let bytes = active.segment.bytes;
+                    active
+                        .index
+                        .with(&*file, |index| index.ended_blocks(bytes))?
+                }
+            },
+        };
+        if index.blocks().is_empty() {
+            return Ok(None);
+        }
+        let known = self.known(&directory, id, &index);
+        let from = known.as_ref().map_or(0, |known| known.log_bytes());
         let progress = Progress::default();
         let rate = self.pace.live.get().key_index_bytes_per_second;
         let pace = RunPace::new(&self.pace, &progress, Some(rate.unwrap_or(u64::MAX)));
-        build(disk, directory, (id, &index), |each| {
-            let mut failed = None;
-            let read = scan(
-                &self.rewrites,
-                log.cell(),
-                &[entry.id],
-                Pages::Drop,
-                &pace as &dyn Pace,
-                &mut |_, batch| {
-                    each(batch).map_err(|error| {
-                        failed = Some(error);
-                        KeepError::Enough
-                    })
-                },
-            );
-            match failed {
-                Some(error) => Err(BuildError::Io(error)),
-                None => Ok(read?),
+        let known = known.as_deref();
+        let built = build(disk, &directory, (id, &index), known, |each| match target {
+            Target::Sealed(entry, _) if from == 0 => self.show_all(log, entry.id, &pace, each),
+            _ => {
+                let file = disk.open(&index.id().log_path(&directory), OpenHow::Read)?;
+                show_from(&*file, &index, from, &pace, each)
             }
-        })
+        })?;
+        // Another may be open.
+        indexes.forget(id, index.id());
+        if let Target::Active(active) = target {
+            indexes.covers(id, active.segment.id, index.bytes());
+        }
+        let read_bytes = index.bytes() - from;
+        Ok(Some(Made { built, read_bytes }))
+    }
+
+    /// How much the index of an active segment covers, if little has come since: as its file says.
+    fn covered(&self, directory: &Path, log: LogId, active: &ActiveView) -> Option<u64> {
+        let id = active.segment.id;
+        let file = self
+            .disk()
+            .open(&id.key_index_path(directory), OpenHow::Read)
+            .ok()?;
+        let found = KeyIndex::open(file).ok()?;
+        let bytes = found.log_bytes();
+        let has_enough = bytes <= active.segment.bytes && active.segment.bytes - bytes < GROWTH_MIN;
+        (found.id() == (log, id) && has_enough).then_some(bytes)
+    }
+
+    /// The index that a segment has, if it is sound and can go on.
+    fn known(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> Option<Arc<KeyIndex>> {
+        let place = Place {
+            directory,
+            log,
+            id: index.id(),
+            bytes: index.bytes(),
+            grows: true,
+            is_of: &|found| found.is_of(log, index),
+        };
+        let known = self.rewrites.files.key_indexes.open(self.disk(), &place);
+        let known = known.ok().flatten()?;
+        let goes_on = known.log_bytes() < index.bytes() && known.smallest_times().is_some();
+        (goes_on && known.check().is_ok()).then_some(known)
+    }
+
+    /// Shows all batches of a sealed segment.
+    fn show_all(
+        &self,
+        log: &Log,
+        segment: SegmentId,
+        pace: &dyn Pace,
+        each: &mut dyn FnMut(&Bytes) -> std::io::Result<()>,
+    ) -> Result<(), BuildError> {
+        let mut failed = None;
+        let read = scan(
+            &self.rewrites,
+            log.cell(),
+            &[segment],
+            Pages::Drop,
+            pace,
+            &mut |_, batch| {
+                each(batch).map_err(|error| {
+                    failed = Some(error);
+                    KeepError::Enough
+                })
+            },
+        );
+        match failed {
+            Some(error) => Err(BuildError::Io(error)),
+            None => Ok(read?),
+        }
     }
 
     /// The blocks of a segment: by its index, or by its log where that is missing or damaged.
@@ -311,4 +431,37 @@ impl KeyIndexer {
         let built = SegmentIndex::rebuild(&*file, entry.id, kind, bytes, time);
         built.map_err(|error| BuildError::Io(std::io::Error::other(error)))
     }
+}
+
+/// What a build has come to.
+struct Made {
+    built: Built,
+    /// Bytes of the segment that were read.
+    read_bytes: u64,
+}
+
+/// Shows the batches of a segment that begin at or behind a position, where a block begins. They are checked.
+fn show_from(
+    file: &dyn DiskFile,
+    index: &SegmentIndex,
+    from: u64,
+    pace: &dyn Pace,
+    each: &mut dyn FnMut(&Bytes) -> std::io::Result<()>,
+) -> Result<(), BuildError> {
+    let mut position = from;
+    while position < index.bytes() {
+        let enough = position + RUN_BYTES;
+        let last = index
+            .block_of_position(enough - 1)
+            .expect("blocks begin at 0");
+        let end = index.block_end(last).max(position);
+        pace.spend(end - position)?;
+        let mut run = vec![0; usize::try_from(end - position).expect("a run fits into memory")];
+        file.read_exact_at(position, &mut run)?;
+        for batch in split(run.into()) {
+            each(batch.map_err(std::io::Error::other)?.bytes())?;
+        }
+        position = end;
+    }
+    Ok(())
 }

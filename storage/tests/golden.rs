@@ -90,19 +90,24 @@ fn batches() -> Vec<SettledBatch> {
 
 /// Forty batches of four records each, some with keys of their own.
 fn keyed_batches() -> Vec<SettledBatch> {
+    batches_of(40, |n| match n {
+        2 => Some("first".into()),
+        4 | 25 => Some("twice".into()),
+        39 => Some("last".into()),
+        n if n % 3 == 0 => None,
+        _ => Some("all".into()),
+    })
+}
+
+/// So many batches, each with four records of one key or of none.
+fn batches_of(count: u64, key: impl Fn(u64) -> Option<String>) -> Vec<SettledBatch> {
     let batch = |n: u64| {
-        let key = match n {
-            2 => Some("first"),
-            4 | 25 => Some("twice"),
-            39 => Some("last"),
-            n if n % 3 == 0 => None,
-            _ => Some("all"),
-        };
+        let key = key(n);
         let mut builder = BatchBuilder::new(Codec::None);
         builder.base_offset(Offset::new(1_000 + n * 4));
         for record in 0..4 {
             let value = vec![n as u8; 400];
-            let key = key.map(str::as_bytes);
+            let key = key.as_deref().map(str::as_bytes);
             builder
                 .push(time((n * 4 + record) as i64), key, Some(&value), &[])
                 .expect("small records");
@@ -114,7 +119,7 @@ fn keyed_batches() -> Vec<SettledBatch> {
             append_time: time(n as i64),
         }
     };
-    (0..40).map(batch).collect()
+    (0..count).map(batch).collect()
 }
 
 fn sealed() -> (SimDisk, SealedSegment) {
@@ -345,32 +350,86 @@ fn keyindex_v1() {
     check_key_index(&golden, None);
 }
 
-#[test]
-fn keyindex_v2() {
+/// The blocks of some batches.
+fn index_of(batches: &[SettledBatch]) -> SegmentIndex {
     let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(1_000)), SegmentKind::Plain);
-    for batch in keyed_batches() {
+    for batch in batches {
         let head = batch.bytes.first_chunk().expect("a batch has a head");
         index.push(&batch.header, head, batch.append_time);
     }
-    let (disk, root) = (SimDisk::new(1), Path::new("/"));
-    let built = key_index::build::<std::io::Error>(&disk, root, (log(), &index), |each| {
-        keyed_batches()
-            .iter()
-            .try_for_each(|batch| each(&batch.bytes))
+    index
+}
+
+/// Builds a key index from all of some batches, or from those behind what is known.
+fn build_key_index(disk: &SimDisk, batches: &[SettledBatch], known: Option<&KeyIndex>) -> Vec<u8> {
+    let (root, index) = (Path::new("/"), index_of(batches));
+    let before = known.map_or(0, KeyIndex::log_bytes);
+    let built = key_index::build::<std::io::Error>(disk, root, (log(), &index), known, |each| {
+        let mut position = 0;
+        let mut batches = batches.iter().filter(|batch| {
+            position += batch.bytes.len() as u64;
+            position > before
+        });
+        batches.try_for_each(|batch| each(&batch.bytes))
     });
     assert_eq!(built.expect("an empty disk").unknown_blocks, 0);
-    let path = index.id().key_index_path(root);
-    let golden = check("keyindex.v2", &disk.files()[&path]);
+    disk.files()[&index.id().key_index_path(root)].clone()
+}
+
+#[test]
+fn keyindex_v2() {
+    let written = build_key_index(&SimDisk::new(1), &keyed_batches(), None);
+    let golden = check("keyindex.v2", &written);
     // Ten batches of four records a millisecond apart are a block.
     check_key_index(&golden, Some(&[0, 40, 80, 120].map(time)));
 }
 
-fn check_key_index(golden: &[u8], smallest: Option<&[Timestamp]>) {
-    let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(1_000)), SegmentKind::Plain);
-    for batch in keyed_batches() {
-        let head = batch.bytes.first_chunk().expect("a batch has a head");
-        index.push(&batch.header, head, batch.append_time);
+#[test]
+fn keyindex_v2_of_an_active_segment() {
+    // Each key is in one of eight blocks, of which six are known.
+    let batches = batches_of(80, |n| Some(format!("key {}", n / 10)));
+    let index = index_of(&batches);
+    let six_blocks = index.block_end(5);
+    let begun = index.ended_blocks(six_blocks + 1);
+    assert_eq!(
+        (begun.bytes(), begun.end_offset().get()),
+        (six_blocks, 1_240)
+    );
+    let disk = SimDisk::new(1);
+    let golden = check(
+        "keyindex_begun.v2",
+        &build_key_index(&disk, &batches[..60], None),
+    );
+    let path = index.id().key_index_path(Path::new("/"));
+    let open = || KeyIndex::open(disk.open(&path, OpenHow::Read).expect("it is there"));
+    let found = open().expect("a golden file");
+    assert!(found.is_of(log(), &index) && found.is_of(log(), &begun));
+    assert!(
+        !found.is_of(log(), &index.ended_blocks(six_blocks - 1)),
+        "less"
+    );
+    assert_eq!((found.blocks(), found.log_bytes()), ((6, 6), six_blocks));
+    let smallest = found.smallest_times().map(|times| times.to_vec());
+    assert_eq!(
+        smallest,
+        Some([0, 40, 80, 120, 160, 200].map(time).to_vec())
+    );
+    // It goes on to the end, with what it has as it is.
+    build_key_index(&disk, &batches, Some(&found));
+    let whole = open().expect("a golden file");
+    assert!(whole.is_of(log(), &index));
+    for key in 0..8 {
+        let hash = key_index::hash_of(format!("key {key}").as_bytes());
+        let blocks = |index: &KeyIndex| index.look_up(hash).expect("a golden file").blocks;
+        let expected: Vec<_> = std::iter::once(key..key + 1).collect();
+        assert_eq!(blocks(&whole), expected);
+        assert_eq!(blocks(&found), if key < 6 { expected } else { Vec::new() });
     }
+    assert!(golden.len() < disk.files()[&path].len());
+}
+
+fn check_key_index(golden: &[u8], smallest: Option<&[Timestamp]>) {
+    let index = index_of(&keyed_batches());
     let (disk, path) = (SimDisk::new(1), Path::new("/file"));
     write_new_file(&disk, path, golden).expect("an empty disk");
     let file = disk.open(path, OpenHow::Read).expect("it was written");

@@ -65,14 +65,26 @@ struct House {
     records: BTreeMap<u64, Record>,
 }
 
+/// A segment that takes a while to fill.
+fn growing() -> LogSettings {
+    LogSettings {
+        segment_bytes: 3 << 20,
+        ..settings(true)
+    }
+}
+
 impl House {
     fn new(key_index: bool) -> House {
+        House::of(settings(key_index))
+    }
+
+    fn of(settings: LogSettings) -> House {
         let disk = SimDisk::new(1);
         disk.create_dir_all(Path::new("/data")).unwrap();
         disk.sync_dir(Path::new("/")).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
         let storage = open(&disk, &clock).unwrap();
-        storage.create_log(log_id(), settings(key_index));
+        storage.create_log(log_id(), settings);
         House {
             disk,
             clock,
@@ -84,11 +96,22 @@ impl House {
     /// With some sealed segments, and records behind them.
     fn filled(key_index: bool, batches: u64) -> House {
         let mut house = House::new(key_index);
-        for _ in 0..batches {
-            house.append();
-        }
-        house.settle();
+        house.grow(batches);
         house
+    }
+
+    fn grow(&mut self, batches: u64) {
+        for _ in 0..batches {
+            self.append();
+        }
+        self.settle();
+    }
+
+    /// Bytes of segments.
+    fn log_bytes(&self) -> u64 {
+        let files = self.disk.files();
+        let of = |path: &PathBuf| files[path].len() as u64;
+        self.files("log").iter().map(of).sum()
     }
 
     fn log(&self) -> Arc<Log> {
@@ -97,9 +120,13 @@ impl House {
 
     /// A batch of one device's records, and one without a key.
     fn append(&mut self) {
+        self.append_of(RECORDS);
+    }
+
+    fn append_of(&mut self, records: u64) {
         let base = self.records.len() as u64;
         let mut builder = BatchBuilder::new(Codec::None);
-        for record in 0..RECORDS {
+        for record in 0..records {
             let key = (record > 0).then(|| device(base / RECORDS * 7 % DEVICES));
             let value = Bytes::from(format!("{:0>VALUE_BYTES$}", base + record));
             let time = Timestamp::from_millis(time_of(base + record));
@@ -142,8 +169,12 @@ impl House {
 
     /// Scans for each device, and checks what is shown against all records that were appended; gives the sum of the counts.
     fn check(&self) -> ScanCounts {
+        self.check_devices(0..DEVICES + 3)
+    }
+
+    fn check_devices(&self, numbers: impl IntoIterator<Item = u64>) -> ScanCounts {
         let mut counts = ScanCounts::default();
-        for number in 0..DEVICES + 3 {
+        for number in numbers {
             let key = device(number);
             let (found, of_key) = scan(&self.log(), Some(key.clone()));
             let has_key = |record: &Record| record.0.as_ref() == Some(&key);
@@ -272,6 +303,150 @@ fn a_scan_by_key_shows_all_of_it_and_reads_a_small_part() {
     let house = house.restart();
     assert!(!house.storage.index_keys_once());
     assert_eq!(house.check(), some);
+}
+
+/// In the active segment the last block and less than a MiB before it are not indexed.
+const UNKNOWN_MAX: u64 = (1 << 20) + (32 << 10);
+
+#[test]
+fn the_index_of_an_active_segment_grows_with_it_and_reads_nothing_twice() {
+    let mut house = House::of(growing());
+    house.grow(300);
+    house.index();
+    assert!(house.files("kix").is_empty(), "it is small yet");
+    house.grow(300);
+    house.index();
+    assert_eq!((house.sealed(), house.files("kix").len()), (0, 1));
+    assert_eq!(house.notes(), Vec::<String>::new());
+    let counts = house.check();
+    assert!(counts.skipped_bytes > counts.bytes, "{counts:?}");
+    let read = |house: &House| house.storage.metrics().key_indexes.indexed_bytes;
+    let known = read(&house);
+    assert!(known + (32 << 10) > house.log_bytes(), "all but a block");
+
+    // A start finds it as it is, and what comes later is all that is read.
+    let mut house = house.restart();
+    house.storage.set_settings(log_id(), growing());
+    house.index();
+    assert_eq!(read(&house), 0, "nothing has come");
+    assert_eq!(house.check(), counts);
+    house.grow(200);
+    house.index();
+    assert_eq!(read(&house), 0, "less than a MiB has come");
+    house.grow(300);
+    house.index();
+    let some = house.check();
+    assert!(some.skipped_bytes > some.bytes, "{some:?}");
+    assert!(known + read(&house) <= house.log_bytes());
+    assert!(known + read(&house) + UNKNOWN_MAX > house.log_bytes());
+
+    // It is sealed, and the index goes on to its end.
+    house.grow(600);
+    assert_eq!(house.sealed(), 1);
+    house.index();
+    house.clock.advance(Duration::from_secs(31));
+    house.index();
+    assert_eq!(house.notes(), Vec::<String>::new());
+    assert!(known + read(&house) <= house.log_bytes());
+    assert!(known + read(&house) + UNKNOWN_MAX > house.log_bytes());
+    let all = house.check();
+    assert!(all.skipped_bytes > all.bytes, "{all:?}");
+    // Times are known too: of what is sealed nothing is read that no clock reaches.
+    let early = house.check_window(i64::MIN..-1, None);
+    assert!(early.bytes < UNKNOWN_MAX, "{early:?}");
+    let house = house.restart();
+    assert!(!house.storage.index_keys_once());
+    assert_eq!(house.check(), all);
+}
+
+#[test]
+fn a_scan_by_key_shows_what_comes_into_the_active_segment_behind_its_index() {
+    let mut house = House::of(growing());
+    house.grow(600);
+    house.index();
+    let key = device(7 % DEVICES);
+    let mut scan = house.log().scan(ScanRange {
+        offsets: Offset::new(0)..Offset::new(u64::MAX >> 1),
+        times: None,
+        key: Some(key.clone()),
+        run_bytes: 16 << 10,
+    });
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        while let Some(step) = scan.next_step().unwrap() {
+            let Scanned::Run { batches, .. } = step else {
+                panic!("nothing is missing: {step:?}");
+            };
+            for batch in split(batches) {
+                let records = batch.unwrap().records(Default::default()).unwrap();
+                let records = records.map(Result::unwrap);
+                let of_key = records.filter(|record| record.key.as_ref() == Some(&key));
+                seen.extend(of_key.map(|record| record.offset.get()));
+            }
+        }
+        house.grow(60);
+        house.index();
+    }
+    let last = scan.next_offset().get();
+    let expected = house.records.range(..last);
+    let expected = expected.filter(|(_, record)| record.0.as_ref() == Some(&key));
+    assert_eq!(seen, expected.map(|(at, _)| *at).collect::<Vec<_>>());
+    assert!(last > 700 * RECORDS);
+}
+
+#[test]
+fn a_damaged_index_of_an_active_segment_is_made_again() {
+    let mut house = House::of(growing());
+    house.grow(600);
+    house.index();
+    let sound = house.check();
+    let file = house.files("kix")[0].clone();
+    let bytes = house.disk.files()[&file].clone();
+    house.disk.flip(&file, 40, 1);
+    let noted = house.notes();
+    assert!(noted.len() == 1 && noted[0].contains(".kix"), "{noted:?}");
+    let house = house.restart();
+    house.check();
+    house.index();
+    assert!(house.disk.files()[&file] == bytes, "the same bytes");
+    assert_eq!(house.check(), sound);
+}
+
+#[test]
+fn a_cut_while_the_index_of_an_active_segment_grows_leaves_one_that_is_right() {
+    let grown = || {
+        let mut house = House::of(growing());
+        for is_known in [true, false] {
+            // 1.2 MiB in batches that are a block each.
+            (0..30).for_each(|_| house.append_of(19 * RECORDS));
+            house.settle();
+            if is_known {
+                house.index();
+            }
+        }
+        house
+    };
+    let whole = grown();
+    let begin = whole.disk.operations();
+    whole.index();
+    let end = whole.disk.operations();
+    assert!(end - begin >= 6, "{} operations", end - begin);
+    let some = [0, 20, DEVICES];
+    let sound = whole.check_devices(some);
+    for cut in begin + 1..=end {
+        let house = grown();
+        house.disk.cut_power_during(cut);
+        house.index();
+        assert!(house.disk.is_off(), "cut {cut} of {begin}..{end}");
+        house.disk.restart(cut);
+        let house = house.restart();
+        house.storage.create_log(log_id(), growing());
+        house.check_devices(some);
+        house.index();
+        assert_eq!(house.files("kix").len(), 1, "cut {cut}");
+        assert_eq!(house.check_devices(some), sound, "cut {cut}");
+        assert_eq!(house.notes(), Vec::<String>::new());
+    }
 }
 
 impl House {

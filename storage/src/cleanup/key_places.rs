@@ -19,7 +19,7 @@ use super::view::{LogView, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{Pace, Pages, RewriteError, RewriteParts, index_of, scan, scan_blocks};
 use crate::segment::SegmentId;
-use crate::segment::key_index::LOG_BYTES_MIN;
+use crate::segment::key_index::{LOG_BYTES_MIN, Place};
 
 /// For each key whether the segment holds it.
 type Known = BTreeMap<Arc<[u8]>, bool>;
@@ -140,9 +140,17 @@ fn blocks_with(
     let (data, indexes) = (&parts.files.data, &parts.files.key_indexes);
     let index = index_of(parts, log, segment.id, segment.bytes)?.index;
     let (disk, directory) = (data.disk(), data.of_log(log));
+    let place = Place {
+        directory: &directory,
+        log,
+        id: segment.id,
+        bytes: segment.bytes,
+        grows: false,
+        is_of: &|found| found.is_of(log, &index),
+    };
     let mut blocks = Vec::new();
     for key in keys {
-        let looked = indexes.look_up(disk, &directory, log, (&index, key))?;
+        let looked = indexes.look_up(disk, &place, key)?;
         blocks.extend(looked.blocks);
     }
     blocks.sort_by_key(|range| range.start);

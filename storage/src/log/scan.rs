@@ -27,7 +27,7 @@ pub struct ScanRange {
     /// Batches that hold no record of these times need not be shown; others are shown as wholes, so that who wants exact times
     /// looks at each record. None for all.
     pub times: Option<Range<Timestamp>>,
-    /// Batches of sealed segments that hold no record with this key need not be shown, as for times. None for all.
+    /// Batches of segments that hold no record with this key need not be shown, as for times. None for all.
     pub key: Option<Bytes>,
     /// Bytes of batches that one step copies at most, but for a single larger one.
     pub run_bytes: usize,

@@ -15,7 +15,7 @@ use crate::segment::{Block, SegmentId, SegmentIndex};
 pub(crate) struct Wanted {
     times: Option<Range<Timestamp>>,
     key: Option<Bytes>,
-    /// The sealed segment whose key index was asked last, and what it told.
+    /// The segment whose key index was asked last, and what it told.
     looked: Option<(SegmentId, Told)>,
 }
 
@@ -66,7 +66,7 @@ impl Wanted {
         }
     }
 
-    /// Asks the key index once for each sealed segment, if it can tell anything of what is wanted.
+    /// Asks the key index once for each segment, if it can tell anything of what is wanted.
     pub fn look_up(&mut self, segment: SegmentId, look_up: impl FnOnce(&Asks<'_>) -> Told) {
         let is_known = |(known, _): &(SegmentId, _)| *known == segment;
         let last = Timestamp::from_millis(i64::MAX);

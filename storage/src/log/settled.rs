@@ -20,8 +20,9 @@ use crate::error::{ReadError, TimedOffset};
 use crate::io::{FileMap, InMemory};
 use crate::metrics::Counters;
 use crate::scrub::Suspects;
+use crate::segment::key_index::{KeyIndex, Place};
 use crate::segment::{
-    BadBatches, Examined, Extent, OpenSegment, SegmentError, SegmentFiles, SegmentId, SegmentIndex,
+    BadBatches, Examined, Extent, OpenSegment, SegmentError, SegmentFiles, SegmentId,
     SegmentSource, is_shortage,
 };
 
@@ -150,12 +151,9 @@ impl SettledReader {
         }
         let fail = |error: SegmentError| self.read_error(log, error, from, &part);
         let open = self.open(log, &part).map_err(fail)?;
-        let next = open.index_of(|index| {
-            if let Source::Sealed(..) = part.source {
-                wanted.look_up(part.id, |asks| self.look_up(log.id(), index, asks));
-            }
-            wanted.next_blocks(index, from, part.bytes)
-        });
+        // The disk is asked while nobody waits for the index.
+        wanted.look_up(part.id, |asks| self.look_up(log.id(), &part, &open, asks));
+        let next = open.index_of(|index| wanted.next_blocks(index, from, part.bytes));
         let next = next.map_err(fail)?;
         let until = next
             .until
@@ -400,13 +398,25 @@ impl SettledReader {
         self.files.open(log.id(), part.id, &source)
     }
 
-    /// What the key index of a sealed segment knows of what is asked.
-    fn look_up(&self, log: LogId, index: &SegmentIndex, asks: &Asks<'_>) -> Told {
+    /// What the key index of a segment knows of what is asked.
+    fn look_up(&self, log: LogId, part: &Part<'_>, open: &OpenSegment, asks: &Asks<'_>) -> Told {
         let data = &self.files.data;
         let (disk, directory) = (data.disk(), data.of_log(log));
+        let is_of = |found: &KeyIndex| {
+            let is_of = open.index_of(|index| found.is_of(log, index));
+            is_of.unwrap_or(false)
+        };
+        let place = Place {
+            directory: &directory,
+            log,
+            id: part.id,
+            bytes: part.bytes,
+            grows: matches!(part.source, Source::Active(_)),
+            is_of: &is_of,
+        };
         let indexes = &self.files.key_indexes;
-        let of_key = |key| indexes.look_up(disk, &directory, log, (index, key));
-        let smallest = || indexes.smallest_times(disk, &directory, log, index);
+        let of_key = |key| indexes.look_up(disk, &place, key);
+        let smallest = || indexes.smallest_times(disk, &place);
         Told {
             key_blocks: asks.key.and_then(of_key).map(|found| found.blocks),
             smallest: asks.smallest.then(smallest).flatten(),

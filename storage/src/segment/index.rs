@@ -244,6 +244,26 @@ impl SegmentIndex {
         self.end_offset
     }
 
+    /// The index of its blocks that end within the first `bytes`, without the last one, which may grow. Later blocks change
+    /// nothing about these.
+    pub fn ended_blocks(&self, bytes: u64) -> SegmentIndex {
+        let ends = self.blocks.get(1..).unwrap_or_default();
+        let count = ends.partition_point(|next| u64::from(next.position) <= bytes);
+        let next = self.blocks.get(count).filter(|_| count > 0);
+        SegmentIndex::from_parts(Parts {
+            id: self.id,
+            kind: self.kind,
+            blocks: self.blocks[..count].to_vec(),
+            bytes: next.map_or(0, |next| next.position.into()),
+            end_offset: next.map_or(self.id.base, |next| {
+                self.id.base.plus(next.relative_offset.into())
+            }),
+            first_append_time: self.first_append_time,
+            // Nobody asks for it.
+            records: 0,
+        })
+    }
+
     /// The largest timestamp of the records; `Timestamp::NONE` if there are none.
     pub fn max_timestamp(&self) -> Timestamp {
         self.max_timestamp

@@ -603,6 +603,12 @@ impl Settler {
             if segments.is_sealed_otherwise(&state.segments) {
                 self.parts.files.key_indexes.look_at(log.id());
             }
+            if state.settings.key_index
+                && let Some(active) = &state.segments.active
+            {
+                let (id, bytes) = (active.segment.id, active.segment.bytes);
+                self.parts.files.key_indexes.grew(log.id(), id, bytes);
+            }
             if state.settings.compaction.is_some() {
                 self.parts.due.changed(log.id());
             }

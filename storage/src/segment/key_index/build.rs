@@ -1,7 +1,8 @@
-//! Builds a segment's key index from its batches, section by section, into a file.
+//! Builds a segment's key index from its batches, section by section, into a file, or goes on with one that indexes its first blocks.
 //!
 //! Caller: the builder's thread, which gives the batches at its pace. Memory is bounded: 16 MiB of postings, one section's pages,
 //! and eight bytes for each block. A file appears under its name whole and synced, or not at all.
+//! Invariant: the batches that are shown are those of the index, by the checksums of its blocks' heads.
 
 use std::io;
 use std::ops::Range;
@@ -13,12 +14,15 @@ use model::LogId;
 use model::batch::Batch;
 use model::codec::DecompressLimit;
 
-use super::file::{HEADER_BYTES, Owner, Section, encode_end, header};
+use super::file::{HEADER_BYTES, KeyIndex, Owner, Section, encode_end, header};
 use super::section::{self, PAGE_BYTES_MAX, Posting, SECTION_BLOCKS};
 use super::{SHARE, hash_of};
 use crate::io::{Disk, DiskFile, OpenHow};
+use crate::segment::index::{HEADS_OF_NONE, with_head};
 use crate::segment::{SegmentId, SegmentIndex};
 
+/// How much of an earlier file is copied at a time.
+const COPY_BYTES: usize = 1 << 20;
 /// A section ends before it has more postings.
 const POSTINGS_MAX: usize = 2 << 20;
 /// So many keys of one block are told apart; a block with more is in every answer.
@@ -37,12 +41,15 @@ pub struct Built {
     pub unknown_blocks: u32,
 }
 
-/// Builds the index of a segment with these blocks from its batches, which `batches` shows in order, each once. The file is in place
-/// when this returns. Errors are those of `batches` and the disk's; nothing but a file `.kix.new` is left behind then.
+/// Builds the index of a segment with these blocks from its batches, which `batches` shows in order, each once: all of them, or those
+/// behind the blocks that `known` indexes, which was found to be sound and of these blocks. The file is in place when this returns.
+/// Errors are those of `batches` and the disk's, and one if the batches are not those of the blocks; nothing but a file `.kix.new` is
+/// left behind then.
 pub fn build<E: From<io::Error>>(
     disk: &dyn Disk,
     directory: &Path,
     (log, index): (LogId, &SegmentIndex),
+    known: Option<&KeyIndex>,
     batches: impl FnOnce(&mut dyn FnMut(&Bytes) -> io::Result<()>) -> Result<(), E>,
 ) -> Result<Built, E> {
     let path = index.id().key_index_path(directory);
@@ -53,13 +60,10 @@ pub fn build<E: From<io::Error>>(
     let file = disk.open(&fresh, OpenHow::CreateNew)?;
     let mut builder = Builder::new(file, index);
     builder.put(&header())?;
-    let mut position = 0;
-    batches(&mut |batch| {
-        builder.batch(position, batch)?;
-        position += batch.len() as u64;
-        Ok(())
-    })?;
-    assert!(position == index.bytes(), "all of the segment was shown");
+    if let Some(known) = known {
+        builder.go_on_with(known)?;
+    }
+    batches(&mut |batch| builder.batch(batch))?;
     let built = builder.finish(log)?;
     disk.rename(&fresh, &path)?;
     disk.sync_dir(directory)?;
@@ -71,8 +75,11 @@ struct Builder<'i> {
     position: u64,
     index: &'i SegmentIndex,
     sections: Vec<Section>,
-    /// The block that is being read.
+    /// Where in the log the next batch begins.
+    read: u64,
+    /// The block that is being read, and the checksum of its batches' heads.
     block: u32,
+    heads: u32,
     /// The hashes of its keys.
     hashes: Vec<u64>,
     is_always: bool,
@@ -92,7 +99,9 @@ impl<'i> Builder<'i> {
             position: 0,
             index,
             sections: Vec::new(),
+            read: 0,
             block: 0,
+            heads: HEADS_OF_NONE,
             hashes: Vec::new(),
             is_always: false,
             first: 0,
@@ -109,13 +118,38 @@ impl<'i> Builder<'i> {
         Ok(())
     }
 
-    fn batch(&mut self, position: u64, batch: &Bytes) -> io::Result<()> {
+    /// Takes over what an earlier file says of the first blocks: its pages as they are.
+    fn go_on_with(&mut self, known: &KeyIndex) -> io::Result<()> {
+        assert!(self.sections.is_empty() && self.read == 0, "it begins so");
+        let mut pages = known.pages_range();
+        while !pages.is_empty() {
+            let count = (pages.end - pages.start).min(COPY_BYTES as u64);
+            self.put(&known.bytes_at(pages.start, count as usize)?)?;
+            pages.start += count;
+        }
+        self.sections.extend_from_slice(known.sections());
+        let smallest = known.smallest_times().expect("who gives it looked");
+        self.smallest
+            .extend(smallest.iter().map(|time| time.millis()));
+        (self.block, self.first) = (known.blocks().0, known.blocks().0);
+        let blocks = self.index.blocks();
+        self.read = match blocks.get(self.block as usize) {
+            Some(next) => next.position.into(),
+            None => self.index.bytes(),
+        };
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &Bytes) -> io::Result<()> {
         let blocks = self.index.blocks();
         while let Some(next) = blocks.get(self.block as usize + 1)
-            && u64::from(next.position) <= position
+            && u64::from(next.position) <= self.read
         {
             self.end_block()?;
         }
+        let head = batch.first_chunk().ok_or_else(other_batches)?;
+        self.heads = with_head(self.heads, head);
+        self.read += batch.len() as u64;
         if self.look_at(batch).is_none() {
             self.is_always = true;
             self.block_smallest = i64::MIN;
@@ -153,6 +187,10 @@ impl<'i> Builder<'i> {
     }
 
     fn end_block(&mut self) -> io::Result<()> {
+        let heads = std::mem::replace(&mut self.heads, HEADS_OF_NONE);
+        if heads != self.index.blocks()[self.block as usize].heads_checksum {
+            return Err(other_batches());
+        }
         self.hashes.sort_unstable();
         self.hashes.dedup();
         let is_full = self.block - self.first == SECTION_BLOCKS
@@ -209,6 +247,9 @@ impl<'i> Builder<'i> {
 
     fn finish(mut self, log: LogId) -> io::Result<Built> {
         let owner = Owner::of(log, self.index);
+        if self.read != self.index.bytes() {
+            return Err(other_batches());
+        }
         while self.block < owner.blocks {
             self.end_block()?;
         }
@@ -225,6 +266,11 @@ impl<'i> Builder<'i> {
             unknown_blocks: unknown.map(|one| one.blocks).sum(),
         })
     }
+}
+
+/// A rewrite may put other batches in place of those that were to be shown.
+fn other_batches() -> io::Error {
+    io::Error::other("the batches are not those that the segment's index tells of")
 }
 
 /// The best shape that takes no more than so many bytes, and the pages of it.

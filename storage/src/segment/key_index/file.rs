@@ -145,7 +145,7 @@ pub struct Looked {
 }
 
 impl Looked {
-    fn add(&mut self, blocks: Range<u32>) {
+    pub(super) fn add(&mut self, blocks: Range<u32>) {
         match self.blocks.last_mut() {
             Some(last) if last.end >= blocks.start => last.end = last.end.max(blocks.end),
             _ => self.blocks.push(blocks),
@@ -216,20 +216,39 @@ impl KeyIndex {
         (self.owner.log, self.owner.id)
     }
 
-    /// Whether it belongs to these blocks of this log.
+    /// Whether it belongs to these blocks of this log, to all of them or to the first ones.
     pub fn is_of(&self, log: LogId, index: &SegmentIndex) -> bool {
-        self.owner == Owner::of(log, index)
+        let blocks = index.blocks();
+        match blocks.get(self.owner.blocks as usize) {
+            Some(next) => {
+                let position = u64::from(next.position);
+                self.owner == Owner::of(log, &index.ended_blocks(position))
+            }
+            None => self.owner == Owner::of(log, index),
+        }
+    }
+
+    /// Bytes of the segment that it indexes.
+    pub fn log_bytes(&self) -> u64 {
+        self.owner.log_bytes
+    }
+
+    /// Where its pages lie.
+    pub(super) fn pages_range(&self) -> Range<u64> {
+        let pages = self.sections.iter().flat_map(|section| &section.pages);
+        let bytes: u64 = pages.map(|page| u64::from(*page)).sum();
+        let start = HEADER_BYTES as u64;
+        start..start + bytes
+    }
+
+    pub(super) fn sections(&self) -> &[Section] {
+        &self.sections
     }
 
     /// How many blocks it indexes, and of how many of them it knows the keys.
     pub fn blocks(&self) -> (u32, u32) {
         let known = self.sections.iter().filter(|one| one.shape.is_some());
         (self.owner.blocks, known.map(|one| one.blocks).sum())
-    }
-
-    /// Bytes of the segment that it indexes.
-    pub fn log_bytes(&self) -> u64 {
-        self.owner.log_bytes
     }
 
     /// Which blocks may hold a key. Reads a page of each section.
@@ -284,9 +303,13 @@ impl KeyIndex {
     }
 
     fn page(&self, position: u64, bytes: u32) -> io::Result<Vec<u8>> {
-        let mut page = vec![0; bytes as usize];
-        self.file.read_exact_at(position, &mut page)?;
-        Ok(page)
+        self.bytes_at(position, bytes as usize)
+    }
+
+    pub(super) fn bytes_at(&self, position: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.file.read_exact_at(position, &mut bytes)?;
+        Ok(bytes)
     }
 }
 

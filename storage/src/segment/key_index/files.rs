@@ -16,10 +16,13 @@ use super::file::{KeyIndex, KeyIndexError, Looked};
 use super::hash_of;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow};
-use crate::segment::{SegmentId, SegmentIndex};
+use crate::segment::SegmentId;
 
 /// So many are open: descriptors, and some kilobytes of memory each.
 const OPEN_MAX: usize = 64;
+
+/// An active segment's index goes on when no less has settled behind it, and there is none before.
+pub(crate) const GROWTH_MIN: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -31,8 +34,35 @@ struct State {
     uses: u64,
     /// Logs that are to be looked at.
     due: BTreeSet<LogId>,
-    /// Segments whose index an earlier release wrote, without what this one knows: they are to be made again.
+    /// Segments whose index an earlier release wrote, without what this one knows, or that was made while they grew: they are to be
+    /// made again, or to go on.
     old: BTreeSet<(LogId, SegmentId)>,
+    /// Of each log whose active segment is worth an index, how far that one is.
+    growing: HashMap<LogId, Growing>,
+}
+
+#[derive(Debug)]
+struct Growing {
+    id: SegmentId,
+    /// What has settled of it.
+    bytes: u64,
+    /// What its index covers, as far as is known.
+    indexed: u64,
+    /// Its index is to go on.
+    is_due: bool,
+}
+
+/// A segment that is looked into.
+pub(crate) struct Place<'a> {
+    pub directory: &'a Path,
+    pub log: LogId,
+    pub id: SegmentId,
+    /// What has settled of it.
+    pub bytes: u64,
+    /// It is not sealed.
+    pub grows: bool,
+    /// Whether a key index is of its blocks.
+    pub is_of: &'a dyn Fn(&KeyIndex) -> bool,
 }
 
 impl KeyIndexes {
@@ -42,55 +72,48 @@ impl KeyIndexes {
             .expect("nothing panics while it holds the key indexes")
     }
 
-    /// Which blocks of a sealed segment may hold a key. None if it has no key index that could be used: then any may. Blocks.
-    pub fn look_up(
-        &self,
-        disk: &dyn Disk,
-        directory: &Path,
-        log: LogId,
-        (segment, key): (&SegmentIndex, &[u8]),
-    ) -> Option<Looked> {
-        if segment.bytes() < super::LOG_BYTES_MIN {
-            return None;
-        }
-        let found = self
-            .open(disk, directory, log, segment)
-            .and_then(|index| index.map(|index| index.look_up(hash_of(key))).transpose());
-        match found {
-            Ok(found) => found,
-            Err(error) => {
-                self.unusable(disk, directory, (log, segment.id()), &error);
-                None
+    /// Which blocks of a segment may hold a key: behind those that its key index covers, all. None if it has no key index that could
+    /// be used: then any may. Blocks.
+    pub fn look_up(&self, disk: &dyn Disk, place: &Place<'_>, key: &[u8]) -> Option<Looked> {
+        let found = self.open(disk, place).and_then(|index| {
+            let Some(index) = index else { return Ok(None) };
+            let mut looked = index.look_up(hash_of(key))?;
+            if place.grows || index.log_bytes() < place.bytes {
+                looked.add(index.blocks().0..u32::MAX);
             }
-        }
+            Ok(Some(looked))
+        });
+        self.usable(disk, place, found)?
     }
 
-    /// The smallest timestamp of each block of a sealed segment. None if it has no index that tells. Blocks.
-    pub fn smallest_times(
+    /// The smallest timestamp of each block of a segment that its key index covers. None if it has no index that tells. Blocks.
+    pub fn smallest_times(&self, disk: &dyn Disk, place: &Place<'_>) -> Option<Arc<[Timestamp]>> {
+        let found = self.open(disk, place);
+        let index = self.usable(disk, place, found)??;
+        let smallest = index.smallest_times().cloned();
+        if smallest.is_none() {
+            self.make_again(place.log, place.id);
+        }
+        smallest
+    }
+
+    /// What was found; None where it cannot be used, which is dealt with.
+    fn usable<T>(
         &self,
         disk: &dyn Disk,
-        directory: &Path,
-        log: LogId,
-        segment: &SegmentIndex,
-    ) -> Option<Arc<[Timestamp]>> {
-        if segment.bytes() < super::LOG_BYTES_MIN {
-            return None;
-        }
-        match self.open(disk, directory, log, segment) {
-            Ok(None) => None,
-            Ok(Some(index)) => {
-                let smallest = index.smallest_times().cloned();
-                if smallest.is_none() {
-                    self.locked().old.insert((log, segment.id()));
-                    self.look_at(log);
-                }
-                smallest
-            }
-            Err(error) => {
-                self.unusable(disk, directory, (log, segment.id()), &error);
-                None
-            }
-        }
+        place: &Place<'_>,
+        found: Result<T, KeyIndexError>,
+    ) -> Option<T> {
+        found
+            .map_err(|error| self.unusable(disk, place, &error))
+            .ok()
+    }
+
+    /// A segment's index is to be made again, or to go on.
+    pub fn make_again(&self, log: LogId, id: SegmentId) {
+        let mut state = self.locked();
+        state.old.insert((log, id));
+        state.due.insert(log);
     }
 
     /// Whether a segment's index is to be made again, because an earlier release wrote it.
@@ -98,24 +121,27 @@ impl KeyIndexes {
         self.locked().old.contains(&(log, id))
     }
 
-    fn open(
+    /// The key index of a segment; None if it has none.
+    pub fn open(
         &self,
         disk: &dyn Disk,
-        directory: &Path,
-        log: LogId,
-        segment: &SegmentIndex,
+        place: &Place<'_>,
     ) -> Result<Option<Arc<KeyIndex>>, KeyIndexError> {
-        let of = (log, segment.id());
+        if place.bytes < super::LOG_BYTES_MIN {
+            return Ok(None);
+        }
+        let of = (place.log, place.id);
         if let Some(index) = self.get(of) {
             return Ok(Some(index));
         }
-        let file = match disk.open(&segment.id().key_index_path(directory), OpenHow::Read) {
+        let path = place.id.key_index_path(place.directory);
+        let file = match disk.open(&path, OpenHow::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let index = KeyIndex::open(file)?;
-        if !index.is_of(log, segment) {
+        if !(place.is_of)(&index) {
             let id = index.id().1.base.to_wire();
             let field = "segment whose key index it is";
             return Err(FormatError::Field {
@@ -123,6 +149,10 @@ impl KeyIndexes {
                 value: id.into(),
             }
             .into());
+        }
+        if !place.grows && index.log_bytes() < place.bytes {
+            // It was made while the segment grew.
+            self.make_again(place.log, place.id);
         }
         let index = Arc::new(index);
         let mut state = self.locked();
@@ -147,13 +177,8 @@ impl KeyIndexes {
     }
 
     /// What cannot be used goes, unless a later release wrote it, and is made again.
-    fn unusable(
-        &self,
-        disk: &dyn Disk,
-        directory: &Path,
-        (log, id): (LogId, SegmentId),
-        error: &KeyIndexError,
-    ) {
+    fn unusable(&self, disk: &dyn Disk, place: &Place<'_>, error: &KeyIndexError) {
+        let (log, id) = (place.log, place.id);
         self.forget(log, id);
         match error {
             KeyIndexError::Io(error) => {
@@ -164,10 +189,15 @@ impl KeyIndexes {
             }
             KeyIndexError::Format(error) => {
                 tracing::warn!(%log, segment = %id, %error, "a key index is damaged: it is made again");
-                if let Err(error) = remove(disk, directory, id) {
+                if let Err(error) = remove(disk, place.directory, id) {
                     tracing::warn!(%log, segment = %id, %error, "a damaged key index could not be removed");
                 }
-                self.look_at(log);
+                let mut state = self.locked();
+                state.due.insert(log);
+                if let Some(grown) = state.growing.get_mut(&log).filter(|it| it.id == id) {
+                    grown.indexed = 0;
+                    grown.is_due = true;
+                }
             }
         }
     }
@@ -175,6 +205,60 @@ impl KeyIndexes {
     /// A log has segments without a key index, or is to have none any more.
     pub fn look_at(&self, log: LogId) {
         self.locked().due.insert(log);
+    }
+
+    /// More of a log's active segment has settled. Its index goes on when there is an eighth more, and no less than [`GROWTH_MIN`]:
+    /// with each growth it is written anew.
+    pub fn grew(&self, log: LogId, id: SegmentId, bytes: u64) {
+        if bytes < GROWTH_MIN {
+            return;
+        }
+        let mut state = self.locked();
+        let state = &mut *state;
+        let fresh = || Growing {
+            id,
+            bytes,
+            indexed: 0,
+            is_due: false,
+        };
+        let growing = state.growing.entry(log).or_insert_with(fresh);
+        if growing.id != id {
+            *growing = fresh();
+        }
+        growing.bytes = bytes;
+        let unknown = bytes.saturating_sub(growing.indexed);
+        if !growing.is_due && unknown >= GROWTH_MIN.max(growing.indexed / 8) {
+            growing.is_due = true;
+            state.due.insert(log);
+        }
+    }
+
+    /// Takes note of all active segments that are worth it, also of those that grow slowly.
+    pub fn go_on(&self) {
+        let mut state = self.locked();
+        let state = &mut *state;
+        for (log, growing) in &mut state.growing {
+            if growing.bytes.saturating_sub(growing.indexed) >= GROWTH_MIN {
+                growing.is_due = true;
+                state.due.insert(*log);
+            }
+        }
+    }
+
+    /// Whether the index of this active segment is to go on now. Asked once for each time.
+    pub fn takes_due(&self, log: LogId, id: SegmentId) -> bool {
+        let mut state = self.locked();
+        let growing = state.growing.get_mut(&log).filter(|it| it.id == id);
+        growing.is_some_and(|growing| std::mem::take(&mut growing.is_due))
+    }
+
+    /// The index of an active segment covers so much. Once the segment is sealed it goes on to its end.
+    pub fn covers(&self, log: LogId, id: SegmentId, bytes: u64) {
+        let mut state = self.locked();
+        state.old.insert((log, id));
+        if let Some(growing) = state.growing.get_mut(&log).filter(|it| it.id == id) {
+            growing.indexed = bytes;
+        }
     }
 
     /// The next log that was noted.
@@ -206,6 +290,7 @@ impl KeyIndexes {
         let mut state = self.locked();
         state.open.retain(|(of, _), _| *of != log);
         state.old.retain(|(of, _)| *of != log);
+        state.growing.remove(&log);
         state.due.remove(&log);
     }
 }

@@ -1,9 +1,10 @@
-//! The key index of a sealed segment: which of its blocks may hold a key, and the smallest timestamp in each block. A replay of one
+//! The key index of a segment: which of its blocks may hold a key, and the smallest timestamp in each block. A replay of one
 //! key, or one that ends at a time, reads those blocks and no others.
 //!
-//! `<base offset>.<generation>.kix` lies beside the segment. It is derived data: made in the background after the seal, made again
-//! where it is missing or damaged, never trusted against the log, and no part of a backup. It belongs to exactly the blocks
-//! that the segment's index names: their heads' checksums stand in it.
+//! `<base offset>.<generation>.kix` lies beside the segment. It is derived data: made in the background after the seal, and for the
+//! first blocks of an active segment while that grows, made again where it is missing or damaged, never trusted against the log, and
+//! no part of a backup. It belongs to exactly the blocks that the segment's index names, or to the first of them: their heads'
+//! checksums stand in it. The blocks behind those may hold any key and any time.
 //!
 //! A key is found by the XXH3 hash (64 bits, seed 0) of its bytes. Sections of up to 4,096 blocks each choose how exactly they
 //! tell keys and places apart, so that a file takes no more than an 80th of its segment; a section for which that would bring
@@ -38,7 +39,7 @@ use twox_hash::XxHash3_64;
 
 pub use self::build::{Built, build};
 pub use self::file::{KeyIndex, KeyIndexError, Looked, mend};
-pub(crate) use self::files::KeyIndexes;
+pub(crate) use self::files::{GROWTH_MIN, KeyIndexes, Place};
 use super::index::SegmentIndex;
 
 /// The magic at both ends.

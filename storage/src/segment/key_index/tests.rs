@@ -91,7 +91,7 @@ fn fixture(batches: &[Keys], form: (Codec, usize)) -> Fixture {
 }
 
 fn build_of(disk: &SimDisk, index: &SegmentIndex, batches: &[Bytes]) -> Built {
-    build::<io::Error>(disk, Path::new(DIRECTORY), (log(), index), |each| {
+    build::<io::Error>(disk, Path::new(DIRECTORY), (log(), index), None, |each| {
         batches.iter().try_for_each(each)
     })
     .unwrap()
