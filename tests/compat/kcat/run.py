@@ -151,8 +151,12 @@ def through(topic, user, to):
 
 
 def refused(to, why):
-    done = subprocess.run([*to, "-L", "-m", "5"], capture_output=True, timeout=60)
-    check(done.returncode != 0 and why in done.stderr.decode(), f"{done.returncode} {done.stderr.decode()}")
+    """kcat would try again until its time is over: it is told why at once."""
+    trying = Running("-L", "-m", "60", to=to)
+    until(lambda: time.sleep(0.05) or any(why in line for line in trying.log), 40, f"{why}, {trying.log}")
+    trying.process.kill()
+    trying.process.wait(30)
+    check(not trying.out, f"let in: {trying.out}")
 
 
 def secured():
