@@ -108,6 +108,10 @@ pub const ENGINES: &str = "engines";
 pub const FLIGHTS: &str = "flights";
 /// What speaks MQTT: mosquitto's tools, and paho, whose version is told.
 pub const MQTT: &str = "mqtt";
+/// Other clients of MQTT; aiomqtt's version is told.
+pub const MQTT_OTHERS: &str = "mqtt-others";
+/// What is not run in `cargo xtask test`, for its time.
+pub const LONG: &[&str] = &[MQTT_OTHERS];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -401,6 +405,19 @@ pub const CLIENTS: &[Client] = &[
             script: "mqtt/run.py",
         },
         scenarios: &[&["mosquitto", "paho", "kafka", "history", "kill"]],
+    },
+    Client {
+        name: MQTT_OTHERS,
+        version: "2.5.1",
+        kits: &[Kit::Python {
+            environment: "mqtt-others",
+            packages: &["aiomqtt==2.5.1", "gmqtt==0.8.0", "confluent-kafka==2.16.1"],
+        }],
+        program: Program::Python {
+            environment: Some("mqtt-others"),
+            script: "mqtt/others.py",
+        },
+        scenarios: &[&["aiomqtt", "aiomqtt kill", "gmqtt", "gmqtt kill"]],
     },
     Client {
         name: SCHEMATHESIS,

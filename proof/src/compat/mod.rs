@@ -15,7 +15,7 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client, ENGINES, FLIGHTS, MQTT, SCHEMATHESIS};
+use clients::{CLIENTS, Client, ENGINES, FLIGHTS, LONG, MQTT, MQTT_OTHERS, SCHEMATHESIS};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -170,8 +170,9 @@ fn choose(options: &Options) -> Result<Chosen> {
         None => {}
     }
     if options.against == Against::Kafka {
-        let needs_ours =
-            |client: &&Client| [ENGINES, FLIGHTS, MQTT, SCHEMATHESIS].contains(&client.name);
+        let needs_ours = |client: &&Client| {
+            [ENGINES, FLIGHTS, MQTT, MQTT_OTHERS, SCHEMATHESIS].contains(&client.name)
+        };
         chosen.clients.retain(|client| !needs_ours(client));
     }
     Ok(chosen)
@@ -209,15 +210,21 @@ fn list(chosen: &Chosen) -> Result<()> {
     Ok(())
 }
 
-/// Installs everything that the whole matrix needs.
+/// What `cargo xtask test` runs of the matrix.
+fn short() -> Vec<&'static Client> {
+    let is_short = |client: &&Client| !LONG.contains(&client.name);
+    CLIENTS.iter().filter(is_short).collect()
+}
+
+/// Installs everything that it needs.
 pub fn install_all() -> Result<()> {
-    let chosen: Vec<&Client> = CLIENTS.iter().collect();
+    let chosen = short();
     install::install(&Places::find(), kits(&chosen))
 }
 
-/// Runs the whole matrix against our own broker and prints the table.
+/// Runs it against our own broker and prints the table.
 pub fn run_matrix() -> Result<Tally> {
-    let chosen: Vec<&Client> = CLIENTS.iter().collect();
+    let chosen = short();
     let kind = alluvium(None)?;
     let reports = run_all(&chosen, &kind, &Places::find(), 2, 240);
     print_table(&reports);

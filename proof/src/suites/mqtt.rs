@@ -386,7 +386,7 @@ impl Suite for Paho {
     }
 
     fn command(&self, place: &Path, target: &str, batch: &Batch, _work: &Path) -> Result<Command> {
-        let mut command = python("paho.py");
+        let mut command = python("interoperability.py");
         command
             .arg(place.join(self.file))
             .arg(target)

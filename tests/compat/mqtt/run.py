@@ -6,16 +6,19 @@ import threading
 import urllib.request
 
 import paho.mqtt.client as paho
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from desk import ask, check, run, until
+from records import stored_by
 
 KAFKA = sys.argv[1]
 VERSIONS = {"mqttv311": MQTTProtocolVersion.MQTTv311, "mqttv5": MQTTProtocolVersion.MQTTv5}
 
+
+stored = stored_by(KAFKA)
 
 # It stays the same over restarts. Asked once: a scenario's threads would take each other's answers.
 HOST, PORT = ask("mqtt").rsplit(":", 1)
@@ -26,27 +29,6 @@ def mosquitto(tool, version, *words, stdin=None):
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=60)
     check(done.returncode == 0, f"{' '.join(command)}: {done.returncode} {done.stderr.decode()}")
     return done.stdout.decode()
-
-
-def stored(topic):
-    """The records of an MQTT topic: values, and headers."""
-    # A fetch that waits for the partition before would hold up the next one.
-    consumer = Consumer({"bootstrap.servers": KAFKA, "group.id": "reader", "enable.auto.commit": False, "fetch.wait.max.ms": 10})
-    partitions = consumer.list_topics("mqtt", timeout=30).topics["mqtt"].partitions
-    found = []
-    for number in partitions:
-        partition = TopicPartition("mqtt", number, 0)
-        _, end = consumer.get_watermark_offsets(partition, timeout=30)
-        consumer.assign([partition])
-        at = 0
-        while at < end:
-            message = consumer.poll(10)
-            check(message is not None and not message.error(), f"partition {number} at {at} of {end}: {message}")
-            at = message.offset() + 1
-            if message.key() == topic.encode():
-                found.append((message.value().decode(), dict(message.headers() or [])))
-    consumer.close()
-    return found
 
 
 class Client:

@@ -2,7 +2,7 @@
 
 Their own command line takes the port, and then gives what it was given to unittest, which does not know it.
 
-    paho.py CHECKOUT/interoperability/client_test5.py HOST:PORT TEST
+    interoperability.py CHECKOUT/interoperability/client_test5.py HOST:PORT TEST
 """
 
 import pathlib
