@@ -39,6 +39,7 @@ pub const TARGETS: &[Target] = targets![
     messages 64 << 10,
     consumer_protocol 16 << 10,
     quotas 4 << 10,
+    shares 4 << 10,
     frames 64 << 10,
     batches 64 << 10,
     codecs 64 << 10,

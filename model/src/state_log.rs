@@ -32,6 +32,8 @@ pub enum StateLogKind {
     Quotas,
     /// What users show who they are with.
     Credentials,
+    /// Shared subscriptions: what of each partition is finished.
+    Shares,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -40,6 +42,11 @@ pub const GROUPS_VERSION: u8 = 1;
 pub const METADATA_VERSION: u32 = 1;
 /// How every value of the metadata begins. Keys are names, and have no version.
 pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
+
+/// The version of keys and values of [`StateLogKind::Shares`]: the first byte of each.
+pub const SHARES_VERSION: u8 = 1;
+/// The kinds of [`StateLogKind::Shares`]: the second byte of a key.
+pub const SHARES_KINDS: RangeInclusive<u8> = 1..=4;
 
 /// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
 pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=3;
@@ -130,7 +137,7 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 10] = [
+    pub const ALL: [StateLogKind; 11] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
@@ -141,6 +148,7 @@ impl StateLogKind {
         StateLogKind::Acls,
         StateLogKind::Quotas,
         StateLogKind::Credentials,
+        StateLogKind::Shares,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -156,6 +164,7 @@ impl StateLogKind {
             StateLogKind::Acls => 8,
             StateLogKind::Quotas => 10,
             StateLogKind::Credentials => 9,
+            StateLogKind::Shares => 14,
         })
     }
 
@@ -177,6 +186,7 @@ impl StateLogKind {
             StateLogKind::Acls => "acls",
             StateLogKind::Quotas => "quotas",
             StateLogKind::Credentials => "credentials",
+            StateLogKind::Shares => "shares",
         }
     }
 
@@ -198,6 +208,11 @@ impl StateLogKind {
             StateLogKind::Groups => {
                 check_version("key", first_byte(key), GROUPS_VERSION.into())?;
                 let is_known = key.get(1).is_some_and(|kind| GROUPS_KINDS.contains(kind));
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
+            StateLogKind::Shares => {
+                check_version("key", first_byte(key), SHARES_VERSION.into())?;
+                let is_known = key.get(1).is_some_and(|kind| SHARES_KINDS.contains(kind));
                 is_known.then_some(()).ok_or(UnknownRecord::Kind)
             }
             StateLogKind::Holds => known_head(key, HOLD_KEY_HEAD),
@@ -231,6 +246,9 @@ impl StateLogKind {
             StateLogKind::Metadata => json_of(METADATA_VERSION..=METADATA_VERSION, value),
             StateLogKind::Groups => {
                 check_version("value", first_byte(value), GROUPS_VERSION.into())
+            }
+            StateLogKind::Shares => {
+                check_version("value", first_byte(value), SHARES_VERSION.into())
             }
             StateLogKind::Holds => json_of(1..=HOLDS_VERSION, value),
             StateLogKind::Losses => json_of(1..=LOSSES_VERSION, value),
@@ -356,6 +374,10 @@ mod tests {
         for kind in [0, 4, 255] {
             let checked = StateLogKind::Groups.check_key(&[1, kind]);
             assert_eq!(checked, Err(UnknownRecord::Kind), "{kind}");
+        }
+        for (kind, is_known) in [(0, false), (1, true), (4, true), (5, false)] {
+            let checked = StateLogKind::Shares.check_key(&[1, kind]);
+            assert_eq!(checked.is_ok(), is_known, "{kind}");
         }
         for kind in GROUPS_KINDS {
             assert_eq!(StateLogKind::Groups.check_key(&[1, kind]), Ok(()));

@@ -40,6 +40,7 @@ pub mod schemas;
 pub(crate) mod scratch;
 pub mod server_settings;
 pub mod settings;
+pub mod share;
 mod state_log;
 mod stored;
 mod topics;
@@ -107,6 +108,7 @@ struct Shared {
     dynamic: RwLock<DynamicSettings>,
     producer_ids: ProducerIds,
     groups: Coordinator,
+    shares: share::Shares,
     /// Until `run` takes them.
     tasks: Mutex<Option<Tasks>>,
     /// Changes of topics and settings that are under way.
@@ -136,6 +138,7 @@ struct Shared {
 struct Tasks {
     groups: CoordinatorTask,
     producer_ids: RuntimeTask<Block>,
+    shares: share::SharesTask,
 }
 
 /// Why a broker does not start. Nothing was deleted because of it.
@@ -150,6 +153,9 @@ pub enum OpenError {
     /// The groups' log says something that this version does not understand.
     #[error("consumer groups: {0}")]
     Groups(#[from] groups::GroupsError),
+    /// The shared subscriptions' log says something that this version does not understand.
+    #[error("shared subscriptions: {0}")]
+    Shares(#[from] share::SharesError),
     /// The holds say something that this version does not understand.
     #[error("holds: {0}")]
     Holds(#[from] holds::HoldsError),
@@ -253,6 +259,8 @@ impl Broker {
         )?;
         let (producer_ids, producer_ids_task) =
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
+        let (log, records) = StateLog::open(&storage, storage.clock())?;
+        let (shares, shares_task) = share::Shares::open(log, records, storage.steady_clock())?;
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
@@ -266,6 +274,7 @@ impl Broker {
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
+            shares: shares_task,
         };
         let shared = Shared {
             config,
@@ -275,6 +284,7 @@ impl Broker {
             dynamic,
             producer_ids,
             groups,
+            shares,
             tasks: Mutex::new(Some(tasks)),
             changes: Changes::default(),
             inflation: inflation::Inflation::new(),
@@ -346,10 +356,15 @@ impl Broker {
             if let Err(error) = self.groups().forget_other_topics(current).await {
                 tracing::warn!(%error, "offsets of deleted topics are left over");
             }
+            let is_there = |topic| self.topic_by_id(topic).is_ok();
+            if let Err(error) = self.shares().tidy_up(is_there).await {
+                tracing::warn!(%error, "shared partitions of deleted topics are left over");
+            }
             self.forget_other_schemas().await;
         };
         let groups = tasks.groups.run(shutdown.clone());
         let producer_ids = tasks.producer_ids.run(shutdown.clone());
+        let shares = tasks.shares.run(shutdown.clone());
         let losses = self.keep_losses(shutdown.clone());
         let cleanup = self.run_cleanup(shutdown.clone());
         let erasures = self.run_erasures(shutdown.clone());
@@ -357,6 +372,7 @@ impl Broker {
         tokio::join!(
             groups,
             producer_ids,
+            shares,
             tidy_up,
             losses,
             cleanup,
@@ -368,6 +384,11 @@ impl Broker {
     /// Consumer groups and their committed offsets.
     fn groups(&self) -> &Coordinator {
         &self.shared.groups
+    }
+
+    /// Groups that share records. Fronts come to them by the door.
+    fn shares(&self) -> &share::Shares {
+        &self.shared.shares
     }
 
     /// What it was started with.

@@ -306,6 +306,9 @@ impl Broker {
             if let Err(error) = self.groups().forget_topic(topic.id).await {
                 tracing::warn!(topic = %topic.name, %error, "offsets of a deleted topic are left over");
             }
+            if let Err(error) = self.shares().forget_topic(topic.id).await {
+                tracing::warn!(topic = %topic.name, %error, "shared partitions of a deleted topic are left over");
+            }
             self.forget_schema(topic.id).await;
         }
         results

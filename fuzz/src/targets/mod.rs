@@ -25,6 +25,7 @@ pub mod recovery;
 pub mod rows;
 pub mod sasl;
 pub mod segment;
+pub mod shares;
 pub mod snapshots;
 pub mod summary;
 pub mod thin_tiers;

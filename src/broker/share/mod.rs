@@ -1,0 +1,58 @@
+//! Shared subscriptions: many consumers share the records of a partition, each record is one's at a time, and each is finished for
+//! itself, in any order.
+//! Callers: the fronts of protocols that have them. `partition` is the state machine, pure, over the interval map of `runs`; `members` is who
+//! is in a group and fetches what, pure too; `machine` drives both over the state log `shares`, whose records are in `record`, and
+//! `coordinator` has the groups. `settings` is what can be set for a group.
+
+mod coordinator;
+mod machine;
+mod members;
+mod partition;
+mod record;
+mod runs;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use coordinator::{ShareDescription, ShareListing, SharedOffset, Shares, SharesTask};
+pub use machine::Wanted;
+pub use members::{Assigned, Beat, Beaten, ShareMember, Topic};
+pub use partition::{
+    Acquired, Ask, Keep, Limits, NotHeld, RUNS_MAX, SharePartition, StoredRun, StoredState, Tally,
+    Undo, Verdict,
+};
+pub use record::{Incarnation, Place, ShareRecord, SharesError, check_record};
+pub use runs::{Holder, State};
+pub use settings::{GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting, Reset};
+
+/// Why a group does not do what is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShareError {
+    /// The broker stops, or its disk takes nothing.
+    #[error("the group cannot be changed now")]
+    NotAvailable,
+    /// No id of a group.
+    #[error("GroupId can't be empty, or longer than 1024 bytes.")]
+    InvalidGroupId,
+    /// What is asked for makes no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
+    /// There is no such group.
+    #[error("there is no such share group")]
+    NotFound,
+    /// The group has members.
+    #[error("The group is not empty.")]
+    NonEmpty,
+    /// Whoever asks is no member.
+    #[error("the member is not in the group")]
+    UnknownMember,
+    /// Whoever asks is a member, and elsewhere.
+    #[error("the member's epoch is not this one: it must join again")]
+    FencedEpoch,
+    /// There are as many members, or groups, as there may be.
+    #[error("there are as many members, or groups, as there may be")]
+    MaxSizeReached,
+    /// A record is not held by who settles it.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
+}

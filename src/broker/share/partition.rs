@@ -1,0 +1,637 @@
+//! A partition as a group of consumers shares it: which records anybody may have, who holds which and until when, and which are finished.
+//! Callers: a group's machine, for every protocol; it keeps the records that a step's change says, and takes back a step that could
+//! not be stored. Pure: time comes in.
+//! Invariants: what is acknowledged or archived never comes again. All before the start is finished. What is held is bounded, and so are the runs: at a bound nothing more is given out, and what is out can always be settled.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Duration;
+
+use model::Offset;
+
+use super::runs::{Holder, Journal, Run, Runs, State};
+
+/// Runs of a partition. From so many on only records before the last run are given out, which joins runs again.
+pub const RUNS_MAX: usize = 64 << 10;
+/// Runs of records that were delivered too often, and are given up in one step; runs that one step takes from the beginning, and those
+/// that it mends.
+const PIECE_RUNS: usize = 1_000;
+
+/// What bounds a partition's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A record is delivered so often at most.
+    pub deliveries_max: u16,
+    /// So many records are held at most.
+    pub held_max: usize,
+    /// From so many runs on nothing behind the last one is given out.
+    pub runs_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            deliveries_max: 5,
+            held_max: 2_000,
+            runs_max: RUNS_MAX,
+        }
+    }
+}
+
+/// What somebody wants.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Where there are records that it wants; in order, and apart from each other.
+    pub within: Vec<Range<Offset>>,
+    /// So many at most.
+    pub count_max: usize,
+    /// Who.
+    pub holder: Holder,
+    /// Until when it holds them; without end if None.
+    pub until: Option<Duration>,
+}
+
+/// Records that were given to somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// Which.
+    pub offsets: Range<Offset>,
+    /// How often they were delivered, with this time.
+    pub count: u16,
+}
+
+/// What a holder says of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are done.
+    Accept,
+    /// Others may have them. The delivery counts.
+    Release,
+    /// Others may have them, as if they had not been delivered.
+    Return,
+    /// Nobody shall have them.
+    Reject,
+    /// There are no such records: compaction took them.
+    Absent,
+    /// They are held on, until then.
+    Renew(Option<Duration>),
+}
+
+/// How many records came to what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Done.
+    pub acknowledged: u64,
+    /// Given back.
+    pub released: u64,
+    /// Given up: by a verdict, or because they were delivered too often.
+    pub archived: u64,
+    /// Not there.
+    pub absent: u64,
+    /// Held on.
+    pub renewed: u64,
+}
+
+/// A record that whoever settles does not hold. Nothing was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record at offset {offset} is not held by who settles it")]
+pub struct NotHeld {
+    /// The first such record.
+    pub offset: Offset,
+}
+
+/// What is kept of a run: who holds it is not, so that after a start anybody may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRun {
+    /// Behind the last record.
+    pub end: Offset,
+    /// Their state.
+    pub state: StoredState,
+}
+
+/// The states that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredState {
+    /// Delivered so often, and not finished.
+    Available(u16),
+    /// Done.
+    Acknowledged,
+    /// Given up.
+    Archived,
+}
+
+impl From<StoredState> for State {
+    fn from(stored: StoredState) -> State {
+        match stored {
+            StoredState::Available(count) => State::Available { count },
+            StoredState::Acknowledged => State::Acknowledged,
+            StoredState::Archived => State::Archived,
+        }
+    }
+}
+
+impl StoredRun {
+    fn of(run: &Run) -> StoredRun {
+        let state = match run.state {
+            State::Available { count } | State::Acquired { count, .. } => {
+                StoredState::Available(count)
+            }
+            State::Acknowledged => StoredState::Acknowledged,
+            State::Archived => StoredState::Archived,
+        };
+        StoredRun {
+            end: run.end,
+            state,
+        }
+    }
+}
+
+/// One thing to keep of a step, by what it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Where the partition starts.
+    Start(Offset),
+    /// The run at a base; none there if None.
+    Run(Offset, Option<StoredRun>),
+}
+
+/// How a step is taken back.
+#[derive(Debug)]
+pub struct Undo {
+    start: Offset,
+    held: usize,
+    wake_at: Option<Duration>,
+    runs: Journal,
+    stale: BTreeSet<Offset>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct SharePartition {
+    start: Offset,
+    runs: Runs,
+    held: usize,
+    /// No deadline is before it; None if there is none.
+    wake_at: Option<Duration>,
+    /// As they were at the beginning of the step.
+    before: (Offset, usize, Option<Duration>),
+    /// Bases of which what is stored is not what is here: of a step that a power cut stored in part.
+    stale: BTreeSet<Offset>,
+}
+
+impl SharePartition {
+    /// One that nobody has taken anything from. Whoever makes it keeps its start.
+    pub fn new(start: Offset) -> SharePartition {
+        SharePartition::restore(start, [])
+    }
+
+    /// One as it is stored. Of a step that was stored in part what is finished counts.
+    pub fn restore(
+        start: Offset,
+        stored: impl IntoIterator<Item = (Offset, StoredRun)>,
+    ) -> SharePartition {
+        let mut runs = Runs::default();
+        let stored: Vec<_> = stored.into_iter().collect();
+        for is_finished in [false, true] {
+            for (base, run) in &stored {
+                let state = State::from(run.state);
+                if state.is_finished() == is_finished && run.end > start {
+                    runs.set((*base).max(start)..run.end, state);
+                }
+            }
+        }
+        runs.take_journal();
+        let mut partition = SharePartition {
+            start,
+            runs,
+            held: 0,
+            wake_at: None,
+            before: (start, 0, None),
+            stale: BTreeSet::new(),
+        };
+        partition.advance();
+        let journal = partition.runs.take_journal();
+        let is_stale = |(base, run): &&(Offset, StoredRun)| {
+            partition.runs.at(*base).map(StoredRun::of) != Some(*run)
+        };
+        let mut stale: BTreeSet<_> = stored
+            .iter()
+            .filter(is_stale)
+            .map(|(base, _)| *base)
+            .collect();
+        stale.extend(journal.into_keys());
+        let bases = partition.runs.iter().map(|(offsets, _)| offsets.start);
+        let stored: BTreeSet<_> = stored.iter().map(|(base, _)| *base).collect();
+        stale.extend(bases.filter(|base| !stored.contains(base)));
+        partition.stale = stale;
+        partition
+    }
+
+    /// All before it is finished.
+    pub fn start(&self) -> Offset {
+        self.start
+    }
+
+    /// How many records are held.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Records in `start..end` that are not finished.
+    pub fn unfinished(&self, end: Offset) -> u64 {
+        let finished = |(offsets, state): (Range<Offset>, State)| match state.is_finished() {
+            true => offsets.end.min(end).since(offsets.start),
+            false => 0,
+        };
+        end.since(self.start)
+            - self
+                .runs
+                .iter()
+                .map(finished)
+                .sum::<u64>()
+                .min(end.since(self.start))
+    }
+
+    /// No deadline passes before it. May be early.
+    pub fn wake_at(&self) -> Option<Duration> {
+        self.wake_at
+    }
+
+    /// What is in `range`, in order.
+    pub fn states(
+        &self,
+        range: Range<Offset>,
+    ) -> impl Iterator<Item = (Range<Offset>, State)> + '_ {
+        self.runs.pieces(range)
+    }
+
+    /// The first record from `from` on that anybody may have, if it lies before `end` and more may be given out.
+    pub fn first_available(&self, from: Offset, end: Offset, limits: &Limits) -> Option<Offset> {
+        if self.held >= limits.held_max {
+            return None;
+        }
+        let end = self.given_end(end, limits);
+        let mut pieces = self.runs.pieces(from.max(self.start)..end);
+        let found = pieces.find(|(_, state)| matches!(state, State::Available { .. }));
+        found.map(|(offsets, _)| offsets.start)
+    }
+
+    fn given_end(&self, end: Offset, limits: &Limits) -> Offset {
+        match self.runs.count() >= limits.runs_max {
+            true => end.min(self.runs.end(self.start)),
+            false => end,
+        }
+    }
+
+    // Steps.
+
+    /// What [`SharePartition::acquire`] would give, and what it would give up because it was delivered too often.
+    fn choose(&self, ask: &Ask, limits: &Limits) -> (Vec<Acquired>, Vec<Range<Offset>>) {
+        let mut left = ask.count_max.min(limits.held_max.saturating_sub(self.held)) as u64;
+        let (mut given, mut given_up) = (Vec::new(), Vec::new());
+        for range in &ask.within {
+            let end = self.given_end(range.end, limits);
+            for (offsets, state) in self.runs.pieces(range.start.max(self.start)..end) {
+                if left == 0 {
+                    return (given, given_up);
+                }
+                match state {
+                    State::Available { count } if count >= limits.deliveries_max => {
+                        if given_up.len() == PIECE_RUNS {
+                            return (given, given_up);
+                        }
+                        given_up.push(offsets);
+                    }
+                    State::Available { count } => {
+                        let end = offsets.end.min(offsets.start.plus(left));
+                        left -= end.since(offsets.start);
+                        given.push(Acquired {
+                            offsets: offsets.start..end,
+                            count: count + 1,
+                        });
+                    }
+                    State::Acquired { .. } | State::Acknowledged | State::Archived => {}
+                }
+            }
+        }
+        (given, given_up)
+    }
+
+    /// Gives records to somebody: the first that are available and wanted.
+    pub fn acquire(&mut self, ask: &Ask, limits: &Limits) -> (Vec<Acquired>, Tally) {
+        let (given, given_up) = self.choose(ask, limits);
+        for piece in &given {
+            let state = State::Acquired {
+                holder: ask.holder,
+                count: piece.count,
+                until: ask.until,
+            };
+            self.put(piece.offsets.clone(), state);
+        }
+        let mut tally = Tally::default();
+        for offsets in given_up {
+            tally.archived += offsets.end.since(offsets.start);
+            self.put(offsets, State::Archived);
+        }
+        self.advance();
+        (given, tally)
+    }
+
+    /// Does with records what their holder says: with all of them or, if one is not held, with none. What is before the start of
+    /// the log, `log_start`, is nobody's, and passed over.
+    pub fn settle(
+        &mut self,
+        holder: Holder,
+        verdicts: &[(Range<Offset>, Verdict)],
+        log_start: Offset,
+        limits: &Limits,
+    ) -> Result<Tally, NotHeld> {
+        let verdicts = || {
+            let kept = |(range, verdict): &(Range<Offset>, Verdict)| {
+                (range.start.max(log_start)..range.end, *verdict)
+            };
+            verdicts
+                .iter()
+                .map(kept)
+                .filter(|(range, _)| !range.is_empty())
+        };
+        for (range, _) in verdicts() {
+            if range.start < self.start {
+                return Err(NotHeld {
+                    offset: range.start,
+                });
+            }
+            let is_held = |state: &State| matches!(state, State::Acquired { holder: it, .. } if *it == holder);
+            let mut pieces = self.runs.pieces(range);
+            if let Some((offsets, _)) = pieces.find(|(_, state)| !is_held(state)) {
+                return Err(NotHeld {
+                    offset: offsets.start,
+                });
+            }
+        }
+        let mut tally = Tally::default();
+        for (range, verdict) in verdicts() {
+            let pieces: Vec<_> = self.runs.pieces(range).collect();
+            for (offsets, state) in pieces {
+                // Of ranges that overlap the first counts.
+                if let State::Acquired { count, .. } = state {
+                    self.settle_piece(offsets, holder, count, verdict, limits, &mut tally);
+                }
+            }
+        }
+        self.advance();
+        Ok(tally)
+    }
+
+    fn settle_piece(
+        &mut self,
+        offsets: Range<Offset>,
+        holder: Holder,
+        count: u16,
+        verdict: Verdict,
+        limits: &Limits,
+        tally: &mut Tally,
+    ) {
+        let records = offsets.end.since(offsets.start);
+        let (state, counted) = match verdict {
+            Verdict::Accept => (State::Acknowledged, &mut tally.acknowledged),
+            Verdict::Reject => (State::Archived, &mut tally.archived),
+            Verdict::Absent => (State::Archived, &mut tally.absent),
+            Verdict::Release if count >= limits.deliveries_max => {
+                (State::Archived, &mut tally.archived)
+            }
+            Verdict::Release => (State::Available { count }, &mut tally.released),
+            Verdict::Return => {
+                let count = count.saturating_sub(1);
+                (State::Available { count }, &mut tally.released)
+            }
+            Verdict::Renew(until) => {
+                let state = State::Acquired {
+                    holder,
+                    count,
+                    until,
+                };
+                (state, &mut tally.renewed)
+            }
+        };
+        *counted += records;
+        self.put(offsets, state);
+    }
+
+    /// Releases what somebody holds, who has gone.
+    pub fn leave(&mut self, holder: Holder, limits: &Limits) -> Tally {
+        self.release_where(limits, |it, _| it == holder)
+    }
+
+    /// Releases what was held until now.
+    pub fn expire(&mut self, now: Duration, limits: &Limits) -> Tally {
+        let tally = self.release_where(limits, |_, until| until.is_some_and(|until| until <= now));
+        let deadline = |(_, state): (Range<Offset>, State)| match state {
+            State::Acquired { until, .. } => until,
+            _ => None,
+        };
+        self.wake_at = self.runs.iter().filter_map(deadline).min();
+        tally
+    }
+
+    fn release_where(
+        &mut self,
+        limits: &Limits,
+        is_meant: impl Fn(Holder, Option<Duration>) -> bool,
+    ) -> Tally {
+        let mut tally = Tally::default();
+        if self.held == 0 {
+            return tally;
+        }
+        let meant = |(offsets, state): (Range<Offset>, State)| match state {
+            State::Acquired {
+                holder,
+                count,
+                until,
+            } if is_meant(holder, until) => Some((offsets, holder, count)),
+            _ => None,
+        };
+        for (offsets, holder, count) in self.runs.iter().filter_map(meant).collect::<Vec<_>>() {
+            self.settle_piece(offsets, holder, count, Verdict::Release, limits, &mut tally);
+        }
+        self.advance();
+        tally
+    }
+
+    /// Forgets what is before `log_start`: those records do not exist any more. How many of them were not finished. Of many runs it
+    /// takes some: whoever trims goes on until the start is there.
+    pub fn trim(&mut self, log_start: Offset) -> u64 {
+        let to = match self.runs.iter().nth(PIECE_RUNS) {
+            Some((offsets, _)) => log_start.min(offsets.start),
+            None => log_start,
+        };
+        if to <= self.start {
+            return 0;
+        }
+        let lost = self.unfinished(to);
+        self.begin_at(to);
+        lost
+    }
+
+    fn begin_at(&mut self, start: Offset) {
+        self.put(self.start..start, State::FRESH);
+        self.runs.forget_before(start);
+        self.start = start;
+        self.advance();
+    }
+
+    /// Puts records into a state, and counts what is held.
+    fn put(&mut self, offsets: Range<Offset>, state: State) {
+        let held = |(offsets, state): (Range<Offset>, State)| match state {
+            State::Acquired { .. } => offsets.end.since(offsets.start),
+            _ => 0,
+        };
+        let before: u64 = self.runs.pieces(offsets.clone()).map(held).sum();
+        let after = held((offsets.clone(), state));
+        self.held = self.held + after as usize - before as usize;
+        if let State::Acquired {
+            until: Some(until), ..
+        } = state
+        {
+            self.wake_at = Some(self.wake_at.map_or(until, |at| at.min(until)));
+        }
+        self.runs.set(offsets, state);
+    }
+
+    /// Moves the start behind what is finished. Of many runs it takes some, and the next step goes on.
+    fn advance(&mut self) {
+        let mut start = self.start;
+        for _ in 0..PIECE_RUNS {
+            match self.runs.at(start).filter(|run| run.state.is_finished()) {
+                Some(run) => start = run.end,
+                None => break,
+            }
+        }
+        if start > self.start {
+            self.runs.forget_before(start);
+            self.start = start;
+        }
+    }
+
+    // What a step changed.
+
+    /// How many things a step has to keep at most that touches these ranges.
+    pub fn keeps_max(&self, ranges: &[Range<Offset>]) -> usize {
+        let touched = ranges
+            .iter()
+            .map(|range| self.runs.pieces(range.clone()).count());
+        // Of each piece: itself, what is left of its run on both sides, and the neighbours that it joins.
+        let pieces = 5 * touched.sum::<usize>();
+        let is_touched = |at: Offset| ranges.iter().any(|range| range.contains(&at));
+        let mut heads = 0;
+        let mut at = self.start;
+        while let Some((offsets, state)) = self.runs.pieces(at..Offset::MAX).next()
+            && (state.is_finished() || is_touched(offsets.start))
+            && heads < PIECE_RUNS
+        {
+            heads += 1;
+            at = match state.is_finished() {
+                true => offsets.end,
+                false => ranges
+                    .iter()
+                    .filter(|range| range.contains(&offsets.start))
+                    .map(|range| range.end.min(offsets.end))
+                    .max()
+                    .unwrap_or(offsets.end),
+            };
+        }
+        pieces + heads + self.stale.len().min(PIECE_RUNS) + 1
+    }
+
+    /// How many things more it keeps when it is trimmed.
+    pub fn trims_max(&self, log_start: Offset) -> usize {
+        match log_start > self.start {
+            true => {
+                let before = self.runs.iter().take_while(|(it, _)| it.start < log_start);
+                before.take(PIECE_RUNS).count() + 2 + PIECE_RUNS
+            }
+            false => 0,
+        }
+    }
+
+    /// The ranges that an acquisition touches.
+    pub fn touched_by(&self, ask: &Ask, limits: &Limits) -> Vec<Range<Offset>> {
+        let (given, mut touched) = self.choose(ask, limits);
+        touched.extend(given.into_iter().map(|piece| piece.offsets));
+        touched
+    }
+
+    /// The ranges that are held by somebody, or until then.
+    pub fn held_ranges(
+        &self,
+        is_meant: impl Fn(Holder, Option<Duration>) -> bool,
+    ) -> Vec<Range<Offset>> {
+        if self.held == 0 {
+            return Vec::new();
+        }
+        let held = |(offsets, state): (Range<Offset>, State)| match state {
+            State::Acquired { holder, until, .. } if is_meant(holder, until) => Some(offsets),
+            _ => None,
+        };
+        self.runs.iter().filter_map(held).collect()
+    }
+
+    /// Every run's base: what there is to remove when nothing of the partition is to be kept.
+    pub fn bases(&self) -> BTreeSet<Offset> {
+        let bases = self.runs.iter().map(|(offsets, _)| offsets.start);
+        bases.chain(self.stale.iter().copied()).collect()
+    }
+
+    /// Ends a step: what is to be kept of it, and how it is taken back. What replaces comes before what is removed, so that of a step
+    /// which is stored in part nothing that was finished before is lost.
+    pub fn end_step(&mut self) -> (Vec<Keep>, Undo) {
+        let runs = self.runs.take_journal();
+        let mut stale = std::mem::take(&mut self.stale);
+        if let Some(later) = stale.iter().nth(PIECE_RUNS).copied() {
+            self.stale = stale.split_off(&later);
+        }
+        let (start, held, wake_at) = self.before;
+        self.before = (self.start, self.held, self.wake_at);
+        let mut keeps = Vec::new();
+        if self.start != start {
+            keeps.push(Keep::Start(self.start));
+        }
+        let stored = |run: Option<&Run>| run.map(StoredRun::of);
+        let is_changed = |(base, before): &(&Offset, &Option<Run>)| {
+            stored(before.as_ref()) != stored(self.runs.at(**base))
+        };
+        let changed = runs.iter().filter(is_changed).map(|(base, _)| *base);
+        let bases: BTreeSet<Offset> = changed.chain(stale.iter().copied()).collect();
+        for is_put in [true, false] {
+            for base in &bases {
+                let now = stored(self.runs.at(*base));
+                if now.is_some() == is_put {
+                    keeps.push(Keep::Run(*base, now));
+                }
+            }
+        }
+        let undo = Undo {
+            start,
+            held,
+            wake_at,
+            runs,
+            stale,
+        };
+        (keeps, undo)
+    }
+
+    /// Takes the last step back: it could not be stored.
+    pub fn take_back(&mut self, undo: Undo) {
+        let Undo {
+            start,
+            held,
+            wake_at,
+            runs,
+            stale,
+        } = undo;
+        self.runs.put_back(runs);
+        (self.start, self.held, self.wake_at) = (start, held, wake_at);
+        self.before = (start, held, wake_at);
+        self.stale.extend(stale);
+    }
+}
