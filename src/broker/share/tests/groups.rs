@@ -207,7 +207,7 @@ async fn records_of_who_goes_or_is_late_are_anybodys_and_who_waits_is_told() {
         .expect("begun");
     assert_eq!(world.acquire("a", 2).await, Ok(vec![(0..2, 1)]));
     assert_eq!(world.acquire("b", 2).await, Ok(vec![(2..4, 1)]));
-    let mut changed = world.shares.watch(GROUP).expect("a group");
+    let changed = world.shares.watch(GROUP).expect("a group");
     world
         .shares
         .release(GROUP, "a", None)
