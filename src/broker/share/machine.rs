@@ -32,14 +32,14 @@ pub(super) struct ShareAnswer {
     pub(super) result: Result<Tally, ShareError>,
 }
 
+/// Whom records are given to.
+type GivenTo = oneshot::Sender<Result<Vec<Acquired>, ShareError>>;
+
 /// What a step decided, and whom it tells as soon as it is appended.
 #[derive(Default)]
 pub(super) struct ShareChange {
     undo: Vec<Undoing>,
-    given: Option<(
-        oneshot::Sender<Result<Vec<Acquired>, ShareError>>,
-        Vec<Acquired>,
-    )>,
+    given: Option<(GivenTo, Vec<Acquired>)>,
     is_by_time: bool,
 }
 
@@ -253,7 +253,7 @@ impl ShareMachine {
         member: &str,
         wanted: &Wanted,
         now: Moment,
-        told: oneshot::Sender<Result<Vec<Acquired>, ShareError>>,
+        told: GivenTo,
         step: &mut Step,
     ) {
         self.holder(member);
