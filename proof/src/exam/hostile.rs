@@ -154,15 +154,7 @@ pub struct Siege {
 }
 
 impl Siege {
-    /// Starts a broker and the honest load, and lets it run for a moment.
-    pub fn begin(exam: &Exam) -> Result<Siege> {
-        Siege::of(
-            exam,
-            &Plan::new(&exam.binary, &exam.work.join("data"), &exam.work),
-        )
-    }
-
-    /// The same with a broker of this plan.
+    /// Starts a broker of this plan and the honest load, and lets it run for a moment.
     pub fn of(exam: &Exam, plan: &Plan) -> Result<Siege> {
         let victim = plan.start()?;
         let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
