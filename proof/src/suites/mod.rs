@@ -66,6 +66,10 @@ pub trait Suite: Sync {
     fn batches(&self, place: &Path) -> Result<Vec<Batch>>;
     /// The program that runs the tests of `batch` against `target`; `work` is an empty directory for it.
     fn command(&self, place: &Path, target: &str, batch: &Batch, work: &Path) -> Result<Command>;
+    /// Whether a test that failed in these words is run once more, alone: its suite fails it by chance.
+    fn fails_by_chance(&self, _why: &str) -> bool {
+        false
+    }
     /// What became of the tests of `batch`. A test that is not told of has failed.
     fn read(&self, batch: &Batch, ended: &Ended, work: &Path) -> BTreeMap<String, Outcome>;
 }

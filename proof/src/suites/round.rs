@@ -81,6 +81,21 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn batch(&mut self, batch: &Batch) -> Result<Results> {
+        let mut results = self.attempt(batch)?;
+        let by_chance = |told: &Told| matches!(&told.outcome, Outcome::Failed(why) if self.suite.fails_by_chance(why));
+        let again = results.iter().filter(|(_, told)| by_chance(told));
+        let again: Vec<String> = again.map(|(test, _)| test.clone()).collect();
+        for test in again {
+            let alone = Batch {
+                tests: vec![test],
+                ..batch.clone()
+            };
+            results.extend(self.attempt(&alone)?);
+        }
+        Ok(results)
+    }
+
+    fn attempt(&mut self, batch: &Batch) -> Result<Results> {
         let started = Instant::now();
         let target = self.target(batch.broker)?;
         let work = self.directory.join("work");
