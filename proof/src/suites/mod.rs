@@ -81,6 +81,8 @@ pub enum Target {
     Kafka,
     /// A broker that runs, at the address where it speaks MQTT.
     Mqtt,
+    /// The same, and behind it where it speaks HTTP.
+    MqttAndHttp,
     /// The broker's program, which the suite starts itself.
     Program,
 }

@@ -38,7 +38,7 @@ impl Suite for Conformance {
     }
 
     fn target(&self) -> Target {
-        Target::Mqtt
+        Target::MqttAndHttp
     }
 
     fn prepare(&self, place: &Path) -> Result<()> {
@@ -48,7 +48,7 @@ impl Suite for Conformance {
     fn batches(&self, place: &Path) -> Result<Vec<Batch>> {
         let work = place.join("list");
         fs::create_dir_all(&work)?;
-        let mut command = conformance(place, "127.0.0.1:1883", &work)?;
+        let mut command = conformance(place, "127.0.0.1:1883 127.0.0.1:8080", &work)?;
         let listing = run::quiet(command.arg("--list"))?;
         let mut modules: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for line in listing.lines() {
@@ -114,15 +114,17 @@ fn conformance_program(place: &Path) -> Result<PathBuf> {
     })
 }
 
-/// What we offer, in the suite's words. What is not offered is not tested there, and stands in the list with its reason.
+/// What we offer, in the suite's words, and where. What is not offered is not tested there, and stands in the list with its reason.
 fn conformance(place: &Path, target: &str, work: &Path) -> Result<Command> {
     let told = work.join("alluvium.toml");
+    let (mqtt, http) = target.split_once(' ').context("two addresses")?;
     fs::write(
         &told,
         format!(
-            "name = \"alluvium\"\naddress = \"mqtt://{target}\"\n\n[capabilities]\nmax_qos = 2\nretain_available = true\n\
-             shared_subscription_available = true\ntopic_alias_maximum = 16\nserver_receive_maximum = 64\n\
-             maximum_packet_size = 1048576\nserver_keep_alive = 300\n\n[capabilities.transports]\ntcp = true\n"
+            "name = \"alluvium\"\naddress = \"mqtt://{mqtt}\"\nws_address = \"ws://{http}/mqtt\"\n\n[capabilities]\nmax_qos = 2\n\
+             retain_available = true\nshared_subscription_available = true\ntopic_alias_maximum = 16\n\
+             server_receive_maximum = 64\nmaximum_packet_size = 1048576\nserver_keep_alive = 300\n\n\
+             [capabilities.transports]\ntcp = true\nwebsocket = true\n"
         ),
     )?;
     let mut command = Command::new(conformance_program(place)?);

@@ -145,6 +145,12 @@ impl Worker<'_> {
                 let address = self.broker(broker)?.mqtt();
                 Ok(address.context("this broker speaks no MQTT")?.to_string())
             }
+            (Target::MqttAndHttp, _) => {
+                let broker = self.broker(broker)?;
+                let addresses = broker.mqtt().zip(broker.http());
+                let (mqtt, http) = addresses.context("this broker speaks no MQTT")?;
+                Ok(format!("{mqtt} {http}"))
+            }
             (Target::Program, Kind::Alluvium { binary }) => Ok(binary.display().to_string()),
             (Target::Program, Kind::Kafka { .. }) => bail!("this suite starts our broker only"),
         }
