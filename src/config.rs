@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::storage::StorageConfig;
+use model::sasl::SaslMechanism;
 use model::topic_config::{self, Setting as TopicSetting};
 
 use crate::broker::BrokerConfig;
@@ -172,6 +173,17 @@ impl Config {
                 );
                 Err(self.conflict(MECHANISMS, reason))
             }
+            _ if self
+                .front
+                .sasl
+                .mechanisms
+                .contains(&SaslMechanism::OauthBearer)
+                && self.broker.jwt.jwks.is_none() =>
+            {
+                let reason =
+                    "OAUTHBEARER needs sasl.oauthbearer.jwks.endpoint.url: who signs tokens";
+                Err(self.conflict(MECHANISMS, reason.to_owned()))
+            }
             _ => Ok(()),
         }
     }
@@ -303,6 +315,12 @@ impl Config {
             warnings.push(format!(
                 "{MECHANISMS} is set, and no listener asks its clients to log in: those whose protocol is SASL_PLAINTEXT or SASL_SSL do"
             ));
+        }
+        if self.broker.jwt.jwks.is_some() && self.broker.jwt.audiences.is_empty() {
+            warnings.push(
+                "sasl.oauthbearer.expected.audience is not set: tokens that were made for other services let in here too"
+                    .to_owned(),
+            );
         }
         if !self.is_encrypted() {
             let files = [

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::sasl::{Client, Plain, SaslMechanism, ScramMechanism};
+use model::sasl::{Bearer, Client, Plain, SaslMechanism, ScramMechanism};
 use uuid::Uuid;
 use wire::messages::sasl_authenticate::SaslAuthenticateRequest;
 use wire::messages::sasl_handshake::SaslHandshakeRequest;
@@ -37,7 +37,8 @@ impl fmt::Debug for Sasl {
 }
 
 impl Sasl {
-    /// Logs in as this user. With PLAIN, whoever answers gets the password: use it on encrypted connections.
+    /// Logs in as this user. With PLAIN, whoever answers gets the password: use it on encrypted connections. With OAUTHBEARER
+    /// the password is a token, which is told as well, and says who the user is.
     pub fn new(mechanism: SaslMechanism, user: &str, password: Zeroizing<Vec<u8>>) -> Sasl {
         Sasl {
             mechanism,
@@ -63,6 +64,15 @@ impl Sasl {
                 self.say(connection, &message).await?.1
             }
             SaslMechanism::Scram(mechanism) => self.scram(connection, mechanism).await?,
+            SaslMechanism::OauthBearer => {
+                let message = Bearer::message(&self.password);
+                let (refusal, session_ms) = self.say(connection, &message).await?;
+                if !refusal.is_empty() {
+                    // It ends with an error once the client has seen that (RFC 7628, section 3.2.3).
+                    self.say(connection, Bearer::SEEN).await?;
+                }
+                session_ms
+            }
         };
         let session_ms = u64::try_from(session_ms).unwrap_or(0);
         Ok((session_ms > 0).then_some(Duration::from_millis(session_ms)))

@@ -9,6 +9,7 @@ use model::topic_config::Defaults;
 
 use super::access::AccessConfig;
 use super::audit::AuditConfig;
+use super::credentials::jwt::JwtConfig;
 use super::groups::Held;
 use super::quotas::Window;
 
@@ -51,6 +52,8 @@ pub struct BrokerConfig {
     pub quotas: Window,
     /// `failed.logins.per.ip.max`: of one address in a minute.
     pub failed_logins_max: u32,
+    /// Which tokens that somebody else signed let in.
+    pub jwt: JwtConfig,
     /// Consumer groups.
     pub groups: GroupConfig,
 }
@@ -120,6 +123,7 @@ impl Default for BrokerConfig {
             audit: AuditConfig::default(),
             quotas: Window::default(),
             failed_logins_max: 100,
+            jwt: JwtConfig::default(),
             groups: GroupConfig::default(),
         }
     }

@@ -269,8 +269,12 @@ impl Broker {
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
         let audit = audit::Audit::new(config.audit.clone(), storage.clock());
         let quotas = quotas::Quotas::open(&storage, storage.clock(), config.quotas)?;
-        let credentials =
-            credentials::Credentials::open(&storage, storage.clock(), config.failed_logins_max)?;
+        let credentials = credentials::Credentials::open(
+            &storage,
+            storage.clock(),
+            config.failed_logins_max,
+            &config.jwt,
+        )?;
         let tasks = Tasks {
             groups: groups_task,
             producer_ids: producer_ids_task,
@@ -368,6 +372,7 @@ impl Broker {
         let losses = self.keep_losses(shutdown.clone());
         let cleanup = self.run_cleanup(shutdown.clone());
         let erasures = self.run_erasures(shutdown.clone());
+        let keys = self.renew_keys(shutdown.clone());
         let audit = self.write_audit(shutdown);
         tokio::join!(
             groups,
@@ -377,6 +382,7 @@ impl Broker {
             losses,
             cleanup,
             erasures,
+            keys,
             audit
         );
     }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::storage;
 use super::values::Config;
+use crate::broker::credentials::jwt::settings as jwt;
 use crate::broker::settings as broker;
 use crate::front::{self, http, kafka, mqtt};
 use crate::setting::{Kind, Setting, boolean};
@@ -65,6 +66,11 @@ pub(super) fn rows() -> &'static [Row] {
                 front::sasl::SETTINGS,
                 |it| &it.front.sasl,
                 |it| &mut it.front.sasl,
+            ))
+            .chain(section(
+                jwt::SETTINGS,
+                |it| &it.broker.jwt,
+                |it| &mut it.broker.jwt,
             ))
             .chain(section(kafka::SETTINGS, |it| &it.kafka, |it| &mut it.kafka))
             .chain(section(http::SETTINGS, |it| &it.http, |it| &mut it.http))

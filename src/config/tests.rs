@@ -206,6 +206,7 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
     // What cannot be derived from the default.
     let others = [
         ("advertised.listeners", "PLAINTEXT://example.org:9092"),
+        ("audit.file", "audit.jsonl"),
         (
             "authorizer.class.name",
             "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -224,6 +225,15 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         ("listeners", "PLAINTEXT://127.0.0.1:1"),
         ("mqtt.listen", "127.0.0.1:1"),
         ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512"),
+        ("sasl.oauthbearer.expected.audience", "kafka"),
+        ("sasl.oauthbearer.expected.issuer", "https://id.example.org"),
+        ("sasl.oauthbearer.expected.scope", "kafka"),
+        (
+            "sasl.oauthbearer.jwks.endpoint.url",
+            "https://id.example.org/keys",
+        ),
+        ("sasl.oauthbearer.scope.claim.name", "scp"),
+        ("sasl.oauthbearer.sub.claim.name", "upn"),
         ("sasl.users.file", "users"),
         ("scrub.bytes.per.second", "0"),
         ("ssl.client.auth", "required"),

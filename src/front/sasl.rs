@@ -74,9 +74,10 @@ pub const SETTINGS: &[Setting<SaslSettings>] = &[
         kind: Kind::List,
         default: "",
         is_live: false,
-        doc: "By what clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, with commas between them, on the listeners whose \
-              protocol is SASL_PLAINTEXT or SASL_SSL (listener.security.protocol.map), which need one. PLAIN is offered \
-              only where nobody else reads it: to connections that are encrypted or of this machine.",
+        doc: "By what clients log in: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER, with commas between them, on the \
+              listeners whose protocol is SASL_PLAINTEXT or SASL_SSL (listener.security.protocol.map), which need one. PLAIN \
+              and OAUTHBEARER are offered only where nobody else reads what they say: to connections that are encrypted or \
+              of this machine. OAUTHBEARER needs sasl.oauthbearer.jwks.endpoint.url.",
         get: |it| names(&it.mechanisms),
         set: |it, value| {
             it.mechanisms = mechanisms(value)?;
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn mechanisms_are_kafkas_and_stand_once_each() {
-        let all = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512";
+        let all = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER";
         assert_eq!(names(&mechanisms(all).unwrap()), all);
         assert_eq!(mechanisms(" PLAIN , ").unwrap(), [SaslMechanism::Plain]);
         for bad in ["GSSAPI", "plain", "PLAIN,PLAIN"] {

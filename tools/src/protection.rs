@@ -78,10 +78,15 @@ impl Protection {
                 "a login is given, and security.protocol is neither SASL_SSL nor SASL_PLAINTEXT",
             );
         }
-        if self.has_login && self.user.is_none() {
+        if self.has_login && self.user.is_none() && !self.has_token() {
             return Err("sasl.username must say as whom to log in");
         }
         Ok(())
+    }
+
+    /// Whether the password is a token, which says itself whose it is.
+    fn has_token(&self) -> bool {
+        self.mechanism == Some(SaslMechanism::OauthBearer)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
@@ -98,7 +103,7 @@ impl Protection {
             }
             "sasl.mechanism" | "sasl.mechanisms" => {
                 let mechanism = SaslMechanism::of_name(value);
-                let unknown = "must be SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN";
+                let unknown = "must be SCRAM-SHA-256, SCRAM-SHA-512, PLAIN or OAUTHBEARER";
                 self.mechanism = Some(mechanism.ok_or(unknown)?);
             }
             "sasl.username" => self.user = (!value.is_empty()).then(|| value.to_owned()),
@@ -158,6 +163,15 @@ impl Protection {
             );
             return Err(Failure::Usage(why));
         }
+        if self.has_token() {
+            let text = Zeroizing::new([b"Bearer ", password.as_slice()].concat());
+            let value = HeaderValue::from_bytes(&text);
+            let mut value = value.map_err(|_| {
+                Failure::Usage("the token has characters that no token has".to_owned())
+            })?;
+            value.set_sensitive(true);
+            return Ok(Some(value));
+        }
         if user.contains(':') {
             let why = "a user whose name has a colon cannot log in over HTTP".to_owned();
             return Err(Failure::Usage(why));
@@ -171,7 +185,9 @@ impl Protection {
     }
 
     fn user_and_password(&self) -> Result<Option<Login<'_>>, Failure> {
-        let Some(user) = self.user.as_deref().filter(|_| self.has_login) else {
+        let named = self.user.as_deref();
+        let of_token = self.has_token().then_some("the token");
+        let Some(user) = named.or(of_token).filter(|_| self.has_login) else {
             return Ok(None);
         };
         let variable = || std::env::var(PASSWORD_VARIABLE).ok().map(Zeroizing::new);

@@ -2,8 +2,8 @@
 //! kept.
 
 use model::sasl::{
-    ApiToken, Client, ClientFinal, ClientFirst, Credential, CredentialRecord, Exchange, Plain,
-    ScramMechanism, ServerFirst, ShownToken,
+    ApiToken, Bearer, Client, ClientFinal, ClientFirst, Credential, CredentialRecord, Exchange,
+    Plain, ScramMechanism, ServerFirst, ShownToken,
 };
 
 /// The first byte says what the rest is.
@@ -12,7 +12,7 @@ pub fn run(data: &[u8]) {
         return;
     };
     let decoy = || Credential::decoy(ScramMechanism::Sha256, b"secret", "user");
-    match kind % 6 {
+    match kind % 7 {
         0 => {
             let _ = Plain::parse(rest);
         }
@@ -40,6 +40,13 @@ pub fn run(data: &[u8]) {
                 let _ = client.finish(rest).map(|(_, check)| check.check(rest));
             }
         }
+        5 => {
+            if let Ok(bearer) = Bearer::parse(rest) {
+                let message = Bearer::message(bearer.token);
+                let again = Bearer::parse(&message).expect("its own message");
+                assert_eq!(again.token, bearer.token);
+            }
+        }
         4 => {
             if let Some(shown) = ShownToken::parse(rest) {
                 let (other, _) = ApiToken::new((&[1; 8], &[2; 32]), "user", "", 0, None);
@@ -64,7 +71,8 @@ pub fn run(data: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let token =
         b"alv_0001020304050607_000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-    let messages: [(u8, &[u8]); 6] = [
+    let messages: [(u8, &[u8]); 7] = [
+        (5, b"n,a=user,\x01host=a\x01auth=Bearer a.b.c\x01\x01"),
         (4, token),
         (0, b"\0user\0pencil"),
         (1, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"),
@@ -76,7 +84,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (3, b"r=nonceserver,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"),
     ];
     let golden = include_str!("../../../model/tests/golden/credentials-v1.tsv");
-    let records = golden.lines().map(|line| (5, line.as_bytes()));
+    let records = golden.lines().map(|line| (6, line.as_bytes()));
     let all = messages.into_iter().chain(records);
     all.map(|(kind, rest)| [&[kind], rest].concat()).collect()
 }

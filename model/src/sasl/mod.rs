@@ -3,8 +3,9 @@
 //! Callers: the broker, which keeps credentials and answers logins; clients, which log in; the tools. Nonces and salts come from
 //! whoever calls. Invariants: no credential holds a password, nor shows its keys where it is printed; whatever depends on a
 //! secret is compared in constant time, and buffers with passwords are cleared when they go.
-//! Sources: RFC 4616 (PLAIN), RFC 5802 and RFC 7677 (SCRAM), and Kafka's `ScramMechanism`.
+//! Sources: RFC 4616 (PLAIN), RFC 5802 and RFC 7677 (SCRAM), RFC 7628 (OAUTHBEARER), and Kafka's `ScramMechanism`.
 
+mod bearer;
 mod client;
 mod credential;
 mod exchange;
@@ -13,6 +14,7 @@ mod plain;
 mod record;
 mod token;
 
+pub use bearer::Bearer;
 pub use client::{Client, LoginError, ServerCheck};
 pub use credential::{
     Credential, ITERATIONS_DEFAULT, ITERATIONS_MAX, ITERATIONS_MIN, SALT_BYTES_MAX, ScramMechanism,
@@ -31,14 +33,17 @@ pub enum SaslMechanism {
     Plain,
     /// Both sides show that they know the password, and neither says it.
     Scram(ScramMechanism),
+    /// A token that somebody else signed: only where nobody else reads it.
+    OauthBearer,
 }
 
 impl SaslMechanism {
     /// Each of them.
-    pub const ALL: [SaslMechanism; 3] = [
+    pub const ALL: [SaslMechanism; 4] = [
         SaslMechanism::Plain,
         SaslMechanism::Scram(ScramMechanism::Sha256),
         SaslMechanism::Scram(ScramMechanism::Sha512),
+        SaslMechanism::OauthBearer,
     ];
 
     /// Its registered name.
@@ -46,6 +51,15 @@ impl SaslMechanism {
         match self {
             SaslMechanism::Plain => "PLAIN",
             SaslMechanism::Scram(scram) => scram.name(),
+            SaslMechanism::OauthBearer => "OAUTHBEARER",
+        }
+    }
+
+    /// Whether what is said lets in whoever reads it.
+    pub const fn tells_secret(self) -> bool {
+        match self {
+            SaslMechanism::Plain | SaslMechanism::OauthBearer => true,
+            SaslMechanism::Scram(_) => false,
         }
     }
 

@@ -13,6 +13,7 @@ use model::state_log::StateLogKind;
 use storage::{Clock, Purpose, Storage};
 use zeroize::Zeroizing;
 
+use super::jwt::{JwksError, Jwt, JwtConfig};
 use super::logins::Logins;
 use super::random::random;
 use crate::broker::state_log::{Change, StateLog, StateLogError, StateRecord};
@@ -78,6 +79,9 @@ pub enum CredentialsError {
     /// A record is not understood.
     #[error(transparent)]
     Unknown(#[from] UnknownCredential),
+    /// The keys of tokens cannot be read.
+    #[error("the keys of sasl.oauthbearer.jwks.endpoint.url: {0}")]
+    Jwks(#[from] JwksError),
 }
 
 /// A user's credentials, by mechanism.
@@ -101,6 +105,7 @@ pub(in crate::broker) struct Credentials {
     /// Changes run one at a time.
     pub(super) changes: tokio::sync::Mutex<()>,
     pub(super) logins: Logins,
+    pub(super) jwt: Jwt,
 }
 
 impl Credentials {
@@ -109,7 +114,9 @@ impl Credentials {
         storage: &Storage,
         clock: Arc<dyn Clock>,
         failures_per_minute_max: u32,
+        jwt: &JwtConfig,
     ) -> Result<Credentials, CredentialsError> {
+        let jwt = Jwt::open(jwt)?;
         let (log, records) = StateLog::open(storage, clock)?;
         let mut book = Book::default();
         let mut decoy = random::<32>();
@@ -128,6 +135,7 @@ impl Credentials {
             decoy,
             changes: tokio::sync::Mutex::default(),
             logins: Logins::new(failures_per_minute_max, storage.steady_clock()),
+            jwt,
         })
     }
 

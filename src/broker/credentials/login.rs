@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use model::sasl::{Credential, ScramMechanism};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::logins::{LoginFailed, LoginKind};
@@ -28,6 +30,15 @@ impl Attempt {
     pub fn succeeded(mut self) {
         self.has_succeeded = true;
     }
+}
+
+/// Who has shown a token that somebody else signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BySignature {
+    /// The user that it names.
+    pub user: Arc<str>,
+    /// How long it holds from now on.
+    pub holds: Duration,
 }
 
 impl Drop for Attempt {
@@ -114,6 +125,50 @@ impl Broker {
         attempt.succeeded();
         logins.verified().insert(mark, &credential, now);
         Ok(name)
+    }
+
+    /// Renews the keys of tokens until `shutdown` turns true.
+    pub(in crate::broker) async fn renew_keys(&self, shutdown: watch::Receiver<bool>) {
+        self.shared.credentials.jwt.run(shutdown).await;
+    }
+
+    /// Whether tokens that somebody else signed let in.
+    pub fn takes_jwt(&self) -> bool {
+        self.shared.credentials.jwt.is_on()
+    }
+
+    /// Lets in whoever shows a token that somebody else signed. One that is good is never too late, however often its address has
+    /// failed: nobody guesses a signature.
+    pub fn log_in_by_jwt(
+        &self,
+        kind: LoginKind,
+        shown: &[u8],
+        address: IpAddr,
+    ) -> Result<BySignature, LoginFailed> {
+        let credentials = &self.shared.credentials;
+        let now_ms = self.now().millis();
+        match credentials.jwt.check(shown, now_ms) {
+            Ok(found) => {
+                credentials
+                    .logins
+                    .count(kind)
+                    .succeeded
+                    .fetch_add(1, Relaxed);
+                self.note_login(kind, Some(&found.user), address, LoginOutcome::Succeeded);
+                // One that has expired and is taken all the same, as clocks differ, is shown anew at once.
+                let left_ms = found.expires_ms.saturating_sub(now_ms).max(1);
+                Ok(BySignature {
+                    user: found.user.into(),
+                    holds: Duration::from_millis(u64::try_from(left_ms).unwrap_or(1)),
+                })
+            }
+            Err(unfit) => {
+                tracing::debug!(%address, reason = %unfit, "a token is not taken");
+                // It fails, and counts against the address.
+                drop(self.attempt_login(kind, None, address));
+                Err(LoginFailed)
+            }
+        }
     }
 
     /// Notes how a login ended.

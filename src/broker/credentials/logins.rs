@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use model::sasl::ScramMechanism;
+use model::sasl::{SaslMechanism, ScramMechanism};
 use storage::Clock;
 use tokio::sync::Semaphore;
 
@@ -26,16 +26,22 @@ pub enum LoginKind {
     Mqtt,
     /// An API token.
     Token,
+    /// SASL's OAUTHBEARER.
+    OauthBearer,
+    /// A token that somebody else signed, over HTTP.
+    Jwt,
 }
 
 impl LoginKind {
-    pub(super) const ALL: [LoginKind; 6] = [
+    pub(super) const ALL: [LoginKind; 8] = [
         LoginKind::Plain,
         LoginKind::Scram(ScramMechanism::Sha256),
         LoginKind::Scram(ScramMechanism::Sha512),
         LoginKind::Basic,
         LoginKind::Mqtt,
         LoginKind::Token,
+        LoginKind::OauthBearer,
+        LoginKind::Jwt,
     ];
 
     /// What it is called.
@@ -46,14 +52,16 @@ impl LoginKind {
             LoginKind::Basic => "Basic",
             LoginKind::Mqtt => "MQTT",
             LoginKind::Token => "token",
+            LoginKind::OauthBearer => SaslMechanism::OauthBearer.name(),
+            LoginKind::Jwt => "JWT",
         }
     }
 
     /// The protocol in which that is done.
     pub(super) fn protocol(self) -> Protocol {
         match self {
-            LoginKind::Plain | LoginKind::Scram(_) => Protocol::Kafka,
-            LoginKind::Basic | LoginKind::Token => Protocol::Http,
+            LoginKind::Plain | LoginKind::Scram(_) | LoginKind::OauthBearer => Protocol::Kafka,
+            LoginKind::Basic | LoginKind::Token | LoginKind::Jwt => Protocol::Http,
             LoginKind::Mqtt => Protocol::Mqtt,
         }
     }

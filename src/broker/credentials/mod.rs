@@ -6,6 +6,7 @@
 
 mod attempts;
 mod book;
+pub mod jwt;
 mod login;
 mod logins;
 mod of_password;
@@ -23,7 +24,7 @@ use super::access::{Caller, Cluster, Granted, asked_by, right};
 pub(super) use book::Credentials;
 use book::OfUser;
 pub use book::{CREDENTIALS_MAX, CredentialError, CredentialsError};
-pub use login::Attempt;
+pub use login::{Attempt, BySignature};
 pub use logins::{LoginFailed, LoginKind};
 use of_password::of_password;
 pub use users::User;

@@ -42,7 +42,7 @@ enum Shown {
         user: String,
         password: Zeroizing<Vec<u8>>,
     },
-    /// An API token.
+    /// An API token, or one that somebody else signed.
     Bearer(Zeroizing<Vec<u8>>),
 }
 
@@ -97,6 +97,11 @@ async fn log_in(front: &Front, shown: Option<Shown>, address: IpAddr) -> Option<
                 .log_in(LoginKind::Basic, &user, password, address);
             logged_in.await.ok()
         }
+        // Tokens of our own have no dot in them.
+        Shown::Bearer(token) if token.contains(&b'.') && front.broker.takes_jwt() => {
+            let logged_in = front.broker.log_in_by_jwt(LoginKind::Jwt, &token, address);
+            logged_in.ok().map(|shown| shown.user)
+        }
         Shown::Bearer(token) => front.broker.log_in_by_token(&token, address).ok(),
     }
 }
@@ -122,7 +127,27 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rights_tests::front_of;
     use super::*;
+    use crate::broker::credentials::jwt::signer::Signer;
+
+    #[tokio::test]
+    async fn a_token_that_somebody_else_signed_lets_in_whom_it_names() {
+        let signer = Signer::new();
+        let broker = signer.broker();
+        let front = front_of(&broker);
+        let elsewhere = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let enter = async |token: &str| {
+            let shown = Shown::parse(format!("Bearer {token}").as_bytes());
+            log_in(&front, shown, elsewhere).await
+        };
+        let entered = enter(&signer.token("press4", 60)).await;
+        assert_eq!(entered.as_deref(), Some("press4"));
+        let forged = Signer::new().token("press4", 60);
+        for bad in [&signer.token("press4", -60), &forged, "a.b.c", "."] {
+            assert_eq!(enter(bad).await, None, "{bad}");
+        }
+    }
 
     fn basic(value: &str) -> Option<(String, String)> {
         let Shown::Basic { user, password } = Shown::parse(value.as_bytes())? else {

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::sasl::{ClientFirst, Exchange, Plain, SaslMechanism, ScramMechanism};
+use model::sasl::{Bearer, ClientFirst, Exchange, Plain, SaslMechanism, ScramMechanism};
 use tokio::time::Instant;
 use wire::ApiKey;
 
 use crate::broker::Broker;
 use crate::broker::access::Principal;
-use crate::broker::credentials::LoginKind;
+use crate::broker::credentials::{BySignature, LoginKind};
 use crate::front::listener::Transport;
 use crate::front::sasl::SaslSettings;
 
@@ -80,6 +80,8 @@ enum Step {
         user: Arc<str>,
         is_bare: bool,
     },
+    /// A token is not taken, and the client has heard so. Whatever it says, the login has failed.
+    Refused { is_bare: bool },
 }
 
 /// A login that succeeded.
@@ -153,7 +155,9 @@ impl Login {
         self.is_demanded()
             && matches!(
                 self.state().step,
-                Step::Chosen { is_bare: true, .. } | Step::Proof { is_bare: true, .. }
+                Step::Chosen { is_bare: true, .. }
+                    | Step::Proof { is_bare: true, .. }
+                    | Step::Refused { is_bare: true }
             )
     }
 
@@ -183,8 +187,8 @@ impl Login {
     pub(in crate::front::kafka) fn mechanisms(&self) -> Vec<String> {
         let settings = self.settings.iter();
         let all = settings.flat_map(|it| &it.mechanisms);
-        let offered = all
-            .filter(|one| self.transport.is_private(self.address) || **one != SaslMechanism::Plain);
+        let offered =
+            all.filter(|one| self.transport.is_private(self.address) || !one.tells_secret());
         offered.map(|one| one.name().to_owned()).collect()
     }
 
@@ -202,12 +206,11 @@ impl Login {
     }
 
     fn try_choose(&self, name: &str, version: i16) -> Result<(), Refused> {
-        let Some(settings) = &self.settings else {
+        if !self.is_demanded() {
             return Err(Refused::State("this listener does not authenticate"));
-        };
+        }
         let mut state = self.state();
-        let is_early =
-            |done: &Done| settings.session_max.is_none() || done.at.elapsed() < AGAIN_MIN;
+        let is_early = |done: &Done| done.ends.is_none() || done.at.elapsed() < AGAIN_MIN;
         if state.done.as_ref().is_some_and(is_early) {
             return Err(Refused::State("the connection has logged in"));
         }
@@ -238,7 +241,9 @@ impl Login {
             Step::Chosen { mechanism, is_bare } => match mechanism {
                 SaslMechanism::Plain => self.plain(broker, message).await,
                 SaslMechanism::Scram(scram) => self.begin(broker, message, scram, is_bare),
+                SaslMechanism::OauthBearer => self.bear(broker, message, is_bare),
             },
+            Step::Refused { .. } => Err(Refused::Failed(Bearer::REFUSAL.to_owned())),
             Step::Proof {
                 exchange,
                 mechanism,
@@ -266,7 +271,29 @@ impl Login {
         let (user, password) = (said.user, said.password);
         let logged_in = broker.log_in(LoginKind::Plain, &user, password, self.address);
         let user = logged_in.await.map_err(|_| wrong())?;
-        self.succeed(user, SaslMechanism::Plain, Bytes::new())
+        self.succeed(user, SaslMechanism::Plain, Bytes::new(), None)
+    }
+
+    /// Takes a token. One that is no good is answered by what RFC 7628 has for it; the client answers, and then hears the error.
+    fn bear(&self, broker: &Broker, message: &[u8], is_bare: bool) -> Result<Answered, Refused> {
+        const MECHANISM: SaslMechanism = SaslMechanism::OauthBearer;
+        let said = Bearer::parse(message).map_err(|_| self.wrong(MECHANISM))?;
+        let kind = LoginKind::OauthBearer;
+        let Ok(BySignature { user, holds }) = broker.log_in_by_jwt(kind, said.token, self.address)
+        else {
+            self.state().step = Step::Refused { is_bare };
+            return Ok(Answered {
+                token: Bytes::from_static(Bearer::REFUSAL.as_bytes()),
+                session: None,
+            });
+        };
+        match said.authorization {
+            Some(other) if *other != *user => Err(Refused::Failed(format!(
+                "Authentication failed: Client requested an authorization id ({other}) that is different from the token's \
+                 principal name ({user})"
+            ))),
+            _ => self.succeed(user, MECHANISM, Bytes::new(), Some(holds)),
+        }
     }
 
     fn begin(
@@ -276,7 +303,8 @@ impl Login {
         mechanism: ScramMechanism,
         is_bare: bool,
     ) -> Result<Answered, Refused> {
-        let first = ClientFirst::parse(message).map_err(|_| self.wrong(mechanism))?;
+        let first =
+            ClientFirst::parse(message).map_err(|_| self.wrong(SaslMechanism::Scram(mechanism)))?;
         let user: Arc<str> = first.user.as_str().into();
         // Whoever asks for more than there is — another's identity, a delegation token — is not let in for less.
         let is_asking_more = first
@@ -313,15 +341,16 @@ impl Login {
     ) -> Result<Answered, Refused> {
         let kind = LoginKind::Scram(mechanism);
         let attempt = broker.attempt_login(kind, Some(&user), self.address);
+        let mechanism = SaslMechanism::Scram(mechanism);
         let attempt = attempt.map_err(|_| self.wrong(mechanism))?;
         let answer = exchange
             .finish(message)
             .map_err(|_| self.wrong(mechanism))?;
         attempt.succeeded();
-        self.succeed(user, SaslMechanism::Scram(mechanism), answer.into())
+        self.succeed(user, mechanism, answer.into(), None)
     }
 
-    fn wrong(&self, mechanism: ScramMechanism) -> Refused {
+    fn wrong(&self, mechanism: SaslMechanism) -> Refused {
         let again = match self.state().done {
             Some(_) => "re-authentication",
             None => "authentication",
@@ -337,8 +366,14 @@ impl Login {
         user: Arc<str>,
         mechanism: SaslMechanism,
         token: Bytes,
+        holds: Option<Duration>,
     ) -> Result<Answered, Refused> {
-        let session = self.settings.as_ref().and_then(|it| it.session_max);
+        let session_max = self.settings.as_ref().and_then(|it| it.session_max);
+        // As long as what was shown, and never longer than the settings say (KIP-368).
+        let session = match (session_max, holds) {
+            (Some(most), Some(holds)) => Some(most.min(holds)),
+            (most, holds) => most.or(holds),
+        };
         let mut state = self.state();
         let is_other = |done: &Done| done.user != user || done.mechanism != mechanism;
         if state.done.as_ref().is_some_and(is_other) {

@@ -5,6 +5,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::broker::credentials::FirstUser;
+use crate::broker::credentials::jwt::signer::Signer;
 use crate::broker::scratch::Scratch;
 use crate::front::listener::SecurityProtocol;
 
@@ -147,13 +148,13 @@ async fn nobody_is_let_in_as_somebody_else_or_by_a_token() {
 }
 
 #[tokio::test]
-async fn passwords_are_said_on_this_machine_or_encrypted_only() {
+async fn passwords_and_tokens_are_said_on_this_machine_or_encrypted_only() {
     let broker = with_alice().await;
-    let all = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+    let all = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
     for (address, is_encrypted, offered) in [
         (HERE, false, &all[..]),
         (ELSEWHERE, true, &all),
-        (ELSEWHERE, false, &all[1..]),
+        (ELSEWHERE, false, &all[1..3]),
     ] {
         let protocol = match is_encrypted {
             true => SecurityProtocol::SaslSsl,
@@ -195,4 +196,97 @@ async fn a_session_ends_unless_the_same_user_logs_in_anew() {
     let other = scram(&login, &broker, ScramMechanism::Sha256, "alice", b"secret").await;
     assert!(matches!(other, Err(Refused::Failed(_))));
     assert!(login.has_failed());
+}
+
+async fn bear(login: &Login, broker: &Broker, token: &str) -> Result<Answered, Refused> {
+    login.choose("OAUTHBEARER", 1).await?;
+    login.take(broker, &Bearer::message(token.as_bytes())).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_holds_until_it_ends_and_the_same_user_shows_another() {
+    let signer = Signer::new();
+    let broker = signer.broker();
+    for (session_ms, most) in [(0, 60), (5_000, 5)] {
+        let login = Login::new(&settings(session_ms), HERE, asking());
+        let done = bear(&login, &broker, &signer.token("press4", 60))
+            .await
+            .unwrap();
+        assert!(done.token.is_empty());
+        let session = done.session.unwrap();
+        assert!(
+            (most - 2..=most).contains(&session.as_secs()),
+            "{session:?}"
+        );
+        assert_eq!(login.principal().to_string(), "User:press4");
+        assert!(login.admits(Some(ApiKey::Fetch)).is_ok());
+        tokio::time::advance(Duration::from_secs(4)).await;
+        let done = bear(&login, &broker, &signer.token("press4", 60)).await;
+        assert!(done.is_ok(), "it is renewed: {done:?}");
+        tokio::time::advance(Duration::from_secs(most)).await;
+        assert!(login.admits(Some(ApiKey::Fetch)).is_err());
+        let other = bear(&login, &broker, &signer.token("press5", 60)).await;
+        let words = "Cannot change principals or mechanisms during re-authentication";
+        assert_eq!(other, Err(Refused::Failed(words.to_owned())));
+        assert!(login.has_failed());
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_good_is_refused_as_the_rfc_and_kafka_have_it() {
+    let signer = Signer::new();
+    let broker = signer.broker();
+    let forged = Signer::new().token("press4", 60);
+    for token in ["a.b.c", &signer.token("press4", -60), &forged] {
+        let login = Login::new(&settings(0), HERE, asking());
+        let answered = bear(&login, &broker, token).await.unwrap();
+        assert_eq!(answered.token, &b"{\"status\":\"invalid_token\"}"[..]);
+        assert!(login.admits(Some(ApiKey::Fetch)).is_err());
+        assert!(!login.has_failed(), "the client answers first");
+        // What it says then does not matter.
+        let said = match token {
+            "a.b.c" => b"\x01".to_vec(),
+            _ => Bearer::message(signer.token("press4", 60).as_bytes()).to_vec(),
+        };
+        let refused = login.take(&broker, &said).await;
+        let words = "{\"status\":\"invalid_token\"}";
+        assert_eq!(refused, Err(Refused::Failed(words.to_owned())));
+        assert!(login.has_failed());
+        assert!(login.admits(Some(ApiKey::Fetch)).is_err());
+    }
+    let login = Login::new(&settings(0), HERE, asking());
+    login.choose("OAUTHBEARER", 1).await.unwrap();
+    let refused = login.take(&broker, b"\x01").await;
+    let words = "Authentication failed during authentication due to invalid credentials with SASL mechanism OAUTHBEARER";
+    assert_eq!(refused, Err(Refused::Failed(words.to_owned())));
+    // Nobody is let in as somebody else.
+    let login = Login::new(&settings(0), HERE, asking());
+    login.choose("OAUTHBEARER", 1).await.unwrap();
+    let token = signer.token("press4", 60);
+    let message = format!("n,a=admin,\x01auth=Bearer {token}\x01\x01");
+    let refused = login.take(&broker, message.as_bytes()).await;
+    let words = "Authentication failed: Client requested an authorization id (admin) that is different from the token's \
+                 principal name (press4)";
+    assert_eq!(refused, Err(Refused::Failed(words.to_owned())));
+    assert!(login.has_failed());
+}
+
+#[tokio::test]
+async fn tokens_that_are_no_good_count_against_their_address_and_good_ones_do_not() {
+    let signer = Signer::new();
+    let broker = signer.broker();
+    for _ in 0..150 {
+        let login = Login::new(&settings(0), HERE, asking());
+        assert!(
+            bear(&login, &broker, &signer.token("press4", 60))
+                .await
+                .is_ok()
+        );
+    }
+    assert!(broker.attempt_login(LoginKind::Plain, None, HERE).is_ok());
+    for _ in 0..100 {
+        let login = Login::new(&settings(0), HERE, asking());
+        assert!(bear(&login, &broker, "a.b.c").await.is_ok());
+    }
+    assert!(broker.attempt_login(LoginKind::Plain, None, HERE).is_err());
 }
