@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, header};
+use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,6 +20,9 @@ use super::keys::{InvalidSet, Keys, SET_BYTES_MAX};
 
 /// How long an answer may take.
 const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The answer that has keys in it; any other is another server's refusal.
+const OK: u16 = 200;
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +120,7 @@ async fn ask(
     let answered = async {
         let answer = sender.send_request(request).await;
         let answer = answer.map_err(|error| wrong(error.to_string()))?;
-        if answer.status() != StatusCode::OK {
+        if answer.status().as_u16() != OK {
             return Err(wrong(format!("it answers {}", answer.status())));
         }
         let body = Limited::new(answer.into_body(), SET_BYTES_MAX)
