@@ -110,7 +110,8 @@ impl Changes {
     /// Claims a log's directory, if nobody has it.
     pub(super) fn try_claim(&self, log: LogId) -> Option<Claim<'_>> {
         let is_free = self.claimed().insert(log);
-        is_free.then_some(Claim { changes: self, log })
+        // Made where it is free only: when one is dropped, who has the directory loses it.
+        is_free.then(|| Claim { changes: self, log })
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<LogId, Vec<Asked>>> {
@@ -123,5 +124,27 @@ impl Changes {
         self.claimed
             .lock()
             .expect("nothing panics while it holds the claims")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{PartitionId, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_in_vain_for_a_directory_does_not_take_it_from_who_has_it() {
+        let (changes, topic_id) = (Changes::default(), TopicId::random());
+        let log = LogId {
+            topic_id,
+            partition: PartitionId::new(0),
+        };
+        let claim = changes.claim(log);
+        for _ in 0..2 {
+            assert!(changes.try_claim(log).is_none());
+        }
+        drop(claim);
+        assert!(changes.try_claim(log).is_some());
     }
 }
