@@ -8,6 +8,8 @@ mod bench;
 mod chaos;
 mod compat;
 mod exam;
+#[path = "../../tests/key_search/mod.rs"]
+mod key_search;
 mod oracle;
 mod secured;
 mod soak;

@@ -37,7 +37,7 @@ fn replaced(page: &str, case: &Case, result: &str) -> Option<String> {
     let start = format!("| {} | {} |", case.number, case.name);
     let row = page.lines().find(|line| line.starts_with(&start))?;
     let (kept, _) = row.strip_suffix(" |")?.rsplit_once(" | ")?;
-    let result = result.replace('|', "/").replace('\n', " ");
+    let result = result.replace('|', "/").replace(['\n', '\r'], " ");
     Some(page.replacen(row, &format!("{kept} | {result} |"), 1))
 }
 

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use model::batch::{self, BatchBuilder, DecompressLimit};
 use model::codec::Codec;
 use model::{ProducerEpoch, ProducerId, Timestamp};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use wire::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
+use wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use wire::messages::delete_topics::DeleteTopicsRequest;
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use wire::messages::init_producer_id::InitProducerIdRequest;
@@ -195,6 +199,37 @@ impl Probe {
         Ok(ErrorCode::from_code(answer.error_code))
     }
 
+    /// Deletes the records of a partition before an offset. Gives where it begins then.
+    pub fn delete_records(&mut self, topic: &str, partition: i32, before: i64) -> Result<i64> {
+        let partition = DeleteRecordsPartition {
+            partition_index: partition,
+            offset: before,
+            ..DeleteRecordsPartition::default()
+        };
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: topic.to_owned(),
+                partitions: vec![partition],
+                ..DeleteRecordsTopic::default()
+            }],
+            timeout_ms: 30_000,
+            ..DeleteRecordsRequest::default()
+        };
+        let response = self.call(2, &request)?;
+        let partition = response
+            .topics
+            .first()
+            .and_then(|topic| topic.partitions.first())
+            .context("no partition in the answer")?;
+        let error = ErrorCode::from_code(partition.error_code);
+        ensure!(
+            error == ErrorCode::None,
+            "delete records of {topic}: {}",
+            error.name()
+        );
+        Ok(partition.low_watermark)
+    }
+
     /// A producer id for an idempotent producer.
     pub fn producer_id(&mut self) -> Result<Sequence> {
         let request = InitProducerIdRequest {
@@ -281,7 +316,20 @@ impl Probe {
         self.send(FETCH_VERSION, &request)
     }
 
-    fn receive_fetch(&mut self) -> Result<Fetched> {
+    /// Has the socket take no more than about so many bytes that are not read.
+    pub fn takes_at_once(&self, bytes: usize) -> Result<()> {
+        Ok(set_socket_recv_buffer_size(&self.stream, bytes)?)
+    }
+
+    /// Waits until an answer has begun to come, and takes nothing of it.
+    pub fn wait_for_answer(&self) -> Result<()> {
+        let count = self.stream.peek(&mut [0])?;
+        ensure!(count > 0, "the connection was closed");
+        Ok(())
+    }
+
+    /// Waits for the answer to the oldest fetch sent.
+    pub fn receive_fetch(&mut self) -> Result<Fetched> {
         let response = self.receive::<FetchRequest>(FETCH_VERSION)?;
         let partition = response
             .responses

@@ -376,6 +376,20 @@ impl Victim {
         Ok(maps.lines().count())
     }
 
+    /// How many files below a directory it has open or mapped that were removed.
+    pub fn removed_files(&self, below: &Path) -> Result<usize> {
+        let below = below.to_string_lossy();
+        let is_removed = |place: &str| place.contains(&*below) && place.ends_with(" (deleted)");
+        let process = format!("/proc/{}", self.child.id());
+        let maps = fs::read_to_string(format!("{process}/maps"))?;
+        let mapped = maps.lines().filter(|line| is_removed(line)).count();
+        let descriptors = fs::read_dir(format!("{process}/fd"))?.flatten();
+        // One may be closed meanwhile.
+        let open = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+        let open = open.filter(|file| is_removed(&file.to_string_lossy()));
+        Ok(mapped + open.count())
+    }
+
     /// Its threads.
     pub fn threads(&self) -> Result<u64> {
         Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count() as u64)

@@ -1,6 +1,6 @@
-//! Case 29: SIGKILL while topics are compacted and thinned without a pause, by jobs and by the broker itself, with their writers and
-//! an honest load at work. After each start everything acknowledged is there unless a later record took its place, what went does
-//! not come back, and nothing of a rewrite that was cut off is left.
+//! Cases 29 and 47: SIGKILL, or a power cut, while topics are compacted and thinned without a pause, by jobs and by the broker itself,
+//! with their writers and an honest load at work. After each start everything acknowledged is there unless a later record took its
+//! place, what went does not come back, and nothing of a rewrite that was cut off is left.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use crate::exam::cases::cleanup_jobs::{require_no_leftovers, run_now};
 use crate::exam::cases::keyed::{Keyed, Rule};
 use crate::exam::cases::{crash, files, restart_storm};
+use crate::exam::disk::LoopDisk;
 use crate::exam::load::{Load, LoadPlan};
 use crate::exam::probe::Probe;
 use crate::exam::random::Random;
@@ -29,7 +30,24 @@ pub const CASE: Case = Case {
     name: "cleanup-killed",
     about: "kill -9 while topics are compacted and thinned, at random moments",
     rounds: Rounds { full: 60, short: 4 },
-    run,
+    run: |exam| run(exam, CASE.about, &exam.work.join("data"), Victim::kill),
+};
+
+/// The same with power cuts.
+pub const POWER_CUT: Case = Case {
+    number: 47,
+    name: "cleanup-power-cut",
+    about: "power cuts while topics are compacted and thinned, at random moments",
+    rounds: Rounds { full: 30, short: 3 },
+    run: |exam| {
+        let mut disk = LoopDisk::create(&exam.work, "disk", 2 << 30)?;
+        let data = disk.path().join("data");
+        run(exam, POWER_CUT.about, &data, |victim| {
+            disk.cut_power()?;
+            victim.kill()?;
+            disk.restore_power()
+        })
+    },
 };
 
 /// What the rounds share.
@@ -39,16 +57,22 @@ struct Scene {
     /// Jobs that ended, and whether one runs.
     jobs: AtomicU64,
     in_job: AtomicBool,
+    /// Set while the broker is hurt: what becomes of a job then is no fault of its own.
+    is_hurt: AtomicBool,
     failed_jobs: Mutex<Vec<String>>,
 }
 
-fn run(exam: &Exam) -> Result<Outcome> {
+fn run(
+    exam: &Exam,
+    tried: &str,
+    data: &Path,
+    mut crash: impl FnMut(&mut Victim) -> Result<()>,
+) -> Result<Outcome> {
     let mut outcome = Outcome {
-        tried: CASE.about.to_owned(),
+        tried: tried.to_owned(),
         ..Outcome::default()
     };
-    let data = exam.work.join("data");
-    let plan = crash::small(Plan::new(&exam.binary, &data, &exam.work))
+    let plan = crash::small(Plan::new(&exam.binary, data, &exam.work))
         .with("settle.age.ms", 200)
         .with("log.cleaner.backoff.ms", 100)
         .with("log.retention.check.interval.ms", 500);
@@ -61,13 +85,13 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let moment = Duration::from_millis(random.between(50, 1200));
         killed_in_job += u32::from(
             scene
-                .run_and_kill(&mut victim, moment)
+                .run_and_kill(&mut victim, moment, &mut crash)
                 .with_context(in_round)?,
         );
         victim = plan.start().with_context(in_round)?;
         up_in.push(victim.up_in);
         scene
-            .judge(&victim, &data, false, &mut outcome)
+            .judge(&victim, data, false, &mut outcome)
             .with_context(in_round)?;
         outcome.times = round;
         if !outcome.passed() {
@@ -84,7 +108,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
             ));
         }
     }
-    scene.finish(&victim, &data, &mut outcome)?;
+    scene.finish(&victim, data, &mut outcome)?;
     restart_storm::starts(&up_in, &mut outcome);
     outcome.notes.push(format!(
         "{} jobs ended, {killed_in_job} kills came while one ran",
@@ -128,13 +152,20 @@ impl Scene {
             load,
             jobs: AtomicU64::new(0),
             in_job: AtomicBool::new(false),
+            is_hurt: AtomicBool::new(false),
             failed_jobs: Mutex::default(),
         })
     }
 
     /// Has everything at work until the kill. Answers whether a job ran when it came.
-    fn run_and_kill(&self, victim: &mut Victim, moment: Duration) -> Result<bool> {
+    fn run_and_kill(
+        &self,
+        victim: &mut Victim,
+        moment: Duration,
+        crash: &mut impl FnMut(&mut Victim) -> Result<()>,
+    ) -> Result<bool> {
         let stop = AtomicBool::new(false);
+        self.is_hurt.store(false, Ordering::SeqCst);
         let (kafka, http) = (victim.kafka.clone(), victim.http.clone());
         let running = self.load.begin(&kafka);
         let result = std::thread::scope(|scope| {
@@ -155,7 +186,8 @@ impl Scene {
                     "the broker ended by itself: {ended:?}: {}",
                     victim.log_tail()
                 );
-                victim.kill()
+                self.is_hurt.store(true, Ordering::SeqCst);
+                crash(victim)
             });
             stop.store(true, Ordering::SeqCst);
             ended.map(|()| in_job)
@@ -173,6 +205,7 @@ impl Scene {
                 self.in_job.store(false, Ordering::SeqCst);
                 match ended {
                     Ok(job) if job["state"] == "done" => self.jobs.fetch_add(1, Ordering::SeqCst),
+                    Ok(_) if self.is_hurt.load(Ordering::SeqCst) => return,
                     Ok(job) => {
                         let mut failed = self.failed_jobs.lock().expect("nobody panics with it");
                         failed.push(format!("a job did not do its work: {job}"));

@@ -9,6 +9,7 @@ mod control;
 mod crash;
 mod descriptors;
 mod disk_full;
+mod erase_killed;
 mod files;
 mod full;
 mod full_compaction;
@@ -27,6 +28,7 @@ mod many_dirty;
 mod memory;
 mod nested;
 mod newer_formats;
+mod paused_reader;
 mod power_cut;
 mod read_only;
 mod restart_storm;
@@ -64,6 +66,7 @@ pub const ALL: &[Case] = &[
     descriptors::CASE,
     lies::CASE,
     fuzzed::CASE,
+    paused_reader::CASE,
     memory::CASE,
     cleanup_killed::CASE,
     greedy::CASE,
@@ -77,6 +80,8 @@ pub const ALL: &[Case] = &[
     hundred_thousand::CASE,
     backup_killed::CASE,
     full_compaction::CASE,
+    erase_killed::CASE,
+    cleanup_killed::POWER_CUT,
     handshakes::CASE,
     guessed::CASE,
     sasl_frames::CASE,
@@ -85,8 +90,8 @@ pub const ALL: &[Case] = &[
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
-    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45, 50, 51, 52,
-    53,
+    1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 27, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45, 46, 50,
+    51, 52, 53,
 ];
 
 #[cfg(test)]
