@@ -244,9 +244,17 @@ impl Work<'_> {
         done.records += doing.records;
         done.windows += doing.windows;
         done.segments += 1;
-        let by = format!("erasure {} by {}", erasure.id, erasure.by);
+        let by = reason_of(erasure);
         let (log, offsets) = (erasure.log(part), doing.offsets());
         self.broker.note_erased(log, offsets, doing.records, &by);
+    }
+
+    /// What is about to go. Those who read it now stand in the ledger when the erasure's progress, which is written next, is durable.
+    fn announce(&self, erasure: &Erasure, part: &Part, found: &Found) {
+        let by = reason_of(erasure);
+        let (log, offsets) = (erasure.log(part), found.offsets.clone());
+        let noted = (self.broker).note_erasing(log, offsets, found.records, &by);
+        self.handle.block_on(noted);
     }
 
     fn part_is_done(
@@ -529,6 +537,11 @@ fn stopped_by(error: EraseError) -> Stopped {
     Stopped::because(code, error.to_string())
 }
 
+/// What the loss ledger says of it.
+fn reason_of(erasure: &Erasure) -> String {
+    format!("erasure {} by {}", erasure.id, erasure.by)
+}
+
 /// Writes down what is done to a partition, before it is and behind it.
 struct Watch<'w> {
     work: &'w Work<'w>,
@@ -540,6 +553,7 @@ struct Watch<'w> {
 
 impl EraseWatch for Watch<'_> {
     fn begin(&mut self, found: &Found) -> Result<(), WatchFailed> {
+        self.work.announce(self.erasure, self.part, found);
         self.done.doing = Some(Doing::of(found));
         let written = self.work.write_part(self.part, &self.done);
         written.map_err(|stopped| {

@@ -51,6 +51,28 @@ pub(super) struct Taken<'a> {
     pub(super) segment: Option<SegmentId>,
 }
 
+impl<'a> Taken<'a> {
+    /// What an erasure takes from a partition.
+    pub(super) fn by_erasure(
+        topic: &'a Topic,
+        log: LogId,
+        offsets: Range<Offset>,
+        records: u64,
+        by: &'a str,
+    ) -> Taken<'a> {
+        Taken {
+            topic,
+            partition: log.partition,
+            offsets,
+            records,
+            appended: None,
+            cause: Cause::Erasure,
+            reason: by,
+            segment: None,
+        }
+    }
+}
+
 /// Whether the log has what was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InLog {
@@ -97,6 +119,7 @@ impl Book {
         let is_told_again = |loss: &&Arc<Loss>| match taken.cause {
             Cause::Compaction | Cause::Thinning => loss.segment == segment,
             Cause::TopicDeleted => loss.to >= to,
+            Cause::Erasure => loss.reason == taken.reason && loss.from <= from && loss.to >= to,
             _ => false,
         };
         let continues = |loss: &&Arc<Loss>| {
@@ -181,6 +204,8 @@ impl Book {
 pub(in crate::broker) struct Losses {
     pub(super) log: StateLog<LossRecord>,
     pub(super) book: Mutex<Book>,
+    /// Held by who notes damage that is new, so that nobody passes by what another is about to note.
+    damage_turn: Mutex<()>,
     /// Told when there is something to write.
     pub(super) news: Notify,
 }
@@ -214,6 +239,7 @@ impl Losses {
         Ok(Losses {
             log,
             book: Mutex::new(book),
+            damage_turn: Mutex::default(),
             news: Notify::new(),
         })
     }
@@ -222,6 +248,12 @@ impl Losses {
         self.book
             .lock()
             .expect("nothing panics while it holds the book")
+    }
+
+    pub(super) fn damage_turn(&self) -> MutexGuard<'_, ()> {
+        self.damage_turn
+            .lock()
+            .expect("nothing panics while it notes damage")
     }
 
     /// The next records that the log is to have, at most so many as are written at once.

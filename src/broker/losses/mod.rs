@@ -4,7 +4,8 @@
 //! Callers: the store's cleaner tells of what it is about to remove, DeleteRecords and the deletion of topics of what they are about
 //! to delete, `Broker::run` looks for damage that is new; fronts list the entries.
 //! Invariants: an entry comes before what it tells of. It is in the write-ahead log before the frame that raises a log's start, and
-//! durable before a rewritten segment takes another's place, or a topic is deleted: a kill between the two leaves an entry too many, which
+//! durable before a rewritten segment takes another's place, or a topic is deleted; what an erasure takes from groups is known by its
+//! progress, which is durable before, and told after it. A kill between the two leaves an entry too many, which
 //! the next start takes back or the next try makes true, and never a gap that nobody is told of. Only on a disk without a free
 //! byte a start is raised first, because that gives the room. Losses of one reader in a partition that continue one another, for one cause,
 //! are one entry; of more than [`LOSSES_MAX`] entries the oldest go, and are counted.
@@ -217,33 +218,41 @@ impl Broker {
         self.shared.losses.news.notify_one();
     }
 
-    /// An erasure took so many records between these offsets.
-    pub(super) fn note_erased(&self, log: LogId, offsets: Range<Offset>, records: u64, by: &str) {
-        let topic = self.shared.catalog.by_id(log.topic_id);
-        let Some(topic) = topic.filter(|_| !offsets.is_empty()) else {
+    /// An erasure is about to take so many records between these offsets: who reads without a group now is noted. When this returns an
+    /// append that follows is durable no sooner than that.
+    pub(super) async fn note_erasing(
+        &self,
+        log: LogId,
+        offsets: Range<Offset>,
+        records: u64,
+        by: &str,
+    ) {
+        let Some(topic) = self.shared.catalog.by_id(log.topic_id) else {
             return;
         };
-        let is_noted = |loss: &Arc<Loss>| {
-            loss.is_of(log.topic_id, log.partition)
-                && loss.cause == Cause::Erasure
-                && loss.reason == by
-                && loss.from <= offsets.start.get()
-                && loss.to >= offsets.end.get()
-        };
-        // What was done when the server was killed is told again.
-        if self.shared.losses.locked().entries.values().any(is_noted) {
-            return;
+        let taken = Taken::by_erasure(&topic, log, offsets, records, by);
+        let groups = self.read_to(&taken);
+        let readers = self.readers_of(&taken, &groups);
+        let (in_log, _) = self.note_for(&taken, BTreeMap::new(), readers);
+        if in_log == InLog::Busy {
+            self.write_losses().await;
         }
-        self.note_taken(&Taken {
-            topic: &topic,
-            partition: log.partition,
-            offsets,
-            records,
-            appended: None,
-            cause: Cause::Erasure,
-            reason: by,
-            segment: None,
-        });
+    }
+
+    /// An erasure took so many records between these offsets: groups are noted. What was done when the server was killed is told again.
+    pub(super) fn note_erased(&self, log: LogId, offsets: Range<Offset>, records: u64, by: &str) {
+        if let Some(topic) = self.shared.catalog.by_id(log.topic_id) {
+            let taken = Taken::by_erasure(&topic, log, offsets, records, by);
+            self.note_for(&taken, self.read_to(&taken), Vec::new());
+        }
+    }
+
+    /// Notes damage that is new. Called when a reader comes upon some, before it goes on, and once a second. Never waits for the disk.
+    pub(super) fn note_new_damage(&self) {
+        let _one_at_a_time = self.shared.losses.damage_turn();
+        for damage in self.health().damage {
+            self.note_damage(&damage);
+        }
     }
 
     fn note_damage(&self, damage: &Damage) {
@@ -280,10 +289,15 @@ impl Broker {
         });
     }
 
-    /// Notes what each group had not read of it: those that committed something in the partition, and those for which the topic
-    /// keeps records; and what they had not read who read without a group now, if a front or a topic goes. Appends it to the log.
+    /// Notes what each group had not read of it, and what they had not read who read without a group now. Appends it to the log.
     fn note_taken(&self, taken: &Taken<'_>) -> (InLog, Option<Written>) {
-        let now = self.now();
+        let read_to = self.read_to(taken);
+        let readers = self.readers_of(taken, &read_to);
+        self.note_for(taken, read_to, readers)
+    }
+
+    /// How far each group has read: those that committed something in the partition, and those for which the topic keeps records.
+    fn read_to(&self, taken: &Taken<'_>) -> BTreeMap<String, Offset> {
         let groups = self.groups().list();
         let mut read_to: BTreeMap<String, Offset> = taken
             .topic
@@ -298,11 +312,16 @@ impl Broker {
                 read_to.insert(group.id, committed);
             }
         }
-        let is_reader = taken.cause.takes_front() || taken.cause == Cause::TopicDeleted;
-        let readers = match is_reader {
-            true => self.readers_of(taken, &read_to),
-            false => Vec::new(),
-        };
+        read_to
+    }
+
+    fn note_for(
+        &self,
+        taken: &Taken<'_>,
+        read_to: BTreeMap<String, Offset>,
+        readers: Vec<OpenReader>,
+    ) -> (InLog, Option<Written>) {
+        let now = self.now();
         let mut book = self.shared.losses.locked();
         let mut is_news = false;
         for (group, read_to) in read_to {
@@ -347,9 +366,7 @@ impl Broker {
     pub(super) async fn keep_losses(&self, mut shutdown: watch::Receiver<bool>) {
         let losses = &self.shared.losses;
         loop {
-            for damage in self.health().damage {
-                self.note_damage(&damage);
-            }
+            self.note_new_damage();
             self.write_losses().await;
             let stopped = async {
                 let _ = shutdown.wait_for(|stop| *stop).await;

@@ -117,6 +117,24 @@ fn what_is_told_again_is_noted_once() {
 }
 
 #[test]
+fn what_an_erasure_takes_is_noted_once_for_each_of_its_segments_and_again_by_another() {
+    let (_broker, topic) = broker();
+    let (reader, mut book) = (Who::Reader("r".to_owned()), Book::default());
+    let mut note = |offsets: Range<u64>, by| {
+        let log = topic.log_id(PartitionId::new(0));
+        let offsets = Offset::new(offsets.start)..Offset::new(offsets.end);
+        let taken = Taken::by_erasure(&topic, log, offsets, 3, by);
+        book.note(&reader, Offset::ZERO, &taken, NOW)
+    };
+    assert!(note(0..10, "a"));
+    assert!(!note(0..10, "a"), "it was tried again");
+    assert!(note(20..30, "a"), "another segment");
+    assert!(note(2..9, "b"), "another erasure");
+    assert!(!note(10..10, "b"), "only a summary told of the keys");
+    assert_eq!(told(&book), "r 0..10 3, r 20..30 3, r 2..9 3");
+}
+
+#[test]
 fn what_rewrites_take_from_a_group_is_one_entry_and_a_rewrite_counts_once() {
     let (_broker, topic) = broker();
     let (group, mut book) = (Who::Group("g".to_owned()), Book::default());

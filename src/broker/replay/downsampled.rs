@@ -152,7 +152,11 @@ impl Broker {
             let mut steps = log.downsample(Arc::new(ask.clone()));
             let mut is_over = false;
             while !is_over {
+                let gaps = steps.counts().gaps;
                 (steps, is_over) = self.downsample_on(steps).await?;
+                if steps.counts().gaps > gaps {
+                    self.note_new_damage();
+                }
                 open.is_at(steps.next_offset());
             }
             found.count(steps.counts());

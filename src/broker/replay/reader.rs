@@ -163,7 +163,7 @@ impl Reader {
         if self.pending.is_none() {
             let step = locked(&self.cursor).step_now();
             if let Some(step) = step {
-                self.note_place();
+                self.note_place(broker, &step);
                 return step;
             }
         }
@@ -172,7 +172,7 @@ impl Reader {
         };
         let step = self.pending.get_or_insert_with(begin).await;
         self.pending = None;
-        self.note_place();
+        self.note_place(broker, &step);
         step
     }
 
@@ -182,8 +182,12 @@ impl Reader {
         self.open = Some(opened);
     }
 
-    fn note_place(&self) {
+    fn note_place(&self, broker: &Broker, step: &Result<Step, ReplayError>) {
         if let Some(open) = &self.open {
+            let is_damaged = matches!(step, Ok(Step { found: Found::Gap(gap), .. }) if gap.reason == GapReason::Damaged);
+            if is_damaged {
+                broker.note_new_damage();
+            }
             open.is_at(self.next_offset());
         }
     }
