@@ -2,6 +2,8 @@
 //! store; kills in the middle; holds, summaries and the quarantine.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -140,7 +142,8 @@ fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
+        // The step of a poll.
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -241,6 +244,19 @@ fn no_byte_of_a_key_is_left_whatever_its_batches_are_compressed_with() {
     assert_eq!(forged.code, Some(5), "{}", forged.stdout);
 }
 
+/// A kill for each segment, and one for each state, are more than the test has time for.
+const KILLS_MAX: usize = 8;
+
+/// How far an erasure is: its state, and how many segments it has written again.
+fn furthest(running: &Running, id: &str) -> (String, u64) {
+    let path = format!("GET /api/v1/cleanup/erasures/{id}");
+    let (status, erasure) = running.ask_json(&path, "");
+    assert_eq!(status, 200, "{erasure}");
+    let state = erasure["state"].as_str().expect("a state").to_owned();
+    let segments = &erasure["progress"]["segments_rewritten"];
+    (state, segments.as_u64().expect("a number"))
+}
+
 #[test]
 fn killed_again_and_again_an_erasure_goes_on_and_counts_each_record_once() {
     let data = tempfile::tempdir().expect("a directory");
@@ -251,26 +267,24 @@ fn killed_again_and_again_an_erasure_goes_on_and_counts_each_record_once() {
     let of_key = sent.len() - without_key(&sent).len();
     let asked = erase(&running, &["request", TOPIC, KEY, "--yes", "--json"]).json();
     let id = asked["id"].as_str().expect("an id").to_owned();
-    let mut kills = 0;
-    let mut states = std::collections::BTreeSet::new();
-    for round in 0..40u64 {
-        std::thread::sleep(Duration::from_millis(40 + 37 * round % 211));
-        let status = erase(&running, &["status", &id, "--json"]).json();
-        states.insert(status["state"].as_str().expect("a state").to_owned());
-        if status["state"] == "ended" {
-            break;
+    // Each kill comes when the erasure is further than at the one before, in its states or segments.
+    let mut kills = Vec::new();
+    let is_over = loop {
+        let mut now = furthest(&running, &id);
+        wait("it goes on", || {
+            now = furthest(&running, &id);
+            now.0 == "ended" || !kills.contains(&now)
+        });
+        if now.0 == "ended" || kills.len() == KILLS_MAX {
+            break now.0 == "ended";
         }
+        kills.push(now);
         running.end(Signal::KILL);
-        kills += 1;
         running = start(data.path(), &settings);
-        // So that it comes on whatever the kills do.
-        let progress = Duration::from_millis(60 * round);
-        std::thread::sleep(progress);
-    }
-    assert!(kills >= 2, "{kills} kills, {states:?}");
+    };
+    assert!(kills.len() >= 2, "{kills:?}");
     wait("it ends by itself", || {
-        let status = erase(&running, &["status", &id, "--json"]).json();
-        status["state"] == "ended"
+        is_over || furthest(&running, &id).0 == "ended"
     });
     require_none_left(data.path());
     assert_eq!(consumed(&running), without_key(&sent));
@@ -279,7 +293,7 @@ fn killed_again_and_again_an_erasure_goes_on_and_counts_each_record_once() {
     let receipt: Value = serde_json::from_str(&receipts).expect("JSON");
     assert_eq!(
         receipt["records_erased"], of_key,
-        "after {kills} kills: {receipt}"
+        "after kills at {kills:?}: {receipt}"
     );
     assert_eq!(erase(&running, &["verify", TOPIC, KEY]).code, Some(0));
     assert_eq!(running.end(Signal::TERM).0, Some(0));
@@ -395,4 +409,84 @@ fn a_hold_and_a_file_in_the_quarantine_refuse_it_by_their_names_and_summaries_fo
         "{receipt}"
     );
     assert!(receipt["windows_erased"].as_u64() > Some(0), "{receipt}");
+}
+
+/// The topic's Parquet files as the server lists them: paths.
+fn listed_files(running: &Running) -> Vec<String> {
+    let (status, list) = running.ask_json(&format!("GET /api/v1/topics/{TOPIC}/files"), "");
+    assert_eq!(status, 200, "{list}");
+    let files = list["files"].as_array().expect("a list").iter();
+    files
+        .map(|file| file["url"].as_str().expect("a path").to_owned())
+        .collect()
+}
+
+/// Takes a file, which is made and kept in the cache then. Gives the status.
+fn take_file(running: &Running, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(&running.http).expect("it listens");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        running.http
+    )
+    .expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let head = String::from_utf8_lossy(&answer[..answer.len().min(12)]).into_owned();
+    head[9..].parse().expect("a status")
+}
+
+/// How many records a replay of the key shows, which asks the key indexes where they are.
+fn replayed(running: &Running) -> usize {
+    let (status, answer) = running.get(&format!("/api/v1/topics/{TOPIC}/replay?key={KEY}"));
+    assert_eq!(status, 200, "{answer}");
+    answer.matches(SECRET).count()
+}
+
+#[test]
+fn neither_key_indexes_nor_parquet_files_for_readers_hold_a_byte_of_what_was_erased() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path(), &[]);
+    // Without a quarter of it a segment still is one that gets a key index.
+    create(&running, 2, &[("segment.bytes", "400000")]);
+    let sent = produce(&running, Codec::None, 6_400, "indexed");
+    let of_key = sent.len() - without_key(&sent).len();
+    let key_indexes = || crate::log_tool::files(data.path(), ".kix");
+    wait("each partition's first segment gets a key index", || {
+        key_indexes().len() >= 2
+    });
+    let paths = listed_files(&running);
+    assert!(paths.len() >= 2, "{paths:?}");
+    for path in &paths {
+        assert_eq!(take_file(&running, path), 200, "{path}");
+    }
+    let (old_indexes, cache) = (key_indexes(), data.path().join("cache"));
+    let old_files = crate::log_tool::files(&cache, ".parquet");
+    for needle in [KEY, SECRET] {
+        let found = find(&cache, needle.as_bytes());
+        assert!(found.len() >= paths.len(), "the search sees into {found:?}");
+    }
+    assert_eq!(replayed(&running), of_key);
+
+    assert_eq!(request(&running, &[])["outcome"], "done");
+    require_none_left(data.path());
+    let left = old_indexes.iter().chain(&old_files);
+    let left: Vec<_> = left.filter(|path| path.exists()).collect();
+    assert!(left.is_empty(), "{left:?}");
+    for path in &paths {
+        assert_eq!(take_file(&running, path), 404, "{path}");
+    }
+    // What is made anew does not have them either.
+    wait("the new segments get key indexes", || {
+        key_indexes().len() >= 2
+    });
+    let paths = listed_files(&running);
+    for path in &paths {
+        assert_eq!(take_file(&running, path), 200, "{path}");
+    }
+    let made = find(&cache, b"device-1");
+    assert!(made.len() >= paths.len(), "others are there: {made:?}");
+    require_none_left(data.path());
+    assert_eq!(replayed(&running), 0);
+    assert_eq!(consumed(&running), without_key(&sent));
 }

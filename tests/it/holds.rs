@@ -1,6 +1,7 @@
 //! Holds and the loss ledger, through the command line and HTTP, of a server whose retention removes all the time.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,10 @@ use client::{Client, ClientConfig, Producer, ProducerConfig, ProducerRecord};
 use model::TopicName;
 use rustix::process::Signal;
 use serde_json::Value;
+use wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 
 use crate::binary::{Running, Said, create_topic, serve, tool};
+use crate::raw::Raw;
 
 const TOPIC: &str = "readings";
 
@@ -456,6 +459,127 @@ fn who_reads_without_a_group_and_is_overtaken_is_in_the_ledger() {
         delete_all_records(&running);
         count() == before
     });
+}
+
+/// A client that reads in a fetch session from the first record on, and does not go on. It is there as long as what is given is.
+fn read_no_further(running: &Running) -> (tokio::runtime::Runtime, Raw) {
+    let runtime = runtime();
+    let address = running.kafka.parse().expect("an address");
+    let request = FetchRequest {
+        max_wait_ms: 1,
+        max_bytes: 1,
+        session_epoch: 0,
+        topics: vec![FetchTopic {
+            topic: TOPIC.into(),
+            partitions: vec![FetchPartition {
+                partition_max_bytes: 1,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        }],
+        ..FetchRequest::default()
+    };
+    let raw = runtime.block_on(async {
+        let mut raw = Raw::connect(address).await;
+        let answer = raw.call(12, &request).await;
+        assert!(answer.session_id > 0 && answer.error_code == 0);
+        raw
+    });
+    (runtime, raw)
+}
+
+#[test]
+fn who_reads_without_a_group_is_told_of_compaction_thinning_and_erasure() {
+    let compact = "cleanup.policy=compact min.cleanable.dirty.ratio=0";
+    let thin = "thin.tiers=0ms:1s:last cleanup.policy=thin";
+    let cases = [
+        ("compaction", compact, &["compact", "run"][..]),
+        ("thinning", thin, &["thin", "run"]),
+        ("erasure", "", &["erase", "request"]),
+    ];
+    for (cause, policy, words) in cases {
+        let data = tempfile::tempdir().expect("a directory");
+        let running = start(data.path());
+        create(&running, &[]);
+        produce_keyed(&running, 10);
+        let _reading = read_no_further(&running);
+        for setting in policy.split_whitespace() {
+            let altered = said(
+                &running,
+                &["topic", "alter", TOPIC, "--yes", "--set", setting],
+            );
+            assert_eq!(altered.code, Some(0), "{}", altered.stderr);
+        }
+        let more = match cause {
+            "erasure" => &["k", "--yes", "--wait"][..],
+            _ => &["--now", "--wait"],
+        };
+        let http = ["--http", running.http.as_str()];
+        let mut found = Vec::new();
+        // A window is thinned when it is over.
+        wait("the reader is told", || {
+            let done = tool(&[words, &[TOPIC], more, &http].concat());
+            assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
+            found = losses(&running);
+            !found.is_empty()
+        });
+        let (of_k, of_a) = counts(&running);
+        let records = found.iter().map(|loss| loss["records"].as_u64());
+        let records: u64 = records.map(|count| count.expect("a number")).sum();
+        assert_eq!(records, 40 - (of_k + of_a) as u64, "{cause}: {found:?}");
+        for loss in &found {
+            assert_eq!(
+                (&loss["group"], &loss["cause"]),
+                (&Value::Null, &cause.into())
+            );
+            let reader = loss["reader"].as_str().expect("a reader");
+            let is_named = reader.contains("127.0.0.1") && reader.contains("raw");
+            assert!(is_named, "{reader}");
+        }
+    }
+}
+
+#[test]
+fn who_reads_without_a_group_is_told_of_damage_and_who_comes_upon_it_too() {
+    let data = tempfile::tempdir().expect("a directory");
+    let running = start(data.path());
+    create(&running, &[]);
+    produce_keyed(&running, 10);
+    let _reading = read_no_further(&running);
+    // The second round's segment begins at offset 20; nobody has read it.
+    let segments = crate::log_tool::files(data.path(), ".log");
+    let name =
+        |path: &std::path::PathBuf| path.to_string_lossy().contains("/00000000000000000020.");
+    let segment = segments.iter().find(|path| name(path)).expect("a segment");
+    let bytes = std::fs::read(segment).expect("a file");
+    let value = bytes.windows(3).position(|value| value == b"1 5");
+    let at = u64::try_from(value.expect("a value")).expect("small");
+    let file = std::fs::File::options().write(true).open(segment);
+    file.and_then(|file| file.write_all_at(b"2", at))
+        .expect("written");
+    let (status, answer) = running.get(&format!("/api/v1/topics/{TOPIC}/replay"));
+    assert_eq!(status, 200, "{answer}");
+    assert!(!answer.contains("\"1 5\""), "{answer}");
+    let found = losses(&running);
+    let is_of = |loss: &Value| {
+        (
+            loss["cause"] == "damage",
+            loss["from"].as_u64(),
+            loss["to"].as_u64(),
+        )
+    };
+    assert_eq!(found.len(), 2, "{found:?}");
+    // Who is behind loses all of it, as does who comes upon it.
+    for loss in &found {
+        let (is_damage, from, to) = is_of(loss);
+        assert!(is_damage && from == Some(20) && to == Some(40), "{loss}");
+    }
+    let names: Vec<&str> = found
+        .iter()
+        .filter_map(|loss| loss["reader"].as_str())
+        .collect();
+    assert!(names.iter().any(|name| name.contains("raw")), "{names:?}");
+    assert!(names[0] != names[1], "{names:?}");
 }
 
 /// Produces records of two keys in turn, `k` and `a`, so many of each, in two rounds that lie in a segment each.

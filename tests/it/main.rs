@@ -40,6 +40,7 @@ mod process;
 mod produce_http;
 mod quotas;
 mod raw;
+mod read_while_cleaned;
 mod replay_tool;
 mod rest_proxy;
 mod sasl;
