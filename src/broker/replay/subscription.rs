@@ -110,6 +110,16 @@ impl Head {
 }
 
 impl Broker {
+    /// Where each partition of a topic ends: all below is durable.
+    pub fn durable_ends(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Read>,
+    ) -> Result<Vec<Offset>, ReplayError> {
+        let all = topic.partitions();
+        all.map(|partition| Ok(topic.log(partition)?.bounds().durable_end))
+            .collect()
+    }
+
     /// Follows a topic. Nothing is read before the first event is asked for.
     pub fn follow(
         &self,

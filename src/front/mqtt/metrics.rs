@@ -41,6 +41,16 @@ impl Front {
             "Subscriptions of connected MQTT clients.",
             stats.subscriptions.load(Relaxed),
         );
+        families.gauge(
+            "alluvium_mqtt_readers",
+            "Subscriptions of MQTT clients that read the log by themselves: replays, and those that are behind.",
+            stats.readers.load(Relaxed),
+        );
+        families.counter(
+            "alluvium_mqtt_fell_behind_total",
+            "Times that an MQTT subscriber was too slow for what comes, and went on to read by itself.",
+            stats.fell_behind.load(Relaxed),
+        );
         families.counter(
             "alluvium_mqtt_received_bytes_total",
             "Bytes of packets from MQTT clients.",

@@ -1,5 +1,5 @@
 //! What a client is sent: the messages of its subscriptions, read from the log as they become durable.
-//! Callers: `connection`. Invariants: nothing is queued for a client: it has a cursor in the log, and while it takes nothing, or as many
+//! Callers: `connection`. Invariants: nothing is queued for a client: it has a place in the log, and while it takes nothing, or as many
 //! messages are without an ack as may be, nothing is read for it. Messages of a topic come in the order of the log. No more than
 //! the client's receive maximum are without an ack, and each identifier is one message's at a time. A message that is longer than the
 //! client takes is passed over and counted, and holds up nothing.
@@ -11,25 +11,25 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::select_all;
-use model::Offset;
 use model::quota::Quota;
 
 use super::bounds::{REPLAYS_MAX, SEND_MAX, SUBSCRIPTIONS_MAX, UNSENT_BYTES_MAX};
 use super::ending::Ending;
 use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
+use super::feed::Feed;
 use super::greeting::Client;
 use super::history::{self, Replay};
 use super::packet::{
     Ack, AckKind, Fault, Filter, Qos, Subscribe, Unsubscribe, Version, publish, reply,
 };
 use super::publishing;
-use super::route::{Found, Stored, found, topic_of};
+use super::route::{Found, Stored, found};
 use super::state::Front;
 use super::stats::Skipped;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{self, Block, Event, FollowRequest, Order, Place, ReplayRecord};
+use crate::broker::replay::ReplayRecord;
 use crate::broker::{Refusal, Topic};
 
 /// See the module.
@@ -39,22 +39,9 @@ pub(super) struct Outbound {
     version: Version,
     client_id: Bytes,
     packet_bytes_max: usize,
-    /// Those that give what comes.
-    live: Subscriptions,
-    /// That of the live ones, if there are any, and those of replays.
-    followers: Vec<Follower>,
+    /// That of the subscriptions to what comes, if there are any, and those of replays.
+    feeds: Vec<Feed>,
     window: Window,
-}
-
-/// A cursor in the log, and what was read there and is not sent yet.
-struct Follower {
-    /// The filter as it was written, of a replay.
-    replay: Option<Box<str>>,
-    /// What it reads for.
-    subscriptions: Subscriptions,
-    subscription: replay::Subscription,
-    topic: Granted<Arc<Topic>, right::Read>,
-    block: Option<(Block, usize)>,
 }
 
 /// Messages without an ack.
@@ -98,8 +85,7 @@ impl Outbound {
             version: client.version,
             client_id: client.id.clone(),
             packet_bytes_max: client.packet_bytes_max,
-            live: Subscriptions::default(),
-            followers: Vec::new(),
+            feeds: Vec::new(),
             window: Window {
                 count_max: usize::from(client.receive_maximum).min(SEND_MAX),
                 sent: BTreeMap::new(),
@@ -141,28 +127,33 @@ impl Outbound {
             return Err(NotSubscribed::Filter);
         }
         let filter = TopicFilter::parse(asked.filter).map_err(|_| NotSubscribed::Filter)?;
-        let is_new = !self.live.has(asked.filter);
-        if is_new && self.live.count() >= SUBSCRIPTIONS_MAX {
+        let count = self.live().map_or(0, |live| live.subscriptions.count());
+        let is_new = self
+            .live()
+            .is_none_or(|live| !live.subscriptions.has(asked.filter));
+        if is_new && count >= SUBSCRIPTIONS_MAX {
             return Err(NotSubscribed::TooMany);
         }
         let topic = readable(&self.front, &self.door).await?;
-        let follower = self.follow(topic, Place::Latest, self.live.clone(), None)?;
-        let mut since: Vec<Offset> = Vec::new();
-        for at in follower.subscription.position() {
-            let index = at.partition.get() as usize;
-            since.resize(since.len().max(index + 1), Offset::ZERO);
-            since[index] = at.offset;
+        let new = subscribed(asked, filter, id);
+        match self.live() {
+            // One that reads already goes on.
+            Some(live) => drop(live.insert(&self.front, new)?),
+            None => {
+                let live = Feed::live(&self.front, topic)?;
+                live.insert(&self.front, new)?;
+                self.feeds.push(live);
+            }
         }
-        self.live
-            .insert(subscribed(asked, filter, id, since.into()));
         if is_new {
             self.front.stats.subscriptions.fetch_add(1, Relaxed);
         }
-        // One that reads already goes on.
-        if self.followers.iter().all(|it| it.replay.is_some()) {
-            self.followers.push(follower);
-        }
         Ok(())
+    }
+
+    /// That of the subscriptions to what comes.
+    fn live(&self) -> Option<&Feed> {
+        self.feeds.iter().find(|feed| feed.replay.is_none())
     }
 
     /// A replay of the same filter begins anew.
@@ -174,9 +165,9 @@ impl Outbound {
     ) -> Result<(), NotSubscribed> {
         let replay = Replay::parse(replay, self.front.broker.now());
         let Replay { from, filter } = replay.ok_or(NotSubscribed::Filter)?;
-        let is_same = |it: &Follower| it.replay.as_deref() == Some(asked.filter);
+        let is_same = |it: &Feed| it.replay.as_deref() == Some(asked.filter);
         let others = self
-            .followers
+            .feeds
             .iter()
             .filter(|it| it.replay.is_some() && !is_same(it));
         if others.count() >= REPLAYS_MAX {
@@ -185,137 +176,80 @@ impl Outbound {
         let topic = readable(&self.front, &self.door).await?;
         let one = Subscriptions::default();
         // It begins where the cursor does.
-        one.insert(subscribed(asked, filter, id, [].into()));
-        let name = Some(asked.filter.into());
-        let follower = self.follow(topic, from.into(), one, name)?;
-        match self.followers.iter_mut().find(|it| is_same(it)) {
-            Some(before) => *before = follower,
+        one.insert(subscribed(asked, filter, id));
+        let place = (asked.filter.into(), from.into());
+        let feed = Feed::replay(&self.front, topic, place, one)?;
+        match self.feeds.iter_mut().find(|it| is_same(it)) {
+            Some(before) => *before = feed,
             None => {
-                self.followers.push(follower);
+                self.feeds.push(feed);
                 self.front.stats.subscriptions.fetch_add(1, Relaxed);
             }
         }
         Ok(())
     }
 
-    /// A cursor at some place, for what the subscriptions want from there on.
-    fn follow(
-        &self,
-        topic: Granted<Arc<Topic>, right::Read>,
-        from: Place,
-        subscriptions: Subscriptions,
-        replay: Option<Box<str>>,
-    ) -> Result<Follower, NotSubscribed> {
-        let wanted = subscriptions.clone();
-        let request = FollowRequest {
-            partitions: None,
-            from,
-            resume: None,
-            filter: replay::Filter {
-                accept: Some(Arc::new(move |partition, record| {
-                    let topic = topic_of(record);
-                    topic.is_some_and(|topic| {
-                        wanted.want(&Seen {
-                            topic,
-                            // It is looked at when the message is sent.
-                            is_own: false,
-                            partition,
-                            offset: record.offset,
-                        })
-                    })
-                })),
-                ..replay::Filter::default()
-            },
-            order: Order::Offset,
-        };
-        let followed = self.front.broker.follow(&topic, request);
-        Ok(Follower {
-            replay,
-            subscriptions,
-            subscription: followed.map_err(|_| NotSubscribed::Failed)?,
-            topic,
-            block: None,
-        })
-    }
-
     /// Ends subscriptions; a code for each filter, in order.
     pub(super) fn unsubscribe(&mut self, asked: &Unsubscribe<'_>) -> Vec<u8> {
         let codes = asked.filters.iter().map(|filter| {
             let before = self.count();
-            self.live.remove(filter);
-            self.followers
-                .retain(|it| it.replay.as_deref() != Some(filter));
+            if let Some(live) = self.live() {
+                live.remove(filter);
+            }
+            self.feeds.retain(|it| match &it.replay {
+                Some(replay) => **replay != **filter,
+                None => it.subscriptions.count() > 0,
+            });
             let was_there = self.count() < before;
             if was_there {
                 self.front.stats.subscriptions.fetch_sub(1, Relaxed);
             }
             of_unsubscribe(was_there)
         });
-        let codes = codes.collect();
-        if self.live.count() == 0 {
-            self.followers.retain(|it| it.replay.is_some());
-        }
-        codes
+        codes.collect()
     }
 
     fn count(&self) -> usize {
-        let replays = self.followers.iter().filter(|it| it.replay.is_some());
-        self.live.count() + replays.count()
+        let counts = self.feeds.iter().map(|feed| feed.subscriptions.count());
+        counts.sum()
     }
 
     /// Whether the log is to be asked for more: what was read is sent first.
     pub(super) fn wants_more(&self) -> bool {
-        !self.followers.is_empty() && self.followers.iter().all(|it| it.block.is_none())
+        !self.feeds.is_empty() && self.feeds.iter().all(Feed::is_empty)
     }
 
     /// Reads on in the log, and waits for something there. What is given up loses nothing.
     pub(super) async fn read(&mut self) -> Result<(), Ending> {
-        let (event, follower) = match &mut self.followers[..] {
-            [] => return Ok(()),
-            [one] => (one.subscription.next().await, one),
+        let (front, door) = (&self.front, &self.door);
+        match &mut self.feeds[..] {
+            [] => Ok(()),
+            [one] => one.read(front, door).await,
             several => {
-                let next = several.iter_mut().map(|follower| {
-                    Box::pin(async move { (follower.subscription.next().await, follower) })
-                });
-                let (found, ..) = select_all(next).await;
-                found
+                let next = several
+                    .iter_mut()
+                    .map(|feed| Box::pin(feed.read(front, door)));
+                select_all(next).await.0
             }
-        };
-        let event = event.map_err(|error| {
-            tracing::debug!(%error, "a subscription cannot be read");
-            Ending::Unreadable
-        })?;
-        match event {
-            Event::Records(block) => {
-                // The right may have been taken since.
-                let renewed = self.door.renew(&follower.topic);
-                follower.topic = renewed.map_err(|_| Ending::Denied)?;
-                follower.block = Some((block, 0));
-            }
-            Event::Gap(gap) => self.front.stats.skipped(Skipped::Gap, gap.missing),
-            Event::CaughtUp => {}
         }
-        Ok(())
     }
 
     /// Appends messages that were read to what is to be sent, as far as there is room. Gives how long nothing more is to be sent
     /// because of the client's quota.
     pub(super) fn fill(&mut self, out: &mut BytesMut) -> Duration {
         let before = out.len();
-        for at in 0..self.followers.len() {
-            let Some((block, mut index)) = self.followers[at].block.take() else {
+        for at in 0..self.feeds.len() {
+            let Some((slice, mut index)) = self.feeds[at].take() else {
                 continue;
             };
             while out.len() < UNSENT_BYTES_MAX && self.window.has_room() {
-                let Some(record) = block.get(index) else {
+                let Some(record) = slice.get(index) else {
                     break;
                 };
                 self.send(at, &record, out);
                 index += 1;
             }
-            if index < block.len() {
-                self.followers[at].block = Some((block, index));
-            }
+            self.feeds[at].put_back(slice, index);
         }
         let bytes = out.len() - before;
         if bytes == 0 {
@@ -328,7 +262,7 @@ impl Outbound {
     }
 
     fn send(&mut self, at: usize, record: &ReplayRecord<'_>, out: &mut BytesMut) {
-        let (follower, stats) = (&self.followers[at], &self.front.stats);
+        let (feed, stats) = (&self.feeds[at], &self.front.stats);
         let (offset, time) = (record.record.offset, record.record.timestamp);
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
@@ -340,7 +274,7 @@ impl Outbound {
             client_id,
             mut delivery,
         } = stored;
-        let wanted = follower.subscriptions.wanted(&Seen {
+        let wanted = feed.subscriptions.wanted(&Seen {
             topic: delivery.topic,
             is_own: client_id == Some(&self.client_id),
             partition: record.partition,
@@ -350,7 +284,7 @@ impl Outbound {
         let qos = qos.unwrap_or(wanted.qos).min(wanted.qos);
         delivery.subscription_ids = wanted.ids;
         delivery.retain &= wanted.retain_as_published;
-        let place = follower.replay.as_ref().map(|_| {
+        let place = feed.replay.as_ref().map(|_| {
             let offset = format!("{}:{offset}", record.partition);
             (offset, format!("{}ms", time.millis()))
         });
@@ -417,19 +351,14 @@ impl Drop for Outbound {
     }
 }
 
-fn subscribed(
-    asked: &Filter<'_>,
-    filter: TopicFilter,
-    id: Option<u32>,
-    since: Arc<[Offset]>,
-) -> Subscribed {
+fn subscribed(asked: &Filter<'_>, filter: TopicFilter, id: Option<u32>) -> Subscribed {
     Subscribed {
         filter,
         qos: asked.qos,
         no_local: asked.no_local,
         retain_as_published: asked.retain_as_published,
         id,
-        since,
+        since: Arc::new([]),
     }
 }
 

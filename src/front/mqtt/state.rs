@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::clients::Clients;
+use super::live::Lives;
 use super::settings::Settings;
 use super::stats::Stats;
 use crate::broker::Broker;
@@ -30,6 +31,8 @@ pub struct Front {
     pub(super) places: Arc<Places>,
     pub(super) clients: Arc<Clients>,
     pub(super) stats: Arc<Stats>,
+    /// What comes, for those who keep up.
+    pub(super) lives: Arc<Lives>,
     /// Memory of packets that are being received or stored.
     pub(super) received: Arc<Budget>,
 }
@@ -51,12 +54,14 @@ impl Front {
         let quotas = broker.clone();
         places.set_rate(Box::new(move |address| quotas.quotas().connect(address)));
         let packet_bytes_max = settings.packet_bytes_max;
+        let stats = Arc::<Stats>::default();
         Arc::new(Front {
+            lives: Lives::new(broker.clone(), Arc::clone(&stats)),
             broker,
             shared,
             places,
             clients: Clients::new(connections_max - connections_max / 16),
-            stats: Arc::default(),
+            stats,
             received: Budget::new(
                 RECEIVED_BYTES_MAX.max(2 * packet_bytes_max),
                 packet_bytes_max,

@@ -22,6 +22,10 @@ pub(super) struct Stats {
     pub(super) wills: AtomicU64,
     /// Subscriptions that are there now.
     pub(super) subscriptions: AtomicU64,
+    /// Cursors of subscribers that read by themselves.
+    pub(super) readers: AtomicU64,
+    /// Times that a subscriber fell behind what comes.
+    pub(super) fell_behind: AtomicU64,
     /// Messages that a subscriber was not sent, by why.
     skipped: [AtomicU64; Skipped::ALL.len()],
     /// Messages that were refused with an ack, by its code.

@@ -80,6 +80,11 @@ impl Subscriptions {
         self.read().iter().any(|it| it.filter.as_str() == filter)
     }
 
+    /// The filters of all.
+    pub(super) fn filters(&self) -> Vec<TopicFilter> {
+        self.read().iter().map(|it| it.filter.clone()).collect()
+    }
+
     /// Adds one, or changes that of the same filter, which then gives what it has not given yet.
     pub(super) fn insert(&self, mut new: Subscribed) {
         let mut all = self.write();

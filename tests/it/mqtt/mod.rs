@@ -2,6 +2,7 @@
 
 mod answers;
 mod delivery;
+mod live;
 mod wire;
 
 use std::path::Path;
@@ -425,6 +426,14 @@ async fn a_will_is_published_exactly_if_its_client_goes_without_a_word() {
 }
 
 /// Waits until so many wills are durable, in all.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + wire::PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < until, "it did not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 async fn until_wills(running: &Running, count: usize) {
     let wanted = format!("alluvium_mqtt_wills_published_total {count}\n");
     let until = Instant::now() + wire::PATIENCE;
