@@ -35,7 +35,14 @@ pub async fn serve<Stop: Future<Output = ()>>(
     let tls = config.open_tls().context("TLS")?;
     let sockets = Sockets::bind(&config, tls.as_ref()).await?;
     config.check_bound(sockets.addresses()?)?;
-    let warnings = config.warnings();
+    let mut warnings = config.warnings();
+    if sockets.mqtt.is_empty() && !config.mqtt.listen.is_empty() {
+        let taken = mqtt::joined_listens(&config.mqtt);
+        warnings.push(format!(
+            "MQTT is not served: another server listens on {taken}, the default of mqtt.listen"
+        ));
+        config.mqtt.listen.clear();
+    }
     // Who asks by another way than a listener is told of the first.
     let first = &sockets.kafka[0].endpoint;
     config.broker.advertised_host = first.advertised_host.clone();
@@ -151,7 +158,9 @@ impl Fronts {
         if let Some(mqtt) = mqtt.clone() {
             add_metrics.push(Box::new(move |families| mqtt.add_metrics(families)));
         }
+        let web_sockets = mqtt.as_ref().map(|mqtt| mqtt.web_sockets(&stopped));
         let others = http::Others {
+            web_sockets,
             peers: kafka.peers().clone(),
             add_metrics,
             files_directory: config.storage.data_dir.join("cache").join("columns"),
@@ -217,7 +226,11 @@ impl Sockets {
                 true => ("MQTTS", SecurityProtocol::Ssl),
                 false => ("MQTT", SecurityProtocol::Plaintext),
             };
-            mqtt.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
+            match bind(name.to_owned(), &listener.address, protocol, None, tls).await {
+                // What nobody asked for is no reason not to start.
+                Err(error) if is_taken(&error) && !config.is_set("mqtt.listen") => {}
+                bound => mqtt.push(bound?),
+            }
         }
         Ok(Sockets { kafka, http, mqtt })
     }
@@ -235,6 +248,11 @@ impl Sockets {
         let all = all.filter_map(|socket| Some(socket.socket.local_addr().ok()?.ip()));
         all.min_by_key(|address| address.to_canonical().is_loopback())
     }
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
 async fn bind(

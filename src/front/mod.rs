@@ -12,7 +12,9 @@ pub mod peers;
 mod places;
 pub mod sasl;
 mod settings;
+mod websocket;
 
 pub use listener::TLS_SETTINGS;
 pub use places::{Limits, Places};
 pub use settings::{SETTINGS, Settings};
+pub use websocket::WebSockets;

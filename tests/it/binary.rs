@@ -32,7 +32,9 @@ pub fn serve(data: &Path) -> Command {
         .args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"])
         .arg("--data")
         .arg(data)
-        .args(["-X", "wal.file.bytes=262144", "-X", "wal.files.min=2"]);
+        .args(["-X", "wal.file.bytes=262144", "-X", "wal.files.min=2"])
+        // Its default port is one for all.
+        .args(["-X", "mqtt.listen=off"]);
     command
 }
 
@@ -103,6 +105,12 @@ impl Running {
     pub fn other(&self, name: &str) -> &str {
         let found = self.others.iter().find(|(known, _)| known == name);
         &found.expect("such a listener").1
+    }
+
+    /// The addresses of all further listeners of a name.
+    pub fn others(&self, name: &str) -> Vec<String> {
+        let of_name = self.others.iter().filter(|(known, _)| known == name);
+        of_name.map(|(_, address)| address.clone()).collect()
     }
 
     /// Its process.

@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// Certifies a name, and the hosts that it is reached by.
-    fn certify(&self, name: &str, hosts: &[&str]) -> Certified {
+    pub fn certify(&self, name: &str, hosts: &[&str]) -> Certified {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).expect("names");
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -104,6 +104,7 @@ impl Place {
             .args(["serve", "--http", "127.0.0.1:0", "--data"])
             .arg(self.path("data"))
             .args(["-X", "wal.file.bytes=4194304", "-X", "wal.files.min=2"])
+            .args(["-X", "mqtt.listen=off"])
             .args(["-X", &format!("listeners={listeners}")])
             .arg("-X")
             .arg(format!(

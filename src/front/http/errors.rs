@@ -182,6 +182,22 @@ pub(super) fn later_by(mut answer: Response, wait: Duration) -> Response {
 }
 
 /// Nothing more is to be said.
+/// A path behind which nothing is served, as the settings say.
+pub(super) fn not_offered(why: &str) -> Response {
+    problem(StatusCode::NOT_FOUND, "not_found", why.to_owned())
+}
+
+/// A request that is no upgrade to WebSocket.
+pub(super) fn no_web_socket(why: &str) -> Response {
+    problem(StatusCode::BAD_REQUEST, "no_web_socket", why.to_owned())
+}
+
+/// An upgrade that does not name the subprotocol.
+pub(super) fn no_subprotocol(wanted: &str) -> Response {
+    let why = format!("Sec-WebSocket-Protocol must name {wanted}");
+    problem(StatusCode::BAD_REQUEST, "no_subprotocol", why)
+}
+
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }

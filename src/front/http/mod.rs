@@ -39,6 +39,7 @@ mod state;
 mod table;
 mod traffic;
 mod users;
+mod web_socket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,6 +142,7 @@ fn all_routes() -> Routes {
         .merge(produce::routes())
         .merge(follow::routes())
         .merge(erasures::routes())
+        .merge(web_socket::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -28,7 +28,7 @@ use super::packet::{
 use super::publishing::publish;
 use super::route::Message;
 use super::state::Front;
-use crate::front::listener::{Accepted, Stream, stopped};
+use crate::front::listener::{Transport, stopped};
 use crate::front::places::Place;
 
 /// CONNECT is there so long after the connection was made, or never.
@@ -40,14 +40,21 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 /// No pause is longer that a client's quota asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
+/// What a connection's bytes go through: a socket, or frames of a WebSocket.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Any of them.
+pub(super) type Stream = Box<dyn Duplex>;
+
 /// Serves a connection until it ends.
-pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
-    let Accepted {
-        stream,
-        place,
-        peer,
-        transport,
-    } = accepted;
+pub(super) async fn run(
+    stream: Stream,
+    (place, peer, transport): (Place, SocketAddr, Transport),
+    front: Arc<Front>,
+    mut stop: watch::Receiver<bool>,
+) {
     let (read, write) = tokio::io::split(stream);
     let mut frames = Frames::new(read, Arc::clone(&front.received), GREETING_BYTES_MAX);
     let mut writer = Writer {

@@ -3,14 +3,17 @@
 //! Invariants: a message is acknowledged when its record is durable. What is not offered is refused with the protocol's code,
 //! and never accepted and dropped. Nothing is allocated for a packet before its length was judged.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::descriptors::Ask;
-use crate::front::listener::{Listener, Socket};
-pub use settings::{MqttListen, SETTINGS, Settings};
+use crate::front::WebSockets;
+use crate::front::listener::{Accepted, Listener, Socket, Transport};
+use crate::front::websocket::WebStream;
+pub use settings::{MqttListen, SETTINGS, Settings, joined_listens};
 pub use state::Front;
 
 mod bounds;
@@ -60,7 +63,63 @@ impl Front {
             drain: DRAIN,
         };
         let stop = shutdown.clone();
-        let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
+        let mut web = self.web.subscribe();
+        let handle = move |accepted: Accepted| {
+            let Accepted {
+                stream,
+                place,
+                peer,
+                transport,
+            } = accepted;
+            let of_peer = (place, peer, transport);
+            connection::run(Box::new(stream), of_peer, self.clone(), stop.clone())
+        };
         listener.serve(shutdown, handle).await;
+        // Its sender is in the front.
+        let _ = tokio::time::timeout(DRAIN, web.wait_for(|open| *open == 0)).await;
+    }
+
+    /// Takes connections that come as WebSockets, until `stop` turns true.
+    pub fn web_sockets(self: &Arc<Front>, stop: &watch::Receiver<bool>) -> WebSockets {
+        let (front, stop) = (Arc::clone(self), stop.clone());
+        WebSockets {
+            protocol: "mqtt",
+            frame_bytes_max: self.settings.packet_bytes_max,
+            serve: Box::new(move |stream, peer, transport| {
+                let serves = Arc::clone(&front).serve_web(stream, (peer, transport), stop.clone());
+                Box::pin(serves)
+            }),
+        }
+    }
+
+    async fn serve_web(
+        self: Arc<Front>,
+        stream: WebStream,
+        (peer, transport): (SocketAddr, Transport),
+        stop: watch::Receiver<bool>,
+    ) {
+        let _open = OpenWeb::of(&self);
+        if *stop.borrow() {
+            return;
+        }
+        let place = self.places.enter(Some(peer.ip())).await;
+        let of_peer = (place, peer, transport);
+        connection::run(Box::new(stream), of_peer, Arc::clone(&self), stop).await;
+    }
+}
+
+/// A connection by WebSocket is open until this is dropped: the end of the server waits for it.
+struct OpenWeb(Arc<Front>);
+
+impl OpenWeb {
+    fn of(front: &Arc<Front>) -> OpenWeb {
+        front.web.send_modify(|open| *open += 1);
+        OpenWeb(Arc::clone(front))
+    }
+}
+
+impl Drop for OpenWeb {
+    fn drop(&mut self) {
+        self.0.web.send_modify(|open| *open -= 1);
     }
 }

@@ -21,7 +21,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            listen: Vec::new(),
+            listen: vec![MqttListen {
+                address: DEFAULT.to_owned(),
+                is_encrypted: false,
+            }],
             connections_max: 100_000,
             packet_bytes_max: 1 << 20,
             keep_alive_max_seconds: 300,
@@ -47,8 +50,18 @@ impl fmt::Display for MqttListen {
 
 /// What stands before an address that is encrypted.
 const ENCRYPTED: &str = "mqtts://";
+/// Where it listens if nothing is said: this machine alone reaches it.
+const DEFAULT: &str = "127.0.0.1:1883";
 /// What stands for no address.
 const OFF: &str = "off";
+
+/// Where it is to listen, as the setting shows it.
+pub fn joined_listens(settings: &Settings) -> String {
+    match settings.listen.is_empty() {
+        true => OFF.to_owned(),
+        false => joined(&settings.listen),
+    }
+}
 
 fn listens(value: &str) -> Result<Vec<MqttListen>, String> {
     if value.trim() == OFF {
@@ -108,14 +121,12 @@ pub const SETTINGS: &[Setting<Settings>] = &[
     Setting {
         name: "mqtt.listen",
         kind: Kind::List,
-        default: OFF,
+        default: DEFAULT,
         is_live: false,
         doc: "Where MQTT 3.1.1 and 5 is served, `host:port`, with commas between several; port 0 picks one. `mqtts://host:port` is \
-              encrypted (ssl.keystore.location). `off` serves none.",
-        get: |it| match it.listen.is_empty() {
-            true => OFF.to_owned(),
-            false => joined(&it.listen),
-        },
+              encrypted (ssl.keystore.location). `off` serves none, nor /mqtt on the HTTP port. A default port that another server \
+              has is not served, with a warning.",
+        get: joined_listens,
         set: |it, value| {
             it.listen = listens(value)?;
             Ok(())

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::clients::Clients;
 use super::live::Lives;
 use super::settings::Settings;
@@ -33,6 +35,8 @@ pub struct Front {
     pub(super) stats: Arc<Stats>,
     /// What comes, for those who keep up.
     pub(super) lives: Arc<Lives>,
+    /// How many are open of those that came by the HTTP port.
+    pub(super) web: watch::Sender<usize>,
     /// Memory of packets that are being received or stored.
     pub(super) received: Arc<Budget>,
 }
@@ -62,6 +66,7 @@ impl Front {
             places,
             clients: Clients::new(connections_max - connections_max / 16),
             stats,
+            web: watch::Sender::new(0),
             received: Budget::new(
                 RECEIVED_BYTES_MAX.max(2 * packet_bytes_max),
                 packet_bytes_max,

@@ -2,6 +2,7 @@
 
 mod answers;
 mod delivery;
+mod doors;
 mod live;
 mod wire;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -87,9 +87,14 @@ impl Connect<'_> {
     }
 }
 
+/// What a connection goes through.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// A connection.
 pub struct Mqtt {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     buffer: Vec<u8>,
     version: u8,
 }
@@ -109,8 +114,13 @@ impl Mqtt {
     /// A connection on which nothing was said.
     pub async fn open(address: &str) -> Mqtt {
         let stream = TcpStream::connect(address).await.expect("it listens");
+        Mqtt::over(stream)
+    }
+
+    /// The same over any stream.
+    pub fn over(stream: impl Duplex + 'static) -> Mqtt {
         Mqtt {
-            stream,
+            stream: Box::new(stream),
             buffer: Vec::new(),
             version: 5,
         }
@@ -119,13 +129,17 @@ impl Mqtt {
     /// Connects; gives what was answered, which is nothing if the connection was closed.
     pub async fn try_connect(address: &str, connect: &Connect<'_>) -> (Mqtt, Option<Vec<u8>>) {
         let mut mqtt = Mqtt::open(address).await;
-        mqtt.version = connect.version;
-        mqtt.send(&connect.packet()).await;
-        let answer = mqtt.next().await.map(|(first, body)| {
-            assert_eq!(first, 0x20, "{body:?}");
-            body
-        });
+        let answer = mqtt.greet(connect).await;
         (mqtt, answer)
+    }
+
+    /// Connects on a connection on which nothing was said.
+    pub async fn greet(&mut self, connect: &Connect<'_>) -> Option<Vec<u8>> {
+        self.version = connect.version;
+        self.send(&connect.packet()).await;
+        let (first, body) = self.next().await?;
+        assert_eq!(first, 0x20, "{body:?}");
+        Some(body)
     }
 
     /// Connects as a client that is let in.
@@ -142,6 +156,7 @@ impl Mqtt {
     /// Sends bytes; it may be that nobody takes them any more.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
     }
 
     /// The next packet: its first byte and its body. None at the end.
