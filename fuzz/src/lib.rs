@@ -68,6 +68,8 @@ pub const TARGETS: &[Target] = targets![
     mqtt 16 << 10,
     amqp 16 << 10,
     losses 4 << 10,
+    retained 4 << 10,
+    sessions 4 << 10,
 ];
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub enum StateLogKind {
     Credentials,
     /// Shared subscriptions: what of each partition is finished.
     Shares,
+    /// The last message of each name that was to be kept.
+    Retained,
+    /// Sessions that outlive their connections.
+    Sessions,
 }
 
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
@@ -97,6 +101,22 @@ pub const CREDENTIALS_VERSION: u32 = 1;
 pub const SCRAM_KEY_HEAD: &str = "scram/";
 /// How the key of an API token begins; its id follows.
 pub const TOKEN_KEY_HEAD: &str = "token/";
+/// The version of values of [`StateLogKind::Retained`]: the first byte of each.
+pub const RETAINED_VERSION: u8 = 1;
+/// How the key of a retained message begins; its name follows.
+pub const RETAINED_KEY_HEAD: &str = "retained/";
+/// The version of values of [`StateLogKind::Sessions`]: the first byte of each.
+pub const SESSIONS_VERSION: u8 = 1;
+/// How the key of a session begins; whose it is follows.
+pub const SESSION_KEY_HEAD: &str = "session/";
+/// How the key begins of an identifier that a session has received and that is not released; identifier and session follow.
+pub const SESSION_RECEIVED_KEY_HEAD: &str = "session-received/";
+/// How the key begins of what a session is being sent exactly once; the session follows.
+pub const SESSION_SENDING_KEY_HEAD: &str = "session-sending/";
+/// How the key of a session's place in the logs begins; the session follows.
+pub const SESSION_CURSOR_KEY_HEAD: &str = "session-cursor/";
+/// The key of the place that all sessions have reached that keep up.
+pub const SESSION_MARK_KEY: &str = "session-mark";
 /// The key of what users that do not exist are made up from.
 pub const DECOY_KEY: &str = "decoy";
 /// The key of the settings that were made while running.
@@ -137,7 +157,7 @@ impl LogId {
 
 impl StateLogKind {
     /// All that this release knows.
-    pub const ALL: [StateLogKind; 11] = [
+    pub const ALL: [StateLogKind; 13] = [
         StateLogKind::Metadata,
         StateLogKind::Groups,
         StateLogKind::Holds,
@@ -149,6 +169,8 @@ impl StateLogKind {
         StateLogKind::Quotas,
         StateLogKind::Credentials,
         StateLogKind::Shares,
+        StateLogKind::Retained,
+        StateLogKind::Sessions,
     ];
 
     /// Its place in the range of ids. A number is never given to another log.
@@ -165,6 +187,8 @@ impl StateLogKind {
             StateLogKind::Quotas => 10,
             StateLogKind::Credentials => 9,
             StateLogKind::Shares => 14,
+            StateLogKind::Retained => 11,
+            StateLogKind::Sessions => 12,
         })
     }
 
@@ -187,6 +211,8 @@ impl StateLogKind {
             StateLogKind::Quotas => "quotas",
             StateLogKind::Credentials => "credentials",
             StateLogKind::Shares => "shares",
+            StateLogKind::Retained => "retained",
+            StateLogKind::Sessions => "sessions",
         }
     }
 
@@ -221,6 +247,18 @@ impl StateLogKind {
             StateLogKind::Once => known_head(key, ONCE_KEY_HEAD),
             StateLogKind::Acls => known_head(key, ACL_KEY_HEAD),
             StateLogKind::Quotas => known_head(key, QUOTA_KEY_HEAD),
+            StateLogKind::Retained => known_head(key, RETAINED_KEY_HEAD),
+            StateLogKind::Sessions if key == SESSION_MARK_KEY.as_bytes() => Ok(()),
+            StateLogKind::Sessions => {
+                let heads = [
+                    SESSION_KEY_HEAD,
+                    SESSION_RECEIVED_KEY_HEAD,
+                    SESSION_SENDING_KEY_HEAD,
+                    SESSION_CURSOR_KEY_HEAD,
+                ];
+                let is_known = heads.iter().any(|head| key.starts_with(head.as_bytes()));
+                is_known.then_some(()).ok_or(UnknownRecord::Kind)
+            }
             StateLogKind::Credentials if key == DECOY_KEY.as_bytes() => Ok(()),
             StateLogKind::Credentials => {
                 let heads = [SCRAM_KEY_HEAD, TOKEN_KEY_HEAD];
@@ -249,6 +287,12 @@ impl StateLogKind {
             }
             StateLogKind::Shares => {
                 check_version("value", first_byte(value), SHARES_VERSION.into())
+            }
+            StateLogKind::Retained => {
+                check_version("value", first_byte(value), RETAINED_VERSION.into())
+            }
+            StateLogKind::Sessions => {
+                check_version("value", first_byte(value), SESSIONS_VERSION.into())
             }
             StateLogKind::Holds => json_of(1..=HOLDS_VERSION, value),
             StateLogKind::Losses => json_of(1..=LOSSES_VERSION, value),
@@ -416,6 +460,20 @@ mod tests {
             assert!((1..=version).all(|found| check(found).is_ok()));
             assert!(check(0).is_err() && check(version + 1).is_err());
             assert_eq!(kind.check_key(b"topic/1"), Err(UnknownRecord::Kind));
+        }
+        let retained = |value: &[u8]| StateLogKind::Retained.check(b"retained/a", Some(value));
+        assert_eq!(retained(&[1, 0]), Ok(()));
+        assert!(retained(&[2]).is_err() && retained(&[]).is_err());
+        for key in [
+            "session/",
+            "session-received/",
+            "session-sending/",
+            "session-cursor/",
+            "session-mark",
+        ] {
+            let sessions = |value: &[u8]| StateLogKind::Sessions.check(key.as_bytes(), Some(value));
+            assert_eq!(sessions(&[1, 0]), Ok(()));
+            assert!(sessions(&[2]).is_err() && sessions(&[]).is_err());
         }
         let metadata = |key: &[u8]| StateLogKind::Metadata.check_key(key);
         assert_eq!(metadata(b"topic/01234567"), Ok(()));

@@ -35,10 +35,12 @@ pub mod ranges;
 mod records;
 mod refusal;
 pub mod replay;
+pub mod retained;
 pub mod schemas;
 #[cfg(test)]
 pub(crate) mod scratch;
 pub mod server_settings;
+pub mod sessions;
 pub mod settings;
 pub mod share;
 mod state_log;
@@ -123,6 +125,8 @@ struct Shared {
     open_readers: Arc<open_readers::OpenReaders>,
     schemas: schemas::Schemas,
     onces: once::Onces,
+    retained: retained::RetainedMessages,
+    sessions: sessions::Sessions,
     /// What is published and not appended yet.
     lanes: publish::Lanes,
     erasures: erasures::Erasures,
@@ -168,6 +172,12 @@ pub enum OpenError {
     /// The requests that were done once say something that this version does not understand.
     #[error("requests that are done once: {0}")]
     Once(#[from] once::OnceError),
+    /// The retained messages say something that this version does not understand.
+    #[error("retained messages: {0}")]
+    Retained(#[from] retained::RetainedError),
+    /// The sessions say something that this version does not understand.
+    #[error("sessions: {0}")]
+    Sessions(#[from] sessions::SessionsError),
     /// The access control lists say something that this version does not understand.
     #[error("access control lists: {0}")]
     Access(#[from] access::AccessError),
@@ -265,6 +275,8 @@ impl Broker {
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
         let onces = once::Onces::open(&storage, storage.clock())?;
+        let retained = retained::RetainedMessages::open(&storage, storage.clock())?;
+        let sessions = sessions::Sessions::open(&storage, storage.clock())?;
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
         let audit = audit::Audit::new(config.audit.clone(), storage.clock());
@@ -300,6 +312,8 @@ impl Broker {
             open_readers: Arc::default(),
             schemas,
             onces,
+            retained,
+            sessions,
             lanes: publish::Lanes::new(storage.batch_bytes_max()),
             erasures,
             access,
@@ -373,7 +387,9 @@ impl Broker {
         let cleanup = self.run_cleanup(shutdown.clone());
         let erasures = self.run_erasures(shutdown.clone());
         let keys = self.renew_keys(shutdown.clone());
-        let audit = self.write_audit(shutdown);
+        let audit = self.write_audit(shutdown.clone());
+        let retained = self.expire_retained(shutdown.clone());
+        let sessions = self.mark_sessions(shutdown);
         tokio::join!(
             groups,
             producer_ids,
@@ -383,7 +399,9 @@ impl Broker {
             cleanup,
             erasures,
             keys,
-            audit
+            audit,
+            retained,
+            sessions
         );
     }
 

@@ -6,6 +6,7 @@
 //! not act on.
 
 mod error;
+pub(in crate::broker) mod fields;
 mod keyed;
 #[cfg(test)]
 pub(super) mod sim;

@@ -8,6 +8,7 @@
 //! reaching the bound makes publishers wait. A dropped wait takes nothing back.
 
 mod batch;
+mod beside;
 mod driver;
 mod keyless;
 mod lanes;
@@ -26,6 +27,7 @@ use model::PartitionId;
 use super::Broker;
 use super::access::{Granted, right};
 use super::catalog::Topic;
+pub(in crate::broker) use beside::Ready;
 pub(super) use keyless::Keyless;
 use lanes::Checked;
 pub(super) use lanes::Lanes;

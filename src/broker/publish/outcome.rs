@@ -29,6 +29,11 @@ impl Publishing {
         }
     }
 
+    /// Whether both become durable at once, or neither.
+    pub fn is_with(&self, other: &Publishing) -> bool {
+        Arc::ptr_eq(&self.outcome, &other.outcome)
+    }
+
     /// The same, if it is known by now.
     pub fn known(&self) -> Option<Result<Offset, PublishRefusal>> {
         let outcome = self.outcome.get()?;

@@ -29,6 +29,14 @@ pub enum PublishRefusal {
         /// The bound.
         bytes_max: u64,
     },
+    /// It is to be kept, and as much is kept as may be.
+    #[error(
+        "retained messages hold {bytes_max} bytes, as much as they may: mqtt.retained.bytes.max"
+    )]
+    Retained {
+        /// The bound.
+        bytes_max: usize,
+    },
     /// The broker takes none now, or not for this topic: the same for all that were to be written with it.
     #[error(transparent)]
     Refused(Arc<Refusal>),

@@ -259,12 +259,12 @@ fn said(
     Ok((batches, answer))
 }
 
-async fn decided(durable: Durable) -> Result<(), PublishRefusal> {
+pub(super) async fn decided(durable: Durable) -> Result<(), PublishRefusal> {
     let outcome = durable.await.map_err(StorageFault::Sync);
     outcome.map_err(|fault| Refusal::from(fault).into())
 }
 
-fn refusal_of(error: AppendAllError) -> PublishRefusal {
+pub(super) fn refusal_of(error: AppendAllError) -> PublishRefusal {
     match error {
         AppendAllError::Refused(error) | AppendAllError::Log { source: error, .. } => error.into(),
         AppendAllError::Twice { .. } => unreachable!("each partition is named once"),

@@ -26,7 +26,7 @@ pub(super) use readers::Readers;
 pub use request::{
     Accept, Filter, Gap, GapReason, KeyFilter, Order, Place, ReplayError, ReplayRequest, Scanned,
 };
-pub use subscription::{Event, FollowRequest, Resume, Subscription};
+pub use subscription::{Event, FollowRequest, ReadTo, Resume, Subscription};
 
 use super::access::{Caller, Granted, right};
 use super::open_readers::ReaderName;

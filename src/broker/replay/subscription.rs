@@ -4,7 +4,7 @@
 //! place. A subscription holds a cursor for each partition: a slow subscriber is behind, and costs nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use model::{Offset, PartitionId, Timestamp};
@@ -78,6 +78,35 @@ pub struct Subscription {
     then: VecDeque<Event>,
     /// For whom it reads.
     who: Option<ReaderName>,
+    /// Where it tells how far it is.
+    read_to: Option<Arc<ReadTo>>,
+}
+
+/// How far a subscription has come where it found nothing to give, partition by partition: what lies before was given, and whoever
+/// asked for it again has had the time to note it. It may be less than was read, and is never more.
+#[derive(Debug, Default)]
+pub struct ReadTo(Mutex<Vec<Offset>>);
+
+impl ReadTo {
+    /// All of them.
+    pub fn offsets(&self) -> Vec<Offset> {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Offset>> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds offsets")
+    }
+
+    pub(in crate::broker) fn set(&self, partition: PartitionId, offset: Offset) {
+        let mut offsets = self.locked();
+        let index = partition.get() as usize;
+        if offsets.len() <= index {
+            offsets.resize(index + 1, Offset::ZERO);
+        }
+        offsets[index] = offset;
+    }
 }
 
 /// One partition of a subscription.
@@ -138,6 +167,7 @@ impl Broker {
             is_caught_up: false,
             then: VecDeque::new(),
             who: None,
+            read_to: None,
         };
         for partition in partitions_of(topic, request.partitions)? {
             let log = topic.log(partition)?;
@@ -196,6 +226,16 @@ impl Subscription {
             cursor.reader.open_as(&self.broker, &who, log);
         }
         self.who = Some(who);
+    }
+
+    /// Tells how far it is from here on, also while nobody asks.
+    pub fn read_to(&mut self) -> Arc<ReadTo> {
+        let read_to = Arc::new(ReadTo::default());
+        for at in self.position() {
+            read_to.set(at.partition, at.offset);
+        }
+        self.read_to = Some(Arc::clone(&read_to));
+        read_to
     }
 
     fn add(&mut self, log: Arc<Log>, at: Resume) {
@@ -345,6 +385,10 @@ impl Subscription {
                 None
             }
         };
+        if let (None, Some(read_to)) = (&found, &self.read_to) {
+            let reader = &self.cursors[at].reader;
+            read_to.set(reader.partition(), reader.next_offset());
+        }
         Ok((found, cleaned))
     }
 

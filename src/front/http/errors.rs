@@ -275,7 +275,9 @@ fn of_publish(refusal: &PublishRefusal) -> (StatusCode, &'static str) {
     match refusal {
         PublishRefusal::Record(_) => (StatusCode::UNPROCESSABLE_ENTITY, "records_refused"),
         PublishRefusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
-        PublishRefusal::TooMuch { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+        PublishRefusal::TooMuch { .. } | PublishRefusal::Retained { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
+        }
         PublishRefusal::Refused(refusal) => of_refusal(refusal),
         PublishRefusal::Abandoned => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
@@ -375,6 +377,7 @@ pub(super) fn proxy_code_second(refusal: &PublishRefusal) -> u32 {
         PublishRefusal::Abandoned => 50003,
         PublishRefusal::Record(_)
         | PublishRefusal::TooLarge { .. }
+        | PublishRefusal::Retained { .. }
         | PublishRefusal::TooMuch { .. } => 50002,
     }
 }

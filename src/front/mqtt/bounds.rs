@@ -12,6 +12,8 @@ pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
 pub(super) const REPLAYS_MAX: usize = 8;
 /// No further messages are put to what a client has not taken while that is longer.
 pub(super) const UNSENT_BYTES_MAX: usize = 64 << 10;
+/// Looks at retained messages that are taken one after the other, before others have their turn.
+pub(super) const LOOKS_AT_ONCE: usize = 64;
 /// A client's id stands in each of its records.
 pub(super) const CLIENT_ID_BYTES_MAX: usize = 1_024;
 /// The longest packet of somebody who is no client yet.

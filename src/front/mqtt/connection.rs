@@ -25,8 +25,7 @@ use super::outbound::Outbound;
 use super::packet::{
     AckKind, Disconnect, Fault, Incoming, Version, decode, disconnect, pingresp, suback, unsuback,
 };
-use super::publishing::publish;
-use super::route::Message;
+use super::session::{Leaving, Session};
 use super::state::Front;
 use crate::front::listener::{Transport, stopped};
 use crate::front::places::Place;
@@ -205,6 +204,10 @@ impl Connection {
     }
 
     async fn serve(mut self, place: &Place, mut stop: watch::Receiver<bool>) {
+        let resumed = self.client.resumed.take();
+        if let Err(ending) = self.outbound.resume(resumed, &mut self.writer.out).await {
+            return self.end(ending).await;
+        }
         let ending = loop {
             match self.next(place, &mut stop).await {
                 Happened::Moved => {}
@@ -244,10 +247,12 @@ impl Connection {
             ..
         } = self;
         let works = inbound.has_work(!is_full);
-        let more = outbound.wants_more() && now >= self.sends_at;
+        let more = outbound.saves() || outbound.wants_more() && now >= self.sends_at;
+        let looks = outbound.looks_further() && !is_full && now >= self.sends_at;
         let sends = writer.has_something();
         let mut acks = BytesMut::new();
         let out = &mut acks;
+        let mut kept = BytesMut::new();
         let mut woken_at = None;
         let happened = tokio::select! {
             () = stopped(stop) => Happened::End(Ending::Stopping),
@@ -260,13 +265,15 @@ impl Connection {
                 Ok(None) => Happened::End(Ending::Gone),
                 Err(ending) => Happened::End(ending),
             },
-            read = outbound.read(), if more => read.into(),
+            read = outbound.step(&mut kept), if more => read.into(),
+            () = tokio::task::yield_now(), if looks => Happened::Moved,
             () = sleep_until(wakes_at) => {
                 woken_at = Some(Instant::now());
                 Happened::Moved
             }
         };
         self.writer.out.extend_from_slice(&acks);
+        self.writer.out.extend_from_slice(&kept);
         match woken_at.and_then(|now| self.overdue(now, reads)) {
             Some(ending) => Happened::End(ending),
             None => happened,
@@ -321,7 +328,7 @@ impl Connection {
                 suback(out, version, asked.packet_id, &codes);
             }
             Incoming::Unsubscribe(asked) => {
-                let codes = self.outbound.unsubscribe(&asked);
+                let codes = self.outbound.unsubscribe(&asked).await?;
                 unsuback(out, version, asked.packet_id, &codes);
             }
             Incoming::Pingreq => pingresp(out),
@@ -332,12 +339,13 @@ impl Connection {
 
     fn disconnected(&self, said: Disconnect) -> Ending {
         // A session that was to end with its connection is not kept after all (§3.14.2.2.2).
-        if said.session_expiry.is_some_and(|it| it > 0) && !self.client.wanted_session {
+        if said.session_expiry.is_some_and(|it| it > 0) && !self.client.session.is_kept() {
             const MORE: &str = "a session expiry where there was none";
             return Fault::Protocol(MORE).into();
         }
         Ending::Disconnected {
             with_will: said.reason != 0,
+            session_expiry: said.session_expiry,
         }
     }
 
@@ -353,45 +361,55 @@ impl Connection {
         };
         // A failure ends it too.
         let _ = timeout(LAST_WORDS_MAX, stores).await;
-        if let Some(code) = errors::of_ending(&ending) {
-            self.front.stats.ended(code);
-            if self.client.version == Version::V5 {
-                let reason = ending.to_string();
-                let fits = reason.len() + 16 <= self.client.packet_bytes_max;
-                disconnect(
-                    &mut self.writer.out,
-                    code,
-                    Some(reason.as_str()).filter(|_| fits),
-                );
-            }
-            self.writer.last().await;
-            let _ = timeout(LINGER_MAX, self.frames.linger()).await;
-        }
         let Connection {
             front,
-            mut client,
-            peer,
+            client,
+            mut frames,
+            mut writer,
+            inbound,
+            outbound,
             ..
         } = self;
-        let will = client.will.take();
-        match ending {
-            Ending::Disconnected { with_will: false } => {}
-            _ => {
-                if let Some(will) = will {
-                    publish_will(&front, &client, will, peer).await;
-                }
+        drop(inbound);
+        let Client {
+            session,
+            version,
+            packet_bytes_max,
+            entered: _entered,
+            ..
+        } = client;
+        // Whoever takes over from it waits for its session, and not for its last words.
+        session
+            .leave(&front, leaving(&session, &ending, &front), outbound.left())
+            .await;
+        drop((outbound, session));
+        if let Some(code) = errors::of_ending(&ending) {
+            front.stats.ended(code);
+            if version == Version::V5 {
+                let reason = ending.to_string();
+                let fits = reason.len() + 16 <= packet_bytes_max;
+                let reason = Some(reason.as_str()).filter(|_| fits);
+                disconnect(&mut writer.out, code, reason);
             }
+            writer.last().await;
+            let _ = timeout(LINGER_MAX, frames.linger()).await;
         }
     }
 }
 
-/// Publishes a will. There is nobody who could be told that it cannot be.
-async fn publish_will(front: &Front, client: &Client, will: Message, peer: SocketAddr) {
-    let published = async { publish(front, &client.door, &will).await?.durable().await };
-    match published.await {
-        Ok(_) => {
-            front.stats.wills.fetch_add(1, Relaxed);
-        }
-        Err(error) => tracing::warn!(%peer, %error, "a will could not be published"),
+/// How the client leaves its session.
+fn leaving(session: &Session, ending: &Ending, front: &Front) -> Leaving {
+    let (with_will, said) = match ending {
+        Ending::Disconnected {
+            with_will,
+            session_expiry,
+        } => (*with_will, *session_expiry),
+        _ => (true, None),
+    };
+    let longest = front.settings.session_expiry_max_seconds();
+    let said = said.map(|seconds| seconds.min(longest));
+    Leaving {
+        with_will,
+        expiry_seconds: said.unwrap_or(session.expiry_seconds),
     }
 }

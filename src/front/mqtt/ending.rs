@@ -27,9 +27,9 @@ pub enum Ending {
     /// A name under which nobody publishes here.
     #[error("nothing can be published to this topic here")]
     TopicName,
-    /// Retained messages are not offered.
-    #[error("retained messages are not offered")]
-    Retain,
+    /// As much is retained as may be, and no ack can say so.
+    #[error("as much is retained as may be")]
+    RetainedFull,
     /// The client may not publish there, and no ack can say so.
     #[error("not authorized to publish there")]
     Denied,
@@ -42,6 +42,9 @@ pub enum Ending {
     /// The same, for another reason.
     #[error("the store takes no messages now")]
     StoreFailed,
+    /// As many sessions are kept as may be, or this one is too long.
+    #[error("as much is kept of sessions as may be")]
+    SessionFull,
     /// What was subscribed to cannot be read any more.
     #[error("the topic of the subscription cannot be read any more")]
     Unreadable,
@@ -65,6 +68,8 @@ pub enum Ending {
     Disconnected {
         /// Whether it wants its will published.
         with_will: bool,
+        /// How long its session is to outlive it, if that is not what it said before.
+        session_expiry: Option<u32>,
     },
     /// The connection is gone.
     #[error("the connection is gone")]
@@ -95,12 +100,12 @@ pub enum NotConnected {
     /// There are as many clients as there may be.
     #[error("there are as many clients as there may be")]
     TooMany,
-    /// Sessions that outlive their connection are not offered, and 3.1.1 has no way to say so later.
-    #[error("sessions that outlive their connection are not offered: connect with a clean session")]
-    Session,
-    /// The will is to be retained, which is not offered.
-    #[error("retained messages are not offered")]
-    Retain,
+    /// As many sessions are kept as may be, or this one is too long.
+    #[error("as much is kept of sessions as may be")]
+    TooManySessions,
+    /// The store takes nothing now.
+    #[error("the store keeps no sessions now")]
+    StoreFailed,
     /// The will's topic is not one that clients publish to.
     #[error("nothing can be published to the topic of the will")]
     WillTopic,

@@ -30,7 +30,6 @@ enum ReasonCode {
     TopicAlias = 0x94,
     TooLarge = 0x95,
     Quota = 0x97,
-    NoRetain = 0x9a,
     NoShared = 0x9e,
 }
 
@@ -60,9 +59,8 @@ fn code_of_connect(why: &NotConnected) -> ReasonCode {
         NotConnected::Login => ReasonCode::BadLogin,
         NotConnected::Exposed | NotConnected::WillDenied => ReasonCode::NotAuthorized,
         NotConnected::Method => ReasonCode::BadMethod,
-        NotConnected::TooMany => ReasonCode::Busy,
-        NotConnected::Session => ReasonCode::Specific,
-        NotConnected::Retain => ReasonCode::NoRetain,
+        NotConnected::TooMany | NotConnected::StoreFailed => ReasonCode::Busy,
+        NotConnected::TooManySessions => ReasonCode::Quota,
         NotConnected::WillTopic => ReasonCode::BadTopic,
     }
 }
@@ -78,10 +76,11 @@ fn return_code_of_connect(why: &NotConnected) -> Option<ReturnCode> {
         },
         NotConnected::Login => ReturnCode::BadLogin,
         NotConnected::Exposed | NotConnected::WillDenied => ReturnCode::NotAuthorized,
-        NotConnected::Session | NotConnected::LongId { .. } => ReturnCode::ClientId,
+        NotConnected::LongId { .. } => ReturnCode::ClientId,
         NotConnected::TooMany
+        | NotConnected::TooManySessions
+        | NotConnected::StoreFailed
         | NotConnected::Method
-        | NotConnected::Retain
         | NotConnected::WillTopic => ReturnCode::Unavailable,
     })
 }
@@ -105,10 +104,11 @@ pub fn of_ending(ending: &Ending) -> Option<u8> {
         Ending::ReceiveMaximum { .. } => ReasonCode::ReceiveMaximum,
         Ending::TopicAlias(_) => ReasonCode::TopicAlias,
         Ending::TopicName => ReasonCode::BadTopic,
-        Ending::Retain => ReasonCode::NoRetain,
         Ending::Denied => ReasonCode::NotAuthorized,
         Ending::NotTaken(_) | Ending::Unreadable => ReasonCode::Specific,
-        Ending::DiskFull | Ending::Evicted => ReasonCode::Quota,
+        Ending::DiskFull | Ending::Evicted | Ending::RetainedFull | Ending::SessionFull => {
+            ReasonCode::Quota
+        }
         Ending::StoreFailed => ReasonCode::Busy,
         Ending::Stopping => ReasonCode::Stopping,
         Ending::KeepAlive => ReasonCode::KeepAlive,
@@ -134,6 +134,8 @@ pub enum Never {
     Denied,
     /// The name is not one that clients publish to.
     TopicName,
+    /// As much is retained as may be.
+    RetainedFull,
     /// It is not as its topic takes them.
     NotTaken(String),
 }
@@ -144,6 +146,7 @@ impl Never {
         let code = match self {
             Never::Denied => ReasonCode::NotAuthorized,
             Never::TopicName => ReasonCode::BadTopic,
+            Never::RetainedFull => ReasonCode::Quota,
             Never::NotTaken(_) => ReasonCode::Specific,
         };
         code as u8
@@ -153,7 +156,7 @@ impl Never {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Never::NotTaken(reason) => Some(reason),
-            Never::Denied | Never::TopicName => None,
+            Never::Denied | Never::TopicName | Never::RetainedFull => None,
         }
     }
 
@@ -162,6 +165,7 @@ impl Never {
         match self {
             Never::Denied => Ending::Denied,
             Never::TopicName => Ending::TopicName,
+            Never::RetainedFull => Ending::RetainedFull,
             Never::NotTaken(reason) => Ending::NotTaken(reason),
         }
     }
@@ -180,6 +184,7 @@ pub fn of_publish(refusal: &PublishRefusal) -> NotStored {
             Refusal::DiskFull => NotStored::End(Ending::DiskFull),
             _ => NotStored::End(Ending::StoreFailed),
         },
+        PublishRefusal::Retained { .. } => NotStored::Never(Never::RetainedFull),
         PublishRefusal::TooMuch { .. } => NotStored::End(Ending::StoreFailed),
         PublishRefusal::Abandoned => NotStored::End(Ending::Stopping),
     }

@@ -3,21 +3,22 @@
 //! Callers: `outbound`. Invariants: each record that the subscriptions want is given once, in the order of its partition, or a gap is
 //! counted. While what was given last is not taken, nothing more is read.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::Offset;
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
-use super::live::{Handed, Member, Slice, offsets, resume};
+use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
 use super::route::topic_of;
 use super::state::Front;
 use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{self, Event, Filter, FollowRequest, Order, Place};
+use crate::broker::replay::{self, Event, Filter, FollowRequest, Order, Place, ReadTo};
+use crate::broker::sessions::Reading;
 
 /// See the module.
 pub(super) struct Feed {
@@ -25,10 +26,47 @@ pub(super) struct Feed {
     pub(super) replay: Option<Box<str>>,
     /// What it gives for.
     pub(super) subscriptions: Subscriptions,
-    topic: Granted<Arc<Topic>, right::Read>,
+    pub(super) topic: Granted<Arc<Topic>, right::Read>,
     source: Source,
     /// What was given last, and how many of its records were taken.
     held: Option<(Slice, usize)>,
+    /// What is missing before the next message, for those who are told.
+    pub(super) gap: Option<String>,
+    place: Arc<FeedPlace>,
+}
+
+/// How far a feed is, for others to look at: what lies before was given and taken.
+#[derive(Debug)]
+pub(super) struct FeedPlace(Mutex<PlaceOf>);
+
+#[derive(Debug)]
+enum PlaceOf {
+    Member(MemberPlace),
+    Reader(Arc<ReadTo>),
+}
+
+impl FeedPlace {
+    fn of(source: &mut Source) -> PlaceOf {
+        match source {
+            Source::Live(member) => PlaceOf::Member(member.place()),
+            Source::Behind(reader) => PlaceOf::Reader(reader.subscription.read_to()),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, PlaceOf> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds a place")
+    }
+}
+
+impl Reading for FeedPlace {
+    fn offsets(&self) -> Vec<Offset> {
+        match &*self.locked() {
+            PlaceOf::Member(member) => member.offsets(),
+            PlaceOf::Reader(read_to) => read_to.offsets(),
+        }
+    }
 }
 
 enum Source {
@@ -66,13 +104,68 @@ impl Feed {
     ) -> Result<Feed, NotSubscribed> {
         let joined = front.lives.join(&topic, None, Vec::new());
         let member = joined.map_err(|_| NotSubscribed::Failed)?;
-        Ok(Feed {
-            replay: None,
-            subscriptions: Subscriptions::default(),
+        let source = Source::Live(member.expect("what comes is ahead of everybody"));
+        Ok(Feed::new(None, topic, source, Subscriptions::default()))
+    }
+
+    /// What comes, from where it was before on, for these subscriptions.
+    pub(super) fn resumed(
+        front: &Front,
+        topic: Granted<Arc<Topic>, right::Read>,
+        at: &[Offset],
+        subscriptions: Subscriptions,
+    ) -> Result<Feed, NotSubscribed> {
+        let request = request(&subscriptions, Place::Latest, Some(at));
+        let followed = front.broker.follow(&topic, request);
+        let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
+        let source = Source::Behind(Reader::new(subscription, &front.stats));
+        Ok(Feed::new(None, topic, source, subscriptions))
+    }
+
+    fn new(
+        replay: Option<Box<str>>,
+        topic: Granted<Arc<Topic>, right::Read>,
+        mut source: Source,
+        subscriptions: Subscriptions,
+    ) -> Feed {
+        let place = Arc::new(FeedPlace(Mutex::new(FeedPlace::of(&mut source))));
+        Feed {
+            replay,
+            subscriptions,
             topic,
-            source: Source::Live(member.expect("what comes is ahead of everybody")),
+            source,
             held: None,
-        })
+            gap: None,
+            place,
+        }
+    }
+
+    /// How far it is, for others to look at.
+    pub(super) fn place(&self) -> Arc<FeedPlace> {
+        Arc::clone(&self.place)
+    }
+
+    /// What lies before was taken, partition by partition.
+    pub(super) fn read_to(&self) -> Vec<Offset> {
+        let mut at = match &self.source {
+            Source::Live(_) => self.place.offsets(),
+            Source::Behind(reader) => offsets(&reader.subscription.position()),
+        };
+        if let Some(next) = self
+            .held
+            .as_ref()
+            .and_then(|(slice, taken)| slice.get(*taken))
+        {
+            let index = next.partition.get() as usize;
+            at.resize(at.len().max(index + 1), Offset::ZERO);
+            at[index] = next.record.offset;
+        }
+        at
+    }
+
+    fn go_on(&mut self, mut source: Source) {
+        *self.place.locked() = FeedPlace::of(&mut source);
+        self.source = source;
     }
 
     /// What was there from some place on, and then what comes, for these subscriptions.
@@ -85,13 +178,8 @@ impl Feed {
         let request = request(&subscriptions, from, None);
         let followed = front.broker.follow(&topic, request);
         let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
-        Ok(Feed {
-            replay: Some(name),
-            subscriptions,
-            topic,
-            source: Source::Behind(Reader::new(subscription, &front.stats)),
-            held: None,
-        })
+        let source = Source::Behind(Reader::new(subscription, &front.stats));
+        Ok(Feed::new(Some(name), topic, source, subscriptions))
     }
 
     /// Adds a subscription to what becomes durable from now on, or changes that of the same filter. Gives where it begins.
@@ -134,21 +222,25 @@ impl Feed {
                     let request = request(&self.subscriptions, Place::Latest, Some(&at));
                     let followed = front.broker.follow(&self.topic, request);
                     let subscription = followed.map_err(unreadable)?;
-                    self.source = Source::Behind(Reader::new(subscription, &front.stats));
+                    self.go_on(Source::Behind(Reader::new(subscription, &front.stats)));
                 }
                 Handed::Ended => return Err(Ending::Unreadable),
             },
             Source::Behind(reader) => {
                 match reader.subscription.next().await.map_err(unreadable)? {
                     Event::Records(block) => self.hold(Slice::all(block), door)?,
-                    Event::Gap(gap) => front.stats.skipped(Skipped::Gap, gap.missing),
+                    Event::Gap(gap) => {
+                        front.stats.skipped(Skipped::Gap, gap.missing);
+                        let (from, to) = (gap.offsets.start, gap.offsets.end);
+                        self.gap = Some(format!("{}:{from}..{to}", gap.partition));
+                    }
                     Event::CaughtUp => {
                         let at = offsets(&reader.subscription.position());
                         let filters = self.subscriptions.filters();
                         let joined = front.lives.join(&self.topic, Some(at), filters);
                         // If the task is ahead, there is more to read.
                         if let Some(member) = joined.map_err(unreadable)? {
-                            self.source = Source::Live(member);
+                            self.go_on(Source::Live(member));
                         }
                     }
                 }
@@ -178,6 +270,9 @@ impl Feed {
     /// Puts it back after some more were taken.
     pub(super) fn put_back(&mut self, slice: Slice, taken: usize) {
         self.held = (taken < slice.len()).then_some((slice, taken));
+        if let (None, Source::Live(member)) = (&self.held, &self.source) {
+            member.took();
+        }
     }
 }
 

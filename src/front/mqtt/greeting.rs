@@ -15,10 +15,12 @@ use super::errors;
 use super::frame::Frame;
 use super::packet::{Connack, Connect, Fault, Version, Will, connack, decode_connect, version_of};
 use super::route::{self, Message, Says};
+use super::session::{self, Session};
 use super::state::Front;
 use crate::broker::Refusal;
 use crate::broker::access::{Caller, Door, Principal, Protocol, right};
 use crate::broker::credentials::LoginKind;
+use crate::broker::sessions::{KeptWill, SessionKey, SessionState};
 use crate::front::listener::Transport;
 
 /// A client that was let in.
@@ -36,12 +38,12 @@ pub(super) struct Client {
     pub(super) receive_maximum: u16,
     /// The longest packet that it takes.
     pub(super) packet_bytes_max: usize,
-    /// Whether it asked for a session that outlives its connection, and was told that it has none.
-    pub(super) wanted_session: bool,
     /// Whether acks may say why in words.
     pub(super) wants_reasons: bool,
-    /// What is published when it goes without a word.
-    pub(super) will: Option<Message>,
+    /// What of it outlives its connection.
+    pub(super) session: Arc<Session>,
+    /// What was there of its session.
+    pub(super) resumed: Option<SessionState>,
 }
 
 /// Judges the first packet. Its answer is appended to `out`: nothing is, where the protocol has none.
@@ -107,18 +109,20 @@ fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut Byte
     let is_assigned = connect.client_id.is_empty();
     let assigned = std::str::from_utf8(&client.id).ok();
     let says = Connack {
-        // A session ends with its connection.
-        session_expiry: asked.session_expiry.filter(|asked| *asked > 0).map(|_| 0),
+        session_expiry: asked
+            .session_expiry
+            .filter(|asked| *asked != client.session.expiry_seconds)
+            .map(|_| client.session.expiry_seconds),
         receive_maximum: Some(RECEIVE_MAX as u16),
         packet_bytes_max: u32::try_from(front.settings.packet_bytes_max).ok(),
         topic_alias_maximum: Some(ALIAS_MAX as u16),
         assigned_client_id: assigned.filter(|_| is_assigned),
         server_keep_alive: (!(1..=longest).contains(&connect.keep_alive)).then_some(longest),
-        retain_unavailable: true,
+        retain_unavailable: false,
         shared_unavailable: true,
         reason_string: None,
     };
-    connack(out, connect.version, 0, false, &says);
+    connack(out, connect.version, 0, client.resumed.is_some(), &says);
 }
 
 async fn admit(
@@ -134,9 +138,6 @@ async fn admit(
     if connect.client_id.len() > CLIENT_ID_BYTES_MAX {
         let bytes_max = CLIENT_ID_BYTES_MAX;
         return Err(NotConnected::LongId { bytes_max });
-    }
-    if connect.version == Version::V311 && !connect.clean_start {
-        return Err(NotConnected::Session);
     }
     let principal = principal(front, connect, (transport, peer)).await?;
     let id: Arc<str> = match connect.client_id {
@@ -154,7 +155,13 @@ async fn admit(
         Some(will) => Some(will_of(&door, &frame.body, will, &id_bytes)?),
         None => None,
     };
-    let entered = front.clients.enter(principal, id);
+    let entered = front.clients.enter(principal.clone(), Arc::clone(&id));
+    let entered = entered.ok_or(NotConnected::TooMany)?;
+    let key = SessionKey {
+        owner: principal,
+        client_id: id,
+    };
+    let (session, resumed) = session::take_over(front, connect, key, will).await?;
     let longest = front.settings.keep_alive_max_seconds;
     let seconds = match (connect.version, connect.keep_alive) {
         (Version::V5, seconds) if !(1..=longest).contains(&seconds) => longest,
@@ -166,13 +173,13 @@ async fn admit(
         version: connect.version,
         id: id_bytes,
         door,
-        entered: entered.ok_or(NotConnected::TooMany)?,
+        entered,
         silence_max: Some(silence_max).filter(|_| seconds > 0),
         receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
         packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
-        wanted_session: properties.session_expiry.is_some_and(|it| it > 0),
         wants_reasons: properties.request_problem.unwrap_or(true),
-        will,
+        session: Arc::new(session),
+        resumed,
     })
 }
 
@@ -207,16 +214,13 @@ async fn principal(
     }
 }
 
-/// The will as it is published.
+/// The will as it is kept.
 fn will_of(
     door: &Door,
     packet: &Bytes,
     will: &Will<'_>,
     client_id: &Bytes,
-) -> Result<Message, NotConnected> {
-    if will.retain {
-        return Err(NotConnected::Retain);
-    }
+) -> Result<KeptWill, NotConnected> {
     if will.topic.starts_with('$') {
         return Err(NotConnected::WillTopic);
     }
@@ -230,6 +234,13 @@ fn will_of(
         client_id,
         properties: &will.properties,
     };
-    let message = Message::of(packet, topic, will.payload, says);
-    Ok(message.copied())
+    let message = Message::of(packet, topic, will.payload, says).copied();
+    Ok(KeptWill {
+        delay_seconds: will.properties.will_delay.unwrap_or(0),
+        topic: will.topic.to_owned(),
+        payload: message.value,
+        retain: message.retain,
+        expiry_seconds: message.expiry,
+        headers: message.headers,
+    })
 }

@@ -1,8 +1,8 @@
 //! What a client publishes: checked, brought to the log in order, and acknowledged in order once it is durable (§4.3, §4.6).
 //! Callers: `connection`. Invariants: no ack leaves before the record is durable, nor before those of earlier publishes. One message
 //! at a time is being admitted, and meanwhile nothing more is read, so that messages of a connection keep their order. A message
-//! of QoS 2 is stored once for its identifier, until the client has released it; what is known of identifiers ends with the connection,
-//! as the session does.
+//! of QoS 2 is stored once for its identifier, until the client has released it. Of a session that outlives its connection identifiers
+//! are kept in one frame with their records, and a release is durable before its PUBCOMP.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use model::quota::Quota;
 
 use super::bounds::{ALIAS_MAX, RECEIVE_MAX};
@@ -19,12 +21,16 @@ use super::errors::{self, Never, NotStored};
 use super::frame::Frame;
 use super::greeting::Client;
 use super::packet::{Ack, AckKind, Publish, Qos, Version, reply};
-use super::publishing::publish;
+use super::publishing::{publish, publish_of};
 use super::route::{Message, Says};
+use super::session::{self, Session};
 use super::state::Front;
 use crate::broker::access::Door;
 use crate::broker::publish::{PublishRefusal, Publishing};
+use crate::broker::sessions::SessionRefusal;
 
+/// The end of an identifier, on its way to the log.
+type Release = Shared<BoxFuture<'static, Result<(), SessionRefusal>>>;
 type Admission = Pin<Box<dyn Future<Output = Result<Publishing, PublishRefusal>> + Send>>;
 
 /// See the module.
@@ -37,17 +43,24 @@ pub(super) struct Inbound {
     packet_bytes_max: usize,
     /// The topics that aliases stand for, from 1.
     aliases: Vec<Option<Bytes>>,
+    /// Of a client whose session is kept.
+    session: Option<Arc<Session>>,
     /// Identifiers of messages of QoS 2 that the client has not released.
     received: BTreeSet<u16>,
     /// What is owed, in order.
     owed: VecDeque<Owed>,
     /// The message that is on its way to the log.
     admitting: Option<Admitting>,
+    /// One of each batch that messages went into and that is not known to be durable: what is published in a frame of its own
+    /// goes behind them.
+    batched: Vec<Publishing>,
 }
 
 struct Admitting {
     qos: Qos,
     packet_id: u16,
+    /// Whether it joins what others publish.
+    is_batched: bool,
     admission: Admission,
 }
 
@@ -59,6 +72,8 @@ enum Owed {
         packet_id: u16,
         publishing: Publishing,
     },
+    /// PUBCOMP, when it is kept that the identifier is free.
+    Released { packet_id: u16, release: Release },
     /// When those before it are given.
     Ready {
         kind: AckKind,
@@ -72,6 +87,7 @@ impl Owed {
     fn kind(&self) -> AckKind {
         match self {
             Owed::Durable { kind, .. } | Owed::Ready { kind, .. } => *kind,
+            Owed::Released { .. } => AckKind::Pubcomp,
         }
     }
 }
@@ -87,9 +103,15 @@ impl Inbound {
             wants_reasons: client.wants_reasons,
             packet_bytes_max: client.packet_bytes_max,
             aliases: Vec::new(),
-            received: BTreeSet::new(),
+            session: Some(&client.session).filter(|it| it.is_kept()).cloned(),
+            received: client
+                .resumed
+                .as_ref()
+                .map(|it| it.received.clone())
+                .unwrap_or_default(),
             owed: VecDeque::new(),
             admitting: None,
+            batched: Vec::new(),
         }
     }
 
@@ -106,9 +128,6 @@ impl Inbound {
     /// Takes a PUBLISH, which lies in the frame. Gives how long nothing is to be read because of the client's quota.
     pub(super) fn publish(&mut self, frame: Frame, said: &Publish<'_>) -> Result<Duration, Ending> {
         let topic = self.topic(&frame.body, said)?;
-        if said.retain {
-            return Err(Ending::Retain);
-        }
         let is_new = self.note(said)?;
         if !is_new {
             self.answer(AckKind::Pubrec, said.packet_id, 0);
@@ -127,11 +146,31 @@ impl Inbound {
         let message = Message::of(&frame.body, topic, said.payload, says);
         let (front, door) = (Arc::clone(&self.front), Arc::clone(&self.door));
         let bytes = frame.bytes;
+        let session = self.session.clone();
+        let session = session.filter(|_| said.qos == Qos::ExactlyOnce);
+        let is_batched = session.is_none() && !message.retain;
+        let before = match is_batched {
+            true => Vec::new(),
+            false => std::mem::take(&mut self.batched),
+        };
+        let packet_id = said.packet_id;
         self.admitting = Some(Admitting {
             qos: said.qos,
             packet_id: said.packet_id,
+            is_batched,
             admission: Box::pin(async move {
-                let published = publish(&front, &door, &message).await;
+                for publishing in before {
+                    // What became of it is its own ack's.
+                    drop(publishing.durable().await);
+                }
+                let published = match session {
+                    None => publish(&front, &door, &message).await,
+                    Some(session) => {
+                        let held = &session.held;
+                        let received = vec![held.received(packet_id)];
+                        publish_of(&front, &door, held, &message, received).await
+                    }
+                };
                 // Its memory is the broker's to count from here on.
                 drop(frame);
                 published
@@ -191,6 +230,15 @@ impl Inbound {
     /// Takes a PUBREL.
     pub(super) fn release(&mut self, ack: Ack) {
         let was_known = self.received.remove(&ack.packet_id);
+        if let Some(session) = self.session.clone().filter(|_| was_known) {
+            let packet_id = ack.packet_id;
+            // It goes on whether or not anybody waits for it.
+            let released = tokio::spawn(async move { session.held.release(packet_id).await });
+            let release = released.map(|ended| ended.unwrap_or(Err(SessionRefusal::Abandoned)));
+            let release = release.boxed().shared();
+            self.owed.push_back(Owed::Released { packet_id, release });
+            return;
+        }
         let code = match (was_known, self.version) {
             (true, _) | (_, Version::V311) => 0,
             (false, Version::V5) => errors::unknown_id(),
@@ -237,7 +285,14 @@ impl Inbound {
         let (is_ready, durable) = match first.filter(|_| acks) {
             None => (false, None),
             Some(Owed::Ready { .. }) => (true, None),
-            Some(Owed::Durable { publishing, .. }) => (false, Some(publishing.clone())),
+            Some(Owed::Durable { publishing, .. }) => {
+                // What became of it is looked at by whoever acknowledges.
+                let durable = publishing.clone().durable().map(drop);
+                (false, Some(durable.boxed()))
+            }
+            Some(Owed::Released { release, .. }) => {
+                (false, Some(release.clone().map(drop).boxed()))
+            }
         };
         if is_ready {
             return self.acknowledge(out);
@@ -245,8 +300,7 @@ impl Inbound {
         let waits = durable.is_some();
         let durable = async {
             match durable {
-                // What became of it is looked at by whoever acknowledges.
-                Some(publishing) => drop(publishing.durable().await),
+                Some(durable) => durable.await,
                 None => std::future::pending().await,
             }
         };
@@ -263,10 +317,16 @@ impl Inbound {
         };
         let admitted = std::task::ready!(admitting.admission.as_mut().poll(context));
         let (qos, packet_id) = (admitting.qos, admitting.packet_id);
+        let is_batched = admitting.is_batched;
         self.admitting = None;
         Poll::Ready(match admitted {
             Ok(publishing) => {
                 self.front.stats.published(qos);
+                if is_batched {
+                    let batched = &mut self.batched;
+                    batched.retain(|it| it.known().is_none() && !it.is_with(&publishing));
+                    batched.push(publishing.clone());
+                }
                 let kind = match qos {
                     Qos::AtMostOnce => return Poll::Ready(Ok(())),
                     Qos::AtLeastOnce => AckKind::Puback,
@@ -303,6 +363,13 @@ impl Inbound {
                             NotStored::Never(never) => never.ending(),
                         });
                     }
+                },
+                Owed::Released { packet_id, release } => match release.peek() {
+                    None => return Ok(()),
+                    Some(Ok(())) => {
+                        reply(out, self.version, AckKind::Pubcomp, *packet_id, 0, None);
+                    }
+                    Some(Err(refusal)) => return Err(session::ending_of(refusal.clone())),
                 },
                 Owed::Ready {
                     kind,

@@ -126,13 +126,16 @@ struct Inbox {
 struct Waiting {
     slices: VecDeque<Slice>,
     records: usize,
+    /// Where the task was before what the member was given last, until that is taken.
+    given: Option<Arc<[Offset]>>,
     end: Option<End>,
 }
 
 #[derive(Clone, Debug)]
 enum End {
     Behind(Arc<[Offset]>),
-    Ended,
+    /// Where the first of what was not given begins, if there was something.
+    Ended(Option<Arc<[Offset]>>),
 }
 
 /// A subscriber that keeps up, until this is dropped.
@@ -462,7 +465,10 @@ impl Inbox {
     }
 
     fn end(&self) {
-        self.waiting().end(End::Ended);
+        let mut waiting = self.waiting();
+        let oldest = waiting.slices.front().map(|it| Arc::clone(&it.before));
+        waiting.end(End::Ended(oldest));
+        drop(waiting);
         self.came.notify_one();
     }
 }
@@ -488,14 +494,18 @@ impl Member {
 
     fn take(&mut self) -> Option<Handed> {
         let mut waiting = self.inbox.waiting();
+        waiting.given = None;
         match &waiting.end {
             None => {}
-            Some(End::Ended) => return Some(Handed::Ended),
-            Some(End::Behind(at)) => return Some(Handed::Behind(self.not_below(at))),
+            Some(End::Ended(_)) => return Some(Handed::Ended),
+            Some(End::Behind(at)) => {
+                return Some(Handed::Behind(not_below(&self.floor, at)));
+            }
         }
         while let Some(mut slice) = waiting.slices.pop_front() {
             waiting.records -= slice.len();
             if self.leave_out(&mut slice) {
+                waiting.given = Some(Arc::clone(&slice.before));
                 return Some(Handed::Slice(slice));
             }
         }
@@ -523,12 +533,18 @@ impl Member {
         slice.len() > 0
     }
 
-    fn not_below(&self, at: &[Offset]) -> Vec<Offset> {
-        let count = at.len().max(self.floor.len());
-        let of = |all: &[Offset], index: usize| all.get(index).copied().unwrap_or(Offset::ZERO);
-        (0..count)
-            .map(|index| of(at, index).max(of(&self.floor, index)))
-            .collect()
+    /// All of what it was given last is taken.
+    pub(super) fn took(&self) {
+        self.inbox.waiting().given = None;
+    }
+
+    /// Where it is, for others to look at.
+    pub(super) fn place(&self) -> MemberPlace {
+        MemberPlace {
+            live: Arc::clone(&self.live),
+            inbox: Arc::clone(&self.inbox),
+            floor: self.floor.clone(),
+        }
     }
 
     /// Wants what this filter matches, too, of what comes from now on.
@@ -560,6 +576,38 @@ impl Member {
         let slot = state.slots[self.slot as usize].as_ref();
         slot.is_some_and(|slot| Arc::ptr_eq(&slot.inbox, &self.inbox))
     }
+}
+
+/// Where a member is.
+#[derive(Debug)]
+pub(super) struct MemberPlace {
+    live: Arc<Live>,
+    inbox: Arc<Inbox>,
+    floor: Vec<Offset>,
+}
+
+impl MemberPlace {
+    /// What lies before was given and taken, partition by partition.
+    pub(super) fn offsets(&self) -> Vec<Offset> {
+        let state = self.live.state();
+        let waiting = self.inbox.waiting();
+        let first = waiting.slices.front().map(|it| &it.before);
+        let ended = waiting.end.as_ref().and_then(|end| match end {
+            End::Behind(at) => Some(at),
+            End::Ended(at) => at.as_ref(),
+        });
+        let at = waiting.given.as_ref().or(ended).or(first);
+        not_below(&self.floor, at.map_or(&state.positions[..], |at| at))
+    }
+}
+
+/// The later of both, partition by partition.
+fn not_below(floor: &[Offset], at: &[Offset]) -> Vec<Offset> {
+    let count = at.len().max(floor.len());
+    let of = |all: &[Offset], index: usize| all.get(index).copied().unwrap_or(Offset::ZERO);
+    (0..count)
+        .map(|index| of(at, index).max(of(floor, index)))
+        .collect()
 }
 
 impl Drop for Member {

@@ -66,6 +66,18 @@ impl Front {
             "Wills that were published.",
             stats.wills.load(Relaxed),
         );
+        families.gauge(
+            "alluvium_mqtt_sessions",
+            "MQTT sessions that are kept: those that outlive their connection, or have a will.",
+            self.broker.session_count(),
+        );
+        let (count, bytes) = self.broker.retained_held();
+        families.gauge("alluvium_mqtt_retained", "Retained MQTT messages.", count);
+        families.gauge(
+            "alluvium_mqtt_retained_bytes",
+            "What retained MQTT messages hold in memory.",
+            bytes,
+        );
         self.add_messages(families);
         self.add_codes(families);
     }

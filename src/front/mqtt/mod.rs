@@ -32,12 +32,16 @@ mod metrics;
 mod outbound;
 pub mod packet;
 mod publishing;
+mod resume;
+mod retained;
 mod route;
+mod session;
 mod settings;
 mod state;
 mod stats;
 mod subscriptions;
 mod topic;
+mod window;
 
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -63,6 +67,8 @@ impl Front {
             drain: DRAIN,
         };
         let stop = shutdown.clone();
+        let front = Arc::clone(&self);
+        let keeps_time = session::keep_time(&front);
         let mut web = self.web.subscribe();
         let handle = move |accepted: Accepted| {
             let Accepted {
@@ -74,9 +80,15 @@ impl Front {
             let of_peer = (place, peer, transport);
             connection::run(Box::new(stream), of_peer, self.clone(), stop.clone())
         };
-        listener.serve(shutdown, handle).await;
-        // Its sender is in the front.
-        let _ = tokio::time::timeout(DRAIN, web.wait_for(|open| *open == 0)).await;
+        let serves = async {
+            listener.serve(shutdown, handle).await;
+            // Its sender is in the front.
+            let _ = tokio::time::timeout(DRAIN, web.wait_for(|open| *open == 0)).await;
+        };
+        tokio::select! {
+            () = serves => {}
+            () = keeps_time => {}
+        }
     }
 
     /// Takes connections that come as WebSockets, until `stop` turns true.

@@ -4,80 +4,64 @@
 //! the client's receive maximum are without an ack, and each identifier is one message's at a time. A message that is longer than the
 //! client takes is passed over and counted, and holds up nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::select_all;
+use futures_util::future::{BoxFuture, select_all};
 use model::quota::Quota;
 
-use super::bounds::{REPLAYS_MAX, SEND_MAX, SUBSCRIPTIONS_MAX, UNSENT_BYTES_MAX};
+use super::bounds::{LOOKS_AT_ONCE, REPLAYS_MAX, SEND_MAX, SUBSCRIPTIONS_MAX, UNSENT_BYTES_MAX};
 use super::ending::Ending;
 use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
 use super::feed::Feed;
 use super::greeting::Client;
 use super::history::{self, Replay};
 use super::packet::{
-    Ack, AckKind, Fault, Filter, Qos, Subscribe, Unsubscribe, Version, publish, reply,
+    Ack, AckKind, Delivery, Fault, Filter, Qos, RetainHandling, Subscribe, Unsubscribe, Version,
+    publish, reply,
 };
 use super::publishing;
-use super::route::{Found, Stored, found};
+use super::resume::Again;
+use super::retained::{Asked, Looks, Next};
+use super::route::{Found, Stored, found, found_retained};
+use super::session::{Session, ending_of};
 use super::state::Front;
 use super::stats::Skipped;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
+use super::window::{Source, Waits, Window};
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::replay::ReplayRecord;
+use crate::broker::sessions::{Place, Positions, SessionRefusal};
 use crate::broker::{Refusal, Topic};
 
 /// See the module.
 pub(super) struct Outbound {
-    front: Arc<Front>,
-    door: Arc<Door>,
-    version: Version,
-    client_id: Bytes,
+    pub(super) front: Arc<Front>,
+    pub(super) door: Arc<Door>,
+    pub(super) version: Version,
+    pub(super) client_id: Bytes,
     packet_bytes_max: usize,
     /// That of the subscriptions to what comes, if there are any, and those of replays.
-    feeds: Vec<Feed>,
-    window: Window,
-}
-
-/// Messages without an ack.
-struct Window {
-    count_max: usize,
-    sent: BTreeMap<u16, Waits>,
-    last_id: u16,
-}
-
-/// What a message waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waits {
-    Puback,
-    Pubrec,
-    Pubcomp,
-}
-
-impl Window {
-    fn has_room(&self) -> bool {
-        self.sent.len() < self.count_max
-    }
-
-    /// An identifier that no message has. There is one: the window is smaller than there are.
-    fn take(&mut self, waits: Waits) -> u16 {
-        loop {
-            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.sent.contains_key(&self.last_id) {
-                self.sent.insert(self.last_id, waits);
-                return self.last_id;
-            }
-        }
-    }
+    pub(super) feeds: Vec<Feed>,
+    /// What an earlier connection was sent and has not acknowledged: it comes before anything else.
+    pub(super) again: Option<Again>,
+    /// Retained messages that are to be given before anything else.
+    pub(super) looks: Looks,
+    pub(super) window: Window,
+    pub(super) session: Arc<Session>,
+    /// What lies before was sent exactly once, of a session that is kept.
+    pub(super) sent_to: Positions,
+    /// Packets that leave when it is kept what they begin or end.
+    pub(super) staged: BytesMut,
+    /// The same, and that is on its way to the log.
+    pub(super) saving: Option<(BytesMut, BoxFuture<'static, Result<(), SessionRefusal>>)>,
 }
 
 impl Outbound {
-    /// Of a client that was just let in.
+    /// Of a client that was just let in. What is there of its session is taken up by [`Outbound::resume`].
     pub(super) fn new(front: &Arc<Front>, client: &Client) -> Outbound {
         Outbound {
             front: Arc::clone(front),
@@ -86,11 +70,13 @@ impl Outbound {
             client_id: client.id.clone(),
             packet_bytes_max: client.packet_bytes_max,
             feeds: Vec::new(),
-            window: Window {
-                count_max: usize::from(client.receive_maximum).min(SEND_MAX),
-                sent: BTreeMap::new(),
-                last_id: 0,
-            },
+            again: None,
+            looks: Looks::default(),
+            window: Window::new(usize::from(client.receive_maximum).min(SEND_MAX)),
+            session: Arc::clone(&client.session),
+            sent_to: Positions::default(),
+            staged: BytesMut::new(),
+            saving: None,
         }
     }
 
@@ -109,7 +95,19 @@ impl Outbound {
                 Err(why) => of_subscribe(self.version, why),
             });
         }
-        Ok(codes)
+        match self.save().await {
+            Ok(()) => Ok(codes),
+            Err(SessionRefusal::TooLong { .. }) => {
+                // Nothing of it is kept, and nothing of it holds.
+                for filter in &asked.filters {
+                    self.end_subscription(filter.filter);
+                }
+                self.save().await.map_err(ending_of)?;
+                let refused = of_subscribe(self.version, NotSubscribed::TooMany);
+                Ok(vec![refused; codes.len()])
+            }
+            Err(refusal) => Err(ending_of(refusal)),
+        }
     }
 
     async fn subscribe_one(
@@ -135,15 +133,30 @@ impl Outbound {
             return Err(NotSubscribed::TooMany);
         }
         let topic = readable(&self.front, &self.door).await?;
-        let new = subscribed(asked, filter, id);
-        match self.live() {
+        let new = subscribed(asked, filter.clone(), id);
+        let since = match self.live() {
             // One that reads already goes on.
-            Some(live) => drop(live.insert(&self.front, new)?),
+            Some(live) => live.insert(&self.front, new)?,
             None => {
-                let live = Feed::live(&self.front, topic)?;
-                live.insert(&self.front, new)?;
-                self.feeds.push(live);
+                let live = Feed::live(&self.front, topic.clone())?;
+                let since = live.insert(&self.front, new)?;
+                self.go_on(live);
+                since
             }
+        };
+        let is_given_retained = match asked.retain_handling {
+            RetainHandling::Always => true,
+            RetainHandling::IfNew => is_new,
+            RetainHandling::Never => false,
+        };
+        if is_given_retained {
+            let asked = Asked {
+                filter,
+                qos: asked.qos,
+                no_local: asked.no_local,
+                id,
+            };
+            self.looks.begin(asked, topic, since, None);
         }
         if is_new {
             self.front.stats.subscriptions.fetch_add(1, Relaxed);
@@ -152,8 +165,15 @@ impl Outbound {
     }
 
     /// That of the subscriptions to what comes.
-    fn live(&self) -> Option<&Feed> {
+    pub(super) fn live(&self) -> Option<&Feed> {
         self.feeds.iter().find(|feed| feed.replay.is_none())
+    }
+
+    /// A feed of what comes begins: how far it is, is noted from here on.
+    pub(super) fn go_on(&mut self, live: Feed) {
+        let progress = self.session.held.progress();
+        progress.follows(live.topic.id, live.place());
+        self.feeds.push(live);
     }
 
     /// A replay of the same filter begins anew.
@@ -190,23 +210,37 @@ impl Outbound {
     }
 
     /// Ends subscriptions; a code for each filter, in order.
-    pub(super) fn unsubscribe(&mut self, asked: &Unsubscribe<'_>) -> Vec<u8> {
-        let codes = asked.filters.iter().map(|filter| {
-            let before = self.count();
-            if let Some(live) = self.live() {
-                live.remove(filter);
+    pub(super) async fn unsubscribe(&mut self, asked: &Unsubscribe<'_>) -> Result<Vec<u8>, Ending> {
+        let filters = asked.filters.iter();
+        let codes = filters.map(|filter| of_unsubscribe(self.end_subscription(filter)));
+        let codes = codes.collect();
+        self.save().await.map_err(ending_of)?;
+        Ok(codes)
+    }
+
+    /// Ends one; whether it was there.
+    fn end_subscription(&mut self, filter: &str) -> bool {
+        let before = self.count();
+        if let Some(live) = self.live() {
+            live.remove(filter);
+        }
+        self.looks.end(filter);
+        let progress = self.session.held.progress();
+        self.feeds.retain(|it| match &it.replay {
+            Some(replay) => **replay != *filter,
+            None => {
+                let is_wanted = it.subscriptions.count() > 0;
+                if !is_wanted {
+                    progress.left(it.topic.id);
+                }
+                is_wanted
             }
-            self.feeds.retain(|it| match &it.replay {
-                Some(replay) => **replay != **filter,
-                None => it.subscriptions.count() > 0,
-            });
-            let was_there = self.count() < before;
-            if was_there {
-                self.front.stats.subscriptions.fetch_sub(1, Relaxed);
-            }
-            of_unsubscribe(was_there)
         });
-        codes.collect()
+        let was_there = self.count() < before;
+        if was_there {
+            self.front.stats.subscriptions.fetch_sub(1, Relaxed);
+        }
+        was_there
     }
 
     fn count(&self) -> usize {
@@ -214,14 +248,33 @@ impl Outbound {
         counts.sum()
     }
 
-    /// Whether the log is to be asked for more: what was read is sent first.
+    /// Whether there may be more retained messages, and room for them.
+    pub(super) fn looks_further(&self) -> bool {
+        !self.looks.is_empty() && self.window.has_room() && !self.saves() && self.again.is_none()
+    }
+
+    /// Whether the log is to be asked for more: what was read is sent first, and what was retained before that.
     pub(super) fn wants_more(&self) -> bool {
-        !self.feeds.is_empty() && self.feeds.iter().all(Feed::is_empty)
+        match &self.again {
+            _ if self.saves() => false,
+            Some(again) => again.is_empty(),
+            None => {
+                self.looks.is_empty()
+                    && !self.feeds.is_empty()
+                    && self.feeds.iter().all(Feed::is_empty)
+            }
+        }
     }
 
     /// Reads on in the log, and waits for something there. What is given up loses nothing.
     pub(super) async fn read(&mut self) -> Result<(), Ending> {
         let (front, door) = (&self.front, &self.door);
+        if let Some(again) = &mut self.again {
+            if again.read(door).await? {
+                self.end_again();
+            }
+            return Ok(());
+        }
         match &mut self.feeds[..] {
             [] => Ok(()),
             [one] => one.read(front, door).await,
@@ -237,21 +290,19 @@ impl Outbound {
     /// Appends messages that were read to what is to be sent, as far as there is room. Gives how long nothing more is to be sent
     /// because of the client's quota.
     pub(super) fn fill(&mut self, out: &mut BytesMut) -> Duration {
-        let before = out.len();
-        for at in 0..self.feeds.len() {
-            let Some((slice, mut index)) = self.feeds[at].take() else {
-                continue;
-            };
-            while out.len() < UNSENT_BYTES_MAX && self.window.has_room() {
-                let Some(record) = slice.get(index) else {
-                    break;
-                };
-                self.send(at, &record, out);
-                index += 1;
-            }
-            self.feeds[at].put_back(slice, index);
+        if self.saves() {
+            return Duration::ZERO;
         }
-        let bytes = out.len() - before;
+        let before = out.len();
+        if self.again.is_some() {
+            self.fill_again(out);
+        } else {
+            self.fill_retained(out);
+            if self.looks.is_empty() {
+                self.fill_from_feeds(out);
+            }
+        }
+        let bytes = out.len() + self.staged.len() - before;
         if bytes == 0 {
             return Duration::ZERO;
         }
@@ -261,9 +312,62 @@ impl Outbound {
         wait
     }
 
+    /// Whether more may be put to what is to be sent.
+    pub(super) fn has_room(&self, out: &BytesMut) -> bool {
+        out.len() + self.staged.len() < UNSENT_BYTES_MAX && self.window.has_room()
+    }
+
+    fn fill_from_feeds(&mut self, out: &mut BytesMut) {
+        for at in 0..self.feeds.len() {
+            let Some((slice, mut index)) = self.feeds[at].take() else {
+                continue;
+            };
+            while self.has_room(out) {
+                let Some(record) = slice.get(index) else {
+                    break;
+                };
+                self.send(at, &record, out);
+                index += 1;
+            }
+            self.feeds[at].put_back(slice, index);
+        }
+    }
+
+    /// The same with retained messages.
+    fn fill_retained(&mut self, out: &mut BytesMut) {
+        for _ in 0..LOOKS_AT_ONCE {
+            if !self.has_room(out) {
+                return;
+            }
+            match self.looks.next(&self.front, &self.door) {
+                Next::Nothing => return,
+                Next::Further => {}
+                Next::Message(kept, asked, behind) => {
+                    let found = found_retained(&kept, self.front.broker.steady_now());
+                    let Found::Message(stored) = found else {
+                        continue;
+                    };
+                    let Stored {
+                        qos,
+                        client_id,
+                        mut delivery,
+                    } = *stored;
+                    if asked.no_local && client_id == Some(&self.client_id) {
+                        continue;
+                    }
+                    delivery.retain = true;
+                    delivery.subscription_ids = asked.id.into_iter().collect();
+                    let qos = qos.unwrap_or(asked.qos).min(asked.qos);
+                    let from = Source::Retained(asked.filter.as_str().into(), behind);
+                    self.put(qos, &delivery, (from, None), out);
+                }
+            }
+        }
+    }
+
     fn send(&mut self, at: usize, record: &ReplayRecord<'_>, out: &mut BytesMut) {
-        let (feed, stats) = (&self.feeds[at], &self.front.stats);
         let (offset, time) = (record.record.offset, record.record.timestamp);
+        let (feed, stats) = (&mut self.feeds[at], &self.front.stats);
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
             Found::Expired => return stats.skipped(Skipped::Expired, 1),
@@ -282,27 +386,76 @@ impl Outbound {
         });
         let Some(wanted) = wanted else { return };
         let qos = qos.unwrap_or(wanted.qos).min(wanted.qos);
+        let place = Place {
+            topic: feed.topic.id,
+            partition: record.partition,
+            offset,
+        };
+        let is_noted = self.session.is_kept() && qos == Qos::ExactlyOnce && feed.replay.is_none();
+        if is_noted && self.sent_to.is_past(&place) {
+            // It was sent before the server was killed.
+            return;
+        }
         delivery.subscription_ids = wanted.ids;
         delivery.retain &= wanted.retain_as_published;
-        let place = feed.replay.as_ref().map(|_| {
+        let said = feed.replay.as_ref().map(|_| {
             let offset = format!("{}:{offset}", record.partition);
             (offset, format!("{}ms", time.millis()))
         });
-        if let Some((offset, time)) = &place {
+        if let Some((offset, time)) = &said {
             delivery.user.push(("log-offset", offset));
             delivery.user.push(("log-time", time));
         }
-        let packet_id = match qos {
-            Qos::AtMostOnce => 0,
-            Qos::AtLeastOnce => self.window.take(Waits::Puback),
-            Qos::ExactlyOnce => self.window.take(Waits::Pubrec),
+        let gap = feed.gap.take();
+        if let Some(gap) = &gap {
+            delivery.user.push(("log-gap", gap));
+        }
+        self.put(qos, &delivery, (Source::Log(place), None), out);
+        if is_noted {
+            let offset = offset.plus(1);
+            self.sent_to.set(Place { offset, ..place });
+        }
+    }
+
+    /// Appends a message, if it is not too long: under a new identifier, or the one that it was sent with before.
+    pub(super) fn put(
+        &mut self,
+        qos: Qos,
+        delivery: &Delivery<'_>,
+        (from, again): (Source, Option<u16>),
+        out: &mut BytesMut,
+    ) {
+        const DUP: u8 = 0x08;
+        let place = match &from {
+            Source::Log(place) => Some(*place),
+            Source::Retained(..) => None,
         };
+        let packet_id = match again {
+            None => self.window.take(qos, from),
+            Some(packet_id) => {
+                self.window.put(packet_id, qos, from);
+                packet_id
+            }
+        };
+        let is_kept = self.session.is_kept();
+        let is_to_be_kept = is_kept && qos == Qos::ExactlyOnce && again.is_none();
+        let out = match is_to_be_kept || !self.staged.is_empty() {
+            true => &mut self.staged,
+            false => out,
+        };
+        let (first, stats) = (out.len(), &self.front.stats);
         let sent = (qos, packet_id);
-        if publish(out, self.version, sent, &delivery, self.packet_bytes_max) {
-            stats.delivered(qos);
-        } else {
-            self.window.sent.remove(&packet_id);
+        if !publish(out, self.version, sent, delivery, self.packet_bytes_max) {
             stats.skipped(Skipped::TooLarge, 1);
+            self.window.sent.remove(&packet_id);
+            return self.session.held.progress().acked(packet_id);
+        }
+        stats.delivered(qos);
+        if again.is_some() {
+            out[first] |= DUP;
+        }
+        if let Some(place) = place.filter(|_| is_kept && qos == Qos::AtLeastOnce) {
+            self.session.held.progress().sent(packet_id, place);
         }
     }
 
@@ -315,15 +468,26 @@ impl Outbound {
             reason,
         } = ack;
         let sent = &mut self.window.sent;
-        match (kind, sent.get(&packet_id).copied()) {
-            (AckKind::Puback, Some(Waits::Puback)) | (AckKind::Pubcomp, Some(Waits::Pubcomp)) => {
+        match (kind, sent.get(&packet_id).map(|it| it.waits)) {
+            (AckKind::Puback, Some(Waits::Puback)) => {
+                sent.remove(&packet_id);
+                self.session.held.progress().acked(packet_id);
+            }
+            (AckKind::Pubcomp, Some(Waits::Pubcomp)) => {
                 sent.remove(&packet_id);
             }
             (AckKind::Pubrec, Some(Waits::Pubrec)) if reason >= 0x80 => {
                 sent.remove(&packet_id);
             }
             (AckKind::Pubrec, Some(Waits::Pubrec | Waits::Pubcomp)) => {
-                sent.insert(packet_id, Waits::Pubcomp);
+                if let Some(sent) = sent.get_mut(&packet_id) {
+                    sent.waits = Waits::Pubcomp;
+                }
+                // Its client forgets the message then: that it is not to be sent again is kept before.
+                let out = match self.session.is_kept() {
+                    true => &mut self.staged,
+                    false => out,
+                };
                 reply(out, self.version, AckKind::Pubrel, packet_id, 0, None);
             }
             // A refusal ends the message, so that no PUBREL is owed.
@@ -363,7 +527,7 @@ fn subscribed(asked: &Filter<'_>, filter: TopicFilter, id: Option<u32>) -> Subsc
 }
 
 /// The topic of the route, as the client may read it.
-async fn readable(
+pub(super) async fn readable(
     front: &Front,
     door: &Door,
 ) -> Result<Granted<Arc<Topic>, right::Read>, NotSubscribed> {

@@ -10,6 +10,7 @@ use model::batch::{HeaderRef, RecordRef};
 
 use super::packet::{Delivery, Properties, Qos};
 use super::topic;
+use crate::broker::retained::Kept;
 
 /// Where messages are stored.
 pub const TOPIC: &str = "mqtt";
@@ -40,6 +41,10 @@ pub struct Message {
     pub value: Bytes,
     /// What else it says.
     pub headers: Vec<(Bytes, Bytes)>,
+    /// Whether it stays for later subscribers.
+    pub retain: bool,
+    /// How long it is of use, in seconds; None for ever.
+    pub expiry: Option<u32>,
 }
 
 /// What a message says beside its topic and payload.
@@ -103,6 +108,8 @@ impl Message {
             key: topic,
             value: packet.slice_ref(payload),
             headers,
+            retain: says.retain,
+            expiry: *message_expiry,
         }
     }
 
@@ -116,6 +123,8 @@ impl Message {
             headers: headers
                 .map(|(name, value)| (copy(name), copy(value)))
                 .collect(),
+            retain: self.retain,
+            expiry: self.expiry,
         }
     }
 
@@ -164,17 +173,35 @@ pub fn found<'a>(record: &RecordRef<'a>, now: Timestamp) -> Found<'a> {
     let Some(topic) = topic_of(record) else {
         return Found::None;
     };
+    let passed = now.millis().saturating_sub(record.timestamp.millis());
+    message(topic, record.value, record.headers(), passed)
+}
+
+/// What a retained message is to subscribers, at a steady time.
+pub fn found_retained(kept: &Kept, now: Timestamp) -> Found<'_> {
+    let headers = kept.headers.iter();
+    let headers = headers.map(|(name, value)| (name.as_ref(), Some(value.as_ref())));
+    let passed = now.millis().saturating_sub(kept.at.millis());
+    message(&kept.name, Some(&kept.value), headers, passed)
+}
+
+fn message<'a>(
+    topic: &'a str,
+    value: Option<&'a [u8]>,
+    headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    passed_ms: i64,
+) -> Found<'a> {
     let mut stored = Stored {
         qos: None,
         client_id: None,
         delivery: Delivery {
             topic,
-            payload: record.value.unwrap_or_default(),
+            payload: value.unwrap_or_default(),
             ..Delivery::default()
         },
     };
     let delivery = &mut stored.delivery;
-    for (name, value) in record.headers() {
+    for (name, value) in headers {
         let (Ok(name), Some(value)) = (std::str::from_utf8(name), value) else {
             continue;
         };
@@ -199,8 +226,7 @@ pub fn found<'a>(record: &RecordRef<'a>, now: Timestamp) -> Found<'a> {
         }
     }
     if let Some(seconds) = delivery.message_expiry {
-        let passed = now.millis().saturating_sub(record.timestamp.millis());
-        let passed = u64::try_from(passed).unwrap_or(0) / 1_000;
+        let passed = u64::try_from(passed_ms).unwrap_or(0) / 1_000;
         match u64::from(seconds)
             .checked_sub(passed)
             .filter(|left| *left > 0)

@@ -16,6 +16,22 @@ pub struct Settings {
     pub packet_bytes_max: usize,
     /// `mqtt.keepalive.max.seconds`: the longest keep alive.
     pub keep_alive_max_seconds: u16,
+    /// `mqtt.retained.bytes.max`: what retained messages hold in memory.
+    pub retained_bytes_max: usize,
+    /// `mqtt.session.expiry.max.ms`: how long a session outlives its connection at most.
+    pub session_expiry_max_ms: u64,
+    /// `mqtt.sessions.max`: sessions that are kept.
+    pub sessions_max: usize,
+    /// `mqtt.will.grace.ms`: how long clients have to come back after the server was killed.
+    pub will_grace_ms: u64,
+}
+
+impl Settings {
+    /// How long a session outlives its connection at most, in whole seconds.
+    pub fn session_expiry_max_seconds(&self) -> u32 {
+        // Its bound is a u32's.
+        u32::try_from(self.session_expiry_max_ms / 1_000).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for Settings {
@@ -28,6 +44,10 @@ impl Default for Settings {
             connections_max: 100_000,
             packet_bytes_max: 1 << 20,
             keep_alive_max_seconds: 300,
+            retained_bytes_max: 256 << 20,
+            session_expiry_max_ms: 7 * 24 * 3_600_000,
+            sessions_max: 1_000_000,
+            will_grace_ms: 30_000,
         }
     }
 }
@@ -142,6 +162,58 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         get: |it| it.packet_bytes_max.to_string(),
         set: |it, value| {
             it.packet_bytes_max = size(value, 65_536..=16 << 20)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.retained.bytes.max",
+        kind: Kind::Int,
+        default: "268435456",
+        is_live: false,
+        doc: "What all retained MQTT messages may hold in memory, with some 200 bytes for each; 0 or more. A message that is to be \
+              retained beyond it is refused.",
+        get: |it| it.retained_bytes_max.to_string(),
+        set: |it, value| {
+            it.retained_bytes_max = size(value, 0..=1 << 40)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.session.expiry.max.ms",
+        kind: Kind::Int,
+        default: "604800000",
+        is_live: false,
+        doc: "How long an MQTT session outlives its connection at most, in milliseconds; 1000 to 4294967295000. A client of MQTT 5 that \
+              asks for more is told, and one of 3.1.1 that connects without a clean session gets this.",
+        get: |it| it.session_expiry_max_ms.to_string(),
+        set: |it, value| {
+            let millis = size(value, 1_000..=u64::from(u32::MAX) * 1_000)?;
+            it.session_expiry_max_ms = millis as u64;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.sessions.max",
+        kind: Kind::Int,
+        default: "1000000",
+        is_live: false,
+        doc: "MQTT sessions at most that outlive their connection, or have a will; 0 or more. A client that would be one more is refused.",
+        get: |it| it.sessions_max.to_string(),
+        set: |it, value| {
+            it.sessions_max = size(value, 0..=100_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.will.grace.ms",
+        kind: Kind::Int,
+        default: "30000",
+        is_live: false,
+        doc: "How long MQTT clients have to connect again after the server was killed, before their sessions end and their wills are \
+              published, if those would sooner; 0 to 86400000.",
+        get: |it| it.will_grace_ms.to_string(),
+        set: |it, value| {
+            it.will_grace_ms = size(value, 0..=86_400_000)? as u64;
             Ok(())
         },
     },

@@ -75,6 +75,11 @@ impl Subscriptions {
         self.read().len()
     }
 
+    /// All of them, in the order in which they came.
+    pub(super) fn all(&self) -> Vec<Subscribed> {
+        self.read().clone()
+    }
+
     /// Whether there is one of this filter.
     pub(super) fn has(&self, filter: &str) -> bool {
         self.read().iter().any(|it| it.filter.as_str() == filter)

@@ -53,6 +53,14 @@ impl TopicFilter {
         &self.0
     }
 
+    /// What all names begin with that it stands for; None if it stands for one.
+    pub fn prefix(&self) -> Option<&str> {
+        let wildcard = self.0.find(['+', '#'])?;
+        // `a/#` is `a`, too.
+        let is_rest = self.0[wildcard..].starts_with('#') && wildcard > 0;
+        Some(&self.0[..wildcard - usize::from(is_rest)])
+    }
+
     /// Whether a topic's name is among those that it stands for. Wildcards in the first level leave out names that begin with `$`.
     pub fn matches(&self, topic: &str) -> bool {
         if topic.starts_with('$') && self.0.starts_with(['+', '#']) {
@@ -135,6 +143,23 @@ mod tests {
         }
         let deep = "a/".repeat(FILTER_LEVELS_MAX);
         assert_eq!(TopicFilter::parse(&deep), Err(InvalidFilter::Levels));
+    }
+
+    #[test]
+    fn all_names_of_a_filter_begin_with_its_prefix() {
+        for (filter, prefix) in [
+            ("a/b", None),
+            ("#", Some("")),
+            ("+/a", Some("")),
+            ("a/#", Some("a")),
+            ("a/+/b", Some("a/")),
+            ("/#", Some("")),
+            ("/+", Some("/")),
+            ("a/b/+/#", Some("a/b/")),
+        ] {
+            let filter = TopicFilter::parse(filter).expect("a filter");
+            assert_eq!(filter.prefix(), prefix, "{filter:?}");
+        }
     }
 
     #[test]

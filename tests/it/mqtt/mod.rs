@@ -4,6 +4,8 @@ mod answers;
 mod delivery;
 mod doors;
 mod live;
+mod retained;
+mod sessions;
 mod wire;
 
 use std::path::Path;
@@ -234,7 +236,6 @@ async fn what_is_no_packet_ends_the_connection_with_its_code() {
             0x82,
             "a subscription identifier",
         ),
-        (of(0x31, &[&topic, &[0], b"x"]), 0x9a, "retained"),
         (
             of(0x30, &[&[0, 2, 0xc0, 0x80], &[0]]),
             0x81,
@@ -300,19 +301,6 @@ async fn who_is_not_let_in_is_told_why() {
         answer.map(|answer| answer[1])
     };
     let of = Connect::of;
-    // Sessions and retained messages are not offered yet: 5.0 is told, 3.1.1 refused.
-    let kept = |version| Connect {
-        clean: false,
-        ..of(version, "id")
-    };
-    assert_eq!(refused(kept(4)).await, Some(2));
-    assert_eq!(refused(kept(5)).await, Some(0));
-    let retained = |version| Connect {
-        will: Some(("t", "m", 0x20)),
-        ..of(version, "id")
-    };
-    assert_eq!(refused(retained(4)).await, Some(3));
-    assert_eq!(refused(retained(5)).await, Some(0x9a));
     let method = [vec![0x15], text("SCRAM-SHA-256")].concat();
     let asks = Connect {
         properties: &method,
@@ -353,15 +341,10 @@ async fn a_connack_says_what_is_offered() {
     let answer = answer.expect("an answer");
     let says = |bytes: &[u8]| answer.windows(bytes.len()).any(|it| it == bytes);
     for (property, what) in [
-        (
-            &[0x11, 0, 0, 0, 0][..],
-            "the session ends with the connection",
-        ),
-        (&[0x21, 0, 64], "receive maximum"),
+        (&[0x21, 0, 64][..], "receive maximum"),
         (&[0x27, 0, 0x10, 0, 0], "maximum packet size"),
         (&[0x22, 0, 16], "topic aliases"),
         (&[0x13, 1, 44], "keep alive of 300 s"),
-        (&[0x25, 0], "no retained messages"),
         (&[0x2a, 0], "no shared subscriptions"),
         (&[0x12, 0, 32], "an id"),
     ] {

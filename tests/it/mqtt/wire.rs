@@ -50,6 +50,7 @@ pub struct Connect<'a> {
     pub properties: &'a [u8],
     /// Topic, payload, and further flags.
     pub will: Option<(&'a str, &'a str, u8)>,
+    pub will_properties: &'a [u8],
     pub login: Option<(&'a str, &'a str)>,
 }
 
@@ -62,6 +63,7 @@ impl Connect<'_> {
             keep_alive: 60,
             properties: &[],
             will: None,
+            will_properties: &[],
             login: None,
         }
     }
@@ -71,7 +73,7 @@ impl Connect<'_> {
         let mut payload = text(self.client_id);
         if let Some((topic, message, more)) = self.will {
             flags |= 4 | more;
-            payload.extend(properties(self.version, &[]));
+            payload.extend(properties(self.version, self.will_properties));
             payload.extend([text(topic), text(message)].concat());
         }
         if let Some((user, password)) = self.login {
@@ -106,6 +108,8 @@ pub struct Message {
     pub payload: Vec<u8>,
     pub qos: u8,
     pub packet_id: u16,
+    pub retain: bool,
+    pub dup: bool,
     /// As they are on the wire.
     pub properties: Vec<u8>,
 }
@@ -227,8 +231,16 @@ impl Mqtt {
 
     /// The next packet is a message.
     pub async fn message(&mut self) -> Message {
-        let (first, body) = self.next().await.expect("a message");
-        assert_eq!(first & 0xf0, 0x30, "{first:#x} {body:?}");
+        let next = self.packet_or_message().await;
+        next.expect("a message")
+    }
+
+    /// The next packet, read if it is a message.
+    pub async fn packet_or_message(&mut self) -> Result<Message, (u8, Vec<u8>)> {
+        let (first, body) = self.next().await.expect("a packet");
+        if first & 0xf0 != 0x30 {
+            return Err((first, body));
+        }
         let qos = (first >> 1) & 3;
         let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
         let topic = String::from_utf8(body[2..2 + length].to_vec()).expect("text");
@@ -245,13 +257,15 @@ impl Mqtt {
             properties = rest[1..1 + length].to_vec();
             rest = &rest[1 + length..];
         }
-        Message {
+        Ok(Message {
             topic,
             payload: rest.to_vec(),
             qos,
             packet_id,
+            retain: first & 1 == 1,
+            dup: first & 8 == 8,
             properties,
-        }
+        })
     }
 
     /// Acknowledges: PUBACK, PUBREC, PUBREL or PUBCOMP by their first bytes.

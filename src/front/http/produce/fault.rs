@@ -110,6 +110,7 @@ impl RowFault {
             },
             RowFault::Refused(
                 PublishRefusal::TooMuch { .. }
+                | PublishRefusal::Retained { .. }
                 | PublishRefusal::Refused(_)
                 | PublishRefusal::Abandoned,
             ) => "not_written",

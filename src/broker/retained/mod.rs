@@ -1,0 +1,266 @@
+//! Retained messages: the last message of a name that was published to be kept, for whoever comes later.
+//!
+//! Callers: fronts whose protocols know such messages. A message is published and kept in one frame of the write-ahead log: both
+//! are durable, or neither. What is kept lives in memory, within a bound that the front gives; beyond it a message is refused
+//! with its record. Invariants: the book changes in the order of the log, when a message is appended; who is given a message
+//! whose record is not below the durable end that it has seen leaves it to the log, which gives it later. A message whose time is over is
+//! given to nobody, and is removed soon.
+
+mod book;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{Offset, Timestamp};
+use storage::{Clock, LogAppend, Purpose, Storage};
+use tokio::sync::watch;
+
+use super::Broker;
+use super::access::{Granted, right};
+use super::catalog::Topic;
+use super::publish::{Message, PublishRefusal, Publishing, Ready};
+use super::state_log::{StateLog, StateLogError, StateRecord as _};
+use super::state_refusal;
+use book::Book;
+pub use book::{KeptAt, KeptPlace, Looked};
+use record::RetainedRecord;
+pub use record::{Kept, UnknownRetained, read_again};
+
+/// How often it is looked whose time is over.
+const EXPIRY_LOOK: Duration = Duration::from_secs(1);
+/// Names that are removed at once.
+const REMOVED_AT_ONCE: usize = 1_000;
+/// Names that are looked at under the lock.
+const LOOKED_AT_ONCE: usize = 1_000;
+
+/// How a message is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retain<'a> {
+    /// Under which name.
+    pub name: &'a str,
+    /// For how long; None for ever.
+    pub lifetime: Option<Duration>,
+    /// What all retained messages may hold in memory.
+    pub bytes_max: usize,
+}
+
+/// Why they cannot be read at a start.
+#[derive(Debug, thiserror::Error)]
+pub enum RetainedError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] StateLogError),
+    /// A record is not understood.
+    #[error(transparent)]
+    Unknown(#[from] UnknownRetained),
+}
+
+/// All retained messages.
+pub(super) struct RetainedMessages {
+    log: StateLog<RetainedRecord>,
+    /// Held while a change is appended, so that the book changes in the order of the log.
+    book: Mutex<Book>,
+    clock: Arc<dyn Clock>,
+}
+
+impl RetainedMessages {
+    /// Reads the log. Blocks on the disk.
+    pub fn open(
+        storage: &Storage,
+        clock: Arc<dyn Clock>,
+    ) -> Result<RetainedMessages, RetainedError> {
+        let (log, records) = StateLog::open(storage, clock)?;
+        let mut book = Book::default();
+        for record in records {
+            if let RetainedRecord::Kept(kept) = record? {
+                book.insert(KeptAt { kept, place: None });
+            }
+        }
+        Ok(RetainedMessages {
+            log,
+            book: Mutex::new(book),
+            clock: storage.steady_clock(),
+        })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book
+            .lock()
+            .expect("nothing panics while it holds retained messages")
+    }
+}
+
+impl Broker {
+    /// Publishes a message and keeps it under a name, in one frame; with an empty value nothing is kept of the name any more.
+    pub async fn publish_retained(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Write>,
+        message: Message<'_>,
+        retain: Retain<'_>,
+    ) -> Result<Publishing, PublishRefusal> {
+        let append = |ready: Ready| ready.append(self);
+        self.publish_retained_with(topic, message, retain, Vec::new(), append)
+            .await
+    }
+
+    /// The same with other changes of state, which `append` makes with it.
+    pub(super) async fn publish_retained_with(
+        &self,
+        topic: &Granted<Arc<Topic>, right::Write>,
+        message: Message<'_>,
+        retain: Retain<'_>,
+        mut state: Vec<LogAppend>,
+        append: impl FnOnce(Ready) -> Result<(Publishing, Offset), PublishRefusal>,
+    ) -> Result<Publishing, PublishRefusal> {
+        let retained = &self.shared.retained;
+        let change = self.retained_of(&message, &retain);
+        self.check_bytes(&change, &retained.book(), retain.bytes_max)?;
+        let batches = retained.log.batches(std::slice::from_ref(&change));
+        state.push(LogAppend {
+            log: Arc::clone(retained.log.log()),
+            batches: batches.map_err(state_refusal)?,
+        });
+        let ready = self.ready_beside(topic, &message, state).await?;
+        let mut book = retained.book();
+        self.check_bytes(&change, &book, retain.bytes_max)?;
+        let (publishing, offset) = append(ready)?;
+        match change {
+            RetainedRecord::Removed(name) => book.remove(&name),
+            RetainedRecord::Kept(kept) => {
+                let place = Some(KeptPlace {
+                    topic: topic.id,
+                    partition: publishing.partition,
+                    offset,
+                });
+                book.insert(KeptAt { kept, place });
+            }
+        }
+        Ok(publishing)
+    }
+
+    fn retained_of(&self, message: &Message<'_>, retain: &Retain<'_>) -> RetainedRecord {
+        let name: Arc<str> = retain.name.into();
+        let value = message.value.unwrap_or_default();
+        if value.is_empty() {
+            return RetainedRecord::Removed(name);
+        }
+        let at = self.steady_now();
+        let lifetime = retain.lifetime.map(|it| i64::try_from(it.as_millis()));
+        let headers = message.headers.iter().map(|(name, value)| {
+            let copied = Bytes::copy_from_slice;
+            (copied(name), copied(value.unwrap_or_default()))
+        });
+        RetainedRecord::Kept(Arc::new(Kept {
+            name,
+            value: Bytes::copy_from_slice(value),
+            headers: headers.collect(),
+            at,
+            expires_at: lifetime.map(|it| at.plus_millis(it.unwrap_or(i64::MAX))),
+        }))
+    }
+
+    fn check_bytes(
+        &self,
+        change: &RetainedRecord,
+        book: &Book,
+        bytes_max: usize,
+    ) -> Result<(), PublishRefusal> {
+        match change {
+            RetainedRecord::Kept(kept) if book.bytes_with(kept) > bytes_max => {
+                Err(PublishRefusal::Retained { bytes_max })
+            }
+            RetainedRecord::Kept(_) | RetainedRecord::Removed(_) => Ok(()),
+        }
+    }
+
+    /// The store's steady time.
+    pub fn steady_now(&self) -> Timestamp {
+        self.shared.retained.clock.now()
+    }
+
+    /// What is retained under a name.
+    pub fn retained(&self, name: &str) -> Option<KeptAt> {
+        let book = self.shared.retained.book();
+        let now = self.steady_now();
+        let found = book.get(name).filter(|_| !book.is_overdue(name, now));
+        found.cloned()
+    }
+
+    /// Goes on with a look at the retained messages below a prefix, in the order of their names, behind the last one. It looks at
+    /// some only, so that nobody waits for long.
+    pub fn next_retained(
+        &self,
+        prefix: &str,
+        behind: Option<&str>,
+        wants: impl Fn(&str) -> bool,
+    ) -> Looked {
+        let book = self.shared.retained.book();
+        let now = self.steady_now();
+        let wants = |name: &str| wants(name) && !book.is_overdue(name, now);
+        book.next(prefix, behind, LOOKED_AT_ONCE, wants)
+    }
+
+    /// How many messages are retained, and what they hold in memory.
+    pub fn retained_held(&self) -> (usize, usize) {
+        let book = self.shared.retained.book();
+        (book.count(), book.bytes())
+    }
+
+    /// Removes messages whose time is over, until the server stops.
+    pub(super) async fn expire_retained(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(EXPIRY_LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stops| *stops) => return,
+                _ = look.tick() => {}
+            }
+            while self.expire_some().await {}
+        }
+    }
+
+    /// Whether there may be more.
+    async fn expire_some(&self) -> bool {
+        let retained = &self.shared.retained;
+        let names = retained.book().overdue(self.steady_now(), REMOVED_AT_ONCE);
+        if names.is_empty() {
+            return false;
+        }
+        let removed: Vec<_> = names.into_iter().map(RetainedRecord::Removed).collect();
+        let count = retained
+            .log
+            .count_for_one_append(removed.iter().map(RetainedRecord::bytes));
+        let mut removed = removed;
+        removed.truncate(count);
+        let size = retained
+            .log
+            .size_of(removed.iter().map(RetainedRecord::bytes));
+        let admission = retained.log.admit(size, Purpose::State).await;
+        let mut book = retained.book();
+        let now = self.steady_now();
+        // A new one of the name may have come.
+        removed.retain(|it| match it {
+            RetainedRecord::Removed(name) => book.is_overdue(name, now),
+            RetainedRecord::Kept(_) => false,
+        });
+        match retained.log.append(&removed, admission) {
+            // Nobody waits for it: until it is durable the message is overdue anyway.
+            Ok(_written) => {
+                for it in &removed {
+                    if let RetainedRecord::Removed(name) = it {
+                        book.remove(name);
+                    }
+                }
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "retained messages whose time is over stay for now");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Records of the state log `retained`: a message for each name. Drawn in `docs/formats.md`.
+//!
+//! ```text
+//! key    | retained/ and the name |
+//! value  | version u8 = 1 | kept at i64 ms | expires at i64 ms, -1 never | payload bytes | header count u32 | headers |
+//! header | name bytes | value bytes |
+//! ```
+//!
+//! Times are the store's steady ones. Caller: the book.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use model::Timestamp;
+use model::state_log::{RETAINED_KEY_HEAD, RETAINED_VERSION, StateLogKind, UnknownRecord};
+
+use crate::broker::state_log::fields::{Fields, Malformed, put_bytes};
+use crate::broker::state_log::{Change, StateRecord};
+
+/// What stands for no time.
+const NEVER: i64 = -1;
+
+/// A message that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it says; never empty.
+    pub value: Bytes,
+    /// What else it says, in order.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// When it came, by the store's steady time.
+    pub at: Timestamp,
+    /// When it is forgotten, likewise.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A record of the state log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RetainedRecord {
+    Kept(Arc<Kept>),
+    Removed(Arc<str>),
+}
+
+/// Why a record is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownRetained {
+    /// It is a later release's, or of another kind.
+    #[error("a retained message: {0}")]
+    Unknown(#[from] UnknownRecord),
+    /// It is none.
+    #[error("a retained message: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+impl StateRecord for RetainedRecord {
+    const LOG: StateLogKind = StateLogKind::Retained;
+    type Unknown = UnknownRetained;
+
+    fn encode(&self) -> Change {
+        match self {
+            RetainedRecord::Removed(name) => (key_of(name), None),
+            RetainedRecord::Kept(kept) => {
+                let mut out = BytesMut::with_capacity(64 + kept.value.len());
+                out.put_u8(RETAINED_VERSION);
+                out.put_i64(kept.at.millis());
+                out.put_i64(kept.expires_at.map_or(NEVER, Timestamp::millis));
+                put_bytes(&mut out, &kept.value);
+                let count = u32::try_from(kept.headers.len()).expect("a packet has fewer");
+                out.put_u32(count);
+                for (name, value) in &kept.headers {
+                    put_bytes(&mut out, name);
+                    put_bytes(&mut out, value);
+                }
+                (key_of(&kept.name), Some(out.freeze()))
+            }
+        }
+    }
+
+    fn decode(key: &[u8], value: &[u8]) -> Result<RetainedRecord, UnknownRetained> {
+        StateLogKind::Retained.check(key, Some(value))?;
+        let name = &key[RETAINED_KEY_HEAD.len()..];
+        let name = std::str::from_utf8(name).map_err(|_| Malformed("its name"))?;
+        let mut fields = Fields(value);
+        fields.u8("its version")?;
+        let at = fields.time("its time")?;
+        let expires_at = fields.time("its end")?;
+        let expires_at = match expires_at.millis() {
+            NEVER => None,
+            ..NEVER => return Err(Malformed("its end").into()),
+            _ => Some(expires_at),
+        };
+        let payload = Bytes::copy_from_slice(fields.bytes("its payload")?);
+        if payload.is_empty() {
+            return Err(Malformed("its payload").into());
+        }
+        let mut headers = Vec::new();
+        for _ in 0..fields.u32("the count of headers")? {
+            let name = Bytes::copy_from_slice(fields.bytes("a header's name")?);
+            let value = Bytes::copy_from_slice(fields.bytes("a header's value")?);
+            headers.push((name, value));
+        }
+        fields.end()?;
+        Ok(RetainedRecord::Kept(Arc::new(Kept {
+            name: name.into(),
+            value: payload,
+            headers,
+            at,
+            expires_at,
+        })))
+    }
+}
+
+fn key_of(name: &str) -> Bytes {
+    Bytes::from(format!("{RETAINED_KEY_HEAD}{name}"))
+}
+
+/// Reads a record's key and value as a start does, and writes them again. For fuzzing: what is read is written as it was.
+pub fn read_again(key: &[u8], value: &[u8]) -> Option<(Bytes, Bytes)> {
+    let (key, value) = RetainedRecord::decode(key, value).ok()?.encode();
+    Some((key, value.expect("what is read has a value")))
+}

@@ -1,0 +1,420 @@
+//! Sessions: what a client of a messaging protocol has while it is not connected.
+//!
+//! Callers: fronts whose protocols know sessions. A session is a set of cursors in logs, and no queue: its subscriptions, how far it has
+//! read, which messages it was sent and has not acknowledged, which it sends exactly once. All of it is in the state log `sessions`,
+//! durable when a call returns. A connected session that keeps up costs nothing: once a second one record, the mark, says how far all
+//! of them have come that keep up; who falls behind has its own cursor written before. Invariants: of one client one connection holds
+//! the session; the book changes in the order of the log; no cursor and no mark passes what was not acknowledged.
+
+mod book;
+mod positions;
+mod progress;
+mod publish;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use model::{Offset, Timestamp};
+use storage::{Clock, Purpose, Storage};
+use tokio::sync::watch;
+
+use super::state_log::{StateLog, StateLogError, StateRecord as _};
+use super::{Broker, Refusal, state_refusal};
+use book::Book;
+pub use book::SessionState;
+pub use positions::{Place, Positions};
+pub use progress::{Progress, Reading};
+pub use record::{
+    Cursor, KeptSession, KeptSubscription, KeptWill, Pending, Sending, SessionKey, SessionRecord,
+    UnknownSession, read_again,
+};
+
+/// How often the mark is written, if somebody has moved.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest record of a session: its subscriptions and its will.
+const SESSION_BYTES_MAX: usize = 256 << 10;
+
+/// Why they cannot be read at a start.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionsError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] StateLogError),
+    /// A record is not understood.
+    #[error(transparent)]
+    Unknown(#[from] UnknownSession),
+}
+
+/// Why a session is not kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SessionRefusal {
+    /// There are as many as there may be.
+    #[error("as many sessions are kept as may be: {count_max}")]
+    TooMany {
+        /// The bound.
+        count_max: usize,
+    },
+    /// What it subscribes to is too long.
+    #[error("the session takes {bytes} bytes, and {SESSION_BYTES_MAX} are kept at most")]
+    TooLong {
+        /// With everything that it subscribes to.
+        bytes: usize,
+    },
+    /// The store takes nothing now.
+    #[error(transparent)]
+    Refused(Arc<Refusal>),
+    /// The server stops.
+    #[error("the server stops")]
+    Abandoned,
+}
+
+/// All sessions.
+pub(super) struct Sessions {
+    log: StateLog<SessionRecord>,
+    /// Held while changes are appended, so that the book changes in the order of the log.
+    book: Mutex<Book>,
+    clock: Arc<dyn Clock>,
+    started: Timestamp,
+}
+
+/// What has come to its time of a session that is not connected. One that was connected when the server was killed counts from the
+/// start, and has some grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The session ends.
+    pub session: bool,
+    /// Its will goes.
+    pub will: bool,
+    /// Its connection ended before it began, and that is to be kept.
+    pub end: bool,
+}
+
+/// A session that somebody holds: whoever comes next for it waits until this is dropped.
+pub struct HeldSession {
+    broker: Broker,
+    key: SessionKey,
+    number: u64,
+    progress: Arc<Progress>,
+}
+
+impl Sessions {
+    /// Reads the log. Blocks on the disk.
+    pub fn open(storage: &Storage, clock: Arc<dyn Clock>) -> Result<Sessions, SessionsError> {
+        let (log, records) = StateLog::open(storage, clock)?;
+        let mut book = Book::default();
+        for record in records {
+            book.apply(&record?);
+        }
+        book.opened();
+        let clock = storage.steady_clock();
+        Ok(Sessions {
+            log,
+            book: Mutex::new(book),
+            started: clock.now(),
+            clock,
+        })
+    }
+
+    fn due(&self, state: &SessionState, grace: Duration) -> Due {
+        let Some(session) = &state.session else {
+            // A remnant.
+            return Due {
+                session: true,
+                will: false,
+                end: false,
+            };
+        };
+        if session.ended_at.is_none() && !state.was_cut {
+            return Due {
+                session: false,
+                will: false,
+                end: true,
+            };
+        }
+        let (ended, least) = match session.ended_at {
+            None => (self.started, grace),
+            Some(ended) => (ended, Duration::ZERO),
+        };
+        let now = self.clock.now();
+        let is_over = |seconds: u32| {
+            let wait = Duration::from_secs(seconds.into()).max(least);
+            let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+            ended.plus_millis(wait) <= now
+        };
+        let is_session_over = is_over(session.expiry_seconds);
+        let will = session.will.as_ref();
+        Due {
+            session: is_session_over,
+            will: will.is_some_and(|it| is_session_over || is_over(it.delay_seconds)),
+            end: false,
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book
+            .lock()
+            .expect("nothing panics while it holds the sessions")
+    }
+
+    async fn append(&self, records: &[SessionRecord]) -> Result<(), SessionRefusal> {
+        let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
+        let size = self.log.size_of(records.iter().map(SessionRecord::bytes));
+        let admission = self.log.admit(size, Purpose::State).await;
+        let written = {
+            let mut book = self.book();
+            let written = self.log.append(records, admission).map_err(refused)?;
+            records.iter().for_each(|record| book.apply(record));
+            written
+        };
+        written.wait().await.map_err(refused)
+    }
+}
+
+impl Broker {
+    /// Holds a client's session, once nobody else does.
+    pub async fn hold_session(&self, key: SessionKey) -> HeldSession {
+        loop {
+            let left = match self.shared.sessions.book().hold(&key) {
+                Ok((number, progress)) => {
+                    return HeldSession {
+                        broker: self.clone(),
+                        key,
+                        number,
+                        progress,
+                    };
+                }
+                Err(left) => left,
+            };
+            let left = left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            // It may have left before it was waited for.
+            let is_held = {
+                let book = self.shared.sessions.book();
+                let entry = book.entries.get(&key);
+                entry.is_some_and(|entry| entry.holder.is_some())
+            };
+            if is_held {
+                left.await;
+            }
+        }
+    }
+
+    /// How many sessions are kept.
+    pub fn session_count(&self) -> usize {
+        self.shared.sessions.book().kept
+    }
+
+    /// Sessions that nobody holds and of which something is due.
+    pub fn due_sessions(&self, grace: Duration) -> Vec<SessionKey> {
+        let sessions = &self.shared.sessions;
+        let book = sessions.book();
+        let entries = book.entries.iter();
+        let due = entries.filter(|(_, entry)| {
+            let due = sessions.due(&entry.state, grace);
+            entry.holder.is_none() && (due.session || due.will || due.end)
+        });
+        due.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Writes the mark once a second, until the server stops.
+    pub(super) async fn mark_sessions(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut look = tokio::time::interval(MARK_INTERVAL);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut mark = Positions::default();
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stops| *stops) => return,
+                _ = look.tick() => {}
+            }
+            if let Err(error) = self.mark_at(&mark).await {
+                tracing::debug!(%error, "the mark of sessions is not written for now");
+            }
+            mark = self.ends_of_followed();
+        }
+    }
+
+    /// How far the topics reach that connected sessions read.
+    fn ends_of_followed(&self) -> Positions {
+        let mut topics = std::collections::BTreeSet::new();
+        {
+            let book = self.shared.sessions.book();
+            let held = book
+                .entries
+                .values()
+                .filter(|it| it.state.session.is_some());
+            for holder in held.filter_map(|entry| entry.holder.as_ref()) {
+                holder.progress.add_topics(&mut topics);
+            }
+        }
+        let mut ends = Positions::default();
+        for topic in topics {
+            let Ok(topic) = self.topic_by_id(topic) else {
+                continue;
+            };
+            let end = |partition| {
+                let log = topic.log(partition).ok();
+                log.map_or(Offset::ZERO, |log| log.bounds().durable_end)
+            };
+            ends.set_topic(topic.id, topic.partitions().map(end).collect());
+        }
+        ends
+    }
+
+    /// Writes the cursors of those that are not where they were, and behind them the mark.
+    async fn mark_at(&self, mark: &Positions) -> Result<(), SessionRefusal> {
+        let sessions = &self.shared.sessions;
+        let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
+        let record_of =
+            |it: &book::Moved| SessionRecord::Cursor(it.key.clone(), Some(Arc::clone(&it.cursor)));
+        let mut moved = sessions.book().moved(mark);
+        loop {
+            let bytes = moved.iter().map(|it| record_of(it).bytes());
+            let count = sessions.log.count_for_one_append(bytes);
+            let rest = moved.split_off(count);
+            if count == 0 {
+                break;
+            }
+            let bytes = moved.iter().map(|it| record_of(it).bytes());
+            let size = sessions.log.size_of(bytes);
+            let admission = sessions.log.admit(size, Purpose::State).await;
+            let written = {
+                let mut book = sessions.book();
+                moved.retain(|it| book.is_still(it));
+                let records: Vec<_> = moved.iter().map(record_of).collect();
+                let written = sessions.log.append(&records, admission);
+                let written = written.map_err(refused)?;
+                records.iter().for_each(|record| book.apply(record));
+                written
+            };
+            written.wait().await.map_err(refused)?;
+            moved = rest;
+        }
+        let is_new = {
+            let book = sessions.book();
+            *mark != book.mark && mark.topics().next().is_some()
+        };
+        match is_new {
+            true => sessions.append(&[SessionRecord::Mark(mark.clone())]).await,
+            false => Ok(()),
+        }
+    }
+}
+
+impl HeldSession {
+    /// Whose it is.
+    pub fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
+    /// Where its connection notes how far it is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// As it is kept.
+    pub fn state(&self) -> SessionState {
+        let book = self.broker.shared.sessions.book();
+        let entry = book.entries.get(&self.key).expect("it is held");
+        entry.state.clone()
+    }
+
+    /// Keeps it like this from now on, with a new place if there is one.
+    pub async fn keep(
+        &self,
+        session: KeptSession,
+        cursor: Option<Cursor>,
+        count_max: usize,
+    ) -> Result<(), SessionRefusal> {
+        let sessions = &self.broker.shared.sessions;
+        {
+            let book = sessions.book();
+            let entry = book.entries.get(&self.key);
+            let is_new = entry.is_none_or(|entry| entry.state.session.is_none());
+            if is_new && book.kept >= count_max {
+                return Err(SessionRefusal::TooMany { count_max });
+            }
+        }
+        let session = SessionRecord::Session(self.key.clone(), Some(Arc::new(session)));
+        let bytes = session.bytes();
+        if bytes > SESSION_BYTES_MAX {
+            return Err(SessionRefusal::TooLong { bytes });
+        }
+        let cursor = cursor.map(|it| SessionRecord::Cursor(self.key.clone(), Some(Arc::new(it))));
+        let records: Vec<_> = [session].into_iter().chain(cursor).collect();
+        sessions.append(&records).await
+    }
+
+    /// Keeps nothing of it any more.
+    pub async fn discard(&self) -> Result<(), SessionRefusal> {
+        self.write(self.ends()).await
+    }
+
+    /// The records that end it.
+    pub fn ends(&self) -> Vec<SessionRecord> {
+        let state = self.state();
+        let key = || self.key.clone();
+        let mut records = Vec::new();
+        if state.session.is_some() {
+            records.push(SessionRecord::Session(key(), None));
+        }
+        if *state.sending != Sending::default() {
+            records.push(SessionRecord::Sending(key(), None));
+        }
+        if *state.cursor != Cursor::default() {
+            records.push(SessionRecord::Cursor(key(), None));
+        }
+        let received = state.received.iter();
+        records.extend(received.map(|id| SessionRecord::Received(key(), *id, false)));
+        records
+    }
+
+    /// What of it is due.
+    pub fn due(&self, grace: Duration) -> Due {
+        self.broker.shared.sessions.due(&self.state(), grace)
+    }
+
+    /// Changes it.
+    pub async fn write(&self, records: Vec<SessionRecord>) -> Result<(), SessionRefusal> {
+        match records.is_empty() {
+            true => Ok(()),
+            false => self.broker.shared.sessions.append(&records).await,
+        }
+    }
+
+    /// The record that it has come so far.
+    pub fn stands_at(&self, cursor: Cursor) -> SessionRecord {
+        SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor)))
+    }
+
+    /// The record of what it is being sent.
+    pub fn sends(&self, sending: Sending) -> SessionRecord {
+        SessionRecord::Sending(self.key.clone(), Some(Arc::new(sending)))
+    }
+
+    /// The record that keeps it like this.
+    pub fn kept_as(&self, session: KeptSession) -> SessionRecord {
+        SessionRecord::Session(self.key.clone(), Some(Arc::new(session)))
+    }
+
+    /// Keeps what it is being sent exactly once.
+    pub async fn sending(&self, sending: Sending) -> Result<(), SessionRefusal> {
+        self.write(vec![self.sends(sending)]).await
+    }
+
+    /// An identifier is free again.
+    pub async fn release(&self, packet_id: u16) -> Result<(), SessionRefusal> {
+        let record = SessionRecord::Received(self.key.clone(), packet_id, false);
+        self.broker.shared.sessions.append(&[record]).await
+    }
+}
+
+impl Drop for HeldSession {
+    fn drop(&mut self) {
+        let mut book = self.broker.shared.sessions.book();
+        book.leave(&self.key, self.number);
+    }
+}

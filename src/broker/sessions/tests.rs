@@ -1,0 +1,159 @@
+//! Sessions as they are written, and when their cursors and the mark are.
+
+use std::sync::Arc;
+
+use model::hex::{from_hex, to_hex};
+use model::{Offset, PartitionId, TopicId};
+
+use super::book::Book;
+use super::positions::{Place, Positions};
+use super::record::{Cursor, KeptSession, SessionKey, SessionRecord, read_again};
+use crate::broker::access::Principal;
+use crate::broker::replay::ReadTo;
+
+const GOLDEN: &str = include_str!("golden/sessions.v1");
+
+#[test]
+fn the_golden_records_are_read_and_written_to_the_byte() {
+    let mut count = 0;
+    for row in GOLDEN.lines() {
+        let (key, value) = row.split_once('\t').expect("a key and a value");
+        let of_hex = |text| from_hex(text).expect("hexadecimal digits");
+        let (key, value) = (of_hex(key), of_hex(value));
+        let (written_key, written) = read_again(&key, &value).expect(row);
+        assert_eq!(
+            (to_hex(&written_key), to_hex(&written)),
+            (to_hex(&key), to_hex(&value))
+        );
+        for cut in 0..value.len() {
+            assert_eq!(read_again(&key, &value[..cut]), None, "{cut}");
+        }
+        let more = [&value[..], &[0]].concat();
+        assert_eq!(read_again(&key, &more), None);
+        let later = [&[2], &value[1..]].concat();
+        assert_eq!(read_again(&key, &later), None);
+        assert_eq!(read_again(&key[1..], &value), None);
+        count += 1;
+    }
+    assert_eq!(count, 7);
+}
+
+const TOPIC: TopicId = TopicId::from_uuid(uuid::Uuid::from_u128(42));
+
+fn key(client_id: &str) -> SessionKey {
+    SessionKey {
+        owner: Principal::Anonymous,
+        client_id: client_id.into(),
+    }
+}
+
+fn at(offset: u64) -> Place {
+    Place {
+        topic: TOPIC,
+        partition: PartitionId::new(0),
+        offset: Offset::new(offset),
+    }
+}
+
+fn ends(offset: u64) -> Positions {
+    let mut positions = Positions::default();
+    positions.set(at(offset));
+    positions
+}
+
+fn kept() -> KeptSession {
+    KeptSession {
+        expiry_seconds: 60,
+        ended_at: None,
+        will: None,
+        subscriptions: Vec::new(),
+    }
+}
+
+/// What is written before the mark, which is applied as well.
+fn marked(book: &mut Book, mark: &Positions) -> Vec<(String, Cursor)> {
+    let moved = book.moved(mark);
+    let mut written = Vec::new();
+    for it in &moved {
+        assert!(book.is_still(it));
+        let record = SessionRecord::Cursor(it.key.clone(), Some(Arc::clone(&it.cursor)));
+        book.apply(&record);
+        written.push((it.key.client_id.to_string(), Cursor::clone(&it.cursor)));
+    }
+    book.apply(&SessionRecord::Mark(mark.clone()));
+    written.sort_by(|one, other| one.0.cmp(&other.0));
+    written
+}
+
+#[test]
+fn who_keeps_up_costs_a_mark_and_who_does_not_has_a_cursor_that_passes_nothing() {
+    let mut book = Book::default();
+    let read_to = Arc::new(ReadTo::default());
+    let mut holds = Vec::new();
+    for client in ["fast", "slow"] {
+        book.apply(&SessionRecord::Session(key(client), Some(Arc::new(kept()))));
+        let (_, progress) = book.hold(&key(client)).expect("nobody holds it");
+        // Nothing is told of it before it tells itself.
+        assert_eq!(book.moved(&ends(5)).len(), holds.len());
+        read_to.set(PartitionId::new(0), Offset::new(5));
+        progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
+        progress.begin();
+        holds.push(progress);
+    }
+    let up = |offset| Cursor {
+        keeps_up: true,
+        read: ends(offset),
+        unacked: Vec::new(),
+    };
+    let both = [("fast".to_owned(), up(5)), ("slow".to_owned(), up(5))];
+    assert_eq!(marked(&mut book, &ends(5)), both);
+    assert!(marked(&mut book, &ends(5)).is_empty(), "nothing has moved");
+    // Both read on; one does not acknowledge.
+    holds[1].sent(7, at(6));
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    let behind = Cursor {
+        keeps_up: false,
+        read: ends(9),
+        unacked: vec![(7, at(6))],
+    };
+    let slow = [("slow".to_owned(), behind)];
+    assert_eq!(marked(&mut book, &ends(9)), slow);
+    read_to.set(PartitionId::new(0), Offset::new(20));
+    holds[1].acked(7);
+    assert_eq!(marked(&mut book, &ends(9)), [("slow".to_owned(), up(20))]);
+    // The server is killed: both go on at the mark or their own place, whichever is later.
+    assert!(marked(&mut book, &ends(15)).is_empty());
+    let mut again = Book::default();
+    for client in ["fast", "slow"] {
+        let of = &book.entries[&key(client)].state;
+        let session = SessionRecord::Session(key(client), of.session.clone());
+        again.apply(&session);
+        let cursor = Arc::clone(&of.cursor);
+        again.apply(&SessionRecord::Cursor(key(client), Some(cursor)));
+    }
+    again.apply(&SessionRecord::Mark(book.mark.clone()));
+    again.opened();
+    let read = |client| again.entries[&key(client)].state.cursor.read.clone();
+    assert_eq!((read("fast"), read("slow")), (ends(15), ends(20)));
+    // Before there is a new mark they have cursors of their own: they are not with it.
+    let written = marked(&mut again, &ends(100));
+    assert!(written.iter().all(|(_, cursor)| !cursor.keeps_up));
+    assert_eq!(written.len(), 2);
+}
+
+#[test]
+fn a_session_is_held_by_one_at_a_time_and_what_is_not_kept_is_forgotten() {
+    let mut book = Book::default();
+    let (number, _) = book.hold(&key("a")).expect("nobody holds it");
+    assert!(book.hold(&key("a")).is_err());
+    book.leave(&key("a"), number + 1);
+    assert!(book.hold(&key("a")).is_err(), "another's end is not its");
+    book.leave(&key("a"), number);
+    assert!(book.entries.is_empty());
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    book.apply(&SessionRecord::Received(key("a"), 7, true));
+    assert_eq!(book.kept, 1);
+    book.apply(&SessionRecord::Session(key("a"), None));
+    book.apply(&SessionRecord::Received(key("a"), 7, false));
+    assert_eq!((book.kept, book.entries.len()), (0, 0));
+}

@@ -1,0 +1,281 @@
+//! A client's session (§4.1): what is kept of it while it is not connected, and how that becomes what its connection works with.
+//! Callers: `greeting` takes it over, `inbound` and `outbound` change it, `connection` leaves it. Invariants: of a session that ends with
+//! its connection nothing is kept but its will; nobody else has the session until this is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ending::{Ending, NotConnected};
+use super::errors;
+use super::packet::{Connect, Qos, Version};
+use super::publishing;
+use super::route::Message;
+use super::state::Front;
+use crate::broker::access::Protocol;
+use crate::broker::publish::PublishRefusal;
+use crate::broker::sessions::{
+    Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, Sending, SessionKey,
+    SessionRecord, SessionRefusal, SessionState,
+};
+
+/// A session that is connected.
+pub(super) struct Session {
+    pub(super) held: HeldSession,
+    /// How long it outlives its connection, in seconds.
+    pub(super) expiry_seconds: u32,
+    /// What is published when its client goes without a word.
+    pub(super) will: Option<Arc<KeptWill>>,
+    count_max: usize,
+}
+
+/// How a subscription is kept: the bits of §3.8.3.1 that hold for as long as it lasts.
+pub(super) fn options_of(qos: Qos, no_local: bool, retain_as_published: bool) -> u8 {
+    qos.number() | u8::from(no_local) << 2 | u8::from(retain_as_published) << 3
+}
+
+/// The same, read.
+pub(super) fn read_options(options: u8) -> (Qos, bool, bool) {
+    let qos = Qos::of(options & 3).unwrap_or(Qos::AtMostOnce);
+    (qos, options & 4 != 0, options & 8 != 0)
+}
+
+/// Takes over the session that the client asks for, or begins one; with what is there of it, if it goes on.
+pub(super) async fn take_over(
+    front: &Front,
+    connect: &Connect<'_>,
+    key: SessionKey,
+    will: Option<KeptWill>,
+) -> Result<(Session, Option<SessionState>), NotConnected> {
+    let longest = front.settings.session_expiry_max_seconds();
+    let expiry_seconds = match (connect.version, connect.clean_start) {
+        (Version::V311, true) => 0,
+        (Version::V311, false) => longest,
+        (Version::V5, _) => connect.properties.session_expiry.unwrap_or(0).min(longest),
+    };
+    let session = Session {
+        held: front.broker.hold_session(key).await,
+        expiry_seconds,
+        will: will.map(Arc::new),
+        count_max: front.settings.sessions_max,
+    };
+    let state = session.held.state();
+    let goes_on = !connect.clean_start && is_alive(front, &state);
+    if !goes_on {
+        // Its client did not come back to it. One that was cut by the server's own end, and comes back at once, left nothing.
+        let left = state.session.as_ref().and_then(|it| it.will.clone());
+        let left = left.filter(|_| connect.clean_start || !state.was_cut);
+        let ends = session.held.ends();
+        match left {
+            Some(will) => publish_will(front, &session.held, &will, ends).await,
+            None => session.held.discard().await?,
+        }
+    }
+    let state = goes_on.then_some(state);
+    if session.is_kept() || session.will.is_some() {
+        let subscriptions = state.as_ref().and_then(|it| it.session.as_ref());
+        let subscriptions = subscriptions.map(|it| it.subscriptions.clone());
+        let cursor = state.as_ref().map(|state| Cursor {
+            keeps_up: false,
+            ..Cursor::clone(&state.cursor)
+        });
+        session
+            .save(subscriptions.unwrap_or_default(), cursor)
+            .await?;
+    } else if state.is_some() {
+        // It goes on, and ends with this connection.
+        session.held.discard().await?;
+    }
+    Ok((session, state))
+}
+
+fn is_alive(front: &Front, state: &SessionState) -> bool {
+    state.session.as_ref().is_some_and(|session| {
+        let lasts = i64::from(session.expiry_seconds) * 1_000;
+        let ended_at = session.ended_at;
+        session.expiry_seconds > 0
+            && ended_at.is_none_or(|ended| ended.plus_millis(lasts) > front.broker.steady_now())
+    })
+}
+
+impl Session {
+    /// Whether it outlives its connection.
+    pub(super) fn is_kept(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+
+    fn as_kept(&self, subscriptions: Vec<KeptSubscription>) -> KeptSession {
+        KeptSession {
+            expiry_seconds: self.expiry_seconds,
+            ended_at: None,
+            will: self.will.clone(),
+            subscriptions,
+        }
+    }
+
+    /// Keeps it as it is now, while it is connected.
+    pub(super) async fn save(
+        &self,
+        subscriptions: Vec<KeptSubscription>,
+        cursor: Option<Cursor>,
+    ) -> Result<(), SessionRefusal> {
+        let kept = self.as_kept(subscriptions);
+        self.held.keep(kept, cursor, self.count_max).await
+    }
+
+    /// Its connection has ended; with what is to be kept of it.
+    pub(super) async fn leave(&self, front: &Front, how: Leaving, left: Left) {
+        let will = self.will.clone().filter(|_| how.with_will);
+        let is_kept = how.expiry_seconds > 0;
+        let waits = |will: &Arc<KeptWill>| is_kept && will.delay_seconds > 0;
+        let now = will.clone().filter(|will| !waits(will));
+        let records = match is_kept {
+            false => self.held.ends(),
+            true => {
+                let Left {
+                    subscriptions,
+                    cursor,
+                    sending,
+                } = left;
+                let ended = KeptSession {
+                    expiry_seconds: how.expiry_seconds,
+                    ended_at: Some(front.broker.steady_now()),
+                    will: will.filter(waits),
+                    subscriptions,
+                };
+                vec![
+                    self.held.kept_as(ended),
+                    self.held.stands_at(cursor),
+                    self.held.sends(sending),
+                ]
+            }
+        };
+        match now {
+            Some(will) => publish_will(front, &self.held, &will, records).await,
+            None => {
+                if let Err(error) = self.held.write(records).await {
+                    tracing::warn!(%error, "the end of an MQTT connection is not kept");
+                }
+            }
+        }
+    }
+}
+
+/// What is left of a subscriber's side.
+pub(super) struct Left {
+    pub(super) subscriptions: Vec<KeptSubscription>,
+    pub(super) cursor: Cursor,
+    pub(super) sending: Sending,
+}
+
+/// How a client leaves its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaving {
+    /// Whether it wants its will published.
+    pub(super) with_will: bool,
+    /// How long the session is kept.
+    pub(super) expiry_seconds: u32,
+}
+
+/// Publishes a will, and changes the session in the same frame. There is nobody who could be told that it cannot be.
+pub(super) async fn publish_will(
+    front: &Front,
+    held: &HeldSession,
+    will: &KeptWill,
+    records: Vec<SessionRecord>,
+) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let message = Message {
+        key: will.topic.clone().into(),
+        value: will.payload.clone(),
+        headers: will.headers.clone(),
+        retain: will.retain,
+        expiry: will.expiry_seconds,
+    };
+    // Its right was asked for when the client connected.
+    let door = front.broker.own_door(Protocol::Mqtt);
+    let published = async {
+        let published = publishing::publish_of(front, &door, held, &message, records.clone());
+        published.await?.durable().await
+    };
+    match published.await {
+        Ok(_) => {
+            front.stats.wills.fetch_add(1, Relaxed);
+        }
+        Err(error) => {
+            tracing::warn!(%error, client = &*held.key().client_id, "a will could not be published");
+            if let Err(error) = held.write(records).await {
+                tracing::warn!(%error, "the end of an MQTT connection is not kept");
+            }
+        }
+    }
+}
+
+/// How often it is looked whose time has come.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Ends sessions whose time is over, and publishes wills whose time has come, for ever.
+pub(super) async fn keep_time(front: &Front) {
+    let grace = Duration::from_millis(front.settings.will_grace_ms);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for key in front.broker.due_sessions(grace) {
+            let held = front.broker.hold_session(key).await;
+            end_or_warn(front, &held, grace).await;
+        }
+    }
+}
+
+async fn end_or_warn(front: &Front, held: &HeldSession, grace: Duration) {
+    let due = held.due(grace);
+    // Its client may have been faster.
+    if !due.session && !due.will && !due.end {
+        return;
+    }
+    let session = held.state().session;
+    let will = session.as_ref().and_then(|it| it.will.clone());
+    let records = match &session {
+        Some(session) if !due.session => {
+            let ended_at = session.ended_at.or(Some(front.broker.steady_now()));
+            vec![held.kept_as(KeptSession {
+                will: will.clone().filter(|_| !due.will),
+                ended_at,
+                ..KeptSession::clone(session)
+            })]
+        }
+        _ => held.ends(),
+    };
+    let will = will.filter(|_| due.will);
+    match will {
+        Some(will) => publish_will(front, held, &will, records).await,
+        None => {
+            if let Err(error) = held.write(records).await {
+                tracing::debug!(%error, "a session whose time is over stays for now");
+            }
+        }
+    }
+}
+
+impl From<SessionRefusal> for NotConnected {
+    fn from(refusal: SessionRefusal) -> NotConnected {
+        match refusal {
+            SessionRefusal::TooMany { .. } | SessionRefusal::TooLong { .. } => {
+                NotConnected::TooManySessions
+            }
+            SessionRefusal::Refused(_) | SessionRefusal::Abandoned => NotConnected::StoreFailed,
+        }
+    }
+}
+
+/// Why a connection ends whose session cannot be kept.
+pub(super) fn ending_of(refusal: SessionRefusal) -> Ending {
+    match refusal {
+        SessionRefusal::TooMany { .. } | SessionRefusal::TooLong { .. } => Ending::SessionFull,
+        SessionRefusal::Abandoned => Ending::Stopping,
+        SessionRefusal::Refused(refusal) => {
+            match errors::of_publish(&PublishRefusal::Refused(refusal)) {
+                errors::NotStored::End(ending) => ending,
+                errors::NotStored::Never(never) => never.ending(),
+            }
+        }
+    }
+}
