@@ -597,7 +597,7 @@ impl MemberPlace {
             End::Ended(at) => at.as_ref(),
         });
         let at = waiting.given.as_ref().or(ended).or(first);
-        not_below(&self.floor, at.map_or(&state.positions[..], |at| at))
+        not_below(&self.floor, at.map_or(&state.positions[..], |at| &at[..]))
     }
 }
 

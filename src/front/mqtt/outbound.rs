@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, select_all};
 use model::quota::Quota;
 
+use super::again::Again;
 use super::bounds::{LOOKS_AT_ONCE, REPLAYS_MAX, SEND_MAX, SUBSCRIPTIONS_MAX, UNSENT_BYTES_MAX};
 use super::ending::Ending;
 use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
@@ -23,7 +24,6 @@ use super::packet::{
     publish, reply,
 };
 use super::publishing;
-use super::resume::Again;
 use super::retained::{Asked, Looks, Next};
 use super::route::{Found, Stored, found, found_retained};
 use super::session::{Session, ending_of};

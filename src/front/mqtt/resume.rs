@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use model::Offset;
 
+use super::again::Again;
 use super::ending::Ending;
 use super::errors::NotSubscribed;
 use super::feed::Feed;
@@ -23,50 +24,11 @@ use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Sent, Source, Waits};
 use crate::broker::Topic;
-use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{
-    self, Block, Event, FollowRequest, Order, Place as Begin, ReplayRecord, Resume,
-};
+use crate::broker::access::{Granted, right};
+use crate::broker::replay::{self, FollowRequest, Order, Place as Begin, ReplayRecord, Resume};
 use crate::broker::sessions::{
     Cursor, KeptSession, KeptSubscription, Place, Positions, Sending, SessionRefusal, SessionState,
 };
-
-/// Messages of an earlier connection that are read again.
-pub(super) struct Again {
-    /// What the session subscribes to.
-    subscriptions: Subscriptions,
-    subscription: replay::Subscription,
-    topic: Readable,
-    /// What was read, and how much of it was sent.
-    block: Option<(Block, usize)>,
-}
-
-impl Again {
-    /// Whether all that was read is sent.
-    pub(super) fn is_empty(&self) -> bool {
-        self.block.is_none()
-    }
-
-    /// Reads on; true at the end. What is given up loses nothing.
-    pub(super) async fn read(&mut self, door: &Door) -> Result<bool, Ending> {
-        let event = self.subscription.next().await.map_err(|error| {
-            tracing::debug!(%error, "what a session was sent cannot be read");
-            Ending::Unreadable
-        })?;
-        match event {
-            Event::Records(block) => {
-                // The right may have been taken since.
-                let renewed = door.renew(&self.topic);
-                self.topic = renewed.map_err(|_| Ending::Denied)?;
-                self.block = Some((block, 0));
-                Ok(false)
-            }
-            // What is not there any more, nobody waits for.
-            Event::Gap(_) => Ok(false),
-            Event::CaughtUp => Ok(true),
-        }
-    }
-}
 
 type Readable = Granted<Arc<Topic>, right::Read>;
 

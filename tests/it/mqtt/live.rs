@@ -60,8 +60,7 @@ async fn a_slow_subscriber_falls_behind_and_misses_nothing_and_gets_nothing_twic
     let mut pump = Mqtt::connect(address, 4, "pump").await;
     tokio::join!(publish(&mut pump, 0..MANY), take(&mut quick, 0..MANY));
     assert!(metric(&running, "alluvium_mqtt_fell_behind_total") >= 1);
-    assert_eq!(metric(&running, "alluvium_mqtt_readers"), 1);
-    // It goes on, and others publish meanwhile.
+    // It goes on by itself, and others publish meanwhile.
     tokio::join!(
         publish(&mut pump, MANY..MANY + 500),
         take(&mut slow, 0..MANY + 500),
