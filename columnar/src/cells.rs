@@ -6,8 +6,6 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use model::batch::RecordRef;
-
 use crate::columns::{Column, ColumnError, Columns};
 use crate::encode::{Counts, EncodeError};
 use crate::fields::string_content;
@@ -86,12 +84,13 @@ impl Cells {
         (self.counts, self.observer.into_schema())
     }
 
-    /// Takes in a row. Errors: what was said to be text is none.
-    pub fn set(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+    /// Takes in a row, and gives its value's text, if it is one. Errors: what was said to be text is none.
+    pub fn set<'a>(&mut self, row: &Row<'a>) -> Result<Option<&'a str>, EncodeError> {
         let record = &row.record;
         self.counts.rows += 1;
         let fields_before = self.observer.schema().fields.len();
-        if self.observer.observe(record.key, record.value) == Seen::Other {
+        let (seen, text) = self.observer.observe_text(record.key, record.value);
+        if seen == Seen::Other {
             self.counts.undecodable += 1;
         }
         let schema = self.observer.schema();
@@ -115,16 +114,15 @@ impl Cells {
                 self.cells[slot] = Some(range.clone());
             }
         }
-        Ok(())
+        Ok(text)
     }
 
-    /// A field's cell of the row that was taken in last.
-    pub fn cell<'a>(&mut self, slot: usize, record: &RecordRef<'a>) -> Cell<'a> {
-        let (Some(range), Some(value)) = (&self.cells[slot], record.value) else {
+    /// A field's cell of the row that was taken in last, whose value has this text.
+    pub fn cell<'a>(&mut self, slot: usize, text: Option<&'a str>) -> Cell<'a> {
+        let (Some(range), Some(text)) = (&self.cells[slot], text) else {
             return Cell::Null;
         };
-        let raw = std::str::from_utf8(&value[range.clone()]).expect("a leaf of a text");
-        let cell = cell(self.kind(slot), raw);
+        let cell = cell(self.kind(slot), &text[range.clone()]);
         if cell == Cell::Unfit {
             self.counts.unfit += 1;
         }

@@ -47,18 +47,18 @@ impl CsvLines {
     }
 
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
-        self.cells.set(row)?;
+        let text = self.cells.set(row)?;
         for slot in 0..self.cells.columns().len() {
             if slot > 0 {
                 self.out.push(b',');
             }
-            self.put_cell(slot, row);
+            self.put_cell(slot, row, text);
         }
         self.out.extend_from_slice(b"\r\n");
         Ok(())
     }
 
-    fn put_cell(&mut self, slot: usize, row: &Row<'_>) {
+    fn put_cell(&mut self, slot: usize, row: &Row<'_>, text: Option<&str>) {
         let (record, out) = (&row.record, &mut self.out);
         let column = self.cells.columns().iter().nth(slot);
         match column.expect("a column") {
@@ -79,7 +79,7 @@ impl CsvLines {
                 put_headers(&mut self.scratch, record.headers());
                 put_text(out, &self.scratch);
             }
-            Column::Field(_) => match self.cells.cell(slot, record) {
+            Column::Field(_) => match self.cells.cell(slot, text) {
                 Cell::Null | Cell::Unfit => {}
                 Cell::Bool(value) => put_display(out, value),
                 Cell::Int(number) => put_display(out, number),

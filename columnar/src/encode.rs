@@ -158,7 +158,12 @@ impl Encoder {
     /// The bytes that are ready, once they are worth sending.
     pub fn ready(&mut self) -> Option<Bytes> {
         let out = self.out();
-        (out.len() >= READY_BYTES).then(|| Bytes::from(std::mem::take(out)))
+        if out.len() < READY_BYTES {
+            return None;
+        }
+        // What comes next is about as much.
+        let fresh = Vec::with_capacity(out.len());
+        Some(Bytes::from(std::mem::replace(out, fresh)))
     }
 
     /// All bytes that are ready. What a batch still holds is not.

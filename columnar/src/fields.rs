@@ -1,40 +1,26 @@
 //! The fields of a JSON object as paths and raw texts, without a tree.
 //!
 //! Callers: the schema, the encoders, the conditions. A nested object's fields have dotted paths; an array is a leaf, and so is
-//! what lies deeper than [`DEPTH_MAX`]. Nothing is copied but keys with escapes, and nothing recurses deeper than that.
+//! what lies deeper than [`DEPTH_MAX`](crate::scan::DEPTH_MAX). Nothing is copied but keys with escapes, and nothing recurses deeper than that.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Objects within objects that become paths.
-pub const DEPTH_MAX: usize = 8;
+use crate::scan::Scan;
 
 /// The value as JSON text, if it is JSON.
 pub fn json_text(value: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(value).ok()?;
-    serde_json::from_str::<&RawValue>(text).ok()?;
-    Some(text)
+    Scan::new(text).is_value().then_some(text)
 }
 
 /// Shows each leaf of a JSON object, in order: its path and its raw text. False if the text is no JSON object; leaves may have been
 /// shown by then.
 pub fn walk<'a>(text: &'a str, path: &mut String, show: &mut dyn FnMut(&str, &'a str)) -> bool {
-    path.clear();
-    walk_object(text, path, DEPTH_MAX, show).is_ok()
-}
-
-fn walk_object<'a>(
-    text: &'a str,
-    path: &mut String,
-    depth: usize,
-    show: &mut dyn FnMut(&str, &'a str),
-) -> Result<(), serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.deserialize_map(Object { path, depth, show })?;
-    deserializer.end()
+    Scan::new(text).leaves(path, show)
 }
 
 /// The members of a JSON object, in order: each name and its raw text.
@@ -58,39 +44,6 @@ pub fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, serde_json::Erro
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(Members)?;
     deserializer.end().map(|()| members)
-}
-
-struct Object<'p, 'a> {
-    path: &'p mut String,
-    depth: usize,
-    show: &'p mut dyn FnMut(&str, &'a str),
-}
-
-impl<'de> Visitor<'de> for Object<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
-        let base = self.path.len();
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            let raw = map.next_value::<&'de RawValue>()?.get();
-            self.path.truncate(base);
-            if base > 0 {
-                self.path.push('.');
-            }
-            self.path.push_str(&key);
-            if raw.starts_with('{') && self.depth > 1 {
-                walk_object(raw, self.path, self.depth - 1, self.show).map_err(M::Error::custom)?;
-            } else {
-                (self.show)(self.path, raw);
-            }
-        }
-        self.path.truncate(base);
-        Ok(())
-    }
 }
 
 /// A key, borrowed where it has no escapes.
@@ -130,6 +83,7 @@ pub fn string_content(raw: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::DEPTH_MAX;
 
     fn leaves(text: &str) -> (bool, Vec<(String, String)>) {
         let mut seen = Vec::new();

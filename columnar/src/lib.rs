@@ -15,6 +15,7 @@ mod ndjson;
 mod observer;
 mod reader;
 mod row;
+mod scan;
 mod schema;
 mod table;
 mod text;

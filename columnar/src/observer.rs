@@ -56,23 +56,39 @@ impl Observer {
 
     /// Takes in a record.
     pub fn observe(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Seen {
+        self.observe_text(key, value).0
+    }
+
+    /// Takes in a record, and gives its value's text, if it is one.
+    pub fn observe_text<'v>(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&'v [u8]>,
+    ) -> (Seen, Option<&'v str>) {
         if let Some(key) = key {
             self.schema.observe_key(key);
         }
         self.leaves.clear();
         let Some(value) = value else {
-            return Seen::Nothing;
+            return (Seen::Nothing, None);
         };
         let Some(text) = self.schema.observe_value(value) else {
-            return Seen::Other;
+            return (Seen::Other, None);
         };
         if !self.find_leaves(text) {
             self.leaves.clear();
-            return Seen::Other;
+            return (Seen::Other, Some(text));
         }
         for (index, range) in &self.leaves {
             self.schema.observe_leaf(*index, &text[range.clone()]);
         }
+        if !self.new.is_empty() {
+            self.take_in_new(text);
+        }
+        (Seen::Object, Some(text))
+    }
+
+    fn take_in_new(&mut self, text: &str) {
         for (path, range) in std::mem::take(&mut self.new) {
             let known = self.index.get(&path).copied();
             let raw = &text[range.clone()];
@@ -88,7 +104,6 @@ impl Observer {
                 self.leaves.push((index, range));
             }
         }
-        Seen::Object
     }
 
     /// The fields of the value that was taken in last, and where in it their texts stand. If one stands there twice, the last counts.

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMillisecondBuilder,
+    ArrayBuilder, BinaryBuilder, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder,
+    StringBuilder, TimestampMillisecondBuilder,
 };
 use arrow_array::types::Int32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int32Array, RecordBatch, StringArray};
@@ -116,7 +116,12 @@ impl Builder {
             Builder::Int32(builder) => Arc::new(builder.finish()),
             Builder::Int64(builder) => Arc::new(builder.finish()),
             Builder::Time(builder) => Arc::new(builder.finish()),
-            Builder::Text(builder) => Arc::new(builder.finish()),
+            // The next batch is about as large.
+            Builder::Text(builder) => {
+                let (rows, bytes) = (builder.len(), builder.values_slice().len());
+                let fresh = StringBuilder::with_capacity(rows, bytes);
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
             Builder::Bytes(builder) => Arc::new(builder.finish()),
             Builder::Bool(builder) => Arc::new(builder.finish()),
             Builder::Float(builder) => Arc::new(builder.finish()),
@@ -189,7 +194,7 @@ impl Table {
 
     /// Takes a row; true once the batch is full.
     pub fn push(&mut self, row: &Row<'_>) -> Result<bool, EncodeError> {
-        self.cells.set(row)?;
+        let text = self.cells.set(row)?;
         let record = &row.record;
         for (slot, builder) in self.builders.iter_mut().enumerate() {
             let column = self.cells.columns().iter().nth(slot).expect("a column");
@@ -207,14 +212,17 @@ impl Table {
                     times.append_option((!time.is_none()).then_some(time.millis()));
                 }
                 (Column::Key, builder) => builder.push_bytes(record.key),
+                (Column::Value, Builder::Text(values)) => values.append_option(text),
                 (Column::Value, builder) => builder.push_bytes(record.value),
+                (Column::Headers, builder) if record.headers().is_empty() => {
+                    builder.push_bytes(None);
+                }
                 (Column::Headers, builder) => {
                     self.scratch.clear();
                     put_headers(&mut self.scratch, record.headers());
-                    let has_some = !record.headers().is_empty();
-                    builder.push_bytes(has_some.then_some(&self.scratch));
+                    builder.push_bytes(Some(&self.scratch));
                 }
-                (Column::Field(_), builder) => builder.push_cell(self.cells.cell(slot, record)),
+                (Column::Field(_), builder) => builder.push_cell(self.cells.cell(slot, text)),
                 _ => unreachable!("a builder is of its column's type"),
             }
         }

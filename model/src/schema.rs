@@ -21,6 +21,8 @@ pub const FIELDS_MAX: usize = 512;
 pub const PATH_BYTES_MAX: usize = 256;
 /// The largest integer that all smaller ones, too, a float holds exactly.
 const EXACT_MAX: u64 = 1 << 53;
+/// Integers of no more digits are exact in a float.
+const PLAIN_DIGITS: usize = 15;
 
 /// What a column of a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,29 @@ pub fn type_of(raw: &str) -> Option<FieldType> {
             _ => FieldType::Text,
         },
     })
+}
+
+/// Whether a leaf that is JSON is of this type at the first glance, and no integer that a float does not hold.
+fn is_plainly(kind: FieldType, raw: &str) -> bool {
+    let bytes = raw.as_bytes();
+    let is_short = bytes.len() <= PLAIN_DIGITS;
+    match (kind, bytes.first()) {
+        (FieldType::Text, Some(b'"'))
+        | (FieldType::Bool, Some(b't' | b'f'))
+        | (FieldType::Json, Some(b'[' | b'{')) => true,
+        (FieldType::Int, _) => {
+            let digits = raw.strip_prefix('-').filter(|digits| *digits != "0");
+            is_short
+                && digits
+                    .unwrap_or(raw)
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit())
+        }
+        (FieldType::Float, _) => {
+            is_short && (bytes.iter()).all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'-'))
+        }
+        _ => false,
+    }
 }
 
 /// Whether a float holds this integer exactly, and all smaller ones.
@@ -185,8 +210,11 @@ impl Schema {
         text
     }
 
-    /// Takes in a leaf of the field at `index`.
+    /// Takes in a leaf of the field at `index`, which is JSON.
     pub fn observe_leaf(&mut self, index: usize, raw: &str) {
+        if is_plainly(self.fields[index].kind, raw) {
+            return;
+        }
         let Some(kind) = type_of(raw) else { return };
         let is_large = is_large(kind, raw);
         let field = &self.fields[index];
@@ -289,5 +317,67 @@ fn shape(binary_since: Option<u32>) -> Shape {
     match binary_since {
         Some(_) => Shape::Bytes,
         None => Shape::Text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_a_type_at_the_first_glance_changes_no_field_of_it() {
+        let leaves = [
+            "0",
+            "-0",
+            "7",
+            "-7",
+            "999999999999999",
+            "-99999999999999",
+            "9007199254740993",
+            "1.5",
+            "-1.5",
+            "1e3",
+            "-0.0",
+            "1e400",
+            "123456789012.75",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            "\"1\"",
+            "[]",
+            "[1,2]",
+            "{}",
+            "{\"a\":1}",
+        ];
+        let mut plain = 0;
+        for kind in [
+            FieldType::Bool,
+            FieldType::Int,
+            FieldType::Float,
+            FieldType::Text,
+            FieldType::Json,
+        ] {
+            for raw in leaves {
+                if !is_plainly(kind, raw) {
+                    continue;
+                }
+                plain += 1;
+                let field = Field {
+                    path: "a".to_owned(),
+                    kind,
+                    large: false,
+                    since: 1,
+                    before: Vec::new(),
+                };
+                let seen = type_of(raw).expect("no null is plain");
+                let large = is_large(seen, raw);
+                assert!(
+                    widened(&field, seen, large) == kind && !large,
+                    "{kind:?} {raw}"
+                );
+            }
+        }
+        assert_eq!(plain, 23, "the usual ones are");
     }
 }
