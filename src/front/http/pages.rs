@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Long pages that are made, or not taken by their readers yet: of each kind.
 pub(super) const PAGES_MAX: usize = 4;
-/// Replays that run at a time, each with a batch of rows and a row group at most.
+/// Replays that run at a time, each with a batch of rows or a row group at most, and what is made of two others.
 pub(super) const REPLAYS_MAX: usize = 32;
 /// Answers in windows of time that run at a time, each of which holds all of its windows.
 pub(super) const DOWNSAMPLED_MAX: usize = 4;

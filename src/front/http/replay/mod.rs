@@ -1,8 +1,8 @@
 //! A range of a topic as a table: `GET /api/v1/topics/{topic}/replay` and `…/schema`. The pages `docs/http-api.md` and
 //! `docs/columns.md` describe them.
 //!
-//! Callers: `http::routes`. Invariants: an answer holds a batch of rows, however long the range is, and reads on only as its reader takes
-//! it; what breaks off is never ended as if it were whole: the connection is closed instead. So many replays run at a time as there
+//! Callers: `http::routes`. Invariants: an answer holds a batch of rows and what is made of two others, however long the range is, and
+//! reads on only as its reader takes it; what breaks off is never ended as if it were whole: the connection is closed instead. So many replays run at a time as there
 //! are places.
 
 mod asked;

@@ -1,5 +1,5 @@
-//! Writes a replay as the body of an answer: reads a block when the reader has taken the last one, encodes it where that may take
-//! time, and hands it on.
+//! Writes a replay as the body of an answer: encodes a block where that may take time, reads the next one meanwhile, and hands on what
+//! is ready.
 //!
 //! Caller: the route. Invariants: the first bytes leave only when the columns are known; a body ends well only if all rows are in it.
 
@@ -55,6 +55,8 @@ struct Pump {
     replay: Replay,
     /// Read before the columns were fixed.
     held: VecDeque<Block>,
+    /// Read while the block before it was encoded.
+    ahead: Option<Result<Option<Block>, ReplayError>>,
     /// None once the body has ended.
     encoder: Option<Encoder>,
     summary: bool,
@@ -105,6 +107,7 @@ pub(super) async fn answer(
         topic,
         replay,
         held,
+        ahead: None,
         encoder: Some(encoder),
         summary,
         trailers: None,
@@ -158,11 +161,7 @@ impl Frames for Pump {
 
     async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         while self.encoder.is_some() {
-            let block = match self.held.pop_front() {
-                Some(block) => Some(block),
-                None => self.replay.next().await?,
-            };
-            let bytes = match block {
+            let bytes = match self.next_block().await? {
                 Some(block) => self.encode(block).await?,
                 None => Some(self.finish().await?),
             };
@@ -175,14 +174,29 @@ impl Frames for Pump {
 }
 
 impl Pump {
-    /// Runs work on the encoder where it may take time. It is given back but where the work has ended it.
+    async fn next_block(&mut self) -> Result<Option<Block>, ReplayError> {
+        match (self.held.pop_front(), self.ahead.take()) {
+            (Some(block), ahead) => {
+                self.ahead = ahead;
+                Ok(Some(block))
+            }
+            (None, Some(ahead)) => ahead,
+            (None, None) => self.replay.next().await,
+        }
+    }
+
+    /// Runs work on the encoder where it may take time, and reads on meanwhile. The encoder is given back but where the work has ended
+    /// it.
     async fn with_encoder<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(Encoder) -> (Option<Encoder>, T) + Send + 'static,
     ) -> Result<T, Broken> {
         let encoder = self.encoder.take().expect("the body has not ended");
-        let done = tokio::task::spawn_blocking(move || work(encoder)).await;
-        let (encoder, done) = done.map_err(|_| Broken::Panicked)?;
+        let done = tokio::task::spawn_blocking(move || work(encoder));
+        if self.held.is_empty() && self.ahead.is_none() {
+            self.ahead = Some(self.replay.next().await);
+        }
+        let (encoder, done) = done.await.map_err(|_| Broken::Panicked)?;
         self.encoder = encoder;
         Ok(done)
     }
