@@ -12,6 +12,7 @@ mod disk;
 mod hostile;
 mod image;
 mod judge;
+mod kept;
 mod later;
 mod ledger;
 mod load;

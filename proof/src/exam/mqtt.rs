@@ -6,7 +6,7 @@
 //! M1 an acknowledged message (PUBACK, PUBREC) is a record, once, with its topic as the key. M2 a device's messages stand in the
 //! order in which it published them, and acks come in that order. M3 nothing is there that no device published. M4 an offset
 //! never shows two messages over time. M5 what a subscriber was given is a record, in order, and once in a connection.
-//! M6 `$replay/earliest/…` gives all records, in order.
+//! M6 `$replay/earliest/…` gives all records, in order. K1 and K2 are about a kept session (`kept`).
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use model::partition_of_key;
 
 use super::judge::{Seen, Shown};
+use super::kept::Kept;
 use super::ledger::{Digest, digest_of, id_of};
 use super::probe::Probe;
 use super::random::Random;
@@ -30,18 +31,24 @@ pub const TOPIC: &str = "mqtt";
 pub const PARTITIONS: i32 = 16;
 /// Devices; every second one publishes at QoS 2.
 const DEVICES: usize = 4;
+/// The thread behind those of the devices and of the subscriber.
+const KEPT: usize = DEVICES + 1;
 /// The most messages that a device publishes without waiting for acks.
 const WINDOW_MAX: u64 = 8;
 const VALUE_BYTES_MAX: u64 = 300;
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long an answer may take, and a replay.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONNACK: u8 = 0x20;
-const PUBACK: u8 = 0x40;
-const PUBREC: u8 = 0x50;
-const PUBREL: u8 = 0x62;
-const PUBCOMP: u8 = 0x70;
+/// First bytes of packets.
+pub const PUBACK: u8 = 0x40;
+/// See there.
+pub const PUBREC: u8 = 0x50;
+/// See there.
+pub const PUBREL: u8 = 0x62;
+/// See there.
+pub const PUBCOMP: u8 = 0x70;
 const SUBACK: u8 = 0x90;
 
 /// The load over MQTT and its memory.
@@ -50,6 +57,7 @@ pub struct MqttLoad {
     shown: Shown,
     /// What subscribers were given, connection by connection.
     given: Mutex<Vec<Vec<u64>>>,
+    kept: Option<Kept>,
     devices: Vec<Mutex<Random>>,
     failures: Mutex<Vec<String>>,
     /// Set while the broker is being hurt.
@@ -83,12 +91,22 @@ pub struct Judgement {
 impl MqttLoad {
     /// A load that has not begun.
     pub fn new(seed: u64) -> Arc<MqttLoad> {
+        MqttLoad::of(seed, Some(Kept::default()))
+    }
+
+    /// One without a kept session: what such a one writes is always synced, and would take the records before it along.
+    pub fn without_sessions(seed: u64) -> Arc<MqttLoad> {
+        MqttLoad::of(seed, None)
+    }
+
+    fn of(seed: u64, kept: Option<Kept>) -> Arc<MqttLoad> {
         let devices =
             (0..DEVICES as u64).map(|index| Mutex::new(Random::new(seed ^ (index << 32))));
         Arc::new(MqttLoad {
             messages: Mutex::default(),
             shown: Shown::default(),
             given: Mutex::default(),
+            kept,
             devices: devices.collect(),
             failures: Mutex::default(),
             hurt: AtomicBool::new(false),
@@ -96,15 +114,22 @@ impl MqttLoad {
     }
 
     /// Begins to load the broker that speaks MQTT at `address`. Threads end when they are told to, or when the broker goes away.
-    pub fn begin(self: &Arc<MqttLoad>, address: &str) -> Running {
+    pub fn begin(self: &Arc<MqttLoad>, address: &str) -> Result<Running> {
         self.hurt.store(false, Ordering::SeqCst);
+        if let Some(kept) = &self.kept {
+            kept.subscribe(address)?;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for index in 0..=DEVICES {
+        for index in 0..DEVICES + 2 {
             let (load, stop, address) = (self.clone(), stop.clone(), address.to_owned());
             threads.push(std::thread::spawn(move || {
                 let ended = match index {
                     DEVICES => load.subscribe(&address, &stop),
+                    KEPT => match &load.kept {
+                        Some(kept) => kept.follow(&address, &stop),
+                        None => Ok(()),
+                    },
                     device => load.publish(device, &address, &stop),
                 };
                 if let (Err(error), false) = (ended, load.hurt.load(Ordering::SeqCst)) {
@@ -112,7 +137,7 @@ impl MqttLoad {
                 }
             }));
         }
-        Running { stop, threads }
+        Ok(Running { stop, threads })
     }
 
     /// The fault begins: from here until the next begin the end of a connection is no fault of the broker's.
@@ -201,7 +226,7 @@ impl MqttLoad {
 
     fn subscribe(&self, address: &str, stop: &AtomicBool) -> Result<()> {
         let mut connection = Connection::open(address, "subscriber")?;
-        connection.subscribe("exam/#")?;
+        connection.subscribe("exam/#", 1)?;
         let mut given = Vec::new();
         let ended = loop {
             // A message comes all the time, as long as devices publish: the stop is seen in time.
@@ -274,6 +299,15 @@ impl MqttLoad {
                     given.len()
                 ));
             }
+        }
+        let kept = self.kept.as_ref();
+        match kept.map_or(Ok(None), |kept| kept.catch_up(address, found.len())) {
+            Ok(Some(given)) => {
+                let failures = judge_kept(&by_device(&given, &messages), &records);
+                judgement.failures.extend(failures);
+            }
+            Ok(None) => {}
+            Err(error) => judgement.failures.push(format!("{error:#}")),
         }
         judgement.failures.append(&mut held(&self.failures));
         judgement.failures.truncate(20);
@@ -349,10 +383,32 @@ impl Running {
     }
 }
 
+/// K2.
+fn judge_kept(given: &[Vec<u64>], records: &[Vec<u64>]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (device, (given, records)) in given.iter().zip(records).enumerate() {
+        let mut seen = HashSet::new();
+        let mut new = given.clone();
+        new.retain(|id| seen.insert(*id));
+        let again = given.len() - new.len();
+        let is_once = qos_of(device) == 2;
+        if new != *records || is_once && again > 0 {
+            failures.push(format!(
+                "K2 {}: of {} records a kept session gave {}, in the order of the log: {}, and {again} again",
+                name_of(device),
+                records.len(),
+                new.len(),
+                new.is_sorted()
+            ));
+        }
+    }
+    failures
+}
+
 /// What a subscriber is given that asks for everything.
 fn replayed(address: &str, count: usize) -> Result<Vec<u64>> {
     let mut connection = Connection::open(address, "replay")?;
-    connection.subscribe("$replay/earliest/exam/#")?;
+    connection.subscribe("$replay/earliest/exam/#", 1)?;
     let began = Instant::now();
     let mut given = Vec::new();
     while given.len() < count {
@@ -394,14 +450,24 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no thread of the load panics")
 }
 
-/// A connection of MQTT 3.1.1 with a session of its own.
-struct Connection {
+/// A connection of MQTT 3.1.1.
+pub struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
+    /// One with a session of its own.
     fn open(address: &str, client_id: &str) -> Result<Connection> {
+        Ok(Connection::connect(address, client_id, true)?.0)
+    }
+
+    /// One whose session outlives it, and whether that was there.
+    pub fn open_kept(address: &str, client_id: &str) -> Result<(Connection, bool)> {
+        Connection::connect(address, client_id, false)
+    }
+
+    fn connect(address: &str, client_id: &str, is_clean: bool) -> Result<(Connection, bool)> {
         let stream = TcpStream::connect(address).context("nobody speaks MQTT")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -409,22 +475,23 @@ impl Connection {
             stream,
             buffer: Vec::new(),
         };
-        let head = [&text("MQTT")[..], &[4, 2, 0, 0]].concat();
+        let head = [&text("MQTT")[..], &[4, u8::from(is_clean) << 1, 0, 0]].concat();
         connection.send(&packet(0x10, &[head, text(client_id)].concat()))?;
         let (first, body) = connection.next()?;
         ensure!(
-            (first, &body[..]) == (CONNACK, &[0, 0]),
-            "refused: {body:?}"
+            first == CONNACK && body.len() == 2 && body[1] == 0,
+            "refused: {first:#x} {body:?}"
         );
-        Ok(connection)
+        Ok((connection, body[0] == 1))
     }
 
-    fn send(&mut self, packet: &[u8]) -> Result<()> {
+    /// Sends bytes.
+    pub fn send(&mut self, packet: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(packet)?)
     }
 
     /// The next packet: its first byte and its body.
-    fn next(&mut self) -> Result<(u8, Vec<u8>)> {
+    pub fn next(&mut self) -> Result<(u8, Vec<u8>)> {
         loop {
             if let Some((head, length)) = framed(&self.buffer)
                 && self.buffer.len() >= head + length
@@ -439,13 +506,13 @@ impl Connection {
         }
     }
 
-    /// Subscribes at QoS 1.
-    fn subscribe(&mut self, filter: &str) -> Result<()> {
-        let body = [&[0, 1][..], &text(filter), &[1]].concat();
+    /// Subscribes at this QoS.
+    pub fn subscribe(&mut self, filter: &str, qos: u8) -> Result<()> {
+        let body = [&[0, 1][..], &text(filter), &[qos]].concat();
         self.send(&packet(0x82, &body))?;
         let (first, body) = self.next()?;
         ensure!(
-            (first, &body[..]) == (SUBACK, &[0, 1, 1]),
+            (first, &body[..]) == (SUBACK, &[0, 1, qos]),
             "refused: {body:?}"
         );
         Ok(())
@@ -536,7 +603,8 @@ fn text(text: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+/// A packet's bytes.
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut packet = vec![first];
     let mut length = body.len();
     loop {

@@ -43,9 +43,9 @@ fn run(exam: &Exam) -> Result<Outcome> {
         load.create_topics(&victim.kafka)?;
         let lax = [("durability", "os")];
         Probe::connect(&victim.kafka)?.create_topic(mqtt::TOPIC, mqtt::PARTITIONS, &lax)?;
-        let devices = MqttLoad::new(exam.seed + u64::from(round));
+        let devices = MqttLoad::without_sessions(exam.seed + u64::from(round));
         let running = load.begin(&victim.kafka);
-        let publishing = devices.begin(&victim.other("MQTT")?);
+        let publishing = devices.begin(&victim.other("MQTT")?)?;
         std::thread::sleep(Duration::from_millis(500));
         devices.fault_begins();
         disk.cut_power()?;

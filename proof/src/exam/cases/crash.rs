@@ -51,7 +51,7 @@ pub fn rounds(
     let (mut slowest, mut slowest_answer) = (Duration::ZERO, Duration::ZERO);
     for round in 1..=exam.rounds {
         let running = load.begin(&victim.kafka);
-        let publishing = devices.begin(&victim.other("MQTT")?);
+        let publishing = devices.begin(&victim.other("MQTT")?)?;
         // The fault's moment, random under the seed; nothing is waited for here.
         std::thread::sleep(Duration::from_millis(random.between(20, 700)));
         load.fault_begins();

@@ -64,7 +64,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
             &inject,
         ]);
         let mut victim = sick.start()?;
-        let publishing = devices.begin(&victim.other("MQTT")?);
+        let publishing = devices.begin(&victim.other("MQTT")?)?;
         devices.fault_begins();
         let acknowledged = produce_until_gone(&victim.kafka, &ledger, random.next())?;
         publishing.finish();
