@@ -43,7 +43,8 @@ async fn the_library_logs_in_by_each_mechanism_and_says_why_it_cannot() {
     let place = Place::new();
     let running = start(&place, &[]);
     let plain = running.other("SASL_PLAINTEXT").to_owned();
-    for mechanism in SaslMechanism::ALL {
+    let by_password = |mechanism: &SaslMechanism| *mechanism != SaslMechanism::OauthBearer;
+    for mechanism in SaslMechanism::ALL.into_iter().filter(by_password) {
         for (address, is_encrypted) in [(&running.kafka, true), (&plain, false)] {
             let login = sasl(mechanism, "alice", PASSWORD);
             let config = config(&place, address, is_encrypted, login);
