@@ -237,7 +237,7 @@ async fn alter<'a>(
             changes: &some(changes.into_iter()),
         };
         if !names.is_empty() {
-            audit::log(&door, &change);
+            audit::log(door, &change);
         }
         let after = broker.describe_configs(&shown()?, Some(&names));
         after

@@ -280,7 +280,7 @@ pub(in crate::front::http) fn log_created(door: &crate::broker::access::Door, to
         partitions: topic.partition_count(),
         settings: &some(settings),
     };
-    audit::log(&door, &change);
+    audit::log(door, &change);
 }
 
 /// Creates one topic.
@@ -420,6 +420,6 @@ pub(in crate::front::http) async fn delete_one(
     let change = Change::TopicDeleted {
         topic: topic.name.as_str(),
     };
-    audit::log(&door, &change);
+    audit::log(door, &change);
     Ok(())
 }
