@@ -204,16 +204,13 @@ impl Probe {
         let partition = DeleteRecordsPartition {
             partition_index: partition,
             offset: before,
-            ..DeleteRecordsPartition::default()
         };
         let request = DeleteRecordsRequest {
             topics: vec![DeleteRecordsTopic {
                 name: topic.to_owned(),
                 partitions: vec![partition],
-                ..DeleteRecordsTopic::default()
             }],
             timeout_ms: 30_000,
-            ..DeleteRecordsRequest::default()
         };
         let response = self.call(2, &request)?;
         let partition = response
