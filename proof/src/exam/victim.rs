@@ -126,6 +126,10 @@ impl Plan {
         if !self.settings.iter().any(|(key, _)| key == "listeners") {
             command.args(["--kafka", &self.kafka]);
         }
+        // Its default port is one for all, and a warning where another server has it.
+        if !self.settings.iter().any(|(key, _)| key == "mqtt.listen") {
+            command.args(["--mqtt", "off"]);
+        }
         for (key, value) in &self.settings {
             command.arg("-X").arg(format!("{key}={value}"));
         }
