@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use model::{Offset, Timestamp};
 use storage::{Clock, Purpose, Storage};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::state_log::{StateLog, StateLogError, StateRecord as _};
 use super::{Broker, Refusal, state_refusal};
@@ -174,18 +174,27 @@ impl Sessions {
 }
 
 impl Broker {
+    /// Holds a client's session, if nobody else does.
+    pub fn try_hold_session(&self, key: &SessionKey) -> Option<HeldSession> {
+        self.hold_or_wait(key).ok()
+    }
+
+    /// The same, or what to wait for.
+    fn hold_or_wait(&self, key: &SessionKey) -> Result<HeldSession, Arc<Notify>> {
+        let (number, progress) = self.shared.sessions.book().hold(key)?;
+        Ok(HeldSession {
+            broker: self.clone(),
+            key: key.clone(),
+            number,
+            progress,
+        })
+    }
+
     /// Holds a client's session, once nobody else does.
     pub async fn hold_session(&self, key: SessionKey) -> HeldSession {
         loop {
-            let left = match self.shared.sessions.book().hold(&key) {
-                Ok((number, progress)) => {
-                    return HeldSession {
-                        broker: self.clone(),
-                        key,
-                        number,
-                        progress,
-                    };
-                }
+            let left = match self.hold_or_wait(&key) {
+                Ok(held) => return held,
                 Err(left) => left,
             };
             let left = left.notified();

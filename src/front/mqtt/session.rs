@@ -219,15 +219,16 @@ pub(super) async fn keep_time(front: &Front) {
     loop {
         tokio::time::sleep(LOOK).await;
         for key in front.broker.due_sessions(grace) {
-            let held = front.broker.hold_session(key).await;
-            end_or_warn(front, &held, grace).await;
+            // Its client may have been faster, and stay for long.
+            if let Some(held) = front.broker.try_hold_session(&key) {
+                end_or_warn(front, &held, grace).await;
+            }
         }
     }
 }
 
 async fn end_or_warn(front: &Front, held: &HeldSession, grace: Duration) {
     let due = held.due(grace);
-    // Its client may have been faster.
     if !due.session && !due.will && !due.end {
         return;
     }
