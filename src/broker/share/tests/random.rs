@@ -428,7 +428,7 @@ fn range() -> impl Strategy<Value = Range<u64>> {
 /// In order and apart.
 fn ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
     let cuts = proptest::collection::btree_set(0..=RECORDS, 2..8);
-    let whole = Just(vec![0..RECORDS]);
+    let whole = Just(std::iter::once(0..RECORDS).collect::<Vec<_>>());
     let some = cuts.prop_map(|cuts| {
         let cuts: Vec<u64> = cuts.into_iter().collect();
         cuts.chunks_exact(2).map(|cut| cut[0]..cut[1]).collect()
