@@ -185,7 +185,8 @@ fn connections(data: &[u8]) {
             Some(Event::Login(_)) => endpoint.logged_in(SaslCode::Ok, None),
             Some(Event::Open(_)) => endpoint.accept_open(&[], None),
             Some(Event::Attach { link, attach, .. }) => {
-                if endpoint.accept(link, &attached(&attach)) {
+                let accepted = endpoint.accept(link, &attached(&attach));
+                if accepted {
                     endpoint.grant(link, 5);
                     links.insert(link);
                 }
