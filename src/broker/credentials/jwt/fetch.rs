@@ -104,7 +104,7 @@ async fn ask(
     port: u16,
     path: &str,
 ) -> Result<Bytes, JwksError> {
-    let wrong = |error: String| JwksError::Answer(error);
+    let wrong = JwksError::Answer;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| wrong(error.to_string()))?;
     let host = match host.contains(':') {
