@@ -161,6 +161,7 @@ impl Fronts {
         let web_sockets = mqtt.as_ref().map(|mqtt| mqtt.web_sockets(&stopped));
         let others = http::Others {
             web_sockets,
+            mqtt: mqtt.as_ref().map(mqtt::Front::administered),
             peers: kafka.peers().clone(),
             add_metrics,
             files_directory: config.storage.data_dir.join("cache").join("columns"),

@@ -2,18 +2,21 @@
 //! What lies beside their folders is what they share: listeners and places of connections, memory of requests and answers,
 //! and who is connected.
 
+mod administered;
 mod audit;
 mod budget;
 pub mod http;
 pub mod kafka;
 pub mod listener;
 pub mod mqtt;
+mod pace;
 pub mod peers;
 mod places;
 pub mod sasl;
 mod settings;
 mod websocket;
 
+pub use administered::Administered;
 pub use listener::TLS_SETTINGS;
 pub use places::{Limits, Places};
 pub use settings::{SETTINGS, Settings};

@@ -30,6 +30,7 @@ use crate::hold::{self, HoldArgs};
 use crate::http::HttpServer;
 use crate::log::LogArgs;
 use crate::loss::{self, LossArgs};
+use crate::mqtt::{self, MqttArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
 use crate::protection::{Protection, pair};
@@ -162,6 +163,9 @@ pub enum ToolCommand {
     /// Keep records from cleanup and deletion: add, list and end holds.
     #[command(after_help = hold::EXAMPLES)]
     Hold(OnBroker<HoldArgs>),
+    /// List MQTT clients that are connected, and end a client's connection.
+    #[command(after_help = mqtt::EXAMPLES)]
+    Mqtt(OnBroker<MqttArgs>),
     /// Say who may do what, and ask who may.
     #[command(after_help = acl::EXAMPLES)]
     Acl(OnBroker<AclArgs>),
@@ -297,6 +301,7 @@ impl ToolCommand {
             | ToolCommand::Compact(OnBroker { common, .. }) => Some(common),
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Mqtt(OnBroker { common, .. }) => Some(common),
             ToolCommand::Acl(OnBroker { common, .. }) => Some(common),
             ToolCommand::User(OnBroker { common, .. }) => Some(common),
             ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
@@ -365,6 +370,7 @@ impl ToolCommand {
                 args.run(Policy::Compaction, &common).await
             }
             ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
+            ToolCommand::Mqtt(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Acl(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::User(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,

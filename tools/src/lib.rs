@@ -21,6 +21,7 @@ mod hold;
 mod http;
 pub mod log;
 mod loss;
+mod mqtt;
 pub mod output;
 pub mod produce;
 mod protection;

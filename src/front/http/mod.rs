@@ -22,6 +22,7 @@ mod login;
 mod losses;
 mod metrics;
 mod middleware;
+mod mqtt_clients;
 mod openapi;
 mod operation;
 mod pages;
@@ -143,6 +144,7 @@ fn all_routes() -> Routes {
         .merge(follow::routes())
         .merge(erasures::routes())
         .merge(web_socket::routes())
+        .merge(mqtt_clients::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

@@ -120,6 +120,7 @@ pub(super) fn front_of(broker: &Broker) -> Arc<Front> {
     let others = Others {
         peers: Arc::default(),
         add_metrics: Vec::new(),
+        mqtt: None,
         web_sockets: None,
         commit: None,
         files_directory: std::env::temp_dir().join("alluvium-rights"),

@@ -27,7 +27,7 @@ use crate::broker::access::{Caller, Door, Principal, Protocol};
 use crate::front::listener::Transport;
 use crate::front::peers::Peers;
 use crate::front::places::{Patience, Places};
-use crate::front::{self, Limits, WebSockets};
+use crate::front::{self, Administered, Limits, WebSockets};
 use crate::metrics::Families;
 
 /// How long connections stay while others wait for a place. An answer takes milliseconds; a page of metrics, seconds.
@@ -44,6 +44,8 @@ pub type AddMetrics = Box<dyn Fn(&mut Families<'_>) + Send + Sync>;
 pub struct Others {
     /// Who is connected to the Kafka port.
     pub peers: Arc<Peers>,
+    /// What is told of MQTT's clients.
+    pub mqtt: Option<Administered>,
     /// Who takes connections at `/mqtt`.
     pub web_sockets: Option<WebSockets>,
     /// The metrics of other fronts.

@@ -257,7 +257,7 @@ impl Connection {
         let happened = tokio::select! {
             () = stopped(stop) => Happened::End(Ending::Stopping),
             () = place.leave() => Happened::End(Ending::Evicted),
-            () = client.entered.taken_over() => Happened::End(Ending::TakenOver),
+            ending = client.entered.ended() => Happened::End(ending),
             stored = inbound.step(!is_full, out), if works => stored.into(),
             written = writer.write(), if sends => written.into(),
             packet = frames.next(), if reads => match packet {

@@ -57,6 +57,9 @@ pub enum Ending {
     /// The client has connected anew.
     #[error("the client has connected again")]
     TakenOver,
+    /// An operator ended it.
+    #[error("an operator ended the connection")]
+    Kicked,
     /// Others wait for memory that this one holds and does not fill.
     #[error("others wait for memory, and this packet comes too slowly")]
     Evicted,

@@ -30,6 +30,7 @@ enum ReasonCode {
     TopicAlias = 0x94,
     TooLarge = 0x95,
     Quota = 0x97,
+    Administrative = 0x98,
     NoShared = 0x9e,
 }
 
@@ -112,6 +113,7 @@ pub fn of_ending(ending: &Ending) -> Option<u8> {
         Ending::StoreFailed => ReasonCode::Busy,
         Ending::Stopping => ReasonCode::Stopping,
         Ending::KeepAlive => ReasonCode::KeepAlive,
+        Ending::Kicked => ReasonCode::Administrative,
         Ending::TakenOver => ReasonCode::TakenOver,
         Ending::Unread | Ending::Disconnected { .. } | Ending::Gone => return None,
     };

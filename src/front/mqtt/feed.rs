@@ -3,13 +3,17 @@
 //! Callers: `outbound`. Invariants: each record that the subscriptions want is given once, in the order of its partition, or a gap is
 //! counted. While what was given last is not taken, nothing more is read.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use model::Offset;
+use tokio::time::{Instant, sleep_until};
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
+use super::history::Replay;
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
 use super::route::topic_of;
 use super::state::Front;
@@ -17,8 +21,14 @@ use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{self, Event, Filter, FollowRequest, Order, Place, ReadTo};
+use crate::broker::replay::{
+    self, Event, Filter, FollowRequest, Order, Place, ReadTo, ReplayRecord, ReplayRequest,
+};
 use crate::broker::sessions::Reading;
+use crate::front::pace::Pace;
+
+/// No pause of a replay with a speed is longer.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct Feed {
@@ -33,6 +43,11 @@ pub(super) struct Feed {
     /// What is missing before the next message, for those who are told.
     pub(super) gap: Option<String>,
     place: Arc<FeedPlace>,
+    /// Messages that are left of a replay with a limit.
+    left: Option<AtomicU64>,
+    pace: Option<Pace>,
+    /// When the record is due that is taken next, if that was looked at.
+    due: Option<Instant>,
 }
 
 /// How far a feed is, for others to look at: what lies before was given and taken.
@@ -43,13 +58,16 @@ pub(super) struct FeedPlace(Mutex<PlaceOf>);
 enum PlaceOf {
     Member(MemberPlace),
     Reader(Arc<ReadTo>),
+    /// It reads what is there, and does not go on.
+    Nowhere,
 }
 
 impl FeedPlace {
     fn of(source: &mut Source) -> PlaceOf {
         match source {
             Source::Live(member) => PlaceOf::Member(member.place()),
-            Source::Behind(reader) => PlaceOf::Reader(reader.subscription.read_to()),
+            Source::Behind { subscription, .. } => PlaceOf::Reader(subscription.read_to()),
+            Source::Range { .. } | Source::Ended => PlaceOf::Nowhere,
         }
     }
 
@@ -65,34 +83,49 @@ impl Reading for FeedPlace {
         match &*self.locked() {
             PlaceOf::Member(member) => member.offsets(),
             PlaceOf::Reader(read_to) => read_to.offsets(),
+            PlaceOf::Nowhere => Vec::new(),
         }
     }
 }
 
 enum Source {
     Live(Member),
-    Behind(Reader),
+    /// What was there, and then what comes.
+    Behind {
+        subscription: Box<replay::Subscription>,
+        _reads: Reads,
+    },
+    /// What is there.
+    Range {
+        replay: Box<replay::Replay>,
+        _reads: Reads,
+    },
+    /// All was given.
+    Ended,
 }
 
-/// A cursor of its own.
-struct Reader {
-    subscription: replay::Subscription,
-    stats: Arc<Stats>,
-}
-
-impl Reader {
-    fn new(subscription: replay::Subscription, stats: &Arc<Stats>) -> Reader {
-        stats.readers.fetch_add(1, Relaxed);
-        Reader {
-            subscription,
-            stats: Arc::clone(stats),
+impl Source {
+    fn behind(front: &Front, subscription: replay::Subscription) -> Source {
+        Source::Behind {
+            subscription: Box::new(subscription),
+            _reads: Reads::new(&front.stats),
         }
     }
 }
 
-impl Drop for Reader {
+/// A cursor of its own is there until this is dropped.
+struct Reads(Arc<Stats>);
+
+impl Reads {
+    fn new(stats: &Arc<Stats>) -> Reads {
+        stats.readers.fetch_add(1, Relaxed);
+        Reads(Arc::clone(stats))
+    }
+}
+
+impl Drop for Reads {
     fn drop(&mut self) {
-        self.stats.readers.fetch_sub(1, Relaxed);
+        self.0.readers.fetch_sub(1, Relaxed);
     }
 }
 
@@ -118,7 +151,7 @@ impl Feed {
         let request = request(&subscriptions, Place::Latest, Some(at));
         let followed = front.broker.follow(&topic, request);
         let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
-        let source = Source::Behind(Reader::new(subscription, &front.stats));
+        let source = Source::behind(front, subscription);
         Ok(Feed::new(None, topic, source, subscriptions))
     }
 
@@ -137,6 +170,9 @@ impl Feed {
             held: None,
             gap: None,
             place,
+            left: None,
+            pace: None,
+            due: None,
         }
     }
 
@@ -149,7 +185,8 @@ impl Feed {
     pub(super) fn read_to(&self) -> Vec<Offset> {
         let mut at = match &self.source {
             Source::Live(_) => self.place.offsets(),
-            Source::Behind(reader) => offsets(&reader.subscription.position()),
+            Source::Behind { subscription, .. } => offsets(&subscription.position()),
+            Source::Range { .. } | Source::Ended => Vec::new(),
         };
         if let Some(next) = self
             .held
@@ -168,18 +205,50 @@ impl Feed {
         self.source = source;
     }
 
-    /// What was there from some place on, and then what comes, for these subscriptions.
-    pub(super) fn replay(
+    /// What was there, and, if no end is said, then what comes, for these subscriptions.
+    pub(super) async fn replay(
         front: &Front,
         topic: Granted<Arc<Topic>, right::Read>,
-        (name, from): (Box<str>, Place),
+        (name, asked): (Box<str>, &Replay),
         subscriptions: Subscriptions,
     ) -> Result<Feed, NotSubscribed> {
-        let request = request(&subscriptions, from, None);
-        let followed = front.broker.follow(&topic, request);
-        let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
-        let source = Source::Behind(Reader::new(subscription, &front.stats));
-        Ok(Feed::new(Some(name), topic, source, subscriptions))
+        let from = asked.from.into();
+        // With a speed, in the order of time.
+        let order = match asked.speed {
+            Some(_) => Order::Time,
+            None => Order::Offset,
+        };
+        let source = match asked.to {
+            None => {
+                let request = FollowRequest {
+                    order,
+                    ..request(&subscriptions, from, None)
+                };
+                let followed = front.broker.follow(&topic, request);
+                let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
+                Source::behind(front, subscription)
+            }
+            Some(to) => {
+                let request = ReplayRequest {
+                    from,
+                    to: Some(to.into()),
+                    filter: wanted(&subscriptions),
+                    order,
+                    ..ReplayRequest::default()
+                };
+                let begun = front.broker.replay(&topic, request).await;
+                let replay = begun.map_err(|_| NotSubscribed::Failed)?;
+                Source::Range {
+                    replay: Box::new(replay),
+                    _reads: Reads::new(&front.stats),
+                }
+            }
+        };
+        Ok(Feed {
+            left: asked.limit.map(AtomicU64::new),
+            pace: asked.speed.map(|speed| Pace::new(speed, PAUSE_MAX)),
+            ..Feed::new(Some(name), topic, source, subscriptions)
+        })
     }
 
     /// Adds a subscription to what becomes durable from now on, or changes that of the same filter. Gives where it begins.
@@ -215,19 +284,24 @@ impl Feed {
             tracing::debug!(%error, "a subscription cannot be read");
             Ending::Unreadable
         };
+        if let Some(due) = self.due.filter(|_| self.held.is_some()) {
+            sleep_until(due).await;
+            return Ok(());
+        }
         match &mut self.source {
+            Source::Ended => std::future::pending().await,
             Source::Live(member) => match member.next().await {
                 Handed::Slice(slice) => self.hold(slice, door)?,
                 Handed::Behind(at) => {
                     let request = request(&self.subscriptions, Place::Latest, Some(&at));
                     let followed = front.broker.follow(&self.topic, request);
                     let subscription = followed.map_err(unreadable)?;
-                    self.go_on(Source::Behind(Reader::new(subscription, &front.stats)));
+                    self.go_on(Source::behind(front, subscription));
                 }
                 Handed::Ended => return Err(Ending::Unreadable),
             },
-            Source::Behind(reader) => {
-                match reader.subscription.next().await.map_err(unreadable)? {
+            Source::Behind { subscription, .. } => {
+                match subscription.next().await.map_err(unreadable)? {
                     Event::Records(block) => self.hold(Slice::all(block), door)?,
                     Event::Gap(gap) => {
                         front.stats.skipped(Skipped::Gap, gap.missing);
@@ -235,7 +309,7 @@ impl Feed {
                         self.gap = Some(format!("{}:{from}..{to}", gap.partition));
                     }
                     Event::CaughtUp => {
-                        let at = offsets(&reader.subscription.position());
+                        let at = offsets(&subscription.position());
                         let filters = self.subscriptions.filters();
                         let joined = front.lives.join(&self.topic, Some(at), filters);
                         // If the task is ahead, there is more to read.
@@ -245,6 +319,14 @@ impl Feed {
                     }
                 }
             }
+            Source::Range { replay, .. } => match replay.next().await.map_err(unreadable)? {
+                Some(block) => self.hold(Slice::all(block), door)?,
+                None => {
+                    let missing = replay.gaps().0.iter().map(|gap| gap.missing).sum();
+                    front.stats.skipped(Skipped::Gap, missing);
+                    self.end();
+                }
+            },
         }
         Ok(())
     }
@@ -257,9 +339,38 @@ impl Feed {
         Ok(())
     }
 
-    /// Whether all that was given is taken.
+    /// Whether more is to be read, or waited for: all that was given is taken, or is not due.
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_none()
+        self.held.is_none() || self.due.is_some_and(|due| due > Instant::now())
+    }
+
+    /// Whether the record that is taken next may be taken now.
+    pub(super) fn is_due(&mut self, record: &ReplayRecord<'_>) -> bool {
+        let Some(pace) = &mut self.pace else {
+            return true;
+        };
+        let now = Instant::now();
+        let time = record.record.timestamp;
+        let due = *self.due.get_or_insert_with(|| pace.due(time, now));
+        if due > now {
+            return false;
+        }
+        self.due = None;
+        true
+    }
+
+    /// Whether there may be a further message; if so, it is counted.
+    pub(super) fn spend(&self) -> bool {
+        let Some(left) = &self.left else {
+            return true;
+        };
+        let spent = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        spent.is_ok()
+    }
+
+    /// Gives nothing more.
+    pub(super) fn end(&mut self) {
+        self.go_on(Source::Ended);
     }
 
     /// What was given last, and how many of its records were taken.
@@ -269,7 +380,8 @@ impl Feed {
 
     /// Puts it back after some more were taken.
     pub(super) fn put_back(&mut self, slice: Slice, taken: usize) {
-        self.held = (taken < slice.len()).then_some((slice, taken));
+        let is_left = taken < slice.len() && !matches!(self.source, Source::Ended);
+        self.held = is_left.then_some((slice, taken));
         if let (None, Source::Live(member)) = (&self.held, &self.source) {
             member.took();
         }
@@ -278,26 +390,31 @@ impl Feed {
 
 /// What is asked of the log for subscriptions: from a place on, or where they were.
 fn request(subscriptions: &Subscriptions, from: Place, at: Option<&[Offset]>) -> FollowRequest {
-    let wanted = subscriptions.clone();
     FollowRequest {
         partitions: None,
         from,
         resume: at.map(resume),
-        filter: Filter {
-            accept: Some(Arc::new(move |partition, record| {
-                let topic = topic_of(record);
-                topic.is_some_and(|topic| {
-                    wanted.want(&Seen {
-                        topic,
-                        // It is looked at when the message is sent.
-                        is_own: false,
-                        partition,
-                        offset: record.offset,
-                    })
-                })
-            })),
-            ..Filter::default()
-        },
+        filter: wanted(subscriptions),
         order: Order::Offset,
+    }
+}
+
+/// Records that subscriptions want.
+fn wanted(subscriptions: &Subscriptions) -> Filter {
+    let wanted = subscriptions.clone();
+    Filter {
+        accept: Some(Arc::new(move |partition, record| {
+            let topic = topic_of(record);
+            topic.is_some_and(|topic| {
+                wanted.want(&Seen {
+                    topic,
+                    // It is looked at when the message is sent.
+                    is_own: false,
+                    partition,
+                    offset: record.offset,
+                })
+            })
+        })),
+        ..Filter::default()
     }
 }

@@ -155,7 +155,9 @@ async fn admit(
         Some(will) => Some(will_of(&door, &frame.body, will, &id_bytes)?),
         None => None,
     };
-    let entered = front.clients.enter(principal.clone(), Arc::clone(&id));
+    let entered = front
+        .clients
+        .enter(principal.clone(), Arc::clone(&id), (peer, connect.version));
     let entered = entered.ok_or(NotConnected::TooMany)?;
     let key = SessionKey {
         owner: principal,

@@ -1,34 +1,98 @@
 //! History as a subscription: `$replay/<from>/<filter>` gives what the log has of the filter's topics from some place on, and then what
-//! comes. Callers: `outbound`. Pure.
+//! comes; `$replay/<from>..<to>/<filter>` gives what lies between, and nothing more. In MQTT 5 user properties of SUBSCRIBE say the same.
+//! Callers: `outbound`. Pure.
 
 use model::Timestamp;
 use model::time_spec::Position;
 
-use super::topic::TopicFilter;
+use super::packet::Properties;
 
 /// What such filters begin with.
 pub(super) const PREFIX: &str = "$replay/";
+/// The user properties that say it.
+const FROM: &str = "replay-from";
+const TO: &str = "replay-to";
+const LIMIT: &str = "replay-limit";
+const SPEED: &str = "replay-speed";
 
-/// A filter with a place to begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Faster than this is as they come.
+const SPEED_MAX: f64 = 1e6;
+
+/// A range of what there is.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Replay {
     /// Where to begin.
     pub(super) from: Position,
-    /// Which topics.
-    pub(super) filter: TopicFilter,
+    /// Where to end; without it, it goes on with what comes.
+    pub(super) to: Option<Position>,
+    /// The end after so many messages.
+    pub(super) limit: Option<u64>,
+    /// So many times as fast as they came.
+    pub(super) speed: Option<f64>,
 }
 
+/// What is wrong with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoReplay;
+
 impl Replay {
-    /// Reads what stands behind the prefix: a place by the grammar of all commands, and a filter of topics. A duration counts from
-    /// `now`. None if it is no such thing; an offset is none, as it would mean another place in each partition.
-    pub(super) fn parse(text: &str, now: Timestamp) -> Option<Replay> {
-        let (from, filter) = text.split_once('/')?;
-        let from = Position::parse(from, now).ok()?;
-        if matches!(from, Position::Offset(_)) || filter.starts_with('$') {
-            return None;
+    /// Reads what stands behind the prefix: places by the grammar of all commands, and a filter of topics, which is given back. A
+    /// duration counts from `now`. An offset is no place here, as it would mean another one in each partition.
+    pub(super) fn parse(text: &str, now: Timestamp) -> Result<(Replay, &str), NoReplay> {
+        let (range, filter) = text.split_once('/').ok_or(NoReplay)?;
+        let (from, to) = match range.split_once("..") {
+            Some((from, to)) => (from, Some(place(to, now)?)),
+            None => (range, None),
+        };
+        let replay = Replay {
+            from: place(from, now)?,
+            to,
+            limit: None,
+            speed: None,
+        };
+        Ok((replay, filter))
+    }
+
+    /// What user properties ask for beside a filter, if any does: without a place to begin there is nothing to replay.
+    pub(super) fn of_properties(
+        properties: &Properties<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Replay>, NoReplay> {
+        let mut given = [None; 4];
+        for (name, value) in &properties.user {
+            let index = [FROM, TO, LIMIT, SPEED].iter().position(|it| it == name);
+            if let Some(index) = index
+                && given[index].replace(*value).is_some()
+            {
+                return Err(NoReplay);
+            }
         }
-        let filter = TopicFilter::parse(filter).ok()?;
-        Some(Replay { from, filter })
+        let [from, to, limit, speed] = given;
+        let Some(from) = from else {
+            return match given.iter().flatten().next() {
+                Some(_) => Err(NoReplay),
+                None => Ok(None),
+            };
+        };
+        let limit = limit.map(|it| it.parse::<u64>().ok().filter(|it| *it > 0).ok_or(NoReplay));
+        let speed = speed.map(|it| {
+            let speed = it.parse::<f64>().ok();
+            let speed = speed.filter(|it| *it > 0.0 && *it <= SPEED_MAX);
+            speed.ok_or(NoReplay)
+        });
+        Ok(Some(Replay {
+            from: place(from, now)?,
+            to: to.map(|to| place(to, now)).transpose()?,
+            limit: limit.transpose()?,
+            speed: speed.transpose()?,
+        }))
+    }
+}
+
+fn place(text: &str, now: Timestamp) -> Result<Position, NoReplay> {
+    match Position::parse(text, now) {
+        Ok(Position::Offset(_)) | Err(_) => Err(NoReplay),
+        Ok(place) => Ok(place),
     }
 }
 
@@ -36,34 +100,67 @@ impl Replay {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(10_000_000);
+
     #[test]
-    fn a_replay_is_a_place_and_a_filter() {
-        let now = Timestamp::from_millis(10_000_000);
-        let hour_ago = Position::At(Timestamp::from_millis(10_000_000 - 3_600_000));
-        for (text, from, filter) in [
-            ("-1h/site/17/#", hour_ago, "site/17/#"),
-            ("earliest/#", Position::Earliest, "#"),
-            ("-5/a", Position::BeforeLatest(5), "a"),
+    fn a_replay_is_a_range_and_a_filter() {
+        let at = |millis| Position::At(Timestamp::from_millis(millis));
+        let hour_ago = at(10_000_000 - 3_600_000);
+        for (text, from, to, filter) in [
+            ("-1h/site/17/#", hour_ago, None, "site/17/#"),
+            ("earliest/#", Position::Earliest, None, "#"),
+            ("-5/a", Position::BeforeLatest(5), None, "a"),
+            ("7000ms//a", at(7_000), None, "/a"),
+            ("-1h..-1m/a", hour_ago, Some(at(10_000_000 - 60_000)), "a"),
             (
-                "7000ms//a",
-                Position::At(Timestamp::from_millis(7_000)),
-                "/a",
+                "earliest..latest/$kafka/t/#",
+                Position::Earliest,
+                Some(Position::Latest),
+                "$kafka/t/#",
             ),
         ] {
-            let read = Replay::parse(text, now).expect("a replay");
-            assert_eq!((read.from, read.filter.as_str()), (from, filter));
+            let (read, rest) = Replay::parse(text, NOW).expect("a replay");
+            assert_eq!((read.from, read.to, rest), (from, to, filter), "{text}");
         }
         for bad in [
-            "",
-            "earliest",
-            "earliest/",
-            "x/a",
-            "7/a",
-            "-1h..-1m/a",
-            "-1h/a#",
-            "-1h/$x",
+            "", "earliest", "x/a", "7/a", "-1h../a", "..-1h/a", "-1h..7/a",
         ] {
-            assert_eq!(Replay::parse(bad, now), None, "{bad}");
+            assert_eq!(Replay::parse(bad, NOW), Err(NoReplay), "{bad}");
+        }
+    }
+
+    #[test]
+    fn user_properties_say_it_too() {
+        let of = |user: &[(&'static str, &'static str)]| {
+            let properties = Properties {
+                user: user.to_vec(),
+                ..Properties::default()
+            };
+            Replay::of_properties(&properties, NOW)
+        };
+        assert_eq!(of(&[("unit", "K")]), Ok(None));
+        let all = [
+            ("replay-from", "earliest"),
+            ("replay-to", "7000ms"),
+            ("replay-limit", "5"),
+            ("replay-speed", "2.5"),
+        ];
+        let expected = Replay {
+            from: Position::Earliest,
+            to: Some(Position::At(Timestamp::from_millis(7_000))),
+            limit: Some(5),
+            speed: Some(2.5),
+        };
+        assert_eq!(of(&all), Ok(Some(expected)));
+        for bad in [
+            &[("replay-to", "-1h")][..],
+            &[("replay-from", "x")],
+            &[("replay-from", "earliest"), ("replay-from", "earliest")],
+            &[("replay-from", "earliest"), ("replay-limit", "0")],
+            &[("replay-from", "earliest"), ("replay-speed", "-1")],
+            &[("replay-from", "earliest"), ("replay-speed", "NaN")],
+        ] {
+            assert_eq!(of(bad), Err(NoReplay), "{bad:?}");
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::front::websocket::WebStream;
 pub use settings::{MqttListen, SETTINGS, Settings, joined_listens};
 pub use state::Front;
 
+mod admin;
 mod again;
 mod bounds;
 mod clients;

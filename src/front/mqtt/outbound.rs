@@ -18,10 +18,10 @@ use super::ending::Ending;
 use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
 use super::feed::Feed;
 use super::greeting::Client;
-use super::history::{self, Replay};
+use super::history::{self, NoReplay, Replay};
 use super::packet::{
-    Ack, AckKind, Delivery, Fault, Filter, Qos, RetainHandling, Subscribe, Unsubscribe, Version,
-    publish, reply,
+    Ack, AckKind, Delivery, Fault, Filter, Properties, Qos, RetainHandling, Subscribe, Unsubscribe,
+    Version, publish, reply,
 };
 use super::publishing;
 use super::retained::{Asked, Looks, Next};
@@ -89,8 +89,7 @@ impl Outbound {
                 const LOCAL: &str = "no local on a shared subscription";
                 return Err(Fault::Protocol(LOCAL).into());
             }
-            let id = asked.properties.subscription_id;
-            codes.push(match self.subscribe_one(filter, id).await {
+            codes.push(match self.subscribe_one(filter, &asked.properties).await {
                 Ok(()) => filter.qos.number(),
                 Err(why) => of_subscribe(self.version, why),
             });
@@ -113,14 +112,31 @@ impl Outbound {
     async fn subscribe_one(
         &mut self,
         asked: &Filter<'_>,
-        id: Option<u32>,
+        properties: &Properties<'_>,
     ) -> Result<(), NotSubscribed> {
         if asked.filter.starts_with("$share/") {
             return Err(NotSubscribed::Shared);
         }
-        if let Some(replay) = asked.filter.strip_prefix(history::PREFIX) {
+        let (now, id) = (self.front.broker.now(), properties.subscription_id);
+        if let Some(text) = asked.filter.strip_prefix(history::PREFIX) {
+            let replay = Replay::parse(text, now);
+            let replay = replay.map_err(|NoReplay| NotSubscribed::Filter)?;
             return self.subscribe_replay(asked, replay, id).await;
         }
+        let replay = Replay::of_properties(properties, now);
+        if let Some(replay) = replay.map_err(|NoReplay| NotSubscribed::Failed)? {
+            return self
+                .subscribe_replay(asked, (replay, asked.filter), id)
+                .await;
+        }
+        self.subscribe_live(asked, id).await
+    }
+
+    async fn subscribe_live(
+        &mut self,
+        asked: &Filter<'_>,
+        id: Option<u32>,
+    ) -> Result<(), NotSubscribed> {
         if asked.filter.starts_with('$') {
             return Err(NotSubscribed::Filter);
         }
@@ -133,6 +149,7 @@ impl Outbound {
             return Err(NotSubscribed::TooMany);
         }
         let topic = readable(&self.front, &self.door).await?;
+        self.end_replay(asked.filter);
         let new = subscribed(asked, filter.clone(), id);
         let since = match self.live() {
             // One that reads already goes on.
@@ -176,37 +193,39 @@ impl Outbound {
         self.feeds.push(live);
     }
 
-    /// A replay of the same filter begins anew.
+    /// A replay takes the place of whatever there was of the same filter.
     async fn subscribe_replay(
         &mut self,
         asked: &Filter<'_>,
-        replay: &str,
+        (replay, filter): (Replay, &str),
         id: Option<u32>,
     ) -> Result<(), NotSubscribed> {
-        let replay = Replay::parse(replay, self.front.broker.now());
-        let Replay { from, filter } = replay.ok_or(NotSubscribed::Filter)?;
-        let is_same = |it: &Feed| it.replay.as_deref() == Some(asked.filter);
-        let others = self
-            .feeds
-            .iter()
-            .filter(|it| it.replay.is_some() && !is_same(it));
-        if others.count() >= REPLAYS_MAX {
+        if filter.starts_with('$') {
+            return Err(NotSubscribed::Filter);
+        }
+        let filter = TopicFilter::parse(filter).map_err(|_| NotSubscribed::Filter)?;
+        let is_other = |it: &&Feed| it.replay.as_deref().is_some_and(|it| it != asked.filter);
+        if self.feeds.iter().filter(is_other).count() >= REPLAYS_MAX {
             return Err(NotSubscribed::TooMany);
         }
         let topic = readable(&self.front, &self.door).await?;
         let one = Subscriptions::default();
         // It begins where the cursor does.
         one.insert(subscribed(asked, filter, id));
-        let place = (asked.filter.into(), from.into());
-        let feed = Feed::replay(&self.front, topic, place, one)?;
-        match self.feeds.iter_mut().find(|it| is_same(it)) {
-            Some(before) => *before = feed,
-            None => {
-                self.feeds.push(feed);
-                self.front.stats.subscriptions.fetch_add(1, Relaxed);
-            }
-        }
+        let feed = Feed::replay(&self.front, topic, (asked.filter.into(), &replay), one).await?;
+        self.end_subscription(asked.filter);
+        self.feeds.push(feed);
+        self.front.stats.subscriptions.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    fn end_replay(&mut self, filter: &str) {
+        let before = self.feeds.len();
+        let is_it = |it: &Feed| it.replay.as_deref() == Some(filter);
+        self.feeds.retain(|it| !is_it(it));
+        if self.feeds.len() < before {
+            self.front.stats.subscriptions.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Ends subscriptions; a code for each filter, in order.
@@ -326,7 +345,13 @@ impl Outbound {
                 let Some(record) = slice.get(index) else {
                     break;
                 };
-                self.send(at, &record, out);
+                if !self.feeds[at].is_due(&record) {
+                    break;
+                }
+                if !self.send(at, &record, out) {
+                    self.feeds[at].end();
+                    break;
+                }
                 index += 1;
             }
             self.feeds[at].put_back(slice, index);
@@ -365,13 +390,17 @@ impl Outbound {
         }
     }
 
-    fn send(&mut self, at: usize, record: &ReplayRecord<'_>, out: &mut BytesMut) {
+    /// False if no more is to be given.
+    fn send(&mut self, at: usize, record: &ReplayRecord<'_>, out: &mut BytesMut) -> bool {
         let (offset, time) = (record.record.offset, record.record.timestamp);
         let (feed, stats) = (&mut self.feeds[at], &self.front.stats);
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
-            Found::Expired => return stats.skipped(Skipped::Expired, 1),
-            Found::None => return,
+            Found::Expired => {
+                stats.skipped(Skipped::Expired, 1);
+                return true;
+            }
+            Found::None => return true,
         };
         let Stored {
             qos,
@@ -384,7 +413,10 @@ impl Outbound {
             partition: record.partition,
             offset,
         });
-        let Some(wanted) = wanted else { return };
+        let Some(wanted) = wanted else { return true };
+        if !feed.spend() {
+            return false;
+        }
         let qos = qos.unwrap_or(wanted.qos).min(wanted.qos);
         let place = Place {
             topic: feed.topic.id,
@@ -394,7 +426,7 @@ impl Outbound {
         let is_noted = self.session.is_kept() && qos == Qos::ExactlyOnce && feed.replay.is_none();
         if is_noted && self.sent_to.is_past(&place) {
             // It was sent before the server was killed.
-            return;
+            return true;
         }
         delivery.subscription_ids = wanted.ids;
         delivery.retain &= wanted.retain_as_published;
@@ -415,6 +447,7 @@ impl Outbound {
             let offset = offset.plus(1);
             self.sent_to.set(Place { offset, ..place });
         }
+        true
     }
 
     /// Appends a message, if it is not too long: under a new identifier, or the one that it was sent with before.

@@ -209,8 +209,13 @@ async fn a_client_is_who_its_certificate_says_on_any_encrypted_listener() {
 
 #[tokio::test]
 async fn a_default_port_that_is_taken_is_a_warning_and_one_that_was_asked_for_an_error() {
-    // Taken by this test, or by whoever was faster.
-    let taken = tokio::net::TcpListener::bind("127.0.0.1:1883").await;
+    // Another test may have it for a while.
+    let mut taken = None;
+    until(async || {
+        taken = tokio::net::TcpListener::bind("127.0.0.1:1883").await.ok();
+        taken.is_some()
+    })
+    .await;
     let start = || {
         let mut command = alluvium();
         command.args(["serve", "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]);

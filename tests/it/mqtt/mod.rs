@@ -3,9 +3,11 @@
 mod answers;
 mod delivery;
 mod doors;
+mod history;
 mod live;
 mod retained;
 mod sessions;
+mod tools;
 mod wire;
 
 use std::path::Path;

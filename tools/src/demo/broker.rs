@@ -56,6 +56,7 @@ impl Broker {
             .arg("--data")
             .arg(&launch.data_dir)
             .args(["--kafka", &launch.kafka, "--http", &launch.http])
+            .args(["--mqtt", "off"])
             // Nobody likes to wait three seconds for members that do not come.
             .args(["-X", "group.initial.rebalance.delay.ms=300"])
             .stdin(Stdio::null())

@@ -5,7 +5,6 @@
 //! follows, and nothing twice.
 
 mod follower;
-mod pace;
 mod poll;
 mod position;
 mod request;

@@ -10,11 +10,11 @@ use model::time_spec::Position as Place;
 use model::{PartitionId, Timestamp};
 use serde::Deserialize;
 
-use super::pace::Pace;
 use super::position::parse;
 use crate::broker::Topic;
 use crate::broker::replay::{Filter, FollowRequest, KeyFilter, Order};
 use crate::front::http::errors::Failure;
+use crate::front::pace::Pace;
 
 /// A reader who has nothing to read waits so long for the first record, if it does not say how long.
 const WAIT: Duration = Duration::from_secs(10);

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::follower::{Follower, Next};
-use super::pace::Pace;
 use crate::broker::replay::ReplayError;
+use crate::front::pace::Pace;
 
 /// A comment is sent when nothing else was for so long, so that proxies and readers know that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -1,6 +1,6 @@
 //! The pace of a replay: when the next record is due, so that records come with their own spacing.
 //!
-//! Caller: [`super::stream`]. Pure: times come in, times go out. Invariants: nobody waits a negative time, and no wait is longer
+//! Callers: `http/follow`, and `mqtt` for subscriptions with a speed. Pure: times come in, times go out. Invariants: nobody waits a negative time, and no wait is longer
 //! than the longest pause, whatever devices' clocks say.
 //!
 //! The pace has a clock of its own, in the records' time. A record later than it is due so much later, divided by the speed, and
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::front) struct Pace {
     speed: f64,
     pause_max: Duration,
     /// The clock, and when it got there.
