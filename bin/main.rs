@@ -111,6 +111,9 @@ struct SettingArgs {
     /// Listen here for MQTT 3.1.1 and 5, host:port; port 0 picks a free one (mqtt.listen).
     #[arg(long, value_name = "ADDR")]
     mqtt: Option<String>,
+    /// Listen here for AMQP 1.0, host:port; port 0 picks a free one (amqp.listen).
+    #[arg(long, value_name = "ADDR")]
+    amqp: Option<String>,
     /// Set any setting; `alluvium config reference` lists them.
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = pair)]
     overrides: Vec<(String, String)>,
@@ -160,6 +163,7 @@ impl SettingArgs {
             ("kafka.listen", &self.kafka),
             ("http.listen", &self.http),
             ("mqtt.listen", &self.mqtt),
+            ("amqp.listen", &self.amqp),
         ];
         let mut flags = self.overrides.clone();
         flags.extend(

@@ -25,7 +25,7 @@ use model::topic_config::{self, Setting as TopicSetting};
 
 use crate::broker::BrokerConfig;
 use crate::front::listener::{Tls, TlsError};
-use crate::front::{self, http, kafka, mqtt};
+use crate::front::{self, amqp, http, kafka, mqtt};
 
 pub use exposure::Exposed;
 pub use reference::{reference, settings};
@@ -73,6 +73,7 @@ impl Config {
             kafka: kafka::Settings::default(),
             http: http::Settings::default(),
             mqtt: mqtt::Settings::default(),
+            amqp: amqp::Settings::default(),
             broker: BrokerConfig::default(),
             storage: StorageConfig::new("data"),
             store_create: true,
@@ -209,6 +210,11 @@ impl Config {
                 .any(|listener| listener.is_encrypted)
             || self
                 .mqtt
+                .listen
+                .iter()
+                .any(|listener| listener.is_encrypted)
+            || self
+                .amqp
                 .listen
                 .iter()
                 .any(|listener| listener.is_encrypted)

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::data_dir::{self, Found};
 use crate::descriptors;
 use crate::front::listener::{Endpoint, SecurityProtocol, Socket, Tls};
-use crate::front::{Limits, Places, http, kafka, mqtt, sasl};
+use crate::front::{Limits, Places, amqp, http, kafka, mqtt, sasl};
 
 /// Threads beside the runtime's workers: the store's own, and those that wait for the disk.
 pub const OTHER_THREADS: usize = 8;
@@ -103,6 +103,7 @@ struct Shares {
     kafka_connections: usize,
     http_connections: usize,
     mqtt_connections: usize,
+    amqp_connections: usize,
 }
 
 /// Raises the limit of descriptors, and shares them out to the store and the fronts.
@@ -112,10 +113,17 @@ fn share_descriptors(config: &Config) -> Result<Shares> {
         kafka::descriptors(),
         http::descriptors(&config.http),
         mqtt::descriptors(&config.mqtt),
+        amqp::descriptors(&config.amqp),
     ];
     let shares = descriptors::share(limit, config.storage.open_segments_max, &asks)?;
-    let [kafka_connections, http_connections, mqtt_connections] = shares.fronts[..] else {
-        unreachable!("three fronts asked");
+    let [
+        kafka_connections,
+        http_connections,
+        mqtt_connections,
+        amqp_connections,
+    ] = shares.fronts[..]
+    else {
+        unreachable!("four fronts asked");
     };
     Ok(Shares {
         limit,
@@ -123,6 +131,7 @@ fn share_descriptors(config: &Config) -> Result<Shares> {
         kafka_connections,
         http_connections,
         mqtt_connections,
+        amqp_connections,
     })
 }
 
@@ -133,6 +142,8 @@ struct Fronts {
     http: JoinHandle<()>,
     /// None where it listens nowhere.
     mqtt: Option<JoinHandle<()>>,
+    /// The same.
+    amqp: Option<JoinHandle<()>>,
 }
 
 impl Fronts {
@@ -159,6 +170,13 @@ impl Fronts {
             add_metrics.push(Box::new(move |families| mqtt.add_metrics(families)));
         }
         let web_sockets = mqtt.as_ref().map(|mqtt| mqtt.web_sockets(&stopped));
+        let amqp = (!sockets.amqp.is_empty()).then(|| {
+            let (front, settings) = (config.front.clone(), config.amqp.clone());
+            amqp::Front::new(broker.clone(), front, settings, shares.amqp_connections)
+        });
+        if let Some(amqp) = amqp.clone() {
+            add_metrics.push(Box::new(move |families| amqp.add_metrics(families)));
+        }
         let others = http::Others {
             web_sockets,
             mqtt: mqtt.as_ref().map(mqtt::Front::administered),
@@ -176,7 +194,8 @@ impl Fronts {
         Fronts {
             kafka: tokio::spawn(kafka.serve(sockets.kafka, stopped.clone())),
             http: tokio::spawn(http.serve(sockets.http, stopped.clone())),
-            mqtt: mqtt.map(|mqtt| tokio::spawn(mqtt.serve(sockets.mqtt, stopped))),
+            mqtt: mqtt.map(|mqtt| tokio::spawn(mqtt.serve(sockets.mqtt, stopped.clone()))),
+            amqp: amqp.map(|amqp| tokio::spawn(amqp.serve(sockets.amqp, stopped))),
             stop,
         }
     }
@@ -186,18 +205,22 @@ impl Fronts {
         self.stop.send_replace(true);
         self.kafka.await.context("the Kafka front")?;
         self.http.await.context("the HTTP front")?;
-        match self.mqtt {
-            Some(mqtt) => mqtt.await.context("the MQTT front"),
-            None => Ok(()),
+        if let Some(mqtt) = self.mqtt {
+            mqtt.await.context("the MQTT front")?;
         }
+        if let Some(amqp) = self.amqp {
+            amqp.await.context("the AMQP front")?;
+        }
+        Ok(())
     }
 }
 
-/// The bound sockets of all fronts, one at least of each but MQTT's.
+/// The bound sockets of all fronts, one at least of Kafka's and HTTP's.
 struct Sockets {
     kafka: Vec<Socket>,
     http: Vec<Socket>,
     mqtt: Vec<Socket>,
+    amqp: Vec<Socket>,
 }
 
 impl Sockets {
@@ -233,12 +256,26 @@ impl Sockets {
                 bound => mqtt.push(bound?),
             }
         }
-        Ok(Sockets { kafka, http, mqtt })
+        let mut amqp = Vec::new();
+        for listener in &config.amqp.listen {
+            let (name, protocol) = match listener.is_encrypted {
+                true => ("AMQPS", SecurityProtocol::Ssl),
+                false => ("AMQP", SecurityProtocol::Plaintext),
+            };
+            amqp.push(bind(name.to_owned(), &listener.address, protocol, None, tls).await?);
+        }
+        Ok(Sockets {
+            kafka,
+            http,
+            mqtt,
+            amqp,
+        })
     }
 
     /// Where all of them listen.
     fn addresses(&self) -> Result<Vec<IpAddr>> {
-        let all = self.kafka.iter().chain(&self.http).chain(&self.mqtt);
+        let all = self.kafka.iter().chain(&self.http);
+        let all = all.chain(&self.mqtt).chain(&self.amqp);
         all.map(|socket| Ok(socket.socket.local_addr()?.ip()))
             .collect()
     }
@@ -372,6 +409,7 @@ fn say_begin(config: &Config, commit: Option<&'static str>, sockets: &Sockets, s
         kafka = listens(&sockets.kafka),
         http = listens(&sockets.http),
         mqtt = listens(&sockets.mqtt),
+        amqp = listens(&sockets.amqp),
         advertised,
         descriptors = shares.limit,
         max.connections = config.kafka.limits.connections_max.min(shares.kafka_connections),
@@ -481,6 +519,7 @@ impl Ready {
             .skip(1)
             .chain(sockets.http.iter().skip(1))
             .chain(&sockets.mqtt)
+            .chain(&sockets.amqp)
         {
             others.push((socket.endpoint.name.clone(), address(socket)?));
         }

@@ -53,6 +53,25 @@ composite! {
     }
 }
 
+impl Properties<'_> {
+    /// Those that say nothing.
+    pub const NONE: Properties<'static> = Properties {
+        message_id: None,
+        user_id: None,
+        to: None,
+        subject: None,
+        reply_to: None,
+        correlation_id: None,
+        content_type: None,
+        content_encoding: None,
+        absolute_expiry_time: None,
+        creation_time: None,
+        group_id: None,
+        group_sequence: None,
+        reply_to_group_id: None,
+    };
+}
+
 /// A kind of section; the order is that in which they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names of the standard")]

@@ -196,6 +196,13 @@ impl MapBuf {
         put_value(&mut self.body, value);
     }
 
+    /// Adds all pairs of another whose keys are wanted.
+    pub fn extend(&mut self, of: Map<'_>, wanted: impl Fn(&Value<'_>) -> bool) {
+        for (key, value) in of.iter().filter(|(key, _)| wanted(key)) {
+            self.put(&key, &value);
+        }
+    }
+
     /// Adds a pair whose key is a symbol.
     pub fn put_symbol(&mut self, key: &str, value: &Value<'_>) {
         self.put(&Value::Symbol(key), value);

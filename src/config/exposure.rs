@@ -10,6 +10,7 @@ use crate::broker::access::Authorizer;
 
 const HTTP_LISTEN: &str = "http.listen";
 const MQTT_LISTEN: &str = "mqtt.listen";
+const AMQP_LISTEN: &str = "amqp.listen";
 
 /// An address that others can reach, though access is not controlled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +84,10 @@ impl Config {
         let http = http.map(|it| (HTTP_LISTEN, it.address.clone()));
         let mqtt = self.mqtt.listen.iter();
         let mqtt = mqtt.map(|it| (MQTT_LISTEN, it.address.clone()));
-        listeners.chain(http).chain(mqtt).filter(|(_, address)| {
+        let amqp = self.amqp.listen.iter();
+        let amqp = amqp.map(|it| (AMQP_LISTEN, it.address.clone()));
+        let all = listeners.chain(http).chain(mqtt).chain(amqp);
+        all.filter(|(_, address)| {
             let host = address.rsplit_once(':').map_or("", |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
             host.parse().is_ok_and(|address| !is_own(address))
@@ -123,6 +127,7 @@ mod tests {
             ("http.listen", "0.0.0.0:8080"),
             ("http.listen", "127.0.0.1:8080,https://[fd00::1]:8443"),
             ("mqtt.listen", "mqtts://0.0.0.0:8883"),
+            ("amqp.listen", "0.0.0.0:5672"),
         ] {
             let refused = load(&[open]).expect_err("it is refused").to_string();
             assert!(refused.contains("alluvium access init"), "{refused}");

@@ -8,7 +8,7 @@ use super::storage;
 use super::values::Config;
 use crate::broker::credentials::jwt::settings as jwt;
 use crate::broker::settings as broker;
-use crate::front::{self, http, kafka, mqtt};
+use crate::front::{self, amqp, http, kafka, mqtt};
 use crate::setting::{Kind, Setting, boolean};
 
 /// One row, whichever part of the configuration it belongs to.
@@ -75,6 +75,7 @@ pub(super) fn rows() -> &'static [Row] {
             .chain(section(kafka::SETTINGS, |it| &it.kafka, |it| &mut it.kafka))
             .chain(section(http::SETTINGS, |it| &it.http, |it| &mut it.http))
             .chain(section(mqtt::SETTINGS, |it| &it.mqtt, |it| &mut it.mqtt))
+            .chain(section(amqp::SETTINGS, |it| &it.amqp, |it| &mut it.amqp))
             .collect();
         rows.sort_by_key(|row| row.name);
         rows

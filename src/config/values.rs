@@ -7,7 +7,7 @@ use storage::StorageConfig;
 
 use super::refusal::Place;
 use crate::broker::BrokerConfig;
-use crate::front::{self, http, kafka, mqtt};
+use crate::front::{self, amqp, http, kafka, mqtt};
 
 /// Everything that a server is started with.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub http: http::Settings,
     /// The MQTT front's part.
     pub mqtt: mqtt::Settings,
+    /// The AMQP front's part.
+    pub amqp: amqp::Settings,
     /// The broker's part.
     pub broker: BrokerConfig,
     /// The storage's part.

@@ -3,6 +3,7 @@
 //! and who is connected.
 
 mod administered;
+pub mod amqp;
 mod audit;
 mod budget;
 pub mod http;

@@ -2,6 +2,7 @@
 
 mod access_tool;
 mod acl_tool;
+mod amqp;
 mod backup_tool;
 mod beside_kafka;
 mod binary;

@@ -235,7 +235,8 @@ fn metrics_keep_to_the_conventions() {
 #[test]
 fn the_operations_page_explains_every_metric_and_none_that_is_not_there() {
     let data = tempfile::tempdir().expect("a directory");
-    let running = Running::start(serve(data.path()).args(["--mqtt", "127.0.0.1:0"]));
+    let listens = ["--mqtt", "127.0.0.1:0", "--amqp", "127.0.0.1:0"];
+    let running = Running::start(serve(data.path()).args(listens));
     let served: BTreeSet<String> = page(&running).kinds.into_keys().collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
     let text = std::fs::read_to_string(path).expect("the page");

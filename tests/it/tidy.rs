@@ -29,7 +29,10 @@ const CRATES: &[(&str, &[&str])] = &[
         "proof",
         &["client", "fuzz", "model", "storage", "wire", "xtask"],
     ),
-    ("src", &["columnar", "model", "storage", "wire", "witness"]),
+    (
+        "src",
+        &["amqp", "columnar", "model", "storage", "wire", "witness"],
+    ),
     ("", &["src", "tools"]),
 ];
 
@@ -54,7 +57,7 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ("storage/src/", &["std::net", "tokio::net", "tokio::spawn"]),
     (
         "src/broker/",
-        &["front", "wire", "axum", "tools", "columnar"],
+        &["front", "wire", "amqp", "axum", "tools", "columnar"],
     ),
     // What runs on it, and what that is for.
     (
@@ -63,15 +66,19 @@ const MAY_NOT_KNOW: &[(&str, &[&str])] = &[
     ),
     (
         "src/front/kafka/",
-        &["http", "mqtt", "storage", "axum", "tools"],
+        &["http", "mqtt", "amqp", "storage", "axum", "tools"],
     ),
     (
         "src/front/http/",
-        &["kafka", "mqtt", "storage", "wire", "tools"],
+        &["kafka", "mqtt", "amqp", "storage", "wire", "tools"],
     ),
     (
         "src/front/mqtt/",
-        &["kafka", "http", "storage", "wire", "axum", "tools"],
+        &["kafka", "http", "amqp", "storage", "wire", "axum", "tools"],
+    ),
+    (
+        "src/front/amqp/",
+        &["kafka", "http", "mqtt", "storage", "wire", "axum", "tools"],
     ),
     ("src/front/", &["config", "serve"]),
     // What every part brings its own of.
@@ -89,6 +96,7 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
     ("src/", "ErrorCode", "src/front/kafka/errors.rs"),
     ("src/", "StatusCode", "src/front/http/errors.rs"),
     ("src/", "ReasonCode", "src/front/mqtt/errors.rs"),
+    ("src/", "ErrorCondition", "src/front/amqp/errors.rs"),
 ];
 
 const UNSAFE_FILE: &str = "storage/src/io/map.rs";
@@ -543,6 +551,7 @@ fn the_map_names_every_folder() {
             "src/front/kafka/",
             "src/front/http/",
             "src/front/mqtt/",
+            "src/front/amqp/",
         ]
         .map(str::to_owned),
     );

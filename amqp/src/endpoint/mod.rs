@@ -163,6 +163,11 @@ impl Endpoint {
         self.sent_at = now;
     }
 
+    /// What deliveries hold that are not whole yet.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
     /// Whether the peer has opened the connection, and was answered.
     pub fn is_running(&self) -> bool {
         self.stage == Stage::Running

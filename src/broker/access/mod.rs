@@ -106,6 +106,8 @@ pub enum Protocol {
     Http,
     /// MQTT.
     Mqtt,
+    /// AMQP 1.0.
+    Amqp,
 }
 
 impl Protocol {
@@ -115,6 +117,7 @@ impl Protocol {
             Protocol::Kafka => "kafka",
             Protocol::Http => "http",
             Protocol::Mqtt => "mqtt",
+            Protocol::Amqp => "amqp",
         }
     }
 }

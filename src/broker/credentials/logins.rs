@@ -24,6 +24,8 @@ pub enum LoginKind {
     Basic,
     /// User name and password in MQTT's CONNECT.
     Mqtt,
+    /// SASL in AMQP, by whichever mechanism.
+    Amqp,
     /// An API token.
     Token,
     /// SASL's OAUTHBEARER.
@@ -33,12 +35,13 @@ pub enum LoginKind {
 }
 
 impl LoginKind {
-    pub(super) const ALL: [LoginKind; 8] = [
+    pub(super) const ALL: [LoginKind; 9] = [
         LoginKind::Plain,
         LoginKind::Scram(ScramMechanism::Sha256),
         LoginKind::Scram(ScramMechanism::Sha512),
         LoginKind::Basic,
         LoginKind::Mqtt,
+        LoginKind::Amqp,
         LoginKind::Token,
         LoginKind::OauthBearer,
         LoginKind::Jwt,
@@ -51,6 +54,7 @@ impl LoginKind {
             LoginKind::Scram(mechanism) => mechanism.name(),
             LoginKind::Basic => "Basic",
             LoginKind::Mqtt => "MQTT",
+            LoginKind::Amqp => "AMQP",
             LoginKind::Token => "token",
             LoginKind::OauthBearer => SaslMechanism::OauthBearer.name(),
             LoginKind::Jwt => "JWT",
@@ -63,6 +67,7 @@ impl LoginKind {
             LoginKind::Plain | LoginKind::Scram(_) | LoginKind::OauthBearer => Protocol::Kafka,
             LoginKind::Basic | LoginKind::Token | LoginKind::Jwt => Protocol::Http,
             LoginKind::Mqtt => Protocol::Mqtt,
+            LoginKind::Amqp => Protocol::Amqp,
         }
     }
 

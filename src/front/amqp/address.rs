@@ -1,0 +1,205 @@
+//! Addresses: which topic a link is about, and as what kind of node. Pure.
+//! Callers: `connection` for links, `producing` for the `to` of messages.
+//! A name is percent-decoded once, after its prefix was taken off. The kind of a source is the first that matches.
+
+/// A node that messages come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SourceNode {
+    /// A cursor in the log.
+    Cursor {
+        /// The topic.
+        topic: String,
+        /// The one partition; None for all.
+        partition: Option<u32>,
+    },
+    /// A queue or its browser, or a subscription of a topic: not offered.
+    Shared,
+}
+
+/// A node that messages go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TargetNode {
+    /// The topic.
+    pub(super) topic: String,
+    /// The one partition, if it is named.
+    pub(super) partition: Option<u32>,
+    /// The key of messages that name none.
+    pub(super) publisher: Option<String>,
+}
+
+/// What else says which kind a source is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hints {
+    /// A capability names a queue or a topic.
+    pub(super) is_shared: bool,
+    /// An offset is asked for, or copies.
+    pub(super) is_cursor: bool,
+}
+
+/// An address that names nothing here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such node")]
+pub(super) struct NoNode;
+
+/// A name without what stands before it, and whether that says that it is shared.
+fn named(address: &str) -> Result<(&str, bool), NoNode> {
+    for prefix in [
+        "queue://", "topic://", "/queues/", "/queue/", "/topics/", "/topic/",
+    ] {
+        if let Some(name) = address.strip_prefix(prefix) {
+            return Ok((name, true));
+        }
+    }
+    // As Azure's clients have it: the host stands before the path.
+    for scheme in ["amqps://", "amqp://"] {
+        if let Some(rest) = address.strip_prefix(scheme) {
+            let (_, name) = rest.split_once('/').ok_or(NoNode)?;
+            return Ok((name, false));
+        }
+    }
+    match address.starts_with(['/', '$']) || address.is_empty() {
+        true => Err(NoNode),
+        false => Ok((address, false)),
+    }
+}
+
+/// The node of a source.
+pub(super) fn source(address: &str, hints: Hints) -> Result<SourceNode, NoNode> {
+    let (name, is_named_shared) = named(address)?;
+    let parts: Vec<&str> = name.split('/').collect();
+    let (topic, partition) = match parts[..] {
+        [topic, "ConsumerGroups", _, "Partitions", partition]
+        | [topic, "Partitions", partition] => {
+            let partition = partition.parse().map_err(|_| NoNode)?;
+            (topic, Some(partition))
+        }
+        _ if hints.is_shared || !hints.is_cursor => {
+            // That it is a name is said first.
+            decoded(name)?;
+            return Ok(SourceNode::Shared);
+        }
+        _ if is_named_shared || hints.is_cursor => (name, None),
+        _ => return Ok(SourceNode::Shared),
+    };
+    Ok(SourceNode::Cursor {
+        topic: decoded(topic)?,
+        partition,
+    })
+}
+
+/// The node of a target.
+pub(super) fn target(address: &str) -> Result<TargetNode, NoNode> {
+    let (name, _) = named(address)?;
+    let parts: Vec<&str> = name.split('/').collect();
+    let (topic, partition, publisher) = match parts[..] {
+        [topic, "Publishers", id] => (topic, None, Some(decoded(id)?)),
+        [topic, "Partitions", partition] => {
+            let partition = partition.parse().map_err(|_| NoNode)?;
+            (topic, Some(partition), None)
+        }
+        _ => (name, None, None),
+    };
+    Ok(TargetNode {
+        topic: decoded(topic)?,
+        partition,
+        publisher,
+    })
+}
+
+/// Percent-decoded.
+fn decoded(text: &str) -> Result<String, NoNode> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let (high, low) = (digit(), digit());
+                let (Some(high), Some(low)) = (high, low) else {
+                    return Err(NoNode);
+                };
+                u8::try_from(high * 16 + low).map_err(|_| NoNode)?
+            }
+            byte => byte,
+        });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| NoNode)?;
+    if text.is_empty() {
+        Err(NoNode)
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_topics_whatever_stands_around_their_names() {
+        for (address, topic, partition, publisher) in [
+            ("t", "t", None, None),
+            ("queue://t", "t", None, None),
+            ("/queues/a%20b", "a b", None, None),
+            ("/topic/t", "t", None, None),
+            ("t/Publishers/d%2f1", "t", None, Some("d/1")),
+            ("t/Partitions/3", "t", Some(3), None),
+            ("amqps://h.example/t", "t", None, None),
+        ] {
+            let found = target(address).expect(address);
+            let found = (&*found.topic, found.partition, found.publisher.as_deref());
+            assert_eq!(found, (topic, partition, publisher), "{address}");
+        }
+        for none in [
+            "",
+            "/exchanges/x",
+            "$cbs",
+            "/amq/queue/x",
+            "a%2",
+            "a%zz",
+            "queue://",
+            "%ff",
+        ] {
+            assert_eq!(target(none), Err(NoNode), "{none}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_source_is_the_first_that_matches() {
+        let cursor = |topic: &str, partition| SourceNode::Cursor {
+            topic: topic.to_owned(),
+            partition,
+        };
+        let shared = Hints {
+            is_shared: true,
+            is_cursor: true,
+        };
+        let offset = Hints {
+            is_shared: false,
+            is_cursor: true,
+        };
+        let none = Hints::default();
+        for (address, hints, expected) in [
+            ("t", none, SourceNode::Shared),
+            ("t", shared, SourceNode::Shared),
+            ("t", offset, cursor("t", None)),
+            ("/queues/t", offset, cursor("t", None)),
+            ("/queues/t", none, SourceNode::Shared),
+            ("t/Partitions/1", none, cursor("t", Some(1))),
+            (
+                "t/ConsumerGroups/$Default/Partitions/0",
+                none,
+                cursor("t", Some(0)),
+            ),
+            (
+                "amqps://h/t/ConsumerGroups/g/Partitions/2",
+                offset,
+                cursor("t", Some(2)),
+            ),
+        ] {
+            assert_eq!(source(address, hints), Ok(expected), "{address}");
+        }
+        assert_eq!(source("t/Partitions/x", none), Err(NoNode));
+        assert_eq!(source("$management", none), Err(NoNode));
+    }
+}

@@ -1,0 +1,24 @@
+//! The bounds of a connection that no setting changes.
+
+/// Frames that are taken.
+pub(super) const FRAME_BYTES_MAX: usize = 128 << 10;
+/// Sessions, and links of a session: the highest number of each.
+pub(super) const NUMBER_MAX: u16 = 255;
+/// Links of a connection.
+pub(super) const LINKS_MAX: usize = 1_024;
+/// Cursors of a connection. Each is a reader of the log.
+pub(super) const CURSORS_MAX: usize = 64;
+/// Transfers that a session takes.
+pub(super) const WINDOW: u32 = 2_048;
+/// Deliveries that a sender may send before it hears of them.
+pub(super) const CREDIT: u32 = 1_000;
+/// Deliveries of a session that its peer has not settled.
+pub(super) const UNSETTLED_MAX: usize = 8_192;
+/// No further deliveries are read while those that came and are not stored hold more.
+pub(super) const QUEUED_BYTES_MAX: usize = 1 << 20;
+/// What a connection holds beside messages: what was read at once, and what is queued.
+pub(super) const HELD_BYTES_MAX: usize = QUEUED_BYTES_MAX + 4 * FRAME_BYTES_MAX;
+/// No further deliveries are put to what a peer has not taken while that is longer.
+pub(super) const UNSENT_BYTES_MAX: usize = 256 << 10;
+/// A client's name stands in the log.
+pub(super) const CONTAINER_ID_BYTES_MAX: usize = 1_024;

@@ -1,0 +1,187 @@
+//! Error conditions and outcomes: the only place that chooses them, but for what breaks the protocol, which `amqp`'s endpoint ends.
+//! Callers: `connection`, `producing`, `cursor`.
+
+use amqp::ErrorCondition;
+
+use super::address::NoNode;
+use super::filter;
+use super::route::Unfit;
+use crate::broker::Refusal;
+use crate::broker::publish::PublishRefusal;
+use crate::broker::replay::ReplayError;
+
+/// Why a link is not attached, or ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoLink {
+    /// Its address.
+    #[error(transparent)]
+    Node(#[from] NoNode),
+    /// Its filters.
+    #[error(transparent)]
+    Filter(#[from] filter::Refused),
+    /// Queues, subscriptions and browsers.
+    #[error("queues and subscriptions are not offered: ask for copies, or for an offset")]
+    Shared,
+    /// The coordinator.
+    #[error("transactions are not offered")]
+    Transactions,
+    /// A dynamic node.
+    #[error("dynamic nodes are not offered")]
+    Dynamic,
+    /// A numeric offset without a partition.
+    #[error("the topic has {0} partitions: an offset is one partition's")]
+    Offset(u32),
+    /// More cursors than there may be.
+    #[error("the connection has as many cursors as it may have")]
+    TooMany,
+    /// The topic, or the right to it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReplayError),
+}
+
+impl NoLink {
+    /// Its condition; `was_there` says that the link was attached.
+    pub(super) fn condition(&self, was_there: bool) -> ErrorCondition {
+        match self {
+            NoLink::Node(_) => ErrorCondition::NotFound,
+            NoLink::Filter(filter::Refused::NoPlace(_)) | NoLink::Offset(_) => {
+                ErrorCondition::InvalidField
+            }
+            NoLink::Filter(filter::Refused::NotOffered(_))
+            | NoLink::Shared
+            | NoLink::Transactions
+            | NoLink::Dynamic => ErrorCondition::NotImplemented,
+            NoLink::TooMany => ErrorCondition::ResourceLimitExceeded,
+            NoLink::Refused(refusal) | NoLink::Read(ReplayError::Refused(refusal)) => {
+                condition_of(refusal, was_there)
+            }
+            NoLink::Read(ReplayError::NoPartition { .. }) => ErrorCondition::NotFound,
+        }
+    }
+}
+
+fn condition_of(refusal: &Refusal, was_there: bool) -> ErrorCondition {
+    match refusal {
+        Refusal::Denied { .. } | Refusal::InternalTopic { .. } => {
+            ErrorCondition::UnauthorizedAccess
+        }
+        Refusal::UnknownTopicOrPartition | Refusal::UnknownTopicId if was_there => {
+            ErrorCondition::ResourceDeleted
+        }
+        Refusal::UnknownTopicOrPartition
+        | Refusal::UnknownTopicId
+        | Refusal::InvalidTopicName(_)
+        | Refusal::CollidingTopicName { .. }
+        | Refusal::ReservedTopicName { .. } => ErrorCondition::NotFound,
+        _ => ErrorCondition::InternalError,
+    }
+}
+
+/// Why a connection is not opened, or ends, beside what its endpoint ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Ending {
+    /// Its name is too long.
+    #[error("the container id is longer than 1,024 bytes")]
+    ContainerId,
+    /// The server stops.
+    #[error("the server stops")]
+    Stopping,
+    /// Others wait for memory that this one holds.
+    #[error("others wait for memory, and what is held comes too slowly")]
+    Evicted,
+    /// The peer takes nothing of what is sent.
+    #[error("nothing of what was sent was taken for too long")]
+    Unread,
+    /// The connection is gone, or was ended by the endpoint.
+    #[error("the connection is over")]
+    Over,
+}
+
+impl Ending {
+    /// Its condition; None: there is nobody to be told.
+    pub(super) fn condition(self) -> Option<ErrorCondition> {
+        match self {
+            Ending::ContainerId => Some(ErrorCondition::InvalidField),
+            Ending::Stopping => Some(ErrorCondition::ConnectionForced),
+            Ending::Evicted => Some(ErrorCondition::ResourceLimitExceeded),
+            Ending::Unread | Ending::Over => None,
+        }
+    }
+}
+
+/// What became of a delivery that was not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotStored {
+    /// It never will be.
+    Rejected(ErrorCondition, String),
+    /// It may be sent again.
+    Released,
+    /// It is not known: nothing is said, and the connection ends.
+    Unknown,
+}
+
+/// Of a delivery that is not fit.
+pub(super) fn of_unfit(unfit: &Unfit) -> NotStored {
+    let condition = match unfit {
+        Unfit::Malformed(_) => ErrorCondition::DecodeError,
+        Unfit::Delayed | Unfit::Format(_) | Unfit::Transactional => ErrorCondition::NotImplemented,
+    };
+    NotStored::Rejected(condition, unfit.to_string())
+}
+
+/// Of a delivery whose node is not there, or not to be written to. One that may be there later is given back.
+pub(super) fn of_node(why: &NoLink) -> NotStored {
+    let passing = match why {
+        NoLink::Refused(refusal) => condition_of(refusal, false) == ErrorCondition::InternalError,
+        _ => false,
+    };
+    match passing {
+        true => NotStored::Released,
+        false => NotStored::Rejected(why.condition(false), why.to_string()),
+    }
+}
+
+/// Of a delivery that the broker refuses.
+pub(super) fn of_publish(refusal: &PublishRefusal) -> NotStored {
+    match refusal {
+        PublishRefusal::Record(_) => {
+            NotStored::Rejected(ErrorCondition::InvalidField, refusal.to_string())
+        }
+        PublishRefusal::TooLarge { .. } | PublishRefusal::TooMuch { .. } => {
+            NotStored::Rejected(ErrorCondition::MessageSizeExceeded, refusal.to_string())
+        }
+        PublishRefusal::Refused(refused) => match condition_of(refused, true) {
+            ErrorCondition::InternalError => NotStored::Released,
+            condition => NotStored::Rejected(condition, refused.to_string()),
+        },
+        PublishRefusal::Abandoned => NotStored::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_given_back_and_never_rejected() {
+        for passing in [
+            Refusal::DiskFull,
+            Refusal::NotEnoughReplicas {
+                min_insync_replicas: 2,
+            },
+        ] {
+            let refusal = PublishRefusal::Refused(Arc::new(passing));
+            assert_eq!(of_publish(&refusal), NotStored::Released, "{refusal}");
+        }
+        assert_eq!(of_publish(&PublishRefusal::Abandoned), NotStored::Unknown);
+        let unknown = NoLink::Refused(Refusal::UnknownTopicOrPartition);
+        assert_eq!(unknown.condition(false), ErrorCondition::NotFound);
+        // rabbitmq-server#12817.
+        assert_eq!(unknown.condition(true), ErrorCondition::ResourceDeleted);
+    }
+}

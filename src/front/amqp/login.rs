@@ -1,0 +1,172 @@
+//! Logins: SASL's mechanisms over the endpoint's steps.
+//! Callers: `connection`. Invariants: what is shown is checked whether access is controlled or not; PLAIN is taken only where nobody
+//! else reads it, and EXTERNAL only of who showed a certificate; a failure is answered late, and ends the connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use amqp::endpoint::{Endpoint, Login as Step};
+use amqp::sasl::SaslCode;
+use model::sasl::{ClientFirst, Exchange, Plain, ScramMechanism};
+
+use super::state::Front;
+use crate::broker::access::Principal;
+use crate::broker::credentials::LoginKind;
+use crate::front::listener::Transport;
+
+const EXTERNAL: &str = "EXTERNAL";
+const PLAIN: &str = "PLAIN";
+const ANONYMOUS: &str = "ANONYMOUS";
+
+/// How far a connection is with showing who it is.
+pub(super) struct Login {
+    front: Arc<Front>,
+    transport: Transport,
+    peer: SocketAddr,
+    proof: Option<Proof>,
+    /// Who it is: at first what the connection tells.
+    pub(super) principal: Principal,
+}
+
+/// SCRAM's first message was answered.
+struct Proof {
+    exchange: Box<Exchange>,
+    user: Arc<str>,
+}
+
+/// What a step comes to.
+enum Comes {
+    /// Something else is asked.
+    Asks(Vec<u8>),
+    /// It is this one, and this is said last.
+    Is(Principal, Option<Vec<u8>>),
+    /// It is not.
+    Fails,
+}
+
+impl Login {
+    pub(super) fn new(front: &Arc<Front>, transport: Transport, peer: SocketAddr) -> Login {
+        Login {
+            front: Arc::clone(front),
+            principal: transport.principal(),
+            transport,
+            peer,
+            proof: None,
+        }
+    }
+
+    /// Whether one need not log in: a certificate is enough, and without access control everything is.
+    pub(super) fn allows_bare(&self) -> bool {
+        self.transport.peer_certificate_principal.is_some() || !self.is_controlled()
+    }
+
+    fn is_controlled(&self) -> bool {
+        self.front.broker.controls_access().is_ok()
+    }
+
+    /// What one can log in by.
+    pub(super) fn mechanisms(&self) -> Vec<&'static str> {
+        let mut all = Vec::new();
+        if self.transport.peer_certificate_principal.is_some() {
+            all.push(EXTERNAL);
+        }
+        all.extend([ScramMechanism::Sha512, ScramMechanism::Sha256].map(ScramMechanism::name));
+        if self.transport.is_private(self.peer.ip()) {
+            all.push(PLAIN);
+        }
+        if !self.is_controlled() {
+            all.push(ANONYMOUS);
+        }
+        all
+    }
+
+    /// Takes a step.
+    pub(super) async fn take(&mut self, step: Step<'_>, endpoint: &mut Endpoint) {
+        let comes = match step {
+            Step::Init {
+                mechanism,
+                response,
+            } if self.mechanisms().contains(&mechanism) => {
+                self.begin(mechanism, response.unwrap_or_default()).await
+            }
+            Step::Init { .. } => Comes::Fails,
+            Step::Response(said) => self.prove(said),
+        };
+        match comes {
+            Comes::Asks(challenge) => endpoint.challenge(&challenge),
+            Comes::Is(principal, last) => {
+                self.principal = principal;
+                endpoint.logged_in(SaslCode::Ok, last.as_deref());
+            }
+            Comes::Fails => {
+                tokio::time::sleep(self.front.shared.sasl.failed_delay).await;
+                endpoint.logged_in(SaslCode::Auth, None);
+            }
+        }
+    }
+
+    async fn begin(&mut self, mechanism: &str, said: &[u8]) -> Comes {
+        match (mechanism, ScramMechanism::of_name(mechanism)) {
+            (_, Some(scram)) => self.scram(scram, said),
+            (PLAIN, None) => self.plain(said).await,
+            // Whoever wants to be somebody else is not let in as who it is.
+            (EXTERNAL, None) => match (self.transport.principal(), said) {
+                (Principal::User(name), said) if said.is_empty() || said == name.as_bytes() => {
+                    Comes::Is(Principal::User(name), None)
+                }
+                _ => Comes::Fails,
+            },
+            (ANONYMOUS, None) => Comes::Is(self.transport.principal(), None),
+            _ => Comes::Fails,
+        }
+    }
+
+    async fn plain(&self, said: &[u8]) -> Comes {
+        let Ok(said) = Plain::parse(said) else {
+            return Comes::Fails;
+        };
+        if said.authorization.is_some_and(|other| other != said.user) {
+            return Comes::Fails;
+        }
+        let (user, password) = (said.user, said.password);
+        let broker = &self.front.broker;
+        let logged_in = broker.log_in(LoginKind::Amqp, &user, password, self.peer.ip());
+        match logged_in.await {
+            Ok(user) => Comes::Is(Principal::User(user), None),
+            Err(_) => Comes::Fails,
+        }
+    }
+
+    fn scram(&mut self, mechanism: ScramMechanism, said: &[u8]) -> Comes {
+        let Ok(first) = ClientFirst::parse(said) else {
+            return Comes::Fails;
+        };
+        let user: Arc<str> = first.user.as_str().into();
+        let other = first.authorization.as_ref();
+        let asks_more = other.is_some_and(|it| *it != first.user);
+        let (credential, is_known) = self.front.broker.scram_credential(mechanism, &user);
+        let nonce = uuid::Uuid::new_v4().simple().to_string();
+        let (exchange, answer) = Exchange::begin(first, credential, is_known && !asks_more, &nonce);
+        self.proof = Some(Proof {
+            exchange: Box::new(exchange),
+            user,
+        });
+        Comes::Asks(answer.into())
+    }
+
+    fn prove(&mut self, said: &[u8]) -> Comes {
+        let Some(proof) = self.proof.take() else {
+            return Comes::Fails;
+        };
+        let (broker, address) = (&self.front.broker, self.peer.ip());
+        let attempt = broker.attempt_login(LoginKind::Amqp, Some(&proof.user), address);
+        let Ok(attempt) = attempt else {
+            return Comes::Fails;
+        };
+        let Ok(answer) = proof.exchange.finish(said) else {
+            return Comes::Fails;
+        };
+        attempt.succeeded();
+        Comes::Is(Principal::User(proof.user), Some(answer.into()))
+    }
+}

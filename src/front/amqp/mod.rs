@@ -1,0 +1,58 @@
+//! The AMQP 1.0 front: serves each connection in a task of its own; `docs/amqp.md` says what of it.
+//! Callers: `serve`. Knows the broker; never the storage, nor other fronts. The protocol itself is the crate `amqp`.
+//! Invariants: `accepted` says that a message is durable. What is not offered is refused with the protocol's condition, and never
+//! accepted and dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::descriptors::Ask;
+use crate::front::listener::{Listener, Socket};
+pub use settings::{AmqpListen, SETTINGS, Settings};
+pub use state::Front;
+
+mod address;
+mod bounds;
+mod connection;
+mod cursor;
+mod errors;
+mod filter;
+mod login;
+mod metrics;
+mod producing;
+mod route;
+mod settings;
+mod state;
+mod stats;
+mod stream;
+
+/// How long connections may take to finish what they were doing at shutdown.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// What this front asks for of the descriptors: none if it listens nowhere.
+pub fn descriptors(settings: &Settings) -> Ask {
+    Ask {
+        connections: match settings.listen.is_empty() {
+            true => 0,
+            false => settings.connections_max,
+        },
+        weight: 3,
+    }
+}
+
+impl Front {
+    /// Serves AMQP on `sockets` until `shutdown` turns true, then lets connections finish what was sent and returns.
+    pub async fn serve(self: Arc<Front>, sockets: Vec<Socket>, shutdown: watch::Receiver<bool>) {
+        let listener = Listener {
+            front: "amqp",
+            sockets,
+            places: self.places.clone(),
+            drain: DRAIN,
+        };
+        let stop = shutdown.clone();
+        let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
+        listener.serve(shutdown, handle).await;
+    }
+}

@@ -1,0 +1,278 @@
+//! A client of AMQP for the tests: it says what it is told, and tells what it hears.
+
+use ::amqp::frame::{self, FrameKind, Protocol};
+use ::amqp::performative::{
+    Attach, Begin, Error, Flow, Open, Performative, ReceiverSettleMode, Role, SenderSettleMode,
+    Transfer,
+};
+use ::amqp::sasl::SaslFrame;
+use ::amqp::state::DeliveryState;
+use ::amqp::terminus::{AnyTarget, Source, Target, TerminusDurability};
+use ::amqp::{BytesMut, Map, Multiple, Symbol, Value};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A connection.
+pub struct Amqp {
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+impl Amqp {
+    /// One that has said nothing.
+    pub async fn open(address: &str) -> Amqp {
+        Amqp {
+            stream: TcpStream::connect(address).await.expect("it listens"),
+            input: BytesMut::new(),
+        }
+    }
+
+    /// One with a session on channel 0.
+    pub async fn connect(address: &str) -> Amqp {
+        let mut amqp = Amqp::open(address).await;
+        amqp.begin().await;
+        amqp
+    }
+
+    /// Says AMQP's header, opens, and begins a session.
+    pub async fn begin(&mut self) {
+        self.raw(&Protocol::Amqp.bytes()).await;
+        self.say(Performative::Open(Open {
+            container_id: "test",
+            hostname: None,
+            max_frame_size: 4_096,
+            channel_max: 255,
+            idle_time_out: None,
+            outgoing_locales: Multiple::None,
+            incoming_locales: Multiple::None,
+            offered_capabilities: Multiple::None,
+            desired_capabilities: Multiple::None,
+            properties: None,
+        }))
+        .await;
+        self.say(Performative::Begin(Begin {
+            remote_channel: None,
+            next_outgoing_id: 0,
+            incoming_window: 1_000,
+            outgoing_window: 1_000,
+            handle_max: 255,
+            offered_capabilities: Multiple::None,
+            desired_capabilities: Multiple::None,
+            properties: None,
+        }))
+        .await;
+        for expected in ["header Amqp", "open", "begin"] {
+            assert_eq!(self.next().await.0, expected);
+        }
+    }
+
+    pub async fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("it is taken");
+    }
+
+    pub async fn say(&mut self, performative: Performative<'_>) {
+        self.say_with(performative, b"").await;
+    }
+
+    async fn say_with(&mut self, performative: Performative<'_>, payload: &[u8]) {
+        let mut out = BytesMut::new();
+        frame::put(&mut out, FrameKind::Amqp, 0, |out| {
+            performative.put(out);
+            out.extend_from_slice(payload);
+        });
+        self.raw(&out).await;
+    }
+
+    pub async fn log_in(&mut self, step: SaslFrame<'_>) {
+        let mut out = BytesMut::new();
+        frame::put(&mut out, FrameKind::Sasl, 0, |out| step.put(out));
+        self.raw(&out).await;
+    }
+
+    /// Attaches a sender to an address; None lets each message say it.
+    pub async fn sender(&mut self, handle: u32, address: Option<&str>) {
+        let target = AnyTarget::Target(target(address));
+        let name = format!("s{handle}");
+        let attach = attach(&name, handle, Role::Sender, None, target);
+        self.say(Performative::Attach(attach)).await;
+    }
+
+    /// Attaches a receiver.
+    pub async fn receiver(&mut self, handle: u32, source: Source<'_>) {
+        let name = format!("r{handle}");
+        let target = AnyTarget::Target(target(None));
+        let attach = attach(&name, handle, Role::Receiver, Some(source), target);
+        self.say(Performative::Attach(attach)).await;
+    }
+
+    /// Sends a message.
+    pub async fn transfer(&mut self, handle: u32, id: u32, payload: &[u8]) {
+        let transfer = Transfer {
+            handle,
+            delivery_id: Some(id),
+            delivery_tag: Some(b"t"),
+            message_format: Some(0),
+            settled: Some(false),
+            more: false,
+            rcv_settle_mode: None,
+            state: None,
+            resume: false,
+            aborted: false,
+            batchable: false,
+        };
+        self.say_with(Performative::Transfer(transfer), payload)
+            .await;
+    }
+
+    /// Gives credit to a link, from a count of deliveries on.
+    pub async fn credit(&mut self, handle: u32, count: u32, credit: u32, drain: bool) {
+        let flow = Flow {
+            next_incoming_id: Some(count),
+            incoming_window: 1_000,
+            next_outgoing_id: 0,
+            outgoing_window: 1_000,
+            handle: Some(handle),
+            delivery_count: Some(count),
+            link_credit: Some(credit),
+            available: None,
+            drain,
+            echo: false,
+            properties: None,
+        };
+        self.say(Performative::Flow(flow)).await;
+    }
+
+    /// What comes next, in words, and the payload of a transfer. `end` where the connection ends.
+    pub async fn next(&mut self) -> (String, Vec<u8>) {
+        loop {
+            if let Some(start) = self.input.first_chunk::<8>()
+                && let Some(protocol) = Protocol::of(*start)
+            {
+                let _ = self.input.split_to(8);
+                return (format!("header {protocol:?}"), Vec::new());
+            }
+            let header = frame::header(&self.input, 1 << 20).expect("a frame");
+            if let Some(header) = header.filter(|it| self.input.len() >= it.frame_bytes) {
+                let frame = self.input.split_to(header.frame_bytes);
+                let body = &frame[header.body_at..];
+                if !body.is_empty() {
+                    return words(header.kind, body);
+                }
+                continue;
+            }
+            let read = self.stream.read_buf(&mut self.input).await;
+            if read.unwrap_or(0) == 0 {
+                return ("end".to_owned(), Vec::new());
+            }
+        }
+    }
+
+    /// Passes over what comes until something begins so.
+    pub async fn until(&mut self, begin: &str) -> String {
+        loop {
+            let (words, _) = self.next().await;
+            if words.starts_with(begin) {
+                return words;
+            }
+            assert_ne!(words, "end", "{begin} is waited for");
+        }
+    }
+}
+
+fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
+    if kind == FrameKind::Sasl {
+        let words = match SaslFrame::decode(body).expect("a step of a login") {
+            SaslFrame::Mechanisms(it) => {
+                let all: Vec<&str> = it.sasl_server_mechanisms.iter().collect();
+                format!("mechanisms {}", all.join(" "))
+            }
+            SaslFrame::Outcome(it) => format!("outcome {:?}", it.code),
+            other => format!("{other:?}"),
+        };
+        return (words, Vec::new());
+    }
+    let why = |error: Option<Error<'_>>| error.map_or("", |it| it.condition.0).to_owned();
+    let (performative, payload) = Performative::split(body).expect("a performative");
+    let words = match performative {
+        Performative::Open(_) => "open".to_owned(),
+        Performative::Begin(_) => "begin".to_owned(),
+        Performative::Attach(it) => {
+            let filters = it.source.and_then(|it| it.filter);
+            let filters = filters.map_or(0, |it| it.len());
+            let nowhere = it.source.is_none() && it.target.is_none();
+            let nowhere = if nowhere { " nowhere" } else { "" };
+            format!("attach {} {filters}{nowhere}", it.handle)
+        }
+        Performative::Flow(it) => format!(
+            "flow {:?} {:?} {:?}",
+            it.handle, it.delivery_count, it.link_credit
+        ),
+        Performative::Transfer(it) => format!("transfer {:?}", it.delivery_id),
+        Performative::Disposition(it) => {
+            let last = it.last.unwrap_or(it.first);
+            let state = match it.state {
+                Some(DeliveryState::Accepted) => "accepted".to_owned(),
+                Some(DeliveryState::Rejected(it)) => format!("rejected {}", why(it.error)),
+                other => format!("{other:?}"),
+            };
+            format!("disposition {}..{last} {state}", it.first)
+        }
+        Performative::Detach(it) => format!("detach {} {}", it.handle, why(it.error)),
+        Performative::End(it) => format!("end {}", why(it.error)),
+        Performative::Close(it) => format!("close {}", why(it.error)),
+    };
+    (words, payload.to_vec())
+}
+
+fn attach<'a>(
+    name: &'a str,
+    handle: u32,
+    role: Role,
+    source: Option<Source<'a>>,
+    target: AnyTarget<'a>,
+) -> Attach<'a> {
+    Attach {
+        name,
+        handle,
+        role,
+        snd_settle_mode: SenderSettleMode::Mixed,
+        rcv_settle_mode: ReceiverSettleMode::First,
+        source,
+        target: Some(target),
+        unsettled: None,
+        incomplete_unsettled: false,
+        initial_delivery_count: (role == Role::Sender).then_some(0),
+        max_message_size: None,
+        offered_capabilities: Multiple::None,
+        desired_capabilities: Multiple::None,
+        properties: None,
+    }
+}
+
+pub fn target(address: Option<&str>) -> Target<'_> {
+    Target {
+        address: address.map(Value::String),
+        durable: TerminusDurability::None,
+        expiry_policy: Symbol("session-end"),
+        timeout: 0,
+        dynamic: false,
+        dynamic_node_properties: None,
+        capabilities: Multiple::None,
+    }
+}
+
+pub fn source<'a>(address: &'a str, filter: Option<Map<'a>>) -> Source<'a> {
+    Source {
+        address: Some(Value::String(address)),
+        durable: TerminusDurability::None,
+        expiry_policy: Symbol("session-end"),
+        timeout: 0,
+        dynamic: false,
+        dynamic_node_properties: None,
+        distribution_mode: None,
+        filter,
+        default_outcome: None,
+        outcomes: Multiple::None,
+        capabilities: Multiple::None,
+    }
+}
