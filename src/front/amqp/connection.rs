@@ -422,11 +422,9 @@ impl Connection {
     /// Nothing follows for a cursor from what a receiver says, but that it is settled.
     fn settled(&mut self, said: &Settled<'_>) {
         let is_done = said.state.is_some_and(|state| state.is_outcome());
-        let ids = said.deliveries.iter().map(|(_, id)| *id);
-        if let (false, true, Some(first), Some(last)) =
-            (said.settled, is_done, ids.clone().next(), ids.last())
-        {
-            let ids = (first, last);
+        let ends = said.deliveries.first().zip(said.deliveries.last());
+        if let (false, true, Some(((_, first), (_, last)))) = (said.settled, is_done, ends) {
+            let ids = (*first, *last);
             self.endpoint.settle_sent(said.channel, ids, said.state);
         }
     }

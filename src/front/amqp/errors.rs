@@ -153,6 +153,9 @@ pub(super) fn of_publish(refusal: &PublishRefusal) -> NotStored {
         PublishRefusal::TooLarge { .. } | PublishRefusal::TooMuch { .. } => {
             NotStored::Rejected(ErrorCondition::MessageSizeExceeded, refusal.to_string())
         }
+        PublishRefusal::Retained { .. } => {
+            NotStored::Rejected(ErrorCondition::ResourceLimitExceeded, refusal.to_string())
+        }
         PublishRefusal::Refused(refused) => match condition_of(refused, true) {
             ErrorCondition::InternalError => NotStored::Released,
             condition => NotStored::Rejected(condition, refused.to_string()),

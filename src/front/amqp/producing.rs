@@ -410,6 +410,9 @@ async fn parts_of(
     Ok(parts)
 }
 
+/// A record's header: its name, and its value.
+type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+
 async fn publish(front: &Front, door: &Door, seed: u32, group: &[Part], owed: &mut [Owed]) {
     let Some(first) = group.first() else {
         return;
@@ -424,7 +427,7 @@ async fn publish(front: &Front, door: &Door, seed: u32, group: &[Part], owed: &m
         Ok(topic) => topic,
         Err(refusal) => return refuse_all(of_node(&refusal.into())),
     };
-    let headers: Vec<Vec<(&[u8], Option<&[u8]>)>> = { group.iter() }
+    let headers: Vec<Vec<Header<'_>>> = { group.iter() }
         .map(|part| {
             let headers = part.stored.headers.iter();
             headers

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::errors::{self, Failure};
@@ -59,17 +59,17 @@ fn session() -> Schema {
     ])
 }
 
-fn mqtt(front: &Front) -> Result<&Administered, Response> {
-    let mqtt = front.others.mqtt.as_ref();
-    mqtt.ok_or_else(|| errors::not_offered("MQTT is not served here (mqtt.listen)"))
+/// Asks the MQTT front, or says that there is none.
+fn ask_mqtt(front: &Front, question: impl FnOnce(&Administered) -> Json<Value>) -> Response {
+    match &front.others.mqtt {
+        Some(mqtt) => question(mqtt).into_response(),
+        None => errors::not_offered("MQTT is not served here (mqtt.listen)"),
+    }
 }
 
-async fn list_sessions(
-    State(front): State<Arc<Front>>,
-    door: Door,
-) -> Result<Result<Json<Value>, Response>, Failure> {
+async fn list_sessions(State(front): State<Arc<Front>>, door: Door) -> Result<Response, Failure> {
     door.cluster(right::Describe)?;
-    Ok(mqtt(&front).map(|mqtt| {
+    Ok(ask_mqtt(&front, |mqtt| {
         let (open, shown) = (mqtt.clients)(SHOWN_MAX);
         let shown = shown.iter().map(|it| {
             json!({
@@ -86,7 +86,9 @@ async fn end(
     State(front): State<Arc<Front>>,
     door: Door,
     At(client_id): At<String>,
-) -> Result<Result<Json<Value>, Response>, Failure> {
+) -> Result<Response, Failure> {
     door.cluster(right::Alter)?;
-    Ok(mqtt(&front).map(|mqtt| Json(json!({ "ended": (mqtt.end)(&client_id) }))))
+    Ok(ask_mqtt(&front, |mqtt| {
+        Json(json!({ "ended": (mqtt.end)(&client_id) }))
+    }))
 }
