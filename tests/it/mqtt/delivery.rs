@@ -133,7 +133,7 @@ async fn filters_that_are_not_offered_are_refused_one_by_one() {
         ("a#", 1),
         ("a/#/b", 0),
         ("$share/g/a", 1),
-        ("$replay/-1h..-1m/a", 1),
+        ("$replay/7/a", 1),
         ("$SYS/#", 0),
     ];
     let mut new = Mqtt::connect(running.other("MQTT"), 5, "new").await;
