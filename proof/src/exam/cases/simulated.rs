@@ -13,7 +13,7 @@ pub const CASE: Case = Case {
     about: "power cut during every write and flush of a script (simulated disk)",
     rounds: Rounds {
         full: 1000,
-        short: 5,
+        short: 3,
     },
     run,
 };
