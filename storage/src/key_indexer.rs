@@ -3,9 +3,10 @@
 //! A log is looked at when a segment of it was sealed or replaced, when its active segment grew, when its settings change, when a
 //! reader found an index damaged, and once an hour with all others, the first time after a start. Every sealed segment of a log that is
 //! to have key indexes (`key.index.enable`) gets one, oldest first, and then the active segment for what has settled of it; of a log
-//! that is not they go. An index of an active segment goes on where it ended, also behind a start, and when the segment is sealed: of
-//! what was read for it nothing is read again. Bytes are read at a set rate (`key.index.io.max.bytes.per.second`), and no faster than
-//! producers allow. A segment that cannot be read whole gets none.
+//! that is not they go. An index of an active segment goes on where it ended, also behind a start, and when the segment is sealed: what
+//! was read for it is read again only where small sections become a larger one, and nothing is done where nothing has come. Bytes are
+//! read at a set rate (`key.index.io.max.bytes.per.second`), and no faster than producers allow. A segment that cannot be read whole
+//! gets none.
 //! Invariant: an index that was written while its segment went away goes too.
 
 use std::collections::HashSet;
@@ -316,8 +317,8 @@ impl KeyIndexer {
         let index = match target {
             Target::Sealed(entry, sealed) => self.segment_index(&directory, id, *entry, *sealed)?,
             Target::Active(active) => match self.covered(&directory, id, active) {
-                Some(bytes) => {
-                    indexes.covers(id, active.segment.id, bytes);
+                Some(covered) => {
+                    indexes.covers(id, active.segment.id, covered, active.segment.bytes);
                     return Ok(None);
                 }
                 None => {
@@ -329,28 +330,39 @@ impl KeyIndexer {
                 }
             },
         };
+        if let Target::Active(active) = target {
+            let covered = index.bytes();
+            let is_all = covered == 0 || self.is_sound(&directory, id, &index);
+            if is_all {
+                indexes.covers(id, active.segment.id, covered, active.segment.bytes);
+                return Ok(None);
+            }
+        }
         if index.blocks().is_empty() {
             return Ok(None);
         }
         let known = self.known(&directory, id, &index);
-        let from = known.as_ref().map_or(0, |known| known.log_bytes());
         let progress = Progress::default();
         let rate = self.pace.live.get().key_index_bytes_per_second;
         let pace = RunPace::new(&self.pace, &progress, Some(rate.unwrap_or(u64::MAX)));
         let known = known.as_deref();
-        let built = build(disk, &directory, (id, &index), known, |each| match target {
-            Target::Sealed(entry, _) if from == 0 => self.show_all(log, entry.id, &pace, each),
-            _ => {
-                let file = disk.open(&index.id().log_path(&directory), OpenHow::Read)?;
-                show_from(&*file, &index, from, &pace, each)
+        let mut read_bytes = 0;
+        let show = |from: u64, each: &mut dyn FnMut(&Bytes) -> std::io::Result<()>| {
+            read_bytes = index.bytes() - from;
+            match target {
+                Target::Sealed(entry, _) if from == 0 => self.show_all(log, entry.id, &pace, each),
+                _ => {
+                    let file = disk.open(&index.id().log_path(&directory), OpenHow::Read)?;
+                    show_from(&*file, &index, from, &pace, each)
+                }
             }
-        })?;
+        };
+        let built = build(disk, &directory, (id, &index), known, show)?;
         // Another may be open.
         indexes.forget(id, index.id());
         if let Target::Active(active) = target {
-            indexes.covers(id, active.segment.id, index.bytes());
+            indexes.covers(id, active.segment.id, index.bytes(), active.segment.bytes);
         }
-        let read_bytes = index.bytes() - from;
         Ok(Some(Made { built, read_bytes }))
     }
 
@@ -367,8 +379,23 @@ impl KeyIndexer {
         (found.id() == (log, id) && has_enough).then_some(bytes)
     }
 
+    /// Whether a segment has an index of exactly these blocks, which is sound.
+    fn is_sound(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> bool {
+        let found = self.found(directory, log, index);
+        found.is_some_and(|found| {
+            let is_whole = found.log_bytes() == index.bytes() && found.smallest_times().is_some();
+            is_whole && found.check().is_ok()
+        })
+    }
+
     /// The index that a segment has, if it is sound and can go on.
     fn known(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> Option<Arc<KeyIndex>> {
+        let known = self.found(directory, log, index)?;
+        let goes_on = known.log_bytes() < index.bytes() && known.smallest_times().is_some();
+        (goes_on && known.check().is_ok()).then_some(known)
+    }
+
+    fn found(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> Option<Arc<KeyIndex>> {
         let place = Place {
             directory,
             log,
@@ -377,10 +404,8 @@ impl KeyIndexer {
             grows: true,
             is_of: &|found| found.is_of(log, index),
         };
-        let known = self.rewrites.files.key_indexes.open(self.disk(), &place);
-        let known = known.ok().flatten()?;
-        let goes_on = known.log_bytes() < index.bytes() && known.smallest_times().is_some();
-        (goes_on && known.check().is_ok()).then_some(known)
+        let found = self.rewrites.files.key_indexes.open(self.disk(), &place);
+        found.ok().flatten()
     }
 
     /// Shows all batches of a sealed segment.

@@ -360,15 +360,15 @@ fn index_of(batches: &[SettledBatch]) -> SegmentIndex {
     index
 }
 
-/// Builds a key index from all of some batches, or from those behind what is known.
+/// Builds a key index from all of some batches, or from what is known and those that are wanted with it.
 fn build_key_index(disk: &SimDisk, batches: &[SettledBatch], known: Option<&KeyIndex>) -> Vec<u8> {
     let (root, index) = (Path::new("/"), index_of(batches));
-    let before = known.map_or(0, KeyIndex::log_bytes);
-    let built = key_index::build::<std::io::Error>(disk, root, (log(), &index), known, |each| {
+    let owner = (log(), &index);
+    let built = key_index::build::<std::io::Error>(disk, root, owner, known, |from, each| {
         let mut position = 0;
         let mut batches = batches.iter().filter(|batch| {
             position += batch.bytes.len() as u64;
-            position > before
+            position > from
         });
         batches.try_for_each(|batch| each(&batch.bytes))
     });
@@ -414,7 +414,7 @@ fn keyindex_v2_of_an_active_segment() {
         smallest,
         Some([0, 40, 80, 120, 160, 200].map(time).to_vec())
     );
-    // It goes on to the end, with what it has as it is.
+    // It goes on to the end.
     build_key_index(&disk, &batches, Some(&found));
     let whole = open().expect("a golden file");
     assert!(whole.is_of(log(), &index));

@@ -344,7 +344,7 @@ pub struct TopicConfig {
     pub compaction: CompactionConfig,
     /// What is kept of records as they age, if it is thinned.
     pub thin_tiers: ThinTiers,
-    /// Whether sealed segments get an index of their keys.
+    /// Whether segments get an index of their keys.
     pub key_index: bool,
     /// What retention keeps for consumer groups.
     pub hold: HoldConfig,

@@ -69,9 +69,9 @@ pub const SETTINGS: &[Setting] = &[
         HoldsTrivially("the index has an entry per about 16 KiB, and lookups are exact at any interval"),
         "How far apart the index's entries are."),
     setting!("key.index.enable", "", Boolean, "true", Values::Boolean, Enforced,
-        "Whether a sealed segment of 256 KiB or more gets an index of its keys, so that a replay of one key reads a small part of \
-         it. It is made in the background and takes an 80th of the segment at most; with false those that are there are \
-         removed. Not a Kafka setting."),
+        "Whether a sealed segment of 256 KiB or more, and an active one from 1 MiB on, gets an index of its keys, so that a replay \
+         of one key reads a small part of it. It is made in the background, goes on as the segment grows, and takes an 80th of \
+         the segment at most; with false those that are there are removed. Not a Kafka setting."),
     setting!("leader.replication.throttled.replicas", "", List, "", Values::Replicas,
         HoldsTrivially(ONE_REPLICA),
         "Which replicas are throttled as leaders."),

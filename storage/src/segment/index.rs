@@ -5,7 +5,7 @@
 //! Invariants: a block starts at a batch; blocks are contiguous, from position 0 to `bytes`; relative offsets rise. Of a plain
 //! segment the offsets of the blocks are contiguous too; in a sparse one there are gaps, also before the first.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::batch::BatchHeader;
 use model::{Offset, Timestamp};
@@ -132,22 +132,34 @@ impl SegmentIndex {
         append_time: Timestamp,
     ) -> Result<(SegmentIndex, u32), SegmentError> {
         let mut index = SegmentIndex::empty(id, kind);
-        let mut heads = HEADS_OF_NONE;
-        let mut walk = HeaderWalk::new(file, id, 0..bytes, id.base, REBUILD_READ_BYTES);
+        let heads = index.walk_on(file, bytes, append_time, HEADS_OF_NONE)?;
+        Ok((index, heads))
+    }
+
+    /// Goes on to the first `bytes` of the log file, and gives the checksum of all heads, of which that of the known ones is `heads`.
+    fn walk_on(
+        &mut self,
+        file: &dyn DiskFile,
+        bytes: u64,
+        append_time: Timestamp,
+        mut heads: u32,
+    ) -> Result<u32, SegmentError> {
+        let (id, rest) = (self.id, self.bytes..bytes);
+        let mut walk = HeaderWalk::new(file, id, rest, self.end_offset, REBUILD_READ_BYTES);
         while let Some(walked) = walk.next_batch()? {
             // A base offset stands outside its batch's checksum, and the checksum is not looked at here.
-            let expected = index.end_offset;
-            if !kind.may_follow(expected, walked.header.base())
-                || !index.has_room_for(&walked.header)
+            let expected = self.end_offset;
+            if !self.kind.may_follow(expected, walked.header.base())
+                || !self.has_room_for(&walked.header)
             {
                 let found = walked.header.base();
                 let reason = format!("base offset {found}, expected {expected}");
                 return Err(SegmentError::damaged(id, walked.position, reason));
             }
-            index.push(&walked.header, &walked.head, append_time);
+            self.push(&walked.header, &walked.head, append_time);
             heads = with_head(heads, &walked.head);
         }
-        Ok((index, heads))
+        Ok(heads)
     }
 
     /// Adds the batch that was settled at the end of what is indexed.
@@ -359,11 +371,16 @@ pub(crate) fn check_heads(
 }
 
 /// A segment's index, shared between the writer and readers. After a restart the active segment's is missing, so that start-up
-/// does not read the segment; the first one who needs it builds it.
+/// does not read the segment; the first one who needs it builds it, while batches go on to be settled.
 #[derive(Clone, Debug)]
 pub struct SharedIndex {
     state: Arc<RwLock<State>>,
+    /// Held by the one who builds the index. The others wait for it, and the settler does not.
+    building: Arc<Mutex<()>>,
 }
+
+/// So often whoever builds an index reads what came meanwhile, before it makes the settler wait for the rest.
+const BUILD_ROUNDS: usize = 4;
 
 #[derive(Debug)]
 struct State {
@@ -392,12 +409,7 @@ impl SharedIndex {
             append_time: index.last_append_time,
             heads_checksum: (index.bytes == 0).then_some(HEADS_OF_NONE),
         };
-        SharedIndex {
-            state: Arc::new(RwLock::new(State {
-                index: Some(index),
-                written,
-            })),
-        }
+        SharedIndex::of(Some(index), written)
     }
 
     /// The index of a plain segment, which is built from the first `bytes` of the log file when it is needed, and has to find
@@ -416,12 +428,26 @@ impl SharedIndex {
             append_time,
             heads_checksum,
         };
+        SharedIndex::of(None, written)
+    }
+
+    fn of(index: Option<SegmentIndex>, written: Written) -> SharedIndex {
         SharedIndex {
-            state: Arc::new(RwLock::new(State {
-                index: None,
-                written,
-            })),
+            state: Arc::new(RwLock::new(State { index, written })),
+            building: Arc::default(),
         }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state
+            .read()
+            .expect("no index operation panics while it holds the lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state
+            .write()
+            .expect("no index operation panics while it holds the lock")
     }
 
     /// Notes batches that were settled; extends the index if there is one.
@@ -429,10 +455,7 @@ impl SharedIndex {
         &self,
         batches: impl Iterator<Item = (&'h BatchHeader, [u8; HEAD_BYTES], Timestamp)>,
     ) {
-        let mut state = self
-            .state
-            .write()
-            .expect("no index operation panics while it holds the lock");
+        let mut state = self.write();
         for (header, head, append_time) in batches {
             state.written.bytes += header.total_bytes() as u64;
             state.written.end_offset = header.next_offset();
@@ -451,56 +474,63 @@ impl SharedIndex {
         file: &dyn DiskFile,
         lookup: impl FnOnce(&SegmentIndex) -> T,
     ) -> Result<T, SegmentError> {
-        {
-            let state = self
-                .state
-                .read()
-                .expect("no index operation panics while it holds the lock");
-            if let Some(index) = &state.index {
-                return Ok(lookup(index));
-            }
+        if self.read().index.is_none() {
+            self.build(file)?;
         }
-        let mut state = self
-            .state
-            .write()
-            .expect("no index operation panics while it holds the lock");
-        if state.index.is_none() {
-            let Written {
-                id,
-                bytes,
-                end_offset,
-                append_time,
-                heads_checksum,
-            } = state.written;
-            let (index, heads) =
-                SegmentIndex::rebuild_with_heads(file, id, SegmentKind::Plain, bytes, append_time)?;
-            if index.end_offset() != end_offset {
-                let found = index.end_offset();
-                let reason = format!("the batches end at offset {found}, expected {end_offset}");
-                return Err(SegmentError::damaged(id, bytes, reason));
-            }
-            check_heads(id, heads, heads_checksum)?;
-            state.index = Some(index);
+        let state = self.read();
+        let index = state.index.as_ref();
+        Ok(lookup(index.expect("an index that is there stays")))
+    }
+
+    /// Builds the index. The file is read without the lock: what is settled meanwhile is read in the next round.
+    fn build(&self, file: &dyn DiskFile) -> Result<(), SegmentError> {
+        let _building = self
+            .building
+            .lock()
+            .expect("nobody panics while it builds an index");
+        let written = match &*self.read() {
+            State { index: Some(_), .. } => return Ok(()),
+            State { written, .. } => *written,
+        };
+        let mut index = SegmentIndex::empty(written.id, SegmentKind::Plain);
+        let mut heads = written.walk(file, &mut index, HEADS_OF_NONE)?;
+        for _ in 1..BUILD_ROUNDS {
+            let written = self.read().written;
+            heads = written.walk(file, &mut index, heads)?;
         }
-        let index = state.index.as_ref().expect("it was just built");
-        Ok(lookup(index))
+        let mut state = self.write();
+        let written = state.written;
+        written.walk(file, &mut index, heads)?;
+        state.index = Some(index);
+        Ok(())
     }
 
     /// The checksum of the heads of all that was settled, where it is known.
     pub(super) fn heads_checksum(&self) -> Option<u32> {
-        let state = self
-            .state
-            .read()
-            .expect("no index operation panics while it holds the lock");
-        state.written.heads_checksum
+        self.read().written.heads_checksum
     }
 
     /// The index if it is in memory.
     pub fn peek<T>(&self, lookup: impl FnOnce(&SegmentIndex) -> T) -> Option<T> {
-        let state = self
-            .state
-            .read()
-            .expect("no index operation panics while it holds the lock");
-        state.index.as_ref().map(lookup)
+        self.read().index.as_ref().map(lookup)
+    }
+}
+
+impl Written {
+    /// Has an index, whose heads have this checksum, go on to all that was settled. What is found has to be what was settled.
+    fn walk(
+        &self,
+        file: &dyn DiskFile,
+        index: &mut SegmentIndex,
+        heads: u32,
+    ) -> Result<u32, SegmentError> {
+        let heads = index.walk_on(file, self.bytes, self.append_time, heads)?;
+        if index.end_offset() != self.end_offset {
+            let (found, expected) = (index.end_offset(), self.end_offset);
+            let reason = format!("the batches end at offset {found}, expected {expected}");
+            return Err(SegmentError::damaged(self.id, self.bytes, reason));
+        }
+        check_heads(self.id, heads, self.heads_checksum)?;
+        Ok(heads)
     }
 }

@@ -8,7 +8,8 @@ use model::batch::{Batch, BatchBuilder};
 use model::codec::Codec;
 use model::{LeaderEpoch, LogId, PartitionId, Timestamp, TopicId};
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 fn log() -> LogId {
     LogId::new(TopicId::from_bytes([7; 16]), PartitionId::new(3))
@@ -600,4 +601,123 @@ fn slices_of_the_map_are_the_files_bytes() {
             .header()
             .base()
     );
+}
+
+/// A file whose reads wait until they may go on.
+#[derive(Debug)]
+struct Held {
+    file: Arc<dyn DiskFile>,
+    begun: mpsc::Sender<()>,
+    may_go_on: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl DiskFile for Held {
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let _ = self.begun.send(());
+        // Who let it go on is gone: it goes on for good.
+        let _ = self.may_go_on.lock().unwrap().recv();
+        self.file.read_at(position, buffer)
+    }
+
+    fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at_now(position, buffer)
+    }
+
+    fn write_vectored_at(&self, _: u64, _: &[std::io::IoSlice<'_>]) -> std::io::Result<()> {
+        panic!("it is read")
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        panic!("it is read")
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, _: u64) -> std::io::Result<()> {
+        panic!("it is read")
+    }
+
+    fn reserve(&self, _: u64) -> std::io::Result<()> {
+        panic!("it is read")
+    }
+
+    fn drop_cache(&self) -> std::io::Result<()> {
+        self.file.drop_cache()
+    }
+
+    fn map(&self, capacity: u64) -> std::io::Result<Arc<crate::io::FileMap>> {
+        self.file.map(capacity)
+    }
+}
+
+#[test]
+fn batches_settle_while_a_missing_index_is_built() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let mut fixture = Fixture::new();
+    for round in 0..20 {
+        fixture.append(WriteWay::Buffered, 9_000, &[&[round], &[round, 3]]);
+    }
+    let written = fixture.writer.index().clone();
+    let whole = |fixture: &Fixture| {
+        let index = fixture.writer.index();
+        index.with(&*fixture.file(), SegmentIndex::clone).unwrap()
+    };
+    let before = whole(&fixture);
+    let index = SharedIndex::missing(
+        before.id(),
+        before.bytes(),
+        before.end_offset(),
+        before.last_append_time(),
+        written.heads_checksum(),
+    );
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let held = Held {
+        file: fixture.file(),
+        begun,
+        may_go_on: may_go_on.into(),
+    };
+    let build = {
+        let index = index.clone();
+        std::thread::spawn(move || index.with(&held, SegmentIndex::clone))
+    };
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    // More settles while the headers are read.
+    let known = fixture.batches.len();
+    fixture.append(WriteWay::Buffered, 9_000, &[&[77], &[78], &[79, 80]]);
+    let (settled, has_settled) = mpsc::channel();
+    let settle = {
+        let (index, batches) = (index.clone(), fixture.batches[known..].to_vec());
+        std::thread::spawn(move || {
+            let of = |batch: &SettledBatch| *batch.bytes.first_chunk().unwrap();
+            let each = batches.iter();
+            index.push(each.map(|batch| (&batch.header, of(batch), batch.append_time)));
+            settled.send(()).unwrap();
+        })
+    };
+    let waited = has_settled.recv_timeout(PATIENCE);
+    drop(go_on);
+    waited.expect("it does not wait for whoever reads");
+    settle.join().unwrap();
+    let built = build.join().unwrap().unwrap();
+    let expected = whole(&fixture);
+    assert_eq!(
+        (built.bytes(), built.end_offset(), built.blocks().len()),
+        (
+            expected.bytes(),
+            expected.end_offset(),
+            expected.blocks().len()
+        )
+    );
+    let heads = |index: &SegmentIndex| -> Vec<u32> {
+        index
+            .blocks()
+            .iter()
+            .map(|block| block.heads_checksum)
+            .collect()
+    };
+    assert_eq!(heads(&built), heads(&expected));
+    assert_eq!(index.peek(SegmentIndex::bytes), Some(expected.bytes()));
 }

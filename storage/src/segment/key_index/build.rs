@@ -3,6 +3,11 @@
 //! Caller: the builder's thread, which gives the batches at its pace. Memory is bounded: 16 MiB of postings, one section's pages,
 //! and eight bytes for each block. A file appears under its name whole and synced, or not at all.
 //! Invariant: the batches that are shown are those of the index, by the checksums of its blocks' heads.
+//!
+//! What goes on a little at a time would get a section for each time, and a look-up reads a page of each. So the last sections are
+//! made anew together with what has come: as a binary counter carries, those behind the last number of blocks that both lengths have
+//! in common in their highest digits. Then a file has its full sections and at most one for each digit below them, and a block is
+//! read once for each digit at most, however small the steps are.
 
 use std::io;
 use std::ops::Range;
@@ -41,16 +46,16 @@ pub struct Built {
     pub unknown_blocks: u32,
 }
 
-/// Builds the index of a segment with these blocks from its batches, which `batches` shows in order, each once: all of them, or those
-/// behind the blocks that `known` indexes, which was found to be sound and of these blocks. The file is in place when this returns.
-/// Errors are those of `batches` and the disk's, and one if the batches are not those of the blocks; nothing but a file `.kix.new` is
+/// Builds the index of a segment with these blocks from its batches, which `batches` shows in order, each once: all of them, or, of
+/// an index that goes on, those from the position on that it is told, where a block begins. `known` was found to be sound and of
+/// these blocks. The file is in place when this returns. Errors are those of `batches` and the disk's, and one if the batches are not those of the blocks; nothing but a file `.kix.new` is
 /// left behind then.
 pub fn build<E: From<io::Error>>(
     disk: &dyn Disk,
     directory: &Path,
     (log, index): (LogId, &SegmentIndex),
     known: Option<&KeyIndex>,
-    batches: impl FnOnce(&mut dyn FnMut(&Bytes) -> io::Result<()>) -> Result<(), E>,
+    batches: impl FnOnce(u64, &mut dyn FnMut(&Bytes) -> io::Result<()>) -> Result<(), E>,
 ) -> Result<Built, E> {
     let path = index.id().key_index_path(directory);
     let fresh = path.with_extension("kix.new");
@@ -63,7 +68,7 @@ pub fn build<E: From<io::Error>>(
     if let Some(known) = known {
         builder.go_on_with(known)?;
     }
-    batches(&mut |batch| builder.batch(batch))?;
+    batches(builder.read, &mut |batch| builder.batch(batch))?;
     let built = builder.finish(log)?;
     disk.rename(&fresh, &path)?;
     disk.sync_dir(directory)?;
@@ -118,20 +123,25 @@ impl<'i> Builder<'i> {
         Ok(())
     }
 
-    /// Takes over what an earlier file says of the first blocks: its pages as they are.
+    /// Takes over what an earlier file says of the first blocks, the pages as they are; the sections that are made anew not.
     fn go_on_with(&mut self, known: &KeyIndex) -> io::Result<()> {
         assert!(self.sections.is_empty() && self.read == 0, "it begins so");
-        let mut pages = known.pages_range();
+        let all = u32::try_from(self.index.blocks().len()).expect("a segment stays below 4 GiB");
+        let sections = known.sections();
+        let kept = &sections[..kept_sections(sections.iter().map(|it| it.blocks), all)];
+        let blocks: u32 = kept.iter().map(|section| section.blocks).sum();
+        let mut pages = KeyIndex::pages_of(kept);
         while !pages.is_empty() {
             let count = (pages.end - pages.start).min(COPY_BYTES as u64);
             self.put(&known.bytes_at(pages.start, count as usize)?)?;
             pages.start += count;
         }
-        self.sections.extend_from_slice(known.sections());
+        self.sections.extend_from_slice(kept);
         let smallest = known.smallest_times().expect("who gives it looked");
+        let smallest = &smallest[..blocks as usize];
         self.smallest
             .extend(smallest.iter().map(|time| time.millis()));
-        (self.block, self.first) = (known.blocks().0, known.blocks().0);
+        (self.block, self.first) = (blocks, blocks);
         let blocks = self.index.blocks();
         self.read = match blocks.get(self.block as usize) {
             Some(next) => next.position.into(),
@@ -268,6 +278,25 @@ impl<'i> Builder<'i> {
     }
 }
 
+/// How many sections, of which these are the blocks, are kept of an index that goes on to so many blocks.
+fn kept_sections(sections: impl Iterator<Item = u32> + Clone, all: u32) -> usize {
+    let known: u32 = sections.clone().sum();
+    let full = known - known % SECTION_BLOCKS;
+    // The last number of blocks that both have in common in their highest digits.
+    let common = (0..u32::BITS)
+        .map(|digits| all >> digits << digits)
+        .find(|common| *common <= known)
+        .unwrap_or(0);
+    let kept_blocks = common.max(full);
+    let mut start = 0;
+    let is_kept = |blocks: &u32| {
+        let is_before = start < kept_blocks;
+        start += blocks;
+        is_before
+    };
+    sections.take_while(is_kept).count()
+}
+
 /// A rewrite may put other batches in place of those that were to be shown.
 fn other_batches() -> io::Error {
     io::Error::other("the batches are not those that the segment's index tells of")
@@ -306,3 +335,47 @@ pub(super) fn remove(disk: &dyn Disk, directory: &Path, id: SegmentId) -> io::Re
 }
 
 const _: () = assert!(HEADER_BYTES == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Grows an index by so many blocks each time, whose sections end at `cut` blocks: the most sections that it had, and how
+    /// many blocks were read for it.
+    fn grown(all: u32, step: u32, cut: u32) -> (usize, u64) {
+        let (mut sections, mut known) = (Vec::<u32>::new(), 0);
+        let (mut most, mut read) = (0, 0);
+        while known < all {
+            let next = known + step;
+            sections.truncate(kept_sections(sections.iter().copied(), next));
+            let mut rest = next - sections.iter().sum::<u32>();
+            read += u64::from(rest);
+            while rest > 0 {
+                sections.push(rest.min(cut));
+                rest -= rest.min(cut);
+            }
+            known = next;
+            most = most.max(sections.len());
+        }
+        (most, read)
+    }
+
+    #[test]
+    fn small_steps_make_few_sections_and_read_little_again() {
+        // A GiB, a MiB at a time; and in other steps.
+        let (sections, read) = grown(65_536, 64, SECTION_BLOCKS);
+        assert!(sections <= 16 + 7, "{sections}");
+        assert!(read <= 65_536 * 7, "{read}");
+        for step in [1, 3, 65, 100, 777, 2_000, 4_095, 4_096, 4_097, 9_000] {
+            let (sections, read) = grown(65_536, step, SECTION_BLOCKS);
+            assert!(sections <= 17 + 12, "{step}: {sections}");
+            assert!(read <= 65_536 * 14, "{step}: {read}");
+        }
+        // Sections that are full before, of many keys.
+        for cut in [2, 50, 1_500, 3_000] {
+            let (sections, read) = grown(65_536, 64, cut);
+            assert!(sections <= (65_536 / cut) as usize * 2 + 12, "{cut}");
+            assert!(read <= 65_536 * 14, "{cut}: {read}");
+        }
+    }
+}

@@ -233,9 +233,9 @@ impl KeyIndex {
         self.owner.log_bytes
     }
 
-    /// Where its pages lie.
-    pub(super) fn pages_range(&self) -> Range<u64> {
-        let pages = self.sections.iter().flat_map(|section| &section.pages);
+    /// Where the pages of the first sections lie.
+    pub(super) fn pages_of(sections: &[Section]) -> Range<u64> {
+        let pages = sections.iter().flat_map(|section| &section.pages);
         let bytes: u64 = pages.map(|page| u64::from(*page)).sum();
         let start = HEADER_BYTES as u64;
         start..start + bytes
@@ -243,6 +243,11 @@ impl KeyIndex {
 
     pub(super) fn sections(&self) -> &[Section] {
         &self.sections
+    }
+
+    /// How many sections it has: a look-up reads a page of each.
+    pub fn section_count(&self) -> usize {
+        self.sections.len()
     }
 
     /// How many blocks it indexes, and of how many of them it knows the keys.

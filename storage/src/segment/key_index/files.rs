@@ -23,6 +23,10 @@ const OPEN_MAX: usize = 64;
 
 /// An active segment's index goes on when no less has settled behind it, and there is none before.
 pub(crate) const GROWTH_MIN: u64 = 1 << 20;
+/// Of one that grows slowly no less than this part of what is known: with each growth as much is written as the index takes.
+const SLOW_SHARE: u64 = super::SHARE;
+/// And of one that grows fast.
+const FAST_SHARE: u64 = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -48,8 +52,19 @@ struct Growing {
     bytes: u64,
     /// What its index covers, as far as is known.
     indexed: u64,
+    /// What had settled of it when that was found out. While it is no more, there is nothing to be done: the last block may grow,
+    /// and is not indexed however large it is.
+    seen: u64,
     /// Its index is to go on.
     is_due: bool,
+}
+
+impl Growing {
+    /// Whether its index is to go on for this part of what it covers.
+    fn is_worth(&self, share: u64) -> bool {
+        let unknown = self.bytes.saturating_sub(self.indexed);
+        self.bytes > self.seen && unknown >= GROWTH_MIN.max(self.indexed / share)
+    }
 }
 
 /// A segment that is looked into.
@@ -195,7 +210,7 @@ impl KeyIndexes {
                 let mut state = self.locked();
                 state.due.insert(log);
                 if let Some(grown) = state.growing.get_mut(&log).filter(|it| it.id == id) {
-                    grown.indexed = 0;
+                    (grown.indexed, grown.seen) = (0, 0);
                     grown.is_due = true;
                 }
             }
@@ -219,6 +234,7 @@ impl KeyIndexes {
             id,
             bytes,
             indexed: 0,
+            seen: 0,
             is_due: false,
         };
         let growing = state.growing.entry(log).or_insert_with(fresh);
@@ -226,19 +242,18 @@ impl KeyIndexes {
             *growing = fresh();
         }
         growing.bytes = bytes;
-        let unknown = bytes.saturating_sub(growing.indexed);
-        if !growing.is_due && unknown >= GROWTH_MIN.max(growing.indexed / 8) {
+        if !growing.is_due && growing.is_worth(FAST_SHARE) {
             growing.is_due = true;
             state.due.insert(log);
         }
     }
 
-    /// Takes note of all active segments that are worth it, also of those that grow slowly.
+    /// Takes note of all active segments that are worth it, also of those that grow slowly; of none that did not grow.
     pub fn go_on(&self) {
         let mut state = self.locked();
         let state = &mut *state;
         for (log, growing) in &mut state.growing {
-            if growing.bytes.saturating_sub(growing.indexed) >= GROWTH_MIN {
+            if growing.is_worth(SLOW_SHARE) {
                 growing.is_due = true;
                 state.due.insert(*log);
             }
@@ -252,12 +267,15 @@ impl KeyIndexes {
         growing.is_some_and(|growing| std::mem::take(&mut growing.is_due))
     }
 
-    /// The index of an active segment covers so much. Once the segment is sealed it goes on to its end.
-    pub fn covers(&self, log: LogId, id: SegmentId, bytes: u64) {
+    /// An active segment was looked at when so much of it had settled: its index covers `indexed` of that, as far as its blocks had
+    /// ended. Once the segment is sealed an index that there is goes on to its end.
+    pub fn covers(&self, log: LogId, id: SegmentId, indexed: u64, seen: u64) {
         let mut state = self.locked();
-        state.old.insert((log, id));
+        if indexed > 0 {
+            state.old.insert((log, id));
+        }
         if let Some(growing) = state.growing.get_mut(&log).filter(|it| it.id == id) {
-            growing.indexed = bytes;
+            (growing.indexed, growing.seen) = (indexed, seen);
         }
     }
 

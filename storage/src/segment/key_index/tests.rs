@@ -91,9 +91,16 @@ fn fixture(batches: &[Keys], form: (Codec, usize)) -> Fixture {
 }
 
 fn build_of(disk: &SimDisk, index: &SegmentIndex, batches: &[Bytes]) -> Built {
-    build::<io::Error>(disk, Path::new(DIRECTORY), (log(), index), None, |each| {
-        batches.iter().try_for_each(each)
-    })
+    build::<io::Error>(
+        disk,
+        Path::new(DIRECTORY),
+        (log(), index),
+        None,
+        |from, each| {
+            assert_eq!(from, 0, "all of them");
+            batches.iter().try_for_each(each)
+        },
+    )
     .unwrap()
 }
 
