@@ -15,7 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::binary::{Running, create_topic, serve};
+use crate::binary::{Running, create_topic, serve, tool};
+use crate::cleanup_tool::with_readings;
 
 const PATH: &str = "/api/v1/topics/readings/follow";
 /// Long enough for a machine that does much else.
@@ -419,4 +420,109 @@ async fn a_poll_says_whether_it_gave_all_and_goes_on_behind_what_it_searched() {
     assert_eq!((none.len(), next, is_all), (0, end.clone(), true));
     let (none, next, is_all) = poll(&running, &format!("position={end}"));
     assert_eq!((none.len(), next, is_all), (0, end, true));
+}
+
+/// What was told of one partition: offsets of records, and those of gaps.
+#[derive(Default)]
+struct Told {
+    records: Vec<u64>,
+    gone: BTreeSet<u64>,
+}
+
+impl Told {
+    /// A record, or a gap's members. Behind neither is anything that was not told of.
+    fn put(&mut self, line: &Value) {
+        let number = |of: &Value, name: &str| of[name].as_u64().expect("a number");
+        match line.get("gap").or(line.get("reason").map(|_| line)) {
+            Some(gap) => self.gone.extend(number(gap, "from")..number(gap, "to")),
+            None => {
+                let offset = number(line, "offset");
+                let is_told = |at: &u64| self.gone.contains(at) || self.records.contains(at);
+                let silent = (0..offset).find(|at| !is_told(at));
+                assert_eq!(silent, None, "nothing was told of it before {offset} came");
+                assert!(self.records.last().is_none_or(|last| *last < offset));
+                self.records.push(offset);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gap_is_told_before_the_records_behind_it_wherever_an_answer_ends() {
+    let data = tempfile::tempdir().expect("a directory");
+    let settings = [
+        "retention.ms=-1",
+        "min.cleanable.dirty.ratio=1",
+        "cleanup.policy=compact",
+    ];
+    let running = with_readings(data.path(), &settings);
+    let args = ["compact", "run", "readings", "--now", "--wait", "--json"];
+    let said = tool(&[&args[..], &["--http", &running.http]].concat());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+
+    // By polls, whose answers end anywhere.
+    for count in [1, 2, 5, 1_000] {
+        let (mut told, mut query) = (Told::default(), "from=0".to_owned());
+        loop {
+            let (lines, next, is_all) = poll(&running, &format!("max_records={count}&{query}"));
+            lines.iter().for_each(|line| told.put(line));
+            if is_all {
+                break;
+            }
+            query = format!("position={next}");
+        }
+        assert!(!told.gone.is_empty() && told.records.len() > 5, "{count}");
+    }
+    // By events, of connections that end behind any of them.
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for speed in ["", "&speed=1000000"] {
+        let told = runtime.block_on(told_by_events(&running.http, speed));
+        assert!(!told.gone.is_empty() && told.records.len() > 5, "{speed}");
+    }
+    // As the REST proxy: by a header.
+    let path = "GET /topics/readings/partitions/0/records?timeout=0&max_bytes=40&offset=";
+    let mut told = Told::default();
+    loop {
+        let next = told.records.last().map_or(0, |last| last + 1);
+        let (status, answer) = running.ask(&format!("{path}{next}"), "", "");
+        assert_eq!(status, 200, "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let gaps = head
+            .lines()
+            .find_map(|it| it.strip_prefix("alluvium-gaps: "));
+        for gap in gaps.into_iter().flat_map(|gaps| gaps.split(", ")) {
+            let (range, reason) = gap.split_once(' ').expect("two words");
+            let (from, last) = range.split_once('-').expect("two offsets");
+            let number = |text: &str| text.parse::<u64>().expect("an offset");
+            assert_eq!(reason, "cleaned");
+            told.gone.extend(number(from)..=number(last));
+        }
+        let records: Vec<Value> = serde_json::from_str(body).expect("JSON");
+        if records.is_empty() {
+            break;
+        }
+        records.iter().for_each(|record| told.put(record));
+    }
+    assert!(!told.gone.is_empty() && told.records.len() > 5);
+}
+
+/// What is told by events, of connections that end behind each record.
+async fn told_by_events(http: &str, speed: &str) -> Told {
+    let (mut told, mut headers) = (Told::default(), String::new());
+    loop {
+        let stream = Stream::open(http, &format!("from=0{speed}"), &headers).await;
+        let mut stream = stream.expect("it follows");
+        loop {
+            let event = timeout(PATIENCE, stream.event()).await;
+            let event = event.expect("it goes on").expect("an event");
+            if event.name == "caught-up" {
+                return told;
+            }
+            told.put(&serde_json::from_str(&event.data).expect("JSON"));
+            headers = format!("Last-Event-ID: {}\r\n", event.id);
+            if event.name.is_empty() {
+                break;
+            }
+        }
+    }
 }

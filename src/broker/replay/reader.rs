@@ -78,6 +78,9 @@ pub(super) enum Found {
 pub(super) struct Reader {
     partition: PartitionId,
     cursor: Arc<Mutex<Cursor>>,
+    /// Where the cursor was at the end of the last step whose result was handed out. The cursor itself may be ahead of it: a step
+    /// that nobody waits for goes on.
+    next: Offset,
     /// Its place in the list of those who read.
     open: Option<Opened>,
     /// A step under way.
@@ -148,6 +151,7 @@ impl Reader {
         Reader {
             partition,
             cursor: Arc::new(Mutex::new(cursor)),
+            next,
             open: None,
             pending: None,
         }
@@ -163,7 +167,7 @@ impl Reader {
         if self.pending.is_none() {
             let step = locked(&self.cursor).step_now();
             if let Some(step) = step {
-                self.note_place(broker, &step);
+                self.handed_out(broker, &step);
                 return step;
             }
         }
@@ -172,7 +176,7 @@ impl Reader {
         };
         let step = self.pending.get_or_insert_with(begin).await;
         self.pending = None;
-        self.note_place(broker, &step);
+        self.handed_out(broker, &step);
         step
     }
 
@@ -182,7 +186,10 @@ impl Reader {
         self.open = Some(opened);
     }
 
-    fn note_place(&self, broker: &Broker, step: &Result<Step, ReplayError>) {
+    fn handed_out(&mut self, broker: &Broker, step: &Result<Step, ReplayError>) {
+        if step.is_ok() {
+            self.next = locked(&self.cursor).next;
+        }
         if let Some(open) = &self.open {
             let is_damaged = matches!(step, Ok(Step { found: Found::Gap(gap), .. }) if gap.reason == GapReason::Damaged);
             if is_damaged {
@@ -192,9 +199,9 @@ impl Reader {
         }
     }
 
-    /// The first offset that was not shown, passed over or told as a gap.
+    /// The first offset that was not shown, passed over or told as a gap, by the steps that were handed out.
     pub fn next_offset(&self) -> Offset {
-        locked(&self.cursor).next
+        self.next
     }
 
     /// How much it has looked at.
@@ -216,8 +223,7 @@ async fn run_step(broker: Broker, cursor: Arc<Mutex<Cursor>>) -> Result<Step, Re
     let work = move |limit, is_last| {
         let mut cursor = locked(&cursor);
         let found = cursor.step(limit, is_last)?;
-        let cleaned = cursor.cleaned.take();
-        Ok(found.map(|found| Step { cleaned, found }))
+        Ok(cursor.told(found))
     };
     shared.inflation.run(run_bytes, work).await
 }
@@ -234,8 +240,14 @@ impl Cursor {
         let limit = DecompressLimit::bytes(NOW_BYTES_MAX);
         let found = self.step_by(limit, false, NOW_TURN_BYTES, LogScan::next_step_in_memory);
         let found = found.ok().flatten()?;
+        Some(self.told(found))
+    }
+
+    /// What was found, with what cleanup has taken before. That is still to be told where something goes wrong.
+    fn told(&mut self, found: Result<Found, ReplayError>) -> Result<Step, ReplayError> {
+        let found = found?;
         let cleaned = self.cleaned.take();
-        Some(found.map(|found| Step { cleaned, found }))
+        Ok(Step { cleaned, found })
     }
 
     /// A step wherever it is. Blocks. `TooLarge` if the next batch takes more than `limit`, and that is not the last one.

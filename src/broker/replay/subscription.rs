@@ -128,7 +128,6 @@ struct Head {
     block: Block,
     /// The next record.
     index: usize,
-    cleaned: Option<Gap>,
 }
 
 impl Head {
@@ -281,6 +280,18 @@ impl Subscription {
         }
     }
 
+    /// Of records that were just given: what cleanup has taken before the last of them, which would be the next event. For who may
+    /// not come again behind the last of them.
+    pub fn gap_of_records(&mut self) -> Option<Gap> {
+        match self.then.pop_front() {
+            Some(Event::Gap(gap)) if gap.reason == GapReason::Cleaned => Some(gap),
+            other => {
+                other.into_iter().for_each(|it| self.then.push_front(it));
+                None
+            }
+        }
+    }
+
     /// Where it is in each partition, as far as events were given: who resumes there gets what comes after them.
     pub fn position(&self) -> Vec<Resume> {
         let of = |cursor: &Cursor| {
@@ -330,11 +341,11 @@ impl Subscription {
             };
             match self.step(at).await? {
                 (Some(Event::Records(block)), cleaned) => {
-                    self.cursors[at].head = Some(Head {
-                        block,
-                        index: 0,
-                        cleaned,
-                    });
+                    self.cursors[at].head = Some(Head { block, index: 0 });
+                    // It is told before the records: who goes on among them is told of the rest again.
+                    if let Some(gap) = cleaned {
+                        return Ok(Some(Event::Gap(gap)));
+                    }
                 }
                 (Some(found), cleaned) => {
                     self.then.extend(cleaned.map(Event::Gap));
@@ -366,7 +377,6 @@ impl Subscription {
         }
         let block = head.block.slice(from..head.index);
         if head.index == head.block.len() {
-            self.then.extend(head.cleaned.take().map(Event::Gap));
             self.cursors[at].head = None;
         }
         Some(Event::Records(block))

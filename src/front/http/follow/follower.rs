@@ -1,7 +1,7 @@
 //! One follower: a subscription, what of its last block was not written yet, and where it is, record by record.
 //!
 //! Callers: [`super::stream`] and [`super::poll`]. Invariant: the position tells of exactly what was written: whoever goes on there
-//! gets the next record and none twice.
+//! gets the next record and none twice, and each gap was told before a record behind it.
 
 use columnar::{Encoder, Format, Row, Schema};
 use model::Offset;
@@ -72,7 +72,11 @@ impl Follower {
                 let first = block.get(0).expect("a block has a record");
                 let time = first.record.timestamp;
                 self.block = Some((block, 0));
-                Ok(Next::Record(time))
+                // What lies among these records is told before them: the reader may come again behind any of them.
+                match self.subscription.gap_of_records() {
+                    Some(gap) => Ok(Next::Gap(gap)),
+                    None => Ok(Next::Record(time)),
+                }
             }
             Event::Gap(gap) => {
                 self.places = self.subscription.position();

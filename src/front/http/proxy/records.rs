@@ -1,14 +1,15 @@
 //! Records of a partition from an offset on, as an array: what is there, or what comes within a time.
 //!
-//! Callers: `proxy::routes`. Source: Redpanda's HTTP proxy. Invariant: an answer holds `max_bytes` of keys and values at most,
-//! except that its first record is whole.
+//! Callers: `proxy::routes`. Source: Redpanda's HTTP proxy. Invariants: an answer holds `max_bytes` of keys and values at most,
+//! except that its first record is whole. Offsets that have no record to give are told in a header, as the array has no place for
+//! them: of what lies between two records, or before the first, nothing is passed over in silence.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -21,7 +22,7 @@ use super::second::shape_of;
 use crate::broker::Refusal;
 use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::broker::replay::{
-    Event, Filter, FollowRequest, Order, Place, ReplayError, ReplayRecord,
+    Event, Filter, FollowRequest, Gap, Order, Place, ReplayError, ReplayRecord,
 };
 use crate::front::http::connection::OfConnection;
 use crate::front::http::errors::Failure;
@@ -37,6 +38,10 @@ const BINARY: &str = "application/vnd.kafka.binary.v2+json";
 /// Bytes of keys and values without `max_bytes`, and at most.
 const BYTES: usize = 1 << 20;
 const BYTES_MAX: usize = 16 << 20;
+/// Offsets that had no record to give.
+const GAPS: &str = "alluvium-gaps";
+/// So many of them are named.
+const GAPS_MAX: usize = 32;
 /// Milliseconds to wait for records without `timeout`, and at most.
 const WAIT_MS: u64 = 1_000;
 const WAIT_MS_MAX: u64 = 30_000;
@@ -52,7 +57,10 @@ pub(super) fn routes() -> Routes {
         ]))
     };
     let about = Operation::new("proxyRecords", "rest proxy", "Records of a partition from an offset on, version 2")
-        .details("Waits for `timeout` milliseconds at most if there are none. Values are JSON or base64, as `Accept` says.")
+        .details(
+            "Waits for `timeout` milliseconds at most if there are none. Values are JSON or base64, as `Accept` says. Offsets \
+             without a record that lie before the last one are told by the header Alluvium-Gaps: `5-9 damaged, 12-12 cleaned`.",
+        )
         .told_as_proxy()
     .follows()
         .needs(ResourceKind::Topic, Right::Describe)
@@ -130,7 +138,7 @@ async fn records(
     };
     tokio::pin!(stopped);
     let until = Instant::now() + Duration::from_millis(wait_ms);
-    let (mut found, mut bytes) = (Vec::new(), 0);
+    let (mut found, mut bytes, mut gaps) = (Vec::new(), 0, Gaps::default());
     // What is there is read whatever the time; only for what comes does it wait.
     let mut is_caught_up = false;
     while bytes < bytes_max {
@@ -144,6 +152,9 @@ async fn records(
         };
         match event.map_err(refused)? {
             Event::Records(block) => {
+                if let Some(gap) = follow.gap_of_records() {
+                    gaps.put(&gap);
+                }
                 for one in block.iter() {
                     let (key, value) = (one.record.key, one.record.value);
                     bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
@@ -153,17 +164,42 @@ async fn records(
                     found.push(shown_as(&name, &one, as_json)?);
                 }
             }
-            Event::Gap(_) => {}
+            // The next answer begins with it.
+            Event::Gap(_) if !found.is_empty() => break,
+            Event::Gap(gap) => gaps.put(&gap),
             Event::CaughtUp if !found.is_empty() => break,
             Event::CaughtUp => is_caught_up = true,
         }
     }
     let content_type = if as_json { JSON } else { BINARY };
-    Ok((
-        [(header::CONTENT_TYPE, content_type)],
-        Value::from(found).to_string(),
-    )
-        .into_response())
+    let content_type = [(header::CONTENT_TYPE, content_type)];
+    let mut answer = (content_type, Value::from(found).to_string()).into_response();
+    if let Some(text) = gaps.text() {
+        answer.headers_mut().insert(GAPS, text);
+    }
+    Ok(answer)
+}
+
+/// Offsets that had no record to give, as the header tells them.
+#[derive(Default)]
+struct Gaps(Vec<String>);
+
+impl Gaps {
+    fn put(&mut self, gap: &Gap) {
+        let (from, end) = (gap.offsets.start.get(), gap.offsets.end.get());
+        let last = end.saturating_sub(1);
+        match self.0.len() {
+            0..GAPS_MAX => self.0.push(format!("{from}-{last} {}", gap.reason.name())),
+            GAPS_MAX => self.0.push("more".to_owned()),
+            _ => {}
+        }
+    }
+
+    fn text(&self) -> Option<HeaderValue> {
+        let is_there = !self.0.is_empty();
+        let text = is_there.then(|| HeaderValue::try_from(self.0.join(", ")));
+        text.map(|text| text.expect("it is ASCII"))
+    }
 }
 
 fn shown_as(topic: &str, one: &ReplayRecord<'_>, as_json: bool) -> Result<Value, Failure> {
