@@ -156,6 +156,9 @@ fn float(raw: &str) -> Option<f64> {
     if !raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
+    if let Some(number) = short_decimal(raw) {
+        return Some(number);
+    }
     if raw.contains(['.', 'e', 'E']) || raw == "-0" {
         return raw.parse().ok().filter(|number: &f64| number.is_finite());
     }
@@ -163,9 +166,50 @@ fn float(raw: &str) -> Option<f64> {
     is_exact(number).then_some(number as f64)
 }
 
+/// A number with few digits behind a point. It is exact: its digits and the power of ten are floats, and a division rounds once.
+fn short_decimal(raw: &str) -> Option<f64> {
+    const POWERS: [f64; 15] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
+    ];
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    if digits.len() > 15 {
+        return None;
+    }
+    let (mut number, mut places) = (0_u64, None);
+    for byte in digits.bytes() {
+        match byte {
+            b'0'..=b'9' => {
+                number = number * 10 + u64::from(byte - b'0');
+                places = places.map(|places| places + 1);
+            }
+            b'.' if places.is_none() => places = Some(0_usize),
+            _ => return None,
+        }
+    }
+    let number = number as f64 / POWERS[places?];
+    Some(if digits.len() < raw.len() {
+        -number
+    } else {
+        number
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn a_short_decimal_is_the_float_that_it_is_parsed_as(raw in "-?(0|[1-9][0-9]{0,12})\\.[0-9]{1,14}") {
+            let parsed: f64 = raw.parse().expect("a number");
+            let found = float(&raw).expect("a float");
+            prop_assert_eq!(found.to_bits(), parsed.to_bits(), "{}", raw);
+        }
+    }
 
     #[test]
     fn what_does_not_fit_a_column_is_told() {

@@ -1,7 +1,8 @@
 //! Rows into bytes of any format.
 //!
-//! Callers: the HTTP front, the tools. Push rows, take what is ready, finish. Invariant: what is held is a batch of rows or a row
-//! group, and its encoded form, whatever the number of rows.
+//! Callers: the HTTP front, the tools. Push rows, take what is ready, finish. Where a format is made of batches, they can be filled as
+//! parts, beside one another, and be put in the order of rows. Invariant: what is held is a batch of rows or a row group, and its
+//! encoded form, whatever the number of rows; of rows in parts, the parts.
 
 use bytes::Bytes;
 use model::{Offset, PartitionId};
@@ -12,7 +13,7 @@ use crate::file::Parquet;
 use crate::ndjson::JsonLines;
 use crate::row::Row;
 use crate::schema::Schema;
-use crate::table::ArrowStream;
+use crate::table::{ArrowStream, TablePart};
 
 /// Bytes are handed out from this size on.
 pub(crate) const READY_BYTES: usize = 128 * 1024;
@@ -115,6 +116,21 @@ pub struct Encoded {
 /// Writes rows.
 pub struct Encoder(Kind);
 
+/// Rows of an encoder that are made into batches beside others.
+pub struct Part(TablePart);
+
+impl Part {
+    /// Takes a row.
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        self.0.push(row)
+    }
+
+    /// What is known of the topic, when encoding broke off.
+    pub fn into_schema(self) -> Schema {
+        self.0.into_schema()
+    }
+}
+
 enum Kind {
     Arrow(Box<ArrowStream>),
     Ndjson(Box<JsonLines>),
@@ -152,6 +168,25 @@ impl Encoder {
                 Ok(())
             }
             Kind::Parquet(parquet) => parquet.push(row),
+        }
+    }
+
+    /// A part of the rows that come next, to be filled beside others, where the format is made of batches. All rows go through
+    /// parts, or none.
+    pub fn part(&mut self) -> Option<Part> {
+        match &mut self.0 {
+            Kind::Arrow(arrow) => Some(Part(arrow.part())),
+            Kind::Parquet(parquet) => Some(Part(parquet.part())),
+            Kind::Csv(_) | Kind::Ndjson(_) => None,
+        }
+    }
+
+    /// Takes in the part with the next rows.
+    pub fn put(&mut self, part: Part) -> Result<(), EncodeError> {
+        match &mut self.0 {
+            Kind::Arrow(arrow) => arrow.put(part.0),
+            Kind::Parquet(parquet) => parquet.put(part.0),
+            Kind::Csv(_) | Kind::Ndjson(_) => unreachable!("they have no parts"),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::columns::Columns;
 use crate::encode::{Counts, EncodeError, Encoded, NewError};
 use crate::row::Row;
 use crate::schema::Schema;
-use crate::table::{Table, Topics};
+use crate::table::{Parts, Table, TablePart, Topics};
 
 /// Rows of a row group.
 pub const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
@@ -28,6 +28,8 @@ const CREATED_BY: &str = "alluvium columns 1";
 /// Writes a file.
 pub struct Parquet {
     table: Table,
+    /// What takes the rows in place of the table.
+    parts: Option<Parts>,
     writer: ArrowWriter<Vec<u8>>,
 }
 
@@ -39,6 +41,7 @@ impl Parquet {
         let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(table.schema()), Some(properties));
         Ok(Parquet {
             table,
+            parts: None,
             writer: writer.map_err(EncodeError::from)?,
         })
     }
@@ -49,6 +52,18 @@ impl Parquet {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// A part of the rows that come next.
+    pub fn part(&mut self) -> TablePart {
+        let parts = || Parts::of(&self.table, Topics::Plain);
+        self.parts.get_or_insert_with(parts).part()
+    }
+
+    /// Takes in the part with the next rows.
+    pub fn put(&mut self, part: TablePart) -> Result<(), EncodeError> {
+        let parts = self.parts.as_mut().expect("a part was taken from it");
+        parts.put(part, |batch| Ok(self.writer.write(batch)?))
     }
 
     fn flush(&mut self) -> Result<(), EncodeError> {
@@ -65,24 +80,26 @@ impl Parquet {
 
     /// What is known of the topic by now.
     pub fn schema(&self) -> &Schema {
-        self.table.seen()
+        let parts = self.parts.as_ref();
+        parts.map_or_else(|| self.table.seen(), Parts::seen)
     }
 
     /// What was written by now.
     pub fn counts(&self) -> Counts {
-        self.table.counts()
+        let parts = self.parts.as_ref();
+        parts.map_or_else(|| self.table.counts(), Parts::counts)
     }
 
     /// What is known of the topic, when writing broke off.
     pub fn into_schema(self) -> Schema {
-        self.table.into_schema().1
+        self.schema().clone()
     }
 
     /// Ends the file.
     pub fn finish(mut self) -> Result<Encoded, EncodeError> {
         self.flush()?;
+        let (counts, schema) = (self.counts(), self.schema().clone());
         let bytes = self.writer.into_inner()?.into();
-        let (counts, schema) = self.table.into_schema();
         Ok(Encoded {
             bytes,
             counts,

@@ -21,7 +21,7 @@ mod table;
 mod text;
 
 pub use columns::{Column, ColumnError, Columns, FIXED_NAMES};
-pub use encode::{Counts, EncodeError, Encoded, Encoder, Format, NewError};
+pub use encode::{Counts, EncodeError, Encoded, Encoder, Format, NewError, Part};
 pub use observer::{Observer, Seen};
 pub use reader::{
     ArrowReader, BodyColumns, BodyError, BodyRow, BodyRows, Exact, ParquetReader, PlacedRow,

@@ -243,6 +243,98 @@ impl Table {
     }
 }
 
+/// Tables that are filled beside one another, for an output that is made of batches.
+pub struct Parts {
+    columns: Columns,
+    /// What the columns were fixed by.
+    schema: Schema,
+    topics: Topics,
+    /// To be filled again.
+    spare: Vec<Table>,
+    counts: Counts,
+    seen: Schema,
+}
+
+/// One of them, and what of it is whole.
+pub struct TablePart {
+    table: Table,
+    batches: Vec<RecordBatch>,
+}
+
+impl Parts {
+    /// Of the same columns as a table that has no rows.
+    pub fn of(table: &Table, topics: Topics) -> Parts {
+        assert!(
+            table.counts().rows == 0,
+            "all rows go through parts, or none"
+        );
+        let schema = table.seen().clone();
+        Parts {
+            columns: table.cells.columns().clone(),
+            seen: schema.clone(),
+            schema,
+            topics,
+            spare: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn part(&mut self) -> TablePart {
+        let fresh = || Table::new(self.columns.clone(), &self.schema, self.topics);
+        let table = self.spare.pop();
+        TablePart {
+            table: table.unwrap_or_else(|| fresh().expect("these columns were taken before")),
+            batches: Vec::new(),
+        }
+    }
+
+    /// Takes in the part with the next rows, and hands out its batches.
+    pub fn put(
+        &mut self,
+        part: TablePart,
+        mut each: impl FnMut(&RecordBatch) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let TablePart { mut table, batches } = part;
+        batches.iter().try_for_each(&mut each)?;
+        if let Some(batch) = table.take()? {
+            each(&batch)?;
+        }
+        let counts = std::mem::take(&mut table.cells.counts);
+        self.counts.rows += counts.rows;
+        self.counts.undecodable += counts.undecodable;
+        self.counts.unfit += counts.unfit;
+        // Each part sees for itself what is new.
+        let before = self.seen.fields.len();
+        if table.seen() != &self.schema {
+            self.seen.merge(table.seen());
+        }
+        self.counts.new_fields += (self.seen.fields.len() - before) as u64;
+        self.spare.push(table);
+        Ok(())
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn seen(&self) -> &Schema {
+        &self.seen
+    }
+}
+
+impl TablePart {
+    pub fn push(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
+        if self.table.push(row)? {
+            self.batches.extend(self.table.take()?);
+        }
+        Ok(())
+    }
+
+    pub fn into_schema(self) -> Schema {
+        self.table.into_schema().1
+    }
+}
+
 /// A column's type, and whether it has nulls.
 fn type_of(cells: &Cells, slot: usize, column: &Column, topics: Topics) -> (DataType, bool) {
     let shaped = |shape| match shape {
@@ -274,6 +366,8 @@ fn type_of(cells: &Cells, slot: usize, column: &Column, topics: Topics) -> (Data
 /// A stream of Arrow's IPC format.
 pub struct ArrowStream {
     table: Table,
+    /// What takes the rows in place of the table.
+    parts: Option<Parts>,
     writer: StreamWriter<Vec<u8>>,
 }
 
@@ -282,7 +376,21 @@ impl ArrowStream {
         let table = Table::new(columns, schema, Topics::Dictionary)?;
         let writer = StreamWriter::try_new(Vec::new(), table.schema());
         let writer = writer.map_err(EncodeError::from)?;
-        Ok(ArrowStream { table, writer })
+        Ok(ArrowStream {
+            table,
+            parts: None,
+            writer,
+        })
+    }
+
+    pub fn part(&mut self) -> TablePart {
+        let parts = || Parts::of(&self.table, Topics::Dictionary);
+        self.parts.get_or_insert_with(parts).part()
+    }
+
+    pub fn put(&mut self, part: TablePart) -> Result<(), EncodeError> {
+        let parts = self.parts.as_mut().expect("a part was taken from it");
+        parts.put(part, |batch| Ok(self.writer.write(batch)?))
     }
 
     pub fn push(&mut self, row: &Row<'_>) -> Result<(), EncodeError> {
@@ -304,26 +412,132 @@ impl ArrowStream {
     }
 
     pub fn counts(&self) -> Counts {
-        self.table.counts()
+        let parts = self.parts.as_ref();
+        parts.map_or_else(|| self.table.counts(), Parts::counts)
     }
 
     pub fn schema(&self) -> &Schema {
-        self.table.seen()
+        let parts = self.parts.as_ref();
+        parts.map_or_else(|| self.table.seen(), Parts::seen)
     }
 
     pub fn into_schema(self) -> Schema {
-        self.table.into_schema().1
+        self.schema().clone()
     }
 
     pub fn finish(mut self) -> Result<Encoded, EncodeError> {
         self.flush()?;
         self.writer.finish()?;
         let bytes = std::mem::take(self.writer.get_mut()).into();
-        let (counts, schema) = self.table.into_schema();
+        let (counts, schema) = (self.counts(), self.schema().clone());
         Ok(Encoded {
             bytes,
             counts,
             schema,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray as _;
+    use arrow_array::types::Int64Type;
+    use arrow_ipc::reader::StreamReader;
+    use model::PartitionId;
+    use model::batch::{Batch, BatchBuilder, Codec};
+    use model::codec::DecompressLimit;
+
+    use super::*;
+    use crate::observer::Observer;
+    use crate::{Encoder, Format};
+
+    const ROWS: usize = 3_000;
+
+    fn value(n: usize) -> String {
+        match n % 3 {
+            0 => format!("{{\"n\":{n}}}"),
+            1 => format!("{{\"n\":{n},\"new\":true}}"),
+            _ => "no object".to_owned(),
+        }
+    }
+
+    fn batch() -> Batch {
+        let mut builder = BatchBuilder::new(Codec::None);
+        for n in 0..ROWS {
+            let value = value(n);
+            let time = model::Timestamp::from_millis(n as i64);
+            let pushed = builder.push(time, Some(b"key"), Some(value.as_bytes()), &[]);
+            pushed.expect("a record");
+        }
+        Batch::parse(builder.build().expect("a batch")).expect("a batch")
+    }
+
+    /// Shows each row.
+    fn rows(mut each: impl FnMut(usize, &Row<'_>)) {
+        let batch = batch();
+        let mut records = batch.records(DecompressLimit::default()).expect("records");
+        let mut number = 0;
+        while let Some(record) = records.next_ref() {
+            let row = Row {
+                topic: "readings",
+                partition: PartitionId::new(0),
+                record: record.expect("a record"),
+            };
+            each(number, &row);
+            number += 1;
+        }
+    }
+
+    fn offsets(stream: &[u8]) -> Vec<i64> {
+        let batches = StreamReader::try_new(stream, None).expect("a stream");
+        let of = |batch: RecordBatch| {
+            let offsets = batch.column_by_name("offset").expect("offsets");
+            offsets.as_primitive::<Int64Type>().values().to_vec()
+        };
+        batches.flat_map(|it| of(it.expect("a batch"))).collect()
+    }
+
+    #[test]
+    fn rows_in_parts_are_those_that_were_pushed_whichever_was_filled_first() {
+        let mut observer = Observer::new(Schema::default());
+        observer.observe(Some(b"key"), Some(b"{\"n\":1}"));
+        let schema = observer.into_schema();
+        for format in [Format::Arrow, Format::Parquet] {
+            let encoder = || Encoder::new(format, None, &schema).expect("an encoder");
+            let mut one = encoder();
+            rows(|_, row| one.push(row).expect("a row"));
+            let one = one.finish().expect("an end");
+
+            let mut other = encoder();
+            for first in [0, ROWS / 2] {
+                let mut parts: Vec<_> = (0..3).map(|_| other.part().expect("a part")).collect();
+                for at in [2, 0, 1] {
+                    let range = first + at * ROWS / 6..first + (at + 1) * ROWS / 6;
+                    rows(|number, row| {
+                        if range.contains(&number) {
+                            parts[at].push(row).expect("a row");
+                        }
+                    });
+                }
+                for part in parts {
+                    other.put(part).expect("a part");
+                }
+            }
+            let other = other.finish().expect("an end");
+            assert_eq!(other.counts, one.counts);
+            assert_eq!((one.counts.new_fields, one.counts.rows), (1, ROWS as u64));
+            let fields = |schema: &Schema| {
+                let fields = schema.fields.iter();
+                fields
+                    .map(|it| (it.path.clone(), it.kind))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(fields(&other.schema), fields(&one.schema));
+            if format == Format::Arrow {
+                let all: Vec<_> = (0..ROWS as i64).collect();
+                assert_eq!(offsets(&one.bytes), all);
+                assert_eq!(offsets(&other.bytes), all);
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Writes a replay as the body of an answer: encodes a block where that may take time, reads the next one meanwhile, and hands on what
-//! is ready.
+//! Writes a replay as the body of an answer: encodes where that may take time, reads on meanwhile, and hands on what is ready.
 //!
-//! Caller: the route. Invariants: the first bytes leave only when the columns are known; a body ends well only if all rows are in it.
+//! A format of batches is encoded in parts, as many at a time as there are cores, so that all of them work for one reader; any other
+//! a block at a time. Caller: the route. Invariants: the first bytes leave only when the columns are known; a body ends well only if
+//! all rows are in it, in their order; what is held is bounded by the parts that are under way.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,17 +11,18 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Row, Schema};
+use columnar::{Counts, EncodeError, Encoded, Encoder, Format, Part, Row, Schema};
 use hyper::body::Frame;
 use model::PartitionId;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
 
 use super::asked::{Asked, offsets_text};
 use super::frames::{Frames, body_of};
 use super::look::{learn, newest_schema, seen_in, some_records};
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{Block, Place, Replay, ReplayError};
+use crate::broker::replay::{Block, Place, Replay, ReplayError, ReplayRecord};
 use crate::broker::{Broker, Topic};
 use crate::front::http::errors::Failure;
 
@@ -28,6 +30,10 @@ use crate::front::http::errors::Failure;
 const LOOK_RECORDS: usize = 4_096;
 /// How long it is waited for them.
 const LOOK_TIME: Duration = Duration::from_secs(2);
+/// Bytes of records of a part, about.
+const PART_BYTES: usize = 2 << 20;
+/// So many parts are made at a time at most, beside the one that waits for its turn.
+const CORES_MAX: usize = 4;
 /// With so many records more the schema is told what was seen, so that a reader that leaves early has taught something.
 const LEARN_RECORDS: u64 = 1_000_000;
 
@@ -57,6 +63,11 @@ struct Pump {
     held: VecDeque<Block>,
     /// Read while the block before it was encoded.
     ahead: Option<Result<Option<Block>, ReplayError>>,
+    /// Parts that are being made, in the order of their rows.
+    making: VecDeque<JoinHandle<Result<Part, (EncodeError, Schema)>>>,
+    making_max: usize,
+    /// All of it was read.
+    is_read: bool,
     /// None once the body has ended.
     encoder: Option<Encoder>,
     summary: bool,
@@ -108,6 +119,12 @@ pub(super) async fn answer(
         replay,
         held,
         ahead: None,
+        making: VecDeque::new(),
+        making_max: std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(CORES_MAX)
+            + 1,
+        is_read: false,
         encoder: Some(encoder),
         summary,
         trailers: None,
@@ -150,6 +167,14 @@ async fn look(
     Ok(learn(broker, topic, seen).await)
 }
 
+fn row_of<'a>(topic: &'a Topic, found: ReplayRecord<'a>) -> Row<'a> {
+    Row {
+        topic: topic.name.as_str(),
+        partition: found.partition,
+        record: found.record,
+    }
+}
+
 impl Frames for Pump {
     type Broken = Broken;
 
@@ -161,9 +186,13 @@ impl Frames for Pump {
 
     async fn frame(&mut self) -> Result<Option<Frame<Bytes>>, Broken> {
         while self.encoder.is_some() {
-            let bytes = match self.next_block().await? {
-                Some(block) => self.encode(block).await?,
-                None => Some(self.finish().await?),
+            self.make_parts().await?;
+            let bytes = match self.making.pop_front() {
+                Some(made) => self.put(made).await?,
+                None => match self.next_block().await? {
+                    Some(block) => self.encode(block).await?,
+                    None => Some(self.finish().await?),
+                },
             };
             if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
                 return Ok(Some(Frame::data(bytes)));
@@ -201,15 +230,67 @@ impl Pump {
         Ok(done)
     }
 
+    /// Has the next rows made into parts, if the format has any, as many as are made at a time.
+    async fn make_parts(&mut self) -> Result<(), ReplayError> {
+        while self.making.len() < self.making_max && !self.is_read {
+            let encoder = self.encoder.as_mut();
+            let part = encoder.expect("the body has not ended").part();
+            let Some(mut part) = part else { return Ok(()) };
+            let (mut blocks, mut bytes) = (Vec::new(), 0);
+            while bytes < PART_BYTES {
+                let Some(block) = self.next_block().await? else {
+                    self.is_read = true;
+                    break;
+                };
+                bytes += block.memory_bytes();
+                blocks.push(block);
+            }
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            let topic = Arc::clone(&self.topic);
+            self.making.push_back(tokio::task::spawn_blocking(move || {
+                for found in blocks.iter().flat_map(Block::iter) {
+                    let row = row_of(&topic, found);
+                    if let Err(error) = part.push(&row) {
+                        return Err((error, part.into_schema()));
+                    }
+                }
+                Ok(part)
+            }));
+        }
+        Ok(())
+    }
+
+    /// Puts a part behind what there is.
+    async fn put(
+        &mut self,
+        made: JoinHandle<Result<Part, (EncodeError, Schema)>>,
+    ) -> Result<Option<Bytes>, Broken> {
+        let part = match made.await.map_err(|_| Broken::Panicked)? {
+            Ok(part) => part,
+            Err((error, seen)) => {
+                learn(&self.broker, &self.topic, seen).await;
+                return Err(error.into());
+            }
+        };
+        let work = move |mut encoder: Encoder| match encoder.put(part) {
+            Ok(()) => {
+                let bytes = encoder.ready();
+                (Some(encoder), Ok(bytes))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        let bytes = self.with_encoder(work).await??;
+        self.learn_meanwhile().await;
+        Ok(bytes)
+    }
+
     async fn encode(&mut self, block: Block) -> Result<Option<Bytes>, Broken> {
         let topic = Arc::clone(&self.topic);
         let work = move |mut encoder: Encoder| {
             for found in block.iter() {
-                let row = Row {
-                    topic: topic.name.as_str(),
-                    partition: found.partition,
-                    record: found.record,
-                };
+                let row = row_of(&topic, found);
                 if let Err(error) = encoder.push(&row) {
                     return (None, Err((error, encoder.into_schema())));
                 }
