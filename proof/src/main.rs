@@ -8,6 +8,7 @@ mod bench;
 mod chaos;
 mod compat;
 mod exam;
+mod http;
 #[path = "../../tests/key_search/mod.rs"]
 mod key_search;
 mod oracle;

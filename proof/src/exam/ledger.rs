@@ -76,8 +76,9 @@ pub fn digest_of(key: &[u8], value: &[u8]) -> Digest {
     hash.finalize().into()
 }
 
-/// The id that a value begins with, if it is one of ours.
+/// The id that a value begins with, if it is one of ours; it may be a text of JSON.
 pub fn id_of(value: &[u8]) -> Option<u64> {
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
     let digits = std::str::from_utf8(value.get(..16)?).ok()?;
     u64::from_str_radix(digits, 16).ok()
 }
@@ -112,16 +113,30 @@ impl Ledger {
         value_bytes: usize,
         random: &mut Random,
     ) -> Result<Vec<Payload>> {
-        let mut inner = self.locked();
-        let mut payloads = Vec::with_capacity(count);
-        for _ in 0..count {
-            let id = inner.next_id;
-            inner.next_id += 1;
+        self.send_made(topic, partition, count, |id| {
             let key = format!("device-{}", random.between(0, 64)).into_bytes();
             let mut value = format!("{id:016x}").into_bytes();
             let head = value.len();
             value.resize(head + value_bytes, 0);
             random.fill(&mut value[head..]);
+            (key, value)
+        })
+    }
+
+    /// The same with records that `make` makes of their ids: key and value, which begins with the id, as [`id_of`] finds it.
+    pub fn send_made(
+        &self,
+        topic: &str,
+        partition: i32,
+        count: usize,
+        mut make: impl FnMut(u64) -> (Vec<u8>, Vec<u8>),
+    ) -> Result<Vec<Payload>> {
+        let mut inner = self.locked();
+        let mut payloads = Vec::with_capacity(count);
+        for _ in 0..count {
+            let id = inner.next_id;
+            inner.next_id += 1;
+            let (key, value) = make(id);
             let digest = digest_of(&key, &value);
             let hex = to_hex(digest);
             writeln!(

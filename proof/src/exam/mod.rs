@@ -16,7 +16,7 @@ mod kept;
 mod later;
 mod ledger;
 mod load;
-mod memory_group;
+pub mod memory_group;
 mod mqtt;
 mod page;
 pub mod probe;

@@ -19,6 +19,7 @@ mod fuzzed;
 mod greedy;
 mod guessed;
 mod handshakes;
+mod http_killed;
 mod hundred_thousand;
 mod keyed;
 mod kill;
@@ -86,12 +87,13 @@ pub const ALL: &[Case] = &[
     guessed::CASE,
     sasl_frames::CASE,
     revoked::CASE,
+    http_killed::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
     1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 27, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45, 46, 50,
-    51, 52, 53,
+    51, 52, 53, 57,
 ];
 
 #[cfg(test)]
