@@ -115,7 +115,8 @@ pub const LONG: &[&str] = &[MQTT_OTHERS];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
-const ENGINES_KIT: Kit = Kit::Python {
+/// The engines, as a Python environment.
+pub const ENGINES_KIT: Kit = Kit::Python {
     environment: "engines",
     packages: &[
         "confluent-kafka==2.16.1",

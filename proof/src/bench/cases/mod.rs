@@ -4,7 +4,11 @@ mod cleaner;
 mod compaction;
 mod engine;
 mod fetch_many;
+mod http_follow;
+mod http_history;
+mod http_memory;
 mod http_produce;
+mod http_replay;
 mod latency;
 mod partitions;
 mod produce;
@@ -18,6 +22,10 @@ use super::Case;
 pub const ALL: &[Case] = &[
     produce::CASE,
     http_produce::CASE,
+    http_replay::CASE,
+    http_history::CASE,
+    http_memory::CASE,
+    http_follow::CASE,
     latency::CASE,
     replay::CASE,
     fetch_many::CASE,
