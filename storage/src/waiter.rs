@@ -38,6 +38,9 @@ impl Waiter {
 
 /// The waiters of one log. A waiter that was dropped, or was added again, costs its place until the next look.
 ///
+/// Whoever is to be woken for a move is woken later, and may have seen the move by itself and watch for the next one by then: a wake
+/// is for those who were added before the last move, and leaves the others where they are.
+///
 /// A move is counted before it is asked whether anybody watches, and a waiter is listed before it looks at the count again:
 /// one of the two sees the other, so both are ordered sequentially.
 #[derive(Debug, Default)]
@@ -46,7 +49,8 @@ pub(crate) struct Watchers {
     is_watched: AtomicBool,
     /// Whether somebody has been asked to wake them.
     is_due: AtomicBool,
-    list: Mutex<Vec<Weak<Waiter>>>,
+    /// Each with how often the log had moved when it was added.
+    list: Mutex<Vec<(u64, Weak<Waiter>)>>,
 }
 
 impl Watchers {
@@ -57,10 +61,13 @@ impl Watchers {
             .lock()
             .expect("nothing panics while it holds the watchers");
         if list.len() == list.capacity() {
+            // The last time that it was added counts.
             let mut known = HashSet::new();
-            list.retain(|other| other.strong_count() > 0 && known.insert(other.as_ptr()));
+            list.reverse();
+            list.retain(|(_, other)| other.strong_count() > 0 && known.insert(other.as_ptr()));
+            list.reverse();
         }
-        list.push(Arc::downgrade(waiter));
+        list.push((self.moves(), Arc::downgrade(waiter)));
         self.is_watched.store(true, Ordering::SeqCst);
     }
 
@@ -79,18 +86,22 @@ impl Watchers {
         self.is_watched.load(Ordering::SeqCst) && !self.is_due.swap(true, Ordering::SeqCst)
     }
 
-    /// Wakes all and forgets them.
+    /// Wakes those who were added before the last move, and forgets them.
     pub fn wake_all(&self) {
         self.is_due.store(false, Ordering::SeqCst);
-        let list = {
+        let woken: Vec<_> = {
             let mut list = self
                 .list
                 .lock()
                 .expect("nothing panics while it holds the watchers");
-            self.is_watched.store(false, Ordering::SeqCst);
-            std::mem::take(&mut *list)
+            // A move that comes behind this asks for another wake while somebody is left.
+            let moves = self.moves();
+            let woken = list.extract_if(.., |(added_at, _)| *added_at < moves);
+            let woken = woken.map(|(_, waiter)| waiter).collect();
+            self.is_watched.store(!list.is_empty(), Ordering::SeqCst);
+            woken
         };
-        for waiter in list.iter().filter_map(Weak::upgrade) {
+        for waiter in woken.iter().filter_map(Weak::upgrade) {
             waiter.wake();
         }
     }
@@ -109,8 +120,28 @@ mod tests {
         }
         let places = watchers.list.lock().unwrap().len();
         assert!(places <= 8, "{places}");
+        watchers.moved();
         assert!(watchers.become_due() && !watchers.become_due());
         watchers.wake_all();
         assert!(!watchers.become_due(), "nobody is left");
+    }
+
+    #[test]
+    fn a_wake_that_comes_late_leaves_who_waits_for_the_next_move() {
+        let (watchers, waiter) = (Watchers::default(), Waiter::new());
+        let is_woken = || waiter.woken.swap(false, Ordering::AcqRel);
+        watchers.add(&waiter);
+        watchers.moved();
+        assert!(watchers.become_due());
+        // Before it is woken, it sees the move because of another log, and watches again.
+        watchers.add(&waiter);
+        watchers.wake_all();
+        assert!(is_woken());
+        watchers.moved();
+        assert!(watchers.become_due(), "it still watches");
+        watchers.wake_all();
+        assert!(is_woken());
+        watchers.moved();
+        assert!(!watchers.become_due(), "it was woken for that");
     }
 }

@@ -57,6 +57,12 @@ impl LogCell {
         self.watchers.moves()
     }
 
+    /// As if it had moved.
+    #[cfg(test)]
+    pub fn has_moved(&self) {
+        self.watchers.moved();
+    }
+
     /// Whether readers wait that are to be woken for a move, and nobody has been asked to wake them.
     pub fn readers_become_due(&self) -> bool {
         self.watchers.become_due()

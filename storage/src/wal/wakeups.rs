@@ -110,6 +110,7 @@ mod tests {
     fn readers_are_woken_by_who_serves_and_by_the_committer_where_nobody_does() {
         let (wakeups, log, waiter) = (Wakeups::default(), log(), Waiter::new());
         log.watch(&waiter);
+        log.has_moved();
         assert!(log.readers_become_due());
         wakeups.hand_over(vec![Arc::clone(&log)]);
         assert!(is_woken(&waiter), "nobody serves");
@@ -118,6 +119,7 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         assert!(serving.as_mut().poll(&mut context).is_pending());
         log.watch(&waiter);
+        log.has_moved();
         assert!(log.readers_become_due() && !log.readers_become_due());
         wakeups.hand_over(vec![Arc::clone(&log)]);
         assert!(!is_woken(&waiter), "the server's turn has not come");
@@ -125,6 +127,7 @@ mod tests {
         assert!(is_woken(&waiter));
 
         log.watch(&waiter);
+        log.has_moved();
         assert!(log.readers_become_due());
         wakeups.hand_over(vec![log]);
         drop(serving);
