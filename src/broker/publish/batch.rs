@@ -14,8 +14,11 @@ use crate::broker::Refusal;
 use crate::broker::catalog::Topic;
 
 /// A batch is closed at this size, or at half of what its topic and the store take if that is less, so that in whatever codec it is
-/// no longer than it may be. A larger record has a batch of its own.
-const BATCH_BYTES: usize = 256 << 10;
+/// no longer than it may be. A larger record has a batch of its own. It is a little more than a block of the segment's index, which ends
+/// with the batch that brings it to 16 KiB: a replay of one key reads the blocks that hold it, and no less than a batch.
+const BATCH_BYTES: usize = 17 << 10;
+/// The same where the batch is compressed, which takes more to be worth it and less on the disk.
+const COMPRESSED_BATCH_BYTES: usize = 128 << 10;
 /// What length, timestamp and offset of a record may take more than they do in a batch of its own.
 const VARINTS_BYTES_MAX: usize = 20;
 
@@ -50,9 +53,13 @@ impl OpenBatch {
         let config = &topic.config;
         let encoded_bytes_max = config.max_message_bytes.min(store_bytes_max);
         let bytes_max = usize::try_from(encoded_bytes_max / 2).unwrap_or(usize::MAX);
-        let bytes_max = bytes_max.min(BATCH_BYTES);
+        let compression = compression(config);
+        let bytes_max = bytes_max.min(match compression.codec {
+            Codec::None => BATCH_BYTES,
+            _ => COMPRESSED_BATCH_BYTES,
+        });
         OpenBatch {
-            builder: BatchBuilder::with_capacity(compression(config), bytes.min(bytes_max)),
+            builder: BatchBuilder::with_capacity(compression, bytes.min(bytes_max)),
             topic,
             bytes_max,
             encoded_bytes_max,

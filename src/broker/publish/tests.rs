@@ -222,7 +222,7 @@ async fn what_comes_while_the_disk_works_is_one_batch_and_a_full_one_does_not_wa
     assert_eq!(counts(&house), [1, 499]);
     // The disk stands still again: batches go on by their size.
     house.store.hold();
-    let value = "x".repeat(100_000);
+    let value = "x".repeat(7_000);
     let mut all = Vec::new();
     for _ in 0..9 {
         all.push(
