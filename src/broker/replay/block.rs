@@ -19,7 +19,7 @@ pub struct ReplayRecord<'a> {
     pub record: RecordRef<'a>,
 }
 
-/// Some records. It owns their bytes: about a MiB, or those of one larger record.
+/// Some records. It owns their bytes: some MiB at most, or those of one larger record.
 #[derive(Clone, Debug, Default)]
 pub struct Block {
     parts: Vec<Part>,

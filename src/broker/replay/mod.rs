@@ -85,6 +85,10 @@ impl Broker {
         let from_time = request.from.time();
         let to_time = request.to.and_then(Place::time);
         let filter = request.filter.within(from_time, to_time);
+        let sizes = match (request.order, request.max_records) {
+            (Order::Offset, None) => Sizes::WHOLE,
+            _ => Sizes::RANGE,
+        };
         let mut readers = Vec::new();
         let mut ends = Vec::new();
         for partition in partitions_of(topic, request.partitions)? {
@@ -99,13 +103,7 @@ impl Broker {
             let end = end.map_or(bounds.durable_end, |end| end.min(bounds.durable_end));
             let offsets = start..end.max(start);
             ends.push((partition, offsets.end));
-            readers.push(Reader::new(
-                partition,
-                log,
-                offsets,
-                filter.clone(),
-                Sizes::RANGE,
-            ));
+            readers.push(Reader::new(partition, log, offsets, filter.clone(), sizes));
         }
         let by_time = (request.order == Order::Time).then(|| ByTime {
             reached: vec![None; readers.len()],

@@ -33,7 +33,12 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// For who reads a range as fast as it can.
+    /// For who reads all of a range, a partition after the other, as fast as it can: each step is worth its way to another thread.
+    pub const WHOLE: Sizes = Sizes {
+        run_bytes: 1 << 20,
+        block_bytes: 2 << 20,
+    };
+    /// For who reads a part of a range, or several partitions at a time.
     pub const RANGE: Sizes = Sizes {
         run_bytes: 256 << 10,
         block_bytes: 512 << 10,
@@ -104,6 +109,8 @@ struct Cursor {
     /// Records before it are not shown.
     next: Offset,
     run: Option<Run>,
+    /// What the scan has told behind records that were given first.
+    gap: Option<(Range<Offset>, GapReason)>,
     scanned: Scanned,
     /// What cleanup has taken, and nobody was told of.
     cleaned: Option<Gap>,
@@ -114,6 +121,16 @@ struct Cursor {
 struct Run {
     rest: Bytes,
     offsets: Range<Offset>,
+}
+
+/// What decoding a run came to.
+enum Ran {
+    /// It is over; the block takes more.
+    Out,
+    /// The block is complete. What is left of the run is the next step's.
+    Full,
+    /// Nothing is to be seen there, and nothing was found before.
+    Gap(Gap),
 }
 
 /// How much of a batch was decoded.
@@ -145,6 +162,7 @@ impl Reader {
             sizes,
             next,
             run: None,
+            gap: None,
             scanned: Scanned::default(),
             cleaned: None,
         };
@@ -269,26 +287,29 @@ impl Cursor {
         mut next_step: impl FnMut(&mut LogScan) -> Result<Option<Option<storage::Scanned>>, ReadError>,
     ) -> Result<Option<Result<Found, ReplayError>>, TooLarge> {
         let bytes_before = self.scan.counts().bytes;
+        if let Some((offsets, reason)) = self.gap.take() {
+            self.next = offsets.end;
+            return Ok(Some(Ok(Found::Gap(self.gap(offsets, reason)))));
+        }
+        // What is wanted of many short runs, as a replay of one key reads them, is one block.
+        let (mut block, mut bytes) = (Block::default(), 0);
         loop {
-            if let Some(run) = self.run.take()
-                && let Some(found) = self.decode_run(run, limit, is_last)?
-            {
-                return Ok(Some(Ok(found)));
+            if let Some(run) = self.run.take() {
+                match self.decode_run(run, limit, is_last, (&mut block, &mut bytes))? {
+                    Ran::Out => {}
+                    Ran::Full => return Ok(Some(Ok(Found::Records(block)))),
+                    Ran::Gap(gap) => return Ok(Some(Ok(Found::Gap(gap)))),
+                }
             }
-            if self.scan.counts().bytes - bytes_before >= turn_bytes {
-                return Ok(Some(Ok(Found::Nothing)));
+            let is_turn_over = self.scan.counts().bytes - bytes_before >= turn_bytes;
+            let is_full = bytes >= self.sizes.block_bytes && !block.is_empty();
+            if is_turn_over || is_full {
+                return Ok(Some(Ok(match block.is_empty() {
+                    true => Found::Nothing,
+                    false => Found::Records(block),
+                })));
             }
             match next_step(&mut self.scan) {
-                Err(error) => return Ok(Some(Err(read_refusal(error).into()))),
-                Ok(None) => return Ok(None),
-                Ok(Some(None)) => {
-                    self.next = self.next.max(self.scan.next_offset());
-                    return Ok(Some(Ok(Found::End)));
-                }
-                Ok(Some(Some(storage::Scanned::Gap { offsets, reason }))) => {
-                    self.next = offsets.end;
-                    return Ok(Some(Ok(Found::Gap(self.gap(offsets, reason.into())))));
-                }
                 Ok(Some(Some(storage::Scanned::Run { batches, offsets }))) => {
                     self.next = self.next.max(offsets.start);
                     self.run = Some(Run {
@@ -296,31 +317,45 @@ impl Cursor {
                         offsets,
                     });
                 }
+                Ok(Some(Some(storage::Scanned::Gap { offsets, reason }))) => {
+                    if !block.is_empty() {
+                        self.gap = Some((offsets, reason.into()));
+                        return Ok(Some(Ok(Found::Records(block))));
+                    }
+                    self.next = offsets.end;
+                    return Ok(Some(Ok(Found::Gap(self.gap(offsets, reason.into())))));
+                }
+                // What was found is good; the next step comes to the same.
+                _ if !block.is_empty() => return Ok(Some(Ok(Found::Records(block)))),
+                Err(error) => return Ok(Some(Err(read_refusal(error).into()))),
+                Ok(None) => return Ok(None),
+                Ok(Some(None)) => {
+                    self.next = self.next.max(self.scan.next_offset());
+                    return Ok(Some(Ok(Found::End)));
+                }
             }
         }
     }
 
-    /// Decodes batches of a run until a block is full or the run ends; what is left of it is the next step's. None if nothing
-    /// of it was wanted.
+    /// Decodes batches of a run into a block, of which so many bytes were decoded, until it is full or the run ends.
     fn decode_run(
         &mut self,
         mut run: Run,
         limit: DecompressLimit,
         is_last: bool,
-    ) -> Result<Option<Found>, TooLarge> {
-        let mut block = Block::default();
-        let mut bytes = 0;
-        while bytes < self.sizes.block_bytes || block.is_empty() {
+        (block, bytes): (&mut Block, &mut usize),
+    ) -> Result<Ran, TooLarge> {
+        while *bytes < self.sizes.block_bytes || block.is_empty() {
             let mut batches = split_unverified(run.rest.clone());
             let Some(batch) = batches.next() else {
                 self.note_missing(run.offsets.end);
-                return Ok((!block.is_empty()).then_some(Found::Records(block)));
+                return Ok(Ran::Out);
             };
             let batch = batch.expect("the storage gives whole batches that it has verified");
             let end = batch.header().next_offset().min(run.offsets.end);
-            match self.decode(&batch, limit, end, &mut block) {
+            match self.decode(&batch, limit, end, block) {
                 Ok(Decoded::All { size }) => {
-                    bytes += size;
+                    *bytes += size;
                     run.rest = batches.rest().clone();
                 }
                 Ok(Decoded::Piece) => break,
@@ -336,12 +371,12 @@ impl Cursor {
                     self.next = end;
                     run.rest = batches.rest().clone();
                     self.run = Some(run);
-                    return Ok(Some(Found::Gap(self.gap(offsets, GapReason::Undecodable))));
+                    return Ok(Ran::Gap(self.gap(offsets, GapReason::Undecodable)));
                 }
             }
         }
         self.run = Some(run);
-        Ok(Some(Found::Records(block)))
+        Ok(Ran::Full)
     }
 
     /// Adds a batch's wanted records before `end` to a block.

@@ -117,6 +117,8 @@ struct Cursor {
     since: Option<(Offset, Timestamp)>,
     /// How often the log had moved before it was found to have nothing more.
     idle_at: Option<u64>,
+    /// How often the log had moved when the step began that is under way.
+    begun_at: Option<u64>,
     /// The count of moves since which the waiter is told of the next one.
     watched_at: Option<u64>,
     /// What was read and is not given yet.
@@ -252,6 +254,7 @@ impl Subscription {
             log,
             reader,
             since,
+            begun_at: None,
             idle_at: None,
             watched_at: None,
             head: None,
@@ -384,8 +387,12 @@ impl Subscription {
 
     /// A step of one partition's reader.
     async fn step(&mut self, at: usize) -> Result<(Option<Event>, Option<Gap>), ReplayError> {
-        let moves = self.cursors[at].log.moves();
-        let Step { found, cleaned } = self.cursors[at].reader.step(&self.broker).await?;
+        // A step that was given up goes on: what came since it began may not be in it.
+        let cursor = &mut self.cursors[at];
+        let moves = *cursor.begun_at.get_or_insert_with(|| cursor.log.moves());
+        let step = cursor.reader.step(&self.broker).await;
+        cursor.begun_at = None;
+        let Step { found, cleaned } = step?;
         let found = match found {
             Found::Records(block) => Some(Event::Records(block)),
             Found::Gap(gap) => Some(Event::Gap(gap)),

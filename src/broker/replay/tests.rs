@@ -315,7 +315,7 @@ async fn a_batch_that_is_large_inside_is_shown_in_pieces_and_whole() {
     let mut replay = house.broker.replay(&house.topic(), request).await.unwrap();
     let mut next = 0;
     while let Some(block) = replay.next().await.unwrap() {
-        assert!(block.memory_bytes() < 1 << 20, "{}", block.memory_bytes());
+        assert!(block.memory_bytes() < 3 << 20, "{}", block.memory_bytes());
         for found in block.iter() {
             assert_eq!(found.record.offset.get(), next);
             assert_eq!(found.record.value, Some(&value[..]));
