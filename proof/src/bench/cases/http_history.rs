@@ -27,7 +27,8 @@ const RECORDS: usize = 10_000_000;
 const BODY: usize = 50_000;
 const ASKED: usize = 100;
 /// An active segment's index has its turn every 30 seconds.
-const INDEX_PATIENCE: Duration = Duration::from_secs(90);
+const INDEX_TURN: Duration = Duration::from_secs(35);
+const INDEX_PATIENCE: Duration = Duration::from_secs(180);
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut middle = Figure::new("a device's history, p50 of 100", "ms").marked(Mark::AtMost(50.0));
@@ -81,19 +82,18 @@ fn load(http: &mut Http) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a replay by key looks at a small part.
+/// Waits until a replay by key looks at no less than before, through a turn of the indexes.
 fn wait_for_indexes(http: &mut Http) -> Result<()> {
     let until = Instant::now() + INDEX_PATIENCE;
-    let mut before = usize::MAX;
-    loop {
+    let (mut before, mut since) = (usize::MAX, Instant::now());
+    while since.elapsed() < INDEX_TURN && Instant::now() < until {
         let looked_at = history(http, 0)?;
-        // What has not settled has no index.
-        if looked_at < RECORDS / 5 && looked_at == before || Instant::now() > until {
-            return Ok(());
+        if looked_at != before {
+            (before, since) = (looked_at, Instant::now());
         }
-        before = looked_at;
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(1));
     }
+    Ok(())
 }
 
 /// Reads a device's history, which has to be what was sent; gives how many records were looked at.
