@@ -53,6 +53,17 @@ composite! {
     }
 }
 
+impl Header {
+    /// One that says nothing.
+    pub const NONE: Header = Header {
+        durable: false,
+        priority: 4,
+        ttl: None,
+        first_acquirer: false,
+        delivery_count: 0,
+    };
+}
+
 impl Properties<'_> {
     /// Those that say nothing.
     pub const NONE: Properties<'static> = Properties {

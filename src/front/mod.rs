@@ -16,6 +16,7 @@ mod places;
 pub mod sasl;
 mod settings;
 mod websocket;
+mod written;
 
 pub use administered::Administered;
 pub use listener::TLS_SETTINGS;

@@ -18,6 +18,8 @@ use crate::{Multiple, frame};
 
 /// The longest name of a delivery, as the standard has it.
 const TAG_BYTES_MAX: usize = 32;
+/// A transfer without its payload is shorter.
+const TRANSFER_BYTES_MAX: usize = 64;
 /// The longest name of a link: it is sent back, and kept.
 const NAME_BYTES_MAX: usize = 1_024;
 
@@ -574,7 +576,7 @@ impl Endpoint {
             delivery_tag: is_first.then_some(&tag),
             message_format: is_first.then_some(0),
             settled: is_first.then_some(pending.settled),
-            more: true,
+            more: pending.rest.len() + TRANSFER_BYTES_MAX > self.output.frame_bytes_max,
             rcv_settle_mode: None,
             state: None,
             resume: false,
@@ -583,17 +585,24 @@ impl Endpoint {
         };
         let out = &mut self.output.bytes;
         let start = out.len();
-        frame::put(out, frame::FrameKind::Amqp, channel, |out| {
-            Performative::Transfer(transfer).put(out);
-        });
-        let room = self.output.frame_bytes_max - (out.len() - start);
-        let part = pending.rest.split_to(room.min(pending.rest.len()));
-        transfer.more = !pending.rest.is_empty();
-        out.truncate(start);
+        let mut part = Bytes::new();
+        if transfer.more {
+            // How long it is says how much of the rest its frame has room for.
+            frame::put(out, frame::FrameKind::Amqp, channel, |out| {
+                Performative::Transfer(transfer).put(out);
+            });
+            let room = self.output.frame_bytes_max - (out.len() - start);
+            part = pending.rest.split_to(room.min(pending.rest.len()));
+            transfer.more = !pending.rest.is_empty();
+            out.truncate(start);
+        } else {
+            std::mem::swap(&mut part, &mut pending.rest);
+        }
         frame::put(out, frame::FrameKind::Amqp, channel, |out| {
             Performative::Transfer(transfer).put(out);
             out.extend_from_slice(&part);
         });
+        debug_assert!(out.len() - start <= self.output.frame_bytes_max);
         session.remote_window -= 1;
         session.next_outgoing = session.next_outgoing.plus(1);
         session.pending = Some(pending).filter(|_| transfer.more);

@@ -463,8 +463,14 @@ impl Endpoint {
     /// When [`Endpoint::tick`] is due, if nothing happens before.
     pub fn wakes_at(&self) -> Instant {
         let silent = self.heard_at + self.settings.silence_max;
-        let speaks = self.speaks_every.filter(|_| self.is_running());
-        speaks.map_or(silent, |every| silent.min(self.sent_at + every))
+        self.speaks_at().map_or(silent, |speaks| silent.min(speaks))
+    }
+
+    /// When a sign of life is due. What waits to be sent is one, as soon as the peer takes it.
+    fn speaks_at(&self) -> Option<Instant> {
+        let is_due = self.is_running() && self.output.bytes.is_empty();
+        let every = self.speaks_every.filter(|_| is_due);
+        every.map(|every| self.sent_at + every)
     }
 
     /// Looks at the time: closes a connection on which nothing comes, and gives a sign of life if one is due.
@@ -478,8 +484,7 @@ impl Endpoint {
             self.stage = Stage::Over;
             return true;
         }
-        let speaks = self.speaks_every.filter(|_| self.is_running());
-        if speaks.is_some_and(|every| now >= self.sent_at + every) && self.output.bytes.is_empty() {
+        if self.speaks_at().is_some_and(|at| now >= at) {
             frame::put(&mut self.output.bytes, FrameKind::Amqp, 0, |_| {});
             self.sent_at = now;
         }

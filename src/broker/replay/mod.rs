@@ -9,6 +9,7 @@ mod downsampled;
 mod merge;
 mod reader;
 mod readers;
+mod reading;
 mod request;
 mod subscription;
 
@@ -23,6 +24,7 @@ pub use downsampled::{
 };
 pub use merge::TIME_ORDER_BYTES;
 pub(super) use readers::Readers;
+pub(super) use reading::Reading;
 pub use request::{
     Accept, Filter, Gap, GapReason, KeyFilter, Order, Place, ReplayError, ReplayRequest, Scanned,
 };

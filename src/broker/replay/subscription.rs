@@ -295,6 +295,15 @@ impl Subscription {
         }
     }
 
+    /// Whether something may have come since [`Event::CaughtUp`] was told. If so it is told again, behind what came.
+    pub fn may_have_more(&mut self) -> bool {
+        let may = !self.then.is_empty() || self.cursors.iter().any(Cursor::may_have_more);
+        if may {
+            self.is_caught_up = false;
+        }
+        may
+    }
+
     /// Where it is in each partition, as far as events were given: who resumes there gets what comes after them.
     pub fn position(&self) -> Vec<Resume> {
         let of = |cursor: &Cursor| {

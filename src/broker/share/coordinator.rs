@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::ShareError;
-use super::machine::{ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
+use super::machine::{Hold, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
 use super::members::{Beat, Beaten, ShareMember, Topic};
 use super::partition::{Acquired, SharePartition, StoredRun, Tally, Verdict};
 use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
@@ -331,11 +331,32 @@ impl Shares {
         member: &str,
         wanted: &Wanted,
     ) -> Result<Vec<Acquired>, ShareError> {
+        self.acquire_for(group, member, wanted, Hold::Locked).await
+    }
+
+    /// Gives records to somebody who holds them until they are settled or released, however long that takes.
+    pub async fn acquire_until_settled(
+        &self,
+        group: &str,
+        member: &str,
+        wanted: &Wanted,
+    ) -> Result<Vec<Acquired>, ShareError> {
+        self.acquire_for(group, member, wanted, Hold::UntilSettled)
+            .await
+    }
+
+    async fn acquire_for(
+        &self,
+        group: &str,
+        member: &str,
+        wanted: &Wanted,
+        hold: Hold,
+    ) -> Result<Vec<Acquired>, ShareError> {
         let cell = self.cell(group)?;
         let (told, given) = oneshot::channel();
-        let sizes = |machine: &ShareMachine| machine.acquire_records(member, wanted);
+        let sizes = |machine: &ShareMachine| machine.acquire_records(member, wanted, hold);
         let act = |machine: &mut ShareMachine, now, step: &mut Step| {
-            machine.acquire(member, wanted, now, told, step);
+            machine.acquire((member, hold), wanted, now, told, step);
         };
         let taken = self.runtime.step(&cell, Purpose::State, sizes, act);
         taken.await?;

@@ -32,6 +32,15 @@ pub(super) struct ShareAnswer {
     pub(super) result: Result<Tally, ShareError>,
 }
 
+/// How long records are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// As long as the group's settings say.
+    Locked,
+    /// Until they are settled or released.
+    UntilSettled,
+}
+
 /// Whom records are given to.
 type GivenTo = oneshot::Sender<Result<Vec<Acquired>, ShareError>>;
 
@@ -132,22 +141,25 @@ impl ShareMachine {
         self.keeps(count)
     }
 
-    fn ask(&self, member: &str, wanted: &Wanted, now: Duration) -> Ask {
+    fn ask(&self, (member, hold): (&str, Hold), wanted: &Wanted, now: Duration) -> Ask {
         // Who holds nothing yet is nobody's double.
         let holder = self.holders.get(member).copied().unwrap_or(Holder(0));
         Ask {
             within: vec![wanted.within.clone()],
             count_max: wanted.count_max,
             holder,
-            until: Some(now + self.settings.lock),
+            until: match hold {
+                Hold::Locked => Some(now + self.settings.lock),
+                Hold::UntilSettled => None,
+            },
         }
     }
 
-    pub(super) fn acquire_records(&self, member: &str, wanted: &Wanted) -> Vec<usize> {
+    pub(super) fn acquire_records(&self, member: &str, wanted: &Wanted, hold: Hold) -> Vec<usize> {
         let Some(partition) = self.partitions.get(&wanted.place) else {
             return Vec::new();
         };
-        let ask = self.ask(member, wanted, Duration::ZERO);
+        let ask = self.ask((member, hold), wanted, Duration::ZERO);
         let touched = partition.runs.touched_by(&ask, &self.settings.limits);
         let trims = partition.runs.trims_max(wanted.log_start);
         self.keeps(partition.runs.keeps_max(&touched) + trims)
@@ -250,14 +262,14 @@ impl ShareMachine {
     /// Gives records to a member, and tells it as soon as that is appended.
     pub(super) fn acquire(
         &mut self,
-        member: &str,
+        (member, hold): (&str, Hold),
         wanted: &Wanted,
         now: Moment,
         told: GivenTo,
         step: &mut Step,
     ) {
         self.holder(member);
-        let ask = self.ask(member, wanted, now.monotonic);
+        let ask = self.ask((member, hold), wanted, now.monotonic);
         let limits = self.settings.limits;
         let Some(partition) = self.partitions.get_mut(&wanted.place) else {
             drop(told.send(Ok(Vec::new())));

@@ -2,12 +2,14 @@
 //! itself, in any order.
 //! Callers: the fronts of protocols that have them. `partition` is the state machine, pure, over the interval map of `runs`; `members` is who
 //! is in a group and fetches what, pure too; `machine` drives both over the state log `shares`, whose records are in `record`, and
-//! `coordinator` has the groups. `settings` is what can be set for a group.
+//! `coordinator` has the groups. `reader` is a consumer's way through a
+//! topic. `settings` is what can be set for a group.
 
 mod coordinator;
 mod machine;
 mod members;
 mod partition;
+mod reader;
 mod record;
 mod runs;
 mod settings;
@@ -21,6 +23,7 @@ pub use partition::{
     Acquired, Ask, Keep, Limits, NotHeld, RUNS_MAX, SharePartition, StoredRun, StoredState, Tally,
     Undo, Verdict,
 };
+pub use reader::{Begin, Given, ShareConsumer, ShareReadError, ShareReader};
 pub use record::{Incarnation, Place, ShareRecord, SharesError, check_record};
 pub use runs::{Holder, State};
 pub use settings::{GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting, Reset};

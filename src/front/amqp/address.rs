@@ -12,8 +12,10 @@ pub(super) enum SourceNode {
         /// The one partition; None for all.
         partition: Option<u32>,
     },
-    /// A queue or its browser, or a subscription of a topic: not offered.
-    Shared,
+    /// A queue: its consumers share the topic.
+    Queue(String),
+    /// A subscription of a topic: its consumer has all that comes from now on.
+    Subscription(String),
 }
 
 /// A node that messages go to.
@@ -30,10 +32,17 @@ pub(super) struct TargetNode {
 /// What else says which kind a source is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hints {
-    /// A capability names a queue or a topic.
-    pub(super) is_shared: bool,
+    /// What a capability names.
+    pub(super) kind: Option<Kind>,
     /// An offset is asked for, or copies.
     pub(super) is_cursor: bool,
+}
+
+/// What JMS knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Queue,
+    Topic,
 }
 
 /// An address that names nothing here.
@@ -41,31 +50,39 @@ pub(super) struct Hints {
 #[error("there is no such node")]
 pub(super) struct NoNode;
 
-/// A name without what stands before it, and whether that says that it is shared.
-fn named(address: &str) -> Result<(&str, bool), NoNode> {
-    for prefix in [
-        "queue://", "topic://", "/queues/", "/queue/", "/topics/", "/topic/",
+/// A name without what stands before it, and the kind that this says.
+fn named(address: &str) -> Result<(&str, Option<Kind>), NoNode> {
+    for (prefix, kind) in [
+        ("queue://", Kind::Queue),
+        ("topic://", Kind::Topic),
+        ("/queues/", Kind::Queue),
+        ("/queue/", Kind::Queue),
+        ("/topics/", Kind::Topic),
+        ("/topic/", Kind::Topic),
     ] {
         if let Some(name) = address.strip_prefix(prefix) {
-            return Ok((name, true));
+            return Ok((name, Some(kind)));
         }
     }
     // As Azure's clients have it: the host stands before the path.
     for scheme in ["amqps://", "amqp://"] {
         if let Some(rest) = address.strip_prefix(scheme) {
             let (_, name) = rest.split_once('/').ok_or(NoNode)?;
-            return Ok((name, false));
+            return Ok((name, None));
         }
     }
     match address.starts_with(['/', '$']) || address.is_empty() {
         true => Err(NoNode),
-        false => Ok((address, false)),
+        false => Ok((address, None)),
     }
 }
 
 /// The node of a source.
 pub(super) fn source(address: &str, hints: Hints) -> Result<SourceNode, NoNode> {
-    let (name, is_named_shared) = named(address)?;
+    let (name, kind) = named(address)?;
+    if hints.kind.or(kind) == Some(Kind::Topic) {
+        return Ok(SourceNode::Subscription(decoded(name)?));
+    }
     let parts: Vec<&str> = name.split('/').collect();
     let (topic, partition) = match parts[..] {
         [topic, "ConsumerGroups", _, "Partitions", partition]
@@ -73,13 +90,8 @@ pub(super) fn source(address: &str, hints: Hints) -> Result<SourceNode, NoNode> 
             let partition = partition.parse().map_err(|_| NoNode)?;
             (topic, Some(partition))
         }
-        _ if hints.is_shared || !hints.is_cursor => {
-            // That it is a name is said first.
-            decoded(name)?;
-            return Ok(SourceNode::Shared);
-        }
-        _ if is_named_shared || hints.is_cursor => (name, None),
-        _ => return Ok(SourceNode::Shared),
+        _ if hints.is_cursor && hints.kind.is_none() => (name, None),
+        _ => return Ok(SourceNode::Queue(decoded(name)?)),
     };
     Ok(SourceNode::Cursor {
         topic: decoded(topic)?,
@@ -170,21 +182,19 @@ mod tests {
             topic: topic.to_owned(),
             partition,
         };
-        let shared = Hints {
-            is_shared: true,
-            is_cursor: true,
-        };
-        let offset = Hints {
-            is_shared: false,
-            is_cursor: true,
-        };
-        let none = Hints::default();
+        let queue = || SourceNode::Queue("t".to_owned());
+        let subscription = || SourceNode::Subscription("t".to_owned());
+        let hints = |kind, is_cursor| Hints { kind, is_cursor };
+        let none = hints(None, false);
+        let offset = hints(None, true);
         for (address, hints, expected) in [
-            ("t", none, SourceNode::Shared),
-            ("t", shared, SourceNode::Shared),
+            ("t", none, queue()),
+            ("t", hints(Some(Kind::Queue), true), queue()),
+            ("t", hints(Some(Kind::Topic), false), subscription()),
+            ("topic://t", none, subscription()),
             ("t", offset, cursor("t", None)),
             ("/queues/t", offset, cursor("t", None)),
-            ("/queues/t", none, SourceNode::Shared),
+            ("/queues/t", none, queue()),
             ("t/Partitions/1", none, cursor("t", Some(1))),
             (
                 "t/ConsumerGroups/$Default/Partitions/0",

@@ -8,6 +8,8 @@ pub(super) const NUMBER_MAX: u16 = 255;
 pub(super) const LINKS_MAX: usize = 1_024;
 /// Cursors of a connection. Each is a reader of the log.
 pub(super) const CURSORS_MAX: usize = 64;
+/// Consumers of queues of a connection. Each holds a block of records at most.
+pub(super) const CONSUMERS_MAX: usize = 256;
 /// Transfers that a session takes.
 pub(super) const WINDOW: u32 = 2_048;
 /// Deliveries that a sender may send before it hears of them.
@@ -16,6 +18,8 @@ pub(super) const CREDIT: u32 = 1_000;
 pub(super) const UNSETTLED_MAX: usize = 8_192;
 /// No further deliveries are read while those that came and are not stored hold more.
 pub(super) const QUEUED_BYTES_MAX: usize = 1 << 20;
+/// No further deliveries are read while so many came and are not stored: each costs more than its bytes.
+pub(super) const QUEUED_MAX: usize = 4_096;
 /// What a connection holds beside messages: what was read at once, and what is queued.
 pub(super) const HELD_BYTES_MAX: usize = QUEUED_BYTES_MAX + 4 * FRAME_BYTES_MAX;
 /// No further deliveries are put to what a peer has not taken while that is longer.

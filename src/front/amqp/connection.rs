@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use amqp::endpoint::{Attached, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
 use amqp::performative::{Attach, Open, Role, SenderSettleMode};
-use amqp::terminus::{AnyTarget, Source};
-use amqp::{MapBuf, Multiple, Value};
+use amqp::state::DeliveryState;
+use amqp::terminus::{AnyTarget, Source, TerminusDurability};
+use amqp::{MapBuf, Multiple, Symbol, Value};
 use model::quota::Quota;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::address::NoNode;
+use super::address::{NoNode, SourceNode};
 use super::bounds::{
     CONTAINER_ID_BYTES_MAX, FRAME_BYTES_MAX, LINKS_MAX, NUMBER_MAX, UNSENT_BYTES_MAX,
     UNSETTLED_MAX, WINDOW,
@@ -26,11 +27,16 @@ use super::cursor::Cursors;
 use super::errors::{Ending, NoLink};
 use super::login::Login;
 use super::producing::Inbound;
+use super::queue::{Gone, Queues, Told};
+use super::receiving;
 use super::state::Front;
 use super::stream::{Reader, Writer};
-use crate::broker::access::{Caller, Door, Protocol};
+use super::subscriptions::{self, InUse};
+use crate::broker::access::{Caller, Door, Protocol, right};
+use crate::broker::replay::Place;
 use crate::front::listener::{Accepted, stopped};
-use crate::front::places::Place;
+use crate::front::places;
+use crate::front::written::made;
 
 /// A connection is opened so long after it was made, or never.
 const OPENING_MAX: Duration = Duration::from_secs(10);
@@ -78,6 +84,8 @@ pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::
         endpoint: Endpoint::new(settings, now.into_std()),
         inbound: Inbound::new(&front, NUMBER.fetch_add(1, Relaxed)),
         cursors: Cursors::new(&front),
+        queues: Queues::new(&front),
+        left: None,
         login,
         door: None,
         peer,
@@ -98,6 +106,9 @@ struct Connection {
     endpoint: Endpoint,
     inbound: Inbound,
     cursors: Cursors,
+    queues: Queues,
+    /// A subscription that its client wants to be rid of, and the link that says so.
+    left: Option<(LinkId, InUse)>,
     login: Login,
     /// The broker, as the client may use it; once the connection is open.
     door: Option<Arc<Door>>,
@@ -112,7 +123,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(&mut self, place: &Place, stop: &mut watch::Receiver<bool>) -> Ending {
+    async fn serve(&mut self, place: &places::Place, stop: &mut watch::Receiver<bool>) -> Ending {
         let mut stays = None;
         loop {
             if let Err(ending) = self.next(place, stop).await {
@@ -141,7 +152,7 @@ impl Connection {
     /// Takes what was read, sends what is there, and waits for what happens.
     async fn next(
         &mut self,
-        place: &Place,
+        place: &places::Place,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), Ending> {
         let now = Instant::now();
@@ -154,14 +165,21 @@ impl Connection {
             return Ok(());
         }
         self.prepare(now)?;
+        if self.endpoint.is_closing() {
+            self.closed_at.get_or_insert(now);
+        }
         let reads = self.takes() && now >= self.reads_at;
         if !reads {
             self.endpoint.pauses(now.into_std());
         }
         let more = now >= self.sends_at && self.cursors.wants_more(&self.endpoint);
         let held = self.held_bytes();
-        self.reader.holds(held);
-        let wakes_at = self.wakes_at(now);
+        self.reader.holds(held, reads);
+        let sends = self.writer.has_something(self.endpoint.output());
+        if !sends {
+            self.writer.moved_at = now;
+        }
+        let wakes_at = self.wakes_at(now, sends);
         let is_partial = self.endpoint.partial_bytes() > 0;
         let Connection {
             reader,
@@ -169,16 +187,15 @@ impl Connection {
             endpoint,
             inbound,
             cursors,
+            queues,
             door,
             ..
         } = self;
         let out = endpoint.output();
-        let sends = writer.has_something(out);
-        if !sends {
-            writer.moved_at = now;
-        }
         let works = door.is_some() && inbound.has_work();
+        let shares = queues.has_work();
         let mut ended = None;
+        let mut told: Option<Told> = None;
         let mut has_sent = false;
         tokio::select! {
             () = stopped(stop) => return Err(Ending::Stopping),
@@ -189,12 +206,24 @@ impl Connection {
                 has_sent = true;
             }
             read = reader.read(held, is_partial), if reads => read?,
-            read = read_on(cursors, door.as_ref()), if more => ended = read.err(),
+            read = cursors.read(), if more => ended = read.err(),
+            done = queues.step(), if shares => match done {
+                Ok(it) => told = it,
+                Err(why) => ended = Some(why),
+            },
             () = sleep_until(wakes_at) => {}
         }
         let now = Instant::now();
         if has_sent {
             self.endpoint.sent(now.into_std());
+        }
+        if let Some(Told {
+            channel,
+            ids,
+            state,
+        }) = told
+        {
+            self.endpoint.settle_sent(channel, ids, Some(state));
         }
         if let Some((link, why)) = ended {
             self.detach(link, &why);
@@ -211,8 +240,14 @@ impl Connection {
         if now >= self.sends_at
             && let Some(door) = &self.door
         {
-            let (wait, ended) = self.cursors.fill(door, &mut self.endpoint);
-            self.sends_at = now + wait.min(PAUSE_MAX);
+            let (bytes, ended) = self.cursors.fill(door, &mut self.endpoint);
+            let bytes = bytes + self.queues.fill(&mut self.endpoint);
+            if bytes > 0 {
+                let quotas = self.front.broker.quotas();
+                let wait = quotas.charge(Quota::ConsumerByteRate, door.caller(), bytes as f64);
+                quotas.note(Quota::ConsumerByteRate, wait);
+                self.sends_at = now + wait.min(PAUSE_MAX);
+            }
             if let Some((link, why)) = ended {
                 self.detach(link, &why);
             }
@@ -221,16 +256,16 @@ impl Connection {
     }
 
     /// When somebody has to look again, whatever happens.
-    fn wakes_at(&self, now: Instant) -> Instant {
+    fn wakes_at(&self, now: Instant, sends: bool) -> Instant {
         let opening = self.began_at + OPENING_MAX;
         [
             Some(Instant::from_std(self.endpoint.wakes_at())),
-            Some(opening).filter(|_| !self.endpoint.is_running()),
+            Some(opening).filter(|_| self.is_opening()),
             self.closed_at.map(|at| at + CLOSING_MAX),
             self.inbound.rests_until(),
             Some(self.reads_at).filter(|at| *at > now),
             Some(self.sends_at).filter(|at| *at > now),
-            Some(self.writer.moved_at + self.front.shared.idle_max),
+            Some(self.writer.moved_at + self.front.shared.idle_max).filter(|_| sends),
         ]
         .into_iter()
         .flatten()
@@ -238,15 +273,14 @@ impl Connection {
         .unwrap_or(opening)
     }
 
+    fn is_opening(&self) -> bool {
+        !self.endpoint.is_running() && !self.endpoint.is_closing()
+    }
+
     /// Ends what has taken too long.
     fn look_at_time(&mut self, now: Instant, sends: bool) -> Result<(), Ending> {
         self.endpoint.tick(now.into_std());
-        let is_closing = self.endpoint.is_closing();
-        if is_closing && self.closed_at.is_none() {
-            self.closed_at = Some(now);
-        }
-        let is_late =
-            !self.endpoint.is_running() && !is_closing && now >= self.began_at + OPENING_MAX;
+        let is_late = self.is_opening() && now >= self.began_at + OPENING_MAX;
         let is_left = self.closed_at.is_some_and(|at| now >= at + CLOSING_MAX);
         if is_late || is_left {
             return Err(Ending::Over);
@@ -273,7 +307,7 @@ impl Connection {
                 stolen,
             } => {
                 if let Some(stolen) = stolen {
-                    self.forget(|it| it == stolen);
+                    self.forget(|it| it == stolen, Gone::Detached);
                 }
                 self.attach(link, &attach).await;
             }
@@ -285,16 +319,21 @@ impl Connection {
                 self.charge(bytes);
             }
             Event::Settled(said) => self.settled(&said),
-            Event::Detached { link, .. } => self.forget(|it| it == link),
-            Event::Ended(channel, _) => self.forget(|it| it.channel == channel),
-            Event::Closed(_) => self.forget(|_| true),
+            Event::Detached { link, closed, .. } => {
+                let how = if closed { Gone::Closed } else { Gone::Detached };
+                self.detached(link, how).await;
+            }
+            Event::Ended(channel, _) => self.forget(|it| it.channel == channel, Gone::Detached),
+            Event::Closed(_) => self.forget(|_| true, Gone::Detached),
             Event::Fault(fault) => {
                 tracing::debug!(peer = %self.peer, %fault, "an AMQP client broke the protocol");
                 self.front.stats.ended(fault.condition.symbol());
                 match fault.scope {
-                    Scope::Connection => self.forget(|_| true),
-                    Scope::Session(channel) => self.forget(|it| it.channel == channel),
-                    Scope::Link(link) => self.forget(|it| it == link),
+                    Scope::Connection => self.forget(|_| true, Gone::Detached),
+                    Scope::Session(channel) => {
+                        self.forget(|it| it.channel == channel, Gone::Detached)
+                    }
+                    Scope::Link(link) => self.forget(|it| it == link, Gone::Detached),
                 }
             }
         }
@@ -309,9 +348,11 @@ impl Connection {
         self.reads_at = Instant::now() + wait.min(PAUSE_MAX);
     }
 
-    fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool) {
+    fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
         self.inbound.forget(&is_gone);
         self.cursors.forget(&is_gone);
+        self.left.take_if(|(link, _)| is_gone(*link));
+        self.queues.forget(&is_gone, how);
     }
 
     fn detach(&mut self, link: LinkId, why: &NoLink) {
@@ -321,7 +362,7 @@ impl Connection {
         let text = why.to_string();
         self.endpoint
             .detach(link, true, Some(error(condition, &text)));
-        self.forget(|it| it == link);
+        self.forget(|it| it == link, Gone::Detached);
     }
 
     fn open(&mut self, open: &Open<'_>) -> Result<(), Ending> {
@@ -339,7 +380,8 @@ impl Connection {
         let version = Value::String(env!("CARGO_PKG_VERSION"));
         properties.put_symbol("version", &version);
         let properties = Some(properties.as_map());
-        self.endpoint.accept_open(&["ANONYMOUS-RELAY"], properties);
+        self.endpoint
+            .accept_open(&["ANONYMOUS-RELAY", "SHARED-SUBS"], properties);
         Ok(())
     }
 
@@ -349,7 +391,7 @@ impl Connection {
         };
         let attached = match attach.role {
             Role::Sender => self.attach_producer(&door, link, attach).await,
-            Role::Receiver => self.attach_cursor(&door, link, attach),
+            Role::Receiver => self.attach_receiver(&door, link, attach).await,
         };
         if let Err(why) = attached {
             let condition = why.condition(false);
@@ -357,7 +399,7 @@ impl Connection {
             self.front.stats.ended(condition.symbol());
             let text = why.to_string();
             self.endpoint.refuse(link, error(condition, &text));
-            self.forget(|it| it == link);
+            self.forget(|it| it == link, Gone::Detached);
         }
     }
 
@@ -381,29 +423,99 @@ impl Connection {
         };
         self.inbound.open(door, link, to).await?;
         if !self.answer(link, attach, attach.source) {
-            self.forget(|it| it == link);
+            self.forget(|it| it == link, Gone::Detached);
         }
         Ok(())
     }
 
-    fn attach_cursor(
+    async fn attach_receiver(
         &mut self,
-        door: &Door,
+        door: &Arc<Door>,
         link: LinkId,
         attach: &Attach<'_>,
     ) -> Result<(), NoLink> {
-        let source = attach.source.ok_or(NoNode)?;
+        let container = door.caller().client_id.as_deref().unwrap_or_default();
+        let Some(source) = attach.source else {
+            return self.attach_left(door, link, attach).await;
+        };
         let sends_settled = attach.snd_settle_mode == SenderSettleMode::Settled;
-        let asked = self.cursors.open(door, link, &source, sends_settled)?;
+        let now = self.front.broker.now();
+        let asked = receiving::asked(&source, attach.name, container, now)?;
+        let (topic, partition, first) = match &asked.node {
+            SourceNode::Queue(topic) => {
+                let of = (&topic[..], None);
+                self.queues.open(door, link, of, sends_settled).await?;
+                (None, None, Place::Earliest)
+            }
+            SourceNode::Subscription(topic) if asked.kept.is_some() => {
+                let of = (&topic[..], asked.kept.as_ref());
+                self.queues.open(door, link, of, sends_settled).await?;
+                (None, None, Place::Latest)
+            }
+            SourceNode::Subscription(topic) => {
+                made(door, topic, right::Read).await?;
+                (Some(topic), None, Place::Latest)
+            }
+            SourceNode::Cursor { topic, partition } => (Some(topic), *partition, Place::Earliest),
+        };
+        if let Some(topic) = topic {
+            let at = (&topic[..], partition, asked.from.unwrap_or(first));
+            let is_rabbit = asked.is_rabbit;
+            self.cursors
+                .open(door, link, at, is_rabbit, sends_settled)?;
+        }
         let in_force = asked.in_force.as_map();
         let source = Source {
             filter: Some(in_force).filter(|it| !it.is_empty()),
             ..source
         };
         if !self.answer(link, attach, Some(source)) {
-            self.forget(|it| it == link);
+            self.forget(|it| it == link, Gone::Detached);
         }
         Ok(())
+    }
+
+    /// Attaches a link without a source: it names a subscription that its client wants to be rid of.
+    async fn attach_left(
+        &mut self,
+        door: &Arc<Door>,
+        link: LinkId,
+        attach: &Attach<'_>,
+    ) -> Result<(), NoLink> {
+        let container = door.caller().client_id.as_deref().unwrap_or_default();
+        let named = receiving::left(attach, container);
+        subscriptions::look_for(&self.front, door, &named.id)?;
+        let in_use = InUse::take(&self.front, door, named).await?;
+        self.left = Some((link, in_use));
+        let source = Source {
+            address: Some(Value::String(attach.name)),
+            durable: TerminusDurability::UnsettledState,
+            expiry_policy: Symbol("never"),
+            timeout: 0,
+            dynamic: false,
+            dynamic_node_properties: None,
+            distribution_mode: None,
+            filter: None,
+            default_outcome: None,
+            outcomes: Multiple::None,
+            capabilities: Multiple::These(&["topic"]),
+        };
+        if !self.answer(link, attach, Some(source)) {
+            self.forget(|it| it == link, Gone::Detached);
+        }
+        Ok(())
+    }
+
+    /// The peer has detached a link. A subscription that it wants to be rid of is gone before anything else is taken.
+    async fn detached(&mut self, link: LinkId, how: Gone) {
+        if how == Gone::Closed
+            && let Some((_, mut left)) = self.left.take_if(|(of, _)| *of == link)
+            && left.goes(true)
+            && let Err(why) = left.delete().await
+        {
+            tracing::warn!(peer = %self.peer, %why, "a subscription could not be ended");
+        }
+        self.forget(|it| it == link, how);
     }
 
     /// Answers an attach as it was asked for, but for its source.
@@ -419,12 +531,16 @@ impl Connection {
         self.endpoint.accept(link, &with)
     }
 
-    /// Nothing follows for a cursor from what a receiver says, but that it is settled.
+    /// What receivers say of what they were sent. Nothing follows from it for a cursor, but that it is settled.
     fn settled(&mut self, said: &Settled<'_>) {
-        let is_done = said.state.is_some_and(|state| state.is_outcome());
-        let ends = said.deliveries.first().zip(said.deliveries.last());
-        if let (false, true, Some(((_, first), (_, last)))) = (said.settled, is_done, ends) {
-            let ids = (*first, *last);
+        let state = said.state.as_ref();
+        let others = self.queues.settled(&said.deliveries, state, said.settled);
+        let is_done = state.is_some_and(DeliveryState::is_outcome);
+        if said.settled || !is_done {
+            return;
+        }
+        for run in others.chunk_by(|one, next| one.wrapping_add(1) == *next) {
+            let ids = (run[0], run[run.len() - 1]);
             self.endpoint.settle_sent(said.channel, ids, said.state);
         }
     }
@@ -460,12 +576,5 @@ impl Connection {
 async fn store(inbound: &mut Inbound, door: Option<&Arc<Door>>) {
     if let Some(door) = door {
         inbound.step(door).await;
-    }
-}
-
-async fn read_on(cursors: &mut Cursors, door: Option<&Arc<Door>>) -> Result<(), (LinkId, NoLink)> {
-    match door {
-        Some(door) => cursors.read(door).await,
-        None => Ok(()),
     }
 }

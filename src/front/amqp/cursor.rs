@@ -5,26 +5,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 use amqp::endpoint::{Endpoint, LinkId};
-use amqp::terminus::Source;
-use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use model::PartitionId;
-use model::quota::Quota;
 
-use super::address::{Hints, NoNode, SourceNode, source};
 use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
-use super::filter::{self, Asked};
 use super::route::Record;
 use super::state::Front;
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{
-    Block, Event, Filter, FollowRequest, Order, Place, ReplayError, Subscription,
-};
+use crate::broker::replay::{Block, Event, Filter, FollowRequest, Order, Place, Subscription};
 
 /// The cursors of a connection.
 pub(super) struct Cursors {
@@ -48,11 +40,9 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn take(&mut self, front: &Front, door: &Door, event: Event) -> Result<(), NoLink> {
+    fn take(&mut self, front: &Front, event: Event) {
         match event {
             Event::Records(block) => {
-                // The right may have been taken since.
-                self.topic = door.renew(&self.topic)?;
                 self.is_caught_up = false;
                 self.block = Some((block, 0));
             }
@@ -61,18 +51,27 @@ impl Cursor {
             }
             Event::CaughtUp => self.is_caught_up = true,
         }
-        Ok(())
     }
 
     /// Sends what was read, as far as there is room; gives how many bytes.
-    fn send(&mut self, front: &Front, endpoint: &mut Endpoint) -> usize {
+    fn send(
+        &mut self,
+        front: &Front,
+        door: &Door,
+        endpoint: &mut Endpoint,
+    ) -> Result<usize, NoLink> {
+        if !endpoint.can_send(self.link) {
+            return Ok(0);
+        }
         let Some((block, mut index)) = self.block.take() else {
-            return 0;
+            return Ok(0);
         };
+        // The right may have been taken since.
+        self.topic = door.renew(&self.topic)?;
         let mut bytes = 0;
         while endpoint.can_send(self.link) && endpoint.output().len() < UNSENT_BYTES_MAX {
             let Some(record) = block.get(index) else {
-                return bytes;
+                return Ok(bytes);
             };
             index += 1;
             let message = Record::of(&record).message(self.is_rabbit);
@@ -87,7 +86,7 @@ impl Cursor {
         if index < block.len() {
             self.block = Some((block, index));
         }
-        bytes
+        Ok(bytes)
     }
 }
 
@@ -99,37 +98,19 @@ impl Cursors {
         }
     }
 
-    /// Opens a cursor for a source; what of its filters is in force.
+    /// Opens a cursor in a topic, or a partition of it, from a place on.
     pub(super) fn open(
         &mut self,
         door: &Door,
         link: LinkId,
-        wanted: &Source<'_>,
+        (topic, partition, from): (&str, Option<u32>, Place),
+        is_rabbit: bool,
         sends_settled: bool,
-    ) -> Result<Asked, NoLink> {
-        if wanted.dynamic {
-            return Err(NoLink::Dynamic);
-        }
-        let text = wanted.address.and_then(|it| it.text()).ok_or(NoNode)?;
-        let shared = ["queue", "topic", "temporary-queue", "temporary-topic"];
-        let copies = wanted.distribution_mode.is_some_and(|it| it.0 == "copy");
-        let node = source(
-            text,
-            Hints {
-                is_shared: wanted.capabilities.iter().any(|it| shared.contains(&it)),
-                is_cursor: copies || filter::has_place(wanted.filter),
-            },
-        )?;
-        // A filter that is not offered is said before that a queue is not.
-        let asked = filter::read(wanted.filter, self.front.broker.now())?;
-        let SourceNode::Cursor { topic, partition } = node else {
-            return Err(NoLink::Shared);
-        };
+    ) -> Result<(), NoLink> {
         if self.all.len() >= CURSORS_MAX {
             return Err(NoLink::TooMany);
         }
-        let topic = door.topic(&topic, right::Read)?;
-        let from = asked.from.unwrap_or(Place::Earliest);
+        let topic = door.topic(topic, right::Read)?;
         let count = topic.partition_count();
         if matches!(from, Place::Offset(_)) && partition.is_none() && count != 1 {
             return Err(NoLink::Offset(count));
@@ -151,10 +132,10 @@ impl Cursors {
             is_caught_up: false,
             wants_more: false,
             sends_settled,
-            is_rabbit: asked.is_rabbit,
+            is_rabbit,
         });
         self.front.stats.cursors.fetch_add(1, Relaxed);
-        Ok(asked)
+        Ok(())
     }
 
     /// Links are gone.
@@ -174,7 +155,7 @@ impl Cursors {
     }
 
     /// Reads on in the log, and waits for something there. What is given up loses nothing. An error ends its link.
-    pub(super) async fn read(&mut self, door: &Door) -> Result<(), (LinkId, NoLink)> {
+    pub(super) async fn read(&mut self) -> Result<(), (LinkId, NoLink)> {
         let wanting = self.all.iter_mut().filter(|it| it.wants_more);
         let next: Vec<_> = wanting
             .map(|cursor| Box::pin(async move { (cursor.subscription.next().await, cursor) }))
@@ -184,49 +165,37 @@ impl Cursors {
         }
         let ((event, cursor), ..) = select_all(next).await;
         let link = cursor.link;
-        let taken = event
-            .map_err(NoLink::from)
-            .and_then(|event| cursor.take(&self.front, door, event));
-        taken.map_err(|why| (link, why))
+        let event = event.map_err(|error| (link, error.into()))?;
+        cursor.take(&self.front, event);
+        Ok(())
     }
 
-    /// Sends what was read, as far as there is room, and answers drains. Gives how long nothing more is to be sent because of the
-    /// client's quota, and a link that ends.
+    /// Sends what was read, as far as there is room, and answers drains. Gives how many bytes were sent, and a link that ends.
     pub(super) fn fill(
         &mut self,
         door: &Door,
         endpoint: &mut Endpoint,
-    ) -> (Duration, Option<(LinkId, NoLink)>) {
+    ) -> (usize, Option<(LinkId, NoLink)>) {
         let mut bytes = 0;
         let mut ended = None;
         for cursor in &mut self.all {
-            bytes += cursor.send(&self.front, endpoint);
+            match cursor.send(&self.front, door, endpoint) {
+                Ok(sent) => bytes += sent,
+                Err(why) => ended = Some((cursor.link, why)),
+            }
             if !endpoint.drains(cursor.link) {
                 continue;
             }
-            // What came since it was caught up is there, too.
-            if cursor.is_caught_up
-                && cursor.block.is_none()
-                && let Some(event) = cursor.subscription.next().now_or_never()
-            {
-                let event = event.map_err(|error: ReplayError| error.into());
-                match event.and_then(|event| cursor.take(&self.front, door, event)) {
-                    Ok(()) => bytes += cursor.send(&self.front, endpoint),
-                    Err(why) => ended = Some((cursor.link, why)),
-                }
+            // What came since it was caught up is there, too, be it in memory or not.
+            if cursor.is_caught_up && cursor.block.is_none() {
+                cursor.is_caught_up = !cursor.subscription.may_have_more();
             }
             let is_done = cursor.is_caught_up && cursor.block.is_none();
             if is_done || endpoint.credit(cursor.link) == 0 {
                 endpoint.drained(cursor.link);
             }
         }
-        if bytes == 0 {
-            return (Duration::ZERO, ended);
-        }
-        let quotas = self.front.broker.quotas();
-        let wait = quotas.charge(Quota::ConsumerByteRate, door.caller(), bytes as f64);
-        quotas.note(Quota::ConsumerByteRate, wait);
-        (wait, ended)
+        (bytes, ended)
     }
 }
 

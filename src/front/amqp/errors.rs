@@ -9,6 +9,7 @@ use super::route::Unfit;
 use crate::broker::Refusal;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::replay::ReplayError;
+use crate::broker::share::{ShareError, ShareReadError};
 
 /// Why a link is not attached, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +20,18 @@ pub(super) enum NoLink {
     /// Its filters.
     #[error(transparent)]
     Filter(#[from] filter::Refused),
-    /// Queues, subscriptions and browsers.
-    #[error("queues and subscriptions are not offered: ask for copies, or for an offset")]
-    Shared,
+    /// Subscriptions that are kept, and browsers.
+    #[error("{0} are not offered")]
+    NotOffered(&'static str),
+    /// A filter that what is shared cannot have.
+    #[error("a queue or a subscription that is kept has no place to begin with: ask for copies")]
+    PlaceOfShared,
+    /// A subscription that has its consumer, or has others.
+    #[error("the subscription is in use")]
+    InUse,
+    /// A subscription that is not there.
+    #[error("there is no such subscription")]
+    NoSubscription,
     /// The coordinator.
     #[error("transactions are not offered")]
     Transactions,
@@ -31,8 +41,8 @@ pub(super) enum NoLink {
     /// A numeric offset without a partition.
     #[error("the topic has {0} partitions: an offset is one partition's")]
     Offset(u32),
-    /// More cursors than there may be.
-    #[error("the connection has as many cursors as it may have")]
+    /// More receivers than there may be.
+    #[error("the connection has as many receivers as it may have")]
     TooMany,
     /// The topic, or the right to it.
     #[error(transparent)]
@@ -40,6 +50,18 @@ pub(super) enum NoLink {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReplayError),
+    /// The group of the queue does not do what is asked.
+    #[error(transparent)]
+    Group(ShareError),
+}
+
+impl From<ShareReadError> for NoLink {
+    fn from(error: ShareReadError) -> NoLink {
+        match error {
+            ShareReadError::Group(error) => NoLink::Group(error),
+            ShareReadError::Read(error) => NoLink::Read(error),
+        }
+    }
 }
 
 impl NoLink {
@@ -47,18 +69,23 @@ impl NoLink {
     pub(super) fn condition(&self, was_there: bool) -> ErrorCondition {
         match self {
             NoLink::Node(_) => ErrorCondition::NotFound,
-            NoLink::Filter(filter::Refused::NoPlace(_)) | NoLink::Offset(_) => {
-                ErrorCondition::InvalidField
-            }
+            NoLink::Filter(filter::Refused::NoPlace(_))
+            | NoLink::Offset(_)
+            | NoLink::PlaceOfShared => ErrorCondition::InvalidField,
             NoLink::Filter(filter::Refused::NotOffered(_))
-            | NoLink::Shared
+            | NoLink::NotOffered(_)
             | NoLink::Transactions
             | NoLink::Dynamic => ErrorCondition::NotImplemented,
             NoLink::TooMany => ErrorCondition::ResourceLimitExceeded,
+            NoLink::InUse => ErrorCondition::ResourceLocked,
+            NoLink::NoSubscription => ErrorCondition::NotFound,
             NoLink::Refused(refusal) | NoLink::Read(ReplayError::Refused(refusal)) => {
                 condition_of(refusal, was_there)
             }
             NoLink::Read(ReplayError::NoPartition { .. }) => ErrorCondition::NotFound,
+            NoLink::Group(ShareError::NotFound) => ErrorCondition::ResourceDeleted,
+            NoLink::Group(ShareError::MaxSizeReached) => ErrorCondition::ResourceLimitExceeded,
+            NoLink::Group(_) => ErrorCondition::InternalError,
         }
     }
 }
@@ -76,6 +103,13 @@ fn condition_of(refusal: &Refusal, was_there: bool) -> ErrorCondition {
         | Refusal::InvalidTopicName(_)
         | Refusal::CollidingTopicName { .. }
         | Refusal::ReservedTopicName { .. } => ErrorCondition::NotFound,
+        Refusal::TooManyPartitions(_) | Refusal::QuotaExceeded { .. } => {
+            ErrorCondition::ResourceLimitExceeded
+        }
+        Refusal::BatchTooLarge { .. } => ErrorCondition::MessageSizeExceeded,
+        Refusal::CorruptBatch(_) | Refusal::InvalidRecord(_) | Refusal::InvalidTimestamp(_) => {
+            ErrorCondition::InvalidField
+        }
         _ => ErrorCondition::InternalError,
     }
 }
@@ -127,6 +161,7 @@ pub(super) enum NotStored {
 pub(super) fn of_unfit(unfit: &Unfit) -> NotStored {
     let condition = match unfit {
         Unfit::Malformed(_) => ErrorCondition::DecodeError,
+        Unfit::NoMessage => ErrorCondition::InvalidField,
         Unfit::Delayed | Unfit::Format(_) | Unfit::Transactional => ErrorCondition::NotImplemented,
     };
     NotStored::Rejected(condition, unfit.to_string())
@@ -135,6 +170,7 @@ pub(super) fn of_unfit(unfit: &Unfit) -> NotStored {
 /// Of a delivery whose node is not there, or not to be written to. One that may be there later is given back.
 pub(super) fn of_node(why: &NoLink) -> NotStored {
     let passing = match why {
+        NoLink::Refused(Refusal::QuotaExceeded { .. }) => true,
         NoLink::Refused(refusal) => condition_of(refusal, false) == ErrorCondition::InternalError,
         _ => false,
     };
@@ -157,7 +193,10 @@ pub(super) fn of_publish(refusal: &PublishRefusal) -> NotStored {
             NotStored::Rejected(ErrorCondition::ResourceLimitExceeded, refusal.to_string())
         }
         PublishRefusal::Refused(refused) => match condition_of(refused, true) {
-            ErrorCondition::InternalError => NotStored::Released,
+            // What a quota refuses now is taken later.
+            ErrorCondition::ResourceLimitExceeded | ErrorCondition::InternalError => {
+                NotStored::Released
+            }
             condition => NotStored::Rejected(condition, refused.to_string()),
         },
         PublishRefusal::Abandoned => NotStored::Unknown,

@@ -1,5 +1,5 @@
 //! Filters of a cursor's source: where it begins. Pure.
-//! Callers: `cursor`. Filters are known by their descriptors, and RabbitMQ's by its key too, as its own clients leave the
+//! Callers: `receiving`. Filters are known by their descriptors, and RabbitMQ's by its key too, as its own clients leave the
 //! descriptor out. A filter that would leave messages out and is not offered is refused: to ignore it would send what nobody wants.
 
 use amqp::{Map, MapBuf, Value};
@@ -63,11 +63,6 @@ pub(super) fn read(filters: Option<Map<'_>>, now: Timestamp) -> Result<Asked, Re
         asked.in_force.put(&key, &filter);
     }
     Ok(asked)
-}
-
-/// Whether a filter says where to begin: then its source is a cursor.
-pub(super) fn has_place(filters: Option<Map<'_>>) -> bool {
-    read(filters, Timestamp::from_millis(0)).is_ok_and(|asked| asked.from.is_some())
 }
 
 /// RabbitMQ's: a name, an age, an offset, or a time.

@@ -33,6 +33,7 @@ impl Front {
             &["kind"],
         );
         links.sample(&["producer"], stats.producers.load(Relaxed));
+        links.sample(&["consumer"], stats.consumers.load(Relaxed));
         links.sample(&["cursor"], stats.cursors.load(Relaxed));
         families.add(links);
         for (name, help, count) in [
@@ -55,6 +56,11 @@ impl Front {
                 "alluvium_amqp_skipped_total",
                 "Records that an AMQP receiver was not sent: longer than it takes, or a gap in the log.",
                 &stats.skipped,
+            ),
+            (
+                "alluvium_amqp_expired_total",
+                "Messages of queues that were given to nobody, as their time was over.",
+                &stats.expired,
             ),
         ] {
             families.counter(name, help, count.load(Relaxed));

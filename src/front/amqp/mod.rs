@@ -22,11 +22,14 @@ mod filter;
 mod login;
 mod metrics;
 mod producing;
+mod queue;
+mod receiving;
 mod route;
 mod settings;
 mod state;
 mod stats;
 mod stream;
+mod subscriptions;
 
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -51,6 +54,7 @@ impl Front {
             places: self.places.clone(),
             drain: DRAIN,
         };
+        subscriptions::end_left(&self).await;
         let stop = shutdown.clone();
         let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
         listener.serve(shutdown, handle).await;

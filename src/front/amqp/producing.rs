@@ -15,21 +15,21 @@ use model::PartitionId;
 use tokio::time::Instant;
 
 use super::address::{self, TargetNode};
-use super::bounds::{CREDIT, QUEUED_BYTES_MAX};
+use super::bounds::{CREDIT, QUEUED_BYTES_MAX, QUEUED_MAX};
 use super::errors::{NoLink, NotStored, of_node, of_publish, of_unfit};
 use super::route::{Stored, Unfit, stored};
 use super::state::Front;
 use super::stats::Became;
-use crate::broker::access::{Door, Granted, right};
+use crate::broker::Refusal;
+use crate::broker::access::{Door, right};
 use crate::broker::publish::{Message, Outgoing, Publishing};
-use crate::broker::{Refusal, Topic};
+use crate::front::written::{Writable, made};
 
 /// Deliveries that are brought to the log at once.
 const ADMITTED_MAX: usize = 256;
 /// How long no credit is given after a delivery had to be given back.
 const REST: Duration = Duration::from_secs(1);
 
-type Writable = Granted<Arc<Topic>, right::Write>;
 type Admission = Pin<Box<dyn Future<Output = Vec<Owed>> + Send>>;
 
 /// See the module.
@@ -157,7 +157,7 @@ impl Inbound {
 
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.held_bytes() < QUEUED_BYTES_MAX
+        self.held_bytes() < QUEUED_BYTES_MAX && self.queue.len() < QUEUED_MAX
     }
 
     /// Bytes of deliveries that came and are not admitted.
@@ -317,22 +317,7 @@ fn give_back(endpoint: &mut Endpoint, link: LinkId, id: u32, why: &NotStored) {
 
 /// The topic of a node, as the client may write to it; made, if it is not there and use makes topics.
 async fn writable(door: &Door, name: &TargetNode) -> Result<Writable, NoLink> {
-    let topic = match door.topic(&name.topic, right::Write) {
-        Err(Refusal::UnknownTopicOrPartition) => {
-            let broker = door.broker();
-            match door.new_topic(&name.topic) {
-                Ok(new) => match broker.auto_create_topic(new).await {
-                    Ok(_) | Err(Refusal::TopicExists { .. }) => {}
-                    Err(refusal) => return Err(refusal.into()),
-                },
-                // Somebody else was faster.
-                Err(Refusal::TopicExists { .. }) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-            door.topic(&name.topic, right::Write)?
-        }
-        found => found?,
-    };
+    let topic = made(door, &name.topic, right::Write).await?;
     let partition = name.partition.map(PartitionId::new);
     match partition.is_none_or(|partition| topic.has(partition)) {
         true => Ok(topic),

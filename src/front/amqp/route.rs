@@ -62,6 +62,9 @@ pub(super) enum Unfit {
     /// A format that is not offered.
     #[error("the message format {0:#x} is not offered")]
     Format(u32),
+    /// A batch without a message: there is nothing to store, and nothing that `accepted` could promise.
+    #[error("the batch has no message")]
+    NoMessage,
 }
 
 /// What a delivery becomes: a record, or one for each message of a batch.
@@ -88,7 +91,10 @@ pub(super) fn stored(
                 }
                 all.push(stored_one(&payload.slice_ref(data), publisher, now)?);
             }
-            Ok(all)
+            match all.is_empty() {
+                true => Err(Unfit::NoMessage),
+                false => Ok(all),
+            }
         }
         other => Err(Unfit::Format(other)),
     }
@@ -242,13 +248,54 @@ impl<'a> Record<'a> {
         found.and_then(|it| it.1)
     }
 
-    /// It as a message: what it was, if it was one, with where it stands.
+    /// What it was, if it was a message. What others have put there and is no message is nothing.
+    fn sections(&self) -> Option<Message<'a>> {
+        Message::of(self.header(SECTIONS)?).ok()
+    }
+
+    /// Whether it was sent for a time that is over (part 3, 3.2.1 and 3.2.4).
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        let Some(sections) = self.sections() else {
+            return false;
+        };
+        let absolute = sections.properties.and_then(|it| it.0.absolute_expiry_time);
+        let ttl = sections.header.and_then(|it| it.ttl).map(i64::from);
+        let ends = ttl.map(|ttl| self.time.millis().saturating_add(ttl));
+        let ends = absolute.map(|it| it.0).or(ends);
+        ends.is_some_and(|end| now.millis() >= end)
+    }
+
+    /// It as a cursor sends it: what it was, if it was a message, with where it stands.
     pub(super) fn message(&self, is_rabbit: bool) -> Bytes {
-        // What others have put there and is no message is nothing.
-        let sections = self.header(SECTIONS);
-        let sections = sections.and_then(|bytes| Message::of(bytes).ok());
+        let sections = self.sections();
+        let header = sections.and_then(|it| it.header);
+        self.message_with(sections, header, is_rabbit)
+    }
+
+    /// It as a consumer of a queue is sent it, so many times with this one.
+    pub(super) fn message_of_queue(&self, deliveries: u16) -> Bytes {
+        let sections = self.sections();
+        let header = sections.and_then(|it| it.header);
+        let header = Header {
+            first_acquirer: deliveries == 1,
+            delivery_count: u32::from(deliveries).saturating_sub(1),
+            // What another protocol has stored is durable as all that is.
+            ..header.unwrap_or(Header {
+                durable: sections.is_none(),
+                ..Header::NONE
+            })
+        };
+        self.message_with(sections, Some(header), false)
+    }
+
+    fn message_with(
+        &self,
+        sections: Option<Message<'a>>,
+        header: Option<Header>,
+        is_rabbit: bool,
+    ) -> Bytes {
         let mut out = BytesMut::new();
-        if let Some(header) = sections.and_then(|it| it.header) {
+        if let Some(header) = header {
             header.put(&mut out);
         }
         self.put_annotations(&mut out, is_rabbit, sections.as_ref());
@@ -482,6 +529,10 @@ mod tests {
         assert_eq!(refused(delayed, 0), Unfit::Delayed);
         assert_eq!(refused(b"\x00\x53\x77\x40", 9), Unfit::Format(9));
         assert!(matches!(refused(b"\x01", 0), Unfit::Malformed(_)));
+        let annotations_only = b"\x00\x53\x72\xc1\x01\x00";
+        for empty in [&b""[..], annotations_only] {
+            assert_eq!(refused(empty, FORMAT_BATCH), Unfit::NoMessage);
+        }
     }
 
     #[test]

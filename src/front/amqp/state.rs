@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bounds::HELD_BYTES_MAX;
 use super::settings::Settings;
 use super::stats::Stats;
+use super::subscriptions::Uses;
 use crate::broker::Broker;
 use crate::front::budget::Budget;
 use crate::front::places::{Patience, Places};
@@ -28,6 +29,8 @@ pub struct Front {
     pub(super) settings: Settings,
     pub(super) places: Arc<Places>,
     pub(super) stats: Stats,
+    /// Subscriptions that have consumers.
+    pub(super) subscriptions: Uses,
     /// Memory of deliveries that are being received or stored.
     pub(super) received: Arc<Budget>,
 }
@@ -53,6 +56,7 @@ impl Front {
             shared,
             places,
             stats: Stats::default(),
+            subscriptions: Uses::default(),
             received: Budget::new(RECEIVED_BYTES_MAX.max(2 * one_max), one_max),
             settings,
         })

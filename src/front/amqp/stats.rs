@@ -12,8 +12,9 @@ pub(super) struct Stats {
     pub(super) received_bytes: AtomicU64,
     /// Bytes that were sent to them.
     pub(super) sent_bytes: AtomicU64,
-    /// Links that are attached now: those of senders, and cursors.
+    /// Links that are attached now: those of senders, of consumers of queues, and cursors.
     pub(super) producers: AtomicU64,
+    pub(super) consumers: AtomicU64,
     pub(super) cursors: AtomicU64,
     /// Deliveries that clients sent, by what became of them.
     received: [AtomicU64; Became::ALL.len()],
@@ -21,6 +22,8 @@ pub(super) struct Stats {
     pub(super) delivered: AtomicU64,
     /// Records that a receiver was not sent, as they are longer than it takes, or gone.
     pub(super) skipped: AtomicU64,
+    /// Messages of queues that were given to nobody, as their time was over.
+    pub(super) expired: AtomicU64,
     /// Links, sessions and connections that the server ended or did not let in, by condition.
     ended: Mutex<BTreeMap<&'static str, u64>>,
 }

@@ -46,8 +46,9 @@ impl Reader {
         }
     }
 
-    /// Says what the connection holds besides: what is not held any more is given back.
-    pub(super) fn holds(&mut self, others: usize) {
+    /// Says what the connection holds besides: what is not held any more is given back. While the server does not read, the peer
+    /// is not the one that is slow.
+    pub(super) fn holds(&mut self, others: usize, reads: bool) {
         if self.input.is_empty() {
             self.input = BytesMut::new();
         }
@@ -56,6 +57,9 @@ impl Reader {
             self.claim = None;
         } else if let Some(claim) = &self.claim {
             claim.shrink(held + BUSY_BYTES);
+            if !reads {
+                claim.received();
+            }
         }
     }
 

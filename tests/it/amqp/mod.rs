@@ -1,5 +1,7 @@
 //! The AMQP front as its clients see it: what a message becomes, what an outcome promises, where a cursor begins, and what is refused.
 
+mod queue;
+mod subscription;
 mod wire;
 
 use std::path::Path;
@@ -146,17 +148,22 @@ async fn what_is_not_offered_is_refused_with_its_condition_and_the_session_lives
         filter.put_symbol("apache.org:selector-filter:string", &text);
         filter
     };
-    let queue = Source {
+    let offset_of_queue = Source {
         capabilities: Multiple::These(&["queue"]),
         ..source("events", Some(first.as_map()))
+    };
+    let browser = Source {
+        capabilities: Multiple::These(&["queue"]),
+        distribution_mode: Some(Symbol("copy")),
+        ..source("events", None)
     };
     let dynamic = Source {
         dynamic: true,
         ..source("events", Some(first.as_map()))
     };
     for (handle, source, condition) in [
-        (1, source("events", None), "amqp:not-implemented"),
-        (2, queue, "amqp:not-implemented"),
+        (1, browser, "amqp:not-implemented"),
+        (2, offset_of_queue, "amqp:invalid-field"),
         (3, dynamic, "amqp:not-implemented"),
         (
             4,

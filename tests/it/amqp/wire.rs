@@ -1,9 +1,12 @@
 //! A client of AMQP for the tests: it says what it is told, and tells what it hears.
 
+use std::time::Duration;
+
 use ::amqp::frame::{self, FrameKind, Protocol};
+use ::amqp::message::{Body, Message};
 use ::amqp::performative::{
-    Attach, Begin, Error, Flow, Open, Performative, ReceiverSettleMode, Role, SenderSettleMode,
-    Transfer,
+    Attach, Begin, Detach, Disposition, Error, Flow, Open, Performative, ReceiverSettleMode, Role,
+    SenderSettleMode, Transfer,
 };
 use ::amqp::sasl::SaslFrame;
 use ::amqp::state::DeliveryState;
@@ -11,6 +14,9 @@ use ::amqp::terminus::{AnyTarget, Source, Target, TerminusDurability};
 use ::amqp::{BytesMut, Map, Multiple, Symbol, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// How long an answer may take on a busy machine.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// A connection.
 pub struct Amqp {
@@ -100,8 +106,13 @@ impl Amqp {
     /// Attaches a receiver.
     pub async fn receiver(&mut self, handle: u32, source: Source<'_>) {
         let name = format!("r{handle}");
+        self.receiver_of(handle, &name, Some(source)).await;
+    }
+
+    /// Attaches a receiver by a name; without a source it is to be rid of what the name stands for.
+    pub async fn receiver_of(&mut self, handle: u32, name: &str, source: Option<Source<'_>>) {
         let target = AnyTarget::Target(target(None));
-        let attach = attach(&name, handle, Role::Receiver, Some(source), target);
+        let attach = attach(name, handle, Role::Receiver, source, target);
         self.say(Performative::Attach(attach)).await;
     }
 
@@ -142,6 +153,45 @@ impl Amqp {
         self.say(Performative::Flow(flow)).await;
     }
 
+    /// Says what becomes of deliveries that came.
+    pub async fn settle(&mut self, ids: (u32, u32), settled: bool, state: DeliveryState<'_>) {
+        let disposition = Disposition {
+            role: Role::Receiver,
+            first: ids.0,
+            last: Some(ids.1),
+            settled,
+            state: Some(state),
+            batchable: false,
+        };
+        self.say(Performative::Disposition(disposition)).await;
+    }
+
+    /// Detaches a link; closes it, or leaves what it stands for.
+    pub async fn detach(&mut self, handle: u32, closed: bool) {
+        let detach = Detach {
+            handle,
+            closed,
+            error: None,
+        };
+        self.say(Performative::Detach(detach)).await;
+        self.until(&format!("detach {handle}")).await;
+    }
+
+    /// The next delivery: its id, its first byte of data, and how often it was delivered before.
+    pub async fn delivery(&mut self) -> (u32, u8, u32) {
+        let (words, payload) = self.next().await;
+        let id = words
+            .strip_prefix("transfer Some(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .unwrap_or_else(|| panic!("{words}, and no delivery"));
+        let message = Message::of(&payload).expect("a message");
+        let Body::Data(1, &[byte]) = message.body else {
+            panic!("{:?}, and no byte", message.body);
+        };
+        let before = message.header.map_or(0, |it| it.delivery_count);
+        (id.parse().expect("a number"), byte, before)
+    }
+
     /// What comes next, in words, and the payload of a transfer. `end` where the connection ends.
     pub async fn next(&mut self) -> (String, Vec<u8>) {
         loop {
@@ -160,7 +210,9 @@ impl Amqp {
                 }
                 continue;
             }
-            let read = self.stream.read_buf(&mut self.input).await;
+            let read = self.stream.read_buf(&mut self.input);
+            let read = tokio::time::timeout(ANSWER_MAX, read);
+            let read = read.await.expect("an answer within a minute");
             if read.unwrap_or(0) == 0 {
                 return ("end".to_owned(), Vec::new());
             }

@@ -1,0 +1,524 @@
+//! What consumers of queues, and of subscriptions that are kept, are sent: records that are theirs until they have said what becomes of them.
+//! Callers: `connection`. Invariants: without credit nothing is taken for a consumer. What a consumer said is durable before it is told so, and
+//! before what it holds is given to others. A link that goes gives back all that its consumer holds: unseen what was not sent, and, as a
+//! failed delivery, what it leaves unsettled when its connection is lost.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use amqp::endpoint::{Endpoint, LinkId};
+use amqp::state::{DeliveryState, Modified, Rejected};
+use futures_util::future::{BoxFuture, select_all};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use model::Offset;
+
+use super::bounds::{CONSUMERS_MAX, UNSENT_BYTES_MAX};
+use super::errors::NoLink;
+use super::route::Record;
+use super::state::Front;
+use super::subscriptions::{InUse, Named};
+use crate::broker::access::{Door, right};
+use crate::broker::share::{
+    Begin, Given, Place, ShareConsumer, ShareError, ShareReadError, ShareReader, Verdict,
+};
+use crate::front::written::made;
+
+/// The group of all queues. Consumers of Kafka's share groups may join it.
+const GROUP: &str = "queue";
+/// Records that are taken at once.
+const TAKEN_MAX: usize = 256;
+
+/// The consumers of a connection.
+pub(super) struct Queues {
+    front: Arc<Front>,
+    all: Vec<Consumer>,
+    /// What makes its consumers' names differ from those of other connections.
+    name: String,
+    /// How many consumers it had.
+    opened: u64,
+}
+
+struct Consumer {
+    link: LinkId,
+    /// None while it takes records.
+    reader: Option<ShareReader>,
+    taking: Option<BoxFuture<'static, Taken>>,
+    said: ShareConsumer,
+    /// Records that it does not want again, which its reader is still to be told.
+    unwanted: Vec<(Place, Offset)>,
+    /// Records that are taken, and how many of them were sent.
+    given: Option<(Given, usize)>,
+    /// What was sent and is not finished, by the delivery's id.
+    sent: BTreeMap<u32, (Place, Offset)>,
+    /// What the consumer has said, on its way to the disk.
+    settling: FuturesUnordered<BoxFuture<'static, Said>>,
+    /// Whether nothing was there when it was looked last.
+    is_empty: bool,
+    sends_settled: bool,
+    /// The subscription, if it is no queue.
+    in_use: Option<InUse>,
+}
+
+/// How a link has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It was detached, or its session or connection ended.
+    Detached,
+    /// It was closed: a subscription goes with it.
+    Closed,
+    /// Its connection was lost.
+    Lost,
+}
+
+type Taken = (ShareReader, Result<Option<Given>, ShareReadError>);
+
+/// What a consumer has said, when it is durable.
+struct Said {
+    /// The deliveries, and what became of them; None if the consumer has settled them itself.
+    tell: Option<(u32, u32, Outcome)>,
+    became: Result<(), ShareError>,
+}
+
+/// What becomes of a delivery, without what else was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Accepted,
+    Rejected,
+    Released,
+    Modified { failed: bool, elsewhere: bool },
+}
+
+impl Outcome {
+    /// The outcome that a state is; None for one that is none.
+    fn of(state: &DeliveryState<'_>) -> Option<Outcome> {
+        match state {
+            DeliveryState::Accepted => Some(Outcome::Accepted),
+            DeliveryState::Rejected(_) => Some(Outcome::Rejected),
+            DeliveryState::Released => Some(Outcome::Released),
+            DeliveryState::Modified(it) => Some(Outcome::Modified {
+                failed: it.delivery_failed.unwrap_or(false),
+                elsewhere: it.undeliverable_here.unwrap_or(false),
+            }),
+            DeliveryState::Received(_)
+            | DeliveryState::Declared(_)
+            | DeliveryState::Transactional(_) => None,
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        match self {
+            Outcome::Accepted => Verdict::Accept,
+            // As Qpid JMS gives up what came too often.
+            Outcome::Rejected
+            | Outcome::Modified {
+                failed: true,
+                elsewhere: true,
+            } => Verdict::Reject,
+            Outcome::Modified { failed: true, .. } => Verdict::Release,
+            Outcome::Released | Outcome::Modified { .. } => Verdict::Return,
+        }
+    }
+
+    /// Whether others may have it, and not this consumer.
+    fn is_elsewhere(self) -> bool {
+        let elsewhere = Outcome::Modified {
+            failed: false,
+            elsewhere: true,
+        };
+        self == elsewhere
+    }
+
+    fn state(self) -> DeliveryState<'static> {
+        match self {
+            Outcome::Accepted => DeliveryState::Accepted,
+            Outcome::Rejected => DeliveryState::Rejected(Rejected { error: None }),
+            Outcome::Released => DeliveryState::Released,
+            Outcome::Modified { failed, elsewhere } => DeliveryState::Modified(Modified {
+                delivery_failed: Some(failed),
+                undeliverable_here: Some(elsewhere),
+                message_annotations: None,
+            }),
+        }
+    }
+}
+
+/// What happened to one of the consumers.
+enum Happened {
+    Taken(Box<Taken>),
+    Said(Option<Said>),
+    MayHaveMore(Result<(), ShareReadError>),
+}
+
+impl Consumer {
+    /// Begins to take records, if the consumer has credit and there may be some.
+    fn begin(&mut self, endpoint: &Endpoint) {
+        let credit = endpoint.credit(self.link) as usize;
+        if self.given.is_some() || credit == 0 {
+            return;
+        }
+        let is_idle = |reader: &ShareReader| self.is_empty && !reader.may_have_more();
+        if self.reader.as_ref().is_none_or(is_idle) {
+            return;
+        }
+        let Some(mut reader) = self.reader.take() else {
+            return;
+        };
+        for (place, offset) in self.unwanted.drain(..) {
+            reader.leave_out(place, offset);
+        }
+        let (said, sends_settled) = (self.said.clone(), self.sends_settled);
+        let count = credit.min(TAKEN_MAX);
+        self.is_empty = false;
+        self.taking = Some(Box::pin(async move {
+            let mut taken = reader.take(count).await;
+            // Who is sent what is settled has no way to give it back.
+            if sends_settled && let Ok(Some(given)) = &taken {
+                let mut all = Ranges::default();
+                all.add_all(given, 0);
+                if let Err(error) = all.settle(&said, Verdict::Accept).await {
+                    taken = Err(error.into());
+                }
+            }
+            (reader, taken)
+        }));
+    }
+
+    /// Sends what was taken, as far as there is room; gives how many bytes.
+    fn send(&mut self, front: &Front, endpoint: &mut Endpoint) -> usize {
+        let Some((given, mut index)) = self.given.take() else {
+            return 0;
+        };
+        let now = front.broker.now();
+        let mut bytes = 0;
+        while endpoint.can_send(self.link) && endpoint.output().len() < UNSENT_BYTES_MAX {
+            let Some((found, count)) = given.get(index) else {
+                return bytes;
+            };
+            index += 1;
+            let record = Record::of(&found);
+            let offset = found.record.offset;
+            if record.is_expired(now) {
+                front.stats.expired.fetch_add(1, Relaxed);
+                self.say(given.place, offset, Verdict::Reject);
+                continue;
+            }
+            let message = record.message_of_queue(count);
+            if !endpoint.takes(self.link, message.len()) {
+                front.stats.skipped.fetch_add(1, Relaxed);
+                self.unwanted.push((given.place, offset));
+                self.say(given.place, offset, Verdict::Return);
+                continue;
+            }
+            bytes += message.len();
+            let sent = endpoint.send(self.link, self.sends_settled, message);
+            if let Some(id) = sent.filter(|_| !self.sends_settled) {
+                self.sent.insert(id, (given.place, offset));
+            }
+            front.stats.delivered.fetch_add(1, Relaxed);
+        }
+        if index < given.len() {
+            self.given = Some((given, index));
+        }
+        bytes
+    }
+
+    /// Does with a record what nobody asked for by its delivery.
+    fn say(&mut self, place: Place, offset: Offset, verdict: Verdict) {
+        if self.sends_settled {
+            return;
+        }
+        let said = self.said.clone();
+        self.settling.push(Box::pin(async move {
+            let range = offset..offset.plus(1);
+            let became = said.settle(place, &[(range, verdict)]).await;
+            Said { tell: None, became }
+        }));
+    }
+
+    /// The consumer has said what becomes of deliveries.
+    fn settle(&mut self, ids: &[u32], outcome: Outcome, is_settled: bool) {
+        let mut ranges = Ranges::default();
+        for id in ids {
+            let Some((place, offset)) = self.sent.remove(id) else {
+                continue;
+            };
+            if outcome.is_elsewhere() {
+                self.unwanted.push((place, offset));
+            }
+            ranges.add(place, offset);
+        }
+        let tell = ids.first().zip(ids.last());
+        let tell = tell.map(|(first, last)| (*first, *last, outcome));
+        let said = self.said.clone();
+        self.settling.push(Box::pin(async move {
+            let became = ranges.settle(&said, outcome.verdict()).await;
+            let tell = tell.filter(|_| !is_settled);
+            Said { tell, became }
+        }));
+    }
+
+    /// Gives back all that it holds, behind what its consumer has said.
+    fn end(mut self, gone: Gone) {
+        let goes = |it: &mut InUse| it.goes(gone == Gone::Closed);
+        let deletes = self.in_use.as_mut().is_some_and(goes);
+        tokio::spawn(async move {
+            let Consumer {
+                taking,
+                said,
+                given,
+                sent,
+                mut settling,
+                in_use,
+                ..
+            } = self;
+            while settling.next().await.is_some() {}
+            let mut unseen = Ranges::default();
+            if let Some((given, index)) = &given {
+                unseen.add_all(given, *index);
+            }
+            if let Some(taking) = taking
+                && let (_, Ok(Some(given))) = taking.await
+            {
+                unseen.add_all(&given, 0);
+            }
+            if gone != Gone::Lost {
+                { sent.into_values() }.for_each(|(place, offset)| unseen.add(place, offset));
+            }
+            // What was sent settled is held no more.
+            let _ = unseen.settle(&said, Verdict::Return).await;
+            if let Err(error) = said.release().await {
+                tracing::debug!(%error, "what a consumer held is held until the next start");
+            }
+            if let Some(in_use) = in_use.filter(|_| deletes)
+                && let Err(why) = in_use.delete().await
+            {
+                tracing::warn!(%why, "a subscription could not be ended");
+            }
+        });
+    }
+}
+
+impl Queues {
+    pub(super) fn new(front: &Arc<Front>) -> Queues {
+        Queues {
+            front: Arc::clone(front),
+            all: Vec::new(),
+            name: format!("amqp-{}", uuid::Uuid::new_v4().simple()),
+            opened: 0,
+        }
+    }
+
+    /// Opens a consumer of a queue, or of a subscription that is kept.
+    pub(super) async fn open(
+        &mut self,
+        door: &Arc<Door>,
+        link: LinkId,
+        (topic, kept): (&str, Option<&Named>),
+        sends_settled: bool,
+    ) -> Result<(), NoLink> {
+        if self.all.len() >= CONSUMERS_MAX {
+            return Err(NoLink::TooMany);
+        }
+        let topic = made(door, topic, right::Read).await?;
+        let group = door.group(kept.map_or(GROUP, |it| &it.id), right::Read)?;
+        let begin = kept.map_or(Begin::Earliest, |_| Begin::Latest);
+        let in_use = match kept {
+            None => None,
+            Some(named) => {
+                let in_use = InUse::take(&self.front, door, named.clone()).await?;
+                in_use.is_of(topic.id).await?;
+                Some(in_use)
+            }
+        };
+        self.opened += 1;
+        let member = format!("{}-{}", self.name, self.opened);
+        let member = (member.into(), door.caller());
+        let broker = &self.front.broker;
+        let reader = broker.share_reader(&topic, &group, begin, member).await?;
+        self.all.push(Consumer {
+            link,
+            said: reader.consumer(),
+            reader: Some(reader),
+            taking: None,
+            unwanted: Vec::new(),
+            given: None,
+            sent: BTreeMap::new(),
+            settling: FuturesUnordered::new(),
+            is_empty: false,
+            sends_settled,
+            in_use,
+        });
+        self.front.stats.consumers.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Links are gone.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
+        for consumer in self.all.extract_if(.., |it| is_gone(it.link)) {
+            self.front.stats.consumers.fetch_sub(1, Relaxed);
+            consumer.end(how);
+        }
+    }
+
+    /// Whether there is something to wait for.
+    pub(super) fn has_work(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// What consumers say of deliveries that they were sent: those that are not of queues are left in `others`.
+    pub(super) fn settled(
+        &mut self,
+        deliveries: &[(LinkId, u32)],
+        state: Option<&DeliveryState<'_>>,
+        is_settled: bool,
+    ) -> Vec<u32> {
+        let mut others = Vec::new();
+        let outcome = match (state.and_then(Outcome::of), is_settled) {
+            (Some(outcome), _) => Some(outcome),
+            // Forgotten without an outcome: it was not taken.
+            (None, true) => Some(Outcome::Modified {
+                failed: true,
+                elsewhere: false,
+            }),
+            (None, false) => None,
+        };
+        let is_next = |one: &(LinkId, u32), next: &(LinkId, u32)| {
+            one.0 == next.0 && one.1.wrapping_add(1) == next.1
+        };
+        for run in deliveries.chunk_by(is_next) {
+            let ids: Vec<u32> = run.iter().map(|(_, id)| *id).collect();
+            let link = run[0].0;
+            match (self.all.iter_mut().find(|it| it.link == link), outcome) {
+                (Some(consumer), Some(outcome)) => consumer.settle(&ids, outcome, is_settled),
+                (Some(_), None) => {}
+                (None, _) => others.extend(ids),
+            }
+        }
+        others
+    }
+
+    /// Sends what was taken, takes more, and answers drains. Gives how many bytes are sent.
+    pub(super) fn fill(&mut self, endpoint: &mut Endpoint) -> usize {
+        let mut bytes = 0;
+        for consumer in &mut self.all {
+            bytes += consumer.send(&self.front, endpoint);
+            consumer.begin(endpoint);
+            if endpoint.drains(consumer.link) {
+                let is_done = consumer.is_empty && consumer.given.is_none();
+                if is_done || endpoint.credit(consumer.link) == 0 {
+                    endpoint.drained(consumer.link);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Goes on until something was taken, said, or may be there; gives what a consumer is to be told. What is given up loses nothing. An
+    /// error ends its link.
+    pub(super) async fn step(&mut self) -> Result<Option<Told>, (LinkId, NoLink)> {
+        let mut works: Vec<BoxFuture<'_, (usize, Happened)>> = Vec::new();
+        for (at, consumer) in self.all.iter_mut().enumerate() {
+            if let Some(taking) = &mut consumer.taking {
+                works.push(Box::pin(async move {
+                    (at, Happened::Taken(Box::new(taking.await)))
+                }));
+            }
+            if let Some(reader) = consumer.reader.as_mut().filter(|_| consumer.is_empty) {
+                works.push(Box::pin(async move {
+                    (at, Happened::MayHaveMore(reader.wait().await))
+                }));
+            }
+            let settling = &mut consumer.settling;
+            if !settling.is_empty() {
+                works.push(Box::pin(async move {
+                    (at, Happened::Said(settling.next().await))
+                }));
+            }
+        }
+        if works.is_empty() {
+            return std::future::pending().await;
+        }
+        let ((at, happened), _, rest) = select_all(works).await;
+        drop(rest);
+        let consumer = &mut self.all[at];
+        let link = consumer.link;
+        match happened {
+            Happened::Taken(taken) => {
+                let (reader, taken) = *taken;
+                consumer.reader = Some(reader);
+                consumer.taking = None;
+                let taken = taken.map_err(|error| (link, error.into()))?;
+                consumer.is_empty = taken.is_none();
+                consumer.given = taken.map(|given| (given, 0));
+            }
+            Happened::MayHaveMore(more) => {
+                more.map_err(|error| (link, error.into()))?;
+                consumer.is_empty = false;
+            }
+            Happened::Said(said) => {
+                let Some(Said { tell, became }) = said else {
+                    return Ok(None);
+                };
+                // A record that is gone from the log is not held any more, and nobody gets it.
+                match became {
+                    Ok(()) | Err(ShareError::NotHeld(_) | ShareError::NotFound) => {}
+                    Err(error) => return Err((link, ShareReadError::from(error).into())),
+                }
+                return Ok(tell.map(|(first, last, outcome)| Told {
+                    channel: link.channel,
+                    ids: (first, last),
+                    state: outcome.state(),
+                }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        self.forget(|_| true, Gone::Lost);
+    }
+}
+
+/// Deliveries whose outcome is durable.
+pub(super) struct Told {
+    pub(super) channel: u16,
+    pub(super) ids: (u32, u32),
+    pub(super) state: DeliveryState<'static>,
+}
+
+/// Records by partition, those behind each other as one range.
+#[derive(Default)]
+struct Ranges(BTreeMap<Place, Vec<Range<Offset>>>);
+
+impl Ranges {
+    fn add(&mut self, place: Place, offset: Offset) {
+        let ranges = self.0.entry(place).or_default();
+        match ranges.last_mut() {
+            Some(range) if range.end == offset => range.end = offset.plus(1),
+            _ => ranges.push(offset..offset.plus(1)),
+        }
+    }
+
+    /// Those of what was given, from an index on.
+    fn add_all(&mut self, given: &Given, from: usize) {
+        for index in from..given.len() {
+            if let Some((found, _)) = given.get(index) {
+                self.add(given.place, found.record.offset);
+            }
+        }
+    }
+
+    /// Says the same of all of them.
+    async fn settle(self, said: &ShareConsumer, verdict: Verdict) -> Result<(), ShareError> {
+        let mut became = Ok(());
+        for (place, ranges) in self.0 {
+            let verdicts: Vec<_> = ranges.into_iter().map(|range| (range, verdict)).collect();
+            became = became.and(said.settle(place, &verdicts).await);
+        }
+        became
+    }
+}
