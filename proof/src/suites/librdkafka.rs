@@ -33,6 +33,57 @@ const NO_AUTOCREATE: Broker = Broker {
         REBALANCE_DELAY,
     ],
 };
+/// Access is controlled, and everybody may use what no rule is about: so the suite's own cluster is set up.
+const CONTROLLED: Broker = Broker {
+    name: "controlled",
+    settings: &[
+        ("num.partitions", "4"),
+        ("auto.create.topics.enable", "true"),
+        REBALANCE_DELAY,
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
+        ("allow.everyone.if.no.acl.found", "true"),
+    ],
+};
+/// The same, and clients log in: a login holds as long as the suite's own cluster has it.
+const LOGIN: Broker = Broker {
+    name: "login",
+    settings: &[
+        ("num.partitions", "4"),
+        ("auto.create.topics.enable", "true"),
+        REBALANCE_DELAY,
+        (
+            "authorizer.class.name",
+            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        ),
+        ("allow.everyone.if.no.acl.found", "true"),
+        (
+            "listeners",
+            "PLAINTEXT://{address},SASL_PLAINTEXT://127.0.0.1:0",
+        ),
+        ("sasl.enabled.mechanisms", "PLAIN"),
+        ("connections.max.reauth.ms", "10000"),
+    ],
+};
+/// Who logs in, and by which password.
+const USER: (&str, &str) = ("testuser", "testpass");
+/// Tests, or parts of tests, that want to log in.
+const ABOUT_LOGINS: &[&str] = &[
+    "0081_admin: do_test_DescribeConsumerGroups_with_authorized_ops",
+    "0135_sasl_credentials",
+    "0142_reauthentication",
+];
+/// Tests, or parts of tests, that make access control lists or are told who may what.
+const ABOUT_ACCESS: &[&str] = &[
+    "0081_admin: do_test_CreateAcls",
+    "0081_admin: do_test_DescribeAcls",
+    "0081_admin: do_test_DeleteAcls",
+    "0109_auto_create_topics",
+    "0115_producer_auth",
+    "0119_consumer_auth",
+];
 /// Beyond the suite's own time limits.
 const SECONDS_MAX: u64 = 900;
 /// What the suite is told of the broker: it leaves tests out for older ones.
@@ -153,8 +204,24 @@ impl Suite for Librdkafka {
     }
 
     fn command(&self, place: &Path, address: &str, batch: &Batch, work: &Path) -> Result<Command> {
+        let (plain, login) = match address.split_once(' ') {
+            Some((plain, login)) => (plain, Some(login)),
+            None => (address, None),
+        };
+        let address = login.unwrap_or(plain);
+        let mut text = format!("bootstrap.servers={address}\n");
+        if batch.broker == CONTROLLED {
+            // They wait for a console tool of Kafka's four times within 20 s, and each starts a virtual machine.
+            text += "test.timeout.multiplier=3\n";
+        }
+        if login.is_some() {
+            let (user, password) = USER;
+            add_user(place, plain)?;
+            text += "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\n";
+            text += &format!("sasl.username={user}\nsasl.password={password}\n");
+        }
         let settings = work.join("test.conf");
-        fs::write(&settings, format!("bootstrap.servers={address}\n"))?;
+        fs::write(&settings, text)?;
         let sources = sources(place);
         let libraries = format!("{0}/src:{0}/src-cpp", sources.display());
         let number = batch
@@ -171,7 +238,7 @@ impl Suite for Librdkafka {
             .env("TEST_KAFKA_VERSION", BROKER_VERSION)
             .env("KAFKA_PATH", kafka(place))
             .env("BROKERS", address)
-            .args(["-p1", "-L", "-s", batch.broker.name]);
+            .args(["-p1", "-L", "-s", scenario(batch.broker)]);
         if let Some((_, part)) = batch.tests.first().and_then(|test| test.split_once(": ")) {
             command.env("SUBTESTS", part_filter(part));
         }
@@ -218,6 +285,21 @@ fn tools(place: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Adds the user whom tests log in as, by a listener that asks for no login.
+fn add_user(place: &Path, address: &str) -> Result<()> {
+    let (user, password) = USER;
+    let mut command = Command::new(kafka(place).join("bin/kafka-configs.sh"));
+    command
+        .args(["--bootstrap-server", address, "--alter"])
+        .args(["--entity-type", "users", "--entity-name", user])
+        .args([
+            "--add-config",
+            &format!("SCRAM-SHA-256=[password={password}]"),
+        ]);
+    run::quiet(&mut command).context("the suite's user could not be added")?;
+    Ok(())
+}
+
 fn runner(place: &Path) -> PathBuf {
     sources(place).join("tests/test-runner")
 }
@@ -226,7 +308,7 @@ fn runner(place: &Path) -> PathBuf {
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     name: String,
-    scenario: Broker,
+    broker: Broker,
 }
 
 /// The tests of the suite's table that talk to a broker.
@@ -244,17 +326,37 @@ fn entries(source: &str) -> Result<Vec<Entry>> {
         if is_local || entry.contains("TEST_F_MANUAL") {
             return None;
         }
-        let scenario = if entry.contains("\"noautocreate\"") {
+        let broker = if entry.contains("\"noautocreate\"") {
             NO_AUTOCREATE
         } else {
-            DEFAULT
+            broker_for(name)
         };
         Some(Entry {
             name: name.to_string(),
-            scenario,
+            broker,
         })
     });
     Ok(entries.collect())
+}
+
+/// The broker that a test or a part of one wants, if its scenario does not say.
+fn broker_for(test: &str) -> Broker {
+    if ABOUT_ACCESS.contains(&test) {
+        CONTROLLED
+    } else if ABOUT_LOGINS.contains(&test) {
+        LOGIN
+    } else {
+        DEFAULT
+    }
+}
+
+/// The runner leaves out tests of other scenarios than the one that it is told.
+fn scenario(broker: Broker) -> &'static str {
+    if broker == NO_AUTOCREATE {
+        NO_AUTOCREATE.name
+    } else {
+        DEFAULT.name
+    }
 }
 
 /// The runner compares with `function:line: title`; a function's name may begin another's.
@@ -271,11 +373,14 @@ fn batches(entries: &[Entry]) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for entry in entries {
         if let Some((_, parts)) = PARTS.iter().find(|(test, _)| *test == entry.name) {
-            batches.extend(parts.iter().map(|part| Batch {
-                name: format!("{}-{part}", entry.name.replace('_', "-")),
-                tests: vec![format!("{}: {part}", entry.name)],
-                broker: entry.scenario,
-                seconds_max: SECONDS_MAX,
+            batches.extend(parts.iter().map(|part| {
+                let test = format!("{}: {part}", entry.name);
+                Batch {
+                    name: format!("{}-{part}", entry.name.replace('_', "-")),
+                    broker: broker_for(&test),
+                    tests: vec![test],
+                    seconds_max: SECONDS_MAX,
+                }
             }));
             continue;
         }
@@ -284,13 +389,13 @@ fn batches(entries: &[Entry]) -> Vec<Batch> {
             .split('_')
             .next()
             .expect("a split has a first part");
-        let name = format!("{number}-{}", entry.scenario.name);
+        let name = format!("{number}-{}", entry.broker.name);
         match batches.iter_mut().find(|batch| batch.name == name) {
             Some(batch) => batch.tests.push(entry.name.clone()),
             None => batches.push(Batch {
                 name,
                 tests: vec![entry.name.clone()],
-                broker: entry.scenario,
+                broker: entry.broker,
                 seconds_max: SECONDS_MAX,
             }),
         }

@@ -123,6 +123,12 @@ impl List {
             .any(|exclusion| exclusion.tests.contains_key(test))
     }
 
+    /// What an excluded test says when it is run all the same.
+    pub fn evidence(&self, test: &str) -> Option<&str> {
+        let mut found = self.exclusions.iter().filter_map(|one| one.tests.get(test));
+        found.next().map(String::as_str)
+    }
+
     /// Adds passing tests.
     pub fn add(&mut self, tests: impl IntoIterator<Item = String>) {
         for test in tests {
@@ -132,7 +138,8 @@ impl List {
         }
     }
 
-    fn parse(text: &str) -> Result<List> {
+    /// Reads a list's text.
+    pub fn parse(text: &str) -> Result<List> {
         let mut list = List::default();
         let mut section = None;
         for (index, line) in text.lines().enumerate() {
@@ -234,6 +241,8 @@ mod tests {
         assert_eq!(list.text(), TEXT);
         assert!(list.is_fast("a") && !list.is_fast("b[x y]") && list.is_passing("b[x y]"));
         assert!(list.is_excluded("c") && list.is_excluded("d"));
+        assert_eq!(list.evidence("c"), Some("error 35"));
+        assert_eq!(list.evidence("b[x y]"), None);
         list.add(["c", "e", "a"].map(str::to_string));
         assert_eq!(list.text(), TEXT.replace("b[x y]\n", "b[x y]\ne\n"));
     }

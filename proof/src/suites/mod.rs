@@ -8,7 +8,8 @@
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages.
 //!
 //! Invariant: each test of a suite that talks to a broker stands in the suite's list, as passing or as excluded with its
-//! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command.
+//! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command. `--excluded` runs
+//! the excluded ones instead, and fails if one of them passes: so no list keeps a reason that is none any more.
 
 mod fetch;
 mod go;
@@ -77,7 +78,8 @@ pub trait Suite: Sync {
 /// What a suite tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// A broker that runs, at the address of its listener for the Kafka protocol.
+    /// A broker that runs, at the address of its listener for the Kafka protocol, and behind it that of its listener
+    /// SASL_PLAINTEXT, if its settings name one.
     Kafka,
     /// A broker that runs, at the address where it speaks MQTT.
     Mqtt,
@@ -136,7 +138,7 @@ pub struct Wish {
     pub filter: Option<String>,
     /// Only the fast shard.
     pub fast: bool,
-    /// Also the excluded tests: none of them fails the command, but one that passes is told.
+    /// The excluded tests, and no others: one that passes here fails the command, as nothing is left of its reason.
     pub excluded: bool,
     /// Adds to the list what passed and stood nowhere, and writes the tables of the compatibility page.
     pub write: bool,
@@ -206,7 +208,7 @@ pub fn run(wish: &Wish, kind: &Kind, against: Against) -> Result<Tally> {
         let batches = suite.batches(&place)?;
         let chosen = choose(&batches, &list, wish);
         let results = round::run(suite, &place, kind, &chosen, wish.jobs)?;
-        let verdict = Verdict::new(suite, &list, &batches, &results, wish);
+        let verdict = Verdict::new(suite, &list, &batches, &results, wish, against);
         verdict.print();
         if wish.write && against == Against::Alluvium {
             list.add(verdict.new_tests());
@@ -280,7 +282,7 @@ fn choose(batches: &[Batch], list: &List, wish: &Wish) -> Vec<Batch> {
             && if wish.fast {
                 list.is_fast(test)
             } else {
-                wish.excluded || !list.is_excluded(test)
+                wish.excluded == list.is_excluded(test)
             }
     };
     batches

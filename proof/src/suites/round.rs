@@ -140,7 +140,12 @@ impl Worker<'_> {
 
     fn target(&mut self, broker: Broker) -> Result<String> {
         match (self.suite.target(), self.kind) {
-            (Target::Kafka, _) => Ok(self.broker(broker)?.address().to_string()),
+            (Target::Kafka, _) => {
+                let broker = self.broker(broker)?;
+                let plain = broker.address();
+                let login = broker.other("SASL_PLAINTEXT");
+                Ok(login.map_or_else(|_| plain.to_owned(), |login| format!("{plain} {login}")))
+            }
             (Target::Mqtt, _) => {
                 let address = self.broker(broker)?.mqtt();
                 Ok(address.context("this broker speaks no MQTT")?.to_string())
