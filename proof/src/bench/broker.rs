@@ -37,8 +37,9 @@ pub const PRODUCE_VERSION: i16 = 9;
 const FETCH_VERSION: i16 = 12;
 
 /// How a broker is started on `data`.
-pub fn plan(bench: &Bench, data: &Path) -> Plan {
-    Plan::new(&bench.binary, &data.join("data"), data).with("log.retention.check.interval.ms", 1000)
+pub fn plan(bench: &Bench, data: &Path) -> Result<Plan> {
+    let plan = Plan::new(&bench.binary, &data.join("data"), data).of_any_build()?;
+    Ok(plan.with("log.retention.check.interval.ms", 1000))
 }
 
 /// Creates the load's topic, which keeps about this many bytes in all.

@@ -38,6 +38,8 @@ pub struct Plan {
     limits: Vec<String>,
     /// Environment variables of its own.
     pub environment: Vec<(String, String)>,
+    /// Whether it may be told that it is to serve no MQTT: a build from before MQTT refuses the option.
+    knows_mqtt: bool,
 }
 
 impl Plan {
@@ -52,7 +54,15 @@ impl Plan {
             strace: None,
             limits: Vec::new(),
             environment: Vec::new(),
+            knows_mqtt: true,
         }
+    }
+
+    /// Of a build that may be older than this one.
+    pub fn of_any_build(mut self) -> Result<Plan> {
+        let help = run::quiet(Command::new(&self.binary).args(["serve", "--help"]))?;
+        self.knows_mqtt = help.contains("--mqtt");
+        Ok(self)
     }
 
     /// With the Kafka protocol at this address, so that clients find it again after a restart.
@@ -127,7 +137,7 @@ impl Plan {
             command.args(["--kafka", &self.kafka]);
         }
         // Its default port is one for all, and a warning where another server has it.
-        if !self.settings.iter().any(|(key, _)| key == "mqtt.listen") {
+        if self.knows_mqtt && !self.settings.iter().any(|(key, _)| key == "mqtt.listen") {
             command.args(["--mqtt", "off"]);
         }
         for (key, value) in &self.settings {

@@ -78,7 +78,8 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         ("log.segment.delete.delay.ms", "1000"),
     ];
     let kafka = Kafka::start(directory.path(), &settings)?;
-    let plan = broker::plan(bench, directory.path()).with("log.cleaner.backoff.ms", LOOKS_EVERY_MS);
+    let plan =
+        broker::plan(bench, directory.path())?.with("log.cleaner.backoff.ms", LOOKS_EVERY_MS);
     let victim = plan.start()?;
     let mut figures = Vec::new();
     for shape in &SHAPES {

@@ -31,7 +31,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut session = Figure::new("nothing new, in a session", "fetches/s");
     for _ in 0..bench.runs {
         let directory = bench.directory()?;
-        let plan = broker::plan(bench, directory.path()).with("settle.age.ms", 200);
+        let plan = broker::plan(bench, directory.path())?.with("settle.age.ms", 200);
         let mut victim = plan.start()?;
         let mut probe = Probe::connect(&victim.kafka)?;
         probe.create_topic(TOPIC, PARTITIONS, &[])?;

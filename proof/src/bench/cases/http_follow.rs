@@ -48,7 +48,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let runtime = broker::runtime()?;
     for _ in 0..bench.runs {
         let directory = bench.directory()?;
-        let mut victim = broker::plan(bench, directory.path()).start()?;
+        let mut victim = broker::plan(bench, directory.path())?.start()?;
         alone.runs.push(mib(victim.resident_bytes()?));
         let partitions = i32::try_from(PARTITIONS)?;
         Probe::connect(&victim.kafka)?.create_topic(TOPIC, partitions, &[])?;

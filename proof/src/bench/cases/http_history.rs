@@ -36,7 +36,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut first = Figure::new("the first one after a start", "ms");
     let mut read = Figure::new("of the records, looked at for one", "%");
     let directory = bench.directory()?;
-    let plan = broker::plan(bench, directory.path());
+    let plan = broker::plan(bench, directory.path())?;
     let mut victim = plan.start()?;
     Probe::connect(&victim.kafka)?.create_topic(TOPIC, 4, &[("segment.bytes", "67108864")])?;
     load(&mut Http::connect(&victim.http)?)?;

@@ -24,7 +24,7 @@ const MEMORY: u64 = 512 << 20;
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let directory = bench.directory()?;
-    let mut victim = broker::plan(bench, directory.path()).start()?;
+    let mut victim = broker::plan(bench, directory.path())?.start()?;
     broker::create_topic(&victim, bench.bytes * 4)?;
     let runtime = broker::runtime()?;
     let lanes = runtime.block_on(broker::lanes(&victim.kafka))?;
@@ -49,7 +49,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let mut resident = Figure::new(format!("replay as {format}: resident at most"), "MiB");
         for _ in 0..bench.runs {
             let group = MemoryGroup::create(MEMORY)?;
-            let mut victim = broker::plan(bench, directory.path())
+            let mut victim = broker::plan(bench, directory.path())?
                 .within(&group)
                 .start()?;
             let mut http = Http::connect(&victim.http)?;

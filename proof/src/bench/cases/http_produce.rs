@@ -65,7 +65,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             Ok::<_, anyhow::Error>(rate / bytes as f64 * LINES as f64)
         };
         let before = bare()?;
-        let mut victim = broker::plan(bench, directory.path()).start()?;
+        let mut victim = broker::plan(bench, directory.path())?.start()?;
         broker::create_topic(&victim, BYTES_KEPT)?;
         http.runs.push(over_http(&victim, bench.time)?);
         kafka.runs.push(over_kafka(&victim, bench.time)?);

@@ -42,7 +42,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     };
     install::install(&places, [kcat, ENGINES_KIT])?;
     let directory = bench.directory()?;
-    let plan = broker::plan(bench, directory.path());
+    let plan = broker::plan(bench, directory.path())?;
     let mut victim = plan.start()?;
     Probe::connect(&victim.kafka)?.create_topic(TOPIC, 4, &[("segment.bytes", "16777216")])?;
     let mut http = Http::connect(&victim.http)?;

@@ -39,7 +39,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let directory = bench.directory()?;
         let bare = limits::write_and_sync(directory.path(), BATCH_BYTES, Duration::from_secs(3))?;
         let bare_ms = BATCH_BYTES as f64 / bare * 1e3;
-        let mut victim = broker::plan(bench, directory.path()).start()?;
+        let mut victim = broker::plan(bench, directory.path())?.start()?;
         broker::create_topic(&victim, BYTES_KEPT)?;
         let runtime = broker::runtime()?;
         let lanes = runtime.block_on(broker::lanes(&victim.kafka))?;

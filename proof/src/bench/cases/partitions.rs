@@ -41,7 +41,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         }
         for _ in 0..bench.runs {
             let directory = bench.directory()?;
-            let plan = broker::plan(bench, directory.path()).with("settle.age.ms", 1000);
+            let plan = broker::plan(bench, directory.path())?.with("settle.age.ms", 1000);
             let mut victim = plan.start()?;
             let mut probe = Probe::connect(&victim.kafka)?;
             probe.create_topic(TOPIC, count, &[])?;

@@ -34,7 +34,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             limits::write_and_sync(directory.path(), under_way, Duration::from_secs(5))
         };
         let before = bare()?;
-        let mut victim = broker::plan(bench, directory.path()).start()?;
+        let mut victim = broker::plan(bench, directory.path())?.start()?;
         broker::create_topic(&victim, BYTES_KEPT)?;
         let runtime = broker::runtime()?;
         let lanes = runtime.block_on(broker::lanes(&victim.kafka))?;

@@ -24,7 +24,7 @@ const READERS: i32 = 4;
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let directory = bench.directory()?;
-    let mut victim = broker::plan(bench, directory.path())
+    let mut victim = broker::plan(bench, directory.path())?
         .with("settle.age.ms", 200)
         .start()?;
     broker::create_topic(&victim, HISTORY_BYTES * 4)?;
@@ -57,7 +57,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             let file = std::fs::File::open(path)?;
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         }
-        let mut victim = broker::plan(bench, directory.path()).start()?;
+        let mut victim = broker::plan(bench, directory.path())?.start()?;
         cold.runs.push(replay_all(&victim)? / 1e6);
         // The first pass over what is now in memory maps it.
         replay_all(&victim)?;

@@ -23,7 +23,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut figure =
         Figure::new("ready again after SIGKILL under load", "s").marked(Mark::AtMost(3.0));
     let directory = bench.directory()?;
-    let plan = broker::plan(bench, directory.path());
+    let plan = broker::plan(bench, directory.path())?;
     let mut victim = plan.start()?;
     broker::create_topic(&victim, BYTES)?;
     for _ in 0..bench.runs {
