@@ -58,8 +58,9 @@ struct Known {
     stats: Box<[Stats]>,
 }
 
-/// What a key costs beside its bytes: entries of a map, which is half empty at times, and of a list, and a count of uses.
-const KEY_BYTES: usize = 160;
+/// What a key costs beside its bytes: entries of a map, which is half empty at times, and of a list, a count of uses, and its places
+/// while readings are dealt out and summed up.
+const KEY_BYTES: usize = 160 + size_of::<Dealt>() + size_of::<usize>();
 /// What a window of a summary costs beside its numbers: itself in a list that grows, and its place among those that are counted
 /// already.
 const KNOWN_BYTES: usize = 3 * size_of::<Known>() + 80;
@@ -235,16 +236,10 @@ impl<'p> Piece<'p> {
     /// Decides. `now` is the broker's time; all records of the log that were appended before `complete_until` have been shown
     /// (or lie before the piece).
     pub fn decide(self, now: Timestamp, complete_until: Timestamp) -> Decided<'p> {
-        let readings = &self.readings;
-        let count =
-            u32::try_from(readings.len()).expect("a piece's memory ends before its records");
-        let mut order: Vec<u32> = (0..count).collect();
-        let at = |index: &u32| &readings[*index as usize];
-        order.sort_unstable_by_key(|index| (at(index).key, at(index).time, *index));
         let mut decided = Decided {
-            kept: vec![true; readings.len()],
-            tier: vec![0; readings.len()],
-            order,
+            kept: vec![true; self.readings.len()],
+            tier: vec![0; self.readings.len()],
+            order: self.order(),
             piece: self,
         };
         let policy = decided.piece.policy;
@@ -257,6 +252,60 @@ impl<'p> Piece<'p> {
         }
         decided
     }
+}
+
+impl Piece<'_> {
+    /// The readings by key, time and offset. They are dealt out to their keys in the order of offsets, which for most keys is
+    /// that of time: only the others are sorted.
+    fn order(&self) -> Vec<u32> {
+        let count = self.readings.len();
+        let count = u32::try_from(count).expect("a piece's memory ends before its records");
+        let mut keys = vec![Dealt::NONE; self.names.len()];
+        for reading in &self.readings {
+            let key = &mut keys[reading.key as usize];
+            key.next += 1;
+            key.is_sorted &= key.newest <= reading.time;
+            key.newest = reading.time;
+        }
+        let mut begin = 0;
+        for key in &mut keys {
+            begin += std::mem::replace(&mut key.next, begin);
+        }
+        assert!(begin == count, "each reading has a key");
+        let mut order = vec![0; self.readings.len()];
+        for (index, reading) in (0..count).zip(&self.readings) {
+            let next = &mut keys[reading.key as usize].next;
+            order[*next as usize] = index;
+            *next += 1;
+        }
+        let mut begin = 0;
+        for key in keys {
+            let own = &mut order[begin..key.next as usize];
+            if !key.is_sorted {
+                own.sort_unstable_by_key(|index| (self.readings[*index as usize].time, *index));
+            }
+            begin = key.next as usize;
+        }
+        order
+    }
+}
+
+/// A key whose readings are dealt out.
+#[derive(Clone, Copy, Debug)]
+struct Dealt {
+    /// How many there are, and later where the next one goes.
+    next: u32,
+    /// Whether their times rise.
+    is_sorted: bool,
+    newest: i64,
+}
+
+impl Dealt {
+    const NONE: Dealt = Dealt {
+        next: 0,
+        is_sorted: true,
+        newest: i64::MIN,
+    };
 }
 
 /// Where the window of this length begins that holds this time.
@@ -367,7 +416,7 @@ impl Decided<'_> {
     /// What is to be told of the records in a range that was thinned: a summary of what was there before anything went.
     pub fn summary(&self, offsets: &Range<Offset>) -> Summary {
         let policy = self.piece.policy;
-        let mut summed = Summed::default();
+        let mut summed = Summed::of(self.piece.names.len());
         for known in self
             .piece
             .known
@@ -444,22 +493,42 @@ impl Decided<'_> {
 type WindowAt = (u32, i64, i64);
 
 /// Windows that are being summed up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Summed {
     places: HashMap<WindowAt, usize>,
+    /// Each key's window that was added to last, which mostly is the next one's, too.
+    latest: Vec<usize>,
     counts: Vec<(WindowAt, u64)>,
     /// As many for each window as there are values.
     stats: Vec<Stats>,
 }
 
 impl Summed {
+    /// Nothing yet, for so many keys.
+    fn of(keys: usize) -> Summed {
+        Summed {
+            places: HashMap::new(),
+            latest: vec![usize::MAX; keys],
+            counts: Vec::new(),
+            stats: Vec::new(),
+        }
+    }
+
     fn add(&mut self, at: WindowAt, count: u64, stats: impl ExactSizeIterator<Item = Stats>) {
         let each = stats.len();
-        let place = *self.places.entry(at).or_insert_with(|| {
-            self.counts.push((at, 0));
-            self.stats.resize(self.counts.len() * each, Stats::NONE);
-            self.counts.len() - 1
-        });
+        let latest = &mut self.latest[at.0 as usize];
+        if self
+            .counts
+            .get(*latest)
+            .is_none_or(|(known, _)| *known != at)
+        {
+            *latest = *self.places.entry(at).or_insert_with(|| {
+                self.counts.push((at, 0));
+                self.stats.resize(self.counts.len() * each, Stats::NONE);
+                self.counts.len() - 1
+            });
+        }
+        let place = *latest;
         self.counts[place].1 += count;
         for (merged, stats) in self.stats[place * each..].iter_mut().zip(stats) {
             merged.merge(&stats);
