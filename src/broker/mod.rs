@@ -27,6 +27,7 @@ mod metrics;
 mod node;
 pub mod once;
 pub mod open_readers;
+pub mod place;
 mod produce;
 mod producer_ids;
 pub mod publish;

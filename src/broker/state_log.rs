@@ -37,9 +37,13 @@ pub trait StateRecord: Sized + Send + Sync + 'static {
 
     /// How long it is, key and value together.
     fn bytes(&self) -> usize {
-        let (key, value) = self.encode();
-        key.len() + value.as_ref().map_or(0, Bytes::len)
+        change_bytes(&self.encode())
     }
+}
+
+/// How long an encoded record is, key and value together.
+pub fn change_bytes((key, value): &Change) -> usize {
+    key.len() + value.as_ref().map_or(0, Bytes::len)
 }
 
 /// A state log of records of one type. Cheap to clone.
@@ -170,7 +174,16 @@ impl<R: StateRecord> StateLog<R> {
     /// Appends the records in order, all or none, without waiting. Errors: `Append` if they are more than the admission is
     /// for.
     pub fn append(&self, records: &[R], admission: Admission) -> Result<Written, StateLogError> {
-        let encoded = self.log.encode(records.iter().map(R::encode).collect())?;
+        self.append_changes(records.iter().map(R::encode).collect(), admission)
+    }
+
+    /// The same with records that whoever calls has encoded, to know their size.
+    pub fn append_changes(
+        &self,
+        changes: Vec<Change>,
+        admission: Admission,
+    ) -> Result<Written, StateLogError> {
+        let encoded = self.log.encode(changes)?;
         self.log.append(encoded, admission)
     }
 }

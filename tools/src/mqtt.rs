@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cli::Common;
 use crate::failure::Failure;
 use crate::http::{self, HttpServer};
-use crate::output::{print, say};
+use crate::output::{aside, in_one_line, print, say, shown_of};
 use crate::table::Table;
 
 /// Shown below `mqtt --help`.
@@ -69,7 +69,14 @@ async fn list(
 ) -> Result<ExitCode> {
     let answer = server.get(&format!("/api/v1/mqtt/{what}")).await?;
     let all = answer[what].as_array().cloned().unwrap_or_default();
+    let open = answer["open"].as_u64().unwrap_or_default();
+    let open = usize::try_from(open).unwrap_or(usize::MAX);
+    let total = shown_of(all.len(), open, "client");
     if json {
+        if all.len() < open {
+            // The array has no place for it.
+            aside(format_args!("{total}\n"));
+        }
         say!("{:#}", Value::from(all));
         return Ok(ExitCode::SUCCESS);
     }
@@ -77,7 +84,7 @@ async fn list(
     let mut table = Table::new(&headings);
     for one in &all {
         table.row(columns.iter().map(|name| match &one[*name] {
-            Value::String(text) => text.clone(),
+            Value::String(text) => in_one_line(text),
             Value::Number(seconds) if *name == "connected_seconds" => {
                 let seconds = Duration::from_secs_f64(seconds.as_f64().unwrap_or_default());
                 format!("{}s", seconds.as_secs())
@@ -85,7 +92,7 @@ async fn list(
             other => other.to_string(),
         }));
     }
-    print(false, || Value::Null, || table.to_string())?;
+    print(false, || Value::Null, || format!("{table}\n{total}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -108,6 +108,21 @@ pub fn readable(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The same in one line, as a cell of a table has it.
+pub fn in_one_line(text: &str) -> String {
+    let text = String::from_utf8_lossy(&readable(text.as_bytes())).into_owned();
+    text.replace('\n', "\\n").replace('\t', "\\t")
+}
+
+/// How many there are of which so many are shown: `12 clients, 12 shown`, `12 clients, 10 shown, 2 left out`.
+pub fn shown_of(shown: usize, count: usize, thing: &str) -> String {
+    let all = format!("{}, {} shown", counted(count, thing), grouped(shown as u64));
+    match count.saturating_sub(shown) {
+        0 => all,
+        left => format!("{all}, {} left out", grouped(left as u64)),
+    }
+}
+
 /// A size for people: `17 B`, `1.2 MiB`.
 pub fn size(bytes: u64) -> String {
     let mut size = bytes as f64;
@@ -168,6 +183,14 @@ mod tests {
         assert_eq!(shown(b"\x1b[2J\x07\r"), "\\u{1b}[2J\\u{7}\\r");
         assert_eq!(shown(b"a\xffb"), "a\\xffb");
         assert_eq!(shown("\u{9b}1m".as_bytes()), "\\u{9b}1m");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_and_what_is_left_out_is_told() {
+        assert_eq!(in_one_line("a\nb\tc\x1b[2J"), "a\\nb\\tc\\u{1b}[2J");
+        assert_eq!(shown_of(2, 2, "client"), "2 clients, 2 shown");
+        let some = "12,000 clients, 10,000 shown, 2,000 left out";
+        assert_eq!(shown_of(10_000, 12_000, "client"), some);
     }
 
     #[test]

@@ -405,7 +405,7 @@ pub const CLIENTS: &[Client] = &[
             environment: Some("mqtt"),
             script: "mqtt/run.py",
         },
-        scenarios: &[&["mosquitto", "paho", "kafka", "history", "kill"]],
+        scenarios: &[&["mosquitto", "paho", "kafka", "history", "websocket", "kill"]],
     },
     Client {
         name: MQTT_OTHERS,

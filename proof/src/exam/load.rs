@@ -17,6 +17,7 @@ use super::judge::{Shown, judge_partition};
 use super::ledger::{Ledger, Payload};
 use super::probe::{Answer, Probe, Sequence, batch_of, note_records};
 use super::random::Random;
+use crate::exam::Outcome;
 
 /// The group whose commits are judged.
 const GROUP: &str = "exam";
@@ -97,6 +98,16 @@ pub struct Judgement {
     pub lost: u64,
     /// What did not hold.
     pub failures: Vec<String>,
+}
+
+impl Judgement {
+    /// Adds it to what came of a case. Gives how many acknowledged messages were looked for.
+    pub fn add_to(self, outcome: &mut Outcome) -> u64 {
+        outcome.checked += self.checked;
+        outcome.lost += self.lost;
+        outcome.failures.extend(self.failures);
+        self.checked
+    }
 }
 
 impl Load {
@@ -363,6 +374,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// These threads, which end when they see the stop.
+    pub fn new(stop: Arc<AtomicBool>, threads: Vec<JoinHandle<()>>) -> Running {
+        Running { stop, threads }
+    }
+
     /// Tells the threads to stop, and waits for them.
     pub fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -381,6 +397,7 @@ fn places(plan: &LoadPlan) -> Vec<(String, i32)> {
         .collect()
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What a thread of a load holds.
+pub fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no thread of the load panics")
 }

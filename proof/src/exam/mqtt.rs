@@ -9,11 +9,10 @@
 //! M6 `$replay/earliest/…` gives all records, in order. K1 and K2 are about a kept session (`kept`).
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -22,6 +21,7 @@ use model::partition_of_key;
 use super::judge::{Seen, Shown};
 use super::kept::Kept;
 use super::ledger::{Digest, digest_of, id_of};
+use super::load::{Judgement, Running, held};
 use super::probe::Probe;
 use super::random::Random;
 
@@ -69,23 +69,6 @@ struct Message {
     device: usize,
     digest: Digest,
     acknowledged: bool,
-}
-
-/// Threads that load a broker.
-pub struct Running {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-/// What the judge found.
-#[derive(Debug, Default)]
-pub struct Judgement {
-    /// Acknowledged messages that were looked for.
-    pub checked: u64,
-    /// Those that were not there.
-    pub lost: u64,
-    /// What did not hold.
-    pub failures: Vec<String>,
 }
 
 impl MqttLoad {
@@ -137,7 +120,7 @@ impl MqttLoad {
                 }
             }));
         }
-        Ok(Running { stop, threads })
+        Ok(Running::new(stop, threads))
     }
 
     /// The fault begins: from here until the next begin the end of a connection is no fault of the broker's.
@@ -220,6 +203,8 @@ impl MqttLoad {
                 Ok(true)
             }
             Ok((first, body)) => bail!("a PUBLISH was answered with {first:#x} {body:?}"),
+            // The connection ended. Silence is no answer.
+            Err(error) if is_silence(&error) => Err(error.context("a PUBLISH has no answer")),
             Err(_) => Ok(false),
         }
     }
@@ -373,16 +358,6 @@ impl MqttLoad {
     }
 }
 
-impl Running {
-    /// Tells the threads to stop, and waits for them.
-    pub fn finish(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().expect("no thread of the load panics");
-        }
-    }
-}
-
 /// K2.
 fn judge_kept(given: &[Vec<u64>], records: &[Vec<u64>]) -> Vec<String> {
     let mut failures = Vec::new();
@@ -444,10 +419,6 @@ fn partition_of(device: usize) -> Result<i32> {
 
 fn qos_of(device: usize) -> u8 {
     if device.is_multiple_of(2) { 1 } else { 2 }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no thread of the load panics")
 }
 
 /// A connection of MQTT 3.1.1.
@@ -579,6 +550,12 @@ pub fn conversations() -> Vec<(Vec<u8>, Vec<u8>)> {
         all.extend(packets.into_iter().map(|packet| (greeting.clone(), packet)));
     }
     all
+}
+
+/// Whether nothing came for as long as is waited.
+fn is_silence(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|it| matches!(it.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
 /// Where the body begins and how long it is, if that much is there.

@@ -10,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::message::Message;
 use super::outcome::{Promise, Publishing};
 use super::refusal::PublishRefusal;
-use crate::broker::Refusal;
 use crate::broker::catalog::Topic;
+use crate::broker::{Refusal, on_blocking_pool};
 
 /// A batch is closed at this size, or at half of what its topic and the store take if that is less, so that in whatever codec it is
 /// no longer than it may be. A larger record has a batch of its own. It is a little more than a block of the segment's index, which ends
@@ -21,6 +21,8 @@ const BATCH_BYTES: usize = 17 << 10;
 const COMPRESSED_BATCH_BYTES: usize = 128 << 10;
 /// What length, timestamp and offset of a record may take more than they do in a batch of its own.
 const VARINTS_BYTES_MAX: usize = 20;
+/// To encode more takes longer than to hand it over: it is done elsewhere.
+const ENCODED_HERE_BYTES_MAX: usize = 8 << 10;
 
 /// A batch that takes records.
 #[derive(Debug)]
@@ -109,12 +111,21 @@ impl OpenBatch {
         self.builder.plain_bytes()
     }
 
+    /// Encodes it as [`OpenBatch::encode`] does, on the blocking pool if that takes long.
+    pub async fn encoded(self, now: Timestamp) -> Option<Encoded> {
+        // What is not compressed is written as it stands.
+        let bytes = match self.is_compressed() {
+            true => self.plain_bytes(),
+            false => 0,
+        };
+        encode_fitly(bytes, move || self.encode(now)).await
+    }
+
     pub fn is_empty(&self) -> bool {
         self.builder.is_empty()
     }
 
-    /// Whether encoding it takes long enough to do it elsewhere.
-    pub fn is_compressed(&self) -> bool {
+    fn is_compressed(&self) -> bool {
         compression(&self.topic.config).codec != Codec::None
     }
 
@@ -139,6 +150,24 @@ impl OpenBatch {
             }
         }
     }
+}
+
+/// Encodes so many bytes here, or on the blocking pool if they are many.
+pub(super) async fn encode_fitly<T: Send + 'static>(
+    bytes: usize,
+    encode: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match bytes > ENCODED_HERE_BYTES_MAX {
+        true => on_blocking_pool(encode).await,
+        false => encode(),
+    }
+}
+
+/// Of messages that a codec made longer than their topic takes.
+pub(super) fn too_long(config: &TopicConfig) -> PublishRefusal {
+    let bytes_max = config.max_message_bytes;
+    let bytes = bytes_max + 1;
+    PublishRefusal::TooLarge { bytes, bytes_max }
 }
 
 fn built(builder: BatchBuilder, bytes_max: u64) -> Result<Batch, Refusal> {

@@ -9,15 +9,15 @@ use model::{Offset, PartitionId};
 use storage::{Admission, AppendBatch, LogAppend, Purpose};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::batch::{Encoded, OpenBatch};
+use super::batch::{Encoded, OpenBatch, too_long};
 use super::message::{Message, Outgoing, Rules};
 use super::outcome::{Promise, Publishing};
 use super::place::{partition_of, publishable};
 use super::refusal::PublishRefusal;
 use super::together::{decided, refusal_of};
+use crate::broker::Broker;
 use crate::broker::access::{Granted, right};
 use crate::broker::catalog::Topic;
-use crate::broker::{Broker, on_blocking_pool};
 
 /// A message with its state, encoded and admitted.
 pub(in crate::broker) struct Ready {
@@ -51,22 +51,15 @@ impl Broker {
         let mut open = OpenBatch::new(Arc::clone(&topic), bytes, store_bytes_max);
         open.push(partition, message, now)?;
         open.pay(Some(self.shared.lanes.admit(bytes).await));
-        let encoded = match open.is_compressed() {
-            true => on_blocking_pool(move || open.encode(now)).await,
-            false => open.encode(now),
-        };
-        let Some(encoded) = encoded else {
-            // A codec that made it longer than its topic takes.
-            let bytes_max = topic.config.max_message_bytes;
-            let bytes = bytes_max + 1;
-            return Err(PublishRefusal::TooLarge { bytes, bytes_max });
-        };
         let Encoded {
             batch,
             permit,
             promise,
             ..
-        } = encoded;
+        } = open
+            .encoded(now)
+            .await
+            .ok_or_else(|| too_long(&topic.config))?;
         let bytes = batch.bytes().len() as u64;
         let of_message = LogAppend {
             log: Arc::clone(topic.log(partition)?),

@@ -16,11 +16,8 @@ use super::batch::{Encoded, OpenBatch};
 use super::lanes::Lane;
 use super::outcome::Promise;
 use super::refusal::PublishRefusal;
-use crate::broker::refusal::StorageFault;
-use crate::broker::{Broker, Refusal, on_blocking_pool};
-
-/// An open batch that is at least so long is compressed elsewhere: it takes longer than to hand it over.
-const COMPRESSED_HERE_BYTES_MAX: usize = 8 << 10;
+use super::together::decided;
+use crate::broker::Broker;
 
 /// A lane whose driver runs: it does not outlive it.
 struct Driven {
@@ -81,11 +78,7 @@ async fn append(
         batch.topic.keyless.go_on();
     }
     let now = broker.now();
-    let elsewhere = batch.is_compressed() && batch.plain_bytes() > COMPRESSED_HERE_BYTES_MAX;
-    let encoded = match elsewhere {
-        true => on_blocking_pool(move || batch.encode(now)).await?,
-        false => batch.encode(now)?,
-    };
+    let encoded = batch.encoded(now).await?;
     let Encoded {
         topic,
         batch,
@@ -114,9 +107,5 @@ async fn append(
 
 /// Tells those who wait, once it is decided.
 async fn settle(base: Offset, durable: Durable, promise: Promise) {
-    let outcome = durable.await.map_err(StorageFault::Sync);
-    promise.keep(match outcome {
-        Ok(()) => Ok(base),
-        Err(fault) => Err(Refusal::from(fault).into()),
-    });
+    promise.keep(decided(durable).await.map(|()| base));
 }

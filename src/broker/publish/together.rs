@@ -14,7 +14,7 @@ use storage::{
     AppendAllError, AppendBatch, AppendSize, AppendedAll, Durable, LogAppend, Purpose, ToldLog,
 };
 
-use super::batch::{Encoded, OpenBatch};
+use super::batch::{Encoded, OpenBatch, encode_fitly, too_long};
 use super::message::{Outgoing, Rules};
 use super::outcome::Publishing;
 use super::place::{partition_of, publishable};
@@ -23,7 +23,7 @@ use crate::broker::access::{Granted, right};
 use crate::broker::catalog::Topic;
 use crate::broker::once::OnceTicket;
 use crate::broker::refusal::StorageFault;
-use crate::broker::{Broker, Refusal, on_blocking_pool, state_refusal};
+use crate::broker::{Broker, Refusal, state_refusal};
 
 /// What is published together at most, whatever a frame takes: memory that one call holds.
 const BYTES_MAX: u64 = 16 << 20;
@@ -192,6 +192,7 @@ impl Broker {
         once: Option<DoneOnce<'_>>,
     ) -> Result<(), PublishRefusal> {
         let now = self.now();
+        let bytes = batches.values().flatten().map(OpenBatch::plain_bytes).sum();
         let encode = move || -> Option<Vec<(PartitionId, Vec<Encoded>)>> {
             let encoded = batches.into_iter().map(|(partition, batches)| {
                 let encoded = batches.into_iter().map(|batch| batch.encode(now));
@@ -199,12 +200,8 @@ impl Broker {
             });
             encoded.collect()
         };
-        let Some(encoded) = on_blocking_pool(encode).await else {
-            // A codec that made a record longer than its topic takes.
-            let bytes_max = topic.config.max_message_bytes;
-            let bytes = bytes_max + 1;
-            return Err(PublishRefusal::TooLarge { bytes, bytes_max });
-        };
+        let encoded = encode_fitly(bytes, encode).await;
+        let encoded = encoded.ok_or_else(|| too_long(&topic.config))?;
         let (mut group, mut promises, mut partitions) = (Vec::new(), Vec::new(), Vec::new());
         let (mut records, mut bytes) = (0, 0);
         for (partition, encoded) in encoded {

@@ -16,6 +16,7 @@ use super::reader::{Found, Reader, Sizes, Step};
 use super::request::{Filter, Gap, GapReason, Order, Place, ReplayError};
 use crate::broker::access::{Caller, Granted, right};
 use crate::broker::open_readers::ReaderName;
+use crate::broker::place::offset_mut;
 use crate::broker::{Broker, Topic};
 
 /// How often a subscription to all partitions looks whether the topic has got more, while nothing comes.
@@ -100,12 +101,7 @@ impl ReadTo {
     }
 
     pub(in crate::broker) fn set(&self, partition: PartitionId, offset: Offset) {
-        let mut offsets = self.locked();
-        let index = partition.get() as usize;
-        if offsets.len() <= index {
-            offsets.resize(index + 1, Offset::ZERO);
-        }
-        offsets[index] = offset;
+        *offset_mut(&mut self.locked(), partition) = offset;
     }
 }
 

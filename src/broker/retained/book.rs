@@ -5,25 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use model::{Offset, PartitionId, Timestamp, TopicId};
+use model::Timestamp;
 
 use super::record::Kept;
+use crate::broker::place::Place;
 
 /// What a message takes beside its own bytes, about.
 const OVERHEAD_BYTES: usize = 200;
 /// What a header takes beside its own bytes, about.
 const HEADER_OVERHEAD_BYTES: usize = 64;
-
-/// Where the record went that a retained message came with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptPlace {
-    /// The topic.
-    pub topic: TopicId,
-    /// The partition.
-    pub partition: PartitionId,
-    /// The offset.
-    pub offset: Offset,
-}
 
 /// A message that is kept, and where its record is; None if that was before the start.
 #[derive(Clone, Debug)]
@@ -31,7 +21,7 @@ pub struct KeptAt {
     /// The message.
     pub kept: Arc<Kept>,
     /// Of its record.
-    pub place: Option<KeptPlace>,
+    pub place: Option<Place>,
 }
 
 /// Where a look at the names below a prefix has come to.

@@ -22,11 +22,12 @@ use tokio::sync::watch;
 use super::Broker;
 use super::access::{Granted, right};
 use super::catalog::Topic;
+use super::place::Place;
 use super::publish::{Message, PublishRefusal, Publishing, Ready};
-use super::state_log::{StateLog, StateLogError, StateRecord as _};
+use super::state_log::{StateLog, StateLogError, StateRecord as _, change_bytes};
 use super::state_refusal;
 use book::Book;
-pub use book::{KeptAt, KeptPlace, Looked};
+pub use book::{KeptAt, Looked};
 use record::RetainedRecord;
 pub use record::{Kept, UnknownRetained, read_again};
 
@@ -131,7 +132,7 @@ impl Broker {
         match change {
             RetainedRecord::Removed(name) => book.remove(&name),
             RetainedRecord::Kept(kept) => {
-                let place = Some(KeptPlace {
+                let place = Some(Place {
                     topic: topic.id,
                     partition: publishing.partition,
                     offset,
@@ -230,31 +231,25 @@ impl Broker {
         if names.is_empty() {
             return false;
         }
-        let removed: Vec<_> = names.into_iter().map(RetainedRecord::Removed).collect();
-        let count = retained
-            .log
-            .count_for_one_append(removed.iter().map(RetainedRecord::bytes));
-        let mut removed = removed;
-        removed.truncate(count);
-        let size = retained
-            .log
-            .size_of(removed.iter().map(RetainedRecord::bytes));
+        let removals = names.into_iter().map(|name| {
+            let change = RetainedRecord::Removed(Arc::clone(&name)).encode();
+            (name, change)
+        });
+        let mut removals: Vec<_> = removals.collect();
+        let bytes = removals.iter().map(|(_, change)| change_bytes(change));
+        removals.truncate(retained.log.count_for_one_append(bytes));
+        let bytes = removals.iter().map(|(_, change)| change_bytes(change));
+        let size = retained.log.size_of(bytes);
         let admission = retained.log.admit(size, Purpose::State).await;
         let mut book = retained.book();
         let now = self.steady_now();
         // A new one of the name may have come.
-        removed.retain(|it| match it {
-            RetainedRecord::Removed(name) => book.is_overdue(name, now),
-            RetainedRecord::Kept(_) => false,
-        });
-        match retained.log.append(&removed, admission) {
+        removals.retain(|(name, _)| book.is_overdue(name, now));
+        let (names, changes): (Vec<_>, Vec<_>) = removals.into_iter().unzip();
+        match retained.log.append_changes(changes, admission) {
             // Nobody waits for it: until it is durable the message is overdue anyway.
             Ok(_written) => {
-                for it in &removed {
-                    if let RetainedRecord::Removed(name) = it {
-                        book.remove(name);
-                    }
-                }
+                names.iter().for_each(|name| book.remove(name));
                 true
             }
             Err(error) => {

@@ -1,7 +1,8 @@
 //! The sessions in memory: each as its records say, and who is connected. Callers: `sessions`. Pure.
 //! Invariant: of one client one connection holds the session at a time; the next one waits for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -42,10 +43,22 @@ pub(super) struct Holder {
 #[derive(Default)]
 pub(super) struct Book {
     pub entries: HashMap<SessionKey, Entry>,
-    /// As it was written last.
+    /// Who holds sessions, by their numbers.
+    holders: BTreeMap<u64, SessionKey>,
+    /// Sessions that nobody holds and that are with the mark still: their connections were killed.
+    left_with_mark: HashSet<SessionKey>,
+    /// As it was written last: who is with it has come so far at least.
     pub mark: Positions,
     pub kept: usize,
     next_number: u64,
+}
+
+/// A session as a look found it, before a mark is written.
+pub(super) struct Looked {
+    key: SessionKey,
+    number: Option<u64>,
+    progress: Option<Arc<Progress>>,
+    before: Arc<Cursor>,
 }
 
 /// A cursor that is to be written, and what it is for.
@@ -54,6 +67,48 @@ pub(super) struct Moved {
     number: Option<u64>,
     before: Arc<Cursor>,
     pub cursor: Arc<Cursor>,
+}
+
+impl Looked {
+    /// The cursor that is to be written before this mark may be, behind the `last` one. It asks the session's connection, whose locks
+    /// are others than the book's.
+    pub fn moved(self, mark: &Positions, last: &Positions) -> Option<Moved> {
+        let before = &self.before;
+        let cursor = match self.progress.and_then(|progress| progress.cursor()) {
+            // Nobody tells its place, and no mark may pass it: its connection was killed, or has not begun to tell.
+            None if before.keeps_up => Cursor {
+                keeps_up: false,
+                ..with_mark(before, last)
+            },
+            None => return None,
+            Some(now) => {
+                let low = low(&now);
+                match (before.keeps_up, low.reaches(mark)) {
+                    (true, true) => return None,
+                    // Who reads nothing needs no mark.
+                    (false, true) if !low.is_empty() => Cursor {
+                        keeps_up: true,
+                        read: low,
+                        unacked: Vec::new(),
+                    },
+                    _ => now,
+                }
+            }
+        };
+        (cursor != **before).then(|| Moved {
+            key: self.key,
+            number: self.number,
+            before: self.before,
+            cursor: Arc::new(cursor),
+        })
+    }
+}
+
+/// A cursor that is with the mark, as far as that has come.
+fn with_mark(cursor: &Cursor, mark: &Positions) -> Cursor {
+    let mut cursor = Cursor::clone(cursor);
+    cursor.read.advance(mark);
+    cursor
 }
 
 impl Book {
@@ -86,7 +141,12 @@ impl Book {
                 self.forget_empty(key);
             }
             SessionRecord::Cursor(key, cursor) => {
-                self.entry(key).state.cursor = cursor.clone().unwrap_or_default();
+                let entry = self.entry(key);
+                entry.state.cursor = cursor.clone().unwrap_or_default();
+                match entry.holder.is_none() && entry.state.cursor.keeps_up {
+                    true => self.left_with_mark.insert(key.clone()),
+                    false => self.left_with_mark.remove(key),
+                };
                 self.forget_empty(key);
             }
         }
@@ -118,6 +178,8 @@ impl Book {
             return Err(Arc::clone(&entry.left));
         }
         self.next_number += 1;
+        self.holders.insert(number, key.clone());
+        self.left_with_mark.remove(key);
         let progress = Arc::new(Progress::default());
         entry.holder = Some(Holder {
             number,
@@ -134,45 +196,63 @@ impl Book {
         if entry.holder.as_ref().is_some_and(|it| it.number == number) {
             entry.holder = None;
             entry.left.notify_waiters();
+            if entry.state.cursor.keeps_up {
+                self.left_with_mark.insert(key.clone());
+            }
+            self.holders.remove(&number);
             self.forget_empty(key);
         }
     }
 
-    /// Cursors that are to be written before the mark may be here.
-    pub fn moved(&self, mark: &Positions) -> Vec<Moved> {
-        let kept = self.entries.iter();
-        let kept = kept.filter(|(_, entry)| entry.state.session.is_some());
-        let moved = kept.filter_map(|(key, entry)| {
-            let before = &entry.state.cursor;
-            let cursor = match &entry.holder {
-                // It was connected at the end of the last process.
-                None if before.keeps_up => Cursor {
-                    keeps_up: false,
-                    ..Cursor::clone(before)
-                },
-                None => return None,
-                Some(holder) => {
-                    let now = holder.progress.cursor()?;
-                    let low = low(&now);
-                    match (before.keeps_up, low.reaches(mark)) {
-                        (true, true) => return None,
-                        (false, true) => Cursor {
-                            keeps_up: true,
-                            read: low,
-                            unacked: Vec::new(),
-                        },
-                        (_, false) => now,
-                    }
-                }
-            };
-            (cursor != **before).then(|| Moved {
-                key: key.clone(),
-                number: entry.holder.as_ref().map(|it| it.number),
-                before: Arc::clone(before),
-                cursor: Arc::new(cursor),
-            })
-        });
-        moved.collect()
+    /// All of a session, and how far it is if it is with the mark.
+    pub fn state(&self, key: &SessionKey) -> Option<SessionState> {
+        let mut state = self.entries.get(key)?.state.clone();
+        if state.cursor.keeps_up {
+            state.cursor = Arc::new(with_mark(&state.cursor, &self.mark));
+        }
+        Some(state)
+    }
+
+    /// Looks at a session that has a place to be kept.
+    pub fn look_at(&self, key: &SessionKey) -> Option<Looked> {
+        let entry = self.entries.get(key)?;
+        let session = entry.state.session.as_ref();
+        // One without a time ends with its connection, and is kept for its will.
+        session.filter(|session| session.expiry_seconds > 0)?;
+        let holder = entry.holder.as_ref();
+        Some(Looked {
+            key: key.clone(),
+            number: holder.map(|it| it.number),
+            progress: holder.map(|it| Arc::clone(&it.progress)),
+            before: Arc::clone(&entry.state.cursor),
+        })
+    }
+
+    /// Looks at sessions that are with the mark and that nobody holds.
+    pub fn look_at_left(&self) -> Vec<Looked> {
+        let left = self.left_with_mark.iter();
+        left.filter_map(|key| self.look_at(key)).collect()
+    }
+
+    /// Looks at so many of those that are held, behind a holder's number; and gives the number of the last, if there may be more.
+    pub fn look(&self, behind: Option<u64>, count_max: usize) -> (Vec<Looked>, Option<u64>) {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let held = self.holders.range((from, Bound::Unbounded));
+        let mut last = None;
+        let held = held.take(count_max).inspect(|it| last = Some(*it.0));
+        let looked = held.filter_map(|(_, key)| self.look_at(key)).collect();
+        (looked, last)
+    }
+
+    /// Where so many of those that are held note how far they are; as [`Book::look`].
+    pub fn progress(
+        &self,
+        behind: Option<u64>,
+        count_max: usize,
+    ) -> (Vec<Arc<Progress>>, Option<u64>) {
+        let (looked, last) = self.look(behind, count_max);
+        let all = looked.into_iter().filter_map(|it| it.progress);
+        (all.collect(), last)
     }
 
     /// Whether nothing else has happened to a session since.

@@ -21,11 +21,11 @@ use model::{Offset, Timestamp};
 use storage::{Clock, Purpose, Storage};
 use tokio::sync::{Notify, watch};
 
-use super::state_log::{StateLog, StateLogError, StateRecord as _};
+use super::state_log::{Change, StateLog, StateLogError, StateRecord as _, change_bytes};
 use super::{Broker, Refusal, state_refusal};
-use book::Book;
 pub use book::SessionState;
-pub use positions::{Place, Positions};
+use book::{Book, Looked, Moved};
+pub use positions::Positions;
 pub use progress::{Progress, Reading};
 pub use record::{
     Cursor, KeptSession, KeptSubscription, KeptWill, Pending, Sending, SessionKey, SessionRecord,
@@ -34,6 +34,8 @@ pub use record::{
 
 /// How often the mark is written, if somebody has moved.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// Sessions that are looked at under the lock.
+const LOOKED_AT_ONCE: usize = 1_000;
 /// The longest record of a session: its subscriptions and its will.
 const SESSION_BYTES_MAX: usize = 256 << 10;
 
@@ -82,14 +84,55 @@ pub(super) struct Sessions {
 
 /// What has come to its time of a session that is not connected. One that was connected when the server was killed counts from the
 /// start, and has some grace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// The session ends.
     pub session: bool,
     /// Its will goes.
     pub will: bool,
-    /// Its connection ended before it began, and that is to be kept.
-    pub end: bool,
+    /// Its connection has ended then, and nobody has kept that: it was cut with its server, or ended before it began.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Due {
+    /// What is due of a session, in a server that was started at some time, now.
+    fn of(state: &SessionState, (started, now): (Timestamp, Timestamp), grace: Duration) -> Due {
+        let Some(session) = &state.session else {
+            // A remnant.
+            return Due {
+                session: true,
+                ..Due::default()
+            };
+        };
+        let (ended, least) = match session.ended_at {
+            Some(ended) => (ended, Duration::ZERO),
+            None if state.was_cut => (started, grace),
+            None => {
+                return Due {
+                    ended_at: Some(now),
+                    ..Due::default()
+                };
+            }
+        };
+        let is_over = |wait: Duration| {
+            let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+            ended.plus_millis(wait) <= now
+        };
+        let is_over_after = |seconds: u32| is_over(Duration::from_secs(seconds.into()).max(least));
+        let is_session_over = is_over_after(session.expiry_seconds);
+        let will = session.will.as_ref();
+        Due {
+            session: is_session_over,
+            will: will.is_some_and(|it| is_session_over || is_over_after(it.delay_seconds)),
+            // From here on its time runs over further starts.
+            ended_at: (state.was_cut && is_over(least)).then_some(ended),
+        }
+    }
+
+    /// Whether anything is.
+    pub fn is_any(self) -> bool {
+        self != Due::default()
+    }
 }
 
 /// A session that somebody holds: whoever comes next for it waits until this is dropped.
@@ -119,38 +162,7 @@ impl Sessions {
     }
 
     fn due(&self, state: &SessionState, grace: Duration) -> Due {
-        let Some(session) = &state.session else {
-            // A remnant.
-            return Due {
-                session: true,
-                will: false,
-                end: false,
-            };
-        };
-        if session.ended_at.is_none() && !state.was_cut {
-            return Due {
-                session: false,
-                will: false,
-                end: true,
-            };
-        }
-        let (ended, least) = match session.ended_at {
-            None => (self.started, grace),
-            Some(ended) => (ended, Duration::ZERO),
-        };
-        let now = self.clock.now();
-        let is_over = |seconds: u32| {
-            let wait = Duration::from_secs(seconds.into()).max(least);
-            let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-            ended.plus_millis(wait) <= now
-        };
-        let is_session_over = is_over(session.expiry_seconds);
-        let will = session.will.as_ref();
-        Due {
-            session: is_session_over,
-            will: will.is_some_and(|it| is_session_over || is_over(it.delay_seconds)),
-            end: false,
-        }
+        Due::of(state, (self.started, self.clock.now()), grace)
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -161,11 +173,13 @@ impl Sessions {
 
     async fn append(&self, records: &[SessionRecord]) -> Result<(), SessionRefusal> {
         let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
-        let size = self.log.size_of(records.iter().map(SessionRecord::bytes));
+        let changes: Vec<Change> = records.iter().map(SessionRecord::encode).collect();
+        let size = self.log.size_of(changes.iter().map(change_bytes));
         let admission = self.log.admit(size, Purpose::State).await;
         let written = {
             let mut book = self.book();
-            let written = self.log.append(records, admission).map_err(refused)?;
+            let written = self.log.append_changes(changes, admission);
+            let written = written.map_err(refused)?;
             records.iter().for_each(|record| book.apply(record));
             written
         };
@@ -224,7 +238,7 @@ impl Broker {
         let entries = book.entries.iter();
         let due = entries.filter(|(_, entry)| {
             let due = sessions.due(&entry.state, grace);
-            entry.holder.is_none() && (due.session || due.will || due.end)
+            entry.holder.is_none() && due.is_any()
         });
         due.map(|(key, _)| key.clone()).collect()
     }
@@ -249,14 +263,16 @@ impl Broker {
     /// How far the topics reach that connected sessions read.
     fn ends_of_followed(&self) -> Positions {
         let mut topics = std::collections::BTreeSet::new();
-        {
-            let book = self.shared.sessions.book();
-            let held = book
-                .entries
-                .values()
-                .filter(|it| it.state.session.is_some());
-            for holder in held.filter_map(|entry| entry.holder.as_ref()) {
-                holder.progress.add_topics(&mut topics);
+        let mut behind = None;
+        loop {
+            let (all, last) = {
+                let book = self.shared.sessions.book();
+                book.progress(behind, LOOKED_AT_ONCE)
+            };
+            all.iter().for_each(|it| it.add_topics(&mut topics));
+            behind = last;
+            if behind.is_none() {
+                break;
             }
         }
         let mut ends = Positions::default();
@@ -276,40 +292,69 @@ impl Broker {
     /// Writes the cursors of those that are not where they were, and behind them the mark.
     async fn mark_at(&self, mark: &Positions) -> Result<(), SessionRefusal> {
         let sessions = &self.shared.sessions;
-        let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
-        let record_of =
-            |it: &book::Moved| SessionRecord::Cursor(it.key.clone(), Some(Arc::clone(&it.cursor)));
-        let mut moved = sessions.book().moved(mark);
+        let (looked, last) = {
+            let book = sessions.book();
+            (book.look_at_left(), book.mark.clone())
+        };
+        let moved = |looked: Vec<Looked>| -> Vec<Moved> {
+            let all = looked.into_iter();
+            all.filter_map(|it| it.moved(mark, &last)).collect()
+        };
+        self.write_moved(moved(looked), &moved).await?;
+        let mut behind = None;
         loop {
-            let bytes = moved.iter().map(|it| record_of(it).bytes());
-            let count = sessions.log.count_for_one_append(bytes);
-            let rest = moved.split_off(count);
-            if count == 0 {
+            let (looked, last) = sessions.book().look(behind, LOOKED_AT_ONCE);
+            self.write_moved(moved(looked), &moved).await?;
+            behind = last;
+            if behind.is_none() {
                 break;
             }
-            let bytes = moved.iter().map(|it| record_of(it).bytes());
-            let size = sessions.log.size_of(bytes);
-            let admission = sessions.log.admit(size, Purpose::State).await;
-            let written = {
-                let mut book = sessions.book();
-                moved.retain(|it| book.is_still(it));
-                let records: Vec<_> = moved.iter().map(record_of).collect();
-                let written = sessions.log.append(&records, admission);
-                let written = written.map_err(refused)?;
-                records.iter().for_each(|record| book.apply(record));
-                written
-            };
-            written.wait().await.map_err(refused)?;
-            moved = rest;
         }
-        let is_new = {
-            let book = sessions.book();
-            *mark != book.mark && mark.topics().next().is_some()
-        };
-        match is_new {
+        match *mark != last && !mark.is_empty() {
             true => sessions.append(&[SessionRecord::Mark(mark.clone())]).await,
             false => Ok(()),
         }
+    }
+
+    /// Writes these cursors. Of sessions to which something else has happened meanwhile it is looked again where they are, so that none
+    /// is passed over.
+    async fn write_moved(
+        &self,
+        mut moved: Vec<Moved>,
+        look: &(impl Fn(Vec<Looked>) -> Vec<Moved> + Sync),
+    ) -> Result<(), SessionRefusal> {
+        let sessions = &self.shared.sessions;
+        let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
+        while !moved.is_empty() {
+            let records = moved.iter().map(|it| {
+                let cursor = Some(Arc::clone(&it.cursor));
+                SessionRecord::Cursor(it.key.clone(), cursor)
+            });
+            let mut records: Vec<_> = records.map(|it| (it.encode(), it)).collect();
+            let bytes = records.iter().map(|(change, _)| change_bytes(change));
+            let count = sessions.log.count_for_one_append(bytes);
+            let rest = moved.split_off(count);
+            records.truncate(count);
+            let bytes = records.iter().map(|(change, _)| change_bytes(change));
+            let size = sessions.log.size_of(bytes);
+            let admission = sessions.log.admit(size, Purpose::State).await;
+            let (written, others) = {
+                let mut book = sessions.book();
+                let all = moved.into_iter().zip(records);
+                let (still, others): (Vec<_>, Vec<_>) = all.partition(|it| book.is_still(&it.0));
+                let (changes, still): (Vec<_>, Vec<_>) =
+                    still.into_iter().map(|(_, record)| record).unzip();
+                let written = sessions.log.append_changes(changes, admission);
+                let written = written.map_err(refused)?;
+                still.iter().for_each(|record| book.apply(record));
+                let others = others.iter().filter_map(|it| book.look_at(&it.0.key));
+                (written, others.collect())
+            };
+            written.wait().await.map_err(refused)?;
+            moved = rest;
+            moved.extend(look(others));
+        }
+        Ok(())
     }
 }
 
@@ -327,15 +372,14 @@ impl HeldSession {
     /// As it is kept.
     pub fn state(&self) -> SessionState {
         let book = self.broker.shared.sessions.book();
-        let entry = book.entries.get(&self.key).expect("it is held");
-        entry.state.clone()
+        book.state(&self.key).expect("it is held")
     }
 
-    /// Keeps it like this from now on, with a new place if there is one.
+    /// Keeps it like this from now on, with a new place and what it is being sent, if these are given.
     pub async fn keep(
         &self,
         session: KeptSession,
-        cursor: Option<Cursor>,
+        (cursor, sending): (Option<Cursor>, Option<Sending>),
         count_max: usize,
     ) -> Result<(), SessionRefusal> {
         let sessions = &self.broker.shared.sessions;
@@ -347,14 +391,18 @@ impl HeldSession {
                 return Err(SessionRefusal::TooMany { count_max });
             }
         }
-        let session = SessionRecord::Session(self.key.clone(), Some(Arc::new(session)));
-        let bytes = session.bytes();
-        if bytes > SESSION_BYTES_MAX {
-            return Err(SessionRefusal::TooLong { bytes });
-        }
-        let cursor = cursor.map(|it| SessionRecord::Cursor(self.key.clone(), Some(Arc::new(it))));
-        let records: Vec<_> = [session].into_iter().chain(cursor).collect();
+        let session = self.kept_as(session);
+        check_length(&session)?;
+        let cursor = cursor.and_then(|it| self.moves_to(it));
+        let sending = sending.and_then(|it| self.sends(it));
+        let records = [Some(session), cursor, sending];
+        let records: Vec<_> = records.into_iter().flatten().collect();
         sessions.append(&records).await
+    }
+
+    /// Whether it may be kept like this, as far as its length goes.
+    pub fn takes(&self, session: KeptSession) -> Result<(), SessionRefusal> {
+        check_length(&self.kept_as(session))
     }
 
     /// Keeps nothing of it any more.
@@ -362,22 +410,22 @@ impl HeldSession {
         self.write(self.ends()).await
     }
 
-    /// The records that end it.
+    /// The records that end it. They name all that may be written of it until they are, so that nothing is left behind them.
     pub fn ends(&self) -> Vec<SessionRecord> {
         let state = self.state();
         let key = || self.key.clone();
-        let mut records = Vec::new();
-        if state.session.is_some() {
+        let received = state.received.iter();
+        let mut records: Vec<_> = received
+            .map(|id| SessionRecord::Received(key(), *id, false))
+            .collect();
+        if state.session.is_some()
+            || *state.sending != Sending::default()
+            || *state.cursor != Cursor::default()
+        {
             records.push(SessionRecord::Session(key(), None));
-        }
-        if *state.sending != Sending::default() {
             records.push(SessionRecord::Sending(key(), None));
-        }
-        if *state.cursor != Cursor::default() {
             records.push(SessionRecord::Cursor(key(), None));
         }
-        let received = state.received.iter();
-        records.extend(received.map(|id| SessionRecord::Received(key(), *id, false)));
         records
     }
 
@@ -394,14 +442,16 @@ impl HeldSession {
         }
     }
 
-    /// The record that it has come so far.
-    pub fn stands_at(&self, cursor: Cursor) -> SessionRecord {
-        SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor)))
+    /// The record that it has come so far, if that is not what is kept.
+    pub fn moves_to(&self, cursor: Cursor) -> Option<SessionRecord> {
+        let is_new = *self.state().cursor != cursor;
+        is_new.then(|| SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor))))
     }
 
-    /// The record of what it is being sent.
-    pub fn sends(&self, sending: Sending) -> SessionRecord {
-        SessionRecord::Sending(self.key.clone(), Some(Arc::new(sending)))
+    /// The record of what it is being sent, if that is not what is kept.
+    pub fn sends(&self, sending: Sending) -> Option<SessionRecord> {
+        let is_new = *self.state().sending != sending;
+        is_new.then(|| SessionRecord::Sending(self.key.clone(), Some(Arc::new(sending))))
     }
 
     /// The record that keeps it like this.
@@ -411,13 +461,21 @@ impl HeldSession {
 
     /// Keeps what it is being sent exactly once.
     pub async fn sending(&self, sending: Sending) -> Result<(), SessionRefusal> {
-        self.write(vec![self.sends(sending)]).await
+        self.write(self.sends(sending).into_iter().collect()).await
     }
 
     /// An identifier is free again.
     pub async fn release(&self, packet_id: u16) -> Result<(), SessionRefusal> {
         let record = SessionRecord::Received(self.key.clone(), packet_id, false);
         self.broker.shared.sessions.append(&[record]).await
+    }
+}
+
+fn check_length(session: &SessionRecord) -> Result<(), SessionRefusal> {
+    let bytes = session.bytes();
+    match bytes > SESSION_BYTES_MAX {
+        true => Err(SessionRefusal::TooLong { bytes }),
+        false => Ok(()),
     }
 }
 

@@ -1,19 +1,10 @@
-//! Places in logs: one, and one for each partition of some topics. Pure.
+//! An offset for each partition of some topics. Pure.
 
 use std::collections::BTreeMap;
 
 use model::{Offset, PartitionId, TopicId};
 
-/// A place in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The topic.
-    pub topic: TopicId,
-    /// The partition.
-    pub partition: PartitionId,
-    /// The offset.
-    pub offset: Offset,
-}
+use crate::broker::place::{Place, later_offsets, offset_mut, offset_of, reaches};
 
 /// An offset for each partition of some topics; what is not named is at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,9 +34,7 @@ impl Positions {
 
     /// Where it is in a partition.
     pub fn get(&self, topic: TopicId, partition: PartitionId) -> Offset {
-        let offsets = self.0.get(&topic);
-        let offset = offsets.and_then(|it| it.get(partition.get() as usize));
-        offset.copied().unwrap_or(Offset::ZERO)
+        offset_of(self.of_topic(topic), partition)
     }
 
     /// Whether a place lies before.
@@ -55,33 +44,26 @@ impl Positions {
 
     /// Sets one of them.
     pub fn set(&mut self, place: Place) {
-        let offsets = self.0.entry(place.topic).or_default();
-        let index = place.partition.get() as usize;
-        if offsets.len() <= index {
-            offsets.resize(index + 1, Offset::ZERO);
-        }
-        offsets[index] = place.offset;
+        *offset_mut(self.0.entry(place.topic).or_default(), place.partition) = place.offset;
     }
 
     /// The later of both in each partition of the topics that are named here.
     pub fn advance(&mut self, other: &Positions) {
         for (topic, offsets) in &mut self.0 {
-            let Some(others) = other.0.get(topic) else {
-                continue;
-            };
-            offsets.resize(offsets.len().max(others.len()), Offset::ZERO);
-            for (offset, other) in offsets.iter_mut().zip(others) {
-                *offset = (*offset).max(*other);
+            if let Some(others) = other.0.get(topic) {
+                *offsets = later_offsets(offsets, others);
             }
         }
     }
 
     /// Whether this one is as far as the other in each partition of the topics that are named here.
     pub fn reaches(&self, other: &Positions) -> bool {
-        self.0.iter().all(|(topic, offsets)| {
-            let others = other.0.get(topic).map_or(&[][..], Vec::as_slice);
-            (0..others.len())
-                .all(|index| offsets.get(index).copied().unwrap_or(Offset::ZERO) >= others[index])
-        })
+        let mut all = self.0.iter();
+        all.all(|(topic, offsets)| reaches(offsets, other.of_topic(*topic)))
+    }
+
+    /// Whether no topic is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }

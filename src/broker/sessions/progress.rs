@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::{Offset, TopicId};
 
-use super::positions::{Place, Positions};
+use super::positions::Positions;
 use super::record::Cursor;
+use crate::broker::place::Place;
 use crate::broker::replay::ReadTo;
 
 /// Whoever reads a topic for a session.
@@ -32,6 +33,8 @@ struct Now {
     is_there: bool,
     follows: Vec<(TopicId, Arc<dyn Reading>)>,
     unacked: BTreeMap<u16, Place>,
+    /// Messages that were taken from the log, and that are kept nowhere else yet.
+    unkept: BTreeSet<Place>,
 }
 
 impl Progress {
@@ -73,6 +76,19 @@ impl Progress {
         self.now().unacked.remove(&packet_id);
     }
 
+    /// A message was taken that leaves when the session knows it: until [`Progress::kept`] it counts as not read.
+    pub fn takes(&self, place: Place) {
+        self.now().unkept.insert(place);
+    }
+
+    /// The session knows these by now.
+    pub fn kept(&self, places: &[Place]) {
+        let mut now = self.now();
+        for place in places {
+            now.unkept.remove(place);
+        }
+    }
+
     /// What is read, and not acknowledged; None before it tells.
     pub fn cursor(&self) -> Option<Cursor> {
         let now = self.now();
@@ -82,6 +98,9 @@ impl Progress {
         let mut read = Positions::default();
         for (topic, reading) in &now.follows {
             read.set_topic(*topic, reading.offsets());
+        }
+        for place in &now.unkept {
+            go_back(&mut read, place);
         }
         let unacked = now.unacked.iter().map(|(id, place)| (*id, *place));
         let mut unacked: Vec<_> = unacked.collect();
@@ -98,9 +117,14 @@ impl Progress {
 pub fn low(cursor: &Cursor) -> Positions {
     let mut low = cursor.read.clone();
     for (_, place) in &cursor.unacked {
-        if low.has(place.topic) && low.get(place.topic, place.partition) > place.offset {
-            low.set(*place);
-        }
+        go_back(&mut low, place);
     }
     low
+}
+
+/// Where a place lies before, that is where it is.
+fn go_back(read: &mut Positions, place: &Place) {
+    if read.has(place.topic) && read.get(place.topic, place.partition) > place.offset {
+        read.set(*place);
+    }
 }

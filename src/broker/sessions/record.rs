@@ -27,8 +27,9 @@ use model::state_log::{
 };
 use model::{Offset, PartitionId, Timestamp, TopicId};
 
-use super::positions::{Place, Positions};
+use super::positions::Positions;
 use crate::broker::access::Principal;
+use crate::broker::place::Place;
 use crate::broker::state_log::fields::{Fields, Malformed, put_bytes};
 use crate::broker::state_log::{Change, StateRecord};
 

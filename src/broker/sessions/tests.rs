@@ -1,14 +1,17 @@
 //! Sessions as they are written, and when their cursors and the mark are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::hex::{from_hex, to_hex};
-use model::{Offset, PartitionId, TopicId};
+use model::{Offset, PartitionId, Timestamp, TopicId};
 
-use super::book::Book;
-use super::positions::{Place, Positions};
+use super::Due;
+use super::book::{Book, Moved};
+use super::positions::Positions;
 use super::record::{Cursor, KeptSession, SessionKey, SessionRecord, read_again};
 use crate::broker::access::Principal;
+use crate::broker::place::Place;
 use crate::broker::replay::ReadTo;
 
 const GOLDEN: &str = include_str!("golden/sessions.v1");
@@ -70,9 +73,25 @@ fn kept() -> KeptSession {
     }
 }
 
+/// What is to be written before a mark.
+fn moved(book: &Book, mark: &Positions) -> Vec<Moved> {
+    let mut looked = book.look_at_left();
+    let mut behind = None;
+    loop {
+        let (some, last) = book.look(behind, 1);
+        looked.extend(some);
+        behind = last;
+        if behind.is_none() {
+            break;
+        }
+    }
+    let all = looked.into_iter();
+    all.filter_map(|it| it.moved(mark, &book.mark)).collect()
+}
+
 /// What is written before the mark, which is applied as well.
 fn marked(book: &mut Book, mark: &Positions) -> Vec<(String, Cursor)> {
-    let moved = book.moved(mark);
+    let moved = moved(book, mark);
     let mut written = Vec::new();
     for it in &moved {
         assert!(book.is_still(it));
@@ -94,7 +113,7 @@ fn who_keeps_up_costs_a_mark_and_who_does_not_has_a_cursor_that_passes_nothing()
         book.apply(&SessionRecord::Session(key(client), Some(Arc::new(kept()))));
         let (_, progress) = book.hold(&key(client)).expect("nobody holds it");
         // Nothing is told of it before it tells itself.
-        assert_eq!(book.moved(&ends(5)).len(), holds.len());
+        assert_eq!(moved(&book, &ends(5)).len(), holds.len());
         read_to.set(PartitionId::new(0), Offset::new(5));
         progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
         progress.begin();
@@ -156,4 +175,105 @@ fn a_session_is_held_by_one_at_a_time_and_what_is_not_kept_is_forgotten() {
     book.apply(&SessionRecord::Session(key("a"), None));
     book.apply(&SessionRecord::Received(key("a"), 7, false));
     assert_eq!((book.kept, book.entries.len()), (0, 0));
+}
+
+#[test]
+fn a_mark_passes_no_session_that_does_not_tell_its_place() {
+    let up = Cursor {
+        keeps_up: true,
+        read: ends(5),
+        unacked: Vec::new(),
+    };
+    let mut book = Book::default();
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    book.apply(&SessionRecord::Cursor(key("a"), Some(Arc::new(up))));
+    book.apply(&SessionRecord::Mark(ends(9)));
+    book.opened();
+    // Somebody comes back to it before the first mark, and has not begun to tell.
+    let (number, _) = book.hold(&key("a")).expect("nobody holds it");
+    let own = |offset| Cursor {
+        keeps_up: false,
+        read: ends(offset),
+        unacked: Vec::new(),
+    };
+    let wanted = [("a".to_owned(), own(9))];
+    assert_eq!(marked(&mut book, &ends(20)), wanted);
+    // Its connection is killed while it is with the mark: it has come as far as the last one.
+    book.apply(&SessionRecord::Cursor(
+        key("a"),
+        Some(Arc::new(Cursor {
+            keeps_up: true,
+            ..own(20)
+        })),
+    ));
+    book.apply(&SessionRecord::Mark(ends(30)));
+    book.leave(&key("a"), number);
+    let state = book.state(&key("a")).expect("it is kept");
+    assert_eq!(state.cursor.read, ends(30));
+    let wanted = [("a".to_owned(), own(30))];
+    assert_eq!(marked(&mut book, &ends(40)), wanted);
+    assert!(marked(&mut book, &ends(50)).is_empty());
+}
+
+#[test]
+fn who_only_publishes_and_who_ends_with_its_connection_cost_no_cursor() {
+    let mut book = Book::default();
+    let read_to = Arc::new(ReadTo::default());
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    for (client, expiry_seconds, reads) in [("pump", 60, false), ("will", 0, true)] {
+        let session = KeptSession {
+            expiry_seconds,
+            ..kept()
+        };
+        book.apply(&SessionRecord::Session(
+            key(client),
+            Some(Arc::new(session)),
+        ));
+        let (_, progress) = book.hold(&key(client)).expect("nobody holds it");
+        if reads {
+            progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
+        }
+        progress.begin();
+    }
+    assert!(marked(&mut book, &ends(9)).is_empty());
+}
+
+#[test]
+fn what_waits_to_be_kept_is_not_passed() {
+    let mut book = Book::default();
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    let (_, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let read_to = Arc::new(ReadTo::default());
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    progress.follows(TOPIC, read_to);
+    progress.begin();
+    progress.takes(at(7));
+    let read = |written: Vec<(String, Cursor)>| written[0].1.read.clone();
+    assert_eq!(read(marked(&mut book, &ends(9))), ends(7));
+    progress.kept(&[at(7)]);
+    assert_eq!(read(marked(&mut book, &ends(9))), ends(9));
+}
+
+#[test]
+fn the_time_of_a_session_that_was_cut_with_its_server_runs_over_further_starts() {
+    let at = Timestamp::from_millis;
+    let mut book = Book::default();
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    book.opened();
+    let due = |book: &Book, started, now| {
+        let state = book.state(&key("a")).expect("it is kept");
+        Due::of(&state, (at(started), at(now)), Duration::from_secs(30))
+    };
+    assert!(!due(&book, 1_000, 30_000).is_any(), "it has some grace");
+    let ended = due(&book, 1_000, 31_000);
+    assert_eq!((ended.session, ended.ended_at), (false, Some(at(1_000))));
+    let session = KeptSession {
+        ended_at: ended.ended_at,
+        ..kept()
+    };
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(session))));
+    // The server is killed again.
+    book.opened();
+    assert!(!due(&book, 55_000, 60_000).is_any());
+    assert!(due(&book, 55_000, 1_000 + 60_000).session);
 }

@@ -38,6 +38,10 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 const LINGER_MAX: Duration = Duration::from_secs(1);
 /// No pause is longer that a client's quota asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a packet may take of a connection that ends, if it was sent before that: it is here as a rule.
+const HEARD_WITHIN: Duration = Duration::from_millis(20);
+/// And all of them.
+const HEARD_OUT_MAX: Duration = Duration::from_millis(500);
 
 /// What a connection's bytes go through: a socket, or frames of a WebSocket.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -254,17 +258,19 @@ impl Connection {
         let out = &mut acks;
         let mut kept = BytesMut::new();
         let mut woken_at = None;
+        // What the client says and is owed comes first: nothing of it waits while the log is read for it.
         let happened = tokio::select! {
+            biased;
             () = stopped(stop) => Happened::End(Ending::Stopping),
             () = place.leave() => Happened::End(Ending::Evicted),
             ending = client.entered.ended() => Happened::End(ending),
-            stored = inbound.step(!is_full, out), if works => stored.into(),
-            written = writer.write(), if sends => written.into(),
             packet = frames.next(), if reads => match packet {
                 Ok(Some(frame)) => Happened::Packet(frame),
                 Ok(None) => Happened::End(Ending::Gone),
                 Err(ending) => Happened::End(ending),
             },
+            stored = inbound.step(!is_full, out), if works => stored.into(),
+            written = writer.write(), if sends => written.into(),
             read = outbound.step(&mut kept), if more => read.into(),
             () = tokio::task::yield_now(), if looks => Happened::Moved,
             () = sleep_until(wakes_at) => {
@@ -324,6 +330,7 @@ impl Connection {
             Incoming::Ack(ack) if ack.kind == AckKind::Pubrel => self.inbound.release(ack),
             Incoming::Ack(ack) => self.outbound.ack(ack, out)?,
             Incoming::Subscribe(asked) => {
+                self.inbound.settle().await;
                 let codes = self.outbound.subscribe(&asked).await?;
                 suback(out, version, asked.packet_id, &codes);
             }
@@ -349,8 +356,31 @@ impl Connection {
         }
     }
 
+    /// Takes what the client had said before the connection ended, for a reason that it did not know of: that it goes may be among it.
+    async fn heard_out(&mut self, ending: Ending) -> Ending {
+        if !matches!(ending, Ending::TakenOver | Ending::Gone | Ending::Unread) {
+            return ending;
+        }
+        let heard = async {
+            loop {
+                while !self.inbound.has_room() {
+                    self.inbound.step(true, &mut self.writer.out).await?;
+                }
+                match timeout(HEARD_WITHIN, self.frames.next()).await {
+                    Ok(Ok(Some(frame))) => self.take(frame).await?,
+                    _ => return Ok::<(), Ending>(()),
+                }
+            }
+        };
+        match timeout(HEARD_OUT_MAX, heard).await {
+            Ok(Err(said @ Ending::Disconnected { .. })) => said,
+            _ => ending,
+        }
+    }
+
     /// Ends the connection: what is on its way is stored, the peer is told why, and the will is published.
     async fn end(mut self, ending: Ending) {
+        let ending = self.heard_out(ending).await;
         tracing::debug!(peer = %self.peer, %ending, "an MQTT connection ends");
         let stores = async {
             let acks = ending == Ending::Stopping;
@@ -378,11 +408,14 @@ impl Connection {
             entered: _entered,
             ..
         } = client;
-        // Whoever takes over from it waits for its session, and not for its last words.
-        session
-            .leave(&front, leaving(&session, &ending, &front), outbound.left())
-            .await;
-        drop((outbound, session));
+        let (left, how) = (outbound.left(), leaving(&session, &ending, &front));
+        drop(outbound);
+        // Whoever takes over from it waits for its session, and not for its last words. It goes on, whatever becomes of this task.
+        let leaves = {
+            let front = Arc::clone(&front);
+            tokio::spawn(async move { session.leave(&front, how, left).await })
+        };
+        let _ = timeout(LAST_WORDS_MAX, leaves).await;
         if let Some(code) = errors::of_ending(&ending) {
             front.stats.ended(code);
             if version == Version::V5 {

@@ -115,4 +115,7 @@ pub enum NotConnected {
     /// The client may not publish its will.
     #[error("not authorized to publish the will")]
     WillDenied,
+    /// It has connected again meanwhile, or an operator ended it.
+    #[error("the client has connected again, or was ended by an operator")]
+    Ended,
 }

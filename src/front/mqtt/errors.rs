@@ -48,6 +48,8 @@ enum ReturnCode {
 /// What a refused CONNECT is answered; None: it is closed without a word.
 pub fn of_connect(version: Version, why: &NotConnected) -> Option<u8> {
     match version {
+        // It has no code in a CONNACK (§3.2.2.2).
+        _ if *why == NotConnected::Ended => None,
         Version::V5 => Some(code_of_connect(why) as u8),
         Version::V311 => return_code_of_connect(why).map(|code| code as u8),
     }
@@ -60,7 +62,7 @@ fn code_of_connect(why: &NotConnected) -> ReasonCode {
         NotConnected::Login => ReasonCode::BadLogin,
         NotConnected::Exposed | NotConnected::WillDenied => ReasonCode::NotAuthorized,
         NotConnected::Method => ReasonCode::BadMethod,
-        NotConnected::TooMany | NotConnected::StoreFailed => ReasonCode::Busy,
+        NotConnected::TooMany | NotConnected::StoreFailed | NotConnected::Ended => ReasonCode::Busy,
         NotConnected::TooManySessions => ReasonCode::Quota,
         NotConnected::WillTopic => ReasonCode::BadTopic,
     }
@@ -82,6 +84,7 @@ fn return_code_of_connect(why: &NotConnected) -> Option<ReturnCode> {
         | NotConnected::TooManySessions
         | NotConnected::StoreFailed
         | NotConnected::Method
+        | NotConnected::Ended
         | NotConnected::WillTopic => ReturnCode::Unavailable,
     })
 }

@@ -3,12 +3,13 @@
 //! Callers: `outbound`. Invariants: each record that the subscriptions want is given once, in the order of its partition, or a gap is
 //! counted. While what was given last is not taken, nothing more is read.
 
-use std::sync::atomic::AtomicU64;
+use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::Offset;
+use model::{Offset, PartitionId};
 use tokio::time::{Instant, sleep_until};
 
 use super::ending::Ending;
@@ -21,6 +22,7 @@ use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
+use crate::broker::place::offset_mut;
 use crate::broker::replay::{
     self, Event, Filter, FollowRequest, Order, Place, ReadTo, ReplayRecord, ReplayRequest,
 };
@@ -29,6 +31,9 @@ use crate::front::pace::Pace;
 
 /// No pause of a replay with a speed is longer.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Gaps that one message tells of at most.
+const GAPS_AT_ONCE: usize = 16;
 
 /// See the module.
 pub(super) struct Feed {
@@ -40,19 +45,47 @@ pub(super) struct Feed {
     source: Source,
     /// What was given last, and how many of its records were taken.
     held: Option<(Slice, usize)>,
-    /// What is missing before the next message, for those who are told.
-    pub(super) gap: Option<String>,
     place: Arc<FeedPlace>,
     /// Messages that are left of a replay with a limit.
-    left: Option<AtomicU64>,
+    left: Option<u64>,
     pace: Option<Pace>,
     /// When the record is due that is taken next, if that was looked at.
     due: Option<Instant>,
 }
 
-/// How far a feed is, for others to look at: what lies before was given and taken.
+/// How far a feed is, for others to look at: what lies before was given and taken, and what is missing of it was told.
 #[derive(Debug)]
-pub(super) struct FeedPlace(Mutex<PlaceOf>);
+pub(super) struct FeedPlace {
+    of: Mutex<PlaceOf>,
+    gaps: Mutex<Vec<Missing>>,
+}
+
+/// Offsets of a partition that are not there, and that its reader was not told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    partition: PartitionId,
+    offsets: Range<Offset>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Missing { partition, offsets } = self;
+        write!(f, "{partition}:{}..{}", offsets.start, offsets.end)
+    }
+}
+
+/// Puts a gap behind others. Those that are one are told as one.
+fn add_gap(gaps: &mut Vec<Missing>, new: Missing) {
+    let mut others = gaps.iter_mut().rev();
+    let last = others.find(|it| it.partition == new.partition);
+    match last.filter(|it| it.offsets.end >= new.offsets.start) {
+        Some(last) => {
+            last.offsets.start = last.offsets.start.min(new.offsets.start);
+            last.offsets.end = last.offsets.end.max(new.offsets.end);
+        }
+        None => gaps.push(new),
+    }
+}
 
 #[derive(Debug)]
 enum PlaceOf {
@@ -72,19 +105,35 @@ impl FeedPlace {
     }
 
     fn locked(&self) -> MutexGuard<'_, PlaceOf> {
-        self.0
+        self.of
             .lock()
             .expect("nothing panics while it holds a place")
+    }
+
+    fn gaps(&self) -> MutexGuard<'_, Vec<Missing>> {
+        self.gaps
+            .lock()
+            .expect("nothing panics while it holds gaps")
+    }
+
+    /// Where gaps begin that are to be told, that is where it is.
+    fn before_gaps(&self, mut offsets: Vec<Offset>) -> Vec<Offset> {
+        for gap in self.gaps().iter() {
+            let at = offset_mut(&mut offsets, gap.partition);
+            *at = (*at).min(gap.offsets.start);
+        }
+        offsets
     }
 }
 
 impl Reading for FeedPlace {
     fn offsets(&self) -> Vec<Offset> {
-        match &*self.locked() {
+        let offsets = match &*self.locked() {
             PlaceOf::Member(member) => member.offsets(),
             PlaceOf::Reader(read_to) => read_to.offsets(),
             PlaceOf::Nowhere => Vec::new(),
-        }
+        };
+        self.before_gaps(offsets)
     }
 }
 
@@ -161,14 +210,16 @@ impl Feed {
         mut source: Source,
         subscriptions: Subscriptions,
     ) -> Feed {
-        let place = Arc::new(FeedPlace(Mutex::new(FeedPlace::of(&mut source))));
+        let place = Arc::new(FeedPlace {
+            of: Mutex::new(FeedPlace::of(&mut source)),
+            gaps: Mutex::default(),
+        });
         Feed {
             replay,
             subscriptions,
             topic,
             source,
             held: None,
-            gap: None,
             place,
             left: None,
             pace: None,
@@ -193,11 +244,23 @@ impl Feed {
             .as_ref()
             .and_then(|(slice, taken)| slice.get(*taken))
         {
-            let index = next.partition.get() as usize;
-            at.resize(at.len().max(index + 1), Offset::ZERO);
-            at[index] = next.record.offset;
+            *offset_mut(&mut at, next.partition) = next.record.offset;
         }
-        at
+        self.place.before_gaps(at)
+    }
+
+    /// What is missing before the next message, and is still to be told.
+    pub(super) fn gaps(&self) -> Vec<String> {
+        let gaps = self.place.gaps();
+        gaps.iter()
+            .take(GAPS_AT_ONCE)
+            .map(Missing::to_string)
+            .collect()
+    }
+
+    /// So many of them were told.
+    pub(super) fn told_gaps(&self, count: usize) {
+        self.place.gaps().drain(..count);
     }
 
     fn go_on(&mut self, mut source: Source) {
@@ -245,7 +308,7 @@ impl Feed {
             }
         };
         Ok(Feed {
-            left: asked.limit.map(AtomicU64::new),
+            left: asked.limit,
             pace: asked.speed.map(|speed| Pace::new(speed, PAUSE_MAX)),
             ..Feed::new(Some(name), topic, source, subscriptions)
         })
@@ -257,17 +320,29 @@ impl Feed {
         front: &Front,
         mut new: Subscribed,
     ) -> Result<Arc<[Offset]>, NotSubscribed> {
-        // Who is told of it first misses nothing of what follows the ends.
-        if let Source::Live(member) = &self.source
-            && !self.subscriptions.has(new.filter.as_str())
-        {
-            member.insert(&new.filter);
+        // Whoever reads is told of it first, and so misses nothing of what follows the ends: it may be reading now.
+        let filter = new.filter.clone();
+        let is_new = !self.subscriptions.has(filter.as_str());
+        if let (Source::Live(member), true) = (&self.source, is_new) {
+            member.insert(&filter);
         }
-        let ends = front.broker.durable_ends(&self.topic);
-        let ends: Arc<[Offset]> = ends.map_err(|_| NotSubscribed::Failed)?.into();
-        new.since = Arc::clone(&ends);
+        new.since = Arc::new([]);
         self.subscriptions.insert(new);
-        Ok(ends)
+        match front.broker.durable_ends(&self.topic) {
+            Ok(ends) => {
+                let ends: Arc<[Offset]> = ends.into();
+                if is_new {
+                    self.subscriptions.begin(&filter, Arc::clone(&ends));
+                }
+                Ok(ends)
+            }
+            Err(_) => {
+                if is_new {
+                    self.remove(filter.as_str());
+                }
+                Err(NotSubscribed::Failed)
+            }
+        }
     }
 
     /// Takes a subscription out; whether it was there.
@@ -305,8 +380,8 @@ impl Feed {
                     Event::Records(block) => self.hold(Slice::all(block), door)?,
                     Event::Gap(gap) => {
                         front.stats.skipped(Skipped::Gap, gap.missing);
-                        let (from, to) = (gap.offsets.start, gap.offsets.end);
-                        self.gap = Some(format!("{}:{from}..{to}", gap.partition));
+                        let (partition, offsets) = (gap.partition, gap.offsets);
+                        add_gap(&mut self.place.gaps(), Missing { partition, offsets });
                     }
                     Event::CaughtUp => {
                         let at = offsets(&subscription.position());
@@ -332,10 +407,11 @@ impl Feed {
     }
 
     fn hold(&mut self, slice: Slice, door: &Door) -> Result<(), Ending> {
+        // It was given, and is not taken: whatever follows, the place is before it.
+        self.held = Some((slice, 0));
         // The right may have been taken since.
         let renewed = door.renew(&self.topic);
         self.topic = renewed.map_err(|_| Ending::Denied)?;
-        self.held = Some((slice, 0));
         Ok(())
     }
 
@@ -359,13 +435,18 @@ impl Feed {
         true
     }
 
-    /// Whether there may be a further message; if so, it is counted.
-    pub(super) fn spend(&self) -> bool {
-        let Some(left) = &self.left else {
+    /// A message was sent; whether there may be a further one.
+    pub(super) fn spend(&mut self) -> bool {
+        let Some(left) = &mut self.left else {
             return true;
         };
-        let spent = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
-        spent.is_ok()
+        *left = left.saturating_sub(1);
+        *left > 0
+    }
+
+    /// Whether all was given.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.source, Source::Ended)
     }
 
     /// Gives nothing more.
@@ -416,5 +497,24 @@ fn wanted(subscriptions: &Subscriptions) -> Filter {
             })
         })),
         ..Filter::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_takes_no_other_ones_place_and_those_that_are_one_are_told_as_one() {
+        let of = |partition, offsets: Range<u64>| Missing {
+            partition: PartitionId::new(partition),
+            offsets: Offset::new(offsets.start)..Offset::new(offsets.end),
+        };
+        let mut gaps = Vec::new();
+        for new in [of(0, 0..5), of(3, 7..9), of(0, 5..8), of(0, 12..13)] {
+            add_gap(&mut gaps, new);
+        }
+        let told: Vec<String> = gaps.iter().map(Missing::to_string).collect();
+        assert_eq!(told, ["0:0..8", "3:7..9", "0:12..13"]);
     }
 }

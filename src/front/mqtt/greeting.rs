@@ -118,7 +118,6 @@ fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut Byte
         topic_alias_maximum: Some(ALIAS_MAX as u16),
         assigned_client_id: assigned.filter(|_| is_assigned),
         server_keep_alive: (!(1..=longest).contains(&connect.keep_alive)).then_some(longest),
-        retain_unavailable: false,
         shared_unavailable: true,
         reason_string: None,
     };
@@ -163,7 +162,12 @@ async fn admit(
         owner: principal,
         client_id: id,
     };
-    let (session, resumed) = session::take_over(front, connect, key, will).await?;
+    // Whoever had it may take long to end, and somebody may come meanwhile who takes it over from this one.
+    let held = tokio::select! {
+        held = front.broker.hold_session(key) => held,
+        _ = entered.ended() => return Err(NotConnected::Ended),
+    };
+    let (session, resumed) = session::take_over(front, connect, held, will).await?;
     let longest = front.settings.keep_alive_max_seconds;
     let seconds = match (connect.version, connect.keep_alive) {
         (Version::V5, seconds) if !(1..=longest).contains(&seconds) => longest,

@@ -54,6 +54,8 @@ pub(super) struct Inbound {
     /// One of each batch that messages went into and that is not known to be durable: what is published in a frame of its own
     /// goes behind them.
     batched: Vec<Publishing>,
+    /// The last that was published in a frame of its own, behind all before it.
+    alone: Option<Publishing>,
 }
 
 struct Admitting {
@@ -112,6 +114,7 @@ impl Inbound {
             owed: VecDeque::new(),
             admitting: None,
             batched: Vec::new(),
+            alone: None,
         }
     }
 
@@ -227,6 +230,14 @@ impl Inbound {
         Ok(true)
     }
 
+    /// Waits until it is known of everything that was published so far whether it is durable: what is subscribed to next begins behind
+    /// that. What became of it is its own ack's.
+    pub(super) async fn settle(&mut self) {
+        for publishing in self.alone.take().into_iter().chain(self.batched.drain(..)) {
+            drop(publishing.durable().await);
+        }
+    }
+
     /// Takes a PUBREL.
     pub(super) fn release(&mut self, ack: Ack) {
         let was_known = self.received.remove(&ack.packet_id);
@@ -326,6 +337,8 @@ impl Inbound {
                     let batched = &mut self.batched;
                     batched.retain(|it| it.known().is_none() && !it.is_with(&publishing));
                     batched.push(publishing.clone());
+                } else {
+                    self.alone = Some(publishing.clone());
                 }
                 let kind = match qos {
                     Qos::AtMostOnce => return Poll::Ready(Ok(())),

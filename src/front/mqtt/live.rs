@@ -16,6 +16,7 @@ use super::route::topic_of;
 use super::stats::{Skipped, Stats};
 use super::topic::TopicFilter;
 use crate::broker::access::{Granted, right};
+use crate::broker::place::{later_offsets, offset_mut, offset_of, reaches};
 use crate::broker::replay::{
     Block, Event, Filter, FollowRequest, Order, Place, ReplayError, ReplayRecord, Resume,
     Subscription,
@@ -208,7 +209,7 @@ impl Lives {
 pub(super) fn offsets(positions: &[Resume]) -> Vec<Offset> {
     let mut offsets = Vec::with_capacity(positions.len());
     for at in positions {
-        *of(&mut offsets, at.partition) = at.offset;
+        *offset_mut(&mut offsets, at.partition) = at.offset;
     }
     offsets
 }
@@ -222,20 +223,6 @@ pub(super) fn resume(offsets: &[Offset]) -> Vec<Resume> {
         since: None,
     })
     .collect()
-}
-
-fn of(offsets: &mut Vec<Offset>, partition: PartitionId) -> &mut Offset {
-    let index = partition.get() as usize;
-    if offsets.len() <= index {
-        offsets.resize(index + 1, Offset::ZERO);
-    }
-    &mut offsets[index]
-}
-
-/// Whether `ahead` is nowhere behind the other.
-fn is_ahead(ahead: &[Offset], behind: &[Offset]) -> bool {
-    let of = |index: usize| ahead.get(index).copied().unwrap_or(Offset::ZERO);
-    (0..).zip(behind).all(|(index, it)| of(index) >= *it)
 }
 
 /// A topic's task. Whatever ends it, its members are told.
@@ -266,7 +253,7 @@ impl Task {
                 Ok(Event::Gap(gap)) => {
                     let mut state = self.live.state();
                     let members = state.members().count() as u64;
-                    let position = of(&mut state.positions, gap.partition);
+                    let position = offset_mut(&mut state.positions, gap.partition);
                     *position = (*position).max(gap.offsets.end);
                     let missing = gap.missing.saturating_mul(members);
                     self.lives.stats.skipped(Skipped::Gap, missing);
@@ -317,10 +304,7 @@ impl Live {
         filters: Vec<TopicFilter>,
     ) -> Option<Member> {
         let mut state = live.state();
-        if at
-            .as_ref()
-            .is_some_and(|at| !is_ahead(at, &state.positions))
-        {
+        if at.as_ref().is_some_and(|at| !reaches(at, &state.positions)) {
             return None;
         }
         let slot = match state.free.pop() {
@@ -380,7 +364,7 @@ impl State {
             }
         }
         let before: Arc<[Offset]> = self.positions[..].into();
-        *of(&mut self.positions, partition) = end;
+        *offset_mut(&mut self.positions, partition) = end;
         if picked.is_empty() {
             return 0;
         }
@@ -499,7 +483,7 @@ impl Member {
             None => {}
             Some(End::Ended(_)) => return Some(Handed::Ended),
             Some(End::Behind(at)) => {
-                return Some(Handed::Behind(not_below(&self.floor, at)));
+                return Some(Handed::Behind(later_offsets(&self.floor, at)));
             }
         }
         while let Some(mut slice) = waiting.slices.pop_front() {
@@ -517,8 +501,7 @@ impl Member {
         let Some(first) = slice.get(0) else {
             return false;
         };
-        let floor = self.floor.get(first.partition.get() as usize);
-        let floor = floor.copied().unwrap_or(Offset::ZERO);
+        let floor = offset_of(&self.floor, first.partition);
         if first.record.offset >= floor {
             return true;
         }
@@ -597,17 +580,8 @@ impl MemberPlace {
             End::Ended(at) => at.as_ref(),
         });
         let at = waiting.given.as_ref().or(ended).or(first);
-        not_below(&self.floor, at.map_or(&state.positions[..], |at| &at[..]))
+        later_offsets(&self.floor, at.map_or(&state.positions[..], |at| &at[..]))
     }
-}
-
-/// The later of both, partition by partition.
-fn not_below(floor: &[Offset], at: &[Offset]) -> Vec<Offset> {
-    let count = at.len().max(floor.len());
-    let of = |all: &[Offset], index: usize| all.get(index).copied().unwrap_or(Offset::ZERO);
-    (0..count)
-        .map(|index| of(at, index).max(of(floor, index)))
-        .collect()
 }
 
 impl Drop for Member {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, select_all};
+use model::Offset;
 use model::quota::Quota;
 
 use super::again::Again;
@@ -33,8 +34,9 @@ use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Source, Waits, Window};
 use crate::broker::access::{Door, Granted, right};
+use crate::broker::place::Place;
 use crate::broker::replay::ReplayRecord;
-use crate::broker::sessions::{Place, Positions, SessionRefusal};
+use crate::broker::sessions::{KeptSubscription, Positions, SessionRefusal};
 use crate::broker::{Refusal, Topic};
 
 /// See the module.
@@ -55,9 +57,23 @@ pub(super) struct Outbound {
     /// What lies before was sent exactly once, of a session that is kept.
     pub(super) sent_to: Positions,
     /// Packets that leave when it is kept what they begin or end.
-    pub(super) staged: BytesMut,
+    pub(super) staged: Staged,
     /// The same, and that is on its way to the log.
-    pub(super) saving: Option<(BytesMut, BoxFuture<'static, Result<(), SessionRefusal>>)>,
+    pub(super) saving: Option<(Staged, Save)>,
+    /// Whether all of its session is here: until then it is as it was kept.
+    pub(super) is_resumed: bool,
+    /// Whether it is kept that retained messages are still to be given.
+    pub(super) keeps_looks: bool,
+}
+
+/// A change of the session, on its way to the log.
+pub(super) type Save = BoxFuture<'static, Result<(), SessionRefusal>>;
+
+/// Packets that wait, and the messages among them that are new.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub(super) packets: BytesMut,
+    pub(super) places: Vec<Place>,
 }
 
 impl Outbound {
@@ -75,38 +91,67 @@ impl Outbound {
             window: Window::new(usize::from(client.receive_maximum).min(SEND_MAX)),
             session: Arc::clone(&client.session),
             sent_to: Positions::default(),
-            staged: BytesMut::new(),
+            staged: Staged::default(),
             saving: None,
+            is_resumed: false,
+            keeps_looks: false,
         }
     }
 
     /// Subscribes; a code for each filter, in order.
     pub(super) async fn subscribe(&mut self, asked: &Subscribe<'_>) -> Result<Vec<u8>, Ending> {
         let mut codes = Vec::with_capacity(asked.filters.len());
-        for filter in &asked.filters {
+        let is_shared = |filter: &Filter<'_>| filter.filter.starts_with("$share/");
+        if asked.filters.iter().any(|it| is_shared(it) && it.no_local) {
             // A fault, and no refusal (§3.8.3.1).
-            if filter.filter.starts_with("$share/") && filter.no_local {
-                const LOCAL: &str = "no local on a shared subscription";
-                return Err(Fault::Protocol(LOCAL).into());
-            }
+            const LOCAL: &str = "no local on a shared subscription";
+            return Err(Fault::Protocol(LOCAL).into());
+        }
+        if !self.takes(asked).await {
+            // Nothing of it holds, and all that was before does.
+            let refused = of_subscribe(self.version, NotSubscribed::TooMany);
+            return Ok(vec![refused; asked.filters.len()]);
+        }
+        for filter in &asked.filters {
             codes.push(match self.subscribe_one(filter, &asked.properties).await {
                 Ok(()) => filter.qos.number(),
                 Err(why) => of_subscribe(self.version, why),
             });
         }
-        match self.save().await {
-            Ok(()) => Ok(codes),
-            Err(SessionRefusal::TooLong { .. }) => {
-                // Nothing of it is kept, and nothing of it holds.
-                for filter in &asked.filters {
-                    self.end_subscription(filter.filter);
-                }
-                self.save().await.map_err(ending_of)?;
-                let refused = of_subscribe(self.version, NotSubscribed::TooMany);
-                Ok(vec![refused; codes.len()])
-            }
-            Err(refusal) => Err(ending_of(refusal)),
+        self.save().await.map_err(ending_of)?;
+        Ok(codes)
+    }
+
+    /// Whether the session may be kept with all that is asked for.
+    async fn takes(&mut self, asked: &Subscribe<'_>) -> bool {
+        if !self.session.is_kept() {
+            return true;
         }
+        let topic = match self.live() {
+            Some(live) => Ok(live.topic.clone()),
+            None => readable(&self.front, &self.door).await,
+        };
+        // Who may not read is told so, filter by filter.
+        let Ok(topic) = topic else { return true };
+        let mut since = Positions::default();
+        since.set_topic(topic.id, vec![Offset::ZERO; topic.partitions().count()]);
+        let mut all = self.kept_subscriptions();
+        for new in &asked.filters {
+            if new.filter.starts_with('$') || TopicFilter::parse(new.filter).is_err() {
+                continue;
+            }
+            match all.iter_mut().find(|it| *it.filter == *new.filter) {
+                Some(before) => before.retained = before.retained.take().or(Some("".into())),
+                None => all.push(KeptSubscription {
+                    filter: new.filter.into(),
+                    options: 0,
+                    id: 0,
+                    since: since.clone(),
+                    retained: Some("".into()),
+                }),
+            }
+        }
+        self.session.takes(all)
     }
 
     async fn subscribe_one(
@@ -204,8 +249,15 @@ impl Outbound {
             return Err(NotSubscribed::Filter);
         }
         let filter = TopicFilter::parse(filter).map_err(|_| NotSubscribed::Filter)?;
-        let is_other = |it: &&Feed| it.replay.as_deref().is_some_and(|it| it != asked.filter);
-        if self.feeds.iter().filter(is_other).count() >= REPLAYS_MAX {
+        let is_other = |it: &Feed| it.replay.as_deref().is_some_and(|it| it != asked.filter);
+        if self.feeds.iter().filter(|it| is_other(it)).count() >= REPLAYS_MAX {
+            // Those that are over make room.
+            let before = self.count();
+            self.feeds.retain(|it| !(is_other(it) && it.is_over()));
+            let gone = (before - self.count()) as u64;
+            self.front.stats.subscriptions.fetch_sub(gone, Relaxed);
+        }
+        if self.feeds.iter().filter(|it| is_other(it)).count() >= REPLAYS_MAX {
             return Err(NotSubscribed::TooMany);
         }
         let topic = readable(&self.front, &self.door).await?;
@@ -321,7 +373,7 @@ impl Outbound {
                 self.fill_from_feeds(out);
             }
         }
-        let bytes = out.len() + self.staged.len() - before;
+        let bytes = out.len() + self.staged.packets.len() - before;
         if bytes == 0 {
             return Duration::ZERO;
         }
@@ -333,7 +385,7 @@ impl Outbound {
 
     /// Whether more may be put to what is to be sent.
     pub(super) fn has_room(&self, out: &BytesMut) -> bool {
-        out.len() + self.staged.len() < UNSENT_BYTES_MAX && self.window.has_room()
+        out.len() + self.staged.packets.len() < UNSENT_BYTES_MAX && self.window.has_room()
     }
 
     fn fill_from_feeds(&mut self, out: &mut BytesMut) {
@@ -348,11 +400,12 @@ impl Outbound {
                 if !self.feeds[at].is_due(&record) {
                     break;
                 }
-                if !self.send(at, &record, out) {
+                let goes_on = self.send(at, &record, out);
+                index += 1;
+                if !goes_on {
                     self.feeds[at].end();
                     break;
                 }
-                index += 1;
             }
             self.feeds[at].put_back(slice, index);
         }
@@ -384,7 +437,7 @@ impl Outbound {
                     delivery.subscription_ids = asked.id.into_iter().collect();
                     let qos = qos.unwrap_or(asked.qos).min(asked.qos);
                     let from = Source::Retained(asked.filter.as_str().into(), behind);
-                    self.put(qos, &delivery, (from, None), out);
+                    self.put(qos, &mut delivery, &[], (from, None), out);
                 }
             }
         }
@@ -414,9 +467,6 @@ impl Outbound {
             offset,
         });
         let Some(wanted) = wanted else { return true };
-        if !feed.spend() {
-            return false;
-        }
         let qos = qos.unwrap_or(wanted.qos).min(wanted.qos);
         let place = Place {
             topic: feed.topic.id,
@@ -438,26 +488,31 @@ impl Outbound {
             delivery.user.push(("log-offset", offset));
             delivery.user.push(("log-time", time));
         }
-        let gap = feed.gap.take();
-        if let Some(gap) = &gap {
-            delivery.user.push(("log-gap", gap));
-        }
-        self.put(qos, &delivery, (Source::Log(place), None), out);
+        // 3.1.1 has no words for it.
+        let gaps = match self.version {
+            Version::V5 => feed.gaps(),
+            Version::V311 => Vec::new(),
+        };
+        let told = self.put(qos, &mut delivery, &gaps, (Source::Log(place), None), out);
         if is_noted {
             let offset = offset.plus(1);
             self.sent_to.set(Place { offset, ..place });
         }
-        true
+        let feed = &mut self.feeds[at];
+        feed.told_gaps(told);
+        feed.spend()
     }
 
-    /// Appends a message, if it is not too long: under a new identifier, or the one that it was sent with before.
-    pub(super) fn put(
+    /// Appends a message, if it is not too long: under a new identifier, or the one that it was sent with before. It tells of these gaps,
+    /// if they fit; gives how many it told.
+    pub(super) fn put<'a>(
         &mut self,
         qos: Qos,
-        delivery: &Delivery<'_>,
+        delivery: &mut Delivery<'a>,
+        gaps: &'a [String],
         (from, again): (Source, Option<u16>),
         out: &mut BytesMut,
-    ) {
+    ) -> usize {
         const DUP: u8 = 0x08;
         let place = match &from {
             Source::Log(place) => Some(*place),
@@ -470,26 +525,46 @@ impl Outbound {
                 packet_id
             }
         };
-        let is_kept = self.session.is_kept();
-        let is_to_be_kept = is_kept && qos == Qos::ExactlyOnce && again.is_none();
-        let out = match is_to_be_kept || !self.staged.is_empty() {
-            true => &mut self.staged,
+        let place = place.filter(|_| self.session.is_kept());
+        let is_new = qos == Qos::ExactlyOnce && again.is_none();
+        // What was retained has no place in the log: it comes again.
+        let to_be_kept = place.filter(|_| is_new);
+        let out = match to_be_kept.is_some() || !self.staged.packets.is_empty() {
+            true => &mut self.staged.packets,
             false => out,
         };
         let (first, stats) = (out.len(), &self.front.stats);
-        let sent = (qos, packet_id);
-        if !publish(out, self.version, sent, delivery, self.packet_bytes_max) {
+        let (sent, bytes_max) = ((qos, packet_id), self.packet_bytes_max);
+        let (plain, mut told) = (delivery.user.len(), gaps.len());
+        delivery
+            .user
+            .extend(gaps.iter().map(|it| ("log-gap", it.as_str())));
+        let mut fits = publish(out, self.version, sent, delivery, bytes_max);
+        if !fits && told > 0 {
+            // The next one tells them.
+            told = 0;
+            delivery.user.truncate(plain);
+            fits = publish(out, self.version, sent, delivery, bytes_max);
+        }
+        let progress = self.session.held.progress();
+        if !fits {
             stats.skipped(Skipped::TooLarge, 1);
             self.window.sent.remove(&packet_id);
-            return self.session.held.progress().acked(packet_id);
+            progress.acked(packet_id);
+            return told;
         }
         stats.delivered(qos);
+        if let Some(place) = to_be_kept {
+            progress.takes(place);
+            self.staged.places.push(place);
+        }
         if again.is_some() {
             out[first] |= DUP;
         }
-        if let Some(place) = place.filter(|_| is_kept && qos == Qos::AtLeastOnce) {
-            self.session.held.progress().sent(packet_id, place);
+        if let Some(place) = place.filter(|_| qos == Qos::AtLeastOnce) {
+            progress.sent(packet_id, place);
         }
+        told
     }
 
     /// Takes a client's word about a message that it was sent.
@@ -513,12 +588,14 @@ impl Outbound {
                 sent.remove(&packet_id);
             }
             (AckKind::Pubrec, Some(Waits::Pubrec | Waits::Pubcomp)) => {
+                let mut is_of_log = false;
                 if let Some(sent) = sent.get_mut(&packet_id) {
                     sent.waits = Waits::Pubcomp;
+                    is_of_log = matches!(sent.from, Source::Log(_));
                 }
                 // Its client forgets the message then: that it is not to be sent again is kept before.
-                let out = match self.session.is_kept() {
-                    true => &mut self.staged,
+                let out = match self.session.is_kept() && is_of_log {
+                    true => &mut self.staged.packets,
                     false => out,
                 };
                 reply(out, self.version, AckKind::Pubrel, packet_id, 0, None);

@@ -25,9 +25,10 @@ use super::topic::TopicFilter;
 use super::window::{Sent, Source, Waits};
 use crate::broker::Topic;
 use crate::broker::access::{Granted, right};
+use crate::broker::place::Place;
 use crate::broker::replay::{self, FollowRequest, Order, Place as Begin, ReplayRecord, Resume};
 use crate::broker::sessions::{
-    Cursor, KeptSession, KeptSubscription, Place, Positions, Sending, SessionRefusal, SessionState,
+    Cursor, KeptSession, KeptSubscription, Positions, Sending, SessionRefusal, SessionState,
 };
 
 type Readable = Granted<Arc<Topic>, right::Read>;
@@ -44,6 +45,7 @@ impl Outbound {
         {
             self.take_up(state, kept, out).await?;
         }
+        self.is_resumed = true;
         self.session.held.progress().begin();
         Ok(())
     }
@@ -64,6 +66,7 @@ impl Outbound {
             _ => Ending::StoreFailed,
         })?;
         let subscriptions = self.take_up_subscriptions(kept, &topic);
+        self.keeps_looks = kept.subscriptions.iter().any(|it| it.retained.is_some());
         self.send_again(&topic, &subscriptions)?;
         if subscriptions.count() > 0 {
             let at = |partition| state.cursor.read.get(topic.id, partition);
@@ -248,20 +251,27 @@ impl Outbound {
         delivery.retain &= wanted.as_ref().is_some_and(|it| it.retain_as_published);
         delivery.subscription_ids = wanted.map(|it| it.ids).unwrap_or_default();
         let from = Source::Log(place);
-        self.put(qos, &delivery, (from, Some(packet_id)), out);
+        self.put(qos, &mut delivery, &[], (from, Some(packet_id)), out);
     }
 
     /// Everything that is there was sent again. What is not there any more, nobody waits for.
     pub(super) fn end_again(&mut self) {
         self.again = None;
-        for (packet_id, _) in std::mem::take(&mut self.window.again).values() {
+        let gone = std::mem::take(&mut self.window.again);
+        self.front.stats.skipped(Skipped::Gap, gone.len() as u64);
+        for (packet_id, _) in gone.values() {
             self.session.held.progress().acked(*packet_id);
         }
     }
 
-    /// Whether packets wait for what is to be kept before.
+    /// Whether packets wait for what is to be kept before, or something else is to be kept.
     pub(super) fn saves(&self) -> bool {
-        self.saving.is_some() || !self.staged.is_empty()
+        self.saving.is_some() || !self.staged.packets.is_empty() || self.has_looked()
+    }
+
+    /// Whether retained messages were given and acknowledged of which it is kept that they are to be given.
+    fn has_looked(&self) -> bool {
+        self.keeps_looks && self.looks.is_empty() && !self.window.has_retained()
     }
 
     /// Reads on, or keeps what is to be kept, whose packets are appended then. What is given up loses nothing.
@@ -270,16 +280,21 @@ impl Outbound {
             return self.read().await;
         }
         if self.saving.is_none() {
-            let (session, sending) = (Arc::clone(&self.session), self.sending());
-            let saving = async move { session.held.sending(sending).await };
-            let staged = std::mem::take(&mut self.staged);
-            self.saving = Some((staged, saving.boxed()));
+            let saving = match self.has_looked() {
+                true => self.save().boxed(),
+                false => {
+                    let (session, sending) = (Arc::clone(&self.session), self.sending());
+                    async move { session.held.sending(sending).await }.boxed()
+                }
+            };
+            self.saving = Some((std::mem::take(&mut self.staged), saving));
         }
         let (_, saving) = self.saving.as_mut().expect("there is one now");
         let saved = saving.await;
         let (staged, _) = self.saving.take().expect("it was there just now");
         saved.map_err(ending_of)?;
-        out.extend_from_slice(&staged);
+        self.session.held.progress().kept(&staged.places);
+        out.extend_from_slice(&staged.packets);
         Ok(())
     }
 
@@ -327,24 +342,32 @@ impl Outbound {
         kept.collect()
     }
 
-    /// What is left of it at the end of its connection.
-    pub(super) fn left(&self) -> Left {
-        Left {
+    /// What is left of it at the end of its connection; None if it was not taken up, and is as it was.
+    pub(super) fn left(&self) -> Option<Left> {
+        self.is_resumed.then(|| Left {
             subscriptions: self.kept_subscriptions(),
             cursor: self.cursor(),
             sending: self.sending(),
-        }
+        })
     }
 
     /// Keeps the session as it is, if it is one that is kept.
-    pub(super) fn save(&self) -> impl Future<Output = Result<(), SessionRefusal>> + Send + use<> {
+    pub(super) fn save(
+        &mut self,
+    ) -> impl Future<Output = Result<(), SessionRefusal>> + Send + use<> {
         let session = Some(Arc::clone(&self.session)).filter(|it| it.is_kept());
-        let kept = session.map(|it| (it, self.kept_subscriptions(), self.cursor()));
+        let kept = session.map(|session| {
+            let subscriptions = self.kept_subscriptions();
+            self.keeps_looks = subscriptions.iter().any(|it| it.retained.is_some());
+            // What waits to leave is behind the place.
+            (session, subscriptions, self.cursor(), self.sending())
+        });
         async move {
             match kept {
                 None => Ok(()),
-                Some((session, subscriptions, cursor)) => {
-                    session.save(subscriptions, Some(cursor)).await
+                Some((session, subscriptions, cursor, sending)) => {
+                    let now = (Some(cursor), Some(sending));
+                    session.save(subscriptions, now).await
                 }
             }
         }

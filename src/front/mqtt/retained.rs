@@ -12,7 +12,8 @@ use super::state::Front;
 use super::topic::TopicFilter;
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::retained::{Kept, KeptAt, KeptPlace, Looked};
+use crate::broker::place::{Place, offset_of};
+use crate::broker::retained::{Kept, KeptAt, Looked};
 
 /// What a subscription says of its retained messages.
 #[derive(Clone, Debug)]
@@ -51,10 +52,10 @@ pub(super) enum Next {
 
 impl Look {
     /// Whether the message comes from the log, too.
-    fn is_to_come(&self, place: Option<KeptPlace>) -> bool {
+    fn is_to_come(&self, place: Option<Place>) -> bool {
         place.is_some_and(|place| {
-            let since = self.since.get(place.partition.get() as usize);
-            place.topic == self.topic.id && place.offset >= since.copied().unwrap_or(Offset::ZERO)
+            let since = offset_of(&self.since, place.partition);
+            place.topic == self.topic.id && place.offset >= since
         })
     }
 }

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+
 use super::ending::{Ending, NotConnected};
 use super::errors;
 use super::packet::{Connect, Qos, Version};
@@ -14,8 +16,8 @@ use super::state::Front;
 use crate::broker::access::Protocol;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::sessions::{
-    Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, Sending, SessionKey,
-    SessionRecord, SessionRefusal, SessionState,
+    Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, Sending, SessionRecord,
+    SessionRefusal, SessionState,
 };
 
 /// A session that is connected.
@@ -43,7 +45,7 @@ pub(super) fn read_options(options: u8) -> (Qos, bool, bool) {
 pub(super) async fn take_over(
     front: &Front,
     connect: &Connect<'_>,
-    key: SessionKey,
+    held: HeldSession,
     will: Option<KeptWill>,
 ) -> Result<(Session, Option<SessionState>), NotConnected> {
     let longest = front.settings.session_expiry_max_seconds();
@@ -53,34 +55,44 @@ pub(super) async fn take_over(
         (Version::V5, _) => connect.properties.session_expiry.unwrap_or(0).min(longest),
     };
     let session = Session {
-        held: front.broker.hold_session(key).await,
+        held,
         expiry_seconds,
         will: will.map(Arc::new),
         count_max: front.settings.sessions_max,
     };
     let state = session.held.state();
     let goes_on = !connect.clean_start && is_alive(front, &state);
+    let left = state.session.as_ref().and_then(|it| it.will.clone());
+    // What was before ends first: nothing of this connection comes before its will.
     if !goes_on {
         // Its client did not come back to it. One that was cut by the server's own end, and comes back at once, left nothing.
-        let left = state.session.as_ref().and_then(|it| it.will.clone());
         let left = left.filter(|_| connect.clean_start || !state.was_cut);
         let ends = session.held.ends();
         match left {
-            Some(will) => publish_will(front, &session.held, &will, ends).await,
+            Some(will) => publish_will(front, &session.held, &will, ends).await?,
             None => session.held.discard().await?,
         }
+    } else if let (Some(will), Some(kept)) = (left, &state.session)
+        && session.held.due(front.settings.will_grace()).will
+    {
+        let without = session.held.kept_as(KeptSession {
+            will: None,
+            ..KeptSession::clone(kept)
+        });
+        publish_will(front, &session.held, &will, vec![without]).await?;
     }
     let state = goes_on.then_some(state);
     if session.is_kept() || session.will.is_some() {
-        let subscriptions = state.as_ref().and_then(|it| it.session.as_ref());
+        let kept = state.as_ref().and_then(|it| it.session.as_ref());
+        // What ends with its connection has nothing that is to be found again.
+        let subscriptions = kept.filter(|_| session.is_kept());
         let subscriptions = subscriptions.map(|it| it.subscriptions.clone());
         let cursor = state.as_ref().map(|state| Cursor {
             keeps_up: false,
             ..Cursor::clone(&state.cursor)
         });
-        session
-            .save(subscriptions.unwrap_or_default(), cursor)
-            .await?;
+        let now = (cursor.filter(|_| session.is_kept()), None);
+        session.save(subscriptions.unwrap_or_default(), now).await?;
     } else if state.is_some() {
         // It goes on, and ends with this connection.
         session.held.discard().await?;
@@ -116,46 +128,80 @@ impl Session {
     pub(super) async fn save(
         &self,
         subscriptions: Vec<KeptSubscription>,
-        cursor: Option<Cursor>,
+        now: (Option<Cursor>, Option<Sending>),
     ) -> Result<(), SessionRefusal> {
         let kept = self.as_kept(subscriptions);
-        self.held.keep(kept, cursor, self.count_max).await
+        self.held.keep(kept, now, self.count_max).await
     }
 
-    /// Its connection has ended; with what is to be kept of it.
-    pub(super) async fn leave(&self, front: &Front, how: Leaving, left: Left) {
+    /// Whether it may be kept with these subscriptions.
+    pub(super) fn takes(&self, subscriptions: Vec<KeptSubscription>) -> bool {
+        !self.is_kept() || self.held.takes(self.as_kept(subscriptions)).is_ok()
+    }
+
+    /// Its connection has ended; with what is to be kept of it, or as it was before if nothing is known of that. It tries until that is
+    /// stored: nobody else has the session before.
+    pub(super) async fn leave(&self, front: &Front, how: Leaving, left: Option<Left>) {
         let will = self.will.clone().filter(|_| how.with_will);
         let is_kept = how.expiry_seconds > 0;
         let waits = |will: &Arc<KeptWill>| is_kept && will.delay_seconds > 0;
         let now = will.clone().filter(|will| !waits(will));
-        let records = match is_kept {
-            false => self.held.ends(),
-            true => {
-                let Left {
-                    subscriptions,
-                    cursor,
-                    sending,
-                } = left;
-                let ended = KeptSession {
-                    expiry_seconds: how.expiry_seconds,
-                    ended_at: Some(front.broker.steady_now()),
-                    will: will.filter(waits),
-                    subscriptions,
-                };
-                vec![
-                    self.held.kept_as(ended),
-                    self.held.stands_at(cursor),
-                    self.held.sends(sending),
-                ]
+        let later = will.filter(waits);
+        let left = left.unwrap_or_else(|| self.as_it_was());
+        let ended_at = Some(front.broker.steady_now());
+        let with = |will: Option<Arc<KeptWill>>| {
+            let mut records = vec![self.held.kept_as(KeptSession {
+                expiry_seconds: how.expiry_seconds,
+                ended_at,
+                will,
+                subscriptions: match is_kept {
+                    true => left.subscriptions.clone(),
+                    false => Vec::new(),
+                },
+            })];
+            if is_kept {
+                records.extend(self.held.moves_to(left.cursor.clone()));
+                records.extend(self.held.sends(left.sending.clone()));
             }
+            records
         };
-        match now {
-            Some(will) => publish_will(front, &self.held, &will, records).await,
-            None => {
-                if let Err(error) = self.held.write(records).await {
-                    tracing::warn!(%error, "the end of an MQTT connection is not kept");
+        let mut pause = PAUSE_MIN;
+        loop {
+            let records = match is_kept {
+                true => with(later.clone()),
+                false => self.held.ends(),
+            };
+            let stored = match &now {
+                Some(will) => publish_will(front, &self.held, will, records).await,
+                None => self.held.write(records).await,
+            };
+            let Err(error) = stored else { return };
+            tracing::debug!(%error, "the end of an MQTT connection is not kept yet");
+            if let Some(will) = &now {
+                // It is due at once, whatever becomes of the server.
+                let due = KeptWill {
+                    delay_seconds: 0,
+                    ..KeptWill::clone(will)
+                };
+                if self.held.write(with(Some(Arc::new(due)))).await.is_ok() {
+                    return;
                 }
             }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
+    }
+
+    fn as_it_was(&self) -> Left {
+        let state = self.held.state();
+        let kept = state.session.as_ref();
+        Left {
+            subscriptions: kept.map(|it| it.subscriptions.clone()).unwrap_or_default(),
+            cursor: Cursor {
+                keeps_up: false,
+                ..Cursor::clone(&state.cursor)
+            },
+            sending: Sending::clone(&state.sending),
         }
     }
 }
@@ -176,13 +222,14 @@ pub(super) struct Leaving {
     pub(super) expiry_seconds: u32,
 }
 
-/// Publishes a will, and changes the session in the same frame. There is nobody who could be told that it cannot be.
-pub(super) async fn publish_will(
+/// Publishes a will, and changes the session in the same frame. One that its topic never takes is given up: there is nobody who could be
+/// told. Errors: the store takes nothing now, and nothing is changed.
+async fn publish_will(
     front: &Front,
     held: &HeldSession,
     will: &KeptWill,
     records: Vec<SessionRecord>,
-) {
+) -> Result<(), SessionRefusal> {
     use std::sync::atomic::Ordering::Relaxed;
     let message = Message {
         key: will.topic.clone().into(),
@@ -197,62 +244,71 @@ pub(super) async fn publish_will(
         let published = publishing::publish_of(front, &door, held, &message, records.clone());
         published.await?.durable().await
     };
-    match published.await {
-        Ok(_) => {
-            front.stats.wills.fetch_add(1, Relaxed);
-        }
-        Err(error) => {
+    let Err(error) = published.await else {
+        front.stats.wills.fetch_add(1, Relaxed);
+        return Ok(());
+    };
+    match (errors::of_publish(&error), error) {
+        (errors::NotStored::Never(_), error) => {
             tracing::warn!(%error, client = &*held.key().client_id, "a will could not be published");
-            if let Err(error) = held.write(records).await {
-                tracing::warn!(%error, "the end of an MQTT connection is not kept");
-            }
+            held.write(records).await
         }
+        (errors::NotStored::End(_), PublishRefusal::Refused(why)) => {
+            Err(SessionRefusal::Refused(why))
+        }
+        (errors::NotStored::End(_), _) => Err(SessionRefusal::Abandoned),
     }
 }
 
 /// How often it is looked whose time has come.
 const LOOK: Duration = Duration::from_secs(1);
+/// Sessions that are ended at the same time: one sync of the log carries many.
+const ENDED_AT_ONCE: usize = 256;
+/// How long it is waited before the end of a connection is tried again that the store did not take.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Ends sessions whose time is over, and publishes wills whose time has come, for ever.
 pub(super) async fn keep_time(front: &Front) {
-    let grace = Duration::from_millis(front.settings.will_grace_ms);
+    let grace = front.settings.will_grace();
     loop {
         tokio::time::sleep(LOOK).await;
-        for key in front.broker.due_sessions(grace) {
+        let due = futures_util::stream::iter(front.broker.due_sessions(grace));
+        let ends = due.for_each_concurrent(ENDED_AT_ONCE, |key| async move {
             // Its client may have been faster, and stay for long.
-            if let Some(held) = front.broker.try_hold_session(&key) {
-                end_or_warn(front, &held, grace).await;
+            let Some(held) = front.broker.try_hold_session(&key) else {
+                return;
+            };
+            if let Err(error) = end_what_is_due(front, &held, grace).await {
+                tracing::debug!(%error, "a session whose time is over stays for now");
             }
-        }
+        });
+        ends.await;
     }
 }
 
-async fn end_or_warn(front: &Front, held: &HeldSession, grace: Duration) {
+async fn end_what_is_due(
+    front: &Front,
+    held: &HeldSession,
+    grace: Duration,
+) -> Result<(), SessionRefusal> {
     let due = held.due(grace);
-    if !due.session && !due.will && !due.end {
-        return;
+    if !due.is_any() {
+        return Ok(());
     }
     let session = held.state().session;
     let will = session.as_ref().and_then(|it| it.will.clone());
     let records = match &session {
-        Some(session) if !due.session => {
-            let ended_at = session.ended_at.or(Some(front.broker.steady_now()));
-            vec![held.kept_as(KeptSession {
-                will: will.clone().filter(|_| !due.will),
-                ended_at,
-                ..KeptSession::clone(session)
-            })]
-        }
+        Some(session) if !due.session => vec![held.kept_as(KeptSession {
+            will: will.clone().filter(|_| !due.will),
+            ended_at: session.ended_at.or(due.ended_at),
+            ..KeptSession::clone(session)
+        })],
         _ => held.ends(),
     };
-    let will = will.filter(|_| due.will);
-    match will {
+    match will.filter(|_| due.will) {
         Some(will) => publish_will(front, held, &will, records).await,
-        None => {
-            if let Err(error) = held.write(records).await {
-                tracing::debug!(%error, "a session whose time is over stays for now");
-            }
-        }
+        None => held.write(records).await,
     }
 }
 

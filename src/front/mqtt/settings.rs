@@ -1,6 +1,7 @@
 //! The settings of the MQTT front.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::front::listener::joined;
 use crate::setting::{Kind, Setting, address, size};
@@ -31,6 +32,11 @@ impl Settings {
     pub fn session_expiry_max_seconds(&self) -> u32 {
         // Its bound is a u32's.
         u32::try_from(self.session_expiry_max_ms / 1_000).unwrap_or(u32::MAX)
+    }
+
+    /// How long clients have to come back after the server was killed.
+    pub fn will_grace(&self) -> Duration {
+        Duration::from_millis(self.will_grace_ms)
     }
 }
 

@@ -7,6 +7,7 @@ use model::{Offset, PartitionId};
 
 use super::packet::Qos;
 use super::topic::TopicFilter;
+use crate::broker::place::offset_of;
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -51,8 +52,7 @@ pub(super) struct Subscriptions(Arc<RwLock<Vec<Subscribed>>>);
 
 impl Subscribed {
     fn wants(&self, seen: &Seen<'_>) -> bool {
-        let partition = seen.partition.get() as usize;
-        let since = self.since.get(partition).copied().unwrap_or(Offset::ZERO);
+        let since = offset_of(&self.since, seen.partition);
         seen.offset >= since && !(self.no_local && seen.is_own) && self.filter.matches(seen.topic)
     }
 }
@@ -99,6 +99,14 @@ impl Subscriptions {
                 *before = new;
             }
             None => all.push(new),
+        }
+    }
+
+    /// Says where that of a filter begins.
+    pub(super) fn begin(&self, filter: &TopicFilter, since: Arc<[Offset]>) {
+        let mut all = self.write();
+        if let Some(it) = all.iter_mut().find(|it| it.filter == *filter) {
+            it.since = since;
         }
     }
 

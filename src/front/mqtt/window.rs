@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::packet::Qos;
-use crate::broker::sessions::{Pending, Place};
+use crate::broker::place::Place;
+use crate::broker::sessions::Pending;
 
 /// What a message waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,12 @@ impl Window {
         let mut unacked: Vec<_> = sent.chain(again).collect();
         unacked.sort_unstable_by_key(|(_, place)| *place);
         unacked
+    }
+
+    /// Whether retained messages are among them.
+    pub(super) fn has_retained(&self) -> bool {
+        let mut sent = self.sent.values();
+        sent.any(|sent| matches!(sent.from, Source::Retained(..)))
     }
 
     /// Behind which name a filter's retained messages are not all done, of those in flight.

@@ -34,12 +34,12 @@ def mosquitto(tool, version, *words, stdin=None):
 class Client:
     """A client of paho's that keeps what it is given."""
 
-    def __init__(self, name, version, **words):
+    def __init__(self, name, version, address=(HOST, PORT), **words):
         self.client = paho.Client(CallbackAPIVersion.VERSION2, name, protocol=VERSIONS[version], **words)
         self.got, self.subscribed = [], threading.Event()
         self.client.on_message = lambda _client, _data, message: self.got.append(message)
         self.client.on_subscribe = lambda *_: self.subscribed.set()
-        self.client.connect(HOST, int(PORT))
+        self.client.connect(address[0], int(address[1]))
         self.client.loop_start()
         until(self.client.is_connected, 30, f"{name} is connected")
 
@@ -140,6 +140,28 @@ def history():
         writer.close()
 
 
+def over_web_socket():
+    """The same library in frames of WebSocket, at /mqtt of the HTTP port."""
+    web = {"address": ask("http").rsplit(":", 1), "transport": "websockets"}
+    for version in VERSIONS:
+        reader, writer = Client(f"web-r-{version}", version, **web), Client(f"web-w-{version}", version, **web)
+        # One more on the other port: both are the same broker.
+        plain = Client(f"web-p-{version}", version)
+        for one in (reader, plain):
+            one.subscribe(f"web/{version}/+", 2)
+        # From a few bytes to more than a frame has at once.
+        values = [f"{qos} {'x' * length}" for qos in range(3) for length in (0, 1, 125, 126, 70_000)]
+        for value in values:
+            writer.publish(f"web/{version}/a", value, int(value[0]))
+        for one in (reader, plain):
+            until(lambda: len(one.got) >= len(values), 60, f"{len(values)} messages, not {len(one.got)}")
+            check([it.payload.decode() for it in one.got] == values, f"{version}: values and their order")
+            check([it.qos for it in one.got] == [int(value[0]) for value in values], f"{version}: QoS")
+        check([value for value, _ in stored(f"web/{version}/a")] == values, f"{version}: records")
+        for one in (reader, writer, plain):
+            one.close()
+
+
 def over_a_kill():
     """What was acknowledged is there, once for QoS 2 while a connection lasts, and clients go on by themselves."""
     for qos in (1, 2):
@@ -167,5 +189,6 @@ run([
     ("paho", with_paho),
     ("kafka", to_and_from_kafka),
     ("history", history),
+    ("websocket", over_web_socket),
     ("kill", over_a_kill),
 ])

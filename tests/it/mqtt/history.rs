@@ -1,7 +1,7 @@
 //! History as a subscription: with an end, a limit and a speed.
 
-use super::serve_mqtt;
 use super::wire::{Message, Mqtt, text};
+use super::{serve_mqtt, until_metric};
 use crate::binary::Running;
 
 /// Topics and payloads of what comes next, each acknowledged.
@@ -70,6 +70,12 @@ async fn history_has_an_end_a_limit_and_a_speed() {
     assert_eq!(next(&mut reader, 3).await, pairs(&all[..3]));
     assert_eq!(pump.publish(1, "a", b"no more").await, 0);
     reader.ping().await;
+    // As many as there are: it is over with the last, and not with the one behind it.
+    let asked = [user("replay-from", "earliest"), user("replay-limit", "6")].concat();
+    assert_eq!(reader.subscribe(&[("a", 1)], &asked).await, [1]);
+    let six = [&all[..], &[("a", "no more")]].concat();
+    assert_eq!(next(&mut reader, 6).await, pairs(&six));
+    until_metric(&running, "alluvium_mqtt_readers 0").await;
     // A subscription of the same filter takes its place.
     assert_eq!(reader.subscribe(&[("a", 1)], &[]).await, [1]);
     assert_eq!(pump.publish(1, "a", b"live").await, 0);

@@ -1,19 +1,11 @@
 //! Who keeps up is handed what comes; who does not reads by itself, and comes back when it has caught up.
 
-use super::serve_mqtt;
 use super::wire::{Connect, Mqtt};
+use super::{metric, serve_mqtt, until};
 use crate::binary::Running;
 
 /// More than waits for a subscriber that takes nothing.
 const MANY: u16 = 6_000;
-
-/// What a metric of the server says.
-fn metric(running: &Running, name: &str) -> u64 {
-    let page = running.get("/metrics").1;
-    let line = page.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.expect("such a metric").trim();
-    value.parse().expect("a number")
-}
 
 /// Publishes numbers from `from` on, and waits until they are durable.
 async fn publish(pump: &mut Mqtt, numbers: std::ops::Range<u16>) {
@@ -67,7 +59,7 @@ async fn a_slow_subscriber_falls_behind_and_misses_nothing_and_gets_nothing_twic
         take(&mut quick, MANY..MANY + 500),
     );
     // It has caught up, and is handed what comes.
-    super::until(async || metric(&running, "alluvium_mqtt_readers") == 0).await;
+    until(async || metric(&running, "alluvium_mqtt_readers") == 0).await;
     publish(&mut pump, MANY + 500..MANY + 600).await;
     take(&mut slow, MANY + 500..MANY + 600).await;
     take(&mut quick, MANY + 500..MANY + 600).await;

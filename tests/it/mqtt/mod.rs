@@ -3,6 +3,7 @@
 mod answers;
 mod delivery;
 mod doors;
+mod ends;
 mod history;
 mod live;
 mod retained;
@@ -51,6 +52,48 @@ async fn stored(running: &Running, topic: &str) -> Vec<(String, Vec<String>)> {
 async fn values(running: &Running, topic: &str) -> Vec<String> {
     let stored = stored(running, topic).await;
     stored.into_iter().map(|(value, _)| value).collect()
+}
+
+/// Publishes with QoS 1 and RETAIN; the code of the ack.
+async fn retain(mqtt: &mut Mqtt, topic: &str, said: &[u8], payload: &[u8]) -> u8 {
+    let mut publish = mqtt.publish_packet((1, 9), topic, said, payload);
+    publish[0] |= 1;
+    mqtt.send(&publish).await;
+    let (first, body) = mqtt.next().await.expect("an ack");
+    assert_eq!((first, &body[..2]), (0x40, &[0, 9][..]));
+    body.get(2).copied().unwrap_or(0)
+}
+
+/// Waits until something is so.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + wire::PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < until, "it did not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a metric of the server says; 0 before there is one.
+fn metric(running: &Running, name: &str) -> u64 {
+    let page = running.get("/metrics").1;
+    let line = page.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|it| it.strip_prefix(' '));
+    value.map_or(0, |value| value.trim().parse().expect("a number"))
+}
+
+/// Waits until a line stands in the metrics.
+async fn until_metric(running: &Running, line: &str) {
+    let wanted = format!("{line}\n");
+    until(async || running.get("/metrics").1.contains(&wanted)).await;
+}
+
+/// Waits until so many wills are durable, in all.
+async fn until_wills(running: &Running, count: usize) {
+    until_metric(
+        running,
+        &format!("alluvium_mqtt_wills_published_total {count}"),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -408,24 +451,6 @@ async fn a_will_is_published_exactly_if_its_client_goes_without_a_word() {
         let mut wanted = vec!["gone"; if version == 5 { 3 } else { 2 }];
         wanted.push("end");
         assert_eq!(values(&running, &topic).await, wanted);
-    }
-}
-
-/// Waits until so many wills are durable, in all.
-async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    let until = Instant::now() + wire::PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < until, "it did not come");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn until_wills(running: &Running, count: usize) {
-    let wanted = format!("alluvium_mqtt_wills_published_total {count}\n");
-    let until = Instant::now() + wire::PATIENCE;
-    while !running.get("/metrics").1.contains(&wanted) {
-        assert!(Instant::now() < until, "no {wanted}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -1,22 +1,10 @@
 //! Retained messages: who is given them, when, and what of them outlives what.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::Signal;
 
-use super::wire::{Connect, Message, Mqtt, PATIENCE, text};
-use super::{serve_mqtt, values};
+use super::wire::{Connect, Message, Mqtt, text};
+use super::{retain, serve_mqtt, until, until_metric, values};
 use crate::binary::Running;
-
-/// Publishes with QoS 1 and RETAIN; the code of the ack.
-async fn retain(mqtt: &mut Mqtt, topic: &str, said: &[u8], payload: &[u8]) -> u8 {
-    let mut publish = mqtt.publish_packet((1, 9), topic, said, payload);
-    publish[0] |= 1;
-    mqtt.send(&publish).await;
-    let (first, body) = mqtt.next().await.expect("an ack");
-    assert_eq!((first, &body[..2]), (0x40, &[0, 9][..]));
-    body.get(2).copied().unwrap_or(0)
-}
 
 fn shown(message: &Message) -> (String, String, u8, bool) {
     let payload = String::from_utf8_lossy(&message.payload).into_owned();
@@ -45,22 +33,18 @@ async fn all_of(mqtt: &mut Mqtt) -> Vec<Message> {
 
 /// Waits until a new subscriber of everything is given exactly this.
 async fn until_given(running: &Running, wanted: &[(&str, &str)]) {
-    let until = Instant::now() + PATIENCE;
-    loop {
+    until(async || {
         let mut mqtt = Mqtt::connect(running.other("MQTT"), 5, "looks").await;
         assert_eq!(mqtt.subscribe(&[("#", 0)], &[]).await, [0]);
         let found = all_of(&mut mqtt).await;
         let found: Vec<_> = found.iter().map(shown).collect();
+        let found = found.iter();
         let found: Vec<_> = found
-            .iter()
             .map(|(topic, payload, ..)| (topic.as_str(), payload.as_str()))
             .collect();
-        if found == wanted {
-            return;
-        }
-        assert!(Instant::now() < until, "{found:?}, not {wanted:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        found == wanted
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -159,15 +143,7 @@ async fn a_retained_message_says_what_is_left_of_its_time_and_is_gone_then() {
     let left = u32::from_be_bytes(said[1..5].try_into().expect("a number"));
     assert!(said[0] == 2 && (1..=118).contains(&left), "{said:?}");
     // It is removed from memory, and from the log.
-    let until = Instant::now() + PATIENCE;
-    while !running
-        .get("/metrics")
-        .1
-        .contains("alluvium_mqtt_retained 1\n")
-    {
-        assert!(Instant::now() < until, "it stays");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_metric(&running, "alluvium_mqtt_retained 1").await;
 }
 
 /// mosquitto #2196 #2887, EMQX #3418 #15605, mqtt-lib #113: all of them, with their identifier, however slow the subscriber.

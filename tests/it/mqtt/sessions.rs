@@ -2,19 +2,18 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::wire::{Connect, Message, Mqtt, PATIENCE};
-use super::{serve_mqtt, until_wills, values};
+use super::wire::{Connect, Message, Mqtt};
+use super::{serve_mqtt, until_metric, until_wills, values};
 use crate::binary::Running;
 
 /// A minute, as MQTT 5 says it.
 const MINUTE: &[u8] = &[0x11, 0, 0, 0, 60];
 
 /// A client whose session is kept.
-fn kept(version: u8, client_id: &str) -> Connect<'_> {
+pub fn kept(version: u8, client_id: &str) -> Connect<'_> {
     Connect {
         clean: false,
         properties: if version == 5 { MINUTE } else { &[] },
@@ -23,24 +22,14 @@ fn kept(version: u8, client_id: &str) -> Connect<'_> {
 }
 
 /// Connects, and says whether a session was there.
-async fn come_back(running: &Running, connect: &Connect<'_>) -> (Mqtt, bool) {
+pub async fn come_back(running: &Running, connect: &Connect<'_>) -> (Mqtt, bool) {
     let (mqtt, answer) = Mqtt::try_connect(running.other("MQTT"), connect).await;
     let answer = answer.expect("an answer");
     assert_eq!(answer[1], 0, "{answer:?}");
     (mqtt, answer[0] == 1)
 }
 
-/// Waits until a line stands in the metrics.
-async fn until_metric(running: &Running, line: &str) {
-    let until = Instant::now() + PATIENCE;
-    let wanted = format!("{line}\n");
-    while !running.get("/metrics").1.contains(&wanted) {
-        assert!(Instant::now() < until, "no {line}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn restart(running: Running, data: &Path) -> Running {
+pub fn restart(running: Running, data: &Path) -> Running {
     running.end(Signal::KILL);
     Running::start(&mut serve_mqtt(data))
 }
@@ -51,7 +40,7 @@ fn shown(message: &Message) -> (String, String) {
 }
 
 /// Takes so many messages, in all their steps, however these are mixed.
-async fn take_all(mqtt: &mut Mqtt, count: usize) -> Vec<Message> {
+pub async fn take_all(mqtt: &mut Mqtt, count: usize) -> Vec<Message> {
     let (mut found, mut unreleased) = (Vec::new(), 0);
     while found.len() < count || unreleased > 0 {
         match mqtt.packet_or_message().await {
@@ -77,12 +66,12 @@ async fn take_all(mqtt: &mut Mqtt, count: usize) -> Vec<Message> {
 }
 
 /// Takes one.
-async fn take(mqtt: &mut Mqtt) -> Message {
+pub async fn take(mqtt: &mut Mqtt) -> Message {
     let mut taken = take_all(mqtt, 1).await;
     taken.pop().expect("one was taken")
 }
 
-async fn publish_qos_2(mqtt: &mut Mqtt, packet_id: u16, topic: &str, payload: &[u8]) {
+pub async fn publish_qos_2(mqtt: &mut Mqtt, packet_id: u16, topic: &str, payload: &[u8]) {
     let publish = mqtt.publish_packet((2, packet_id), topic, &[], payload);
     mqtt.send(&publish).await;
     let id = packet_id.to_be_bytes().to_vec();
@@ -393,8 +382,9 @@ async fn a_session_ends_by_its_time_a_clean_start_or_its_clients_word() {
 async fn a_will_with_a_delay_goes_when_its_session_ends_or_its_time_comes() {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::start(&mut serve_mqtt(directory.path()));
+    // Each says whose it is.
     let with_will = |delay: &'static [u8], connect: Connect<'static>| Connect {
-        will: Some(("wills", "gone", 0x08)),
+        will: Some(("wills", connect.client_id, 0x08)),
         will_properties: delay,
         ..connect
     };
@@ -429,7 +419,7 @@ async fn a_will_with_a_delay_goes_when_its_session_ends_or_its_time_comes() {
     let (first, _) = come_back(&running, &with_will(SHORT, kept(5, "e"))).await;
     drop(first);
     until_wills(&running, 4).await;
-    assert_eq!(values(&running, "wills").await, ["gone"; 4]);
+    assert_eq!(values(&running, "wills").await, ["a", "b", "c", "e"]);
     let (_second, present) = come_back(&running, &kept(5, "e")).await;
     assert!(present, "the session goes on without it");
 }

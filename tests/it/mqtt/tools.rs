@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::wire::Mqtt;
 use super::{serve_mqtt, until};
-use crate::binary::{Running, alluvium};
+use crate::binary::{Running, Said, alluvium};
 
 fn tool(running: &Running, arguments: &[&str]) -> Output {
     let mut command = alluvium();
@@ -41,9 +41,24 @@ async fn operators_see_clients_and_end_a_connection() {
     let anonymous = "User:ANONYMOUS";
     let expected = [("new one", "5.0", anonymous), ("old", "3.1.1", anonymous)];
     assert_eq!(found, expected);
+    // Nothing of an id reaches a terminal but what can be read.
+    let _odd = Mqtt::connect(running.other("MQTT"), 5, "odd\x1b[2J\nid").await;
+    let mut command = alluvium();
+    command.args(["mqtt", "sessions", "--http", &running.http]);
+    let shown = Said::of(command.output().expect("it runs"));
+    assert!(
+        shown.stdout.contains("odd\\u{1b}[2J\\nid"),
+        "{}",
+        shown.stdout
+    );
+    assert!(
+        shown.stdout.ends_with("3 clients, 3 shown\n"),
+        "{}",
+        shown.stdout
+    );
     assert_eq!(answer(&running, &["kick", "new one"])["ended"], 1);
     assert_eq!(new.ended().await, Some(0x98));
     old.ping().await;
-    until(async || answer(&running, &["sessions"]).as_array().map(Vec::len) == Some(1)).await;
+    until(async || answer(&running, &["sessions"]).as_array().map(Vec::len) == Some(2)).await;
     assert_eq!(tool(&running, &["kick", "new one"]).status.code(), Some(3));
 }

@@ -217,16 +217,21 @@ impl Mqtt {
 
     /// Subscribes; the codes of the SUBACK.
     pub async fn subscribe(&mut self, filters: &[(&str, u8)], said: &[u8]) -> Vec<u8> {
+        self.send(&self.subscribe_packet(filters, said)).await;
+        let (first, body) = self.next().await.expect("an answer");
+        assert_eq!((first, &body[..2]), (0x90, &[0, 77][..]));
+        body[if self.version == 5 { 3 } else { 2 }..].to_vec()
+    }
+
+    /// A SUBSCRIBE's bytes.
+    pub fn subscribe_packet(&self, filters: &[(&str, u8)], said: &[u8]) -> Vec<u8> {
         let mut body = vec![0, 77];
         body.extend(properties(self.version, said));
         for (filter, options) in filters {
             body.extend(text(filter));
             body.push(*options);
         }
-        self.send(&packet(0x82, &body)).await;
-        let (first, body) = self.next().await.expect("an answer");
-        assert_eq!((first, &body[..2]), (0x90, &[0, 77][..]));
-        body[if self.version == 5 { 3 } else { 2 }..].to_vec()
+        packet(0x82, &body)
     }
 
     /// The next packet is a message.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cleanup::ServerArgs;
 use crate::cli::Common;
-use crate::output::{counted, duration, print, readable, size};
+use crate::output::{counted, duration, in_one_line, print, shown_of, size};
 use crate::table::Table;
 
 pub(super) const EXAMPLES: &str = "\
@@ -87,7 +87,7 @@ fn in_text(open: u64, connections: &[Connection]) -> String {
     for one in connections {
         let client = one.client_id.as_deref().unwrap_or("-");
         table.row([
-            String::from_utf8_lossy(&readable(client.as_bytes())).replace(['\n', '\t'], " "),
+            in_one_line(client),
             one.address.clone(),
             time(one.open_seconds),
             time(one.idle_seconds),
@@ -96,12 +96,10 @@ fn in_text(open: u64, connections: &[Connection]) -> String {
             format!("{}/s", size(one.sent_bytes_per_second)),
         ]);
     }
-    let total = counted(
-        usize::try_from(open).unwrap_or(usize::MAX),
-        "open connection",
-    );
+    let open = usize::try_from(open).unwrap_or(usize::MAX);
     if connections.is_empty() {
-        return format!("{total}, none to show\n");
+        return format!("{}, none to show\n", counted(open, "open connection"));
     }
-    format!("{table}\n{total}, {} shown\n", connections.len())
+    let total = shown_of(connections.len(), open, "open connection");
+    format!("{table}\n{total}\n")
 }

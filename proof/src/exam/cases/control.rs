@@ -70,7 +70,19 @@ fn run(exam: &Exam) -> Result<Outcome> {
         });
         caught += u32::from(named);
         let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
-        caught_of_mqtt += u32::from(of_mqtt.failures.iter().any(|it| it.starts_with("M1")));
+        outcome.require(of_mqtt.checked > 0, || {
+            format!("round {round}: nothing published over MQTT was acknowledged")
+        });
+        let named = of_mqtt.failures.iter().any(|it| it.starts_with("M1"));
+        outcome.require(named == (of_mqtt.lost > 0), || {
+            format!(
+                "round {round}: {} of {} acknowledged messages are gone, and the judge's words do not fit: {:?}",
+                of_mqtt.lost, of_mqtt.checked, of_mqtt.failures
+            )
+        });
+        caught_of_mqtt += u32::from(of_mqtt.lost > 0);
+        outcome.checked += of_mqtt.checked;
+        outcome.lost += of_mqtt.lost;
         victim.terminate()?;
     }
     // Now and then the kernel has written everything back by itself just before the cut.

@@ -72,7 +72,10 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
     let of_mqtt = devices.judge(&opened.victim.kafka, &mqtt, true)?;
-    outcome.failures.extend(of_mqtt.failures);
+    let published = of_mqtt.add_to(outcome);
+    outcome.require(published > 1, || {
+        format!("{published} messages over MQTT were looked for, of those before and after")
+    });
     let Opened {
         plan,
         victim,

@@ -3,7 +3,7 @@
 //! it is gone; and when they have ended the broker holds none of the removed files any more.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -258,8 +258,16 @@ impl Lines {
         let mut before = -1;
         loop {
             let mut line = String::new();
-            // An answer that breaks off ends so.
-            let is_over = self.0.read_line(&mut line).map_or(true, |bytes| bytes == 0);
+            // An answer that breaks off ends so. One that stands still is none.
+            let is_over = match self.0.read_line(&mut line) {
+                Ok(bytes) => bytes == 0,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
+                {
+                    return Err(error).context("the replay stands still");
+                }
+                Err(_) => true,
+            };
             if is_over || !line.ends_with('\n') {
                 return Ok(count);
             }

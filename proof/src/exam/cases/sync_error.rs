@@ -46,6 +46,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let mut victim = healthy.start()?;
     Probe::connect(&victim.kafka)?.create_topic("errors", PRODUCERS, &[])?;
     victim.terminate()?;
+    let mut published = 0;
     for round in 1..=exam.rounds {
         let trace_path = exam.work.join(format!("trace-{round}"));
         let when = random.between(20, 200);
@@ -101,15 +102,16 @@ fn run(exam: &Exam) -> Result<Outcome> {
             outcome.failures.extend(verdict.failures);
         }
         let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
-        outcome.checked += of_mqtt.checked;
-        outcome.lost += of_mqtt.lost;
-        outcome.failures.extend(of_mqtt.failures);
+        published = of_mqtt.add_to(&mut outcome);
         drop(probe);
         victim.terminate()?;
         if !outcome.passed() {
             break;
         }
     }
+    outcome.require(published > 0, || {
+        "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
+    });
     Ok(outcome)
 }
 

@@ -22,8 +22,6 @@ pub struct Connack<'a> {
     pub assigned_client_id: Option<&'a str>,
     /// Seconds of keep alive, if they are not those that were asked for.
     pub server_keep_alive: Option<u16>,
-    /// Whether retained messages are taken; told if not.
-    pub retain_unavailable: bool,
     /// Whether subscriptions may be shared; told if not.
     pub shared_unavailable: bool,
     /// Why it was refused, in words.
@@ -93,9 +91,6 @@ pub fn connack(
         if let Some(count) = says.receive_maximum {
             properties.put_u8(id::RECEIVE_MAXIMUM);
             properties.put_u16(count);
-        }
-        if says.retain_unavailable {
-            properties.put_slice(&[id::RETAIN_AVAILABLE, 0]);
         }
         if let Some(bytes) = says.packet_bytes_max {
             properties.put_u8(id::PACKET_BYTES_MAX);

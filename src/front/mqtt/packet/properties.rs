@@ -23,7 +23,6 @@ pub(super) mod id {
     pub const RECEIVE_MAXIMUM: u8 = 0x21;
     pub const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub const TOPIC_ALIAS: u8 = 0x23;
-    pub const RETAIN_AVAILABLE: u8 = 0x25;
     pub const USER: u8 = 0x26;
     pub const PACKET_BYTES_MAX: u8 = 0x27;
     pub const SHARED_AVAILABLE: u8 = 0x2a;
