@@ -45,6 +45,9 @@ pub enum Ending {
     /// As many sessions are kept as may be, or this one is too long.
     #[error("as much is kept of sessions as may be")]
     SessionFull,
+    /// More topics than the newest message is looked for of.
+    #[error("the filter of the last values matches more topics than are noted")]
+    TooManyTopics,
     /// What was subscribed to cannot be read any more.
     #[error("the topic of the subscription cannot be read any more")]
     Unreadable,

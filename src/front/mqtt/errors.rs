@@ -110,9 +110,11 @@ pub fn of_ending(ending: &Ending) -> Option<u8> {
         Ending::TopicName => ReasonCode::BadTopic,
         Ending::Denied => ReasonCode::NotAuthorized,
         Ending::NotTaken(_) | Ending::Unreadable => ReasonCode::Specific,
-        Ending::DiskFull | Ending::Evicted | Ending::RetainedFull | Ending::SessionFull => {
-            ReasonCode::Quota
-        }
+        Ending::DiskFull
+        | Ending::Evicted
+        | Ending::RetainedFull
+        | Ending::SessionFull
+        | Ending::TooManyTopics => ReasonCode::Quota,
         Ending::StoreFailed => ReasonCode::Busy,
         Ending::Stopping => ReasonCode::Stopping,
         Ending::KeepAlive => ReasonCode::KeepAlive,

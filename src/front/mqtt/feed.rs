@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
-use super::history::Replay;
+use super::history::{From, Replay};
+use super::last::{Newest, TooMuch};
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
 use super::route::topic_of;
 use super::state::Front;
@@ -24,7 +25,7 @@ use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::place::offset_mut;
 use crate::broker::replay::{
-    self, Event, Filter, FollowRequest, Order, Place, ReadTo, ReplayRecord, ReplayRequest,
+    self, Event, Filter, FollowRequest, Order, Place, ReadTo, ReplayRecord, ReplayRequest, Resume,
 };
 use crate::broker::sessions::Reading;
 use crate::front::pace::Pace;
@@ -100,7 +101,7 @@ impl FeedPlace {
         match source {
             Source::Live(member) => PlaceOf::Member(member.place()),
             Source::Behind { subscription, .. } => PlaceOf::Reader(subscription.read_to()),
-            Source::Range { .. } | Source::Ended => PlaceOf::Nowhere,
+            Source::Range { .. } | Source::Last { .. } | Source::Ended => PlaceOf::Nowhere,
         }
     }
 
@@ -147,6 +148,12 @@ enum Source {
     /// What is there.
     Range {
         replay: Box<replay::Replay>,
+        _reads: Reads,
+    },
+    /// Where the newest message of each topic is; then these, and what comes.
+    Last {
+        replay: Box<replay::Replay>,
+        newest: Newest,
         _reads: Reads,
     },
     /// All was given.
@@ -237,7 +244,7 @@ impl Feed {
         let mut at = match &self.source {
             Source::Live(_) => self.place.offsets(),
             Source::Behind { subscription, .. } => offsets(&subscription.position()),
-            Source::Range { .. } | Source::Ended => Vec::new(),
+            Source::Range { .. } | Source::Last { .. } | Source::Ended => Vec::new(),
         };
         if let Some(next) = self
             .held
@@ -275,7 +282,17 @@ impl Feed {
         (name, asked): (Box<str>, &Replay),
         subscriptions: Subscriptions,
     ) -> Result<Feed, NotSubscribed> {
-        let from = asked.from.into();
+        let (from, behind) = match &asked.from {
+            From::At(place) => ((*place).into(), None),
+            From::Behind(all) => {
+                let next = all.iter().map(|(partition, offset)| Resume {
+                    partition: *partition,
+                    offset: offset.plus(1),
+                    since: None,
+                });
+                (Place::Earliest, Some(next.collect()))
+            }
+        };
         // With a speed, in the order of time.
         let order = match asked.speed {
             Some(_) => Order::Time,
@@ -285,6 +302,7 @@ impl Feed {
             None => {
                 let request = FollowRequest {
                     order,
+                    resume: behind,
                     ..request(&subscriptions, from, None)
                 };
                 let followed = front.broker.follow(&topic, request);
@@ -312,6 +330,30 @@ impl Feed {
             pace: asked.speed.map(|speed| Pace::new(speed, PAUSE_MAX)),
             ..Feed::new(Some(name), topic, source, subscriptions)
         })
+    }
+
+    /// The newest message of each topic, and then what comes, for these subscriptions.
+    pub(super) async fn last(
+        front: &Front,
+        topic: Granted<Arc<Topic>, right::Read>,
+        name: Box<str>,
+        subscriptions: Subscriptions,
+    ) -> Result<Feed, NotSubscribed> {
+        let ends = front.broker.durable_ends(&topic);
+        let newest = Newest::new(ends.map_err(|_| NotSubscribed::Failed)?);
+        let request = ReplayRequest {
+            from: Place::Earliest,
+            to: Some(Place::Latest),
+            filter: newest.notes(&subscriptions),
+            ..ReplayRequest::default()
+        };
+        let begun = front.broker.replay(&topic, request).await;
+        let source = Source::Last {
+            replay: Box::new(begun.map_err(|_| NotSubscribed::Failed)?),
+            newest,
+            _reads: Reads::new(&front.stats),
+        };
+        Ok(Feed::new(Some(name), topic, source, subscriptions))
     }
 
     /// Adds a subscription to what becomes durable from now on, or changes that of the same filter. Gives where it begins.
@@ -393,6 +435,22 @@ impl Feed {
                         }
                     }
                 }
+            }
+            Source::Last { replay, newest, .. } => {
+                // It gives nothing: it notes.
+                while replay.next().await.map_err(unreadable)?.is_some() {}
+                let missing = replay.gaps().0.iter().map(|gap| gap.missing).sum();
+                front.stats.skipped(Skipped::Gap, missing);
+                let given = newest.given(&self.subscriptions);
+                let (begins, filter) = given.map_err(|TooMuch| Ending::TooManyTopics)?;
+                let request = FollowRequest {
+                    resume: Some(begins),
+                    filter,
+                    ..request(&self.subscriptions, Place::Latest, None)
+                };
+                let followed = front.broker.follow(&self.topic, request);
+                let subscription = followed.map_err(unreadable)?;
+                self.go_on(Source::behind(front, subscription));
             }
             Source::Range { replay, .. } => match replay.next().await.map_err(unreadable)? {
                 Some(block) => self.hold(Slice::all(block), door)?,

@@ -1,9 +1,10 @@
 //! History as a subscription: `$replay/<from>/<filter>` gives what the log has of the filter's topics from some place on, and then what
-//! comes; `$replay/<from>..<to>/<filter>` gives what lies between, and nothing more. In MQTT 5 user properties of SUBSCRIBE say the same.
+//! comes; `$replay/<from>..<to>/<filter>` gives what lies between, and nothing more; `$replay/@<offsets>/<filter>` goes on behind the messages
+//! that have these `log-offset`s. In MQTT 5 user properties of SUBSCRIBE say the same.
 //! Callers: `outbound`. Pure.
 
-use model::Timestamp;
 use model::time_spec::Position;
+use model::{Offset, PartitionId, Timestamp};
 
 use super::packet::Properties;
 
@@ -22,13 +23,22 @@ const SPEED_MAX: f64 = 1e6;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Replay {
     /// Where to begin.
-    pub(super) from: Position,
+    pub(super) from: From,
     /// Where to end; without it, it goes on with what comes.
     pub(super) to: Option<Position>,
     /// The end after so many messages.
     pub(super) limit: Option<u64>,
     /// So many times as fast as they came.
     pub(super) speed: Option<f64>,
+}
+
+/// Where a range begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum From {
+    /// A place or time.
+    At(Position),
+    /// Behind the last message that was taken of each of these partitions; of others nothing was.
+    Behind(Vec<(PartitionId, Offset)>),
 }
 
 /// What is wrong with a range.
@@ -45,12 +55,12 @@ impl Replay {
             None => (range, None),
         };
         let replay = Replay {
-            from: place(from, now)?,
+            from: begin(from, now)?,
             to,
             limit: None,
             speed: None,
         };
-        Ok((replay, filter))
+        Ok((replay.checked()?, filter))
     }
 
     /// What user properties ask for beside a filter, if any does: without a place to begin there is nothing to replay.
@@ -80,13 +90,41 @@ impl Replay {
             let speed = speed.filter(|it| *it > 0.0 && *it <= SPEED_MAX);
             speed.ok_or(NoReplay)
         });
-        Ok(Some(Replay {
-            from: place(from, now)?,
+        let replay = Replay {
+            from: begin(from, now)?,
             to: to.map(|to| place(to, now)).transpose()?,
             limit: limit.transpose()?,
             speed: speed.transpose()?,
-        }))
+        };
+        replay.checked().map(Some)
     }
+
+    /// What goes on behind offsets goes on with what comes.
+    fn checked(self) -> Result<Replay, NoReplay> {
+        match (&self.from, self.to) {
+            (From::Behind(_), Some(_)) => Err(NoReplay),
+            _ => Ok(self),
+        }
+    }
+}
+
+/// Where to begin: a place, or `@` and the offsets of messages, each as its `log-offset` says it, with commas between them.
+fn begin(text: &str, now: Timestamp) -> Result<From, NoReplay> {
+    let Some(offsets) = text.strip_prefix('@') else {
+        return place(text, now).map(From::At);
+    };
+    let mut behind: Vec<(PartitionId, Offset)> = Vec::new();
+    for offset in offsets.split(',') {
+        let (partition, offset) = offset.split_once(':').ok_or(NoReplay)?;
+        let partition = PartitionId::new(partition.parse().map_err(|_| NoReplay)?);
+        let offset: u64 = offset.parse().map_err(|_| NoReplay)?;
+        let is_twice = behind.iter().any(|(other, _)| *other == partition);
+        if is_twice || offset >= Offset::MAX.get() {
+            return Err(NoReplay);
+        }
+        behind.push((partition, Offset::new(offset)));
+    }
+    Ok(From::Behind(behind))
 }
 
 fn place(text: &str, now: Timestamp) -> Result<Position, NoReplay> {
@@ -120,10 +158,40 @@ mod tests {
             ),
         ] {
             let (read, rest) = Replay::parse(text, NOW).expect("a replay");
-            assert_eq!((read.from, read.to, rest), (from, to, filter), "{text}");
+            assert_eq!(
+                (read.from, read.to, rest),
+                (From::At(from), to, filter),
+                "{text}"
+            );
         }
         for bad in [
             "", "earliest", "x/a", "7/a", "-1h../a", "..-1h/a", "-1h..7/a",
+        ] {
+            assert_eq!(Replay::parse(bad, NOW), Err(NoReplay), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_replay_goes_on_behind_the_offsets_of_messages() {
+        let of = |partition, offset| (PartitionId::new(partition), Offset::new(offset));
+        for (text, behind) in [
+            ("@3:42/a/+", vec![of(3, 42)]),
+            ("@3:42,0:7/a/+", vec![of(3, 42), of(0, 7)]),
+        ] {
+            let (read, rest) = Replay::parse(text, NOW).expect("a replay");
+            assert_eq!((read.from, rest), (From::Behind(behind), "a/+"), "{text}");
+        }
+        for bad in [
+            "@/a",
+            "@3/a",
+            "@3:/a",
+            "@x:1/a",
+            "@3:-1/a",
+            "@3:1,3:2/a",
+            "@3:1,/a",
+            "@3:1..latest/a",
+            "@3:18446744073709551615/a",
+            "-1h..@3:1/a",
         ] {
             assert_eq!(Replay::parse(bad, NOW), Err(NoReplay), "{bad}");
         }
@@ -146,7 +214,7 @@ mod tests {
             ("replay-speed", "2.5"),
         ];
         let expected = Replay {
-            from: Position::Earliest,
+            from: From::At(Position::Earliest),
             to: Some(Position::At(Timestamp::from_millis(7_000))),
             limit: Some(5),
             speed: Some(2.5),

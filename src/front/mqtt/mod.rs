@@ -28,6 +28,7 @@ mod frame;
 mod greeting;
 mod history;
 mod inbound;
+mod last;
 mod live;
 mod matching;
 mod metrics;

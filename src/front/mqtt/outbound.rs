@@ -20,6 +20,7 @@ use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
 use super::feed::Feed;
 use super::greeting::Client;
 use super::history::{self, NoReplay, Replay};
+use super::last;
 use super::packet::{
     Ack, AckKind, Delivery, Fault, Filter, Properties, Qos, RetainHandling, Subscribe, Unsubscribe,
     Version, publish, reply,
@@ -166,13 +167,18 @@ impl Outbound {
         if let Some(text) = asked.filter.strip_prefix(history::PREFIX) {
             let replay = Replay::parse(text, now);
             let replay = replay.map_err(|NoReplay| NotSubscribed::Filter)?;
-            return self.subscribe_replay(asked, replay, id).await;
+            let (replay, filter) = replay;
+            return self
+                .subscribe_history(asked, (Some(&replay), filter), id)
+                .await;
+        }
+        if let Some(filter) = asked.filter.strip_prefix(last::PREFIX) {
+            return self.subscribe_history(asked, (None, filter), id).await;
         }
         let replay = Replay::of_properties(properties, now);
         if let Some(replay) = replay.map_err(|NoReplay| NotSubscribed::Failed)? {
-            return self
-                .subscribe_replay(asked, (replay, asked.filter), id)
-                .await;
+            let of = (Some(&replay), asked.filter);
+            return self.subscribe_history(asked, of, id).await;
         }
         self.subscribe_live(asked, id).await
     }
@@ -238,11 +244,11 @@ impl Outbound {
         self.feeds.push(live);
     }
 
-    /// A replay takes the place of whatever there was of the same filter.
-    async fn subscribe_replay(
+    /// A replay, or last values where there is none, take the place of whatever there was of the same filter.
+    async fn subscribe_history(
         &mut self,
         asked: &Filter<'_>,
-        (replay, filter): (Replay, &str),
+        (replay, filter): (Option<&Replay>, &str),
         id: Option<u32>,
     ) -> Result<(), NotSubscribed> {
         if filter.starts_with('$') {
@@ -264,7 +270,11 @@ impl Outbound {
         let one = Subscriptions::default();
         // It begins where the cursor does.
         one.insert(subscribed(asked, filter, id));
-        let feed = Feed::replay(&self.front, topic, (asked.filter.into(), &replay), one).await?;
+        let name = asked.filter.into();
+        let feed = match replay {
+            Some(replay) => Feed::replay(&self.front, topic, (name, replay), one).await?,
+            None => Feed::last(&self.front, topic, name, one).await?,
+        };
         self.end_subscription(asked.filter);
         self.feeds.push(feed);
         self.front.stats.subscriptions.fetch_add(1, Relaxed);
