@@ -14,6 +14,45 @@ pub(in crate::front) struct ClientShown {
     pub(in crate::front) age: Duration,
 }
 
+/// A session that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::front) struct SessionShown {
+    pub(in crate::front) principal: String,
+    pub(in crate::front) is_connected: bool,
+    /// How long it outlives its connection.
+    pub(in crate::front) expiry: Duration,
+    /// How long nobody has been connected.
+    pub(in crate::front) absent: Option<Duration>,
+    /// Where its will goes, and how long that waits.
+    pub(in crate::front) will: Option<(String, Duration)>,
+    /// Filters, with the QoS of each.
+    pub(in crate::front) subscriptions: Vec<(String, u8)>,
+    /// Messages that it was sent and has not acknowledged, as they are kept.
+    pub(in crate::front) unacknowledged: usize,
+    /// Messages of QoS 2 that it published and has not released.
+    pub(in crate::front) unreleased: usize,
+}
+
+/// A message that is retained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::front) struct RetainedShown {
+    pub(in crate::front) topic: String,
+    pub(in crate::front) bytes: usize,
+    pub(in crate::front) age: Duration,
+    /// How long it is of use.
+    pub(in crate::front) left: Option<Duration>,
+}
+
+/// Some retained messages in the order of their topics, and behind which name it goes on.
+pub(in crate::front) type RetainedPage = (Vec<RetainedShown>, Option<String>);
+
+/// The session of a user's client id; nobody's without a user.
+pub(in crate::front) type ShowSession =
+    Box<dyn Fn(Option<&str>, &str) -> Option<SessionShown> + Send + Sync>;
+/// The retained messages that a filter matches, behind a name. Errors: why it is no filter.
+pub(in crate::front) type ListRetained =
+    Box<dyn Fn(&str, Option<&str>) -> Result<RetainedPage, String> + Send + Sync>;
+
 /// How many are connected, and the first of them by their ids.
 pub(in crate::front) type ListClients =
     Box<dyn Fn(usize) -> (usize, Vec<ClientShown>) + Send + Sync>;
@@ -24,4 +63,6 @@ pub(in crate::front) type EndClient = Box<dyn Fn(&str) -> usize + Send + Sync>;
 pub struct Administered {
     pub(in crate::front) clients: ListClients,
     pub(in crate::front) end: EndClient,
+    pub(in crate::front) session: ShowSession,
+    pub(in crate::front) retained: ListRetained,
 }

@@ -1,4 +1,4 @@
-//! `mqtt`: the connected clients of a running server.
+//! `mqtt`: the clients of a running server, their sessions, and what is retained.
 //!
 //! Callers: the command line. Talks HTTP to `/api/v1/mqtt`.
 
@@ -12,13 +12,15 @@ use serde_json::Value;
 use crate::cli::Common;
 use crate::failure::Failure;
 use crate::http::{self, HttpServer};
-use crate::output::{aside, in_one_line, print, say, shown_of};
+use crate::output::{aside, counted, duration, in_one_line, print, say, shown_of, size};
 use crate::table::Table;
 
 /// Shown below `mqtt --help`.
 pub const EXAMPLES: &str = "\
 Examples:
   alluvium mqtt sessions                           who is connected
+  alluvium mqtt session show pump-17               what is kept of it
+  alluvium mqtt retained 'site/#'                  which messages are retained
   alluvium mqtt kick pump-17                       ends its connection; it may come again";
 
 /// `mqtt` and its options.
@@ -35,10 +37,31 @@ pub struct MqttArgs {
 enum MqttCommand {
     /// List the clients that are connected.
     Sessions,
+    /// What is kept of a client.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// List retained messages.
+    Retained {
+        /// Of which topics
+        #[arg(default_value = "#")]
+        filter: String,
+    },
     /// End a client's connection.
     Kick {
         /// The client's id
         client_id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SessionCommand {
+    /// Show a session: its subscriptions, its will, and what is under way.
+    Show {
+        /// The client's id
+        client_id: String,
+        /// Whose client it is, if it shows a user
+        #[arg(long)]
+        user: Option<String>,
     },
 }
 
@@ -57,6 +80,10 @@ impl MqttArgs {
                 ];
                 list(&server, common.json, ("sessions", &columns)).await
             }
+            MqttCommand::Session(SessionCommand::Show { client_id, user }) => {
+                show(&server, common.json, (&client_id, user.as_deref())).await
+            }
+            MqttCommand::Retained { filter } => retained(&server, common.json, &filter).await,
             MqttCommand::Kick { client_id } => kick(&server, common.json, &client_id).await,
         }
     }
@@ -104,6 +131,84 @@ fn heading(name: &str) -> &'static str {
         "version" => "VERSION",
         _ => "CONNECTED",
     }
+}
+
+async fn show(
+    server: &HttpServer,
+    json: bool,
+    (client_id, user): (&str, Option<&str>),
+) -> Result<ExitCode> {
+    let mut path = format!("/api/v1/mqtt/sessions/{}", http::escaped(client_id));
+    if let Some(user) = user {
+        path.push_str(&format!("?user={}", http::escaped(user)));
+    }
+    let answer = server.get(&path).await?;
+    let text = || {
+        let time = |value: &Value| {
+            let seconds = value.as_f64().unwrap_or_default();
+            duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        };
+        let connected = match (answer["connected"].as_bool(), &answer["absent_seconds"]) {
+            (Some(true), _) => "connected".to_owned(),
+            (_, Value::Null) => "absent".to_owned(),
+            (_, absent) => format!("absent for {}", time(absent)),
+        };
+        let mut text = format!(
+            "{connected}; kept for {} behind its connection\n",
+            time(&answer["expiry_seconds"])
+        );
+        if let Some(topic) = answer["will"]["topic"].as_str() {
+            let delay = time(&answer["will"]["delay_seconds"]);
+            text.push_str(&format!("will: {}, after {delay}\n", in_one_line(topic)));
+        }
+        text.push_str(&format!(
+            "{} messages sent and not acknowledged, {} received and not released\n",
+            answer["unacknowledged"], answer["unreleased"]
+        ));
+        let mut table = Table::new(&["SUBSCRIPTION", "QOS"]);
+        for one in answer["subscriptions"].as_array().into_iter().flatten() {
+            let filter = one["filter"].as_str().unwrap_or_default();
+            table.row([in_one_line(filter), one["qos"].to_string()]);
+        }
+        format!("{text}\n{table}")
+    };
+    print(json, || answer.clone(), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn retained(server: &HttpServer, json: bool, filter: &str) -> Result<ExitCode> {
+    let mut all: Vec<Value> = Vec::new();
+    let mut path = format!("/api/v1/mqtt/retained?filter={}", http::escaped(filter));
+    loop {
+        let mut answer = server.get(&path).await?;
+        if let Value::Array(some) = answer["retained"].take() {
+            all.extend(some);
+        }
+        let Some(next) = answer["next"].as_str() else {
+            break;
+        };
+        let (filter, behind) = (http::escaped(filter), http::escaped(next));
+        path = format!("/api/v1/mqtt/retained?filter={filter}&behind={behind}");
+    }
+    let text = || {
+        let time = |value: &Value| match value.as_f64() {
+            Some(seconds) => duration(Duration::try_from_secs_f64(seconds).unwrap_or_default()),
+            None => "-".to_owned(),
+        };
+        let mut table = Table::new(&["TOPIC", "SIZE", "AGE", "EXPIRES"]);
+        for one in &all {
+            table.row([
+                in_one_line(one["topic"].as_str().unwrap_or_default()),
+                size(one["bytes"].as_u64().unwrap_or_default()),
+                time(&one["age_seconds"]),
+                time(&one["expires_seconds"]),
+            ]);
+        }
+        let total = counted(all.len(), "retained message");
+        format!("{table}\n{total}\n")
+    };
+    print(json, || Value::from(all.clone()), text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn kick(server: &HttpServer, json: bool, client_id: &str) -> Result<ExitCode> {

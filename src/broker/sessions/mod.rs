@@ -226,6 +226,14 @@ impl Broker {
         }
     }
 
+    /// A session as it is kept, and whether its client is connected.
+    pub fn session(&self, key: &SessionKey) -> Option<(SessionState, bool)> {
+        let book = self.shared.sessions.book();
+        let state = book.state(key).filter(|it| it.session.is_some())?;
+        let is_held = book.entries.get(key).is_some_and(|it| it.holder.is_some());
+        Some((state, is_held))
+    }
+
     /// How many sessions are kept.
     pub fn session_count(&self) -> usize {
         self.shared.sessions.book().kept

@@ -611,6 +611,9 @@ pub(super) enum Failure {
     /// A file that is not there, or whose records are not as they were.
     #[error("there is no file {0:?}; the list has those that there are")]
     NoFile(String),
+    /// A session that is not kept.
+    #[error("no session of the client {0:?} is kept")]
+    NoMqttSession(String),
     /// No files are made.
     #[error("no files are made: http.files.bytes is 0")]
     FilesDisabled,
@@ -769,6 +772,7 @@ impl IntoResponse for Failure {
             Failure::Column(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Failure::NoSchemaVersion { .. } => (StatusCode::NOT_FOUND, "unknown_schema_version"),
             Failure::NoFile(_) => (StatusCode::NOT_FOUND, "unknown_file"),
+            Failure::NoMqttSession(_) => (StatusCode::NOT_FOUND, "unknown_mqtt_session"),
             Failure::FilesDisabled => (StatusCode::NOT_FOUND, "files_disabled"),
             Failure::FileChanged => (StatusCode::PRECONDITION_FAILED, "file_changed"),
             Failure::Range { bytes } => {

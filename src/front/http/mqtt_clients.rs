@@ -1,18 +1,21 @@
-//! MQTT's connected clients over HTTP, at `/api/v1/mqtt`. The page `docs/http-api.md` describes each route.
+//! MQTT's clients, their sessions and what is retained over HTTP, at `/api/v1/mqtt`. The page `docs/http-api.md` describes each route.
 //!
 //! Callers: `http::routes`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::errors::{self, Failure};
-use super::request::At;
+use super::request::{At, parsed};
 use super::routes::{Operation, Routes};
-use super::schema::{Schema, integer_from, list, number, object, text};
+use super::schema::{Schema, boolean, integer_from, list, number, object, text};
 use super::state::Front;
 use crate::broker::access::{Door, ResourceKind, Right, right};
 use crate::front::Administered;
@@ -34,6 +37,40 @@ pub(super) fn routes() -> Routes {
             of("listMqttSessions", "Which MQTT clients are connected")
                 .needs(ResourceKind::Cluster, Right::Describe)
                 .answers_json(200, "by their ids", all),
+        )
+        .get(
+            "/api/v1/mqtt/sessions/{client_id}",
+            show_session,
+            of("showMqttSession", "What is kept of a client's session")
+                .refuses(404, "unknown_mqtt_session")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .path("client_id", text(), "the client's id")
+                .query(
+                    "user",
+                    text(),
+                    "whose client; one that shows no user if not given",
+                )
+                .answers_json(200, "as it is kept", kept_session()),
+        )
+        .get(
+            "/api/v1/mqtt/retained",
+            list_retained,
+            of("listMqttRetained", "Which MQTT messages are retained")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .query("filter", text(), "of which topics; # if not given")
+                .query(
+                    "behind",
+                    text(),
+                    "to go on behind this topic, as `next` said",
+                )
+                .answers_json(
+                    200,
+                    "by their topics, some at a time",
+                    object([
+                        ("retained", list(retained())),
+                        ("next", text().or_null().about("where there may be more")),
+                    ]),
+                ),
         )
         .delete(
             "/api/v1/mqtt/sessions/{client_id}",
@@ -59,12 +96,112 @@ fn session() -> Schema {
     ])
 }
 
+fn kept_session() -> Schema {
+    object([
+        ("client_id", text()),
+        ("principal", text()),
+        ("connected", boolean()),
+        ("expiry_seconds", integer_from(0)),
+        ("absent_seconds", number().or_null()),
+        (
+            "will",
+            object([("topic", text()), ("delay_seconds", integer_from(0))]).or_null(),
+        ),
+        (
+            "subscriptions",
+            list(object([("filter", text()), ("qos", integer_from(0))])),
+        ),
+        ("unacknowledged", integer_from(0)),
+        ("unreleased", integer_from(0)),
+    ])
+}
+
+fn retained() -> Schema {
+    object([
+        ("topic", text()),
+        ("bytes", integer_from(0)),
+        ("age_seconds", number()),
+        ("expires_seconds", number().or_null()),
+    ])
+}
+
 /// Asks the MQTT front, or says that there is none.
 fn ask_mqtt(front: &Front, question: impl FnOnce(&Administered) -> Json<Value>) -> Response {
     match &front.others.mqtt {
         Some(mqtt) => question(mqtt).into_response(),
-        None => errors::not_offered("MQTT is not served here (mqtt.listen)"),
+        None => no_mqtt(),
     }
+}
+
+fn no_mqtt() -> Response {
+    errors::not_offered("MQTT is not served here (mqtt.listen)")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionQuery {
+    user: Option<String>,
+}
+
+async fn show_session(
+    State(front): State<Arc<Front>>,
+    door: Door,
+    At(client_id): At<String>,
+    query: Result<Query<SessionQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    door.cluster(right::Describe)?;
+    let user = parsed(query)?.user;
+    let Some(mqtt) = &front.others.mqtt else {
+        return Ok(no_mqtt());
+    };
+    let Some(it) = (mqtt.session)(user.as_deref(), &client_id) else {
+        return Err(Failure::NoMqttSession(client_id));
+    };
+    let subscriptions = it.subscriptions.iter();
+    let subscriptions = subscriptions.map(|(filter, qos)| json!({ "filter": filter, "qos": qos }));
+    let will = it.will.as_ref();
+    let will =
+        will.map(|(topic, delay)| json!({ "topic": topic, "delay_seconds": delay.as_secs() }));
+    let answer = json!({
+        "client_id": client_id, "principal": it.principal, "connected": it.is_connected,
+        "expiry_seconds": it.expiry.as_secs(), "absent_seconds": it.absent.map(seconds), "will": will,
+        "subscriptions": subscriptions.collect::<Vec<_>>(), "unacknowledged": it.unacknowledged,
+        "unreleased": it.unreleased,
+    });
+    Ok(Json(answer).into_response())
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1e3
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetainedQuery {
+    filter: Option<String>,
+    behind: Option<String>,
+}
+
+async fn list_retained(
+    State(front): State<Arc<Front>>,
+    door: Door,
+    query: Result<Query<RetainedQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    door.cluster(right::Describe)?;
+    let RetainedQuery { filter, behind } = parsed(query)?;
+    let Some(mqtt) = &front.others.mqtt else {
+        return Ok(no_mqtt());
+    };
+    let filter = filter.as_deref().unwrap_or("#");
+    let (all, next) = (mqtt.retained)(filter, behind.as_deref()).map_err(Failure::Query)?;
+    let all = all.iter().map(|it| {
+        json!({
+            "topic": it.topic, "bytes": it.bytes, "age_seconds": seconds(it.age),
+            "expires_seconds": it.left.map(seconds),
+        })
+    });
+    let all: Vec<Value> = all.collect();
+    Ok(Json(json!({ "retained": all, "next": next })).into_response())
 }
 
 async fn list_sessions(State(front): State<Arc<Front>>, door: Door) -> Result<Response, Failure> {
@@ -74,7 +211,7 @@ async fn list_sessions(State(front): State<Arc<Front>>, door: Door) -> Result<Re
         let shown = shown.iter().map(|it| {
             json!({
                 "client_id": it.client_id, "principal": it.principal, "address": it.address, "version": it.version,
-                "connected_seconds": it.age.as_millis() as f64 / 1e3,
+                "connected_seconds": seconds(it.age),
             })
         });
         let shown: Vec<Value> = shown.collect();

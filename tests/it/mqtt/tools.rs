@@ -4,8 +4,9 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::wire::Mqtt;
-use super::{serve_mqtt, until};
+use super::sessions::{come_back, kept};
+use super::wire::{Connect, Mqtt};
+use super::{retain, serve_mqtt, until};
 use crate::binary::{Running, Said, alluvium};
 
 fn tool(running: &Running, arguments: &[&str]) -> Output {
@@ -61,4 +62,68 @@ async fn operators_see_clients_and_end_a_connection() {
     old.ping().await;
     until(async || answer(&running, &["sessions"]).as_array().map(Vec::len) == Some(2)).await;
     assert_eq!(tool(&running, &["kick", "new one"]).status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_is_kept_of_a_session_and_what_is_retained() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_mqtt(directory.path()));
+    let connect = Connect {
+        will: Some(("wills/pump", "gone", 0x08)),
+        will_properties: &[0x18, 0, 0, 0, 30],
+        ..kept(5, "pump 17")
+    };
+    let (mut pump, _) = come_back(&running, &connect).await;
+    assert_eq!(pump.subscribe(&[("a/#", 1), ("b", 2)], &[]).await, [1, 2]);
+    for (topic, said) in [("x/1", &[][..]), ("x/2", &[2, 0, 0, 0, 60]), ("y", &[])] {
+        assert_eq!(retain(&mut pump, topic, said, b"12345").await, 0);
+    }
+    let publish = pump.publish_packet((2, 7), "x/3", &[], b"x");
+    pump.send(&publish).await;
+    assert_eq!(pump.next().await, Some((0x50, vec![0, 7])));
+    let shown = answer(&running, &["session", "show", "pump 17"]);
+    assert_eq!(
+        (
+            shown["connected"].as_bool(),
+            shown["expiry_seconds"].as_u64()
+        ),
+        (Some(true), Some(60))
+    );
+    let will = serde_json::json!({ "topic": "wills/pump", "delay_seconds": 30 });
+    assert_eq!(shown["will"], will);
+    let wanted = serde_json::json!([{ "filter": "a/#", "qos": 1 }, { "filter": "b", "qos": 2 }]);
+    assert_eq!(shown["subscriptions"], wanted);
+    assert_eq!(shown["unreleased"], 1);
+    // A message that it does not acknowledge is there when it has gone.
+    let mut other = Mqtt::connect(running.other("MQTT"), 5, "other").await;
+    assert_eq!(other.publish(1, "a/1", b"x").await, 0);
+    pump.message().await;
+    drop(pump);
+    until(async || answer(&running, &["session", "show", "pump 17"])["connected"] == false).await;
+    let shown = answer(&running, &["session", "show", "pump 17"]);
+    assert_eq!(shown["unacknowledged"], 1);
+    assert!(shown["absent_seconds"].as_f64().expect("a time") < 60.0);
+    for arguments in [
+        ["session", "show", "nobody"].as_slice(),
+        &["session", "show", "pump 17", "--user", "alice"],
+    ] {
+        assert_eq!(tool(&running, arguments).status.code(), Some(3));
+    }
+    let topics = |filter: &str| -> Vec<String> {
+        let listed = answer(&running, &["retained", filter]);
+        let all = listed.as_array().expect("a list").iter();
+        all.map(|it| {
+            format!(
+                "{} {} {}",
+                it["topic"],
+                it["bytes"],
+                it["expires_seconds"].is_null()
+            )
+        })
+        .collect()
+    };
+    assert_eq!(topics("x/+"), ["\"x/1\" 5 true", "\"x/2\" 5 false"]);
+    assert_eq!(topics("#").len(), 3);
+    assert_eq!(topics("y"), ["\"y\" 5 true"]);
+    assert_ne!(tool(&running, &["retained", "x#"]).status.code(), Some(0));
 }
