@@ -498,12 +498,16 @@ impl Outbound {
             delivery.user.push(("log-offset", offset));
             delivery.user.push(("log-time", time));
         }
-        // 3.1.1 has no words for it.
-        let gaps = match self.version {
-            Version::V5 => feed.gaps(),
-            Version::V311 => Vec::new(),
+        let gaps = feed.gaps();
+        let from = (Source::Log(place), None);
+        let told = match self.version {
+            Version::V5 => self.put(qos, &mut delivery, &gaps, from, out),
+            Version::V311 => {
+                // It has no words for them.
+                self.put(qos, &mut delivery, &[], from, out);
+                gaps.len()
+            }
         };
-        let told = self.put(qos, &mut delivery, &gaps, (Source::Log(place), None), out);
         if is_noted {
             let offset = offset.plus(1);
             self.sent_to.set(Place { offset, ..place });
