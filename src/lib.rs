@@ -13,3 +13,4 @@ pub mod logging;
 pub mod metrics;
 pub mod serve;
 pub mod setting;
+mod watched;

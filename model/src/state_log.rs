@@ -43,7 +43,8 @@ pub enum StateLogKind {
 /// The version of keys and values of [`StateLogKind::Groups`]: the first byte of each.
 pub const GROUPS_VERSION: u8 = 1;
 /// The version of values of [`StateLogKind::Metadata`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
-pub const METADATA_VERSION: u32 = 1;
+/// A topic that is on somebody's account has version 2, everything else version 1, which earlier releases read.
+pub const METADATA_VERSION: u32 = 2;
 /// How every value of the metadata begins. Keys are names, and have no version.
 pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 
@@ -53,7 +54,7 @@ pub const SHARES_VERSION: u8 = 1;
 pub const SHARES_KINDS: RangeInclusive<u8> = 1..=4;
 
 /// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
-pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=3;
+pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=4;
 /// How the key of a topic in the metadata begins; its id follows.
 pub const TOPIC_KEY_HEAD: &str = "topic/";
 /// The version of values of [`StateLogKind::Holds`]: the number that they begin with, behind [`METADATA_VALUE_HEAD`].
@@ -219,7 +220,12 @@ impl StateLogKind {
     /// Whether this release reads this record, by its kind and the versions of its key and of its value, if it has one.
     pub fn check(self, key: &[u8], value: Option<&[u8]>) -> Result<(), UnknownRecord> {
         self.check_key(key)?;
-        value.map_or(Ok(()), |value| self.check_value(value))
+        let of_topic = key.starts_with(TOPIC_KEY_HEAD.as_bytes());
+        match value {
+            None => Ok(()),
+            Some(value) if self == StateLogKind::Metadata && !of_topic => json_of(1..=1, value),
+            Some(value) => self.check_value(value),
+        }
     }
 
     /// Whether this release reads keys of this one's version and kind.
@@ -281,7 +287,7 @@ impl StateLogKind {
     /// Whether this release reads values of this one's version.
     pub fn check_value(self, value: &[u8]) -> Result<(), UnknownRecord> {
         match self {
-            StateLogKind::Metadata => json_of(METADATA_VERSION..=METADATA_VERSION, value),
+            StateLogKind::Metadata => json_of(1..=METADATA_VERSION, value),
             StateLogKind::Groups => {
                 check_version("value", first_byte(value), GROUPS_VERSION.into())
             }
@@ -415,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_record_about_something_else_is_refused() {
-        for kind in [0, 4, 255] {
+        for kind in [0, 5, 255] {
             let checked = StateLogKind::Groups.check_key(&[1, kind]);
             assert_eq!(checked, Err(UnknownRecord::Kind), "{kind}");
         }

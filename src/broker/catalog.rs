@@ -10,6 +10,7 @@ use model::topic_config::TopicConfig;
 use model::{LogId, PartitionId, TopicId, TopicName};
 use storage::Log;
 
+use super::access::Owner;
 use super::publish::Keyless;
 use super::{Refusal, Traffic};
 
@@ -22,6 +23,8 @@ pub struct Topic {
     pub name: TopicName,
     /// The settings that were made for this topic.
     pub overrides: BTreeMap<String, String>,
+    /// On whose account it is.
+    pub(super) owner: Option<Owner>,
     /// All settings: the overrides over the broker's defaults.
     pub config: TopicConfig,
     /// What goes in and out.
@@ -60,6 +63,41 @@ impl Topic {
     }
 }
 
+/// What topics take, as far as principals have it on their accounts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) partitions: u64,
+    /// Names and values of the topics' own settings.
+    pub(super) settings_bytes: u64,
+}
+
+impl Owned {
+    pub(super) fn of(partitions: u32, overrides: &BTreeMap<String, String>) -> Owned {
+        let sizes = overrides
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        Owned {
+            partitions: partitions.into(),
+            settings_bytes: sizes.sum::<usize>() as u64,
+        }
+    }
+
+    pub(super) fn plus(self, other: Owned) -> Owned {
+        Owned {
+            partitions: self.partitions.saturating_add(other.partitions),
+            settings_bytes: self.settings_bytes.saturating_add(other.settings_bytes),
+        }
+    }
+
+    /// What this is more.
+    pub(super) fn beyond(self, other: Owned) -> Owned {
+        Owned {
+            partitions: self.partitions.saturating_sub(other.partitions),
+            settings_bytes: self.settings_bytes.saturating_sub(other.settings_bytes),
+        }
+    }
+}
+
 /// A topic by one of its two names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TopicKey {
@@ -81,6 +119,22 @@ struct Topics {
     by_id: HashMap<TopicId, Arc<Topic>>,
     /// Names that could collide with others, by what those would share with them.
     by_collision_key: HashMap<String, BTreeSet<TopicName>>,
+    /// What each principal has that has any.
+    owned: HashMap<Owner, Owned>,
+}
+
+impl Topics {
+    fn account(&mut self, topic: &Topic, change: fn(Owned, Owned) -> Owned) {
+        let Some(owner) = &topic.owner else {
+            return;
+        };
+        let of_topic = Owned::of(topic.partition_count(), &topic.overrides);
+        let owned = self.owned.entry(owner.clone()).or_default();
+        *owned = change(*owned, of_topic);
+        if *owned == Owned::default() {
+            self.owned.remove(owner);
+        }
+    }
 }
 
 impl Catalog {
@@ -106,6 +160,22 @@ impl Catalog {
         self.read(|topics| topics.by_name.values().cloned().collect())
     }
 
+    /// What a principal has.
+    pub(super) fn owned(&self, owner: &Owner) -> Owned {
+        self.read(|topics| topics.owned.get(owner).copied().unwrap_or_default())
+    }
+
+    /// The most that one principal has of each.
+    pub(super) fn owned_most(&self) -> Owned {
+        self.read(|topics| {
+            let all = topics.owned.values();
+            all.fold(Owned::default(), |most, owned| Owned {
+                partitions: most.partitions.max(owned.partitions),
+                settings_bytes: most.settings_bytes.max(owned.settings_bytes),
+            })
+        })
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Topics) -> T) -> T {
         look(
             &self
@@ -121,7 +191,10 @@ impl Catalog {
             .topics
             .write()
             .expect("no change of the catalog panics half-way");
-        topics.by_id.insert(topic.id, topic.clone());
+        if let Some(before) = topics.by_id.insert(topic.id, topic.clone()) {
+            topics.account(&before, Owned::beyond);
+        }
+        topics.account(&topic, Owned::plus);
         if let Some(key) = topic.name.collision_key() {
             let known = topics.by_collision_key.entry(key).or_default();
             known.insert(topic.name.clone());
@@ -135,6 +208,9 @@ impl Catalog {
             .write()
             .expect("no change of the catalog panics half-way");
         let known = topics.by_id.remove(&topic.id);
+        if let Some(known) = &known {
+            topics.account(known, Owned::beyond);
+        }
         let named = topics.by_name.remove(&topic.name);
         assert!(
             known.is_some() && named.is_some_and(|named| named.id == topic.id),

@@ -6,11 +6,14 @@
 //! waits for a sync in its turn, so that one sync is shared by all that were appended meanwhile. No two plans count on the
 //! same room for partitions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard};
 
 use model::{TopicId, TopicName};
 use tokio::sync::Notify;
+
+use super::access::Owner;
+use super::catalog::Owned;
 
 /// What a change concerns beside itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +50,17 @@ struct UnderWay {
     touched: HashSet<Touched>,
     /// Partitions that they add.
     partitions: u64,
+    /// And to whose accounts.
+    owned: HashMap<Owner, Owned>,
+}
+
+/// What a change adds to what there is.
+#[derive(Debug, Default)]
+pub(super) struct Added {
+    /// Partitions.
+    pub(super) partitions: u64,
+    /// What of it is on somebody's account.
+    pub(super) owned: Vec<(Owner, Owned)>,
 }
 
 /// The turn to plan and to append.
@@ -61,7 +75,7 @@ pub(super) struct Turn<'a> {
 #[derive(Debug)]
 pub(super) struct Begun {
     touched: Vec<Touched>,
-    partitions: u64,
+    added: Added,
 }
 
 impl Changes {
@@ -99,6 +113,13 @@ impl Changes {
         in_force().saturating_add(under_way.partitions)
     }
 
+    /// What `in_force` says that a principal has, and with it what is under way, at one moment.
+    pub(super) fn owned(&self, owner: &Owner, in_force: impl FnOnce() -> Owned) -> Owned {
+        let under_way = self.lock();
+        let coming = under_way.owned.get(owner).copied().unwrap_or_default();
+        in_force().plus(coming)
+    }
+
     /// Ends a change: what `put_in_force` does is seen at once with what was under way for it being gone.
     pub(super) fn end<T>(&self, begun: Begun, put_in_force: impl FnOnce() -> T) -> T {
         let mut under_way = self.lock();
@@ -107,11 +128,18 @@ impl Changes {
             assert!(under_way.touched.remove(touched), "it was touched by this");
         }
         assert!(
-            under_way.count > 0 && under_way.partitions >= begun.partitions,
+            under_way.count > 0 && under_way.partitions >= begun.added.partitions,
             "it was counted when it began"
         );
         under_way.count -= 1;
-        under_way.partitions -= begun.partitions;
+        under_way.partitions -= begun.added.partitions;
+        for (owner, added) in begun.added.owned {
+            let left = under_way.owned.entry(owner.clone()).or_default();
+            *left = left.beyond(added);
+            if *left == Owned::default() {
+                under_way.owned.remove(&owner);
+            }
+        }
         drop(under_way);
         self.ended.notify_one();
         result
@@ -131,18 +159,23 @@ impl Changes {
 }
 
 impl Turn<'_> {
-    /// The records are appended: others have their turn. They add so many partitions.
-    pub(super) fn begin(self, partitions: u64) -> Begun {
+    /// The records are appended: others have their turn.
+    pub(super) fn begin(self, added: Added) -> Begun {
         let mut under_way = self.changes.lock();
         for touched in &self.touched {
             let is_new = under_way.touched.insert(touched.clone());
             assert!(is_new, "whoever has the turn has waited for the others");
         }
         under_way.count += 1;
-        under_way.partitions += partitions;
+        under_way.partitions += added.partitions;
+        for (owner, more) in &added.owned {
+            let coming = under_way.owned.entry(owner.clone()).or_default();
+            *coming = coming.plus(*more);
+        }
+        drop(under_way);
         Begun {
             touched: self.touched,
-            partitions,
+            added,
         }
     }
 }

@@ -23,6 +23,7 @@ pub use storage::segment::SegmentId;
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, asked_by, right};
+use super::audit::On;
 use super::catalog::Topic;
 use super::{Broker, Refusal};
 pub use bounds::{ENDED_MAX, WAITING_MAX};
@@ -140,8 +141,8 @@ impl Broker {
         let job = cleanup.locked().submit(request, self.now())?;
         cleanup.changed.send_replace(());
         if !way.dry_run {
-            let on = format!("topic:{}", topic.name);
-            self.note_change(caller, "clean", &on, &format!("job {}", job.id));
+            let on = On::Topic(topic.name.as_str());
+            self.note_change(caller, "clean", on, &format!("job {}", job.id));
         }
         Ok(job)
     }
@@ -181,10 +182,15 @@ impl Broker {
         &self,
         _cluster: &Granted<Cluster, right::Clean>,
         id: JobId,
+        caller: &Caller,
     ) -> Result<Job, CleanupError> {
         let cleanup = &self.shared.cleanup;
         let job = cleanup.locked().cancel(id, self.now())?;
         cleanup.changed.send_replace(());
+        if !job.request.dry_run {
+            let on = On::Topic(job.request.topic.as_str());
+            self.note_change(caller, "cancel_clean", on, &format!("job {id}"));
+        }
         Ok(job)
     }
 
@@ -267,6 +273,7 @@ mod tests {
             name: TopicName::parse("readings").expect("a name"),
             partitions: 3,
             settings: BTreeMap::new(),
+            owner: None,
         };
         broker.attach(record).expect("a topic");
         broker
@@ -320,7 +327,7 @@ mod tests {
         let job = start(&door, SELECTION).expect("it is taken");
         let cancelled = start(&door, SELECTION).expect("it is taken");
         let cluster = door.cluster(right::Clean).expect("a right");
-        let cancelled = broker.cancel_cleanup(&cluster, cancelled.id);
+        let cancelled = broker.cancel_cleanup(&cluster, cancelled.id, door.caller());
         assert_eq!(cancelled.expect("it is known").state, State::Cancelled);
         // What waits is not begun, or is begun and stopped; it is not left open.
         let (_stop, stopped) = watch::channel(true);

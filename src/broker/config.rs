@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::topic_config::Defaults;
 
-use super::access::AccessConfig;
+use super::access::{AccessConfig, Authorizer};
 use super::audit::AuditConfig;
 use super::credentials::jwt::JwtConfig;
 use super::groups::Held;
@@ -42,6 +42,10 @@ pub struct BrokerConfig {
     pub idempotency_key_retention_ms: u64,
     /// `topic.settings.max.bytes`: names and values of one resource's settings.
     pub settings_bytes_max: usize,
+    /// `partitions.per.principal.max`.
+    pub partitions_of_one_max: u64,
+    /// `topic.settings.bytes.per.principal.max`.
+    pub settings_bytes_of_one_max: u64,
     /// `fetch.max.bytes`: no fetch answers with more, but for a first batch that is larger.
     pub fetch_bytes_max: usize,
     /// Who may do what.
@@ -87,6 +91,8 @@ pub struct GroupConfig {
     pub offsets_retention_check: Duration,
     /// `offset.metadata.max.bytes`. Kafka's name; it counts characters (UTF-16 code units).
     pub offset_metadata_chars_max: usize,
+    /// `groups.per.principal.max` and those like it: what the groups of one principal hold together.
+    pub held_of_one_max: Held,
 }
 
 impl GroupConfig {
@@ -99,6 +105,17 @@ impl GroupConfig {
             offsets: self.offsets_max,
             offset_bytes: self.offsets_bytes_max,
         }
+    }
+}
+
+impl BrokerConfig {
+    /// Where access is not controlled everybody may call themselves anything, and what principals hold has no bound of its own.
+    pub(super) fn groups_in_force(&self) -> GroupConfig {
+        let mut groups = self.groups.clone();
+        if self.access.authorizer == Authorizer::None {
+            groups.held_of_one_max = Held::UNBOUNDED;
+        }
+        groups
     }
 }
 
@@ -118,6 +135,8 @@ impl Default for BrokerConfig {
             idempotency_keys_max: 100_000,
             idempotency_key_retention_ms: 24 * 3600 * 1000,
             settings_bytes_max: 64 * 1024,
+            partitions_of_one_max: 50_000,
+            settings_bytes_of_one_max: 16 << 20,
             fetch_bytes_max: 55 * 1024 * 1024,
             access: AccessConfig::default(),
             audit: AuditConfig::default(),
@@ -145,6 +164,13 @@ impl Default for GroupConfig {
             offsets_retention: Duration::from_secs(7 * 24 * 3600),
             offsets_retention_check: Duration::from_secs(600),
             offset_metadata_chars_max: 4096,
+            held_of_one_max: Held {
+                groups: 10_000,
+                members: 20_000,
+                member_bytes: 32 << 20,
+                offsets: 200_000,
+                offset_bytes: 64 << 20,
+            },
         }
     }
 }

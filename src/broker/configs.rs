@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::topic_config::{self, Defaults, Kind, SETTINGS, Setting, TopicConfig};
 
 use super::access::{Cluster, Granted, Group, right};
-use super::catalog::Topic;
+use super::catalog::{Owned, Topic};
 use super::changes::Touched;
 use super::dynamic::{DynamicSettings, unknown_of_broker};
 use super::records::{BrokerSettings, Record};
@@ -273,6 +273,9 @@ impl Broker {
                 let overrides = normalized(&overrides)?;
                 self.topic_config(&overrides)?;
                 self.check_batch_bytes(&overrides)?;
+                let before = Owned::of(topic.partition_count(), &topic.overrides);
+                let more = Owned::of(topic.partition_count(), &overrides).beyond(before);
+                self.take_room(&mut self.room(), topic.owner.as_ref(), more)?;
                 if !validate_only {
                     self.replace_overrides(turn, &topic, overrides).await?;
                 }

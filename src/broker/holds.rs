@@ -15,6 +15,7 @@ use model::{LogId, Offset, PartitionId, Timestamp, TopicId, TopicName};
 use storage::cleanup::holds::{Held, HoldWish};
 
 use super::access::{Caller, Cluster, Granted, asked_by, right};
+use super::audit::On;
 use super::catalog::Topic;
 use super::groups::CommittedPlace;
 use super::{Broker, Refusal, on_blocking_pool};
@@ -111,8 +112,8 @@ impl Broker {
             by = hold.by,
             "a hold was added"
         );
-        let on = format!("topic:{}", hold.topic);
-        self.note_change(caller, "hold", &on, &format!("hold {}", hold.id));
+        let on = On::Topic(hold.topic.as_str());
+        self.note_change(caller, "hold", on, &format!("hold {}", hold.id));
         Ok(hold)
     }
 
@@ -135,8 +136,8 @@ impl Broker {
             by = asked_by(caller),
             "a hold was removed"
         );
-        let on = format!("topic:{}", hold.topic);
-        self.note_change(caller, "remove_hold", &on, &format!("hold {}", hold.id));
+        let on = On::Topic(hold.topic.as_str());
+        self.note_change(caller, "remove_hold", on, &format!("hold {}", hold.id));
         Ok(hold)
     }
 

@@ -63,7 +63,35 @@ impl Broker {
         self.add_logins(families);
         self.add_audit(families);
         self.add_group_lags(families);
-        add_limits(families, &self.groups().bounds());
+        let mut bounds = self.groups().bounds();
+        bounds.extend(self.bounds_of_one());
+        add_limits(families, &bounds);
+    }
+
+    /// What requests can make the broker hold, by name.
+    #[cfg(test)]
+    pub(crate) fn held_in_memory(&self) -> Vec<(String, u64)> {
+        let bounds = self.groups().bounds();
+        let mut held: Vec<(String, u64)> = bounds
+            .into_iter()
+            .map(|bound| (bound.setting.to_owned(), bound.used))
+            .collect();
+        let topics = self.topics();
+        let partitions = topics.iter().map(|it| u64::from(it.partition_count()));
+        let storage = self.storage_metrics();
+        let totals = self.loss_totals();
+        held.extend(
+            [
+                ("topics", topics.len() as u64),
+                ("partitions", partitions.sum()),
+                ("producers", storage.producers),
+                ("holds", self.hold_count() as u64),
+                ("erasures", self.open_erasures().0 as u64),
+                ("losses", totals.entries as u64),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        held
     }
 
     /// What is held back from cleanup, and what consumer groups have lost.

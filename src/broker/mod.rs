@@ -27,6 +27,7 @@ mod metrics;
 mod node;
 pub mod once;
 pub mod open_readers;
+mod per_principal;
 pub mod place;
 mod produce;
 mod producer_ids;
@@ -116,6 +117,7 @@ struct Shared {
     tasks: Mutex<Option<Tasks>>,
     /// Changes of topics and settings that are under way.
     changes: Changes,
+    bounds_of_one: per_principal::BoundsOfOne,
     inflation: inflation::Inflation,
     /// What bounds those who replay and follow.
     readers: replay::Readers,
@@ -262,7 +264,7 @@ impl Broker {
         let dynamic = RwLock::new(dynamic);
         let (log, records) = StateLog::open(&storage, storage.clock())?;
         let (groups, groups_task) = Coordinator::open(
-            config.groups.clone(),
+            config.groups_in_force(),
             subscribed_topics,
             log,
             records,
@@ -304,6 +306,7 @@ impl Broker {
             shares,
             tasks: Mutex::new(Some(tasks)),
             changes: Changes::default(),
+            bounds_of_one: per_principal::BoundsOfOne::default(),
             inflation: inflation::Inflation::new(),
             readers: replay::Readers::new(),
             lag_times: lag::LagTimes::default(),

@@ -12,6 +12,7 @@ use model::state_log::{
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
 
+use super::access::Owner;
 use super::catalog::Topic;
 use super::state_log::{Change, StateRecord};
 
@@ -36,6 +37,8 @@ pub(super) struct TopicRecord {
     pub(super) name: TopicName,
     pub(super) partitions: u32,
     pub(super) settings: BTreeMap<String, String>,
+    /// On whose account it is.
+    pub(super) owner: Option<Owner>,
 }
 
 /// Broker settings made while running.
@@ -47,6 +50,9 @@ pub(super) struct BrokerSettings {
     /// For this broker; these go first.
     pub(super) broker: BTreeMap<String, String>,
 }
+
+/// What earlier releases read too.
+const VERSION_WITHOUT_OWNER: u32 = 1;
 
 /// Why a record cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,9 @@ struct TopicValue {
     name: String,
     partitions: u32,
     settings: BTreeMap<String, String>,
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +96,7 @@ impl TopicRecord {
             name: topic.name.clone(),
             partitions: topic.partition_count(),
             settings: topic.overrides.clone(),
+            owner: topic.owner.clone(),
         }
     }
 }
@@ -100,23 +110,27 @@ impl StateRecord for Record {
             Record::Topic(topic) => (
                 topic_key(topic.id),
                 value(&TopicValue {
-                    version: METADATA_VERSION,
+                    version: match topic.owner {
+                        Some(_) => METADATA_VERSION,
+                        None => VERSION_WITHOUT_OWNER,
+                    },
                     name: topic.name.as_str().to_owned(),
                     partitions: topic.partitions,
                     settings: topic.settings.clone(),
+                    owner: topic.owner.as_deref().map(str::to_owned),
                 }),
             ),
             Record::BrokerSettings(settings) => (
                 Bytes::from_static(BROKER_SETTINGS_KEY.as_bytes()),
                 value(&BrokerSettingsValue {
-                    version: METADATA_VERSION,
+                    version: VERSION_WITHOUT_OWNER,
                     settings: settings.clone(),
                 }),
             ),
             Record::ProducerIds { next } => (
                 Bytes::from_static(PRODUCER_IDS_KEY.as_bytes()),
                 value(&ProducerIdsValue {
-                    version: METADATA_VERSION,
+                    version: VERSION_WITHOUT_OWNER,
                     next: *next,
                 }),
             ),
@@ -155,6 +169,7 @@ impl StateRecord for Record {
                     name,
                     partitions: read.partitions,
                     settings: read.settings,
+                    owner: read.owner.map(Owner::from),
                 }))
             }
         }
@@ -195,6 +210,7 @@ mod tests {
             name: TopicName::parse("buoys").unwrap(),
             partitions: 12,
             settings: BTreeMap::from([("retention.ms".to_owned(), "1000".to_owned())]),
+            owner: None,
         }
     }
 
@@ -206,6 +222,10 @@ mod tests {
         };
         for record in [
             Record::Topic(topic()),
+            Record::Topic(TopicRecord {
+                owner: Some("alice".into()),
+                ..topic()
+            }),
             Record::BrokerSettings(settings),
             Record::ProducerIds { next: 2000 },
         ] {
@@ -221,6 +241,18 @@ mod tests {
         assert_eq!(
             value.unwrap(),
             r#"{"version":1,"name":"buoys","partitions":12,"settings":{"retention.ms":"1000"}}"#
+        );
+    }
+
+    #[test]
+    fn a_topic_on_an_account_is_written_as_documented_and_earlier_releases_refuse_it() {
+        let record = Record::Topic(TopicRecord {
+            owner: Some("alice".into()),
+            ..topic()
+        });
+        assert_eq!(
+            record.encode().1.unwrap(),
+            r#"{"version":2,"name":"buoys","partitions":12,"settings":{"retention.ms":"1000"},"owner":"alice"}"#
         );
     }
 

@@ -232,7 +232,7 @@ pub enum InvalidPartitions {
 }
 
 /// Which bound on partitions is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TooManyPartitions {
     /// That of one request.
     #[error(
@@ -241,6 +241,20 @@ pub enum TooManyPartitions {
     OfRequest {
         /// How many it asks for in all.
         asked: u64,
+        /// The bound.
+        count_max: u64,
+    },
+    /// That of one principal.
+    #[error(
+        "{asked} more partitions: {owner} has {count} already, and partitions.per.principal.max allows {count_max}"
+    )]
+    OfPrincipal {
+        /// How many it asks for.
+        asked: u32,
+        /// Whose account it would be.
+        owner: Arc<str>,
+        /// What is on it.
+        count: u64,
         /// The bound.
         count_max: u64,
     },
@@ -336,6 +350,18 @@ pub enum InvalidSetting {
         bytes: usize,
         /// The bound.
         bytes_max: usize,
+    },
+    /// More settings of one principal's topics than are kept.
+    #[error(
+        "the settings of the topics of {owner} would have {bytes} bytes, and topic.settings.bytes.per.principal.max allows {bytes_max}"
+    )]
+    TooMuchOfPrincipal {
+        /// Whose account it would be.
+        owner: Arc<str>,
+        /// Names and values.
+        bytes: u64,
+        /// The bound.
+        bytes_max: u64,
     },
     /// More settings than one record of the metadata takes.
     #[error("the settings take {bytes} bytes; the store takes {bytes_max} at once")]

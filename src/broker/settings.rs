@@ -171,6 +171,32 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "partitions.per.principal.max",
+        kind: Kind::Int,
+        default: "50000",
+        is_live: false,
+        doc: "Partitions of one principal's topics at most, where access is controlled: a topic is on the account of who made it, \
+              whoever adds partitions. What would be more is refused with POLICY_VIOLATION. 1 to 10000000.",
+        get: |it| it.partitions_of_one_max.to_string(),
+        set: |it, value| {
+            it.partitions_of_one_max = number(value, 1..=10_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "topic.settings.bytes.per.principal.max",
+        kind: Kind::Long,
+        default: "16777216",
+        is_live: false,
+        doc: "Bytes of the names and values of the own settings of all topics of one principal, where access is controlled; more is \
+              refused with INVALID_CONFIG. 64 KiB or more.",
+        get: |it| it.settings_bytes_of_one_max.to_string(),
+        set: |it, value| {
+            it.settings_bytes_of_one_max = number(value, 64 << 10..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "idempotency.keys.max",
         kind: Kind::Int,
         default: "100000",
@@ -386,6 +412,69 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         get: |it| it.members_max.to_string(),
         set: |it, value| {
             it.members_max = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.per.principal.max",
+        kind: Kind::Long,
+        default: "10000",
+        is_live: false,
+        doc: "Consumer groups of one principal at most, where access is controlled: a group is on the account of who \
+              made it. Further ones are refused. 1 or more.",
+        get: |it| it.held_of_one_max.groups.to_string(),
+        set: |it, value| {
+            it.held_of_one_max.groups = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.members.per.principal.max",
+        kind: Kind::Long,
+        default: "20000",
+        is_live: false,
+        doc: "Members of one principal's groups at most, whoever they are; further ones are refused. 1 or more.",
+        get: |it| it.held_of_one_max.members.to_string(),
+        set: |it, value| {
+            it.held_of_one_max.members = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "groups.bytes.per.principal.max",
+        kind: Kind::Long,
+        default: "33554432",
+        is_live: false,
+        doc: "Bytes of the names, members, subscriptions and assignments of one principal's groups at most; what would go \
+              beyond it is refused. 1 MiB or more.",
+        get: |it| it.held_of_one_max.member_bytes.to_string(),
+        set: |it, value| {
+            it.held_of_one_max.member_bytes = number(value, 1 << 20..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.per.principal.max",
+        kind: Kind::Long,
+        default: "200000",
+        is_live: false,
+        doc: "Committed offsets of one principal's groups at most; a commit beyond it is refused. 1 or more.",
+        get: |it| it.held_of_one_max.offsets.to_string(),
+        set: |it, value| {
+            it.held_of_one_max.offsets = number(value, 1..=u64::MAX)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "offsets.bytes.per.principal.max",
+        kind: Kind::Long,
+        default: "67108864",
+        is_live: false,
+        doc: "Bytes that the committed offsets of one principal's groups take in memory at most; a commit beyond it is \
+              refused. 1 MiB or more.",
+        get: |it| it.held_of_one_max.offset_bytes.to_string(),
+        set: |it, value| {
+            it.held_of_one_max.offset_bytes = number(value, 1 << 20..=u64::MAX)?;
             Ok(())
         },
     },

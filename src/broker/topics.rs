@@ -4,16 +4,18 @@
 //! Changes are planned one at a time and share their syncs (`changes`); readers take a snapshot of one topic and never wait
 //! for them. A topic that is created again has a new id.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use model::{LogId, PartitionId, TopicId, TopicName};
+use model::{LogId, PartitionId, TopicId};
 use storage::{AppendError, Log, Purpose};
 
-use super::access::{Granted, right};
-use super::catalog::Topic;
-use super::changes::{Touched, Turn};
+use super::access::{Authorizer, Caller, Granted, NewName, Owner, asked_by, right};
+use super::audit::On;
+use super::catalog::{Owned, Topic};
+use super::changes::{Added, Touched, Turn};
 use super::node::NodeId;
+use super::per_principal::Bounded;
 use super::records::{Record, TopicRecord};
 use super::refusal::{
     InvalidAssignment, InvalidPartitions, InvalidReplicationFactor, InvalidSetting,
@@ -31,7 +33,7 @@ pub const REPLICATION_FACTOR: u16 = 1;
 #[derive(Debug, Clone)]
 pub struct NewTopic {
     /// Its name, which no other topic had when it was granted.
-    pub name: Granted<TopicName, right::Create>,
+    pub name: Granted<NewName, right::Create>,
     /// How many partitions, on which brokers.
     pub layout: Layout,
     /// Settings to make for it.
@@ -59,6 +61,13 @@ pub struct Assignment {
     pub partition: Option<PartitionId>,
     /// The brokers.
     pub replicas: Vec<NodeId>,
+}
+
+/// What is left for changes that are planned together.
+pub(super) struct Room {
+    partitions: u64,
+    /// What those have by then whose changes they are.
+    owned: HashMap<Owner, Owned>,
 }
 
 impl Layout {
@@ -129,20 +138,61 @@ impl Broker {
         self.config().partitions_max.saturating_sub(partitions)
     }
 
-    /// Takes `count` partitions of those that are left.
-    fn take_partitions(&self, left: &mut u64, count: u32) -> Result<(), Refusal> {
-        match left.checked_sub(u64::from(count)) {
-            Some(rest) => {
-                *left = rest;
-                Ok(())
-            }
-            None => Err(TooManyPartitions::OfBroker {
-                asked: count,
-                left: *left,
-                count_max: self.config().partitions_max,
-            }
-            .into()),
+    /// What is left for changes that are planned together.
+    pub(super) fn room(&self) -> Room {
+        Room {
+            partitions: self.partitions_left(),
+            owned: HashMap::new(),
         }
+    }
+
+    /// Takes what a change adds of what is left: partitions of all, and what of it comes on its owner's account.
+    pub(super) fn take_room(
+        &self,
+        room: &mut Room,
+        owner: Option<&Owner>,
+        added: Owned,
+    ) -> Result<(), Refusal> {
+        let config = self.config();
+        let asked = u32::try_from(added.partitions).unwrap_or(u32::MAX);
+        let left = room.partitions.checked_sub(added.partitions);
+        let left = left.ok_or(TooManyPartitions::OfBroker {
+            asked,
+            left: room.partitions,
+            count_max: config.partitions_max,
+        })?;
+        // Where access is not controlled everybody may call themselves anything.
+        let is_bounded = config.access.authorizer != Authorizer::None;
+        if let Some(owner) = owner.filter(|_| is_bounded) {
+            let owned = room.owned.entry(owner.clone()).or_insert_with(|| {
+                let in_force = || self.shared.catalog.owned(owner);
+                self.shared.changes.owned(owner, in_force)
+            });
+            let wanted = owned.plus(added);
+            if added.partitions > 0 && wanted.partitions > config.partitions_of_one_max {
+                self.shared.bounds_of_one.refused(Bounded::Partitions);
+                return Err(TooManyPartitions::OfPrincipal {
+                    asked,
+                    owner: owner.clone(),
+                    count: owned.partitions,
+                    count_max: config.partitions_of_one_max,
+                }
+                .into());
+            }
+            let bytes_max = config.settings_bytes_of_one_max;
+            if added.settings_bytes > 0 && wanted.settings_bytes > bytes_max {
+                self.shared.bounds_of_one.refused(Bounded::SettingsBytes);
+                return Err(InvalidSetting::TooMuchOfPrincipal {
+                    owner: owner.clone(),
+                    bytes: wanted.settings_bytes,
+                    bytes_max,
+                }
+                .into());
+            }
+            *owned = wanted;
+        }
+        room.partitions = left;
+        Ok(())
     }
 
     /// Creates topics, each for itself: one that is refused doesn't hold back the others, but for a request that asks for
@@ -159,7 +209,7 @@ impl Broker {
         if let Err(refusal) = self.check_partitions_of_request(counts) {
             return wanted.iter().map(|_| Err(refusal.clone())).collect();
         }
-        let mut left = self.partitions_left();
+        let mut room = self.room();
         let mut names = HashSet::new();
         let planned: Vec<Result<TopicRecord, Refusal>> = wanted
             .iter()
@@ -168,7 +218,8 @@ impl Broker {
                 if !names.insert(record.name.clone()) {
                     return Err(Refusal::TopicNamedTwice { name: record.name });
                 }
-                self.take_partitions(&mut left, record.partitions)?;
+                let added = Owned::of(record.partitions, &record.settings);
+                self.take_room(&mut room, record.owner.as_ref(), added)?;
                 Ok(record)
             })
             .collect();
@@ -180,15 +231,23 @@ impl Broker {
                 .collect()
         } else {
             let records: Vec<TopicRecord> = planned.iter().flatten().cloned().collect();
-            let added = records
+            let all = records
                 .iter()
                 .map(|topic| u64::from(topic.partitions))
                 .sum();
+            let owned = records.iter().filter_map(|topic| {
+                let owner = topic.owner.clone()?;
+                Some((owner, Owned::of(topic.partitions, &topic.settings)))
+            });
+            let added = Added {
+                partitions: all,
+                owned: owned.collect(),
+            };
             let records = records.into_iter().map(Record::Topic).collect();
             let done = self.carry_out(turn, records, added, Purpose::State).await;
             outcomes(planned, done)
         };
-        let granted = Granted::<TopicName, right::Create>::on;
+        let granted = Granted::<NewName, right::Create>::on;
         created
             .into_iter()
             .map(|topic| topic.map(granted))
@@ -198,7 +257,8 @@ impl Broker {
     /// Creates a topic that a client spoke of, if the broker does that.
     pub async fn auto_create_topic(
         &self,
-        name: Granted<TopicName, right::Create>,
+        name: Granted<NewName, right::Create>,
+        caller: &Caller,
     ) -> Result<Granted<Arc<Topic>, right::Create>, Refusal> {
         if !self.config().auto_create_topics {
             return Err(Refusal::UnknownTopicOrPartition);
@@ -212,8 +272,29 @@ impl Broker {
             layout,
             settings: Vec::new(),
         };
+        self.create_by_use(new, caller).await
+    }
+
+    /// Creates a topic that comes with what a client does. It is told of here, as no front has a request for it.
+    pub async fn create_by_use(
+        &self,
+        new: NewTopic,
+        caller: &Caller,
+    ) -> Result<Granted<Arc<Topic>, right::Create>, Refusal> {
         let mut created = self.create_topics(vec![new], false).await;
-        created.pop().expect("one answer for one topic")
+        let topic = created.pop().expect("one answer for one topic")?;
+        let (name, by) = (topic.name.as_str(), asked_by(caller));
+        let partitions = topic.partition_count();
+        tracing::info!(
+            topic = name,
+            partitions,
+            by,
+            "a topic was created by its use"
+        );
+        let detail =
+            format!("topic {name} created because a client used it, partitions: {partitions}");
+        self.note_change(caller, "create", On::Topic(name), &detail);
+        Ok(topic)
     }
 
     /// Adds partitions up to a new count; see [`Layout`] for the assignments, one for each partition that is added.
@@ -233,7 +314,11 @@ impl Broker {
             asked: count,
         })?;
         self.check_partitions_of_request(std::iter::once(Some(u64::from(added))))?;
-        self.take_partitions(&mut self.partitions_left(), added)?;
+        let more = Owned {
+            partitions: u64::from(added),
+            settings_bytes: 0,
+        };
+        self.take_room(&mut self.room(), topic.owner.as_ref(), more)?;
         if let Some(assignments) = assignments {
             if assignments.len() != added as usize {
                 let assigned = assignments.len();
@@ -250,7 +335,7 @@ impl Broker {
         if validate_only {
             return Ok(topic);
         }
-        self.write_topic(turn, record, u64::from(added)).await
+        self.write_topic(turn, record, more).await
     }
 
     /// Replaces the settings of a topic, which were checked before.
@@ -264,7 +349,9 @@ impl Broker {
             settings: overrides,
             ..TopicRecord::of(topic)
         };
-        self.write_topic(turn, record, 0).await
+        let after = Owned::of(record.partitions, &record.settings);
+        let before = Owned::of(topic.partition_count(), &topic.overrides);
+        self.write_topic(turn, record, after.beyond(before)).await
     }
 
     /// Deletes topics, each for itself. When this returns they are gone for good; their files go in the background.
@@ -294,7 +381,9 @@ impl Broker {
             .map(|topic| Record::TopicRemoved(topic.id))
             .collect();
         self.note_topics_deleted(planned.iter().flatten()).await;
-        let done = self.carry_out(turn, removals, 0, Purpose::Removal).await;
+        let done = self
+            .carry_out(turn, removals, Added::default(), Purpose::Removal)
+            .await;
         if done.iter().any(Result::is_err) {
             // Those that are there still.
             let named: HashSet<TopicId> = topics.iter().map(|topic| topic.id).collect();
@@ -316,7 +405,7 @@ impl Broker {
 
     /// What a new topic would be, or why it cannot be.
     fn plan(&self, new: &NewTopic) -> Result<TopicRecord, Refusal> {
-        let name = new.name.clone().into_inner();
+        let NewName { name, owner } = new.name.clone().into_inner();
         if self.topic(name.as_str()).is_ok() {
             return Err(Refusal::TopicExists { name });
         }
@@ -348,6 +437,7 @@ impl Broker {
             name,
             partitions,
             settings,
+            owner,
         })
     }
 
@@ -394,13 +484,17 @@ impl Broker {
         NodeId::new(self.config().node_id)
     }
 
-    /// Makes a changed topic durable and then known, with so many more partitions.
+    /// Makes a changed topic durable and then known, with so much more.
     async fn write_topic(
         &self,
         turn: Turn<'_>,
         record: TopicRecord,
-        added: u64,
+        more: Owned,
     ) -> Result<Arc<Topic>, Refusal> {
+        let added = Added {
+            partitions: more.partitions,
+            owned: record.owner.iter().map(|it| (it.clone(), more)).collect(),
+        };
         let records = vec![Record::Topic(record)];
         let mut done = self
             .carry_out(turn, records, added, Purpose::Settings)
@@ -414,7 +508,7 @@ impl Broker {
         &self,
         turn: Turn<'_>,
         records: Vec<Record>,
-        added: u64,
+        added: Added,
         purpose: Purpose,
     ) -> Vec<Result<Arc<Topic>, Refusal>> {
         let count = records.len();
@@ -492,6 +586,7 @@ impl Broker {
             id: record.id,
             name: record.name,
             overrides: record.settings,
+            owner: record.owner,
             config,
             logs,
         })

@@ -6,6 +6,7 @@ use std::fmt;
 use model::acl::Acl;
 
 use crate::broker::access::Door;
+use crate::broker::audit::On;
 
 /// Of many partitions or settings in one change, so many are named.
 pub(in crate::front) const NAMED_MAX: usize = 16;
@@ -15,11 +16,6 @@ pub(in crate::front) enum Change<'a> {
         topic: &'a str,
         partitions: u32,
         settings: &'a str,
-    },
-    /// A client spoke of it, and `auto.create.topics.enable` is set.
-    TopicCreatedByUse {
-        topic: &'a str,
-        partitions: u32,
     },
     TopicDeleted {
         topic: &'a str,
@@ -33,13 +29,12 @@ pub(in crate::front) enum Change<'a> {
         before: &'a str,
     },
     SettingsChanged {
-        /// As in `topic readings` or `broker 1`.
-        resource: &'a str,
+        on: On<'a>,
         changes: &'a str,
     },
     /// All of them, so that those that are not named have their defaults again.
     SettingsReplaced {
-        resource: &'a str,
+        on: On<'a>,
         settings: &'a str,
     },
     GroupDeleted {
@@ -77,10 +72,6 @@ impl fmt::Display for Change<'_> {
                 f,
                 "topic {topic} created, partitions: {partitions}, settings: {settings}"
             ),
-            Change::TopicCreatedByUse { topic, partitions } => write!(
-                f,
-                "topic {topic} created because a client asked for it, partitions: {partitions}"
-            ),
             Change::TopicDeleted { topic } => write!(f, "topic {topic} deleted"),
             Change::TopicGrown { topic, partitions } => {
                 write!(f, "topic {topic} has more partitions: {partitions}")
@@ -91,11 +82,11 @@ impl fmt::Display for Change<'_> {
                     "records of topic {topic} deleted before offset: {before}"
                 )
             }
-            Change::SettingsChanged { resource, changes } => {
-                write!(f, "settings of {resource} changed: {changes}")
+            Change::SettingsChanged { on, changes } => {
+                write!(f, "settings of {on} changed: {changes}")
             }
-            Change::SettingsReplaced { resource, settings } => {
-                write!(f, "settings of {resource} replaced by: {settings}")
+            Change::SettingsReplaced { on, settings } => {
+                write!(f, "settings of {on} replaced by: {settings}")
             }
             Change::GroupDeleted { group } => write!(f, "group {group:?} deleted"),
             Change::OffsetsDeleted { group, partitions } => {
@@ -115,30 +106,26 @@ impl fmt::Display for Change<'_> {
 
 impl Change<'_> {
     /// What was done, in a word, and to what.
-    fn named(&self) -> (&'static str, String) {
-        let topic = |operation, name: &str| (operation, format!("topic:{name}"));
-        let group = |operation, name: &str| (operation, format!("group:{name}"));
+    fn named(&self) -> (&'static str, On<'_>) {
         match self {
-            Change::TopicCreated { topic: name, .. }
-            | Change::TopicCreatedByUse { topic: name, .. } => topic("create", name),
-            Change::TopicDeleted { topic: name } => topic("delete", name),
-            Change::TopicGrown { topic: name, .. } => topic("alter", name),
-            Change::RecordsDeleted { topic: name, .. } => topic("delete_records", name),
-            Change::SettingsChanged { resource, .. }
-            | Change::SettingsReplaced { resource, .. } => {
-                ("alter_configs", resource.replacen(' ', ":", 1))
+            Change::TopicCreated { topic, .. } => ("create", On::Topic(topic)),
+            Change::TopicDeleted { topic } => ("delete", On::Topic(topic)),
+            Change::TopicGrown { topic, .. } => ("alter", On::Topic(topic)),
+            Change::RecordsDeleted { topic, .. } => ("delete_records", On::Topic(topic)),
+            Change::SettingsChanged { on, .. } | Change::SettingsReplaced { on, .. } => {
+                ("alter_configs", *on)
             }
-            Change::GroupDeleted { group: name } => group("delete", name),
-            Change::OffsetsDeleted { group: name, .. } => group("delete_offsets", name),
-            Change::OffsetsSet { group: name, .. } => group("set_offsets", name),
-            Change::AclMade { acl } => ("create_acl", acl_resource(acl)),
-            Change::AclRemoved { acl } => ("delete_acl", acl_resource(acl)),
+            Change::GroupDeleted { group } => ("delete", On::Group(group)),
+            Change::OffsetsDeleted { group, .. } => ("delete_offsets", On::Group(group)),
+            Change::OffsetsSet { group, .. } => ("set_offsets", On::Group(group)),
+            Change::AclMade { acl } => ("create_acl", ruled(acl)),
+            Change::AclRemoved { acl } => ("delete_acl", ruled(acl)),
         }
     }
 }
 
-fn acl_resource(acl: &Acl) -> String {
-    format!("{}:{}", acl.resource_type.name(), acl.name)
+fn ruled(acl: &Acl) -> On<'_> {
+    On::Ruled(acl.resource_type.name(), &acl.name)
 }
 
 /// Logs a change that was made, here and in the audit log.
@@ -147,10 +134,9 @@ pub(in crate::front) fn log(door: &Door, change: &Change<'_>) {
     let client = caller.client_id.as_deref().unwrap_or_default();
     let principal = &caller.principal;
     tracing::info!(client, address = %caller.address, %principal, "{change}");
-    let (operation, resource) = change.named();
+    let (operation, on) = change.named();
     let detail = change.to_string();
-    door.broker()
-        .note_change(caller, operation, &resource, &detail);
+    door.broker().note_change(caller, operation, on, &detail);
 }
 
 /// Some of many, in words.

@@ -22,7 +22,7 @@ pub(in crate::front) async fn made<R: RightOn<Arc<Topic>> + Copy>(
                 Ok(new) => {
                     let partitions = door.broker().config().default_partitions;
                     door.mutate(u64::from(partitions), Mutation::Strict)?;
-                    match door.broker().auto_create_topic(new).await {
+                    match door.broker().auto_create_topic(new, door.caller()).await {
                         Ok(_) | Err(Refusal::TopicExists { .. }) => {}
                         Err(refusal) => return Err(refusal),
                     }

@@ -34,6 +34,7 @@ mod log_repair;
 mod log_tool;
 mod metrics;
 mod mqtt;
+mod oauth;
 mod operations;
 mod pipe_promises;
 mod pipe_tool;

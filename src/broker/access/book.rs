@@ -3,7 +3,7 @@
 //! Invariants: a rule is in force exactly if its record is in the state log `acls`; it is durable before whoever made it hears of
 //! it. A rule is there once, however often it is made.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 
@@ -13,6 +13,7 @@ use model::state_log::{ACL_KEY_HEAD, StateLogKind};
 use storage::{Clock, Storage};
 use uuid::Uuid;
 
+use super::Principal;
 use super::acls::Rules;
 use crate::broker::Refusal;
 use crate::broker::state_log::{Change, StateLog, StateLogError, StateRecord};
@@ -117,6 +118,7 @@ pub enum AccessError {
 /// All rules, and where they are kept.
 pub(in crate::broker) struct Access {
     pub(super) is_on: bool,
+    super_users: HashSet<String>,
     pub(super) log: StateLog<AclRecord>,
     book: RwLock<Book>,
     /// Rises with each change of the rules, before anybody is told of it.
@@ -163,9 +165,9 @@ impl Access {
         config: &AccessConfig,
     ) -> Result<Access, AccessError> {
         let (log, records) = StateLog::open(storage, clock)?;
-        let super_users = config.super_users.iter().cloned().collect();
+        let super_users: HashSet<String> = config.super_users.iter().cloned().collect();
         let mut book = Book {
-            rules: Rules::new(super_users, config.everyone_if_none),
+            rules: Rules::new(super_users.clone(), config.everyone_if_none),
             ..Book::default()
         };
         for record in records {
@@ -175,6 +177,7 @@ impl Access {
         }
         Ok(Access {
             is_on: config.authorizer == Authorizer::Standard,
+            super_users,
             log,
             book: RwLock::new(book),
             version: AtomicU64::new(0),
@@ -187,6 +190,11 @@ impl Access {
     /// Whether access is controlled.
     pub(super) fn is_on(&self) -> bool {
         self.is_on
+    }
+
+    /// Whether this one may do everything.
+    pub(super) fn is_super(&self, principal: &Principal) -> bool {
+        self.super_users.contains(principal.name())
     }
 
     /// Asks the rules, all that are in force at this moment.

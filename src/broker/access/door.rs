@@ -10,12 +10,16 @@ use model::{TopicId, TopicName};
 use super::remembered::Remembered;
 use super::rules::{self, Resource};
 use super::{
-    Caller, Cluster, Granted, Group, Principal, Protocol, ResourceKind, Right, RightOn, right,
+    Caller, Cluster, Granted, Group, NewName, Owner, Principal, Protocol, ResourceKind, Right,
+    RightOn, right,
 };
 use crate::broker::catalog::{Topic, TopicKey};
 use crate::broker::groups::GroupListing;
 use crate::broker::quotas::Mutation;
 use crate::broker::{Broker, Refusal};
+
+/// So much of a principal's name tells it from others, where it is kept beside what it has made.
+const OWNER_BYTES_MAX: usize = 1024;
 
 /// A broker as one caller may use it.
 pub struct Door {
@@ -50,6 +54,16 @@ impl Door {
         self.is_own || rules::is_given(&self.broker.shared.access, &self.caller, resource, right)
     }
 
+    /// On whose account what the caller makes is put. It is nobody's where access is not controlled, as anybody may call
+    /// themselves anything there; nor is what super users and the broker itself make.
+    pub fn owner(&self) -> Option<&str> {
+        let access = &self.broker.shared.access;
+        let is_counted = access.is_on() && !self.is_own && !access.is_super(&self.caller.principal);
+        let name = self.caller.principal.name();
+        // Certificates may have longer ones.
+        is_counted.then(|| &name[..name.floor_char_boundary(OWNER_BYTES_MAX)])
+    }
+
     /// Charges the creation or deletion of partitions to the caller; for how long it is to wait, if that is to be done.
     pub fn mutate(&self, partitions: u64, mutation: Mutation) -> Result<Duration, Refusal> {
         let quotas = self.broker.quotas();
@@ -76,24 +90,44 @@ impl Door {
         self.broker.topic(name).map(Granted::new).ok()
     }
 
+    /// As [`Door::topic_if_allowed`], by whichever was given.
+    pub fn topic_by_key_if_allowed<R: RightOn<Arc<Topic>>>(
+        &self,
+        key: &TopicKey,
+        _right: R,
+    ) -> Option<Granted<Arc<Topic>, R>> {
+        let topic = match key {
+            TopicKey::Name(name) => self.broker.topic(name),
+            TopicKey::Id(id) => self.broker.topic_by_id(*id),
+        };
+        self.note(ResourceKind::Topic, R::RIGHT);
+        let topic = topic.ok()?;
+        self.judge(Resource::Topic(&topic.name), R::RIGHT).ok()?;
+        Some(Granted::new(topic))
+    }
+
     /// A topic by id.
     pub fn topic_by_id<R: RightOn<Arc<Topic>>>(
         &self,
         id: TopicId,
         _right: R,
     ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
-        let found = self.broker.topic_by_id(id);
-        // Also of one that is not there: a test looks at what is asked for.
-        let name = found.as_ref().map_or("", |topic| topic.name.as_str());
-        let is_told = self.may(Resource::Topic(name), Right::Describe);
-        self.check(Resource::Topic(name), R::RIGHT)
-            .map_err(|refusal| match refusal {
-                Refusal::UnknownTopicOrPartition => Refusal::UnknownTopicId,
-                // Whether somebody's topic has this id is not told.
-                Refusal::Denied { .. } if !is_told || found.is_err() => Refusal::UnknownTopicId,
-                other => other,
-            })?;
-        found.map(Granted::new)
+        let topic = match self.broker.topic_by_id(id) {
+            Ok(topic) => topic,
+            Err(refusal) => {
+                // Nothing is there to be denied.
+                self.note(ResourceKind::Topic, R::RIGHT);
+                return Err(refusal);
+            }
+        };
+        let on = Resource::Topic(&topic.name);
+        self.check(on, R::RIGHT).map_err(|refusal| match refusal {
+            Refusal::UnknownTopicOrPartition => Refusal::UnknownTopicId,
+            // Whether somebody's topic has this id is not told.
+            Refusal::Denied { .. } if !self.may(on, Right::Describe) => Refusal::UnknownTopicId,
+            other => other,
+        })?;
+        Ok(Granted::new(topic))
     }
 
     /// A topic by whichever was given.
@@ -128,7 +162,7 @@ impl Door {
     }
 
     /// A name for a new topic. That no topic has it yet is checked again when it is created.
-    pub fn new_topic(&self, name: &str) -> Result<Granted<TopicName, right::Create>, Refusal> {
+    pub fn new_topic(&self, name: &str) -> Result<Granted<NewName, right::Create>, Refusal> {
         let parsed = TopicName::parse(name)?;
         let resource = Resource::Topic(name);
         self.check_right(resource, Right::Create)?;
@@ -136,7 +170,12 @@ impl Door {
         if self.broker.topic(name).is_ok() {
             return Err(Refusal::TopicExists { name: parsed });
         }
-        checked.map(|()| Granted::new(parsed))
+        let owner = self.owner().map(Owner::from);
+        let name = NewName {
+            name: parsed,
+            owner,
+        };
+        checked.map(|()| Granted::new(name))
     }
 
     /// A group, be it there or not.
@@ -146,7 +185,8 @@ impl Door {
         _right: R,
     ) -> Result<Granted<Group<'a>, R>, Refusal> {
         self.check(Resource::Group(id), R::RIGHT)?;
-        Ok(Granted::new(Group::new(id, self.broker.groups())))
+        let (owner, groups) = (self.owner(), self.broker.groups());
+        Ok(Granted::new(Group::new(id, owner, groups)))
     }
 
     /// The groups that the caller may know of.
@@ -306,6 +346,7 @@ mod tests {
                 name: TopicName::parse(name).expect("a name"),
                 partitions: 1,
                 settings: std::collections::BTreeMap::new(),
+                owner: None,
             };
             broker.attach(record).expect("a topic");
         }
@@ -343,6 +384,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_id_that_no_topic_has_is_no_denial() {
+        let broker = Scratch::with_access_control();
+        let denials = || broker.denials();
+        let eve = broker.door_of_user("eve", Protocol::Kafka);
+        let found = eve.topic_by_id(TopicId::random(), right::Read).err();
+        assert!(matches!(found, Some(Refusal::UnknownTopicId)));
+        assert_eq!(denials(), 0);
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let name = root.new_topic("readings").expect("a free name");
+        let made = broker.auto_create_topic(name, root.caller()).await;
+        let id = made.expect("a topic").id;
+        let found = eve.topic_by_id(id, right::Read).err();
+        assert!(matches!(found, Some(Refusal::UnknownTopicId)));
+        assert_eq!(denials(), 1);
+        // To look whether something may be done asks for nothing.
+        let key = TopicKey::Id(id);
+        assert!(eve.topic_by_key_if_allowed(&key, right::Delete).is_none());
+        assert_eq!(denials(), 1);
+    }
+
+    #[tokio::test]
     async fn what_was_granted_before_the_topic_was_made_anew_does_not_hold_for_the_new_one() {
         let broker = broker_with(&["readings"]);
         let door = broker.door(caller(Protocol::Kafka));
@@ -351,7 +413,10 @@ mod tests {
         let stale = delete();
         assert!(broker.delete_topics(delete()).await[0].is_ok());
         let name = door.new_topic("readings").expect("a free name");
-        broker.auto_create_topic(name).await.expect("a new topic");
+        broker
+            .auto_create_topic(name, door.caller())
+            .await
+            .expect("a new topic");
         let grown = broker.grow_topic(&alter, 2, None, false).await;
         assert!(matches!(grown, Err(Refusal::UnknownTopicOrPartition)));
         let deleted = broker.delete_topics(stale).await;

@@ -90,7 +90,10 @@ mod tests {
         let broker = Scratch::with_access_control();
         let root = broker.door(caller("root"));
         let name = root.new_topic("readings").expect("a free name");
-        broker.auto_create_topic(name).await.expect("a topic");
+        broker
+            .auto_create_topic(name, root.caller())
+            .await
+            .expect("a topic");
         allow_writing(&broker, "readings").await;
         let entrance = broker.entrance();
         let may = |who: &str| {

@@ -3,6 +3,9 @@
 
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
+
+use model::TopicName;
 
 /// A resource that its holder has the right `R` on, at the moment when it was asked for: one that outlives its request is
 /// renewed by the next. Cheap: what is granted is itself a handle.
@@ -15,6 +18,31 @@ pub struct Granted<T, R> {
 /// This broker, and all that is not one topic's or group's.
 #[derive(Debug, Clone, Copy)]
 pub struct Cluster;
+
+/// Who has made something, by name: it is on this principal's account.
+pub(in crate::broker) type Owner = Arc<str>;
+
+/// A name for a new topic, and on whose account the topic will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewName {
+    pub(in crate::broker) name: TopicName,
+    pub(in crate::broker) owner: Option<Owner>,
+}
+
+impl NewName {
+    /// For a topic of the broker's own.
+    pub(in crate::broker) fn of_nobody(name: TopicName) -> NewName {
+        NewName { name, owner: None }
+    }
+}
+
+impl Deref for NewName {
+    type Target = TopicName;
+
+    fn deref(&self) -> &TopicName {
+        &self.name
+    }
+}
 
 impl<T, R> Granted<T, R> {
     pub(super) fn new(resource: T) -> Granted<T, R> {

@@ -7,12 +7,22 @@ use crate::broker::groups::Coordinator;
 #[derive(Clone, Copy)]
 pub struct Group<'a> {
     id: &'a str,
+    /// On whose account it is, if it is made.
+    pub(super) owner: Option<&'a str>,
     pub(super) coordinator: &'a Coordinator,
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(id: &'a str, coordinator: &'a Coordinator) -> Group<'a> {
-        Group { id, coordinator }
+    pub(super) fn new(
+        id: &'a str,
+        owner: Option<&'a str>,
+        coordinator: &'a Coordinator,
+    ) -> Group<'a> {
+        Group {
+            id,
+            owner,
+            coordinator,
+        }
     }
 
     /// Its id.

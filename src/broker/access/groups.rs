@@ -14,7 +14,7 @@ use crate::broker::groups::{
 impl Granted<Group<'_>, right::Read> {
     /// Becomes or stays a member; returns when the generation is complete.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, JoinRefused> {
-        self.coordinator.join(self.id(), request).await
+        self.coordinator.join(self.id(), self.owner, request).await
     }
 
     /// Returns with the member's assignment when the leader has brought it.
@@ -43,7 +43,7 @@ impl Granted<Group<'_>, right::Read> {
         retention: Option<Duration>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         self.coordinator
-            .commit(self.id(), claim, commits, retention)
+            .commit(self.id(), self.owner, claim, commits, retention)
             .await
     }
 }

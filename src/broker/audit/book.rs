@@ -14,7 +14,8 @@ use storage::Clock;
 use tokio::sync::Notify;
 
 use super::AuditConfig;
-use super::event::{Event, LoginOutcome, What, Who, detail, name};
+use super::event::{Event, LoginOutcome, On, What, Who, detail, name, resource};
+use super::sinks::Sinks;
 use crate::broker::access::{Caller, Principal, Protocol};
 
 /// Events that wait to be written.
@@ -29,7 +30,17 @@ pub(in crate::broker) struct Audit {
     pub(super) config: AuditConfig,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Where it goes. One task writes.
+    pub(super) sinks: tokio::sync::Mutex<Sinks>,
     pub(super) wake: Notify,
+}
+
+/// What is to be written now.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) events: Vec<Event>,
+    /// So many more there were, and no place for them.
+    pub(super) lost: u64,
 }
 
 #[derive(Default)]
@@ -61,6 +72,7 @@ pub(super) struct Totals {
 impl Audit {
     pub(in crate::broker) fn new(config: AuditConfig, clock: Arc<dyn Clock>) -> Audit {
         Audit {
+            sinks: tokio::sync::Mutex::new(Sinks::of(&config)),
             config,
             clock,
             state: Mutex::default(),
@@ -73,12 +85,12 @@ impl Audit {
         &self,
         caller: &Caller,
         operation: &'static str,
-        resource: &str,
+        on: On<'_>,
         text: &str,
     ) {
         let what = What::Changed {
             operation,
-            resource: name(resource),
+            resource: on.text(),
             detail: detail(text),
         };
         let event = self.event(who(caller), client(caller), what);
@@ -94,16 +106,11 @@ impl Audit {
         &self,
         caller: &Caller,
         operation: &'static str,
-        resource: (&str, &str),
+        (kind, named): (&str, &str),
     ) {
-        let (kind, named) = resource;
-        let resource = match named.is_empty() {
-            true => kind.to_owned(),
-            false => format!("{kind}:{}", name(named)),
-        };
         let what = What::Denied {
             operation,
-            resource: Some(resource),
+            resource: Some(resource(kind, named)),
         };
         self.summed(who(caller), client(caller), what);
     }
@@ -166,8 +173,8 @@ impl Audit {
     }
 
     /// What is to be written now, in order; `is_last` tells all sums, however young.
-    pub(super) fn take(&self, is_last: bool) -> Vec<Event> {
-        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
+    pub(super) fn take(&self, is_last: bool) -> Taken {
+        let monotonic = self.clock.monotonic();
         let mut guard = self.state();
         let state = &mut *guard;
         let mut events: Vec<Event> = state.queue.drain(..).collect();
@@ -190,29 +197,17 @@ impl Audit {
             !is_last
         });
         let lost = std::mem::take(&mut state.lost);
-        if lost > 0 {
-            events.push(Event {
-                at: now,
-                since: None,
-                count: lost,
-                who: Who::default(),
-                client: None,
-                what: What::Lost,
-            });
-        }
-        events
+        Taken { events, lost }
     }
 
-    /// Counts events that could not be written: the next that can be are told of it.
-    pub(super) fn lose(&self, events: &[Event]) {
-        let mut state = self.state();
-        for event in events {
-            match event.what {
-                // These are counted already.
-                What::Lost => state.lost += event.count,
-                _ => state.lose(event.count),
-            }
-        }
+    /// Counts events that could not be written somewhere.
+    pub(super) fn note_unwritten(&self, count: u64) {
+        self.state().totals.lost += count;
+    }
+
+    /// What time it is, by both clocks.
+    pub(super) fn now(&self) -> (Timestamp, Duration) {
+        (self.clock.now(), self.clock.monotonic())
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -310,26 +305,26 @@ mod tests {
         let deny = || audit.denied(&caller("alice"), "write", ("topic", "readings"));
         (0..10).for_each(|_| deny());
         audit.denied(&caller("alice"), "read", ("topic", "readings"));
-        assert_eq!(counts(&audit.take(false)), [1, 1]);
+        assert_eq!(counts(&audit.take(false).events), [1, 1]);
         clock.advance(Duration::from_millis(59_999));
         deny();
-        assert!(audit.take(false).is_empty());
+        assert!(audit.take(false).events.is_empty());
         clock.advance(Duration::from_millis(1));
-        let events = audit.take(false);
+        let events = audit.take(false).events;
         assert_eq!(counts(&events), [10]);
         assert_eq!(events[0].since, Some(Timestamp::from_millis(0)));
         assert_eq!(events[0].at, Timestamp::from_millis(59_999));
         // As long as it goes on, a line a minute.
         deny();
         clock.advance(SUMMED);
-        assert_eq!(counts(&audit.take(false)), [1]);
+        assert_eq!(counts(&audit.take(false).events), [1]);
         clock.advance(SUMMED);
-        assert!(audit.take(false).is_empty());
+        assert!(audit.take(false).events.is_empty());
         assert!(audit.state().sums.is_empty());
         deny();
-        assert_eq!(counts(&audit.take(false)), [1]);
+        assert_eq!(counts(&audit.take(false).events), [1]);
         deny();
-        assert_eq!(counts(&audit.take(true)), [1]);
+        assert_eq!(counts(&audit.take(true).events), [1]);
     }
 
     #[test]
@@ -344,22 +339,18 @@ mod tests {
         }
         assert!(audit.state().sums.len() <= SUMS_MAX + 2);
         assert!(audit.state().queue.len() <= QUEUE_MAX / 2);
-        audit.changed(&caller("root"), "create", "topic:readings", "");
-        let events = audit.take(true);
+        audit.changed(&caller("root"), "create", On::Topic("readings"), "");
+        let events = audit.take(true).events;
         let is_change = |event: &Event| matches!(event.what, What::Changed { .. });
         assert!(events.iter().any(is_change));
         let all: u64 = counts(&events).iter().sum();
         assert_eq!(all, 2 * asked as u64 + 1, "each is in a sum");
 
         for _ in 0..QUEUE_MAX + 5 {
-            audit.changed(&caller("root"), "create", "topic:readings", "");
+            audit.changed(&caller("root"), "create", On::Topic("readings"), "");
         }
-        let events = audit.take(false);
-        assert_eq!(events.len(), QUEUE_MAX + 1);
-        assert_eq!(
-            (&events[QUEUE_MAX].what, events[QUEUE_MAX].count),
-            (&What::Lost, 5)
-        );
+        let taken = audit.take(false);
+        assert_eq!((taken.events.len(), taken.lost), (QUEUE_MAX, 5));
         assert_eq!(audit.totals().lost, 5);
     }
 }

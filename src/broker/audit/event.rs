@@ -1,6 +1,7 @@
 //! One event of the audit log, and its JSON.
 //! Callers: `book`, which gathers events; `writer`, which writes them. Pure.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use model::Timestamp;
@@ -21,6 +22,72 @@ pub enum LoginOutcome {
     Failed,
     /// It was not looked at: the address has failed too often.
     Limited,
+}
+
+/// What a change was made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On<'a> {
+    /// A topic, by name.
+    Topic(&'a str),
+    /// A consumer group, by id.
+    Group(&'a str),
+    /// A user, by name.
+    User(&'a str),
+    /// A broker, by its number; empty for all of them.
+    Broker(&'a str),
+    /// Those whom quotas are for, as in `user alice, client-id app`.
+    Quotas(&'a str),
+    /// What a rule is about: the type of resource, and its name.
+    Ruled(&'static str, &'a str),
+}
+
+impl<'a> On<'a> {
+    fn kind(self) -> &'static str {
+        match self {
+            On::Topic(_) => "topic",
+            On::Group(_) => "group",
+            On::User(_) => "user",
+            On::Broker(_) => "broker",
+            On::Quotas(_) => "quotas",
+            On::Ruled(kind, _) => kind,
+        }
+    }
+
+    fn name(self) -> &'a str {
+        match self {
+            On::Topic(name)
+            | On::Group(name)
+            | On::User(name)
+            | On::Broker(name)
+            | On::Quotas(name)
+            | On::Ruled(_, name) => name,
+        }
+    }
+
+    /// As events have it.
+    pub(super) fn text(self) -> String {
+        resource(self.kind(), self.name())
+    }
+}
+
+/// In words.
+impl fmt::Display for On<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            On::Broker("") => f.write_str("all brokers"),
+            On::Group(id) => write!(f, "group {id:?}"),
+            On::Quotas(of) => write!(f, "quotas of {of}"),
+            other => write!(f, "{} {}", other.kind(), other.name()),
+        }
+    }
+}
+
+/// A resource by its kind and name, as events have it.
+pub(super) fn resource(kind: &str, named: &str) -> String {
+    match named.is_empty() {
+        true => kind.to_owned(),
+        false => format!("{kind}:{}", name(named)),
+    }
 }
 
 /// Who did it, as far as is known. All of it unknown where events of many are summed.
@@ -156,5 +223,28 @@ mod tests {
         assert_eq!(name(&"ä".repeat(1000)).chars().count(), NAME_CHARS_MAX);
         assert!(detail(&"x".repeat(5000)).ends_with("x…"));
         assert_eq!(detail("short"), "short");
+    }
+
+    #[test]
+    fn a_resource_is_told_by_its_kind_and_name_whatever_stands_in_the_name() {
+        for (on, text, words) in [
+            (On::Topic("readings"), "topic:readings", "topic readings"),
+            (On::Group("a b: c"), "group:a b: c", "group \"a b: c\""),
+            (On::User("topic x"), "user:topic x", "user topic x"),
+            (On::Broker("1"), "broker:1", "broker 1"),
+            (On::Broker(""), "broker", "all brokers"),
+            (
+                On::Quotas("user a b"),
+                "quotas:user a b",
+                "quotas of user a b",
+            ),
+            (
+                On::Ruled("cluster", "kafka-cluster"),
+                "cluster:kafka-cluster",
+                "cluster kafka-cluster",
+            ),
+        ] {
+            assert_eq!((on.text().as_str(), on.to_string().as_str()), (text, words));
+        }
     }
 }

@@ -7,12 +7,13 @@
 mod book;
 mod event;
 mod file;
+mod sinks;
 mod writer;
 
 use std::path::PathBuf;
 
 pub(in crate::broker) use book::Audit;
-pub use event::LoginOutcome;
+pub use event::{LoginOutcome, On};
 
 /// The topic that the audit log is kept in. Nobody writes to it but the broker.
 pub use model::AUDIT_TOPIC;

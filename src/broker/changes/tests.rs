@@ -8,7 +8,7 @@ use storage::ManualClock;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::broker::access::{Caller, Door, Granted, Principal, Protocol, right};
+use crate::broker::access::{Caller, Door, Granted, NewName, Principal, Protocol, right};
 use crate::broker::catalog::Topic;
 use crate::broker::configs::{Alteration, Operation, Resource};
 use crate::broker::refusal::InvalidPartitions;
@@ -36,7 +36,7 @@ fn door(broker: &Broker) -> Door {
 async fn create(broker: Broker, name: String) -> Created {
     let name = TopicName::parse(&name).expect("a name");
     let new = NewTopic {
-        name: Granted::<TopicName, right::Create>::on(name),
+        name: Granted::<NewName, right::Create>::on(NewName::of_nobody(name)),
         layout: Layout::Counted {
             partitions: Some(1),
             replicas: None,
@@ -267,7 +267,10 @@ async fn what_a_full_disk_refuses_keeps_nothing_from_others() {
 async fn partitions_that_are_under_way_are_counted_once() {
     let changes = Changes::default();
     let topic = Touched::Topic(TopicId::random());
-    let begun = changes.turn([topic]).await.begin(3);
+    let begun = changes.turn([topic]).await.begin(Added {
+        partitions: 3,
+        owned: Vec::new(),
+    });
     assert_eq!(changes.partitions(|| 5), 8);
     let in_force = changes.end(begun, || 5 + 3);
     assert_eq!(changes.partitions(|| in_force), 8);

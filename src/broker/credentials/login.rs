@@ -1,5 +1,5 @@
 //! Logins: what a user shows is compared with the credential, in the same time whichever part is wrong.
-//! Callers: fronts. Invariants: every attempt that is not a success counts against its address before it is looked at, so that many
+//! Callers: fronts. Invariants: a login stands as succeeded once a front has let somebody in by it, and not before; every attempt that is not a success counts against its address before it is looked at, so that many
 //! at once are no way around the limit. Passwords are hashed by few threads at a time.
 
 use std::net::IpAddr;
@@ -15,30 +15,55 @@ use super::logins::{LoginFailed, LoginKind};
 use crate::broker::audit::LoginOutcome;
 use crate::broker::{Broker, on_blocking_pool};
 
-/// A login that is tried. It has failed, unless it is said to have succeeded.
+/// A login that is tried. It has failed, unless somebody is let in by it.
+#[must_use = "what is dropped has failed"]
 pub struct Attempt {
     broker: Broker,
     kind: LoginKind,
     /// Who there is of the name that was given.
     user: Option<Arc<str>>,
     address: IpAddr,
+    /// Whether it counts against its address already.
+    is_counted: bool,
     has_succeeded: bool,
 }
 
 impl Attempt {
-    /// It does not count against its address.
-    pub fn succeeded(mut self) {
-        self.has_succeeded = true;
+    /// What was shown is good, and this user's.
+    pub fn proves(self, user: Arc<str>) -> Proven {
+        Proven {
+            attempt: self,
+            user,
+            holds: None,
+        }
     }
 }
 
-/// Who has shown a token that somebody else signed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BySignature {
-    /// The user that it names.
-    pub user: Arc<str>,
-    /// How long it holds from now on.
-    pub holds: Duration,
+/// Somebody who has shown who they are. The login succeeds when they are let in; a front that refuses them all the same drops
+/// this, and it has failed.
+#[must_use = "what is dropped has failed"]
+pub struct Proven {
+    attempt: Attempt,
+    user: Arc<str>,
+    holds: Option<Duration>,
+}
+
+impl Proven {
+    /// Who it is.
+    pub fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// How long that holds from now on, if it ends.
+    pub fn holds(&self) -> Option<Duration> {
+        self.holds
+    }
+
+    /// Lets them in: it does not count against their address.
+    pub fn accept(mut self) -> Arc<str> {
+        self.attempt.has_succeeded = true;
+        self.user
+    }
 }
 
 impl Drop for Attempt {
@@ -46,10 +71,16 @@ impl Drop for Attempt {
         let logins = &self.broker.shared.credentials.logins;
         let count = logins.count(self.kind);
         let outcome = if self.has_succeeded {
-            logins.attempts().give_back(self.address);
+            if self.is_counted {
+                logins.attempts().give_back(self.address);
+            }
             count.succeeded.fetch_add(1, Relaxed);
             LoginOutcome::Succeeded
         } else {
+            if !self.is_counted {
+                let now = logins.clock.monotonic();
+                logins.attempts().take(self.address, now);
+            }
             count.failed.fetch_add(1, Relaxed);
             LoginOutcome::Failed
         };
@@ -81,13 +112,32 @@ impl Broker {
             self.note_login(kind, user.as_deref(), address, LoginOutcome::Limited);
             return Err(LoginFailed);
         }
-        Ok(Attempt {
+        let mut attempt = self.attempt_unseen(kind, user, address);
+        attempt.is_counted = true;
+        Ok(attempt)
+    }
+
+    /// An attempt that is no guess, and counts against its address only if it fails.
+    fn attempt_unseen(&self, kind: LoginKind, user: Option<Arc<str>>, address: IpAddr) -> Attempt {
+        Attempt {
             broker: self.clone(),
             kind,
             user,
             address,
+            is_counted: false,
             has_succeeded: false,
-        })
+        }
+    }
+
+    /// Somebody who is known is let in, unless the front refuses.
+    pub(super) fn known(&self, kind: LoginKind, user: Arc<str>, address: IpAddr) -> Proven {
+        let attempt = self.attempt_unseen(kind, Some(user.clone()), address);
+        attempt.proves(user)
+    }
+
+    /// Refuses what shows nobody. It counts against its address.
+    pub fn refuse_login(&self, kind: LoginKind, address: IpAddr) {
+        drop(self.attempt_login(kind, None, address));
     }
 
     /// Logs a user in by the password. What succeeded not long ago costs little.
@@ -97,7 +147,7 @@ impl Broker {
         user: &str,
         password: Zeroizing<Vec<u8>>,
         address: IpAddr,
-    ) -> Result<Arc<str>, LoginFailed> {
+    ) -> Result<Proven, LoginFailed> {
         let credentials = &self.shared.credentials;
         let logins = &credentials.logins;
         let (mechanism, name) = {
@@ -111,9 +161,7 @@ impl Broker {
         let mark = logins.verified().mark(user, &password);
         let now = logins.clock.monotonic();
         if is_known && logins.verified().has(&mark, &credential, now) {
-            logins.count(kind).succeeded.fetch_add(1, Relaxed);
-            self.note_login(kind, Some(&name), address, LoginOutcome::Succeeded);
-            return Ok(name);
+            return Ok(self.known(kind, name, address));
         }
         let attempt = self.attempt_login(kind, Some(user), address)?;
         let _place = logins.hashing.acquire().await.expect("it is never closed");
@@ -122,9 +170,8 @@ impl Broker {
         if !(is_password && is_known) {
             return Err(LoginFailed);
         }
-        attempt.succeeded();
         logins.verified().insert(mark, &credential, now);
-        Ok(name)
+        Ok(attempt.proves(name))
     }
 
     /// Renews the keys of tokens until `shutdown` turns true.
@@ -144,35 +191,29 @@ impl Broker {
         kind: LoginKind,
         shown: &[u8],
         address: IpAddr,
-    ) -> Result<BySignature, LoginFailed> {
+    ) -> Result<Proven, LoginFailed> {
         let credentials = &self.shared.credentials;
         let now_ms = self.now().millis();
         match credentials.jwt.check(shown, now_ms) {
             Ok(found) => {
-                credentials
-                    .logins
-                    .count(kind)
-                    .succeeded
-                    .fetch_add(1, Relaxed);
-                self.note_login(kind, Some(&found.user), address, LoginOutcome::Succeeded);
                 // One that has expired and is taken all the same, as clocks differ, is shown anew at once.
                 let left_ms = found.expires_ms.saturating_sub(now_ms).max(1);
-                Ok(BySignature {
-                    user: found.user.into(),
-                    holds: Duration::from_millis(u64::try_from(left_ms).unwrap_or(1)),
+                let holds = Duration::from_millis(u64::try_from(left_ms).unwrap_or(1));
+                Ok(Proven {
+                    holds: Some(holds),
+                    ..self.known(kind, found.user.into(), address)
                 })
             }
             Err(unfit) => {
                 tracing::debug!(%address, reason = %unfit, "a token is not taken");
-                // It fails, and counts against the address.
-                drop(self.attempt_login(kind, None, address));
+                self.refuse_login(kind, address);
                 Err(LoginFailed)
             }
         }
     }
 
     /// Notes how a login ended.
-    pub(super) fn note_login(
+    fn note_login(
         &self,
         kind: LoginKind,
         user: Option<&str>,

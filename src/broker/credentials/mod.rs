@@ -21,10 +21,11 @@ use zeroize::Zeroizing;
 
 use super::Broker;
 use super::access::{Caller, Cluster, Granted, asked_by, right};
+use super::audit::On;
 pub(super) use book::Credentials;
 use book::OfUser;
 pub use book::{CREDENTIALS_MAX, CredentialError, CredentialsError};
-pub use login::{Attempt, BySignature};
+pub use login::{Attempt, Proven};
 pub use logins::{LoginFailed, LoginKind};
 use of_password::of_password;
 pub use users::User;
@@ -88,7 +89,7 @@ impl Broker {
         let by = asked_by(caller);
         tracing::info!(user, mechanism = mechanism.name(), by, "{what}");
         let what = format!("{what}: {}", mechanism.name());
-        self.note_change(caller, "alter_user", &format!("user:{user}"), &what);
+        self.note_change(caller, "alter_user", On::User(&user), &what);
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use model::sasl::{
     ApiToken, CredentialRecord, ITERATIONS_DEFAULT, ScramMechanism, ShownToken, TOKEN_ID_BYTES,
@@ -18,7 +17,7 @@ use super::of_password::of_password;
 use super::random::random;
 use crate::broker::Broker;
 use crate::broker::access::{Caller, Cluster, Granted, asked_by, right};
-use crate::broker::audit::LoginOutcome;
+use crate::broker::audit::On;
 
 /// A user.
 #[derive(Debug)]
@@ -89,8 +88,8 @@ impl Broker {
         credentials.write(records).await?;
         let by = asked_by(caller);
         tracing::info!(user, by, "a user's password was set");
-        let on = format!("user:{user}");
-        self.note_change(caller, "alter_user", &on, "a password was set");
+        let on = On::User(user);
+        self.note_change(caller, "alter_user", on, "a password was set");
         Ok(())
     }
 
@@ -121,8 +120,8 @@ impl Broker {
         credentials.write(records).await?;
         let by = asked_by(caller);
         tracing::info!(user, by, "a user was removed");
-        let on = format!("user:{user}");
-        self.note_change(caller, "delete_user", &on, "with all tokens");
+        let on = On::User(user);
+        self.note_change(caller, "delete_user", on, "with all tokens");
         Ok(())
     }
 
@@ -154,8 +153,8 @@ impl Broker {
         credentials.write(vec![record]).await?;
         let (by, id) = (asked_by(caller), &token.id);
         tracing::info!(user, token = id, by, "a token was made");
-        let on = format!("user:{user}");
-        self.note_change(caller, "create_token", &on, &format!("token {id}"));
+        let on = On::User(user);
+        self.note_change(caller, "create_token", on, &format!("token {id}"));
         Ok((token, text))
     }
 
@@ -177,13 +176,17 @@ impl Broker {
         credentials.write(vec![record]).await?;
         let by = asked_by(caller);
         tracing::info!(user, token = id, by, "a token was revoked");
-        let on = format!("user:{user}");
-        self.note_change(caller, "delete_token", &on, &format!("token {id}"));
+        let on = On::User(user);
+        self.note_change(caller, "delete_token", on, &format!("token {id}"));
         Ok(token)
     }
 
     /// Lets in whoever shows a token. One that is good is never too late, however often its address has failed: nobody guesses one.
-    pub fn log_in_by_token(&self, shown: &[u8], address: IpAddr) -> Result<Arc<str>, LoginFailed> {
+    pub fn log_in_by_token(
+        &self,
+        shown: &[u8],
+        address: IpAddr,
+    ) -> Result<super::Proven, LoginFailed> {
         let credentials = &self.shared.credentials;
         let now_ms = self.now().millis();
         let good = ShownToken::parse(shown).and_then(|shown| {
@@ -192,15 +195,11 @@ impl Broker {
         });
         match good {
             Some(token) => {
-                let count = credentials.logins.count(LoginKind::Token);
-                count.succeeded.fetch_add(1, Relaxed);
-                let kind = LoginKind::Token;
-                self.note_login(kind, Some(&token.user), address, LoginOutcome::Succeeded);
-                Ok(token.user.as_str().into())
+                let user = token.user.as_str().into();
+                Ok(self.known(LoginKind::Token, user, address))
             }
             None => {
-                // It fails, and counts against the address.
-                drop(self.attempt_login(LoginKind::Token, None, address));
+                self.refuse_login(LoginKind::Token, address);
                 Err(LoginFailed)
             }
         }

@@ -28,6 +28,7 @@ use storage::cleanup::run::Progress;
 use tokio::sync::watch;
 
 use super::access::{Caller, Cluster, Granted, asked_by, right};
+use super::audit::On;
 use super::catalog::Topic;
 use super::{Broker, Refusal};
 
@@ -118,8 +119,8 @@ impl Broker {
             "an erasure was asked for"
         );
         // The keys are what is to be forgotten.
-        let on = format!("topic:{}", erasure.topic);
-        self.note_change(caller, "erase", &on, &format!("erasure {}", erasure.id));
+        let on = On::Topic(erasure.topic.as_str());
+        self.note_change(caller, "erase", on, &format!("erasure {}", erasure.id));
         Ok(erasures.locked().state(&erasure))
     }
 
@@ -247,8 +248,8 @@ impl Broker {
             by = asked_by(caller),
             "an erasure was cancelled"
         );
-        let on = format!("topic:{}", erasure.topic);
-        self.note_change(caller, "cancel_erasure", &on, &format!("erasure {id}"));
+        let on = On::Topic(erasure.topic.as_str());
+        self.note_change(caller, "cancel_erasure", on, &format!("erasure {id}"));
         Ok(book.state(&erasure))
     }
 

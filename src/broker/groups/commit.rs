@@ -41,16 +41,17 @@ type CommittedPiece = (
 
 impl Coordinator {
     /// Stores offsets; one result for each, in order, when they are durable. Of several for one partition the last counts.
-    /// `retention` overrides the broker's. `NotFound` if the claim names a generation of a group that does not exist.
+    /// `retention` overrides the broker's. A group that is new by it is on the account of `owner`. `NotFound` if the claim names a generation of a group that does not exist.
     pub async fn commit(
         &self,
         group: &str,
+        owner: Option<&str>,
         claim: &MemberClaim,
         commits: Vec<OffsetCommit>,
         retention: Option<Duration>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let cell = if claim.generation.is_none() {
-            self.cell_or_new(group)
+            self.cell_or_new(group, owner)
                 .ok_or(GroupError::OffsetsMaxReached)?
         } else {
             self.cell(group).ok_or(GroupError::NotFound)?
@@ -139,8 +140,15 @@ impl Coordinator {
 
     /// How many of these commits one append takes.
     fn one_append(&self, cell: &Cell, commits: &[(usize, OffsetCommit)]) -> usize {
+        let owner = cell.read(GroupMachine::owner_record);
         let sizes = commits.iter().map(|(_, commit)| bytes_of(cell, commit));
-        self.runtime.log().count_for_one_append(sizes)
+        let count = self
+            .runtime
+            .log()
+            .count_for_one_append(owner.into_iter().chain(sizes));
+        // The owner's record takes a place in it; one commit goes in any case.
+        let of_owner = usize::from(owner.is_some());
+        count.saturating_sub(of_owner).max(1).min(commits.len())
     }
 
     /// One step of a commit. Gives which of it were refused, by their index, and what is told when the rest is durable.
@@ -151,10 +159,14 @@ impl Coordinator {
         commits: Vec<(usize, OffsetCommit)>,
         retention: Option<Duration>,
     ) -> Result<CommittedPiece, GroupError> {
-        let sizes: Vec<_> = commits
+        let of_commits: Vec<_> = commits
             .iter()
             .map(|(_, commit)| bytes_of(cell, commit))
             .collect();
+        let sizes = |machine: &GroupMachine| {
+            let owner = machine.owner_record().into_iter();
+            owner.chain(of_commits.iter().copied()).collect()
+        };
         let (sender, done) = oneshot::channel();
         let commit = |machine: &mut GroupMachine, now: Moment, step: &mut Step| {
             machine.group.authorize_commit(now, claim)?;
@@ -184,7 +196,7 @@ impl Coordinator {
         };
         let refused = self
             .runtime
-            .step(cell, Purpose::State, |_| sizes.clone(), commit)
+            .step(cell, Purpose::State, sizes, commit)
             .await??;
         Ok((refused, done))
     }

@@ -78,7 +78,7 @@ impl Coordinator {
     ) -> Result<(Coordinator, CoordinatorTask), GroupsError> {
         let (runtime, task) = Runtime::new(SHAPE, log, clock);
         let shared = Shared {
-            ledger: Arc::new(Ledger::new(config.held_max())),
+            ledger: Arc::new(Ledger::new(config.held_max(), config.held_of_one_max)),
             config,
             subscribed_topics,
             tickets: AtomicU64::new(0),
@@ -101,8 +101,14 @@ impl Coordinator {
         Ok((coordinator, task))
     }
 
-    /// Joins a group, creating it for someone new; returns when the generation is complete.
-    pub async fn join(&self, group: &str, request: JoinRequest) -> Result<Joined, JoinRefused> {
+    /// Joins a group, creating it for someone new, on the account of `owner` if there is one; returns when the generation is
+    /// complete.
+    pub async fn join(
+        &self,
+        group: &str,
+        owner: Option<&str>,
+        request: JoinRequest,
+    ) -> Result<Joined, JoinRefused> {
         let member_id = request.member_id.clone();
         let refuse = |error| JoinRefused {
             error,
@@ -114,7 +120,7 @@ impl Coordinator {
         self.check_session_timeout(request.session_timeout)
             .map_err(refuse)?;
         let cell = if member_id.is_empty() {
-            self.cell_or_new(group)
+            self.cell_or_new(group, owner)
                 .ok_or(GroupError::MaxSizeReached)
                 .map_err(refuse)?
         } else {
@@ -295,15 +301,17 @@ impl Coordinator {
     }
 
     /// The group, or a new one; None if there may be no more.
-    pub(super) fn cell_or_new(&self, group: &str) -> Option<Arc<Cell>> {
+    pub(super) fn cell_or_new(&self, group: &str, owner: Option<&str>) -> Option<Arc<Cell>> {
         let now = self.runtime.now();
         let id = Arc::from(group);
-        self.runtime
-            .cell_or(Arc::clone(&id), || self.machine(id, now).let_in(now))
+        self.runtime.cell_or(Arc::clone(&id), || {
+            self.machine(id, owner.map(Arc::from), now).let_in(now)
+        })
     }
 
-    fn machine(&self, id: Arc<str>, now: Moment) -> GroupMachine {
-        GroupMachine::new(id, self.settings(), Arc::clone(&self.shared.ledger), now)
+    fn machine(&self, id: Arc<str>, owner: Option<Arc<str>>, now: Moment) -> GroupMachine {
+        let ledger = Arc::clone(&self.shared.ledger);
+        GroupMachine::new(id, owner, self.settings(), ledger, now)
     }
 
     /// Changes a group that is read back, however many there may be now.
@@ -312,7 +320,7 @@ impl Coordinator {
         let id = Arc::from(group);
         let cell = self
             .runtime
-            .cell_or(Arc::clone(&id), || Some(self.machine(id, now)))
+            .cell_or(Arc::clone(&id), || Some(self.machine(id, None, now)))
             .expect("one was made if there was none");
         cell.restore(|machine| change(machine, now));
     }
@@ -334,7 +342,10 @@ impl Coordinator {
                     });
                 });
             }
-            Record::Group(_, None) | Record::Promise(_, None) => {}
+            Record::Owner(id, Some(owner)) => {
+                self.restore_group(&id, |machine, _| machine.restore_owner(&owner));
+            }
+            Record::Group(_, None) | Record::Promise(_, None) | Record::Owner(_, None) => {}
         }
     }
 

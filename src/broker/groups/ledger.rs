@@ -1,9 +1,12 @@
-//! What all groups hold together, and the bounds on it: groups, members, committed offsets, and their bytes.
+//! What all groups hold together, and those of each principal, and the bounds on it: groups, members, committed offsets, and
+//! their bytes.
 //! Callers: `Coordinator`, under a group's lock; it asks before a group grows, and corrects the figure after each step.
-//! Invariant: what is held is the sum of what each group has on its account. Nothing grows past a bound; what an earlier
-//! start let in, under other settings, stays.
+//! Invariant: what is held is the sum of what each group has on its account, and so is what a principal holds of those that are
+//! its own; a principal without any takes no memory. Nothing grows past a bound; what an earlier start let in, under other
+//! settings, stays.
 
-use std::sync::{Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The settings that bound the fields of [`Held`], in their order.
@@ -13,6 +16,14 @@ const SETTINGS: [&str; FIELDS] = [
     "groups.bytes.max",
     "offsets.max",
     "offsets.bytes.max",
+];
+/// The settings that bound what one principal holds of each.
+const SETTINGS_OF_ONE: [&str; FIELDS] = [
+    "groups.per.principal.max",
+    "groups.members.per.principal.max",
+    "groups.bytes.per.principal.max",
+    "offsets.per.principal.max",
+    "offsets.bytes.per.principal.max",
 ];
 const FIELDS: usize = 5;
 /// A bound that refuses is logged once in this time.
@@ -34,6 +45,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// Without a bound.
+    pub const UNBOUNDED: Held = Held {
+        groups: u64::MAX,
+        members: u64::MAX,
+        member_bytes: u64::MAX,
+        offsets: u64::MAX,
+        offset_bytes: u64::MAX,
+    };
+
     fn fields(self) -> [u64; FIELDS] {
         [
             self.groups,
@@ -70,7 +90,7 @@ impl Held {
 pub struct Bound {
     /// The setting.
     pub setting: &'static str,
-    /// What is held.
+    /// What is held; of the bounds on each principal, by whoever holds most.
     pub used: u64,
     /// What may be held.
     pub max: u64,
@@ -82,20 +102,73 @@ pub struct Bound {
 #[derive(Debug)]
 pub(super) struct Ledger {
     max: Held,
+    /// What one principal may hold.
+    max_of_one: Held,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     held: Held,
+    /// Those who hold something.
+    of_one: HashMap<Arc<str>, Held>,
+    all: Refusals,
+    one: Refusals,
+}
+
+/// How often bounds have refused.
+#[derive(Debug, Default)]
+struct Refusals {
     refused: [u64; FIELDS],
     warned: [Option<Duration>; FIELDS],
 }
 
+impl Refusals {
+    /// Notes one. Whether it is to be logged.
+    fn note(&mut self, field: usize, now: Duration) -> bool {
+        self.refused[field] += 1;
+        let is_due =
+            self.warned[field].is_none_or(|warned| now.saturating_sub(warned) >= WARN_INTERVAL);
+        if is_due {
+            self.warned[field] = Some(now);
+        }
+        is_due
+    }
+}
+
+/// What one group holds, and whose it is.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    owner: Option<Arc<str>>,
+    held: Held,
+}
+
+impl Account {
+    /// Of a new group, which is on this principal's account if there is one.
+    pub(super) fn of(owner: Option<Arc<str>>) -> Account {
+        Account {
+            owner,
+            held: Held::default(),
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn owner(&self) -> Option<&Arc<str>> {
+        self.owner.as_ref()
+    }
+}
+
+/// The first bound that growth would pass, of those on what grows.
+fn passed(wanted: Held, growth: Held, max: Held) -> Option<usize> {
+    let (wanted, growth, max) = (wanted.fields(), growth.fields(), max.fields());
+    (0..FIELDS).find(|field| growth[*field] > 0 && wanted[*field] > max[*field])
+}
+
 impl Ledger {
-    pub(super) fn new(max: Held) -> Ledger {
+    pub(super) fn new(max: Held, max_of_one: Held) -> Ledger {
         Ledger {
             max,
+            max_of_one,
             state: Mutex::default(),
         }
     }
@@ -105,18 +178,12 @@ impl Ledger {
     }
 
     /// Puts growth on a group's account, if every bound on what grows allows it.
-    pub(super) fn grow(&self, now: Duration, account: &mut Held, growth: Held) -> bool {
-        let mut state = self.lock();
+    pub(super) fn grow(&self, now: Duration, account: &mut Account, growth: Held) -> bool {
+        let mut guard = self.lock();
+        let state = &mut *guard;
         let wanted = state.held.plus(growth);
-        let passes = |field: usize| {
-            growth.fields()[field] > 0 && wanted.fields()[field] > self.max.fields()[field]
-        };
-        if let Some(field) = (0..FIELDS).find(|field| passes(*field)) {
-            state.refused[field] += 1;
-            let is_due = state.warned[field]
-                .is_none_or(|warned| now.saturating_sub(warned) >= WARN_INTERVAL);
-            if is_due {
-                state.warned[field] = Some(now);
+        if let Some(field) = passed(wanted, growth, self.max) {
+            if state.all.note(field, now) {
                 let (used, max) = (state.held.fields()[field], self.max.fields()[field]);
                 tracing::warn!(
                     setting = SETTINGS[field],
@@ -127,35 +194,74 @@ impl Ledger {
             }
             return false;
         }
+        if let Some(owner) = &account.owner {
+            let held = state.of_one.get(owner).copied().unwrap_or_default();
+            let wanted = held.plus(growth);
+            if let Some(field) = passed(wanted, growth, self.max_of_one) {
+                if state.one.note(field, now) {
+                    let (used, max) = (held.fields()[field], self.max_of_one.fields()[field]);
+                    tracing::warn!(
+                        principal = &**owner,
+                        setting = SETTINGS_OF_ONE[field],
+                        used,
+                        max,
+                        "a consumer group was refused: the bound on one principal's groups is reached"
+                    );
+                }
+                return false;
+            }
+            state.of_one.insert(Arc::clone(owner), wanted);
+        }
         state.held = wanted;
-        *account = account.plus(growth);
+        account.held = account.held.plus(growth);
         true
     }
 
     /// Corrects a group's account to what it holds now.
-    pub(super) fn settle(&self, account: &mut Held, actual: Held) {
-        if *account == actual {
+    pub(super) fn settle(&self, account: &mut Account, actual: Held) {
+        if account.held == actual {
             return;
         }
+        let corrected = |all: Held| {
+            let others = all.with(account.held, |held, own| {
+                held.checked_sub(own)
+                    .expect("the sum holds what each group has on its account")
+            });
+            others.plus(actual)
+        };
         let mut state = self.lock();
-        let others = state.held.with(*account, |held, own| {
-            held.checked_sub(own)
-                .expect("the sum holds what each group has on its account")
-        });
-        state.held = others.plus(actual);
-        *account = actual;
+        state.held = corrected(state.held);
+        if let Some(owner) = &account.owner {
+            let held = state.of_one.get(owner).copied().unwrap_or_default();
+            match corrected(held) {
+                none if none == Held::default() => drop(state.of_one.remove(owner)),
+                held => drop(state.of_one.insert(Arc::clone(owner), held)),
+            }
+        }
+        account.held = actual;
     }
 
-    /// All bounds, by setting.
+    /// All bounds, by setting: first those on all groups.
     pub(super) fn bounds(&self) -> Vec<Bound> {
         let state = self.lock();
-        let bound = |field: usize| Bound {
+        let all = |field: usize| Bound {
             setting: SETTINGS[field],
             used: state.held.fields()[field],
             max: self.max.fields()[field],
-            refused: state.refused[field],
+            refused: state.all.refused[field],
         };
-        (0..FIELDS).map(bound).collect()
+        let most = state.of_one.values();
+        let most = most.fold(Held::default(), |most, held| most.with(*held, u64::max));
+        let one = |field: usize| Bound {
+            setting: SETTINGS_OF_ONE[field],
+            used: most.fields()[field],
+            max: self.max_of_one.fields()[field],
+            refused: state.one.refused[field],
+        };
+        // Where access is not controlled nobody has an account.
+        let is_bounded = self.max_of_one != Held::UNBOUNDED;
+        let of_one = (0..FIELDS).filter(|_| is_bounded).map(one);
+        (0..FIELDS).map(all).chain(of_one).collect()
     }
 }
 
@@ -171,25 +277,29 @@ mod tests {
         }
     }
 
+    fn ledger() -> Ledger {
+        Ledger::new(members(2, 100), members(1, 50))
+    }
+
     #[test]
     fn a_bound_refuses_growth_and_nothing_else() {
-        let ledger = Ledger::new(members(2, 100));
-        let (mut one, mut other) = (Held::default(), Held::default());
+        let ledger = ledger();
+        let (mut one, mut other) = (Account::default(), Account::default());
         let now = Duration::ZERO;
         assert!(ledger.grow(now, &mut one, members(1, 60)));
         assert!(!ledger.grow(now, &mut other, members(1, 60)), "bytes");
         assert!(ledger.grow(now, &mut other, members(1, 40)));
         assert!(!ledger.grow(now, &mut one, members(1, 0)), "members");
         assert!(ledger.grow(now, &mut one, Held::default()));
-        assert_eq!((one, other), (members(1, 60), members(1, 40)));
+        assert_eq!((one.held, other.held), (members(1, 60), members(1, 40)));
         let refused: Vec<_> = ledger.bounds().iter().map(|bound| bound.refused).collect();
-        assert_eq!(refused, [0, 1, 1, 0, 0]);
+        assert_eq!(refused, [0, 1, 1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
     fn what_goes_makes_room_and_what_an_earlier_start_let_in_stays() {
-        let ledger = Ledger::new(members(2, 100));
-        let (mut one, mut other) = (Held::default(), Held::default());
+        let ledger = ledger();
+        let (mut one, mut other) = (Account::default(), Account::default());
         let now = Duration::ZERO;
         ledger.settle(&mut one, members(5, 500));
         assert!(!ledger.grow(now, &mut other, members(1, 1)));
@@ -199,5 +309,28 @@ mod tests {
         ledger.settle(&mut one, Held::default());
         ledger.settle(&mut other, Held::default());
         assert!(ledger.bounds().iter().all(|bound| bound.used == 0));
+    }
+
+    #[test]
+    fn what_one_principal_holds_is_no_hindrance_to_another() {
+        let ledger = ledger();
+        let now = Duration::ZERO;
+        let of = |owner: &str| Account::of(Some(owner.into()));
+        let (mut one, mut more, mut other) = (of("mallory"), of("mallory"), of("alice"));
+        assert!(ledger.grow(now, &mut one, members(1, 50)));
+        assert!(!ledger.grow(now, &mut more, members(1, 0)));
+        assert!(!ledger.grow(now, &mut one, members(0, 1)));
+        assert!(ledger.grow(now, &mut other, members(1, 30)));
+        let used = |at: usize| ledger.bounds()[FIELDS + at];
+        assert_eq!((used(1).used, used(2).used), (1, 50), "of whoever has most");
+        assert_eq!((used(1).refused, used(2).refused), (1, 1));
+        ledger.settle(&mut one, Held::default());
+        assert!(ledger.grow(now, &mut more, members(1, 50)));
+        ledger.settle(&mut more, Held::default());
+        ledger.settle(&mut other, Held::default());
+        assert!(
+            ledger.lock().of_one.is_empty(),
+            "who holds nothing is forgotten"
+        );
     }
 }

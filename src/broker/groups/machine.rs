@@ -13,10 +13,11 @@ use super::effects::{Answer, Effects, GroupRecord};
 use super::exchange::{GroupError, GroupState, JoinRefused, Joined, Moment, Synced, Ticket};
 use super::generation::Generation;
 use super::group::{Group, GroupSettings, Growth};
-use super::ledger::{Held, Ledger};
+use super::ledger::{Account, Held, Ledger};
 use super::offsets::{AppendNumber, GroupOffsets, OffsetChange};
 use super::record::{
     PROMISE_VALUE_BYTES, Record, group_key_bytes, offset_key_bytes, offset_value_bytes,
+    owner_value_bytes,
 };
 use crate::broker::coordination::{self, Machine};
 use crate::broker::state_log::StateLogError;
@@ -37,8 +38,10 @@ pub(super) struct GroupMachine {
     pub(super) offsets: GroupOffsets,
     parked: HashMap<Ticket, Parked>,
     ledger: Arc<Ledger>,
-    /// What of the ledger's sum is this group's.
-    account: Held,
+    /// What of the ledger's sums is this group's.
+    account: Account,
+    /// Whether the log says whose it is.
+    is_owner_stored: bool,
     /// State and generation as the log line about the last change had them.
     logged: (GroupState, Generation),
 }
@@ -70,13 +73,15 @@ pub(super) enum GroupAnswer {
 #[derive(Default)]
 pub(super) struct GroupChange {
     decided_a_generation: bool,
+    stores_owner: bool,
     offsets: Vec<OffsetChange>,
 }
 
 impl GroupMachine {
-    /// A group that is read back, or about to be let in.
+    /// A group that is read back, or about to be let in, on this principal's account if there is one.
     pub(super) fn new(
         id: Arc<str>,
+        owner: Option<Arc<str>>,
         settings: GroupSettings,
         ledger: Arc<Ledger>,
         now: Moment,
@@ -89,7 +94,8 @@ impl GroupMachine {
             offsets: GroupOffsets::default(),
             parked: HashMap::new(),
             ledger,
-            account: Held::default(),
+            account: Account::of(owner),
+            is_owner_stored: false,
         }
     }
 
@@ -97,6 +103,12 @@ impl GroupMachine {
     pub(super) fn let_in(mut self, now: Moment) -> Option<GroupMachine> {
         let held = self.held();
         self.grow(now, held).then_some(self)
+    }
+
+    /// Whose it is, as the log says. The group is read back, and on no account yet.
+    pub(super) fn restore_owner(&mut self, owner: &str) {
+        self.account = Account::of(Some(owner.into()));
+        self.is_owner_stored = true;
     }
 
     /// Ends the reading back: what was let in stays, and nothing of it is news.
@@ -148,6 +160,9 @@ impl GroupMachine {
         let mut effects = Effects::default();
         let result = act(&mut self.group, &mut effects);
         step.change.decided_a_generation |= !effects.records.is_empty();
+        if !effects.records.is_empty() {
+            self.store_owner(step);
+        }
         let records = effects.records.into_iter();
         step.records.extend(records.map(|record| match record {
             GroupRecord::Stored(stored) => Record::Group(self.id.to_string(), Some(stored)),
@@ -159,6 +174,18 @@ impl GroupMachine {
         step.answers
             .extend(answers.filter_map(|answer| self.unpark(answer)));
         result
+    }
+
+    /// Stores whose the group is, with the first that is stored of it.
+    fn store_owner(&mut self, step: &mut Step) {
+        if self.is_owner_stored {
+            return;
+        }
+        if let Some(owner) = self.account.owner() {
+            let record = Record::Owner(self.id.to_string(), Some(owner.to_string()));
+            step.records.push(record);
+            (self.is_owner_stored, step.change.stores_owner) = (true, true);
+        }
     }
 
     /// Stores changes of offsets, and tells `done` when they are durable.
@@ -176,7 +203,11 @@ impl GroupMachine {
             } = change.clone();
             Record::Offset(self.id.to_string(), topic, partition, committed)
         };
-        step.records.extend(changes.iter().map(record));
+        let records: Vec<Record> = changes.iter().map(record).collect();
+        if changes.iter().any(|change| change.committed.is_some()) {
+            self.store_owner(step);
+        }
+        step.records.extend(records);
         step.change.offsets.extend(changes);
         step.answers.push(GroupAnswer::Done(done, Ok(())));
     }
@@ -188,6 +219,10 @@ impl GroupMachine {
             Record::Group(self.id.to_string(), None),
             Record::Promise(self.id.to_string(), None),
         ]);
+        if std::mem::take(&mut self.is_owner_stored) {
+            let record = Record::Owner(self.id.to_string(), None);
+            step.records.push(record);
+        }
     }
 
     fn unpark(&mut self, answer: Answer) -> Option<GroupAnswer> {
@@ -207,7 +242,20 @@ impl GroupMachine {
     pub(super) fn small_records(&self, protocol_type_bytes: usize) -> Vec<usize> {
         let (_, empty) = self.group.record_bytes();
         let value = PROMISE_VALUE_BYTES.max(empty + protocol_type_bytes);
-        vec![group_key_bytes(&self.id) + value; SMALL_RECORDS_MAX]
+        let mut sizes = vec![group_key_bytes(&self.id) + value; SMALL_RECORDS_MAX];
+        sizes.extend(self.owner_record());
+        sizes
+    }
+
+    /// The one that says whose it is, if it is still to be stored.
+    pub(super) fn owner_record(&self) -> Option<usize> {
+        let owner = self.account.owner().filter(|_| !self.is_owner_stored)?;
+        Some(group_key_bytes(&self.id) + owner_value_bytes(owner))
+    }
+
+    /// Records that end the group.
+    pub(super) fn tombstones(&self) -> usize {
+        2 + usize::from(self.is_owner_stored)
     }
 
     /// The group's own record, once it has grown by so much.
@@ -221,7 +269,7 @@ impl GroupMachine {
         offset_key_bytes(&self.id, topic)
     }
 
-    /// One that deletes the group, or its promise.
+    /// One that deletes the group, its promise, or its owner.
     pub(super) fn tombstone_record(&self) -> usize {
         group_key_bytes(&self.id)
     }
@@ -293,6 +341,9 @@ impl Machine for GroupMachine {
         answers.iter_mut().for_each(GroupAnswer::refuse);
         if self.group.state() == GroupState::Dead {
             self.group.exhume(now);
+        }
+        if change.stores_owner {
+            self.is_owner_stored = false;
         }
         if change.decided_a_generation {
             let mut effects = Effects::default();

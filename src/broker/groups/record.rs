@@ -15,6 +15,7 @@
 //! kind 2   a promise:  | version u8 = 1 | generation i32 |
 //! kind 3   an offset:  | version u8 = 1 | topic id 16 bytes | offset i64 | leader epoch i32, -1 none |
 //!                      | committed i64 ms | expires i64 ms, -1 none | metadata string |
+//! kind 4   an owner:   | version u8 = 1 | principal string |
 //! ```
 
 use std::time::Duration;
@@ -31,7 +32,8 @@ use crate::broker::state_log::{Change, StateRecord};
 const KIND_GROUP: u8 = 1;
 const KIND_PROMISE: u8 = 2;
 const KIND_OFFSET: u8 = 3;
-const _: () = assert!(KIND_GROUP == *GROUPS_KINDS.start() && KIND_OFFSET == *GROUPS_KINDS.end());
+const KIND_OWNER: u8 = 4;
+const _: () = assert!(KIND_GROUP == *GROUPS_KINDS.start() && KIND_OWNER == *GROUPS_KINDS.end());
 const NO_STRING: u16 = u16::MAX;
 
 /// A group as it stands in the log: empty or stable, never in between.
@@ -83,6 +85,11 @@ pub enum RecordKey {
         /// The group's id.
         group: String,
     },
+    /// On whose account it is.
+    Owner {
+        /// The group's id.
+        group: String,
+    },
     /// One partition's committed offset.
     Offset {
         /// The group's id.
@@ -101,6 +108,8 @@ pub enum Record {
     Group(String, Option<StoredGroup>),
     /// Of kind 2.
     Promise(String, Option<Generation>),
+    /// Of kind 4.
+    Owner(String, Option<String>),
     /// Of kind 3.
     Offset(String, TopicName, PartitionId, Option<CommittedOffset>),
 }
@@ -130,6 +139,10 @@ impl RecordKey {
                 out.put_u8(KIND_PROMISE);
                 put_string(&mut out, group);
             }
+            RecordKey::Owner { group } => {
+                out.put_u8(KIND_OWNER);
+                put_string(&mut out, group);
+            }
             RecordKey::Offset {
                 group,
                 topic,
@@ -152,6 +165,7 @@ impl RecordKey {
         let key = match kind {
             KIND_GROUP => RecordKey::Group { group },
             KIND_PROMISE => RecordKey::Promise { group },
+            KIND_OWNER => RecordKey::Owner { group },
             KIND_OFFSET => {
                 let topic = TopicName::parse(&reader.string()?)
                     .map_err(|_| GroupsError::Malformed("topic name"))?;
@@ -176,6 +190,9 @@ impl Record {
             }
             RecordKey::Promise { group } => {
                 Record::Promise(group, value.map(decode_promise).transpose()?)
+            }
+            RecordKey::Owner { group } => {
+                Record::Owner(group, value.map(decode_owner).transpose()?)
             }
             RecordKey::Offset {
                 group,
@@ -208,6 +225,12 @@ impl StateRecord for Record {
                     group: group.clone(),
                 },
                 value.map(encode_promise),
+            ),
+            Record::Owner(group, value) => (
+                RecordKey::Owner {
+                    group: group.clone(),
+                },
+                value.as_deref().map(encode_owner),
             ),
             Record::Offset(group, topic, partition, value) => {
                 let key = RecordKey::Offset {
@@ -310,6 +333,19 @@ fn decode_promise(bytes: &[u8]) -> Result<Generation, GroupsError> {
     reader.end(generation)
 }
 
+fn encode_owner(owner: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(owner_value_bytes(owner));
+    out.put_u8(GROUPS_VERSION);
+    put_string(&mut out, owner);
+    out.freeze()
+}
+
+fn decode_owner(bytes: &[u8]) -> Result<String, GroupsError> {
+    let mut reader = Reader::of_value(bytes)?;
+    let owner = reader.string()?;
+    reader.end(owner)
+}
+
 fn encode_offset(committed: &CommittedOffset) -> Bytes {
     let mut out = BytesMut::with_capacity(64 + committed.metadata.len());
     out.put_u8(GROUPS_VERSION);
@@ -335,7 +371,7 @@ fn decode_offset(bytes: &[u8]) -> Result<CommittedOffset, GroupsError> {
     reader.end(committed)
 }
 
-/// The key's length in a group's own record, and in its promise.
+/// The key's length in a group's own record, in its promise, and in its owner's.
 pub(super) fn group_key_bytes(group: &str) -> usize {
     4 + group.len()
 }
@@ -348,6 +384,11 @@ pub(super) fn offset_key_bytes(group: &str, topic: &TopicName) -> usize {
 /// The value's length in the record of a committed offset.
 pub(super) fn offset_value_bytes(metadata: &str) -> usize {
     47 + metadata.len()
+}
+
+/// The value's length in a group's owner's record.
+pub(super) fn owner_value_bytes(owner: &str) -> usize {
+    3 + owner.len()
 }
 
 /// The value's length in a promise.

@@ -203,7 +203,7 @@ impl Coordinator {
 
     fn piece(&self, machine: &GroupMachine, removal: Removal) -> Piece {
         let Removal { mut changes, group } = removal;
-        let tombstones = if group { 2 } else { 0 };
+        let tombstones = if group { machine.tombstones() } else { 0 };
         let mut sizes: Vec<_> = changes
             .iter()
             .map(|change| machine.deletion_record(&change.topic))

@@ -65,6 +65,7 @@ fn broker() -> (Scratch, Arc<Topic>) {
         name: TopicName::parse("readings").expect("a name"),
         partitions: 1,
         settings: BTreeMap::new(),
+        owner: None,
     };
     let topic = broker.attach(record).expect("a topic");
     (broker, topic)

@@ -37,6 +37,7 @@ impl House {
             name: TopicName::parse("readings").unwrap(),
             partitions,
             settings: BTreeMap::from([("segment.bytes".to_owned(), "20000".to_owned())]),
+            owner: None,
         };
         broker.attach(record).unwrap();
         House {

@@ -122,17 +122,21 @@ impl Login {
     }
 
     async fn plain(&self, said: &[u8]) -> Comes {
-        let Ok(said) = Plain::parse(said) else {
+        let (broker, address) = (&self.front.broker, self.peer.ip());
+        let said = Plain::parse(said).ok();
+        let is_own = |said: &Plain| {
+            said.authorization
+                .as_ref()
+                .is_none_or(|it| *it == said.user)
+        };
+        let Some(said) = said.filter(is_own) else {
+            broker.refuse_login(LoginKind::Amqp, address);
             return Comes::Fails;
         };
-        if said.authorization.is_some_and(|other| other != said.user) {
-            return Comes::Fails;
-        }
         let (user, password) = (said.user, said.password);
-        let broker = &self.front.broker;
-        let logged_in = broker.log_in(LoginKind::Amqp, &user, password, self.peer.ip());
+        let logged_in = broker.log_in(LoginKind::Amqp, &user, password, address);
         match logged_in.await {
-            Ok(user) => Comes::Is(Principal::User(user), None),
+            Ok(proven) => Comes::Is(Principal::User(proven.accept()), None),
             Err(_) => Comes::Fails,
         }
     }
@@ -166,7 +170,7 @@ impl Login {
         let Ok(answer) = proof.exchange.finish(said) else {
             return Comes::Fails;
         };
-        attempt.succeeded();
-        Comes::Is(Principal::User(proof.user), Some(answer.into()))
+        let user = attempt.proves(proof.user).accept();
+        Comes::Is(Principal::User(user), Some(answer.into()))
     }
 }

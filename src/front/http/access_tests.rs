@@ -198,6 +198,7 @@ impl Served {
             }
             state.push_str(&told.to_string());
         }
+        state.push_str(&format!("{:?}", self.broker.held_in_memory()));
         state
     }
 

@@ -229,7 +229,9 @@ async fn cancel(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Failure> {
     let cluster = door.cluster(right::Clean)?;
-    let job = door.broker().cancel_cleanup(&cluster, job_id(id)?)?;
+    let job = door
+        .broker()
+        .cancel_cleanup(&cluster, job_id(id)?, door.caller())?;
     Ok(json::of_job(&job))
 }
 

@@ -20,7 +20,7 @@ use super::errors::Turned;
 use super::state::Front;
 use super::table::Row;
 use crate::broker::access::Principal;
-use crate::broker::credentials::LoginKind;
+use crate::broker::credentials::{LoginKind, Proven};
 use crate::front::listener::Transport;
 
 /// What an answer asks for that wants credentials.
@@ -90,20 +90,20 @@ pub(super) fn is_private(of_request: &Extensions, address: IpAddr) -> bool {
 }
 
 async fn log_in(front: &Front, shown: Option<Shown>, address: IpAddr) -> Option<Arc<str>> {
-    match shown? {
+    let logged_in = match shown? {
         Shown::Basic { user, password } => {
             let logged_in = front
                 .broker
                 .log_in(LoginKind::Basic, &user, password, address);
-            logged_in.await.ok()
+            logged_in.await
         }
         // Tokens of our own have no dot in them.
         Shown::Bearer(token) if token.contains(&b'.') && front.broker.takes_jwt() => {
-            let logged_in = front.broker.log_in_by_jwt(LoginKind::Jwt, &token, address);
-            logged_in.ok().map(|shown| shown.user)
+            front.broker.log_in_by_jwt(LoginKind::Jwt, &token, address)
         }
-        Shown::Bearer(token) => front.broker.log_in_by_token(&token, address).ok(),
-    }
+        Shown::Bearer(token) => front.broker.log_in_by_token(&token, address),
+    };
+    logged_in.ok().map(Proven::accept)
 }
 
 impl Shown {

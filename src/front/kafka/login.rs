@@ -16,7 +16,7 @@ use wire::ApiKey;
 
 use crate::broker::Broker;
 use crate::broker::access::Principal;
-use crate::broker::credentials::{BySignature, LoginKind};
+use crate::broker::credentials::{LoginKind, Proven};
 use crate::front::listener::Transport;
 use crate::front::sasl::SaslSettings;
 
@@ -264,23 +264,31 @@ impl Login {
     async fn plain(&self, broker: &Broker, message: &[u8]) -> Result<Answered, Refused> {
         const WRONG: &str = "Authentication failed: Invalid username or password";
         let wrong = || Refused::Failed(WRONG.to_owned());
-        let said = Plain::parse(message).map_err(|_| wrong())?;
-        if said.authorization.is_some_and(|other| other != said.user) {
+        let said = Plain::parse(message).ok();
+        let is_own = |said: &Plain| {
+            said.authorization
+                .as_ref()
+                .is_none_or(|it| *it == said.user)
+        };
+        let Some(said) = said.filter(is_own) else {
+            broker.refuse_login(LoginKind::Plain, self.address);
             return Err(wrong());
-        }
+        };
         let (user, password) = (said.user, said.password);
         let logged_in = broker.log_in(LoginKind::Plain, &user, password, self.address);
-        let user = logged_in.await.map_err(|_| wrong())?;
-        self.succeed(user, SaslMechanism::Plain, Bytes::new(), None)
+        let proven = logged_in.await.map_err(|_| wrong())?;
+        self.succeed(proven, SaslMechanism::Plain, Bytes::new())
     }
 
     /// Takes a token. One that is no good is answered by what RFC 7628 has for it; the client answers, and then hears the error.
     fn bear(&self, broker: &Broker, message: &[u8], is_bare: bool) -> Result<Answered, Refused> {
         const MECHANISM: SaslMechanism = SaslMechanism::OauthBearer;
-        let said = Bearer::parse(message).map_err(|_| self.wrong(MECHANISM))?;
         let kind = LoginKind::OauthBearer;
-        let Ok(BySignature { user, holds }) = broker.log_in_by_jwt(kind, said.token, self.address)
-        else {
+        let Ok(said) = Bearer::parse(message) else {
+            broker.refuse_login(kind, self.address);
+            return Err(self.wrong(MECHANISM));
+        };
+        let Ok(proven) = broker.log_in_by_jwt(kind, said.token, self.address) else {
             self.state().step = Step::Refused { is_bare };
             return Ok(Answered {
                 token: Bytes::from_static(Bearer::REFUSAL.as_bytes()),
@@ -288,11 +296,12 @@ impl Login {
             });
         };
         match said.authorization {
-            Some(other) if *other != *user => Err(Refused::Failed(format!(
+            Some(other) if *other != **proven.user() => Err(Refused::Failed(format!(
                 "Authentication failed: Client requested an authorization id ({other}) that is different from the token's \
-                 principal name ({user})"
+                 principal name ({})",
+                proven.user()
             ))),
-            _ => self.succeed(user, MECHANISM, Bytes::new(), Some(holds)),
+            _ => self.succeed(proven, MECHANISM, Bytes::new()),
         }
     }
 
@@ -303,8 +312,10 @@ impl Login {
         mechanism: ScramMechanism,
         is_bare: bool,
     ) -> Result<Answered, Refused> {
-        let first =
-            ClientFirst::parse(message).map_err(|_| self.wrong(SaslMechanism::Scram(mechanism)))?;
+        let Ok(first) = ClientFirst::parse(message) else {
+            broker.refuse_login(LoginKind::Scram(mechanism), self.address);
+            return Err(self.wrong(SaslMechanism::Scram(mechanism)));
+        };
         let user: Arc<str> = first.user.as_str().into();
         // Whoever asks for more than there is — another's identity, a delegation token — is not let in for less.
         let is_asking_more = first
@@ -346,8 +357,7 @@ impl Login {
         let answer = exchange
             .finish(message)
             .map_err(|_| self.wrong(mechanism))?;
-        attempt.succeeded();
-        self.succeed(user, mechanism, answer.into(), None)
+        self.succeed(attempt.proves(user), mechanism, answer.into())
     }
 
     fn wrong(&self, mechanism: SaslMechanism) -> Refused {
@@ -363,11 +373,11 @@ impl Login {
 
     fn succeed(
         &self,
-        user: Arc<str>,
+        proven: Proven,
         mechanism: SaslMechanism,
         token: Bytes,
-        holds: Option<Duration>,
     ) -> Result<Answered, Refused> {
+        let holds = proven.holds();
         let session_max = self.settings.as_ref().and_then(|it| it.session_max);
         // As long as what was shown, and never longer than the settings say (KIP-368).
         let session = match (session_max, holds) {
@@ -375,14 +385,14 @@ impl Login {
             (most, holds) => most.or(holds),
         };
         let mut state = self.state();
-        let is_other = |done: &Done| done.user != user || done.mechanism != mechanism;
+        let is_other = |done: &Done| done.user != *proven.user() || done.mechanism != mechanism;
         if state.done.as_ref().is_some_and(is_other) {
             let words = "Cannot change principals or mechanisms during re-authentication";
             return Err(Refused::Failed(words.to_owned()));
         }
         let at = Instant::now();
         state.done = Some(Done {
-            user,
+            user: proven.accept(),
             mechanism,
             at,
             ends: session.and_then(|time| at.checked_add(time)),

@@ -3,12 +3,8 @@
 //! watch its files. Invariants: new files are in use for the next handshake, and no connection notices; files that cannot be
 //! used change nothing. Sessions are resumed only under the files by which they began.
 
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
@@ -26,9 +22,7 @@ use super::principal::PrincipalRules;
 use super::stop::stopped;
 use super::subject;
 use super::tls_settings::{ClientAuth, TlsSettings};
-
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+use crate::watched::{LOOK, Looked, Watched};
 
 /// What handshakes are made with.
 #[derive(Debug, Clone)]
@@ -45,20 +39,20 @@ pub struct Tls {
     settings: TlsSettings,
     /// What the next handshake is made with.
     configs: Mutex<Configs>,
-    /// The files as they were when that was read.
-    seen: Mutex<Seen>,
+    /// The files from which that was read.
+    files: Mutex<Watched>,
     handshakes: Arc<Handshakes>,
 }
 
 impl Tls {
     /// Reads the files. Blocks on the disk.
     pub fn open(settings: &TlsSettings) -> Result<Arc<Tls>, TlsError> {
-        let seen = Seen::of(settings);
+        let files = files(settings);
         let configs = server_configs(settings)?;
         Ok(Arc::new(Tls {
             settings: settings.clone(),
             configs: Mutex::new(configs),
-            seen: Mutex::new(seen),
+            files: Mutex::new(files),
             handshakes: Arc::default(),
         }))
     }
@@ -77,23 +71,20 @@ impl Tls {
         }
     }
 
-    /// Reads the files again if one has changed.
+    /// Reads the files again if one has changed, or could not be used.
     fn look(&self) {
-        let now = Seen::of(&self.settings);
-        let mut seen = self.seen.lock().expect("nothing panics while it looks");
-        if *seen == now {
-            return;
-        }
-        *seen = now;
-        match server_configs(&self.settings) {
-            Ok(configs) => {
+        let mut files = self.files.lock().expect("nothing panics while it looks");
+        match files.look(|| server_configs(&self.settings)) {
+            Looked::Same => {}
+            Looked::New(configs) => {
                 *self.configs.lock().expect("nothing panics that holds it") = configs;
                 tracing::info!("the certificates have changed: new connections get the new ones");
             }
-            Err(error) => tracing::error!(
+            Looked::Failed { error, is_news } if is_news => tracing::error!(
                 %error,
                 "the certificates have changed and cannot be used; the last good ones stay in use"
             ),
+            Looked::Failed { .. } => {}
         }
     }
 
@@ -160,47 +151,14 @@ fn name_of(certificate: &[u8], rules: &PrincipalRules) -> Result<Arc<str>, Hands
     }
 }
 
-/// The files, as far as that tells whether they have changed.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen(Vec<(PathBuf, Option<Mark>)>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Mark {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    mode: u32,
-    /// Seconds and nanoseconds of the last change of content, and of anything.
-    changed: [(i64, i64); 2],
-}
-
-impl Seen {
-    fn of(settings: &TlsSettings) -> Seen {
-        let TlsSettings {
-            keystore,
-            key,
-            truststore,
-            ..
-        } = settings;
-        let all = [keystore, key, truststore].into_iter().flatten();
-        Seen(all.map(|path| (path.clone(), Mark::of(path))).collect())
-    }
-}
-
-impl Mark {
-    fn of(path: &Path) -> Option<Mark> {
-        let about: Metadata = std::fs::metadata(path).ok()?;
-        Some(Mark {
-            device: about.dev(),
-            inode: about.ino(),
-            bytes: about.size(),
-            mode: about.mode(),
-            changed: [
-                (about.mtime(), about.mtime_nsec()),
-                (about.ctime(), about.ctime_nsec()),
-            ],
-        })
-    }
+fn files(settings: &TlsSettings) -> Watched {
+    let TlsSettings {
+        keystore,
+        key,
+        truststore,
+        ..
+    } = settings;
+    Watched::new([keystore, key, truststore].into_iter().flatten().cloned())
 }
 
 fn server_configs(settings: &TlsSettings) -> Result<Configs, TlsError> {

@@ -208,10 +208,13 @@ async fn principal(
             let logged_in = broker.log_in(LoginKind::Mqtt, user, password, peer.ip());
             logged_in.await.ok()
         }
-        _ => None,
+        _ => {
+            front.broker.refuse_login(LoginKind::Mqtt, peer.ip());
+            None
+        }
     };
     match logged_in {
-        Some(user) => Ok(Principal::User(user)),
+        Some(proven) => Ok(Principal::User(proven.accept())),
         None => {
             // A failure is answered late, as in every protocol.
             tokio::time::sleep(front.shared.sasl.failed_delay).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::route::{self, Message};
 use super::state::Front;
-use crate::broker::access::{Door, Granted, Protocol, RightOn, right};
+use crate::broker::access::{Caller, Door, Granted, Protocol, RightOn, right};
 use crate::broker::publish::{self, PublishRefusal, Publishing};
 use crate::broker::retained::Retain;
 use crate::broker::sessions::{HeldSession, SessionRecord};
@@ -71,13 +71,13 @@ pub(super) async fn topic<R: RightOn<Arc<Topic>> + Copy>(
     right: R,
 ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
     match door.topic(route::TOPIC, right) {
-        Err(Refusal::UnknownTopicOrPartition) => make(front).await?,
+        Err(Refusal::UnknownTopicOrPartition) => make(front, door.caller()).await?,
         found => return found,
     }
     door.topic(route::TOPIC, right)
 }
 
-async fn make(front: &Front) -> Result<(), Refusal> {
+async fn make(front: &Front, caller: &Caller) -> Result<(), Refusal> {
     let own = front.broker.own_door(Protocol::Mqtt);
     let name = match own.new_topic(route::TOPIC) {
         // Somebody else was faster.
@@ -92,8 +92,8 @@ async fn make(front: &Front) -> Result<(), Refusal> {
         },
         settings: Vec::new(),
     };
-    match front.broker.create_topics(vec![new], false).await.pop() {
-        None | Some(Ok(_) | Err(Refusal::TopicExists { .. })) => Ok(()),
-        Some(Err(refusal)) => Err(refusal),
+    match front.broker.create_by_use(new, caller).await {
+        Ok(_) | Err(Refusal::TopicExists { .. }) => Ok(()),
+        Err(refusal) => Err(refusal),
     }
 }

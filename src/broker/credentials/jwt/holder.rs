@@ -4,8 +4,8 @@
 //! [`ASKED_AGAIN_MIN`] after the last time, whoever shows how many.
 
 use std::path::Path;
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -16,9 +16,8 @@ pub use super::fetch::JwksError;
 use super::fetch::{get, read};
 use super::keys::Keys;
 use crate::broker::on_blocking_pool;
+use crate::watched::{LOOK, Looked, Watched};
 
-/// How often a file is looked at.
-pub(super) const FILE_LOOKED: Duration = Duration::from_secs(2);
 /// The source is asked for a key that is not known no sooner than this after the last time.
 const ASKED_AGAIN_MIN: Duration = Duration::from_secs(10);
 
@@ -27,19 +26,24 @@ pub struct Jwt {
     config: JwtConfig,
     keys: RwLock<Arc<Keys>>,
     missing: Notify,
+    /// The file that they are in, if it is one.
+    file: Option<Arc<Mutex<Watched>>>,
+    pub(super) asked_again_min: Duration,
 }
-
-/// What a file is known by.
-type Version = Option<(SystemTime, u64)>;
 
 impl Jwt {
     /// With the keys of a file, if it is one; those of an address come later. Blocks on the disk.
     pub(in crate::broker) fn open(config: &JwtConfig) -> Result<Jwt, JwksError> {
-        let keys = match &config.jwks {
-            Some(JwksSource::File(path)) => read(path)?,
-            Some(JwksSource::Url { .. }) | None => Keys::default(),
+        let (file, keys) = match &config.jwks {
+            Some(JwksSource::File(path)) => {
+                let file = Watched::new([path.clone()]);
+                (Some(Arc::new(Mutex::new(file))), read(path)?)
+            }
+            Some(JwksSource::Url { .. }) | None => (None, Keys::default()),
         };
         Ok(Jwt {
+            file,
+            asked_again_min: ASKED_AGAIN_MIN,
             config: config.clone(),
             keys: RwLock::new(Arc::new(keys)),
             missing: Notify::new(),
@@ -64,10 +68,10 @@ impl Jwt {
     /// Renews the keys until `shutdown` turns true.
     pub(in crate::broker) async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         let renewed = async {
-            match &self.config.jwks {
-                None => {}
-                Some(JwksSource::File(path)) => self.watch(path).await,
-                Some(source) => self.ask_again(source).await,
+            match (&self.config.jwks, &self.file) {
+                (Some(JwksSource::File(path)), Some(file)) => self.watch(path, file).await,
+                (Some(source), _) => self.ask_again(source).await,
+                (None, _) => {}
             }
         };
         tokio::select! {
@@ -76,20 +80,21 @@ impl Jwt {
         }
     }
 
-    async fn watch(&self, path: &Path) {
-        // The first look reads it again: it may have changed since the start.
-        let mut known: Version = None;
+    async fn watch(&self, path: &Path, file: &Arc<Mutex<Watched>>) {
         loop {
-            let (owned, before) = (path.to_owned(), known);
+            let (owned, file) = (path.to_owned(), file.clone());
             let looked = on_blocking_pool(move || {
-                let found = version(&owned);
-                let has_changed = found != before;
-                (found, has_changed.then(|| read(&owned)))
+                let mut file = file.lock().expect("nothing panics while it looks");
+                file.look(|| read(&owned))
             });
-            let (found, keys) = looked.await;
-            known = found;
-            self.take(path.display().to_string(), keys);
-            tokio::time::sleep(FILE_LOOKED).await;
+            let from = || path.display().to_string();
+            match looked.await {
+                Looked::Same => {}
+                Looked::New(keys) => self.put(&from(), keys),
+                Looked::Failed { error, is_news } if is_news => self.not_read(&from(), &error),
+                Looked::Failed { .. } => {}
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -98,49 +103,43 @@ impl Jwt {
         loop {
             let at = Instant::now();
             let keys = get(source).await;
-            let is_good = keys.is_ok();
-            self.take(source.text(), Some(keys));
-            if !is_good {
-                tokio::time::sleep(retry).await;
-                retry = retry.saturating_mul(2).min(self.config.retry_max);
-                continue;
+            match keys {
+                Ok(keys) => self.put(&source.text(), keys),
+                Err(error) => {
+                    self.not_read(&source.text(), &error);
+                    tokio::time::sleep(retry).await;
+                    retry = retry.saturating_mul(2).min(self.config.retry_max);
+                    continue;
+                }
             }
             retry = self.config.retry;
             tokio::select! {
                 () = tokio::time::sleep(self.config.refresh) => {}
-                () = self.missing.notified() => tokio::time::sleep_until(at + ASKED_AGAIN_MIN).await,
+                () = self.missing.notified() => tokio::time::sleep_until(at + self.asked_again_min).await,
             }
         }
     }
 
-    /// Puts keys in force; where there are none, those before stay.
-    fn take(&self, from: String, keys: Option<Result<Keys, JwksError>>) {
-        match keys {
-            None => {}
-            Some(Ok(keys)) => {
-                let (before, count) = (self.keys().count(), keys.count());
-                *self
-                    .keys
-                    .write()
-                    .expect("nothing panics while it holds the keys") = Arc::new(keys);
-                if before != count {
-                    tracing::info!(from, count, "the keys of tokens were read");
-                }
-            }
-            Some(Err(error)) => {
-                let count = self.keys().count();
-                tracing::warn!(%error, from, count, "the keys of tokens cannot be read: those before stay in force");
-            }
+    /// Puts keys in force.
+    fn put(&self, from: &str, keys: Keys) {
+        let (before, count) = (self.keys().count(), keys.count());
+        *self
+            .keys
+            .write()
+            .expect("nothing panics while it holds the keys") = Arc::new(keys);
+        if before != count {
+            tracing::info!(from, count, "the keys of tokens were read");
         }
+    }
+
+    /// Where there are none, those before stay in force.
+    fn not_read(&self, from: &str, error: &JwksError) {
+        let count = self.keys().count();
+        tracing::warn!(%error, from, count, "the keys of tokens cannot be read: those before stay in force");
     }
 
     fn keys(&self) -> Arc<Keys> {
         let keys = self.keys.read();
         Arc::clone(&keys.expect("nothing panics while it holds the keys"))
     }
-}
-
-fn version(path: &Path) -> Version {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }

@@ -192,7 +192,7 @@ async fn keys_of_a_file_are_renewed_and_bad_ones_leave_those_before() {
         until(|| may("ES256")).await;
         assert!(!may("RS256"), "its key is not in the set any more");
         write(&path, &json!({"keys": "none"}));
-        tokio::time::sleep(super::holder::FILE_LOOKED * 2).await;
+        tokio::time::sleep(crate::watched::LOOK * 2).await;
         assert!(may("ES256"));
         stop.send_replace(true);
     };
@@ -244,6 +244,48 @@ async fn keys_of_an_address_come_after_it_failed_and_anew_for_an_unknown_one() {
     let (stop, stopped) = watch::channel(false);
     let all = async {
         served.await;
+        stop.send_replace(true);
+    };
+    tokio::join!(jwt.run(stopped), all);
+}
+
+#[tokio::test]
+async fn an_unknown_key_has_the_source_asked_before_it_is_due() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let made = made();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let source = JwksSource::parse(&format!("http://127.0.0.1:{port}/keys")).expect("an address");
+    let jwt = Jwt::open(&JwtConfig {
+        jwks: Some(source),
+        refresh: Duration::from_secs(1_000_000),
+        ..config()
+    });
+    let mut jwt = jwt.expect("nobody is asked yet");
+    assert_eq!(jwt.asked_again_min, Duration::from_secs(10));
+    jwt.asked_again_min = Duration::from_millis(1);
+    let jwt = &jwt;
+    let may = |name: &str| jwt.check(made.tokens[name].as_bytes(), NOW_MS);
+    let serve = async |set: Value| {
+        let (mut stream, _) = listener.accept().await.expect("it asks");
+        let mut asked = vec![0; 1024];
+        stream.read(&mut asked).await.expect("a request");
+        let body = set.to_string();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        let answered = stream.write_all((head + &body).as_bytes()).await;
+        answered.expect("it listens");
+    };
+    let (stop, stopped) = watch::channel(false);
+    let all = async {
+        serve(json!({"keys": [made.jwks["keys"][0]]})).await;
+        until(|| may("RS256").is_ok()).await;
+        // A key that is known asks for nothing, whatever else is wrong.
+        assert!(may("RS256").is_ok());
+        assert_eq!(may("ES256"), Err(Unfit::UnknownKey));
+        serve(made.jwks.clone()).await;
+        until(|| may("ES256").is_ok()).await;
         stop.send_replace(true);
     };
     tokio::join!(jwt.run(stopped), all);

@@ -20,7 +20,9 @@ async fn commit(world: &World, group: &str, topic: &str, text: &str) -> Result<(
         ..offset_commit(topic, 5)
     };
     let claim = MemberClaim::default();
-    let results = world.coordinator.commit(group, &claim, vec![commit], None);
+    let results = world
+        .coordinator
+        .commit(group, world.owner, &claim, vec![commit], None);
     results.await?.remove(0)
 }
 
@@ -57,10 +59,70 @@ async fn no_more_groups_are_made_than_may_be() {
 }
 
 #[tokio::test]
+async fn a_principals_groups_are_bounded_whoever_uses_them_and_after_a_start_too() {
+    let mut world = World::with(|config| {
+        config.held_of_one_max.groups = 2;
+        config.held_of_one_max.offsets = 3;
+    });
+    world.owner = Some("mallory");
+    world.commit("a", "t", 1).await.expect("room");
+    world.member("b").await;
+    let refused = world.join("c", ask("")).await.expect_err("no room");
+    assert_eq!(refused.error, GroupError::MaxSizeReached);
+    let refused = world.commit("c", "t", 1).await;
+    assert_eq!(refused, Err(GroupError::OffsetsMaxReached));
+    // Others are not hindered, but for what they put into the groups of the first.
+    world.owner = Some("alice");
+    world.commit("c", "t", 1).await.expect("room");
+    for topic in ["u", "v"] {
+        world.commit("a", topic, 1).await.expect("room");
+    }
+    let refused = world.commit("a", "w", 1).await;
+    assert_eq!(refused, Err(GroupError::OffsetsMaxReached));
+    world.commit("c", "w", 1).await.expect("room");
+    assert_eq!(used(&world, "groups.per.principal.max"), 2);
+    assert_eq!(used(&world, "offsets.per.principal.max"), 3);
+    // A start reads it back.
+    let mut world = world.cut();
+    assert_eq!(used(&world, "groups.per.principal.max"), 2);
+    assert_eq!(used(&world, "offsets.per.principal.max"), 3);
+    world.owner = Some("mallory");
+    let refused = world.commit("d", "t", 1).await;
+    assert_eq!(refused, Err(GroupError::OffsetsMaxReached));
+    world.coordinator.delete("a").await.expect("empty");
+    world.commit("d", "t", 1).await.expect("room again");
+    // What is gone is on nobody's account, whoever makes it anew.
+    let mut world = world.cut();
+    world.owner = Some("alice");
+    world.commit("a", "t", 1).await.expect("room");
+    let refused = world.commit("e", "t", 1).await;
+    assert_eq!(
+        refused,
+        Err(GroupError::OffsetsMaxReached),
+        "two are alice's"
+    );
+}
+
+#[tokio::test]
+async fn a_group_whose_first_record_is_refused_is_stored_with_its_owner_later() {
+    let mut world = World::with(|config| config.held_of_one_max.groups = 1);
+    world.owner = Some("mallory");
+    world.log.set_full(true);
+    let refused = world.commit("a", "t", 1).await;
+    assert!(refused.is_err(), "{refused:?}");
+    world.log.set_full(false);
+    world.commit("a", "t", 1).await.expect("room");
+    let mut world = world.cut();
+    world.owner = Some("mallory");
+    let refused = world.commit("b", "t", 1).await;
+    assert_eq!(refused, Err(GroupError::OffsetsMaxReached));
+}
+
+#[tokio::test]
 async fn members_of_all_groups_are_counted_and_so_are_ids_that_nobody_uses() {
     let world = World::with(|config| config.members_max = 2);
     world.member("a").await;
-    let given = world.coordinator.join("b", ask("").request).await;
+    let given = world.coordinator.join("b", None, ask("").request).await;
     let given = given.expect_err("an id first");
     assert_eq!(given.error, GroupError::MemberIdRequired);
     for group in ["a", "b", "c"] {
@@ -201,7 +263,7 @@ async fn a_commit_and_a_deletion_larger_than_one_append_go_in_pieces() {
     let claim = MemberClaim::default();
     let results = world
         .coordinator
-        .commit("g", &claim, commits.collect(), None)
+        .commit("g", None, &claim, commits.collect(), None)
         .await;
     assert_eq!(results, Ok(vec![Ok(()); PARTITIONS as usize]));
     let world = world.cut();
@@ -227,7 +289,10 @@ async fn of_several_commits_for_one_partition_the_last_counts_and_all_are_answer
         too_long,
     ];
     let claim = MemberClaim::default();
-    let results = world.coordinator.commit("g", &claim, commits, None).await;
+    let results = world
+        .coordinator
+        .commit("g", None, &claim, commits, None)
+        .await;
     let too_large = Err(GroupError::MetadataTooLarge {
         chars: 4097,
         chars_max: 4096,
@@ -248,7 +313,7 @@ async fn a_negative_offset_is_kept_as_it_was_committed() {
         let claim = MemberClaim::default();
         let results = world
             .coordinator
-            .commit("g", &claim, vec![commit], None)
+            .commit("g", None, &claim, vec![commit], None)
             .await;
         assert_eq!(results, Ok(vec![Ok(())]));
         let fetched = world.coordinator.fetch("g", &[place("t")]).remove(0);

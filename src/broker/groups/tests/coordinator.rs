@@ -36,6 +36,8 @@ impl Clock for TestClock {
 pub(super) struct World {
     pub(super) coordinator: Coordinator,
     config: GroupConfig,
+    /// On whose account its groups are.
+    pub(super) owner: Option<&'static str>,
     clock: Arc<TestClock>,
     pub(super) log: SimStore,
     stop: watch::Sender<bool>,
@@ -77,6 +79,7 @@ impl World {
         World {
             coordinator,
             config,
+            owner: None,
             clock,
             log,
             stop,
@@ -103,7 +106,7 @@ impl World {
 
     pub(super) async fn join(&self, group: &str, ask: Ask) -> Result<Joined, JoinRefused> {
         self.coordinator
-            .join(group, ask.old_version().request)
+            .join(group, self.owner, ask.old_version().request)
             .await
     }
 
@@ -156,7 +159,13 @@ impl World {
     ) -> Result<(), GroupError> {
         let results = self
             .coordinator
-            .commit(group, &claim, vec![offset_commit(topic, offset)], retention)
+            .commit(
+                group,
+                self.owner,
+                &claim,
+                vec![offset_commit(topic, offset)],
+                retention,
+            )
             .await?;
         results
             .into_iter()
@@ -529,7 +538,7 @@ async fn metadata_above_the_limit_refuses_its_partition_only() {
     let commits = vec![commit("a", 4096), commit("b", 4097)];
     let results = world
         .coordinator
-        .commit("g", &MemberClaim::default(), commits, None)
+        .commit("g", None, &MemberClaim::default(), commits, None)
         .await;
     let too_large = GroupError::MetadataTooLarge {
         chars: 4097,
@@ -542,7 +551,13 @@ async fn metadata_above_the_limit_refuses_its_partition_only() {
     );
     let results = world
         .coordinator
-        .commit("g", &MemberClaim::default(), vec![commit("b", 4097)], None)
+        .commit(
+            "g",
+            None,
+            &MemberClaim::default(),
+            vec![commit("b", 4097)],
+            None,
+        )
         .await;
     assert_eq!(results, Ok(vec![Err(too_large)]));
 }
@@ -799,7 +814,7 @@ async fn many_members_at_once_become_one_generation() {
         let mut request = ask("").old_version().request;
         joins.push(tokio::spawn(async move {
             loop {
-                match coordinator.join("g", request.clone()).await {
+                match coordinator.join("g", None, request.clone()).await {
                     Ok(joined) => {
                         request.member_id.clone_from(&joined.member_id);
                         let assignments = joined

@@ -42,6 +42,11 @@ fn golden() -> Vec<(Record, &'static str, &'static str)> {
             "0100000008",
         ),
         (
+            Record::Owner("g".into(), Some("alice".into())),
+            "0104000167",
+            "01 0005616c696365",
+        ),
+        (
             Record::Offset(
                 "g".into(),
                 topic,
@@ -105,12 +110,18 @@ fn the_length_of_a_record_is_known_before_it_is_encoded() {
                 assert_eq!(key.len(), record::group_key_bytes(&group));
                 assert_eq!(value.len(), record::PROMISE_VALUE_BYTES);
             }
+            Record::Owner(group, Some(owner)) => {
+                assert_eq!(key.len(), record::group_key_bytes(&group));
+                assert_eq!(value.len(), record::owner_value_bytes(&owner));
+            }
             Record::Offset(group, topic, _, Some(offset)) => {
                 assert_eq!(key.len(), record::offset_key_bytes(&group, &topic));
                 let bytes = record::offset_value_bytes(&offset.metadata);
                 assert_eq!(value.len(), bytes);
             }
-            Record::Group(_, None) | Record::Offset(_, _, _, None) => panic!("all have values"),
+            Record::Group(_, None) | Record::Owner(_, None) | Record::Offset(_, _, _, None) => {
+                panic!("all have values")
+            }
         }
     }
 }

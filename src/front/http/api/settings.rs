@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::named::topic_name;
 use crate::broker::access::{Door, ResourceKind, Right, right};
+use crate::broker::audit::On;
 use crate::broker::{Alteration, Broker, Entry, Operation as Change, Origin, Resource};
 use crate::front::audit::{self, some};
 use crate::front::http::errors::Failure;
@@ -183,22 +184,22 @@ async fn alter_topic(
     // It is looked up again after the change: a granted topic is the topic as it was.
     let shown = || Ok(Resource::Topic(door.topic(&name, right::DescribeConfigs)?));
     let target = Resource::Topic(door.topic(&name, right::AlterConfigs)?);
-    alter(&door, shown, &target, &format!("topic {name}"), body).await
+    alter(&door, shown, &target, On::Topic(&name), body).await
 }
 
 async fn alter_server(door: Door, headers: HeaderMap, body: Body) -> Result<Json<Value>, Failure> {
     let body: AlterBody = body_of(&headers, body).await?;
     let shown = || Ok(Resource::Broker(door.cluster(right::DescribeConfigs)?));
     let target = Resource::Broker(door.cluster(right::AlterConfigs)?);
-    let name = format!("broker {}", door.broker().node_id());
-    alter(&door, shown, &target, &name, body).await
+    let name = door.broker().node_id().to_string();
+    alter(&door, shown, &target, On::Broker(&name), body).await
 }
 
 async fn alter<'a>(
     door: &Door,
     shown: impl Fn() -> Result<Resource<'a, right::DescribeConfigs>, Failure>,
     target: &Resource<'_, right::AlterConfigs>,
-    resource: &str,
+    on: On<'_>,
     body: AlterBody,
 ) -> Result<Json<Value>, Failure> {
     let broker = door.broker();
@@ -233,7 +234,7 @@ async fn alter<'a>(
         let unset = body.unset.iter().map(|name| format!("{name} unset"));
         let changes: Vec<String> = set.chain(unset).collect();
         let change = audit::Change::SettingsChanged {
-            resource,
+            on,
             changes: &some(changes.into_iter()),
         };
         if !names.is_empty() {

@@ -9,6 +9,7 @@ use wire::messages::alter_client_quotas::{
 use super::Call;
 use super::audit::{Change, some};
 use crate::broker::access::right;
+use crate::broker::audit::On;
 use crate::broker::quotas::Alteration;
 use crate::front::kafka::errors::{self, Failure};
 
@@ -77,7 +78,7 @@ fn log(parts: &Parts, alterations: &[Alteration], call: &Call) {
     });
     let resource: Vec<String> = shown.collect();
     call.changed(&Change::SettingsChanged {
-        resource: &format!("quotas of {}", resource.join(", ")),
+        on: On::Quotas(&resource.join(", ")),
         changes: &some(changes.into_iter()),
     });
 }

@@ -31,7 +31,7 @@ pub(super) async fn answer(request: AlterConfigsRequest, call: Call) -> AlterCon
                 format!("{}={value}", config.name)
             });
             call.changed(&Change::SettingsReplaced {
-                resource: &config_resource::shown(resource.resource_type, &resource.resource_name),
+                on: config_resource::on(resource.resource_type, &resource.resource_name),
                 settings: &some(set),
             });
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::broker::access::{Cluster, Door, Group, RightOn};
+use crate::broker::audit::On;
 use crate::broker::{Origin, Refusal, Resource, Topic};
 use crate::front::kafka::errors::{Failure, Misuse};
 
@@ -44,15 +45,12 @@ where
     })
 }
 
-/// A resource in the words of a log line.
-pub(super) fn shown(kind: i8, name: &str) -> String {
+/// What was changed, of those resources whose settings can be.
+pub(super) fn on(kind: i8, name: &str) -> On<'_> {
     match kind {
-        TOPIC => format!("topic {name}"),
-        BROKER if name.is_empty() => "all brokers".to_owned(),
-        BROKER => format!("broker {name}"),
-        BROKER_LOGGER => format!("the loggers of broker {name}"),
-        GROUP => format!("group {name:?}"),
-        other => format!("the resource {name:?} of type {other}"),
+        TOPIC => On::Topic(name),
+        GROUP => On::Group(name),
+        _ => On::Broker(name),
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn answer(request: DeleteTopicsRequest, call: Call) -> DeleteTo
                 ..DeletableTopicResult::default()
             },
             Err(refusal) => {
-                let described = call.door.topic_by_key(&key, right::Describe).ok();
+                let described = call.door.topic_by_key_if_allowed(&key, right::Describe);
                 let (name, topic_id) = match key {
                     TopicKey::Name(name) => (Some(name), uuid::Uuid::nil()),
                     TopicKey::Id(id) => (
@@ -136,9 +136,11 @@ fn sorted_out(
 
 /// The same text for all mentions of one topic.
 fn identity(key: &TopicKey, call: &Call) -> String {
-    match (call.door.topic_by_key(key, right::Delete), key) {
-        (Ok(topic), _) => topic.name.as_str().to_owned(),
-        (Err(_), TopicKey::Name(name)) => name.clone(),
-        (Err(_), TopicKey::Id(id)) => id.as_uuid().to_string(),
+    // Whoever may not delete it is told so once, when it is to be deleted.
+    let topic = call.door.topic_by_key_if_allowed(key, right::Delete);
+    match (topic, key) {
+        (Some(topic), _) => topic.name.as_str().to_owned(),
+        (None, TopicKey::Name(name)) => name.clone(),
+        (None, TopicKey::Id(id)) => id.as_uuid().to_string(),
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn answer(
                 }
             });
             call.changed(&Change::SettingsChanged {
-                resource: &config_resource::shown(resource.resource_type, &resource.resource_name),
+                on: config_resource::on(resource.resource_type, &resource.resource_name),
                 changes: &some(changes),
             });
         }

@@ -9,7 +9,6 @@ use wire::messages::metadata::{
     MetadataResponsePartition, MetadataResponseTopic,
 };
 
-use super::audit::Change;
 use super::{Call, operations};
 use crate::broker::access::{Door, right};
 use crate::broker::{Refusal, Topic};
@@ -114,20 +113,18 @@ fn default_partitions(call: &Call) -> u64 {
 async fn created(name: &str, call: &Call) -> Result<Arc<Topic>, Refusal> {
     let created = match call.door.new_topic(name) {
         Ok(name) => match call.mutate(default_partitions(call), ALWAYS_STRICT) {
-            Ok(()) => call.broker().auto_create_topic(name).await,
+            Ok(()) => {
+                call.broker()
+                    .auto_create_topic(name, call.door.caller())
+                    .await
+            }
             // The client asks again.
             Err(_) => Err(Refusal::UnknownTopicOrPartition),
         },
         Err(refusal) => Err(refusal),
     };
     match created {
-        Ok(topic) => {
-            call.changed(&Change::TopicCreatedByUse {
-                topic: topic.name.as_str(),
-                partitions: topic.partition_count(),
-            });
-            Ok(Arc::clone(&topic))
-        }
+        Ok(topic) => Ok(Arc::clone(&topic)),
         // Somebody else did the same at the same time.
         Err(Refusal::TopicExists { .. }) => {
             let topic = call.door.topic(name, right::Describe)?;

@@ -4,10 +4,12 @@ use model::sasl::Client;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::broker::access::{Protocol, right};
 use crate::broker::credentials::FirstUser;
 use crate::broker::credentials::jwt::signer::Signer;
 use crate::broker::scratch::Scratch;
 use crate::front::listener::SecurityProtocol;
+use crate::metrics::{Families, Family, Value};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -269,6 +271,60 @@ async fn a_token_that_is_no_good_is_refused_as_the_rfc_and_kafka_have_it() {
                  principal name (press4)";
     assert_eq!(refused, Err(Refused::Failed(words.to_owned())));
     assert!(login.has_failed());
+}
+
+/// How many logins of this kind succeeded and failed.
+fn logins(broker: &Broker, mechanism: &str) -> (u64, u64) {
+    let mut found = Vec::new();
+    let mut take = |family: &Family| {
+        if family.name == "alluvium_logins_total" {
+            found.extend(family.samples.clone());
+        }
+    };
+    let cluster = broker.own_door(Protocol::Kafka).cluster(right::Describe);
+    let mut families = Families::new(10_000, &mut take);
+    broker.add_metrics(&cluster.expect("a right"), &mut families, None);
+    let value = |result: &str| {
+        let labels = [mechanism.to_owned(), result.to_owned()];
+        let sample = found.iter().find(|sample| sample.labels == labels);
+        match sample.expect("each kind has one").value {
+            Value::Whole(value) => value,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    (value("succeeded"), value("failed"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_is_refused_after_all_does_not_stand_as_one_that_succeeded() {
+    let signer = Signer::new();
+    let broker = signer.broker();
+    let login = Login::new(&settings(5_000), HERE, asking());
+    let done = bear(&login, &broker, &signer.token("press4", 60)).await;
+    assert!(done.is_ok());
+    assert_eq!(logins(&broker, "OAUTHBEARER"), (1, 0));
+    tokio::time::advance(Duration::from_secs(4)).await;
+    let other = bear(&login, &broker, &signer.token("press5", 60)).await;
+    assert!(matches!(other, Err(Refused::Failed(_))));
+    assert_eq!(logins(&broker, "OAUTHBEARER"), (1, 1));
+    let login = Login::new(&settings(0), HERE, asking());
+    login.choose("OAUTHBEARER", 1).await.unwrap();
+    let token = signer.token("press4", 60);
+    let message = format!("n,a=admin,\x01auth=Bearer {token}\x01\x01");
+    assert!(login.take(&broker, message.as_bytes()).await.is_err());
+    assert_eq!(logins(&broker, "OAUTHBEARER"), (1, 2));
+    // Nor do messages in which nobody is named go uncounted.
+    for (mechanism, message) in [("PLAIN", "x"), ("SCRAM-SHA-256", "x"), ("OAUTHBEARER", "x")] {
+        let (succeeded, failed) = logins(&broker, mechanism);
+        let login = Login::new(&settings(0), HERE, asking());
+        login.choose(mechanism, 1).await.unwrap();
+        assert!(login.take(&broker, message.as_bytes()).await.is_err());
+        assert_eq!(
+            logins(&broker, mechanism),
+            (succeeded, failed + 1),
+            "{mechanism}"
+        );
+    }
 }
 
 #[tokio::test]

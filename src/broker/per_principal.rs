@@ -1,0 +1,199 @@
+//! Bounds on what one principal makes the broker keep of topics: how often they have refused, and what is held.
+//! Callers: `topics`, which enforces them; metrics. Those on groups are the groups' own (`groups/ledger.rs`).
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Broker;
+use super::access::Authorizer;
+use super::groups::Bound;
+
+/// What is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bounded {
+    Partitions,
+    SettingsBytes,
+}
+
+/// How often each bound has refused.
+#[derive(Debug, Default)]
+pub(super) struct BoundsOfOne([AtomicU64; 2]);
+
+impl BoundsOfOne {
+    pub(super) fn refused(&self, bounded: Bounded) {
+        self.0[bounded as usize].fetch_add(1, Relaxed);
+    }
+}
+
+impl Broker {
+    /// The bounds on what one principal has of topics; none where access is not controlled, as nobody has an account there.
+    pub(super) fn bounds_of_one(&self) -> Vec<Bound> {
+        let config = self.config();
+        if config.access.authorizer == Authorizer::None {
+            return Vec::new();
+        }
+        let (most, refused) = (
+            self.shared.catalog.owned_most(),
+            &self.shared.bounds_of_one.0,
+        );
+        let bound = |setting, used, max, bounded: Bounded| Bound {
+            setting,
+            used,
+            max,
+            refused: refused[bounded as usize].load(Relaxed),
+        };
+        vec![
+            bound(
+                "partitions.per.principal.max",
+                most.partitions,
+                config.partitions_of_one_max,
+                Bounded::Partitions,
+            ),
+            bound(
+                "topic.settings.bytes.per.principal.max",
+                most.settings_bytes,
+                config.settings_bytes_of_one_max,
+                Bounded::SettingsBytes,
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::acl::{Acl, CLUSTER_NAME, Operation, PatternType, Permission, ResourceType};
+
+    use super::super::access::{AccessConfig, Door, Protocol, right};
+    use super::super::refusal::{InvalidSetting, TooManyPartitions};
+    use super::super::scratch::Scratch;
+    use super::super::{BrokerConfig, Layout, NewTopic, Refusal, Resource};
+
+    async fn broker() -> Scratch {
+        let broker = Scratch::with(BrokerConfig {
+            access: AccessConfig {
+                authorizer: super::Authorizer::Standard,
+                super_users: vec!["root".to_owned()],
+                everyone_if_none: true,
+            },
+            partitions_of_one_max: 5,
+            settings_bytes_of_one_max: 64,
+            ..BrokerConfig::default()
+        });
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let cluster = root.cluster(right::Alter).expect("a super user");
+        let rule = Acl {
+            resource_type: ResourceType::Cluster,
+            name: CLUSTER_NAME.to_owned(),
+            pattern: PatternType::Literal,
+            principal: "User:*".to_owned(),
+            host: "*".to_owned(),
+            operation: Operation::Create,
+            permission: Permission::Allow,
+        };
+        let made = broker.create_acls(&cluster, vec![rule]).await;
+        assert!(made[0].is_ok());
+        broker
+    }
+
+    async fn create(
+        door: &Door,
+        name: &str,
+        partitions: u32,
+        settings: &[(&str, &str)],
+    ) -> Result<(), Refusal> {
+        let new = NewTopic {
+            name: door.new_topic(name)?,
+            layout: Layout::Counted {
+                partitions: Some(partitions),
+                replicas: None,
+            },
+            settings: settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned())))
+                .collect(),
+        };
+        let mut made = door.broker().create_topics(vec![new], false).await;
+        made.remove(0).map(drop)
+    }
+
+    fn is_too_many(refused: Result<(), Refusal>) -> bool {
+        matches!(
+            refused,
+            Err(Refusal::TooManyPartitions(
+                TooManyPartitions::OfPrincipal { .. }
+            ))
+        )
+    }
+
+    fn bounds(broker: &Scratch) -> Vec<(u64, u64)> {
+        let bounds = broker.bounds_of_one().into_iter();
+        bounds.map(|it| (it.used, it.refused)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_principals_partitions_are_bounded_and_nobody_elses() {
+        let broker = broker().await;
+        let door = |name: &str| broker.door_of_user(name, Protocol::Kafka);
+        let (mallory, alice, root) = (door("mallory"), door("alice"), door("root"));
+        create(&mallory, "a", 3, &[]).await.expect("room");
+        assert!(is_too_many(create(&mallory, "b", 3, &[]).await));
+        create(&mallory, "b", 2, &[]).await.expect("room");
+        assert!(is_too_many(create(&mallory, "c", 1, &[]).await));
+        create(&alice, "c", 5, &[]).await.expect("her own room");
+        // Whoever adds partitions adds them to the account of who made the topic.
+        let topic = root.topic("a", right::Alter).expect("a right");
+        let grown = broker.grow_topic(&topic, 4, None, false).await;
+        assert!(is_too_many(grown.map(drop)));
+        create(&root, "d", 100, &[]).await.expect("nobody's");
+        assert_eq!(bounds(&broker), [(5, 3), (0, 0)]);
+        // What goes makes room.
+        let gone = root.topic("b", right::Delete).expect("a right");
+        assert!(broker.delete_topics(vec![gone]).await[0].is_ok());
+        let topic = root.topic("a", right::Alter).expect("a right");
+        let grown = broker.grow_topic(&topic, 5, None, false).await;
+        grown.expect("room again");
+        assert!(is_too_many(create(&mallory, "e", 1, &[]).await));
+    }
+
+    #[tokio::test]
+    async fn the_settings_of_a_principals_topics_are_bounded() {
+        let broker = broker().await;
+        let mallory = broker.door_of_user("mallory", Protocol::Kafka);
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let is_too_much = |refused: Result<(), Refusal>| {
+            matches!(
+                refused,
+                Err(Refusal::InvalidSetting(
+                    InvalidSetting::TooMuchOfPrincipal { .. }
+                ))
+            )
+        };
+        create(&mallory, "a", 1, &[("retention.ms", "86400000")])
+            .await
+            .expect("20 bytes");
+        create(&mallory, "b", 1, &[("retention.bytes", "86400000")])
+            .await
+            .expect("23 more");
+        let third = create(&mallory, "c", 1, &[("retention.bytes", "86400000")]).await;
+        assert!(is_too_much(third), "66 of 64");
+        let set = |topic: &'static str, name: &str, value: &str| {
+            let settings = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let granted = root.topic(topic, right::AlterConfigs).expect("a right");
+            let broker = &broker;
+            async move {
+                let resource = Resource::Topic(granted);
+                broker.replace_configs(&resource, settings, false).await
+            }
+        };
+        let value = "delete,compact";
+        assert!(is_too_much(
+            set("a", "min.cleanable.dirty.ratio", "0.123456789012345").await
+        ));
+        set("a", "cleanup.policy", value).await.expect("28 bytes");
+        assert_eq!(bounds(&broker)[1], (51, 2));
+        set("a", "segment.ms", "1000").await.expect("less");
+        assert_eq!(bounds(&broker)[1].0, 37);
+    }
+}
