@@ -15,6 +15,7 @@ use super::dynamic::{DynamicSettings, unknown_of_broker};
 use super::records::{BrokerSettings, Record};
 use super::refusal::InvalidSetting;
 use super::server_settings::ServerSetting;
+use super::share::{GROUP_SETTINGS, GroupSetting, GroupSettings, ShareError};
 use super::{Broker, Refusal};
 
 /// The one topic setting whose bound is the store's.
@@ -30,7 +31,7 @@ pub enum Resource<'a, R> {
     Cluster(Granted<Cluster, R>),
     /// How much this broker logs.
     Loggers(Granted<Cluster, R>),
-    /// A group's. Kafka's are those of the newer group protocols, which are not offered, so that no group has any.
+    /// A group's: those of groups that share records. Other groups have none.
     Group(Granted<Group<'a>, R>),
 }
 
@@ -49,6 +50,8 @@ pub enum Origin {
     Default,
     /// A level of the log.
     Logger,
+    /// Set on the group.
+    Group,
 }
 
 /// One setting's value in one place.
@@ -124,7 +127,7 @@ impl Broker {
                 entries
             }
             Resource::Loggers(_) => vec![log_level()],
-            Resource::Group(_) => Vec::new(),
+            Resource::Group(group) => self.describe_group_configs(group.id()),
         };
         let wanted = |entry: &Entry| names.is_none_or(|names| names.contains(&entry.name));
         entries.into_iter().filter(wanted).collect()
@@ -133,6 +136,64 @@ impl Broker {
     /// The settings of a topic that was created by who asks.
     pub fn describe_new_topic(&self, topic: &Granted<Arc<Topic>, right::Create>) -> Vec<Entry> {
         self.describe_topic_configs(topic)
+    }
+
+    fn describe_group_configs(&self, group: &str) -> Vec<Entry> {
+        let values: BTreeMap<String, String> = self.shares().values(group).into_iter().collect();
+        let entry = |setting: &GroupSetting| {
+            let place = |value: &str, origin| Synonym {
+                name: setting.name.to_owned(),
+                value: value.to_owned(),
+                origin,
+            };
+            let own = values.get(setting.name);
+            let own = own.map(|value| place(value, Origin::Group));
+            let default = place(setting.default, Origin::Default);
+            let synonyms: Vec<Synonym> = own.into_iter().chain([default]).collect();
+            Entry {
+                name: setting.name.to_owned(),
+                value: synonyms[0].value.clone(),
+                origin: synonyms[0].origin,
+                read_only: false,
+                kind: setting.kind,
+                synonyms,
+                doc: setting.doc.to_owned(),
+            }
+        };
+        GROUP_SETTINGS.iter().map(entry).collect()
+    }
+
+    /// Puts settings of a group in force.
+    async fn change_group(
+        &self,
+        group: &str,
+        validate_only: bool,
+        change: impl FnOnce(Values<'_>) -> Result<BTreeMap<String, String>, Refusal>,
+    ) -> Result<(), Refusal> {
+        // One change of any group's settings at a time: each is made of what is in force.
+        let _turn = self.shared.changes.alone().await;
+        let own: BTreeMap<String, String> = self.shares().values(group).into_iter().collect();
+        let defaults = self.topic_defaults();
+        let changed = change(Values {
+            own: &own,
+            defaults: &defaults,
+            row: |_| None,
+        })?;
+        for name in changed.keys() {
+            if GroupSetting::find(name).is_none() {
+                return Err(InvalidSetting::Unknown { name: name.clone() }.into());
+            }
+        }
+        let values: Vec<(String, String)> = changed.into_iter().collect();
+        let settings = GroupSettings::of(&values).map_err(InvalidSetting::from)?;
+        if validate_only {
+            return Ok(());
+        }
+        let configured = self.shares().configure(group, values, settings).await;
+        configured.map_err(|error| match error {
+            ShareError::NotAvailable => Refusal::DiskFull,
+            error => InvalidSetting::Group(error).into(),
+        })
     }
 
     fn describe_topic_configs(&self, topic: &Topic) -> Vec<Entry> {
@@ -260,7 +321,7 @@ impl Broker {
     ) -> Result<(), Refusal> {
         match resource {
             Resource::Loggers(_) => Err(InvalidSetting::LogLevel.into()),
-            Resource::Group(_) => Err(InvalidSetting::OfGroup.into()),
+            Resource::Group(group) => self.change_group(group.id(), validate_only, change).await,
             Resource::Topic(topic) => {
                 let turn = self.shared.changes.turn([Touched::Topic(topic.id)]).await;
                 let topic = self.current(topic)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::access::{Cluster, Granted, right};
 use super::groups::Bound;
+use super::share::Tally;
 use super::{
     Bounds, Broker, CompactionMetrics, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS,
     StorageMetrics, Topic, Traffic,
@@ -60,6 +61,7 @@ impl Broker {
         self.add_topics(families, &topics);
         add_traffic(families, &topics);
         self.add_groups(families);
+        self.add_shares(families);
         self.add_logins(families);
         self.add_audit(families);
         self.add_group_lags(families);
@@ -211,6 +213,36 @@ impl Broker {
             let members = self.groups().describe(&group.id);
             let count = members.map_or(0, |group| group.members.len());
             family.bounded_sample(&[&group.id], count as u64);
+        }
+        families.add(family);
+    }
+
+    /// What became of records that groups share.
+    fn add_shares(&self, families: &mut Families<'_>) {
+        families.gauge(
+            "alluvium_share_groups",
+            "Groups that share records.",
+            self.shares().list().len() as u64,
+        );
+        type Value = fn(&Tally) -> u64;
+        let outcomes: [(&str, Value); 8] = [
+            ("acquired", |tally| tally.acquired),
+            ("acknowledged", |tally| tally.acknowledged),
+            ("released", |tally| tally.released),
+            ("archived", |tally| tally.archived),
+            ("renewed", |tally| tally.renewed),
+            ("expired", |tally| tally.expired),
+            ("absent", |tally| tally.absent),
+            ("lost", |tally| tally.lost),
+        ];
+        let (name, help) = (
+            "alluvium_share_records_total",
+            "Records of share groups since the start: acquired, acknowledged, released to others, archived (rejected, or delivered too often), renewed; of those released or archived, the ones whose time was over (expired); not there any more (absent), and unfinished when retention removed them (lost).",
+        );
+        let mut family = Family::new(Kind::Counter, name, help, &["outcome"]);
+        let totals = self.shares().totals();
+        for (outcome, value) in outcomes {
+            family.sample(&[outcome], value(&totals));
         }
         families.add(family);
     }

@@ -392,11 +392,12 @@ pub enum InvalidSetting {
     /// The log's level.
     #[error("the log's level is set at the start, by ALLUVIUM_LOG")]
     LogLevel,
-    /// A group's setting.
-    #[error(
-        "groups have no settings: those of Kafka's groups belong to protocols that are not offered"
-    )]
-    OfGroup,
+    /// A group's setting with a value that it cannot have.
+    #[error(transparent)]
+    OfGroup(#[from] super::share::InvalidGroupSetting),
+    /// The group cannot have settings.
+    #[error(transparent)]
+    Group(super::share::ShareError),
 }
 
 /// Why a producer must not send this batch.

@@ -50,6 +50,7 @@ mod sasl_clients;
 mod server;
 mod server_settings;
 mod settings;
+mod shares;
 mod shell_tool;
 mod state_logs;
 mod stations;

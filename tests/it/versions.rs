@@ -214,6 +214,15 @@ impl Scene {
             | ApiKey::ApiVersions
             | ApiKey::InitProducerId
             | ApiKey::ListPartitionReassignments => self.connection(key, version).await,
+            ApiKey::ShareGroupHeartbeat
+            | ApiKey::ShareGroupDescribe
+            | ApiKey::ShareFetch
+            | ApiKey::ShareAcknowledge
+            | ApiKey::DescribeShareGroupOffsets
+            | ApiKey::AlterShareGroupOffsets
+            | ApiKey::DeleteShareGroupOffsets => {
+                crate::shares::answers_of_none(&mut self.raw, key, version).await;
+            }
             _ => self.groups(key, version).await,
         }
     }

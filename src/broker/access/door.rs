@@ -16,6 +16,7 @@ use super::{
 use crate::broker::catalog::{Topic, TopicKey};
 use crate::broker::groups::GroupListing;
 use crate::broker::quotas::Mutation;
+use crate::broker::share::ShareListing;
 use crate::broker::{Broker, Refusal};
 
 /// So much of a principal's name tells it from others, where it is kept beside what it has made.
@@ -185,8 +186,7 @@ impl Door {
         _right: R,
     ) -> Result<Granted<Group<'a>, R>, Refusal> {
         self.check(Resource::Group(id), R::RIGHT)?;
-        let (owner, groups) = (self.owner(), self.broker.groups());
-        Ok(Granted::new(Group::new(id, owner, groups)))
+        Ok(Granted::new(Group::new(id, self.owner(), &self.broker)))
     }
 
     /// The groups that the caller may know of.
@@ -194,6 +194,20 @@ impl Door {
         self.note(ResourceKind::Group, Right::Describe);
         let mut groups = self.broker.groups().list();
         // Who may describe the cluster sees all of it, as in Kafka.
+        if self.may(Resource::Cluster, Right::Describe) {
+            return groups;
+        }
+        groups.retain(|group| {
+            let group = Resource::Group(&group.id);
+            self.judge(group, Right::Describe).is_ok()
+        });
+        groups
+    }
+
+    /// The groups that share records, as far as the caller may know of them.
+    pub fn share_groups(&self) -> Vec<ShareListing> {
+        self.note(ResourceKind::Group, Right::Describe);
+        let mut groups = self.broker.shares().list();
         if self.may(Resource::Cluster, Right::Describe) {
             return groups;
         }

@@ -14,6 +14,12 @@ use crate::broker::groups::{
 impl Granted<Group<'_>, right::Read> {
     /// Becomes or stays a member; returns when the generation is complete.
     pub async fn join(&self, request: JoinRequest) -> Result<Joined, JoinRefused> {
+        if self.is_share() {
+            return Err(JoinRefused {
+                error: GroupError::InconsistentProtocol,
+                member_id: request.member_id,
+            });
+        }
         self.coordinator.join(self.id(), self.owner, request).await
     }
 
@@ -42,6 +48,9 @@ impl Granted<Group<'_>, right::Read> {
         commits: Vec<OffsetCommit>,
         retention: Option<Duration>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        if self.is_share() {
+            return Err(GroupError::NotFound);
+        }
         self.coordinator
             .commit(self.id(), self.owner, claim, commits, retention)
             .await

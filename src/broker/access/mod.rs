@@ -46,6 +46,7 @@ mod lists;
 mod remembered;
 pub mod right;
 mod rules;
+mod shares;
 
 use std::fmt;
 use std::net::SocketAddr;

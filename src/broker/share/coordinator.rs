@@ -19,6 +19,7 @@ use super::members::{Beat, Beaten, ShareMember, Topic};
 use super::partition::{Acquired, SharePartition, StoredRun, Tally, Verdict};
 use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
 use super::settings::GroupSettings;
+use super::totals::Totals;
 use crate::broker::coordination::{self, Moment, Runtime, RuntimeTask, Shape, Stopped};
 use crate::broker::state_log::{Replayed, StateLog};
 
@@ -44,6 +45,7 @@ pub struct Shares {
     runtime: Runtime<ShareMachine>,
     /// Records that were found at the start and count for nothing.
     leftovers: Arc<Mutex<Vec<ShareRecord>>>,
+    totals: Arc<Totals>,
 }
 
 /// The work of the groups: it must be run for answers to leave and for time to pass.
@@ -84,11 +86,14 @@ impl Shares {
         clock: Arc<dyn Clock>,
     ) -> Result<(Shares, SharesTask), SharesError> {
         let (runtime, task) = Runtime::new(SHAPE, log, clock);
+        let totals = Arc::<Totals>::default();
         let mut runs = StoredRuns::new();
         let mut starts = Vec::new();
         let restore = |group: &str, change: &dyn Fn(&mut ShareMachine)| {
             let id: Arc<str> = group.into();
-            let made = runtime.cell_or(Arc::clone(&id), || Some(ShareMachine::new(id)));
+            let made = runtime.cell_or(Arc::clone(&id), || {
+                Some(ShareMachine::new(id, Arc::clone(&totals)))
+            });
             made.expect("one is made").restore(change);
         };
         for record in replayed {
@@ -135,6 +140,7 @@ impl Shares {
         let shares = Shares {
             runtime,
             leftovers: Arc::new(Mutex::new(leftovers)),
+            totals,
         };
         Ok((shares, SharesTask(task)))
     }
@@ -158,9 +164,9 @@ impl Shares {
             return Err(ShareError::MaxSizeReached);
         }
         let id: Arc<str> = group.into();
-        let made = self
-            .runtime
-            .cell_or(Arc::clone(&id), || Some(ShareMachine::new(id)));
+        let made = self.runtime.cell_or(Arc::clone(&id), || {
+            Some(ShareMachine::new(id, Arc::clone(&self.totals)))
+        });
         Ok(made.expect("one is made"))
     }
 
@@ -430,24 +436,36 @@ impl Shares {
         })
     }
 
-    /// Begins anew with partitions of a group without members. Durable when it returns.
+    /// Begins anew with partitions of a group without members, which comes into being if it is not there. Durable when it returns.
     pub async fn reset(&self, group: &str, starts: &[(Place, Offset)]) -> Result<(), ShareError> {
-        let cell = self.cell(group)?;
+        let cell = self.cell_or_new(group)?;
         let mut removed = Vec::new();
         for piece in starts.chunks(PIECE) {
-            let sizes = |machine: &ShareMachine| machine.partition_records(piece.len());
-            let reset = self.step(&cell, sizes, |machine, _, step| {
+            let sizes = |machine: &ShareMachine| {
+                let mut sizes = machine.group_records();
+                sizes.extend(machine.partition_records(piece.len()));
+                sizes
+            };
+            let reset = self.step(&cell, sizes, |machine, now, step| {
                 empty(machine)?;
+                machine.create(now, step);
                 for (place, start) in piece {
                     removed.extend(runs_of(cell.key(), *place, machine.partitions.get(place)));
                     machine.begin(*place, new_incarnation(), *start, true, step);
                 }
                 Ok(Tally::default())
             });
-            reset.await?;
+            let reset = reset.await;
+            self.runtime.forget_if_gone(&cell);
+            reset?;
         }
         self.remove(removed).await;
         Ok(())
+    }
+
+    /// What became of records since the start, of all groups.
+    pub fn totals(&self) -> Tally {
+        self.totals.get()
     }
 
     /// Ends a topic's partitions in a group without members, which then begins with them as if it were new. Durable when it returns.

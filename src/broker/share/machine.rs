@@ -17,6 +17,7 @@ use super::partition::{Acquired, Ask, Keep, NotHeld, SharePartition, Tally, Undo
 use super::record::{Incarnation, Place, ShareRecord, group_record_bytes, run_record_bytes};
 use super::runs::Holder;
 use super::settings::GroupSettings;
+use super::totals::Totals;
 use crate::broker::coordination::{self, Machine, Moment};
 use crate::broker::state_log::StateLogError;
 
@@ -50,6 +51,8 @@ pub(super) struct ShareChange {
     undo: Vec<Undoing>,
     given: Option<(GivenTo, Vec<Acquired>)>,
     is_by_time: bool,
+    /// What it came to.
+    tally: Tally,
 }
 
 enum Undoing {
@@ -85,10 +88,12 @@ pub(super) struct ShareMachine {
     wake_at: Option<Duration>,
     /// Before it nothing that is due is done.
     retry_at: Duration,
+    /// Those of all groups.
+    totals: Arc<Totals>,
 }
 
 impl ShareMachine {
-    pub(super) fn new(id: Arc<str>) -> ShareMachine {
+    pub(super) fn new(id: Arc<str>, totals: Arc<Totals>) -> ShareMachine {
         ShareMachine {
             id,
             created: None,
@@ -101,6 +106,7 @@ impl ShareMachine {
             changed: watch::Sender::new(()),
             wake_at: None,
             retry_at: Duration::ZERO,
+            totals,
         }
     }
 
@@ -145,8 +151,10 @@ impl ShareMachine {
         // Who holds nothing yet is nobody's double.
         let holder = self.holders.get(member).copied().unwrap_or(Holder(0));
         Ask {
-            within: vec![wanted.within.clone()],
+            within: wanted.within.clone(),
+            absent: wanted.absent.clone(),
             count_max: wanted.count_max,
+            ends: wanted.ends.clone(),
             holder,
             until: match hold {
                 Hold::Locked => Some(now + self.settings.lock),
@@ -275,8 +283,12 @@ impl ShareMachine {
             drop(told.send(Ok(Vec::new())));
             return;
         };
-        partition.runs.trim(wanted.log_start);
-        let (given, _) = partition.runs.acquire(&ask, &limits);
+        let lost = partition.runs.trim(wanted.log_start);
+        let (given, tally) = partition.runs.acquire(&ask, &limits);
+        let records = |piece: &Acquired| piece.offsets.end.since(piece.offsets.start);
+        step.change.tally.add(tally);
+        step.change.tally.lost += lost;
+        step.change.tally.acquired += given.iter().map(records).sum::<u64>();
         self.keep(wanted.place, step);
         match step.records.is_empty() {
             true => drop(told.send(Ok(given))),
@@ -300,6 +312,7 @@ impl ShareMachine {
         let tally = partition
             .runs
             .settle(holder, verdicts, log_start, &limits)?;
+        step.change.tally.add(tally);
         self.keep(place, step);
         self.tell_of(tally);
         Ok(tally)
@@ -311,6 +324,7 @@ impl ShareMachine {
         let holder = self.holders.get(member).copied();
         if let (Some(holder), Some(partition)) = (holder, self.partitions.get_mut(&place)) {
             let tally = partition.runs.leave(holder, &limits);
+            step.change.tally.add(tally);
             self.keep(place, step);
             self.tell_of(tally);
         }
@@ -413,10 +427,14 @@ fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 pub struct Wanted {
     /// Which.
     pub place: Place,
-    /// Records that were read.
-    pub within: Range<Offset>,
+    /// Records that were read, in order.
+    pub within: Vec<Range<Offset>>,
+    /// Between them: where there are none.
+    pub absent: Vec<Range<Offset>>,
     /// So many of them at most.
     pub count_max: usize,
+    /// Where batches end that are given whole; see [`Ask::ends`].
+    pub ends: Vec<Offset>,
     /// Where the log starts.
     pub log_start: Offset,
 }
@@ -431,6 +449,7 @@ impl Machine for ShareMachine {
     type Mark = std::convert::Infallible;
 
     fn on_appended(&mut self, change: ShareChange) -> Option<Self::Mark> {
+        self.totals.add(change.tally);
         if let Some((told, given)) = change.given {
             // Who has gone meanwhile gives them back when its session ends, or they expire.
             drop(told.send(Ok(given)));
@@ -487,6 +506,8 @@ impl Machine for ShareMachine {
             let limits = self.settings.limits;
             let partition = self.partitions.get_mut(&place).expect("it is due");
             let tally = partition.runs.expire(now.monotonic, &limits);
+            step.change.tally.add(tally);
+            step.change.tally.expired += tally.released + tally.archived;
             step.change.is_by_time = true;
             self.keep(place, step);
             self.tell_of(tally);

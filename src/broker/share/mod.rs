@@ -13,8 +13,10 @@ mod reader;
 mod record;
 mod runs;
 mod settings;
+mod take;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 pub use coordinator::{ShareDescription, ShareListing, SharedOffset, Shares, SharesTask};
 pub use machine::Wanted;
@@ -27,6 +29,8 @@ pub use reader::{Begin, Given, ShareConsumer, ShareReadError, ShareReader};
 pub use record::{Incarnation, Place, ShareRecord, SharesError, check_record};
 pub use runs::{Holder, State};
 pub use settings::{GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting, Reset};
+
+pub use take::{Take, TakeError, TakeFrom, Taken};
 
 /// Why a group does not do what is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +47,9 @@ pub enum ShareError {
     /// There is no such group.
     #[error("there is no such share group")]
     NotFound,
+    /// The id is that of a group of another kind.
+    #[error("the group is not a share group")]
+    OtherKind,
     /// The group has members.
     #[error("The group is not empty.")]
     NonEmpty,
@@ -55,6 +62,9 @@ pub enum ShareError {
     /// There are as many members, or groups, as there may be.
     #[error("there are as many members, or groups, as there may be")]
     MaxSizeReached,
+    /// The group lets nobody hold on.
+    #[error("Renewing acquisition locks is not enabled for the group.")]
+    NotRenewed,
     /// A record is not held by who settles it.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),

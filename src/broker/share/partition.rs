@@ -43,12 +43,34 @@ impl Default for Limits {
 pub struct Ask {
     /// Where there are records that it wants; in order, and apart from each other.
     pub within: Vec<Range<Offset>>,
+    /// Where there are none: compaction took them. In order too.
+    pub absent: Vec<Range<Offset>>,
     /// So many at most.
     pub count_max: usize,
+    /// Where batches end, in order: what is given ends with one of them, though it may be more than `count_max`. Nothing is
+    /// rounded up where there are none.
+    pub ends: Vec<Offset>,
     /// Who.
     pub holder: Holder,
     /// Until when it holds them; without end if None.
     pub until: Option<Duration>,
+}
+
+impl Ask {
+    /// The end of the batch that a record before `end` is in.
+    fn rounded(&self, end: Offset) -> Offset {
+        let at = self.ends.partition_point(|it| *it < end);
+        self.ends.get(at).copied().unwrap_or(end)
+    }
+}
+
+/// What an acquisition does.
+#[derive(Default)]
+struct Chosen {
+    given: Vec<Acquired>,
+    /// Delivered too often.
+    given_up: Vec<Range<Offset>>,
+    absent: Vec<Range<Offset>>,
 }
 
 /// Records that were given to somebody.
@@ -90,6 +112,26 @@ pub struct Tally {
     pub absent: u64,
     /// Held on.
     pub renewed: u64,
+    /// Given out.
+    pub acquired: u64,
+    /// Given back or given up because they were held for too long.
+    pub expired: u64,
+    /// Not finished when the log let go of them.
+    pub lost: u64,
+}
+
+impl Tally {
+    /// Adds another.
+    pub fn add(&mut self, other: Tally) {
+        self.acknowledged += other.acknowledged;
+        self.released += other.released;
+        self.archived += other.archived;
+        self.absent += other.absent;
+        self.renewed += other.renewed;
+        self.acquired += other.acquired;
+        self.expired += other.expired;
+        self.lost += other.lost;
+    }
 }
 
 /// A record that whoever settles does not hold. Nothing was settled.
@@ -285,27 +327,39 @@ impl SharePartition {
 
     // Steps.
 
-    /// What [`SharePartition::acquire`] would give, and what it would give up because it was delivered too often.
-    fn choose(&self, ask: &Ask, limits: &Limits) -> (Vec<Acquired>, Vec<Range<Offset>>) {
-        let mut left = ask.count_max.min(limits.held_max.saturating_sub(self.held)) as u64;
-        let (mut given, mut given_up) = (Vec::new(), Vec::new());
+    /// What [`SharePartition::acquire`] would do.
+    fn choose(&self, ask: &Ask, limits: &Limits) -> Chosen {
+        let mut room = limits.held_max.saturating_sub(self.held) as u64;
+        let mut left = (ask.count_max as u64).min(room);
+        let mut chosen = Chosen::default();
+        for range in &ask.absent {
+            let end = self.given_end(range.end, limits);
+            for (offsets, state) in self.runs.pieces(range.start.max(self.start)..end) {
+                if chosen.absent.len() < PIECE_RUNS && matches!(state, State::Available { .. }) {
+                    chosen.absent.push(offsets);
+                }
+            }
+        }
         for range in &ask.within {
             let end = self.given_end(range.end, limits);
             for (offsets, state) in self.runs.pieces(range.start.max(self.start)..end) {
                 if left == 0 {
-                    return (given, given_up);
+                    return chosen;
                 }
                 match state {
                     State::Available { count } if count >= limits.deliveries_max => {
-                        if given_up.len() == PIECE_RUNS {
-                            return (given, given_up);
+                        if chosen.given_up.len() == PIECE_RUNS {
+                            return chosen;
                         }
-                        given_up.push(offsets);
+                        chosen.given_up.push(offsets);
                     }
                     State::Available { count } => {
-                        let end = offsets.end.min(offsets.start.plus(left));
-                        left -= end.since(offsets.start);
-                        given.push(Acquired {
+                        let end = ask.rounded(offsets.start.plus(left));
+                        let end = end.min(offsets.start.plus(room)).min(offsets.end);
+                        let records = end.since(offsets.start);
+                        left = left.saturating_sub(records);
+                        room -= records;
+                        chosen.given.push(Acquired {
                             offsets: offsets.start..end,
                             count: count + 1,
                         });
@@ -314,12 +368,16 @@ impl SharePartition {
                 }
             }
         }
-        (given, given_up)
+        chosen
     }
 
     /// Gives records to somebody: the first that are available and wanted.
     pub fn acquire(&mut self, ask: &Ask, limits: &Limits) -> (Vec<Acquired>, Tally) {
-        let (given, given_up) = self.choose(ask, limits);
+        let Chosen {
+            given,
+            given_up,
+            absent,
+        } = self.choose(ask, limits);
         for piece in &given {
             let state = State::Acquired {
                 holder: ask.holder,
@@ -331,6 +389,10 @@ impl SharePartition {
         let mut tally = Tally::default();
         for offsets in given_up {
             tally.archived += offsets.end.since(offsets.start);
+            self.put(offsets, State::Archived);
+        }
+        for offsets in absent {
+            tally.absent += offsets.end.since(offsets.start);
             self.put(offsets, State::Archived);
         }
         self.advance();
@@ -556,7 +618,12 @@ impl SharePartition {
 
     /// The ranges that an acquisition touches.
     pub fn touched_by(&self, ask: &Ask, limits: &Limits) -> Vec<Range<Offset>> {
-        let (given, mut touched) = self.choose(ask, limits);
+        let Chosen {
+            given,
+            given_up: mut touched,
+            absent,
+        } = self.choose(ask, limits);
+        touched.extend(absent);
         touched.extend(given.into_iter().map(|piece| piece.offsets));
         touched
     }

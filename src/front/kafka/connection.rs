@@ -7,7 +7,6 @@
 //! holds in memory is held until its request is answered, or appended.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::ApiKey;
 
-use super::api::{self, Reply, Request, Run};
+use super::api::{self, Peer, Reply, Request, Run};
 use super::frame::{self, Frame, FrameError, FrameReader};
 use super::login::Login;
 use super::socket::{self, Writing};
@@ -94,16 +93,21 @@ pub(super) async fn run(
             front: front.clone(),
             pending: FuturesOrdered::new(),
         },
-        login: Login::new(&front.shared.sasl, peer.ip(), transport),
+        peer: Peer {
+            address: peer,
+            login: Login::new(&front.shared.sasl, peer.ip(), transport),
+            shares: front.share_sessions.connect(),
+        },
         entrance: front.broker.entrance(),
         front,
-        peer,
         entered,
         place: &place,
         shutdown,
         muted_until: None,
     };
-    match connection.serve().await {
+    let served = connection.serve().await;
+    connection.peer.shares.close(&connection.front.broker).await;
+    match served {
         Ok(()) => tracing::debug!(%peer, "connection closed"),
         Err(
             end
@@ -126,8 +130,7 @@ struct Connection<'a> {
     frames: FrameReader<'a>,
     replies: Replies<'a>,
     front: Arc<Front>,
-    peer: SocketAddr,
-    login: Arc<Login>,
+    peer: Peer,
     entrance: Entrance,
     entered: Arc<Entered>,
     place: &'a Place,
@@ -174,17 +177,22 @@ impl Connection<'_> {
 
     /// Frames of who has not logged in are short, and some have no header.
     fn bound_frames(&mut self) {
-        if self.login.is_demanded() {
+        if self.peer.login.is_demanded() {
             let most = self.front.settings.request_bytes_max;
-            let most = self.login.request_bytes_max().unwrap_or(most).min(most);
-            self.frames.bound(self.login.takes_bare(), most);
+            let most = self
+                .peer
+                .login
+                .request_bytes_max()
+                .unwrap_or(most)
+                .min(most);
+            self.frames.bound(self.peer.login.takes_bare(), most);
         }
     }
 
     /// Takes a message of the login that came without a header.
     async fn log_in(&mut self, message: &[u8]) -> Result<(), End> {
         let broker = self.front.broker.clone();
-        let login = self.login.clone();
+        let login = self.peer.login.clone();
         let taken = tokio::select! {
             biased;
             taken = login.take(&broker, message) => taken,
@@ -203,14 +211,14 @@ impl Connection<'_> {
         // It was read, so this is over.
         self.muted_until = None;
         let busy = self.place.busy();
-        if self.login.takes_bare() {
+        if self.peer.login.takes_bare() {
             return self.log_in(&frame.bytes).await;
         }
         let key = frame
             .bytes
             .first_chunk()
             .map(|code| i16::from_be_bytes(*code));
-        let admitted = self.login.admits(key.and_then(ApiKey::from_code));
+        let admitted = self.peer.login.admits(key.and_then(ApiKey::from_code));
         if let Err(reason) = admitted {
             self.replies.drain().await?;
             return Err(End::Login(reason.to_owned()));
@@ -231,8 +239,7 @@ impl Connection<'_> {
             &stats,
             answers,
             sessions,
-            self.peer,
-            &self.login,
+            &self.peer,
         );
         let (request, run) = match routed {
             Ok(routed) => routed,
@@ -274,11 +281,11 @@ impl Connection<'_> {
         };
         stats.finished(key, started_at.elapsed());
         if key == ApiKey::SaslAuthenticate {
-            self.entered.logged_in(self.login.principal());
+            self.entered.logged_in(self.peer.login.principal());
         }
         self.replies.write(reply).await?;
         self.mute(throttle.as_deref());
-        match self.login.has_failed() {
+        match self.peer.login.has_failed() {
             true => Err(End::Login("the login failed".to_owned())),
             false => Ok(()),
         }

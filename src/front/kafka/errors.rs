@@ -10,6 +10,7 @@ use crate::broker::access::{AclError, ResourceKind};
 use crate::broker::credentials::CredentialError;
 use crate::broker::groups::GroupError;
 use crate::broker::quotas::QuotaError;
+use crate::broker::share::{ShareError, TakeError};
 use crate::broker::{
     InvalidPartitions, InvalidReplicationFactor, Refusal, SequenceError, UnsupportedCompression,
 };
@@ -32,6 +33,9 @@ pub(crate) enum Failure {
     /// The quotas are not changed.
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    /// The share group does not do it.
+    #[error(transparent)]
+    Share(#[from] ShareError),
 }
 
 impl Failure {
@@ -42,6 +46,7 @@ impl Failure {
             Failure::Acl(error) => acl(error),
             Failure::Misused(misuse) => misuse.code(),
             Failure::Quota(error) => quota(error),
+            Failure::Share(error) => share(*error),
         }
     }
 }
@@ -129,6 +134,14 @@ pub(crate) enum Misuse {
     UserWithoutCredentials,
     #[error("Unknown SCRAM mechanism")]
     UnknownScramMechanism,
+    #[error("{0}")]
+    Share(&'static str),
+    #[error("there is no such share session")]
+    ShareSessionNotFound,
+    #[error("the share session expects another epoch")]
+    InvalidShareSessionEpoch,
+    #[error("there are as many share sessions as there may be")]
+    ShareSessionLimit,
 }
 
 impl Misuse {
@@ -154,6 +167,7 @@ impl Misuse {
             | Misuse::UnknownAclWord { .. }
             | Misuse::NoDelegationTokens
             | Misuse::EmptyTransactionalId
+            | Misuse::Share(_)
             | Misuse::QuotaFilter(_) => ErrorCode::InvalidRequest,
             Misuse::Version
             | Misuse::UnknownResourceType
@@ -174,6 +188,9 @@ impl Misuse {
             Misuse::UserNamedTwice | Misuse::UserAlteredTwice => ErrorCode::DuplicateResource,
             Misuse::UserWithoutCredentials => ErrorCode::ResourceNotFound,
             Misuse::UnknownScramMechanism => ErrorCode::UnsupportedSaslMechanism,
+            Misuse::ShareSessionNotFound => ErrorCode::ShareSessionNotFound,
+            Misuse::InvalidShareSessionEpoch => ErrorCode::InvalidShareSessionEpoch,
+            Misuse::ShareSessionLimit => ErrorCode::ShareSessionLimitReached,
         }
         .code()
     }
@@ -333,6 +350,31 @@ pub(crate) fn group(error: GroupError) -> i16 {
         GroupError::MetadataTooLarge { .. } => ErrorCode::OffsetMetadataTooLarge,
     }
     .code()
+}
+
+/// The code of a share group's refusal.
+pub(crate) fn share(error: ShareError) -> i16 {
+    match error {
+        ShareError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+        ShareError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        ShareError::Invalid(_) => ErrorCode::InvalidRequest,
+        ShareError::NotFound | ShareError::OtherKind => ErrorCode::GroupIdNotFound,
+        ShareError::NonEmpty => ErrorCode::NonEmptyGroup,
+        ShareError::UnknownMember => ErrorCode::UnknownMemberId,
+        ShareError::FencedEpoch => ErrorCode::FencedMemberEpoch,
+        ShareError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        ShareError::NotHeld(_) | ShareError::NotRenewed => ErrorCode::InvalidRecordState,
+    }
+    .code()
+}
+
+/// The code of a partition from which nothing is taken, or of which nothing is settled. Clients know few of them here.
+pub(crate) fn take(error: &TakeError) -> i16 {
+    match error {
+        TakeError::Refused(refusal) => code(refusal),
+        TakeError::Share(ShareError::NotAvailable) => ErrorCode::KafkaStorageError.code(),
+        TakeError::Share(error) => share(*error),
+    }
 }
 
 /// The code for clients that do not know that a group may be missing: they take its generation for passed.

@@ -26,6 +26,17 @@ impl Front {
             "Connections that were closed because an answer was not taken within response.send.max.ms.",
             self.stats.unread_closed.load(Relaxed),
         );
+        let (sessions, partitions) = self.share_sessions.count();
+        families.gauge(
+            "alluvium_kafka_share_sessions",
+            "Share sessions: members of share groups that fetch.",
+            sessions as u64,
+        );
+        families.gauge(
+            "alluvium_kafka_share_session_partitions",
+            "Partitions of all share sessions.",
+            partitions as u64,
+        );
         self.add_memory(families);
         add_requests(families, &self.stats);
     }

@@ -26,6 +26,7 @@ mod login;
 mod metrics;
 mod sessions;
 mod settings;
+mod share_sessions;
 mod socket;
 mod state;
 mod stats;

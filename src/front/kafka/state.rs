@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::frame;
 use super::sessions::Sessions;
 use super::settings::Settings;
+use super::share_sessions::ShareSessions;
 use super::stats::Stats;
 use super::unsupported::UnsupportedLog;
 use crate::broker::Broker;
@@ -31,6 +32,7 @@ pub struct Front {
     /// Memory of answers.
     pub(super) answers: Arc<Budget>,
     pub(super) sessions: Arc<Sessions>,
+    pub(super) share_sessions: Arc<ShareSessions>,
 }
 
 impl Front {
@@ -70,6 +72,7 @@ impl Front {
             requests,
             answers,
             sessions,
+            share_sessions: Arc::default(),
         })
     }
 

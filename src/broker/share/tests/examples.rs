@@ -10,7 +10,9 @@ const BOB: Holder = Holder(2);
 fn ask(holder: Holder, within: Range<u64>, count_max: usize) -> Ask {
     Ask {
         within: vec![offsets(within)],
+        absent: Vec::new(),
         count_max,
+        ends: Vec::new(),
         holder,
         until: Some(Duration::from_secs(30)),
     }
@@ -99,7 +101,9 @@ fn at_the_bound_of_runs_holes_are_given_out_and_nothing_behind_the_last_run() {
         let within = (from..from + 1_000).map(|number| offsets(2 * number + 1..2 * number + 2));
         Ask {
             within: within.collect(),
+            absent: Vec::new(),
             count_max: 1_000,
+            ends: Vec::new(),
             holder: ALICE,
             until: None,
         }

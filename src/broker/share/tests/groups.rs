@@ -55,8 +55,10 @@ impl World {
     ) -> Result<Vec<(Range<u64>, u16)>, ShareError> {
         let wanted = Wanted {
             place: place(),
-            within: offsets(0..100),
+            within: vec![offsets(0..100)],
+            absent: Vec::new(),
             count_max,
+            ends: Vec::new(),
             log_start: Offset::ZERO,
         };
         let given = self.shares.acquire(GROUP, member, &wanted).await?;

@@ -226,7 +226,9 @@ impl Both {
                 let until = lasts.map(|lasts| model.now + lasts);
                 let ask = Ask {
                     within: within.iter().cloned().map(offsets).collect(),
+                    absent: Vec::new(),
                     count_max: *count,
+                    ends: Vec::new(),
                     holder: Holder(*holder),
                     until: until.map(Duration::from_secs),
                 };

@@ -96,13 +96,14 @@ pub(super) fn routes() -> Routes {
 }
 
 /// Places that values come from, by names that stay.
-const ORIGINS: [(Origin, &str); 6] = [
+const ORIGINS: [(Origin, &str); 7] = [
     (Origin::Topic, "topic"),
     (Origin::Broker, "broker"),
     (Origin::Cluster, "cluster"),
     (Origin::Static, "start"),
     (Origin::Default, "default"),
     (Origin::Logger, "logger"),
+    (Origin::Group, "group"),
 ];
 
 fn origin_schema() -> Schema {

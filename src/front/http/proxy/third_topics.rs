@@ -167,6 +167,7 @@ fn source(origin: Origin) -> &'static str {
         Origin::Static => "STATIC_BROKER_CONFIG",
         Origin::Default => "DEFAULT_CONFIG",
         Origin::Logger => "DYNAMIC_BROKER_LOGGER_CONFIG",
+        Origin::Group => "GROUP_CONFIG",
     }
 }
 

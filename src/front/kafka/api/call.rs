@@ -3,6 +3,7 @@
 //! which sends the [`Reply`].
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::front::budget::Claim;
 use crate::front::kafka::answer::Answer;
 use crate::front::kafka::login::Login;
 use crate::front::kafka::sessions::Sessions;
+use crate::front::kafka::share_sessions::ConnectionShares;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::throttle::{Throttle, timed};
 use crate::front::kafka::unsupported::Unsupported;
@@ -75,6 +77,16 @@ pub(in crate::front::kafka) struct Request {
     pub(super) call: Call,
 }
 
+/// Who asks, as far as its connection knows.
+pub(in crate::front::kafka) struct Peer {
+    /// Where it connects from.
+    pub(in crate::front::kafka) address: SocketAddr,
+    /// How far it is with showing who it is.
+    pub(in crate::front::kafka) login: Arc<Login>,
+    /// What it takes from share groups.
+    pub(in crate::front::kafka) shares: Arc<ConnectionShares>,
+}
+
 /// What a handler may know besides the message.
 pub(crate) struct Call {
     /// The version of the request, and so of the response.
@@ -87,6 +99,8 @@ pub(crate) struct Call {
     pub(crate) answer: Arc<Answer>,
     /// What clients fetch again and again.
     pub(in crate::front::kafka) sessions: Arc<Sessions>,
+    /// What the connection's members of share groups fetch from.
+    pub(in crate::front::kafka) shares: Arc<ConnectionShares>,
     /// The listener that was asked.
     pub(in crate::front::kafka) endpoint: Arc<Endpoint>,
     /// What it is charged; none where no client has a quota.
@@ -152,7 +166,7 @@ impl Request {
         let small = match self.key {
             // What they carry is not read here, and their elements are few; a fetch may wait, and should hold nothing then.
             ApiKey::JoinGroup | ApiKey::SyncGroup => return,
-            ApiKey::Fetch => LARGE_BYTES,
+            ApiKey::Fetch | ApiKey::ShareFetch => LARGE_BYTES,
             _ => SMALL_BYTES,
         };
         if self.call.request_bytes > small {
@@ -210,7 +224,7 @@ where
             drop(response);
             let held = match request.key {
                 // The rest is slices of the log.
-                ApiKey::Fetch => pieces.first().map_or(0, Bytes::len),
+                ApiKey::Fetch | ApiKey::ShareFetch => pieces.first().map_or(0, Bytes::len),
                 _ => pieces.iter().map(Bytes::len).sum(),
             };
             let claim = answer.sent_as(held).await;

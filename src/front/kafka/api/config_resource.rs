@@ -63,5 +63,6 @@ pub(super) fn source(origin: Origin) -> i8 {
         Origin::Static => 4,
         Origin::Default => 5,
         Origin::Logger => 6,
+        Origin::Group => 8,
     }
 }

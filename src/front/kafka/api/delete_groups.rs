@@ -17,6 +17,10 @@ pub(super) async fn answer(request: DeleteGroupsRequest, call: Call) -> DeleteGr
     for group_id in request.groups_names {
         if seen.insert(group_id.clone()) {
             let error_code = match call.door.group(&group_id, right::Delete) {
+                Ok(group) if group.is_share() => {
+                    let deleted = group.delete_shared().await;
+                    deleted.map_or_else(errors::share, |()| errors::NONE)
+                }
                 Ok(group) => group
                     .delete()
                     .await

@@ -4,9 +4,16 @@ use wire::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedG
 
 use super::Call;
 use crate::broker::groups::GroupListing;
+use crate::broker::share::ShareListing;
 
-/// The one type of group that there is: the classic protocol's.
+/// The types of groups: those of the classic protocol, and those that share records.
 const CLASSIC: &str = "classic";
+const SHARE: &str = "share";
+
+/// The state of a share group.
+pub(super) fn share_state(has_members: bool) -> &'static str {
+    if has_members { "Stable" } else { "Empty" }
+}
 
 pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroupsResponse {
     let has_state = |group: &GroupListing| matches(&request.states_filter, group.state.name());
@@ -14,8 +21,16 @@ pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroups
         |group: &GroupListing| matches(&request.types_filter, CLASSIC) && has_state(group);
     let groups: Vec<GroupListing> = call.door.groups();
     let groups: Vec<GroupListing> = groups.into_iter().filter(is_wanted).collect();
+    let is_wanted = |group: &ShareListing| {
+        let state = share_state(group.has_members);
+        matches(&request.types_filter, SHARE) && matches(&request.states_filter, state)
+    };
+    let mut shares: Vec<ShareListing> = call.door.share_groups();
+    shares.retain(is_wanted);
     let bytes = |group: &GroupListing| 256 + 2 * (group.id.len() + group.protocol_type.len());
-    if let Err(misuse) = call.answer.hold(groups.iter().map(bytes).sum()).await {
+    let share_bytes = shares.iter().map(|group| 256 + 2 * group.id.len());
+    let bytes = groups.iter().map(bytes).chain(share_bytes).sum();
+    if let Err(misuse) = call.answer.hold(bytes).await {
         return ListGroupsResponse {
             error_code: misuse.code(),
             ..ListGroupsResponse::default()
@@ -27,8 +42,14 @@ pub(super) async fn answer(request: ListGroupsRequest, call: Call) -> ListGroups
         group_state: group.state.name().into(),
         group_type: CLASSIC.into(),
     });
+    let shares = shares.into_iter().map(|group| ListedGroup {
+        group_id: group.id,
+        protocol_type: SHARE.into(),
+        group_state: share_state(group.has_members).into(),
+        group_type: SHARE.into(),
+    });
     ListGroupsResponse {
-        groups: groups.collect(),
+        groups: groups.chain(shares).collect(),
         ..ListGroupsResponse::default()
     }
 }

@@ -2,11 +2,13 @@
 //! Callers: `connection`. ApiVersions is answered from the same table, so what is listed is what is served.
 //! Adding a key is a file with `answer` in it and a row in the table (`table.rs`).
 
+mod acknowledgements;
 mod acls;
 mod alter_client_quotas;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
+mod alter_share_group_offsets;
 mod alter_user_scram_credentials;
 mod api_versions;
 mod audit;
@@ -18,6 +20,7 @@ mod create_topics;
 mod delete_acls;
 mod delete_groups;
 mod delete_records;
+mod delete_share_group_offsets;
 mod delete_topics;
 mod describe_acls;
 mod describe_client_quotas;
@@ -27,6 +30,7 @@ mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
+mod describe_share_group_offsets;
 mod describe_topic_partitions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
@@ -50,11 +54,15 @@ mod operations;
 mod produce;
 mod sasl_authenticate;
 mod sasl_handshake;
+mod share_acknowledge;
+mod share_fetch;
+mod share_group_describe;
+mod share_group_heartbeat;
 mod sync_group;
 mod table;
 
 use call::{Call, held_partition, node_ids};
-pub(super) use call::{Reply, Request, Run};
+pub(super) use call::{Peer, Reply, Request, Run};
 pub(super) use table::route;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use wire::messages::alter_client_quotas::{self as quotas, AlterClientQuotasReque
 use wire::messages::alter_configs::*;
 use wire::messages::alter_partition_reassignments::*;
 use wire::messages::alter_replica_log_dirs::*;
+use wire::messages::alter_share_group_offsets as alter_shares;
 use wire::messages::alter_user_scram_credentials::*;
 use wire::messages::api_versions::*;
 use wire::messages::create_acls::*;
@@ -17,6 +18,7 @@ use wire::messages::create_topics::*;
 use wire::messages::delete_acls::*;
 use wire::messages::delete_groups::*;
 use wire::messages::delete_records::*;
+use wire::messages::delete_share_group_offsets as delete_shares;
 use wire::messages::delete_topics::*;
 use wire::messages::describe_acls::*;
 use wire::messages::describe_client_quotas::DescribeClientQuotasRequest;
@@ -26,6 +28,7 @@ use wire::messages::describe_groups::*;
 use wire::messages::describe_log_dirs::*;
 use wire::messages::describe_producers as producers;
 use wire::messages::describe_quorum as quorum;
+use wire::messages::describe_share_group_offsets as share_offsets;
 use wire::messages::describe_topic_partitions as pages;
 use wire::messages::describe_user_scram_credentials as scram;
 use wire::messages::elect_leaders::*;
@@ -48,16 +51,21 @@ use wire::messages::offset_for_leader_epoch::*;
 use wire::messages::produce::*;
 use wire::messages::sasl_authenticate::*;
 use wire::messages::sasl_handshake::*;
+use wire::messages::share_acknowledge;
+use wire::messages::share_fetch;
+use wire::messages::share_group_describe as sharers;
+use wire::messages::share_group_heartbeat as beat;
 use wire::messages::sync_group::*;
 use wire::{ApiKey, RequestHeader};
 
 use super::table::{TABLE, route};
-use super::{Reply, Run, config_resource};
+use super::{Peer, Reply, Run, config_resource};
 use crate::broker::Broker;
 use crate::broker::access::{Principal, ResourceKind, Right};
 use crate::broker::scratch::Scratch;
 use crate::front::budget::Budget;
 use crate::front::kafka::login::Login;
+use crate::front::kafka::share_sessions::{SessionKey, ShareSessions, Wish};
 use crate::front::kafka::stats::Stats;
 
 pub(super) type Rights = BTreeSet<(ResourceKind, Right)>;
@@ -299,6 +307,7 @@ pub(super) fn requests() -> Vec<Bytes> {
         topics: vec![pages::TopicRequest { name: topic() }],
         ..pages::DescribeTopicPartitionsRequest::default()
     }));
+    all.extend(share_requests());
     for (kind, name) in [
         (config_resource::TOPIC, TOPIC),
         (config_resource::BROKER, ""),
@@ -307,6 +316,64 @@ pub(super) fn requests() -> Vec<Bytes> {
         all.extend(settings_of(kind, name));
     }
     all
+}
+
+/// A member comes, fetches, acknowledges; an administrator asks and changes.
+fn share_requests() -> Vec<Bytes> {
+    let member = || "member".to_owned();
+    vec![
+        frame(&beat::ShareGroupHeartbeatRequest {
+            group_id: "sharers".into(),
+            member_id: member(),
+            subscribed_topic_names: Some(vec![topic()]),
+            ..beat::ShareGroupHeartbeatRequest::default()
+        }),
+        frame(&sharers::ShareGroupDescribeRequest {
+            group_ids: vec!["sharers".into()],
+            ..sharers::ShareGroupDescribeRequest::default()
+        }),
+        frame(&share_fetch::ShareFetchRequest {
+            group_id: Some("sharers".into()),
+            member_id: Some(member()),
+            topics: vec![share_fetch::FetchTopic {
+                partitions: vec![share_fetch::FetchPartition::default()],
+                ..share_fetch::FetchTopic::default()
+            }],
+            ..share_fetch::ShareFetchRequest::default()
+        }),
+        frame(&share_acknowledge::ShareAcknowledgeRequest {
+            group_id: Some("sharers".into()),
+            member_id: Some(member()),
+            share_session_epoch: 1,
+            topics: vec![share_acknowledge::AcknowledgeTopic {
+                partitions: vec![share_acknowledge::AcknowledgePartition::default()],
+                ..share_acknowledge::AcknowledgeTopic::default()
+            }],
+            ..share_acknowledge::ShareAcknowledgeRequest::default()
+        }),
+        frame(&share_offsets::DescribeShareGroupOffsetsRequest {
+            groups: vec![share_offsets::DescribeShareGroupOffsetsRequestGroup {
+                group_id: "sharers".into(),
+                topics: Some(vec![share_offsets::DescribeShareGroupOffsetsRequestTopic {
+                    topic_name: topic(),
+                    partitions: vec![0],
+                }]),
+            }],
+        }),
+        frame(&alter_shares::AlterShareGroupOffsetsRequest {
+            group_id: "sharers".into(),
+            topics: vec![alter_shares::AlterShareGroupOffsetsRequestTopic {
+                topic_name: topic(),
+                partitions: Vec::new(),
+            }],
+        }),
+        frame(&delete_shares::DeleteShareGroupOffsetsRequest {
+            group_id: "others".into(),
+            topics: vec![delete_shares::DeleteShareGroupOffsetsRequestTopic {
+                topic_name: topic(),
+            }],
+        }),
+    ]
 }
 
 /// Requests about all that there is.
@@ -384,11 +451,26 @@ pub(super) async fn answered(frame: Bytes, broker: &Broker, principal: Principal
     let budget = Budget::new(64 << 20, 16 << 20);
     let address = ([127, 0, 0, 1], 1).into();
     let (stats, sessions) = (Arc::<Stats>::default(), Arc::default());
-    let login = Login::none();
+    let peer = Peer {
+        address,
+        login: Login::none(),
+        shares: Arc::<ShareSessions>::default().connect(),
+    };
+    // As if the member had fetched before.
+    let key = SessionKey {
+        group: "sharers".into(),
+        member: "member".into(),
+    };
+    let wish = Wish {
+        epoch: 0,
+        added: Vec::new(),
+        forgotten: Vec::new(),
+        has_acknowledgements: false,
+    };
+    let begun = peer.shares.begin(&key, wish);
+    begun.expect("there is a place");
     let entrance = broker.entrance();
-    let Ok((mut request, run)) = route(
-        frame, &entrance, &stats, &budget, &sessions, address, &login,
-    ) else {
+    let Ok((mut request, run)) = route(frame, &entrance, &stats, &budget, &sessions, &peer) else {
         panic!("a request that is served");
     };
     let mut caller = request.call.door.caller().clone();

@@ -1,29 +1,29 @@
 //! The one table of what is offered in which versions, and the look-up of a request's row in it.
 //! Callers: `connection`. ApiVersions is answered from the same table, which each call brings along.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use wire::{ApiKey, Reader, RequestHeader};
 
-use super::call::{Call, Reply, Request, Row, Run, encode, respond};
+use super::call::{Call, Peer, Reply, Request, Row, Run, encode, respond};
 use super::{
     alter_client_quotas, alter_configs, alter_partition_reassignments, alter_replica_log_dirs,
-    alter_user_scram_credentials, api_versions, create_acls, create_partitions, create_topics,
-    delete_acls, delete_groups, delete_records, delete_topics, describe_acls,
-    describe_client_quotas, describe_cluster, describe_configs, describe_groups, describe_log_dirs,
-    describe_producers, describe_quorum, describe_topic_partitions,
+    alter_share_group_offsets, alter_user_scram_credentials, api_versions, create_acls,
+    create_partitions, create_topics, delete_acls, delete_groups, delete_records,
+    delete_share_group_offsets, delete_topics, describe_acls, describe_client_quotas,
+    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_quorum, describe_share_group_offsets, describe_topic_partitions,
     describe_user_scram_credentials, elect_leaders, fetch, find_coordinator, heartbeat,
     incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
     list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
     offset_delete, offset_fetch, offset_for_leader_epoch, produce, sasl_authenticate,
-    sasl_handshake, sync_group,
+    sasl_handshake, share_acknowledge, share_fetch, share_group_describe, share_group_heartbeat,
+    sync_group,
 };
 use crate::broker::access::{Caller, Entrance, Protocol};
 use crate::front::budget::Budget;
 use crate::front::kafka::answer::Answer;
-use crate::front::kafka::login::Login;
 use crate::front::kafka::sessions::Sessions;
 use crate::front::kafka::stats::Stats;
 use crate::front::kafka::throttle::Throttle;
@@ -120,6 +120,17 @@ pub(super) static TABLE: &[Row] = &[
     alone!(DescribeProducers, 0..=0, describe_producers),
     alone!(ListConfigResources, 0..=1, list_config_resources),
     alone!(DescribeTopicPartitions, 0..=0, describe_topic_partitions),
+    alone!(ShareGroupHeartbeat, 1..=1, share_group_heartbeat),
+    alone!(ShareGroupDescribe, 1..=1, share_group_describe),
+    waiting!(ShareFetch, 1..=2, share_fetch),
+    alone!(ShareAcknowledge, 1..=2, share_acknowledge),
+    alone!(
+        DescribeShareGroupOffsets,
+        0..=1,
+        describe_share_group_offsets
+    ),
+    alone!(AlterShareGroupOffsets, 0..=0, alter_share_group_offsets),
+    alone!(DeleteShareGroupOffsets, 0..=0, delete_share_group_offsets),
 ];
 
 /// Elements of all lists of a request. No broker has as many partitions; Kafka's own bound is its memory.
@@ -132,8 +143,7 @@ pub(in crate::front::kafka) fn route(
     stats: &Arc<Stats>,
     answers: &Arc<Budget>,
     sessions: &Arc<Sessions>,
-    peer: SocketAddr,
-    login: &Arc<Login>,
+    peer: &Peer,
 ) -> Result<(Request, Run), Reply> {
     let mut body = Reader::new(frame.clone()).with_elements_bound(ELEMENTS_MAX);
     let fixed = |frame: &[u8]| -> Option<(i16, i16, i32)> {
@@ -165,8 +175,8 @@ pub(in crate::front::kafka) fn route(
         ))
     })?;
     let caller = Caller {
-        principal: login.principal(),
-        address: peer,
+        principal: peer.login.principal(),
+        address: peer.address,
         client_id: header.client_id,
         protocol: Protocol::Kafka,
     };
@@ -177,8 +187,9 @@ pub(in crate::front::kafka) fn route(
         stats: stats.clone(),
         answer: Answer::new(answers),
         sessions: sessions.clone(),
-        endpoint: login.transport().listener.clone(),
-        login: login.clone(),
+        shares: peer.shares.clone(),
+        endpoint: peer.login.transport().listener.clone(),
+        login: peer.login.clone(),
         request_bytes: frame.len(),
         offered: TABLE,
     };
