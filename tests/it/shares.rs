@@ -324,18 +324,15 @@ async fn administrators_see_set_and_delete_what_a_group_without_members_knows() 
     assert_eq!(a.fetch(2).await, [(0, 1, 1)]);
     assert_eq!(a.say(0, 1, 1).await, (NONE, NONE));
 
-    let configs = raw.call(
-        4,
-        &DescribeConfigsRequest {
-            resources: vec![DescribeConfigsResource {
-                resource_type: GROUP,
-                resource_name: "g".into(),
-                configuration_keys: Some(vec!["share.auto.offset.reset".into()]),
-            }],
-            ..DescribeConfigsRequest::default()
-        },
-    );
-    let configs = configs.await.results.remove(0).configs;
+    let describe = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: GROUP,
+            resource_name: "g".into(),
+            configuration_keys: Some(vec!["share.auto.offset.reset".into()]),
+        }],
+        ..DescribeConfigsRequest::default()
+    };
+    let configs = raw.call(4, &describe).await.results.remove(0).configs;
     assert_eq!(
         (configs[0].value.as_deref(), configs[0].config_source),
         (Some("earliest"), 8)

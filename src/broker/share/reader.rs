@@ -301,7 +301,10 @@ impl ShareReader {
             let end = open.offsets.end;
             let wanted = Wanted {
                 place,
-                within: first..unwanted.map_or(end, |(_, offset)| end.min(*offset)),
+                within: vec![first..unwanted.map_or(end, |(_, offset)| end.min(*offset))],
+                // What turns out to be missing is settled below.
+                absent: Vec::new(),
+                ends: Vec::new(),
                 count_max,
                 log_start: bounds.start,
             };
