@@ -151,8 +151,15 @@ fn code_of_http(error: &HttpError) -> u8 {
         HttpError::Connect { .. } | HttpError::NoAnswer { .. } => UNREACHABLE,
         HttpError::Foreign { .. } => FAILED,
         HttpError::Problem(problem) => match problem.code.as_str() {
-            "unknown_topic" | "unknown_partition" | "unknown_job" | "unknown_hold"
-            | "unknown_erasure" | "no_receipt" | "unknown_user" | "unknown_token" => NOT_FOUND,
+            "unknown_topic"
+            | "unknown_partition"
+            | "unknown_job"
+            | "unknown_hold"
+            | "unknown_erasure"
+            | "unknown_mqtt_session"
+            | "no_receipt"
+            | "unknown_user"
+            | "unknown_token" => NOT_FOUND,
             "invalid_query" | "invalid_condition" | "unknown_column" | "invalid_body"
             | "invalid_erasure" | "invalid_topic_name" | "invalid_user" => USAGE,
             _ => FAILED,
