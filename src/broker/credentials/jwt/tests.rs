@@ -271,7 +271,8 @@ async fn an_unknown_key_has_the_source_asked_before_it_is_due() {
     let serve = async |set: Value| {
         let (mut stream, _) = listener.accept().await.expect("it asks");
         let mut asked = vec![0; 1024];
-        stream.read(&mut asked).await.expect("a request");
+        let count = stream.read(&mut asked).await.expect("a request");
+        assert!(count > 0, "a request comes");
         let body = set.to_string();
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         let answered = stream.write_all((head + &body).as_bytes()).await;
