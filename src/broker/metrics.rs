@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::access::{Cluster, Granted, right};
+use super::access::{Authorizer, Cluster, Granted, right};
 use super::groups::Bound;
+use super::per_principal::Bounded;
 use super::share::Tally;
 use super::{
     Bounds, Broker, CompactionMetrics, GroupLag, Health, LogDir, SYNC_BUCKETS_MICROS,
@@ -68,6 +69,36 @@ impl Broker {
         let mut bounds = self.groups().bounds();
         bounds.extend(self.bounds_of_one());
         add_limits(families, &bounds);
+    }
+
+    /// The bounds on what one principal has of topics; none where access is not controlled, as nobody has an account there.
+    pub(super) fn bounds_of_one(&self) -> Vec<Bound> {
+        let config = self.config();
+        if config.access.authorizer == Authorizer::None {
+            return Vec::new();
+        }
+        let most = self.shared.catalog.owned_most();
+        let refused = &self.shared.bounds_of_one;
+        let bound = |setting, used, max, bounded: Bounded| Bound {
+            setting,
+            used,
+            max,
+            refused: refused.count(bounded),
+        };
+        vec![
+            bound(
+                "partitions.per.principal.max",
+                most.partitions,
+                config.partitions_of_one_max,
+                Bounded::Partitions,
+            ),
+            bound(
+                "topic.settings.bytes.per.principal.max",
+                most.settings_bytes,
+                config.settings_bytes_of_one_max,
+                Bounded::SettingsBytes,
+            ),
+        ]
     }
 
     /// What requests can make the broker hold, by name.

@@ -4,10 +4,6 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Broker;
-use super::access::Authorizer;
-use super::groups::Bound;
-
 /// What is bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bounded {
@@ -23,39 +19,9 @@ impl BoundsOfOne {
     pub(super) fn refused(&self, bounded: Bounded) {
         self.0[bounded as usize].fetch_add(1, Relaxed);
     }
-}
 
-impl Broker {
-    /// The bounds on what one principal has of topics; none where access is not controlled, as nobody has an account there.
-    pub(super) fn bounds_of_one(&self) -> Vec<Bound> {
-        let config = self.config();
-        if config.access.authorizer == Authorizer::None {
-            return Vec::new();
-        }
-        let (most, refused) = (
-            self.shared.catalog.owned_most(),
-            &self.shared.bounds_of_one.0,
-        );
-        let bound = |setting, used, max, bounded: Bounded| Bound {
-            setting,
-            used,
-            max,
-            refused: refused[bounded as usize].load(Relaxed),
-        };
-        vec![
-            bound(
-                "partitions.per.principal.max",
-                most.partitions,
-                config.partitions_of_one_max,
-                Bounded::Partitions,
-            ),
-            bound(
-                "topic.settings.bytes.per.principal.max",
-                most.settings_bytes,
-                config.settings_bytes_of_one_max,
-                Bounded::SettingsBytes,
-            ),
-        ]
+    pub(super) fn count(&self, bounded: Bounded) -> u64 {
+        self.0[bounded as usize].load(Relaxed)
     }
 }
 
@@ -65,7 +31,7 @@ mod tests {
 
     use model::acl::{Acl, CLUSTER_NAME, Operation, PatternType, Permission, ResourceType};
 
-    use super::super::access::{AccessConfig, Door, Protocol, right};
+    use super::super::access::{AccessConfig, Authorizer, Door, Protocol, right};
     use super::super::refusal::{InvalidSetting, TooManyPartitions};
     use super::super::scratch::Scratch;
     use super::super::{BrokerConfig, Layout, NewTopic, Refusal, Resource};
@@ -73,7 +39,7 @@ mod tests {
     async fn broker() -> Scratch {
         let broker = Scratch::with(BrokerConfig {
             access: AccessConfig {
-                authorizer: super::Authorizer::Standard,
+                authorizer: Authorizer::Standard,
                 super_users: vec!["root".to_owned()],
                 everyone_if_none: true,
             },
