@@ -240,7 +240,8 @@ async fn what_was_acknowledged_never_comes_again_and_the_rest_comes_and_counts()
     let server = server.cut().await;
     let mut c = Member::join(&server, "g", "c", topic).await;
     let given = c.fetch(100).await;
-    assert_eq!(given, [(2, 2, 2), (3, 4, 2), (6, 7, 2), (8, 9, 1)]);
+    // What was released and what was held are alike now: delivered once, and nobody's.
+    assert_eq!(given, [(2, 4, 2), (6, 7, 2), (8, 9, 1)]);
 }
 
 #[tokio::test]

@@ -484,8 +484,8 @@ impl Connection {
     ) -> Result<(), NoLink> {
         let container = door.caller().client_id.as_deref().unwrap_or_default();
         let named = receiving::left(attach, container);
-        subscriptions::look_for(&self.front, door, &named.id)?;
-        let in_use = InUse::take(&self.front, door, named).await?;
+        subscriptions::look_for(door, &named.id)?;
+        let in_use = InUse::take(&self.front.subscriptions, door, named).await?;
         self.left = Some((link, in_use));
         let source = Source {
             address: Some(Value::String(attach.name)),

@@ -54,7 +54,7 @@ impl Front {
             places: self.places.clone(),
             drain: DRAIN,
         };
-        subscriptions::end_left(&self).await;
+        subscriptions::end_left(&self.broker).await;
         let stop = shutdown.clone();
         let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
         listener.serve(shutdown, handle).await;

@@ -327,7 +327,7 @@ impl Queues {
         let in_use = match kept {
             None => None,
             Some(named) => {
-                let in_use = InUse::take(&self.front, door, named.clone()).await?;
+                let in_use = InUse::take(&self.front.subscriptions, door, named.clone()).await?;
                 in_use.is_of(topic.id).await?;
                 Some(in_use)
             }

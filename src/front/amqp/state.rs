@@ -30,7 +30,7 @@ pub struct Front {
     pub(super) places: Arc<Places>,
     pub(super) stats: Stats,
     /// Subscriptions that have consumers.
-    pub(super) subscriptions: Uses,
+    pub(super) subscriptions: Arc<Uses>,
     /// Memory of deliveries that are being received or stored.
     pub(super) received: Arc<Budget>,
 }
@@ -56,7 +56,7 @@ impl Front {
             shared,
             places,
             stats: Stats::default(),
-            subscriptions: Uses::default(),
+            subscriptions: Arc::default(),
             received: Budget::new(RECEIVED_BYTES_MAX.max(2 * one_max), one_max),
             settings,
         })

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::errors::NoLink;
-use super::state::Front;
+use crate::broker::Broker;
 use crate::broker::access::{Door, right};
 
 /// What the ids of groups begin with that end with their last consumer.
@@ -71,7 +71,7 @@ struct Use {
 
 /// A subscription in use.
 pub(super) struct InUse {
-    front: Arc<Front>,
+    uses: Arc<Uses>,
     door: Arc<Door>,
     named: Named,
     is_going: bool,
@@ -87,14 +87,14 @@ impl InUse {
     /// Takes a subscription; waits for one who goes.
     /// Errors: others have it, or it is to be one's alone.
     pub(super) async fn take(
-        front: &Arc<Front>,
+        uses: &Arc<Uses>,
         door: &Arc<Door>,
         named: Named,
     ) -> Result<InUse, NoLink> {
         let taken = async {
             loop {
-                let ended = front.subscriptions.ended.notified();
-                match InUse::try_take(front, door, &named) {
+                let ended = uses.ended.notified();
+                match InUse::try_take(uses, door, &named) {
                     Some(taken) => return taken,
                     None => ended.await,
                 }
@@ -107,11 +107,11 @@ impl InUse {
 
     /// None while the last consumer goes.
     fn try_take(
-        front: &Arc<Front>,
+        uses: &Arc<Uses>,
         door: &Arc<Door>,
         named: &Named,
     ) -> Option<Result<InUse, NoLink>> {
-        let mut all = front.subscriptions.locked();
+        let mut all = uses.locked();
         match all.get_mut(&named.id) {
             Some(it) if it.staying == 0 => return None,
             Some(it) if it.is_alone || named.is_alone => return Some(Err(NoLink::InUse)),
@@ -126,7 +126,7 @@ impl InUse {
             }
         }
         Some(Ok(InUse {
-            front: Arc::clone(front),
+            uses: Arc::clone(uses),
             door: Arc::clone(door),
             named: named.clone(),
             is_going: false,
@@ -149,7 +149,7 @@ impl InUse {
     }
 
     fn is_first(&self) -> bool {
-        let all = self.front.subscriptions.locked();
+        let all = self.uses.locked();
         { all.get(&self.named.id) }.is_some_and(|it| it.count == 1)
     }
 
@@ -158,7 +158,7 @@ impl InUse {
         if std::mem::replace(&mut self.is_going, true) {
             return false;
         }
-        let mut all = self.front.subscriptions.locked();
+        let mut all = self.uses.locked();
         let Some(it) = all.get_mut(&self.named.id) else {
             return false;
         };
@@ -177,7 +177,7 @@ impl InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.goes(false);
-        let mut all = self.front.subscriptions.locked();
+        let mut all = self.uses.locked();
         if let Some(it) = all.get_mut(&self.named.id) {
             it.count -= 1;
             if it.count == 0 {
@@ -185,20 +185,20 @@ impl Drop for InUse {
             }
         }
         drop(all);
-        self.front.subscriptions.ended.notify_waiters();
+        self.uses.ended.notify_waiters();
     }
 }
 
 /// Errors: there is no such subscription.
-pub(super) fn look_for(front: &Front, door: &Door, id: &str) -> Result<(), NoLink> {
+pub(super) fn look_for(door: &Door, id: &str) -> Result<(), NoLink> {
     let group = door.group(id, right::Read)?;
-    let topics = front.broker.shared_topics(&group);
+    let topics = door.broker().shared_topics(&group);
     topics.map(drop).map_err(|_| NoLink::NoSubscription)
 }
 
 /// Ends those that a stop has left and that were to end with their consumers.
-pub(super) async fn end_left(front: &Front) {
-    front.broker.end_left_subscriptions(VOLATILE).await;
+pub(super) async fn end_left(broker: &Broker) {
+    broker.end_left_subscriptions(VOLATILE).await;
 }
 
 #[cfg(test)]
