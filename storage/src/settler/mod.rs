@@ -379,11 +379,14 @@ impl Settler {
         let size = PIECE_LOGS_MIN.max(dirty.len() / PIECES_MAX);
         let mut rest = dirty;
         let mut left = Vec::new();
+        // A round without logs still owes its checkpoint: where there is no space for that, nothing was settled.
+        let mut is_stored = true;
         loop {
             let (piece, later) = rest.split_at(rest.len().min(size));
             let settled = self.piece(&round, piece, &mut left, later.is_empty().then_some(wal));
             match settled {
                 Ok(stored) => {
+                    is_stored &= stored;
                     if stored {
                         for log in std::mem::take(deleted) {
                             parts.remove_directory(log);
@@ -404,7 +407,7 @@ impl Settler {
         }
         let is_left = !left.is_empty();
         parts.dirty.push_all(left);
-        if is_left || !deleted.is_empty() {
+        if is_left || !is_stored || !deleted.is_empty() {
             return Err(SettleError::DiskFull);
         }
         if expires {
