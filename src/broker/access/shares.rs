@@ -38,11 +38,17 @@ impl Group<'_> {
 }
 
 impl Granted<Group<'_>, right::Read> {
+    /// Refuses if there is a group with this id that does not share records.
+    pub(in crate::broker) fn check_kind(&self) -> Result<(), ShareError> {
+        match self.coordinator.describe(self.id()) {
+            None => Ok(()),
+            Some(_) => Err(ShareError::OtherKind),
+        }
+    }
+
     /// Takes a sign of life of a member. The group comes into being with its first one, unless there is one of another kind.
     pub async fn beat(&self, beat: Beat) -> Result<Beaten, ShareError> {
-        if self.coordinator.describe(self.id()).is_some() {
-            return Err(ShareError::OtherKind);
-        }
+        self.check_kind()?;
         let shares = self.broker.shares();
         shares.beat(self.id(), beat, |name| self.topic(name)).await
     }
@@ -84,14 +90,12 @@ impl Granted<Group<'_>, right::Read> {
 
     /// Releases all that a member holds.
     pub async fn release(&self, member: &str) -> Result<(), ShareError> {
-        self.broker.shares().release(self.id(), member, None).await
+        self.broker.shares().release(self.id(), member).await
     }
 
     /// Begins anew with partitions, of a group without members that comes into being if it is not there. Durable when it returns.
     pub async fn reset_shared(&self, starts: &[SharedStart]) -> Result<(), ShareError> {
-        if self.coordinator.describe(self.id()).is_some() {
-            return Err(ShareError::OtherKind);
-        }
+        self.check_kind()?;
         let start = |(topic, partition, offset): &SharedStart| (place(topic, *partition), *offset);
         let starts: Vec<_> = starts.iter().map(start).collect();
         self.broker.shares().reset(self.id(), &starts).await

@@ -388,21 +388,13 @@ impl Shares {
         settled.await
     }
 
-    /// Releases all that somebody holds of these partitions; of all if None.
-    pub async fn release(
-        &self,
-        group: &str,
-        member: &str,
-        of: Option<&[Place]>,
-    ) -> Result<(), ShareError> {
+    /// Releases all that somebody holds.
+    pub async fn release(&self, group: &str, member: &str) -> Result<(), ShareError> {
         let Some(cell) = self.runtime.cell(group) else {
             return Ok(());
         };
         let held = cell.read(|machine| machine.held_by(member));
         for place in held {
-            if of.is_some_and(|of| !of.contains(&place)) {
-                continue;
-            }
             let sizes = |machine: &ShareMachine| machine.release_records(place, member);
             let released = self.step(&cell, sizes, |machine, _, step| {
                 machine.release(member, place, step);

@@ -123,6 +123,7 @@ impl Given {
 impl Broker {
     /// A consumer's way through a topic that a group shares, from a beginning on if the group has not begun. Durable when it returns: what is
     /// appended from then on is for the group.
+    /// Errors: `OtherKind` for the id of a group that does not share records.
     pub async fn share_reader(
         &self,
         topic: &Granted<Arc<Topic>, right::Read>,
@@ -130,6 +131,7 @@ impl Broker {
         begin: Begin,
         (member, caller): (Arc<str>, &Caller),
     ) -> Result<ShareReader, ShareReadError> {
+        group.check_kind()?;
         let mut reader = ShareReader {
             member: ShareConsumer {
                 broker: self.clone(),
@@ -410,7 +412,7 @@ impl ShareConsumer {
     /// Gives back all that the consumer holds; the deliveries count.
     pub async fn release(&self) -> Result<(), ShareError> {
         let shares = self.broker.shares();
-        shares.release(&self.group, &self.member, None).await
+        shares.release(&self.group, &self.member).await
     }
 }
 

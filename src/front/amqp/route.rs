@@ -520,6 +520,29 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_of_no_use_when_the_time_that_it_was_sent_for_is_over() {
+        let body = b"\x00\x53\x77\x40";
+        // A ttl of 5 ms, and properties with the absolute expiry time 1,000,007.
+        let ttl = b"\x00\x53\x70\xc0\x05\x03\x40\x40\x52\x05";
+        let absolute =
+            b"\x00\x53\x73\xc0\x12\x09\x40\x40\x40\x40\x40\x40\x40\x40\x83\x00\x00\x00\x00\x00\x0f\x42\x47";
+        let ends = |sections: &[u8]| {
+            let stored = one(&[sections, body].concat());
+            let record = record(&stored);
+            let after = |millis| Timestamp::from_millis(NOW.millis() + millis);
+            (0..10).find(|millis| record.is_expired(after(*millis)))
+        };
+        assert_eq!(ends(b""), None);
+        assert_eq!(ends(ttl), Some(5));
+        assert_eq!(ends(absolute), Some(7));
+        // Where both are there the absolute one counts.
+        assert_eq!(ends(&[&ttl[..], absolute].concat()), Some(7));
+        // A record of another protocol has no such time.
+        let stored = Stored::default();
+        assert!(!record(&stored).is_expired(Timestamp::from_millis(i64::MAX)));
+    }
+
+    #[test]
     fn what_cannot_be_kept_is_refused() {
         let delayed =
             b"\x00\x53\x72\xc1\x19\x02\xa3\x14x-opt-delivery-delay\x54\x05\x00\x53\x77\x40";

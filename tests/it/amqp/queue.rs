@@ -6,10 +6,14 @@ use ::amqp::state::{DeliveryState, Modified, Rejected};
 use ::amqp::terminus::Source;
 use ::amqp::{ErrorCondition, Multiple};
 use rustix::process::Signal;
+use wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 
 use super::wire::{Amqp, source};
 use super::{row, send, serve_amqp};
 use crate::binary::Running;
+use crate::raw::Raw;
 
 /// A queue with these bytes, and a connection to it.
 async fn queue_of(running: &Running, count: u8) -> Amqp {
@@ -171,4 +175,54 @@ async fn a_consumer_of_a_topic_gets_all_that_comes_from_then_on() {
     for other in &mut others {
         assert_eq!(other.delivery().await, (0, 2, 0));
     }
+}
+
+#[tokio::test]
+async fn what_is_sent_settled_is_finished_and_others_do_not_get_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = queue_of(&running, 2).await;
+    amqp.receiver_of_settled(1, source("jobs", None)).await;
+    amqp.until("attach 1").await;
+    amqp.credit(1, 0, 9, false).await;
+    assert_eq!(amqp.delivery().await, (0, 0, 0));
+    assert_eq!(amqp.delivery().await, (1, 1, 0));
+    drop(amqp);
+    running.end(Signal::KILL);
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = Amqp::connect(running.other("AMQP")).await;
+    consume(&mut amqp, 0, 0).await;
+    amqp.credit(0, 0, 9, true).await;
+    assert_eq!(amqp.next().await.0, "flow Some(0) Some(9) Some(0)");
+}
+
+/// An id is that of a group of one kind: a queue's is no group's that commits offsets.
+#[tokio::test]
+async fn a_group_that_commits_offsets_is_no_queue() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = queue_of(&running, 1).await;
+    let mut raw = Raw::connect(running.kafka.parse().expect("an address")).await;
+    let commit = OffsetCommitRequest {
+        group_id: "queue".to_owned(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![OffsetCommitRequestTopic {
+            name: "jobs".to_owned(),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: 0,
+                committed_offset: 1,
+                committed_leader_epoch: -1,
+                committed_metadata: None,
+            }],
+            ..OffsetCommitRequestTopic::default()
+        }],
+        ..OffsetCommitRequest::default()
+    };
+    let answer = raw.call(8, &commit).await;
+    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    amqp.receiver(1, source("jobs", None)).await;
+    assert_eq!(
+        amqp.until("detach").await,
+        "detach 1 amqp:precondition-failed"
+    );
 }

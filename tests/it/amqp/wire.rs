@@ -116,6 +116,17 @@ impl Amqp {
         self.say(Performative::Attach(attach)).await;
     }
 
+    /// Attaches a receiver that is sent what is settled.
+    pub async fn receiver_of_settled(&mut self, handle: u32, source: Source<'_>) {
+        let name = format!("r{handle}");
+        let target = AnyTarget::Target(target(None));
+        let attach = Attach {
+            snd_settle_mode: SenderSettleMode::Settled,
+            ..attach(&name, handle, Role::Receiver, Some(source), target)
+        };
+        self.say(Performative::Attach(attach)).await;
+    }
+
     /// Sends a message.
     pub async fn transfer(&mut self, handle: u32, id: u32, payload: &[u8]) {
         let transfer = Transfer {

@@ -210,11 +210,7 @@ async fn records_of_who_goes_or_is_late_are_anybodys_and_who_waits_is_told() {
     assert_eq!(world.acquire("a", 2).await, Ok(vec![(0..2, 1)]));
     assert_eq!(world.acquire("b", 2).await, Ok(vec![(2..4, 1)]));
     let changed = world.shares.watch(GROUP).expect("a group");
-    world
-        .shares
-        .release(GROUP, "a", None)
-        .await
-        .expect("released");
+    world.shares.release(GROUP, "a").await.expect("released");
     assert!(changed.has_changed().expect("a group"));
     assert_eq!(world.acquire("c", 2).await, Ok(vec![(0..2, 2)]));
     world.clock.advance(Duration::from_secs(30));
