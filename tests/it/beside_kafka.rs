@@ -4,7 +4,6 @@ use bytes::Bytes;
 use model::Timestamp;
 use model::batch::{BatchBuilder, Codec};
 use wire::Uuid;
-use wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use wire::messages::describe_cluster::DescribeClusterRequest;
 use wire::messages::describe_producers::{self, DescribeProducersRequest};
@@ -37,21 +36,6 @@ const INVALID_RECORD: i16 = 87;
 const MISMATCHED_ENDPOINT_TYPE: i16 = 114;
 const UNSUPPORTED_ENDPOINT_TYPE: i16 = 115;
 
-async fn create(raw: &mut Raw, name: &str) -> Uuid {
-    let request = CreateTopicsRequest {
-        topics: vec![CreatableTopic {
-            name: name.into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            ..CreatableTopic::default()
-        }],
-        ..CreateTopicsRequest::default()
-    };
-    let answer = raw.call(7, &request).await;
-    assert_eq!(answer.topics[0].error_code, NONE);
-    answer.topics[0].topic_id
-}
-
 fn named(name: Option<&str>, topic_id: Uuid) -> MetadataRequestTopic {
     MetadataRequestTopic {
         name: name.map(str::to_owned),
@@ -72,7 +56,7 @@ async fn exists(raw: &mut Raw, name: &str) -> bool {
 async fn a_topic_that_is_to_be_deleted_twice_in_one_request_stays() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let id = create(&mut raw, "kept").await;
+    let id = raw.create_topic("kept", 1).await;
     let by_names = DeleteTopicsRequest {
         topic_names: vec!["kept".into(), "kept".into()],
         ..DeleteTopicsRequest::default()
@@ -138,7 +122,7 @@ async fn a_producer_id_without_its_epoch_is_refused() {
 async fn metadata_tells_a_topic_once_and_what_may_be_done_with_it_if_asked() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    create(&mut raw, "told").await;
+    raw.create_topic("told", 1).await;
     let mut request = MetadataRequest {
         topics: Some(vec![
             named(Some("told"), Uuid::nil()),
@@ -207,7 +191,7 @@ async fn a_topic_that_cannot_be_has_no_producers_and_says_why() {
 async fn the_end_of_no_epoch_is_still_refused_for_what_is_wrong_beside_it() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    create(&mut raw, "read").await;
+    raw.create_topic("read", 1).await;
     for (partition, current_leader_epoch, wanted) in [
         (0, -1, NONE),
         (9, -1, UNKNOWN_TOPIC_OR_PARTITION),
@@ -235,7 +219,7 @@ async fn the_end_of_no_epoch_is_still_refused_for_what_is_wrong_beside_it() {
 async fn a_reader_of_an_epoch_that_has_not_begun_is_out_of_range() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let topic_id = create(&mut raw, "read").await;
+    let topic_id = raw.create_topic("read", 1).await;
     let request = FetchRequest {
         topics: vec![FetchTopic {
             topic_id,
@@ -260,7 +244,7 @@ async fn a_reader_of_an_epoch_that_has_not_begun_is_out_of_range() {
 async fn half_a_batch_is_an_invalid_record_and_a_damaged_one_is_corrupt() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    create(&mut raw, "written").await;
+    raw.create_topic("written", 1).await;
     let mut builder = BatchBuilder::new(Codec::None);
     builder
         .push(Timestamp::from_millis(1), None, Some(b"value"), &[])
@@ -300,7 +284,7 @@ async fn half_a_batch_is_an_invalid_record_and_a_damaged_one_is_corrupt() {
 async fn a_topic_whose_settings_are_changed_twice_in_one_request_keeps_them() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    create(&mut raw, "tuned").await;
+    raw.create_topic("tuned", 1).await;
     let change = |name: &str, value: &str| AlterConfigsResource {
         resource_type: 2,
         resource_name: "tuned".into(),

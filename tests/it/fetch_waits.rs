@@ -11,7 +11,6 @@ use futures_util::FutureExt as _;
 use model::batch::{BatchBuilder, Codec};
 use model::{Offset, PartitionId, Timestamp};
 use wire::Uuid;
-use wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use wire::messages::delete_topics::DeleteTopicsRequest;
 use wire::messages::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic,
@@ -29,21 +28,6 @@ const UNKNOWN_TOPIC_ID: i16 = 100;
 const LONG_MS: i32 = 600_000;
 /// Much shorter than `LONG_MS`.
 const AT_ONCE: Duration = Duration::from_secs(60);
-
-async fn create(raw: &mut Raw, name: &str) -> Uuid {
-    let request = CreateTopicsRequest {
-        topics: vec![CreatableTopic {
-            name: name.into(),
-            num_partitions: 2,
-            replication_factor: 1,
-            ..CreatableTopic::default()
-        }],
-        ..CreateTopicsRequest::default()
-    };
-    let answer = raw.call(7, &request).await;
-    assert_eq!(answer.topics[0].error_code, NONE);
-    answer.topics[0].topic_id
-}
 
 fn batch(value_bytes: usize) -> Bytes {
     let mut builder = BatchBuilder::new(Codec::None);
@@ -126,7 +110,7 @@ async fn at_once(raw: &mut Raw, version: i16, request: &FetchRequest) -> Vec<(i1
 async fn an_answer_that_is_full_does_not_wait_for_fetch_min_bytes() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let id = create(&mut raw, "full").await;
+    let id = raw.create_topic("full", 2).await;
     for _ in 0..4 {
         produce(&mut raw, "full", 0, 1000).await;
     }
@@ -200,7 +184,7 @@ async fn an_answer_that_is_full_does_not_wait_for_fetch_min_bytes() {
 async fn a_limit_that_is_not_reached_leaves_the_minimum_as_it_is() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let id = create(&mut raw, "some").await;
+    let id = raw.create_topic("some", 2).await;
     produce(&mut raw, "some", 0, 1000).await;
     let one = batch(1000).len();
     let request = FetchRequest {
@@ -224,7 +208,7 @@ async fn what_does_not_exist_does_not_end_the_wait_for_what_does() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
     let mut other = Raw::connect(server.address).await;
-    let gone = create(&mut raw, "gone").await;
+    let gone = raw.create_topic("gone", 2).await;
     let delete = DeleteTopicsRequest {
         topic_names: vec!["gone".into()],
         ..DeleteTopicsRequest::default()
@@ -233,7 +217,7 @@ async fn what_does_not_exist_does_not_end_the_wait_for_what_does() {
     let one = batch(10).len();
     for version in [4, 12, 13, 17] {
         let name = format!("there-{version}");
-        let id = create(&mut raw, &name).await;
+        let id = raw.create_topic(&name, 2).await;
         for (what, absent, code) in [
             (
                 "a partition",
@@ -306,7 +290,7 @@ async fn where_nothing_exists_there_is_nothing_to_wait_for() {
 async fn an_offset_out_of_range_is_told_at_once_beside_what_is_waited_for() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let id = create(&mut raw, "ranged").await;
+    let id = raw.create_topic("ranged", 2).await;
     let request = fetch(
         17,
         vec![("ranged", id, vec![wanted(0, 0, 1000), wanted(1, 9, 1000)])],
@@ -322,7 +306,7 @@ async fn a_topic_that_is_deleted_under_a_waiting_fetch_ends_it() {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
     for name in ["kept", "doomed"] {
-        create(&mut raw, name).await;
+        raw.create_topic(name, 2).await;
     }
     let door = server.broker.door(Caller {
         principal: Principal::Anonymous,
@@ -392,7 +376,7 @@ async fn a_fetch_session_tells_what_is_new_and_wakes_for_what_it_did_not_name_ag
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
     let mut producer = Raw::connect(server.address).await;
-    let topic_id = create(&mut raw, "session").await;
+    let topic_id = raw.create_topic("session", 2).await;
     let one = batch(100).len();
     let short = |request: FetchRequest| FetchRequest {
         max_wait_ms: 1,

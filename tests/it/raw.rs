@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use wire::{Message, Reader, Request, RequestHeader, decode_response_header, frame};
+use wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use wire::{Message, Reader, Request, RequestHeader, Uuid, decode_response_header, frame};
 
 /// A connection.
 pub struct Raw {
@@ -70,6 +71,22 @@ impl Raw {
     pub async fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.send(version, request).await;
         self.receive::<R>(version).await
+    }
+
+    /// Makes a topic; its id.
+    pub async fn create_topic(&mut self, name: &str, partitions: i32) -> Uuid {
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: name.into(),
+                num_partitions: partitions,
+                replication_factor: 1,
+                ..CreatableTopic::default()
+            }],
+            ..CreateTopicsRequest::default()
+        };
+        let answer = self.call(7, &request).await;
+        assert_eq!(answer.topics[0].error_code, 0);
+        answer.topics[0].topic_id
     }
 
     /// Whether the broker closes the connection, without another answer.

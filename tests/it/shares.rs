@@ -3,7 +3,6 @@
 use model::Timestamp;
 use model::batch::{BatchBuilder, Codec};
 use wire::messages::alter_share_group_offsets::*;
-use wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use wire::messages::delete_groups::DeleteGroupsRequest;
 use wire::messages::delete_share_group_offsets::*;
 use wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
@@ -39,21 +38,6 @@ const GROUP: i8 = 32;
 /// Much longer than any test waits.
 const LONG_MS: i32 = 600_000;
 const TOPIC: &str = "jobs";
-
-async fn create(raw: &mut Raw) -> Uuid {
-    let request = CreateTopicsRequest {
-        topics: vec![CreatableTopic {
-            name: TOPIC.into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            ..CreatableTopic::default()
-        }],
-        ..CreateTopicsRequest::default()
-    };
-    let answer = raw.call(7, &request).await;
-    assert_eq!(answer.topics[0].error_code, NONE);
-    answer.topics[0].topic_id
-}
 
 /// A batch of so many records.
 async fn produce(raw: &mut Raw, records: usize) {
@@ -207,7 +191,7 @@ impl Member {
 async fn world(group: &str) -> (Server, Raw, Uuid) {
     let server = Server::start().await;
     let mut raw = Raw::connect(server.address).await;
-    let topic = create(&mut raw).await;
+    let topic = raw.create_topic(TOPIC, 1).await;
     assert_eq!(
         set(&mut raw, group, "share.auto.offset.reset", "earliest").await,
         NONE

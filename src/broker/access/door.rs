@@ -191,28 +191,23 @@ impl Door {
 
     /// The groups that the caller may know of.
     pub fn groups(&self) -> Vec<GroupListing> {
+        self.known(self.broker.groups().list(), |group| &group.id)
+    }
+
+    /// The groups that share records, as far as the caller may know of them.
+    pub fn share_groups(&self) -> Vec<ShareListing> {
+        self.known(self.broker.shares().list(), |group| &group.id)
+    }
+
+    /// Those of some groups that the caller may know of.
+    fn known<T>(&self, mut groups: Vec<T>, id: impl Fn(&T) -> &str) -> Vec<T> {
         self.note(ResourceKind::Group, Right::Describe);
-        let mut groups = self.broker.groups().list();
         // Who may describe the cluster sees all of it, as in Kafka.
         if self.may(Resource::Cluster, Right::Describe) {
             return groups;
         }
         groups.retain(|group| {
-            let group = Resource::Group(&group.id);
-            self.judge(group, Right::Describe).is_ok()
-        });
-        groups
-    }
-
-    /// The groups that share records, as far as the caller may know of them.
-    pub fn share_groups(&self) -> Vec<ShareListing> {
-        self.note(ResourceKind::Group, Right::Describe);
-        let mut groups = self.broker.shares().list();
-        if self.may(Resource::Cluster, Right::Describe) {
-            return groups;
-        }
-        groups.retain(|group| {
-            let group = Resource::Group(&group.id);
+            let group = Resource::Group(id(group));
             self.judge(group, Right::Describe).is_ok()
         });
         groups

@@ -441,25 +441,23 @@ impl Connection {
         let sends_settled = attach.snd_settle_mode == SenderSettleMode::Settled;
         let now = self.front.broker.now();
         let asked = receiving::asked(&source, attach.name, container, now)?;
-        let (topic, partition, first) = match &asked.node {
-            SourceNode::Queue(topic) => {
-                let of = (&topic[..], None);
-                self.queues.open(door, link, of, sends_settled).await?;
-                (None, None, Place::Earliest)
+        let cursor = match &asked.node {
+            SourceNode::Subscription(topic) if asked.kept.is_none() => {
+                let topic = made(door, topic, right::Read).await?;
+                Some((topic, None, Place::Latest))
             }
-            SourceNode::Subscription(topic) if asked.kept.is_some() => {
+            SourceNode::Queue(topic) | SourceNode::Subscription(topic) => {
                 let of = (&topic[..], asked.kept.as_ref());
                 self.queues.open(door, link, of, sends_settled).await?;
-                (None, None, Place::Latest)
+                None
             }
-            SourceNode::Subscription(topic) => {
-                made(door, topic, right::Read).await?;
-                (Some(topic), None, Place::Latest)
+            SourceNode::Cursor { topic, partition } => {
+                let topic = door.topic(topic, right::Read)?;
+                Some((topic, *partition, Place::Earliest))
             }
-            SourceNode::Cursor { topic, partition } => (Some(topic), *partition, Place::Earliest),
         };
-        if let Some(topic) = topic {
-            let at = (&topic[..], partition, asked.from.unwrap_or(first));
+        if let Some((topic, partition, first)) = cursor {
+            let at = (topic, partition, asked.from.unwrap_or(first));
             let is_rabbit = asked.is_rabbit;
             self.cursors
                 .open(door, link, at, is_rabbit, sends_settled)?;

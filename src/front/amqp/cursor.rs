@@ -103,14 +103,13 @@ impl Cursors {
         &mut self,
         door: &Door,
         link: LinkId,
-        (topic, partition, from): (&str, Option<u32>, Place),
+        (topic, partition, from): (Granted<Arc<Topic>, right::Read>, Option<u32>, Place),
         is_rabbit: bool,
         sends_settled: bool,
     ) -> Result<(), NoLink> {
         if self.all.len() >= CURSORS_MAX {
             return Err(NoLink::TooMany);
         }
-        let topic = door.topic(topic, right::Read)?;
         let count = topic.partition_count();
         if matches!(from, Place::Offset(_)) && partition.is_none() && count != 1 {
             return Err(NoLink::Offset(count));

@@ -229,11 +229,22 @@ impl Consumer {
         if self.sends_settled {
             return;
         }
+        let mut ranges = Ranges::default();
+        ranges.add(place, offset);
+        self.begin_to_settle(ranges, verdict, None);
+    }
+
+    /// Begins to settle records; `tell` is said when that is durable.
+    fn begin_to_settle(
+        &mut self,
+        ranges: Ranges,
+        verdict: Verdict,
+        tell: Option<(u32, u32, Outcome)>,
+    ) {
         let said = self.said.clone();
         self.settling.push(Box::pin(async move {
-            let range = offset..offset.plus(1);
-            let became = said.settle(place, &[(range, verdict)]).await;
-            Said { tell: None, became }
+            let became = ranges.settle(&said, verdict).await;
+            Said { tell, became }
         }));
     }
 
@@ -249,14 +260,9 @@ impl Consumer {
             }
             ranges.add(place, offset);
         }
-        let tell = ids.first().zip(ids.last());
+        let tell = ids.first().zip(ids.last()).filter(|_| !is_settled);
         let tell = tell.map(|(first, last)| (*first, *last, outcome));
-        let said = self.said.clone();
-        self.settling.push(Box::pin(async move {
-            let became = ranges.settle(&said, outcome.verdict()).await;
-            let tell = tell.filter(|_| !is_settled);
-            Said { tell, became }
-        }));
+        self.begin_to_settle(ranges, outcome.verdict(), tell);
     }
 
     /// Gives back all that it holds, behind what its consumer has said.

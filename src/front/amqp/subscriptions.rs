@@ -189,7 +189,8 @@ impl Drop for InUse {
     }
 }
 
-/// Errors: there is no such subscription.
+/// Whether there is a subscription with this id.
+/// Errors: there is none, or the caller may not consume of it.
 pub(super) fn look_for(door: &Door, id: &str) -> Result<(), NoLink> {
     let group = door.group(id, right::Read)?;
     let topics = door.broker().shared_topics(&group);

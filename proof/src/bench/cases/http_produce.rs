@@ -1,12 +1,10 @@
 //! Records that come over HTTP: lines of NDJSON a second that are acknowledged after their fsync, beside the same values over Kafka's
 //! protocol, by as many connections with as much under way.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use client::{ClientConfig, Connection};
 use model::Timestamp;
@@ -18,6 +16,7 @@ use crate::bench::broker::{self, PARTITIONS, TOPIC};
 use crate::bench::figures::Figure;
 use crate::bench::{Bench, Case, limits};
 use crate::exam::victim::Victim;
+use crate::http::Http;
 
 /// The case.
 pub const CASE: Case = Case {
@@ -107,44 +106,17 @@ fn in_threads(time: Duration, work: impl Fn(usize, Instant) -> Result<u64> + Syn
 fn over_http(victim: &Victim, time: Duration) -> Result<f64> {
     in_threads(time, |index, end| {
         let body = lines(index).join("\n");
-        let request = format!(
-            "POST /api/v1/topics/{TOPIC}/records?key_field=/device HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-ndjson\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            victim.http,
-            body.len()
-        );
-        let mut stream = TcpStream::connect(&victim.http)?;
-        stream.set_nodelay(true)?;
-        let mut answers = BufReader::new(stream.try_clone()?);
+        let path = format!("/api/v1/topics/{TOPIC}/records?key_field=/device");
+        let wanted = format!("\"records\":{LINES},");
+        let mut http = Http::connect(&victim.http)?;
         let mut sent = 0;
         while Instant::now() < end {
-            stream.write_all(request.as_bytes())?;
-            let answer = answer(&mut answers)?;
-            let wanted = format!("\"records\":{LINES},");
+            let answer = http.post(&path, body.as_bytes())?;
             ensure!(answer.contains(&wanted), "refused: {answer}");
             sent += LINES as u64;
         }
         Ok(sent)
     })
-}
-
-/// The body of an answer, whose length its head says.
-fn answer(answers: &mut BufReader<TcpStream>) -> Result<String> {
-    let mut length = None;
-    loop {
-        let mut line = String::new();
-        answers.read_line(&mut line)?;
-        let line = line.trim_end().to_ascii_lowercase();
-        if let Some(bytes) = line.strip_prefix("content-length: ") {
-            length = Some(bytes.parse::<usize>()?);
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length.context("an answer has a length")?];
-    answers.read_exact(&mut body)?;
-    Ok(String::from_utf8(body)?)
 }
 
 fn over_kafka(victim: &Victim, time: Duration) -> Result<f64> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::check::{Shown, TOKEN_BYTES_MAX, Unfit, check};
@@ -199,15 +201,30 @@ async fn keys_of_a_file_are_renewed_and_bad_ones_leave_those_before() {
     tokio::join!(jwt.run(stopped), changed);
 }
 
+/// An address of keys, and where whoever asks it is heard.
+async fn address_of_keys() -> (TcpListener, JwksSource) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let source = JwksSource::parse(&format!("http://127.0.0.1:{port}/keys"));
+    (listener, source.expect("an address"))
+}
+
+/// Reads what is asked, and answers it.
+async fn answer(mut stream: TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+    let mut asked = vec![0; 1024];
+    let length = stream.read(&mut asked).await.expect("a request");
+    assert!(asked[..length].starts_with(b"GET /keys HTTP/1.1\r\n"));
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + body).as_bytes()).await
+}
+
 #[tokio::test]
 async fn keys_of_an_address_come_after_it_failed_and_anew_for_an_unknown_one() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let made = made();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    let source = JwksSource::parse(&format!("http://127.0.0.1:{port}/keys")).expect("an address");
+    let (listener, source) = address_of_keys().await;
     let jwt = Jwt::open(&JwtConfig {
         jwks: Some(source),
         retry: Duration::from_millis(10),
@@ -226,17 +243,10 @@ async fn keys_of_an_address_come_after_it_failed_and_anew_for_an_unknown_one() {
     ];
     let served = async {
         for (status, body) in answers {
-            let (mut stream, _) = listener.accept().await.expect("it asks");
+            let (stream, _) = listener.accept().await.expect("it asks");
             assert!(!may("RS256"));
-            let mut asked = vec![0; 1024];
-            let length = stream.read(&mut asked).await.expect("a request");
-            assert!(asked[..length].starts_with(b"GET /keys HTTP/1.1\r\n"));
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
             // Whoever finds it too long hangs up.
-            let answered = stream.write_all((head + body).as_bytes()).await;
+            let answered = answer(stream, status, body).await;
             assert!(answered.is_ok() || body.len() > SET_BYTES_MAX);
         }
         until(|| may("RS256")).await;
@@ -251,13 +261,8 @@ async fn keys_of_an_address_come_after_it_failed_and_anew_for_an_unknown_one() {
 
 #[tokio::test]
 async fn an_unknown_key_has_the_source_asked_before_it_is_due() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let made = made();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    let source = JwksSource::parse(&format!("http://127.0.0.1:{port}/keys")).expect("an address");
+    let (listener, source) = address_of_keys().await;
     let jwt = Jwt::open(&JwtConfig {
         jwks: Some(source),
         refresh: Duration::from_secs(1_000_000),
@@ -269,13 +274,8 @@ async fn an_unknown_key_has_the_source_asked_before_it_is_due() {
     let jwt = &jwt;
     let may = |name: &str| jwt.check(made.tokens[name].as_bytes(), NOW_MS);
     let serve = async |set: Value| {
-        let (mut stream, _) = listener.accept().await.expect("it asks");
-        let mut asked = vec![0; 1024];
-        let count = stream.read(&mut asked).await.expect("a request");
-        assert!(count > 0, "a request comes");
-        let body = set.to_string();
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-        let answered = stream.write_all((head + &body).as_bytes()).await;
+        let (stream, _) = listener.accept().await.expect("it asks");
+        let answered = answer(stream, "200 OK", &set.to_string()).await;
         answered.expect("it listens");
     };
     let (stop, stopped) = watch::channel(false);
