@@ -18,6 +18,7 @@ use super::machine::{Hold, ShareAnswer, ShareMachine, SharedPartition, Step, Wan
 use super::members::{Beat, Beaten, ShareMember, Topic};
 use super::partition::{Acquired, SharePartition, StoredRun, Tally, Verdict};
 use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
+use super::runs::State;
 use super::settings::GroupSettings;
 use super::totals::Totals;
 use crate::broker::coordination::{self, Moment, Runtime, RuntimeTask, Shape, Stopped};
@@ -328,6 +329,53 @@ impl Shares {
                 .runs
                 .first_available(within.start, within.end, &limits)
         })
+    }
+
+    /// What of a range is not finished: all of it, where the group has not begun.
+    pub fn unfinished_in(
+        &self,
+        group: &str,
+        place: Place,
+        within: Range<Offset>,
+    ) -> Vec<Range<Offset>> {
+        let unfinished = |machine: &ShareMachine| {
+            let runs = &machine.partitions.get(&place)?.runs;
+            let states = runs.states(within.start.max(runs.start())..within.end);
+            let open = states.filter(|(_, state)| !state.is_finished());
+            Some(open.map(|(offsets, _)| offsets).collect())
+        };
+        let cell = self.runtime.cell(group);
+        let found = cell.and_then(|cell| cell.read(unfinished));
+        found.unwrap_or_else(|| vec![within])
+    }
+
+    /// Of some records those that anybody may have now, and those that are finished.
+    pub(super) fn sorted(
+        &self,
+        group: &str,
+        place: Place,
+        records: impl Iterator<Item = Offset>,
+    ) -> (Vec<Offset>, Vec<Offset>) {
+        let (mut available, mut finished) = (Vec::new(), Vec::new());
+        let Some(cell) = self.runtime.cell(group) else {
+            return (available, finished);
+        };
+        cell.read(|machine| {
+            let Some(SharedPartition { runs, .. }) = machine.partitions.get(&place) else {
+                return;
+            };
+            let has_room = runs.held() < machine.settings.limits.held_max;
+            for offset in records {
+                let state = runs.states(offset..offset.plus(1)).next();
+                match state {
+                    _ if offset < runs.start() => finished.push(offset),
+                    Some((_, state)) if state.is_finished() => finished.push(offset),
+                    Some((_, State::Available { .. })) if has_room => available.push(offset),
+                    _ => {}
+                }
+            }
+        });
+        (available, finished)
     }
 
     /// Gives records to somebody.

@@ -3,8 +3,9 @@
 //! Callers: the fronts of protocols that have them. `partition` is the state machine, pure, over the interval map of `runs`; `members` is who
 //! is in a group and fetches what, pure too; `machine` drives both over the state log `shares`, whose records are in `record`, and
 //! `coordinator` has the groups. `reader` is a consumer's way through a
-//! topic. `settings` is what can be set for a group.
+//! topic, which may want only what its `choice` says. `settings` is what can be set for a group.
 
+mod choice;
 mod coordinator;
 mod machine;
 mod members;
@@ -18,6 +19,7 @@ mod take;
 mod tests;
 mod totals;
 
+pub use choice::Choice;
 pub use coordinator::{ShareDescription, ShareListing, SharedOffset, Shares, SharesTask};
 pub use machine::Wanted;
 pub use members::{Assigned, Beat, Beaten, ShareMember, Topic};

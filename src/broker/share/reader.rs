@@ -13,6 +13,7 @@ use storage::{Log, Waiter};
 use tokio::sync::watch;
 
 use super::ShareError;
+use super::choice::{Choice, Looked, Offsets, Sorted};
 use super::machine::Wanted;
 use super::partition::{Acquired, Verdict};
 use super::record::Place;
@@ -34,6 +35,8 @@ pub struct ShareReader {
     partitions: Vec<Partition>,
     /// Records that the consumer does not want again: others may have them.
     unwanted: BTreeSet<(PartitionId, Offset)>,
+    /// Which records it wants; None for all.
+    choice: Option<Choice>,
     /// Which one has its turn.
     turn: usize,
     open: Option<Open>,
@@ -56,6 +59,8 @@ struct Partition {
     idle_at: Option<u64>,
     /// The count of moves since which the waiter is told of the next one.
     watched_at: Option<u64>,
+    /// How far it was looked for what is wanted, where others get the rest.
+    looked: Looked,
 }
 
 /// What was read last: records of a partition from an offset up to another.
@@ -142,6 +147,7 @@ impl Broker {
             who: ReaderName::of(caller),
             partitions: Vec::new(),
             unwanted: BTreeSet::new(),
+            choice: None,
             turn: 0,
             open: None,
             waiter: Waiter::new(),
@@ -172,6 +178,26 @@ impl Broker {
         group: &Granted<Group<'_>, right::Read>,
     ) -> Result<(), ShareError> {
         self.shares().delete(group.id()).await
+    }
+
+    /// The ids of groups that share records and are called so.
+    pub fn sharing_groups(&self, is_called: impl Fn(&str) -> bool) -> Vec<String> {
+        let all = self.shares().list().into_iter().map(|it| it.id);
+        all.filter(|id| is_called(id)).collect()
+    }
+
+    /// Says, whenever it is asked, whether a group has not finished a record of a topic.
+    pub fn unfinished_of(
+        &self,
+        group: &Granted<Group<'_>, right::Read>,
+        topic: TopicId,
+    ) -> impl Fn(PartitionId, Offset) -> bool + Send + Sync + 'static {
+        let (broker, group) = (self.clone(), group.id().to_owned());
+        move |partition, offset| {
+            let place = Place { topic, partition };
+            let one = offset..offset.plus(1);
+            !broker.shares().unfinished_in(&group, place, one).is_empty()
+        }
     }
 
     /// Ends the groups whose ids begin so: they were to end with their consumers, and a stop of the broker has left them.
@@ -213,9 +239,15 @@ impl ShareReader {
                 log: Arc::clone(log),
                 idle_at: None,
                 watched_at: None,
+                looked: Looked::default(),
             });
         }
         Ok(())
+    }
+
+    /// Has only such records given to the consumer. Said before anything is taken.
+    pub fn choose(&mut self, choice: Choice) {
+        self.choice = Some(choice);
     }
 
     /// Has a record not given to the consumer again. Of those that come again late the oldest are forgotten first.
@@ -250,6 +282,7 @@ impl ShareReader {
             self.changed.mark_unchanged();
             for partition in &mut self.partitions {
                 partition.idle_at = None;
+                partition.looked.is_due = true;
             }
         }
         let count = self.partitions.len();
@@ -260,7 +293,11 @@ impl ShareReader {
             if self.partitions[at].idle_at == Some(moves) {
                 continue;
             }
-            if let Some(given) = self.take_of(at, count_max).await? {
+            let given = match &self.choice {
+                Some(choice) if !choice.finishes_others => self.take_chosen(at, count_max).await?,
+                _ => self.take_of(at, count_max).await?,
+            };
+            if let Some(given) = given {
                 // Each partition has its turn.
                 self.turn = (at + 1) % count;
                 return Ok(Some(given));
@@ -277,11 +314,7 @@ impl ShareReader {
     ) -> Result<Option<Given>, ShareReadError> {
         let partition = PartitionId::new(u32::try_from(at).expect("few partitions"));
         let place = self.place(partition);
-        let ShareConsumer {
-            broker,
-            group,
-            member,
-        } = self.member.clone();
+        let ShareConsumer { broker, group, .. } = self.member.clone();
         let shares = broker.shares();
         let mut from = Offset::ZERO;
         loop {
@@ -301,37 +334,186 @@ impl ShareReader {
             let unwanted = self.unwanted.range((partition, first)..).next();
             let unwanted = unwanted.filter(|(of, _)| *of == partition);
             let end = open.offsets.end;
-            let wanted = Wanted {
-                place,
-                within: vec![first..unwanted.map_or(end, |(_, offset)| end.min(*offset))],
-                // What turns out to be missing is settled below.
-                absent: Vec::new(),
-                ends: Vec::new(),
-                count_max,
-                log_start: bounds.start,
+            let within = first..unwanted.map_or(end, |(_, offset)| end.min(*offset));
+            // What turns out to be missing is settled when it is found.
+            let (within, absent) = match &self.choice {
+                None => (vec![within], Vec::new()),
+                Some(choice) => {
+                    let sorted = choice.sort(&open.block, within, count_max, |_| false);
+                    (sorted.wanted.0, sorted.others.0)
+                }
             };
-            let acquired = shares
-                .acquire_until_settled(&group, &member, &wanted)
+            let given = self
+                .acquire(place, (within, absent), count_max, bounds.start)
                 .await?;
-            let open = self.open.as_ref().expect("nothing has taken it away");
-            let block = open.block.clone();
-            let (records, absent) = found_in(&block, &acquired);
-            if !absent.is_empty() {
-                let absent = absent.into_iter();
-                let verdicts: Vec<_> = absent.map(|offsets| (offsets, Verdict::Absent)).collect();
-                shares
-                    .settle(&group, &member, place, &verdicts, bounds.start)
-                    .await?;
-            }
-            if !records.is_empty() {
-                return Ok(Some(Given {
-                    place,
-                    block,
-                    records,
-                }));
+            if given.is_some() {
+                return Ok(given);
             }
             // Others were faster, or nothing is there any more: what follows is looked at.
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// The same for a consumer that leaves to others what it does not want.
+    async fn take_chosen(
+        &mut self,
+        at: usize,
+        count_max: usize,
+    ) -> Result<Option<Given>, ShareReadError> {
+        let partition = PartitionId::new(u32::try_from(at).expect("few partitions"));
+        let place = self.place(partition);
+        let ShareConsumer { broker, group, .. } = self.member.clone();
+        let shares = broker.shares();
+        loop {
+            if self.partitions[at].looked.is_due {
+                let given = self.take_later(at, place, count_max).await?;
+                if given.is_some() {
+                    return Ok(given);
+                }
+            }
+            let bounds = self.partitions[at].log.bounds();
+            let from = self.partitions[at].looked.to.max(bounds.start);
+            let within = from..bounds.durable_end.max(from);
+            let Some(first) = shares.first_available(&group, place, within) else {
+                return Ok(None);
+            };
+            if !self.has_read(partition, first) && !self.read(at, partition, first).await? {
+                return Ok(None);
+            }
+            let end = self.open.as_ref().expect("it was just read").offsets.end;
+            let Sorted { wanted, end, .. } = self.sorted(partition, first..end, count_max);
+            let later = wanted.0.clone();
+            let given = self
+                .acquire(place, (wanted.0, Vec::new()), count_max, bounds.start)
+                .await?;
+            // What others have, and what was taken, may come back.
+            let held = shares.unfinished_in(&group, place, from..first);
+            let looked = &mut self.partitions[at].looked;
+            looked.pass(end, held.into_iter().chain(later));
+            if given.is_some() {
+                return Ok(given);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Takes of what was passed, as somebody had it, what has come back.
+    async fn take_later(
+        &mut self,
+        at: usize,
+        place: Place,
+        count_max: usize,
+    ) -> Result<Option<Given>, ShareReadError> {
+        let partition = place.partition;
+        let ShareConsumer { broker, group, .. } = self.member.clone();
+        loop {
+            let bounds = self.partitions[at].log.bounds();
+            let looked = &mut self.partitions[at].looked;
+            looked.later = looked.later.split_off(&bounds.start);
+            let later = looked.later.iter().copied();
+            let (available, finished) = broker.shares().sorted(&group, place, later);
+            for offset in &finished {
+                looked.later.remove(offset);
+            }
+            let unwanted = &self.unwanted;
+            let mut wanted = available
+                .into_iter()
+                .filter(|it| !unwanted.contains(&(partition, *it)))
+                .peekable();
+            let Some(first) = wanted.peek().copied() else {
+                self.partitions[at].looked.is_due = false;
+                return Ok(None);
+            };
+            let all: Vec<Offset> = wanted.collect();
+            let has_read = self.has_read(partition, first);
+            if !has_read && !self.read(at, partition, first).await? {
+                // It is gone from the log.
+                self.partitions[at].looked.later.remove(&first);
+                continue;
+            }
+            let end = self.open.as_ref().expect("it was just read").offsets.end;
+            let sorted = self.sorted(partition, first..end, usize::MAX);
+            let chosen = sorted.wanted.0;
+            let (mut within, mut others) = (Offsets::default(), Vec::new());
+            for offset in all.into_iter().take_while(|it| *it < end) {
+                let at = chosen.partition_point(|it| it.end <= offset);
+                match chosen.get(at).is_some_and(|it| it.contains(&offset)) {
+                    true => within.add(offset..offset.plus(1)),
+                    false => others.push(offset),
+                }
+            }
+            let has_any = !within.0.is_empty();
+            let looked = &mut self.partitions[at].looked;
+            for offset in &others {
+                looked.later.remove(offset);
+            }
+            let given = self
+                .acquire(place, (within.0, Vec::new()), count_max, bounds.start)
+                .await?;
+            if given.is_some() {
+                return Ok(given);
+            }
+            if has_any && others.is_empty() {
+                // Others were faster, or no more may be held: it is looked again when something changes.
+                self.partitions[at].looked.is_due = false;
+                return Ok(None);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What of a range of the open block is wanted, up to so many records.
+    fn sorted(&self, partition: PartitionId, within: Range<Offset>, count_max: usize) -> Sorted {
+        let (Some(choice), Some(open)) = (&self.choice, &self.open) else {
+            return Sorted::default();
+        };
+        let is_left_out = |offset| self.unwanted.contains(&(partition, offset));
+        choice.sort(&open.block, within, count_max, is_left_out)
+    }
+
+    /// Acquires records of the open block, and finishes others. What was acquired and is not there is settled.
+    async fn acquire(
+        &mut self,
+        place: Place,
+        (within, absent): (Vec<Range<Offset>>, Vec<Range<Offset>>),
+        count_max: usize,
+        log_start: Offset,
+    ) -> Result<Option<Given>, ShareReadError> {
+        if within.is_empty() && absent.is_empty() {
+            return Ok(None);
+        }
+        let ShareConsumer {
+            broker,
+            group,
+            member,
+        } = self.member.clone();
+        let shares = broker.shares();
+        let wanted = Wanted {
+            place,
+            within,
+            absent,
+            ends: Vec::new(),
+            count_max,
+            log_start,
+        };
+        let acquired = shares
+            .acquire_until_settled(&group, &member, &wanted)
+            .await?;
+        let open = self.open.as_ref().expect("it was just read");
+        let block = open.block.clone();
+        let (records, absent) = found_in(&block, &acquired);
+        if !absent.is_empty() {
+            let absent = absent.into_iter();
+            let verdicts: Vec<_> = absent.map(|offsets| (offsets, Verdict::Absent)).collect();
+            shares
+                .settle(&group, &member, place, &verdicts, log_start)
+                .await?;
+        }
+        Ok((!records.is_empty()).then_some(Given {
+            place,
+            block,
+            records,
+        }))
     }
 
     fn has_read(&self, partition: PartitionId, offset: Offset) -> bool {

@@ -23,7 +23,7 @@ use super::bounds::{
     CONTAINER_ID_BYTES_MAX, FRAME_BYTES_MAX, LINKS_MAX, NUMBER_MAX, UNSENT_BYTES_MAX,
     UNSETTLED_MAX, WINDOW,
 };
-use super::cursor::Cursors;
+use super::cursor::{Cursors, Start, Wanted};
 use super::errors::{Ending, NoLink};
 use super::login::Login;
 use super::producing::Inbound;
@@ -85,7 +85,7 @@ pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::
         inbound: Inbound::new(&front, NUMBER.fetch_add(1, Relaxed)),
         cursors: Cursors::new(&front),
         queues: Queues::new(&front),
-        left: None,
+        left: Vec::new(),
         login,
         door: None,
         peer,
@@ -107,8 +107,8 @@ struct Connection {
     inbound: Inbound,
     cursors: Cursors,
     queues: Queues,
-    /// A subscription that its client wants to be rid of, and the link that says so.
-    left: Option<(LinkId, InUse)>,
+    /// Subscriptions that their client wants to be rid of, and the links that say so.
+    left: Vec<(LinkId, InUse)>,
     login: Login,
     /// The broker, as the client may use it; once the connection is open.
     door: Option<Arc<Door>>,
@@ -351,7 +351,7 @@ impl Connection {
     fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
         self.inbound.forget(&is_gone);
         self.cursors.forget(&is_gone);
-        self.left.take_if(|(link, _)| is_gone(*link));
+        self.left.retain(|(link, _)| !is_gone(*link));
         self.queues.forget(&is_gone, how);
     }
 
@@ -441,26 +441,38 @@ impl Connection {
         let sends_settled = attach.snd_settle_mode == SenderSettleMode::Settled;
         let now = self.front.broker.now();
         let asked = receiving::asked(&source, attach.name, container, now)?;
+        let at = |first| Start::At(asked.from.unwrap_or(first));
         let cursor = match &asked.node {
             SourceNode::Subscription(topic) if asked.kept.is_none() => {
                 let topic = made(door, topic, right::Read).await?;
-                Some((topic, None, Place::Latest))
+                Some((topic, None, at(Place::Latest)))
+            }
+            SourceNode::Queue(topic) if asked.browses => {
+                let topic = made(door, topic, right::Read).await?;
+                Some((topic, None, Start::Queue))
             }
             SourceNode::Queue(topic) | SourceNode::Subscription(topic) => {
                 let of = (&topic[..], asked.kept.as_ref());
-                self.queues.open(door, link, of, sends_settled).await?;
+                let selector = asked.selector.clone();
+                self.queues
+                    .open(door, link, of, selector, sends_settled)
+                    .await?;
                 None
             }
             SourceNode::Cursor { topic, partition } => {
                 let topic = door.topic(topic, right::Read)?;
-                Some((topic, *partition, Place::Earliest))
+                Some((topic, *partition, at(Place::Earliest)))
             }
         };
-        if let Some((topic, partition, first)) = cursor {
-            let at = (topic, partition, asked.from.unwrap_or(first));
-            let is_rabbit = asked.is_rabbit;
-            self.cursors
-                .open(door, link, at, is_rabbit, sends_settled)?;
+        if let Some((topic, partition, start)) = cursor {
+            let wanted = Wanted {
+                topic,
+                partition,
+                start,
+                selector: asked.selector,
+                is_rabbit: asked.is_rabbit,
+            };
+            self.cursors.open(door, link, wanted, sends_settled).await?;
         }
         let in_force = asked.in_force.as_map();
         let source = Source {
@@ -482,9 +494,9 @@ impl Connection {
     ) -> Result<(), NoLink> {
         let container = door.caller().client_id.as_deref().unwrap_or_default();
         let named = receiving::left(attach, container);
-        subscriptions::look_for(door, &named.id)?;
+        subscriptions::look_for(door, &named)?;
         let in_use = InUse::take(&self.front.subscriptions, door, named).await?;
-        self.left = Some((link, in_use));
+        self.left.push((link, in_use));
         let source = Source {
             address: Some(Value::String(attach.name)),
             durable: TerminusDurability::UnsettledState,
@@ -506,12 +518,13 @@ impl Connection {
 
     /// The peer has detached a link. A subscription that it wants to be rid of is gone before anything else is taken.
     async fn detached(&mut self, link: LinkId, how: Gone) {
-        if how == Gone::Closed
-            && let Some((_, mut left)) = self.left.take_if(|(of, _)| *of == link)
-            && left.goes(true)
-            && let Err(why) = left.delete().await
-        {
-            tracing::warn!(peer = %self.peer, %why, "a subscription could not be ended");
+        let left = self.left.extract_if(.., |(of, _)| *of == link);
+        for (_, mut left) in left.filter(|_| how == Gone::Closed).collect::<Vec<_>>() {
+            if left.goes(true)
+                && let Err(why) = left.delete().await
+            {
+                tracing::warn!(peer = %self.peer, %why, "a subscription could not be ended");
+            }
         }
         self.forget(|it| it == link, how);
     }

@@ -1,4 +1,5 @@
-//! What receivers are sent: records from a place in the log on, which nothing remembers when they are gone.
+//! What receivers are sent: records from a place in the log on, or for browsers those of a queue that nobody has finished, which nothing
+//! remembers when they are gone.
 //! Callers: `connection`. Invariants: nothing is queued for a receiver: it has a cursor in the log, and without credit nothing is read
 //! for it. A drain is answered when what is there was sent (part 2, 2.6.7). A message that is longer than the receiver takes is
 //! passed over and counted, and holds up nothing.
@@ -12,11 +13,69 @@ use model::PartitionId;
 
 use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
+use super::queue::GROUP;
 use super::route::Record;
+use super::selected::selects;
+use super::selector::Selector;
 use super::state::Front;
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
-use crate::broker::replay::{Block, Event, Filter, FollowRequest, Order, Place, Subscription};
+use crate::broker::replay::{
+    Block, Event, Filter, FollowRequest, Order, Place, Replay, ReplayError, ReplayRecord,
+    ReplayRequest, Subscription,
+};
+
+/// What a cursor is opened for.
+pub(super) struct Wanted {
+    pub(super) topic: Granted<Arc<Topic>, right::Read>,
+    /// The one partition; None for all.
+    pub(super) partition: Option<u32>,
+    pub(super) start: Start,
+    /// Which messages; None for all.
+    pub(super) selector: Option<Selector>,
+    /// Whether RabbitMQ's annotations are wanted.
+    pub(super) is_rabbit: bool,
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// At a place, and it follows what comes.
+    At(Place),
+    /// With what a queue has now, and it ends with that.
+    Queue,
+}
+
+/// Where records come from.
+enum Records {
+    Following(Box<Subscription>),
+    Browsing(Box<Replay>),
+}
+
+impl Records {
+    async fn next(&mut self) -> Result<Event, ReplayError> {
+        match self {
+            Records::Following(it) => it.next().await,
+            Records::Browsing(it) => {
+                let block = it.next().await?;
+                Ok(block.map_or(Event::CaughtUp, Event::Records))
+            }
+        }
+    }
+
+    /// Whether there may be more behind what was all.
+    fn may_have_more(&mut self) -> bool {
+        match self {
+            Records::Following(it) => it.may_have_more(),
+            Records::Browsing(_) => false,
+        }
+    }
+
+    /// Whether nothing comes any more.
+    fn is_over(&self, is_caught_up: bool) -> bool {
+        is_caught_up && matches!(self, Records::Browsing(_))
+    }
+}
 
 /// The cursors of a connection.
 pub(super) struct Cursors {
@@ -26,7 +85,7 @@ pub(super) struct Cursors {
 
 struct Cursor {
     link: LinkId,
-    subscription: Subscription,
+    records: Records,
     topic: Granted<Arc<Topic>, right::Read>,
     block: Option<(Block, usize)>,
     /// Whether all that was there was given.
@@ -99,33 +158,68 @@ impl Cursors {
     }
 
     /// Opens a cursor in a topic, or a partition of it, from a place on.
-    pub(super) fn open(
+    pub(super) async fn open(
         &mut self,
         door: &Door,
         link: LinkId,
-        (topic, partition, from): (Granted<Arc<Topic>, right::Read>, Option<u32>, Place),
-        is_rabbit: bool,
+        wanted: Wanted,
         sends_settled: bool,
     ) -> Result<(), NoLink> {
         if self.all.len() >= CURSORS_MAX {
             return Err(NoLink::TooMany);
         }
+        let Wanted {
+            topic,
+            partition,
+            start,
+            selector,
+            is_rabbit,
+        } = wanted;
         let count = topic.partition_count();
-        if matches!(from, Place::Offset(_)) && partition.is_none() && count != 1 {
+        if matches!(start, Start::At(Place::Offset(_))) && partition.is_none() && count != 1 {
             return Err(NoLink::Offset(count));
         }
-        let request = FollowRequest {
-            partitions: partition.map(|it| vec![PartitionId::new(it)]),
-            from,
-            resume: None,
-            filter: Filter::default(),
-            order: Order::Offset,
+        let partitions = partition.map(|it| vec![PartitionId::new(it)]);
+        let broker = &self.front.broker;
+        let records = match start {
+            Start::At(from) => {
+                let request = FollowRequest {
+                    partitions,
+                    from,
+                    resume: None,
+                    filter: match selector {
+                        None => Filter::default(),
+                        Some(_) => selected(selector, |_| true),
+                    },
+                    order: Order::Offset,
+                };
+                let mut subscription = broker.follow(&topic, request)?;
+                subscription.open_as(door.caller());
+                Records::Following(Box::new(subscription))
+            }
+            Start::Queue => {
+                let group = door.group(GROUP, right::Read)?;
+                let is_open = broker.unfinished_of(&group, topic.id);
+                let now = broker.now();
+                let is_there = move |found: &ReplayRecord<'_>| {
+                    is_open(found.partition, found.record.offset)
+                        && !Record::of(found).is_expired(now)
+                };
+                let request = ReplayRequest {
+                    partitions,
+                    filter: selected(selector, is_there),
+                    // In blocks that are no larger than those of who follows.
+                    max_records: Some(u64::MAX),
+                    ..ReplayRequest::default()
+                };
+                let mut replay = broker.replay(&topic, request).await?;
+                replay.open_as(&topic, door.caller());
+                Records::Browsing(Box::new(replay))
+            }
         };
-        let mut subscription = self.front.broker.follow(&topic, request)?;
-        subscription.open_as(door.caller());
         self.all.push(Cursor {
             link,
-            subscription,
+            records,
             topic,
             block: None,
             is_caught_up: false,
@@ -148,7 +242,9 @@ impl Cursors {
     /// Whether the log is to be asked for more.
     pub(super) fn wants_more(&mut self, endpoint: &Endpoint) -> bool {
         for cursor in &mut self.all {
-            cursor.wants_more = cursor.block.is_none() && endpoint.credit(cursor.link) > 0;
+            let is_over = cursor.records.is_over(cursor.is_caught_up);
+            let has_credit = endpoint.credit(cursor.link) > 0;
+            cursor.wants_more = cursor.block.is_none() && has_credit && !is_over;
         }
         self.all.iter().any(|it| it.wants_more)
     }
@@ -157,7 +253,7 @@ impl Cursors {
     pub(super) async fn read(&mut self) -> Result<(), (LinkId, NoLink)> {
         let wanting = self.all.iter_mut().filter(|it| it.wants_more);
         let next: Vec<_> = wanting
-            .map(|cursor| Box::pin(async move { (cursor.subscription.next().await, cursor) }))
+            .map(|cursor| Box::pin(async move { (cursor.records.next().await, cursor) }))
             .collect();
         if next.is_empty() {
             return Ok(());
@@ -187,7 +283,7 @@ impl Cursors {
             }
             // What came since it was caught up is there, too, be it in memory or not.
             if cursor.is_caught_up && cursor.block.is_none() {
-                cursor.is_caught_up = !cursor.subscription.may_have_more();
+                cursor.is_caught_up = !cursor.records.may_have_more();
             }
             let is_done = cursor.is_caught_up && cursor.block.is_none();
             if is_done || endpoint.credit(cursor.link) == 0 {
@@ -195,6 +291,23 @@ impl Cursors {
             }
         }
         (bytes, ended)
+    }
+}
+
+/// Those that a selector selects, of those that are meant at all.
+fn selected(
+    selector: Option<Selector>,
+    is_meant: impl Fn(&ReplayRecord<'_>) -> bool + Send + Sync + 'static,
+) -> Filter {
+    Filter {
+        accept: Some(Arc::new(move |partition, record| {
+            let found = ReplayRecord {
+                partition,
+                record: *record,
+            };
+            is_meant(&found) && { &selector }.as_ref().is_none_or(|it| selects(it, &found))
+        })),
+        ..Filter::default()
     }
 }
 

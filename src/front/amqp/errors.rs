@@ -20,9 +20,6 @@ pub(super) enum NoLink {
     /// Its filters.
     #[error(transparent)]
     Filter(#[from] filter::Refused),
-    /// Subscriptions that are kept, and browsers.
-    #[error("{0} are not offered")]
-    NotOffered(&'static str),
     /// A filter that what is shared cannot have.
     #[error("a queue or a subscription that is kept has no place to begin with: ask for copies")]
     PlaceOfShared,
@@ -69,11 +66,10 @@ impl NoLink {
     pub(super) fn condition(&self, was_there: bool) -> ErrorCondition {
         match self {
             NoLink::Node(_) => ErrorCondition::NotFound,
-            NoLink::Filter(filter::Refused::NoPlace(_))
+            NoLink::Filter(filter::Refused::NoPlace(_) | filter::Refused::Selector(_))
             | NoLink::Offset(_)
             | NoLink::PlaceOfShared => ErrorCondition::InvalidField,
             NoLink::Filter(filter::Refused::NotOffered(_))
-            | NoLink::NotOffered(_)
             | NoLink::Transactions
             | NoLink::Dynamic => ErrorCondition::NotImplemented,
             NoLink::TooMany => ErrorCondition::ResourceLimitExceeded,

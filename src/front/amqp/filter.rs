@@ -1,10 +1,11 @@
-//! Filters of a cursor's source: where it begins. Pure.
+//! Filters of a source: where a cursor begins, and which messages are wanted. Pure.
 //! Callers: `receiving`. Filters are known by their descriptors, and RabbitMQ's by its key too, as its own clients leave the
 //! descriptor out. A filter that would leave messages out and is not offered is refused: to ignore it would send what nobody wants.
 
 use amqp::{Map, MapBuf, Value};
 use model::{Offset, Timestamp};
 
+use super::selector::{Selector, SelectorError};
 use crate::broker::replay::Place;
 
 const STREAM_OFFSET: &str = "rabbitmq:stream-offset-spec";
@@ -18,6 +19,8 @@ const NO_LOCAL_CODE: u64 = 0x0000_468c_0000_0003;
 pub(super) struct Asked {
     /// Where it begins, if they say.
     pub(super) from: Option<Place>,
+    /// Which messages are wanted; None for all.
+    pub(super) selector: Option<Selector>,
     /// Those that are in force.
     pub(super) in_force: MapBuf,
     /// Whether RabbitMQ's annotations are wanted.
@@ -25,7 +28,7 @@ pub(super) struct Asked {
 }
 
 /// Why filters are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     /// Not offered.
     #[error("this filter is not offered: {0}")]
@@ -33,6 +36,9 @@ pub(super) enum Refused {
     /// Not one that says where to begin.
     #[error("this filter names no place: {0}")]
     NoPlace(&'static str),
+    /// No selector.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
 }
 
 /// Reads the filters of a source, at a time.
@@ -53,7 +59,10 @@ pub(super) fn read(filters: Option<Map<'_>>, now: Timestamp) -> Result<Asked, Re
             asked.is_rabbit = true;
         } else if is(SELECTOR, SELECTOR_CODE) {
             let text = value.text().ok_or(Refused::NoPlace(SELECTOR))?;
-            asked.from = Some(selector(text).ok_or(Refused::NotOffered(SELECTOR))?);
+            match place_of(text) {
+                Some(place) => asked.from = Some(place),
+                None => asked.selector = Selector::parse(text)?,
+            }
         } else if is(NO_LOCAL, NO_LOCAL_CODE) {
             return Err(Refused::NotOffered(NO_LOCAL));
         } else {
@@ -100,8 +109,8 @@ fn offset_of(offset: u64) -> Option<Place> {
     (offset <= i64::MAX as u64).then(|| Place::Offset(Offset::new(offset)))
 }
 
-/// Event Hubs': an annotation behind a value. None: a selector of another form.
-fn selector(text: &str) -> Option<Place> {
+/// Event Hubs': an annotation behind a value. None: a selector that is no place.
+fn place_of(text: &str) -> Option<Place> {
     let rest = text.trim().strip_prefix("amqp.annotation.x-opt-")?;
     let (name, rest) = rest.split_once(' ').unwrap_or_else(|| {
         let end = rest.find('>').unwrap_or(rest.len());
@@ -200,9 +209,10 @@ mod tests {
         assert_eq!(place("x", &Value::String("y")), Ok(None));
         assert!(place(STREAM_OFFSET, &Value::String("soon")).is_err());
         assert!(place(STREAM_OFFSET, &Value::Long(-1)).is_err());
-        let selector = "color = 'red'";
-        let refused = place(SELECTOR, &Value::String(selector));
-        assert_eq!(refused, Err(Refused::NotOffered(SELECTOR)));
+        // A condition is no place, and what is neither is refused.
+        let selector = |text| place(SELECTOR, &Value::String(text));
+        assert_eq!(selector("color = 'red'"), Ok(None));
+        assert!(matches!(selector("color ="), Err(Refused::Selector(_))));
         let refused = place(NO_LOCAL, &Value::Null);
         assert_eq!(refused, Err(Refused::NotOffered(NO_LOCAL)));
     }

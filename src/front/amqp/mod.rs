@@ -25,6 +25,8 @@ mod producing;
 mod queue;
 mod receiving;
 mod route;
+mod selected;
+mod selector;
 mod settings;
 mod state;
 mod stats;

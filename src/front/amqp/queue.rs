@@ -17,16 +17,18 @@ use model::Offset;
 use super::bounds::{CONSUMERS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
 use super::route::Record;
+use super::selected::selects;
+use super::selector::Selector;
 use super::state::Front;
 use super::subscriptions::{InUse, Named};
 use crate::broker::access::{Door, right};
 use crate::broker::share::{
-    Begin, Given, Place, ShareConsumer, ShareError, ShareReadError, ShareReader, Verdict,
+    Begin, Choice, Given, Place, ShareConsumer, ShareError, ShareReadError, ShareReader, Verdict,
 };
 use crate::front::written::made;
 
 /// The group of all queues. Consumers of Kafka's share groups may join it.
-const GROUP: &str = "queue";
+pub(super) const GROUP: &str = "queue";
 /// Records that are taken at once.
 const TAKEN_MAX: usize = 256;
 
@@ -322,6 +324,7 @@ impl Queues {
         door: &Arc<Door>,
         link: LinkId,
         (topic, kept): (&str, Option<&Named>),
+        selector: Option<Selector>,
         sends_settled: bool,
     ) -> Result<(), NoLink> {
         if self.all.len() >= CONSUMERS_MAX {
@@ -342,7 +345,14 @@ impl Queues {
         let member = format!("{}-{}", self.name, self.opened);
         let member = (member.into(), door.caller());
         let broker = &self.front.broker;
-        let reader = broker.share_reader(&topic, &group, begin, member).await?;
+        let mut reader = broker.share_reader(&topic, &group, begin, member).await?;
+        if let Some(selector) = selector {
+            reader.choose(Choice {
+                wants: Arc::new(move |found| selects(&selector, found)),
+                // All consumers of a subscription have its selector.
+                finishes_others: kept.is_some(),
+            });
+        }
         self.all.push(Consumer {
             link,
             said: reader.consumer(),

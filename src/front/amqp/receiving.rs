@@ -9,6 +9,7 @@ use model::Timestamp;
 use super::address::{Hints, Kind, NoNode, SourceNode, source};
 use super::errors::NoLink;
 use super::filter;
+use super::selector::Selector;
 use super::subscriptions::Named;
 use crate::broker::replay::Place;
 
@@ -19,6 +20,10 @@ pub(super) struct Asked {
     pub(super) node: SourceNode,
     /// The subscription that it stands for, if that is more than its link.
     pub(super) kept: Option<Named>,
+    /// Whether it only looks at a queue.
+    pub(super) browses: bool,
+    /// Which messages it wants; None for all.
+    pub(super) selector: Option<Selector>,
     /// Where it begins, if a filter says.
     pub(super) from: Option<Place>,
     /// The filters that are in force.
@@ -50,20 +55,22 @@ pub(super) fn asked(
     let node = source(text, Hints { kind, is_cursor })?;
     let filters = filters?;
     match &node {
-        SourceNode::Queue(_) if copies => return Err(NoLink::NotOffered("browsers of queues")),
         SourceNode::Queue(_) if has_place => return Err(NoLink::PlaceOfShared),
         SourceNode::Queue(_) | SourceNode::Subscription(_) | SourceNode::Cursor { .. } => {}
     }
+    let selector = filters.selector;
     let kept = match node {
-        SourceNode::Subscription(_) => kept(wanted, name, container),
+        SourceNode::Subscription(_) => kept(wanted, name, container, selector.as_ref()),
         SourceNode::Queue(_) | SourceNode::Cursor { .. } => None,
     };
     if kept.is_some() && has_place {
         return Err(NoLink::PlaceOfShared);
     }
     Ok(Asked {
+        browses: copies && matches!(node, SourceNode::Queue(_)),
         node,
         kept,
+        selector,
         from: filters.from,
         in_force: filters.in_force,
         is_rabbit: filters.is_rabbit,
@@ -71,17 +78,23 @@ pub(super) fn asked(
 }
 
 /// A subscription that outlives its link, or is not its link's alone.
-fn kept(wanted: &Source<'_>, name: &str, container: &str) -> Option<Named> {
+fn kept(
+    wanted: &Source<'_>,
+    name: &str,
+    container: &str,
+    selector: Option<&Selector>,
+) -> Option<Named> {
     let has = |name: &str| wanted.capabilities.iter().any(|it| it == name);
     let is_kept = wanted.durable != TerminusDurability::None || wanted.expiry_policy.0 == "never";
     let (is_shared, is_global) = (has("shared"), has("global"));
     let container = Some(container).filter(|_| !is_global);
-    (is_kept || is_shared).then(|| Named::of(name, container, is_kept, !is_shared))
+    let selector = selector.map(Selector::text);
+    (is_kept || is_shared).then(|| Named::of(name, container, (is_kept, !is_shared), selector))
 }
 
 /// The subscription that a link without a source names: its client wants to be rid of it.
 pub(super) fn left(attach: &Attach<'_>, container: &str) -> Named {
     let has = |name: &str| attach.desired_capabilities.iter().any(|it| it == name);
     let container = Some(container).filter(|_| !has("global"));
-    Named::of(attach.name, container, true, true)
+    Named::of(attach.name, container, (true, true), None)
 }

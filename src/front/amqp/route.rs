@@ -248,8 +248,20 @@ impl<'a> Record<'a> {
         found.and_then(|it| it.1)
     }
 
+    /// When it was stored, or made, as its topic has it.
+    pub(super) fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The value of a header, the last of equal names; None: there is none, or it has none.
+    pub(super) fn last_header(&self, name: &str) -> Option<&'a [u8]> {
+        let mut named = self.headers.iter().rev();
+        let found = named.find(|it| it.0 == name.as_bytes());
+        found.and_then(|it| it.1)
+    }
+
     /// What it was, if it was a message. What others have put there and is no message is nothing.
-    fn sections(&self) -> Option<Message<'a>> {
+    pub(super) fn sections(&self) -> Option<Message<'a>> {
         Message::of(self.header(SECTIONS)?).ok()
     }
 
@@ -385,6 +397,37 @@ fn text_or_bytes(bytes: &[u8]) -> Value<'_> {
     std::str::from_utf8(bytes).map_or(Value::Binary(bytes), Value::String)
 }
 
+/// Records as tests have them.
+#[cfg(test)]
+impl<'a> Record<'a> {
+    /// A message that was stored.
+    pub(super) fn of_stored(stored: &'a Stored, time: Timestamp) -> Record<'a> {
+        let headers = stored.headers.iter();
+        Record {
+            partition: PartitionId::new(2),
+            offset: Offset::new(7),
+            time,
+            key: stored.key.as_deref(),
+            value: stored.value.as_deref(),
+            headers: headers
+                .map(|(name, value)| (&name[..], Some(&value[..])))
+                .collect(),
+        }
+    }
+
+    /// One of another protocol.
+    pub(super) fn foreign(headers: Vec<(&'a [u8], Option<&'a [u8]>)>, millis: i64) -> Record<'a> {
+        Record {
+            partition: PartitionId::new(0),
+            offset: Offset::new(1),
+            time: Timestamp::from_millis(millis),
+            key: None,
+            value: Some(b"v"),
+            headers,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,17 +435,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn record(stored: &Stored) -> Record<'_> {
-        let headers = stored.headers.iter();
-        Record {
-            partition: PartitionId::new(2),
-            offset: Offset::new(7),
-            time: NOW,
-            key: stored.key.as_deref(),
-            value: stored.value.as_deref(),
-            headers: headers
-                .map(|(name, value)| (&name[..], Some(&value[..])))
-                .collect(),
-        }
+        Record::of_stored(stored, NOW)
     }
 
     fn one(payload: &[u8]) -> Stored {
@@ -494,14 +527,7 @@ mod tests {
             (b"c", None),
             (b"amqp.body", Some(b"string")),
         ];
-        let record = Record {
-            partition: PartitionId::new(0),
-            offset: Offset::new(1),
-            time: NOW,
-            key: None,
-            value: Some(b"v"),
-            headers,
-        };
+        let record = Record::foreign(headers, NOW.millis());
         let back = record.message(false);
         let back = Message::of(&back).expect("a message");
         assert_eq!(back.body, Body::Data(1, b"v"));
