@@ -46,11 +46,17 @@ pub enum ErrorCondition {
     MessageSizeExceeded,
     /// The server ends the link.
     DetachForced,
+    /// There is no such transaction.
+    UnknownTransaction,
+    /// A transaction is rolled back.
+    TransactionRollback,
+    /// The same, as it took too long.
+    TransactionTimeout,
 }
 
 impl ErrorCondition {
     /// All of them.
-    pub const ALL: [ErrorCondition; 21] = {
+    pub const ALL: [ErrorCondition; 24] = {
         use ErrorCondition::*;
         [
             InternalError,
@@ -74,6 +80,9 @@ impl ErrorCondition {
             TransferLimitExceeded,
             MessageSizeExceeded,
             DetachForced,
+            UnknownTransaction,
+            TransactionRollback,
+            TransactionTimeout,
         ]
     };
 
@@ -101,6 +110,9 @@ impl ErrorCondition {
             ErrorCondition::TransferLimitExceeded => "amqp:link:transfer-limit-exceeded",
             ErrorCondition::MessageSizeExceeded => "amqp:link:message-size-exceeded",
             ErrorCondition::DetachForced => "amqp:link:detach-forced",
+            ErrorCondition::UnknownTransaction => "amqp:transaction:unknown-id",
+            ErrorCondition::TransactionRollback => "amqp:transaction:rollback",
+            ErrorCondition::TransactionTimeout => "amqp:transaction:timeout",
         }
     }
 }

@@ -90,8 +90,8 @@ pub struct Delivery {
     pub message_format: u32,
     /// Whether the sender has settled it: nobody waits for what becomes of it.
     pub settled: bool,
-    /// Whether it is a part of a transaction.
-    pub is_transactional: bool,
+    /// The transaction that it is a part of.
+    pub transaction: Option<Bytes>,
     /// The message.
     pub payload: Bytes,
 }

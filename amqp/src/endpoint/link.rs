@@ -151,7 +151,7 @@ impl Link {
                 id,
                 message_format: transfer.message_format.unwrap_or(0),
                 settled: false,
-                is_transactional: false,
+                transaction: None,
                 payload: Bytes::new(),
             },
             tag: tag.to_vec(),
@@ -194,8 +194,9 @@ impl Link {
             return Ok(None);
         }
         partial.delivery.settled |= transfer.settled == Some(true);
-        partial.delivery.is_transactional |=
-            matches!(transfer.state, Some(DeliveryState::Transactional(_)));
+        if let Some(DeliveryState::Transactional(state)) = &transfer.state {
+            partial.delivery.transaction = Some(Bytes::copy_from_slice(state.txn_id));
+        }
         let bytes = partial.bytes.len() + payload.len();
         if bytes as u64 > bytes_max {
             let text = format!("a message of more than {bytes_max} bytes");

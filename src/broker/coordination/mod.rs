@@ -20,4 +20,5 @@ mod timers;
 
 pub use cell::{Cell, Stopped};
 pub use machine::{Answer, Machine, Moment, Step};
-pub use runtime::{Runtime, RuntimeTask, Shape};
+pub use runtime::{NotTogether, Runtime, RuntimeTask, Shape};
+pub use shard::Durably;

@@ -6,14 +6,15 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::FutureExt as _;
 use storage::io::Clock;
-use storage::{Admission, AppendSize, Purpose};
+use storage::{Admission, AppendAllError, AppendSize, LogAppend, Purpose, Storage};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::cell::{Cell, Inner, Stopped};
 use super::machine::{Machine, Moment, Step};
-use super::shard::{Delivery, Place, Shard, deliver, stopped};
+use super::shard::{Delivery, Durably, Place, Shard, Waits, deliver, stopped};
 use crate::broker::state_log::{StateLog, StateLogError, Written};
 
 /// How machines are spread.
@@ -36,6 +37,32 @@ struct Shared<M: Machine> {
     clock: Arc<dyn Clock>,
     hasher: RandomState,
     shards: Vec<Shard<M>>,
+    /// Held by who waits for places of several machines: who holds some waits for nobody who wants them.
+    together: tokio::sync::Mutex<()>,
+}
+
+/// Why a step of several machines was not taken.
+#[derive(Debug)]
+pub enum NotTogether<E> {
+    /// The runtime stops.
+    Stopped,
+    /// It is more than one frame of the log takes.
+    TooMuch,
+    /// A machine has refused it.
+    Machine(E),
+    /// It could not be appended.
+    Refused(StateLogError),
+}
+
+/// What is done with each of several machines, by its place among them.
+type ActOn<'a, M, E> =
+    &'a mut (dyn FnMut(usize, &mut M, Moment, &mut Step<M>) -> Result<(), E> + Send);
+
+/// What of several machines takes a step together.
+struct Together<'a, M: Machine> {
+    storage: &'a Storage,
+    cells: &'a [Arc<Cell<M>>],
+    appends: Vec<LogAppend>,
 }
 
 /// The runtime's own work: it must be run for answers to leave and for time to pass.
@@ -66,6 +93,7 @@ impl<M: Machine> Runtime<M> {
             clock,
             hasher: RandomState::new(),
             shards,
+            together: tokio::sync::Mutex::new(()),
         };
         let runtime = Runtime {
             shared: Arc::new(shared),
@@ -208,7 +236,7 @@ impl<M: Machine> Runtime<M> {
         if !records.is_empty() {
             match self.append(&records, admission) {
                 Ok(written) => {
-                    delivery.written = Some(written);
+                    delivery.written = Some(Waits::Alone(written));
                     delivery.mark = inner.machine.on_appended(change);
                 }
                 Err(error) => {
@@ -236,6 +264,159 @@ impl<M: Machine> Runtime<M> {
     ) -> Result<Written, StateLogError> {
         let admission = admission.expect("a step with records said before that it may have some");
         self.shared.log.append(records, admission)
+    }
+
+    // Steps of several machines.
+
+    /// A step of several machines, whose records become durable in one frame with appends to other logs: all of it, or nothing. The
+    /// machines stand in the order of their keys, each once; `act` is told which one it is asked for. One that refuses takes back what the others did.
+    pub async fn step_together<E: Send>(
+        &self,
+        storage: &Storage,
+        cells: &[Arc<Cell<M>>],
+        appends: Vec<LogAppend>,
+        record_bytes: impl Fn(usize, &M) -> Vec<usize>,
+        act: ActOn<'_, M, E>,
+    ) -> Result<Durably, NotTogether<E>> {
+        assert!(cells.is_sorted_by(|one, next| one.key < next.key));
+        let mut together = Together {
+            storage,
+            cells,
+            appends,
+        };
+        let lengths = cells.iter().enumerate();
+        let lengths = lengths.flat_map(|(at, cell)| cell.read(|it| record_bytes(at, it)));
+        let mut admitted = self.size_together(&together, lengths.collect());
+        let _turn = self.shared.together.lock().await;
+        loop {
+            if !storage.takes_all(admitted) {
+                return Err(NotTogether::TooMuch);
+            }
+            let mut places = Vec::with_capacity(cells.len());
+            for cell in cells {
+                let place = self.shared.shards[cell.shard].place().await;
+                places.push(place.map_err(|Stopped| NotTogether::Stopped)?);
+            }
+            let admission = match admitted {
+                AppendSize { batches: 0, .. } => None,
+                size => Some(storage.admit_all(size, Purpose::Records).await),
+            };
+            let admission = (admitted, admission);
+            match self.try_together(&mut together, places, admission, &record_bytes, act) {
+                Ok(done) => return done,
+                Err(needed) => admitted = needed,
+            }
+        }
+    }
+
+    fn size_together(&self, together: &Together<'_, M>, lengths: Vec<usize>) -> AppendSize {
+        let others = LogAppend::size_of(&together.appends);
+        let ours = self.shared.log.size_of(lengths);
+        AppendSize {
+            batches: ours.batches + others.batches,
+            bytes: ours.bytes + others.bytes,
+        }
+    }
+
+    /// Takes it, if what was admitted is enough; otherwise says what is.
+    fn try_together<E>(
+        &self,
+        together: &mut Together<'_, M>,
+        places: Vec<Place<M>>,
+        (admitted, admission): (AppendSize, Option<Admission>),
+        record_bytes: &impl Fn(usize, &M) -> Vec<usize>,
+        act: ActOn<'_, M, E>,
+    ) -> Result<Result<Durably, NotTogether<E>>, AppendSize> {
+        let cells = together.cells;
+        let mut inners: Vec<_> = cells.iter().map(|cell| cell.lock()).collect();
+        let lengths = inners.iter().enumerate();
+        let lengths = lengths.flat_map(|(at, inner)| record_bytes(at, &inner.machine));
+        let needed = self.size_together(together, lengths.collect());
+        if !admitted.holds(needed) {
+            return Err(needed);
+        }
+        let now = self.now();
+        let mut steps: Vec<Step<M>> = Vec::with_capacity(cells.len());
+        let mut became = Ok(());
+        for (at, inner) in inners.iter_mut().enumerate() {
+            let mut step = Step::default();
+            became = act(at, &mut inner.machine, now, &mut step);
+            steps.push(step);
+            if became.is_err() {
+                break;
+            }
+        }
+        let appended = match became {
+            Err(refused) => Err(NotTogether::Machine(refused)),
+            Ok(()) => self
+                .append_together(together, &mut steps, admission)
+                .map_err(NotTogether::Refused),
+        };
+        let why = match &appended {
+            Err(NotTogether::Refused(error)) => error.clone(),
+            _ => StateLogError::Storage("another machine has refused it".to_owned()),
+        };
+        let all = cells.iter().zip(&mut inners).zip(places).zip(steps);
+        for (((cell, inner), place), step) in all {
+            let Step {
+                change,
+                mut answers,
+                ..
+            } = step;
+            let mut delivery = Delivery {
+                cell: Arc::clone(cell),
+                written: None,
+                mark: None,
+                answers: Vec::new(),
+            };
+            match &appended {
+                Ok(durable) => {
+                    delivery.written = Some(Waits::Together(durable.clone()));
+                    delivery.mark = inner.machine.on_appended(change);
+                }
+                Err(_) => inner.machine.withdraw(change, now, &why, &mut answers),
+            }
+            delivery.answers = answers;
+            inner.machine.on_settled();
+            self.schedule(cell, inner);
+            inner.undelivered += 1;
+            place.send(delivery);
+        }
+        Ok(appended)
+    }
+
+    fn append_together(
+        &self,
+        together: &mut Together<'_, M>,
+        steps: &mut [Step<M>],
+        admission: Option<Admission>,
+    ) -> Result<Durably, StateLogError> {
+        let records = steps.iter_mut().map(|it| std::mem::take(&mut it.records));
+        let records: Vec<M::Record> = records.flatten().collect();
+        let mut appends = std::mem::take(&mut together.appends);
+        if !records.is_empty() {
+            let log = &self.shared.log;
+            appends.push(LogAppend {
+                log: Arc::clone(log.log()),
+                batches: log.batches(&records)?,
+            });
+        }
+        let Some(admission) = admission.filter(|_| !appends.is_empty()) else {
+            return Ok(std::future::ready(Ok(())).boxed().shared());
+        };
+        let appended = together.storage.append_all(&appends, admission);
+        let durable = appended.map_err(|error| match error {
+            AppendAllError::Refused(error) | AppendAllError::Log { source: error, .. } => {
+                StateLogError::Append(error)
+            }
+            other => StateLogError::Storage(other.to_string()),
+        })?;
+        let durable = durable.durable;
+        let durable = async move {
+            let stored = durable.await;
+            stored.map_err(|error| StateLogError::Storage(error.to_string()))
+        };
+        Ok(durable.boxed().shared())
     }
 
     // Time.

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, watch};
 
+use futures_util::future::{BoxFuture, Shared};
+
 use super::cell::{Cell, Stopped};
 use super::machine::{Answer as _, Machine};
 use super::timers::Timers;
@@ -20,10 +22,21 @@ pub(super) struct Shard<M: Machine> {
 /// A place in a shard's queue, taken before the step.
 pub(super) type Place<M> = mpsc::OwnedPermit<Delivery<M>>;
 
+/// That something is durable, for several who wait.
+pub type Durably = Shared<BoxFuture<'static, Result<(), StateLogError>>>;
+
+/// What a delivery waits for.
+pub(super) enum Waits {
+    /// Its own records.
+    Alone(Written),
+    /// Those of several machines, which are appended together.
+    Together(Durably),
+}
+
 /// What leaves when `written`, and all before it in the queue, is durable.
 pub(super) struct Delivery<M: Machine> {
     pub(super) cell: Arc<Cell<M>>,
-    pub(super) written: Option<Written>,
+    pub(super) written: Option<Waits>,
     pub(super) mark: Option<M::Mark>,
     pub(super) answers: Vec<M::Answer>,
 }
@@ -54,7 +67,8 @@ impl<M: Machine> Shard<M> {
 impl<M: Machine> Delivery<M> {
     async fn run(mut self) {
         let stored = match self.written.take() {
-            Some(written) => written.wait().await,
+            Some(Waits::Alone(written)) => written.wait().await,
+            Some(Waits::Together(durable)) => durable.await,
             None => Ok(()),
         };
         let cell = Arc::clone(&self.cell);

@@ -7,6 +7,7 @@
 //! partition keep their order; a message that its topic does not take is refused by itself. What waits is bounded, and
 //! reaching the bound makes publishers wait. A dropped wait takes nothing back.
 
+mod across;
 mod batch;
 mod beside;
 mod driver;
@@ -27,6 +28,8 @@ use model::PartitionId;
 use super::Broker;
 use super::access::{Granted, right};
 use super::catalog::Topic;
+pub use across::OfTopic;
+pub(in crate::broker) use across::promised;
 pub(in crate::broker) use beside::Ready;
 pub(super) use keyless::Keyless;
 use lanes::Checked;

@@ -3,13 +3,13 @@
 //! Invariants: those of `coordination`. What is left of a partition that began anew or ended is removed behind it: its runs count for nothing
 //! without their start, and a start of the broker goes on with what a stop has left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use model::{Offset, PartitionId, TopicId};
-use storage::Purpose;
 use storage::io::Clock;
+use storage::{LogAppend, Purpose, Storage};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
@@ -21,8 +21,10 @@ use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_recor
 use super::runs::State;
 use super::settings::GroupSettings;
 use super::totals::Totals;
-use crate::broker::coordination::{self, Moment, Runtime, RuntimeTask, Shape, Stopped};
-use crate::broker::state_log::{Replayed, StateLog};
+use crate::broker::coordination::{
+    self, Durably, Moment, NotTogether, Runtime, RuntimeTask, Shape, Stopped,
+};
+use crate::broker::state_log::{Replayed, StateLog, StateLogError};
 
 /// Groups are spread over so many shards, and so many of each shard's steps may wait for their sync.
 const SHAPE: Shape = Shape {
@@ -77,6 +79,38 @@ pub struct SharedOffset {
     pub start: Offset,
     /// Records that are not, up to the log's end.
     pub lag: u64,
+}
+
+/// What somebody says of records of a partition that it holds, to be done with other things.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    pub(super) group: Arc<str>,
+    pub(super) member: Arc<str>,
+    pub(super) place: Place,
+    pub(super) verdicts: Vec<(Range<Offset>, Verdict)>,
+    pub(super) log_start: Offset,
+}
+
+/// Why settlements were not done, none of them.
+#[derive(Debug)]
+pub(super) enum NotSettled {
+    /// A group has refused it.
+    Share(ShareError),
+    /// It is more than one frame of the log takes.
+    TooMuch,
+    /// It could not be appended.
+    Refused(StateLogError),
+}
+
+impl From<NotTogether<ShareError>> for NotSettled {
+    fn from(why: NotTogether<ShareError>) -> NotSettled {
+        match why {
+            NotTogether::Stopped => NotSettled::Share(ShareError::NotAvailable),
+            NotTogether::TooMuch => NotSettled::TooMuch,
+            NotTogether::Machine(error) => NotSettled::Share(error),
+            NotTogether::Refused(error) => NotSettled::Refused(error),
+        }
+    }
 }
 
 impl Shares {
@@ -434,6 +468,43 @@ impl Shares {
             machine.settle(member, place, &renewed, log_start, step)
         });
         settled.await
+    }
+
+    /// Does what several say of records that they hold, with appends to other logs in the same frame: all of it or nothing. Gives when it is
+    /// durable.
+    pub(super) async fn settle_together(
+        &self,
+        storage: &Storage,
+        settlements: &[Settlement],
+        appends: Vec<LogAppend>,
+    ) -> Result<Durably, NotSettled> {
+        let groups: BTreeSet<&Arc<str>> = settlements.iter().map(|it| &it.group).collect();
+        let cells = groups.iter().map(|group| self.cell(group));
+        let cells: Vec<Arc<Cell>> = cells.collect::<Result<_, _>>().map_err(NotSettled::Share)?;
+        let of = |cell: usize| {
+            let group = cells[cell].key();
+            settlements.iter().filter(move |it| it.group == *group)
+        };
+        let sizes = |cell: usize, machine: &ShareMachine| {
+            let mut sizes = Vec::new();
+            for one in of(cell) {
+                // One may move the start over what another has settled.
+                let all = of(cell).filter(|it| it.place == one.place);
+                let ranges = all.flat_map(|it| it.verdicts.iter().map(|(range, _)| range.clone()));
+                sizes.extend(machine.settle_records(one.place, &ranges.collect::<Vec<_>>()));
+            }
+            sizes
+        };
+        let mut act = |cell: usize, machine: &mut ShareMachine, _, step: &mut Step| {
+            for it in of(cell) {
+                machine.settle(&it.member, it.place, &it.verdicts, it.log_start, step)?;
+            }
+            Ok(())
+        };
+        let stepped = self
+            .runtime
+            .step_together(storage, &cells, appends, sizes, &mut act);
+        Ok(stepped.await?)
     }
 
     /// Releases all that somebody holds.

@@ -17,10 +17,13 @@ mod settings;
 mod take;
 #[cfg(test)]
 mod tests;
+mod together;
 mod totals;
 
 pub use choice::Choice;
-pub use coordinator::{ShareDescription, ShareListing, SharedOffset, Shares, SharesTask};
+pub use coordinator::{
+    Settlement, ShareDescription, ShareListing, SharedOffset, Shares, SharesTask,
+};
 pub use machine::Wanted;
 pub use members::{Assigned, Beat, Beaten, ShareMember, Topic};
 pub use partition::{
@@ -31,6 +34,8 @@ pub use reader::{Begin, Given, ShareConsumer, ShareReadError, ShareReader};
 pub use record::{Incarnation, Place, ShareRecord, SharesError, check_record};
 pub use runs::{Holder, State};
 pub use settings::{GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting, Reset};
+
+pub use together::TogetherError;
 
 pub use take::{Take, TakeError, TakeFrom, Taken};
 

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::ShareError;
 use super::choice::{Choice, Looked, Offsets, Sorted};
+use super::coordinator::Settlement;
 use super::machine::Wanted;
 use super::partition::{Acquired, Verdict};
 use super::record::Place;
@@ -583,12 +584,27 @@ impl ShareConsumer {
         place: Place,
         verdicts: &[(Range<Offset>, Verdict)],
     ) -> Result<(), ShareError> {
-        let topic = self.broker.topic_by_id(place.topic);
-        let log_start = topic.and_then(|topic| Ok(topic.log(place.partition)?.bounds().start));
-        let log_start = log_start.unwrap_or(Offset::ZERO);
+        let log_start = self.log_start(place);
         let shares = self.broker.shares();
         let settled = shares.settle(&self.group, &self.member, place, verdicts, log_start);
         settled.await.map(drop)
+    }
+
+    /// The same as something that is done with others, by [`Broker::publish_and_settle`].
+    pub fn settlement(&self, place: Place, verdicts: Vec<(Range<Offset>, Verdict)>) -> Settlement {
+        Settlement {
+            group: Arc::clone(&self.group),
+            member: Arc::clone(&self.member),
+            place,
+            verdicts,
+            log_start: self.log_start(place),
+        }
+    }
+
+    fn log_start(&self, place: Place) -> Offset {
+        let topic = self.broker.topic_by_id(place.topic);
+        let start = topic.and_then(|topic| Ok(topic.log(place.partition)?.bounds().start));
+        start.unwrap_or(Offset::ZERO)
     }
 
     /// Gives back all that the consumer holds; the deliveries count.

@@ -20,8 +20,13 @@ pub(super) const UNSETTLED_MAX: usize = 8_192;
 pub(super) const QUEUED_BYTES_MAX: usize = 1 << 20;
 /// No further deliveries are read while so many came and are not stored: each costs more than its bytes.
 pub(super) const QUEUED_MAX: usize = 4_096;
-/// What a connection holds beside messages: what was read at once, and what is queued.
-pub(super) const HELD_BYTES_MAX: usize = QUEUED_BYTES_MAX + 4 * FRAME_BYTES_MAX;
+/// Transactions of a connection that are open.
+pub(super) const TRANSACTIONS_MAX: usize = 256;
+/// What all of them hold of messages.
+pub(super) const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+/// What a connection holds beside messages that are not whole: what was read at once, what is queued, and what waits for its transaction.
+pub(super) const HELD_BYTES_MAX: usize =
+    QUEUED_BYTES_MAX + TRANSACTION_BYTES_MAX + 4 * FRAME_BYTES_MAX;
 /// No further deliveries are put to what a peer has not taken while that is longer.
 pub(super) const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// A client's name stands in the log.

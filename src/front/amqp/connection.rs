@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use amqp::endpoint::{Attached, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
 use amqp::performative::{Attach, Open, Role, SenderSettleMode};
-use amqp::state::DeliveryState;
-use amqp::terminus::{AnyTarget, Source, TerminusDurability};
-use amqp::{MapBuf, Multiple, Symbol, Value};
+use amqp::state::{DeliveryState, TransactionalState};
+use amqp::terminus::{AnyTarget, Coordinator, Source, TerminusDurability};
+use amqp::{Field as _, MapBuf, Multiple, Symbol, Value};
 use model::quota::Quota;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -26,6 +26,7 @@ use super::bounds::{
 use super::cursor::{Cursors, Start, Wanted};
 use super::errors::{Ending, NoLink};
 use super::login::Login;
+use super::outcome::Outcome;
 use super::producing::Inbound;
 use super::queue::{Gone, Queues, Told};
 use super::receiving;
@@ -144,6 +145,11 @@ impl Connection {
         self.inbound.has_room() && self.endpoint.output().len() < UNSENT_BYTES_MAX
     }
 
+    /// What is held until the peer goes on.
+    fn holds_of_peer(&self) -> usize {
+        self.endpoint.partial_bytes() + self.inbound.transactions.held_bytes()
+    }
+
     /// What is held of what the peer sent, beside what was read and not taken.
     fn held_bytes(&self) -> usize {
         self.inbound.held_bytes() + self.endpoint.partial_bytes()
@@ -180,7 +186,8 @@ impl Connection {
             self.writer.moved_at = now;
         }
         let wakes_at = self.wakes_at(now, sends);
-        let is_partial = self.endpoint.partial_bytes() > 0;
+        // The peer has to go on with what is not whole, and to end its transactions.
+        let is_partial = self.holds_of_peer() > 0;
         let Connection {
             reader,
             writer,
@@ -237,6 +244,8 @@ impl Connection {
             return Err(Ending::Stopping);
         }
         self.inbound.top_up(&mut self.endpoint, now);
+        let given_back = std::mem::take(&mut self.inbound.given_back);
+        self.queues.put_back(given_back);
         if now >= self.sends_at
             && let Some(door) = &self.door
         {
@@ -263,6 +272,7 @@ impl Connection {
             Some(opening).filter(|_| self.is_opening()),
             self.closed_at.map(|at| at + CLOSING_MAX),
             self.inbound.rests_until(),
+            self.inbound.transactions.ends_at(),
             Some(self.reads_at).filter(|at| *at > now),
             Some(self.sends_at).filter(|at| *at > now),
             Some(self.writer.moved_at + self.front.shared.idle_max).filter(|_| sends),
@@ -280,6 +290,8 @@ impl Connection {
     /// Ends what has taken too long.
     fn look_at_time(&mut self, now: Instant, sends: bool) -> Result<(), Ending> {
         self.endpoint.tick(now.into_std());
+        let late = self.inbound.transactions.look_at_time(now);
+        self.queues.put_back(late);
         let is_late = self.is_opening() && now >= self.began_at + OPENING_MAX;
         let is_left = self.closed_at.is_some_and(|at| now >= at + CLOSING_MAX);
         if is_late || is_left {
@@ -411,7 +423,19 @@ impl Connection {
     ) -> Result<(), NoLink> {
         let target = match attach.target {
             None => return Err(NoNode.into()),
-            Some(AnyTarget::Coordinator(_)) => return Err(NoLink::Transactions),
+            Some(AnyTarget::Coordinator(_)) => {
+                self.inbound.open_coordinator(link);
+                let attach = &Attach {
+                    target: Some(AnyTarget::Coordinator(Coordinator {
+                        capabilities: Multiple::These(&["amqp:local-transactions"]),
+                    })),
+                    ..*attach
+                };
+                if !self.answer(link, attach, attach.source) {
+                    self.forget(|it| it == link, Gone::Detached);
+                }
+                return Ok(());
+            }
             Some(AnyTarget::Target(target)) => target,
         };
         if target.dynamic {
@@ -544,6 +568,9 @@ impl Connection {
 
     /// What receivers say of what they were sent. Nothing follows from it for a cursor, but that it is settled.
     fn settled(&mut self, said: &Settled<'_>) {
+        if let Some(DeliveryState::Transactional(state)) = &said.state {
+            return self.settled_in(state, said);
+        }
         let state = said.state.as_ref();
         let others = self.queues.settled(&said.deliveries, state, said.settled);
         let is_done = state.is_some_and(DeliveryState::is_outcome);
@@ -553,6 +580,34 @@ impl Connection {
         for run in others.chunk_by(|one, next| one.wrapping_add(1) == *next) {
             let ids = (run[0], run[run.len() - 1]);
             self.endpoint.settle_sent(said.channel, ids, said.state);
+        }
+    }
+
+    /// The same in a transaction.
+    fn settled_in(&mut self, state: &TransactionalState<'_>, said: &Settled<'_>) {
+        if !self.inbound.transactions.has(state.txn_id) {
+            let mut links: Vec<LinkId> = said.deliveries.iter().map(|(link, _)| *link).collect();
+            links.dedup();
+            links
+                .into_iter()
+                .for_each(|link| self.detach(link, &NoLink::NoTransaction));
+            return;
+        }
+        let outcome = state.outcome.and_then(DeliveryState::of);
+        let Some(outcome) = outcome.as_ref().and_then(Outcome::of) else {
+            // Nothing is said but that it is a part of it.
+            return;
+        };
+        let deliveries = &said.deliveries;
+        let (pins, others) = self.queues.pin(deliveries, outcome, said.settled);
+        let left = self.inbound.transactions.pin(state.txn_id, pins);
+        self.queues.put_back(left);
+        // A cursor has nothing to be undone.
+        if !said.settled {
+            for run in others.chunk_by(|one, next| one.wrapping_add(1) == *next) {
+                let ids = (run[0], run[run.len() - 1]);
+                self.endpoint.settle_sent(said.channel, ids, said.state);
+            }
         }
     }
 

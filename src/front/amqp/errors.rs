@@ -4,6 +4,7 @@
 use amqp::ErrorCondition;
 
 use super::address::NoNode;
+use super::command::NoCommand;
 use super::filter;
 use super::route::Unfit;
 use crate::broker::Refusal;
@@ -29,9 +30,9 @@ pub(super) enum NoLink {
     /// A subscription that is not there.
     #[error("there is no such subscription")]
     NoSubscription,
-    /// The coordinator.
-    #[error("transactions are not offered")]
-    Transactions,
+    /// What was settled is a part of a transaction that is not there.
+    #[error("there is no such transaction")]
+    NoTransaction,
     /// A dynamic node.
     #[error("dynamic nodes are not offered")]
     Dynamic,
@@ -69,9 +70,10 @@ impl NoLink {
             NoLink::Filter(filter::Refused::NoPlace(_) | filter::Refused::Selector(_))
             | NoLink::Offset(_)
             | NoLink::PlaceOfShared => ErrorCondition::InvalidField,
-            NoLink::Filter(filter::Refused::NotOffered(_))
-            | NoLink::Transactions
-            | NoLink::Dynamic => ErrorCondition::NotImplemented,
+            NoLink::NoTransaction => ErrorCondition::UnknownTransaction,
+            NoLink::Filter(filter::Refused::NotOffered(_)) | NoLink::Dynamic => {
+                ErrorCondition::NotImplemented
+            }
             NoLink::TooMany => ErrorCondition::ResourceLimitExceeded,
             NoLink::InUse => ErrorCondition::ResourceLocked,
             NoLink::NoSubscription => ErrorCondition::NotFound,
@@ -159,9 +161,57 @@ pub(super) fn of_unfit(unfit: &Unfit) -> NotStored {
     let condition = match unfit {
         Unfit::Malformed(_) => ErrorCondition::DecodeError,
         Unfit::NoMessage => ErrorCondition::InvalidField,
-        Unfit::Delayed | Unfit::Format(_) | Unfit::Transactional => ErrorCondition::NotImplemented,
+        Unfit::Delayed | Unfit::Format(_) => ErrorCondition::NotImplemented,
     };
     NotStored::Rejected(condition, unfit.to_string())
+}
+
+/// Why a transaction is not committed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoCommit {
+    /// It is not there.
+    #[error("there is no such transaction")]
+    Unknown,
+    /// A delivery of it was rejected.
+    #[error("a message of the transaction was not taken")]
+    NotTaken,
+    /// More was sent than is kept in memory.
+    #[error("the transactions of the connection have more messages than are kept for them")]
+    TooMuch,
+    /// It took too long.
+    #[error("the transaction was open for longer than an hour")]
+    Timeout,
+    /// The log does not take it.
+    #[error("the transaction is rolled back: {0}")]
+    Failed(String),
+}
+
+/// Of a discharge of a transaction that is not committed.
+pub(super) fn of_no_commit(why: &NoCommit) -> NotStored {
+    let condition = match why {
+        NoCommit::Unknown => ErrorCondition::UnknownTransaction,
+        NoCommit::Timeout => ErrorCondition::TransactionTimeout,
+        NoCommit::NotTaken | NoCommit::TooMuch | NoCommit::Failed(_) => {
+            ErrorCondition::TransactionRollback
+        }
+    };
+    NotStored::Rejected(condition, why.to_string())
+}
+
+/// Of a delivery, or of a declaration, that the connection's transactions have no room for.
+pub(super) fn of_full() -> NotStored {
+    let text = "the connection's transactions have no room for more";
+    NotStored::Rejected(ErrorCondition::ResourceLimitExceeded, text.to_owned())
+}
+
+/// Of what a coordinator does not understand.
+pub(super) fn of_command(why: &NoCommand) -> NotStored {
+    let condition = match why {
+        NoCommand::Malformed(_) => ErrorCondition::DecodeError,
+        NoCommand::Unknown => ErrorCondition::InvalidField,
+        NoCommand::Distributed => ErrorCondition::NotImplemented,
+    };
+    NotStored::Rejected(condition, why.to_string())
 }
 
 /// Of a delivery whose node is not there, or not to be written to. One that may be there later is given back.

@@ -15,12 +15,16 @@ pub use state::Front;
 
 mod address;
 mod bounds;
+mod command;
 mod connection;
 mod cursor;
 mod errors;
 mod filter;
 mod login;
 mod metrics;
+mod outcome;
+mod outgoing;
+mod pinned;
 mod producing;
 mod queue;
 mod receiving;
@@ -32,6 +36,7 @@ mod state;
 mod stats;
 mod stream;
 mod subscriptions;
+mod transactions;
 
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);

@@ -4,33 +4,37 @@
 //! while it is at its bound nothing more is read.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use amqp::endpoint::{Delivery, Endpoint, LinkId, error};
-use amqp::state::{DeliveryState, Rejected};
-use model::PartitionId;
+use amqp::reader::decode;
+use amqp::state::{Declared, DeliveryState, Rejected, TransactionalState};
+use amqp::{Bytes, BytesMut, Field as _};
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::address::{self, TargetNode};
+use super::address;
 use super::bounds::{CREDIT, QUEUED_BYTES_MAX, QUEUED_MAX};
-use super::errors::{NoLink, NotStored, of_node, of_publish, of_unfit};
-use super::route::{Stored, Unfit, stored};
+use super::command::Command;
+use super::errors::{
+    NoCommit, NoLink, NotStored, of_command, of_full, of_no_commit, of_node, of_publish,
+};
+use super::outgoing::{Headers, Node, Part, parts_of, writable};
+use super::pinned::Pin;
 use super::state::Front;
 use super::stats::Became;
-use crate::broker::Refusal;
-use crate::broker::access::{Door, right};
-use crate::broker::publish::{Message, Outgoing, Publishing};
-use crate::front::written::{Writable, made};
+use super::transactions::{Ended, Transactions};
+use crate::broker::access::Door;
+use crate::broker::publish::Publishing;
 
 /// Deliveries that are brought to the log at once.
 const ADMITTED_MAX: usize = 256;
 /// How long no credit is given after a delivery had to be given back.
 const REST: Duration = Duration::from_secs(1);
 
-type Admission = Pin<Box<dyn Future<Output = Vec<Owed>> + Send>>;
+type Admission = BoxFuture<'static, Vec<Owed>>;
 
 /// See the module.
 pub(super) struct Inbound {
@@ -41,6 +45,9 @@ pub(super) struct Inbound {
     queued_bytes: usize,
     admitting: Option<Admission>,
     admitting_bytes: usize,
+    pub(super) transactions: Transactions,
+    /// What transactions that were rolled back give back to consumers.
+    pub(super) given_back: Vec<Pin>,
     /// What is to be settled, in the order in which it came.
     owed: VecDeque<Owed>,
     /// Until when no credit is given.
@@ -49,25 +56,45 @@ pub(super) struct Inbound {
     seed: u32,
 }
 
-/// A link that a client sends on.
-struct Producer {
-    /// Where to; None: each message says it.
-    to: Option<Arc<Node>>,
-    /// Deliveries that are not settled.
-    unsettled: u32,
+/// Where a link goes.
+#[derive(Clone)]
+enum Destination {
+    /// To a node; None: each message says it.
+    Node(Option<Arc<Node>>),
+    /// To the coordinator of transactions.
+    Coordinator,
 }
 
-/// A node that is written to.
-struct Node {
-    name: TargetNode,
-    topic: Writable,
+/// A link that a client sends on.
+struct Producer {
+    to: Destination,
+    /// Deliveries that are not settled.
+    unsettled: u32,
 }
 
 /// A delivery that came.
 struct Arrived {
     link: LinkId,
-    to: Option<Arc<Node>>,
+    to: Destination,
     delivery: Delivery,
+}
+
+impl Arrived {
+    fn is_command(&self) -> bool {
+        matches!(self.to, Destination::Coordinator)
+    }
+}
+
+/// What is said of a delivery that was taken.
+enum Says {
+    /// That it is durable.
+    Accepted,
+    /// That it is durable if its transaction is.
+    InTransaction(Bytes),
+    /// Of a command: that a transaction has begun.
+    Declared(Bytes),
+    /// Of a command: that one has ended, and with it what was settled in it.
+    Discharged(Vec<Pin>),
 }
 
 /// A delivery that is on its way to the disk, or is not.
@@ -76,9 +103,23 @@ struct Owed {
     id: u32,
     is_settled: bool,
     became: Result<Vec<Publishing>, NotStored>,
+    says: Says,
+    /// Whether it has ended a transaction of which nothing is done.
+    rolls_back: bool,
 }
 
 impl Owed {
+    fn of(link: LinkId, delivery: &Delivery) -> Owed {
+        Owed {
+            link,
+            id: delivery.id,
+            is_settled: delivery.settled,
+            became: Ok(Vec::new()),
+            says: Says::Accepted,
+            rolls_back: false,
+        }
+    }
+
     /// Whether all of it is durable, or why it is not; None: that is not known yet.
     fn known(&self) -> Option<Result<(), NotStored>> {
         let publishing = match &self.became {
@@ -110,6 +151,8 @@ impl Inbound {
             queued_bytes: 0,
             admitting: None,
             admitting_bytes: 0,
+            transactions: Transactions::new(),
+            given_back: Vec::new(),
             owed: VecDeque::new(),
             rests_until: None,
             seed,
@@ -131,9 +174,18 @@ impl Inbound {
                 Some(Arc::new(Node { name, topic }))
             }
         };
+        self.add(link, Destination::Node(to));
+        Ok(())
+    }
+
+    /// A link to the coordinator of transactions.
+    pub(super) fn open_coordinator(&mut self, link: LinkId) {
+        self.add(link, Destination::Coordinator);
+    }
+
+    fn add(&mut self, link: LinkId, to: Destination) {
         self.producers.insert(link, Producer { to, unsettled: 0 });
         self.front.stats.producers.fetch_add(1, Relaxed);
-        Ok(())
     }
 
     /// Links are gone.
@@ -142,6 +194,7 @@ impl Inbound {
         self.producers.retain(|link, _| !is_gone(*link));
         let gone = (before - self.producers.len()) as u64;
         self.front.stats.producers.fetch_sub(gone, Relaxed);
+        self.given_back.extend(self.transactions.forget(is_gone));
     }
 
     /// Takes a delivery.
@@ -157,12 +210,13 @@ impl Inbound {
 
     /// Whether more may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.held_bytes() < QUEUED_BYTES_MAX && self.queue.len() < QUEUED_MAX
+        let waiting = self.queued_bytes + self.admitting_bytes;
+        waiting < QUEUED_BYTES_MAX && self.queue.len() < QUEUED_MAX
     }
 
-    /// Bytes of deliveries that came and are not admitted.
+    /// Bytes of deliveries that came and are not admitted, or that wait for their transaction.
     pub(super) fn held_bytes(&self) -> usize {
-        self.queued_bytes + self.admitting_bytes
+        self.queued_bytes + self.admitting_bytes + self.transactions.held_bytes()
     }
 
     /// Whether there is something for [`Inbound::step`] to do.
@@ -180,15 +234,23 @@ impl Inbound {
         if self.admitting.is_some() || self.queue.is_empty() {
             return;
         }
-        let count = self.queue.len().min(ADMITTED_MAX);
+        // Of a command all that came before it is admitted, and nothing that came behind it.
+        let before = self.queue.iter().take(ADMITTED_MAX);
+        let count = before.take_while(|it| !it.is_command()).count().max(1);
         let arrived: Vec<Arrived> = self.queue.drain(..count).collect();
         let bytes: usize = arrived.iter().map(|it| it.delivery.payload.len()).sum();
         self.queued_bytes -= bytes;
         self.admitting_bytes = bytes;
         let (front, door) = (Arc::clone(&self.front), Arc::clone(door));
-        let seed = self.seed;
+        let (seed, transactions) = (self.seed, self.transactions.clone());
         self.admitting = Some(Box::pin(async move {
-            admit_all(&front, &door, seed, arrived).await
+            match <[Arrived; 1]>::try_from(arrived) {
+                Ok([one]) if one.is_command() => {
+                    vec![coordinate(&front, &door, &transactions, seed, one).await]
+                }
+                Ok([one]) => admit_all(&front, &door, &transactions, seed, vec![one]).await,
+                Err(all) => admit_all(&front, &door, &transactions, seed, all).await,
+            }
         }));
     }
 
@@ -243,7 +305,22 @@ impl Inbound {
                 flush(endpoint, &mut run);
                 return false;
             }
-            self.count(&became, now);
+            let says = match owed.says {
+                Says::Discharged(pins) => {
+                    match owed.rolls_back {
+                        true => self.given_back.extend(pins),
+                        false => pins.iter().for_each(|pin| pin.tell(endpoint)),
+                    }
+                    Says::Discharged(Vec::new())
+                }
+                says @ Says::Declared(_) => says,
+                // It is counted when the transaction is committed.
+                says @ Says::InTransaction(_) if became.is_ok() => says,
+                says => {
+                    self.count(&became, now);
+                    says
+                }
+            };
             let Some(producer) = self.producers.get_mut(&link) else {
                 continue;
             };
@@ -251,17 +328,26 @@ impl Inbound {
             if owed.is_settled {
                 continue;
             }
-            match (became, &mut run) {
-                (Ok(()), Some((channel, _, last)))
+            match (became, says, &mut run) {
+                (Ok(()), Says::Accepted | Says::Discharged(_), Some((channel, _, last)))
                     if *channel == link.channel && id == last.wrapping_add(1) =>
                 {
                     *last = id;
                 }
-                (Ok(()), run) => {
+                (Ok(()), Says::Accepted | Says::Discharged(_), run) => {
                     flush(endpoint, run);
                     *run = Some((link.channel, id, id));
                 }
-                (Err(why), run) => {
+                (Ok(()), Says::Declared(txn), run) => {
+                    flush(endpoint, run);
+                    let declared = DeliveryState::Declared(Declared { txn_id: &txn });
+                    endpoint.settle(link.channel, (id, id), declared);
+                }
+                (became, Says::InTransaction(txn), run) => {
+                    flush(endpoint, run);
+                    say_in_transaction(endpoint, link, id, &txn, &became);
+                }
+                (Err(why), _, run) => {
                     flush(endpoint, run);
                     give_back(endpoint, link, id, &why);
                 }
@@ -306,51 +392,67 @@ impl Drop for Inbound {
 }
 
 fn give_back(endpoint: &mut Endpoint, link: LinkId, id: u32, why: &NotStored) {
-    let state = match why {
+    endpoint.settle(link.channel, (id, id), state_of(why));
+}
+
+fn state_of(why: &NotStored) -> DeliveryState<'_> {
+    match why {
         NotStored::Rejected(condition, text) => DeliveryState::Rejected(Rejected {
             error: Some(error(*condition, text)),
         }),
         NotStored::Released | NotStored::Unknown => DeliveryState::Released,
-    };
-    endpoint.settle(link.channel, (id, id), state);
-}
-
-/// The topic of a node, as the client may write to it; made, if it is not there and use makes topics.
-async fn writable(door: &Door, name: &TargetNode) -> Result<Writable, NoLink> {
-    let topic = made(door, &name.topic, right::Write).await?;
-    let partition = name.partition.map(PartitionId::new);
-    match partition.is_none_or(|partition| topic.has(partition)) {
-        true => Ok(topic),
-        false => Err(Refusal::UnknownTopicOrPartition.into()),
     }
 }
 
-/// What is to be published: of which delivery, and as what.
-struct Part {
-    owed: usize,
-    to: Arc<Node>,
-    stored: Stored,
-    channel: u16,
+/// Says what becomes of a delivery if its transaction is committed (part 4, 4.4.2).
+fn say_in_transaction(
+    endpoint: &mut Endpoint,
+    link: LinkId,
+    id: u32,
+    txn: &[u8],
+    became: &Result<(), NotStored>,
+) {
+    let outcome = match became {
+        Ok(()) => DeliveryState::Accepted,
+        Err(why) => state_of(why),
+    };
+    let mut encoded = BytesMut::new();
+    outcome.put(&mut encoded);
+    let state = DeliveryState::Transactional(TransactionalState {
+        txn_id: txn,
+        outcome: decode(&encoded).ok(),
+    });
+    endpoint.settle(link.channel, (id, id), state);
 }
 
-async fn admit_all(front: &Front, door: &Door, seed: u32, arrived: Vec<Arrived>) -> Vec<Owed> {
+async fn admit_all(
+    front: &Front,
+    door: &Door,
+    transactions: &Transactions,
+    seed: u32,
+    arrived: Vec<Arrived>,
+) -> Vec<Owed> {
     let mut owed: Vec<Owed> = Vec::with_capacity(arrived.len());
     let mut parts: Vec<Part> = Vec::with_capacity(arrived.len());
     for Arrived { link, to, delivery } in arrived {
+        let Destination::Node(to) = to else {
+            continue;
+        };
         let at = owed.len();
+        let mut one = Owed::of(link, &delivery);
         let found = parts_of(front, door, (at, link.channel), to, &delivery).await;
-        owed.push(Owed {
-            link,
-            id: delivery.id,
-            is_settled: delivery.settled,
-            became: match found {
-                Ok(found) => {
-                    parts.extend(found);
-                    Ok(Vec::new())
-                }
-                Err(why) => Err(why),
+        match &delivery.transaction {
+            Some(id) => {
+                one.says = Says::InTransaction(id.clone());
+                let found = found.and_then(|parts| taken(front, parts));
+                one.became = transactions.add(id, found).map(|()| Vec::new());
+            }
+            None => match found {
+                Ok(found) => parts.extend(found),
+                Err(why) => one.became = Err(why),
             },
-        });
+        }
+        owed.push(one);
     }
     // Those of one topic that stand behind each other go together.
     for group in parts.chunk_by(|one, next| one.to.topic.id == next.to.topic.id) {
@@ -359,44 +461,53 @@ async fn admit_all(front: &Front, door: &Door, seed: u32, arrived: Vec<Arrived>)
     owed
 }
 
-async fn parts_of(
-    front: &Front,
-    door: &Door,
-    (owed, channel): (usize, u16),
-    to: Option<Arc<Node>>,
-    delivery: &Delivery,
-) -> Result<Vec<Part>, NotStored> {
-    if delivery.is_transactional {
-        return Err(of_unfit(&Unfit::Transactional));
+/// Messages, if their topics take them: in a transaction that is asked before it is committed.
+fn taken(front: &Front, parts: Vec<Part>) -> Result<Vec<Part>, NotStored> {
+    let headers = Headers::of(&parts);
+    for (part, outgoing) in parts.iter().zip(headers.outgoing(&parts, 0, 1)) {
+        let refused = front.broker.refusals(&part.to.topic, &[outgoing]);
+        let refused = refused.map_err(|why| of_publish(&why))?;
+        if let Some((_, why)) = refused.into_iter().next() {
+            return Err(of_publish(&why));
+        }
     }
-    let publisher = to.as_ref().and_then(|it| it.name.publisher.as_deref());
-    let now = front.broker.now();
-    let all = stored(&delivery.payload, delivery.message_format, publisher, now);
-    let all = all.map_err(|unfit| of_unfit(&unfit))?;
-    let mut parts = Vec::with_capacity(all.len());
-    for stored in all {
-        let to = match &to {
-            Some(to) => Arc::clone(to),
-            // rabbitmq-server#7823: a message to nowhere is not accepted.
-            None => {
-                let name = address::target(stored.to.as_deref().unwrap_or_default());
-                let name = name.map_err(|why| of_node(&why.into()))?;
-                let topic = writable(door, &name).await.map_err(|why| of_node(&why))?;
-                Arc::new(Node { name, topic })
-            }
-        };
-        parts.push(Part {
-            owed,
-            to,
-            stored,
-            channel,
-        });
-    }
+    drop(headers);
     Ok(parts)
 }
 
-/// A record's header: its name, and its value.
-type Header<'a> = (&'a [u8], Option<&'a [u8]>);
+/// Does what a coordinator is told.
+async fn coordinate(
+    front: &Arc<Front>,
+    door: &Arc<Door>,
+    transactions: &Transactions,
+    seed: u32,
+    Arrived { link, delivery, .. }: Arrived,
+) -> Owed {
+    let mut owed = Owed::of(link, &delivery);
+    owed.says = Says::Discharged(Vec::new());
+    match Command::of(&delivery.payload) {
+        Err(why) => owed.became = Err(of_command(&why)),
+        Ok(Command::Declare) => match transactions.declare(link) {
+            Some(id) => owed.says = Says::Declared(id),
+            None => owed.became = Err(of_full()),
+        },
+        Ok(Command::Discharge { id, fails }) => match transactions.take(&id) {
+            None => owed.became = Err(of_no_commit(&NoCommit::Unknown)),
+            Some(transaction) if fails => {
+                owed.says = Says::Discharged(transaction.roll_back());
+                owed.rolls_back = true;
+            }
+            Some(transaction) => {
+                let (front, door) = (Arc::clone(front), Arc::clone(door));
+                let Ended { became, pins } = transaction.commit(front, door, seed).await;
+                owed.rolls_back = became.is_err();
+                owed.became = became.map(|it| it.into_iter().collect());
+                owed.says = Says::Discharged(pins);
+            }
+        },
+    }
+    owed
+}
 
 async fn publish(front: &Front, door: &Door, seed: u32, group: &[Part], owed: &mut [Owed]) {
     let Some(first) = group.first() else {
@@ -412,32 +523,8 @@ async fn publish(front: &Front, door: &Door, seed: u32, group: &[Part], owed: &m
         Ok(topic) => topic,
         Err(refusal) => return refuse_all(of_node(&refusal.into())),
     };
-    let headers: Vec<Vec<Header<'_>>> = { group.iter() }
-        .map(|part| {
-            let headers = part.stored.headers.iter();
-            headers
-                .map(|(name, value)| (&name[..], Some(&value[..])))
-                .collect()
-        })
-        .collect();
-    let count = topic.partition_count().max(1);
-    let outgoing: Vec<Outgoing<'_>> = { group.iter().zip(&headers) }
-        .map(|(part, headers)| {
-            let stored = &part.stored;
-            // A session keeps its order: without a key all goes to one partition.
-            let of_session = seed.wrapping_add(part.channel.into()) % count;
-            let of_session = Some(of_session).filter(|_| stored.key.is_none());
-            Outgoing {
-                partition: part.to.name.partition.or(of_session).map(PartitionId::new),
-                message: Message {
-                    key: stored.key.as_deref(),
-                    value: stored.value.as_deref(),
-                    headers,
-                    time: stored.time,
-                },
-            }
-        })
-        .collect();
+    let headers = Headers::of(group);
+    let outgoing = headers.outgoing(group, seed, topic.partition_count());
     match front.broker.publish_all(&topic, &outgoing).await {
         Err(refusal) => refuse_all(of_publish(&refusal)),
         Ok(published) => {

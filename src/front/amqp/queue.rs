@@ -4,18 +4,20 @@
 //! failed delivery, what it leaves unsettled when its connection is lost.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use amqp::endpoint::{Endpoint, LinkId};
-use amqp::state::{DeliveryState, Modified, Rejected};
+use amqp::state::DeliveryState;
 use futures_util::future::{BoxFuture, select_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use model::Offset;
+use tokio::sync::mpsc;
 
 use super::bounds::{CONSUMERS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
+use super::outcome::{Outcome, Ranges};
+use super::pinned::{Pin, give_up};
 use super::route::Record;
 use super::selected::selects;
 use super::selector::Selector;
@@ -59,6 +61,8 @@ struct Consumer {
     /// Whether nothing was there when it was looked last.
     is_empty: bool,
     sends_settled: bool,
+    /// Held by what it has settled in transactions that are open.
+    pinned: (mpsc::Sender<()>, mpsc::Receiver<()>),
     /// The subscription, if it is no queue.
     in_use: Option<InUse>,
 }
@@ -81,69 +85,6 @@ struct Said {
     /// The deliveries, and what became of them; None if the consumer has settled them itself.
     tell: Option<(u32, u32, Outcome)>,
     became: Result<(), ShareError>,
-}
-
-/// What becomes of a delivery, without what else was said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Accepted,
-    Rejected,
-    Released,
-    Modified { failed: bool, elsewhere: bool },
-}
-
-impl Outcome {
-    /// The outcome that a state is; None for one that is none.
-    fn of(state: &DeliveryState<'_>) -> Option<Outcome> {
-        match state {
-            DeliveryState::Accepted => Some(Outcome::Accepted),
-            DeliveryState::Rejected(_) => Some(Outcome::Rejected),
-            DeliveryState::Released => Some(Outcome::Released),
-            DeliveryState::Modified(it) => Some(Outcome::Modified {
-                failed: it.delivery_failed.unwrap_or(false),
-                elsewhere: it.undeliverable_here.unwrap_or(false),
-            }),
-            DeliveryState::Received(_)
-            | DeliveryState::Declared(_)
-            | DeliveryState::Transactional(_) => None,
-        }
-    }
-
-    fn verdict(self) -> Verdict {
-        match self {
-            Outcome::Accepted => Verdict::Accept,
-            // As Qpid JMS gives up what came too often.
-            Outcome::Rejected
-            | Outcome::Modified {
-                failed: true,
-                elsewhere: true,
-            } => Verdict::Reject,
-            Outcome::Modified { failed: true, .. } => Verdict::Release,
-            Outcome::Released | Outcome::Modified { .. } => Verdict::Return,
-        }
-    }
-
-    /// Whether others may have it, and not this consumer.
-    fn is_elsewhere(self) -> bool {
-        let elsewhere = Outcome::Modified {
-            failed: false,
-            elsewhere: true,
-        };
-        self == elsewhere
-    }
-
-    fn state(self) -> DeliveryState<'static> {
-        match self {
-            Outcome::Accepted => DeliveryState::Accepted,
-            Outcome::Rejected => DeliveryState::Rejected(Rejected { error: None }),
-            Outcome::Released => DeliveryState::Released,
-            Outcome::Modified { failed, elsewhere } => DeliveryState::Modified(Modified {
-                delivery_failed: Some(failed),
-                undeliverable_here: Some(elsewhere),
-                message_annotations: None,
-            }),
-        }
-    }
 }
 
 /// What happened to one of the consumers.
@@ -267,6 +208,24 @@ impl Consumer {
         self.begin_to_settle(ranges, outcome.verdict(), tell);
     }
 
+    /// Takes deliveries that its consumer has settled in a transaction.
+    fn pin(&mut self, ids: &[u32], outcome: Outcome, is_settled: bool) -> Vec<Pin> {
+        let pin = |id: &u32| {
+            let (place, offset) = self.sent.remove(id)?;
+            Some(Pin {
+                link: self.link,
+                id: *id,
+                place,
+                offset,
+                outcome,
+                is_settled,
+                said: self.said.clone(),
+                _held: self.pinned.0.clone(),
+            })
+        };
+        ids.iter().filter_map(pin).collect()
+    }
+
     /// Gives back all that it holds, behind what its consumer has said.
     fn end(mut self, gone: Gone) {
         let goes = |it: &mut InUse| it.goes(gone == Gone::Closed);
@@ -278,6 +237,7 @@ impl Consumer {
                 given,
                 sent,
                 mut settling,
+                pinned: (held, mut all_gone),
                 in_use,
                 ..
             } = self;
@@ -296,6 +256,9 @@ impl Consumer {
             }
             // What was sent settled is held no more.
             let _ = unseen.settle(&said, Verdict::Return).await;
+            // What it has settled in a transaction is that one's to end.
+            drop(held);
+            let _ = all_gone.recv().await;
             if let Err(error) = said.release().await {
                 tracing::debug!(%error, "what a consumer held is held until the next start");
             }
@@ -364,6 +327,7 @@ impl Queues {
             settling: FuturesUnordered::new(),
             is_empty: false,
             sends_settled,
+            pinned: mpsc::channel(1),
             in_use,
         });
         self.front.stats.consumers.fetch_add(1, Relaxed);
@@ -413,6 +377,38 @@ impl Queues {
             }
         }
         others
+    }
+
+    /// What consumers say in a transaction of deliveries that they were sent. Those that are not of queues are left in `others`.
+    pub(super) fn pin(
+        &mut self,
+        deliveries: &[(LinkId, u32)],
+        outcome: Outcome,
+        is_settled: bool,
+    ) -> (Vec<Pin>, Vec<u32>) {
+        let (mut pins, mut others) = (Vec::new(), Vec::new());
+        for run in deliveries.chunk_by(|one, next| one.0 == next.0) {
+            let ids: Vec<u32> = run.iter().map(|(_, id)| *id).collect();
+            match self.all.iter_mut().find(|it| it.link == run[0].0) {
+                Some(consumer) => pins.extend(consumer.pin(&ids, outcome, is_settled)),
+                None => others.extend(ids),
+            }
+        }
+        (pins, others)
+    }
+
+    /// Deliveries of transactions that were rolled back are as if nothing had been said of them.
+    pub(super) fn put_back(&mut self, pins: Vec<Pin>) {
+        let mut left = Vec::new();
+        for pin in pins {
+            match self.all.iter_mut().find(|it| it.link == pin.link) {
+                Some(consumer) if !pin.is_settled => {
+                    consumer.sent.insert(pin.id, (pin.place, pin.offset));
+                }
+                _ => left.push(pin),
+            }
+        }
+        give_up(left);
     }
 
     /// Sends what was taken, takes more, and answers drains. Gives how many bytes are sent.
@@ -504,37 +500,4 @@ pub(super) struct Told {
     pub(super) channel: u16,
     pub(super) ids: (u32, u32),
     pub(super) state: DeliveryState<'static>,
-}
-
-/// Records by partition, those behind each other as one range.
-#[derive(Default)]
-struct Ranges(BTreeMap<Place, Vec<Range<Offset>>>);
-
-impl Ranges {
-    fn add(&mut self, place: Place, offset: Offset) {
-        let ranges = self.0.entry(place).or_default();
-        match ranges.last_mut() {
-            Some(range) if range.end == offset => range.end = offset.plus(1),
-            _ => ranges.push(offset..offset.plus(1)),
-        }
-    }
-
-    /// Those of what was given, from an index on.
-    fn add_all(&mut self, given: &Given, from: usize) {
-        for index in from..given.len() {
-            if let Some((found, _)) = given.get(index) {
-                self.add(given.place, found.record.offset);
-            }
-        }
-    }
-
-    /// Says the same of all of them.
-    async fn settle(self, said: &ShareConsumer, verdict: Verdict) -> Result<(), ShareError> {
-        let mut became = Ok(());
-        for (place, ranges) in self.0 {
-            let verdicts: Vec<_> = ranges.into_iter().map(|range| (range, verdict)).collect();
-            became = became.and(said.settle(place, &verdicts).await);
-        }
-        became
-    }
 }

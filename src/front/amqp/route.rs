@@ -56,9 +56,6 @@ pub(super) enum Unfit {
     /// It is to be delivered later.
     #[error("delayed delivery is not offered")]
     Delayed,
-    /// It is a part of a transaction.
-    #[error("transactions are not offered")]
-    Transactional,
     /// A format that is not offered.
     #[error("the message format {0:#x} is not offered")]
     Format(u32),

@@ -3,21 +3,21 @@
 mod queue;
 mod selector;
 mod subscription;
+mod transaction;
 mod wire;
 
 use std::path::Path;
 use std::process::Command;
 
 use ::amqp::message::{Body, Message};
-use ::amqp::performative::{Attach, Performative, ReceiverSettleMode, Role, SenderSettleMode};
 use ::amqp::sasl::{SaslFrame, SaslInit};
-use ::amqp::terminus::{AnyTarget, Coordinator, Source};
+use ::amqp::terminus::Source;
 use ::amqp::{MapBuf, Multiple, Symbol, Value};
 use rustix::process::Signal;
 
 use crate::binary::{Running, serve};
 use crate::produce_http::records;
-use wire::{Amqp, source, target};
+use wire::{Amqp, source};
 
 const ROW: &[u8] = b"\x00\x53\x75\xa0\x03row";
 
@@ -174,27 +174,6 @@ async fn what_is_not_offered_is_refused_with_its_condition_and_the_session_lives
         assert_eq!(attached, format!("attach {handle} 0 nowhere"));
         assert_eq!(detached, format!("detach {handle} {condition}"));
     }
-    amqp.say(Performative::Attach(Attach {
-        name: "c",
-        handle: 8,
-        role: Role::Sender,
-        snd_settle_mode: SenderSettleMode::Mixed,
-        rcv_settle_mode: ReceiverSettleMode::First,
-        source: None,
-        target: Some(AnyTarget::Coordinator(Coordinator {
-            capabilities: Multiple::None,
-        })),
-        unsettled: None,
-        incomplete_unsettled: false,
-        initial_delivery_count: Some(0),
-        max_message_size: None,
-        offered_capabilities: Multiple::None,
-        desired_capabilities: Multiple::None,
-        properties: None,
-    }))
-    .await;
-    assert_eq!(amqp.until("detach").await, "detach 8 amqp:not-implemented");
-    assert!(target(Some("x")).address.is_some());
     amqp.sender(9, Some("/exchanges/x")).await;
     assert_eq!(amqp.until("detach").await, "detach 9 amqp:not-found");
     amqp.transfer(0, 1, ROW).await;

@@ -9,9 +9,9 @@ use ::amqp::performative::{
     SenderSettleMode, Transfer,
 };
 use ::amqp::sasl::SaslFrame;
-use ::amqp::state::DeliveryState;
-use ::amqp::terminus::{AnyTarget, Source, Target, TerminusDurability};
-use ::amqp::{BytesMut, Map, Multiple, Symbol, Value};
+use ::amqp::state::{DeliveryState, TransactionalState};
+use ::amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
+use ::amqp::{BytesMut, Field as _, Map, Multiple, Symbol, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -127,8 +127,53 @@ impl Amqp {
         self.say(Performative::Attach(attach)).await;
     }
 
+    /// Attaches a link to the coordinator of transactions.
+    pub async fn coordinator(&mut self, handle: u32) {
+        let target = AnyTarget::Coordinator(Coordinator {
+            capabilities: Multiple::These(&["amqp:local-transactions"]),
+        });
+        let name = format!("c{handle}");
+        let attach = attach(&name, handle, Role::Sender, None, target);
+        self.say(Performative::Attach(attach)).await;
+        self.until("flow").await;
+    }
+
+    /// Begins a transaction by a delivery to the coordinator; its number.
+    pub async fn declare(&mut self, handle: u32, id: u32) -> u64 {
+        self.transfer(handle, id, b"\x00\x53\x77\x00\x53\x31\x45")
+            .await;
+        let said = self
+            .until(&format!("disposition {id}..{id} declared"))
+            .await;
+        let (_, number) = said.rsplit_once(' ').expect("a number");
+        number.parse().expect("a number")
+    }
+
+    /// Ends a transaction by a delivery to the coordinator. What it is told.
+    pub async fn discharge(&mut self, handle: u32, id: u32, txn: u64, fails: bool) -> String {
+        let mut payload = b"\x00\x53\x77\x00\x53\x32\xc0\x0c\x02\xa0\x08".to_vec();
+        payload.extend_from_slice(&txn.to_be_bytes());
+        payload.push(if fails { 0x41 } else { 0x42 });
+        self.transfer(handle, id, &payload).await;
+        let begin = format!("disposition {id}..{id} ");
+        let said = self.until(&begin).await;
+        said[begin.len()..].to_owned()
+    }
+
     /// Sends a message.
     pub async fn transfer(&mut self, handle: u32, id: u32, payload: &[u8]) {
+        self.transfer_in(handle, id, payload, None).await;
+    }
+
+    /// Sends a message in a transaction.
+    pub async fn transfer_in(&mut self, handle: u32, id: u32, payload: &[u8], txn: Option<u64>) {
+        let txn = txn.map(u64::to_be_bytes);
+        let state = txn.as_ref().map(|txn_id| {
+            DeliveryState::Transactional(TransactionalState {
+                txn_id,
+                outcome: None,
+            })
+        });
         let transfer = Transfer {
             handle,
             delivery_id: Some(id),
@@ -137,7 +182,7 @@ impl Amqp {
             settled: Some(false),
             more: false,
             rcv_settle_mode: None,
-            state: None,
+            state,
             resume: false,
             aborted: false,
             batchable: false,
@@ -175,6 +220,16 @@ impl Amqp {
             batchable: false,
         };
         self.say(Performative::Disposition(disposition)).await;
+    }
+
+    /// Says in a transaction that deliveries that came are accepted.
+    pub async fn accept_in(&mut self, ids: (u32, u32), settled: bool, txn: u64) {
+        let accepted = ::amqp::reader::decode(b"\x00\x53\x24\x45").expect("a value");
+        let state = DeliveryState::Transactional(TransactionalState {
+            txn_id: &txn.to_be_bytes(),
+            outcome: Some(accepted),
+        });
+        self.settle(ids, settled, state).await;
     }
 
     /// Detaches a link; closes it, or leaves what it stands for.
@@ -273,11 +328,7 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
         Performative::Transfer(it) => format!("transfer {:?}", it.delivery_id),
         Performative::Disposition(it) => {
             let last = it.last.unwrap_or(it.first);
-            let state = match it.state {
-                Some(DeliveryState::Accepted) => "accepted".to_owned(),
-                Some(DeliveryState::Rejected(it)) => format!("rejected {}", why(it.error)),
-                other => format!("{other:?}"),
-            };
+            let state = it.state.map_or_else(String::new, |it| became(&it));
             format!("disposition {}..{last} {state}", it.first)
         }
         Performative::Detach(it) => format!("detach {} {}", it.handle, why(it.error)),
@@ -285,6 +336,24 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
         Performative::Close(it) => format!("close {}", why(it.error)),
     };
     (words, payload.to_vec())
+}
+
+fn became(state: &DeliveryState<'_>) -> String {
+    let number = |txn: &[u8]| u64::from_be_bytes(txn.try_into().expect("eight bytes"));
+    match state {
+        DeliveryState::Accepted => "accepted".to_owned(),
+        DeliveryState::Rejected(it) => {
+            let condition = it.error.map_or("", |it| it.condition.0);
+            format!("rejected {condition}")
+        }
+        DeliveryState::Declared(it) => format!("declared {}", number(it.txn_id)),
+        DeliveryState::Transactional(it) => {
+            let outcome = it.outcome.and_then(DeliveryState::of);
+            let outcome = outcome.map_or_else(String::new, |it| became(&it));
+            format!("in {} {outcome}", number(it.txn_id))
+        }
+        other => format!("{other:?}"),
+    }
 }
 
 fn attach<'a>(
