@@ -62,7 +62,7 @@ pub use granted::{Cluster, Granted, NewName};
 pub use group::Group;
 pub use kinds::{ResourceKind, Right};
 pub use right::RightOn;
-pub use rules::Resource;
+pub use rules::{Resource, TEMPORARY_TOPICS, is_temporary};
 
 /// Who asks, as far as a front knows.
 #[derive(Debug, Clone, PartialEq, Eq)]

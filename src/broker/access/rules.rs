@@ -9,7 +9,7 @@ use model::{AUDIT_TOPIC, TopicName};
 
 use super::acls::allows_any;
 use super::book::Access;
-use super::{Caller, ResourceKind, Right};
+use super::{Caller, Protocol, ResourceKind, Right};
 use crate::broker::Refusal;
 use crate::broker::refusal::InternalOperation;
 
@@ -40,7 +40,7 @@ impl Resource<'_> {
 
 /// Whether the caller has the right at all.
 pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, right: Right) -> bool {
-    if !access.is_on() {
+    if !access.is_on() || is_of_temporary(caller, resource, right) {
         return true;
     }
     let (who, host) = (&caller.principal, caller.address.ip());
@@ -84,9 +84,28 @@ pub(super) fn named(resource: Resource<'_>) -> (ResourceType, &str) {
 /// The cluster, as rules name it.
 const CLUSTER: (ResourceType, &str) = (ResourceType::Cluster, CLUSTER_NAME);
 
+/// What the names of temporary topics begin with.
+pub const TEMPORARY_TOPICS: &str = "amqp.temporary.";
+
+/// Whether this is the name of a temporary topic: one that lives as long as a client's link. Who knows it may write to it, and which
+/// connection reads it is that protocol's to say; others do not see it.
+pub fn is_temporary(topic: &str) -> bool {
+    let is_digit = |it: u8| matches!(it, b'0'..=b'9' | b'a'..=b'f');
+    topic
+        .strip_prefix(TEMPORARY_TOPICS)
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(is_digit))
+}
+
 /// Whether no client sees the topic of this name as one, whatever it may do.
 pub(super) fn is_hidden(topic: &str) -> bool {
-    TopicName::is_reserved(topic) && !TopicName::is_internal(topic)
+    TopicName::is_reserved(topic) && !TopicName::is_internal(topic) || is_temporary(topic)
+}
+
+/// Whether a right is everybody's who comes by the protocol of temporary topics.
+fn is_of_temporary(caller: &Caller, resource: Resource<'_>, right: Right) -> bool {
+    matches!(resource, Resource::Topic(name) if is_temporary(name))
+        && caller.protocol == Protocol::Amqp
+        && matches!(right, Right::Read | Right::Write)
 }
 
 /// Refuses what the caller has no right to.
@@ -113,7 +132,8 @@ pub(super) fn check_name(
     right: Right,
 ) -> Result<(), Refusal> {
     match resource {
-        Resource::Topic(name) if TopicName::is_reserved(name) => {
+        Resource::Topic(name) if is_temporary(name) && caller.protocol == Protocol::Amqp => Ok(()),
+        Resource::Topic(name) if TopicName::is_reserved(name) || is_temporary(name) => {
             check_reserved(caller, name, right)
         }
         Resource::Topic(_) | Resource::Group(_) | Resource::Cluster => Ok(()),
@@ -193,6 +213,21 @@ mod tests {
                 (_, Err(Refusal::UnknownTopicOrPartition)) => {}
                 (right, other) => panic!("{right:?}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_temporary_topic_is_seen_by_its_protocol_alone() {
+        let name = format!("{TEMPORARY_TOPICS}{}", "0a".repeat(16));
+        let by = |protocol| refused(&caller(protocol, "app"), &name);
+        assert_eq!(by(Protocol::Amqp), []);
+        for protocol in [Protocol::Kafka, Protocol::Http, Protocol::Mqtt] {
+            let all = Right::ALL.into_iter();
+            let all: Vec<Right> = all.filter(|it| *it != Right::Delete).collect();
+            assert_eq!(by(protocol), all);
+        }
+        for other in ["amqp.temporary.x", "amqp.temporary", &name[..40]] {
+            assert!(!is_temporary(other) && !is_hidden(other), "{other}");
         }
     }
 

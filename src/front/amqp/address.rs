@@ -18,6 +18,17 @@ pub(super) enum SourceNode {
     Subscription(String),
 }
 
+impl SourceNode {
+    /// Its topic.
+    pub(super) fn topic(&self) -> &str {
+        match self {
+            SourceNode::Queue(topic)
+            | SourceNode::Subscription(topic)
+            | SourceNode::Cursor { topic, .. } => topic,
+        }
+    }
+}
+
 /// A node that messages go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TargetNode {

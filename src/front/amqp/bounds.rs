@@ -20,6 +20,8 @@ pub(super) const UNSETTLED_MAX: usize = 8_192;
 pub(super) const QUEUED_BYTES_MAX: usize = 1 << 20;
 /// No further deliveries are read while so many came and are not stored: each costs more than its bytes.
 pub(super) const QUEUED_MAX: usize = 4_096;
+/// Temporary nodes of a connection.
+pub(super) const TEMPORARIES_MAX: usize = 100;
 /// Transactions of a connection that are open.
 pub(super) const TRANSACTIONS_MAX: usize = 256;
 /// What all of them hold of messages.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use amqp::endpoint::{Attached, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
 use amqp::performative::{Attach, Open, Role, SenderSettleMode};
 use amqp::state::{DeliveryState, TransactionalState};
-use amqp::terminus::{AnyTarget, Coordinator, Source, TerminusDurability};
+use amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
 use amqp::{Field as _, MapBuf, Multiple, Symbol, Value};
 use model::quota::Quota;
 use tokio::sync::watch;
@@ -33,7 +33,9 @@ use super::receiving;
 use super::state::Front;
 use super::stream::{Reader, Writer};
 use super::subscriptions::{self, InUse};
-use crate::broker::access::{Caller, Door, Protocol, right};
+use super::temporary::Temporaries;
+use crate::broker::Topic;
+use crate::broker::access::{Caller, Door, Granted, Protocol, is_temporary, right};
 use crate::broker::replay::Place;
 use crate::front::listener::{Accepted, stopped};
 use crate::front::places;
@@ -86,6 +88,7 @@ pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::
         inbound: Inbound::new(&front, NUMBER.fetch_add(1, Relaxed)),
         cursors: Cursors::new(&front),
         queues: Queues::new(&front),
+        temporaries: Temporaries::new(&front),
         left: Vec::new(),
         login,
         door: None,
@@ -108,6 +111,7 @@ struct Connection {
     inbound: Inbound,
     cursors: Cursors,
     queues: Queues,
+    temporaries: Temporaries,
     /// Subscriptions that their client wants to be rid of, and the links that say so.
     left: Vec<(LinkId, InUse)>,
     login: Login,
@@ -365,6 +369,7 @@ impl Connection {
         self.cursors.forget(&is_gone);
         self.left.retain(|(link, _)| !is_gone(*link));
         self.queues.forget(&is_gone, how);
+        self.temporaries.forget(&is_gone);
     }
 
     fn detach(&mut self, link: LinkId, why: &NoLink) {
@@ -438,14 +443,27 @@ impl Connection {
             }
             Some(AnyTarget::Target(target)) => target,
         };
-        if target.dynamic {
-            return Err(NoLink::Dynamic);
-        }
+        let made;
+        let target = match target.dynamic {
+            false => target,
+            true => {
+                let properties = target.dynamic_node_properties;
+                made = self.temporaries.make(door, link, properties).await?;
+                Target {
+                    address: Some(Value::String(&made)),
+                    ..target
+                }
+            }
+        };
         let to = match target.address {
             None => None,
             Some(address) => Some(address.text().ok_or(NoNode)?),
         };
         self.inbound.open(door, link, to).await?;
+        let attach = &Attach {
+            target: Some(AnyTarget::Target(target)),
+            ..*attach
+        };
         if !self.answer(link, attach, attach.source) {
             self.forget(|it| it == link, Gone::Detached);
         }
@@ -462,21 +480,34 @@ impl Connection {
         let Some(source) = attach.source else {
             return self.attach_left(door, link, attach).await;
         };
+        let made;
+        let source = match source.dynamic {
+            false => source,
+            true => {
+                let properties = source.dynamic_node_properties;
+                made = self.temporaries.make(door, link, properties).await?;
+                Source {
+                    address: Some(Value::String(&made)),
+                    ..source
+                }
+            }
+        };
         let sends_settled = attach.snd_settle_mode == SenderSettleMode::Settled;
         let now = self.front.broker.now();
         let asked = receiving::asked(&source, attach.name, container, now)?;
+        self.temporaries.check(asked.node.topic())?;
         let at = |first| Start::At(asked.from.unwrap_or(first));
         let cursor = match &asked.node {
             SourceNode::Subscription(topic) if asked.kept.is_none() => {
-                let topic = made(door, topic, right::Read).await?;
+                let topic = readable(door, topic).await?;
                 Some((topic, None, at(Place::Latest)))
             }
             SourceNode::Queue(topic) if asked.browses => {
-                let topic = made(door, topic, right::Read).await?;
+                let topic = readable(door, topic).await?;
                 Some((topic, None, Start::Queue))
             }
             SourceNode::Queue(topic) | SourceNode::Subscription(topic) => {
-                let of = (&topic[..], asked.kept.as_ref());
+                let of = (readable(door, topic).await?, asked.kept.as_ref());
                 let selector = asked.selector.clone();
                 self.queues
                     .open(door, link, of, selector, sends_settled)
@@ -643,4 +674,12 @@ async fn store(inbound: &mut Inbound, door: Option<&Arc<Door>>) {
     if let Some(door) = door {
         inbound.step(door).await;
     }
+}
+
+/// A topic as its client may receive from it; made, where use makes topics.
+async fn readable(door: &Door, topic: &str) -> Result<Granted<Arc<Topic>, right::Read>, NoLink> {
+    Ok(match is_temporary(topic) {
+        true => door.topic(topic, right::Read)?,
+        false => made(door, topic, right::Read).await?,
+    })
 }

@@ -33,9 +33,15 @@ pub(super) enum NoLink {
     /// What was settled is a part of a transaction that is not there.
     #[error("there is no such transaction")]
     NoTransaction,
-    /// A dynamic node.
-    #[error("dynamic nodes are not offered")]
-    Dynamic,
+    /// A dynamic node that is to live longer than its link.
+    #[error("a dynamic node lives as long as its link, and no other lifetime policy is offered")]
+    Lifetime,
+    /// More dynamic nodes than there may be.
+    #[error("the connection has as many dynamic nodes as it may have")]
+    TooManyNodes,
+    /// Another connection's temporary node.
+    #[error("a temporary node is received from by the connection that has made it")]
+    NotOwned,
     /// A numeric offset without a partition.
     #[error("the topic has {0} partitions: an offset is one partition's")]
     Offset(u32),
@@ -71,10 +77,11 @@ impl NoLink {
             | NoLink::Offset(_)
             | NoLink::PlaceOfShared => ErrorCondition::InvalidField,
             NoLink::NoTransaction => ErrorCondition::UnknownTransaction,
-            NoLink::Filter(filter::Refused::NotOffered(_)) | NoLink::Dynamic => {
+            NoLink::Filter(filter::Refused::NotOffered(_)) | NoLink::Lifetime => {
                 ErrorCondition::NotImplemented
             }
-            NoLink::TooMany => ErrorCondition::ResourceLimitExceeded,
+            NoLink::TooMany | NoLink::TooManyNodes => ErrorCondition::ResourceLimitExceeded,
+            NoLink::NotOwned => ErrorCondition::UnauthorizedAccess,
             NoLink::InUse => ErrorCondition::ResourceLocked,
             NoLink::NoSubscription => ErrorCondition::NotFound,
             NoLink::Refused(refusal) | NoLink::Read(ReplayError::Refused(refusal)) => {

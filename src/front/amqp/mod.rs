@@ -36,6 +36,7 @@ mod state;
 mod stats;
 mod stream;
 mod subscriptions;
+mod temporary;
 mod transactions;
 
 /// How long connections may take to finish what they were doing at shutdown.
@@ -62,6 +63,7 @@ impl Front {
             drain: DRAIN,
         };
         subscriptions::end_left(&self.broker).await;
+        temporary::delete_left(&self.broker).await;
         let stop = shutdown.clone();
         let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
         listener.serve(shutdown, handle).await;

@@ -11,7 +11,7 @@ use super::errors::{NoLink, NotStored, of_node, of_unfit};
 use super::route::{Stored, stored};
 use super::state::Front;
 use crate::broker::Refusal;
-use crate::broker::access::{Door, right};
+use crate::broker::access::{Door, is_temporary, right};
 use crate::broker::publish::{Message, Outgoing};
 use crate::front::written::{Writable, made};
 
@@ -76,7 +76,11 @@ impl<'a> Headers<'a> {
 
 /// The topic of a node, as the client may write to it; made, if it is not there and use makes topics.
 pub(super) async fn writable(door: &Door, name: &TargetNode) -> Result<Writable, NoLink> {
-    let topic = made(door, &name.topic, right::Write).await?;
+    let topic = match is_temporary(&name.topic) {
+        // It is not made by its use.
+        true => door.topic(&name.topic, right::Write)?,
+        false => made(door, &name.topic, right::Write).await?,
+    };
     let partition = name.partition.map(PartitionId::new);
     match partition.is_none_or(|partition| topic.has(partition)) {
         true => Ok(topic),

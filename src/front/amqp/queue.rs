@@ -23,12 +23,14 @@ use super::selected::selects;
 use super::selector::Selector;
 use super::state::Front;
 use super::subscriptions::{InUse, Named};
-use crate::broker::access::{Door, right};
+use crate::broker::Topic;
+use crate::broker::access::{Door, Granted, right};
 use crate::broker::share::{
     Begin, Choice, Given, Place, ShareConsumer, ShareError, ShareReadError, ShareReader, Verdict,
 };
-use crate::front::written::made;
 
+/// A topic that may be read.
+type Readable = Granted<Arc<Topic>, right::Read>;
 /// The group of all queues. Consumers of Kafka's share groups may join it.
 pub(super) const GROUP: &str = "queue";
 /// Records that are taken at once.
@@ -286,14 +288,13 @@ impl Queues {
         &mut self,
         door: &Arc<Door>,
         link: LinkId,
-        (topic, kept): (&str, Option<&Named>),
+        (topic, kept): (Readable, Option<&Named>),
         selector: Option<Selector>,
         sends_settled: bool,
     ) -> Result<(), NoLink> {
         if self.all.len() >= CONSUMERS_MAX {
             return Err(NoLink::TooMany);
         }
-        let topic = made(door, topic, right::Read).await?;
         let group = door.group(kept.map_or(GROUP, |it| &it.id), right::Read)?;
         let begin = kept.map_or(Begin::Earliest, |_| Begin::Latest);
         let in_use = match kept {

@@ -39,9 +39,6 @@ pub(super) fn asked(
     container: &str,
     now: Timestamp,
 ) -> Result<Asked, NoLink> {
-    if wanted.dynamic {
-        return Err(NoLink::Dynamic);
-    }
     let text = wanted.address.and_then(|it| it.text()).ok_or(NoNode)?;
     let kind = wanted.capabilities.iter().find_map(|name| match name {
         "queue" | "temporary-queue" => Some(Kind::Queue),

@@ -3,6 +3,7 @@
 mod queue;
 mod selector;
 mod subscription;
+mod temporary;
 mod transaction;
 mod wire;
 
@@ -153,13 +154,8 @@ async fn what_is_not_offered_is_refused_with_its_condition_and_the_session_lives
         capabilities: Multiple::These(&["queue"]),
         ..source("events", Some(first.as_map()))
     };
-    let dynamic = Source {
-        dynamic: true,
-        ..source("events", Some(first.as_map()))
-    };
     for (handle, source, condition) in [
         (2, offset_of_queue, "amqp:invalid-field"),
-        (3, dynamic, "amqp:not-implemented"),
         (
             4,
             source("events", Some(selector.as_map())),

@@ -103,6 +103,37 @@ impl Amqp {
         self.say(Performative::Attach(attach)).await;
     }
 
+    /// Attaches a sender to a target; the address that it is answered.
+    pub async fn sender_to(&mut self, handle: u32, target: Target<'_>) -> String {
+        self.say_sender_to(handle, target).await;
+        let address = self.attached().await;
+        self.until("flow").await;
+        address
+    }
+
+    /// The same without waiting.
+    pub async fn say_sender_to(&mut self, handle: u32, target: Target<'_>) {
+        let name = format!("s{handle}");
+        let target = AnyTarget::Target(target);
+        let attach = attach(&name, handle, Role::Sender, None, target);
+        self.say(Performative::Attach(attach)).await;
+    }
+
+    /// Attaches a receiver to a source; the address that it is answered.
+    pub async fn receiver_from(&mut self, handle: u32, source: Source<'_>) -> String {
+        self.receiver(handle, source).await;
+        self.attached().await
+    }
+
+    /// The address of the node of the link that is attached next.
+    async fn attached(&mut self) -> String {
+        let said = self.until("attach").await;
+        let (_, address) = said
+            .rsplit_once(" dynamic ")
+            .unwrap_or_else(|| panic!("{said}"));
+        address.to_owned()
+    }
+
     /// Attaches a receiver.
     pub async fn receiver(&mut self, handle: u32, source: Source<'_>) {
         let name = format!("r{handle}");
@@ -319,7 +350,14 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
             let filters = filters.map_or(0, |it| it.len());
             let nowhere = it.source.is_none() && it.target.is_none();
             let nowhere = if nowhere { " nowhere" } else { "" };
-            format!("attach {} {filters}{nowhere}", it.handle)
+            let target = match it.target {
+                Some(AnyTarget::Target(it)) if it.dynamic => it.address,
+                _ => None,
+            };
+            let source = it.source.filter(|it| it.dynamic).and_then(|it| it.address);
+            let made = target.or(source).and_then(|it| it.text());
+            let made = made.map_or_else(String::new, |it| format!(" dynamic {it}"));
+            format!("attach {} {filters}{nowhere}{made}", it.handle)
         }
         Performative::Flow(it) => format!(
             "flow {:?} {:?} {:?}",
