@@ -57,7 +57,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
         let seed = options.seed.unwrap_or_else(seed_of_now);
         libfuzzer(&options.targets, options.seconds, seed)?
     };
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    println!("{} passed, {} failed", tally.passed, tally.failed());
     Ok(tally.exit_code())
 }
 
@@ -97,11 +97,11 @@ fn stable(fuzzer: &Path, names: &[String], seconds: f64, seed: u32) -> Result<Ta
             Ok(()) => tally.passed += 1,
             Err(error) => {
                 println!("{target}: {error:#}");
+                tally.fail(format!("{target}: {error:#}"));
                 println!(
                     "repeat it with: cargo run -p alluvium-fuzz -- replay {target} {}",
                     failures.join(format!("{target}.input")).display()
                 );
-                tally.failed += 1;
             }
         }
     }
@@ -128,7 +128,7 @@ fn libfuzzer(names: &[String], seconds: u32, seed: u32) -> Result<Tally> {
             }
             Err(error) => {
                 lines.push(format!("{target:<18} FAILED: {error:#}"));
-                tally.failed += 1;
+                tally.fail(format!("{target}: {error:#}"));
             }
         }
     }

@@ -2,8 +2,9 @@
 //! Invariant: a program that fails takes its chore down with it, and its output is shown.
 
 use anyhow::{Context, Result, bail};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// The workspace's root directory.
 pub fn workspace() -> PathBuf {
@@ -65,6 +66,27 @@ pub fn shown(command: &mut Command) -> Result<()> {
         bail!("{} failed ({status})", spelled(command));
     }
     Ok(())
+}
+
+/// Runs to the end with the output on ours, and returns how it ended and those lines of its stdout that are to be kept.
+/// Error: the program cannot be started, or its output not read.
+pub fn shown_and_kept(
+    command: &mut Command,
+    is_kept: impl Fn(&str) -> bool,
+) -> Result<(ExitStatus, Vec<String>)> {
+    let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = started.with_context(|| format!("cannot start {}", spelled(command)))?;
+    let output = child.stdout.take().expect("piped");
+    let mut kept = Vec::new();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if is_kept(&line) {
+            kept.push(line.trim().to_owned());
+        }
+    }
+    Ok((child.wait()?, kept))
 }
 
 /// Runs to the end and returns what it printed on stdout. Error: with the end of its output.

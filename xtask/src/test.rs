@@ -30,9 +30,7 @@ const CHORES: &[Chore<Options>] = &[
     ("lints", |_| lints()),
     ("docs", |_| docs()),
     // Without `--no-fail-fast` one failure would hide those of every later crate.
-    ("Rust tests", |_| {
-        cargo(&["test", "--workspace", "--quiet", "--no-fail-fast"])
-    }),
+    ("Rust tests", |_| rust_tests()),
     ("fuzz, short", |_| fuzz::run_short()),
     ("exam, short", |options| {
         proof::short("exam", &options.broker()?)
@@ -105,15 +103,17 @@ pub(crate) fn run_all<Options>(
         watch(Event::Begins(name));
         let tally = chore(options).unwrap_or_else(|error| {
             println!("{name}: {error:#}");
-            Tally::ONE_FAILED
+            Tally::one_failed(format!("{error:#}"))
         });
-        total.add(tally);
-        let passed = tally.failed == 0;
+        let passed = tally.failures.is_empty();
         let mark = if passed { "ok" } else { "FAILED" };
         summary.push(format!(
             "{name:<14}{mark:<8}{:>6.0} s",
             started.elapsed().as_secs_f64()
         ));
+        // Who sees the end of the output only learns from it what to look for.
+        summary.extend(tally.failures.iter().map(|why| format!("    {why}")));
+        total.add(tally);
         if passed {
             watch(Event::Passed(name));
         } else if is_fail_fast || name == BUILD {
@@ -121,7 +121,7 @@ pub(crate) fn run_all<Options>(
         }
     }
     println!("\n{}\n", summary.join("\n"));
-    println!("{} passed, {} failed", total.passed, total.failed);
+    println!("{} passed, {} failed", total.passed, total.failed());
     Ok(total.exit_code())
 }
 
@@ -144,6 +144,30 @@ pub(crate) fn lints() -> Result<Tally> {
         "-D",
         "warnings",
     ])
+}
+
+/// All tests of the workspace. One thing in the tally if they pass, else one for each test that failed.
+fn rust_tests() -> Result<Tally> {
+    let mut command = run::cargo();
+    command.args(["test", "--workspace", "--quiet", "--no-fail-fast"]);
+    let (status, lines) = run::shown_and_kept(&mut command, is_name_in_a_list)?;
+    if status.success() {
+        return Ok(Tally::ONE_PASSED);
+    }
+    let mut tally = Tally::default();
+    lines.iter().for_each(|name| tally.fail(name));
+    if tally.failures.is_empty() {
+        tally.fail(format!("cargo test failed ({status})"));
+    }
+    Ok(tally)
+}
+
+/// Whether a line of the test harness is one of its closing list of failures: four spaces and a path of Rust, or a document
+/// test's file and line.
+fn is_name_in_a_list(line: &str) -> bool {
+    let name = line.strip_prefix("    ").unwrap_or_default();
+    let is_path = name.contains("::") && !name.contains(|c: char| c.is_whitespace());
+    is_path || (name.contains(".rs - ") && name.contains(" (line "))
 }
 
 fn docs() -> Result<Tally> {

@@ -131,7 +131,7 @@ pub fn main(options: &Options) -> Result<ExitCode> {
             println!("{}", serde_json::to_string_pretty(&reports)?);
         } else {
             print_table(&reports);
-            println!("{} passed, {} failed", tally.passed, tally.failed);
+            println!("{} passed, {} failed", tally.passed, tally.failed());
         }
         total.add(tally);
     }
@@ -327,10 +327,12 @@ fn run_all(
 
 fn tally(reports: &[Report]) -> Tally {
     let mut tally = Tally::default();
-    for outcome in reports.iter().flat_map(|report| &report.scenarios) {
-        match outcome.failure {
-            None => tally.passed += 1,
-            Some(_) => tally.failed += 1,
+    for report in reports {
+        for outcome in &report.scenarios {
+            match &outcome.failure {
+                None => tally.passed += 1,
+                Some(why) => tally.fail(format!("{} {}: {why}", report.client, outcome.scenario)),
+            }
         }
     }
     tally

@@ -150,6 +150,15 @@ impl Outcome {
 
 /// Runs what the arguments ask for; an error if any case did not pass.
 pub fn run(args: &ExamArgs) -> Result<()> {
+    let tally = examine(args)?;
+    if !tally.failures.is_empty() {
+        bail!("exam: not passed:\n{}", tally.failures.join("\n"));
+    }
+    Ok(())
+}
+
+/// Runs what the arguments ask for. The tally counts cases.
+fn examine(args: &ExamArgs) -> Result<Tally> {
     let chosen: Vec<&Case> = match (&args.case, args.all) {
         (None, false) => {
             println!("{:>3}  {:<16} what is done to the store", "#", "name");
@@ -157,7 +166,7 @@ pub fn run(args: &ExamArgs) -> Result<()> {
                 println!("{:>3}  {:<16} {}", case.number, case.name, case.about);
             }
             println!("\nrun one with `cargo xtask exam NAME [--seed N]`, or `--all`");
-            return Ok(());
+            return Ok(Tally::default());
         }
         (None, true) => cases::ALL.iter().collect(),
         (Some(name), _) => {
@@ -178,7 +187,7 @@ pub fn run(args: &ExamArgs) -> Result<()> {
         Some(seed) => seed,
         None => random::fresh_seed(),
     };
-    let mut failed = Vec::new();
+    let mut tally = Tally::default();
     for case in &chosen {
         let rounds = args.rounds.unwrap_or(if args.short {
             case.rounds.short
@@ -210,20 +219,17 @@ pub fn run(args: &ExamArgs) -> Result<()> {
         if args.write {
             page::write(case, &page::result(seed, &outcome, seconds))?;
         }
-        if !outcome.passed() {
-            failed.push(case.name);
+        if outcome.passed() {
+            tally.passed += 1;
+        } else {
+            let (number, name) = (case.number, case.name);
+            let why = outcome.failures.join("; ");
+            tally.fail(format!("case {number} {name}, seed {seed}: {why}"));
             eprintln!("  what was left of it: {}", work.keep().display());
         }
     }
-    println!(
-        "{} passed, {} failed",
-        chosen.len() - failed.len(),
-        failed.len()
-    );
-    if !failed.is_empty() {
-        bail!("exam: not passed: {} (seed {seed})", failed.join(", "));
-    }
-    Ok(())
+    println!("{} passed, {} failed", tally.passed, tally.failed());
+    Ok(tally)
 }
 
 /// The short form of the fast cases, as `cargo xtask test` runs it. The tally counts cases.
@@ -244,11 +250,11 @@ pub fn run_short() -> Result<Tally> {
     let mut tally = Tally::default();
     for number in cases::FAST {
         args.case = Some(number.to_string());
-        match run(&args) {
-            Ok(()) => tally.passed += 1,
+        match examine(&args) {
+            Ok(found) => tally.add(found),
             Err(error) => {
                 eprintln!("{error:#}");
-                tally.failed += 1;
+                tally.fail(format!("case {number}: {error:#}"));
             }
         }
     }

@@ -156,9 +156,11 @@ fn compare(
         judgement.unlisted.len(),
         started.elapsed().as_secs()
     );
-    let failed = judgement.unlisted.len() + gone.len() + broken;
-    Ok(Tally {
-        passed: usize::from(failed == 0),
-        failed: failed.min(1),
+    let (unlisted, gone) = (judgement.unlisted.len(), gone.len());
+    Ok(match unlisted + gone + broken {
+        0 => Tally::ONE_PASSED,
+        _ => Tally::one_failed(format!(
+            "{unlisted} differences are not listed, {gone} that are listed do not show, {broken} scenarios ended early"
+        )),
     })
 }

@@ -5,7 +5,7 @@
 //! Invariant: the tests are unmodified, but for where the broker is and that it is alone: `Tests::changes` holds every
 //! change, and fails if the text that it replaces is gone.
 
-use super::{Batch, Broker, Ended, Outcome, Suite, fetch};
+use super::{Batch, Broker, Ended, Outcome, Suite, controlled, fetch};
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,6 +35,10 @@ pub struct Tests {
     address_variable: &'static str,
     variables: &'static [(&'static str, &'static str)],
     broker: Broker,
+    /// Tests that want another broker than the rest.
+    elsewhere: &'static [(&'static str, Broker)],
+    /// Who logs in where such a broker has a listener for it, by which password, and where that listener's address goes.
+    login: Option<(&'static str, &'static str, &'static str)>,
     seconds_max: u64,
 }
 
@@ -58,6 +62,8 @@ pub static FRANZ_GO: Tests = Tests {
             ("group.min.session.timeout.ms", "100"),
         ],
     },
+    elsewhere: &[],
+    login: None,
     seconds_max: 300,
 };
 
@@ -100,6 +106,8 @@ pub static SARAMA: Tests = Tests {
         name: "default",
         settings: &[("auto.create.topics.enable", "false")],
     },
+    elsewhere: &[],
+    login: None,
     seconds_max: 180,
 };
 
@@ -120,6 +128,7 @@ pub static KAFKA_GO: Tests = Tests {
             "var broker = brokerAddress()",
         ),
         ("*", "\"localhost:9092\"", "brokerAddress()"),
+        ("writer_test.go", "\"localhost:9093\"", "loginAddress()"),
         ("*", "TCP(\"localhost\")", "TCP(brokerAddress())"),
         ("*", "Host != \"localhost\"", "Host != brokerHost()"),
         ("conn_test.go", "Port != 9092", "Port != brokerPort()"),
@@ -133,6 +142,7 @@ pub static KAFKA_GO: Tests = Tests {
         "broker_address_test.go",
         "package kafka\n\nimport (\n\t\"net\"\n\t\"os\"\n\t\"strconv\"\n)\n\n\
          func brokerAddress() string { return os.Getenv(\"BROKER_ADDRESS\") }\n\n\
+         func loginAddress() string { return os.Getenv(\"LOGIN_ADDRESS\") }\n\n\
          func brokerHost() string {\n\thost, _, _ := net.SplitHostPort(brokerAddress())\n\treturn host\n}\n\n\
          func brokerPort() int {\n\t_, port, _ := net.SplitHostPort(brokerAddress())\n\tnumber, _ := strconv.Atoi(port)\n\treturn number\n}\n",
     )],
@@ -140,9 +150,31 @@ pub static KAFKA_GO: Tests = Tests {
     variables: &[("KAFKA_VERSION", "4.1.0")],
     broker: Broker {
         name: "default",
-        settings: &[("auto.create.topics.enable", "true")],
+        settings: &[CREATES],
     },
+    elsewhere: &[
+        ("TestClientCreateACLs", CONTROLLED),
+        ("TestClientDeleteACLs", CONTROLLED),
+        ("TestClientDescribeACLs", CONTROLLED),
+        (
+            "TestWriter/writing_a_message_with_SASL_Plain_authentication",
+            LOGIN,
+        ),
+    ],
+    login: Some(("adminplain", "admin-secret", "LOGIN_ADDRESS")),
     seconds_max: 180,
+};
+
+const CREATES: (&str, &str) = ("auto.create.topics.enable", "true");
+/// Access is controlled.
+const CONTROLLED: Broker = Broker {
+    name: "controlled",
+    settings: &[CREATES, controlled::AUTHORIZER, controlled::OPEN],
+};
+/// Clients log in.
+const LOGIN: Broker = Broker {
+    name: "login",
+    settings: &[CREATES, controlled::LISTENERS, controlled::MECHANISMS],
 };
 
 impl Suite for Tests {
@@ -194,15 +226,20 @@ impl Suite for Tests {
         tests.extend(parts);
         let batch = |test: String| Batch {
             name: test.clone(),
-            tests: vec![test],
-            broker: self.broker,
+            broker: self.broker_for(&test),
             seconds_max: self.seconds_max,
+            tests: vec![test],
         };
         Ok(tests.into_iter().map(batch).collect())
     }
 
     fn command(&self, place: &Path, address: &str, batch: &Batch, _work: &Path) -> Result<Command> {
+        let (address, login) = controlled::addresses(address);
         let mut command = Command::new(binary(place));
+        if let (Some(login), Some((user, password, variable))) = (login, self.login) {
+            controlled::add_user(address, (user, password))?;
+            command.env(variable, login);
+        }
         command
             .current_dir(self.sources(place))
             .env(self.address_variable, address)
@@ -222,6 +259,11 @@ impl Suite for Tests {
 }
 
 impl Tests {
+    fn broker_for(&self, test: &str) -> Broker {
+        let found = self.elsewhere.iter().find(|(name, _)| *name == test);
+        found.map_or(self.broker, |(_, broker)| *broker)
+    }
+
     fn sources(&self, place: &Path) -> PathBuf {
         place.join("source").join(self.directory)
     }

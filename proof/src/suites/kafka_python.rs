@@ -1,7 +1,7 @@
 //! kafka-python: the Python client's own integration tests, from its source package. Each is a run of pytest of its own.
 //! Callers: `suites`. All of them talk to a broker; the unit tests beside them do not, and are not counted.
 
-use super::{Batch, Broker, Ended, Outcome, Suite, fetch};
+use super::{Batch, Broker, Ended, Outcome, Suite, controlled, fetch};
 use crate::compat::install;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -17,6 +17,16 @@ const BROKER: Broker = Broker {
         ("node.id", "0"),
         ("num.partitions", "4"),
         ("group.min.session.timeout.ms", "1000"),
+    ],
+};
+/// The same for tests that make rules.
+const CONTROLLED: Broker = Broker {
+    name: "controlled",
+    settings: &[
+        ("node.id", "0"),
+        ("num.partitions", "4"),
+        controlled::AUTHORIZER,
+        controlled::OPEN,
     ],
 };
 /// What the suite is told of the broker: it leaves tests out for older ones.
@@ -78,7 +88,10 @@ impl Suite for KafkaPython {
             .map(|test| Batch {
                 name: test.trim_start_matches("test/integration/").to_string(),
                 tests: vec![test.to_string()],
-                broker: BROKER,
+                broker: match test.ends_with("_acls") {
+                    true => CONTROLLED,
+                    false => BROKER,
+                },
                 seconds_max: SECONDS_MAX,
             })
             .collect();

@@ -3,7 +3,7 @@
 //! Some call Kafka's console tools, as from an unpacked Kafka: `tools` lays them out that way.
 //! Callers: `suites`. The tests that it marks as local need no broker and are not counted; neither are the two manual ones.
 
-use super::{Batch, Broker, Ended, Outcome, Suite, fetch};
+use super::{Batch, Broker, Ended, Outcome, Suite, controlled, fetch};
 use crate::compat;
 use crate::compat::install::{self, Places};
 use anyhow::{Context, Result, ensure};
@@ -33,18 +33,15 @@ const NO_AUTOCREATE: Broker = Broker {
         REBALANCE_DELAY,
     ],
 };
-/// Access is controlled, and everybody may use what no rule is about: so the suite's own cluster is set up.
+/// Access is controlled.
 const CONTROLLED: Broker = Broker {
     name: "controlled",
     settings: &[
         ("num.partitions", "4"),
         ("auto.create.topics.enable", "true"),
         REBALANCE_DELAY,
-        (
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        ),
-        ("allow.everyone.if.no.acl.found", "true"),
+        controlled::AUTHORIZER,
+        controlled::OPEN,
     ],
 };
 /// The same, and clients log in: a login holds as long as the suite's own cluster has it.
@@ -54,16 +51,10 @@ const LOGIN: Broker = Broker {
         ("num.partitions", "4"),
         ("auto.create.topics.enable", "true"),
         REBALANCE_DELAY,
-        (
-            "authorizer.class.name",
-            "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        ),
-        ("allow.everyone.if.no.acl.found", "true"),
-        (
-            "listeners",
-            "PLAINTEXT://{address},SASL_PLAINTEXT://127.0.0.1:0",
-        ),
-        ("sasl.enabled.mechanisms", "PLAIN"),
+        controlled::AUTHORIZER,
+        controlled::OPEN,
+        controlled::LISTENERS,
+        controlled::MECHANISMS,
         ("connections.max.reauth.ms", "10000"),
     ],
 };
@@ -204,10 +195,7 @@ impl Suite for Librdkafka {
     }
 
     fn command(&self, place: &Path, address: &str, batch: &Batch, work: &Path) -> Result<Command> {
-        let (plain, login) = match address.split_once(' ') {
-            Some((plain, login)) => (plain, Some(login)),
-            None => (address, None),
-        };
+        let (plain, login) = controlled::addresses(address);
         let address = login.unwrap_or(plain);
         let mut text = format!("bootstrap.servers={address}\n");
         if batch.broker == CONTROLLED {
@@ -216,7 +204,7 @@ impl Suite for Librdkafka {
         }
         if login.is_some() {
             let (user, password) = USER;
-            add_user(place, plain)?;
+            controlled::add_user(plain, USER)?;
             text += "security.protocol=sasl_plaintext\nsasl.mechanism=PLAIN\n";
             text += &format!("sasl.username={user}\nsasl.password={password}\n");
         }
@@ -282,21 +270,6 @@ fn tools(place: &Path) -> Result<()> {
         fs::write(&file, text)?;
         fs::set_permissions(&file, Permissions::from_mode(0o755))?;
     }
-    Ok(())
-}
-
-/// Adds the user whom tests log in as, by a listener that asks for no login.
-fn add_user(place: &Path, address: &str) -> Result<()> {
-    let (user, password) = USER;
-    let mut command = Command::new(kafka(place).join("bin/kafka-configs.sh"));
-    command
-        .args(["--bootstrap-server", address, "--alter"])
-        .args(["--entity-type", "users", "--entity-name", user])
-        .args([
-            "--add-config",
-            &format!("SCRAM-SHA-256=[password={password}]"),
-        ]);
-    run::quiet(&mut command).context("the suite's user could not be added")?;
     Ok(())
 }
 

@@ -5,12 +5,13 @@
 //! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three, `mqtt` for those of MQTT), which says where it
 //! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT lie in no registry: they are run from
 //! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
-//! `docs/COMPATIBILITY.md`, `fetch` gets packages.
+//! `docs/COMPATIBILITY.md`, `fetch` gets packages, and `controlled` has what tests of access control and logins need.
 //!
 //! Invariant: each test of a suite that talks to a broker stands in the suite's list, as passing or as excluded with its
 //! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command. `--excluded` runs
 //! the excluded ones instead, and fails if one of them passes: so no list keeps a reason that is none any more.
 
+mod controlled;
 mod fetch;
 mod go;
 mod kafka_python;
@@ -222,7 +223,7 @@ pub fn run(wish: &Wish, kind: &Kind, against: Against) -> Result<Tally> {
     verdict::print_table(&verdicts);
     Ok(Tally {
         passed: verdicts.iter().map(Verdict::passed).sum(),
-        failed: verdicts.iter().map(Verdict::failed).sum(),
+        failures: verdicts.iter().flat_map(Verdict::failures).collect(),
     })
 }
 

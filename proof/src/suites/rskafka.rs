@@ -1,7 +1,7 @@
 //! rskafka: the Rust client's own integration tests, from its crate, also those in which librdkafka writes and reads.
 //! Callers: `suites`. Its unit tests do not talk to a broker and are not counted.
 
-use super::{Batch, Broker, Ended, Outcome, Suite, fetch};
+use super::{Batch, Broker, Ended, Outcome, Suite, controlled, fetch};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +15,17 @@ const BROKER: Broker = Broker {
     name: "default",
     settings: &[("auto.create.topics.enable", "false")],
 };
+/// The same for the test that logs in.
+const LOGIN: Broker = Broker {
+    name: "login",
+    settings: &[
+        ("auto.create.topics.enable", "false"),
+        controlled::LISTENERS,
+        controlled::MECHANISMS,
+    ],
+};
+/// Who logs in, and by which password.
+const USER: (&str, &str) = ("admin", "admin-secret");
 const SECONDS_MAX: u64 = 120;
 /// Its files of integration tests; the others help them.
 const FILES: &[&str] = &["client", "consumer", "produce_consume", "producer"];
@@ -62,7 +73,10 @@ impl Suite for Rskafka {
             batches.extend(names.map(|name| Batch {
                 name: format!("{file}-{name}"),
                 tests: vec![format!("{file}::{name}")],
-                broker: BROKER,
+                broker: match name {
+                    "test_sasl" => LOGIN,
+                    _ => BROKER,
+                },
                 seconds_max: SECONDS_MAX,
             }));
         }
@@ -72,7 +86,12 @@ impl Suite for Rskafka {
     fn command(&self, place: &Path, address: &str, batch: &Batch, _work: &Path) -> Result<Command> {
         let test = batch.tests.first().context("a batch has a test")?;
         let (file, name) = test.split_once("::").context("FILE::TEST")?;
+        let (address, login) = controlled::addresses(address);
         let mut command = cargo(place);
+        if let Some(login) = login {
+            controlled::add_user(address, USER)?;
+            command.env("KAFKA_SASL_CONNECT", login);
+        }
         command
             .env("TEST_INTEGRATION", "1")
             .env("TEST_JAVA_INTEROPT", "1")

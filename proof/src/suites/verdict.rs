@@ -108,9 +108,10 @@ impl Verdict {
         self.passed
     }
 
-    /// How many things fail the command.
-    pub fn failed(&self) -> usize {
-        self.failures.len()
+    /// What fails the command, a line each.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        let named = |failure| format!("{}: {failure}", self.suite);
+        self.failures.iter().map(named)
     }
 
     /// Tests that passed and stand nowhere.
@@ -195,7 +196,7 @@ mod tests {
         let batches = [batch];
         let ours = Verdict::new(suite, &list, &batches, &results, &wish, Against::Alluvium);
         assert_eq!(
-            (ours.passed(), ours.failed()),
+            (ours.passed(), ours.failures().count()),
             (0, 1),
             "{:?}",
             ours.failures
@@ -206,6 +207,6 @@ mod tests {
             ["c is excluded: error 37 (log); in the list: error 36"]
         );
         let kafkas = Verdict::new(suite, &list, &batches, &results, &wish, Against::Kafka);
-        assert_eq!((kafkas.passed(), kafkas.failed()), (1, 0));
+        assert_eq!((kafkas.passed(), kafkas.failures().count()), (1, 0));
     }
 }
