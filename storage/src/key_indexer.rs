@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use model::LogId;
 use model::batch::split;
 
@@ -32,8 +32,8 @@ use crate::segment::{SegmentError, SegmentFileKind, SegmentId, SegmentIndex, rea
 
 /// How often active segments that grow slowly have their turn.
 const GROWTH_INTERVAL: Duration = Duration::from_secs(30);
-/// So much of a log is read at a time where an index goes on.
-const RUN_BYTES: u64 = 1 << 20;
+/// So much of a log is read at a time where an index goes on: a larger read delays the write-ahead log's syncs for longer.
+const RUN_BYTES: u64 = 256 << 10;
 /// How often all logs are looked at.
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is something to do.
@@ -473,7 +473,7 @@ fn show_from(
     pace: &dyn Pace,
     each: &mut dyn FnMut(&Bytes) -> std::io::Result<()>,
 ) -> Result<(), BuildError> {
-    let mut position = from;
+    let (mut position, mut spare) = (from, BytesMut::new());
     while position < index.bytes() {
         let enough = position + RUN_BYTES;
         let last = index
@@ -481,11 +481,16 @@ fn show_from(
             .expect("blocks begin at 0");
         let end = index.block_end(last).max(position);
         pace.spend(end - position)?;
-        let mut run = vec![0; usize::try_from(end - position).expect("a run fits into memory")];
-        file.read_exact_at(position, &mut run)?;
-        for batch in split(run.into()) {
+        spare.resize(
+            usize::try_from(end - position).expect("a run fits into memory"),
+            0,
+        );
+        file.read_exact_at(position, &mut spare)?;
+        let run = spare.freeze();
+        for batch in split(run.clone()) {
             each(batch.map_err(std::io::Error::other)?.bytes())?;
         }
+        spare = run.try_into_mut().unwrap_or_default();
         position = end;
     }
     Ok(())

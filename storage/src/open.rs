@@ -389,6 +389,7 @@ fn assemble(
         dirty: Arc::clone(&base.dirty),
         signals: Arc::clone(&base.signals),
         settler: Arc::clone(&settler),
+        threads: base.threads,
     });
     let cleaner = cleaner(&base, &wal, &registry, &rewrites, due);
     let key_indexer = KeyIndexer::new(

@@ -86,6 +86,9 @@ impl Inner {
     }
 }
 
+/// The nice value of threads that work in the background.
+const BEHIND: i32 = 10;
+
 /// A panic on a thread of the store is a failure of the store, not a silent stop.
 struct FailOnPanic<'a>(&'a Engine, &'static str);
 
@@ -169,6 +172,21 @@ impl Storage {
         Ok(())
     }
 
+    /// Like [`Storage::spawn`], for work that nobody waits for: producers and readers have the processors first.
+    fn spawn_behind(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&Engine) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        self.spawn(name, |engine| {
+            let this = rustix::thread::gettid();
+            if let Err(error) = rustix::process::setpriority_process(Some(this), BEHIND) {
+                tracing::debug!(%error, "the priority of a background thread could not be lowered");
+            }
+            work(engine);
+        })
+    }
+
     /// All logs that are to exist: the files of others are set aside, never deleted. Settling and cleanup begin.
     pub fn finish_open(&self, known: &HashSet<LogId>) -> Result<(), OpenError> {
         self.finish_open_by(&|log| match known.contains(&log) {
@@ -204,9 +222,9 @@ impl Storage {
         engine.damage.read_acknowledgements();
         self.spawn("log-settler", Engine::run_settler)?;
         self.spawn("log-cleaner", Engine::run_cleaner)?;
-        self.spawn("log-compaction", Engine::run_compaction)?;
-        self.spawn("log-key-index", |engine| engine.key_indexer.run())?;
-        self.spawn("log-scrub", Engine::run_scrub)
+        self.spawn_behind("log-compaction", Engine::run_compaction)?;
+        self.spawn_behind("log-key-index", |engine| engine.key_indexer.run())?;
+        self.spawn_behind("log-scrub", Engine::run_scrub)
     }
 
     /// Takes off the logs that are not to exist.

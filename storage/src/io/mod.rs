@@ -7,6 +7,7 @@
 //! a broken one. Nothing here retries but for an interrupted call.
 
 mod aligned;
+mod behind;
 mod clock;
 mod lock_holder;
 mod map;
@@ -16,6 +17,7 @@ pub mod sim;
 mod syncs;
 
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
+pub(crate) use behind::WriteBehind;
 pub use clock::{Boot, Clock, ManualClock, SystemClock};
 pub(crate) use lock_holder::lock_holder;
 pub use map::{FileMap, Mapping};

@@ -21,6 +21,7 @@ pub use self::replace::{Amount, Rewritten};
 pub(crate) use self::replace::{mark_compacted, new_id, rewrite};
 pub(crate) use self::source::{Batches, Pages, index_of, open_segment, scan, scan_blocks};
 
+use crate::components::Threads;
 use crate::log::DirtyLogs;
 use crate::segment::SegmentFiles;
 use crate::settler::{Changes, SettlerSeat};
@@ -36,6 +37,8 @@ pub(crate) struct RewriteParts {
     pub signals: Arc<Signals>,
     /// Who makes the change.
     pub settler: Arc<SettlerSeat>,
+    /// Whether it may have a thread of its own.
+    pub threads: Threads,
 }
 
 impl RewriteParts {

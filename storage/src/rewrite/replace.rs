@@ -15,6 +15,7 @@ use super::RewriteParts;
 use super::error::RewriteError;
 use super::keeper::{Keeper, Pace, Verdict};
 use super::source::{Found, Source, index_of, live};
+use crate::components::Threads;
 use crate::epochs::Epochs;
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry};
@@ -245,7 +246,8 @@ impl Job {
         let directory = data.of_log(log.id());
         let create = || {
             let (disk, directory) = (data.shared_disk(), directory.clone());
-            SparseWriter::create(disk, directory, log.id(), id, need_bytes)
+            let has_thread = parts.threads == Threads::Own;
+            SparseWriter::create(disk, directory, log.id(), id, need_bytes, has_thread)
         };
         let mut copy = Copy {
             writer: None,

@@ -19,7 +19,7 @@ use super::index_file::IndexFile;
 use super::walk::HEAD_BYTES;
 use super::writer::{DIRECT_CHUNK_BYTES, PADDING};
 use crate::epochs::Epochs;
-use crate::io::{AlignedBuffer, Disk, DiskFile, OpenHow, write_new_file};
+use crate::io::{AlignedBuffer, Disk, DiskFile, OpenHow, WriteBehind, write_new_file};
 use crate::manifest::{SegmentEntry, SegmentKind};
 use crate::producers::Producers;
 
@@ -34,6 +34,8 @@ pub(crate) struct SparseWriter {
     log: LogId,
     file: Arc<dyn DiskFile>,
     is_direct: bool,
+    /// Takes whole chunks to the file.
+    behind: WriteBehind,
     index: SegmentIndex,
     /// What is not in the file yet.
     chunk: AlignedBuffer,
@@ -43,13 +45,14 @@ pub(crate) struct SparseWriter {
 
 impl SparseWriter {
     /// Makes the file, with space for `reserve_bytes`. What a rewrite that did not finish has left under its name goes. On an
-    /// error there is no file.
+    /// error there is no file. It is written by a thread of its own, if it may have one.
     pub fn create(
         disk: Arc<dyn Disk>,
         directory: PathBuf,
         log: LogId,
         id: SegmentId,
         reserve_bytes: u64,
+        may_have_thread: bool,
     ) -> io::Result<SparseWriter> {
         for path in [
             id.key_index_path(&directory),
@@ -84,6 +87,7 @@ impl SparseWriter {
             disk,
             directory,
             log,
+            behind: WriteBehind::new(Arc::clone(&file), may_have_thread),
             file,
             is_direct,
             index: SegmentIndex::empty(id, SegmentKind::Sparse),
@@ -97,7 +101,7 @@ impl SparseWriter {
         self.index.has_room_for(header)
     }
 
-    /// Adds a batch behind the others. Its bytes may reach the file later.
+    /// Adds a batch behind the others. Its bytes may reach the file later, and that they cannot be written may be told later.
     pub fn push(
         &mut self,
         header: &BatchHeader,
@@ -119,9 +123,8 @@ impl SparseWriter {
             self.chunk.extend_from_slice(now);
             rest = later;
             if self.chunk.len() == DIRECT_CHUNK_BYTES {
-                self.file.write_at(self.written, self.chunk.as_slice())?;
+                self.behind.write(self.written, &mut self.chunk)?;
                 self.written += DIRECT_CHUNK_BYTES as u64;
-                self.chunk.clear();
             }
         }
         Ok(())
@@ -143,8 +146,8 @@ impl SparseWriter {
         if self.is_direct {
             self.chunk.pad_to_block(PADDING);
         }
-        self.file.write_at(self.written, self.chunk.as_slice())?;
-        self.chunk.clear();
+        self.behind.write(self.written, &mut self.chunk)?;
+        self.behind.wait()?;
         self.file.set_len(self.index.bytes())?;
         self.file.sync_data()?;
         self.index.set_first_append_time(first_append_time);
@@ -163,7 +166,9 @@ impl SparseWriter {
 
     /// Removes its files: nothing names them.
     pub fn discard(self) {
-        remove_files(&*self.disk, &self.directory, self.index.id());
+        let (disk, directory, id) = (self.disk, self.directory, self.index.id());
+        drop(self.behind);
+        remove_files(&*disk, &directory, id);
     }
 }
 
