@@ -52,6 +52,8 @@ pub struct Replay {
     /// Where the first record of a partition is that was read and not shown, because no more were wanted.
     cut: Option<(PartitionId, Offset)>,
     records_left: u64,
+    /// Whether steps are made before they are asked for: where all of them will be.
+    goes_ahead: bool,
     gaps: Vec<Gap>,
     more_gaps: u64,
 }
@@ -91,6 +93,7 @@ impl Broker {
             (Order::Offset, None) => Sizes::WHOLE,
             _ => Sizes::RANGE,
         };
+        let goes_ahead = request.order == Order::Offset && request.max_records.is_none();
         let mut readers = Vec::new();
         let mut ends = Vec::new();
         for partition in partitions_of(topic, request.partitions)? {
@@ -120,6 +123,7 @@ impl Broker {
             by_time,
             cut: None,
             records_left: request.max_records.unwrap_or(u64::MAX),
+            goes_ahead,
             gaps: Vec::new(),
             more_gaps: 0,
         })
@@ -160,7 +164,7 @@ impl Replay {
 
     async fn next_by_offset(&mut self) -> Result<Option<Block>, ReplayError> {
         while self.ended < self.readers.len() {
-            match self.step(self.ended).await? {
+            match self.step_by_offset().await? {
                 Found::Records(mut block) => {
                     if block.len() as u64 > self.records_left {
                         let count = usize::try_from(self.records_left);
@@ -177,6 +181,25 @@ impl Replay {
             }
         }
         Ok(None)
+    }
+
+    /// A step of the partition whose turn it is. All of a range is read: while a step waits for the disk, the next partition's
+    /// first one is made, and the step after this while its records are worked on.
+    async fn step_by_offset(&mut self) -> Result<Found, ReplayError> {
+        let (broker, at) = (&self.broker, self.ended);
+        if let Some(step) = self.readers[at].step_now(broker) {
+            return step.map(|step| step.found);
+        }
+        if self.goes_ahead
+            && let Some(next) = self.readers.get_mut(at + 1)
+        {
+            next.go_ahead(broker);
+        }
+        let found = self.step(at).await?;
+        if self.goes_ahead && !matches!(found, Found::End) {
+            self.readers[at].go_ahead(&self.broker);
+        }
+        Ok(found)
     }
 
     async fn next_by_time(&mut self) -> Result<Option<Block>, ReplayError> {

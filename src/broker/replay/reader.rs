@@ -88,6 +88,8 @@ pub(super) struct Reader {
     next: Offset,
     /// Its place in the list of those who read.
     open: Option<Opened>,
+    /// How much was looked at by then.
+    scanned: Scanned,
     /// A step under way.
     pending: Option<BoxFuture<'static, Result<Step, ReplayError>>>,
 }
@@ -171,6 +173,7 @@ impl Reader {
             cursor: Arc::new(Mutex::new(cursor)),
             next,
             open: None,
+            scanned: Scanned::default(),
             pending: None,
         }
     }
@@ -182,12 +185,8 @@ impl Reader {
 
     /// Goes on to the next wanted records or the next gap. A call that is given up loses nothing: the next one goes on with it.
     pub async fn step(&mut self, broker: &Broker) -> Result<Step, ReplayError> {
-        if self.pending.is_none() {
-            let step = locked(&self.cursor).step_now();
-            if let Some(step) = step {
-                self.handed_out(broker, &step);
-                return step;
-            }
+        if let Some(step) = self.step_now(broker) {
+            return step;
         }
         let begin = || -> BoxFuture<'static, _> {
             Box::pin(run_step(broker.clone(), Arc::clone(&self.cursor)))
@@ -198,6 +197,36 @@ impl Reader {
         step
     }
 
+    /// A step in the tail, which is in memory; None if it would have to wait for the disk, takes long, or is under way already.
+    pub fn step_now(&mut self, broker: &Broker) -> Option<Result<Step, ReplayError>> {
+        if self.pending.is_some() {
+            return None;
+        }
+        let step = locked(&self.cursor).step_now()?;
+        self.handed_out(broker, &step);
+        Some(step)
+    }
+
+    /// Begins the next step before it is asked for, unless others are ahead already.
+    pub fn go_ahead(&mut self, broker: &Broker) {
+        if self.pending.is_some() {
+            return;
+        }
+        let Some(leave) = broker.shared.readers.ahead() else {
+            return;
+        };
+        let step = tokio::spawn(run_step(broker.clone(), Arc::clone(&self.cursor)));
+        self.pending = Some(Box::pin(async move {
+            let _leave = leave;
+            match step.await {
+                Ok(step) => step,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime ends, and with it whoever asks.
+                Err(_) => std::future::pending().await,
+            }
+        }));
+    }
+
     /// Has it stand in the list of those who read.
     pub fn open_as(&mut self, broker: &Broker, who: &ReaderName, log: LogId) {
         let opened = broker.open_reader(who, log, self.next_offset());
@@ -206,7 +235,14 @@ impl Reader {
 
     fn handed_out(&mut self, broker: &Broker, step: &Result<Step, ReplayError>) {
         if step.is_ok() {
-            self.next = locked(&self.cursor).next;
+            let cursor = locked(&self.cursor);
+            let counts = cursor.scan.counts();
+            self.next = cursor.next;
+            self.scanned = Scanned {
+                bytes: counts.bytes,
+                skipped_bytes: counts.skipped_bytes,
+                ..cursor.scanned
+            };
         }
         if let Some(open) = &self.open {
             let is_damaged = matches!(step, Ok(Step { found: Found::Gap(gap), .. }) if gap.reason == GapReason::Damaged);
@@ -222,15 +258,9 @@ impl Reader {
         self.next
     }
 
-    /// How much it has looked at.
+    /// How much was looked at for the steps that were handed out.
     pub fn scanned(&self) -> Scanned {
-        let cursor = locked(&self.cursor);
-        let counts = cursor.scan.counts();
-        Scanned {
-            bytes: counts.bytes,
-            skipped_bytes: counts.skipped_bytes,
-            ..cursor.scanned
-        }
+        self.scanned
     }
 }
 

@@ -326,3 +326,35 @@ async fn a_batch_that_is_large_inside_is_shown_in_pieces_and_whole() {
     assert_eq!(next, 130);
     assert_eq!(replay.scanned().records, 130);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_that_were_made_ahead_are_not_told_before_they_are_handed_out() {
+    let mut house = House::new(3);
+    for partition in 0..3 {
+        for start in 0..20 {
+            let records: Vec<(i64, u8)> = (0..2_000).map(|n| (start * 2_000 + n, 1)).collect();
+            house.append(partition, Codec::None, &records).await;
+        }
+    }
+    let all = house.expected(|_| true, Order::Offset);
+    let request = ReplayRequest::default();
+    let mut replay = house.broker.replay(&house.topic(), request).await.unwrap();
+    let (mut shown, mut resumes) = (0, Vec::new());
+    while let Some(block) = replay.next().await.unwrap() {
+        shown += block.len();
+        // Whatever runs ahead meanwhile has the time to do so.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        assert_eq!(replay.scanned().records, shown as u64);
+        resumes.push((shown, replay.next_offsets()));
+    }
+    assert_eq!(shown, all.len());
+    assert!(resumes.len() > 3, "{} blocks", resumes.len());
+    for (shown, resume) in resumes.into_iter().step_by(2) {
+        let rest = ReplayRequest {
+            resume,
+            ..ReplayRequest::default()
+        };
+        let (rest, _) = house.replay(rest).await;
+        assert!(rest == all[shown..], "after {shown}");
+    }
+}
