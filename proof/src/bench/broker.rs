@@ -34,7 +34,8 @@ pub const TOPIC: &str = "bench";
 
 /// The version of produce requests: topics by name.
 pub const PRODUCE_VERSION: i16 = 9;
-const FETCH_VERSION: i16 = 12;
+/// The version of fetch requests: topics by name.
+pub const FETCH_VERSION: i16 = 12;
 
 /// How a broker is started on `data`.
 pub fn plan(bench: &Bench, data: &Path) -> Result<Plan> {
@@ -87,10 +88,15 @@ pub fn produce_request(topic: &str, partition: i32, batch: &Bytes) -> ProduceReq
 
 /// A lane for each connection; each writes to partitions of its own, in turn.
 pub async fn lanes(address: &str) -> Result<Vec<SendPiece>> {
+    lanes_of(&ClientConfig::new(address)).await
+}
+
+/// The same by connections that are made so.
+pub async fn lanes_of(config: &ClientConfig) -> Result<Vec<SendPiece>> {
     let batch = batch()?;
     let mut lanes = Vec::new();
     for index in 0..CONNECTIONS {
-        let connection = Connection::open(address, &ClientConfig::new(address)).await?;
+        let connection = Connection::open(&config.bootstrap[0], config).await?;
         let requests: Arc<Vec<ProduceRequest>> = Arc::new(
             (0..PARTITIONS)
                 .filter(|partition| partition.unsigned_abs() as usize % CONNECTIONS == index)
@@ -154,7 +160,21 @@ pub fn fetch_request(
     }
 }
 
-/// Reads whole partitions, one after the other, through one connection and one buffer. Looks at each batch's head only.
+/// How many bytes of whole batches there are, and the offset behind them. Looks at each batch's head only.
+pub fn passed(records: Option<Records>) -> Result<(u64, i64)> {
+    let records = records.map(Records::into_bytes).unwrap_or_default();
+    let (mut position, mut next) = (0, 0);
+    while let Some(length) = model::batch::peek_len(&records[position..])
+        .filter(|length| position + length <= records.len())
+    {
+        let head = model::batch::BatchHeader::parse(&records[position..])?;
+        next = head.next_offset().to_wire();
+        position += length;
+    }
+    Ok((position as u64, next))
+}
+
+/// Reads whole partitions, one after the other, through one connection and one buffer.
 pub struct Replayer {
     stream: TcpStream,
     buffer: Arc<Vec<u8>>,
@@ -195,20 +215,15 @@ impl Replayer {
                 .context("no partition in the answer")?;
             let error = ErrorCode::from_code(found.error_code);
             ensure!(error == ErrorCode::None, "fetch: {}", error.name());
-            let records = found.records.map(Records::into_bytes).unwrap_or_default();
-            let mut position = 0;
-            while let Some(length) = model::batch::peek_len(&records[position..])
-                .filter(|length| position + length <= records.len())
-            {
-                let head = model::batch::BatchHeader::parse(&records[position..])?;
-                next = head.next_offset().to_wire();
-                position += length;
+            let (read, behind) = passed(found.records)?;
+            bytes += read;
+            if read > 0 {
+                next = behind;
             }
-            bytes += position as u64;
             if next >= found.high_watermark {
                 break;
             }
-            ensure!(position > 0, "the fetch at {next} brought nothing");
+            ensure!(read > 0, "the fetch at {next} brought nothing");
         }
         Ok((bytes, next))
     }

@@ -379,6 +379,17 @@ impl Victim {
         Ok(kib * 1024)
     }
 
+    /// Processor time that it took since its start, user and system.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in brackets, may hold spaces. Fields 14 and 15 of proc(5) are the 12th and 13th behind it.
+        let (_, rest) = stat.rsplit_once(')').context("no name in stat")?;
+        let fields = rest.split_whitespace().skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        let per_second = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
     /// Open descriptors.
     pub fn descriptors(&self) -> Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())

@@ -15,6 +15,7 @@ mod produce;
 mod replay;
 mod startup;
 mod thinning;
+mod tls;
 
 use super::Case;
 
@@ -35,4 +36,5 @@ pub const ALL: &[Case] = &[
     compaction::CASE,
     cleaner::CASE,
     thinning::CASE,
+    tls::CASE,
 ];
