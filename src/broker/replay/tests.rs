@@ -329,9 +329,9 @@ async fn a_batch_that_is_large_inside_is_shown_in_pieces_and_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_were_made_ahead_are_not_told_before_they_are_handed_out() {
-    let mut house = House::new(3);
-    for partition in 0..3 {
-        for start in 0..20 {
+    let mut house = House::new(2);
+    for partition in 0..2 {
+        for start in 0..45 {
             let records: Vec<(i64, u8)> = (0..2_000).map(|n| (start * 2_000 + n, 1)).collect();
             house.append(partition, Codec::None, &records).await;
         }
@@ -349,12 +349,12 @@ async fn steps_that_were_made_ahead_are_not_told_before_they_are_handed_out() {
     }
     assert_eq!(shown, all.len());
     assert!(resumes.len() > 3, "{} blocks", resumes.len());
-    for (shown, resume) in resumes.into_iter().step_by(2) {
+    for (shown, resume) in &resumes[1..3] {
         let rest = ReplayRequest {
-            resume,
+            resume: resume.clone(),
             ..ReplayRequest::default()
         };
         let (rest, _) = house.replay(rest).await;
-        assert!(rest == all[shown..], "after {shown}");
+        assert!(rest == all[*shown..], "after {shown}");
     }
 }
