@@ -444,6 +444,27 @@ public final class Jms {
             same("red", text(some));
             nothing(all);
             nothing(some);
+            // What is not acknowledged, or rolled back, comes again.
+            Session acknowledging = connection.createSession(Session.CLIENT_ACKNOWLEDGE);
+            MessageConsumer consumer = acknowledging.createConsumer(topic);
+            Session transacted = connection.createSession(Session.SESSION_TRANSACTED);
+            MessageConsumer rolledBack = transacted.createConsumer(topic);
+            send(session, topic, "a", "b");
+            for (int round = 0; round < 2; round++) {
+                for (MessageConsumer one : List.of(consumer, rolledBack)) {
+                    Message message = next(one);
+                    same("a", ((TextMessage) message).getText());
+                    same(round > 0, message.getJMSRedelivered());
+                    same("b", text(one));
+                }
+                if (round == 0) {
+                    acknowledging.recover();
+                    transacted.rollback();
+                }
+            }
+            transacted.commit();
+            nothing(consumer);
+            nothing(rolledBack);
         });
     }
 
