@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::access::{Authorizer, Cluster, Granted, right};
+use super::access::{Authorizer, Cluster, Granted, is_temporary, right};
 use super::groups::Bound;
 use super::per_principal::Bounded;
 use super::share::Tally;
@@ -60,7 +60,11 @@ impl Broker {
         self.add_appends(families);
         let topics = self.topics();
         self.add_topics(families, &topics);
-        add_traffic(families, &topics);
+        // The name of a temporary topic is its makers' secret.
+        let named: Vec<_> = { topics.iter() }
+            .filter(|it| !is_temporary(&it.name))
+            .collect();
+        add_traffic(families, &named);
         self.add_groups(families);
         self.add_shares(families);
         self.add_logins(families);
@@ -372,7 +376,7 @@ fn add_space(families: &mut Families<'_>, space: Option<&LogDir>) {
 }
 
 /// What goes in and out by topic.
-fn add_traffic(families: &mut Families<'_>, topics: &[std::sync::Arc<Topic>]) {
+fn add_traffic(families: &mut Families<'_>, topics: &[&std::sync::Arc<Topic>]) {
     type Value = fn(&Traffic) -> u64;
     let counted: [(&'static str, &str, Value); 3] = [
         (

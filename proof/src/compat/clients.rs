@@ -110,6 +110,8 @@ pub const FLIGHTS: &str = "flights";
 pub const MQTT: &str = "mqtt";
 /// Other clients of MQTT; aiomqtt's version is told.
 pub const MQTT_OTHERS: &str = "mqtt-others";
+/// The JMS client that speaks AMQP 1.0.
+pub const JMS: &str = "qpid-jms";
 /// What is not run in `cargo xtask test`, for its time.
 pub const LONG: &[&str] = &[MQTT_OTHERS];
 /// What holds HTTP against its own description.
@@ -419,6 +421,33 @@ pub const CLIENTS: &[Client] = &[
             script: "mqtt/others.py",
         },
         scenarios: &[&["aiomqtt", "aiomqtt kill", "gmqtt", "gmqtt kill"]],
+    },
+    Client {
+        name: JMS,
+        version: "2.10.0",
+        kits: &[Kit::Java {
+            project: "jms",
+            sources: &["Desk.java", "Jms.java"],
+        }],
+        program: Program::Java {
+            project: "jms",
+            class: "Jms",
+        },
+        scenarios: &[&[
+            "bodies",
+            "headers",
+            "acknowledgements",
+            "selectors",
+            "browser",
+            "transacted session",
+            "temporary queue",
+            "temporary topic",
+            "topics",
+            "durable subscription",
+            "shared subscriptions",
+            "time to live",
+            "kill",
+        ]],
     },
     Client {
         name: SCHEMATHESIS,

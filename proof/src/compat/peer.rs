@@ -69,6 +69,8 @@ pub struct Peer {
     others: Vec<(String, String)>,
     /// `host:port` of MQTT; the same after each start. None of Apache Kafka.
     mqtt: Option<String>,
+    /// `host:port` of AMQP; the same after each start. None of Apache Kafka.
+    amqp: Option<String>,
     child: Option<Child>,
 }
 
@@ -98,6 +100,7 @@ impl Peer {
             http: None,
             others: Vec::new(),
             mqtt: None,
+            amqp: None,
             child: None,
         };
         peer.resume()?;
@@ -124,6 +127,11 @@ impl Peer {
     /// `host:port` of MQTT; stays the same over restarts. Apache Kafka has none.
     pub fn mqtt(&self) -> Option<&str> {
         self.mqtt.as_deref()
+    }
+
+    /// `host:port` of AMQP; stays the same over restarts. Apache Kafka has none.
+    pub fn amqp(&self) -> Option<&str> {
+        self.amqp.as_deref()
     }
 
     /// Whether it answers at its address.
@@ -244,6 +252,7 @@ impl Peer {
                 .map(|(name, address)| (name.to_owned(), address.to_owned()))
                 .collect();
             self.mqtt = address_behind("MQTT", &line);
+            self.amqp = address_behind("AMQP", &line);
         }
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !raw::answers(&self.address) {
@@ -272,6 +281,7 @@ impl Peer {
             .arg(self.directory.join("data"))
             .args(["--http", "127.0.0.1:0"])
             .args(["--mqtt", self.mqtt.as_deref().unwrap_or("127.0.0.1:0")])
+            .args(["--amqp", self.amqp.as_deref().unwrap_or("127.0.0.1:0")])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
         // The broker takes these for settings, and some of them are told to the chore.
         for (name, _) in std::env::vars_os() {

@@ -10,6 +10,7 @@
 //! @secured                     where SASL_SSL and SSL listen, and certificates   -> ok HOST:PORT HOST:PORT DIRECTORY
 //! @caller PRINCIPAL            the broker takes some connection for this user   -> ok | wrong: why
 //! @mqtt                        where MQTT listens                              -> ok HOST:PORT
+//! @amqp                        where AMQP listens                              -> ok HOST:PORT
 //! @segments TOPIC ID PARTITION the partition's segment files                    -> ok PATH…
 //! @pass SCENARIO, @fail SCENARIO: WHY                                            (no reply)
 //! ```
@@ -330,6 +331,10 @@ fn answer(line: &str, desk: &mut Desk<'_>) -> Result<Option<String>> {
         ("mqtt", []) => match peer.mqtt() {
             Some(address) => format!("ok {address}"),
             None => "wrong: this broker has no MQTT".to_string(),
+        },
+        ("amqp", []) => match peer.amqp() {
+            Some(address) => format!("ok {address}"),
+            None => "wrong: this broker has no AMQP".to_string(),
         },
         ("codec", [topic, partition, codec]) => {
             verdict(stored_codec(peer, topic, partition, codec))

@@ -24,6 +24,8 @@ pub(super) const QUEUED_MAX: usize = 4_096;
 pub(super) const TEMPORARIES_MAX: usize = 100;
 /// Transactions of a connection that are open.
 pub(super) const TRANSACTIONS_MAX: usize = 256;
+/// Deliveries that are settled in a transaction.
+pub(super) const PINS_MAX: usize = 64 << 10;
 /// What all of them hold of messages.
 pub(super) const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// What a connection holds beside messages that are not whole: what was read at once, what is queued, and what waits for its transaction.

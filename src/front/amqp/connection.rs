@@ -27,6 +27,7 @@ use super::cursor::{Cursors, Start, Wanted};
 use super::errors::{Ending, NoLink};
 use super::login::Login;
 use super::outcome::Outcome;
+use super::pinned::Pinned;
 use super::producing::Inbound;
 use super::queue::{Gone, Queues, Told};
 use super::receiving;
@@ -249,7 +250,7 @@ impl Connection {
         }
         self.inbound.top_up(&mut self.endpoint, now);
         let given_back = std::mem::take(&mut self.inbound.given_back);
-        self.queues.put_back(given_back);
+        self.put_back(given_back);
         if now >= self.sends_at
             && let Some(door) = &self.door
         {
@@ -295,7 +296,7 @@ impl Connection {
     fn look_at_time(&mut self, now: Instant, sends: bool) -> Result<(), Ending> {
         self.endpoint.tick(now.into_std());
         let late = self.inbound.transactions.look_at_time(now);
-        self.queues.put_back(late);
+        self.put_back(late);
         let is_late = self.is_opening() && now >= self.began_at + OPENING_MAX;
         let is_left = self.closed_at.is_some_and(|at| now >= at + CLOSING_MAX);
         if is_late || is_left {
@@ -526,6 +527,7 @@ impl Connection {
                 start,
                 selector: asked.selector,
                 is_rabbit: asked.is_rabbit,
+                repeats: matches!(asked.node, SourceNode::Subscription(_)),
             };
             self.cursors.open(door, link, wanted, sends_settled).await?;
         }
@@ -603,7 +605,11 @@ impl Connection {
             return self.settled_in(state, said);
         }
         let state = said.state.as_ref();
-        let others = self.queues.settled(&said.deliveries, state, said.settled);
+        let deliveries = &said.deliveries;
+        if let Some(outcome) = Outcome::said(state, said.settled) {
+            self.cursors.settled(deliveries, outcome);
+        }
+        let others = self.queues.settled(deliveries, state, said.settled);
         let is_done = state.is_some_and(DeliveryState::is_outcome);
         if said.settled || !is_done {
             return;
@@ -630,16 +636,25 @@ impl Connection {
             return;
         };
         let deliveries = &said.deliveries;
-        let (pins, others) = self.queues.pin(deliveries, outcome, said.settled);
+        let (shared, mut others) = self.queues.pin(deliveries, outcome, said.settled);
+        let of_topics = self.cursors.pin(deliveries, outcome, said.settled);
+        others.retain(|id| of_topics.iter().all(|it| it.id != *id));
+        let pins = Pinned { shared, of_topics };
         let left = self.inbound.transactions.pin(state.txn_id, pins);
-        self.queues.put_back(left);
-        // A cursor has nothing to be undone.
+        self.put_back(left);
+        // Any other cursor has nothing to be undone.
         if !said.settled {
             for run in others.chunk_by(|one, next| one.wrapping_add(1) == *next) {
                 let ids = (run[0], run[run.len() - 1]);
                 self.endpoint.settle_sent(said.channel, ids, said.state);
             }
         }
+    }
+
+    /// What transactions give back is its consumers' again.
+    fn put_back(&mut self, pins: Pinned) {
+        self.queues.put_back(pins.shared);
+        self.cursors.put_back(pins.of_topics);
     }
 
     /// Ends the connection: what is on its way is stored and settled, and the peer is told why.

@@ -9,21 +9,24 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use amqp::endpoint::{Endpoint, LinkId};
 use futures_util::future::select_all;
-use model::PartitionId;
+use model::{Offset, PartitionId};
 
+use super::again::{Again, Sent};
 use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
+use super::outcome::Outcome;
+use super::pinned::TopicPin;
 use super::queue::GROUP;
 use super::route::Record;
 use super::selected::selects;
 use super::selector::Selector;
 use super::state::Front;
-use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::replay::{
     Block, Event, Filter, FollowRequest, Order, Place, Replay, ReplayError, ReplayRecord,
     ReplayRequest, Subscription,
 };
+use crate::broker::{Broker, Topic};
 
 /// What a cursor is opened for.
 pub(super) struct Wanted {
@@ -35,6 +38,8 @@ pub(super) struct Wanted {
     pub(super) selector: Option<Selector>,
     /// Whether RabbitMQ's annotations are wanted.
     pub(super) is_rabbit: bool,
+    /// Whether what its receiver does not take is sent to it again.
+    pub(super) repeats: bool,
 }
 
 /// Where a cursor begins.
@@ -96,9 +101,73 @@ struct Cursor {
     sends_settled: bool,
     /// Whether RabbitMQ's annotations are wanted.
     is_rabbit: bool,
+    /// What may have to be sent again; None where nothing is.
+    again: Option<Again>,
+}
+
+/// What was read for a cursor.
+enum Next {
+    New(Event),
+    /// Something that is sent again; no block: it is gone.
+    Again((PartitionId, Offset), Option<Block>),
 }
 
 impl Cursor {
+    /// Reads on, or again. What is given up loses nothing.
+    async fn next(&mut self, broker: &Broker) -> Result<Next, ReplayError> {
+        let due = { &self.again }.as_ref().and_then(Again::next_due);
+        let Some((partition, offset)) = due else {
+            return self.records.next().await.map(Next::New);
+        };
+        let request = ReplayRequest {
+            partitions: Some(vec![partition]),
+            from: Place::Offset(offset),
+            to: Some(Place::Offset(offset.plus(1))),
+            max_records: Some(1),
+            ..ReplayRequest::default()
+        };
+        let block = broker.replay(&self.topic, request).await?.next().await?;
+        Ok(Next::Again((partition, offset), block))
+    }
+
+    fn has_due(&self) -> bool {
+        { &self.again }.as_ref().and_then(Again::next_due).is_some()
+    }
+
+    /// Whether nothing is to be sent again now.
+    fn is_idle(&self) -> bool {
+        { &self.again }.as_ref().is_none_or(Again::is_idle)
+    }
+
+    /// Sends again what was read for it. Gives how many bytes.
+    fn send_again(&mut self, front: &Front, endpoint: &mut Endpoint) -> usize {
+        let (link, Some(again)) = (self.link, &mut self.again) else {
+            return 0;
+        };
+        let Some((block, before)) = again.take_read() else {
+            return 0;
+        };
+        let Some(found) = block.get(0) else {
+            return 0;
+        };
+        let count = before + 1;
+        let message = Record::of(&found).message_of_queue(count);
+        let bytes = message.len();
+        if let Some(id) = endpoint.send(link, false, message) {
+            let (partition, offset) = (found.partition, found.record.offset);
+            again.add(
+                id,
+                Sent {
+                    partition,
+                    offset,
+                    count,
+                },
+            );
+            front.stats.delivered.fetch_add(1, Relaxed);
+        }
+        bytes
+    }
+
     fn take(&mut self, front: &Front, event: Event) {
         match event {
             Event::Records(block) => {
@@ -122,12 +191,12 @@ impl Cursor {
         if !endpoint.can_send(self.link) {
             return Ok(0);
         }
-        let Some((block, mut index)) = self.block.take() else {
-            return Ok(0);
-        };
         // The right may have been taken since.
         self.topic = door.renew(&self.topic)?;
-        let mut bytes = 0;
+        let mut bytes = self.send_again(front, endpoint);
+        let Some((block, mut index)) = self.block.take() else {
+            return Ok(bytes);
+        };
         while endpoint.can_send(self.link) && endpoint.output().len() < UNSENT_BYTES_MAX {
             let Some(record) = block.get(index) else {
                 return Ok(bytes);
@@ -139,7 +208,17 @@ impl Cursor {
                 continue;
             }
             bytes += message.len();
-            endpoint.send(self.link, self.sends_settled, message);
+            let sent = endpoint.send(self.link, self.sends_settled, message);
+            if let (Some(id), Some(again)) = (sent, &mut self.again) {
+                again.add(
+                    id,
+                    Sent {
+                        partition: record.partition,
+                        offset: record.record.offset,
+                        count: 1,
+                    },
+                );
+            }
             front.stats.delivered.fetch_add(1, Relaxed);
         }
         if index < block.len() {
@@ -174,6 +253,7 @@ impl Cursors {
             start,
             selector,
             is_rabbit,
+            repeats,
         } = wanted;
         let count = topic.partition_count();
         if matches!(start, Start::At(Place::Offset(_))) && partition.is_none() && count != 1 {
@@ -226,6 +306,7 @@ impl Cursors {
             wants_more: false,
             sends_settled,
             is_rabbit,
+            again: (repeats && !sends_settled).then(Again::default),
         });
         self.front.stats.cursors.fetch_add(1, Relaxed);
         Ok(())
@@ -244,25 +325,79 @@ impl Cursors {
         for cursor in &mut self.all {
             let is_over = cursor.records.is_over(cursor.is_caught_up);
             let has_credit = endpoint.credit(cursor.link) > 0;
-            cursor.wants_more = cursor.block.is_none() && has_credit && !is_over;
+            let may_read = cursor.block.is_none() && !is_over;
+            cursor.wants_more = has_credit && (may_read || cursor.has_due());
         }
         self.all.iter().any(|it| it.wants_more)
     }
 
     /// Reads on in the log, and waits for something there. What is given up loses nothing. An error ends its link.
     pub(super) async fn read(&mut self) -> Result<(), (LinkId, NoLink)> {
+        let broker = &self.front.broker;
         let wanting = self.all.iter_mut().filter(|it| it.wants_more);
         let next: Vec<_> = wanting
-            .map(|cursor| Box::pin(async move { (cursor.records.next().await, cursor) }))
+            .map(|cursor| Box::pin(async move { (cursor.next(broker).await, cursor) }))
             .collect();
         if next.is_empty() {
             return Ok(());
         }
         let ((event, cursor), ..) = select_all(next).await;
         let link = cursor.link;
-        let event = event.map_err(|error| (link, error.into()))?;
-        cursor.take(&self.front, event);
+        match event.map_err(|error| (link, error.into()))? {
+            Next::New(event) => cursor.take(&self.front, event),
+            Next::Again(due, block) => {
+                if let Some(again) = &mut cursor.again {
+                    again.found(due, block);
+                }
+            }
+        }
         Ok(())
+    }
+
+    fn again(&mut self, link: LinkId) -> Option<&mut Again> {
+        let found = self.all.iter_mut().find(|it| it.link == link);
+        found.and_then(|it| it.again.as_mut())
+    }
+
+    /// What receivers say of deliveries.
+    pub(super) fn settled(&mut self, deliveries: &[(LinkId, u32)], outcome: Outcome) {
+        for (link, id) in deliveries {
+            if let Some(again) = self.again(*link) {
+                again.settle(*id, outcome);
+            }
+        }
+    }
+
+    /// The same in a transaction: those that may have to be sent again.
+    pub(super) fn pin(
+        &mut self,
+        deliveries: &[(LinkId, u32)],
+        outcome: Outcome,
+        is_settled: bool,
+    ) -> Vec<TopicPin> {
+        let pin = |(link, id): &(LinkId, u32)| {
+            let sent = self.again(*link)?.take(*id)?;
+            Some(TopicPin {
+                link: *link,
+                id: *id,
+                outcome,
+                is_settled,
+                sent,
+            })
+        };
+        deliveries.iter().filter_map(pin).collect()
+    }
+
+    /// Deliveries of transactions that were rolled back: what was settled is sent again, the rest is as if nothing had been said of it.
+    pub(super) fn put_back(&mut self, pins: Vec<TopicPin>) {
+        for pin in pins {
+            if let Some(again) = self.again(pin.link) {
+                match pin.is_settled {
+                    true => again.give_back(pin.sent, true),
+                    false => again.add(pin.id, pin.sent),
+                }
+            }
+        }
     }
 
     /// Sends what was read, as far as there is room, and answers drains. Gives how many bytes were sent, and a link that ends.
@@ -285,7 +420,7 @@ impl Cursors {
             if cursor.is_caught_up && cursor.block.is_none() {
                 cursor.is_caught_up = !cursor.records.may_have_more();
             }
-            let is_done = cursor.is_caught_up && cursor.block.is_none();
+            let is_done = cursor.is_caught_up && cursor.block.is_none() && cursor.is_idle();
             if is_done || endpoint.credit(cursor.link) == 0 {
                 endpoint.drained(cursor.link);
             }

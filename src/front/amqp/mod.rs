@@ -14,6 +14,7 @@ pub use settings::{AmqpListen, SETTINGS, Settings};
 pub use state::Front;
 
 mod address;
+mod again;
 mod bounds;
 mod command;
 mod connection;

@@ -35,6 +35,19 @@ impl Outcome {
         }
     }
 
+    /// What a disposition says; None if that is nothing.
+    pub(super) fn said(state: Option<&DeliveryState<'_>>, is_settled: bool) -> Option<Outcome> {
+        match (state.and_then(Outcome::of), is_settled) {
+            (Some(outcome), _) => Some(outcome),
+            // Forgotten without an outcome: it was not taken.
+            (None, true) => Some(Outcome::Modified {
+                failed: true,
+                elsewhere: false,
+            }),
+            (None, false) => None,
+        }
+    }
+
     pub(super) fn verdict(self) -> Verdict {
         match self {
             Outcome::Accepted => Verdict::Accept,

@@ -5,6 +5,7 @@ use amqp::endpoint::{Endpoint, LinkId};
 use model::Offset;
 use tokio::sync::mpsc;
 
+use super::again::Sent;
 use super::outcome::{Outcome, Ranges};
 use crate::broker::share::{Place, Settlement, ShareConsumer, Verdict};
 
@@ -30,22 +31,57 @@ impl Pin {
     }
 }
 
-/// Those of a transaction.
-#[derive(Default)]
-pub(super) struct Pins(Vec<Pin>);
+/// A delivery of a topic, which its consumer does not share.
+pub(super) struct TopicPin {
+    pub(super) link: LinkId,
+    pub(super) id: u32,
+    pub(super) outcome: Outcome,
+    /// Whether its consumer has settled it.
+    pub(super) is_settled: bool,
+    pub(super) sent: Sent,
+}
 
-impl Pins {
-    pub(super) fn add(&mut self, pins: Vec<Pin>) {
-        self.0.extend(pins);
+/// Deliveries that go into a transaction, or come back of one.
+#[derive(Default)]
+pub(super) struct Pinned {
+    /// Those of queues and subscriptions that are kept.
+    pub(super) shared: Vec<Pin>,
+    pub(super) of_topics: Vec<TopicPin>,
+}
+
+impl Pinned {
+    pub(super) fn add(&mut self, other: Pinned) {
+        self.shared.extend(other.shared);
+        self.of_topics.extend(other.of_topics);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Tells consumers that what they said is done.
+    pub(super) fn tell(&self, endpoint: &mut Endpoint) {
+        self.shared.iter().for_each(|it| it.tell(endpoint));
+        for pin in &self.of_topics {
+            let ids = (pin.id, pin.id);
+            endpoint.settle_sent(pin.link.channel, ids, Some(pin.outcome.state()));
+        }
+    }
+}
+
+/// Those of a transaction.
+#[derive(Default)]
+pub(super) struct Pins(Pinned);
+
+impl Pins {
+    pub(super) fn add(&mut self, pins: Pinned) {
+        self.0.add(pins);
+    }
+
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.0.shared.len() + self.0.of_topics.len()
     }
 
     /// What is done with all of them.
     pub(super) fn settlements(&self) -> Vec<Settlement> {
-        let mut pins: Vec<&Pin> = self.0.iter().collect();
+        let mut pins: Vec<&Pin> = self.0.shared.iter().collect();
         pins.sort_by_key(|it| (it.link, it.place, it.offset));
         let of_one = pins.chunk_by(|one, next| one.link == next.link && one.place == next.place);
         let settlement = |pins: &[&Pin]| {
@@ -65,16 +101,19 @@ impl Pins {
     }
 
     /// They are done. Gives those whose consumers wait to hear of it.
-    pub(super) fn committed(self) -> Vec<Pin> {
-        self.0.into_iter().filter(|it| !it.is_settled).collect()
+    pub(super) fn committed(mut self) -> Pinned {
+        self.0.shared.retain(|it| !it.is_settled);
+        self.0.of_topics.retain(|it| !it.is_settled);
+        self.0
     }
 
-    /// They are not done. Gives those that their consumers have not settled; the others anybody may have, and the deliveries count.
-    pub(super) fn roll_back(self) -> Vec<Pin> {
-        let (settled, open): (Vec<Pin>, Vec<Pin>) =
-            { self.0.into_iter() }.partition(|it| it.is_settled);
+    /// They are not done. Gives those that their consumers have not settled, and those of topics; the others anybody may have, and the
+    /// deliveries count.
+    pub(super) fn roll_back(self) -> Pinned {
+        let Pinned { shared, of_topics } = self.0;
+        let (settled, shared) = shared.into_iter().partition(|it| it.is_settled);
         give_up(settled);
-        open
+        Pinned { shared, of_topics }
     }
 }
 

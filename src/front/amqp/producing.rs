@@ -22,7 +22,7 @@ use super::errors::{
     NoCommit, NoLink, NotStored, of_command, of_full, of_no_commit, of_node, of_publish,
 };
 use super::outgoing::{Headers, Node, Part, parts_of, writable};
-use super::pinned::Pin;
+use super::pinned::Pinned;
 use super::state::Front;
 use super::stats::Became;
 use super::transactions::{Ended, Transactions};
@@ -47,7 +47,7 @@ pub(super) struct Inbound {
     admitting_bytes: usize,
     pub(super) transactions: Transactions,
     /// What transactions that were rolled back give back to consumers.
-    pub(super) given_back: Vec<Pin>,
+    pub(super) given_back: Pinned,
     /// What is to be settled, in the order in which it came.
     owed: VecDeque<Owed>,
     /// Until when no credit is given.
@@ -94,7 +94,7 @@ enum Says {
     /// Of a command: that a transaction has begun.
     Declared(Bytes),
     /// Of a command: that one has ended, and with it what was settled in it.
-    Discharged(Vec<Pin>),
+    Discharged(Pinned),
 }
 
 /// A delivery that is on its way to the disk, or is not.
@@ -152,7 +152,7 @@ impl Inbound {
             admitting: None,
             admitting_bytes: 0,
             transactions: Transactions::new(),
-            given_back: Vec::new(),
+            given_back: Pinned::default(),
             owed: VecDeque::new(),
             rests_until: None,
             seed,
@@ -194,7 +194,7 @@ impl Inbound {
         self.producers.retain(|link, _| !is_gone(*link));
         let gone = (before - self.producers.len()) as u64;
         self.front.stats.producers.fetch_sub(gone, Relaxed);
-        self.given_back.extend(self.transactions.forget(is_gone));
+        self.given_back.add(self.transactions.forget(is_gone));
     }
 
     /// Takes a delivery.
@@ -308,10 +308,10 @@ impl Inbound {
             let says = match owed.says {
                 Says::Discharged(pins) => {
                     match owed.rolls_back {
-                        true => self.given_back.extend(pins),
-                        false => pins.iter().for_each(|pin| pin.tell(endpoint)),
+                        true => self.given_back.add(pins),
+                        false => pins.tell(endpoint),
                     }
-                    Says::Discharged(Vec::new())
+                    Says::Discharged(Pinned::default())
                 }
                 says @ Says::Declared(_) => says,
                 // It is counted when the transaction is committed.
@@ -484,7 +484,7 @@ async fn coordinate(
     Arrived { link, delivery, .. }: Arrived,
 ) -> Owed {
     let mut owed = Owed::of(link, &delivery);
-    owed.says = Says::Discharged(Vec::new());
+    owed.says = Says::Discharged(Pinned::default());
     match Command::of(&delivery.payload) {
         Err(why) => owed.became = Err(of_command(&why)),
         Ok(Command::Declare) => match transactions.declare(link) {

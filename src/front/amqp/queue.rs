@@ -258,7 +258,9 @@ impl Consumer {
             }
             // What was sent settled is held no more.
             let _ = unseen.settle(&said, Verdict::Return).await;
-            // What it has settled in a transaction is that one's to end.
+            // What it has settled in a transaction is that one's to end, and holds up nobody who takes its place.
+            let is_pinned = held.strong_count() > 1;
+            let in_use = in_use.filter(|_| deletes || !is_pinned);
             drop(held);
             let _ = all_gone.recv().await;
             if let Err(error) = said.release().await {
@@ -356,15 +358,7 @@ impl Queues {
         is_settled: bool,
     ) -> Vec<u32> {
         let mut others = Vec::new();
-        let outcome = match (state.and_then(Outcome::of), is_settled) {
-            (Some(outcome), _) => Some(outcome),
-            // Forgotten without an outcome: it was not taken.
-            (None, true) => Some(Outcome::Modified {
-                failed: true,
-                elsewhere: false,
-            }),
-            (None, false) => None,
-        };
+        let outcome = Outcome::said(state, is_settled);
         let is_next = |one: &(LinkId, u32), next: &(LinkId, u32)| {
             one.0 == next.0 && one.1.wrapping_add(1) == next.1
         };

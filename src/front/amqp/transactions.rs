@@ -12,10 +12,10 @@ use amqp::Bytes;
 use amqp::endpoint::LinkId;
 use tokio::time::Instant;
 
-use super::bounds::{TRANSACTION_BYTES_MAX, TRANSACTIONS_MAX};
+use super::bounds::{PINS_MAX, TRANSACTION_BYTES_MAX, TRANSACTIONS_MAX};
 use super::errors::{NoCommit, NotStored, of_full, of_no_commit};
 use super::outgoing::{Headers, Part};
-use super::pinned::{Pin, Pins};
+use super::pinned::{Pinned, Pins};
 use super::state::Front;
 use super::stats::Became;
 use crate::broker::access::Door;
@@ -53,7 +53,7 @@ pub(super) struct Transaction {
 pub(super) struct Ended {
     pub(super) became: Result<Option<Publishing>, NotStored>,
     /// What was settled in it and is the consumer's again, or what it is to be told.
-    pub(super) pins: Vec<Pin>,
+    pub(super) pins: Pinned,
 }
 
 impl Transactions {
@@ -137,15 +137,18 @@ impl Transactions {
     }
 
     /// Takes what was settled into one. What there is no such one for is given back.
-    pub(super) fn pin(&self, id: &[u8], pins: Vec<Pin>) -> Vec<Pin> {
-        match self.locked().open.get_mut(id) {
-            None => pins,
-            Some(transaction) => {
-                transaction.began_at.get_or_insert_with(Instant::now);
-                transaction.pins.add(pins);
-                Vec::new()
-            }
+    pub(super) fn pin(&self, id: &[u8], pins: Pinned) -> Pinned {
+        let mut guard = self.locked();
+        let table = &mut *guard;
+        let Some(transaction) = table.open.get_mut(id) else {
+            return pins;
+        };
+        transaction.began_at.get_or_insert_with(Instant::now);
+        transaction.pins.add(pins);
+        if transaction.pins.len() > PINS_MAX {
+            table.bytes -= transaction.doom(NoCommit::TooMuch);
         }
+        Pinned::default()
     }
 
     /// Ends one for whoever is to discharge it.
@@ -157,20 +160,22 @@ impl Transactions {
     }
 
     /// Rolls back those whose coordinators are gone. Gives what is their consumers' again.
-    pub(super) fn forget(&self, is_gone: impl Fn(LinkId) -> bool) -> Vec<Pin> {
+    pub(super) fn forget(&self, is_gone: impl Fn(LinkId) -> bool) -> Pinned {
         let mut guard = self.locked();
         let table = &mut *guard;
         let gone = table.open.extract_if(.., |_, it| is_gone(it.coordinator));
         let gone: Vec<Transaction> = gone.map(|(_, it)| it).collect();
         table.bytes -= gone.iter().map(|it| it.bytes).sum::<usize>();
-        gone.into_iter().flat_map(Transaction::roll_back).collect()
+        let mut pins = Pinned::default();
+        gone.into_iter().for_each(|it| pins.add(it.roll_back()));
+        pins
     }
 
     /// Gives up those that have taken too long. Gives what is their consumers' again.
-    pub(super) fn look_at_time(&self, now: Instant) -> Vec<Pin> {
+    pub(super) fn look_at_time(&self, now: Instant) -> Pinned {
         let mut guard = self.locked();
         let table = &mut *guard;
-        let mut pins = Vec::new();
+        let mut pins = Pinned::default();
         let is_late = |it: &&mut Transaction| {
             let began = it.began_at.filter(|_| it.doomed.is_none());
             began.is_some_and(|at| now >= at + TRANSACTION_MAX)
@@ -178,7 +183,7 @@ impl Transactions {
         let mut freed = 0;
         for transaction in table.open.values_mut().filter(is_late) {
             freed += transaction.doom(NoCommit::Timeout);
-            pins.extend(std::mem::take(&mut transaction.pins).roll_back());
+            pins.add(std::mem::take(&mut transaction.pins).roll_back());
         }
         table.bytes -= freed;
         pins
@@ -206,7 +211,7 @@ impl Transaction {
     }
 
     /// Nothing of it is done. Gives what is its consumers' again; the rest others may have.
-    pub(super) fn roll_back(self) -> Vec<Pin> {
+    pub(super) fn roll_back(self) -> Pinned {
         self.pins.roll_back()
     }
 
@@ -237,7 +242,7 @@ impl Transaction {
         });
         done.await.unwrap_or_else(|_| Ended {
             became: Err(NotStored::Unknown),
-            pins: Vec::new(),
+            pins: Pinned::default(),
         })
     }
 }
@@ -249,7 +254,7 @@ async fn published(
     parts: &[Part],
     pins: &Pins,
 ) -> Result<Option<Publishing>, NotStored> {
-    if parts.is_empty() && pins.is_empty() {
+    if parts.is_empty() && pins.len() == 0 {
         return Ok(None);
     }
     let mut by_topic: BTreeMap<_, Vec<&Part>> = BTreeMap::new();

@@ -38,23 +38,34 @@ public final class Jms {
         void with(Connection connection) throws Exception;
     }
 
-    public static void main(String[] arguments) {
-        address = arguments[0];
-        for (int prefetch : new int[] {0, 1000}) {
-            Desk.scenario("bodies, prefetch " + prefetch, () -> bodies(prefetch));
-            Desk.scenario("acknowledgements, prefetch " + prefetch, () -> acknowledgements(prefetch));
-            Desk.scenario("selectors, prefetch " + prefetch, () -> selectors(prefetch));
-            Desk.scenario("browser, prefetch " + prefetch, () -> browser(prefetch));
-            Desk.scenario("transacted session, prefetch " + prefetch, () -> transacted(prefetch));
-            Desk.scenario("temporary queue, prefetch " + prefetch, () -> temporaryQueue(prefetch));
-        }
-        Desk.scenario("headers and properties", Jms::headers);
-        Desk.scenario("topics", Jms::topics);
+    interface OfPrefetch {
+        void run(int prefetch) throws Exception;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        address = Desk.ask("amqp");
+        both("bodies", Jms::bodies);
+        Desk.scenario("headers", Jms::headers);
+        both("acknowledgements", Jms::acknowledgements);
+        both("selectors", Jms::selectors);
+        both("browser", Jms::browser);
+        both("transacted session", Jms::transacted);
+        both("temporary queue", Jms::temporaryQueue);
         Desk.scenario("temporary topic", Jms::temporaryTopic);
+        Desk.scenario("topics", Jms::topics);
         Desk.scenario("durable subscription", Jms::durable);
         Desk.scenario("shared subscriptions", Jms::shared);
         Desk.scenario("time to live", Jms::timeToLive);
+        Desk.scenario("kill", Jms::kill);
         Desk.end();
+    }
+
+    /** A scenario that a client without prefetched messages passes, and one with many. */
+    private static void both(String name, OfPrefetch scenario) {
+        Desk.scenario(name, () -> {
+            scenario.run(0);
+            scenario.run(1000);
+        });
     }
 
     /** A name that no other scenario has. */
@@ -433,6 +444,27 @@ public final class Jms {
             same("red", text(some));
             nothing(all);
             nothing(some);
+            // What is not acknowledged, or rolled back, comes again.
+            Session acknowledging = connection.createSession(Session.CLIENT_ACKNOWLEDGE);
+            MessageConsumer consumer = acknowledging.createConsumer(topic);
+            Session transacted = connection.createSession(Session.SESSION_TRANSACTED);
+            MessageConsumer rolledBack = transacted.createConsumer(topic);
+            send(session, topic, "a", "b");
+            for (int round = 0; round < 2; round++) {
+                for (MessageConsumer one : List.of(consumer, rolledBack)) {
+                    Message message = next(one);
+                    same("a", ((TextMessage) message).getText());
+                    same(round > 0, message.getJMSRedelivered());
+                    same("b", text(one));
+                }
+                if (round == 0) {
+                    acknowledging.recover();
+                    transacted.rollback();
+                }
+            }
+            transacted.commit();
+            nothing(consumer);
+            nothing(rolledBack);
         });
     }
 
@@ -515,6 +547,54 @@ public final class Jms {
             consumer.close();
             session.unsubscribe(name);
         });
+    }
+
+    /** The broker is killed under a producer that waits for each message, and under a transacted session; the client connects again. */
+    private static void kill() throws Exception {
+        String url = "failover:(amqp://" + address + ")?failover.reconnectDelay=100&failover.maxReconnectAttempts=300";
+        try (Connection connection = new JmsConnectionFactory(url).createConnection()) {
+            connection.start();
+            Session session = connection.createSession(Session.AUTO_ACKNOWLEDGE);
+            Queue queue = session.createQueue(name("killed"));
+            Queue moved = session.createQueue(name("moved"));
+            MessageProducer producer = session.createProducer(queue);
+            List<String> sent = new ArrayList<>();
+            for (int number = 0; number < 60; number++) {
+                if (number == 30) {
+                    Desk.ask("restart kill");
+                }
+                producer.send(session.createTextMessage("m" + number));
+                sent.add("m" + number);
+            }
+            // Each is moved in a transaction; one that the kill meets is rolled back, and done again.
+            Session transacted = connection.createSession(Session.SESSION_TRANSACTED);
+            MessageConsumer consumer = transacted.createConsumer(queue);
+            MessageProducer mover = transacted.createProducer(moved);
+            boolean isKilled = false;
+            for (int count = 0; count < sent.size(); count++) {
+                Message message = next(consumer);
+                mover.send(message);
+                if (count == 20 && !isKilled) {
+                    isKilled = true;
+                    Desk.ask("restart kill");
+                }
+                try {
+                    transacted.commit();
+                } catch (JMSException expected) {
+                    transacted.rollback();
+                    count--;
+                }
+            }
+            List<String> found = new ArrayList<>();
+            MessageConsumer all = session.createConsumer(moved);
+            while (found.size() < sent.size()) {
+                found.add(text(all));
+            }
+            nothing(all);
+            Collections.sort(found);
+            Collections.sort(sent);
+            same(sent, found);
+        }
     }
 
     private static void timeToLive() throws Exception {

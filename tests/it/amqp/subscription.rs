@@ -1,10 +1,11 @@
 //! Subscriptions that outlive their links, as JMS's durable and shared ones do.
 
+use ::amqp::state::{DeliveryState, Modified};
 use ::amqp::terminus::{Source, TerminusDurability};
 use ::amqp::{Multiple, Symbol};
 use rustix::process::Signal;
 
-use super::wire::Amqp;
+use super::wire::{Amqp, source};
 use super::{row, send, serve_amqp};
 use crate::binary::Running;
 
@@ -68,8 +69,7 @@ async fn a_durable_subscription_keeps_what_comes_while_nobody_is_there() {
     attach(&mut amqp, 0, "s", DURABLE).await;
     assert_eq!(amqp.delivery().await, (0, 1, 0));
     assert_eq!(amqp.delivery().await, (1, 2, 0));
-    amqp.settle((0, 0), false, ::amqp::state::DeliveryState::Accepted)
-        .await;
+    amqp.settle((0, 0), false, DeliveryState::Accepted).await;
     amqp.until("disposition 0..0 accepted").await;
     amqp.detach(0, false).await;
     // At once again: what was not settled comes again.
@@ -144,4 +144,55 @@ async fn consumers_of_a_shared_subscription_share_it_and_a_volatile_one_ends_wit
         attach(&mut one, 1, "s|3", DURABLE).await,
         "detach 1 amqp:resource-locked"
     );
+}
+
+/// JMS's recover and rollback are for consumers of topics, too.
+#[tokio::test]
+async fn a_consumer_of_a_topic_is_sent_again_what_it_does_not_take() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut producer = Amqp::connect(running.other("AMQP")).await;
+    send(&mut producer, 0, "news", 0, &[&row(0)]).await;
+    let mut amqp = Amqp::connect(running.other("AMQP")).await;
+    let topic = Source {
+        capabilities: Multiple::These(&["topic"]),
+        ..source("news", None)
+    };
+    amqp.receiver(0, topic).await;
+    amqp.until("attach 0").await;
+    amqp.credit(0, 0, 100, false).await;
+    let rows: Vec<[u8; 6]> = (1..5).map(row).collect();
+    let rows: Vec<&[u8]> = rows.iter().map(|it| &it[..]).collect();
+    send(&mut producer, 1, "news", 1, &rows).await;
+    for (id, byte) in (0..4).zip(1..) {
+        assert_eq!(amqp.delivery().await, (id, byte, 0));
+    }
+    let failed = DeliveryState::Modified(Modified {
+        delivery_failed: Some(true),
+        undeliverable_here: None,
+        message_annotations: None,
+    });
+    amqp.settle((0, 0), true, DeliveryState::Accepted).await;
+    amqp.settle((1, 1), true, DeliveryState::Released).await;
+    assert_eq!(amqp.delivery().await, (4, 2, 0));
+    amqp.settle((2, 2), true, failed).await;
+    assert_eq!(amqp.delivery().await, (5, 3, 1));
+    amqp.coordinator(1).await;
+    for (command, fails) in [(0, true), (2, false)] {
+        let txn = amqp.declare(1, command).await;
+        let ids = if fails { (4, 5) } else { (6, 7) };
+        amqp.accept_in(ids, true, txn).await;
+        assert_eq!(amqp.discharge(1, command + 1, txn, fails).await, "accepted");
+        if fails {
+            assert_eq!(amqp.delivery().await, (6, 2, 1));
+            assert_eq!(amqp.delivery().await, (7, 3, 2));
+        }
+    }
+    // What is not settled is its receiver's, and a drain waits for nothing.
+    amqp.credit(0, 8, 9, true).await;
+    assert_eq!(amqp.until("flow").await, "flow Some(0) Some(17) Some(0)");
+    amqp.settle((3, 3), true, failed).await;
+    amqp.credit(0, 17, 9, true).await;
+    assert_eq!(amqp.delivery().await, (8, 4, 1));
+    assert_eq!(amqp.until("flow").await, "flow Some(0) Some(26) Some(0)");
 }
