@@ -13,7 +13,6 @@ use model::PartitionId;
 
 use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
-use super::queue::GROUP;
 use super::route::Record;
 use super::selected::selects;
 use super::selector::Selector;
@@ -24,6 +23,7 @@ use crate::broker::replay::{
     Block, Event, Filter, FollowRequest, Order, Place, Replay, ReplayError, ReplayRecord,
     ReplayRequest, Subscription,
 };
+use crate::broker::share::QUEUES;
 
 /// What a cursor is opened for.
 pub(super) struct Wanted {
@@ -198,7 +198,7 @@ impl Cursors {
                 Records::Following(Box::new(subscription))
             }
             Start::Queue => {
-                let group = door.group(GROUP, right::Read)?;
+                let group = door.group(QUEUES, right::Read)?;
                 let is_open = broker.unfinished_of(&group, topic.id);
                 let now = broker.now();
                 let is_there = move |found: &ReplayRecord<'_>| {
