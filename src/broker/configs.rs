@@ -148,7 +148,7 @@ impl Broker {
             };
             let own = values.get(setting.name);
             let own = own.map(|value| place(value, Origin::Group));
-            let default = place(setting.default, Origin::Default);
+            let default = place(setting.default_of(group), Origin::Default);
             let synonyms: Vec<Synonym> = own.into_iter().chain([default]).collect();
             Entry {
                 name: setting.name.to_owned(),
@@ -185,7 +185,7 @@ impl Broker {
             }
         }
         let values: Vec<(String, String)> = changed.into_iter().collect();
-        let settings = GroupSettings::of(&values).map_err(InvalidSetting::from)?;
+        let settings = GroupSettings::of(group, &values).map_err(InvalidSetting::from)?;
         if validate_only {
             return Ok(());
         }

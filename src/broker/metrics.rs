@@ -260,11 +260,14 @@ impl Broker {
             self.shares().list().len() as u64,
         );
         type Value = fn(&Tally) -> u64;
-        let outcomes: [(&str, Value); 8] = [
+        let outcomes: [(&str, Value); 11] = [
             ("acquired", |tally| tally.acquired),
             ("acknowledged", |tally| tally.acknowledged),
             ("released", |tally| tally.released),
             ("archived", |tally| tally.archived),
+            ("dead_lettered", |tally| tally.dead_letters),
+            ("dropped", |tally| tally.dropped),
+            ("discarded", |tally| tally.discarded),
             ("renewed", |tally| tally.renewed),
             ("expired", |tally| tally.expired),
             ("absent", |tally| tally.absent),
@@ -272,7 +275,7 @@ impl Broker {
         ];
         let (name, help) = (
             "alluvium_share_records_total",
-            "Records of share groups since the start: acquired, acknowledged, released to others, archived (rejected, or delivered too often), renewed; of those released or archived, the ones whose time was over (expired); not there any more (absent), and unfinished when retention removed them (lost).",
+            "Records of share groups since the start: acquired, acknowledged, released to others, archived (rejected, or delivered too often), of those such that have dead letters (dead_lettered) and such that have none (dropped), discarded as their own time was over, renewed; of those released or archived, the ones whose time was over (expired); not there any more (absent), and unfinished when retention removed them (lost).",
         );
         let mut family = Family::new(Kind::Counter, name, help, &["outcome"]);
         let totals = self.shares().totals();

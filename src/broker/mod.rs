@@ -273,7 +273,12 @@ impl Broker {
         let (producer_ids, producer_ids_task) =
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
         let (log, records) = StateLog::open(&storage, storage.clock())?;
-        let (shares, shares_task) = share::Shares::open(log, records, storage.steady_clock())?;
+        let end_of = |place: share::Place| {
+            let log = storage.log(LogId::new(place.topic, place.partition))?;
+            Some(log.bounds().durable_end)
+        };
+        let (shares, shares_task) =
+            share::Shares::open(log, records, storage.steady_clock(), end_of)?;
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
@@ -387,6 +392,7 @@ impl Broker {
         let groups = tasks.groups.run(shutdown.clone());
         let producer_ids = tasks.producer_ids.run(shutdown.clone());
         let shares = tasks.shares.run(shutdown.clone());
+        let dead_letters = self.write_dead_letters(shutdown.clone());
         let losses = self.keep_losses(shutdown.clone());
         let cleanup = self.run_cleanup(shutdown.clone());
         let erasures = self.run_erasures(shutdown.clone());
@@ -398,6 +404,7 @@ impl Broker {
             groups,
             producer_ids,
             shares,
+            dead_letters,
             tidy_up,
             losses,
             cleanup,

@@ -4,6 +4,7 @@
 use model::topic_config::{self, Holds, Setting as TopicSetting};
 
 use super::{table, topic_defaults};
+use crate::broker::share::GROUP_SETTINGS;
 
 /// What stands above the tables.
 const INTRODUCTION: &str = "# Configuration\n\nA setting comes from a TOML file (`--config FILE`), then from the environment \
@@ -58,6 +59,15 @@ pub fn reference() -> String {
     for setting in others.filter(|setting| setting.server_name.is_empty()) {
         let (name, default, meaning) = (setting.name, code(setting.default), meaning(setting));
         page.push_str(&format!("| `{name}` | {default} | {meaning} |\n"));
+    }
+    page.push_str(
+        "\n## Group settings\n\nOf groups that share records: Kafka's share groups, the group `queue` of all AMQP queues, and AMQP subscriptions. \
+         `kafka-configs.sh --alter --entity-type groups --entity-name GROUP --add-config KEY=VALUE` sets them, be the group there or \
+         not, and they are in force with the next request.\n\n| setting | default | meaning |\n|---|---|---|\n",
+    );
+    for setting in GROUP_SETTINGS {
+        let (name, default, doc) = (setting.name, code(setting.default), setting.doc);
+        page.push_str(&format!("| `{name}` | {default} | {doc} |\n"));
     }
     page
 }

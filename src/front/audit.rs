@@ -48,6 +48,17 @@ pub(in crate::front) enum Change<'a> {
         group: &'a str,
         offsets: &'a str,
     },
+    QueuePurged {
+        group: &'a str,
+        topic: &'a str,
+        messages: u64,
+    },
+    QueueMoved {
+        group: &'a str,
+        topic: &'a str,
+        to: &'a str,
+        messages: u64,
+    },
     AclMade {
         acl: &'a Acl,
     },
@@ -92,6 +103,23 @@ impl fmt::Display for Change<'_> {
             Change::OffsetsDeleted { group, partitions } => {
                 write!(f, "offsets of group {group:?} deleted: {partitions}")
             }
+            Change::QueuePurged {
+                group,
+                topic,
+                messages,
+            } => write!(
+                f,
+                "queue {topic} of group {group:?} purged, messages: {messages}"
+            ),
+            Change::QueueMoved {
+                group,
+                topic,
+                to,
+                messages,
+            } => write!(
+                f,
+                "messages of queue {topic} of group {group:?} moved to {to}: {messages}"
+            ),
             Change::AclMade { acl } => write!(f, "rule made: {acl}"),
             Change::AclRemoved { acl } => write!(f, "rule removed: {acl}"),
             Change::OffsetsSet { group, offsets } => {
@@ -118,6 +146,8 @@ impl Change<'_> {
             Change::GroupDeleted { group } => ("delete", On::Group(group)),
             Change::OffsetsDeleted { group, .. } => ("delete_offsets", On::Group(group)),
             Change::OffsetsSet { group, .. } => ("set_offsets", On::Group(group)),
+            Change::QueuePurged { topic, .. } => ("purge", On::Topic(topic)),
+            Change::QueueMoved { topic, .. } => ("move", On::Topic(topic)),
             Change::AclMade { acl } => ("create_acl", ruled(acl)),
             Change::AclRemoved { acl } => ("delete_acl", ruled(acl)),
         }

@@ -34,6 +34,7 @@ use crate::mqtt::{self, MqttArgs};
 use crate::output::similar;
 use crate::produce::{self, ProduceArgs};
 use crate::protection::{Protection, pair};
+use crate::queue::{self, QueueArgs};
 use crate::reach::{HTTPS, Watch};
 use crate::replay::{self, ReplayArgs};
 use crate::runtime;
@@ -166,6 +167,9 @@ pub enum ToolCommand {
     /// List MQTT clients that are connected, and end a client's connection.
     #[command(after_help = mqtt::EXAMPLES)]
     Mqtt(OnBroker<MqttArgs>),
+    /// Look at queues and what shares them, discard and move their messages, and give dead letters back.
+    #[command(after_help = queue::EXAMPLES)]
+    Queue(OnBroker<QueueArgs>),
     /// Say who may do what, and ask who may.
     #[command(after_help = acl::EXAMPLES)]
     Acl(OnBroker<AclArgs>),
@@ -302,6 +306,7 @@ impl ToolCommand {
             ToolCommand::Thin(OnBroker { common, .. }) => Some(common),
             ToolCommand::Hold(OnBroker { common, .. }) => Some(common),
             ToolCommand::Mqtt(OnBroker { common, .. }) => Some(common),
+            ToolCommand::Queue(OnBroker { common, .. }) => Some(common),
             ToolCommand::Acl(OnBroker { common, .. }) => Some(common),
             ToolCommand::User(OnBroker { common, .. }) => Some(common),
             ToolCommand::Erase(OnBroker { common, .. }) => Some(common),
@@ -371,6 +376,7 @@ impl ToolCommand {
             }
             ToolCommand::Hold(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Mqtt(OnBroker { common, args }) => args.run(&common).await,
+            ToolCommand::Queue(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::Acl(OnBroker { common, args }) => args.run(&common).await,
             ToolCommand::User(OnBroker { common, args }) => args.run(&common, now()).await,
             ToolCommand::Erase(OnBroker { common, args }) => args.run(&common).await,

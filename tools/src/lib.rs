@@ -25,6 +25,7 @@ mod mqtt;
 pub mod output;
 pub mod produce;
 mod protection;
+mod queue;
 mod reach;
 mod replay;
 pub mod runtime;

@@ -352,6 +352,8 @@ pub struct TopicConfig {
     pub min_insync_replicas: u32,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// Whether it may be named as a group's topic for dead letters.
+    pub takes_dead_letters: bool,
 }
 
 impl TopicConfig {
@@ -399,6 +401,7 @@ impl TopicConfig {
                 "os" => Durability::Os,
                 _ => Durability::Fsync,
             },
+            takes_dead_letters: read.text("errors.deadletterqueue.group.enable") == "true",
         };
         read.check_flush(config.durability)?;
         read.check_lags()?;

@@ -53,6 +53,8 @@ pub const SETTINGS: &[Setting] = &[
     setting!("durability", "", String, "fsync", Values::OneOf(&["fsync", "os"]), Enforced,
         "What an acknowledgement promises: `fsync`, the record is on the disk; `os`, the operating system has it, and a power \
          cut may lose it. Not a Kafka setting."),
+    setting!("errors.deadletterqueue.group.enable", "", Boolean, "false", Values::Boolean, Enforced,
+        "Whether groups may name the topic as theirs for dead letters, by errors.deadletterqueue.topic.name. Kafka's, from 4.4 on."),
     setting!("file.delete.delay.ms", "log.segment.delete.delay.ms", Long, "60000", integer(0, LONG_MAX),
         HoldsTrivially("a reader keeps the removed files that it is reading, so that nothing has to wait"),
         "How long a removed file stays on the disk."),

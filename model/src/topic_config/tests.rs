@@ -53,6 +53,7 @@ fn every_topic_setting_of_kafka_is_in_the_table() {
         .split_whitespace()
         .chain([
             "durability",
+            "errors.deadletterqueue.group.enable",
             "key.index.enable",
             "retention.hold.bytes",
             "retention.hold.groups",

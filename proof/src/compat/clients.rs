@@ -131,6 +131,15 @@ pub const ENGINES_KIT: Kit = Kit::Python {
     ],
 };
 
+/// Programs of the newest Java client.
+const JAVA_4: &[&str] = &[
+    "Desk.java",
+    "Clients.java",
+    "Secured.java",
+    "Member.java",
+    "Shares.java",
+];
+
 const CONFLUENT_SCRIPT: &str = "confluent/run.py";
 
 /// Every client, in the order of the table.
@@ -234,13 +243,26 @@ pub const CLIENTS: &[Client] = &[
         version: "4.3.1",
         kits: &[Kit::Java {
             project: "clients-4",
-            sources: &["Desk.java", "Clients.java", "Secured.java", "Member.java"],
+            sources: JAVA_4,
         }],
         program: Program::Java {
             project: "clients-4",
             class: "Clients",
         },
         scenarios: REGISTRY,
+    },
+    Client {
+        name: "java-shares",
+        version: "4.3.1",
+        kits: &[Kit::Java {
+            project: "clients-4",
+            sources: JAVA_4,
+        }],
+        program: Program::Java {
+            project: "clients-4",
+            class: "Shares",
+        },
+        scenarios: &[&["implicit", "explicit", "expiry", "kill"]],
     },
     Client {
         name: "console-tools",
@@ -259,6 +281,7 @@ pub const CLIENTS: &[Client] = &[
             &[
                 "get-offsets",
                 "consumer-groups",
+                "share-groups",
                 "delete-records",
                 "verifiable producer and consumer",
                 "users and quotas",

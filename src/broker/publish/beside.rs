@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use model::{Offset, PartitionId};
+use model::{Offset, PartitionId, Timestamp};
 use storage::{Admission, AppendBatch, LogAppend, Purpose};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -80,6 +80,80 @@ impl Broker {
             promise,
             _permit: permit,
         })
+    }
+}
+
+/// Messages for one partition, which become batches that somebody appends with something else.
+pub(in crate::broker) struct Gathering {
+    topic: Arc<Topic>,
+    partition: PartitionId,
+    rules: Rules,
+    now: Timestamp,
+    store_bytes_max: u64,
+    batches: Vec<OpenBatch>,
+    bytes: usize,
+    count: usize,
+}
+
+impl Broker {
+    /// Begins to gather messages for a partition. Errors: the topic is not there, or takes none.
+    pub(in crate::broker) fn gather(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+    ) -> Result<Gathering, PublishRefusal> {
+        let topic = publishable(self, topic)?;
+        topic.log(partition)?;
+        let now = self.now();
+        let store_bytes_max = self.storage().batch_bytes_max();
+        Ok(Gathering {
+            rules: Rules::of(&topic.config, now, store_bytes_max),
+            topic,
+            partition,
+            now,
+            store_bytes_max,
+            batches: Vec::new(),
+            bytes: 0,
+            count: 0,
+        })
+    }
+}
+
+impl Gathering {
+    /// Adds a message, if the topic takes it.
+    pub(in crate::broker) fn push(&mut self, message: &Message<'_>) -> Result<(), PublishRefusal> {
+        let bytes = self.rules.check(message, self.now)?;
+        if !{ self.batches.last() }.is_some_and(|open| open.takes(&self.topic, bytes)) {
+            let topic = Arc::clone(&self.topic);
+            self.batches
+                .push(OpenBatch::new(topic, bytes, self.store_bytes_max));
+        }
+        let open = self.batches.last_mut().expect("there is one now");
+        open.push(self.partition, message, self.now)?;
+        (self.bytes, self.count) = (self.bytes + bytes, self.count + 1);
+        Ok(())
+    }
+
+    /// How many bytes the messages take, about.
+    pub(in crate::broker) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many messages.
+    pub(in crate::broker) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Encodes them; None if there are none. Errors: a codec made some longer than the topic takes.
+    pub(in crate::broker) async fn encoded(self) -> Result<Option<LogAppend>, PublishRefusal> {
+        let mut batches = Vec::with_capacity(self.batches.len());
+        for open in self.batches {
+            let encoded = open.encoded(self.now).await;
+            let encoded = encoded.ok_or_else(|| too_long(&self.topic.config))?;
+            batches.push(AppendBatch::from(encoded.batch));
+        }
+        let log = Arc::clone(self.topic.log(self.partition)?);
+        Ok((!batches.is_empty()).then_some(LogAppend { log, batches }))
     }
 }
 

@@ -30,7 +30,7 @@ use super::access::{Granted, right};
 use super::catalog::Topic;
 pub use across::OfTopic;
 pub(in crate::broker) use across::promised;
-pub(in crate::broker) use beside::Ready;
+pub(in crate::broker) use beside::{Gathering, Ready};
 pub(super) use keyless::Keyless;
 use lanes::Checked;
 pub(super) use lanes::Lanes;

@@ -1,6 +1,8 @@
 //! Reading on from any offset of one partition, block by block.
 //! Callers: `share`, whose consumers do not read in order.
 
+use std::ops::Range;
+
 use model::{Offset, PartitionId};
 use storage::Log;
 
@@ -25,6 +27,20 @@ impl Reading {
         let mut reader = Reader::new(partition, log, offsets, Filter::default(), Sizes::FOLLOWER);
         reader.open_as(broker, who, log.id());
         Reading(reader)
+    }
+
+    /// Reads a range for the broker itself: nobody in the loss ledger. Nothing is read before it is asked for.
+    pub(in crate::broker) fn within(
+        (partition, log): (PartitionId, &Log),
+        offsets: Range<Offset>,
+    ) -> Reading {
+        Reading(Reader::new(
+            partition,
+            log,
+            offsets,
+            Filter::default(),
+            Sizes::FOLLOWER,
+        ))
     }
 
     /// The first offset that it has not passed.

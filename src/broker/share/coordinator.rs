@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex};
 use model::{Offset, PartitionId, TopicId};
 use storage::io::Clock;
 use storage::{LogAppend, Purpose, Storage};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 use super::ShareError;
 use super::machine::{Hold, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
 use super::members::{Beat, Beaten, ShareMember, Topic};
-use super::partition::{Acquired, SharePartition, StoredRun, Tally, Verdict};
+use super::partition::{Acquired, Counts, SharePartition, StoredRun, Tally, Verdict};
 use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
-use super::runs::State;
-use super::settings::GroupSettings;
+use super::runs::{Reason, State};
+use super::settings::{DEAD_LETTER_TOPIC, GroupSettings};
 use super::totals::Totals;
 use crate::broker::coordination::{
     self, Durably, Moment, NotTogether, Runtime, RuntimeTask, Shape, Stopped,
@@ -48,7 +48,11 @@ pub struct Shares {
     runtime: Runtime<ShareMachine>,
     /// Records that were found at the start and count for nothing.
     leftovers: Arc<Mutex<Vec<ShareRecord>>>,
+    /// Partitions whose logs were found to end before what was stored of them.
+    cut: Arc<Mutex<Vec<(String, Place)>>>,
     totals: Arc<Totals>,
+    /// Told when records wait for their dead letters.
+    dead: Arc<Notify>,
 }
 
 /// The work of the groups: it must be run for answers to leave and for time to pass.
@@ -70,6 +74,24 @@ pub struct ShareDescription {
     pub epoch: i32,
     /// Who is in it.
     pub members: Vec<ShareMember>,
+}
+
+/// How a partition is.
+pub(super) struct Shown {
+    pub(super) start: Offset,
+    pub(super) counts: Counts,
+    /// The first record that is not finished.
+    pub(super) first: Option<Offset>,
+    /// Who holds how many records.
+    pub(super) holders: Vec<(Arc<str>, u64)>,
+}
+
+/// Records of a partition that wait for their dead letters.
+pub(super) struct Dead {
+    pub(super) place: Place,
+    pub(super) incarnation: Incarnation,
+    /// How often they were delivered, and why they were given up.
+    pub(super) runs: Vec<(Range<Offset>, u16, Reason)>,
 }
 
 /// How far a group is with a partition.
@@ -114,20 +136,27 @@ impl From<NotTogether<ShareError>> for NotSettled {
 }
 
 impl Shares {
-    /// Reads all groups back. Nobody holds anything.
+    /// Reads all groups back. Nobody holds anything. `end_of` tells where logs end: a topic that does not wait for the disk may have lost
+    /// records that a group had finished, and what comes at their offsets is not to be taken for them.
     pub fn open(
         log: StateLog<ShareRecord>,
         replayed: Replayed<ShareRecord>,
         clock: Arc<dyn Clock>,
+        end_of: impl Fn(Place) -> Option<Offset>,
     ) -> Result<(Shares, SharesTask), SharesError> {
         let (runtime, task) = Runtime::new(SHAPE, log, clock);
         let totals = Arc::<Totals>::default();
+        let dead = Arc::<Notify>::default();
         let mut runs = StoredRuns::new();
         let mut starts = Vec::new();
         let restore = |group: &str, change: &dyn Fn(&mut ShareMachine)| {
             let id: Arc<str> = group.into();
             let made = runtime.cell_or(Arc::clone(&id), || {
-                Some(ShareMachine::new(id, Arc::clone(&totals)))
+                Some(ShareMachine::new(
+                    id,
+                    Arc::clone(&totals),
+                    Arc::clone(&dead),
+                ))
             });
             made.expect("one is made").restore(change);
         };
@@ -137,7 +166,7 @@ impl Shares {
                     restore(&group, &|machine| machine.created = created);
                 }
                 ShareRecord::Settings(group, Some(values)) => {
-                    let settings = GroupSettings::of(&values);
+                    let settings = GroupSettings::of(&group, &values);
                     let settings =
                         settings.map_err(|_| SharesError::Malformed("no value of a setting"))?;
                     restore(&group, &|machine| {
@@ -155,11 +184,25 @@ impl Shares {
                 | ShareRecord::Run(_, _, _, _, None) => {}
             }
         }
+        let mut cut = Vec::new();
         for (group, place, (incarnation, start)) in starts {
+            let log_end = end_of(place).unwrap_or(Offset::MAX);
             let key = (group, place, incarnation);
-            let stored = runs.remove(&key).unwrap_or_default();
+            // The runs of one that begins anew are left over.
+            let (incarnation, stored) = match start > log_end {
+                true => (new_incarnation(), Vec::new()),
+                false => (incarnation, runs.remove(&key).unwrap_or_default()),
+            };
+            let is_beyond = |(_, run): &(Offset, StoredRun)| run.end > log_end;
+            if start > log_end || stored.iter().any(is_beyond) {
+                tracing::warn!(group = key.0, ?place, %start, %log_end, "the log ends before what the group has finished of it: records were lost that were not on the disk; what comes from its end on is for the group");
+                cut.push((key.0.clone(), place));
+            }
             restore(&key.0, &|machine| {
-                let runs = SharePartition::restore(start, stored.iter().copied());
+                let runs = match start > log_end {
+                    true => SharePartition::cut(start, log_end),
+                    false => SharePartition::restore(start, stored.iter().copied(), log_end),
+                };
                 let shared = SharedPartition { incarnation, runs };
                 machine.partitions.insert(place, shared);
             });
@@ -175,7 +218,9 @@ impl Shares {
         let shares = Shares {
             runtime,
             leftovers: Arc::new(Mutex::new(leftovers)),
+            cut: Arc::new(Mutex::new(cut)),
             totals,
+            dead,
         };
         Ok((shares, SharesTask(task)))
     }
@@ -199,8 +244,9 @@ impl Shares {
             return Err(ShareError::MaxSizeReached);
         }
         let id: Arc<str> = group.into();
+        let (totals, dead) = (Arc::clone(&self.totals), Arc::clone(&self.dead));
         let made = self.runtime.cell_or(Arc::clone(&id), || {
-            Some(ShareMachine::new(id, Arc::clone(&self.totals)))
+            Some(ShareMachine::new(id, totals, dead))
         });
         Ok(made.expect("one is made"))
     }
@@ -317,7 +363,18 @@ impl Shares {
     /// The settings in force; the defaults of a group that is not there.
     pub fn settings(&self, group: &str) -> GroupSettings {
         let cell = self.runtime.cell(group);
-        cell.map_or_else(GroupSettings::default, |cell| cell.read(|it| it.settings))
+        cell.map_or_else(
+            || GroupSettings::defaults(group),
+            |cell| cell.read(|it| it.settings),
+        )
+    }
+
+    /// The topic that gets the group's dead letters.
+    pub fn dead_letter_topic(&self, group: &str) -> Option<String> {
+        let values = self.values(group).into_iter();
+        let mut named =
+            values.filter(|(name, value)| name == DEAD_LETTER_TOPIC && !value.is_empty());
+        named.next().map(|(_, topic)| topic)
     }
 
     /// Tells of records that become available again.
@@ -507,6 +564,27 @@ impl Shares {
         Ok(stepped.await?)
     }
 
+    /// Finishes all of these offsets that anybody may have; how many records. Durable when it returns.
+    pub(super) async fn discard(
+        &self,
+        group: &str,
+        place: Place,
+        range: Range<Offset>,
+    ) -> Result<u64, ShareError> {
+        let cell = self.cell(group)?;
+        let mut records = 0;
+        loop {
+            let sizes = |machine: &ShareMachine| machine.discard_records(place, range.clone());
+            let discarded = self.step(&cell, sizes, |machine, _, step| {
+                Ok(machine.discard(place, range.clone(), step))
+            });
+            match discarded.await?.discarded {
+                0 => return Ok(records),
+                some => records += some,
+            }
+        }
+    }
+
     /// Releases all that somebody holds.
     pub async fn release(&self, group: &str, member: &str) -> Result<(), ShareError> {
         let Some(cell) = self.runtime.cell(group) else {
@@ -526,6 +604,58 @@ impl Shares {
         Ok(())
     }
 
+    // Dead letters.
+
+    /// Returns when records may wait for their dead letters.
+    pub(super) async fn dead_notified(&self) {
+        self.dead.notified().await;
+    }
+
+    /// The partitions with records that wait for their dead letters.
+    pub(super) fn dead(&self) -> Vec<(Arc<str>, Place)> {
+        let of_group = |cell: Arc<Cell>| {
+            let places = cell.read(ShareMachine::dead).into_iter();
+            places.map(move |place| (Arc::clone(cell.key()), place))
+        };
+        let cells = self.runtime.cells().into_iter();
+        cells.flat_map(of_group).collect()
+    }
+
+    /// The first of them: so many runs at most.
+    pub(super) fn dead_of(&self, group: &str, place: Place, runs_max: usize) -> Option<Dead> {
+        let cell = self.runtime.cell(group)?;
+        cell.read(|machine| {
+            let partition = machine.partitions.get(&place)?;
+            Some(Dead {
+                place,
+                incarnation: partition.incarnation,
+                runs: partition.runs.archiving_runs(runs_max),
+            })
+        })
+    }
+
+    /// Archives records that waited for their dead letters, and writes those, in one frame; `tally` says what became of them. Nothing of it
+    /// is stored if some do not wait any more. Durable when it returns.
+    pub(super) async fn archive(
+        &self,
+        storage: &Storage,
+        (group, place, incarnation): (&str, Place, Incarnation),
+        ranges: &[Range<Offset>],
+        (letters, tally): (Option<LogAppend>, Tally),
+    ) -> Result<(), NotSettled> {
+        let cell = [self.cell(group).map_err(NotSettled::Share)?];
+        let letters = letters.into_iter().collect();
+        let sizes = |_, machine: &ShareMachine| machine.settle_records(place, ranges);
+        let mut act = |_, machine: &mut ShareMachine, _, step: &mut Step| {
+            machine.archive((place, incarnation), ranges, tally, step)
+        };
+        let together = self
+            .runtime
+            .step_together(storage, &cell, letters, sizes, &mut act);
+        let durable = together.await?;
+        durable.await.map_err(NotSettled::Refused)
+    }
+
     // Offsets.
 
     /// The partitions that the group has begun with.
@@ -543,6 +673,20 @@ impl Shares {
             Some(SharedOffset {
                 start: runs.start(),
                 lag: runs.unfinished(bounds.end) - runs.unfinished(bounds.start.min(bounds.end)),
+            })
+        })
+    }
+
+    /// How a partition is, of a log that reaches so far; None if the group has not begun with it.
+    pub(super) fn look(&self, group: &str, place: Place, bounds: Range<Offset>) -> Option<Shown> {
+        let cell = self.cell(group).ok()?;
+        cell.read(|machine| {
+            let partition = machine.partitions.get(&place)?;
+            Some(Shown {
+                start: partition.runs.start(),
+                counts: partition.runs.counts(bounds.clone()),
+                first: partition.runs.first_unfinished(bounds),
+                holders: machine.holders_of(partition),
             })
         })
     }
@@ -637,10 +781,31 @@ impl Shares {
 
     /// Ends the partitions of all topics that are not there any more, and removes what a stop has left.
     pub async fn tidy_up(&self, is_there: impl Fn(TopicId) -> bool) -> Result<(), ShareError> {
+        self.store_cut().await?;
         let leftovers = self.leftovers.lock();
         let leftovers = std::mem::take(&mut *leftovers.expect("nothing panics under this lock"));
         self.remove(leftovers).await;
         self.forget_topics(|topic| !is_there(topic)).await
+    }
+
+    /// Stores where groups are with logs that ended before what was stored.
+    async fn store_cut(&self) -> Result<(), ShareError> {
+        let cut = self.cut.lock();
+        let cut = std::mem::take(&mut *cut.expect("nothing panics under this lock"));
+        for (group, place) in cut {
+            let Some(cell) = self.runtime.cell(&group) else {
+                continue;
+            };
+            while !cell.read(|machine| machine.is_stored(place)) {
+                let sizes = |machine: &ShareMachine| machine.settle_records(place, &[]);
+                let stored = self.step(&cell, sizes, |machine, _, step| {
+                    machine.mend(place, step);
+                    Ok(Tally::default())
+                });
+                stored.await?;
+            }
+        }
+        Ok(())
     }
 
     async fn forget_topics(&self, is_gone: impl Fn(TopicId) -> bool) -> Result<(), ShareError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Offset, PartitionId, Timestamp, TopicId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::ShareError;
 use super::members::Members;
@@ -51,6 +51,8 @@ pub(super) struct ShareChange {
     undo: Vec<Undoing>,
     given: Option<(GivenTo, Vec<Acquired>)>,
     is_by_time: bool,
+    /// Whether there are records without their dead letters.
+    has_dead: bool,
     /// What it came to.
     tally: Tally,
 }
@@ -90,16 +92,19 @@ pub(super) struct ShareMachine {
     retry_at: Duration,
     /// Those of all groups.
     totals: Arc<Totals>,
+    /// Told when records wait for their dead letters.
+    dead: Arc<Notify>,
 }
 
 impl ShareMachine {
-    pub(super) fn new(id: Arc<str>, totals: Arc<Totals>) -> ShareMachine {
+    pub(super) fn new(id: Arc<str>, totals: Arc<Totals>, dead: Arc<Notify>) -> ShareMachine {
+        let settings = GroupSettings::defaults(&id);
         ShareMachine {
             id,
             created: None,
             members: Members::default(),
             values: Vec::new(),
-            settings: GroupSettings::default(),
+            settings,
             partitions: BTreeMap::new(),
             holders: HashMap::new(),
             next_holder: 0,
@@ -107,6 +112,7 @@ impl ShareMachine {
             wake_at: None,
             retry_at: Duration::ZERO,
             totals,
+            dead,
         }
     }
 
@@ -176,6 +182,14 @@ impl ShareMachine {
     pub(super) fn settle_records(&self, place: Place, ranges: &[Range<Offset>]) -> Vec<usize> {
         let partition = self.partitions.get(&place);
         self.keeps(partition.map_or(0, |partition| partition.runs.keeps_max(ranges)))
+    }
+
+    pub(super) fn discard_records(&self, place: Place, range: Range<Offset>) -> Vec<usize> {
+        let keeps = |partition: &SharedPartition| {
+            let available = partition.runs.available(range);
+            partition.runs.keeps_max(&available)
+        };
+        self.keeps(self.partitions.get(&place).map_or(0, keeps))
     }
 
     pub(super) fn release_records(&self, place: Place, member: &str) -> Vec<usize> {
@@ -330,6 +344,67 @@ impl ShareMachine {
         }
     }
 
+    /// Stores what of a partition is not stored as it is, some of it.
+    pub(super) fn mend(&mut self, place: Place, step: &mut Step) {
+        self.keep(place, step);
+    }
+
+    /// Whether all of a partition is stored as it is, or there is none.
+    pub(super) fn is_stored(&self, place: Place) -> bool {
+        let partition = self.partitions.get(&place);
+        partition.is_none_or(|partition| partition.runs.is_stored())
+    }
+
+    /// Finishes what anybody may have of these offsets, some pieces of it.
+    pub(super) fn discard(&mut self, place: Place, range: Range<Offset>, step: &mut Step) -> Tally {
+        let mut tally = Tally::default();
+        if let Some(partition) = self.partitions.get_mut(&place) {
+            tally.discarded = partition.runs.discard(range);
+            step.change.tally.add(tally);
+            self.keep(place, step);
+        }
+        tally
+    }
+
+    /// Who holds how many records of a partition, by name.
+    pub(super) fn holders_of(&self, partition: &SharedPartition) -> Vec<(Arc<str>, u64)> {
+        let held = partition.runs.holders();
+        let named = self.holders.iter();
+        let mut all: Vec<_> = named
+            .filter_map(|(name, holder)| Some((Arc::clone(name), *held.get(holder)?)))
+            .collect();
+        all.sort();
+        all
+    }
+
+    /// Archives records that were given up; `tally` says what became of their dead letters. Errors: some of them do not wait for those.
+    pub(super) fn archive(
+        &mut self,
+        (place, incarnation): (Place, Incarnation),
+        ranges: &[Range<Offset>],
+        tally: Tally,
+        step: &mut Step,
+    ) -> Result<(), ShareError> {
+        let offset = ranges.first().map_or(Offset::ZERO, |range| range.start);
+        let is_it = |it: &&mut SharedPartition| it.incarnation == incarnation;
+        let partition = self.partitions.get_mut(&place).filter(is_it);
+        if !partition.is_some_and(|it| it.runs.archive(ranges)) {
+            return Err(NotHeld { offset }.into());
+        }
+        step.change.tally.add(tally);
+        self.keep(place, step);
+        // There is room for more runs.
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// The partitions with records that wait for their dead letters.
+    pub(super) fn dead(&self) -> Vec<Place> {
+        let has_any = |(_, it): &(&Place, &SharedPartition)| it.runs.archiving() > 0;
+        let places = self.partitions.iter().filter(has_any);
+        places.map(|(place, _)| *place).collect()
+    }
+
     /// The partitions of which a member holds records.
     pub(super) fn held_by(&self, member: &str) -> Vec<Place> {
         let Some(holder) = self.holders.get(member) else {
@@ -375,6 +450,7 @@ impl ShareMachine {
                 Keep::Run(base, run) => ShareRecord::Run(group(), place, *incarnation, base, run),
             }));
         step.change.undo.push(Undoing::Step(place, undo));
+        step.change.has_dead |= runs.archiving() > 0;
         self.wake_at = earlier(self.wake_at, runs.wake_at());
     }
 
@@ -450,6 +526,9 @@ impl Machine for ShareMachine {
 
     fn on_appended(&mut self, change: ShareChange) -> Option<Self::Mark> {
         self.totals.add(change.tally);
+        if change.has_dead {
+            self.dead.notify_one();
+        }
         if let Some((told, given)) = change.given {
             // Who has gone meanwhile gives them back when its session ends, or they expire.
             drop(told.send(Ok(given)));

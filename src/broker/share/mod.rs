@@ -3,13 +3,16 @@
 //! Callers: the fronts of protocols that have them. `partition` is the state machine, pure, over the interval map of `runs`; `members` is who
 //! is in a group and fetches what, pure too; `machine` drives both over the state log `shares`, whose records are in `record`, and
 //! `coordinator` has the groups. `reader` is a consumer's way through a
-//! topic, which may want only what its `choice` says. `settings` is what can be set for a group.
+//! topic, which may want only what its `choice` says. `dead_letters` keeps records that are given up. `queues` says how a group is with a
+//! topic, and `transfers` moves and discards messages. `settings` is what can be set for a group.
 
 mod choice;
 mod coordinator;
+mod dead_letters;
 mod machine;
 mod members;
 mod partition;
+mod queues;
 mod reader;
 mod record;
 mod runs;
@@ -19,21 +22,28 @@ mod take;
 mod tests;
 mod together;
 mod totals;
+mod transfers;
 
 pub use choice::Choice;
 pub use coordinator::{
     Settlement, ShareDescription, ShareListing, SharedOffset, Shares, SharesTask,
 };
+pub use dead_letters::header;
 pub use machine::Wanted;
 pub use members::{Assigned, Beat, Beaten, ShareMember, Topic};
 pub use partition::{
-    Acquired, Ask, Keep, Limits, NotHeld, RUNS_MAX, SharePartition, StoredRun, StoredState, Tally,
-    Undo, Verdict,
+    Acquired, Ask, Counts, Keep, Limits, NotHeld, RUNS_MAX, SharePartition, StoredRun, StoredState,
+    Tally, Undo, Verdict,
 };
+pub use queues::{Queue, QueuePartition};
 pub use reader::{Begin, Given, ShareConsumer, ShareReadError, ShareReader};
 pub use record::{Incarnation, Place, ShareRecord, SharesError, check_record};
-pub use runs::{Holder, State};
-pub use settings::{GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting, Reset};
+pub use runs::{Holder, Reason, State};
+pub use settings::{
+    DEAD_LETTER_TOPIC, GROUP_SETTINGS, GroupSetting, GroupSettings, InvalidGroupSetting,
+    KEPT_SUBSCRIPTIONS, QUEUES, Reset, VOLATILE_SUBSCRIPTIONS,
+};
+pub use transfers::{Letter, Transfer, TransferError, Transferred};
 
 pub use together::TogetherError;
 

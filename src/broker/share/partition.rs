@@ -3,13 +3,13 @@
 //! not be stored. Pure: time comes in.
 //! Invariants: what is acknowledged or archived never comes again. All before the start is finished. What is held is bounded, and so are the runs: at a bound nothing more is given out, and what is out can always be settled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use model::Offset;
 
-use super::runs::{Holder, Journal, Run, Runs, State};
+use super::runs::{Holder, Journal, Reason, Run, Runs, State};
 
 /// Runs of a partition. From so many on only records before the last run are given out, which joins runs again.
 pub const RUNS_MAX: usize = 64 << 10;
@@ -26,6 +26,8 @@ pub struct Limits {
     pub held_max: usize,
     /// From so many runs on nothing behind the last one is given out.
     pub runs_max: usize,
+    /// What is given up is archived when it has a dead letter, and not before.
+    pub keeps_dead: bool,
 }
 
 impl Default for Limits {
@@ -34,6 +36,17 @@ impl Default for Limits {
             deliveries_max: 5,
             held_max: 2_000,
             runs_max: RUNS_MAX,
+            keeps_dead: false,
+        }
+    }
+}
+
+impl Limits {
+    /// What becomes of records that are given up.
+    fn given_up(&self, count: u16, reason: Reason) -> State {
+        match self.keeps_dead {
+            true => State::Archiving { count, reason },
+            false => State::Archived,
         }
     }
 }
@@ -68,8 +81,8 @@ impl Ask {
 #[derive(Default)]
 struct Chosen {
     given: Vec<Acquired>,
-    /// Delivered too often.
-    given_up: Vec<Range<Offset>>,
+    /// Delivered too often: so often.
+    given_up: Vec<(Range<Offset>, u16)>,
     absent: Vec<Range<Offset>>,
 }
 
@@ -91,8 +104,10 @@ pub enum Verdict {
     Release,
     /// Others may have them, as if they had not been delivered.
     Return,
-    /// Nobody shall have them.
+    /// Nobody shall have them: they cannot be worked on.
     Reject,
+    /// Nobody wants them any more: their time is over. They have no dead letters.
+    Discard,
     /// There are no such records: compaction took them.
     Absent,
     /// They are held on, until then.
@@ -108,6 +123,12 @@ pub struct Tally {
     pub released: u64,
     /// Given up: by a verdict, or because they were delivered too often.
     pub archived: u64,
+    /// Of those that were given up: their dead letters are written.
+    pub dead_letters: u64,
+    /// Of those that were given up: they have no dead letters.
+    pub dropped: u64,
+    /// Not wanted any more.
+    pub discarded: u64,
     /// Not there.
     pub absent: u64,
     /// Held on.
@@ -126,12 +147,36 @@ impl Tally {
         self.acknowledged += other.acknowledged;
         self.released += other.released;
         self.archived += other.archived;
+        self.dead_letters += other.dead_letters;
+        self.dropped += other.dropped;
+        self.discarded += other.discarded;
         self.absent += other.absent;
         self.renewed += other.renewed;
         self.acquired += other.acquired;
         self.expired += other.expired;
         self.lost += other.lost;
     }
+
+    /// Counts records that are given up.
+    fn give_up(&mut self, records: u64, limits: &Limits) {
+        self.archived += records;
+        if !limits.keeps_dead {
+            self.dropped += records;
+        }
+    }
+}
+
+/// How many records of a partition are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Anybody may have them.
+    pub available: u64,
+    /// Somebody has them.
+    pub held: u64,
+    /// Given up, and without their dead letters.
+    pub archiving: u64,
+    /// Done, or archived.
+    pub finished: u64,
 }
 
 /// A record that whoever settles does not hold. Nothing was settled.
@@ -158,6 +203,8 @@ pub enum StoredState {
     Available(u16),
     /// Done.
     Acknowledged,
+    /// Given up after so many deliveries, and without its dead letter.
+    Archiving(u16, Reason),
     /// Given up.
     Archived,
 }
@@ -167,7 +214,19 @@ impl From<StoredState> for State {
         match stored {
             StoredState::Available(count) => State::Available { count },
             StoredState::Acknowledged => State::Acknowledged,
+            StoredState::Archiving(count, reason) => State::Archiving { count, reason },
             StoredState::Archived => State::Archived,
+        }
+    }
+}
+
+impl StoredState {
+    /// Of steps that were stored in part the higher one counts.
+    fn rank(self) -> u8 {
+        match self {
+            StoredState::Available(_) => 0,
+            StoredState::Archiving(..) => 1,
+            StoredState::Acknowledged | StoredState::Archived => 2,
         }
     }
 }
@@ -179,6 +238,7 @@ impl StoredRun {
                 StoredState::Available(count)
             }
             State::Acknowledged => StoredState::Acknowledged,
+            State::Archiving { count, reason } => StoredState::Archiving(count, reason),
             State::Archived => StoredState::Archived,
         };
         StoredRun {
@@ -200,23 +260,29 @@ pub enum Keep {
 /// How a step is taken back.
 #[derive(Debug)]
 pub struct Undo {
-    start: Offset,
-    held: usize,
-    wake_at: Option<Duration>,
+    counted: Counted,
     runs: Journal,
     stale: BTreeSet<Offset>,
+}
+
+/// What is known of a partition beside its runs.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    start: Offset,
+    held: usize,
+    /// Records that are given up and have no dead letters yet.
+    archiving: u64,
+    /// No deadline is before it; None if there is none.
+    wake_at: Option<Duration>,
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct SharePartition {
-    start: Offset,
+    now: Counted,
     runs: Runs,
-    held: usize,
-    /// No deadline is before it; None if there is none.
-    wake_at: Option<Duration>,
-    /// As they were at the beginning of the step.
-    before: (Offset, usize, Option<Duration>),
+    /// As it was at the beginning of the step.
+    before: Counted,
     /// Bases of which what is stored is not what is here: of a step that a power cut stored in part.
     stale: BTreeSet<Offset>,
 }
@@ -224,31 +290,48 @@ pub struct SharePartition {
 impl SharePartition {
     /// One that nobody has taken anything from. Whoever makes it keeps its start.
     pub fn new(start: Offset) -> SharePartition {
-        SharePartition::restore(start, [])
+        SharePartition::restore(start, [], Offset::MAX)
     }
 
-    /// One as it is stored. Of a step that was stored in part what is finished counts.
+    /// One whose log ends before what is stored of it. It begins at that end, which the next step stores.
+    pub fn cut(stored_start: Offset, end: Offset) -> SharePartition {
+        let mut partition = SharePartition::new(end);
+        partition.before.start = stored_start;
+        partition
+    }
+
+    /// One as it is stored, of a log that ends there. Of a step that was stored in part what is finished counts; behind the log's end
+    /// nothing does.
     pub fn restore(
         start: Offset,
         stored: impl IntoIterator<Item = (Offset, StoredRun)>,
+        log_end: Offset,
     ) -> SharePartition {
         let mut runs = Runs::default();
         let stored: Vec<_> = stored.into_iter().collect();
-        for is_finished in [false, true] {
+        for rank in 0..=2 {
             for (base, run) in &stored {
-                let state = State::from(run.state);
-                if state.is_finished() == is_finished && run.end > start {
-                    runs.set((*base).max(start)..run.end, state);
+                let there = (*base).max(start)..run.end.min(log_end);
+                if run.state.rank() == rank && !there.is_empty() {
+                    runs.set(there, run.state.into());
                 }
             }
         }
         runs.take_journal();
-        let mut partition = SharePartition {
+        let archiving = runs.iter().map(|(offsets, state)| match state {
+            State::Archiving { .. } => offsets.end.since(offsets.start),
+            _ => 0,
+        });
+        let now = Counted {
             start,
-            runs,
             held: 0,
+            archiving: archiving.sum(),
             wake_at: None,
-            before: (start, 0, None),
+        };
+        let mut partition = SharePartition {
+            now,
+            runs,
+            before: now,
             stale: BTreeSet::new(),
         };
         partition.advance();
@@ -269,14 +352,38 @@ impl SharePartition {
         partition
     }
 
+    /// Whether all of it is stored as it is.
+    pub fn is_stored(&self) -> bool {
+        self.stale.is_empty() && self.before.start == self.now.start
+    }
+
     /// All before it is finished.
     pub fn start(&self) -> Offset {
-        self.start
+        self.now.start
     }
 
     /// How many records are held.
     pub fn held(&self) -> usize {
-        self.held
+        self.now.held
+    }
+
+    /// How many records are given up and have no dead letters yet.
+    pub fn archiving(&self) -> u64 {
+        self.now.archiving
+    }
+
+    /// The first of them, in order: so many runs at most.
+    pub fn archiving_runs(&self, runs_max: usize) -> Vec<(Range<Offset>, u16, Reason)> {
+        if self.now.archiving == 0 {
+            return Vec::new();
+        }
+        let archiving = |(offsets, state): (Range<Offset>, State)| match state {
+            State::Archiving { count, reason } => Some((offsets, count, reason)),
+            _ => None,
+        };
+        { self.runs.iter().filter_map(archiving) }
+            .take(runs_max)
+            .collect()
     }
 
     /// Records in `start..end` that are not finished.
@@ -285,18 +392,66 @@ impl SharePartition {
             true => offsets.end.min(end).since(offsets.start),
             false => 0,
         };
-        end.since(self.start)
+        end.since(self.now.start)
             - self
                 .runs
                 .iter()
                 .map(finished)
                 .sum::<u64>()
-                .min(end.since(self.start))
+                .min(end.since(self.now.start))
+    }
+
+    /// How many records are in which state, of a log that reaches so far.
+    pub fn counts(&self, bounds: Range<Offset>) -> Counts {
+        let mut counts = Counts::default();
+        let from = self.now.start.max(bounds.start);
+        counts.finished = from.min(bounds.end).since(bounds.start);
+        for (offsets, state) in self.runs.pieces(from..bounds.end) {
+            let counted = match state {
+                State::Available { .. } => &mut counts.available,
+                State::Acquired { .. } => &mut counts.held,
+                State::Archiving { .. } => &mut counts.archiving,
+                State::Acknowledged | State::Archived => &mut counts.finished,
+            };
+            *counted += offsets.end.since(offsets.start);
+        }
+        counts
+    }
+
+    /// The first record that is not finished, of a log that reaches so far.
+    pub fn first_unfinished(&self, bounds: Range<Offset>) -> Option<Offset> {
+        let from = self.now.start.max(bounds.start);
+        let mut pieces = self.runs.pieces(from..bounds.end);
+        let found = pieces.find(|(_, state)| !state.is_finished());
+        found.map(|(offsets, _)| offsets.start)
+    }
+
+    /// Who holds how many records.
+    pub fn holders(&self) -> BTreeMap<Holder, u64> {
+        let mut holders = BTreeMap::new();
+        if self.now.held > 0 {
+            for (offsets, state) in self.runs.iter() {
+                if let State::Acquired { holder, .. } = state {
+                    *holders.entry(holder).or_default() += offsets.end.since(offsets.start);
+                }
+            }
+        }
+        holders
+    }
+
+    /// What anybody may have of these offsets: the first pieces of it.
+    pub fn available(&self, range: Range<Offset>) -> Vec<Range<Offset>> {
+        let pieces = self.runs.pieces(range.start.max(self.now.start)..range.end);
+        let available = pieces.filter(|(_, state)| matches!(state, State::Available { .. }));
+        available
+            .map(|(offsets, _)| offsets)
+            .take(PIECE_RUNS)
+            .collect()
     }
 
     /// No deadline passes before it. May be early.
     pub fn wake_at(&self) -> Option<Duration> {
-        self.wake_at
+        self.now.wake_at
     }
 
     /// What is in `range`, in order.
@@ -309,18 +464,18 @@ impl SharePartition {
 
     /// The first record from `from` on that anybody may have, if it lies before `end` and more may be given out.
     pub fn first_available(&self, from: Offset, end: Offset, limits: &Limits) -> Option<Offset> {
-        if self.held >= limits.held_max {
+        if self.now.held >= limits.held_max {
             return None;
         }
         let end = self.given_end(end, limits);
-        let mut pieces = self.runs.pieces(from.max(self.start)..end);
+        let mut pieces = self.runs.pieces(from.max(self.now.start)..end);
         let found = pieces.find(|(_, state)| matches!(state, State::Available { .. }));
         found.map(|(offsets, _)| offsets.start)
     }
 
     fn given_end(&self, end: Offset, limits: &Limits) -> Offset {
         match self.runs.count() >= limits.runs_max {
-            true => end.min(self.runs.end(self.start)),
+            true => end.min(self.runs.end(self.now.start)),
             false => end,
         }
     }
@@ -329,12 +484,12 @@ impl SharePartition {
 
     /// What [`SharePartition::acquire`] would do.
     fn choose(&self, ask: &Ask, limits: &Limits) -> Chosen {
-        let mut room = limits.held_max.saturating_sub(self.held) as u64;
+        let mut room = limits.held_max.saturating_sub(self.now.held) as u64;
         let mut left = (ask.count_max as u64).min(room);
         let mut chosen = Chosen::default();
         for range in &ask.absent {
             let end = self.given_end(range.end, limits);
-            for (offsets, state) in self.runs.pieces(range.start.max(self.start)..end) {
+            for (offsets, state) in self.runs.pieces(range.start.max(self.now.start)..end) {
                 if chosen.absent.len() < PIECE_RUNS && matches!(state, State::Available { .. }) {
                     chosen.absent.push(offsets);
                 }
@@ -342,7 +497,7 @@ impl SharePartition {
         }
         for range in &ask.within {
             let end = self.given_end(range.end, limits);
-            for (offsets, state) in self.runs.pieces(range.start.max(self.start)..end) {
+            for (offsets, state) in self.runs.pieces(range.start.max(self.now.start)..end) {
                 if left == 0 {
                     return chosen;
                 }
@@ -351,7 +506,7 @@ impl SharePartition {
                         if chosen.given_up.len() == PIECE_RUNS {
                             return chosen;
                         }
-                        chosen.given_up.push(offsets);
+                        chosen.given_up.push((offsets, count));
                     }
                     State::Available { count } => {
                         let end = ask.rounded(offsets.start.plus(left));
@@ -364,7 +519,10 @@ impl SharePartition {
                             count: count + 1,
                         });
                     }
-                    State::Acquired { .. } | State::Acknowledged | State::Archived => {}
+                    State::Acquired { .. }
+                    | State::Acknowledged
+                    | State::Archiving { .. }
+                    | State::Archived => {}
                 }
             }
         }
@@ -387,9 +545,9 @@ impl SharePartition {
             self.put(piece.offsets.clone(), state);
         }
         let mut tally = Tally::default();
-        for offsets in given_up {
-            tally.archived += offsets.end.since(offsets.start);
-            self.put(offsets, State::Archived);
+        for (offsets, count) in given_up {
+            tally.give_up(offsets.end.since(offsets.start), limits);
+            self.put(offsets, limits.given_up(count, Reason::DeliveredTooOften));
         }
         for offsets in absent {
             tally.absent += offsets.end.since(offsets.start);
@@ -418,7 +576,7 @@ impl SharePartition {
                 .filter(|(range, _)| !range.is_empty())
         };
         for (range, _) in verdicts() {
-            if range.start < self.start {
+            if range.start < self.now.start {
                 return Err(NotHeld {
                     offset: range.start,
                 });
@@ -455,13 +613,19 @@ impl SharePartition {
         tally: &mut Tally,
     ) {
         let records = offsets.end.since(offsets.start);
+        let given_up = match verdict {
+            Verdict::Reject => Some(Reason::Rejected),
+            Verdict::Release if count >= limits.deliveries_max => Some(Reason::DeliveredTooOften),
+            _ => None,
+        };
+        if let Some(reason) = given_up {
+            tally.give_up(records, limits);
+            return self.put(offsets, limits.given_up(count, reason));
+        }
         let (state, counted) = match verdict {
             Verdict::Accept => (State::Acknowledged, &mut tally.acknowledged),
-            Verdict::Reject => (State::Archived, &mut tally.archived),
             Verdict::Absent => (State::Archived, &mut tally.absent),
-            Verdict::Release if count >= limits.deliveries_max => {
-                (State::Archived, &mut tally.archived)
-            }
+            Verdict::Reject | Verdict::Discard => (State::Archived, &mut tally.discarded),
             Verdict::Release => (State::Available { count }, &mut tally.released),
             Verdict::Return => {
                 let count = count.saturating_sub(1);
@@ -492,7 +656,7 @@ impl SharePartition {
             State::Acquired { until, .. } => until,
             _ => None,
         };
-        self.wake_at = self.runs.iter().filter_map(deadline).min();
+        self.now.wake_at = self.runs.iter().filter_map(deadline).min();
         tally
     }
 
@@ -502,7 +666,7 @@ impl SharePartition {
         is_meant: impl Fn(Holder, Option<Duration>) -> bool,
     ) -> Tally {
         let mut tally = Tally::default();
-        if self.held == 0 {
+        if self.now.held == 0 {
             return tally;
         }
         let meant = |(offsets, state): (Range<Offset>, State)| match state {
@@ -520,6 +684,35 @@ impl SharePartition {
         tally
     }
 
+    /// Finishes what anybody may have of these offsets, some pieces of it; how many records.
+    pub fn discard(&mut self, range: Range<Offset>) -> u64 {
+        let mut records = 0;
+        for offsets in self.available(range) {
+            records += offsets.end.since(offsets.start);
+            self.put(offsets, State::Archived);
+        }
+        self.advance();
+        records
+    }
+
+    /// Archives records that were given up, which have dead letters now, or get none. False, and nothing is done, if some of them are not
+    /// being archived any more.
+    pub fn archive(&mut self, ranges: &[Range<Offset>]) -> bool {
+        let is_archiving =
+            |(_, state): (Range<Offset>, State)| matches!(state, State::Archiving { .. });
+        let is_meant = |range: &Range<Offset>| {
+            range.start >= self.now.start && self.runs.pieces(range.clone()).all(is_archiving)
+        };
+        if !ranges.iter().all(is_meant) {
+            return false;
+        }
+        for range in ranges {
+            self.put(range.clone(), State::Archived);
+        }
+        self.advance();
+        true
+    }
+
     /// Forgets what is before `log_start`: those records do not exist any more. How many of them were not finished. Of many runs it
     /// takes some: whoever trims goes on until the start is there.
     pub fn trim(&mut self, log_start: Offset) -> u64 {
@@ -527,7 +720,7 @@ impl SharePartition {
             Some((offsets, _)) => log_start.min(offsets.start),
             None => log_start,
         };
-        if to <= self.start {
+        if to <= self.now.start {
             return 0;
         }
         let lost = self.unfinished(to);
@@ -536,42 +729,50 @@ impl SharePartition {
     }
 
     fn begin_at(&mut self, start: Offset) {
-        self.put(self.start..start, State::FRESH);
+        self.put(self.now.start..start, State::FRESH);
         self.runs.forget_before(start);
-        self.start = start;
+        self.now.start = start;
         self.advance();
     }
 
     /// Puts records into a state, and counts what is held.
     fn put(&mut self, offsets: Range<Offset>, state: State) {
-        let held = |(offsets, state): (Range<Offset>, State)| match state {
-            State::Acquired { .. } => offsets.end.since(offsets.start),
-            _ => 0,
+        let count = |(offsets, state): (Range<Offset>, State)| {
+            let records = offsets.end.since(offsets.start);
+            match state {
+                State::Acquired { .. } => (records, 0),
+                State::Archiving { .. } => (0, records),
+                _ => (0, 0),
+            }
         };
-        let before: u64 = self.runs.pieces(offsets.clone()).map(held).sum();
-        let after = held((offsets.clone(), state));
-        self.held = self.held + after as usize - before as usize;
+        for (held, archiving) in self.runs.pieces(offsets.clone()).map(count) {
+            self.now.held -= held as usize;
+            self.now.archiving -= archiving;
+        }
+        let (held, archiving) = count((offsets.clone(), state));
+        self.now.held += held as usize;
+        self.now.archiving += archiving;
         if let State::Acquired {
             until: Some(until), ..
         } = state
         {
-            self.wake_at = Some(self.wake_at.map_or(until, |at| at.min(until)));
+            self.now.wake_at = Some(self.now.wake_at.map_or(until, |at| at.min(until)));
         }
         self.runs.set(offsets, state);
     }
 
     /// Moves the start behind what is finished. Of many runs it takes some, and the next step goes on.
     fn advance(&mut self) {
-        let mut start = self.start;
+        let mut start = self.now.start;
         for _ in 0..PIECE_RUNS {
             match self.runs.at(start).filter(|run| run.state.is_finished()) {
                 Some(run) => start = run.end,
                 None => break,
             }
         }
-        if start > self.start {
+        if start > self.now.start {
             self.runs.forget_before(start);
-            self.start = start;
+            self.now.start = start;
         }
     }
 
@@ -586,7 +787,7 @@ impl SharePartition {
         let pieces = 5 * touched.sum::<usize>();
         let is_touched = |at: Offset| ranges.iter().any(|range| range.contains(&at));
         let mut heads = 0;
-        let mut at = self.start;
+        let mut at = self.now.start;
         while let Some((offsets, state)) = self.runs.pieces(at..Offset::MAX).next()
             && (state.is_finished() || is_touched(offsets.start))
             && heads < PIECE_RUNS
@@ -607,7 +808,7 @@ impl SharePartition {
 
     /// How many things more it keeps when it is trimmed.
     pub fn trims_max(&self, log_start: Offset) -> usize {
-        match log_start > self.start {
+        match log_start > self.now.start {
             true => {
                 let before = self.runs.iter().take_while(|(it, _)| it.start < log_start);
                 before.take(PIECE_RUNS).count() + 2 + PIECE_RUNS
@@ -620,10 +821,11 @@ impl SharePartition {
     pub fn touched_by(&self, ask: &Ask, limits: &Limits) -> Vec<Range<Offset>> {
         let Chosen {
             given,
-            given_up: mut touched,
+            given_up,
             absent,
         } = self.choose(ask, limits);
-        touched.extend(absent);
+        let mut touched = absent;
+        touched.extend(given_up.into_iter().map(|(offsets, _)| offsets));
         touched.extend(given.into_iter().map(|piece| piece.offsets));
         touched
     }
@@ -633,7 +835,7 @@ impl SharePartition {
         &self,
         is_meant: impl Fn(Holder, Option<Duration>) -> bool,
     ) -> Vec<Range<Offset>> {
-        if self.held == 0 {
+        if self.now.held == 0 {
             return Vec::new();
         }
         let held = |(offsets, state): (Range<Offset>, State)| match state {
@@ -657,11 +859,10 @@ impl SharePartition {
         if let Some(later) = stale.iter().nth(PIECE_RUNS).copied() {
             self.stale = stale.split_off(&later);
         }
-        let (start, held, wake_at) = self.before;
-        self.before = (self.start, self.held, self.wake_at);
+        let counted = std::mem::replace(&mut self.before, self.now);
         let mut keeps = Vec::new();
-        if self.start != start {
-            keeps.push(Keep::Start(self.start));
+        if self.now.start != counted.start {
+            keeps.push(Keep::Start(self.now.start));
         }
         let stored = |run: Option<&Run>| run.map(StoredRun::of);
         let is_changed = |(base, before): &(&Offset, &Option<Run>)| {
@@ -678,9 +879,7 @@ impl SharePartition {
             }
         }
         let undo = Undo {
-            start,
-            held,
-            wake_at,
+            counted,
             runs,
             stale,
         };
@@ -690,15 +889,12 @@ impl SharePartition {
     /// Takes the last step back: it could not be stored.
     pub fn take_back(&mut self, undo: Undo) {
         let Undo {
-            start,
-            held,
-            wake_at,
+            counted,
             runs,
             stale,
         } = undo;
         self.runs.put_back(runs);
-        (self.start, self.held, self.wake_at) = (start, held, wake_at);
-        self.before = (start, held, wake_at);
+        (self.now, self.before) = (counted, counted);
         self.stale.extend(stale);
     }
 }

@@ -9,7 +9,8 @@
 //!                                                    | kind 3 only: incarnation u64 | first offset u64 |
 //! kind 1   a group:     | version u8 = 1 | created i64 ms |
 //! kind 2   a start:     | version u8 = 1 | incarnation u64 | offset u64 |
-//! kind 3   a run:       | version u8 = 1 | end offset u64 | state u8: 0 available, 1 acknowledged, 2 archived | deliveries u16 |
+//! kind 3   a run:       | version u8 = 1 | end offset u64 | state u8: 0 available, 1 acknowledged, 2 archived, 3 rejected and 4 delivered too
+//!                                          often, without a dead letter yet | deliveries u16 |
 //! kind 4   settings:    | version u8 = 1 | count u16 | name string, value string, … |
 //! ```
 //!
@@ -22,6 +23,7 @@ use model::{Offset, PartitionId, Timestamp, TopicId};
 use uuid::Uuid;
 
 use super::partition::{StoredRun, StoredState};
+use super::runs::Reason;
 use crate::broker::state_log::{Change, StateRecord};
 
 const KIND_GROUP: u8 = 1;
@@ -136,6 +138,8 @@ impl StateRecord for ShareRecord {
                         StoredState::Available(count) => (0, count),
                         StoredState::Acknowledged => (1, 0),
                         StoredState::Archived => (2, 0),
+                        StoredState::Archiving(count, Reason::Rejected) => (3, count),
+                        StoredState::Archiving(count, Reason::DeliveredTooOften) => (4, count),
                     };
                     let mut value = value();
                     value.put_u64(run.end.get());
@@ -204,6 +208,8 @@ fn run_of(base: Offset, value: &mut &[u8]) -> Result<StoredRun, SharesError> {
         (0, 1..) => StoredState::Available(count),
         (1, 0) => StoredState::Acknowledged,
         (2, 0) => StoredState::Archived,
+        (3, 1..) => StoredState::Archiving(count, Reason::Rejected),
+        (4, 1..) => StoredState::Archiving(count, Reason::DeliveredTooOften),
         _ => return Err(SharesError::Malformed("no state")),
     };
     match end > base {

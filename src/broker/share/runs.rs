@@ -33,8 +33,34 @@ pub enum State {
     },
     /// It was worked on, and never comes again.
     Acknowledged,
+    /// It was given up, and nobody gets it; it is archived when its dead letter is written.
+    Archiving {
+        /// How often it was delivered.
+        count: u16,
+        /// Why it was given up.
+        reason: Reason,
+    },
     /// It was given up, and never comes again.
     Archived,
+}
+
+/// Why records are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Who held them said so.
+    Rejected,
+    /// They were delivered as often as they may be.
+    DeliveredTooOften,
+}
+
+impl Reason {
+    /// In the words of Kafka's dead letters.
+    pub fn words(self) -> &'static str {
+        match self {
+            Reason::Rejected => "Offset rejected by client.",
+            Reason::DeliveredTooOften => "Offset delivery count exceeded the threshold.",
+        }
+    }
 }
 
 impl State {

@@ -3,9 +3,20 @@
 
 use std::time::Duration;
 
+use model::TopicName;
 use model::topic_config::Kind;
 
 use super::partition::{Limits, RUNS_MAX};
+
+/// The group of all queues. Consumers of Kafka's share groups may join it.
+pub const QUEUES: &str = "queue";
+/// What the ids of subscriptions begin with that outlive their consumers.
+pub const KEPT_SUBSCRIPTIONS: &str = "sub:";
+/// What the ids of subscriptions begin with that end with their last consumer.
+pub const VOLATILE_SUBSCRIPTIONS: &str = "sub~";
+/// The setting that names a group's dead letter topic.
+pub const DEAD_LETTER_TOPIC: &str = "errors.deadletterqueue.topic.name";
+const COPY_RECORD: &str = "errors.deadletterqueue.copy.record.enable";
 
 /// Where a group begins in a partition that it has not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +44,8 @@ pub struct GroupSettings {
     pub limits: Limits,
     /// Whether holding on is allowed.
     pub renews: bool,
+    /// Whether dead letters have what the records have, beside the reason.
+    pub copies_dead: bool,
 }
 
 /// A row of the table.
@@ -41,7 +54,7 @@ pub struct GroupSetting {
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
-    /// The value where none is set.
+    /// The value where none is set; see [`GroupSetting::default_of`].
     pub default: &'static str,
     /// What it means.
     pub doc: &'static str,
@@ -60,6 +73,28 @@ pub struct InvalidGroupSetting {
 
 /// All of them, in the order of names.
 pub static GROUP_SETTINGS: &[GroupSetting] = &[
+    GroupSetting {
+        name: COPY_RECORD,
+        kind: Kind::Boolean,
+        default: "false",
+        doc: "Whether a dead letter has key, value and headers of the record, or only the headers that say which it was and why. The default is true for the group queue and for subscriptions of AMQP clients.",
+        apply: |value, settings| {
+            settings.copies_dead = value.parse().ok()?;
+            Some(())
+        },
+    },
+    GroupSetting {
+        name: DEAD_LETTER_TOPIC,
+        kind: Kind::String,
+        default: "",
+        doc: "The topic that gets a dead letter for each record that is rejected, or was delivered as often as it may be. It must have errors.deadletterqueue.group.enable=true. Empty: none; such records are archived, and counted as dropped.",
+        apply: |value, settings| {
+            settings.limits.keeps_dead = !value.is_empty();
+            let is_taken = value.is_empty() || TopicName::parse(value).is_ok();
+            // Kafka's: topics of the broker's own take none.
+            (is_taken && !value.starts_with("__")).then_some(())
+        },
+    },
     GroupSetting {
         name: "share.auto.offset.reset",
         kind: Kind::String,
@@ -164,6 +199,14 @@ impl GroupSetting {
         GROUP_SETTINGS.iter().find(|setting| setting.name == name)
     }
 
+    /// The value where none is set for this group.
+    pub fn default_of(&self, group: &str) -> &'static str {
+        match self.name == COPY_RECORD && is_of_messages(group) {
+            true => "true",
+            false => self.default,
+        }
+    }
+
     fn put(&self, value: &str, settings: &mut GroupSettings) -> Result<(), InvalidGroupSetting> {
         let done = (self.apply)(value, settings);
         done.ok_or_else(|| InvalidGroupSetting {
@@ -173,8 +216,16 @@ impl GroupSetting {
     }
 }
 
-impl Default for GroupSettings {
-    fn default() -> GroupSettings {
+/// Whether its consumers speak of messages: a message without its body is of no use to them.
+fn is_of_messages(group: &str) -> bool {
+    group == QUEUES
+        || group.starts_with(KEPT_SUBSCRIPTIONS)
+        || group.starts_with(VOLATILE_SUBSCRIPTIONS)
+}
+
+impl GroupSettings {
+    /// Those of a group for which nothing is set.
+    pub fn defaults(group: &str) -> GroupSettings {
         let mut settings = GroupSettings {
             reset: Reset::Latest,
             lock: Duration::ZERO,
@@ -184,21 +235,24 @@ impl Default for GroupSettings {
                 deliveries_max: 0,
                 held_max: 0,
                 runs_max: RUNS_MAX,
+                keeps_dead: false,
             },
             renews: false,
+            copies_dead: false,
         };
         for row in GROUP_SETTINGS {
-            row.put(row.default, &mut settings)
+            row.put(row.default_of(group), &mut settings)
                 .expect("defaults are values");
         }
         settings
     }
-}
 
-impl GroupSettings {
-    /// The defaults, with these values over them. Names that this release does not know are passed over.
-    pub fn of(values: &[(String, String)]) -> Result<GroupSettings, InvalidGroupSetting> {
-        let mut settings = GroupSettings::default();
+    /// The group's defaults, with these values over them. Names that this release does not know are passed over.
+    pub fn of(
+        group: &str,
+        values: &[(String, String)],
+    ) -> Result<GroupSettings, InvalidGroupSetting> {
+        let mut settings = GroupSettings::defaults(group);
         for (name, value) in values {
             if let Some(row) = GroupSetting::find(name) {
                 row.put(value, &mut settings)?;
@@ -214,7 +268,7 @@ mod tests {
 
     #[test]
     fn values_take_effect_and_others_are_refused() {
-        let of = |name: &str, value: &str| GroupSettings::of(&[(name.into(), value.into())]);
+        let of = |name: &str, value: &str| GroupSettings::of("g", &[(name.into(), value.into())]);
         let day = Duration::from_secs(24 * 60 * 60);
         for (value, reset) in [
             ("earliest", Reset::Earliest),
@@ -238,12 +292,19 @@ mod tests {
             ("share.isolation.level", "serializable"),
             ("share.renew.acknowledge.enable", "yes"),
             ("share.partition.max.record.locks", "99"),
+            ("errors.deadletterqueue.topic.name", "no topic"),
+            ("errors.deadletterqueue.topic.name", "__consumer_offsets"),
+            ("errors.deadletterqueue.copy.record.enable", "1"),
         ] {
             assert!(of(name, value).is_err(), "{name}={value}");
         }
         let names: Vec<_> = GROUP_SETTINGS.iter().map(|row| row.name).collect();
         assert!(names.is_sorted());
-        let default = GroupSettings::default();
+        let dead = of("errors.deadletterqueue.topic.name", "dlq.g").expect("a topic");
+        assert!(dead.limits.keeps_dead && !dead.copies_dead);
+        assert!(GroupSettings::defaults(QUEUES).copies_dead);
+        assert!(GroupSettings::defaults("sub:c:n").copies_dead);
+        let default = GroupSettings::defaults("g");
         assert_eq!(
             (default.lock, default.limits),
             (Duration::from_secs(30), Limits::default())

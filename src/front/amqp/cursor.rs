@@ -16,7 +16,6 @@ use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
 use super::outcome::Outcome;
 use super::pinned::TopicPin;
-use super::queue::GROUP;
 use super::route::Record;
 use super::selected::selects;
 use super::selector::Selector;
@@ -26,6 +25,7 @@ use crate::broker::replay::{
     Block, Event, Filter, FollowRequest, Order, Place, Replay, ReplayError, ReplayRecord,
     ReplayRequest, Subscription,
 };
+use crate::broker::share::QUEUES;
 use crate::broker::{Broker, Topic};
 
 /// What a cursor is opened for.
@@ -278,7 +278,7 @@ impl Cursors {
                 Records::Following(Box::new(subscription))
             }
             Start::Queue => {
-                let group = door.group(GROUP, right::Read)?;
+                let group = door.group(QUEUES, right::Read)?;
                 let is_open = broker.unfinished_of(&group, topic.id);
                 let now = broker.now();
                 let is_there = move |found: &ReplayRecord<'_>| {

@@ -26,13 +26,12 @@ use super::subscriptions::{InUse, Named};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::share::{
-    Begin, Choice, Given, Place, ShareConsumer, ShareError, ShareReadError, ShareReader, Verdict,
+    Begin, Choice, Given, Place, QUEUES, ShareConsumer, ShareError, ShareReadError, ShareReader,
+    Verdict,
 };
 
 /// A topic that may be read.
 type Readable = Granted<Arc<Topic>, right::Read>;
-/// The group of all queues. Consumers of Kafka's share groups may join it.
-pub(super) const GROUP: &str = "queue";
 /// Records that are taken at once.
 const TAKEN_MAX: usize = 256;
 
@@ -146,7 +145,7 @@ impl Consumer {
             let offset = found.record.offset;
             if record.is_expired(now) {
                 front.stats.expired.fetch_add(1, Relaxed);
-                self.say(given.place, offset, Verdict::Reject);
+                self.say(given.place, offset, Verdict::Discard);
                 continue;
             }
             let message = record.message_of_queue(count);
@@ -297,7 +296,7 @@ impl Queues {
         if self.all.len() >= CONSUMERS_MAX {
             return Err(NoLink::TooMany);
         }
-        let group = door.group(kept.map_or(GROUP, |it| &it.id), right::Read)?;
+        let group = door.group(kept.map_or(QUEUES, |it| &it.id), right::Read)?;
         let begin = kept.map_or(Begin::Earliest, |_| Begin::Latest);
         let in_use = match kept {
             None => None,

@@ -17,11 +17,11 @@ use tokio::time::timeout;
 use super::errors::NoLink;
 use crate::broker::Broker;
 use crate::broker::access::{Door, right};
-use crate::broker::share::ShareError;
+use crate::broker::share::{self, ShareError};
 
 /// What the ids of groups begin with that end with their last consumer.
-const VOLATILE: &str = "sub~";
-const KEPT: &str = "sub:";
+const VOLATILE: &str = share::VOLATILE_SUBSCRIPTIONS;
+const KEPT: &str = share::KEPT_SUBSCRIPTIONS;
 /// How long somebody waits for a consumer that goes.
 const ENDING_MAX: Duration = Duration::from_secs(5);
 

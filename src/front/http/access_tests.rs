@@ -24,9 +24,10 @@ const OPEN: [&str; 5] = ["index", "healthz", "readyz", "version", "openapi"];
 /// It asks for no right either: the front that takes the connection does, and here is none.
 const GOES_OVER: &str = "mqttWebSocket";
 /// Lists that leave out what the caller may not see.
-const LISTS: [&str; 5] = [
+const LISTS: [&str; 6] = [
     "listTopics",
     "listGroups",
+    "listQueues",
     "proxyTopics",
     "proxyClusterTopics",
     "proxyGroups",

@@ -21,6 +21,7 @@ use crate::broker::holds::HoldError;
 use crate::broker::once::OnceRefusal;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::replay::{DownsampleRefusal, ReplayError};
+use crate::broker::share::{ShareError, TransferError};
 use model::acl::UnknownWord;
 use model::{Offset, PartitionId};
 
@@ -534,6 +535,44 @@ fn group_refused(error: GroupError) -> Response {
     }
 }
 
+/// A group that shares records, and refuses.
+fn share_refused(error: ShareError) -> Response {
+    let (status, code) = match error {
+        ShareError::NotFound => (StatusCode::NOT_FOUND, "unknown_queue"),
+        ShareError::InvalidGroupId => (StatusCode::BAD_REQUEST, "invalid_group"),
+        ShareError::OtherKind => (StatusCode::CONFLICT, "other_group"),
+        ShareError::NonEmpty => (StatusCode::CONFLICT, "group_not_empty"),
+        ShareError::Invalid(_)
+        | ShareError::UnknownMember
+        | ShareError::FencedEpoch
+        | ShareError::NotRenewed
+        | ShareError::NotHeld(_) => (StatusCode::CONFLICT, "group_membership"),
+        ShareError::MaxSizeReached => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
+        ShareError::NotAvailable => (StatusCode::SERVICE_UNAVAILABLE, "group_not_available"),
+    };
+    let answer = problem(status, code, error.to_string());
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => later(answer, "1"),
+        StatusCode::TOO_MANY_REQUESTS => later(answer, "10"),
+        _ => answer,
+    }
+}
+
+/// Messages that are not moved.
+fn transfer_refused(error: TransferError) -> Response {
+    match error {
+        TransferError::Group(error) => share_refused(error),
+        TransferError::Read(error) => Failure::Replay(error).into_response(),
+        TransferError::Publish(refusal) => {
+            let (status, code) = of_publish(&refusal);
+            problem(status, code, refusal.to_string())
+        }
+        TransferError::SameTopic => {
+            problem(StatusCode::BAD_REQUEST, "same_topic", error.to_string())
+        }
+    }
+}
+
 /// The code of what went wrong with one partition of a job.
 pub(super) fn cleanup_code(fault: &Fault) -> &'static str {
     let (_, code) = of_fault(fault);
@@ -664,6 +703,12 @@ pub(super) enum Failure {
     /// A group that refuses.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// A group that shares records, and refuses.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Messages that are not moved.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// The group has committed nothing there.
     #[error("the group has committed no offset of this partition")]
     UnknownOffset,
@@ -798,6 +843,8 @@ impl IntoResponse for Failure {
             Failure::NoJson { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_json"),
             Failure::UnknownOffset => (StatusCode::NOT_FOUND, "unknown_offset"),
             Failure::Group(error) => return group_refused(error),
+            Failure::Share(error) => return share_refused(error),
+            Failure::Transfer(error) => return transfer_refused(error),
             Failure::Place(_) => (StatusCode::BAD_REQUEST, "invalid_place"),
             Failure::Path(_) => (StatusCode::BAD_REQUEST, "invalid_path"),
             Failure::Query(_) => (StatusCode::BAD_REQUEST, "invalid_query"),

@@ -28,6 +28,7 @@ mod operation;
 mod pages;
 mod produce;
 mod proxy;
+mod queues;
 mod quota;
 mod replay;
 mod request;
@@ -145,6 +146,7 @@ fn all_routes() -> Routes {
         .merge(erasures::routes())
         .merge(web_socket::routes())
         .merge(mqtt_clients::routes())
+        .merge(queues::routes())
 }
 
 fn routes(front: Arc<Front>) -> Router {

@@ -48,6 +48,8 @@ fn bodies() -> BTreeMap<&'static str, Value> {
             json!({ "name": "carol", "password": "a long password" }),
         ),
         ("changePassword", json!({ "password": "another password" })),
+        ("purgeQueue", json!({ "dry_run": true })),
+        ("moveQueue", json!({ "to": "readings", "dry_run": true })),
         (
             "addHold",
             json!({ "topic": "readings", "reason": "a test" }),

@@ -1,4 +1,3 @@
-import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -24,17 +23,13 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public final class Shares {
     private static final String TOPIC = "jobs";
     private static String server;
+    /** What was acknowledged before the kill. */
+    private static final TreeSet<Integer> DONE = new TreeSet<>();
 
     private Shares() {}
 
     public static void main(String[] arguments) throws Exception {
         server = arguments[0];
-        if (arguments.length > 1) {
-            // After a kill: what was acknowledged before is not to be seen.
-            String[] done = arguments[1].split(",");
-            Desk.scenario("after a kill", () -> afterKill(done));
-            Desk.end();
-        }
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", server))) {
             admin.createTopics(List.of(new NewTopic(TOPIC, 1, (short) 1))).all().get();
             for (String group : List.of("implicit", "explicit", "expiry", "kill")) {
@@ -43,10 +38,10 @@ public final class Shares {
             set(admin, "expiry", "share.record.lock.duration.ms", "1000");
         }
         produce(0, 100);
-        Desk.scenario("implicit acknowledgement, two consumers", Shares::implicit);
-        Desk.scenario("explicit: release, reject, renew", Shares::explicit);
-        Desk.scenario("a lock expires", Shares::expiry);
-        Desk.scenario("before a kill", Shares::beforeKill);
+        Desk.scenario("implicit", Shares::implicit);
+        Desk.scenario("explicit", Shares::explicit);
+        Desk.scenario("expiry", Shares::expiry);
+        Desk.scenario("kill", Shares::kill);
         Desk.end();
     }
 
@@ -168,8 +163,7 @@ public final class Shares {
         slow.close();
     }
 
-    private static void beforeKill() throws Exception {
-        TreeSet<Integer> done = new TreeSet<>();
+    private static void kill() throws Exception {
         try (var consumer = consumer("kill", "explicit")) {
             Desk.until(
                     () -> {
@@ -177,24 +171,18 @@ public final class Shares {
                             int number = Integer.parseInt(record.value());
                             if (number % 2 == 0) {
                                 consumer.acknowledge(record, AcknowledgeType.ACCEPT);
-                                done.add(number);
+                                DONE.add(number);
                             } else {
                                 consumer.acknowledge(record, AcknowledgeType.RELEASE);
                             }
                         }
                         consumer.commitSync();
-                        return done.size() >= 10;
+                        return DONE.size() >= 10;
                     },
                     60,
                     "some records");
-            StringBuilder all = new StringBuilder();
-            done.forEach(number -> all.append(all.isEmpty() ? "" : ",").append(number));
-            System.out.println("done " + all);
-            System.out.flush();
         }
-    }
-
-    private static void afterKill(String[] done) throws Exception {
+        Desk.ask("restart kill");
         TreeSet<Integer> seen = new TreeSet<>();
         try (var consumer = consumer("kill", "implicit")) {
             Desk.until(
@@ -202,13 +190,13 @@ public final class Shares {
                         for (var record : consumer.poll(Duration.ofMillis(200))) {
                             seen.add(Integer.parseInt(record.value()));
                         }
-                        return seen.size() >= 100 - done.length;
+                        return seen.size() >= 100 - DONE.size();
                     },
                     60,
                     "the rest");
         }
-        for (String number : done) {
-            Desk.check(!seen.contains(Integer.parseInt(number)), number + " was acknowledged");
+        for (Integer number : DONE) {
+            Desk.check(!seen.contains(number), number + " was acknowledged");
         }
     }
 }

@@ -21,7 +21,9 @@ import org.apache.kafka.tools.DumpLogSegments;
 import org.apache.kafka.tools.GetOffsetShell;
 import org.apache.kafka.tools.TopicCommand;
 import org.apache.kafka.tools.consumer.ConsoleConsumer;
+import org.apache.kafka.tools.consumer.ConsoleShareConsumer;
 import org.apache.kafka.tools.consumer.group.ConsumerGroupCommand;
+import org.apache.kafka.tools.consumer.group.ShareGroupCommand;
 
 /**
  * Kafka's console tools against a broker: their main methods, one after the other in one process,
@@ -46,6 +48,7 @@ public final class Tools {
         }
         Desk.scenario("get-offsets", Tools::getOffsets);
         Desk.scenario("consumer-groups", Tools::consumerGroups);
+        Desk.scenario("share-groups", Tools::shareGroups);
         Desk.scenario("delete-records", Tools::deleteRecords);
         Desk.scenario("verifiable producer and consumer", Tools::verifiable);
         Desk.scenario("users and quotas", Tools::usersAndQuotas);
@@ -300,6 +303,37 @@ public final class Tools {
         has(run(kafka.admin.ConfigCommand::main, "--entity-type groups --describe"), "configs for group pair are:");
         run(ConsumerGroupCommand::main, "--delete --group pair");
         Desk.check(!run(ConsumerGroupCommand::main, "--list").contains("pair"), "the group is still listed");
+    }
+
+    private static List<String> share(int count) throws Exception {
+        String output =
+                run(
+                        ConsoleShareConsumer::main,
+                        "--topic shared --group sharers --max-messages " + count + " --timeout-ms 30000");
+        return output.lines().collect(Collectors.toList());
+    }
+
+    private static void shareGroups() throws Exception {
+        create("shared", "");
+        run(
+                kafka.admin.ConfigCommand::main,
+                "--entity-type groups --entity-name sharers --alter --add-config share.auto.offset.reset=earliest");
+        produce("shared", lines(40));
+        Desk.check(share(40).size() == 40, "not all of the group's records");
+        has(run(ShareGroupCommand::main, "--list"), "sharers");
+        has(run(ShareGroupCommand::main, "--list --state"), "Empty");
+        has(run(ShareGroupCommand::main, "--describe --group sharers --state"), "sharers");
+        String described = run(ShareGroupCommand::main, "--describe --group sharers --offsets");
+        Pattern finished = Pattern.compile("(?m)^sharers\\s+shared\\s+0\\s+40\\b");
+        Desk.check(finished.matcher(described).find(), "it is not at the end: " + described);
+        run(ShareGroupCommand::main, "--group sharers --topic shared --reset-offsets --to-earliest --execute");
+        described = run(ShareGroupCommand::main, "--describe --group sharers --offsets");
+        Pattern reset = Pattern.compile("(?m)^sharers\\s+shared\\s+0\\s+0\\b");
+        Desk.check(reset.matcher(described).find(), "it is not at the beginning: " + described);
+        Desk.check(share(40).size() == 40, "not all of them again");
+        run(ShareGroupCommand::main, "--delete-offsets --group sharers --topic shared");
+        run(ShareGroupCommand::main, "--delete --group sharers");
+        Desk.check(!run(ShareGroupCommand::main, "--list").contains("sharers"), "the group is still listed");
     }
 
     private static void deleteRecords() throws Exception {

@@ -16,7 +16,7 @@ use crate::binary::Running;
 use crate::raw::Raw;
 
 /// A queue with these bytes, and a connection to it.
-async fn queue_of(running: &Running, count: u8) -> Amqp {
+pub async fn queue_of(running: &Running, count: u8) -> Amqp {
     let mut amqp = Amqp::connect(running.other("AMQP")).await;
     let rows: Vec<[u8; 6]> = (0..count).map(row).collect();
     let rows: Vec<&[u8]> = rows.iter().map(|it| &it[..]).collect();
@@ -25,10 +25,15 @@ async fn queue_of(running: &Running, count: u8) -> Amqp {
 }
 
 /// A consumer of the queue with so much credit.
-async fn consume(amqp: &mut Amqp, handle: u32, credit: u32) {
+pub async fn consume(amqp: &mut Amqp, handle: u32, credit: u32) {
+    consume_of(amqp, "jobs", handle, credit).await;
+}
+
+/// A consumer of a queue with so much credit.
+pub async fn consume_of(amqp: &mut Amqp, topic: &str, handle: u32, credit: u32) {
     let queue = Source {
         capabilities: Multiple::These(&["queue"]),
-        ..source("jobs", None)
+        ..source(topic, None)
     };
     amqp.receiver(handle, queue).await;
     amqp.until(&format!("attach {handle}")).await;
@@ -52,7 +57,7 @@ async fn stored_and_delivered(amqp: &mut Amqp, disposition: &str) -> u8 {
     came.expect("it was waited for")
 }
 
-fn modified(failed: bool, elsewhere: bool) -> DeliveryState<'static> {
+pub fn modified(failed: bool, elsewhere: bool) -> DeliveryState<'static> {
     DeliveryState::Modified(Modified {
         delivery_failed: Some(failed),
         undeliverable_here: Some(elsewhere),

@@ -26,12 +26,15 @@ impl World {
     fn new() -> World {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000)));
         let store = SimStore::new(Arc::clone(&clock) as Arc<dyn Clock>, 256 << 10);
-        World::over(store, clock)
+        World::over(store, clock, None)
     }
 
-    fn over(store: SimStore, clock: Arc<ManualClock>) -> World {
+    /// Over a store whose topics' logs end there.
+    fn over(store: SimStore, clock: Arc<ManualClock>, log_end: Option<u64>) -> World {
         let (log, replayed) = store.open();
-        let opened = Shares::open(log, replayed, Arc::clone(&clock) as Arc<dyn Clock>);
+        let steady = Arc::clone(&clock) as Arc<dyn Clock>;
+        let end_of = |_| log_end.map(Offset::new);
+        let opened = Shares::open(log, replayed, steady, end_of);
         let (shares, task) = opened.expect("readable");
         let (stop, stopped) = watch::channel(false);
         World {
@@ -44,8 +47,13 @@ impl World {
     }
 
     fn cut(self) -> World {
+        self.cut_with(None)
+    }
+
+    /// The topics' logs lose what is behind there.
+    fn cut_with(self, log_end: Option<u64>) -> World {
         self.task.abort();
-        World::over(self.store.cut(), self.clock)
+        World::over(self.store.cut(), self.clock, log_end)
     }
 
     async fn acquire(
@@ -271,7 +279,7 @@ async fn a_group_ends_with_what_it_has_and_begins_anew_where_it_is_told() {
 async fn settings_are_kept_and_outlive_the_group() {
     let world = World::new();
     let values = vec![("share.delivery.count.limit".to_owned(), "2".to_owned())];
-    let settings = GroupSettings::of(&values).expect("values");
+    let settings = GroupSettings::of(GROUP, &values).expect("values");
     let set = world
         .shares
         .configure(GROUP, values.clone(), settings)
@@ -293,4 +301,29 @@ async fn settings_are_kept_and_outlive_the_group() {
             .expect("held");
     }
     assert_eq!(world.acquire("a", 1).await, Ok(vec![(1..2, 1)]));
+}
+
+#[tokio::test]
+async fn what_comes_where_a_log_lost_finished_records_is_not_taken_for_them() {
+    for log_end in [4, 7] {
+        let world = World::new();
+        let begun = world.shares.begin(GROUP, place(), Offset::ZERO).await;
+        assert_eq!(begun, Ok(()));
+        assert_eq!(world.acquire("a", 9).await, Ok(vec![(0..9, 1)]));
+        for range in [0..5, 6..8] {
+            let done = world.settle("a", range, Verdict::Accept).await;
+            assert!(done.is_ok());
+        }
+        // Of nine records so many are left; five and two behind the sixth were done.
+        let world = world.cut_with(Some(log_end));
+        assert_eq!(world.start(), Some(log_end.min(5)));
+        world.shares.tidy_up(|_| true).await.expect("room");
+        // It was stored: the next start finds new records at these offsets.
+        let world = world.cut();
+        let wanted = match log_end {
+            4 => vec![(4..20, 1)],
+            _ => vec![(5..6, 2), (7..22, 1)],
+        };
+        assert_eq!(world.acquire("b", 16).await, Ok(wanted));
+    }
 }

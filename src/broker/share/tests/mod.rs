@@ -1,5 +1,6 @@
 //! What shared subscriptions promise: by examples, and by random histories against a model.
 
+mod dead_letters;
 mod examples;
 mod groups;
 mod random;
@@ -29,7 +30,7 @@ impl Kept {
     }
 
     fn restore(&self) -> SharePartition {
-        SharePartition::restore(self.start, self.runs.clone())
+        SharePartition::restore(self.start, self.runs.clone(), Offset::MAX)
     }
 }
 

@@ -12,6 +12,7 @@ const LIMITS: Limits = Limits {
     deliveries_max: 3,
     held_max: 12,
     runs_max: 10,
+    keeps_dead: false,
 };
 
 #[derive(Clone, Debug)]
@@ -31,6 +32,12 @@ enum Act {
     Leave(u64),
     Pass(u64),
     Trim(u64),
+    /// What of it was given up has its dead letters.
+    Archive {
+        range: Range<u64>,
+        /// Only what was given up of it, so that it is not refused.
+        clipped: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -49,11 +56,13 @@ enum Record {
     Available(u16),
     Held(u64, u16, Option<u64>),
     Acknowledged,
+    Archiving(u16, Reason),
     Archived,
 }
 
 #[derive(Clone, Debug)]
 struct Model {
+    keeps_dead: bool,
     /// Records of the log, from the first that there ever was.
     records: Vec<Record>,
     log_start: u64,
@@ -75,13 +84,21 @@ impl Model {
         }
     }
 
+    fn given_up(&self, count: u16, reason: Reason) -> Record {
+        match self.keeps_dead {
+            true => Record::Archiving(count, reason),
+            false => Record::Archived,
+        }
+    }
+
     fn release(&mut self, is_meant: impl Fn(u64, Option<u64>) -> bool) {
-        for record in &mut self.records {
-            if let Record::Held(holder, count, until) = *record
+        for at in 0..self.records.len() {
+            let too_often = |count| self.given_up(count, Reason::DeliveredTooOften);
+            if let Record::Held(holder, count, until) = self.records[at]
                 && is_meant(holder, until)
             {
-                *record = match count >= LIMITS.deliveries_max {
-                    true => Record::Archived,
+                self.records[at] = match count >= LIMITS.deliveries_max {
+                    true => too_often(count),
                     false => Record::Available(count),
                 };
             }
@@ -116,13 +133,13 @@ impl Model {
             if offset < self.start || offset >= known_end {
                 continue;
             }
-            let record = &mut self.records[offset as usize];
-            match *record {
+            let at = offset as usize;
+            match self.records[at] {
                 Record::Available(count) if count >= LIMITS.deliveries_max => {
-                    *record = Record::Archived;
+                    self.records[at] = self.given_up(count, Reason::DeliveredTooOften);
                 }
                 Record::Available(count) => {
-                    *record = Record::Held(holder, count + 1, until);
+                    self.records[at] = Record::Held(holder, count + 1, until);
                     given.push((offset, count + 1));
                     left -= 1;
                 }
@@ -145,14 +162,17 @@ impl Model {
         }
         for (range, verdict) in verdicts {
             for offset in of(range) {
-                let record = &mut self.records[offset as usize];
-                let Record::Held(_, count, _) = *record else {
+                let at = offset as usize;
+                let Record::Held(_, count, _) = self.records[at] else {
                     continue;
                 };
-                *record = match verdict {
+                self.records[at] = match verdict {
                     Verdict::Accept => Record::Acknowledged,
-                    Verdict::Reject | Verdict::Absent => Record::Archived,
-                    Verdict::Release if count >= LIMITS.deliveries_max => Record::Archived,
+                    Verdict::Absent | Verdict::Discard => Record::Archived,
+                    Verdict::Reject => self.given_up(count, Reason::Rejected),
+                    Verdict::Release if count >= LIMITS.deliveries_max => {
+                        self.given_up(count, Reason::DeliveredTooOften)
+                    }
                     Verdict::Release => Record::Available(count),
                     Verdict::Return => Record::Available(count - 1),
                     Verdict::Renew(until) => {
@@ -177,6 +197,7 @@ impl Model {
 
 /// The machine, what of it is stored, and the model beside it.
 struct Both {
+    limits: Limits,
     partition: SharePartition,
     kept: Kept,
     model: Model,
@@ -185,11 +206,16 @@ struct Both {
 }
 
 impl Both {
-    fn new() -> Both {
+    fn new(keeps_dead: bool) -> Both {
         Both {
+            limits: Limits {
+                keeps_dead,
+                ..LIMITS
+            },
             partition: SharePartition::new(Offset::ZERO),
             kept: Kept::default(),
             model: Model {
+                keeps_dead,
                 records: vec![Record::Available(0); RECORDS as usize],
                 log_start: 0,
                 start: 0,
@@ -214,8 +240,12 @@ impl Both {
     /// Takes a step in both, and says what it may have to keep at most.
     fn act(&mut self, act: &Act) -> usize {
         let Both {
-            partition, model, ..
+            partition,
+            model,
+            limits,
+            ..
         } = self;
+        let limits = *limits;
         match act {
             Act::Acquire {
                 holder,
@@ -232,13 +262,13 @@ impl Both {
                     holder: Holder(*holder),
                     until: until.map(Duration::from_secs),
                 };
-                let most = partition.keeps_max(&partition.touched_by(&ask, &LIMITS));
+                let most = partition.keeps_max(&partition.touched_by(&ask, &limits));
                 let runs = runs_of(model);
                 let known_end = match runs.len() >= LIMITS.runs_max {
                     true => runs.last().map_or(model.start, |(range, _)| range.end),
                     false => RECORDS,
                 };
-                let (given, _) = partition.acquire(&ask, &LIMITS);
+                let (given, _) = partition.acquire(&ask, &limits);
                 let given = given.into_iter().flat_map(|piece| {
                     let Range { start, end } = piece.offsets;
                     (start.get()..end.get()).map(move |offset| (offset, piece.count))
@@ -268,7 +298,7 @@ impl Both {
                 let ranges: Vec<_> = asked.iter().map(|(range, _)| range.clone()).collect();
                 let most = partition.keeps_max(&ranges);
                 let log_start = Offset::new(model.log_start);
-                let settled = partition.settle(Holder(*holder), &asked, log_start, &LIMITS);
+                let settled = partition.settle(Holder(*holder), &asked, log_start, &limits);
                 let wanted = model.settle(*holder, &verdicts);
                 assert_eq!(settled.map(drop).map_err(|it| it.offset.get()), wanted);
                 most
@@ -276,7 +306,7 @@ impl Both {
             Act::Leave(holder) => {
                 let ranges = partition.held_ranges(|it, _| it == Holder(*holder));
                 let most = partition.keeps_max(&ranges);
-                partition.leave(Holder(*holder), &LIMITS);
+                partition.leave(Holder(*holder), &limits);
                 model.release(|it, _| it == *holder);
                 most
             }
@@ -287,7 +317,7 @@ impl Both {
                 let ranges = partition.held_ranges(|_, until| due(until));
                 assert!(ranges.is_empty() || partition.wake_at().is_some_and(|at| at <= now));
                 let most = partition.keeps_max(&ranges);
-                partition.expire(now, &LIMITS);
+                partition.expire(now, &limits);
                 let now = model.now;
                 model.release(|_, until| until.is_some_and(|until| until <= now));
                 most
@@ -296,6 +326,27 @@ impl Both {
                 let most = partition.bases().len() + 3;
                 model.trim(*start);
                 partition.trim(Offset::new(model.log_start));
+                most
+            }
+            Act::Archive { range, clipped } => {
+                let is_archiving = |offset: &u64| {
+                    let record = model.records[*offset as usize];
+                    *offset >= model.start && matches!(record, Record::Archiving(..))
+                };
+                let all = range.clone().all(|offset| is_archiving(&offset));
+                let meant: Vec<u64> = match clipped {
+                    true => range.clone().filter(is_archiving).collect(),
+                    false => range.clone().collect(),
+                };
+                let ranges: Vec<_> = meant.iter().map(|at| offsets(*at..at + 1)).collect();
+                let most = partition.keeps_max(&ranges);
+                assert_eq!(partition.archive(&ranges), *clipped || all);
+                if *clipped || all {
+                    for offset in meant {
+                        model.records[offset as usize] = Record::Archived;
+                    }
+                    model.advance();
+                }
                 most
             }
         }
@@ -321,10 +372,15 @@ impl Both {
                 let before = self.told.clone();
                 self.act(act);
                 let (keeps, _) = self.partition.end_step();
-                let is_whole = *count >= keeps.len();
+                // With its dead letters it is one frame.
+                let count = match act {
+                    Act::Archive { .. } if *count < keeps.len() => 0,
+                    _ => *count,
+                };
+                let is_whole = count >= keeps.len();
                 keeps
                     .into_iter()
-                    .take(*count)
+                    .take(count)
                     .for_each(|keep| self.kept.apply(keep));
                 self.partition = self.kept.restore();
                 match is_whole {
@@ -359,17 +415,20 @@ impl Both {
 
     fn tell(&mut self) {
         for (record, told) in self.model.records.iter().zip(&mut self.told) {
-            *told |= *record == Record::Acknowledged;
+            *told |= matches!(record, Record::Acknowledged | Record::Archiving(..));
         }
     }
 
     fn check_told(&self) {
         for (offset, told) in self.told.iter().enumerate() {
             let record = self.model.records[offset];
-            let is_finished = matches!(record, Record::Acknowledged | Record::Archived);
+            let is_finished = matches!(
+                record,
+                Record::Acknowledged | Record::Archiving(..) | Record::Archived
+            );
             assert!(
                 !told || is_finished,
-                "{offset} was acknowledged: {record:?}"
+                "{offset} was acknowledged, or given up: {record:?}"
             );
         }
     }
@@ -380,6 +439,9 @@ impl Both {
         } = self;
         assert_eq!(partition.start().get(), model.start);
         assert_eq!(partition.held(), model.held());
+        let archiving = { model.records[model.start as usize..].iter() }
+            .filter(|record| matches!(record, Record::Archiving(..)));
+        assert_eq!(partition.archiving(), archiving.count() as u64);
         let end = Offset::new(RECORDS);
         for (range, state) in partition.states(partition.start()..end) {
             for offset in range.start.get()..range.end.get() {
@@ -405,6 +467,7 @@ fn record_of(state: State) -> Record {
             until,
         } => Record::Held(holder.0, count, until.map(|until| until.as_secs())),
         State::Acknowledged => Record::Acknowledged,
+        State::Archiving { count, reason } => Record::Archiving(count, reason),
         State::Archived => Record::Archived,
     }
 }
@@ -445,6 +508,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         1 => Just(Verdict::Return),
         1 => Just(Verdict::Reject),
         1 => Just(Verdict::Absent),
+        1 => Just(Verdict::Discard),
         1 => (1..200u64).prop_map(|at| Verdict::Renew(Some(Duration::from_secs(at)))),
     ]
 }
@@ -470,6 +534,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..3u64).prop_map(Act::Leave),
         2 => (1..4u64).prop_map(Act::Pass),
         1 => (0..RECORDS / 4).prop_map(Act::Trim),
+        2 => (range(), proptest::bool::weighted(0.8))
+            .prop_map(|(range, clipped)| Act::Archive { range, clipped }),
     ]
 }
 
@@ -487,9 +553,10 @@ proptest! {
 
     #[test]
     fn what_is_acknowledged_never_comes_again_and_what_is_not_is_not_lost(
+        keeps_dead in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let mut both = Both::new();
+        let mut both = Both::new(keeps_dead);
         for step in &steps {
             both.step(step);
         }

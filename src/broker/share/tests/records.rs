@@ -56,6 +56,16 @@ fn golden() -> Vec<(ShareRecord, String, &'static str)> {
             "01000000000000006e020000",
         ),
         (
+            run(StoredState::Archiving(2, Reason::Rejected)),
+            run_key(),
+            "01000000000000006e030002",
+        ),
+        (
+            run(StoredState::Archiving(5, Reason::DeliveredTooOften)),
+            run_key(),
+            "01000000000000006e040005",
+        ),
+        (
             ShareRecord::Settings(group.clone(), Some(vec![("n".into(), "v".into())])),
             "010400026162".to_owned(),
             "01000100016e000176",
@@ -109,7 +119,7 @@ fn what_is_no_record_is_refused_at_every_byte() {
         }
     }
     let (key, mut value) = (&golden()[2].1, from_hex(golden()[2].2).expect("hex"));
-    value[9] = 3;
+    value[9] = 5;
     let key = from_hex(key).expect("hex");
     assert!(ShareRecord::decode(&key, &value).is_err(), "no such state");
 }

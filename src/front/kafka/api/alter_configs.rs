@@ -69,6 +69,9 @@ async fn replace(
             return Err(Misuse::SettingAlteredTwice { name }.into());
         }
     }
+    let values = settings.iter();
+    let values = values.map(|(name, value)| (name.as_str(), Some(value.as_str())));
+    config_resource::check_dead_letters(wanted.resource_type, values, &call.door)?;
     let replaced = call
         .broker()
         .replace_configs(&resource, settings, validate_only);

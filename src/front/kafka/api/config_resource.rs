@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::broker::access::{Cluster, Door, Group, RightOn};
+use crate::broker::access::{Cluster, Door, Group, RightOn, right};
 use crate::broker::audit::On;
+use crate::broker::share::DEAD_LETTER_TOPIC;
 use crate::broker::{Origin, Refusal, Resource, Topic};
 use crate::front::kafka::errors::{Failure, Misuse};
 
@@ -43,6 +44,24 @@ where
         GROUP => Resource::Group(door.group(name, right)?),
         kind => return Err(Misuse::ResourceWithoutSettings { kind }.into()),
     })
+}
+
+/// Refuses a group's topic for dead letters that who names it may not write to: what is rejected would be written there for it.
+pub(super) fn check_dead_letters<'s>(
+    kind: i8,
+    mut settings: impl Iterator<Item = (&'s str, Option<&'s str>)>,
+    door: &Door,
+) -> Result<(), Failure> {
+    let named = settings.find(|(name, _)| kind == GROUP && *name == DEAD_LETTER_TOPIC);
+    let topic = named.and_then(|(_, topic)| topic).unwrap_or_default();
+    match topic.is_empty() {
+        true => Ok(()),
+        false => match door.topic(topic, right::Write) {
+            Err(denied @ Refusal::Denied { .. }) => Err(denied.into()),
+            // It may come, and the settings themselves are checked elsewhere.
+            Ok(_) | Err(_) => Ok(()),
+        },
+    }
 }
 
 /// What was changed, of those resources whose settings can be.

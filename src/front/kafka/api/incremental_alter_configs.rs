@@ -85,6 +85,9 @@ async fn alter(
         };
         alterations.push(Alteration { name, operation });
     }
+    let values = wanted.configs.iter();
+    let values = values.map(|config| (config.name.as_str(), config.value.as_deref()));
+    config_resource::check_dead_letters(wanted.resource_type, values, &call.door)?;
     let altered = call
         .broker()
         .alter_configs(&resource, alterations, validate_only);

@@ -63,6 +63,7 @@ use super::{Peer, Reply, Run, config_resource};
 use crate::broker::Broker;
 use crate::broker::access::{Principal, ResourceKind, Right};
 use crate::broker::scratch::Scratch;
+use crate::broker::share::DEAD_LETTER_TOPIC;
 use crate::front::budget::Budget;
 use crate::front::kafka::login::Login;
 use crate::front::kafka::share_sessions::{SessionKey, ShareSessions, Wish};
@@ -404,9 +405,19 @@ pub(super) fn commit_of(group: &str, topic: &str) -> Bytes {
     })
 }
 
-/// What is asked and changed of one resource's settings.
+/// What is asked and changed of one resource's settings. A group's may name a topic.
 fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
     let resource_name = resource_name.to_owned();
+    let named = { (resource_type == config_resource::GROUP).then(topic) }.into_iter();
+    let named = named.map(|topic| (DEAD_LETTER_TOPIC.to_owned(), Some(topic)));
+    let replaced = named
+        .clone()
+        .map(|(name, value)| AlterableConfig { name, value });
+    let altered = named.map(|(name, value)| incremental::AlterableConfig {
+        name,
+        config_operation: 0,
+        value,
+    });
     vec![
         frame(&DescribeConfigsRequest {
             resources: vec![DescribeConfigsResource {
@@ -420,7 +431,7 @@ fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
             resources: vec![AlterConfigsResource {
                 resource_type,
                 resource_name: resource_name.clone(),
-                ..AlterConfigsResource::default()
+                configs: replaced.collect(),
             }],
             validate_only: true,
         }),
@@ -428,7 +439,7 @@ fn settings_of(resource_type: i8, resource_name: &str) -> Vec<Bytes> {
             resources: vec![incremental::AlterConfigsResource {
                 resource_type,
                 resource_name,
-                ..incremental::AlterConfigsResource::default()
+                configs: altered.collect(),
             }],
             validate_only: true,
         }),
