@@ -286,6 +286,8 @@ impl Work<'_> {
             absent: Vec::new(),
             count_max: chosen.len(),
             ends: Vec::new(),
+            // An operator moves also what no consumer would be given once more.
+            deliveries_max: Some(u16::MAX),
             log_start,
         };
         let shares = self.broker.shares();

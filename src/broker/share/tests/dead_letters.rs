@@ -114,6 +114,7 @@ impl World {
             absent: Vec::new(),
             count_max,
             ends: Vec::new(),
+            deliveries_max: None,
             log_start: Offset::ZERO,
         };
         let given = self.broker.shares().acquire(GROUP, "m", &wanted).await;
