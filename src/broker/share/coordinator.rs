@@ -422,7 +422,7 @@ impl Shares {
         })
     }
 
-    /// What of a range is not finished: all of it, where the group has not begun.
+    /// What of a range somebody may have, or has: all of it, where the group has not begun.
     pub fn unfinished_in(
         &self,
         group: &str,
@@ -432,7 +432,8 @@ impl Shares {
         let unfinished = |machine: &ShareMachine| {
             let runs = &machine.partitions.get(&place)?.runs;
             let states = runs.states(within.start.max(runs.start())..within.end);
-            let open = states.filter(|(_, state)| !state.is_finished());
+            let is_open = |state| matches!(state, State::Available { .. } | State::Acquired { .. });
+            let open = states.filter(|(_, state)| is_open(*state));
             Some(open.map(|(offsets, _)| offsets).collect())
         };
         let cell = self.runtime.cell(group);
