@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::ShareError;
-use super::machine::{Hold, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
+use super::machine::{Hold, Released, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
 use super::members::{Beat, Beaten, ShareMember, Topic};
 use super::partition::{Acquired, SharePartition, StoredRun, Tally, Verdict};
 use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
@@ -509,6 +509,15 @@ impl Shares {
 
     /// Releases all that somebody holds.
     pub async fn release(&self, group: &str, member: &str) -> Result<(), ShareError> {
+        self.release_as(group, member, Released::Delivered).await
+    }
+
+    /// Releases all that somebody holds, as if it had not been delivered.
+    pub async fn give_back(&self, group: &str, member: &str) -> Result<(), ShareError> {
+        self.release_as(group, member, Released::Unseen).await
+    }
+
+    async fn release_as(&self, group: &str, member: &str, how: Released) -> Result<(), ShareError> {
         let Some(cell) = self.runtime.cell(group) else {
             return Ok(());
         };
@@ -516,7 +525,7 @@ impl Shares {
         for place in held {
             let sizes = |machine: &ShareMachine| machine.release_records(place, member);
             let released = self.step(&cell, sizes, |machine, _, step| {
-                machine.release(member, place, step);
+                machine.release(member, place, how, step);
                 Ok(Tally::default())
             });
             released.await?;

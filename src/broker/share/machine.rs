@@ -13,7 +13,9 @@ use tokio::sync::{oneshot, watch};
 
 use super::ShareError;
 use super::members::Members;
-use super::partition::{Acquired, Ask, Keep, NotHeld, SharePartition, Tally, Undo, Verdict};
+use super::partition::{
+    Acquired, Ask, Keep, Limits, NotHeld, SharePartition, Tally, Undo, Verdict,
+};
 use super::record::{Incarnation, Place, ShareRecord, group_record_bytes, run_record_bytes};
 use super::runs::Holder;
 use super::settings::GroupSettings;
@@ -40,6 +42,15 @@ pub(super) enum Hold {
     Locked,
     /// Until they are settled or released.
     UntilSettled,
+}
+
+/// As what records go back that somebody held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Released {
+    /// They were delivered in vain.
+    Delivered,
+    /// As if they had not been delivered.
+    Unseen,
 }
 
 /// Whom records are given to.
@@ -163,12 +174,20 @@ impl ShareMachine {
         }
     }
 
+    fn limits_for(&self, wanted: &Wanted) -> Limits {
+        let limits = self.settings.limits;
+        Limits {
+            deliveries_max: wanted.deliveries_max.unwrap_or(limits.deliveries_max),
+            ..limits
+        }
+    }
+
     pub(super) fn acquire_records(&self, member: &str, wanted: &Wanted, hold: Hold) -> Vec<usize> {
         let Some(partition) = self.partitions.get(&wanted.place) else {
             return Vec::new();
         };
         let ask = self.ask((member, hold), wanted, Duration::ZERO);
-        let touched = partition.runs.touched_by(&ask, &self.settings.limits);
+        let touched = partition.runs.touched_by(&ask, &self.limits_for(wanted));
         let trims = partition.runs.trims_max(wanted.log_start);
         self.keeps(partition.runs.keeps_max(&touched) + trims)
     }
@@ -278,7 +297,7 @@ impl ShareMachine {
     ) {
         self.holder(member);
         let ask = self.ask((member, hold), wanted, now.monotonic);
-        let limits = self.settings.limits;
+        let limits = self.limits_for(wanted);
         let Some(partition) = self.partitions.get_mut(&wanted.place) else {
             drop(told.send(Ok(Vec::new())));
             return;
@@ -319,11 +338,14 @@ impl ShareMachine {
     }
 
     /// Releases what a member holds of a partition.
-    pub(super) fn release(&mut self, member: &str, place: Place, step: &mut Step) {
+    pub(super) fn release(&mut self, member: &str, place: Place, how: Released, step: &mut Step) {
         let limits = self.settings.limits;
         let holder = self.holders.get(member).copied();
         if let (Some(holder), Some(partition)) = (holder, self.partitions.get_mut(&place)) {
-            let tally = partition.runs.leave(holder, &limits);
+            let tally = match how {
+                Released::Delivered => partition.runs.leave(holder, &limits),
+                Released::Unseen => partition.runs.give_back(holder, &limits),
+            };
             step.change.tally.add(tally);
             self.keep(place, step);
             self.tell_of(tally);
@@ -435,6 +457,8 @@ pub struct Wanted {
     pub count_max: usize,
     /// Where batches end that are given whole; see [`Ask::ends`].
     pub ends: Vec<Offset>,
+    /// A record is delivered so often at most, if not as often as the group's settings say.
+    pub deliveries_max: Option<u16>,
     /// Where the log starts.
     pub log_start: Offset,
 }

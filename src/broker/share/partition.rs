@@ -482,12 +482,18 @@ impl SharePartition {
 
     /// Releases what somebody holds, who has gone.
     pub fn leave(&mut self, holder: Holder, limits: &Limits) -> Tally {
-        self.release_where(limits, |it, _| it == holder)
+        self.release_where((Verdict::Release, limits), |it, _| it == holder)
+    }
+
+    /// Releases what somebody holds, as if it had not been delivered.
+    pub fn give_back(&mut self, holder: Holder, limits: &Limits) -> Tally {
+        self.release_where((Verdict::Return, limits), |it, _| it == holder)
     }
 
     /// Releases what was held until now.
     pub fn expire(&mut self, now: Duration, limits: &Limits) -> Tally {
-        let tally = self.release_where(limits, |_, until| until.is_some_and(|until| until <= now));
+        let is_over = |_, until: Option<Duration>| until.is_some_and(|until| until <= now);
+        let tally = self.release_where((Verdict::Release, limits), is_over);
         let deadline = |(_, state): (Range<Offset>, State)| match state {
             State::Acquired { until, .. } => until,
             _ => None,
@@ -498,7 +504,7 @@ impl SharePartition {
 
     fn release_where(
         &mut self,
-        limits: &Limits,
+        (verdict, limits): (Verdict, &Limits),
         is_meant: impl Fn(Holder, Option<Duration>) -> bool,
     ) -> Tally {
         let mut tally = Tally::default();
@@ -514,7 +520,7 @@ impl SharePartition {
             _ => None,
         };
         for (offsets, holder, count) in self.runs.iter().filter_map(meant).collect::<Vec<_>>() {
-            self.settle_piece(offsets, holder, count, Verdict::Release, limits, &mut tally);
+            self.settle_piece(offsets, holder, count, verdict, limits, &mut tally);
         }
         self.advance();
         tally

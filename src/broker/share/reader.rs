@@ -38,6 +38,8 @@ pub struct ShareReader {
     unwanted: BTreeSet<(PartitionId, Offset)>,
     /// Which records it wants; None for all.
     choice: Option<Choice>,
+    /// How often a record is delivered at most, if not as often as the group's settings say.
+    deliveries_max: Option<u16>,
     /// Which one has its turn.
     turn: usize,
     open: Option<Open>,
@@ -149,6 +151,7 @@ impl Broker {
             partitions: Vec::new(),
             unwanted: BTreeSet::new(),
             choice: None,
+            deliveries_max: None,
             turn: 0,
             open: None,
             waiter: Waiter::new(),
@@ -249,6 +252,11 @@ impl ShareReader {
     /// Has only such records given to the consumer. Said before anything is taken.
     pub fn choose(&mut self, choice: Choice) {
         self.choice = Some(choice);
+    }
+
+    /// Has records delivered until somebody finishes them, however often that is.
+    pub fn deliver_until_finished(&mut self) {
+        self.deliveries_max = Some(u16::MAX);
     }
 
     /// Has a record not given to the consumer again. Of those that come again late the oldest are forgotten first.
@@ -495,6 +503,7 @@ impl ShareReader {
             absent,
             ends: Vec::new(),
             count_max,
+            deliveries_max: self.deliveries_max,
             log_start,
         };
         let acquired = shares
@@ -611,6 +620,12 @@ impl ShareConsumer {
     pub async fn release(&self) -> Result<(), ShareError> {
         let shares = self.broker.shares();
         shares.release(&self.group, &self.member).await
+    }
+
+    /// Gives back all that the consumer holds, as if it had not been delivered.
+    pub async fn give_back(&self) -> Result<(), ShareError> {
+        let shares = self.broker.shares();
+        shares.give_back(&self.group, &self.member).await
     }
 }
 

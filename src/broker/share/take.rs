@@ -340,6 +340,7 @@ impl Look<'_> {
             absent: Vec::new(),
             count_max: self.records_left,
             ends: Vec::new(),
+            deliveries_max: None,
             log_start: start_offset,
         };
         let mut at = available;

@@ -59,6 +59,7 @@ impl World {
             absent: Vec::new(),
             count_max,
             ends: Vec::new(),
+            deliveries_max: None,
             log_start: Offset::ZERO,
         };
         let given = self.shares.acquire(GROUP, member, &wanted).await?;
