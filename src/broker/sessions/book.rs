@@ -4,12 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
+use model::Timestamp;
 use tokio::sync::Notify;
 
 use super::positions::Positions;
 use super::progress::{Progress, low};
 use super::record::{Cursor, KeptSession, Sending, SessionKey, SessionRecord};
+use super::timetable::{Timetable, When};
+
+/// What filters begin with whose subscriptions share messages.
+pub const SHARED: &str = "$share/";
 
 /// All of a session.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +38,8 @@ pub(super) struct Entry {
     pub holder: Option<Holder>,
     /// Told when the holder leaves.
     pub left: Arc<Notify>,
+    /// As it stands in the timetable.
+    when: When,
 }
 
 pub(super) struct Holder {
@@ -50,6 +58,9 @@ pub(super) struct Book {
     /// As it was written last: who is with it has come so far at least.
     pub mark: Positions,
     pub kept: usize,
+    /// How many sessions have each of the subscriptions that share messages.
+    pub shared: HashMap<Arc<str>, usize>,
+    timetable: Timetable,
     next_number: u64,
 }
 
@@ -104,6 +115,12 @@ impl Looked {
     }
 }
 
+/// The subscriptions of a session that share messages.
+fn shared(session: &KeptSession) -> impl Iterator<Item = &Arc<str>> {
+    let filters = session.subscriptions.iter().map(|it| &it.filter);
+    filters.filter(|filter| filter.starts_with(SHARED))
+}
+
 /// A cursor that is with the mark, as far as that has come.
 fn with_mark(cursor: &Cursor, mark: &Positions) -> Cursor {
     let mut cursor = Cursor::clone(cursor);
@@ -118,15 +135,15 @@ impl Book {
             SessionRecord::Mark(mark) => self.mark = mark.clone(),
             SessionRecord::Session(key, session) => {
                 let entry = self.entry(key);
-                let was_kept = entry.state.session.is_some();
-                entry.state.session = session.clone();
+                let before = std::mem::replace(&mut entry.state.session, session.clone());
                 entry.state.was_cut = false;
-                match (was_kept, session.is_some()) {
+                self.count_shared(before.as_deref(), session.as_deref());
+                match (before.is_some(), session.is_some()) {
                     (false, true) => self.kept += 1,
                     (true, false) => self.kept -= 1,
                     _ => {}
                 }
-                self.forget_empty(key);
+                self.changed(key);
             }
             SessionRecord::Received(key, id, is_received) => {
                 let received = &mut self.entry(key).state.received;
@@ -134,11 +151,11 @@ impl Book {
                     true => received.insert(*id),
                     false => received.remove(id),
                 };
-                self.forget_empty(key);
+                self.changed(key);
             }
             SessionRecord::Sending(key, sending) => {
                 self.entry(key).state.sending = sending.clone().unwrap_or_default();
-                self.forget_empty(key);
+                self.changed(key);
             }
             SessionRecord::Cursor(key, cursor) => {
                 let entry = self.entry(key);
@@ -147,7 +164,22 @@ impl Book {
                     true => self.left_with_mark.insert(key.clone()),
                     false => self.left_with_mark.remove(key),
                 };
-                self.forget_empty(key);
+                self.changed(key);
+            }
+        }
+    }
+
+    fn count_shared(&mut self, before: Option<&KeptSession>, now: Option<&KeptSession>) {
+        // Those that stay are there all the time.
+        for filter in now.into_iter().flat_map(shared) {
+            *self.shared.entry(Arc::clone(filter)).or_default() += 1;
+        }
+        for filter in before.into_iter().flat_map(shared) {
+            if let Some(count) = self.shared.get_mut(filter) {
+                *count -= 1;
+                if *count == 0 {
+                    self.shared.remove(filter);
+                }
             }
         }
     }
@@ -156,7 +188,8 @@ impl Book {
         self.entries.entry(key.clone()).or_default()
     }
 
-    fn forget_empty(&mut self, key: &SessionKey) {
+    /// Something of an entry has changed: it has another time, or is none any more.
+    fn changed(&mut self, key: &SessionKey) {
         let is_empty = |entry: &Entry| {
             let state = &entry.state;
             entry.holder.is_none()
@@ -165,7 +198,17 @@ impl Book {
                 && *state.sending == Sending::default()
                 && *state.cursor == Cursor::default()
         };
-        if self.entries.get(key).is_some_and(is_empty) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let now = match &entry.holder {
+            _ if is_empty(entry) => When::Never,
+            Some(_) => When::Never,
+            None => When::of(entry.state.session.as_deref(), entry.state.was_cut),
+        };
+        let before = std::mem::replace(&mut entry.when, now);
+        self.timetable.change(key, before, now);
+        if is_empty(entry) {
             self.entries.remove(key);
         }
     }
@@ -185,6 +228,7 @@ impl Book {
             number,
             progress: Arc::clone(&progress),
         });
+        self.changed(key);
         Ok((number, progress))
     }
 
@@ -200,7 +244,7 @@ impl Book {
                 self.left_with_mark.insert(key.clone());
             }
             self.holders.remove(&number);
-            self.forget_empty(key);
+            self.changed(key);
         }
     }
 
@@ -279,5 +323,14 @@ impl Book {
                 .is_some_and(|it| it.ended_at.is_none());
         }
         self.mark = mark;
+        let all: Vec<SessionKey> = self.entries.keys().cloned().collect();
+        all.iter().for_each(|key| self.changed(key));
+    }
+
+    /// Sessions that nobody holds and of which something is due, in a server that was started at some time, now.
+    pub fn due(&self, (started, now): (Timestamp, Timestamp), grace: Duration) -> Vec<SessionKey> {
+        let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+        let is_grace_over = started.plus_millis(grace_ms) <= now;
+        self.timetable.due(now, is_grace_over).cloned().collect()
     }
 }

@@ -13,6 +13,7 @@ mod publish;
 mod record;
 #[cfg(test)]
 mod tests;
+mod timetable;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,8 +24,8 @@ use tokio::sync::{Notify, watch};
 
 use super::state_log::{Change, StateLog, StateLogError, StateRecord as _, change_bytes};
 use super::{Broker, Refusal, state_refusal};
-pub use book::SessionState;
 use book::{Book, Looked, Moved};
+pub use book::{SHARED, SessionState};
 pub use positions::Positions;
 pub use progress::{Progress, Reading};
 pub use record::{
@@ -239,16 +240,17 @@ impl Broker {
         self.shared.sessions.book().kept
     }
 
+    /// How many of them have this subscription, which shares messages.
+    pub fn sessions_that_share(&self, filter: &str) -> usize {
+        let book = self.shared.sessions.book();
+        book.shared.get(filter).copied().unwrap_or(0)
+    }
+
     /// Sessions that nobody holds and of which something is due.
     pub fn due_sessions(&self, grace: Duration) -> Vec<SessionKey> {
         let sessions = &self.shared.sessions;
         let book = sessions.book();
-        let entries = book.entries.iter();
-        let due = entries.filter(|(_, entry)| {
-            let due = sessions.due(&entry.state, grace);
-            entry.holder.is_none() && due.is_any()
-        });
-        due.map(|(key, _)| key.clone()).collect()
+        book.due((sessions.started, sessions.clock.now()), grace)
     }
 
     /// Writes the mark once a second, until the server stops.

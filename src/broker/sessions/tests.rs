@@ -9,7 +9,7 @@ use model::{Offset, PartitionId, Timestamp, TopicId};
 use super::Due;
 use super::book::{Book, Moved};
 use super::positions::Positions;
-use super::record::{Cursor, KeptSession, SessionKey, SessionRecord, read_again};
+use super::record::{Cursor, KeptSession, KeptWill, SessionKey, SessionRecord, read_again};
 use crate::broker::access::Principal;
 use crate::broker::place::Place;
 use crate::broker::replay::ReadTo;
@@ -276,4 +276,76 @@ fn the_time_of_a_session_that_was_cut_with_its_server_runs_over_further_starts()
     book.opened();
     assert!(!due(&book, 55_000, 60_000).is_any());
     assert!(due(&book, 55_000, 1_000 + 60_000).session);
+}
+
+#[test]
+fn who_is_due_is_found_without_a_look_at_the_others() {
+    let at = Timestamp::from_millis;
+    let grace = Duration::from_secs(30);
+    let will = |delay_seconds| {
+        Some(Arc::new(KeptWill {
+            delay_seconds,
+            topic: "t".to_owned(),
+            payload: bytes::Bytes::new(),
+            retain: false,
+            expiry_seconds: None,
+            headers: Vec::new(),
+        }))
+    };
+    let mut book = Book::default();
+    let mut names = Vec::new();
+    for expiry_seconds in [0, 10, 60] {
+        for ended_at in [None, Some(at(1_000)), Some(at(40_000))] {
+            for will in [None, will(0), will(5), will(100)] {
+                let name = names.len().to_string();
+                let session = KeptSession {
+                    expiry_seconds,
+                    ended_at,
+                    will,
+                    ..kept()
+                };
+                let session = Some(Arc::new(session));
+                book.apply(&SessionRecord::Session(key(&name), session));
+                names.push(name);
+            }
+        }
+    }
+    // A remnant.
+    book.apply(&SessionRecord::Received(key("remnant"), 1, true));
+    names.push("remnant".to_owned());
+    let check = |book: &Book| {
+        for now in [
+            0, 999, 1_000, 6_000, 11_000, 29_999, 30_500, 45_000, 61_000, 200_000,
+        ] {
+            let times = (at(500), at(now));
+            let mut found = book.due(times, grace);
+            found.sort_by(|one, other| one.client_id.cmp(&other.client_id));
+            let is_due = |name: &&String| {
+                let entry = book.entries.get(&key(name));
+                entry.is_some_and(|entry| {
+                    entry.holder.is_none() && Due::of(&entry.state, times, grace).is_any()
+                })
+            };
+            let mut wanted: Vec<_> = names.iter().filter(is_due).map(|it| key(it)).collect();
+            wanted.sort_by(|one, other| one.client_id.cmp(&other.client_id));
+            assert_eq!(found, wanted, "at {now}");
+        }
+    };
+    check(&book);
+    book.opened();
+    check(&book);
+    let held: Vec<_> = names.iter().step_by(3).collect();
+    let numbers: Vec<u64> = held
+        .iter()
+        .map(|name| book.hold(&key(name)).expect("nobody holds it").0)
+        .collect();
+    check(&book);
+    for (name, number) in held.iter().zip(numbers) {
+        book.leave(&key(name), number);
+    }
+    check(&book);
+    for name in names.iter().step_by(2) {
+        book.apply(&SessionRecord::Session(key(name), None));
+    }
+    check(&book);
 }
