@@ -176,7 +176,6 @@ fn answers(version: Version, data: &[u8]) {
                 topic_alias_maximum: Some(packet_id),
                 assigned_client_id: Some("id"),
                 server_keep_alive: Some(packet_id),
-                shared_unavailable: id % 2 == 0,
                 reason_string: reason,
             };
             connack(&mut out, version, code, false, &says);

@@ -8,6 +8,8 @@ pub(super) const ALIAS_MAX: usize = 16;
 pub(super) const SEND_MAX: usize = 256;
 /// Subscriptions of a client. Each is looked at for each message.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Shared subscriptions of a client. Each is a reader of the log.
+pub(super) const SHARED_MAX: usize = 64;
 /// Replays of a client. Each is a cursor of its own.
 pub(super) const REPLAYS_MAX: usize = 8;
 /// No further messages are put to what a client has not taken while that is longer.

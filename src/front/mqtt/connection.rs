@@ -209,9 +209,12 @@ impl Connection {
 
     async fn serve(mut self, place: &Place, mut stop: watch::Receiver<bool>) {
         let resumed = self.client.resumed.take();
+        // They are given up when the session has them itself.
+        let parts = std::mem::take(&mut self.client.parts);
         if let Err(ending) = self.outbound.resume(resumed, &mut self.writer.out).await {
             return self.end(ending).await;
         }
+        drop(parts);
         let ending = loop {
             match self.next(place, &mut stop).await {
                 Happened::Moved => {}
@@ -397,7 +400,7 @@ impl Connection {
             mut frames,
             mut writer,
             inbound,
-            outbound,
+            mut outbound,
             ..
         } = self;
         drop(inbound);
@@ -408,12 +411,20 @@ impl Connection {
             entered: _entered,
             ..
         } = client;
-        let (left, how) = (outbound.left(), leaving(&session, &ending, &front));
+        let (mut left, shared_ends) = outbound.leaves();
+        let how = leaving(&session, &ending, &front);
         drop(outbound);
         // Whoever takes over from it waits for its session, and not for its last words. It goes on, whatever becomes of this task.
         let leaves = {
             let front = Arc::clone(&front);
-            tokio::spawn(async move { session.leave(&front, how, left).await })
+            tokio::spawn(async move {
+                let lost = shared_ends.await;
+                if let Some(left) = &mut left {
+                    let pending = &mut left.sending.pending;
+                    pending.retain(|it| !lost.contains(&it.packet_id));
+                }
+                session.leave(&front, how, left).await;
+            })
         };
         let _ = timeout(LAST_WORDS_MAX, leaves).await;
         if let Some(code) = errors::of_ending(&ending) {

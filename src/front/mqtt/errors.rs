@@ -31,7 +31,6 @@ enum ReasonCode {
     TooLarge = 0x95,
     Quota = 0x97,
     Administrative = 0x98,
-    NoShared = 0x9e,
 }
 
 /// The return codes of a CONNACK of 3.1.1 (§3.2.2.3 there).
@@ -216,8 +215,6 @@ pub enum NotSubscribed {
     Filter,
     /// The client may not read.
     Denied,
-    /// Subscriptions are not shared.
-    Shared,
     /// There are as many as a connection may have.
     TooMany,
     /// The store cannot read.
@@ -233,7 +230,6 @@ pub fn of_subscribe(version: Version, why: NotSubscribed) -> u8 {
     let code = match why {
         NotSubscribed::Filter => ReasonCode::BadFilter,
         NotSubscribed::Denied => ReasonCode::NotAuthorized,
-        NotSubscribed::Shared => ReasonCode::NoShared,
         NotSubscribed::TooMany => ReasonCode::Quota,
         NotSubscribed::Failed => ReasonCode::Specific,
     };

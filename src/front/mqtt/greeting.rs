@@ -16,6 +16,7 @@ use super::frame::Frame;
 use super::packet::{Connack, Connect, Fault, Version, Will, connack, decode_connect, version_of};
 use super::route::{self, Message, Says};
 use super::session::{self, Session};
+use super::sharing::Part;
 use super::state::Front;
 use crate::broker::Refusal;
 use crate::broker::access::{Caller, Door, Principal, Protocol, right};
@@ -44,6 +45,8 @@ pub(super) struct Client {
     pub(super) session: Arc<Session>,
     /// What was there of its session.
     pub(super) resumed: Option<SessionState>,
+    /// Its parts in shared subscriptions, so that these go on until it has them again.
+    pub(super) parts: Vec<Part>,
 }
 
 /// Judges the first packet. Its answer is appended to `out`: nothing is, where the protocol has none.
@@ -118,7 +121,6 @@ fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut Byte
         topic_alias_maximum: Some(ALIAS_MAX as u16),
         assigned_client_id: assigned.filter(|_| is_assigned),
         server_keep_alive: (!(1..=longest).contains(&connect.keep_alive)).then_some(longest),
-        shared_unavailable: true,
         reason_string: None,
     };
     connack(out, connect.version, 0, client.resumed.is_some(), &says);
@@ -167,7 +169,8 @@ async fn admit(
         held = front.broker.hold_session(key) => held,
         _ = entered.ended() => return Err(NotConnected::Ended),
     };
-    let (session, resumed) = session::take_over(front, connect, held, will).await?;
+    let taken = session::take_over(front, connect, held, will).await?;
+    let (session, resumed, parts) = taken;
     let longest = front.settings.keep_alive_max_seconds;
     let seconds = match (connect.version, connect.keep_alive) {
         (Version::V5, seconds) if !(1..=longest).contains(&seconds) => longest,
@@ -186,6 +189,7 @@ async fn admit(
         wants_reasons: properties.request_problem.unwrap_or(true),
         session: Arc::new(session),
         resumed,
+        parts,
     })
 }
 

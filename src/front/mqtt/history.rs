@@ -10,6 +10,8 @@ use super::packet::Properties;
 
 /// What such filters begin with.
 pub(super) const PREFIX: &str = "$replay/";
+/// Where gaps are told to whoever subscribes to it.
+pub(super) const STATUS: &str = "$replay/status";
 /// The user properties that say it.
 const FROM: &str = "replay-from";
 const TO: &str = "replay-to";

@@ -29,15 +29,17 @@ use super::publishing;
 use super::retained::{Asked, Looks, Next};
 use super::route::{Found, Stored, found, found_retained};
 use super::session::{Session, ending_of};
+use super::shared::{self, Finishing, Shared, next_given};
 use super::state::Front;
 use super::stats::Skipped;
+use super::status::Status;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Source, Waits, Window};
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::place::Place;
 use crate::broker::replay::ReplayRecord;
-use crate::broker::sessions::{KeptSubscription, Positions, SessionRefusal};
+use crate::broker::sessions::{KeptSubscription, Positions, SHARED};
 use crate::broker::{Refusal, Topic};
 
 /// See the module.
@@ -46,9 +48,15 @@ pub(super) struct Outbound {
     pub(super) door: Arc<Door>,
     pub(super) version: Version,
     pub(super) client_id: Bytes,
-    packet_bytes_max: usize,
+    pub(super) packet_bytes_max: usize,
+    /// Whether gaps are told in messages of their own.
+    pub(super) status: Option<Status>,
     /// That of the subscriptions to what comes, if there are any, and those of replays.
     pub(super) feeds: Vec<Feed>,
+    /// Its parts in shared subscriptions, those of which messages are still on their way among them.
+    pub(super) shared: Vec<Shared>,
+    /// The number of the last of them.
+    pub(super) next_shared: u64,
     /// What an earlier connection was sent and has not acknowledged: it comes before anything else.
     pub(super) again: Option<Again>,
     /// Retained messages that are to be given before anything else.
@@ -68,13 +76,14 @@ pub(super) struct Outbound {
 }
 
 /// A change of the session, on its way to the log.
-pub(super) type Save = BoxFuture<'static, Result<(), SessionRefusal>>;
+pub(super) type Save = BoxFuture<'static, Result<(), Ending>>;
 
-/// Packets that wait, and the messages among them that are new.
+/// Packets that wait, the messages among them that are new, and what is to be finished before they leave.
 #[derive(Default)]
 pub(super) struct Staged {
     pub(super) packets: BytesMut,
     pub(super) places: Vec<Place>,
+    pub(super) finishing: Vec<Finishing>,
 }
 
 impl Outbound {
@@ -86,7 +95,10 @@ impl Outbound {
             version: client.version,
             client_id: client.id.clone(),
             packet_bytes_max: client.packet_bytes_max,
+            status: None,
             feeds: Vec::new(),
+            shared: Vec::new(),
+            next_shared: 0,
             again: None,
             looks: Looks::default(),
             window: Window::new(usize::from(client.receive_maximum).min(SEND_MAX)),
@@ -102,7 +114,7 @@ impl Outbound {
     /// Subscribes; a code for each filter, in order.
     pub(super) async fn subscribe(&mut self, asked: &Subscribe<'_>) -> Result<Vec<u8>, Ending> {
         let mut codes = Vec::with_capacity(asked.filters.len());
-        let is_shared = |filter: &Filter<'_>| filter.filter.starts_with("$share/");
+        let is_shared = |filter: &Filter<'_>| filter.filter.starts_with(SHARED);
         if asked.filters.iter().any(|it| is_shared(it) && it.no_local) {
             // A fault, and no refusal (§3.8.3.1).
             const LOCAL: &str = "no local on a shared subscription";
@@ -115,6 +127,7 @@ impl Outbound {
         }
         for filter in &asked.filters {
             codes.push(match self.subscribe_one(filter, &asked.properties).await {
+                Ok(()) if filter.filter == history::STATUS => 0,
                 Ok(()) => filter.qos.number(),
                 Err(why) => of_subscribe(self.version, why),
             });
@@ -138,7 +151,10 @@ impl Outbound {
         since.set_topic(topic.id, vec![Offset::ZERO; topic.partitions().count()]);
         let mut all = self.kept_subscriptions();
         for new in &asked.filters {
-            if new.filter.starts_with('$') || TopicFilter::parse(new.filter).is_err() {
+            let has_no_place = shared::parse(new.filter).is_some() || new.filter == history::STATUS;
+            if new.filter.starts_with('$') && !has_no_place
+                || TopicFilter::parse(new.filter).is_err()
+            {
                 continue;
             }
             match all.iter_mut().find(|it| *it.filter == *new.filter) {
@@ -147,8 +163,11 @@ impl Outbound {
                     filter: new.filter.into(),
                     options: 0,
                     id: 0,
-                    since: since.clone(),
-                    retained: Some("".into()),
+                    since: match has_no_place {
+                        true => Positions::default(),
+                        false => since.clone(),
+                    },
+                    retained: (!has_no_place).then(|| "".into()),
                 }),
             }
         }
@@ -160,10 +179,15 @@ impl Outbound {
         asked: &Filter<'_>,
         properties: &Properties<'_>,
     ) -> Result<(), NotSubscribed> {
-        if asked.filter.starts_with("$share/") {
-            return Err(NotSubscribed::Shared);
-        }
         let (now, id) = (self.front.broker.now(), properties.subscription_id);
+        if asked.filter.starts_with(SHARED) {
+            return self.subscribe_shared(asked, id).await;
+        }
+        if asked.filter == history::STATUS {
+            readable(&self.front, &self.door).await?;
+            self.begin_status(id);
+            return Ok(());
+        }
         if let Some(text) = asked.filter.strip_prefix(history::PREFIX) {
             let replay = Replay::parse(text, now);
             let replay = replay.map_err(|NoReplay| NotSubscribed::Filter)?;
@@ -292,15 +316,23 @@ impl Outbound {
 
     /// Ends subscriptions; a code for each filter, in order.
     pub(super) async fn unsubscribe(&mut self, asked: &Unsubscribe<'_>) -> Result<Vec<u8>, Ending> {
-        let filters = asked.filters.iter();
-        let codes = filters.map(|filter| of_unsubscribe(self.end_subscription(filter)));
-        let codes = codes.collect();
+        let mut codes = Vec::with_capacity(asked.filters.len());
+        for filter in &asked.filters {
+            let was_there = match filter.starts_with(SHARED) {
+                true => self.leave_shared(filter).await,
+                false => self.end_subscription(filter),
+            };
+            codes.push(of_unsubscribe(was_there));
+        }
         self.save().await.map_err(ending_of)?;
         Ok(codes)
     }
 
     /// Ends one; whether it was there.
     fn end_subscription(&mut self, filter: &str) -> bool {
+        if filter == history::STATUS {
+            return self.end_status();
+        }
         let before = self.count();
         if let Some(live) = self.live() {
             live.remove(filter);
@@ -340,23 +372,40 @@ impl Outbound {
             _ if self.saves() => false,
             Some(again) => again.is_empty(),
             None => {
-                self.looks.is_empty()
-                    && !self.feeds.is_empty()
-                    && self.feeds.iter().all(Feed::is_empty)
+                let is_shared = self.shared.iter().any(Shared::waits);
+                self.looks.is_empty() && (self.reads_feeds() || is_shared)
             }
         }
     }
 
+    fn reads_feeds(&self) -> bool {
+        !self.feeds.is_empty() && self.feeds.iter().all(Feed::is_empty)
+    }
+
     /// Reads on in the log, and waits for something there. What is given up loses nothing.
     pub(super) async fn read(&mut self) -> Result<(), Ending> {
-        let (front, door) = (&self.front, &self.door);
         if let Some(again) = &mut self.again {
-            if again.read(door).await? {
+            if again.read(&self.door).await? {
                 self.end_again();
             }
             return Ok(());
         }
-        match &mut self.feeds[..] {
+        let reads = self.reads_feeds();
+        let Outbound {
+            front,
+            door,
+            feeds,
+            shared,
+            ..
+        } = self;
+        tokio::select! {
+            read = Outbound::read_feeds((&**front, &**door), feeds), if reads => read,
+            given = next_given(shared, door) => given,
+        }
+    }
+
+    async fn read_feeds((front, door): (&Front, &Door), feeds: &mut [Feed]) -> Result<(), Ending> {
+        match feeds {
             [] => Ok(()),
             [one] => one.read(front, door).await,
             several => {
@@ -379,8 +428,10 @@ impl Outbound {
             self.fill_again(out);
         } else {
             self.fill_retained(out);
+            self.fill_status(out);
             if self.looks.is_empty() {
                 self.fill_from_feeds(out);
+                self.fill_from_shared(out);
             }
         }
         let bytes = out.len() + self.staged.packets.len() - before;
@@ -528,10 +579,13 @@ impl Outbound {
         out: &mut BytesMut,
     ) -> usize {
         const DUP: u8 = 0x08;
-        let place = match &from {
-            Source::Log(place) => Some(*place),
-            Source::Retained(..) => None,
+        let (place, of_shared) = match &from {
+            Source::Log(place) => (Some(*place), None),
+            Source::Shared(number, place) => (None, Some((*number, *place))),
+            Source::Retained(..) => (None, None),
         };
+        // The others have it no more when it leaves, or when it is acknowledged.
+        let finished_first = of_shared.filter(|_| qos != Qos::AtLeastOnce);
         let packet_id = match again {
             None => self.window.take(qos, from),
             Some(packet_id) => {
@@ -543,7 +597,8 @@ impl Outbound {
         let is_new = qos == Qos::ExactlyOnce && again.is_none();
         // What was retained has no place in the log: it comes again.
         let to_be_kept = place.filter(|_| is_new);
-        let out = match to_be_kept.is_some() || !self.staged.packets.is_empty() {
+        let waits = to_be_kept.is_some() || finished_first.is_some();
+        let out = match waits || !self.staged.packets.is_empty() {
             true => &mut self.staged.packets,
             false => out,
         };
@@ -565,6 +620,9 @@ impl Outbound {
             stats.skipped(Skipped::TooLarge, 1);
             self.window.sent.remove(&packet_id);
             progress.acked(packet_id);
+            if let Some((number, place)) = of_shared {
+                self.ended_shared(number, place, true);
+            }
             return told;
         }
         stats.delivered(qos);
@@ -577,6 +635,9 @@ impl Outbound {
         }
         if let Some(place) = place.filter(|_| qos == Qos::AtLeastOnce) {
             progress.sent(packet_id, place);
+        }
+        if let Some((number, place)) = finished_first {
+            self.finish_first(number, place, packet_id);
         }
         told
     }
@@ -592,8 +653,12 @@ impl Outbound {
         let sent = &mut self.window.sent;
         match (kind, sent.get(&packet_id).map(|it| it.waits)) {
             (AckKind::Puback, Some(Waits::Puback)) => {
-                sent.remove(&packet_id);
+                let done = sent.remove(&packet_id);
                 self.session.held.progress().acked(packet_id);
+                if let Some(Source::Shared(number, place)) = done.map(|it| it.from) {
+                    self.ended_shared(number, place, reason >= 0x80);
+                    self.forget_shared();
+                }
             }
             (AckKind::Pubcomp, Some(Waits::Pubcomp)) => {
                 sent.remove(&packet_id);
@@ -605,7 +670,7 @@ impl Outbound {
                 let mut is_of_log = false;
                 if let Some(sent) = sent.get_mut(&packet_id) {
                     sent.waits = Waits::Pubcomp;
-                    is_of_log = matches!(sent.from, Source::Log(_));
+                    is_of_log = !matches!(sent.from, Source::Retained(..));
                 }
                 // Its client forgets the message then: that it is not to be sent again is kept before.
                 let out = match self.session.is_kept() && is_of_log {
@@ -634,12 +699,12 @@ impl Outbound {
 
 impl Drop for Outbound {
     fn drop(&mut self) {
-        let count = self.count() as u64;
+        let count = self.count() as u64 + u64::from(self.status.is_some());
         self.front.stats.subscriptions.fetch_sub(count, Relaxed);
     }
 }
 
-fn subscribed(asked: &Filter<'_>, filter: TopicFilter, id: Option<u32>) -> Subscribed {
+pub(super) fn subscribed(asked: &Filter<'_>, filter: TopicFilter, id: Option<u32>) -> Subscribed {
     Subscribed {
         filter,
         qos: asked.qos,

@@ -14,12 +14,15 @@ use super::again::Again;
 use super::ending::Ending;
 use super::errors::NotSubscribed;
 use super::feed::Feed;
+use super::history::STATUS;
 use super::outbound::{Outbound, readable};
 use super::packet::{AckKind, Qos, reply};
 use super::retained::Asked;
 use super::route::{Found, found};
 use super::session::{Left, ending_of, options_of, read_options};
+use super::shared::{Shared, finish};
 use super::stats::Skipped;
+use super::status::Status;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Sent, Source, Waits};
@@ -28,10 +31,19 @@ use crate::broker::access::{Granted, right};
 use crate::broker::place::Place;
 use crate::broker::replay::{self, FollowRequest, Order, Place as Begin, ReplayRecord, Resume};
 use crate::broker::sessions::{
-    Cursor, KeptSession, KeptSubscription, Positions, Sending, SessionRefusal, SessionState,
+    Cursor, KeptSession, KeptSubscription, Positions, SHARED, Sending, SessionRefusal, SessionState,
 };
 
 type Readable = Granted<Arc<Topic>, right::Read>;
+
+fn is_shared(kept: &KeptSubscription) -> bool {
+    kept.filter.starts_with(SHARED)
+}
+
+/// Whether it has a place in the log.
+fn has_place(kept: &KeptSubscription) -> bool {
+    !is_shared(kept) && &*kept.filter != STATUS
+}
 
 impl Outbound {
     /// Goes on with what is kept.
@@ -66,6 +78,16 @@ impl Outbound {
             _ => Ending::StoreFailed,
         })?;
         let subscriptions = self.take_up_subscriptions(kept, &topic);
+        if let Some(status) = kept.subscriptions.iter().find(|it| &*it.filter == STATUS) {
+            self.begin_status((status.id > 0).then_some(status.id));
+        }
+        for shared in kept.subscriptions.iter().filter(|it| is_shared(it)) {
+            let joined = self.rejoin(&topic, shared).await;
+            joined.map_err(|why| match why {
+                NotSubscribed::Denied => Ending::Denied,
+                _ => Ending::StoreFailed,
+            })?;
+        }
         self.keeps_looks = kept.subscriptions.iter().any(|it| it.retained.is_some());
         self.send_again(&topic, &subscriptions)?;
         if subscriptions.count() > 0 {
@@ -89,12 +111,12 @@ impl Outbound {
                 reply(out, self.version, AckKind::Pubrel, it.packet_id, 0, None);
             } else {
                 let again = (it.packet_id, Qos::ExactlyOnce);
-                self.window.again.insert(it.place, again);
+                self.window.again.entry(it.place).or_default().push(again);
             }
         }
         for (packet_id, place) in &state.cursor.unacked {
-            let is_taken = self.window.sent.contains_key(packet_id)
-                || self.window.again.values().any(|(id, _)| id == packet_id);
+            let is_taken =
+                self.window.sent.contains_key(packet_id) || self.window.is_to_come(*packet_id);
             if self.window.again.contains_key(place) {
                 continue;
             }
@@ -104,7 +126,7 @@ impl Outbound {
                 false => *packet_id,
             };
             let again = (packet_id, Qos::AtLeastOnce);
-            self.window.again.insert(*place, again);
+            self.window.again.entry(*place).or_default().push(again);
             // It is not done, and nothing is told of this session before all of them are named.
             self.session.held.progress().sent(packet_id, *place);
         }
@@ -112,7 +134,7 @@ impl Outbound {
 
     fn take_up_subscriptions(&mut self, kept: &KeptSession, topic: &Readable) -> Subscriptions {
         let subscriptions = Subscriptions::default();
-        for it in &kept.subscriptions {
+        for it in kept.subscriptions.iter().filter(|it| has_place(it)) {
             // It was checked when it came.
             let Ok(filter) = TopicFilter::parse(&it.filter) else {
                 continue;
@@ -151,10 +173,11 @@ impl Outbound {
         subscriptions: &Subscriptions,
     ) -> Result<(), Ending> {
         let progress = self.session.held.progress();
-        self.window.again.retain(|place, (packet_id, _)| {
+        self.window.again.retain(|place, all| {
             let is_there = place.topic == topic.id;
             if !is_there {
-                progress.acked(*packet_id);
+                all.iter()
+                    .for_each(|(packet_id, _)| progress.acked(*packet_id));
             }
             is_there
         });
@@ -215,7 +238,7 @@ impl Outbound {
                 partition: record.partition,
                 offset: record.record.offset,
             };
-            if let Some(sent) = self.window.again.remove(&place) {
+            for sent in self.window.again.remove(&place).unwrap_or_default() {
                 self.put_again(&record, (place, sent), &subscriptions, out);
             }
             index += 1;
@@ -249,7 +272,10 @@ impl Outbound {
             offset: place.offset,
         });
         delivery.retain &= wanted.as_ref().is_some_and(|it| it.retain_as_published);
-        delivery.subscription_ids = wanted.map(|it| it.ids).unwrap_or_default();
+        delivery.subscription_ids = match wanted {
+            Some(wanted) => wanted.ids,
+            None => self.shared_ids(delivery.topic),
+        };
         let from = Source::Log(place);
         self.put(qos, &mut delivery, &[], (from, Some(packet_id)), out);
     }
@@ -259,7 +285,7 @@ impl Outbound {
         self.again = None;
         let gone = std::mem::take(&mut self.window.again);
         self.front.stats.skipped(Skipped::Gap, gone.len() as u64);
-        for (packet_id, _) in gone.values() {
+        for (packet_id, _) in gone.values().flatten() {
             self.session.held.progress().acked(*packet_id);
         }
     }
@@ -280,22 +306,45 @@ impl Outbound {
             return self.read().await;
         }
         if self.saving.is_none() {
-            let saving = match self.has_looked() {
+            let keeps = match self.has_looked() {
                 true => self.save().boxed(),
-                false => {
-                    let (session, sending) = (Arc::clone(&self.session), self.sending());
-                    async move { session.held.sending(sending).await }.boxed()
-                }
+                false => self.keep_sending().boxed(),
             };
-            self.saving = Some((std::mem::take(&mut self.staged), saving));
+            let mut staged = std::mem::take(&mut self.staged);
+            let finishing = std::mem::take(&mut staged.finishing);
+            staged.finishing.clone_from(&finishing);
+            let saving = async move {
+                keeps.await.map_err(ending_of)?;
+                finish(finishing).await
+            };
+            self.saving = Some((staged, saving.boxed()));
         }
         let (_, saving) = self.saving.as_mut().expect("there is one now");
         let saved = saving.await;
         let (staged, _) = self.saving.take().expect("it was there just now");
-        saved.map_err(ending_of)?;
+        if saved.is_err() {
+            // They go back to the others, and are not the session's.
+            for it in &staged.finishing {
+                self.window.sent.remove(&it.packet_id);
+            }
+        }
+        saved?;
         self.session.held.progress().kept(&staged.places);
         out.extend_from_slice(&staged.packets);
+        self.forget_shared();
         Ok(())
+    }
+
+    /// Keeps what is sent exactly once, if its session is kept.
+    fn keep_sending(&self) -> impl Future<Output = Result<(), SessionRefusal>> + Send + use<> {
+        let session = Some(Arc::clone(&self.session)).filter(|it| it.is_kept());
+        let kept = session.map(|session| (session, self.sending()));
+        async move {
+            match kept {
+                None => Ok(()),
+                Some((session, sending)) => session.held.sending(sending).await,
+            }
+        }
     }
 
     /// What is sent exactly once.
@@ -321,8 +370,11 @@ impl Outbound {
 
     /// Its subscriptions, as they are kept.
     pub(super) fn kept_subscriptions(&self) -> Vec<KeptSubscription> {
+        let shared = self.shared.iter().filter(|it| it.is_open());
+        let status = self.status.map(Status::kept);
+        let shared = shared.map(Shared::kept).chain(status);
         let Some(live) = self.live() else {
-            return Vec::new();
+            return shared.collect();
         };
         let all = live.subscriptions.all().into_iter();
         let kept = all.map(|it| {
@@ -339,7 +391,7 @@ impl Outbound {
                 retained: looked.into_iter().chain(in_flight).min(),
             }
         });
-        kept.collect()
+        kept.chain(shared).collect()
     }
 
     /// What is left of it at the end of its connection; None if it was not taken up, and is as it was.

@@ -12,11 +12,12 @@ use super::errors;
 use super::packet::{Connect, Qos, Version};
 use super::publishing;
 use super::route::Message;
+use super::sharing::Part;
 use super::state::Front;
 use crate::broker::access::Protocol;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::sessions::{
-    Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, Sending, SessionRecord,
+    Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, SHARED, Sending, SessionRecord,
     SessionRefusal, SessionState,
 };
 
@@ -47,7 +48,7 @@ pub(super) async fn take_over(
     connect: &Connect<'_>,
     held: HeldSession,
     will: Option<KeptWill>,
-) -> Result<(Session, Option<SessionState>), NotConnected> {
+) -> Result<(Session, Option<SessionState>, Vec<Part>), NotConnected> {
     let longest = front.settings.session_expiry_max_seconds();
     let expiry_seconds = match (connect.version, connect.clean_start) {
         (Version::V311, true) => 0,
@@ -82,6 +83,9 @@ pub(super) async fn take_over(
         publish_will(front, &session.held, &will, vec![without]).await?;
     }
     let state = goes_on.then_some(state);
+    let parts = { state.iter() }
+        .flat_map(|state| parts(front, state))
+        .collect();
     if session.is_kept() || session.will.is_some() {
         let kept = state.as_ref().and_then(|it| it.session.as_ref());
         // What ends with its connection has nothing that is to be found again.
@@ -97,7 +101,14 @@ pub(super) async fn take_over(
         // It goes on, and ends with this connection.
         session.held.discard().await?;
     }
-    Ok((session, state))
+    Ok((session, state, parts))
+}
+
+/// Has a part in each of the shared subscriptions that a session has.
+fn parts(front: &Front, state: &SessionState) -> Vec<Part> {
+    let kept = state.session.iter().flat_map(|it| &it.subscriptions);
+    let shared = kept.filter(|it| it.filter.starts_with(SHARED));
+    shared.map(|it| front.sharing.hold(&it.filter)).collect()
 }
 
 fn is_alive(front: &Front, state: &SessionState) -> bool {
@@ -268,7 +279,7 @@ const ENDED_AT_ONCE: usize = 256;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Ends sessions whose time is over, and publishes wills whose time has come, for ever.
+/// Ends sessions whose time is over, and publishes wills whose time has come, for ever. Shared subscriptions end with the last session.
 pub(super) async fn keep_time(front: &Front) {
     let grace = front.settings.will_grace();
     loop {
@@ -284,6 +295,7 @@ pub(super) async fn keep_time(front: &Front) {
             }
         });
         ends.await;
+        front.sharing.end_unused().await;
     }
 }
 

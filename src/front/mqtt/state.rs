@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::clients::Clients;
 use super::live::Lives;
 use super::settings::Settings;
+use super::sharing::Sharing;
 use super::stats::Stats;
 use crate::broker::Broker;
 use crate::front::budget::Budget;
@@ -35,6 +36,8 @@ pub struct Front {
     pub(super) stats: Arc<Stats>,
     /// What comes, for those who keep up.
     pub(super) lives: Arc<Lives>,
+    /// Which subscriptions are shared.
+    pub(super) sharing: Sharing,
     /// How many are open of those that came by the HTTP port.
     pub(super) web: watch::Sender<usize>,
     /// Memory of packets that are being received or stored.
@@ -61,6 +64,7 @@ impl Front {
         let stats = Arc::<Stats>::default();
         Arc::new(Front {
             lives: Lives::new(broker.clone(), Arc::clone(&stats)),
+            sharing: Sharing::new(broker.clone()),
             broker,
             shared,
             places,

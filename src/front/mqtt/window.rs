@@ -24,6 +24,8 @@ pub(super) enum Source {
     Log(Place),
     /// What was retained, for this filter, behind this name.
     Retained(Arc<str>, Arc<str>),
+    /// The client's shared subscription of this number, to which it goes back if it is not finished.
+    Shared(u64, Place),
 }
 
 /// A message in flight.
@@ -38,7 +40,7 @@ pub(super) struct Window {
     count_max: usize,
     pub(super) sent: BTreeMap<u16, Sent>,
     /// Messages that are to be sent again, by place, with the QoS that they were sent with.
-    pub(super) again: BTreeMap<Place, (u16, Qos)>,
+    pub(super) again: BTreeMap<Place, Vec<(u16, Qos)>>,
     last_id: u16,
 }
 
@@ -54,7 +56,27 @@ impl Window {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.sent.len() < self.count_max
+        self.room() > 0
+    }
+
+    /// So many further messages may be in flight.
+    pub(super) fn room(&self) -> usize {
+        self.count_max.saturating_sub(self.sent.len())
+    }
+
+    /// Messages that are to be sent again, each with its place.
+    fn all_again(&self) -> impl Iterator<Item = (Place, u16, Qos)> {
+        let all = self.again.iter();
+        all.flat_map(|(place, all)| all.iter().map(|(id, qos)| (*place, *id, *qos)))
+    }
+
+    /// Whether messages of a shared subscription are in flight that go back to it if they are not finished.
+    pub(super) fn has_shared(&self, number: u64) -> bool {
+        let mut sent = self.sent.values();
+        sent.any(|sent| {
+            sent.waits == Waits::Puback
+                && matches!(sent.from, Source::Shared(of, _) if of == number)
+        })
     }
 
     /// Puts a message in flight, under an identifier of its own; 0 for one that nobody acknowledges.
@@ -67,12 +89,16 @@ impl Window {
         packet_id
     }
 
+    /// Whether a message is to be sent again under this identifier.
+    pub(super) fn is_to_come(&self, packet_id: u16) -> bool {
+        self.all_again().any(|(_, id, _)| id == packet_id)
+    }
+
     /// An identifier that no message has. There is one: the window is smaller than there are.
     pub(super) fn free_id(&mut self) -> u16 {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            let is_again = self.again.values().any(|(id, _)| *id == self.last_id);
-            if !is_again && !self.sent.contains_key(&self.last_id) {
+            if !self.is_to_come(self.last_id) && !self.sent.contains_key(&self.last_id) {
                 return self.last_id;
             }
         }
@@ -90,17 +116,19 @@ impl Window {
     /// What is not done of what is sent exactly once, in the order of the log.
     pub(super) fn pending(&self) -> Vec<Pending> {
         let sent = self.sent.iter().filter_map(|(id, sent)| match &sent.from {
-            Source::Log(place) if sent.waits != Waits::Puback => Some(Pending {
-                packet_id: *id,
-                place: *place,
-                is_released: sent.waits == Waits::Pubcomp,
-            }),
+            Source::Log(place) | Source::Shared(_, place) if sent.waits != Waits::Puback => {
+                Some(Pending {
+                    packet_id: *id,
+                    place: *place,
+                    is_released: sent.waits == Waits::Pubcomp,
+                })
+            }
             _ => None,
         });
-        let again = self.again.iter().filter_map(|(place, (id, qos))| {
-            (*qos == Qos::ExactlyOnce).then_some(Pending {
-                packet_id: *id,
-                place: *place,
+        let again = self.all_again().filter_map(|(place, packet_id, qos)| {
+            (qos == Qos::ExactlyOnce).then_some(Pending {
+                packet_id,
+                place,
                 is_released: false,
             })
         });
@@ -115,9 +143,9 @@ impl Window {
             Source::Log(place) if sent.waits == Waits::Puback => Some((*id, *place)),
             _ => None,
         });
-        let again = self.again.iter();
-        let again = again
-            .filter_map(|(place, (id, qos))| (*qos != Qos::ExactlyOnce).then_some((*id, *place)));
+        let again = self.all_again();
+        let again =
+            again.filter_map(|(place, id, qos)| (qos != Qos::ExactlyOnce).then_some((id, place)));
         let mut unacked: Vec<_> = sent.chain(again).collect();
         unacked.sort_unstable_by_key(|(_, place)| *place);
         unacked
@@ -156,8 +184,8 @@ mod tests {
     #[test]
     fn identifiers_are_one_messages_each_and_what_is_kept_is_in_the_order_of_the_log() {
         let mut window = Window::new(4);
-        window.again.insert(at(1), (2, Qos::AtLeastOnce));
-        window.again.insert(at(2), (3, Qos::ExactlyOnce));
+        window.again.insert(at(1), vec![(2, Qos::AtLeastOnce)]);
+        window.again.insert(at(2), vec![(3, Qos::ExactlyOnce)]);
         let one = window.take(Qos::AtLeastOnce, Source::Log(at(9)));
         let two = window.take(Qos::ExactlyOnce, Source::Log(at(5)));
         assert_eq!((one, two), (1, 4), "2 and 3 are to be sent again");
@@ -172,5 +200,17 @@ mod tests {
         assert_eq!(window.retained_behind("a/#").as_deref(), Some("a/3"));
         assert_eq!(window.retained_behind("#"), None);
         assert_eq!(window.pending().len(), 2);
+    }
+
+    #[test]
+    fn of_what_is_shared_the_session_keeps_what_is_sent_exactly_once() {
+        let mut window = Window::new(4);
+        let once = window.take(Qos::ExactlyOnce, Source::Shared(1, at(5)));
+        assert!(!window.has_shared(1), "the others have finished it");
+        let often = window.take(Qos::AtLeastOnce, Source::Shared(1, at(6)));
+        assert!(window.has_shared(1) && !window.has_shared(2));
+        assert_eq!((window.room(), window.unacked()), (2, Vec::new()));
+        let pending: Vec<_> = window.pending().iter().map(|it| it.packet_id).collect();
+        assert_eq!((pending, often), (vec![once], 2));
     }
 }

@@ -132,13 +132,13 @@ async fn filters_that_are_not_offered_are_refused_one_by_one() {
         ("good", 1),
         ("a#", 1),
         ("a/#/b", 0),
-        ("$share/g/a", 1),
+        ("$share/g", 1),
         ("$replay/7/a", 1),
         ("$SYS/#", 0),
     ];
     let mut new = Mqtt::connect(running.other("MQTT"), 5, "new").await;
     let codes = new.subscribe(&filters, &[]).await;
-    assert_eq!(codes, [1, 0x8f, 0x8f, 0x9e, 0x8f, 0x8f]);
+    assert_eq!(codes, [1, 0x8f, 0x8f, 0x8f, 0x8f, 0x8f]);
     let mut old = Mqtt::connect(running.other("MQTT"), 4, "old").await;
     let codes = old.subscribe(&filters, &[]).await;
     assert_eq!(codes, [1, 0x80, 0x80, 0x80, 0x80, 0x80]);

@@ -314,6 +314,53 @@ async fn one_sync_carries_many_wills() {
     );
 }
 
+/// Deletes all that there is of the topic.
+fn delete_all(running: &Running) {
+    let said = tool(&[
+        "topic",
+        "delete-records",
+        "mqtt",
+        "--before",
+        "latest",
+        "--yes",
+        "-b",
+        &running.kafka,
+    ]);
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_are_told_to_who_has_no_properties() {
+    for version in [4, 5] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let running = Running::start(&mut serve_mqtt(directory.path()));
+        let (mut reader, _) = come_back(&running, &kept(version, "reader")).await;
+        let filters = [("a", 1), ("$replay/status", 1)];
+        assert_eq!(reader.subscribe(&filters, &[]).await, [1, 0]);
+        drop(reader);
+        let mut pump = Mqtt::connect(running.other("MQTT"), 5, "pump").await;
+        until_metric(&running, "alluvium_mqtt_clients 1").await;
+        for _ in 0..3 {
+            assert_eq!(pump.publish(1, "a", b"gone").await, 0);
+        }
+        delete_all(&running);
+        let (mut reader, _) = come_back(&running, &kept(version, "reader")).await;
+        let told = reader.message().await;
+        assert_eq!((&*told.topic, told.qos), ("$replay/status", 0));
+        let partition = model::partition_of_key(b"a", 16);
+        let said = format!("{{\"log-gap\":[\"{partition}:0..3\"],\"topic\":\"mqtt\"}}");
+        assert_eq!(String::from_utf8_lossy(&told.payload), said);
+        assert_eq!(pump.publish(1, "a", b"there").await, 0);
+        let message = take(&mut reader).await;
+        assert_eq!(
+            (message.payload, message.properties.len()),
+            (b"there".to_vec(), 0)
+        );
+        reader.ping().await;
+        assert_eq!(pump.publish(1, "$replay/status", b"x").await, 0x90);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_gap_is_told() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -334,17 +381,7 @@ async fn each_gap_is_told() {
             assert_eq!(pump.publish(1, topic, b"gone").await, 0);
         }
     }
-    let said = tool(&[
-        "topic",
-        "delete-records",
-        "mqtt",
-        "--before",
-        "latest",
-        "--yes",
-        "-b",
-        &running.kafka,
-    ]);
-    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    delete_all(&running);
     // It is cut before there was a message that could tell.
     let (reader, present) = come_back(&running, &kept(5, "reader")).await;
     assert!(present);

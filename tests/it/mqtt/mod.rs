@@ -8,6 +8,7 @@ mod history;
 mod live;
 mod retained;
 mod sessions;
+mod sharing;
 mod tools;
 mod wire;
 
@@ -390,11 +391,14 @@ async fn a_connack_says_what_is_offered() {
         (&[0x27, 0, 0x10, 0, 0], "maximum packet size"),
         (&[0x22, 0, 16], "topic aliases"),
         (&[0x13, 1, 44], "keep alive of 300 s"),
-        (&[0x2a, 0], "no shared subscriptions"),
         (&[0x12, 0, 32], "an id"),
     ] {
         assert!(says(property), "{what}: {answer:02x?}");
     }
+    assert!(
+        !says(&[0x2a, 0]),
+        "subscriptions may be shared: {answer:02x?}"
+    );
 }
 
 #[tokio::test]

@@ -22,8 +22,6 @@ pub struct Connack<'a> {
     pub assigned_client_id: Option<&'a str>,
     /// Seconds of keep alive, if they are not those that were asked for.
     pub server_keep_alive: Option<u16>,
-    /// Whether subscriptions may be shared; told if not.
-    pub shared_unavailable: bool,
     /// Why it was refused, in words.
     pub reason_string: Option<&'a str>,
 }
@@ -106,9 +104,6 @@ pub fn connack(
             properties.put_u16(highest);
         }
         text(&mut properties, id::REASON_STRING, says.reason_string);
-        if says.shared_unavailable {
-            properties.put_slice(&[id::SHARED_AVAILABLE, 0]);
-        }
         if let Some(seconds) = says.server_keep_alive {
             properties.put_u8(id::SERVER_KEEP_ALIVE);
             properties.put_u16(seconds);

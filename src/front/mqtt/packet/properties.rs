@@ -25,7 +25,6 @@ pub(super) mod id {
     pub const TOPIC_ALIAS: u8 = 0x23;
     pub const USER: u8 = 0x26;
     pub const PACKET_BYTES_MAX: u8 = 0x27;
-    pub const SHARED_AVAILABLE: u8 = 0x2a;
 }
 
 /// What a client may say about a packet, a will or a publish. What was not said is None.

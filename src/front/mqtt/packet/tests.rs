@@ -306,11 +306,10 @@ fn what_is_sent_is_as_the_standard_shows_it() {
     out.clear();
     let says = Connack {
         receive_maximum: Some(64),
-        shared_unavailable: true,
         ..Connack::default()
     };
     connack(&mut out, Version::V5, 0, false, &says);
-    assert_eq!(out[..], [0x20, 8, 0, 0, 5, 0x21, 0, 64, 0x2a, 0]);
+    assert_eq!(out[..], [0x20, 6, 0, 0, 3, 0x21, 0, 64]);
     out.clear();
     reply(&mut out, Version::V5, AckKind::Puback, 1, 0x87, Some("no"));
     assert_eq!(out[..], [0x40, 9, 0, 1, 0x87, 5, 0x1f, 0, 2, b'n', b'o']);
