@@ -22,10 +22,10 @@ fn run(arguments: &[&str], data: &Path) -> Output {
 /// The readings that the ledger says were acknowledged.
 fn acknowledged(data: &Path) -> usize {
     let text = std::fs::read_to_string(data.join("ledger.tsv")).expect("the ledger is written");
-    let lines = text.lines().skip(1);
+    let lines = text.lines().skip(1).map(|line| line.split('\t').collect());
     lines
-        .filter(|line| !line.ends_with('\t'))
-        .inspect(|line| assert_eq!(line.split('\t').count(), 5, "{line}"))
+        .inspect(|line: &Vec<&str>| assert_eq!(line.len(), 5, "{line:?}"))
+        .filter(|line| !line[3].is_empty())
         .count()
 }
 
@@ -55,8 +55,8 @@ fn the_demo_ends_with_0_because_every_acknowledged_reading_is_there_after_the_ki
     for name in none {
         assert_eq!(count(name), 0, "{name}: {summary}");
     }
-    // Eight devices play each of the recordings, and the host tells about itself beside them.
-    let recorded = 8 * (19_226 + 4_391 + 52_281);
+    // Eight devices play each of the recordings, and four that speak MQTT a tenth of one; the host tells about itself beside them.
+    let recorded = 8 * (19_226 + 4_391 + 52_281) + 4 * 1_923;
     assert!(count("sent") > recorded, "{summary}");
     assert_eq!(count("acknowledged"), count("sent"));
     assert_eq!(count("found"), count("sent"));

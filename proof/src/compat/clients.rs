@@ -112,8 +112,12 @@ pub const MQTT: &str = "mqtt";
 pub const MQTT_OTHERS: &str = "mqtt-others";
 /// The JMS client that speaks AMQP 1.0.
 pub const JMS: &str = "qpid-jms";
+/// Java's clients of MQTT; HiveMQ's version is told.
+pub const MQTT_JAVA: &str = "mqtt-java";
+/// MQTT.js.
+pub const MQTT_JS: &str = "mqtt.js";
 /// What is not run in `cargo xtask test`, for its time.
-pub const LONG: &[&str] = &[MQTT_OTHERS];
+pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -407,7 +411,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "kafkajs",
         version: "2.2.4",
-        kits: &[Kit::Node],
+        kits: &[Kit::Node { project: "kafkajs" }],
         program: Program::Node {
             script: "kafkajs/run.js",
         },
@@ -470,6 +474,36 @@ pub const CLIENTS: &[Client] = &[
             "shared subscriptions",
             "time to live",
             "kill",
+        ]],
+    },
+    Client {
+        name: MQTT_JS,
+        version: "5.16.0",
+        kits: &[Kit::Node { project: "mqttjs" }],
+        program: Program::Node {
+            script: "mqttjs/run.js",
+        },
+        scenarios: &[&["there and back", "kill", "shared", "history"]],
+    },
+    Client {
+        name: MQTT_JAVA,
+        version: "1.3.7",
+        kits: &[Kit::Java {
+            project: "mqtt",
+            sources: &["Desk.java", "Mqtt.java"],
+        }],
+        program: Program::Java {
+            project: "mqtt",
+            class: "Mqtt",
+        },
+        scenarios: &[&[
+            "hivemq 3.1.1",
+            "hivemq 5",
+            "hivemq 3.1.1 kill",
+            "hivemq 5 kill",
+            "paho 3.1.1",
+            "paho 5",
+            "paho 3.1.1 kill",
         ]],
     },
     Client {

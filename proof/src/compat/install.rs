@@ -40,8 +40,11 @@ pub enum Kit {
     Go,
     /// `tests/compat/rskafka`, built by cargo.
     Cargo,
-    /// `tests/compat/kafkajs`, its modules by npm.
-    Node,
+    /// A folder below `tests/compat`, its modules by npm.
+    Node {
+        /// The folder.
+        project: &'static str,
+    },
     /// A file out of a package of npm, as `npm/NAME/FILE` in the cache.
     NpmFile {
         /// Name of the package.
@@ -82,9 +85,9 @@ impl Places {
         }
     }
 
-    /// The modules of `Kit::Node`.
-    pub fn node_modules(&self) -> PathBuf {
-        self.cache.join("kafkajs/node_modules")
+    /// The modules of a `Kit::Node`.
+    pub fn node_modules(&self, project: &str) -> PathBuf {
+        self.cache.join(project).join("node_modules")
     }
 
     /// The class path of a Maven project, its compiled classes first.
@@ -127,7 +130,7 @@ impl Kit {
             Kit::Java { project, .. } => format!("the Java classes of {project}"),
             Kit::Go => "the franz-go program".to_string(),
             Kit::Cargo => "the rskafka program".to_string(),
-            Kit::Node => "the kafkajs modules".to_string(),
+            Kit::Node { project } => format!("the {project} modules"),
             Kit::NpmFile {
                 name,
                 version,
@@ -165,7 +168,7 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
                 .arg(places.cache.join("rskafka"));
             run::quiet(&mut command).map(drop)
         }
-        Kit::Node => node(places),
+        Kit::Node { project } => node(places, project),
         Kit::NpmFile {
             name,
             version,
@@ -254,22 +257,20 @@ fn java(places: &Places, project: &str, sources: &[&str]) -> Result<()> {
     Ok(fs::write(classes_stamp, recipe)?)
 }
 
-fn node(places: &Places) -> Result<()> {
+fn node(places: &Places, project: &str) -> Result<()> {
     need("node", "nodejs")?;
     need("npm", "npm")?;
-    let directory = places.cache.join("kafkajs");
+    let directory = places.cache.join(project);
+    let sources = places.sources.join(project);
     let stamp = directory.join("stamp");
-    let lock = places.sources.join("kafkajs/package-lock.json");
+    let lock = sources.join("package-lock.json");
     let recipe = fs::read_to_string(&lock)?;
     if stamped(&stamp, &recipe) {
         return Ok(());
     }
     fs::create_dir_all(&directory)?;
     fs::copy(&lock, directory.join("package-lock.json"))?;
-    fs::copy(
-        places.sources.join("kafkajs/package.json"),
-        directory.join("package.json"),
-    )?;
+    fs::copy(sources.join("package.json"), directory.join("package.json"))?;
     let mut command = Command::new("npm");
     command
         .current_dir(&directory)

@@ -15,7 +15,10 @@ pub mod session;
 use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use clients::{CLIENTS, Client, ENGINES, FLIGHTS, JMS, LONG, MQTT, MQTT_OTHERS, SCHEMATHESIS};
+use clients::{
+    CLIENTS, Client, ENGINES, FLIGHTS, JMS, LONG, MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
+    SCHEMATHESIS,
+};
 use install::{Kit, Places};
 use peer::Kind;
 use session::Report;
@@ -172,7 +175,9 @@ fn choose(options: &Options) -> Result<Chosen> {
     }
     if options.against == Against::Kafka {
         let needs_ours = |client: &&Client| {
-            [ENGINES, FLIGHTS, JMS, MQTT, MQTT_OTHERS, SCHEMATHESIS].contains(&client.name)
+            let of_mqtt = [MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS];
+            of_mqtt.contains(&client.name)
+                || [ENGINES, FLIGHTS, JMS, SCHEMATHESIS].contains(&client.name)
         };
         chosen.clients.retain(|client| !needs_ours(client));
     }

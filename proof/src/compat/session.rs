@@ -271,9 +271,10 @@ pub fn program(program: &Program, places: &Places) -> Result<Command> {
                 .arg(class);
         }
         Program::Node { script } => {
+            let (project, _) = script.split_once('/').unwrap_or((script, ""));
             command = Command::new("node");
             command
-                .env("NODE_PATH", places.node_modules())
+                .env("NODE_PATH", places.node_modules(project))
                 .env("KAFKAJS_NO_PARTITIONER_WARNING", "1")
                 .arg(places.sources.join(script));
         }

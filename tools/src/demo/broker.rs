@@ -27,6 +27,8 @@ pub(super) struct Launch {
     pub(super) kafka: String,
     /// `host:port` of HTTP.
     pub(super) http: String,
+    /// `host:port` of MQTT.
+    pub(super) mqtt: String,
 }
 
 /// A running broker.
@@ -37,6 +39,8 @@ pub(super) struct Broker {
     pub(super) kafka: String,
     /// Where HTTP clients connect.
     pub(super) http: String,
+    /// Where MQTT clients connect.
+    pub(super) mqtt: String,
     /// From the start of the process to its ready line.
     pub(super) start_time: Duration,
 }
@@ -56,7 +60,7 @@ impl Broker {
             .arg("--data")
             .arg(&launch.data_dir)
             .args(["--kafka", &launch.kafka, "--http", &launch.http])
-            .args(["--mqtt", "off"])
+            .args(["--mqtt", &launch.mqtt])
             // Nobody likes to wait three seconds for members that do not come.
             .args(["-X", "group.initial.rebalance.delay.ms=300"])
             .stdin(Stdio::null())
@@ -70,6 +74,7 @@ impl Broker {
             child,
             kafka: String::new(),
             http: String::new(),
+            mqtt: String::new(),
             start_time: Duration::ZERO,
         };
         let line = broker
@@ -80,10 +85,12 @@ impl Broker {
             match word.split_once('=') {
                 Some(("kafka", address)) => broker.kafka = address.to_owned(),
                 Some(("http", address)) => broker.http = address.to_owned(),
+                Some(("MQTT", address)) => broker.mqtt = address.to_owned(),
                 _ => {}
             }
         }
-        if broker.kafka.is_empty() || broker.http.is_empty() {
+        let addresses = [&broker.kafka, &broker.http, &broker.mqtt];
+        if addresses.iter().any(|address| address.is_empty()) {
             bail!("the broker's ready line has no addresses: {line}");
         }
         Ok(broker)

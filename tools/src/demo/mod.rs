@@ -11,6 +11,7 @@ mod ledger;
 mod readers;
 mod replay;
 mod screen;
+mod sensors;
 mod stream;
 mod summary;
 
@@ -38,6 +39,7 @@ use ledger::{Counts, Hash, Ledger, Shown, hash_of};
 use readers::Readers;
 use replay::{Question, replay};
 use screen::{Screen, grouped};
+use sensors::Sensor;
 use stream::{Gateway, Player};
 use summary::Summary;
 
@@ -102,6 +104,7 @@ impl Slot {
                 pid: broker.pid(),
                 kafka: broker.kafka.clone(),
                 http: broker.http.clone(),
+                mqtt: broker.mqtt.clone(),
                 start_time: broker.start_time,
             };
             *slot.lock() = Some(broker);
@@ -133,6 +136,7 @@ struct Running {
     pid: u32,
     kafka: String,
     http: String,
+    mqtt: String,
     start_time: Duration,
 }
 
@@ -213,16 +217,19 @@ async fn acts(
         log_file: home.join("broker.log"),
         kafka: address("127.0.0.1:9092", args.once),
         http: address("127.0.0.1:8080", args.once),
+        mqtt: address("127.0.0.1:1883", args.once),
     };
     let first = slot.start(&launch).await?;
     launch.kafka.clone_from(&first.kafka);
     launch.http.clone_from(&first.http);
+    launch.mqtt.clone_from(&first.mqtt);
     screen.show_event(&format!(
-        "broker up after {}: process {}, Kafka on {}, HTTP on {}, store in {}",
+        "broker up after {}: process {}, Kafka on {}, HTTP on {}, MQTT on {}, store in {}",
         seconds(first.start_time),
         first.pid,
         first.kafka,
         first.http,
+        first.mqtt,
         launch.data_dir.display()
     ));
 
@@ -234,7 +241,11 @@ async fn acts(
 
     let ledger = Arc::new(Ledger::default());
     let host_stop = Arc::new(AtomicBool::new(false));
+    let sensors = sensors::sparse(recordings.first().context("there are recordings")?);
     let mut fleet = send(&client, recordings, &ledger)?;
+    for sensor in sensors_of(sensors, &first.mqtt, &ledger)? {
+        fleet.spawn(async move { sensor.play().await.map(|()| Vec::new()) });
+    }
     let mut host = watch_host(&client, &ledger, &host_stop)?;
     let topics: Vec<&str> = topic_names();
     let readers = Readers::start(&client.separate(), &topics, starts.clone());
@@ -306,7 +317,8 @@ async fn connect(address: &str) -> Result<Client> {
 
 fn topic_names() -> Vec<&'static str> {
     let fleet = FLEET.iter().map(|(topic, _)| *topic);
-    std::iter::once(HOST_TOPIC).chain(fleet).collect()
+    let others = [HOST_TOPIC, sensors::TOPIC];
+    others.into_iter().chain(fleet).collect()
 }
 
 /// Creates the topics that are not there. Yields where each partition's next record will be.
@@ -314,10 +326,10 @@ async fn create_topics(client: &Client) -> Result<HashMap<TopicPartition, Offset
     let admin = Admin::new(client);
     let mut wanted = Vec::new();
     for name in topic_names() {
-        let partitions = if name == HOST_TOPIC {
-            HOST_PARTITIONS
-        } else {
-            FLEET_PARTITIONS
+        let partitions = match name {
+            HOST_TOPIC => HOST_PARTITIONS,
+            sensors::TOPIC => sensors::PARTITIONS,
+            _ => FLEET_PARTITIONS,
         };
         let created = admin
             .create_topic(NewTopic {
@@ -348,10 +360,11 @@ async fn create_topics(client: &Client) -> Result<HashMap<TopicPartition, Offset
 
 fn introduce(recordings: &[Recording], screen: &Screen) {
     let mut text = format!(
-        "{} devices in topics {}, and this host's processor, memory, disks, networks and pressure in {HOST_TOPIC};\n\
+        "{} devices in topics {}, {} that speak MQTT, and this host's processor, memory, disks, networks and pressure in {HOST_TOPIC};\n\
          an acknowledgement means that the disk's sync is over",
         recordings.len() as u64 * u64::from(COPIES),
         FLEET.map(|(topic, _)| topic).join(", "),
+        sensors::COUNT,
     );
     let play_time = play_time().as_millis();
     for recording in recordings {
@@ -395,6 +408,21 @@ fn send(
         });
     }
     Ok(tasks)
+}
+
+/// The devices that speak MQTT.
+fn sensors_of(recording: Recording, address: &str, ledger: &Arc<Ledger>) -> Result<Vec<Sensor>> {
+    let recording = Arc::new(recording);
+    let player = |number| Player {
+        name: format!("sensor-{}", number + 1),
+        recording: recording.clone(),
+        delay: STAGGER * number,
+        duration: play_time(),
+    };
+    let players = (0..sensors::COUNT).map(player);
+    players
+        .map(|player| Sensor::new(address, player, ledger))
+        .collect()
 }
 
 fn watch_host(
@@ -582,8 +610,12 @@ async fn read_all(
         for fetched in consumer.poll(Duration::from_secs(1)).await? {
             moved = Instant::now();
             let records = contents.entry(fetched.partition.clone()).or_default();
+            let is_mqtt = fetched.partition.topic.as_str() == sensors::TOPIC;
             fetched.for_each_record(|record| {
-                let hash = hash_of(record.key, record.timestamp, record.value);
+                let hash = match is_mqtt {
+                    true => sensors::hash(record.key, record.value),
+                    false => hash_of(record.key, record.timestamp, record.value),
+                };
                 records.push((record.offset, hash));
             })?;
         }
@@ -616,7 +648,8 @@ fn write_ledger(ledger: &Ledger, path: &Path) -> Result<()> {
 
 /// Stays up with the host's telemetry until it is interrupted.
 async fn stay(running: &Running, home: &Path, screen: &Screen) -> Result<()> {
-    screen.print(&summary::next_commands(&running.kafka, &running.http, home));
+    let at = (&*running.kafka, &*running.http, &*running.mqtt);
+    screen.print(&summary::next_commands(at, home));
     let client = connect(&running.kafka).await?;
     let producer = client::Producer::new(&client, client::ProducerConfig::default())?;
     let topic = TopicName::parse(HOST_TOPIC)?;

@@ -42,7 +42,7 @@ pub(super) struct Player {
 
 impl Player {
     /// How many readings are due at a time.
-    fn due(&self, elapsed: Duration) -> usize {
+    pub(super) fn due(&self, elapsed: Duration) -> usize {
         let played = elapsed.saturating_sub(self.delay).as_secs_f64();
         let share = (played / self.duration.as_secs_f64()).min(1.0);
         // A share of a count that fits.

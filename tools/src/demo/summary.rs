@@ -155,9 +155,10 @@ impl Summary {
 }
 
 /// What to try while the broker stays up.
-pub(super) fn next_commands(kafka: &str, http: &str, home: &Path) -> String {
+pub(super) fn next_commands((kafka, http, mqtt): (&str, &str, &str), home: &Path) -> String {
     let program = std::env::args_os().next().unwrap_or_default();
     let alluvium = program.to_string_lossy();
+    let (host, port) = mqtt.rsplit_once(':').unwrap_or((mqtt, "1883"));
     format!(
         "
 The broker stays up, and this host goes on telling about itself once a second. Ctrl-C ends it. Try:
@@ -170,6 +171,7 @@ The broker stays up, and this host goes on telling about itself once a second. C
   {alluvium} topic list -b {kafka}
   {alluvium} consume rides -b {kafka} -o 2013-09-14T08:10:00Z -n 3
   {alluvium} group describe demo -b {kafka}
+  mosquitto_sub -h {host} -p {port} -t '$replay/-1h/site/#' -C 3 -v
   curl http://{http}/metrics
 
 The store is in {}.
