@@ -7,6 +7,7 @@ use model::TopicName;
 use model::topic_config::Kind;
 
 use super::partition::{Limits, RUNS_MAX};
+use crate::broker::sessions::SHARED;
 
 /// The group of all queues. Consumers of Kafka's share groups may join it.
 pub const QUEUES: &str = "queue";
@@ -77,7 +78,7 @@ pub static GROUP_SETTINGS: &[GroupSetting] = &[
         name: COPY_RECORD,
         kind: Kind::Boolean,
         default: "false",
-        doc: "Whether a dead letter has key, value and headers of the record, or only the headers that say which it was and why. The default is true for the group queue and for subscriptions of AMQP clients.",
+        doc: "Whether a dead letter has key, value and headers of the record, or only the headers that say which it was and why. The default is true for the group queue, and for subscriptions of AMQP and MQTT clients.",
         apply: |value, settings| {
             settings.copies_dead = value.parse().ok()?;
             Some(())
@@ -221,6 +222,7 @@ fn is_of_messages(group: &str) -> bool {
     group == QUEUES
         || group.starts_with(KEPT_SUBSCRIPTIONS)
         || group.starts_with(VOLATILE_SUBSCRIPTIONS)
+        || group.starts_with(SHARED)
 }
 
 impl GroupSettings {
@@ -304,6 +306,7 @@ mod tests {
         assert!(dead.limits.keeps_dead && !dead.copies_dead);
         assert!(GroupSettings::defaults(QUEUES).copies_dead);
         assert!(GroupSettings::defaults("sub:c:n").copies_dead);
+        assert!(GroupSettings::defaults("$share/n/f").copies_dead);
         let default = GroupSettings::defaults("g");
         assert_eq!(
             (default.lock, default.limits),

@@ -148,7 +148,7 @@ impl Outbound {
             Found::Message(stored) => *stored,
             Found::Expired => {
                 self.front.stats.skipped(Skipped::Expired, 1);
-                return shared.say(place, Verdict::Reject);
+                return shared.say(place, Verdict::Discard);
             }
             Found::None => return shared.say(place, Verdict::Reject),
         };
