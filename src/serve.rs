@@ -169,7 +169,6 @@ impl Fronts {
         if let Some(mqtt) = mqtt.clone() {
             add_metrics.push(Box::new(move |families| mqtt.add_metrics(families)));
         }
-        let web_sockets = mqtt.as_ref().map(|mqtt| mqtt.web_sockets(&stopped));
         let amqp = (!sockets.amqp.is_empty()).then(|| {
             let (front, settings) = (config.front.clone(), config.amqp.clone());
             amqp::Front::new(broker.clone(), front, settings, shares.amqp_connections)
@@ -177,8 +176,10 @@ impl Fronts {
         if let Some(amqp) = amqp.clone() {
             add_metrics.push(Box::new(move |families| amqp.add_metrics(families)));
         }
+        let over_mqtt = mqtt.as_ref().map(|mqtt| mqtt.web_sockets(&stopped));
+        let over_amqp = amqp.as_ref().map(|amqp| amqp.web_sockets(&stopped));
         let others = http::Others {
-            web_sockets,
+            web_sockets: over_mqtt.into_iter().chain(over_amqp).collect(),
             mqtt: mqtt.as_ref().map(mqtt::Front::administered),
             peers: kafka.peers().clone(),
             add_metrics,

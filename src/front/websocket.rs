@@ -1,19 +1,22 @@
 //! Protocols that are spoken over WebSocket on the HTTP port (RFC 6455): what the HTTP front offers, and the stream of bytes that its
 //! taker sees.
-//! Callers: the HTTP front makes streams of connections that ask for it; the front that takes them gives itself as [`WebSockets`].
-//! Invariants: binary frames only; where one ends means nothing, as MQTT demands (V5 §6). A frame has no more bytes than the taker
+//! Callers: the HTTP front makes streams of connections that ask for it; the fronts that take them give themselves as [`WebSockets`].
+//! Invariants: binary frames only; where one ends means nothing, as MQTT demands (V5 §6), and for AMQP. A frame has no more bytes than the taker
 //! allows.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::{Buf as _, Bytes};
 use futures_util::future::BoxFuture;
 use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use super::listener::Transport;
 
@@ -32,6 +35,47 @@ pub struct WebSockets {
     pub(in crate::front) frame_bytes_max: usize,
     /// What serves a connection.
     pub(in crate::front) serve: ServeWeb,
+}
+
+/// What a connection's bytes go through: a socket, or frames of a WebSocket.
+pub(in crate::front) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Any of them.
+pub(in crate::front) type AnyStream = Box<dyn Duplex>;
+
+/// How many connections of a front are open that came as WebSockets: its listener does not know them, and the end of the server
+/// waits for them.
+#[derive(Debug)]
+pub(in crate::front) struct OpenWeb(watch::Sender<usize>);
+
+/// A connection is open until this is dropped.
+pub(in crate::front) struct WebGuard(Arc<OpenWeb>);
+
+impl OpenWeb {
+    /// None is.
+    pub(in crate::front) fn new() -> Arc<OpenWeb> {
+        Arc::new(OpenWeb(watch::Sender::new(0)))
+    }
+
+    /// Counts one.
+    pub(in crate::front) fn enter(self: &Arc<OpenWeb>) -> WebGuard {
+        self.0.send_modify(|open| *open += 1);
+        WebGuard(Arc::clone(self))
+    }
+
+    /// Waits until none is open, so long at most.
+    pub(in crate::front) async fn drain(&self, patience: Duration) {
+        let mut open = self.0.subscribe();
+        let _ = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
+    }
+}
+
+impl Drop for WebGuard {
+    fn drop(&mut self) {
+        (self.0).0.send_modify(|open| *open -= 1);
+    }
 }
 
 /// A connection as a stream of bytes.

@@ -63,3 +63,4 @@ mod transactions;
 mod transfer_tool;
 mod users;
 mod versions;
+mod web_socket;

@@ -38,8 +38,9 @@ use super::temporary::Temporaries;
 use crate::broker::Topic;
 use crate::broker::access::{Caller, Door, Granted, Protocol, is_temporary, right};
 use crate::broker::replay::Place;
-use crate::front::listener::{Accepted, stopped};
+use crate::front::listener::{Transport, stopped};
 use crate::front::places;
+use crate::front::websocket::AnyStream;
 use crate::front::written::made;
 
 /// A connection is opened so long after it was made, or never.
@@ -57,13 +58,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Serves a connection until it ends.
-pub(super) async fn run(accepted: Accepted, front: Arc<Front>, mut stop: watch::Receiver<bool>) {
-    let Accepted {
-        stream,
-        place,
-        peer,
-        transport,
-    } = accepted;
+pub(super) async fn run(
+    stream: AnyStream,
+    (place, peer, transport): (places::Place, SocketAddr, Transport),
+    front: Arc<Front>,
+    mut stop: watch::Receiver<bool>,
+) {
     let (read, write) = tokio::io::split(stream);
     let login = Login::new(&front, transport, peer);
     let now = Instant::now();

@@ -3,13 +3,16 @@
 //! Invariants: `accepted` says that a message is durable. What is not offered is refused with the protocol's condition, and never
 //! accepted and dropped.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::descriptors::Ask;
-use crate::front::listener::{Listener, Socket};
+use crate::front::WebSockets;
+use crate::front::listener::{Accepted, Listener, Socket, Transport};
+use crate::front::websocket::WebStream;
 pub use settings::{AmqpListen, SETTINGS, Settings};
 pub use state::Front;
 
@@ -40,6 +43,8 @@ mod subscriptions;
 mod temporary;
 mod transactions;
 
+/// The longest frame of a WebSocket. Several frames of AMQP may be in one.
+const WEB_FRAME_BYTES_MAX: usize = 1 << 20;
 /// How long connections may take to finish what they were doing at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -66,7 +71,46 @@ impl Front {
         subscriptions::end_left(&self.broker).await;
         temporary::delete_left(&self.broker).await;
         let stop = shutdown.clone();
-        let handle = move |accepted| connection::run(accepted, self.clone(), stop.clone());
+        let web = Arc::clone(&self.web);
+        let handle = move |accepted: Accepted| {
+            let Accepted {
+                stream,
+                place,
+                peer,
+                transport,
+            } = accepted;
+            let of_peer = (place, peer, transport);
+            connection::run(Box::new(stream), of_peer, self.clone(), stop.clone())
+        };
         listener.serve(shutdown, handle).await;
+        web.drain(DRAIN).await;
+    }
+
+    /// Takes connections that come as WebSockets, until `stop` turns true.
+    pub fn web_sockets(self: &Arc<Front>, stop: &watch::Receiver<bool>) -> WebSockets {
+        let (front, stop) = (Arc::clone(self), stop.clone());
+        WebSockets {
+            protocol: "amqp",
+            frame_bytes_max: WEB_FRAME_BYTES_MAX,
+            serve: Box::new(move |stream, peer, transport| {
+                let serves = Arc::clone(&front).serve_web(stream, (peer, transport), stop.clone());
+                Box::pin(serves)
+            }),
+        }
+    }
+
+    async fn serve_web(
+        self: Arc<Front>,
+        stream: WebStream,
+        (peer, transport): (SocketAddr, Transport),
+        stop: watch::Receiver<bool>,
+    ) {
+        let _open = self.web.enter();
+        if *stop.borrow() {
+            return;
+        }
+        let place = self.places.enter(Some(peer.ip())).await;
+        let of_peer = (place, peer, transport);
+        connection::run(Box::new(stream), of_peer, self, stop).await;
     }
 }

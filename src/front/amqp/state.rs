@@ -11,6 +11,7 @@ use super::subscriptions::Uses;
 use crate::broker::Broker;
 use crate::front::budget::Budget;
 use crate::front::places::{Patience, Places};
+use crate::front::websocket::OpenWeb;
 use crate::front::{self, Limits};
 
 /// How long connections stay while others wait for a place. Those that have opened stay.
@@ -33,6 +34,8 @@ pub struct Front {
     pub(super) subscriptions: Arc<Uses>,
     /// Memory of deliveries that are being received or stored.
     pub(super) received: Arc<Budget>,
+    /// Connections by WebSocket.
+    pub(super) web: Arc<OpenWeb>,
 }
 
 impl Front {
@@ -57,6 +60,7 @@ impl Front {
             places,
             stats: Stats::default(),
             subscriptions: Arc::default(),
+            web: OpenWeb::new(),
             received: Budget::new(RECEIVED_BYTES_MAX.max(2 * one_max), one_max),
             settings,
         })

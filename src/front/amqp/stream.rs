@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::errors::Ending;
 use super::state::Front;
 use crate::front::budget::{Claim, ClaimError};
-use crate::front::listener::Stream;
+use crate::front::websocket::AnyStream;
 
 /// What is read at once from a connection that has been quiet, into the task itself.
 const QUIET_BYTES: usize = 256;
@@ -28,7 +28,7 @@ const LINGER_BYTES_MAX: usize = 256 << 10;
 /// The reading side.
 pub(super) struct Reader {
     front: Arc<Front>,
-    stream: ReadHalf<Stream>,
+    stream: ReadHalf<AnyStream>,
     /// What was read and is not taken.
     pub(super) input: BytesMut,
     is_busy: bool,
@@ -36,7 +36,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(front: &Arc<Front>, stream: ReadHalf<Stream>) -> Reader {
+    pub(super) fn new(front: &Arc<Front>, stream: ReadHalf<AnyStream>) -> Reader {
         Reader {
             front: Arc::clone(front),
             stream,
@@ -128,7 +128,7 @@ impl Reader {
 /// The writing side.
 pub(super) struct Writer {
     front: Arc<Front>,
-    stream: WriteHalf<Stream>,
+    stream: WriteHalf<AnyStream>,
     /// Whether what was written may wait in the stream.
     is_dirty: bool,
     /// When the peer last took something, or had nothing to take.
@@ -136,7 +136,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(front: &Arc<Front>, stream: WriteHalf<Stream>) -> Writer {
+    pub(super) fn new(front: &Arc<Front>, stream: WriteHalf<AnyStream>) -> Writer {
         Writer {
             front: Arc::clone(front),
             stream,

@@ -21,8 +21,8 @@ use crate::front::listener::Transport;
 
 /// Routes that ask for no right: they tell nothing of topics, groups, users or records.
 const OPEN: [&str; 5] = ["index", "healthz", "readyz", "version", "openapi"];
-/// It asks for no right either: the front that takes the connection does, and here is none.
-const GOES_OVER: &str = "mqttWebSocket";
+/// They ask for no right either: the front that takes the connection does, and here is none.
+const GO_OVER: [&str; 2] = ["mqttWebSocket", "amqpWebSocket"];
 /// Lists that leave out what the caller may not see.
 const LISTS: [&str; 6] = [
     "listTopics",
@@ -251,7 +251,7 @@ async fn text_of(answer: Response) -> String {
 fn undenied(one: &Described, told: &Told) -> Option<String> {
     let (id, is_open) = (one.about.id, one.about.rights.is_empty());
     let is_right = match is_open || LISTS.contains(&id) {
-        true if id == GOES_OVER => told.status == 404,
+        true if GO_OVER.contains(&id) => told.status == 404,
         true => (200..300).contains(&told.status) && is_open == OPEN.contains(&id),
         false => told.is_denied(),
     };

@@ -123,7 +123,7 @@ pub(super) fn front_of(broker: &Broker) -> Arc<Front> {
         peers: Arc::default(),
         add_metrics: Vec::new(),
         mqtt: None,
-        web_sockets: None,
+        web_sockets: Vec::new(),
         commit: None,
         files_directory: std::env::temp_dir().join("alluvium-rights"),
     };

@@ -46,8 +46,8 @@ pub struct Others {
     pub peers: Arc<Peers>,
     /// What is told of MQTT's clients.
     pub mqtt: Option<Administered>,
-    /// Who takes connections at `/mqtt`.
-    pub web_sockets: Option<WebSockets>,
+    /// Who takes connections by WebSocket.
+    pub web_sockets: Vec<WebSockets>,
     /// The metrics of other fronts.
     pub add_metrics: Vec<AddMetrics>,
     /// Where Parquet files lie that were made for readers: emptied at a start.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -29,6 +29,7 @@ use super::session::{Leaving, Session};
 use super::state::Front;
 use crate::front::listener::{Transport, stopped};
 use crate::front::places::Place;
+use crate::front::websocket::AnyStream;
 
 /// CONNECT is there so long after the connection was made, or never.
 const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -43,17 +44,9 @@ const HEARD_WITHIN: Duration = Duration::from_millis(20);
 /// And all of them.
 const HEARD_OUT_MAX: Duration = Duration::from_millis(500);
 
-/// What a connection's bytes go through: a socket, or frames of a WebSocket.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Any of them.
-pub(super) type Stream = Box<dyn Duplex>;
-
 /// Serves a connection until it ends.
 pub(super) async fn run(
-    stream: Stream,
+    stream: AnyStream,
     (place, peer, transport): (Place, SocketAddr, Transport),
     front: Arc<Front>,
     mut stop: watch::Receiver<bool>,
@@ -100,7 +93,7 @@ pub(super) async fn run(
 /// The writing side.
 struct Writer {
     front: Arc<Front>,
-    stream: WriteHalf<Stream>,
+    stream: WriteHalf<AnyStream>,
     /// What is to be sent.
     out: BytesMut,
     /// Whether what was written may wait in the stream.
@@ -155,7 +148,7 @@ struct Connection {
     front: Arc<Front>,
     client: Client,
     peer: SocketAddr,
-    frames: Frames<ReadHalf<Stream>>,
+    frames: Frames<ReadHalf<AnyStream>>,
     writer: Writer,
     inbound: Inbound,
     outbound: Outbound,
@@ -188,7 +181,7 @@ impl Connection {
     fn new(
         front: Arc<Front>,
         client: Client,
-        frames: Frames<ReadHalf<Stream>>,
+        frames: Frames<ReadHalf<AnyStream>>,
         writer: Writer,
         peer: SocketAddr,
     ) -> Connection {

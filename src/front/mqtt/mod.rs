@@ -77,7 +77,7 @@ impl Front {
         let stop = shutdown.clone();
         let front = Arc::clone(&self);
         let keeps_time = session::keep_time(&front);
-        let mut web = self.web.subscribe();
+        let web = Arc::clone(&self.web);
         let handle = move |accepted: Accepted| {
             let Accepted {
                 stream,
@@ -90,8 +90,7 @@ impl Front {
         };
         let serves = async {
             listener.serve(shutdown, handle).await;
-            // Its sender is in the front.
-            let _ = tokio::time::timeout(DRAIN, web.wait_for(|open| *open == 0)).await;
+            web.drain(DRAIN).await;
         };
         tokio::select! {
             () = serves => {}
@@ -118,28 +117,12 @@ impl Front {
         (peer, transport): (SocketAddr, Transport),
         stop: watch::Receiver<bool>,
     ) {
-        let _open = OpenWeb::of(&self);
+        let _open = self.web.enter();
         if *stop.borrow() {
             return;
         }
         let place = self.places.enter(Some(peer.ip())).await;
         let of_peer = (place, peer, transport);
         connection::run(Box::new(stream), of_peer, Arc::clone(&self), stop).await;
-    }
-}
-
-/// A connection by WebSocket is open until this is dropped: the end of the server waits for it.
-struct OpenWeb(Arc<Front>);
-
-impl OpenWeb {
-    fn of(front: &Arc<Front>) -> OpenWeb {
-        front.web.send_modify(|open| *open += 1);
-        OpenWeb(Arc::clone(front))
-    }
-}
-
-impl Drop for OpenWeb {
-    fn drop(&mut self) {
-        self.0.web.send_modify(|open| *open -= 1);
     }
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::clients::Clients;
 use super::live::Lives;
 use super::settings::Settings;
@@ -13,6 +11,7 @@ use super::stats::Stats;
 use crate::broker::Broker;
 use crate::front::budget::Budget;
 use crate::front::places::{Patience, Places};
+use crate::front::websocket::OpenWeb;
 use crate::front::{self, Limits};
 
 use std::time::Duration;
@@ -39,7 +38,7 @@ pub struct Front {
     /// Which subscriptions are shared.
     pub(super) sharing: Sharing,
     /// How many are open of those that came by the HTTP port.
-    pub(super) web: watch::Sender<usize>,
+    pub(super) web: Arc<OpenWeb>,
     /// Memory of packets that are being received or stored.
     pub(super) received: Arc<Budget>,
 }
@@ -70,7 +69,7 @@ impl Front {
             places,
             clients: Clients::new(connections_max - connections_max / 16),
             stats,
-            web: watch::Sender::new(0),
+            web: OpenWeb::new(),
             received: Budget::new(
                 RECEIVED_BYTES_MAX.max(2 * packet_bytes_max),
                 packet_bytes_max,

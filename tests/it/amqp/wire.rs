@@ -12,23 +12,33 @@ use ::amqp::sasl::SaslFrame;
 use ::amqp::state::{DeliveryState, TransactionalState};
 use ::amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
 use ::amqp::{BytesMut, Field as _, Map, Multiple, Symbol, Value};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// How long an answer may take on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
+/// What it speaks through.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// A connection.
 pub struct Amqp {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     input: BytesMut,
 }
 
 impl Amqp {
     /// One that has said nothing.
     pub async fn open(address: &str) -> Amqp {
+        Amqp::over(TcpStream::connect(address).await.expect("it listens"))
+    }
+
+    /// The same over a stream.
+    pub fn over(stream: impl Duplex + 'static) -> Amqp {
         Amqp {
-            stream: TcpStream::connect(address).await.expect("it listens"),
+            stream: Box::new(stream),
             input: BytesMut::new(),
         }
     }
