@@ -69,7 +69,8 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         default: "67108864",
         is_live: true,
         doc: "How many bytes of segments a second are read to make key indexes (key.index.enable of a topic); -1 is \
-              any number. Whatever it is, that works half of the time only while an append has waited for 10 ms.",
+              any number. While producers append more than 1 MiB a second it is a sixteenth of that; and while an append has \
+              waited for 10 ms, that works half of the time only.",
         get: |it| {
             it.key_index_bytes_per_second
                 .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())

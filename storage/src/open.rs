@@ -396,6 +396,7 @@ fn assemble(
         Arc::clone(&rewrites),
         Arc::clone(&registry),
         cleaner.executor.pace.clone(),
+        Arc::clone(&base.counters),
     );
     Engine {
         key_indexer,

@@ -116,16 +116,7 @@ impl Block {
         });
     }
 
-    /// Drops the last part if it holds no wanted record: its bytes are not kept.
-    pub(super) fn end_part(&mut self) {
-        let last = self.parts.len().checked_sub(1);
-        let used = self.places.last().map(|place| place.part as usize);
-        if last.is_some() && last != used {
-            self.parts.pop();
-        }
-    }
-
-    /// Adds records of a batch that is too large to be kept for some of them: their bytes alone.
+    /// Adds records of a batch that is not kept for some of them: their bytes alone.
     pub(super) fn push_copies(
         &mut self,
         partition: PartitionId,

@@ -52,6 +52,9 @@ impl Sizes {
 
 /// A batch that is larger when decompressed is not kept for its records: they are copied out of it.
 const KEPT_BYTES_MAX: usize = 4 << 20;
+/// If the wanted records of a batch are a smaller part of it, they are copied out of it: the memory of a run that was read is not kept for
+/// some bytes of it, and the next run is read into it.
+const SPARSE_PART: usize = 8;
 /// Stored bytes that are looked at before others have their turn, if nothing wanted is among them.
 const TURN_BYTES: u64 = 4 << 20;
 /// A batch of the tail that decompresses to no more is decompressed where its reader runs.
@@ -116,6 +119,8 @@ struct Cursor {
     scanned: Scanned,
     /// What cleanup has taken, and nobody was told of.
     cleaned: Option<Gap>,
+    /// Where the wanted records of a batch lie: memory for the next batch.
+    places: Vec<Range<usize>>,
 }
 
 /// Stored batches that are not decoded yet.
@@ -167,6 +172,7 @@ impl Reader {
             gap: None,
             scanned: Scanned::default(),
             cleaned: None,
+            places: Vec::new(),
         };
         Reader {
             partition,
@@ -426,16 +432,30 @@ impl Cursor {
         if size > KEPT_BYTES_MAX {
             return self.decode_piece(records, end, block);
         }
-        block.begin_part(Part {
-            partition: self.partition,
-            frame: records.frame(),
-            payload: records.payload().clone(),
-        });
+        let (partition, frame) = (self.partition, records.frame());
+        let payload = records.payload().clone();
+        let mut places = std::mem::take(&mut self.places);
         let found = self.each(records, end, &mut |at| {
-            block.push(at.start);
+            places.push(at);
             ControlFlow::Continue(())
         });
-        block.end_part();
+        let wanted: usize = places.iter().map(Range::len).sum();
+        if wanted * SPARSE_PART < size {
+            let (mut copies, mut positions) = (BytesMut::with_capacity(wanted), Vec::new());
+            for at in places.drain(..) {
+                positions.push(copies.len());
+                copies.extend_from_slice(&payload[at]);
+            }
+            block.push_copies(partition, frame, copies, &positions);
+        } else {
+            block.begin_part(Part {
+                partition,
+                frame,
+                payload,
+            });
+            places.drain(..).for_each(|at| block.push(at.start));
+        }
+        self.places = places;
         found.map(|_| Decoded::All { size })
     }
 
