@@ -117,9 +117,10 @@ fn http_tells_health_metrics_and_version() {
         let (status, answer) = running.get(path);
         let wants_query = path.ends_with("/plan") || path.ends_with("/check");
         let is_bare = !path.contains('{') && !wants_query;
-        // There is nothing to show while access control is off, and nothing to go over to without MQTT.
-        let is_of_mqtt = path == "/mqtt" || path.starts_with("/api/v1/mqtt/");
-        let is_off = path == "/api/v1/acls" && status == 409 || is_of_mqtt && status == 404;
+        // There is nothing to show while access control is off, and nothing to go over to without MQTT and AMQP.
+        let is_of_a_front =
+            ["/mqtt", "/amqp"].contains(&path.as_str()) || path.starts_with("/api/v1/mqtt/");
+        let is_off = path == "/api/v1/acls" && status == 409 || is_of_a_front && status == 404;
         assert!(
             status == 200 || status == 405 || !is_bare || is_off,
             "{path}: {answer}"
