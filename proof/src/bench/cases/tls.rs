@@ -55,7 +55,7 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
     plan.settings.extend(secured.settings());
     let mut victim = plan.start()?;
     // Room for all runs: replays begin with the first record.
-    broker::create_topic(&victim, BYTES * 4)?;
+    broker::create_topic(&victim, BYTES * 2 * (u64::from(bench.runs) + 1))?;
     let files = TlsFiles {
         truststore: Some(secured.path("ca.pem")),
         ..TlsFiles::default()
