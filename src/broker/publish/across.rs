@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use model::{Offset, PartitionId, TopicId};
-use storage::{AppendBatch, LogAppend};
+use storage::LogAppend;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::batch::{OpenBatch, encode_fitly, too_long};
-use super::message::{Outgoing, Rules};
+use super::batch::encode_fitly;
+use super::beside::Gathering;
+use super::message::Outgoing;
 use super::outcome::{Promise, Publishing};
 use super::place::{partition_of, publishable};
 use super::refusal::PublishRefusal;
@@ -39,25 +40,22 @@ impl Broker {
     ) -> Result<Across, PublishRefusal> {
         let now = self.now();
         let store_bytes_max = self.storage().batch_bytes_max();
-        let mut filled: BTreeMap<(TopicId, PartitionId), Vec<OpenBatch>> = BTreeMap::new();
+        let mut filled: BTreeMap<(TopicId, PartitionId), Gathering> = BTreeMap::new();
         let (mut held, bytes_max) = (0_u64, self.together_bytes_max());
         for (topic, outgoing) in all {
             let topic = publishable(self, topic)?;
-            let rules = Rules::of(&topic.config, now, store_bytes_max);
             for outgoing in outgoing {
                 let partition = partition_of(&topic, outgoing)?;
-                let bytes = rules.check(&outgoing.message, now)?;
-                held = held.saturating_add(bytes as u64);
+                let gathering = filled.entry((topic.id, partition)).or_insert_with(|| {
+                    Gathering::new(Arc::clone(&topic), partition, now, store_bytes_max)
+                });
+                let before = gathering.bytes();
+                gathering.push(&outgoing.message)?;
+                held = held.saturating_add((gathering.bytes() - before) as u64);
                 if held > bytes_max {
                     let bytes = held;
                     return Err(PublishRefusal::TooMuch { bytes, bytes_max });
                 }
-                let open = filled.entry((topic.id, partition)).or_default();
-                if !open.last().is_some_and(|open| open.takes(&topic, bytes)) {
-                    open.push(OpenBatch::new(Arc::clone(&topic), bytes, store_bytes_max));
-                }
-                let open = open.last_mut().expect("there is one now");
-                open.push(partition, &outgoing.message, now)?;
             }
             if outgoing.iter().any(Outgoing::is_keyless) {
                 topic.keyless.go_on();
@@ -67,19 +65,12 @@ impl Broker {
         let permit = self.shared.lanes.admit(held).await;
         let encode = move || -> Result<(Vec<LogAppend>, Vec<_>), PublishRefusal> {
             let (mut appends, mut counts) = (Vec::new(), Vec::new());
-            for ((_, partition), open) in filled {
-                let (mut batches, mut records, mut bytes) = (Vec::new(), 0, 0);
-                let topic = Arc::clone(&open.first().expect("it was begun with one").topic);
-                for open in open {
-                    let encoded = open.encode(now);
-                    let encoded = encoded.ok_or_else(|| too_long(&topic.config))?;
-                    records += u64::try_from(encoded.batch.header().record_count).unwrap_or(0);
-                    bytes += encoded.batch.bytes().len() as u64;
-                    batches.push(AppendBatch::from(encoded.batch));
-                }
-                let log = Arc::clone(topic.log(partition)?);
-                appends.push(LogAppend { log, batches });
+            for gathering in filled.into_values() {
+                let (topic, records) = (Arc::clone(gathering.topic()), gathering.len() as u64);
+                let append = gathering.encode()?;
+                let bytes = LogAppend::size_of(std::slice::from_ref(&append)).bytes;
                 counts.push((topic, records, bytes));
+                appends.push(append);
             }
             Ok((appends, counts))
         };

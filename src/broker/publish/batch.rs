@@ -113,12 +113,15 @@ impl OpenBatch {
 
     /// Encodes it as [`OpenBatch::encode`] does, on the blocking pool if that takes long.
     pub async fn encoded(self, now: Timestamp) -> Option<Encoded> {
-        // What is not compressed is written as it stands.
-        let bytes = match self.is_compressed() {
+        encode_fitly(self.compressed_bytes(), move || self.encode(now)).await
+    }
+
+    /// How many bytes a codec has to go over: what is not compressed is written as it stands.
+    pub fn compressed_bytes(&self) -> usize {
+        match self.is_compressed() {
             true => self.plain_bytes(),
             false => 0,
-        };
-        encode_fitly(bytes, move || self.encode(now)).await
+        }
     }
 
     pub fn is_empty(&self) -> bool {

@@ -9,7 +9,7 @@ use model::{Offset, PartitionId, Timestamp};
 use storage::{Admission, AppendBatch, LogAppend, Purpose};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::batch::{Encoded, OpenBatch, too_long};
+use super::batch::{Encoded, OpenBatch, encode_fitly, too_long};
 use super::message::{Message, Outgoing, Rules};
 use super::outcome::{Promise, Publishing};
 use super::place::{partition_of, publishable};
@@ -104,9 +104,25 @@ impl Broker {
     ) -> Result<Gathering, PublishRefusal> {
         let topic = publishable(self, topic)?;
         topic.log(partition)?;
-        let now = self.now();
         let store_bytes_max = self.storage().batch_bytes_max();
-        Ok(Gathering {
+        Ok(Gathering::new(
+            topic,
+            partition,
+            self.now(),
+            store_bytes_max,
+        ))
+    }
+}
+
+impl Gathering {
+    /// None yet, for a partition of a topic that is there.
+    pub(super) fn new(
+        topic: Arc<Topic>,
+        partition: PartitionId,
+        now: Timestamp,
+        store_bytes_max: u64,
+    ) -> Gathering {
+        Gathering {
             rules: Rules::of(&topic.config, now, store_bytes_max),
             topic,
             partition,
@@ -115,11 +131,14 @@ impl Broker {
             batches: Vec::new(),
             bytes: 0,
             count: 0,
-        })
+        }
     }
-}
 
-impl Gathering {
+    /// Whose they are.
+    pub(super) fn topic(&self) -> &Arc<Topic> {
+        &self.topic
+    }
+
     /// Adds a message, if the topic takes it.
     pub(in crate::broker) fn push(&mut self, message: &Message<'_>) -> Result<(), PublishRefusal> {
         let bytes = self.rules.check(message, self.now)?;
@@ -146,14 +165,23 @@ impl Gathering {
 
     /// Encodes them; None if there are none. Errors: a codec made some longer than the topic takes.
     pub(in crate::broker) async fn encoded(self) -> Result<Option<LogAppend>, PublishRefusal> {
+        if self.batches.is_empty() {
+            return Ok(None);
+        }
+        let bytes = self.batches.iter().map(OpenBatch::compressed_bytes).sum();
+        encode_fitly(bytes, move || self.encode()).await.map(Some)
+    }
+
+    /// The same here and now.
+    pub(super) fn encode(self) -> Result<LogAppend, PublishRefusal> {
         let mut batches = Vec::with_capacity(self.batches.len());
         for open in self.batches {
-            let encoded = open.encoded(self.now).await;
+            let encoded = open.encode(self.now);
             let encoded = encoded.ok_or_else(|| too_long(&self.topic.config))?;
             batches.push(AppendBatch::from(encoded.batch));
         }
         let log = Arc::clone(self.topic.log(self.partition)?);
-        Ok((!batches.is_empty()).then_some(LogAppend { log, batches }))
+        Ok(LogAppend { log, batches })
     }
 }
 
