@@ -97,7 +97,28 @@ pub(in crate::front) struct Accepted {
     pub(in crate::front) place: Place,
 }
 
-/// What a connection's bytes go through.
+/// Of whom a connection is: its place, until that is dropped, its address, and how it is encrypted.
+pub(in crate::front) type OfPeer = (Place, SocketAddr, Transport);
+
+impl Accepted {
+    /// What it says and hears, and of whom it is.
+    pub(in crate::front) fn split(self) -> (AnyStream, OfPeer) {
+        (
+            Box::new(self.stream),
+            (self.place, self.peer, self.transport),
+        )
+    }
+}
+
+/// What any connection's bytes go through: a socket, or frames of a WebSocket.
+pub(in crate::front) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Any of them.
+pub(in crate::front) type AnyStream = Box<dyn Duplex>;
+
+/// What the bytes of a listener's connection go through.
 pub(in crate::front) enum Stream {
     /// They are as they are.
     Plain(TcpStream),

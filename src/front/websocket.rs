@@ -18,7 +18,8 @@ use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use super::listener::Transport;
+use super::listener::{AnyStream, OfPeer, Transport};
+use super::places::Places;
 
 /// Bytes of a frame that is sent.
 const SENT_FRAME_BYTES_MAX: usize = 64 << 10;
@@ -37,13 +38,44 @@ pub struct WebSockets {
     pub(in crate::front) serve: ServeWeb,
 }
 
-/// What a connection's bytes go through: a socket, or frames of a WebSocket.
-pub(in crate::front) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Any of them.
-pub(in crate::front) type AnyStream = Box<dyn Duplex>;
+impl WebSockets {
+    /// A front that serves each connection by `run`, as it does those of its own listener: each has a place, and is counted in
+    /// `open`. Those that come after `stop` has turned true are ended.
+    pub(in crate::front) fn new<F>(
+        protocol: &'static str,
+        frame_bytes_max: usize,
+        (places, open): (&Arc<Places>, &Arc<OpenWeb>),
+        stop: &watch::Receiver<bool>,
+        run: impl Fn(AnyStream, OfPeer, watch::Receiver<bool>) -> F + Clone + Send + Sync + 'static,
+    ) -> WebSockets
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (places, open, stop) = (Arc::clone(places), Arc::clone(open), stop.clone());
+        let serve =
+            move |stream: WebStream, peer: SocketAddr, transport| -> BoxFuture<'static, ()> {
+                let (places, open, stop, run) = (
+                    Arc::clone(&places),
+                    Arc::clone(&open),
+                    stop.clone(),
+                    run.clone(),
+                );
+                Box::pin(async move {
+                    let _open = open.enter();
+                    if *stop.borrow() {
+                        return;
+                    }
+                    let place = places.enter(Some(peer.ip())).await;
+                    run(Box::new(stream), (place, peer, transport), stop).await;
+                })
+            };
+        WebSockets {
+            protocol,
+            frame_bytes_max,
+            serve: Box::new(serve),
+        }
+    }
+}
 
 /// How many connections of a front are open that came as WebSockets: its listener does not know them, and the end of the server
 /// waits for them.

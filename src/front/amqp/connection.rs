@@ -38,9 +38,8 @@ use super::temporary::Temporaries;
 use crate::broker::Topic;
 use crate::broker::access::{Caller, Door, Granted, Protocol, is_temporary, right};
 use crate::broker::replay::Place;
-use crate::front::listener::{Transport, stopped};
+use crate::front::listener::{AnyStream, OfPeer, stopped};
 use crate::front::places;
-use crate::front::websocket::AnyStream;
 use crate::front::written::made;
 
 /// A connection is opened so long after it was made, or never.
@@ -60,7 +59,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// Serves a connection until it ends.
 pub(super) async fn run(
     stream: AnyStream,
-    (place, peer, transport): (places::Place, SocketAddr, Transport),
+    (place, peer, transport): OfPeer,
     front: Arc<Front>,
     mut stop: watch::Receiver<bool>,
 ) {

@@ -3,7 +3,6 @@
 //! Invariants: `accepted` says that a message is durable. What is not offered is refused with the protocol's condition, and never
 //! accepted and dropped.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,7 @@ use tokio::sync::watch;
 
 use crate::descriptors::Ask;
 use crate::front::WebSockets;
-use crate::front::listener::{Accepted, Listener, Socket, Transport};
-use crate::front::websocket::WebStream;
+use crate::front::listener::{Accepted, Listener, Socket};
 pub use settings::{AmqpListen, SETTINGS, Settings};
 pub use state::Front;
 
@@ -73,14 +71,8 @@ impl Front {
         let stop = shutdown.clone();
         let web = Arc::clone(&self.web);
         let handle = move |accepted: Accepted| {
-            let Accepted {
-                stream,
-                place,
-                peer,
-                transport,
-            } = accepted;
-            let of_peer = (place, peer, transport);
-            connection::run(Box::new(stream), of_peer, self.clone(), stop.clone())
+            let (stream, of_peer) = accepted.split();
+            connection::run(stream, of_peer, self.clone(), stop.clone())
         };
         listener.serve(shutdown, handle).await;
         web.drain(DRAIN).await;
@@ -88,29 +80,14 @@ impl Front {
 
     /// Takes connections that come as WebSockets, until `stop` turns true.
     pub fn web_sockets(self: &Arc<Front>, stop: &watch::Receiver<bool>) -> WebSockets {
-        let (front, stop) = (Arc::clone(self), stop.clone());
-        WebSockets {
-            protocol: "amqp",
-            frame_bytes_max: WEB_FRAME_BYTES_MAX,
-            serve: Box::new(move |stream, peer, transport| {
-                let serves = Arc::clone(&front).serve_web(stream, (peer, transport), stop.clone());
-                Box::pin(serves)
-            }),
-        }
-    }
-
-    async fn serve_web(
-        self: Arc<Front>,
-        stream: WebStream,
-        (peer, transport): (SocketAddr, Transport),
-        stop: watch::Receiver<bool>,
-    ) {
-        let _open = self.web.enter();
-        if *stop.borrow() {
-            return;
-        }
-        let place = self.places.enter(Some(peer.ip())).await;
-        let of_peer = (place, peer, transport);
-        connection::run(Box::new(stream), of_peer, self, stop).await;
+        let front = Arc::clone(self);
+        let counted = (&self.places, &self.web);
+        WebSockets::new(
+            "amqp",
+            WEB_FRAME_BYTES_MAX,
+            counted,
+            stop,
+            move |stream, of_peer, stop| connection::run(stream, of_peer, Arc::clone(&front), stop),
+        )
     }
 }

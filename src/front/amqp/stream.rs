@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::errors::Ending;
 use super::state::Front;
 use crate::front::budget::{Claim, ClaimError};
-use crate::front::websocket::AnyStream;
+use crate::front::listener::AnyStream;
 
 /// What is read at once from a connection that has been quiet, into the task itself.
 const QUIET_BYTES: usize = 256;

@@ -27,9 +27,8 @@ use super::packet::{
 };
 use super::session::{Leaving, Session};
 use super::state::Front;
-use crate::front::listener::{Transport, stopped};
+use crate::front::listener::{AnyStream, OfPeer, stopped};
 use crate::front::places::Place;
-use crate::front::websocket::AnyStream;
 
 /// CONNECT is there so long after the connection was made, or never.
 const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -47,7 +46,7 @@ const HEARD_OUT_MAX: Duration = Duration::from_millis(500);
 /// Serves a connection until it ends.
 pub(super) async fn run(
     stream: AnyStream,
-    (place, peer, transport): (Place, SocketAddr, Transport),
+    (place, peer, transport): OfPeer,
     front: Arc<Front>,
     mut stop: watch::Receiver<bool>,
 ) {
