@@ -46,7 +46,7 @@ struct Shared<M: Machine> {
 pub enum NotTogether<E> {
     /// The runtime stops.
     Stopped,
-    /// It is more than one frame of the log takes.
+    /// It is more than one frame of the log takes, or than a shard has places for.
     TooMuch,
     /// A machine has refused it.
     Machine(E),
@@ -287,6 +287,13 @@ impl<M: Machine> Runtime<M> {
         let lengths = cells.iter().enumerate();
         let lengths = lengths.flat_map(|(at, cell)| cell.read(|it| record_bytes(at, it)));
         let mut admitted = self.size_together(&together, lengths.collect());
+        // Who waited for more places than a queue has would wait for ever, and all behind it.
+        for (at, shard) in self.shared.shards.iter().enumerate() {
+            let wanted = cells.iter().filter(|cell| cell.shard == at).count();
+            if wanted > shard.places() {
+                return Err(NotTogether::TooMuch);
+            }
+        }
         let _turn = self.shared.together.lock().await;
         loop {
             if !storage.takes_all(admitted) {

@@ -57,6 +57,11 @@ impl<M: Machine> Shard<M> {
         self.cells.lock().expect("nothing panics under this lock")
     }
 
+    /// How many places the queue has.
+    pub(super) fn places(&self) -> usize {
+        self.deliveries.max_capacity()
+    }
+
     /// Waits for a place in the queue.
     pub(super) async fn place(&self) -> Result<Place<M>, Stopped> {
         let place = self.deliveries.clone().reserve_owned().await;

@@ -296,6 +296,27 @@ async fn a_step_that_rests_on_nothing_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn a_step_of_more_machines_than_a_shard_has_places_is_refused_and_holds_up_nobody() {
+    let world = World::new(ONE);
+    for (count, is_taken) in [(ONE.places + 1, false), (ONE.places, true)] {
+        let cells: Vec<_> = (0..count)
+            .map(|n| world.cell(&format!("k{n:02}")))
+            .collect();
+        let mut act = |_, _: &mut Counter, _, _: &mut Step<Counter>| Ok::<(), ()>(());
+        let sizes = |_, _: &Counter| Vec::new();
+        let storage = world.store.storage();
+        let step = world
+            .runtime
+            .step_together(storage, &cells, Vec::new(), sizes, &mut act);
+        let done = tokio::time::timeout(Duration::from_secs(60), step).await;
+        match done.expect("it waits for no place that nobody gives back") {
+            Ok(_) => assert!(is_taken, "{count}"),
+            Err(why) => assert!(!is_taken && matches!(why, NotTogether::TooMuch), "{why:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_refused_append_is_withdrawn_before_anybody_sees_it() {
     let world = World::new(ONE);
     world.add("a", 1).await.expect("no panic").expect("running");

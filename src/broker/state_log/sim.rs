@@ -59,6 +59,11 @@ impl SimStore {
         (store, broker)
     }
 
+    /// The store.
+    pub(in crate::broker) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     /// The broker over a store that was made for one.
     pub(in crate::broker) fn broker(&self) -> Broker {
         assert!(self.for_broker, "its start is finished by the broker");
