@@ -1,7 +1,8 @@
 //! The record reader: goes over one partition's log and gives the wanted records, decoded, with the gaps between them.
 //!
 //! Callers: replays and subscriptions. This is the one place where stored batches become records for somebody to see.
-//! A reader is a cursor: between two calls it holds a piece of a run of batches as they are stored, at most, and nothing open.
+//! A reader is a cursor: between two calls it holds a piece of a run of batches as they are stored, at most, or what a step that was made
+//! ahead has found, and nothing open.
 //! It reads and decompresses on the blocking pool, a bounded number of readers at a time, within what all decompression may hold
 //! together (`inflation.rs`).
 //! Invariants: records come in the order of offsets, none twice; each offset of its range is shown, or was not wanted, or is in a
