@@ -69,6 +69,22 @@ struct Producers {
     are_busy: bool,
 }
 
+impl Producers {
+    /// Whether they append much now, when so many bytes were appended in all.
+    fn look(&mut self, now: Duration, appended_bytes: u64) -> bool {
+        let time = now.saturating_sub(self.looked_at);
+        if time >= BUSY_LOOK {
+            let come = appended_bytes.saturating_sub(self.appended_bytes) as f64;
+            *self = Producers {
+                looked_at: now,
+                appended_bytes,
+                are_busy: come > BUSY_BYTES_PER_SECOND as f64 * time.as_secs_f64(),
+            };
+        }
+        self.are_busy
+    }
+}
+
 /// The pace of an index: slower while producers append.
 struct BehindProducers<'i> {
     indexer: &'i KeyIndexer,
@@ -181,20 +197,9 @@ impl KeyIndexer {
     fn are_producers_busy(&self) -> bool {
         let now = self.pace.wal.clock.monotonic();
         let appended_bytes = self.store.appended_bytes.load(Ordering::Relaxed);
-        let mut last = self
-            .producers
-            .lock()
-            .expect("nothing panics while it holds what producers do");
-        let time = now.saturating_sub(last.looked_at);
-        if time >= BUSY_LOOK {
-            let come = appended_bytes.saturating_sub(last.appended_bytes) as f64;
-            *last = Producers {
-                looked_at: now,
-                appended_bytes,
-                are_busy: come > BUSY_BYTES_PER_SECOND as f64 * time.as_secs_f64(),
-            };
-        }
-        last.are_busy
+        let producers = self.producers.lock();
+        let mut producers = producers.expect("nothing panics while it holds what producers do");
+        producers.look(now, appended_bytes)
     }
 
     /// The thread.
@@ -553,4 +558,22 @@ fn show_from(
         position = end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn producers_are_busy_from_a_mebibyte_a_second_on_and_no_longer_than_they_are() {
+        let mut producers = Producers::default();
+        let at = Duration::from_millis;
+        assert!(!producers.look(at(1_000), 1_000));
+        // Not looked again so soon.
+        assert!(!producers.look(at(1_050), 100 << 20));
+        assert!(producers.look(at(1_200), 100 << 20));
+        assert!(producers.look(at(1_250), 100 << 20));
+        assert!(!producers.look(at(1_300), (100 << 20) + (50 << 10)));
+        assert!(producers.look(at(1_400), (100 << 20) + (250 << 10)));
+    }
 }

@@ -86,8 +86,16 @@ impl Inner {
     }
 }
 
-/// The nice value of threads that work in the background.
+/// By how much the nice value of threads that work in the background is above that of the process.
 const BEHIND: i32 = 10;
+
+/// Has the others go before this thread.
+fn step_behind() -> std::io::Result<()> {
+    let this = Some(rustix::thread::gettid());
+    let own = rustix::process::getpriority_process(this)?;
+    rustix::process::setpriority_process(this, own + BEHIND)?;
+    Ok(())
+}
 
 /// A panic on a thread of the store is a failure of the store, not a silent stop.
 struct FailOnPanic<'a>(&'a Engine, &'static str);
@@ -179,8 +187,7 @@ impl Storage {
         work: impl FnOnce(&Engine) + Send + 'static,
     ) -> Result<(), OpenError> {
         self.spawn(name, |engine| {
-            let this = rustix::thread::gettid();
-            if let Err(error) = rustix::process::setpriority_process(Some(this), BEHIND) {
+            if let Err(error) = step_behind() {
                 tracing::debug!(%error, "the priority of a background thread could not be lowered");
             }
             work(engine);

@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -78,6 +78,41 @@ fn systemd_is_told_of_the_start_and_of_the_end() {
     assert!(told().contains("READY=1"));
     assert_eq!(running.end(Signal::TERM).0, Some(0));
     assert!(told().contains("STOPPING=1"));
+}
+
+#[test]
+fn work_that_nobody_waits_for_has_a_lower_priority() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve(directory.path()));
+    let tasks = format!("/proc/{}/task", running.id());
+    // Names and nice values, the 19th field of proc(5), which is the 17th behind the name.
+    let nice = || -> Vec<(String, i32)> {
+        let tasks = std::fs::read_dir(&tasks).expect("it runs").flatten();
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+        let read = |stat: String| {
+            let (head, rest) = stat.rsplit_once(')').expect("a name");
+            let name = head.split_once('(').expect("a name").1.to_owned();
+            let nice = rest.split_whitespace().nth(16).expect("a nice value");
+            (name, nice.parse().expect("a number"))
+        };
+        stats.map(read).collect()
+    };
+    let of = |all: &[(String, i32)], name: &str| {
+        let found = all.iter().find(|(of, _)| of == name);
+        found.map(|(_, nice)| *nice)
+    };
+    let begun = Instant::now();
+    loop {
+        let all = nice();
+        let committer = of(&all, "log-committer").expect("it is there");
+        let behind = ["log-compaction", "log-key-index", "log-scrub"].map(|name| of(&all, name));
+        if behind == [Some((committer + 10).min(19)); 3] {
+            break;
+        }
+        // A thread lowers itself when it begins.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{all:?}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

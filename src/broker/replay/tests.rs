@@ -358,3 +358,37 @@ async fn steps_that_were_made_ahead_are_not_told_before_they_are_handed_out() {
         assert!(rest == all[*shown..], "after {shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_few_records_of_a_batch_do_not_keep_all_of_it() {
+    let mut house = House::new(1);
+    let records: Vec<(i64, u8)> = (0..2_000)
+        .map(|n| (n, u8::from(n % 500 == 7) + 1))
+        .collect();
+    for codec in [Codec::None, Codec::Lz4] {
+        house.append(0, codec, &records).await;
+    }
+    let key = Bytes::from_static(b"device-2");
+    let filter = Filter {
+        key: Some(KeyFilter::Is(key)),
+        ..Filter::default()
+    };
+    let request = ReplayRequest {
+        filter,
+        ..ReplayRequest::default()
+    };
+    let mut replay = house
+        .broker
+        .replay(&house.topic(), request.clone())
+        .await
+        .unwrap();
+    let mut kept = 0;
+    while let Some(block) = replay.next().await.unwrap() {
+        kept += block.memory_bytes();
+    }
+    assert!(kept < 4_096, "{kept} bytes for 8 records of 30");
+    let (shown, _) = house.replay(request).await;
+    let wanted = |sent: &Sent| sent.key.as_deref() == Some(b"device-2");
+    assert_eq!(shown, house.expected(wanted, Order::Offset));
+    assert_eq!(shown.len(), 8);
+}
