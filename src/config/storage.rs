@@ -69,8 +69,8 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         default: "67108864",
         is_live: true,
         doc: "How many bytes of segments a second are read to make key indexes (key.index.enable of a topic); -1 is \
-              any number. While producers append more than 1 MiB a second it is a sixteenth of that; and while an append has \
-              waited for 10 ms, that works half of the time only.",
+              any number. While producers append, or readers bring from the disk, 1 MiB a second it is a sixteenth of that, and from \
+              4 MiB on less in proportion; while an append has waited for 10 ms, that works half of the time only.",
         get: |it| {
             it.key_index_bytes_per_second
                 .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())

@@ -5,8 +5,8 @@
 //! to have key indexes (`key.index.enable`) gets one, oldest first, and then the active segment for what has settled of it; of a log
 //! that is not they go. An index of an active segment goes on where it ended, also behind a start, and when the segment is sealed: what
 //! was read for it is read again only where small sections become a larger one, and nothing is done where nothing has come. Bytes are
-//! read at a set rate (`key.index.io.max.bytes.per.second`), and no faster than producers allow. A segment that cannot be read whole
-//! gets none.
+//! read at a set rate (`key.index.io.max.bytes.per.second`), and no faster than producers and readers of the disk allow. A segment that
+//! cannot be read whole gets none.
 //! Invariant: an index that was written while its segment went away goes too.
 
 use std::collections::HashSet;
@@ -38,12 +38,16 @@ const RUN_BYTES: u64 = 256 << 10;
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// While producers append more bytes a second, an index is made so many times as slowly: at 64 MiB a second its reads double the 99th
-/// percentile of acknowledgements, at 4 MiB they do not show.
+/// From so many bytes a second on that producers append or readers bring from the disk, an index is made more slowly: a read of the
+/// disk delays the write-ahead log's syncs that wait behind it. At 64 MiB a second such reads doubled the 99th percentile of
+/// acknowledgements.
 const BUSY_BYTES_PER_SECOND: u64 = 1 << 20;
-/// See [`BUSY_BYTES_PER_SECOND`].
+/// So many times as slowly at that, and more in proportion: up to 4 MiB a second an index keeps up, and at 200 it has a read of
+/// [`RUN_BYTES`] every three seconds.
 const BUSY_PART: u64 = 16;
-/// How often it is looked whether producers append.
+/// How much more slowly for each further [`BUSY_BYTES_PER_SECOND`].
+const BUSY_PART_MORE: u64 = 4;
+/// How often it is looked how much others ask of the disk.
 const BUSY_LOOK: Duration = Duration::from_millis(100);
 /// So many segments that could not be indexed are remembered until the next pass.
 const FAILED_MAX: usize = 4096;
@@ -55,49 +59,60 @@ pub(crate) struct KeyIndexer {
     pub registry: Arc<Registry>,
     pub pace: PaceParts,
     pub counters: KeyIndexCounters,
-    /// Tells what is appended.
+    /// Tells what is appended, and read from the disk.
     store: Arc<Counters>,
     state: Mutex<State>,
-    producers: Mutex<Producers>,
+    others: Mutex<Others>,
 }
 
-/// Whether producers append much, as it was last looked.
-#[derive(Debug, Default)]
-struct Producers {
+/// What others ask of the disk, as it was last looked.
+#[derive(Debug)]
+struct Others {
     looked_at: Duration,
-    appended_bytes: u64,
-    are_busy: bool,
+    bytes: u64,
+    /// How many times as slowly an index is made for their sake.
+    times: u64,
 }
 
-impl Producers {
-    /// Whether they append much now, when so many bytes were appended in all.
-    fn look(&mut self, now: Duration, appended_bytes: u64) -> bool {
-        let time = now.saturating_sub(self.looked_at);
-        if time >= BUSY_LOOK {
-            let come = appended_bytes.saturating_sub(self.appended_bytes) as f64;
-            *self = Producers {
-                looked_at: now,
-                appended_bytes,
-                are_busy: come > BUSY_BYTES_PER_SECOND as f64 * time.as_secs_f64(),
-            };
+impl Default for Others {
+    fn default() -> Others {
+        Others {
+            looked_at: Duration::ZERO,
+            bytes: 0,
+            times: 1,
         }
-        self.are_busy
     }
 }
 
-/// The pace of an index: slower while producers append.
-struct BehindProducers<'i> {
+impl Others {
+    /// How many times as slowly an index is made now, when producers and readers have moved so many bytes in all.
+    fn look(&mut self, now: Duration, bytes: u64) -> u64 {
+        let time = now.saturating_sub(self.looked_at);
+        if time >= BUSY_LOOK {
+            let come = bytes.saturating_sub(self.bytes) as f64;
+            let busy = (come / time.as_secs_f64() / BUSY_BYTES_PER_SECOND as f64) as u64;
+            *self = Others {
+                looked_at: now,
+                bytes,
+                times: match busy {
+                    0 => 1,
+                    busy => BUSY_PART.max(BUSY_PART_MORE.saturating_mul(busy)),
+                },
+            };
+        }
+        self.times
+    }
+}
+
+/// The pace of an index: slower while others ask much of the disk.
+struct BehindOthers<'i> {
     indexer: &'i KeyIndexer,
     pace: RunPace<'i>,
 }
 
-impl Pace for BehindProducers<'_> {
+impl Pace for BehindOthers<'_> {
     fn spend(&self, bytes: u64) -> Result<(), Cancelled> {
-        let times = match self.indexer.are_producers_busy() {
-            true => BUSY_PART,
-            false => 1,
-        };
-        self.pace.spend(bytes * times)
+        self.pace.spend(bytes.saturating_mul(self.indexer.times()))
     }
 }
 
@@ -190,16 +205,17 @@ impl KeyIndexer {
             counters: KeyIndexCounters::default(),
             store,
             state: Mutex::default(),
-            producers: Mutex::default(),
+            others: Mutex::default(),
         }
     }
 
-    fn are_producers_busy(&self) -> bool {
+    fn times(&self) -> u64 {
         let now = self.pace.wal.clock.monotonic();
-        let appended_bytes = self.store.appended_bytes.load(Ordering::Relaxed);
-        let producers = self.producers.lock();
-        let mut producers = producers.expect("nothing panics while it holds what producers do");
-        producers.look(now, appended_bytes)
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let bytes = count(&self.store.appended_bytes) + count(&self.store.cold_read_bytes);
+        let others = self.others.lock();
+        let mut others = others.expect("nothing panics while it holds what others do");
+        others.look(now, bytes)
     }
 
     /// The thread.
@@ -405,7 +421,7 @@ impl KeyIndexer {
         let known = self.known(&directory, id, &index);
         let progress = Progress::default();
         let rate = self.pace.live.get().key_index_bytes_per_second;
-        let pace = BehindProducers {
+        let pace = BehindOthers {
             indexer: self,
             pace: RunPace::new(&self.pace, &progress, Some(rate.unwrap_or(u64::MAX))),
         };
@@ -565,15 +581,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn producers_are_busy_from_a_mebibyte_a_second_on_and_no_longer_than_they_are() {
-        let mut producers = Producers::default();
+    fn an_index_is_made_the_more_slowly_the_more_others_ask_of_the_disk_and_no_longer() {
+        let mut others = Others::default();
         let at = Duration::from_millis;
-        assert!(!producers.look(at(1_000), 1_000));
+        assert_eq!(others.look(at(1_000), 1_000), 1);
         // Not looked again so soon.
-        assert!(!producers.look(at(1_050), 100 << 20));
-        assert!(producers.look(at(1_200), 100 << 20));
-        assert!(producers.look(at(1_250), 100 << 20));
-        assert!(!producers.look(at(1_300), (100 << 20) + (50 << 10)));
-        assert!(producers.look(at(1_400), (100 << 20) + (250 << 10)));
+        assert_eq!(others.look(at(1_050), 100 << 20), 1);
+        // 500 MiB a second.
+        assert_eq!(others.look(at(1_200), (100 << 20) + 1_000), 2_000);
+        assert_eq!(others.look(at(1_250), 100 << 20), 2_000);
+        // Half a MiB a second, 2, 8.
+        assert_eq!(others.look(at(1_300), (100 << 20) + (50 << 10)), 1);
+        assert_eq!(others.look(at(1_400), (100 << 20) + (255 << 10)), 16);
+        assert_eq!(others.look(at(1_500), (101 << 20) + (55 << 10)), 32);
     }
 }

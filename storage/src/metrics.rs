@@ -96,6 +96,8 @@ pub(crate) struct Counters {
     pub syncs: AtomicU64,
     pub appended_bytes: AtomicU64,
     pub settled_bytes: AtomicU64,
+    /// Bytes that readers had to wait for, because they were not in memory.
+    pub cold_read_bytes: AtomicU64,
     pub checkpoints: AtomicU64,
     pub checkpoint_bytes: AtomicU64,
     pub scrubbed_bytes: AtomicU64,

@@ -2,6 +2,8 @@
 //!
 //! No reader is given anything past the durable end. The log's lock is short: no file is touched under it.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use model::batch::Batch;
 use model::{LeaderEpoch, Offset, Timestamp};
@@ -228,6 +230,10 @@ impl Log {
         min_one: bool,
     ) -> Result<Chunk, ReadError> {
         let mut chunk = self.read(from, max_bytes, min_one)?;
+        if chunk.is_cold() {
+            let counter = &self.parts.settled.counters.cold_read_bytes;
+            counter.fetch_add(chunk.bytes as u64, Ordering::Relaxed);
+        }
         while chunk.is_cold()
             && let Err(source) = chunk.populate()
         {
