@@ -24,7 +24,7 @@ use crate::cleanup::run::Progress;
 use crate::io::{Disk, DiskFile, OpenHow};
 use crate::log::{ActiveView, Log};
 use crate::manifest::{Sealed, SegmentEntry};
-use crate::metrics::{Counters, KeyIndexMetrics};
+use crate::metrics::KeyIndexMetrics;
 use crate::registry::Registry;
 use crate::rewrite::{Cancelled, KeepError, Pace, Pages, RewriteError, RewriteParts, scan};
 use crate::segment::key_index::{Built, GROWTH_MIN, KeyIndex, LOG_BYTES_MIN, Place, build};
@@ -38,17 +38,13 @@ const RUN_BYTES: u64 = 256 << 10;
 const PASS_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// From so many bytes a second on that producers append or readers bring from the disk, an index is made more slowly: a read of the
-/// disk delays the write-ahead log's syncs that wait behind it. At 64 MiB a second such reads doubled the 99th percentile of
+/// While producers append or readers bring from the disk a MiB a second, an index is made so many times as slowly: a read of the disk
+/// delays the write-ahead log's syncs that wait behind it. At 64 MiB a second such reads doubled the 99th percentile of
 /// acknowledgements.
-const BUSY_BYTES_PER_SECOND: u64 = 1 << 20;
-/// So many times as slowly at that, and more in proportion: up to 4 MiB a second an index keeps up, and at 200 it has a read of
+const BUSY_TIMES: u64 = 16;
+/// With more it is made so many times as slowly for each MiB a second: up to 4 MiB an index keeps up, and at 200 it has a read of
 /// [`RUN_BYTES`] every three seconds.
-const BUSY_PART: u64 = 16;
-/// How much more slowly for each further [`BUSY_BYTES_PER_SECOND`].
-const BUSY_PART_MORE: u64 = 4;
-/// How often it is looked how much others ask of the disk.
-const BUSY_LOOK: Duration = Duration::from_millis(100);
+const BUSY_TIMES_A_MIB: u64 = 4;
 /// So many segments that could not be indexed are remembered until the next pass.
 const FAILED_MAX: usize = 4096;
 
@@ -59,49 +55,7 @@ pub(crate) struct KeyIndexer {
     pub registry: Arc<Registry>,
     pub pace: PaceParts,
     pub counters: KeyIndexCounters,
-    /// Tells what is appended, and read from the disk.
-    store: Arc<Counters>,
     state: Mutex<State>,
-    others: Mutex<Others>,
-}
-
-/// What others ask of the disk, as it was last looked.
-#[derive(Debug)]
-struct Others {
-    looked_at: Duration,
-    bytes: u64,
-    /// How many times as slowly an index is made for their sake.
-    times: u64,
-}
-
-impl Default for Others {
-    fn default() -> Others {
-        Others {
-            looked_at: Duration::ZERO,
-            bytes: 0,
-            times: 1,
-        }
-    }
-}
-
-impl Others {
-    /// How many times as slowly an index is made now, when producers and readers have moved so many bytes in all.
-    fn look(&mut self, now: Duration, bytes: u64) -> u64 {
-        let time = now.saturating_sub(self.looked_at);
-        if time >= BUSY_LOOK {
-            let come = bytes.saturating_sub(self.bytes) as f64;
-            let busy = (come / time.as_secs_f64() / BUSY_BYTES_PER_SECOND as f64) as u64;
-            *self = Others {
-                looked_at: now,
-                bytes,
-                times: match busy {
-                    0 => 1,
-                    busy => BUSY_PART.max(BUSY_PART_MORE.saturating_mul(busy)),
-                },
-            };
-        }
-        self.times
-    }
 }
 
 /// The pace of an index: slower while others ask much of the disk.
@@ -112,7 +66,17 @@ struct BehindOthers<'i> {
 
 impl Pace for BehindOthers<'_> {
     fn spend(&self, bytes: u64) -> Result<(), Cancelled> {
-        self.pace.spend(bytes.saturating_mul(self.indexer.times()))
+        let demand = self.indexer.pace.demand.mib_per_second();
+        self.pace
+            .spend(bytes.saturating_mul(times_as_slowly(demand)))
+    }
+}
+
+/// By how much an index gives way, when so many MiB a second are asked of the disk.
+fn times_as_slowly(demand: u64) -> u64 {
+    match demand {
+        0 => 1,
+        mib => BUSY_TIMES.max(BUSY_TIMES_A_MIB.saturating_mul(mib)),
     }
 }
 
@@ -196,26 +160,14 @@ impl KeyIndexer {
         rewrites: Arc<RewriteParts>,
         registry: Arc<Registry>,
         pace: PaceParts,
-        store: Arc<Counters>,
     ) -> KeyIndexer {
         KeyIndexer {
             rewrites,
             registry,
             pace,
             counters: KeyIndexCounters::default(),
-            store,
             state: Mutex::default(),
-            others: Mutex::default(),
         }
-    }
-
-    fn times(&self) -> u64 {
-        let now = self.pace.wal.clock.monotonic();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let bytes = count(&self.store.appended_bytes) + count(&self.store.cold_read_bytes);
-        let others = self.others.lock();
-        let mut others = others.expect("nothing panics while it holds what others do");
-        others.look(now, bytes)
     }
 
     /// The thread.
@@ -581,18 +533,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_is_made_the_more_slowly_the_more_others_ask_of_the_disk_and_no_longer() {
-        let mut others = Others::default();
-        let at = Duration::from_millis;
-        assert_eq!(others.look(at(1_000), 1_000), 1);
-        // Not looked again so soon.
-        assert_eq!(others.look(at(1_050), 100 << 20), 1);
-        // 500 MiB a second.
-        assert_eq!(others.look(at(1_200), (100 << 20) + 1_000), 2_000);
-        assert_eq!(others.look(at(1_250), 100 << 20), 2_000);
-        // Half a MiB a second, 2, 8.
-        assert_eq!(others.look(at(1_300), (100 << 20) + (50 << 10)), 1);
-        assert_eq!(others.look(at(1_400), (100 << 20) + (255 << 10)), 16);
-        assert_eq!(others.look(at(1_500), (101 << 20) + (55 << 10)), 32);
+    fn an_index_is_made_the_more_slowly_the_more_others_ask_of_the_disk() {
+        assert_eq!([0, 1, 4, 8, 200].map(times_as_slowly), [1, 16, 16, 32, 800]);
     }
 }

@@ -14,6 +14,7 @@ mod components;
 mod config;
 mod damage;
 mod data_dir;
+mod demand;
 mod downsample;
 mod engine;
 pub mod epochs;

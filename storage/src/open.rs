@@ -23,6 +23,7 @@ use crate::components::{Env, Threads};
 use crate::config::{Live, StorageConfig};
 use crate::damage::{Damage, DamageRecord};
 use crate::data_dir::{DataDir, has_settled};
+use crate::demand::Demand;
 use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::io::{Clock, LockGuard, LockHow, lock_holder};
@@ -396,7 +397,6 @@ fn assemble(
         Arc::clone(&rewrites),
         Arc::clone(&registry),
         cleaner.executor.pace.clone(),
-        Arc::clone(&base.counters),
     );
     Engine {
         key_indexer,
@@ -435,6 +435,10 @@ fn cleaner(
             live: Arc::clone(&base.live),
             signals: Arc::clone(&base.signals),
             threads: base.threads,
+            demand: Arc::new(Demand::new(
+                Arc::clone(&base.clock),
+                Arc::clone(&base.counters),
+            )),
         },
         set_aside: Arc::default(),
         counters: Arc::default(),

@@ -6,12 +6,15 @@ use std::time::Duration;
 use super::run::Progress;
 use crate::components::Threads;
 use crate::config::Live;
-use crate::rewrite::{Cancelled, Pace};
+use crate::demand::Demand;
+use crate::rewrite::{Cancelled, PIECE_BYTES_MAX, Pace};
 use crate::signals::Signals;
 use crate::wal::Wal;
 
 /// The run waits in pieces of this, so that a changed budget and a cancel are seen soon.
 const WAIT_MAX: Duration = Duration::from_millis(50);
+/// While others ask a MiB a second of the disk or more, so much is read or written at a time: they wait behind it.
+const BUSY_PIECE_BYTES: usize = 256 << 10;
 /// An append that has waited for so long shows that the disk or the processor is short: the run pauses.
 const YIELD_AFTER: Duration = Duration::from_millis(10);
 /// It pauses no longer at once, and no longer than it worked before: it goes on at half its speed at least.
@@ -25,6 +28,8 @@ pub(crate) struct PaceParts {
     pub live: Arc<Live>,
     pub signals: Arc<Signals>,
     pub threads: Threads,
+    /// What others ask of the disk.
+    pub demand: Arc<Demand>,
 }
 
 /// See the module.
@@ -115,6 +120,13 @@ impl<'r> RunPace<'r> {
 }
 
 impl Pace for RunPace<'_> {
+    fn piece_bytes(&self) -> usize {
+        match self.parts.demand.mib_per_second() {
+            0 => PIECE_BYTES_MAX,
+            _ => BUSY_PIECE_BYTES,
+        }
+    }
+
     fn spend(&self, bytes: u64) -> Result<(), Cancelled> {
         self.progress.done(bytes);
         if self.progress.is_cancelled() || self.parts.signals.is_stopping() {

@@ -72,8 +72,16 @@ pub enum KeepError {
     Unable,
 }
 
+/// So much is read or written at a time at most, but for a batch that is larger.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+
 /// The pace of a rewrite or a scan: throttle, progress and cancel in one.
 pub trait Pace {
+    /// How much is to be read or written at a time: a power of two, 4,096 or more and no more than [`PIECE_BYTES_MAX`].
+    fn piece_bytes(&self) -> usize {
+        PIECE_BYTES_MAX
+    }
+
     /// So many bytes were read or written. May wait.
     fn spend(&self, bytes: u64) -> Result<(), Cancelled>;
 }

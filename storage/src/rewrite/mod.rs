@@ -16,7 +16,7 @@ mod source;
 use std::sync::Arc;
 
 pub use self::error::RewriteError;
-pub use self::keeper::{Cancelled, KeepError, Keeper, Pace, Verdict};
+pub use self::keeper::{Cancelled, KeepError, Keeper, PIECE_BYTES_MAX, Pace, Verdict};
 pub use self::replace::{Amount, Rewritten};
 pub(crate) use self::replace::{mark_compacted, new_id, rewrite};
 pub(crate) use self::source::{Batches, Pages, index_of, open_segment, scan, scan_blocks};

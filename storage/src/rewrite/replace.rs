@@ -303,11 +303,11 @@ impl Job {
                 let is_last = is_last_source && batches.is_at_end();
                 match copy.judge(&found, entry.id, is_last, keeper)? {
                     Kept::Same if copy.writer.is_none() => copy.after.count(&found.header),
-                    Kept::Same => copy.push(&found.header, &found.bytes, &found)?,
+                    Kept::Same => copy.push(&found.header, &found.bytes, &found, pace)?,
                     Kept::Other(other) => {
                         copy.catch_up(&source, &found.header, pace)?;
                         if let Some((header, bytes)) = other {
-                            copy.push(&header, &bytes, &found)?;
+                            copy.push(&header, &bytes, &found, pace)?;
                         }
                     }
                 }
@@ -422,7 +422,7 @@ impl Copy<'_> {
             if found.header.base() >= until.base() {
                 break;
             }
-            self.push(&found.header, &found.bytes, &found)?;
+            self.push(&found.header, &found.bytes, &found, pace)?;
             self.spend(pace)?;
         }
         Ok(())
@@ -433,6 +433,7 @@ impl Copy<'_> {
         header: &BatchHeader,
         bytes: &Bytes,
         found: &Found,
+        pace: &dyn Pace,
     ) -> Result<(), RewriteError> {
         let writer = self.writer.as_mut().expect("it was begun");
         if !writer.has_room_for(header) {
@@ -442,7 +443,7 @@ impl Copy<'_> {
         self.after.count(header);
         self.unspent += bytes.len() as u64;
         writer
-            .push(header, bytes, found.append_time)
+            .push(header, bytes, found.append_time, 2 * pace.piece_bytes())
             .map_err(self.failed)
     }
 

@@ -20,8 +20,6 @@ use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use crate::segment::{IndexFile, SegmentId, SegmentIndex, read_index_file};
 
-/// How much is read at a time.
-const READ_BYTES: usize = 1 << 20;
 /// Bytes of a batch that its checksum leaves out, and the checksum itself.
 const HEAD_BYTES: usize = 21;
 
@@ -396,7 +394,8 @@ impl Batches {
     fn read(&mut self, least: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
         let left = self.source.sealed.bytes - self.position;
         let ahead = self.read_end.saturating_sub(self.position);
-        let count = usize::try_from(ahead).map_or(READ_BYTES, |ahead| ahead.min(READ_BYTES));
+        let piece = pace.piece_bytes();
+        let count = usize::try_from(ahead).map_or(piece, |ahead| ahead.min(piece));
         let count = count.max(least);
         let count = usize::try_from(left).map_or(count, |left| left.min(count));
         // The memory of the window before, if nobody kept a batch of it.
@@ -415,9 +414,7 @@ impl Batches {
         let next = self.position + count as u64;
         let left = self.read_end.saturating_sub(next);
         if left > 0 {
-            self.source
-                .file
-                .will_read(next, left.min(READ_BYTES as u64));
+            self.source.file.will_read(next, left.min(piece as u64));
         }
         pace.spend(count as u64)?;
         Ok(())

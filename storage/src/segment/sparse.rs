@@ -17,9 +17,11 @@ use super::SegmentId;
 use super::index::SegmentIndex;
 use super::index_file::IndexFile;
 use super::walk::HEAD_BYTES;
-use super::writer::{DIRECT_CHUNK_BYTES, PADDING};
+use super::writer::PADDING;
 use crate::epochs::Epochs;
-use crate::io::{AlignedBuffer, Disk, DiskFile, OpenHow, WriteBehind, write_new_file};
+use crate::io::{
+    AlignedBuffer, DIRECT_ALIGNMENT_BYTES, Disk, DiskFile, OpenHow, WriteBehind, write_new_file,
+};
 use crate::manifest::{SegmentEntry, SegmentKind};
 use crate::producers::Producers;
 
@@ -101,13 +103,19 @@ impl SparseWriter {
         self.index.has_room_for(header)
     }
 
-    /// Adds a batch behind the others. Its bytes may reach the file later, and that they cannot be written may be told later.
+    /// Adds a batch behind the others. Its bytes may reach the file later, in chunks of `chunk_bytes`, a multiple of the disk's block;
+    /// that they cannot be written may be told later.
     pub fn push(
         &mut self,
         header: &BatchHeader,
         batch: &[u8],
         append_time: Timestamp,
+        chunk_bytes: usize,
     ) -> io::Result<()> {
+        assert!(
+            chunk_bytes.is_multiple_of(DIRECT_ALIGNMENT_BYTES),
+            "direct writes are of whole blocks"
+        );
         assert!(
             batch.len() == header.total_bytes(),
             "a batch is whole, and its header its own"
@@ -118,13 +126,15 @@ impl SparseWriter {
         self.index.push(header, head, append_time);
         let mut rest = batch;
         while !rest.is_empty() {
-            let room = DIRECT_CHUNK_BYTES - self.chunk.len();
+            // Chunks may have become smaller: what is there is filled up to whole ones.
+            let room = chunk_bytes - self.chunk.len() % chunk_bytes;
             let (now, later) = rest.split_at(rest.len().min(room));
             self.chunk.extend_from_slice(now);
             rest = later;
-            if self.chunk.len() == DIRECT_CHUNK_BYTES {
+            if self.chunk.len().is_multiple_of(chunk_bytes) {
+                let bytes = self.chunk.len() as u64;
                 self.behind.write(self.written, &mut self.chunk)?;
-                self.written += DIRECT_CHUNK_BYTES as u64;
+                self.written += bytes;
             }
         }
         Ok(())

@@ -27,7 +27,7 @@ use crate::manifest::{Sealed, SegmentKind};
 use crate::producers::Producers;
 
 /// How much a direct write lays down at once: bigger ones delay the WAL's syncs, smaller ones cost throughput.
-pub const DIRECT_CHUNK_BYTES: usize = 2 << 20;
+const DIRECT_CHUNK_BYTES: usize = 2 << 20;
 
 /// What fills up the last block of a direct write. Read as a batch's head it promises more bytes than any file has, which
 /// Kafka's own tools take for the end of the file; at zeros they give up, as no batch is that short.
