@@ -196,8 +196,8 @@ impl Encoder {
         if out.len() < READY_BYTES {
             return None;
         }
-        // What comes next is about as much.
-        let fresh = Vec::with_capacity(out.len());
+        // What comes next is about as much; where it is a little more, nothing is copied for it.
+        let fresh = Vec::with_capacity(out.len() + out.len() / 8);
         Some(Bytes::from(std::mem::replace(out, fresh)))
     }
 

@@ -86,7 +86,8 @@ impl TopicBuilder {
         let values = self
             .values
             .get_or_insert_with(|| Arc::new(StringArray::from_iter_values(names)) as ArrayRef);
-        let keys = Int32Array::from(std::mem::take(&mut self.keys));
+        let fresh = Vec::with_capacity(self.keys.len());
+        let keys = Int32Array::from(std::mem::replace(&mut self.keys, fresh));
         Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(
             keys,
             values.clone(),
@@ -110,21 +111,42 @@ impl Builder {
         }
     }
 
+    /// What was pushed. The next batch is about as large: the builder has room for it, and a little more.
     fn finish(&mut self) -> Result<ArrayRef, EncodeError> {
+        let more = |count: usize| count + count / 8;
         Ok(match self {
             Builder::Topics(topics) => topics.finish()?,
-            Builder::Int32(builder) => Arc::new(builder.finish()),
-            Builder::Int64(builder) => Arc::new(builder.finish()),
-            Builder::Time(builder) => Arc::new(builder.finish()),
-            // The next batch is about as large.
+            Builder::Int32(builder) => {
+                let fresh = Int32Builder::with_capacity(more(builder.len()));
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
+            Builder::Int64(builder) => {
+                let fresh = Int64Builder::with_capacity(more(builder.len()));
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
+            Builder::Time(builder) => {
+                let fresh = TimestampMillisecondBuilder::with_capacity(more(builder.len()));
+                let fresh = fresh.with_timezone(UTC);
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
             Builder::Text(builder) => {
-                let (rows, bytes) = (builder.len(), builder.values_slice().len());
+                let (rows, bytes) = (more(builder.len()), more(builder.values_slice().len()));
                 let fresh = StringBuilder::with_capacity(rows, bytes);
                 Arc::new(std::mem::replace(builder, fresh).finish())
             }
-            Builder::Bytes(builder) => Arc::new(builder.finish()),
-            Builder::Bool(builder) => Arc::new(builder.finish()),
-            Builder::Float(builder) => Arc::new(builder.finish()),
+            Builder::Bytes(builder) => {
+                let (rows, bytes) = (more(builder.len()), more(builder.values_slice().len()));
+                let fresh = BinaryBuilder::with_capacity(rows, bytes);
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
+            Builder::Bool(builder) => {
+                let fresh = BooleanBuilder::with_capacity(more(builder.len()));
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
+            Builder::Float(builder) => {
+                let fresh = Float64Builder::with_capacity(more(builder.len()));
+                Arc::new(std::mem::replace(builder, fresh).finish())
+            }
         })
     }
 

@@ -142,17 +142,17 @@ pub trait DiskFile: Send + Sync + Debug {
     fn read_exact_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         let wanted = buffer.len();
         let read = self.read_at(position, buffer)?;
-        if read < wanted {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "the file ends at {}, wanted {} bytes at {position}",
-                    position + read as u64,
-                    wanted
-                ),
-            ));
+        match read < wanted {
+            true => Err(ends_early(position, read, wanted)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Reads so many bytes into memory of their own, or fails with `UnexpectedEof`.
+    fn read_new(&self, position: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.read_exact_at(position, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes all bytes of one slice.
@@ -164,6 +164,13 @@ pub trait DiskFile: Send + Sync + Debug {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// A file that has `read` of the `wanted` bytes at a position.
+fn ends_early(position: u64, read: usize, wanted: usize) -> io::Error {
+    let end = position + read as u64;
+    let text = format!("the file ends at {end}, wanted {wanted} bytes at {position}");
+    io::Error::new(io::ErrorKind::UnexpectedEof, text)
 }
 
 /// Reads a whole file, refusing one that is longer than `bytes_max` before anything is allocated for it.
@@ -179,9 +186,7 @@ pub fn read_file(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Result<Vec
             ),
         ));
     }
-    let mut contents = vec![0; usize::try_from(bytes).expect("bounded by bytes_max")];
-    file.read_exact_at(0, &mut contents)?;
-    Ok(contents)
+    file.read_new(0, usize::try_from(bytes).expect("bounded by bytes_max"))
 }
 
 /// Creates a file with these contents and makes them durable; the caller syncs the directory.

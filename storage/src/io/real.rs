@@ -5,10 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self, Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow};
+use super::{
+    DirEntry, Disk, DiskFile, FileMap, FileSystem, LockGuard, LockHow, OpenHow, ends_early,
+};
 
 /// The kernel takes at most this many slices in one call (`IOV_MAX`).
 const SLICES_PER_CALL_MAX: usize = 1024;
@@ -200,6 +203,22 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    /// Memory that the allocator must fill with zeros first costs a page fault for each page of it, however often it was used.
+    fn read_new(&self, position: u64, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(count);
+        while bytes.len() < count {
+            let at = position + bytes.len() as u64;
+            match rustix::io::pread(&self.descriptor, spare_capacity(&mut bytes), at) {
+                Ok(0) => return Err(ends_early(position, bytes.len(), count)),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The allocator may have given more than was asked for.
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+
     fn write_vectored_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let mut slices = slices.to_vec();
         let mut rest = &mut slices[..];
@@ -289,6 +308,23 @@ mod tests {
         let contents = read_file(&RealDisk, &path, 1 << 20).unwrap();
         assert_eq!(contents[5..], pieces.concat());
         assert_eq!(file.len().unwrap(), contents.len() as u64);
+    }
+
+    #[test]
+    fn what_is_read_anew_is_what_is_there_and_a_file_that_ends_early_is_named_as_such() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let contents: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+        write_new_file(&RealDisk, &path, &contents).unwrap();
+        let file = RealDisk.open(&path, OpenHow::Read).unwrap();
+        assert_eq!(file.read_new(0, 100_000).unwrap(), contents);
+        assert_eq!(file.read_new(7, 9).unwrap(), contents[7..16]);
+        assert_eq!(file.read_new(100_000, 0).unwrap(), b"");
+        let error = file.read_new(99_990, 11).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let mut buffer = [0; 11];
+        let as_read_into = file.read_exact_at(99_990, &mut buffer).unwrap_err();
+        assert_eq!(error.to_string(), as_read_into.to_string());
     }
 
     #[test]

@@ -299,9 +299,8 @@ impl SegmentReader<'_> {
         );
         let count = usize::try_from(positions.end - positions.start)
             .expect("a published range fits memory");
-        let mut bytes = vec![0; count];
-        match self.file.read_exact_at(positions.start, &mut bytes) {
-            Ok(()) => Ok(bytes.into()),
+        match self.file.read_new(positions.start, count) {
+            Ok(bytes) => Ok(bytes.into()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 Err(SegmentError::damaged(self.id, positions.start, error))
             }
