@@ -94,6 +94,11 @@ impl Broker {
         self.shared.catalog.by_id(id).ok_or(Refusal::UnknownTopicId)
     }
 
+    /// Whether the topic of this id is there.
+    pub fn has_topic(&self, id: TopicId) -> bool {
+        self.topic_by_id(id).is_ok()
+    }
+
     /// All topics, by name.
     pub(super) fn topics(&self) -> Vec<Arc<Topic>> {
         self.shared.catalog.all()

@@ -1,12 +1,13 @@
 //! Where settings are given: the lines of a TOML file, and the variables of the environment.
 //!
-//! Callers: `Config::load`. Every setting comes with its [`Place`], so that an error can name file and line, or the variable.
+//! Callers: `Config::load`. A setting that is a list of tables (`[[key]]`) is a JSON array elsewhere. Every setting comes with its [`Place`], so that an error can name file and line, or the variable.
 //! Variables that a container platform sets for a service with our name are no settings, and are left alone.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::refusal::{ConfigError, Place};
@@ -98,7 +99,7 @@ fn flatten(prefix: &str, table: &DeTable<'_>, found: &mut Vec<Entry>) {
             DeValue::Boolean(on) => Ok(on.to_string()),
             DeValue::Float(_) => Err("a float"),
             DeValue::Datetime(_) => Err("a datetime"),
-            DeValue::Array(_) => Err("an array"),
+            DeValue::Array(array) => json_of_tables(array),
         };
         found.push(Entry {
             key,
@@ -106,6 +107,35 @@ fn flatten(prefix: &str, table: &DeTable<'_>, found: &mut Vec<Entry>) {
             value,
         });
     }
+}
+
+/// An array of tables, `[[key]]`, as a JSON array of objects; or the name of a type that no setting has.
+fn json_of_tables(array: &[Spanned<DeValue<'_>>]) -> Result<String, &'static str> {
+    let tables = array.iter().map(|value| match value.get_ref() {
+        DeValue::Table(table) => json_of(table),
+        _ => Err("an array"),
+    });
+    let tables: Vec<serde_json::Value> = tables.collect::<Result<_, _>>()?;
+    match tables.is_empty() {
+        true => Err("an array"),
+        false => Ok(serde_json::Value::from(tables).to_string()),
+    }
+}
+
+fn json_of(table: &DeTable<'_>) -> Result<serde_json::Value, &'static str> {
+    let mut object = serde_json::Map::new();
+    for (name, value) in table.iter() {
+        let value = match value.get_ref() {
+            DeValue::String(text) => text.to_string().into(),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_err(|_| "an integer of more than 64 bits")?
+                .into(),
+            DeValue::Boolean(on) => (*on).into(),
+            _ => return Err("a table that holds other than texts, integers and booleans"),
+        };
+        object.insert(name.get_ref().to_string(), value);
+    }
+    Ok(object.into())
 }
 
 /// What the environment says.
@@ -279,6 +309,14 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_a_key_are_one_setting_as_json() {
+        let text = "node.id = 1\n[[mqtt.route]]\nfilter = \"a/#\"\npartitions = 4\n[[mqtt.route]]\nfilter = \"b\"\n";
+        let given = file(text).unwrap();
+        let routes = r#"[{"filter":"a/#","partitions":4},{"filter":"b"}]"#;
+        assert_eq!(given[1], ("mqtt.route".into(), routes.into(), 2));
+    }
+
+    #[test]
     fn what_is_wrong_in_a_file_is_named_with_its_line() {
         for (text, said) in [
             (
@@ -290,6 +328,10 @@ mod tests {
                 "line 2: node.id is set already, in line 1",
             ),
             ("node.id = 1\nnum.partitions = \n", "line 2"),
+            (
+                "[[mqtt.route]]\nfilter = [\"a\"]\n",
+                "line 1: mqtt.route: a table that holds other",
+            ),
             (
                 "node.id = 99999999999999999999\n",
                 "line 1: node.id: an integer of more than 64 bits",

@@ -224,6 +224,7 @@ fn every_setting_reaches_what_the_parts_are_started_with() {
         ),
         ("listeners", "PLAINTEXT://127.0.0.1:1"),
         ("mqtt.listen", "127.0.0.1:1"),
+        ("mqtt.route", r#"[{"filter": "a/#", "topic": "a"}]"#),
         ("amqp.listen", "127.0.0.1:1"),
         ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512"),
         ("sasl.oauthbearer.expected.audience", "kafka"),

@@ -43,6 +43,28 @@ pub(in crate::front) struct RetainedShown {
     pub(in crate::front) left: Option<Duration>,
 }
 
+/// A route from topics of MQTT to a Kafka topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::front) struct RouteShown {
+    pub(in crate::front) filter: String,
+    pub(in crate::front) topic: String,
+    pub(in crate::front) key: String,
+    pub(in crate::front) partitions: u32,
+    /// Whether it is the one of everything that no other takes, which nobody has set.
+    pub(in crate::front) is_default: bool,
+}
+
+/// Where messages of a topic of MQTT go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::front) struct Routed {
+    /// By which route, from 1; None if the topic names the Kafka topic itself.
+    pub(in crate::front) route: Option<usize>,
+    pub(in crate::front) topic: String,
+    pub(in crate::front) key: Option<String>,
+    /// None if there is no key, or the topic is not there and no route says how many partitions it gets.
+    pub(in crate::front) partition: Option<u32>,
+}
+
 /// Some retained messages in the order of their topics, and behind which name it goes on.
 pub(in crate::front) type RetainedPage = (Vec<RetainedShown>, Option<String>);
 
@@ -52,6 +74,11 @@ pub(in crate::front) type ShowSession =
 /// The retained messages that a filter matches, behind a name. Errors: why it is no filter.
 pub(in crate::front) type ListRetained =
     Box<dyn Fn(&str, Option<&str>) -> Result<RetainedPage, String> + Send + Sync>;
+
+/// All routes, in order.
+pub(in crate::front) type ListRoutes = Box<dyn Fn() -> Vec<RouteShown> + Send + Sync>;
+/// Where messages of a topic go. Errors: why nobody publishes there.
+pub(in crate::front) type RouteTopic = Box<dyn Fn(&str) -> Result<Routed, String> + Send + Sync>;
 
 /// How many are connected, and the first of them by their ids.
 pub(in crate::front) type ListClients =
@@ -65,4 +92,6 @@ pub struct Administered {
     pub(in crate::front) end: EndClient,
     pub(in crate::front) session: ShowSession,
     pub(in crate::front) retained: ListRetained,
+    pub(in crate::front) routes: ListRoutes,
+    pub(in crate::front) route: RouteTopic,
 }

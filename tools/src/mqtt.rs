@@ -1,4 +1,4 @@
-//! `mqtt`: the clients of a running server, their sessions, and what is retained.
+//! `mqtt`: the clients of a running server, their sessions, what is retained, and where messages go.
 //!
 //! Callers: the command line. Talks HTTP to `/api/v1/mqtt`.
 
@@ -21,6 +21,8 @@ Examples:
   alluvium mqtt sessions                           who is connected
   alluvium mqtt session show pump-17               what is kept of it
   alluvium mqtt retained 'site/#'                  which messages are retained
+  alluvium mqtt routes                             which Kafka topics messages go to
+  alluvium mqtt routes site/17/pump/temp           where those of one topic go
   alluvium mqtt kick pump-17                       ends its connection; it may come again";
 
 /// `mqtt` and its options.
@@ -45,6 +47,11 @@ enum MqttCommand {
         /// Of which topics
         #[arg(default_value = "#")]
         filter: String,
+    },
+    /// List the routes from MQTT topics to Kafka topics, or tell where messages of one topic go.
+    Routes {
+        /// An MQTT topic: tell where its messages go
+        topic: Option<String>,
     },
     /// End a client's connection.
     Kick {
@@ -84,6 +91,8 @@ impl MqttArgs {
                 show(&server, common.json, (&client_id, user.as_deref())).await
             }
             MqttCommand::Retained { filter } => retained(&server, common.json, &filter).await,
+            MqttCommand::Routes { topic: None } => routes(&server, common.json).await,
+            MqttCommand::Routes { topic: Some(topic) } => route(&server, common.json, &topic).await,
             MqttCommand::Kick { client_id } => kick(&server, common.json, &client_id).await,
         }
     }
@@ -208,6 +217,55 @@ async fn retained(server: &HttpServer, json: bool, filter: &str) -> Result<ExitC
         format!("{table}\n{total}\n")
     };
     print(json, || Value::from(all.clone()), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn routes(server: &HttpServer, json: bool) -> Result<ExitCode> {
+    let answer = server.get("/api/v1/mqtt/routes").await?;
+    let all = &answer["routes"];
+    let text = || {
+        let mut table = Table::new(&["ROUTE", "FILTER", "TOPIC", "KEY", "PARTITIONS"]);
+        for (number, one) in (1..).zip(all.as_array().into_iter().flatten()) {
+            let text = |name: &str| in_one_line(one[name].as_str().unwrap_or_default());
+            let number: usize = number;
+            table.row([
+                number.to_string(),
+                text("filter"),
+                text("topic"),
+                text("key"),
+                one["partitions"].to_string(),
+            ]);
+        }
+        table.to_string()
+    };
+    print(json, || all.clone(), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn route(server: &HttpServer, json: bool, topic: &str) -> Result<ExitCode> {
+    let path = format!("/api/v1/mqtt/routes?topic={}", http::escaped(topic));
+    let answer = server.get(&path).await?;
+    let takes = &answer["takes"];
+    let text = || {
+        let by = match takes["route"].as_u64() {
+            Some(number) => format!("route {number}"),
+            None => "its own name".to_owned(),
+        };
+        let kafka_topic = in_one_line(takes["topic"].as_str().unwrap_or_default());
+        let key = match takes["key"].as_str() {
+            Some(key) => format!("key {}", in_one_line(key)),
+            None => "no key".to_owned(),
+        };
+        let partition = match takes["partition"].as_u64() {
+            Some(partition) => format!(", partition {partition}"),
+            None => String::new(),
+        };
+        format!(
+            "{} goes by {by} to {kafka_topic}, {key}{partition}\n",
+            in_one_line(topic)
+        )
+    };
+    print(json, || takes.clone(), text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@
 //! the session; the book changes in the order of the log; no cursor and no mark passes what was not acknowledged.
 
 mod book;
+mod further;
 mod positions;
 mod progress;
 mod publish;

@@ -1,4 +1,4 @@
-//! MQTT's clients, their sessions and what is retained over HTTP, at `/api/v1/mqtt`. The page `docs/http-api.md` describes each route.
+//! MQTT's clients, their sessions, what is retained, and routes over HTTP, at `/api/v1/mqtt`. The page `docs/http-api.md` describes each route.
 //!
 //! Callers: `http::routes`.
 
@@ -72,6 +72,26 @@ pub(super) fn routes() -> Routes {
                     ]),
                 ),
         )
+        .get(
+            "/api/v1/mqtt/routes",
+            list_routes,
+            of("listMqttRoutes", "Which Kafka topics MQTT messages go to")
+                .needs(ResourceKind::Cluster, Right::Describe)
+                .query("topic", text(), "an MQTT topic: where its messages go")
+                .answers_json(
+                    200,
+                    "in order: the first that matches takes a message",
+                    object([
+                        ("routes", list(route())),
+                        (
+                            "takes",
+                            routed()
+                                .or_null()
+                                .about("where `topic` goes, if it is given"),
+                        ),
+                    ]),
+                ),
+        )
         .delete(
             "/api/v1/mqtt/sessions/{client_id}",
             end,
@@ -122,6 +142,30 @@ fn retained() -> Schema {
         ("bytes", integer_from(0)),
         ("age_seconds", number()),
         ("expires_seconds", number().or_null()),
+    ])
+}
+
+fn route() -> Schema {
+    object([
+        ("filter", text()),
+        ("topic", text()),
+        ("key", text()),
+        ("partitions", integer_from(1)),
+        ("default", boolean()),
+    ])
+}
+
+fn routed() -> Schema {
+    object([
+        (
+            "route",
+            integer_from(1)
+                .or_null()
+                .about("which one, from 1; null where the MQTT topic names the Kafka topic itself"),
+        ),
+        ("topic", text()),
+        ("key", text().or_null()),
+        ("partition", integer_from(0).or_null()),
     ])
 }
 
@@ -202,6 +246,38 @@ async fn list_retained(
     });
     let all: Vec<Value> = all.collect();
     Ok(Json(json!({ "retained": all, "next": next })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoutesQuery {
+    topic: Option<String>,
+}
+
+async fn list_routes(
+    State(front): State<Arc<Front>>,
+    door: Door,
+    query: Result<Query<RoutesQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    door.cluster(right::Describe)?;
+    let asked = parsed(query)?.topic;
+    let Some(mqtt) = &front.others.mqtt else {
+        return Ok(no_mqtt());
+    };
+    let takes = asked.map(|topic| (mqtt.route)(&topic));
+    let takes = takes.transpose().map_err(Failure::Query)?;
+    let takes = takes.map(|it| {
+        json!({ "route": it.route, "topic": it.topic, "key": it.key, "partition": it.partition })
+    });
+    let all = (mqtt.routes)();
+    let all = all.iter().map(|it| {
+        json!({
+            "filter": it.filter, "topic": it.topic, "key": it.key, "partitions": it.partitions,
+            "default": it.is_default,
+        })
+    });
+    let all: Vec<Value> = all.collect();
+    Ok(Json(json!({ "routes": all, "takes": takes })).into_response())
 }
 
 async fn list_sessions(State(front): State<Arc<Front>>, door: Door) -> Result<Response, Failure> {

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::Timestamp;
+use model::{Timestamp, partition_of_key};
 
+use super::routes::To;
 use super::session::read_options;
 use super::state::Front;
-use super::topic::TopicFilter;
-use crate::broker::access::Principal;
+use super::topic::{self, TopicFilter};
+use crate::broker::access::{Principal, Protocol, right};
 use crate::broker::retained::{KeptAt, Looked};
 use crate::broker::sessions::SessionKey;
 use crate::front::Administered;
-use crate::front::administered::{RetainedPage, RetainedShown, SessionShown};
+use crate::front::administered::{RetainedPage, RetainedShown, RouteShown, Routed, SessionShown};
 
 /// Retained messages that are listed at once.
 const RETAINED_MAX: usize = 1_000;
@@ -25,12 +26,52 @@ impl Front {
     pub fn administered(self: &Arc<Front>) -> Administered {
         let front = || Arc::clone(self);
         let (listed, ended, shown, retained) = (front(), front(), front(), front());
+        let (routes, route) = (front(), front());
         Administered {
             clients: Box::new(move |count_max| listed.clients.list(count_max)),
             end: Box::new(move |client_id| ended.clients.end(client_id)),
             session: Box::new(move |user, client_id| shown.show_session(user, client_id)),
             retained: Box::new(move |filter, behind| retained.list_retained(filter, behind)),
+            routes: Box::new(move || routes.list_routes()),
+            route: Box::new(move |topic| route.route(topic)),
         }
+    }
+
+    fn list_routes(&self) -> Vec<RouteShown> {
+        let routes = &self.settings.routes;
+        let shown = routes.all().iter().map(|route| RouteShown {
+            filter: route.written.filter.clone(),
+            topic: route.written.topic.clone(),
+            key: route.written.key.clone(),
+            partitions: route.partitions,
+            is_default: routes.is_default(route),
+        });
+        shown.collect()
+    }
+
+    fn route(&self, name: &str) -> Result<Routed, String> {
+        let routes = &self.settings.routes;
+        let to = routes.to(name).filter(|_| topic::is_name(name));
+        let to = to.ok_or_else(|| format!("nobody publishes to {name}"))?;
+        let (route, topic, partitions) = match &to {
+            To::Route { route, .. } => {
+                let at = routes.all().iter().position(|it| std::ptr::eq(it, *route));
+                let number = at.map(|at| at + 1);
+                (number, route.topic.as_str(), Some(route.partitions))
+            }
+            To::Kafka { topic, .. } => (None, *topic, None),
+        };
+        let own = self.broker.own_door(Protocol::Mqtt);
+        let found = own.topic(topic, right::Describe).ok();
+        let partitions = found.map(|it| it.partition_count()).or(partitions);
+        let key = to.key();
+        let partition = key.zip(partitions);
+        Ok(Routed {
+            route,
+            topic: topic.to_owned(),
+            key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
+            partition: partition.map(|(key, count)| partition_of_key(key, count)),
+        })
     }
 
     fn show_session(&self, user: Option<&str>, client_id: &str) -> Option<SessionShown> {

@@ -8,6 +8,8 @@ pub(super) const ALIAS_MAX: usize = 16;
 pub(super) const SEND_MAX: usize = 256;
 /// Subscriptions of a client. Each is looked at for each message.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Kafka topics that a client's subscriptions read. Of each it has a place.
+pub(super) const TOPICS_MAX: usize = 128;
 /// Shared subscriptions of a client. Each is a reader of the log.
 pub(super) const SHARED_MAX: usize = 64;
 /// Replays of a client. Each is a cursor of its own.

@@ -60,6 +60,7 @@ pub(super) async fn run(
         moved_at: Instant::now(),
     };
     let greeting = async {
+        front.is_ready.wait().await;
         let frame = frames.next().await.ok()??;
         front
             .stats

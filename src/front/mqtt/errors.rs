@@ -196,6 +196,17 @@ pub fn of_publish(refusal: &PublishRefusal) -> NotStored {
     }
 }
 
+/// What it means that the Kafka topic is refused which a message's own topic names. That there is none is for whoever named it to mend.
+pub fn of_named(refusal: Refusal) -> NotStored {
+    match refusal {
+        Refusal::UnknownTopicOrPartition
+        | Refusal::InvalidTopicName(_)
+        | Refusal::ReservedTopicName { .. }
+        | Refusal::CollidingTopicName { .. } => NotStored::Never(Never::TopicName),
+        refusal => of_publish(&refusal.into()),
+    }
+}
+
 /// What a PUBREL or PUBREC of an unknown identifier is answered.
 pub fn unknown_id() -> u8 {
     ReasonCode::UnknownId as u8

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
-use super::history::{From, Replay};
+use super::history::{From, Replay, Taken, head_of};
 use super::last::{Newest, TooMuch};
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
-use super::route::topic_of;
+use super::naming::Naming;
 use super::state::Front;
 use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
@@ -43,16 +44,21 @@ pub(super) struct Feed {
     /// What it gives for.
     pub(super) subscriptions: Subscriptions,
     pub(super) topic: Granted<Arc<Topic>, right::Read>,
+    /// What its records are called.
+    pub(super) naming: Naming,
     source: Source,
     /// What was given last, and how many of its records were taken.
     held: Option<(Slice, usize)>,
     place: Arc<FeedPlace>,
-    /// Messages that are left of a replay with a limit.
-    left: Option<u64>,
+    /// Messages that are left of a replay with a limit, over all of its topics.
+    left: Option<Left>,
     pace: Option<Pace>,
     /// When the record is due that is taken next, if that was looked at.
     due: Option<Instant>,
 }
+
+/// Messages that are left of a replay.
+pub(super) type Left = Arc<AtomicU64>;
 
 /// How far a feed is, for others to look at: what lies before was given and taken, and what is missing of it was told.
 #[derive(Debug)]
@@ -194,7 +200,9 @@ impl Feed {
         let joined = front.lives.join(&topic, None, Vec::new());
         let member = joined.map_err(|_| NotSubscribed::Failed)?;
         let source = Source::Live(member.expect("what comes is ahead of everybody"));
-        Ok(Feed::new(None, topic, source, Subscriptions::default()))
+        let naming = front.settings.routes.naming(&topic.name);
+        let subscriptions = Subscriptions::default();
+        Ok(Feed::new(None, (topic, naming), source, subscriptions))
     }
 
     /// What comes, from where it was before on, for these subscriptions.
@@ -204,16 +212,17 @@ impl Feed {
         at: &[Offset],
         subscriptions: Subscriptions,
     ) -> Result<Feed, NotSubscribed> {
-        let request = request(&subscriptions, Place::Latest, Some(at));
+        let naming = front.settings.routes.naming(&topic.name);
+        let request = request((&subscriptions, &naming), Place::Latest, Some(at));
         let followed = front.broker.follow(&topic, request);
         let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
         let source = Source::behind(front, subscription);
-        Ok(Feed::new(None, topic, source, subscriptions))
+        Ok(Feed::new(None, (topic, naming), source, subscriptions))
     }
 
     fn new(
         replay: Option<Box<str>>,
-        topic: Granted<Arc<Topic>, right::Read>,
+        (topic, naming): (Granted<Arc<Topic>, right::Read>, Naming),
         mut source: Source,
         subscriptions: Subscriptions,
     ) -> Feed {
@@ -225,6 +234,7 @@ impl Feed {
             replay,
             subscriptions,
             topic,
+            naming,
             source,
             held: None,
             place,
@@ -256,13 +266,15 @@ impl Feed {
         self.place.before_gaps(at)
     }
 
-    /// What is missing before the next message, and is still to be told.
-    pub(super) fn gaps(&self) -> Vec<String> {
+    /// What is missing before the next message, and is still to be told: with the Kafka topic where that is not said beside it.
+    pub(super) fn gaps(&self, with_topic: bool) -> Vec<String> {
+        let head = match with_topic {
+            true => head_of(&self.topic.name),
+            false => String::new(),
+        };
         let gaps = self.place.gaps();
-        gaps.iter()
-            .take(GAPS_AT_ONCE)
-            .map(Missing::to_string)
-            .collect()
+        let told = gaps.iter().take(GAPS_AT_ONCE);
+        told.map(|gap| format!("{head}{gap}")).collect()
     }
 
     /// So many of them were told.
@@ -279,15 +291,17 @@ impl Feed {
     pub(super) async fn replay(
         front: &Front,
         topic: Granted<Arc<Topic>, right::Read>,
-        (name, asked): (Box<str>, &Replay),
+        (name, asked, left): (Box<str>, &Replay, Option<Left>),
         subscriptions: Subscriptions,
     ) -> Result<Feed, NotSubscribed> {
+        let naming = front.settings.routes.naming(&topic.name);
         let (from, behind) = match &asked.from {
             From::At(place) => ((*place).into(), None),
             From::Behind(all) => {
-                let next = all.iter().map(|(partition, offset)| Resume {
-                    partition: *partition,
-                    offset: offset.plus(1),
+                let of_topic = |it: &&Taken| *it.topic == *topic.name;
+                let next = all.iter().filter(of_topic).map(|it| Resume {
+                    partition: it.partition,
+                    offset: it.offset.plus(1),
                     since: None,
                 });
                 (Place::Earliest, Some(next.collect()))
@@ -303,7 +317,7 @@ impl Feed {
                 let request = FollowRequest {
                     order,
                     resume: behind,
-                    ..request(&subscriptions, from, None)
+                    ..request((&subscriptions, &naming), from, None)
                 };
                 let followed = front.broker.follow(&topic, request);
                 let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
@@ -313,7 +327,7 @@ impl Feed {
                 let request = ReplayRequest {
                     from,
                     to: Some(to.into()),
-                    filter: wanted(&subscriptions),
+                    filter: wanted(&subscriptions, &naming),
                     order,
                     ..ReplayRequest::default()
                 };
@@ -326,9 +340,9 @@ impl Feed {
             }
         };
         Ok(Feed {
-            left: asked.limit,
+            left,
             pace: asked.speed.map(|speed| Pace::new(speed, PAUSE_MAX)),
-            ..Feed::new(Some(name), topic, source, subscriptions)
+            ..Feed::new(Some(name), (topic, naming), source, subscriptions)
         })
     }
 
@@ -340,7 +354,10 @@ impl Feed {
         subscriptions: Subscriptions,
     ) -> Result<Feed, NotSubscribed> {
         let ends = front.broker.durable_ends(&topic);
-        let newest = Newest::new(ends.map_err(|_| NotSubscribed::Failed)?);
+        let ends = ends.map_err(|_| NotSubscribed::Failed)?;
+        let routes = front.settings.routes.clone();
+        let naming = routes.naming(&topic.name);
+        let newest = Newest::new(ends, naming.clone(), routes);
         let request = ReplayRequest {
             from: Place::Earliest,
             to: Some(Place::Latest),
@@ -353,7 +370,12 @@ impl Feed {
             newest,
             _reads: Reads::new(&front.stats),
         };
-        Ok(Feed::new(Some(name), topic, source, subscriptions))
+        Ok(Feed::new(
+            Some(name),
+            (topic, naming),
+            source,
+            subscriptions,
+        ))
     }
 
     /// Adds a subscription to what becomes durable from now on, or changes that of the same filter. Gives where it begins.
@@ -410,7 +432,8 @@ impl Feed {
             Source::Live(member) => match member.next().await {
                 Handed::Slice(slice) => self.hold(slice, door)?,
                 Handed::Behind(at) => {
-                    let request = request(&self.subscriptions, Place::Latest, Some(&at));
+                    let of = (&self.subscriptions, &self.naming);
+                    let request = request(of, Place::Latest, Some(&at));
                     let followed = front.broker.follow(&self.topic, request);
                     let subscription = followed.map_err(unreadable)?;
                     self.go_on(Source::behind(front, subscription));
@@ -443,10 +466,11 @@ impl Feed {
                 front.stats.skipped(Skipped::Gap, missing);
                 let given = newest.given(&self.subscriptions);
                 let (begins, filter) = given.map_err(|TooMuch| Ending::TooManyTopics)?;
+                let of = (&self.subscriptions, &self.naming);
                 let request = FollowRequest {
                     resume: Some(begins),
                     filter,
-                    ..request(&self.subscriptions, Place::Latest, None)
+                    ..request(of, Place::Latest, None)
                 };
                 let followed = front.broker.follow(&self.topic, request);
                 let subscription = followed.map_err(unreadable)?;
@@ -495,11 +519,13 @@ impl Feed {
 
     /// A message was sent; whether there may be a further one.
     pub(super) fn spend(&mut self) -> bool {
-        let Some(left) = &mut self.left else {
+        let Some(left) = &self.left else {
             return true;
         };
-        *left = left.saturating_sub(1);
-        *left > 0
+        // Its client's connection alone counts it down.
+        let rest = left.load(Relaxed).saturating_sub(1);
+        left.store(rest, Relaxed);
+        rest > 0
     }
 
     /// Whether all was given.
@@ -509,6 +535,7 @@ impl Feed {
 
     /// Gives nothing more.
     pub(super) fn end(&mut self) {
+        self.held = None;
         self.go_on(Source::Ended);
     }
 
@@ -528,30 +555,31 @@ impl Feed {
 }
 
 /// What is asked of the log for subscriptions: from a place on, or where they were.
-fn request(subscriptions: &Subscriptions, from: Place, at: Option<&[Offset]>) -> FollowRequest {
+fn request(
+    (subscriptions, naming): (&Subscriptions, &Naming),
+    from: Place,
+    at: Option<&[Offset]>,
+) -> FollowRequest {
     FollowRequest {
         partitions: None,
         from,
         resume: at.map(resume),
-        filter: wanted(subscriptions),
+        filter: wanted(subscriptions, naming),
         order: Order::Offset,
     }
 }
 
 /// Records that subscriptions want.
-fn wanted(subscriptions: &Subscriptions) -> Filter {
-    let wanted = subscriptions.clone();
+fn wanted(subscriptions: &Subscriptions, naming: &Naming) -> Filter {
+    let (wanted, naming) = (subscriptions.clone(), naming.clone());
     Filter {
         accept: Some(Arc::new(move |partition, record| {
-            let topic = topic_of(record);
-            topic.is_some_and(|topic| {
-                wanted.want(&Seen {
-                    topic,
-                    // It is looked at when the message is sent.
-                    is_own: false,
-                    partition,
-                    offset: record.offset,
-                })
+            wanted.want(&Seen {
+                names: &naming.names(record),
+                // It is looked at when the message is sent.
+                is_own: false,
+                partition,
+                offset: record.offset,
             })
         })),
         ..Filter::default()

@@ -11,10 +11,12 @@ use zeroize::Zeroizing;
 use super::bounds::{ALIAS_MAX, CLIENT_ID_BYTES_MAX, RECEIVE_MAX};
 use super::clients::Entered;
 use super::ending::NotConnected;
-use super::errors;
+use super::errors::{self, Never, NotStored};
 use super::frame::Frame;
 use super::packet::{Connack, Connect, Fault, Version, Will, connack, decode_connect, version_of};
-use super::route::{self, Message, Says};
+use super::publishing;
+use super::record::{Message, Says};
+use super::routes::To;
 use super::session::{self, Session};
 use super::sharing::Part;
 use super::state::Front;
@@ -153,7 +155,7 @@ async fn admit(
     }));
     let id_bytes = Bytes::copy_from_slice(id.as_bytes());
     let will = match &connect.will {
-        Some(will) => Some(will_of(&door, &frame.body, will, &id_bytes)?),
+        Some(will) => Some(will_of((front, &door), &frame.body, will, &id_bytes).await?),
         None => None,
     };
     let entered = front
@@ -227,19 +229,32 @@ async fn principal(
     }
 }
 
+/// Whether the client may publish a will there. The topic of a route is made when it is needed; one that the will names itself is made now,
+/// as the client may.
+async fn check_will(front: &Front, door: &Door, topic: &str) -> Result<(), NotConnected> {
+    match front.settings.routes.to(topic) {
+        None => Err(NotConnected::WillTopic),
+        Some(To::Route { route, .. }) => match door.topic(&route.topic, right::Write) {
+            Err(Refusal::Denied { .. }) => Err(NotConnected::WillDenied),
+            _ => Ok(()),
+        },
+        Some(to) => match publishing::writable(front, door, &to).await {
+            Ok(_) => Ok(()),
+            Err(NotStored::Never(Never::Denied)) => Err(NotConnected::WillDenied),
+            Err(NotStored::Never(_)) => Err(NotConnected::WillTopic),
+            Err(NotStored::End(_)) => Err(NotConnected::StoreFailed),
+        },
+    }
+}
+
 /// The will as it is kept.
-fn will_of(
-    door: &Door,
+async fn will_of(
+    (front, door): (&Front, &Door),
     packet: &Bytes,
     will: &Will<'_>,
     client_id: &Bytes,
 ) -> Result<KeptWill, NotConnected> {
-    if will.topic.starts_with('$') {
-        return Err(NotConnected::WillTopic);
-    }
-    if let Err(Refusal::Denied { .. }) = door.topic(route::TOPIC, right::Write) {
-        return Err(NotConnected::WillDenied);
-    }
+    check_will(front, door, will.topic).await?;
     let topic = packet.slice_ref(will.topic.as_bytes());
     let says = Says {
         qos: will.qos,

@@ -3,10 +3,13 @@
 //! that have these `log-offset`s. In MQTT 5 user properties of SUBSCRIBE say the same.
 //! Callers: `outbound`. Pure.
 
+use std::fmt;
+
 use model::time_spec::Position;
 use model::{Offset, PartitionId, Timestamp};
 
 use super::packet::Properties;
+use super::routes::DEFAULT_TOPIC;
 
 /// What such filters begin with.
 pub(super) const PREFIX: &str = "$replay/";
@@ -40,7 +43,55 @@ pub(super) enum From {
     /// A place or time.
     At(Position),
     /// Behind the last message that was taken of each of these partitions; of others nothing was.
-    Behind(Vec<(PartitionId, Offset)>),
+    Behind(Vec<Taken>),
+}
+
+/// A message that was taken, as its `log-offset` says it: `<partition>:<offset>`, with the Kafka topic and a colon before it unless that is
+/// the one of messages that no route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) topic: Box<str>,
+    pub(super) partition: PartitionId,
+    pub(super) offset: Offset,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Taken {
+            topic,
+            partition,
+            offset,
+        } = self;
+        write!(f, "{}{partition}:{offset}", head_of(topic))
+    }
+}
+
+/// What stands before partition and offset.
+pub(super) fn head_of(topic: &str) -> String {
+    match topic {
+        DEFAULT_TOPIC => String::new(),
+        topic => format!("{topic}:"),
+    }
+}
+
+impl Taken {
+    fn parse(text: &str) -> Result<Taken, NoReplay> {
+        let (place, offset) = text.rsplit_once(':').ok_or(NoReplay)?;
+        let (topic, partition) = place.rsplit_once(':').unwrap_or((DEFAULT_TOPIC, place));
+        let offset: u64 = offset.parse().map_err(|_| NoReplay)?;
+        if offset >= Offset::MAX.get() {
+            return Err(NoReplay);
+        }
+        Ok(Taken {
+            topic: topic.into(),
+            partition: PartitionId::new(partition.parse().map_err(|_| NoReplay)?),
+            offset: Offset::new(offset),
+        })
+    }
+
+    fn is_in(&self, other: &Taken) -> bool {
+        self.topic == other.topic && self.partition == other.partition
+    }
 }
 
 /// What is wrong with a range.
@@ -115,16 +166,13 @@ fn begin(text: &str, now: Timestamp) -> Result<From, NoReplay> {
     let Some(offsets) = text.strip_prefix('@') else {
         return place(text, now).map(From::At);
     };
-    let mut behind: Vec<(PartitionId, Offset)> = Vec::new();
+    let mut behind: Vec<Taken> = Vec::new();
     for offset in offsets.split(',') {
-        let (partition, offset) = offset.split_once(':').ok_or(NoReplay)?;
-        let partition = PartitionId::new(partition.parse().map_err(|_| NoReplay)?);
-        let offset: u64 = offset.parse().map_err(|_| NoReplay)?;
-        let is_twice = behind.iter().any(|(other, _)| *other == partition);
-        if is_twice || offset >= Offset::MAX.get() {
+        let taken = Taken::parse(offset)?;
+        if behind.iter().any(|other| other.is_in(&taken)) {
             return Err(NoReplay);
         }
-        behind.push((partition, Offset::new(offset)));
+        behind.push(taken);
     }
     Ok(From::Behind(behind))
 }
@@ -175,11 +223,21 @@ mod tests {
 
     #[test]
     fn a_replay_goes_on_behind_the_offsets_of_messages() {
-        let of = |partition, offset| (PartitionId::new(partition), Offset::new(offset));
+        let of = |topic: &str, partition, offset| Taken {
+            topic: topic.into(),
+            partition: PartitionId::new(partition),
+            offset: Offset::new(offset),
+        };
         for (text, behind) in [
-            ("@3:42/a/+", vec![of(3, 42)]),
-            ("@3:42,0:7/a/+", vec![of(3, 42), of(0, 7)]),
+            ("@3:42/a/+", vec![of("mqtt", 3, 42)]),
+            ("@3:42,0:7/a/+", vec![of("mqtt", 3, 42), of("mqtt", 0, 7)]),
+            (
+                "@site.1:3:42,3:7/a/+",
+                vec![of("site.1", 3, 42), of("mqtt", 3, 7)],
+            ),
         ] {
+            let shown: Vec<String> = behind.iter().map(Taken::to_string).collect();
+            assert!(text.contains(&format!("@{}/", shown.join(","))), "{text}");
             let (read, rest) = Replay::parse(text, NOW).expect("a replay");
             assert_eq!((read.from, rest), (From::Behind(behind), "a/+"), "{text}");
         }
@@ -191,6 +249,7 @@ mod tests {
             "@3:-1/a",
             "@3:1,3:2/a",
             "@3:1,/a",
+            "@t:3:1,t:3:2/a",
             "@3:1..latest/a",
             "@3:18446744073709551615/a",
             "-1h..@3:1/a",

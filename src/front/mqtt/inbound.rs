@@ -22,16 +22,16 @@ use super::frame::Frame;
 use super::greeting::Client;
 use super::packet::{Ack, AckKind, Publish, Qos, Version, reply};
 use super::publishing::{publish, publish_of};
-use super::route::{Message, Says};
+use super::record::{Message, Says};
 use super::session::{self, Session};
 use super::state::Front;
 use crate::broker::access::Door;
-use crate::broker::publish::{PublishRefusal, Publishing};
+use crate::broker::publish::Publishing;
 use crate::broker::sessions::SessionRefusal;
 
 /// The end of an identifier, on its way to the log.
 type Release = Shared<BoxFuture<'static, Result<(), SessionRefusal>>>;
-type Admission = Pin<Box<dyn Future<Output = Result<Publishing, PublishRefusal>> + Send>>;
+type Admission = Pin<Box<dyn Future<Output = Result<Publishing, NotStored>> + Send>>;
 
 /// See the module.
 pub(super) struct Inbound {
@@ -134,10 +134,6 @@ impl Inbound {
         let is_new = self.note(said)?;
         if !is_new {
             self.answer(AckKind::Pubrec, said.packet_id, 0);
-            return Ok(Duration::ZERO);
-        }
-        if topic.starts_with(b"$") {
-            self.never(said.qos, said.packet_id, Never::TopicName)?;
             return Ok(Duration::ZERO);
         }
         let says = Says {
@@ -352,10 +348,8 @@ impl Inbound {
                 });
                 Ok(())
             }
-            Err(refusal) => match errors::of_publish(&refusal) {
-                NotStored::Never(never) => self.never(qos, packet_id, never),
-                NotStored::End(ending) => Err(ending),
-            },
+            Err(NotStored::Never(never)) => self.never(qos, packet_id, never),
+            Err(NotStored::End(ending)) => Err(ending),
         })
     }
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use model::batch::RecordRef;
 use model::{Offset, PartitionId};
 
-use super::route::topic_of;
+use super::naming::{Names, Naming};
+use super::routes::Routes;
 use super::subscriptions::{Seen, Subscriptions};
 use crate::broker::place::offset_of;
 use crate::broker::replay::{Filter, Resume};
@@ -20,11 +21,13 @@ pub(super) const PREFIX: &str = "$last/";
 const NOTED_BYTES_MAX: usize = 16 << 20;
 const OVERHEAD_BYTES: usize = 100;
 
-/// Where the newest message of each topic is, below the ends at which it was asked for.
+/// Where the newest message of each topic is in a Kafka topic, below the ends at which it was asked for.
 #[derive(Clone)]
 pub(super) struct Newest {
     noted: Arc<Mutex<Noted>>,
     ends: Arc<[Offset]>,
+    naming: Naming,
+    routes: Routes,
 }
 
 #[derive(Default)]
@@ -41,10 +44,12 @@ pub(super) struct TooMuch;
 
 impl Newest {
     /// Nothing is noted yet.
-    pub(super) fn new(ends: Vec<Offset>) -> Newest {
+    pub(super) fn new(ends: Vec<Offset>, naming: Naming, routes: Routes) -> Newest {
         Newest {
             noted: Arc::default(),
             ends: ends.into(),
+            naming,
+            routes,
         }
     }
 
@@ -69,10 +74,15 @@ impl Newest {
     }
 
     fn note(&self, wanted: &Subscriptions, partition: PartitionId, record: &RecordRef<'_>) {
-        let Some(topic) = topic_of(record) else {
+        let names = self.naming.names(record);
+        let Some(wanted) = wanted.wanted(&seen(&names, partition, record)) else {
             return;
         };
-        if !wanted.want(&seen(topic, partition, record)) {
+        let Some(topic) = names.by(wanted.is_of_kafka) else {
+            return;
+        };
+        // Where its messages went before its route was another one there is no newest of it.
+        if !wanted.is_of_kafka && !self.routes.leads(topic, &self.naming.topic) {
             return;
         }
         // Of a topic all messages are in one partition, as a rule; those that others wrote elsewhere come behind, or before.
@@ -110,13 +120,14 @@ impl Newest {
         });
         let begins = begins.collect();
         let (ends, wanted) = (Arc::clone(&self.ends), subscriptions.clone());
+        let naming = self.naming.clone();
         let filter = Filter {
             accept: Some(Arc::new(move |partition, record| {
                 if record.offset < offset_of(&ends, partition) {
                     return newest.contains(&(partition, record.offset));
                 }
-                let topic = topic_of(record);
-                topic.is_some_and(|topic| wanted.want(&seen(topic, partition, record)))
+                let names = naming.names(record);
+                wanted.want(&seen(&names, partition, record))
             })),
             ..Filter::default()
         };
@@ -124,9 +135,9 @@ impl Newest {
     }
 }
 
-fn seen<'a>(topic: &'a str, partition: PartitionId, record: &RecordRef<'_>) -> Seen<'a> {
+fn seen<'a>(names: &'a Names<'a>, partition: PartitionId, record: &RecordRef<'_>) -> Seen<'a> {
     Seen {
-        topic,
+        names,
         // It is looked at when the message is sent.
         is_own: false,
         partition,
@@ -140,7 +151,9 @@ mod tests {
 
     #[test]
     fn no_more_topics_are_noted_than_there_is_room_for() {
-        let newest = Newest::new(Vec::new());
+        let routes = Routes::default();
+        let topic = model::TopicName::parse("mqtt").expect("a name");
+        let newest = Newest::new(Vec::new(), routes.naming(&topic), routes);
         let subscriptions = Subscriptions::default();
         assert!(newest.given(&subscriptions).is_ok());
         newest.noted().is_too_much = true;

@@ -12,9 +12,10 @@ use model::{Offset, PartitionId, TopicId};
 use tokio::sync::Notify;
 
 use super::matching::Matching;
-use super::route::topic_of;
+use super::naming::Naming;
+use super::routes::Routes;
 use super::stats::{Skipped, Stats};
-use super::topic::TopicFilter;
+use super::topic::{KAFKA, TopicFilter};
 use crate::broker::access::{Granted, right};
 use crate::broker::place::{later_offsets, offset_mut, offset_of, reaches};
 use crate::broker::replay::{
@@ -85,6 +86,7 @@ pub(super) enum Handed {
 /// The tasks of all topics that have live subscribers.
 pub(super) struct Lives {
     broker: Broker,
+    routes: Routes,
     stats: Arc<Stats>,
     open: Mutex<HashMap<TopicId, Arc<Live>>>,
 }
@@ -92,6 +94,7 @@ pub(super) struct Lives {
 /// What a task and its members share.
 #[derive(Debug)]
 struct Live {
+    naming: Naming,
     state: Mutex<State>,
     /// Told when the last member has left.
     left: Notify,
@@ -150,9 +153,10 @@ pub(super) struct Member {
 }
 
 impl Lives {
-    pub(super) fn new(broker: Broker, stats: Arc<Stats>) -> Arc<Lives> {
+    pub(super) fn new(broker: Broker, routes: Routes, stats: Arc<Stats>) -> Arc<Lives> {
         Arc::new(Lives {
             broker,
+            routes,
             stats,
             open: Mutex::default(),
         })
@@ -186,6 +190,7 @@ impl Lives {
         let subscription = self.broker.follow(topic, request)?;
         let positions = offsets(&subscription.position());
         let live = Arc::new(Live {
+            naming: self.routes.naming(&topic.name),
             state: Mutex::new(State {
                 positions,
                 ..State::default()
@@ -244,7 +249,7 @@ impl Task {
             };
             match event {
                 Ok(Event::Records(block)) => {
-                    let behind = self.live.state().hand(block);
+                    let behind = self.live.state().hand(block, &self.live.naming);
                     self.lives.stats.fell_behind.fetch_add(behind, Relaxed);
                     if self.ends() {
                         return;
@@ -349,18 +354,29 @@ impl State {
     }
 
     /// Hands a block's records to those whose filters match. Gives how many members fell behind.
-    fn hand(&mut self, block: Block) -> u64 {
+    fn hand(&mut self, block: Block, naming: &Naming) -> u64 {
         let Some(last) = block.len().checked_sub(1).and_then(|last| block.get(last)) else {
             return 0;
         };
         let (partition, end) = (last.partition, last.record.offset.plus(1));
         let mut picked: HashMap<u32, Vec<u32>> = HashMap::new();
+        let by_kafka = self.matching.has_first(KAFKA.trim_end_matches('/'));
         for (index, found) in (0..).zip(block.iter()) {
-            let Some(topic) = topic_of(&found.record) else {
-                continue;
+            let names = naming.names(&found.record);
+            let mut pick = |name: &str| {
+                for slot in self.matching.holders(name).iter() {
+                    let of_slot = picked.entry(*slot).or_default();
+                    // One whose filters match both of its names has it once.
+                    if of_slot.last() != Some(&index) {
+                        of_slot.push(index);
+                    }
+                }
             };
-            for slot in self.matching.holders(topic).iter() {
-                picked.entry(*slot).or_default().push(index);
+            if let Some(published) = names.published() {
+                pick(published);
+            }
+            if by_kafka {
+                pick(names.kafka());
             }
         }
         let before: Arc<[Offset]> = self.positions[..].into();

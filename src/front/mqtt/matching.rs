@@ -50,6 +50,11 @@ impl Matching {
         self.root.remove(filter.as_str().split('/'), holder);
     }
 
+    /// Whether there are filters whose first level is this one.
+    pub(super) fn has_first(&self, level: &str) -> bool {
+        self.root.levels.contains_key(level)
+    }
+
     /// All whose filters match a topic, each once.
     pub(super) fn holders(&mut self, topic: &str) -> Arc<[u32]> {
         if let Some(known) = self.remembered.get(topic) {

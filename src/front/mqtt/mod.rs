@@ -30,12 +30,16 @@ mod last;
 mod live;
 mod matching;
 mod metrics;
+mod naming;
+mod new_routes;
 mod outbound;
 pub mod packet;
 mod publishing;
+mod reading;
+mod record;
 mod resume;
 mod retained;
-mod route;
+mod routes;
 mod session;
 mod settings;
 mod shared;
@@ -45,6 +49,7 @@ mod state;
 mod stats;
 mod status;
 mod status_out;
+mod subscribing;
 mod subscriptions;
 mod topic;
 mod window;
@@ -74,7 +79,11 @@ impl Front {
         };
         let stop = shutdown.clone();
         let front = Arc::clone(&self);
-        let keeps_time = session::keep_time(&front);
+        let keeps_time = async {
+            new_routes::begin(&front).await;
+            let _ = front.is_ready.set(());
+            session::keep_time(&front).await;
+        };
         let web = Arc::clone(&self.web);
         let handle = move |accepted: Accepted| {
             let (stream, of_peer) = accepted.split();

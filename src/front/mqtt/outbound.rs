@@ -4,43 +4,37 @@
 //! the client's receive maximum are without an ack, and each identifier is one message's at a time. A message that is longer than the
 //! client takes is passed over and counted, and holds up nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, select_all};
-use model::Offset;
 use model::quota::Quota;
 
 use super::again::Again;
-use super::bounds::{LOOKS_AT_ONCE, REPLAYS_MAX, SEND_MAX, SUBSCRIPTIONS_MAX, UNSENT_BYTES_MAX};
+use super::bounds::{LOOKS_AT_ONCE, SEND_MAX, UNSENT_BYTES_MAX};
 use super::ending::Ending;
-use super::errors::{NotSubscribed, of_subscribe, of_unsubscribe, unknown_id};
+use super::errors::unknown_id;
 use super::feed::Feed;
 use super::greeting::Client;
-use super::history::{self, NoReplay, Replay};
-use super::last;
-use super::packet::{
-    Ack, AckKind, Delivery, Fault, Filter, Properties, Qos, RetainHandling, Subscribe, Unsubscribe,
-    Version, publish, reply,
-};
-use super::publishing;
-use super::retained::{Asked, Looks, Next};
-use super::route::{Found, Stored, found, found_retained};
-use super::session::{Session, ending_of};
-use super::shared::{self, Finishing, Shared, next_given};
+use super::history::head_of;
+use super::packet::{Ack, AckKind, Delivery, Fault, Filter, Qos, Version, publish, reply};
+use super::record::{Found, Stored, found, found_retained};
+use super::retained::{Looks, Next};
+use super::session::Session;
+use super::shared::{Finishing, Shared, next_given};
 use super::state::Front;
 use super::stats::Skipped;
 use super::status::Status;
-use super::subscriptions::{Seen, Subscribed, Subscriptions};
+use super::subscriptions::{Seen, Subscribed};
 use super::topic::TopicFilter;
 use super::window::{Source, Waits, Window};
-use crate::broker::access::{Door, Granted, right};
+use crate::broker::access::Door;
 use crate::broker::place::Place;
 use crate::broker::replay::ReplayRecord;
-use crate::broker::sessions::{KeptSubscription, Positions, SHARED};
-use crate::broker::{Refusal, Topic};
+use crate::broker::sessions::Positions;
 
 /// See the module.
 pub(super) struct Outbound {
@@ -51,8 +45,10 @@ pub(super) struct Outbound {
     pub(super) packet_bytes_max: usize,
     /// Whether gaps are told in messages of their own.
     pub(super) status: Option<Status>,
-    /// That of the subscriptions to what comes, if there are any, and those of replays.
+    /// Those of the subscriptions to what comes, one for each Kafka topic, and those of replays.
     pub(super) feeds: Vec<Feed>,
+    /// The filters of the subscriptions to what comes.
+    pub(super) live_filters: BTreeSet<Box<str>>,
     /// Its parts in shared subscriptions, those of which messages are still on their way among them.
     pub(super) shared: Vec<Shared>,
     /// The number of the last of them.
@@ -97,6 +93,7 @@ impl Outbound {
             packet_bytes_max: client.packet_bytes_max,
             status: None,
             feeds: Vec::new(),
+            live_filters: BTreeSet::new(),
             shared: Vec::new(),
             next_shared: 0,
             again: None,
@@ -111,254 +108,15 @@ impl Outbound {
         }
     }
 
-    /// Subscribes; a code for each filter, in order.
-    pub(super) async fn subscribe(&mut self, asked: &Subscribe<'_>) -> Result<Vec<u8>, Ending> {
-        let mut codes = Vec::with_capacity(asked.filters.len());
-        let is_shared = |filter: &Filter<'_>| filter.filter.starts_with(SHARED);
-        if asked.filters.iter().any(|it| is_shared(it) && it.no_local) {
-            // A fault, and no refusal (§3.8.3.1).
-            const LOCAL: &str = "no local on a shared subscription";
-            return Err(Fault::Protocol(LOCAL).into());
-        }
-        if !self.takes(asked).await {
-            // Nothing of it holds, and all that was before does.
-            let refused = of_subscribe(self.version, NotSubscribed::TooMany);
-            return Ok(vec![refused; asked.filters.len()]);
-        }
-        for filter in &asked.filters {
-            codes.push(match self.subscribe_one(filter, &asked.properties).await {
-                Ok(()) if filter.filter == history::STATUS => 0,
-                Ok(()) => filter.qos.number(),
-                Err(why) => of_subscribe(self.version, why),
-            });
-        }
-        self.save().await.map_err(ending_of)?;
-        Ok(codes)
+    /// Those of the subscriptions to what comes.
+    pub(super) fn lives(&self) -> impl Iterator<Item = &Feed> {
+        self.feeds.iter().filter(|feed| feed.replay.is_none())
     }
 
-    /// Whether the session may be kept with all that is asked for.
-    async fn takes(&mut self, asked: &Subscribe<'_>) -> bool {
-        if !self.session.is_kept() {
-            return true;
-        }
-        let topic = match self.live() {
-            Some(live) => Ok(live.topic.clone()),
-            None => readable(&self.front, &self.door).await,
-        };
-        // Who may not read is told so, filter by filter.
-        let Ok(topic) = topic else { return true };
-        let mut since = Positions::default();
-        since.set_topic(topic.id, vec![Offset::ZERO; topic.partitions().count()]);
-        let mut all = self.kept_subscriptions();
-        for new in &asked.filters {
-            let has_no_place = shared::parse(new.filter).is_some() || new.filter == history::STATUS;
-            if new.filter.starts_with('$') && !has_no_place
-                || TopicFilter::parse(new.filter).is_err()
-            {
-                continue;
-            }
-            match all.iter_mut().find(|it| *it.filter == *new.filter) {
-                Some(before) => before.retained = before.retained.take().or(Some("".into())),
-                None => all.push(KeptSubscription {
-                    filter: new.filter.into(),
-                    options: 0,
-                    id: 0,
-                    since: match has_no_place {
-                        true => Positions::default(),
-                        false => since.clone(),
-                    },
-                    retained: (!has_no_place).then(|| "".into()),
-                }),
-            }
-        }
-        self.session.takes(all)
-    }
-
-    async fn subscribe_one(
-        &mut self,
-        asked: &Filter<'_>,
-        properties: &Properties<'_>,
-    ) -> Result<(), NotSubscribed> {
-        let (now, id) = (self.front.broker.now(), properties.subscription_id);
-        if asked.filter.starts_with(SHARED) {
-            return self.subscribe_shared(asked, id).await;
-        }
-        if asked.filter == history::STATUS {
-            readable(&self.front, &self.door).await?;
-            self.begin_status(id);
-            return Ok(());
-        }
-        if let Some(text) = asked.filter.strip_prefix(history::PREFIX) {
-            let replay = Replay::parse(text, now);
-            let replay = replay.map_err(|NoReplay| NotSubscribed::Filter)?;
-            let (replay, filter) = replay;
-            return self
-                .subscribe_history(asked, (Some(&replay), filter), id)
-                .await;
-        }
-        if let Some(filter) = asked.filter.strip_prefix(last::PREFIX) {
-            return self.subscribe_history(asked, (None, filter), id).await;
-        }
-        let replay = Replay::of_properties(properties, now);
-        if let Some(replay) = replay.map_err(|NoReplay| NotSubscribed::Failed)? {
-            let of = (Some(&replay), asked.filter);
-            return self.subscribe_history(asked, of, id).await;
-        }
-        self.subscribe_live(asked, id).await
-    }
-
-    async fn subscribe_live(
-        &mut self,
-        asked: &Filter<'_>,
-        id: Option<u32>,
-    ) -> Result<(), NotSubscribed> {
-        if asked.filter.starts_with('$') {
-            return Err(NotSubscribed::Filter);
-        }
-        let filter = TopicFilter::parse(asked.filter).map_err(|_| NotSubscribed::Filter)?;
-        let count = self.live().map_or(0, |live| live.subscriptions.count());
-        let is_new = self
-            .live()
-            .is_none_or(|live| !live.subscriptions.has(asked.filter));
-        if is_new && count >= SUBSCRIPTIONS_MAX {
-            return Err(NotSubscribed::TooMany);
-        }
-        let topic = readable(&self.front, &self.door).await?;
-        self.end_replay(asked.filter);
-        let new = subscribed(asked, filter.clone(), id);
-        let since = match self.live() {
-            // One that reads already goes on.
-            Some(live) => live.insert(&self.front, new)?,
-            None => {
-                let live = Feed::live(&self.front, topic.clone())?;
-                let since = live.insert(&self.front, new)?;
-                self.go_on(live);
-                since
-            }
-        };
-        let is_given_retained = match asked.retain_handling {
-            RetainHandling::Always => true,
-            RetainHandling::IfNew => is_new,
-            RetainHandling::Never => false,
-        };
-        if is_given_retained {
-            let asked = Asked {
-                filter,
-                qos: asked.qos,
-                no_local: asked.no_local,
-                id,
-            };
-            self.looks.begin(asked, topic, since, None);
-        }
-        if is_new {
-            self.front.stats.subscriptions.fetch_add(1, Relaxed);
-        }
-        Ok(())
-    }
-
-    /// That of the subscriptions to what comes.
-    pub(super) fn live(&self) -> Option<&Feed> {
-        self.feeds.iter().find(|feed| feed.replay.is_none())
-    }
-
-    /// A feed of what comes begins: how far it is, is noted from here on.
-    pub(super) fn go_on(&mut self, live: Feed) {
-        let progress = self.session.held.progress();
-        progress.follows(live.topic.id, live.place());
-        self.feeds.push(live);
-    }
-
-    /// A replay, or last values where there is none, take the place of whatever there was of the same filter.
-    async fn subscribe_history(
-        &mut self,
-        asked: &Filter<'_>,
-        (replay, filter): (Option<&Replay>, &str),
-        id: Option<u32>,
-    ) -> Result<(), NotSubscribed> {
-        if filter.starts_with('$') {
-            return Err(NotSubscribed::Filter);
-        }
-        let filter = TopicFilter::parse(filter).map_err(|_| NotSubscribed::Filter)?;
-        let is_other = |it: &Feed| it.replay.as_deref().is_some_and(|it| it != asked.filter);
-        if self.feeds.iter().filter(|it| is_other(it)).count() >= REPLAYS_MAX {
-            // Those that are over make room.
-            let before = self.count();
-            self.feeds.retain(|it| !(is_other(it) && it.is_over()));
-            let gone = (before - self.count()) as u64;
-            self.front.stats.subscriptions.fetch_sub(gone, Relaxed);
-        }
-        if self.feeds.iter().filter(|it| is_other(it)).count() >= REPLAYS_MAX {
-            return Err(NotSubscribed::TooMany);
-        }
-        let topic = readable(&self.front, &self.door).await?;
-        let one = Subscriptions::default();
-        // It begins where the cursor does.
-        one.insert(subscribed(asked, filter, id));
-        let name = asked.filter.into();
-        let feed = match replay {
-            Some(replay) => Feed::replay(&self.front, topic, (name, replay), one).await?,
-            None => Feed::last(&self.front, topic, name, one).await?,
-        };
-        self.end_subscription(asked.filter);
-        self.feeds.push(feed);
-        self.front.stats.subscriptions.fetch_add(1, Relaxed);
-        Ok(())
-    }
-
-    fn end_replay(&mut self, filter: &str) {
-        let before = self.feeds.len();
-        let is_it = |it: &Feed| it.replay.as_deref() == Some(filter);
-        self.feeds.retain(|it| !is_it(it));
-        if self.feeds.len() < before {
-            self.front.stats.subscriptions.fetch_sub(1, Relaxed);
-        }
-    }
-
-    /// Ends subscriptions; a code for each filter, in order.
-    pub(super) async fn unsubscribe(&mut self, asked: &Unsubscribe<'_>) -> Result<Vec<u8>, Ending> {
-        let mut codes = Vec::with_capacity(asked.filters.len());
-        for filter in &asked.filters {
-            let was_there = match filter.starts_with(SHARED) {
-                true => self.leave_shared(filter).await,
-                false => self.end_subscription(filter),
-            };
-            codes.push(of_unsubscribe(was_there));
-        }
-        self.save().await.map_err(ending_of)?;
-        Ok(codes)
-    }
-
-    /// Ends one; whether it was there.
-    fn end_subscription(&mut self, filter: &str) -> bool {
-        if filter == history::STATUS {
-            return self.end_status();
-        }
-        let before = self.count();
-        if let Some(live) = self.live() {
-            live.remove(filter);
-        }
-        self.looks.end(filter);
-        let progress = self.session.held.progress();
-        self.feeds.retain(|it| match &it.replay {
-            Some(replay) => **replay != *filter,
-            None => {
-                let is_wanted = it.subscriptions.count() > 0;
-                if !is_wanted {
-                    progress.left(it.topic.id);
-                }
-                is_wanted
-            }
-        });
-        let was_there = self.count() < before;
-        if was_there {
-            self.front.stats.subscriptions.fetch_sub(1, Relaxed);
-        }
-        was_there
-    }
-
+    /// How many subscriptions it has, shared ones aside.
     fn count(&self) -> usize {
-        let counts = self.feeds.iter().map(|feed| feed.subscriptions.count());
-        counts.sum()
+        let replays = self.feeds.iter().filter_map(|it| it.replay.as_deref());
+        self.live_filters.len() + replays.collect::<BTreeSet<_>>().len()
     }
 
     /// Whether there may be more retained messages, and room for them.
@@ -412,7 +170,11 @@ impl Outbound {
                 let next = several
                     .iter_mut()
                     .map(|feed| Box::pin(feed.read(front, door)));
-                select_all(next).await.0
+                let (read, at, others) = select_all(next).await;
+                drop(others);
+                // Each has its turn.
+                several.rotate_left(at + 1);
+                read
             }
         }
     }
@@ -464,7 +226,10 @@ impl Outbound {
                 let goes_on = self.send(at, &record, out);
                 index += 1;
                 if !goes_on {
-                    self.feeds[at].end();
+                    // In all topics that it reads.
+                    let replay = self.feeds[at].replay.clone();
+                    let all = self.feeds.iter_mut().filter(|it| it.replay == replay);
+                    all.for_each(Feed::end);
                     break;
                 }
             }
@@ -494,6 +259,7 @@ impl Outbound {
                     if asked.no_local && client_id == Some(&self.client_id) {
                         continue;
                     }
+                    delivery.topic = &kept.name;
                     delivery.retain = true;
                     delivery.subscription_ids = asked.id.into_iter().collect();
                     let qos = qos.unwrap_or(asked.qos).min(asked.qos);
@@ -507,27 +273,32 @@ impl Outbound {
     /// False if no more is to be given.
     fn send(&mut self, at: usize, record: &ReplayRecord<'_>, out: &mut BytesMut) -> bool {
         let (offset, time) = (record.record.offset, record.record.timestamp);
-        let (feed, stats) = (&mut self.feeds[at], &self.front.stats);
+        let (feed, stats) = (&self.feeds[at], &self.front.stats);
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
             Found::Expired => {
                 stats.skipped(Skipped::Expired, 1);
                 return true;
             }
-            Found::None => return true,
         };
         let Stored {
             qos,
             client_id,
             mut delivery,
         } = stored;
+        let naming = feed.naming.clone();
+        let names = naming.names(&record.record);
         let wanted = feed.subscriptions.wanted(&Seen {
-            topic: delivery.topic,
+            names: &names,
             is_own: client_id == Some(&self.client_id),
             partition: record.partition,
             offset,
         });
         let Some(wanted) = wanted else { return true };
+        let Some(name) = names.by(wanted.is_of_kafka) else {
+            return true;
+        };
+        delivery.topic = name;
         let qos = qos.unwrap_or(wanted.qos).min(wanted.qos);
         let place = Place {
             topic: feed.topic.id,
@@ -542,14 +313,15 @@ impl Outbound {
         delivery.subscription_ids = wanted.ids;
         delivery.retain &= wanted.retain_as_published;
         let said = feed.replay.as_ref().map(|_| {
-            let offset = format!("{}:{offset}", record.partition);
+            let head = head_of(&naming.topic);
+            let offset = format!("{head}{}:{offset}", record.partition);
             (offset, format!("{}ms", time.millis()))
         });
         if let Some((offset, time)) = &said {
             delivery.user.push(("log-offset", offset));
             delivery.user.push(("log-time", time));
         }
-        let gaps = feed.gaps();
+        let gaps = feed.gaps(true);
         let from = (Source::Log(place), None);
         let told = match self.version {
             Version::V5 => self.put(qos, &mut delivery, &gaps, from, out),
@@ -713,16 +485,4 @@ pub(super) fn subscribed(asked: &Filter<'_>, filter: TopicFilter, id: Option<u32
         id,
         since: Arc::new([]),
     }
-}
-
-/// The topic of the route, as the client may read it.
-pub(super) async fn readable(
-    front: &Front,
-    door: &Door,
-) -> Result<Granted<Arc<Topic>, right::Read>, NotSubscribed> {
-    let topic = publishing::topic(front, door, right::Read).await;
-    topic.map_err(|refusal| match refusal {
-        Refusal::Denied { .. } => NotSubscribed::Denied,
-        _ => NotSubscribed::Failed,
-    })
 }

@@ -1,40 +1,79 @@
-//! Brings a message to the log: the topic that the route names, made when it is needed, and the broker's door for single messages.
-//! Callers: `inbound`, and `connection` for wills.
+//! Brings a message to the log: the topic that its route or its name says, made when it is needed, and the broker's door for single
+//! messages.
+//! Callers: `inbound`, and `session` for wills; `reading` for the topics of routes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::route::{self, Message};
+use model::TopicName;
+
+use super::errors::{self, Never, NotStored};
+use super::record::Message;
+use super::routes::{Route, To};
 use super::state::Front;
 use crate::broker::access::{Caller, Door, Granted, Protocol, RightOn, right};
 use crate::broker::publish::{self, PublishRefusal, Publishing};
 use crate::broker::retained::Retain;
 use crate::broker::sessions::{HeldSession, SessionRecord};
 use crate::broker::{Layout, NewTopic, Refusal, Topic};
+use crate::front::written;
 
-/// Publishes a message of a session, with changes of it in the same frame.
+type Writable = Granted<Arc<Topic>, right::Write>;
+
+/// Publishes a message of a session as this client, with changes of the session in the same frame.
 pub(super) async fn publish_of(
     front: &Front,
     door: &Door,
     held: &HeldSession,
     message: &Message,
     changes: Vec<SessionRecord>,
+) -> Result<Publishing, NotStored> {
+    let to = destination(front, message)?;
+    let topic = writable(front, door, &to).await?;
+    let published = publish_to(front, held, (&topic, &to), message, changes);
+    published
+        .await
+        .map_err(|refusal| errors::of_publish(&refusal))
+}
+
+/// The same of a session's will. Its rights were asked for, and its topic was there, when its client connected.
+pub(super) async fn publish_will_of(
+    front: &Front,
+    held: &HeldSession,
+    message: &Message,
+    changes: Vec<SessionRecord>,
 ) -> Result<Publishing, PublishRefusal> {
-    let topic = topic(front, door, right::Write).await?;
-    let headers = message.headers();
+    let own = front.broker.own_door(Protocol::Mqtt);
+    let unknown = Refusal::UnknownTopicOrPartition;
+    let to = front.settings.routes.to(message.name()).ok_or(unknown)?;
+    let topic = match &to {
+        To::Route { route, .. } => routed(front, &own, route, right::Write).await?,
+        To::Kafka { topic, .. } => own.topic(topic, right::Write)?,
+    };
+    publish_to(front, held, (&topic, &to), message, changes).await
+}
+
+async fn publish_to(
+    front: &Front,
+    held: &HeldSession,
+    (topic, to): (&Writable, &To<'_>),
+    message: &Message,
+    changes: Vec<SessionRecord>,
+) -> Result<Publishing, PublishRefusal> {
+    let headers = message.headers(to.needs_topic());
     let as_record = publish::Message {
-        key: Some(&message.key),
+        key: to.key(),
         value: Some(&message.value),
         headers: &headers,
         time: None,
     };
     let retain = message.retain.then(|| retain_of(front, message));
-    held.publish(&topic, as_record, retain, changes).await
+    held.publish(topic, as_record, retain, changes).await
 }
 
 fn retain_of<'a>(front: &Front, message: &'a Message) -> Retain<'a> {
     Retain {
-        name: std::str::from_utf8(&message.key).expect("a topic is text"),
+        name: message.name(),
         lifetime: message.expiry.map(|it| Duration::from_secs(it.into())),
         bytes_max: front.settings.retained_bytes_max,
     }
@@ -45,41 +84,71 @@ pub(super) async fn publish(
     front: &Front,
     door: &Door,
     message: &Message,
-) -> Result<Publishing, PublishRefusal> {
-    let topic = topic(front, door, right::Write).await?;
-    let headers = message.headers();
+) -> Result<Publishing, NotStored> {
+    let to = destination(front, message)?;
+    let topic = writable(front, door, &to).await?;
+    let headers = message.headers(to.needs_topic());
     let as_record = publish::Message {
-        key: Some(&message.key),
+        key: to.key(),
         value: Some(&message.value),
         headers: &headers,
         time: None,
     };
-    if !message.retain {
-        return front.broker.publish(&topic, None, as_record).await;
-    }
-    let retain = retain_of(front, message);
-    front
-        .broker
-        .publish_retained(&topic, as_record, retain)
-        .await
+    let broker = &front.broker;
+    let published = match message.retain {
+        false => broker.publish(&topic, None, as_record).await,
+        true => {
+            let retain = retain_of(front, message);
+            broker.publish_retained(&topic, as_record, retain).await
+        }
+    };
+    published.map_err(|refusal| errors::of_publish(&refusal))
 }
 
-/// The topic of the route, with a right that the client has. The front makes it, on nobody's request, if it is not there.
-pub(super) async fn topic<R: RightOn<Arc<Topic>> + Copy>(
+fn destination<'a>(front: &'a Front, message: &'a Message) -> Result<To<'a>, NotStored> {
+    let to = front.settings.routes.to(message.name());
+    to.ok_or(NotStored::Never(Never::TopicName))
+}
+
+/// The topic that a message goes to, as the client may write to it: made, if it is not there. Errors: what the message is to be answered.
+pub(super) async fn writable(
     front: &Front,
     door: &Door,
-    right: R,
-) -> Result<Granted<Arc<Topic>, R>, Refusal> {
-    match door.topic(route::TOPIC, right) {
-        Err(Refusal::UnknownTopicOrPartition) => make(front, door.caller()).await?,
-        found => return found,
+    to: &To<'_>,
+) -> Result<Writable, NotStored> {
+    match to {
+        To::Route { route, .. } => {
+            let topic = routed(front, door, route, right::Write).await;
+            topic.map_err(|refusal| errors::of_publish(&refusal.into()))
+        }
+        // What the broker keeps itself is no client's to write, whatever that calls itself.
+        To::Kafka { topic, .. } if TopicName::is_reserved(topic) => {
+            Err(NotStored::Never(Never::Denied))
+        }
+        To::Kafka { topic, .. } => {
+            let topic = written::made(door, topic, right::Write).await;
+            topic.map_err(errors::of_named)
+        }
     }
-    door.topic(route::TOPIC, right)
 }
 
-async fn make(front: &Front, caller: &Caller) -> Result<(), Refusal> {
+/// The topic of a route, with a right that the client has. The front makes it, on nobody's request, if it is not there.
+pub(super) async fn routed<R: RightOn<Arc<Topic>> + Copy>(
+    front: &Front,
+    door: &Door,
+    route: &Route,
+    right: R,
+) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+    match door.topic(&route.topic, right) {
+        Err(Refusal::UnknownTopicOrPartition) => make(front, door.caller(), route).await?,
+        found => return found,
+    }
+    door.topic(&route.topic, right)
+}
+
+async fn make(front: &Front, caller: &Caller, route: &Route) -> Result<(), Refusal> {
     let own = front.broker.own_door(Protocol::Mqtt);
-    let name = match own.new_topic(route::TOPIC) {
+    let name = match own.new_topic(&route.topic) {
         // Somebody else was faster.
         Err(Refusal::TopicExists { .. }) => return Ok(()),
         name => name?,
@@ -87,13 +156,17 @@ async fn make(front: &Front, caller: &Caller) -> Result<(), Refusal> {
     let new = NewTopic {
         name,
         layout: Layout::Counted {
-            partitions: Some(route::PARTITIONS),
+            partitions: Some(route.partitions),
             replicas: None,
         },
         settings: Vec::new(),
     };
     match front.broker.create_by_use(new, caller).await {
         Ok(_) | Err(Refusal::TopicExists { .. }) => Ok(()),
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            // Its clients are told that nothing is taken, and not why.
+            tracing::warn!(topic = %route.topic, %refusal, "the topic of an MQTT route cannot be made");
+            Err(refusal)
+        }
     }
 }

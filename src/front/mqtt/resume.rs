@@ -3,6 +3,7 @@
 //! identifier that it had and marked as such. What is sent exactly once leaves when that is kept, and its end before the client is told
 //! to forget it.
 
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,15 +11,17 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use model::Offset;
 
-use super::again::Again;
+use super::again::{Again, OfTopic};
 use super::ending::Ending;
 use super::errors::NotSubscribed;
 use super::feed::Feed;
 use super::history::STATUS;
-use super::outbound::{Outbound, readable};
+use super::naming::Naming;
+use super::outbound::Outbound;
 use super::packet::{AckKind, Qos, reply};
+use super::reading::{Readable, read_by};
+use super::record::{Found, found};
 use super::retained::Asked;
-use super::route::{Found, found};
 use super::session::{Left, ending_of, options_of, read_options};
 use super::shared::{Shared, finish};
 use super::stats::Skipped;
@@ -26,15 +29,15 @@ use super::status::Status;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Sent, Source, Waits};
-use crate::broker::Topic;
-use crate::broker::access::{Granted, right};
+use crate::broker::access::right;
 use crate::broker::place::Place;
 use crate::broker::replay::{self, FollowRequest, Order, Place as Begin, ReplayRecord, Resume};
 use crate::broker::sessions::{
     Cursor, KeptSession, KeptSubscription, Positions, SHARED, Sending, SessionRefusal, SessionState,
 };
 
-type Readable = Granted<Arc<Topic>, right::Read>;
+/// A Kafka topic, and what a session subscribes to of it.
+type Subscribing = (Readable, Subscriptions);
 
 fn is_shared(kept: &KeptSubscription) -> bool {
     kept.filter.starts_with(SHARED)
@@ -72,25 +75,19 @@ impl Outbound {
         if kept.subscriptions.is_empty() && self.window.again.is_empty() {
             return Ok(());
         }
-        let topic = readable(&self.front, &self.door).await;
-        let topic = topic.map_err(|why| match why {
-            NotSubscribed::Denied => Ending::Denied,
-            _ => Ending::StoreFailed,
-        })?;
-        let subscriptions = self.take_up_subscriptions(kept, &topic);
+        let mut all: Vec<Subscribing> = Vec::new();
+        for it in kept.subscriptions.iter().filter(|it| has_place(it)) {
+            self.take_up_one(it, state, &mut all).await?;
+        }
         if let Some(status) = kept.subscriptions.iter().find(|it| &*it.filter == STATUS) {
             self.begin_status((status.id > 0).then_some(status.id));
         }
         for shared in kept.subscriptions.iter().filter(|it| is_shared(it)) {
-            let joined = self.rejoin(&topic, shared).await;
-            joined.map_err(|why| match why {
-                NotSubscribed::Denied => Ending::Denied,
-                _ => Ending::StoreFailed,
-            })?;
+            self.rejoin(shared).await.map_err(not_resumed)?;
         }
         self.keeps_looks = kept.subscriptions.iter().any(|it| it.retained.is_some());
-        self.send_again(&topic, &subscriptions)?;
-        if subscriptions.count() > 0 {
+        self.send_again(&all)?;
+        for (topic, subscriptions) in all {
             let at = |partition| state.cursor.read.get(topic.id, partition);
             let at: Vec<Offset> = topic.partitions().map(at).collect();
             let live = Feed::resumed(&self.front, topic, &at, subscriptions);
@@ -132,92 +129,108 @@ impl Outbound {
         }
     }
 
-    fn take_up_subscriptions(&mut self, kept: &KeptSession, topic: &Readable) -> Subscriptions {
-        let subscriptions = Subscriptions::default();
-        for it in kept.subscriptions.iter().filter(|it| has_place(it)) {
-            // It was checked when it came.
-            let Ok(filter) = TopicFilter::parse(&it.filter) else {
-                continue;
-            };
-            let (qos, no_local, retain_as_published) = read_options(it.options);
-            let id = (it.id > 0).then_some(it.id);
-            let since: Arc<[Offset]> = it.since.of_topic(topic.id).into();
-            if let Some(behind) = &it.retained {
-                let asked = Asked {
-                    filter: filter.clone(),
-                    qos,
-                    no_local,
-                    id,
-                };
-                let behind = Some(Arc::clone(behind));
-                self.looks
-                    .begin(asked, topic.clone(), Arc::clone(&since), behind);
+    /// Goes on with a subscription: where its messages go, and where they went when it was made, or later, as there may be some that it was
+    /// not sent.
+    async fn take_up_one(
+        &mut self,
+        kept: &KeptSubscription,
+        state: &SessionState,
+        all: &mut Vec<Subscribing>,
+    ) -> Result<(), Ending> {
+        // It was checked when it came.
+        let Some(filter) = TopicFilter::readable(&kept.filter) else {
+            return Ok(());
+        };
+        let mut topics = match read_by(&self.front, &self.door, &filter).await {
+            // The Kafka topic that it names is gone, and it ends with it.
+            Err(NotSubscribed::Filter) => return Ok(()),
+            topics => topics.map_err(not_resumed)?,
+        };
+        for (id, _) in kept.since.topics() {
+            let is_known = topics.iter().any(|topic| topic.id == id);
+            if !is_known && self.front.broker.has_topic(id) {
+                let topic = self.door.topic_by_id(id, right::Read);
+                topics.push(topic.map_err(|_| Ending::Denied)?);
             }
-            subscriptions.insert(Subscribed {
-                filter,
+        }
+        let mut since = Positions::default();
+        for topic in &topics {
+            // Where its messages went only later, it has all that the session has not been given.
+            let begins = match kept.since.has(topic.id) {
+                true => &kept.since,
+                false => &state.cursor.read,
+            };
+            since.set_topic(topic.id, begins.of_topic(topic.id).to_vec());
+        }
+        let (qos, no_local, retain_as_published) = read_options(kept.options);
+        let id = (kept.id > 0).then_some(kept.id);
+        if let Some(behind) = &kept.retained {
+            let asked = Asked {
+                filter: filter.clone(),
+                qos,
+                no_local,
+                id,
+            };
+            let behind = Some(Arc::clone(behind));
+            self.looks
+                .begin(asked, topics.clone(), since.clone(), behind);
+        }
+        for topic in topics {
+            let subscribed = Subscribed {
+                filter: filter.clone(),
                 qos,
                 no_local,
                 retain_as_published,
                 id,
-                since,
-            });
-            self.front.stats.subscriptions.fetch_add(1, Relaxed);
+                since: since.of_topic(topic.id).into(),
+            };
+            match all.iter().find(|(known, _)| known.id == topic.id) {
+                Some((_, subscriptions)) => subscriptions.insert(subscribed),
+                None => {
+                    let subscriptions = Subscriptions::default();
+                    subscriptions.insert(subscribed);
+                    all.push((topic, subscriptions));
+                }
+            }
         }
-        subscriptions
+        self.live_filters.insert(filter.as_str().into());
+        self.front.stats.subscriptions.fetch_add(1, Relaxed);
+        Ok(())
     }
 
-    /// Reads what is to be sent again. What its topic does not have any more is not.
-    fn send_again(
-        &mut self,
-        topic: &Readable,
-        subscriptions: &Subscriptions,
-    ) -> Result<(), Ending> {
-        let progress = self.session.held.progress();
+    /// Reads what is to be sent again. What is in topics that are gone is not.
+    fn send_again(&mut self, subscribing: &[Subscribing]) -> Result<(), Ending> {
+        let (progress, broker) = (self.session.held.progress(), &self.front.broker);
         self.window.again.retain(|place, all| {
-            let is_there = place.topic == topic.id;
+            let is_there = broker.has_topic(place.topic);
             if !is_there {
                 all.iter()
                     .for_each(|(packet_id, _)| progress.acked(*packet_id));
             }
             is_there
         });
-        let mut from: Vec<Resume> = Vec::new();
-        for place in self.window.again.keys() {
-            if from.last().is_none_or(|it| it.partition != place.partition) {
-                from.push(Resume {
-                    partition: place.partition,
-                    offset: place.offset,
-                    since: None,
-                });
-            }
+        let mut topics = VecDeque::new();
+        let places: Vec<Place> = self.window.again.keys().copied().collect();
+        for places in places.chunk_by(|one, next| one.topic == next.topic) {
+            let id = places[0].topic;
+            let topic = self.door.topic_by_id(id, right::Read);
+            let topic = topic.map_err(|_| Ending::Denied)?;
+            let of_topic = subscribing.iter().find(|(topic, _)| topic.id == id);
+            let subscriptions = of_topic.map(|(_, subscriptions)| subscriptions.clone());
+            let followed = self.front.broker.follow(&topic, request_of(places));
+            topics.push_back(OfTopic {
+                subscriptions: subscriptions.unwrap_or_default(),
+                subscription: followed.map_err(|_| Ending::Unreadable)?,
+                naming: self.front.settings.routes.naming(&topic.name),
+                topic,
+            });
         }
-        if from.is_empty() {
-            return Ok(());
+        if !topics.is_empty() {
+            self.again = Some(Again {
+                topics,
+                block: None,
+            });
         }
-        let wanted = self.window.again.keys();
-        let wanted: std::collections::BTreeSet<_> = wanted
-            .map(|place| (place.partition, place.offset))
-            .collect();
-        let request = FollowRequest {
-            partitions: Some(from.iter().map(|it| it.partition).collect()),
-            from: Begin::Latest,
-            resume: Some(from),
-            filter: replay::Filter {
-                accept: Some(Arc::new(move |partition, record| {
-                    wanted.contains(&(partition, record.offset))
-                })),
-                ..replay::Filter::default()
-            },
-            order: Order::Offset,
-        };
-        let followed = self.front.broker.follow(topic, request);
-        let subscription = followed.map_err(|_| Ending::Unreadable)?;
-        self.again = Some(Again {
-            subscriptions: subscriptions.clone(),
-            subscription,
-            topic: topic.clone(),
-            block: None,
-        });
         Ok(())
     }
 
@@ -227,8 +240,9 @@ impl Outbound {
         let Some((block, mut index)) = again.block.take() else {
             return;
         };
-        let subscriptions = again.subscriptions.clone();
-        let topic = again.topic.id;
+        let of_topic = again.topics.front().expect("what was read is of the first");
+        let subscriptions = of_topic.subscriptions.clone();
+        let (topic, naming) = (of_topic.topic.id, of_topic.naming.clone());
         while self.has_room(out) {
             let Some(record) = block.get(index) else {
                 break;
@@ -239,7 +253,7 @@ impl Outbound {
                 offset: record.record.offset,
             };
             for sent in self.window.again.remove(&place).unwrap_or_default() {
-                self.put_again(&record, (place, sent), &subscriptions, out);
+                self.put_again(&record, (place, sent), (&subscriptions, &naming), out);
             }
             index += 1;
         }
@@ -252,30 +266,35 @@ impl Outbound {
         &mut self,
         record: &ReplayRecord<'_>,
         (place, (packet_id, qos)): (Place, (u16, Qos)),
-        subscriptions: &Subscriptions,
+        (subscriptions, naming): (&Subscriptions, &Naming),
         out: &mut BytesMut,
     ) {
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
             // Of no use any more.
-            Found::Expired | Found::None => {
+            Found::Expired => {
                 self.front.stats.skipped(Skipped::Expired, 1);
                 return self.session.held.progress().acked(packet_id);
             }
         };
         let mut delivery = stored.delivery;
         // What was begun is ended, also if nobody subscribes to it any more.
+        let names = naming.names(&record.record);
         let wanted = subscriptions.wanted(&Seen {
-            topic: delivery.topic,
+            names: &names,
             is_own: stored.client_id == Some(&self.client_id),
             partition: place.partition,
             offset: place.offset,
         });
         delivery.retain &= wanted.as_ref().is_some_and(|it| it.retain_as_published);
-        delivery.subscription_ids = match wanted {
-            Some(wanted) => wanted.ids,
-            None => self.shared_ids(delivery.topic),
+        let wanted = match wanted {
+            Some(wanted) => Some((wanted.ids, wanted.is_of_kafka)),
+            None => self.shared_wanted(&names),
         };
+        let is_of_kafka = names.published().is_none();
+        let (ids, is_of_kafka) = wanted.unwrap_or((Vec::new(), is_of_kafka));
+        delivery.topic = names.by(is_of_kafka).unwrap_or_else(|| names.kafka());
+        delivery.subscription_ids = ids;
         let from = Source::Log(place);
         self.put(qos, &mut delivery, &[], (from, Some(packet_id)), out);
     }
@@ -358,7 +377,7 @@ impl Outbound {
     /// Where it is.
     pub(super) fn cursor(&self) -> Cursor {
         let mut read = Positions::default();
-        for live in self.feeds.iter().filter(|it| it.replay.is_none()) {
+        for live in self.lives() {
             read.set_topic(live.topic.id, live.read_to());
         }
         Cursor {
@@ -373,25 +392,34 @@ impl Outbound {
         let shared = self.shared.iter().filter(|it| it.is_open());
         let status = self.status.map(Status::kept);
         let shared = shared.map(Shared::kept).chain(status);
-        let Some(live) = self.live() else {
-            return shared.collect();
-        };
-        let all = live.subscriptions.all().into_iter();
-        let kept = all.map(|it| {
-            let mut since = Positions::default();
-            since.set_topic(live.topic.id, it.since.to_vec());
-            let filter = it.filter.as_str();
-            let looked = self.looks.behind(filter);
-            let in_flight = self.window.retained_behind(filter);
-            KeptSubscription {
-                filter: filter.into(),
-                options: options_of(it.qos, it.no_local, it.retain_as_published),
-                id: it.id.unwrap_or(0),
-                since,
-                retained: looked.into_iter().chain(in_flight).min(),
+        let mut kept: Vec<KeptSubscription> = Vec::new();
+        let mut known: HashMap<Arc<str>, usize> = HashMap::new();
+        for live in self.lives() {
+            for it in live.subscriptions.all() {
+                let filter: Arc<str> = it.filter.as_str().into();
+                let at = *known.entry(Arc::clone(&filter)).or_insert(kept.len());
+                if at == kept.len() {
+                    kept.push(self.kept_of(&it, filter));
+                }
+                let since = &mut kept[at].since;
+                since.set_topic(live.topic.id, it.since.to_vec());
             }
-        });
-        kept.chain(shared).collect()
+        }
+        kept.extend(shared);
+        kept
+    }
+
+    /// Without where it begins.
+    fn kept_of(&self, it: &Subscribed, filter: Arc<str>) -> KeptSubscription {
+        let looked = self.looks.behind(&filter);
+        let in_flight = self.window.retained_behind(&filter);
+        KeptSubscription {
+            filter,
+            options: options_of(it.qos, it.no_local, it.retain_as_published),
+            id: it.id.unwrap_or(0),
+            since: Positions::default(),
+            retained: looked.into_iter().chain(in_flight).min(),
+        }
     }
 
     /// What is left of it at the end of its connection; None if it was not taken up, and is as it was.
@@ -423,5 +451,41 @@ impl Outbound {
                 }
             }
         }
+    }
+}
+
+/// What is asked of the log for messages at these places, which are of one topic.
+fn request_of(places: &[Place]) -> FollowRequest {
+    let mut from: Vec<Resume> = Vec::new();
+    for place in places {
+        if from.last().is_none_or(|it| it.partition != place.partition) {
+            from.push(Resume {
+                partition: place.partition,
+                offset: place.offset,
+                since: None,
+            });
+        }
+    }
+    let wanted = places.iter().map(|place| (place.partition, place.offset));
+    let wanted: BTreeSet<_> = wanted.collect();
+    FollowRequest {
+        partitions: Some(from.iter().map(|it| it.partition).collect()),
+        from: Begin::Latest,
+        resume: Some(from),
+        filter: replay::Filter {
+            accept: Some(Arc::new(move |partition, record| {
+                wanted.contains(&(partition, record.offset))
+            })),
+            ..replay::Filter::default()
+        },
+        order: Order::Offset,
+    }
+}
+
+/// Why a session cannot be gone on with now.
+fn not_resumed(why: NotSubscribed) -> Ending {
+    match why {
+        NotSubscribed::Denied => Ending::Denied,
+        _ => Ending::StoreFailed,
     }
 }

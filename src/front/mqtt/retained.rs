@@ -5,15 +5,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use model::Offset;
-
 use super::packet::Qos;
+use super::reading::Readable;
 use super::state::Front;
 use super::topic::TopicFilter;
-use crate::broker::Topic;
-use crate::broker::access::{Door, Granted, right};
-use crate::broker::place::{Place, offset_of};
+use crate::broker::access::Door;
+use crate::broker::place::Place;
 use crate::broker::retained::{Kept, KeptAt, Looked};
+use crate::broker::sessions::Positions;
 
 /// What a subscription says of its retained messages.
 #[derive(Clone, Debug)]
@@ -30,9 +29,9 @@ pub(super) struct Asked {
 /// A look that goes on.
 struct Look {
     asked: Arc<Asked>,
-    topic: Granted<Arc<Topic>, right::Read>,
-    /// Where the log's own messages begin for it, partition by partition.
-    since: Arc<[Offset]>,
+    topics: Vec<Readable>,
+    /// Where the logs' own messages begin for it.
+    since: Positions,
     behind: Option<Arc<str>>,
 }
 
@@ -53,10 +52,7 @@ pub(super) enum Next {
 impl Look {
     /// Whether the message comes from the log, too.
     fn is_to_come(&self, place: Option<Place>) -> bool {
-        place.is_some_and(|place| {
-            let since = offset_of(&self.since, place.partition);
-            place.topic == self.topic.id && place.offset >= since
-        })
+        place.is_some_and(|place| self.since.has(place.topic) && !self.since.is_past(&place))
     }
 }
 
@@ -65,14 +61,14 @@ impl Looks {
     pub(super) fn begin(
         &mut self,
         asked: Asked,
-        topic: Granted<Arc<Topic>, right::Read>,
-        since: Arc<[Offset]>,
+        topics: Vec<Readable>,
+        since: Positions,
         behind: Option<Arc<str>>,
     ) {
         self.end(asked.filter.as_str());
         self.0.push_back(Look {
             asked: Arc::new(asked),
-            topic,
+            topics,
             since,
             behind,
         });
@@ -101,7 +97,7 @@ impl Looks {
         };
         let asked = Arc::clone(&look.asked);
         // The right may have been taken since.
-        if door.renew(&look.topic).is_err() {
+        if look.topics.iter().any(|topic| door.renew(topic).is_err()) {
             self.0.pop_front();
             return Next::Further;
         }

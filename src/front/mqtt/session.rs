@@ -11,10 +11,11 @@ use super::ending::{Ending, NotConnected};
 use super::errors;
 use super::packet::{Connect, Qos, Version};
 use super::publishing;
-use super::route::Message;
+use super::record::Message;
 use super::sharing::Part;
 use super::state::Front;
-use crate::broker::access::Protocol;
+use super::topic::KAFKA;
+use crate::broker::Refusal;
 use crate::broker::publish::PublishRefusal;
 use crate::broker::sessions::{
     Cursor, HeldSession, KeptSession, KeptSubscription, KeptWill, SHARED, Sending, SessionRecord,
@@ -243,31 +244,34 @@ async fn publish_will(
 ) -> Result<(), SessionRefusal> {
     use std::sync::atomic::Ordering::Relaxed;
     let message = Message {
-        key: will.topic.clone().into(),
+        topic: will.topic.clone().into(),
         value: will.payload.clone(),
         headers: will.headers.clone(),
         retain: will.retain,
         expiry: will.expiry_seconds,
     };
-    // Its right was asked for when the client connected.
-    let door = front.broker.own_door(Protocol::Mqtt);
     let published = async {
-        let published = publishing::publish_of(front, &door, held, &message, records.clone());
+        let published = publishing::publish_will_of(front, held, &message, records.clone());
         published.await?.durable().await
     };
     let Err(error) = published.await else {
         front.stats.wills.fetch_add(1, Relaxed);
         return Ok(());
     };
-    match (errors::of_publish(&error), error) {
-        (errors::NotStored::Never(_), error) => {
-            tracing::warn!(%error, client = &*held.key().client_id, "a will could not be published");
-            held.write(records).await
-        }
-        (errors::NotStored::End(_), PublishRefusal::Refused(why)) => {
-            Err(SessionRefusal::Refused(why))
-        }
-        (errors::NotStored::End(_), _) => Err(SessionRefusal::Abandoned),
+    // The Kafka topic that it named itself may have been deleted since.
+    let is_gone = matches!(&error, PublishRefusal::Refused(why) if matches!(**why, Refusal::UnknownTopicOrPartition));
+    let is_gone = is_gone && will.topic.starts_with(KAFKA);
+    let never = match errors::of_publish(&error) {
+        errors::NotStored::Never(_) => true,
+        errors::NotStored::End(_) => is_gone,
+    };
+    if never {
+        tracing::warn!(%error, client = &*held.key().client_id, "a will could not be published");
+        return held.write(records).await;
+    }
+    match error {
+        PublishRefusal::Refused(why) => Err(SessionRefusal::Refused(why)),
+        _ => Err(SessionRefusal::Abandoned),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::routes::Routes;
 use crate::front::listener::joined;
 use crate::setting::{Kind, Setting, address, size};
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub keep_alive_max_seconds: u16,
     /// `mqtt.retained.bytes.max`: what retained messages hold in memory.
     pub retained_bytes_max: usize,
+    /// `mqtt.route`: where messages go.
+    pub(super) routes: Routes,
     /// `mqtt.session.expiry.max.ms`: how long a session outlives its connection at most.
     pub session_expiry_max_ms: u64,
     /// `mqtt.sessions.max`: sessions that are kept.
@@ -51,6 +54,7 @@ impl Default for Settings {
             packet_bytes_max: 1 << 20,
             keep_alive_max_seconds: 300,
             retained_bytes_max: 256 << 20,
+            routes: Routes::default(),
             session_expiry_max_ms: 7 * 24 * 3_600_000,
             sessions_max: 1_000_000,
             will_grace_ms: 30_000,
@@ -181,6 +185,22 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         get: |it| it.retained_bytes_max.to_string(),
         set: |it, value| {
             it.retained_bytes_max = size(value, 0..=1 << 40)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.route",
+        kind: Kind::String,
+        default: "[]",
+        is_live: false,
+        doc: "Which Kafka topic MQTT messages go to: in a file one table `[[mqtt.route]]` for each route, elsewhere a JSON \
+              array of the same. `filter` is a topic filter in which `{name}` is a `+` that has a name; `topic` the Kafka \
+              topic; `key` the record's key, text with `{name}` or `{topic}`, the whole topic, which is the default; \
+              `partitions` how many the topic gets when it is made, 1 to 10000, 16 by default. The first route that matches \
+              takes a message; what none takes goes to the topic `mqtt`. 64 at most.",
+        get: |it| it.routes.text(),
+        set: |it, value| {
+            it.routes = Routes::parse(value)?;
             Ok(())
         },
     },

@@ -10,20 +10,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use model::Offset;
+use futures_util::future::select_all;
+use model::{Offset, TopicId};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
-use super::route::topic_of;
+use super::reading::Readable;
 use super::session::options_of;
 use super::sharing::Part;
 use super::state::Front;
 use super::subscriptions::Subscribed;
 use super::topic::TopicFilter;
-use crate::broker::Topic;
-use crate::broker::access::{Door, Granted, right};
+use crate::broker::access::{Door, right};
 use crate::broker::place::Place;
 use crate::broker::sessions::{KeptSubscription, Positions, SHARED};
 use crate::broker::share::{
@@ -38,15 +38,14 @@ const TAKEN_MAX: usize = 64;
 /// Words of its client that are told the group at once.
 const SETTLED_MAX: usize = 1_024;
 
-type Readable = Granted<Arc<Topic>, right::Read>;
 type Taken = Result<Given, ShareReadError>;
 
 /// The filter of topics behind the name of a shared subscription (§4.8.2); None if it is none that is offered.
 pub(super) fn parse(filter: &str) -> Option<TopicFilter> {
     let (name, topics) = filter.strip_prefix(SHARED)?.split_once('/')?;
     let is_name = !name.is_empty() && !name.contains(['+', '#']);
-    let is_offered = is_name && !topics.starts_with('$') && filter.len() <= FILTER_BYTES_MAX;
-    TopicFilter::parse(topics).ok().filter(|_| is_offered)
+    let is_offered = is_name && filter.len() <= FILTER_BYTES_MAX;
+    TopicFilter::readable(topics).filter(|_| is_offered)
 }
 
 /// See the module.
@@ -61,7 +60,7 @@ pub(super) struct Shared {
     pub(super) said: ShareConsumer,
     /// What was taken, and how much of it was sent.
     pub(super) given: Option<(Given, usize)>,
-    topic: Readable,
+    topics: Vec<Readable>,
     /// None when it takes nothing more.
     open: Option<Open>,
     verdicts: UnboundedSender<(Place, Verdict)>,
@@ -81,27 +80,30 @@ impl Shared {
     pub(super) async fn join(
         front: &Front,
         door: &Door,
-        topic: Readable,
+        topics: Vec<Readable>,
         (number, filter, asked): (u64, &str, Subscribed),
         goes_on: bool,
     ) -> Result<Shared, NotSubscribed> {
         let member: Arc<str> = format!("mqtt-{}", uuid::Uuid::new_v4().simple()).into();
         let joined = front
             .sharing
-            .join(door, &topic, (filter, goes_on), member)
+            .join(door, &topics, (filter, goes_on), member)
             .await?;
-        let (part, mut reader) = joined;
+        let (part, mut readers) = joined;
         let part = Arc::new(part);
-        let wanted = asked.filter.clone();
-        reader.choose(Choice {
-            wants: Arc::new(move |found| {
-                topic_of(&found.record).is_some_and(|topic| wanted.matches(topic))
-            }),
-            // All members want the same: it is the group's filter.
-            finishes_others: true,
-        });
-        reader.deliver_until_finished();
-        let said = reader.consumer();
+        for (reader, topic) in readers.iter_mut().zip(&topics) {
+            let wanted = asked.filter.clone();
+            let naming = front.settings.routes.naming(&topic.name);
+            reader.choose(Choice {
+                wants: Arc::new(move |found| naming.names(&found.record).is_matched_by(&wanted)),
+                // All members want the same: it is the group's filter.
+                finishes_others: true,
+            });
+            reader.deliver_until_finished();
+        }
+        // Each is the same member.
+        let said = readers.first().map(ShareReader::consumer);
+        let said = said.ok_or(NotSubscribed::Filter)?;
         let (wants, asks) = mpsc::channel(1);
         // Besides what was taken, the word that nothing more is.
         let (gives, taken) = mpsc::channel(2);
@@ -110,7 +112,7 @@ impl Shared {
             number,
             filter: filter.into(),
             asked,
-            topic,
+            topics,
             given: None,
             open: Some(Open {
                 wants,
@@ -118,7 +120,7 @@ impl Shared {
                 is_asked: false,
             }),
             verdicts,
-            takes: tokio::spawn(take(reader, Arc::clone(&part), asks, gives.clone())),
+            takes: tokio::spawn(take(readers, Arc::clone(&part), asks, gives.clone())),
             settles: tokio::spawn(settle(said.clone(), says, gives)),
             said,
             part,
@@ -140,6 +142,11 @@ impl Shared {
             since: Positions::default(),
             retained: None,
         }
+    }
+
+    /// The topic of this id that it reads.
+    pub(super) fn topic(&self, id: TopicId) -> Option<&Readable> {
+        self.topics.iter().find(|topic| topic.id == id)
     }
 
     /// Asks for so many messages at most, if nothing is there and nothing was asked for.
@@ -180,7 +187,9 @@ impl Shared {
 
     /// The rights may have been taken since.
     fn renew(&mut self, door: &Door) -> Result<(), Ending> {
-        self.topic = door.renew(&self.topic).map_err(|_| Ending::Denied)?;
+        for topic in &mut self.topics {
+            *topic = door.renew(topic).map_err(|_| Ending::Denied)?;
+        }
         let group = door.group(&self.filter, right::Read);
         group.map(drop).map_err(|_| Ending::Denied)
     }
@@ -258,7 +267,7 @@ fn ending_of(error: &ShareReadError) -> Ending {
 /// Takes what is asked for, in turn with the others: one message while they are as fast as what comes, and more and more of them
 /// while they are not.
 async fn take(
-    mut reader: ShareReader,
+    mut readers: Vec<ShareReader>,
     part: Arc<Part>,
     mut asks: Receiver<usize>,
     gives: Sender<Taken>,
@@ -270,7 +279,7 @@ async fn take(
             () = gives.closed() => return,
         };
         let taken = loop {
-            match reader.take(room.min(at_once)).await {
+            match take_of_any(&mut readers, room.min(at_once)).await {
                 Ok(Some(given)) => {
                     at_once = (2 * at_once).min(TAKEN_MAX);
                     break Ok(given);
@@ -278,8 +287,9 @@ async fn take(
                 Ok(None) => at_once = 1,
                 Err(error) => break Err(error),
             }
+            let wait = select_all(readers.iter_mut().map(|reader| Box::pin(reader.wait())));
             tokio::select! {
-                waited = reader.wait() => if let Err(error) = waited {
+                (waited, ..) = wait => if let Err(error) = waited {
                     break Err(error);
                 },
                 () = gives.closed() => return,
@@ -291,6 +301,20 @@ async fn take(
             return;
         }
     }
+}
+
+/// Takes of the first topic that has something. Each has its turn.
+async fn take_of_any(
+    readers: &mut [ShareReader],
+    count_max: usize,
+) -> Result<Option<Given>, ShareReadError> {
+    for at in 0..readers.len() {
+        if let Some(given) = readers[at].take(count_max).await? {
+            readers.rotate_left(at + 1);
+            return Ok(Some(given));
+        }
+    }
+    Ok(None)
 }
 
 /// Tells the group what its client says, until nothing more is said.
@@ -394,6 +418,8 @@ mod tests {
             ("$share/#/a", None),
             ("$share/g/a#", None),
             ("$share/g/$replay/-1h/a", None),
+            ("$share/g/$kafka/t/#", Some("$kafka/t/#")),
+            ("$share/g/$kafka/#", None),
             ("$shared/g/a", None),
         ] {
             let read = parse(filter);

@@ -10,16 +10,16 @@ use bytes::BytesMut;
 
 use super::bounds::SHARED_MAX;
 use super::errors::NotSubscribed;
-use super::outbound::{Outbound, readable, subscribed};
+use super::naming::Names;
+use super::outbound::{Outbound, subscribed};
 use super::packet::Filter;
-use super::route::{Found, Stored, found};
+use super::reading::{Readable, read_by};
+use super::record::{Found, Stored, found};
 use super::session::{Left, read_options};
 use super::shared::{self, Finishing, Shared, place_of};
 use super::stats::Skipped;
 use super::subscriptions::Subscribed;
 use super::window::Source;
-use crate::broker::Topic;
-use crate::broker::access::{Granted, right};
 use crate::broker::place::Place;
 use crate::broker::replay::ReplayRecord;
 use crate::broker::sessions::KeptSubscription;
@@ -42,30 +42,26 @@ impl Outbound {
         if self.shared.len() >= SHARED_MAX {
             return Err(NotSubscribed::TooMany);
         }
-        let topic = readable(&self.front, &self.door).await?;
-        self.join(topic, (asked.filter, new), false).await
+        let topics = read_by(&self.front, &self.door, &new.filter).await?;
+        self.join(topics, (asked.filter, new), false).await
     }
 
     async fn join(
         &mut self,
-        topic: Granted<Arc<Topic>, right::Read>,
+        topics: Vec<Readable>,
         (filter, asked): (&str, Subscribed),
         goes_on: bool,
     ) -> Result<(), NotSubscribed> {
         self.next_shared += 1;
         let of = (self.next_shared, filter, asked);
-        let joined = Shared::join(&self.front, &self.door, topic, of, goes_on).await?;
+        let joined = Shared::join(&self.front, &self.door, topics, of, goes_on).await?;
         self.shared.push(joined);
         self.front.stats.subscriptions.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// Goes on with one of its session.
-    pub(super) async fn rejoin(
-        &mut self,
-        topic: &Granted<Arc<Topic>, right::Read>,
-        kept: &KeptSubscription,
-    ) -> Result<(), NotSubscribed> {
+    /// Goes on with one of its session: also where its messages went before routes were other ones, as there may be some that nobody has got.
+    pub(super) async fn rejoin(&mut self, kept: &KeptSubscription) -> Result<(), NotSubscribed> {
         let Some(filter) = shared::parse(&kept.filter) else {
             return Ok(());
         };
@@ -78,7 +74,14 @@ impl Outbound {
             id: (kept.id > 0).then_some(kept.id),
             since: Arc::new([]),
         };
-        self.join(topic.clone(), (&kept.filter, asked), true).await
+        let (front, door) = (&self.front, &self.door);
+        let mut topics = read_by(front, door, &asked.filter).await?;
+        for begun in front.sharing.begun_with(door, &kept.filter)? {
+            if topics.iter().all(|it| it.id != begun.id) {
+                topics.push(begun);
+            }
+        }
+        self.join(topics, (&kept.filter, asked), true).await
     }
 
     /// Ends one; whether it was there. What was sent of it may still be acknowledged (§3.10.4); if nothing was, it is over when this returns.
@@ -150,12 +153,21 @@ impl Outbound {
                 self.front.stats.skipped(Skipped::Expired, 1);
                 return shared.say(place, Verdict::Discard);
             }
-            Found::None => return shared.say(place, Verdict::Reject),
         };
         let Stored {
             qos, mut delivery, ..
         } = stored;
         let asked = &shared.asked;
+        let topic = shared.topic(place.topic);
+        let naming = topic.map(|topic| self.front.settings.routes.naming(&topic.name));
+        let names = naming.as_ref().map(|naming| naming.names(&record.record));
+        let name = names
+            .as_ref()
+            .and_then(|names| names.by(asked.filter.is_of_kafka()));
+        let Some(name) = name else {
+            return shared.say(place, Verdict::Reject);
+        };
+        delivery.topic = name;
         let qos = qos.unwrap_or(asked.qos).min(asked.qos);
         delivery.subscription_ids = asked.id.into_iter().collect();
         delivery.retain &= asked.retain_as_published;
@@ -163,11 +175,13 @@ impl Outbound {
         self.put(qos, &mut delivery, &[], (from, None), out);
     }
 
-    /// The identifiers of those that a topic is for.
-    pub(super) fn shared_ids(&self, topic: &str) -> Vec<u32> {
-        let of_topic = self.shared.iter().map(|it| &it.asked);
-        let of_topic = of_topic.filter(|asked| asked.filter.matches(topic));
-        of_topic.filter_map(|asked| asked.id).collect()
+    /// Those that a message is for: their identifiers, and whether all of them match it as a record of its Kafka topic; None if there is none.
+    pub(super) fn shared_wanted(&self, names: &Names<'_>) -> Option<(Vec<u32>, bool)> {
+        let asked = self.shared.iter().map(|it| &it.asked);
+        let wanted: Vec<_> = { asked.filter(|it| names.is_matched_by(&it.filter)) }.collect();
+        let is_of_kafka = wanted.iter().all(|it| it.filter.is_of_kafka());
+        let ids = wanted.iter().filter_map(|it| it.id).collect();
+        (!wanted.is_empty()).then_some((ids, is_of_kafka))
     }
 
     fn shared_of(&self, number: u64) -> Option<&Shared> {

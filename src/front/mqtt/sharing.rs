@@ -101,23 +101,50 @@ impl Sharing {
     pub(super) async fn join(
         &self,
         door: &Door,
-        topic: &Granted<Arc<Topic>, right::Read>,
+        topics: &[Granted<Arc<Topic>, right::Read>],
         (filter, goes_on): (&str, bool),
         member: Arc<str>,
-    ) -> Result<(Part, ShareReader), NotSubscribed> {
+    ) -> Result<(Part, Vec<ShareReader>), NotSubscribed> {
         let id = door.group(filter, right::Read).map_err(refused)?;
         let group = self.group(filter);
         let _begins = group.begins.lock().await;
         if !goes_on && !self.is_used(&group) {
             self.end(filter).await.map_err(group_refused)?;
         }
-        let member = (member, door.caller());
-        let reader = self.broker.share_reader(topic, &id, Begin::Latest, member);
-        let reader = reader.await.map_err(|error| match error {
-            ShareReadError::Group(error) => group_refused(error),
-            ShareReadError::Read(_) => NotSubscribed::Failed,
-        })?;
-        Ok((Part::of(&group), reader))
+        let mut readers = Vec::new();
+        for topic in topics {
+            let member = (Arc::clone(&member), door.caller());
+            let reader = self.broker.share_reader(topic, &id, Begin::Latest, member);
+            readers.push(reader.await.map_err(|error| match error {
+                ShareReadError::Group(error) => group_refused(error),
+                ShareReadError::Read(_) => NotSubscribed::Failed,
+            })?);
+        }
+        Ok((Part::of(&group), readers))
+    }
+
+    /// The topics that one has begun with and that are still there, whatever routes say now.
+    pub(super) fn begun_with(
+        &self,
+        door: &Door,
+        filter: &str,
+    ) -> Result<Vec<Granted<Arc<Topic>, right::Read>>, NotSubscribed> {
+        let group = door.group(filter, right::Read).map_err(refused)?;
+        let ids = match self.broker.shared_topics(&group) {
+            Ok(ids) => ids,
+            Err(ShareError::NotFound) => Vec::new(),
+            Err(error) => return Err(group_refused(error)),
+        };
+        let mut topics = Vec::new();
+        for id in ids.into_iter().filter(|id| self.broker.has_topic(*id)) {
+            topics.push(door.topic_by_id(id, right::Read).map_err(refused)?);
+        }
+        Ok(topics)
+    }
+
+    /// The filters of all that there are.
+    pub(super) fn filters(&self) -> Vec<Arc<str>> {
+        self.groups().keys().map(Arc::clone).collect()
     }
 
     /// Whether a session has it that is kept, or a connection. In this order: a session that is discarded is held before.
@@ -162,7 +189,8 @@ impl Sharing {
 
 fn refused(refusal: Refusal) -> NotSubscribed {
     match refusal {
-        Refusal::Denied { .. } => NotSubscribed::Denied,
+        // That of a topic by its id is told so.
+        Refusal::Denied { .. } | Refusal::UnknownTopicId => NotSubscribed::Denied,
         _ => NotSubscribed::Failed,
     }
 }

@@ -16,6 +16,8 @@ use crate::front::{self, Limits};
 
 use std::time::Duration;
 
+use tokio::sync::SetOnce;
+
 /// How long connections stay while others wait for a place. Those that are clients stay.
 const PATIENCE: Patience = Patience {
     silent: Duration::from_secs(1),
@@ -35,6 +37,8 @@ pub struct Front {
     pub(super) stats: Arc<Stats>,
     /// What comes, for those who keep up.
     pub(super) lives: Arc<Lives>,
+    /// Set when kept sessions are where the routes want them: before that nobody is served.
+    pub(super) is_ready: SetOnce<()>,
     /// Which subscriptions are shared.
     pub(super) sharing: Sharing,
     /// How many are open of those that came by the HTTP port.
@@ -62,7 +66,8 @@ impl Front {
         let packet_bytes_max = settings.packet_bytes_max;
         let stats = Arc::<Stats>::default();
         Arc::new(Front {
-            lives: Lives::new(broker.clone(), Arc::clone(&stats)),
+            lives: Lives::new(broker.clone(), settings.routes.clone(), Arc::clone(&stats)),
+            is_ready: SetOnce::new(),
             sharing: Sharing::new(broker.clone()),
             broker,
             shared,

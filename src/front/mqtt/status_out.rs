@@ -35,7 +35,7 @@ impl Outbound {
         };
         for at in 0..self.feeds.len() {
             while self.has_room(out) {
-                let gaps = self.feeds[at].gaps();
+                let gaps = self.feeds[at].gaps(false);
                 if gaps.is_empty() {
                     break;
                 }

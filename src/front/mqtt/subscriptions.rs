@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{Offset, PartitionId};
 
+use super::naming::Names;
 use super::packet::Qos;
 use super::topic::TopicFilter;
 use crate::broker::place::offset_of;
@@ -34,12 +35,14 @@ pub(super) struct Wanted {
     pub(super) ids: Vec<u32>,
     /// Whether any wants it.
     pub(super) retain_as_published: bool,
+    /// Whether all of them match it as a record of its Kafka topic: then it is sent under that name.
+    pub(super) is_of_kafka: bool,
 }
 
 /// A message, as far as subscriptions look at it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'a> {
-    pub(super) topic: &'a str,
+    pub(super) names: &'a Names<'a>,
     /// Whether the subscriber published it.
     pub(super) is_own: bool,
     pub(super) partition: PartitionId,
@@ -53,7 +56,9 @@ pub(super) struct Subscriptions(Arc<RwLock<Vec<Subscribed>>>);
 impl Subscribed {
     fn wants(&self, seen: &Seen<'_>) -> bool {
         let since = offset_of(&self.since, seen.partition);
-        seen.offset >= since && !(self.no_local && seen.is_own) && self.filter.matches(seen.topic)
+        seen.offset >= since
+            && !(self.no_local && seen.is_own)
+            && seen.names.is_matched_by(&self.filter)
     }
 }
 
@@ -132,10 +137,12 @@ impl Subscriptions {
                 qos: it.qos,
                 ids: Vec::new(),
                 retain_as_published: false,
+                is_of_kafka: true,
             });
             wanted.qos = wanted.qos.max(it.qos);
             wanted.ids.extend(it.id);
             wanted.retain_as_published |= it.retain_as_published;
+            wanted.is_of_kafka &= it.filter.is_of_kafka();
         }
         found
     }
@@ -156,9 +163,9 @@ mod tests {
         }
     }
 
-    fn seen(topic: &str, partition: u32, offset: u64) -> Seen<'_> {
+    fn seen<'a>(names: &'a Names<'a>, partition: u32, offset: u64) -> Seen<'a> {
         Seen {
-            topic,
+            names,
             is_own: false,
             partition: PartitionId::new(partition),
             offset: Offset::new(offset),
@@ -171,11 +178,27 @@ mod tests {
         all.insert(subscribed("a/+", 0, Some(7)));
         all.insert(subscribed("a/#", 2, Some(9)));
         all.insert(subscribed("b", 1, Some(1)));
-        let wanted = all.wanted(&seen("a/x", 0, 10)).expect("both");
+        let names = Names::of_published("a/x");
+        let wanted = all.wanted(&seen(&names, 0, 10)).expect("both");
         assert_eq!((wanted.qos.number(), wanted.ids), (2, vec![7, 9]));
         assert!(all.remove("a/#") && !all.remove("a/#"));
-        let wanted = all.wanted(&seen("a/x", 0, 10)).expect("one");
+        let wanted = all.wanted(&seen(&names, 0, 10)).expect("one");
         assert_eq!((wanted.qos.number(), wanted.ids), (0, vec![7]));
+    }
+
+    #[test]
+    fn a_message_that_is_wanted_under_both_of_its_names_is_one_under_its_topic() {
+        let all = Subscriptions::default();
+        all.insert(subscribed("$kafka/mqtt/+/x", 2, Some(1)));
+        let names = Names::of_published("a/x");
+        let wanted = all.wanted(&seen(&names, 0, 10)).expect("one");
+        assert_eq!((wanted.is_of_kafka, wanted.ids), (true, vec![1]));
+        all.insert(subscribed("a/#", 0, Some(2)));
+        let wanted = all.wanted(&seen(&names, 0, 10)).expect("both");
+        assert_eq!((wanted.is_of_kafka, wanted.ids), (false, vec![1, 2]));
+        assert_eq!(wanted.qos.number(), 2);
+        let other = Names::of_published("b/y");
+        assert_eq!(all.wanted(&seen(&other, 0, 10)), None);
     }
 
     #[test]
@@ -183,6 +206,7 @@ mod tests {
      {
         let all = Subscriptions::default();
         all.insert(subscribed("a", 1, None));
+        let names = Names::of_published("a");
         for (partition, offset, is_wanted) in [
             (0, 9, false),
             (0, 10, true),
@@ -190,14 +214,14 @@ mod tests {
             (1, 20, true),
             (2, 0, true),
         ] {
-            assert_eq!(all.want(&seen("a", partition, offset)), is_wanted);
+            assert_eq!(all.want(&seen(&names, partition, offset)), is_wanted);
         }
         all.insert(Subscribed {
             since: [Offset::new(1_000)].into(),
             ..subscribed("a", 0, None)
         });
         assert_eq!(all.count(), 1);
-        assert!(all.want(&seen("a", 0, 10)));
+        assert!(all.want(&seen(&names, 0, 10)));
     }
 
     #[test]
@@ -207,7 +231,8 @@ mod tests {
             no_local: true,
             ..subscribed("#", 1, None)
         });
-        let other = seen("a", 0, 10);
+        let names = Names::of_published("a");
+        let other = seen(&names, 0, 10);
         assert!(all.want(&other));
         assert!(!all.want(&Seen {
             is_own: true,

@@ -1,6 +1,11 @@
 //! Names of topics, and filters that match them (§4.7).
 //! Callers: `inbound`, `outbound`. Pure.
 
+use model::TopicName;
+
+/// What topics begin with that are records of a Kafka topic: `$kafka/<topic>/<key>`, and `$kafka/<topic>` of those without a key.
+pub const KAFKA: &str = "$kafka/";
+
 /// A filter of more levels would take long to match.
 const FILTER_LEVELS_MAX: usize = 128;
 
@@ -48,9 +53,55 @@ impl TopicFilter {
         }
     }
 
+    /// A filter that clients may read by: one of published topics, or of one Kafka topic's records.
+    pub fn readable(filter: &str) -> Option<TopicFilter> {
+        let filter = TopicFilter::parse(filter).ok()?;
+        match filter.kafka_topic() {
+            None => !filter.0.starts_with('$'),
+            Some(topic) => TopicName::parse(topic).is_ok(),
+        }
+        .then_some(filter)
+    }
+
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is one of a Kafka topic's records.
+    pub fn is_of_kafka(&self) -> bool {
+        self.0.starts_with(KAFKA)
+    }
+
+    /// Of which Kafka topic's records it is.
+    pub fn kafka_topic(&self) -> Option<&str> {
+        let rest = self.0.strip_prefix(KAFKA)?;
+        Some(rest.split('/').next().unwrap_or(rest))
+    }
+
+    /// Whether there may be names that both stand for.
+    pub fn overlaps(&self, other: &TopicFilter) -> bool {
+        let (mut ours, mut theirs) = (self.0.split('/'), other.0.split('/'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+                (Some(one), Some(two)) if one == two || one == "+" || two == "+" => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Whether it stands for all names that the other one stands for. Both are filters of published topics.
+    pub fn covers(&self, other: &TopicFilter) -> bool {
+        let (mut ours, mut theirs) = (self.0.split('/'), other.0.split('/'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                (_, Some("#")) => return false,
+                (Some(one), Some(two)) if one == two || one == "+" => {}
+                _ => return false,
+            }
+        }
     }
 
     /// What all names begin with that it stands for; None if it stands for one.
@@ -159,6 +210,52 @@ mod tests {
         ] {
             let filter = TopicFilter::parse(filter).expect("a filter");
             assert_eq!(filter.prefix(), prefix, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn filters_overlap_and_cover_others_by_their_levels() {
+        for (one, other, overlaps, covers) in [
+            ("#", "a/b", true, true),
+            ("a/b", "#", true, false),
+            ("a/#", "a", true, true),
+            ("a", "a/#", true, false),
+            ("a/+", "a/#", true, false),
+            ("a/#", "a/+/c", true, true),
+            ("a/+/c", "a/b/+", true, false),
+            ("a/+", "a/b", true, true),
+            ("a/b", "a/+", true, false),
+            ("a/+", "a/b/c", false, false),
+            ("a/b", "a/c", false, false),
+            ("+/b", "a/+", true, false),
+            ("+/+", "+/+", true, true),
+            ("a", "b/#", false, false),
+        ] {
+            let of = |filter| TopicFilter::parse(filter).expect("a filter");
+            assert_eq!(of(one).overlaps(&of(other)), overlaps, "{one} {other}");
+            assert_eq!(of(other).overlaps(&of(one)), overlaps, "{other} {one}");
+            assert_eq!(of(one).covers(&of(other)), covers, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn clients_read_by_filters_of_published_topics_and_of_one_kafka_topic() {
+        for (filter, topic) in [
+            ("a/#", Some(None)),
+            ("#", Some(None)),
+            ("$kafka/orders/#", Some(Some("orders"))),
+            ("$kafka/orders", Some(Some("orders"))),
+            ("$kafka/orders/a/+", Some(Some("orders"))),
+            ("$kafka/+/a", None),
+            ("$kafka/#", None),
+            ("$kafka/", None),
+            ("$kafka", None),
+            ("$kafka/a b/c", None),
+            ("$SYS/#", None),
+        ] {
+            let read = TopicFilter::readable(filter);
+            let read = read.as_ref().map(TopicFilter::kafka_topic);
+            assert_eq!(read, topic, "{filter}");
         }
     }
 

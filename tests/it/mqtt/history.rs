@@ -5,7 +5,7 @@ use super::{retain, serve_mqtt, until_metric};
 use crate::binary::Running;
 
 /// Topics and payloads of what comes next, each acknowledged.
-async fn next(reader: &mut Mqtt, count: usize) -> Vec<(String, String)> {
+pub async fn next(reader: &mut Mqtt, count: usize) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for _ in 0..count {
         let Message {
@@ -24,13 +24,13 @@ async fn next(reader: &mut Mqtt, count: usize) -> Vec<(String, String)> {
     found
 }
 
-fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
     let all = all.iter();
     all.map(|(topic, payload)| ((*topic).to_owned(), (*payload).to_owned()))
         .collect()
 }
 
-fn user(name: &str, value: &str) -> Vec<u8> {
+pub fn user(name: &str, value: &str) -> Vec<u8> {
     [vec![0x26], text(name), text(value)].concat()
 }
 
@@ -97,7 +97,7 @@ async fn history_has_an_end_a_limit_and_a_speed() {
 }
 
 /// The user property of this name.
-fn said(message: &Message, name: &str) -> Option<String> {
+pub fn said(message: &Message, name: &str) -> Option<String> {
     let mut rest = &message.properties[..];
     let mut texts = Vec::new();
     while let [0x26, more @ ..] = rest {

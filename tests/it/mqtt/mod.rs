@@ -7,6 +7,7 @@ mod ends;
 mod history;
 mod live;
 mod retained;
+mod routes;
 mod sessions;
 mod sharing;
 mod tools;

@@ -127,3 +127,60 @@ async fn operators_see_what_is_kept_of_a_session_and_what_is_retained() {
     assert_eq!(topics("y"), ["\"y\" 5 true"]);
     assert_ne!(tool(&running, &["retained", "x#"]).status.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_the_routes_and_where_messages_of_a_topic_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = serve_mqtt(directory.path());
+    command.args([
+        "-X",
+        r#"mqtt.route=[{"filter": "site/{site}/{device}/#", "topic": "telemetry", "key": "{device}", "partitions": 1}]"#,
+    ]);
+    let running = Running::start(&mut command);
+    let routes = serde_json::json!([
+        {
+            "filter": "site/{site}/{device}/#", "topic": "telemetry", "key": "{device}", "partitions": 1,
+            "default": false,
+        },
+        { "filter": "#", "topic": "mqtt", "key": "{topic}", "partitions": 16, "default": true },
+    ]);
+    assert_eq!(answer(&running, &["routes"]), routes);
+    let partition = model::partition_of_key(b"other", 16);
+    for (topic, takes) in [
+        (
+            "site/17/pump/temp",
+            serde_json::json!({ "route": 1, "topic": "telemetry", "key": "pump", "partition": 0 }),
+        ),
+        (
+            "other",
+            serde_json::json!({ "route": 2, "topic": "mqtt", "key": "other", "partition": partition }),
+        ),
+        (
+            "$kafka/orders/7",
+            serde_json::json!({ "route": null, "topic": "orders", "key": "7", "partition": null }),
+        ),
+    ] {
+        assert_eq!(answer(&running, &["routes", topic]), takes);
+    }
+    let said = |arguments: &[&str]| {
+        let mut command = alluvium();
+        command.arg("mqtt").args(arguments);
+        Said::of(
+            command
+                .args(["--http", &running.http])
+                .output()
+                .expect("it runs"),
+        )
+        .stdout
+    };
+    let table = said(&["routes"]);
+    assert!(
+        table.contains("site/{site}/{device}/#  telemetry  {device}"),
+        "{table}"
+    );
+    let goes = "site/1/p goes by route 1 to telemetry, key p, partition 0\n";
+    assert_eq!(said(&["routes", "site/1/p"]), goes);
+    for none in ["$SYS/x", "a/#"] {
+        assert_ne!(tool(&running, &["routes", none]).status.code(), Some(0));
+    }
+}

@@ -1,8 +1,8 @@
-//! The route between topics of MQTT and records: where a message is stored, as what, and what a record is to subscribers.
+//! What a message is as a record, and what a record is to subscribers.
 //! Callers: `inbound` stores by it, `outbound` delivers by it. Pure.
 //!
-//! There is one route: every message goes to the topic [`TOPIC`], under its own topic as the key, so that the order of each topic is
-//! kept. The value is the payload as it came. What else a message says is headers, as text.
+//! Where a message goes and under which key is for `routes` to say. The value is the payload as it came. What else a message says is
+//! headers, as text; its topic is one of them where the key is not the topic.
 
 use bytes::Bytes;
 use model::Timestamp;
@@ -11,11 +11,6 @@ use model::batch::{HeaderRef, RecordRef};
 use super::packet::{Delivery, Properties, Qos};
 use super::topic;
 use crate::broker::retained::Kept;
-
-/// Where messages are stored.
-pub const TOPIC: &str = "mqtt";
-/// How many partitions it gets when it is made.
-pub const PARTITIONS: u32 = 16;
 
 /// What this front's own headers begin with.
 const OWN: &str = "mqtt.";
@@ -35,8 +30,8 @@ const CORRELATION: &str = "mqtt.correlation";
 /// A message as it is stored: a part of the packet that it came in, and not a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The topic.
-    pub key: Bytes,
+    /// The topic, which is text.
+    pub topic: Bytes,
     /// The payload.
     pub value: Bytes,
     /// What else it says.
@@ -105,7 +100,7 @@ impl Message {
             headers.push((name, part(value)));
         }
         Message {
-            key: topic,
+            topic,
             value: packet.slice_ref(payload),
             headers,
             retain: says.retain,
@@ -118,7 +113,7 @@ impl Message {
         let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
         let headers = self.headers.iter();
         Message {
-            key: copy(&self.key),
+            topic: copy(&self.topic),
             value: copy(&self.value),
             headers: headers
                 .map(|(name, value)| (copy(name), copy(value)))
@@ -128,22 +123,31 @@ impl Message {
         }
     }
 
-    /// Its headers, as they are published.
-    pub fn headers(&self) -> Vec<HeaderRef<'_>> {
+    /// Its topic.
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(&self.topic).expect("a topic is text")
+    }
+
+    /// Its headers, as they are published: with its topic, where nothing else says it.
+    pub fn headers(&self, with_topic: bool) -> Vec<HeaderRef<'_>> {
+        let topic = with_topic.then(|| (NAME.as_bytes(), Some(self.topic.as_ref())));
         let all = self.headers.iter();
-        all.map(|(name, value)| (name.as_ref(), Some(value.as_ref())))
-            .collect()
+        let all = all.map(|(name, value)| (name.as_ref(), Some(value.as_ref())));
+        topic.into_iter().chain(all).collect()
     }
 }
 
-/// The topic of a record, if it is one that subscribers may be given.
-pub fn topic_of<'a>(record: &RecordRef<'a>) -> Option<&'a str> {
+/// The topic of a record, if it is one that subscribers may be given: as its header says, or else its key, where keys are topics.
+pub fn name_of<'a>(record: &RecordRef<'a>, keys_are_names: bool) -> Option<&'a str> {
     let named = record
         .headers()
         .find(|(name, _)| *name == NAME.as_bytes())
         .and_then(|(_, value)| value);
-    let topic = std::str::from_utf8(named.or(record.key)?).ok()?;
-    topic::is_name(topic).then_some(topic)
+    let name = named.or(record.key.filter(|_| keys_are_names))?;
+    let name = std::str::from_utf8(name).ok()?;
+    // Nobody publishes under `$`.
+    let is_published = topic::is_name(name) && !name.starts_with('$');
+    is_published.then_some(name)
 }
 
 /// A record as a message.
@@ -153,7 +157,7 @@ pub struct Stored<'a> {
     pub qos: Option<Qos>,
     /// Who published it.
     pub client_id: Option<&'a [u8]>,
-    /// What it says. Subscriptions are not named yet.
+    /// What it says. Topic and subscriptions are not named yet.
     pub delivery: Delivery<'a>,
 }
 
@@ -164,17 +168,12 @@ pub enum Found<'a> {
     Message(Box<Stored<'a>>),
     /// A message whose time is over.
     Expired,
-    /// No message: its topic is none.
-    None,
 }
 
 /// What a record is to subscribers, at a time.
 pub fn found<'a>(record: &RecordRef<'a>, now: Timestamp) -> Found<'a> {
-    let Some(topic) = topic_of(record) else {
-        return Found::None;
-    };
     let passed = now.millis().saturating_sub(record.timestamp.millis());
-    message(topic, record.value, record.headers(), passed)
+    message("", record.value, record.headers(), passed)
 }
 
 /// What a retained message is to subscribers, at a steady time.
