@@ -3,6 +3,7 @@
 mod container;
 mod dead_letters;
 mod doors;
+mod others_grief;
 mod queue;
 mod selector;
 mod subscription;
