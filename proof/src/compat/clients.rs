@@ -112,12 +112,53 @@ pub const MQTT: &str = "mqtt";
 pub const MQTT_OTHERS: &str = "mqtt-others";
 /// The JMS client that speaks AMQP 1.0.
 pub const JMS: &str = "qpid-jms";
+/// The same of JMS 2, whose API has another name.
+pub const JMS_JAVAX: &str = "qpid-jms-1";
+/// Where its class path is told, `tests/compat/java/jms-javax.pom.xml`.
+pub const JAVAX_PROJECT: &str = "jms-javax";
+/// The client and our program for it.
+pub const JAVAX: Kit = Kit::JavaAs {
+    project: JAVAX_PROJECT,
+    sources: &["Desk.java", "Jms.java"],
+    written: ("jakarta.jms.", "javax.jms."),
+};
+/// Other clients of AMQP 1.0.
+const RHEA: &str = "rhea";
+const GO_AMQP: &str = "go-amqp";
+const PROTON: &str = "proton";
+const PROTON_J2: &str = "protonj2";
+/// What speaks AMQP.
+pub const AMQP: &[&str] = &[JMS, JMS_JAVAX, RHEA, GO_AMQP, PROTON, PROTON_J2];
+/// What Qpid's JMS client owes.
+const JMS_SCENARIOS: &[&str] = &[
+    "bodies",
+    "headers",
+    "acknowledgements",
+    "selectors",
+    "browser",
+    "transacted session",
+    "temporary queue",
+    "temporary topic",
+    "topics",
+    "durable subscription",
+    "shared subscriptions",
+    "time to live",
+    "kill",
+];
 /// Java's clients of MQTT; HiveMQ's version is told.
 pub const MQTT_JAVA: &str = "mqtt-java";
 /// MQTT.js.
 pub const MQTT_JS: &str = "mqtt.js";
 /// What is not run in `cargo xtask test`, for its time.
-pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA];
+pub const LONG: &[&str] = &[
+    MQTT_OTHERS,
+    MQTT_JS,
+    MQTT_JAVA,
+    JMS_JAVAX,
+    GO_AMQP,
+    PROTON,
+    PROTON_J2,
+];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -225,7 +266,10 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "franz-go",
         version: "1.22.2",
-        kits: &[Kit::Go],
+        kits: &[Kit::Go {
+            project: "go",
+            program: "franz-go",
+        }],
         program: Program::Binary { path: "franz-go" },
         scenarios: REGISTRY,
     },
@@ -460,19 +504,67 @@ pub const CLIENTS: &[Client] = &[
             project: "jms",
             class: "Jms",
         },
+        scenarios: &[JMS_SCENARIOS],
+    },
+    Client {
+        name: JMS_JAVAX,
+        version: "1.15.0",
+        kits: &[JAVAX],
+        program: Program::Java {
+            project: JAVAX_PROJECT,
+            class: "Jms",
+        },
+        scenarios: &[JMS_SCENARIOS],
+    },
+    Client {
+        name: RHEA,
+        version: "3.0.5",
+        kits: &[Kit::Node { project: "rhea" }],
+        program: Program::Node {
+            script: "rhea/run.js",
+        },
+        scenarios: &[&["bodies", "credit", "outcomes", "kafka", "kill"]],
+    },
+    Client {
+        name: GO_AMQP,
+        version: "1.7.0",
+        kits: &[Kit::Go {
+            project: "goamqp",
+            program: GO_AMQP,
+        }],
+        program: Program::Binary { path: GO_AMQP },
+        scenarios: &[&["bodies", "credit", "outcomes", "kafka", "kill"]],
+    },
+    Client {
+        name: PROTON,
+        version: "0.40.0",
+        kits: &[Kit::Python {
+            environment: PROTON,
+            packages: &["python-qpid-proton==0.40.0", "confluent-kafka==2.16.1"],
+        }],
+        program: Program::Python {
+            environment: Some(PROTON),
+            script: "amqp/proton_client.py",
+        },
+        scenarios: &[&["bodies", "credit", "transactions", "kafka", "kill"]],
+    },
+    Client {
+        name: PROTON_J2,
+        version: "1.1.0",
+        kits: &[Kit::Java {
+            project: PROTON_J2,
+            sources: &["Desk.java", "Records.java", "Proton.java"],
+        }],
+        program: Program::Java {
+            project: PROTON_J2,
+            class: "Proton",
+        },
         scenarios: &[&[
             "bodies",
-            "headers",
-            "acknowledgements",
-            "selectors",
-            "browser",
-            "transacted session",
-            "temporary queue",
-            "temporary topic",
-            "topics",
-            "durable subscription",
-            "shared subscriptions",
-            "time to live",
+            "credit",
+            "outcomes",
+            "transactions",
+            "kafka",
             "kill",
         ]],
     },

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use xtask::{debian, run};
 
+/// Packages of PyPI that are there as sources only; a C compiler builds them.
+const UNBUILT: &[&str] = &["python-qpid-proton"];
+
 /// One thing to install or build.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kit {
@@ -36,8 +39,22 @@ pub enum Kit {
         /// Files below `tests/compat/java`.
         sources: &'static [&'static str],
     },
-    /// `tests/compat/go`, built by the go command.
-    Go,
+    /// The same, of files in which one text stands for another: a program that two versions of an API have.
+    JavaAs {
+        /// `tests/compat/java/{project}.pom.xml`.
+        project: &'static str,
+        /// Files below `tests/compat/java`.
+        sources: &'static [&'static str],
+        /// What stands in them, and what is compiled instead.
+        written: (&'static str, &'static str),
+    },
+    /// A folder below `tests/compat`, built by the go command.
+    Go {
+        /// The folder.
+        project: &'static str,
+        /// The program's name in the cache.
+        program: &'static str,
+    },
     /// `tests/compat/rskafka`, built by cargo.
     Cargo,
     /// A folder below `tests/compat`, its modules by npm.
@@ -127,8 +144,10 @@ impl Kit {
             Kit::Debian { package, .. } => format!("the Debian package {package}"),
             Kit::SystemPython => "Python 3".to_string(),
             Kit::Python { packages, .. } => packages.join(" "),
-            Kit::Java { project, .. } => format!("the Java classes of {project}"),
-            Kit::Go => "the franz-go program".to_string(),
+            Kit::Java { project, .. } | Kit::JavaAs { project, .. } => {
+                format!("the Java classes of {project}")
+            }
+            Kit::Go { program, .. } => format!("the {program} program"),
             Kit::Cargo => "the rskafka program".to_string(),
             Kit::Node { project } => format!("the {project} modules"),
             Kit::NpmFile {
@@ -148,14 +167,19 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
             environment,
             packages,
         } => python(places, environment, packages),
-        Kit::Java { project, sources } => java(places, project, sources),
-        Kit::Go => {
+        Kit::Java { project, sources } => java(places, project, sources, ("", "")),
+        Kit::JavaAs {
+            project,
+            sources,
+            written,
+        } => java(places, project, sources, written),
+        Kit::Go { project, program } => {
             need_newer("go", "the Go toolchain, 1.25 or newer")?;
             let mut command = Command::new("go");
             command
-                .current_dir(places.sources.join("go"))
+                .current_dir(places.sources.join(project))
                 .args(["build", "-trimpath", "-o"])
-                .arg(places.cache.join("franz-go"))
+                .arg(places.cache.join(program))
                 .arg(".");
             run::quiet(&mut command).map(drop)
         }
@@ -204,13 +228,15 @@ pub fn python_at(directory: &Path, packages: &[&str]) -> Result<()> {
     let mut command = Command::new(directory.join("bin/pip"));
     command
         .args(["install", "--quiet", "--only-binary", ":all:"])
+        .args(UNBUILT.iter().flat_map(|name| ["--no-binary", *name]))
         .args(packages);
     run::quiet(&mut command)
         .context("pip needs the network, or an index that PIP_INDEX_URL names")?;
     Ok(fs::write(stamp, recipe)?)
 }
 
-fn java(places: &Places, project: &str, sources: &[&str]) -> Result<()> {
+/// `written` is what stands in the sources, and what is compiled instead.
+fn java(places: &Places, project: &str, sources: &[&str], written: (&str, &str)) -> Result<()> {
     need("javac", "default-jdk-headless")?;
     need("mvn", "maven")?;
     let directory = places.cache.join("java");
@@ -235,13 +261,23 @@ fn java(places: &Places, project: &str, sources: &[&str]) -> Result<()> {
         fs::write(&classpath_stamp, pom_text)?;
     }
     let classes = places.classes(project);
-    let files: Vec<PathBuf> = sources
-        .iter()
-        .map(|file| places.sources.join("java").join(file))
-        .collect();
+    let mut files = Vec::new();
     let mut recipe = String::new();
-    for file in &files {
-        recipe.push_str(&fs::read_to_string(file)?);
+    for file in sources {
+        let source = places.sources.join("java").join(file);
+        let text = fs::read_to_string(&source)?;
+        let (stands, instead) = written;
+        if stands.is_empty() {
+            files.push(source);
+            recipe.push_str(&text);
+        } else {
+            let text = text.replace(stands, instead);
+            let copy = directory.join(format!("{project}.sources")).join(file);
+            fs::create_dir_all(copy.parent().context("it lies somewhere")?)?;
+            fs::write(&copy, &text)?;
+            files.push(copy);
+            recipe.push_str(&text);
+        }
     }
     let classes_stamp = directory.join(format!("{project}.classes.stamp"));
     if stamped(&classes_stamp, &recipe) {

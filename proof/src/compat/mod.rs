@@ -16,7 +16,7 @@ use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clients::{
-    CLIENTS, Client, ENGINES, FLIGHTS, JMS, LONG, MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
+    AMQP, CLIENTS, Client, ENGINES, FLIGHTS, LONG, MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
     SCHEMATHESIS,
 };
 use install::{Kit, Places};
@@ -53,7 +53,7 @@ pub struct Options {
     /// Suites: add newly passing tests to the lists in tests/compat/suites, and write docs/COMPATIBILITY.md's tables.
     #[arg(long)]
     write: bool,
-    /// Suites that no registry has (of MQTT): the directory of their checkouts, each called as its repository. It is remembered.
+    /// Suites that no registry has (of MQTT and JMS): the directory of their checkouts, each called as its repository. It is remembered.
     #[arg(long, value_name = "DIR")]
     checkout: Option<PathBuf>,
     /// The broker to run against.
@@ -177,7 +177,8 @@ fn choose(options: &Options) -> Result<Chosen> {
         let needs_ours = |client: &&Client| {
             let of_mqtt = [MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS];
             of_mqtt.contains(&client.name)
-                || [ENGINES, FLIGHTS, JMS, SCHEMATHESIS].contains(&client.name)
+                || AMQP.contains(&client.name)
+                || [ENGINES, FLIGHTS, SCHEMATHESIS].contains(&client.name)
         };
         chosen.clients.retain(|client| !needs_ours(client));
     }

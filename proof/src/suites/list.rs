@@ -40,8 +40,12 @@ pub const CLASSES: &[(&str, &str)] = &[
     ("MQTT 3.1", "needs MQTT 3.1"),
     ("WebSocket", "needs MQTT over WebSocket"),
     (
+        "discovery",
+        "needs a broker that makes itself known by multicast, as ActiveMQ does",
+    ),
+    (
         "settings",
-        "turns a setting of mosquitto's that there is none for here",
+        "turns a setting of the other broker's that there is none for here",
     ),
     ("on purpose", "wants what we do otherwise on purpose"),
     (

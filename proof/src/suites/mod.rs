@@ -2,8 +2,8 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`; `go` for three, `mqtt` for those of MQTT), which says where it
-//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT lie in no registry: they are run from
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`, `jms`; `go` for three, `mqtt` for those of MQTT), which says where it
+//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT and JMS lie in no registry: they are run from
 //! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages, and `controlled` has what tests of access control and logins need.
 //!
@@ -14,6 +14,7 @@
 mod controlled;
 mod fetch;
 mod go;
+mod jms;
 mod kafka_python;
 mod librdkafka;
 mod list;
@@ -46,6 +47,7 @@ static SUITES: &[&dyn Suite] = &[
     &mqtt::Mosquitto,
     &mqtt::PAHO_5,
     &mqtt::PAHO_3,
+    &jms::Interop,
 ];
 
 /// Somebody else's test suite.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use amqp::endpoint::{Attached, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
-use amqp::performative::{Attach, Open, Role, SenderSettleMode};
+use amqp::performative::{Attach, Error, Open, Role, SenderSettleMode};
 use amqp::state::{DeliveryState, TransactionalState};
 use amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
 use amqp::{Field as _, MapBuf, Multiple, Symbol, Value};
@@ -23,8 +23,9 @@ use super::bounds::{
     CONTAINER_ID_BYTES_MAX, FRAME_BYTES_MAX, LINKS_MAX, NUMBER_MAX, UNSENT_BYTES_MAX,
     UNSETTLED_MAX, WINDOW,
 };
+use super::containers::{SOLE_CONNECTION, Sole};
 use super::cursor::{Cursors, Start, Wanted};
-use super::errors::{Ending, NoLink};
+use super::errors::{CONTAINER_IN_USE, Ending, NoLink};
 use super::login::Login;
 use super::outcome::Outcome;
 use super::pinned::Pinned;
@@ -91,6 +92,7 @@ pub(super) async fn run(
         temporaries: Temporaries::new(&front),
         left: Vec::new(),
         login,
+        sole: None,
         door: None,
         peer,
         began_at: now,
@@ -115,6 +117,8 @@ struct Connection {
     /// Subscriptions that their client wants to be rid of, and the links that say so.
     left: Vec<(LinkId, InUse)>,
     login: Login,
+    /// Its container id, if that is to be its alone.
+    sole: Option<Sole>,
     /// The broker, as the client may use it; once the connection is open.
     door: Option<Arc<Door>>,
     peer: SocketAddr,
@@ -316,7 +320,7 @@ impl Connection {
         };
         match event {
             Event::Login(step) => self.login.take(step, &mut self.endpoint).await,
-            Event::Open(open) => self.open(&open)?,
+            Event::Open(open) => self.open(&open).await?,
             Event::Attach {
                 link,
                 attach,
@@ -340,12 +344,12 @@ impl Connection {
                 self.detached(link, how).await;
             }
             Event::Ended(channel, _) => self.forget(|it| it.channel == channel, Gone::Detached),
-            Event::Closed(_) => self.forget(|_| true, Gone::Detached),
+            Event::Closed(_) => self.closed(),
             Event::Fault(fault) => {
                 tracing::debug!(peer = %self.peer, %fault, "an AMQP client broke the protocol");
                 self.front.stats.ended(fault.condition.symbol());
                 match fault.scope {
-                    Scope::Connection => self.forget(|_| true, Gone::Detached),
+                    Scope::Connection => self.closed(),
                     Scope::Session(channel) => {
                         self.forget(|it| it.channel == channel, Gone::Detached)
                     }
@@ -362,6 +366,12 @@ impl Connection {
         let wait = quotas.charge(Quota::ProducerByteRate, door.caller(), bytes as f64);
         quotas.note(Quota::ProducerByteRate, wait);
         self.reads_at = Instant::now() + wait.min(PAUSE_MAX);
+    }
+
+    /// The connection has nothing any more, and whoever opens the next one of its name may have that.
+    fn closed(&mut self) {
+        self.forget(|_| true, Gone::Detached);
+        self.sole = None;
     }
 
     fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
@@ -382,9 +392,18 @@ impl Connection {
         self.forget(|it| it == link, Gone::Detached);
     }
 
-    fn open(&mut self, open: &Open<'_>) -> Result<(), Ending> {
+    async fn open(&mut self, open: &Open<'_>) -> Result<(), Ending> {
         if open.container_id.len() > CONTAINER_ID_BYTES_MAX {
             return Err(Ending::ContainerId);
+        }
+        let mut offered = vec!["ANONYMOUS-RELAY", "SHARED-SUBS"];
+        if open.desired_capabilities.has(SOLE_CONNECTION) {
+            self.sole = self.front.containers.take(open.container_id).await;
+            if self.sole.is_none() {
+                self.refuse_open();
+                return Ok(());
+            }
+            offered.push(SOLE_CONNECTION);
         }
         self.door = Some(Arc::new(self.front.broker.door(Caller {
             principal: self.login.principal.clone(),
@@ -397,9 +416,24 @@ impl Connection {
         let version = Value::String(env!("CARGO_PKG_VERSION"));
         properties.put_symbol("version", &version);
         let properties = Some(properties.as_map());
-        self.endpoint
-            .accept_open(&["ANONYMOUS-RELAY", "SHARED-SUBS"], properties);
+        self.endpoint.accept_open(&offered, properties);
         Ok(())
+    }
+
+    /// Another connection has the client's name, and is to be the only one.
+    fn refuse_open(&mut self) {
+        let (mut properties, mut info) = (MapBuf::new(), MapBuf::new());
+        let failed = "amqp:connection-establishment-failed";
+        properties.put_symbol(failed, &Value::Boolean(true));
+        info.put_symbol("invalid-field", &Value::Symbol("container-id"));
+        tracing::debug!(peer = %self.peer, "an AMQP client's container id is in use");
+        self.front.stats.ended(CONTAINER_IN_USE.symbol());
+        let text = "another connection has the container id, and is to be the only one";
+        let error = Error {
+            info: Some(info.as_map()),
+            ..error(CONTAINER_IN_USE, text)
+        };
+        self.endpoint.refuse_open(properties.as_map(), error);
     }
 
     async fn attach(&mut self, link: LinkId, attach: &Attach<'_>) {
@@ -676,6 +710,7 @@ impl Connection {
             let text = ending.to_string();
             self.endpoint.close(Some(error(condition, &text)));
         }
+        self.sole = None;
         if ending == Ending::Unread {
             return;
         }

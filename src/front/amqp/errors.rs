@@ -152,6 +152,9 @@ impl Ending {
     }
 }
 
+/// Of a connection whose container id is another one's alone.
+pub(super) const CONTAINER_IN_USE: ErrorCondition = ErrorCondition::InvalidField;
+
 /// What became of a delivery that was not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NotStored {

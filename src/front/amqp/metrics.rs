@@ -35,7 +35,13 @@ impl Front {
         links.sample(&["producer"], stats.producers.load(Relaxed));
         links.sample(&["consumer"], stats.consumers.load(Relaxed));
         links.sample(&["cursor"], stats.cursors.load(Relaxed));
+        links.sample(&["coordinator"], stats.coordinators.load(Relaxed));
         families.add(links);
+        families.gauge(
+            "alluvium_amqp_temporary_nodes",
+            "Temporary queues and topics that AMQP connections have made and not yet given up.",
+            stats.temporaries.load(Relaxed),
+        );
         for (name, help, count) in [
             (
                 "alluvium_amqp_received_bytes_total",

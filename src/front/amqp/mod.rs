@@ -19,6 +19,7 @@ mod again;
 mod bounds;
 mod command;
 mod connection;
+mod containers;
 mod cursor;
 mod errors;
 mod filter;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use amqp::endpoint::{Delivery, Endpoint, LinkId, error};
@@ -184,16 +184,24 @@ impl Inbound {
     }
 
     fn add(&mut self, link: LinkId, to: Destination) {
+        self.attached(&to).fetch_add(1, Relaxed);
         self.producers.insert(link, Producer { to, unsettled: 0 });
-        self.front.stats.producers.fetch_add(1, Relaxed);
+    }
+
+    /// The count of links of its kind.
+    fn attached(&self, to: &Destination) -> &AtomicU64 {
+        match to {
+            Destination::Node(_) => &self.front.stats.producers,
+            Destination::Coordinator => &self.front.stats.coordinators,
+        }
     }
 
     /// Links are gone.
     pub(super) fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool) {
-        let before = self.producers.len();
-        self.producers.retain(|link, _| !is_gone(*link));
-        let gone = (before - self.producers.len()) as u64;
-        self.front.stats.producers.fetch_sub(gone, Relaxed);
+        let gone = self.producers.extract_if(.., |link, _| is_gone(*link));
+        for (_, producer) in gone.collect::<Vec<_>>() {
+            self.attached(&producer.to).fetch_sub(1, Relaxed);
+        }
         self.given_back.add(self.transactions.forget(is_gone));
     }
 
@@ -386,8 +394,9 @@ impl Inbound {
 
 impl Drop for Inbound {
     fn drop(&mut self) {
-        let count = self.producers.len() as u64;
-        self.front.stats.producers.fetch_sub(count, Relaxed);
+        for producer in self.producers.values() {
+            self.attached(&producer.to).fetch_sub(1, Relaxed);
+        }
     }
 }
 

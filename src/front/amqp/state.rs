@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bounds::HELD_BYTES_MAX;
+use super::containers::Containers;
 use super::settings::Settings;
 use super::stats::Stats;
 use super::subscriptions::Uses;
@@ -30,6 +31,8 @@ pub struct Front {
     pub(super) settings: Settings,
     pub(super) places: Arc<Places>,
     pub(super) stats: Stats,
+    /// Container ids that are one connection's alone.
+    pub(super) containers: Arc<Containers>,
     /// Subscriptions that have consumers.
     pub(super) subscriptions: Arc<Uses>,
     /// Memory of deliveries that are being received or stored.
@@ -59,6 +62,7 @@ impl Front {
             shared,
             places,
             stats: Stats::default(),
+            containers: Arc::default(),
             subscriptions: Arc::default(),
             web: OpenWeb::new(),
             received: Budget::new(RECEIVED_BYTES_MAX.max(2 * one_max), one_max),

@@ -16,6 +16,10 @@ pub(super) struct Stats {
     pub(super) producers: AtomicU64,
     pub(super) consumers: AtomicU64,
     pub(super) cursors: AtomicU64,
+    /// Links to the coordinator of transactions.
+    pub(super) coordinators: AtomicU64,
+    /// Temporary nodes that there are now.
+    pub(super) temporaries: AtomicU64,
     /// Deliveries that clients sent, by what became of them.
     received: [AtomicU64; Became::ALL.len()],
     /// Deliveries that were sent to receivers.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use amqp::Map;
 use amqp::endpoint::LinkId;
@@ -65,6 +66,7 @@ impl Temporaries {
             made?;
         }
         self.all.insert(link, name.clone());
+        self.front.stats.temporaries.fetch_add(1, Relaxed);
         Ok(name)
     }
 
@@ -79,7 +81,12 @@ impl Temporaries {
     /// Links are gone, and with them their nodes.
     pub(super) fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool) {
         let gone = self.all.extract_if(.., |link, _| is_gone(*link));
-        delete(&self.front.broker, gone.map(|(_, name)| name).collect());
+        let gone: Vec<String> = gone.map(|(_, name)| name).collect();
+        self.front
+            .stats
+            .temporaries
+            .fetch_sub(gone.len() as u64, Relaxed);
+        delete(&self.front.broker, gone);
     }
 }
 

@@ -1,7 +1,9 @@
 //! The AMQP front as its clients see it: what a message becomes, what an outcome promises, where a cursor begins, and what is refused.
 
+mod container;
 mod dead_letters;
 mod doors;
+mod others_grief;
 mod queue;
 mod selector;
 mod subscription;

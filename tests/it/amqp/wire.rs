@@ -5,8 +5,8 @@ use std::time::Duration;
 use ::amqp::frame::{self, FrameKind, Protocol};
 use ::amqp::message::{Body, Message};
 use ::amqp::performative::{
-    Attach, Begin, Detach, Disposition, Error, Flow, Open, Performative, ReceiverSettleMode, Role,
-    SenderSettleMode, Transfer,
+    Attach, Begin, Close, Detach, Disposition, Error, Flow, Open, Performative, ReceiverSettleMode,
+    Role, SenderSettleMode, Transfer,
 };
 use ::amqp::sasl::SaslFrame;
 use ::amqp::state::{DeliveryState, TransactionalState};
@@ -52,20 +52,7 @@ impl Amqp {
 
     /// Says AMQP's header, opens, and begins a session.
     pub async fn begin(&mut self) {
-        self.raw(&Protocol::Amqp.bytes()).await;
-        self.say(Performative::Open(Open {
-            container_id: "test",
-            hostname: None,
-            max_frame_size: 4_096,
-            channel_max: 255,
-            idle_time_out: None,
-            outgoing_locales: Multiple::None,
-            incoming_locales: Multiple::None,
-            offered_capabilities: Multiple::None,
-            desired_capabilities: Multiple::None,
-            properties: None,
-        }))
-        .await;
+        self.say_open("test", &[]).await;
         self.say(Performative::Begin(Begin {
             remote_channel: None,
             next_outgoing_id: 0,
@@ -80,6 +67,24 @@ impl Amqp {
         for expected in ["header Amqp", "open", "begin"] {
             assert_eq!(self.next().await.0, expected);
         }
+    }
+
+    /// Says AMQP's header, and opens as a container that wants these capabilities.
+    pub async fn say_open(&mut self, container_id: &str, wanted: &[&str]) {
+        self.raw(&Protocol::Amqp.bytes()).await;
+        self.say(Performative::Open(Open {
+            container_id,
+            hostname: None,
+            max_frame_size: 4_096,
+            channel_max: 255,
+            idle_time_out: None,
+            outgoing_locales: Multiple::None,
+            incoming_locales: Multiple::None,
+            offered_capabilities: Multiple::None,
+            desired_capabilities: Multiple::These(wanted),
+            properties: None,
+        }))
+        .await;
     }
 
     pub async fn raw(&mut self, bytes: &[u8]) {
@@ -103,6 +108,11 @@ impl Amqp {
         let mut out = BytesMut::new();
         frame::put(&mut out, FrameKind::Sasl, 0, |out| step.put(out));
         self.raw(&out).await;
+    }
+
+    /// Closes the connection.
+    pub async fn close(&mut self) {
+        self.say(Performative::Close(Close { error: None })).await;
     }
 
     /// Attaches a sender to an address; None lets each message say it.
@@ -353,7 +363,17 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
     let why = |error: Option<Error<'_>>| error.map_or("", |it| it.condition.0).to_owned();
     let (performative, payload) = Performative::split(body).expect("a performative");
     let words = match performative {
-        Performative::Open(_) => "open".to_owned(),
+        Performative::Open(it) => {
+            let properties = it.properties;
+            let fails = properties
+                .is_some_and(|it| it.get("amqp:connection-establishment-failed").is_some());
+            let is_sole = it.offered_capabilities.has("sole-connection-for-container");
+            format!(
+                "open{}{}",
+                if fails { " failed" } else { "" },
+                if is_sole { " sole" } else { "" }
+            )
+        }
         Performative::Begin(_) => "begin".to_owned(),
         Performative::Attach(it) => {
             let filters = it.source.and_then(|it| it.filter);
@@ -381,7 +401,13 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
         }
         Performative::Detach(it) => format!("detach {} {}", it.handle, why(it.error)),
         Performative::End(it) => format!("end {}", why(it.error)),
-        Performative::Close(it) => format!("close {}", why(it.error)),
+        Performative::Close(it) => {
+            let info = it.error.and_then(|it| it.info);
+            let field = info.and_then(|it| it.get("invalid-field")?.text());
+            format!("close {} {}", why(it.error), field.unwrap_or_default())
+                .trim_end()
+                .to_owned()
+        }
     };
     (words, payload.to_vec())
 }
