@@ -51,7 +51,7 @@ pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 /// The version of keys and values of [`StateLogKind::Shares`]: the first byte of each.
 pub const SHARES_VERSION: u8 = 1;
 /// The kinds of [`StateLogKind::Shares`]: the second byte of a key.
-pub const SHARES_KINDS: RangeInclusive<u8> = 1..=4;
+pub const SHARES_KINDS: RangeInclusive<u8> = 1..=5;
 
 /// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
 pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=4;

@@ -273,12 +273,16 @@ impl Broker {
         let (producer_ids, producer_ids_task) =
             ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
         let (log, records) = StateLog::open(&storage, storage.clock())?;
-        let end_of = |place: share::Place| {
+        let find = |place: share::Place| {
             let log = storage.log(LogId::new(place.topic, place.partition))?;
-            Some(log.bounds().durable_end)
+            Some(share::FoundPlace {
+                end: log.bounds().durable_end,
+                maker: topics.get(&place.topic)?.owner.clone(),
+            })
         };
+        let ledger = Arc::clone(groups.ledger());
         let (shares, shares_task) =
-            share::Shares::open(log, records, storage.steady_clock(), end_of)?;
+            share::Shares::open(log, records, storage.steady_clock(), ledger, find)?;
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;

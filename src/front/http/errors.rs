@@ -547,7 +547,9 @@ fn share_refused(error: ShareError) -> Response {
         | ShareError::FencedEpoch
         | ShareError::NotRenewed
         | ShareError::NotHeld(_) => (StatusCode::CONFLICT, "group_membership"),
-        ShareError::MaxSizeReached => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
+        ShareError::MaxSizeReached | ShareError::OffsetsMaxReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
+        }
         ShareError::NotAvailable => (StatusCode::SERVICE_UNAVAILABLE, "group_not_available"),
     };
     let answer = problem(status, code, error.to_string());
