@@ -28,13 +28,15 @@ const LOOKED_AT_BYTES_MAX: usize = 32 << 10;
 
 /// One partition's records, as they came.
 #[derive(Debug)]
-pub struct Produce {
+pub struct Produce<'a> {
     /// The topic.
     pub topic: Granted<Arc<Topic>, right::Write>,
     /// The partition.
     pub partition: PartitionId,
     /// Exactly one batch.
     pub records: Bytes,
+    /// On whose account the producers are that the partition comes to remember; nobody's if None.
+    pub owner: Option<&'a str>,
     /// What the client waits for.
     pub acks: Acks,
     /// Which codecs clients of this one's version can read.
@@ -127,7 +129,7 @@ impl Appending {
 
 impl Broker {
     /// Checks and appends. When this returns the batch has its place; that it is durable is told by [`Appending::durable`].
-    pub async fn produce(&self, produce: Produce) -> Result<Appending, Rejection> {
+    pub async fn produce(&self, produce: Produce<'_>) -> Result<Appending, Rejection> {
         let appending = self.append(produce).await;
         if appending.is_err() {
             self.shared.refused.fetch_add(1, Relaxed);
@@ -135,7 +137,7 @@ impl Broker {
         appending
     }
 
-    async fn append(&self, produce: Produce) -> Result<Appending, Rejection> {
+    async fn append(&self, produce: Produce<'_>) -> Result<Appending, Rejection> {
         let config = &produce.topic.config;
         let log = produce.topic.log(produce.partition)?;
         if produce.acks == Acks::All && config.min_insync_replicas > 1 {
@@ -145,6 +147,14 @@ impl Broker {
             .into());
         }
         let batch = check_batch(produce.records, config, produce.codecs)?;
+        if let Some(owner) = produce.owner
+            && let Some((id, ..)) = batch.header().producer()
+            && !self.shared.producer_ids.owners().is_of(id, owner)
+            && !log.knows_producer(id)
+        {
+            // Otherwise an id of another's, or none that was given, would take what is another's, or nobody's.
+            return Err(Refusal::UnknownProducerId { id }.into());
+        }
         let now = self.shared.storage.clock().now();
         let batch = self.shape(batch, config, now).await?;
         let log_append_time =

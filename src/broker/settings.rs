@@ -184,6 +184,20 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "producer.ids.per.principal.max",
+        kind: Kind::Long,
+        default: "100000",
+        is_live: false,
+        doc: "Idempotent producers of one principal that all partitions remember, counted in each, where access is controlled: a \
+              producer is on the account of who was given its id. At the bound those are forgotten that have been idle for 15 \
+              minutes, and if there are none, new ones are refused with POLICY_VIOLATION. 1 or more.",
+        get: |it| it.producers_of_one_max.to_string(),
+        set: |it, value| {
+            it.producers_of_one_max = number(value, 1..=u64::from(u32::MAX))?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "topic.settings.bytes.per.principal.max",
         kind: Kind::Long,
         default: "16777216",
