@@ -276,7 +276,11 @@ impl Broker {
             records,
             storage.steady_clock(),
         )?;
-        let owners = producer_ids::Owners::new(storage.steady_clock(), producer_id_owners);
+        let owners = producer_ids::Owners::new(
+            storage.steady_clock(),
+            config.producers_of_one_max,
+            producer_id_owners,
+        );
         let owners = Arc::new(owners);
         if config.access.authorizer != access::Authorizer::None {
             let accounts = Arc::clone(&owners) as Arc<dyn storage::ProducerAccounts>;

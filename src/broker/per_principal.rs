@@ -216,10 +216,15 @@ mod tests {
             "{refused:?}"
         );
         // Not by another's id either, nor by one of nobody's or one that nobody was given.
-        for id in [hers, roots, ProducerId::new(1 << 40)] {
+        let refused = produce(&mallory, 2, hers).await;
+        assert!(
+            matches!(refused, Err(Refusal::ForeignProducerId { .. })),
+            "{refused:?}"
+        );
+        for id in [roots, ProducerId::new(1 << 40)] {
             let refused = produce(&mallory, 2, id).await;
             assert!(
-                matches!(refused, Err(Refusal::UnknownProducerId { .. })),
+                matches!(refused, Err(Refusal::TooManyProducers { .. })),
                 "{refused:?}"
             );
         }
@@ -227,7 +232,13 @@ mod tests {
         for partition in 0..3 {
             produce(&root, partition, roots).await.expect("nobody's");
         }
-        assert_eq!(bounds(&broker)[0], (2, 1));
+        assert_eq!(bounds(&broker)[0], (2, 3));
+        // Who has room may go on with an id from before accounts were kept, which is on his account then.
+        produce(&alice, 1, ProducerId::new(1 << 41))
+            .await
+            .expect("room");
+        let refused = produce(&alice, 1, hers).await;
+        assert!(matches!(refused, Err(Refusal::TooManyProducers { .. })));
         // A partition that knows a producer takes its batches, whoever brings them.
         let again = produce(&mallory, 2, hers).await;
         again.expect("the same batch again");

@@ -13,12 +13,13 @@ use model::batch::{
     with_log_append_time,
 };
 use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
-use model::{Offset, PartitionId, Timestamp};
-use storage::{AppendBatch, Durable};
+use model::{Offset, PartitionId, ProducerId, Timestamp};
+use storage::{AppendBatch, Durable, Log};
 
 use super::access::{Granted, right};
 use super::catalog::Topic;
 use super::inflation::TooLarge;
+use super::producer_ids::NotClaimed;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
 use super::{Broker, Refusal};
 
@@ -147,14 +148,7 @@ impl Broker {
             .into());
         }
         let batch = check_batch(produce.records, config, produce.codecs)?;
-        if let Some(owner) = produce.owner
-            && let Some((id, ..)) = batch.header().producer()
-            && !self.shared.producer_ids.owners().is_of(id, owner)
-            && !log.knows_producer(id)
-        {
-            // Otherwise an id of another's, or none that was given, would take what is another's, or nobody's.
-            return Err(Refusal::UnknownProducerId { id }.into());
-        }
+        let adopted = self.claim_producer(produce.owner, &batch, log)?;
         let now = self.shared.storage.clock().now();
         let batch = self.shape(batch, config, now).await?;
         let log_append_time =
@@ -162,9 +156,11 @@ impl Broker {
         let records = u64::try_from(batch.header().record_count).unwrap_or(0);
         let bytes = batch.bytes().len() as u64;
         let admission = self.shared.storage.admit(batch.bytes().len()).await;
-        let appended = log
-            .append(vec![AppendBatch::from(batch)], admission)
-            .map_err(super::append_refusal)?;
+        let appended = log.append(vec![AppendBatch::from(batch)], admission);
+        if let (Err(_), Some(id)) = (&appended, adopted) {
+            self.shared.producer_ids.owners().disown(id);
+        }
+        let appended = appended.map_err(super::append_refusal)?;
         if !appended.duplicate {
             produce.topic.traffic.appended(records, bytes);
         }
@@ -174,6 +170,25 @@ impl Broker {
             start_offset: appended.start_offset,
             durable: appended.durable,
         })
+    }
+
+    /// Sees that a batch's producer is on the account of who brings it, and not on another's: the id, if it was on nobody's before. A
+    /// partition that knows a producer takes what comes of it, whoever brings it.
+    fn claim_producer(
+        &self,
+        owner: Option<&str>,
+        batch: &Batch,
+        log: &Log,
+    ) -> Result<Option<ProducerId>, Refusal> {
+        let (Some(owner), Some((id, ..))) = (owner, batch.header().producer()) else {
+            return Ok(None);
+        };
+        match self.shared.producer_ids.owners().claim(id, owner) {
+            Ok(is_adopted) => Ok(is_adopted.then_some(id)),
+            Err(_) if log.knows_producer(id) => Ok(None),
+            Err(NotClaimed::Others) => Err(Refusal::ForeignProducerId { id }),
+            Err(NotClaimed::TooMany(count)) => Err(too_many_producers(count)),
+        }
     }
 
     /// Makes of a batch what its topic stores: looks into the records where a rule asks for it.
@@ -244,6 +259,14 @@ impl Broker {
         }
         let stamped = with_log_append_time(&batch, now);
         Batch::parse_unverified(stamped).map_err(|error| Refusal::CorruptBatch(error).into())
+    }
+}
+
+fn too_many_producers(count: u64) -> Refusal {
+    Refusal::TooManyProducers {
+        count,
+        setting: "producer.ids.per.principal.max",
+        idle_minutes: 60,
     }
 }
 

@@ -14,7 +14,7 @@ use super::access::{self, Cluster, Owner, right};
 use super::catalog::Topic;
 use super::{Broker, Refusal};
 pub(super) use block::{Block, ProducerIds};
-pub(super) use owners::Owners;
+pub(super) use owners::{NotClaimed, Owners};
 
 /// An idempotent producer that a partition remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -182,11 +182,9 @@ pub enum Refusal {
         /// Who.
         owner: Arc<str>,
     },
-    /// A producer that a partition does not remember has an id that was not given to its principal.
-    #[error(
-        "producer id {id} was not given to this principal, or so long ago that it is not known any more"
-    )]
-    UnknownProducerId {
+    /// A producer that a partition does not remember has an id that was given to another principal.
+    #[error("producer id {id} was given to another principal")]
+    ForeignProducerId {
         /// The id.
         id: ProducerId,
     },

@@ -11,7 +11,7 @@ use std::time::Duration;
 use storage::{AppendError, Clock, Purpose};
 use tokio::sync::oneshot;
 
-use super::owners::{BLOCKS_OF_ONE_MAX, FORGOTTEN_MAX, Owners};
+use super::owners::{BLOCK, BLOCKS_OF_ONE_MAX, FORGOTTEN_MAX, Owners};
 use crate::broker::access::Owner;
 use crate::broker::coordination::{
     Answer, Cell, Machine, Moment, Runtime, RuntimeTask, Shape, Step,
@@ -20,8 +20,6 @@ use crate::broker::records::Record;
 use crate::broker::state_log::{StateLog, StateLogError, StateRecord as _};
 use crate::broker::{Refusal, state_refusal};
 
-/// How many ids are reserved at once, as in Kafka.
-pub(super) const BLOCK: i64 = 1000;
 /// Of so many principals the rest of a block is kept; then that of the oldest block is given up.
 const OPEN_MAX: usize = 10_000;
 
@@ -298,7 +296,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        let owners = Owners::new(Arc::clone(&clock) as Arc<dyn Clock>, owned);
+        let owners = Owners::new(Arc::clone(&clock) as Arc<dyn Clock>, 9, owned);
         let (ids, task) = ProducerIds::new(next, Arc::new(owners), log, clock);
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
@@ -364,7 +362,9 @@ mod tests {
         );
         let store = store.cut();
         let ids = open_with(&store, Arc::clone(&clock));
-        assert!(ids.owners().is_of(hers, "alice") && ids.owners().is_of(his, "mallory"));
+        let of = |id| ids.owners().account_of(id);
+        assert_eq!(of(hers).as_deref(), Some("alice"));
+        assert_eq!(of(his).as_deref(), Some("mallory"));
         assert_eq!(ids.owners().account_of(nobodys), None);
         for number in 1..BLOCKS_OF_ONE_MAX as i64 {
             let far = (1 << 40) + number * BLOCK;

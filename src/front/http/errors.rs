@@ -259,7 +259,7 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         | Refusal::InvalidRecord(_)
         | Refusal::InvalidTimestamp(_)
         | Refusal::UnsupportedCompression(_) => (StatusCode::BAD_REQUEST, "invalid_batch"),
-        Refusal::Sequence(_) | Refusal::UnknownProducerId { .. } => {
+        Refusal::Sequence(_) | Refusal::ForeignProducerId { .. } => {
             (StatusCode::CONFLICT, "sequence")
         }
         Refusal::NotEnoughReplicas { .. } => {

@@ -240,8 +240,7 @@ fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
         Refusal::TooManyPartitions(_)
         | Refusal::TooManyProducers { .. }
         | Refusal::TooManyProducerIds { .. } => ErrorCode::PolicyViolation,
-        // Idempotent producers ask for another id then, and go on.
-        Refusal::UnknownProducerId { .. } => ErrorCode::UnknownProducerId,
+        Refusal::ForeignProducerId { .. } => ErrorCode::InvalidProducerIdMapping,
         Refusal::InvalidReplicationFactor(InvalidReplicationFactor::None) => {
             let words = "replication factor must be larger than 0, or -1 for the default";
             return (ErrorCode::InvalidReplicationFactor, Some(words));
