@@ -51,7 +51,7 @@ pub const METADATA_VALUE_HEAD: &[u8] = b"{\"version\":";
 /// The version of keys and values of [`StateLogKind::Shares`]: the first byte of each.
 pub const SHARES_VERSION: u8 = 1;
 /// The kinds of [`StateLogKind::Shares`]: the second byte of a key.
-pub const SHARES_KINDS: RangeInclusive<u8> = 1..=4;
+pub const SHARES_KINDS: RangeInclusive<u8> = 1..=5;
 
 /// The kinds of [`StateLogKind::Groups`]: the second byte of a key.
 pub const GROUPS_KINDS: RangeInclusive<u8> = 1..=4;
@@ -124,6 +124,8 @@ pub const DECOY_KEY: &str = "decoy";
 pub const BROKER_SETTINGS_KEY: &str = "broker-settings";
 /// The key of the producer ids that were given away.
 pub const PRODUCER_IDS_KEY: &str = "producer-ids";
+/// How the key of whose a block of producer ids is begins; its first id follows.
+pub const PRODUCER_ID_OWNER_KEY_HEAD: &str = "producer-ids/";
 
 /// A record that this release must not act on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -234,7 +236,8 @@ impl StateLogKind {
             StateLogKind::Metadata => {
                 let is_known = key.starts_with(TOPIC_KEY_HEAD.as_bytes())
                     || key == BROKER_SETTINGS_KEY.as_bytes()
-                    || key == PRODUCER_IDS_KEY.as_bytes();
+                    || key == PRODUCER_IDS_KEY.as_bytes()
+                    || key.starts_with(PRODUCER_ID_OWNER_KEY_HEAD.as_bytes());
                 is_known.then_some(()).ok_or(UnknownRecord::Kind)
             }
             StateLogKind::Groups => {

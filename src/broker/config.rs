@@ -44,6 +44,8 @@ pub struct BrokerConfig {
     pub settings_bytes_max: usize,
     /// `partitions.per.principal.max`.
     pub partitions_of_one_max: u64,
+    /// `producer.ids.per.principal.max`.
+    pub producers_of_one_max: u64,
     /// `topic.settings.bytes.per.principal.max`.
     pub settings_bytes_of_one_max: u64,
     /// `fetch.max.bytes`: no fetch answers with more, but for a first batch that is larger.
@@ -136,6 +138,7 @@ impl Default for BrokerConfig {
             idempotency_key_retention_ms: 24 * 3600 * 1000,
             settings_bytes_max: 64 * 1024,
             partitions_of_one_max: 50_000,
+            producers_of_one_max: 100_000,
             settings_bytes_of_one_max: 16 << 20,
             fetch_bytes_max: 55 * 1024 * 1024,
             access: AccessConfig::default(),

@@ -166,7 +166,7 @@ impl Broker {
     /// Puts settings of a group in force.
     async fn change_group(
         &self,
-        group: &str,
+        (group, maker): (&str, Option<&str>),
         validate_only: bool,
         change: impl FnOnce(Values<'_>) -> Result<BTreeMap<String, String>, Refusal>,
     ) -> Result<(), Refusal> {
@@ -189,7 +189,9 @@ impl Broker {
         if validate_only {
             return Ok(());
         }
-        let configured = self.shares().configure(group, values, settings).await;
+        let configured = { self.shares() }
+            .configure((group, maker), values, settings)
+            .await;
         configured.map_err(|error| match error {
             ShareError::NotAvailable => Refusal::DiskFull,
             error => InvalidSetting::Group(error).into(),
@@ -321,7 +323,10 @@ impl Broker {
     ) -> Result<(), Refusal> {
         match resource {
             Resource::Loggers(_) => Err(InvalidSetting::LogLevel.into()),
-            Resource::Group(group) => self.change_group(group.id(), validate_only, change).await,
+            Resource::Group(group) => {
+                let group = (group.id(), group.maker());
+                self.change_group(group, validate_only, change).await
+            }
             Resource::Topic(topic) => {
                 let turn = self.shared.changes.turn([Touched::Topic(topic.id)]).await;
                 let topic = self.current(topic)?;

@@ -89,7 +89,14 @@ impl Broker {
             max,
             refused: refused.count(bounded),
         };
+        let (producers, refused_producers) = self.storage().producers_of_accounts();
         vec![
+            Bound {
+                setting: "producer.ids.per.principal.max",
+                used: producers,
+                max: config.producers_of_one_max,
+                refused: refused_producers,
+            },
             bound(
                 "partitions.per.principal.max",
                 most.partitions,
@@ -105,22 +112,37 @@ impl Broker {
         ]
     }
 
-    /// What requests can make the broker hold, by name.
+    /// What requests can make the broker hold, by name, and how much was ever stored in each of its own logs and in those of topics.
     #[cfg(test)]
     pub(crate) fn held_in_memory(&self) -> Vec<(String, u64)> {
-        let bounds = self.groups().bounds();
+        let end = |id| { self.storage().log(id) }.map_or(0, |log| log.bounds().end.get());
+        let mut bounds = self.groups().bounds();
+        bounds.extend(self.bounds_of_one());
         let mut held: Vec<(String, u64)> = bounds
             .into_iter()
             .map(|bound| (bound.setting.to_owned(), bound.used))
             .collect();
+        for log in model::state_log::StateLogKind::ALL {
+            held.push((format!("log of {}", log.name()), end(log.id())));
+        }
         let topics = self.topics();
         let partitions = topics.iter().map(|it| u64::from(it.partition_count()));
+        let records = topics.iter().flat_map(|topic| {
+            let ids = topic.partitions().map(|it| model::LogId::new(topic.id, it));
+            ids.map(end).collect::<Vec<_>>()
+        });
+        let (retained, retained_bytes) = self.retained_held();
         let storage = self.storage_metrics();
         let totals = self.loss_totals();
         held.extend(
             [
                 ("topics", topics.len() as u64),
                 ("partitions", partitions.sum()),
+                ("records", records.sum()),
+                ("share groups", self.shares().list().len() as u64),
+                ("sessions", self.session_count() as u64),
+                ("retained messages", retained as u64),
+                ("bytes of retained messages", retained_bytes as u64),
                 ("producers", storage.producers),
                 ("holds", self.hold_count() as u64),
                 ("erasures", self.open_erasures().0 as u64),

@@ -209,6 +209,7 @@ struct Known {
     deleted: HashSet<TopicId>,
     settings: BrokerSettings,
     next_producer_id: i64,
+    producer_id_owners: Vec<(i64, access::Owner)>,
 }
 
 impl Known {
@@ -227,6 +228,10 @@ impl Known {
                 }
                 Record::BrokerSettings(found) => known.settings = found,
                 Record::ProducerIds { next } => known.next_producer_id = next,
+                Record::ProducerIdOwner { begin, owner } => {
+                    let owner = owner.expect("a removal does not count");
+                    known.producer_id_owners.push((begin, owner));
+                }
                 Record::TopicRemoved(_) => unreachable!("a removal does not count"),
             }
         }
@@ -251,6 +256,7 @@ impl Broker {
             deleted,
             settings,
             next_producer_id,
+            producer_id_owners,
         } = Known::read(entries)?;
         let known: HashSet<LogId> = topics
             .values()
@@ -270,15 +276,33 @@ impl Broker {
             records,
             storage.steady_clock(),
         )?;
-        let (producer_ids, producer_ids_task) =
-            ProducerIds::new(next_producer_id, metadata.clone(), storage.steady_clock());
+        let owners = producer_ids::Owners::new(
+            storage.steady_clock(),
+            config.producers_of_one_max,
+            producer_id_owners,
+        );
+        let owners = Arc::new(owners);
+        if config.access.authorizer != access::Authorizer::None {
+            let accounts = Arc::clone(&owners) as Arc<dyn storage::ProducerAccounts>;
+            storage.keep_producer_accounts(accounts, config.producers_of_one_max);
+        }
+        let (producer_ids, producer_ids_task) = ProducerIds::new(
+            next_producer_id,
+            owners,
+            metadata.clone(),
+            storage.steady_clock(),
+        );
         let (log, records) = StateLog::open(&storage, storage.clock())?;
-        let end_of = |place: share::Place| {
+        let find = |place: share::Place| {
             let log = storage.log(LogId::new(place.topic, place.partition))?;
-            Some(log.bounds().durable_end)
+            Some(share::FoundPlace {
+                end: log.bounds().durable_end,
+                maker: topics.get(&place.topic)?.owner.clone(),
+            })
         };
+        let ledger = Arc::clone(groups.ledger());
         let (shares, shares_task) =
-            share::Shares::open(log, records, storage.steady_clock(), end_of)?;
+            share::Shares::open(log, records, storage.steady_clock(), ledger, find)?;
         let holds = holds::Holds::open(&storage, storage.clock())?;
         let losses = losses::Losses::open(&storage, storage.clock())?;
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;

@@ -30,8 +30,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use model::acl::{Acl, CLUSTER_NAME, Operation, PatternType, Permission, ResourceType};
+    use model::batch::{BatchBuilder, Codec};
+    use model::{PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
     use super::super::access::{AccessConfig, Authorizer, Door, Protocol, right};
+    use super::super::produce::{Acks, KnownCodecs, Produce};
     use super::super::refusal::{InvalidSetting, TooManyPartitions};
     use super::super::scratch::Scratch;
     use super::super::{BrokerConfig, Layout, NewTopic, Refusal, Resource};
@@ -45,6 +48,7 @@ mod tests {
             },
             partitions_of_one_max: 5,
             settings_bytes_of_one_max: 64,
+            producers_of_one_max: 2,
             ..BrokerConfig::default()
         });
         let root = broker.door_of_user("root", Protocol::Kafka);
@@ -113,7 +117,7 @@ mod tests {
         let grown = broker.grow_topic(&topic, 4, None, false).await;
         assert!(is_too_many(grown.map(drop)));
         create(&root, "d", 100, &[]).await.expect("nobody's");
-        assert_eq!(bounds(&broker), [(5, 3), (0, 0)]);
+        assert_eq!(bounds(&broker), [(0, 0), (5, 3), (0, 0)]);
         // What goes makes room.
         let gone = root.topic("b", right::Delete).expect("a right");
         assert!(broker.delete_topics(vec![gone]).await[0].is_ok());
@@ -158,8 +162,87 @@ mod tests {
             set("a", "min.cleanable.dirty.ratio", "0.123456789012345").await
         ));
         set("a", "cleanup.policy", value).await.expect("28 bytes");
-        assert_eq!(bounds(&broker)[1], (51, 2));
+        assert_eq!(bounds(&broker)[2], (51, 2));
         set("a", "segment.ms", "1000").await.expect("less");
-        assert_eq!(bounds(&broker)[1].0, 37);
+        assert_eq!(bounds(&broker)[2].0, 37);
+    }
+
+    /// The first batch of a producer to a partition of the topic "a".
+    async fn produce(door: &Door, partition: u32, id: ProducerId) -> Result<(), Refusal> {
+        let mut builder = BatchBuilder::new(Codec::None);
+        builder.producer(id, ProducerEpoch::new(0), 0);
+        let now = Timestamp::from_millis(1);
+        builder.push(now, None, Some(b"v"), &[]).expect("small");
+        let produce = Produce {
+            topic: door.topic("a", right::Write)?,
+            partition: PartitionId::new(partition),
+            records: builder.build().expect("a batch"),
+            owner: door.owner(),
+            acks: Acks::All,
+            codecs: KnownCodecs::All,
+        };
+        let appending = door.broker().produce(produce).await;
+        appending
+            .map_err(|rejection| rejection.refusal)?
+            .durable()
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_principals_producers_are_bounded_and_nobody_takes_the_room_of_others() {
+        let broker = broker().await;
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let running = (*broker).clone();
+        let running = tokio::spawn(async move { running.run(stopped).await });
+        let door = |name: &str| broker.door_of_user(name, Protocol::Kafka);
+        let (mallory, alice, root) = (door("mallory"), door("alice"), door("root"));
+        create(&root, "a", 3, &[]).await.expect("room");
+        let cluster = root.cluster(right::IdempotentWrite).expect("a super user");
+        let id_for = async |door: &Door| {
+            let granted = broker.new_producer_id(&cluster, door.owner()).await;
+            granted.expect("an id").0
+        };
+        let (his, hers, roots) = (
+            id_for(&mallory).await,
+            id_for(&alice).await,
+            id_for(&root).await,
+        );
+        for partition in 0..2 {
+            produce(&mallory, partition, his).await.expect("room");
+        }
+        let refused = produce(&mallory, 2, his).await;
+        assert!(
+            matches!(refused, Err(Refusal::TooManyProducers { .. })),
+            "{refused:?}"
+        );
+        // Not by another's id either, nor by one of nobody's or one that nobody was given.
+        let refused = produce(&mallory, 2, hers).await;
+        assert!(
+            matches!(refused, Err(Refusal::ForeignProducerId { .. })),
+            "{refused:?}"
+        );
+        for id in [roots, ProducerId::new(1 << 40)] {
+            let refused = produce(&mallory, 2, id).await;
+            assert!(
+                matches!(refused, Err(Refusal::TooManyProducers { .. })),
+                "{refused:?}"
+            );
+        }
+        produce(&alice, 2, hers).await.expect("her own room");
+        for partition in 0..3 {
+            produce(&root, partition, roots).await.expect("nobody's");
+        }
+        assert_eq!(bounds(&broker)[0], (2, 3));
+        // Who has room may go on with an id from before accounts were kept, which is on his account then.
+        produce(&alice, 1, ProducerId::new(1 << 41))
+            .await
+            .expect("room");
+        let refused = produce(&alice, 1, hers).await;
+        assert!(matches!(refused, Err(Refusal::TooManyProducers { .. })));
+        // A partition that knows a producer takes its batches, whoever brings them.
+        let again = produce(&mallory, 2, hers).await;
+        again.expect("the same batch again");
+        stop.send_replace(true);
+        running.await.expect("it ends");
     }
 }

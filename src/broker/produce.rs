@@ -13,12 +13,13 @@ use model::batch::{
     with_log_append_time,
 };
 use model::topic_config::{CompressionType, MessageTimestampType, TopicConfig};
-use model::{Offset, PartitionId, Timestamp};
-use storage::{AppendBatch, Durable};
+use model::{Offset, PartitionId, ProducerId, Timestamp};
+use storage::{AppendBatch, Durable, Log};
 
 use super::access::{Granted, right};
 use super::catalog::Topic;
 use super::inflation::TooLarge;
+use super::producer_ids::NotClaimed;
 use super::refusal::{InvalidRecord, InvalidTimestamp, StorageFault, UnsupportedCompression};
 use super::{Broker, Refusal};
 
@@ -28,13 +29,15 @@ const LOOKED_AT_BYTES_MAX: usize = 32 << 10;
 
 /// One partition's records, as they came.
 #[derive(Debug)]
-pub struct Produce {
+pub struct Produce<'a> {
     /// The topic.
     pub topic: Granted<Arc<Topic>, right::Write>,
     /// The partition.
     pub partition: PartitionId,
     /// Exactly one batch.
     pub records: Bytes,
+    /// On whose account the producers are that the partition comes to remember; nobody's if None.
+    pub owner: Option<&'a str>,
     /// What the client waits for.
     pub acks: Acks,
     /// Which codecs clients of this one's version can read.
@@ -127,7 +130,7 @@ impl Appending {
 
 impl Broker {
     /// Checks and appends. When this returns the batch has its place; that it is durable is told by [`Appending::durable`].
-    pub async fn produce(&self, produce: Produce) -> Result<Appending, Rejection> {
+    pub async fn produce(&self, produce: Produce<'_>) -> Result<Appending, Rejection> {
         let appending = self.append(produce).await;
         if appending.is_err() {
             self.shared.refused.fetch_add(1, Relaxed);
@@ -135,7 +138,7 @@ impl Broker {
         appending
     }
 
-    async fn append(&self, produce: Produce) -> Result<Appending, Rejection> {
+    async fn append(&self, produce: Produce<'_>) -> Result<Appending, Rejection> {
         let config = &produce.topic.config;
         let log = produce.topic.log(produce.partition)?;
         if produce.acks == Acks::All && config.min_insync_replicas > 1 {
@@ -145,6 +148,7 @@ impl Broker {
             .into());
         }
         let batch = check_batch(produce.records, config, produce.codecs)?;
+        let adopted = self.claim_producer(produce.owner, &batch, log)?;
         let now = self.shared.storage.clock().now();
         let batch = self.shape(batch, config, now).await?;
         let log_append_time =
@@ -152,9 +156,11 @@ impl Broker {
         let records = u64::try_from(batch.header().record_count).unwrap_or(0);
         let bytes = batch.bytes().len() as u64;
         let admission = self.shared.storage.admit(batch.bytes().len()).await;
-        let appended = log
-            .append(vec![AppendBatch::from(batch)], admission)
-            .map_err(super::append_refusal)?;
+        let appended = log.append(vec![AppendBatch::from(batch)], admission);
+        if let (Err(_), Some(id)) = (&appended, adopted) {
+            self.shared.producer_ids.owners().disown(id);
+        }
+        let appended = appended.map_err(super::append_refusal)?;
         if !appended.duplicate {
             produce.topic.traffic.appended(records, bytes);
         }
@@ -164,6 +170,25 @@ impl Broker {
             start_offset: appended.start_offset,
             durable: appended.durable,
         })
+    }
+
+    /// Sees that a batch's producer is on the account of who brings it, and not on another's: the id, if it was on nobody's before. A
+    /// partition that knows a producer takes what comes of it, whoever brings it.
+    fn claim_producer(
+        &self,
+        owner: Option<&str>,
+        batch: &Batch,
+        log: &Log,
+    ) -> Result<Option<ProducerId>, Refusal> {
+        let (Some(owner), Some((id, ..))) = (owner, batch.header().producer()) else {
+            return Ok(None);
+        };
+        match self.shared.producer_ids.owners().claim(id, owner) {
+            Ok(is_adopted) => Ok(is_adopted.then_some(id)),
+            Err(_) if log.knows_producer(id) => Ok(None),
+            Err(NotClaimed::Others) => Err(Refusal::ForeignProducerId { id }),
+            Err(NotClaimed::TooMany(count)) => Err(too_many_producers(count)),
+        }
     }
 
     /// Makes of a batch what its topic stores: looks into the records where a rule asks for it.
@@ -234,6 +259,14 @@ impl Broker {
         }
         let stamped = with_log_append_time(&batch, now);
         Batch::parse_unverified(stamped).map_err(|error| Refusal::CorruptBatch(error).into())
+    }
+}
+
+fn too_many_producers(count: u64) -> Refusal {
+    Refusal::TooManyProducers {
+        count,
+        setting: "producer.ids.per.principal.max",
+        idle_minutes: 60,
     }
 }
 

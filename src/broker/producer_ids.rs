@@ -1,18 +1,20 @@
 //! Producer ids: each is given to one producer, ever; and who of them a partition remembers.
 //! Callers: fronts. Invariant: a block of ids is durable in the metadata before the first of it is given away, so that no id
-//! is given twice over restarts; what is left of a block at a stop is lost. The block is a machine of `coordination`: whoever
-//! asks while its record is on its way waits for the same sync.
+//! is given twice over restarts; what is left of a block at a stop is lost. Each principal that has an account has blocks of its own, so that
+//! it is known whose an id is. The blocks are a machine of `coordination`: whoever asks while a record is on its way waits for the same sync.
 
 mod block;
+mod owners;
 
 use std::sync::Arc;
 
 use model::{PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
-use super::access::{self, Cluster, right};
+use super::access::{self, Cluster, Owner, right};
 use super::catalog::Topic;
 use super::{Broker, Refusal};
 pub(super) use block::{Block, ProducerIds};
+pub(super) use owners::{NotClaimed, Owners};
 
 /// An idempotent producer that a partition remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +57,14 @@ impl Broker {
         Ok(producers.into_iter().filter_map(active).collect())
     }
 
-    /// A producer id that nobody has had, with epoch 0.
+    /// A producer id that nobody has had, with epoch 0, on the account of `owner` if there is one.
     pub async fn new_producer_id(
         &self,
         _cluster: &access::Granted<Cluster, right::IdempotentWrite>,
+        owner: Option<&str>,
     ) -> Result<(ProducerId, ProducerEpoch), Refusal> {
-        let id = self.shared.producer_ids.grant().await?;
+        let owner = owner.map(Owner::from);
+        let id = self.shared.producer_ids.grant(owner).await?;
         Ok((ProducerId::new(id), ProducerEpoch::new(0)))
     }
 }

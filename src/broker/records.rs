@@ -1,13 +1,14 @@
 //! The records of the cluster's metadata log: what exists, kept as keyed records, last write wins.
 //! Callers: `topics`, `configs`, `producer_ids`, and `Broker::open`, which replays them.
-//! Shape: the key is `topic/<uuid>`, `broker-settings` or `producer-ids`; the value is a JSON object with `version`.
+//! Shape: the key is `topic/<uuid>`, `broker-settings`, `producer-ids` or `producer-ids/<first id>`; the value is a JSON object with `version`.
 //! Unknown keys, fields and versions end the opening: what we don't understand we must not act on.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use model::state_log::{
-    BROKER_SETTINGS_KEY, METADATA_VERSION, PRODUCER_IDS_KEY, StateLogKind, TOPIC_KEY_HEAD,
+    BROKER_SETTINGS_KEY, METADATA_VERSION, PRODUCER_ID_OWNER_KEY_HEAD, PRODUCER_IDS_KEY,
+    StateLogKind, TOPIC_KEY_HEAD,
 };
 use model::{TopicId, TopicName};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,11 @@ pub(super) enum Record {
     /// Producer ids below this were given away.
     ProducerIds {
         next: i64,
+    },
+    /// On whose account the block of producer ids is that begins there; nobody's any more if None.
+    ProducerIdOwner {
+        begin: i64,
+        owner: Option<Owner>,
     },
     /// The end of a topic.
     TopicRemoved(TopicId),
@@ -89,6 +95,13 @@ struct ProducerIdsValue {
     next: i64,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProducerIdOwnerValue {
+    version: u32,
+    owner: String,
+}
+
 impl TopicRecord {
     pub(super) fn of(topic: &Topic) -> TopicRecord {
         TopicRecord {
@@ -134,6 +147,15 @@ impl StateRecord for Record {
                     next: *next,
                 }),
             ),
+            Record::ProducerIdOwner { begin, owner } => (
+                Bytes::from(format!("{PRODUCER_ID_OWNER_KEY_HEAD}{begin}")),
+                owner.as_deref().and_then(|owner| {
+                    value(&ProducerIdOwnerValue {
+                        version: VERSION_WITHOUT_OWNER,
+                        owner: owner.to_owned(),
+                    })
+                }),
+            ),
             Record::TopicRemoved(id) => (topic_key(*id), None),
         }
     }
@@ -155,6 +177,16 @@ impl StateRecord for Record {
             PRODUCER_IDS_KEY => {
                 let read: ProducerIdsValue = read(value).map_err(refuse)?;
                 Ok(Record::ProducerIds { next: read.next })
+            }
+            other if other.starts_with(PRODUCER_ID_OWNER_KEY_HEAD) => {
+                let begin = other
+                    .strip_prefix(PRODUCER_ID_OWNER_KEY_HEAD)
+                    .and_then(|begin| begin.parse().ok())
+                    .filter(|begin| *begin >= 0)
+                    .ok_or_else(|| refuse("not a number of a producer id".into()))?;
+                let read: ProducerIdOwnerValue = read(value).map_err(refuse)?;
+                let owner = Some(Owner::from(read.owner));
+                Ok(Record::ProducerIdOwner { begin, owner })
             }
             other => {
                 let id = other
@@ -228,6 +260,10 @@ mod tests {
             }),
             Record::BrokerSettings(settings),
             Record::ProducerIds { next: 2000 },
+            Record::ProducerIdOwner {
+                begin: 1000,
+                owner: Some("alice".into()),
+            },
         ] {
             let (key, value) = record.encode();
             assert_eq!(Record::decode(&key, &value.unwrap()).unwrap(), record);
@@ -254,6 +290,19 @@ mod tests {
             record.encode().1.unwrap(),
             r#"{"version":2,"name":"buoys","partitions":12,"settings":{"retention.ms":"1000"},"owner":"alice"}"#
         );
+    }
+
+    #[test]
+    fn whose_a_block_of_producer_ids_is_is_written_as_documented() {
+        let record = |owner| Record::ProducerIdOwner { begin: 1000, owner };
+        let (key, value) = record(Some("alice".into())).encode();
+        assert_eq!(key, "producer-ids/1000");
+        assert_eq!(value.unwrap(), r#"{"version":1,"owner":"alice"}"#);
+        assert_eq!(record(None).encode(), (key.clone(), None));
+        let value = br#"{"version":1,"owner":"alice"}"#;
+        assert!(Record::decode(b"producer-ids/x", value).is_err());
+        assert!(Record::decode(b"producer-ids/-1", value).is_err());
+        assert!(Record::decode(&key, br#"{"version":2,"owner":"alice"}"#).is_err());
     }
 
     #[test]

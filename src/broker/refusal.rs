@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::batch::{BatchError, Codec};
 use model::topic_config::ConfigError;
-use model::{InvalidName, Offset, PartitionId, Timestamp, TopicName};
+use model::{InvalidName, Offset, PartitionId, ProducerId, Timestamp, TopicName};
 use storage::{AppendError, Bounds, ReadError, SequenceError, StorageFailed};
 
 use super::access::{Principal, ResourceKind, Right};
@@ -173,6 +173,20 @@ pub enum Refusal {
         setting: &'static str,
         /// Those that are idle for so long are forgotten for new ones.
         idle_minutes: u64,
+    },
+    /// So many producer ids were given to a principal that there are no more for it now.
+    #[error(
+        "{owner} was given as many producer ids as one may have that are in use, or were not used within a day"
+    )]
+    TooManyProducerIds {
+        /// Who.
+        owner: Arc<str>,
+    },
+    /// A producer that a partition does not remember has an id that was given to another principal.
+    #[error("producer id {id} was given to another principal")]
+    ForeignProducerId {
+        /// The id.
+        id: ProducerId,
     },
     /// More than a client may use, by a quota.
     #[error("the quota {quota} is used up for {} ms", wait.as_millis())]

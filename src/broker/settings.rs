@@ -184,6 +184,20 @@ pub const BROKER: &[Setting<BrokerConfig>] = &[
         },
     },
     Setting {
+        name: "producer.ids.per.principal.max",
+        kind: Kind::Long,
+        default: "100000",
+        is_live: false,
+        doc: "Idempotent producers of one principal that all partitions remember, counted in each, where access is controlled: a \
+              producer is on the account of who was given its id. At the bound those are forgotten that have been idle for 15 \
+              minutes, and if there are none, new ones are refused with POLICY_VIOLATION. 1 or more.",
+        get: |it| it.producers_of_one_max.to_string(),
+        set: |it, value| {
+            it.producers_of_one_max = number(value, 1..=u64::from(u32::MAX))?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "topic.settings.bytes.per.principal.max",
         kind: Kind::Long,
         default: "16777216",
@@ -396,7 +410,7 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "100000",
         is_live: false,
-        doc: "Consumer groups at most; further ones are refused. 1 or more.",
+        doc: "Groups at most, those that share records among them; further ones are refused. 1 or more.",
         get: |it| it.groups_max.to_string(),
         set: |it, value| {
             it.groups_max = number(value, 1..=u64::MAX)?;
@@ -420,8 +434,8 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "10000",
         is_live: false,
-        doc: "Consumer groups of one principal at most, where access is controlled: a group is on the account of who \
-              made it. Further ones are refused. 1 or more.",
+        doc: "Groups of one principal at most, those that share records among them, where access is controlled: a group is on \
+              the account of who made it. Further ones are refused. 1 or more.",
         get: |it| it.held_of_one_max.groups.to_string(),
         set: |it, value| {
             it.held_of_one_max.groups = number(value, 1..=u64::MAX)?;
@@ -458,7 +472,8 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "200000",
         is_live: false,
-        doc: "Committed offsets of one principal's groups at most; a commit beyond it is refused. 1 or more.",
+        doc: "Committed offsets of one principal's groups at most, and partitions that they share; a commit beyond it is \
+              refused. 1 or more.",
         get: |it| it.held_of_one_max.offsets.to_string(),
         set: |it, value| {
             it.held_of_one_max.offsets = number(value, 1..=u64::MAX)?;
@@ -470,8 +485,9 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "67108864",
         is_live: false,
-        doc: "Bytes that the committed offsets of one principal's groups take in memory at most; a commit beyond it is \
-              refused. 1 MiB or more.",
+        doc: "Bytes that the committed offsets of one principal's groups take in memory at most, and what is known of the records \
+              of shared partitions; a commit beyond it is refused, and records are not given out that would add to it. 1 MiB or \
+              more.",
         get: |it| it.held_of_one_max.offset_bytes.to_string(),
         set: |it, value| {
             it.held_of_one_max.offset_bytes = number(value, 1 << 20..=u64::MAX)?;
@@ -495,8 +511,9 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "268435456",
         is_live: false,
-        doc: "Bytes that the committed offsets of all groups take in memory at most, with the text beside them; a \
-              commit beyond it is refused. 1 MiB or more.",
+        doc: "Bytes that the committed offsets of all groups take in memory at most, with the text beside them, and what is known \
+              of the records of shared partitions; a commit beyond it is refused, and records are not given out that would add \
+              to it. 1 MiB or more.",
         get: |it| it.offsets_bytes_max.to_string(),
         set: |it, value| {
             it.offsets_bytes_max = number(value, 1 << 20..=u64::MAX)?;
@@ -508,7 +525,8 @@ pub const GROUPS: &[Setting<GroupConfig>] = &[
         kind: Kind::Long,
         default: "1000000",
         is_live: false,
-        doc: "Committed offsets of all groups at most; a commit beyond it is refused. 1 or more.",
+        doc: "Committed offsets of all groups at most, and partitions that groups share; a commit beyond it is refused. 1 or \
+              more.",
         get: |it| it.offsets_max.to_string(),
         set: |it, value| {
             it.offsets_max = number(value, 1..=u64::MAX)?;

@@ -553,7 +553,9 @@ impl Broker {
                 self.detach(&topic);
                 Ok(topic)
             }
-            Record::BrokerSettings(_) | Record::ProducerIds { .. } => {
+            Record::BrokerSettings(_)
+            | Record::ProducerIds { .. }
+            | Record::ProducerIdOwner { .. } => {
                 unreachable!("a change of topics has records of topics")
             }
         }

@@ -64,7 +64,7 @@ pub use log::{
     ScanCounts, ScanRange, Scanned, ToldLog,
 };
 pub use metrics::{Health, KeyIndexMetrics, Metrics};
-pub use producers::{ProducerState, SequenceError};
+pub use producers::{ProducerAccounts, ProducerState, SequenceError};
 pub use purge::PurgeError;
 pub use recovery::{Fate, RecoveryReport};
 pub use segment::summary::{Stats, WindowKey};

@@ -22,7 +22,8 @@ use model::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 use crate::fields::{Fields, FormatError};
 
-pub(crate) use self::limits::{PRODUCER_IDLE_MS, ProducerLimits};
+pub use self::limits::ProducerAccounts;
+pub(crate) use self::limits::{OfAccounts, PRODUCER_IDLE_MS, ProducerLimits};
 
 /// How many batches back a retry is recognised. Kafka's clients have at most five requests in flight.
 pub const BATCHES_MAX: usize = 5;
@@ -196,8 +197,8 @@ impl Producers {
     }
 
     /// Forgets the producers that appended nothing since `oldest`, those that are idle for longest first, until no more than
-    /// `keep` are known or none is left of them; says how many.
-    pub fn forget_idle(&mut self, oldest: Timestamp, keep: usize) -> usize {
+    /// `keep` are known or none is left of them; says which.
+    pub fn forget_idle(&mut self, oldest: Timestamp, keep: usize) -> Vec<ProducerId> {
         let mut idle: Vec<(Timestamp, ProducerId)> = self
             .states
             .iter()
@@ -214,7 +215,15 @@ impl Producers {
             self.states.len() + idle.len() == before,
             "what is forgotten was known"
         );
-        idle.len()
+        idle.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Forgets those of these producers that appended nothing since `oldest`, and says how many.
+    pub fn expire_of(&mut self, oldest: Timestamp, is_meant: impl Fn(ProducerId) -> bool) -> usize {
+        let before = self.states.len();
+        self.states
+            .retain(|id, state| state.last_append_time >= oldest || !is_meant(*id));
+        before - self.states.len()
     }
 
     /// Whether a batch is of a producer that is not known.

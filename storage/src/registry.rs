@@ -78,7 +78,7 @@ impl Registry {
         let Some(log) = self.forget(id) else {
             return false;
         };
-        self.parts.producers.gone(log.producer_count() as u64);
+        self.parts.producers.gone(&log.producer_ids());
         self.put_back_deleted(id);
         true
     }

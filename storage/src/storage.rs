@@ -30,6 +30,7 @@ use crate::log::{
 use crate::manifest::SegmentEntry;
 use crate::metrics::{Health, Metrics};
 use crate::open::open;
+use crate::producers::ProducerAccounts;
 use crate::purge::{PurgeError, purge_wal};
 use crate::recovery::RecoveryReport;
 use crate::recovery::orphans::{self, Fate, Orphan};
@@ -435,6 +436,17 @@ impl Storage {
     /// How long the syncs of the write-ahead log took since the start.
     pub fn sync_durations(&self) -> SyncDurations {
         self.engine().wal.stall.durations()
+    }
+
+    /// From now on idempotent producers are on accounts, and each account has so many at most, counted in each log. Said once, before
+    /// anything is appended.
+    pub fn keep_producer_accounts(&self, accounts: Arc<dyn ProducerAccounts>, one_max: u64) {
+        self.engine().producers.keep_accounts(accounts, one_max);
+    }
+
+    /// Of the account that has most producers how many; and how often producers were refused as their account has too many.
+    pub fn producers_of_accounts(&self) -> (u64, u64) {
+        self.engine().producers.of_accounts()
     }
 
     /// Counts and sizes. Never waits for the disk.

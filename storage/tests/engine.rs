@@ -470,6 +470,88 @@ fn producers_beyond_a_bound_are_refused_and_those_idle_for_long_make_room() {
     }
 }
 
+/// Odd producers are alice's, even ones nobody's; the hundreds are bob's.
+struct ByNumber;
+
+impl alluvium_storage::ProducerAccounts for ByNumber {
+    fn account_of(&self, id: model::ProducerId) -> Option<std::sync::Arc<str>> {
+        match id.get() {
+            100.. => Some("bob".into()),
+            id if id % 2 == 1 => Some("alice".into()),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn producers_beyond_the_bound_on_their_account_are_refused_and_after_a_start_too() {
+    let house = House::new();
+    let send = |storage: &alluvium_storage::Storage,
+                log: &alluvium_storage::Log,
+                producer: i64,
+                sequence: i32| {
+        let mut builder = BatchBuilder::new(Codec::None);
+        let (id, epoch) = (
+            model::ProducerId::new(producer),
+            model::ProducerEpoch::new(0),
+        );
+        builder.producer(id, epoch, sequence);
+        builder
+            .push(Timestamp::from_millis(1), None, Some(b"v"), &[])
+            .unwrap();
+        let batch = Batch::parse(builder.build().unwrap()).unwrap();
+        let admission = storage.try_admit(batch.bytes().len()).unwrap();
+        let sent = log.append(vec![AppendBatch::from(batch)], admission);
+        while storage.commit_once() {}
+        sent.map(|sent| sent.base_offset.get())
+    };
+    let open = || {
+        let (storage, _) = house.open();
+        storage.keep_producer_accounts(std::sync::Arc::new(ByNumber), 3);
+        storage.finish_open(&known(2)).unwrap();
+        storage
+    };
+    let storage = open();
+    let logs = [0, 1].map(|n| storage.create_log(log_id(n), settings()));
+    // In whichever logs they are remembered, one in two of them twice.
+    send(&storage, &logs[0], 1, 0).unwrap();
+    send(&storage, &logs[1], 1, 0).unwrap();
+    send(&storage, &logs[1], 3, 0).unwrap();
+    let refused = send(&storage, &logs[0], 5, 0).unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("producer.ids.per.principal.max"),
+        "{refused}"
+    );
+    for others in [0, 2, 4, 6, 101, 103, 105] {
+        send(&storage, &logs[0], others, 0).unwrap();
+    }
+    send(&storage, &logs[1], 3, 1).expect("who is known goes on");
+    assert_eq!(storage.producers_of_accounts(), (3, 1));
+    drop((logs, storage));
+    let storage = open();
+    let logs = [0, 1].map(|n| storage.create_log(log_id(n), settings()));
+    assert_eq!(
+        storage.producers_of_accounts(),
+        (3, 0),
+        "as before the start"
+    );
+    assert!(send(&storage, &logs[0], 5, 0).is_err());
+    // Those that are idle make room, wherever they are, at the next look; nobody else's go.
+    house.clock.advance(std::time::Duration::from_secs(16 * 60));
+    send(&storage, &logs[1], 3, 2).unwrap();
+    storage.clean_once();
+    assert_eq!(logs[0].producer_count(), 4, "nobody's are there");
+    send(&storage, &logs[0], 5, 0).expect("room");
+    send(&storage, &logs[0], 107, 0).expect("room");
+    // And so do those of a log that is deleted.
+    send(&storage, &logs[0], 7, 0).expect("room");
+    assert!(send(&storage, &logs[0], 9, 0).is_err());
+    storage.delete_log(log_id(1));
+    send(&storage, &logs[0], 9, 0).expect("room");
+}
+
 #[test]
 fn a_log_that_nobody_appends_to_forgets_its_producers_too() {
     let house = House::new();

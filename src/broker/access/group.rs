@@ -9,7 +9,7 @@ use crate::broker::groups::Coordinator;
 pub struct Group<'a> {
     id: &'a str,
     /// On whose account it is, if it is made.
-    pub(super) owner: Option<&'a str>,
+    owner: Option<&'a str>,
     pub(super) broker: &'a Broker,
     pub(super) coordinator: &'a Coordinator,
 }
@@ -22,6 +22,11 @@ impl<'a> Group<'a> {
             broker,
             coordinator: broker.groups(),
         }
+    }
+
+    /// On whose account it is, if it is made.
+    pub(in crate::broker) fn maker(&self) -> Option<&'a str> {
+        self.owner
     }
 
     /// Its id.

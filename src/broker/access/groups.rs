@@ -20,7 +20,9 @@ impl Granted<Group<'_>, right::Read> {
                 member_id: request.member_id,
             });
         }
-        self.coordinator.join(self.id(), self.owner, request).await
+        self.coordinator
+            .join(self.id(), self.maker(), request)
+            .await
     }
 
     /// Returns with the member's assignment when the leader has brought it.
@@ -52,7 +54,7 @@ impl Granted<Group<'_>, right::Read> {
             return Err(GroupError::NotFound);
         }
         self.coordinator
-            .commit(self.id(), self.owner, claim, commits, retention)
+            .commit(self.id(), self.maker(), claim, commits, retention)
             .await
     }
 }

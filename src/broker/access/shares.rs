@@ -50,7 +50,8 @@ impl Granted<Group<'_>, right::Read> {
     pub async fn beat(&self, beat: Beat) -> Result<Beaten, ShareError> {
         self.check_kind()?;
         let shares = self.broker.shares();
-        shares.beat(self.id(), beat, |name| self.topic(name)).await
+        let group = (self.id(), self.maker());
+        shares.beat(group, beat, |name| self.topic(name)).await
     }
 
     /// Takes a member out.
@@ -70,7 +71,8 @@ impl Granted<Group<'_>, right::Read> {
         member: &str,
         take: &Take,
     ) -> Result<Vec<Result<Taken, TakeError>>, ShareError> {
-        self.broker.take(self.id(), member, take).await
+        let group = (self.id(), self.maker());
+        self.broker.take(group, member, take).await
     }
 
     /// Does what a member says of records that it holds: all of it or nothing. Durable when it returns.
@@ -96,9 +98,12 @@ impl Granted<Group<'_>, right::Read> {
     /// Begins anew with partitions, of a group without members that comes into being if it is not there. Durable when it returns.
     pub async fn reset_shared(&self, starts: &[SharedStart]) -> Result<(), ShareError> {
         self.check_kind()?;
-        let start = |(topic, partition, offset): &SharedStart| (place(topic, *partition), *offset);
+        let start = |(topic, partition, offset): &SharedStart| {
+            (place(topic, *partition), *offset, topic.owner.clone())
+        };
         let starts: Vec<_> = starts.iter().map(start).collect();
-        self.broker.shares().reset(self.id(), &starts).await
+        let group = (self.id(), self.maker());
+        self.broker.shares().reset(group, &starts).await
     }
 }
 

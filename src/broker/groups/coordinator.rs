@@ -261,6 +261,11 @@ impl Coordinator {
         self.shared.ledger.bounds()
     }
 
+    /// The account of all groups.
+    pub(in crate::broker) fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
+    }
+
     /// Applies every deadline that has passed.
     pub async fn run_due(&self) -> Result<(), GroupError> {
         Ok(self.runtime.run_due().await?)

@@ -1,6 +1,6 @@
 //! What all groups hold together, and those of each principal, and the bounds on it: groups, members, committed offsets, and
-//! their bytes.
-//! Callers: `Coordinator`, under a group's lock; it asks before a group grows, and corrects the figure after each step.
+//! their bytes. Groups that share records are among them: where such a group is with a partition counts as an offset.
+//! Callers: `Coordinator` and `share`, under a group's lock; they ask before a group grows, and correct the figure after each step.
 //! Invariant: what is held is the sum of what each group has on its account, and so is what a principal holds of those that are
 //! its own; a principal without any takes no memory. Nothing grows past a bound; what an earlier start let in, under other
 //! settings, stays.
@@ -38,9 +38,9 @@ pub struct Held {
     pub members: u64,
     /// Bytes of groups and members: names, subscriptions, assignments.
     pub member_bytes: u64,
-    /// Committed offsets.
+    /// Committed offsets, and partitions that are shared.
     pub offsets: u64,
-    /// Bytes of committed offsets, with the text beside them.
+    /// Bytes of committed offsets, with the text beside them; of what is known of the records of shared partitions.
     pub offset_bytes: u64,
 }
 
@@ -100,7 +100,7 @@ pub struct Bound {
 
 /// The account of all groups.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(in crate::broker) struct Ledger {
     max: Held,
     /// What one principal may hold.
     max_of_one: Held,
@@ -138,14 +138,14 @@ impl Refusals {
 
 /// What one group holds, and whose it is.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(in crate::broker) struct Account {
     owner: Option<Arc<str>>,
     held: Held,
 }
 
 impl Account {
     /// Of a new group, which is on this principal's account if there is one.
-    pub(super) fn of(owner: Option<Arc<str>>) -> Account {
+    pub(in crate::broker) fn of(owner: Option<Arc<str>>) -> Account {
         Account {
             owner,
             held: Held::default(),
@@ -153,7 +153,7 @@ impl Account {
     }
 
     /// Whose it is.
-    pub(super) fn owner(&self) -> Option<&Arc<str>> {
+    pub(in crate::broker) fn owner(&self) -> Option<&Arc<str>> {
         self.owner.as_ref()
     }
 }
@@ -165,7 +165,7 @@ fn passed(wanted: Held, growth: Held, max: Held) -> Option<usize> {
 }
 
 impl Ledger {
-    pub(super) fn new(max: Held, max_of_one: Held) -> Ledger {
+    pub(in crate::broker) fn new(max: Held, max_of_one: Held) -> Ledger {
         Ledger {
             max,
             max_of_one,
@@ -178,47 +178,87 @@ impl Ledger {
     }
 
     /// Puts growth on a group's account, if every bound on what grows allows it.
-    pub(super) fn grow(&self, now: Duration, account: &mut Account, growth: Held) -> bool {
+    pub(in crate::broker) fn grow(
+        &self,
+        now: Duration,
+        account: &mut Account,
+        growth: Held,
+    ) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let wanted = state.held.plus(growth);
-        if let Some(field) = passed(wanted, growth, self.max) {
+        let Some((all, one)) = self.judge(state, now, account, growth) else {
+            return false;
+        };
+        state.held = all;
+        if let Some(owner) = &account.owner {
+            state.of_one.insert(Arc::clone(owner), one);
+        }
+        account.held = account.held.plus(growth);
+        true
+    }
+
+    /// Whether every bound on what would grow allows it. Where one does not, that is a refusal.
+    pub(in crate::broker) fn has_room(
+        &self,
+        now: Duration,
+        account: &Account,
+        growth: Held,
+    ) -> bool {
+        let mut state = self.lock();
+        self.judge(&mut state, now, account, growth).is_some()
+    }
+
+    /// Whether bytes of offsets were refused since the start.
+    pub(in crate::broker) fn has_refused_offset_bytes(&self) -> bool {
+        let state = self.lock();
+        let of = |refusals: &Refusals| refusals.refused[FIELDS - 1];
+        of(&state.all) + of(&state.one) > 0
+    }
+
+    /// What all groups and those of the account's owner would hold; None, and noted, if a bound does not allow it.
+    fn judge(
+        &self,
+        state: &mut State,
+        now: Duration,
+        account: &Account,
+        growth: Held,
+    ) -> Option<(Held, Held)> {
+        let all = state.held.plus(growth);
+        if let Some(field) = passed(all, growth, self.max) {
             if state.all.note(field, now) {
                 let (used, max) = (state.held.fields()[field], self.max.fields()[field]);
                 tracing::warn!(
                     setting = SETTINGS[field],
                     used,
                     max,
-                    "a consumer group was refused: the bound on all groups is reached"
+                    "a group was refused: the bound on all groups is reached"
                 );
             }
-            return false;
+            return None;
         }
-        if let Some(owner) = &account.owner {
-            let held = state.of_one.get(owner).copied().unwrap_or_default();
-            let wanted = held.plus(growth);
-            if let Some(field) = passed(wanted, growth, self.max_of_one) {
-                if state.one.note(field, now) {
-                    let (used, max) = (held.fields()[field], self.max_of_one.fields()[field]);
-                    tracing::warn!(
-                        principal = &**owner,
-                        setting = SETTINGS_OF_ONE[field],
-                        used,
-                        max,
-                        "a consumer group was refused: the bound on one principal's groups is reached"
-                    );
-                }
-                return false;
+        let Some(owner) = &account.owner else {
+            return Some((all, Held::default()));
+        };
+        let held = state.of_one.get(owner).copied().unwrap_or_default();
+        let one = held.plus(growth);
+        if let Some(field) = passed(one, growth, self.max_of_one) {
+            if state.one.note(field, now) {
+                let (used, max) = (held.fields()[field], self.max_of_one.fields()[field]);
+                tracing::warn!(
+                    principal = &**owner,
+                    setting = SETTINGS_OF_ONE[field],
+                    used,
+                    max,
+                    "a group was refused: the bound on one principal's groups is reached"
+                );
             }
-            state.of_one.insert(Arc::clone(owner), wanted);
+            return None;
         }
-        state.held = wanted;
-        account.held = account.held.plus(growth);
-        true
+        Some((all, one))
     }
 
     /// Corrects a group's account to what it holds now.
-    pub(super) fn settle(&self, account: &mut Account, actual: Held) {
+    pub(in crate::broker) fn settle(&self, account: &mut Account, actual: Held) {
         if account.held == actual {
             return;
         }
@@ -242,7 +282,7 @@ impl Ledger {
     }
 
     /// All bounds, by setting: first those on all groups.
-    pub(super) fn bounds(&self) -> Vec<Bound> {
+    pub(in crate::broker) fn bounds(&self) -> Vec<Bound> {
         let state = self.lock();
         let all = |field: usize| Bound {
             setting: SETTINGS[field],

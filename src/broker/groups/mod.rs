@@ -24,6 +24,7 @@ pub use effects::{Answer, Effects, GroupRecord};
 pub use exchange::*;
 pub use generation::Generation;
 pub use group::{Group, GroupSettings, Growth, OffsetsExpiry, SubscribedTopics};
+pub(in crate::broker) use ledger::{Account, Ledger};
 pub use ledger::{Bound, Held};
 pub use offsets::{
     AppendNumber, CommittedOffset, CommittedPlace, GroupOffsets, OffsetChange, OffsetsSize,

@@ -3,60 +3,49 @@
 //! Invariants: those of `coordination`. What is left of a partition that began anew or ended is removed behind it: its runs count for nothing
 //! without their start, and a start of the broker goes on with what a stop has left.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use model::{Offset, PartitionId, TopicId};
-use storage::io::Clock;
 use storage::{LogAppend, Purpose, Storage};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::ShareError;
-use super::machine::{Hold, Released, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted};
+use super::machine::{
+    Hold, Makers, OfAll, Released, ShareAnswer, ShareMachine, SharedPartition, Step, Wanted,
+};
 use super::members::{Beat, Beaten, ShareMember, Topic};
-use super::partition::{Acquired, Counts, SharePartition, StoredRun, Tally, Verdict};
-use super::record::{Incarnation, Place, ShareRecord, SharesError, settings_record_bytes};
+use super::partition::{Acquired, Counts, Tally, Verdict};
+use super::record::{Incarnation, Place, ShareRecord, settings_record_bytes};
 use super::runs::{Reason, State};
 use super::settings::{DEAD_LETTER_TOPIC, GroupSettings};
-use super::totals::Totals;
 use crate::broker::coordination::{
-    self, Durably, Moment, NotTogether, Runtime, RuntimeTask, Shape, Stopped,
+    self, Durably, Moment, NotTogether, Runtime, RuntimeTask, Stopped,
 };
-use crate::broker::state_log::{Replayed, StateLog, StateLogError};
+use crate::broker::state_log::StateLogError;
 
-/// Groups are spread over so many shards, and so many of each shard's steps may wait for their sync.
-const SHAPE: Shape = Shape {
-    shards: 8,
-    places: 512,
-};
-/// There are so many groups at most.
-const GROUPS_MAX: usize = 10_000;
 /// The longest id of a group: it stands in each of its records.
 const GROUP_ID_BYTES_MAX: usize = 1_024;
 /// Records that are removed at once.
 const PIECE: usize = 1_000;
 
 type Cell = coordination::Cell<ShareMachine>;
-/// The runs of a partition, by beginning.
-type StoredRuns = HashMap<(String, Place, Incarnation), Vec<(Offset, StoredRun)>>;
 
 /// All groups. Cheap to clone.
 #[derive(Clone)]
 pub struct Shares {
-    runtime: Runtime<ShareMachine>,
+    pub(super) runtime: Runtime<ShareMachine>,
     /// Records that were found at the start and count for nothing.
-    leftovers: Arc<Mutex<Vec<ShareRecord>>>,
+    pub(super) leftovers: Arc<Mutex<Vec<ShareRecord>>>,
     /// Partitions whose logs were found to end before what was stored of them.
-    cut: Arc<Mutex<Vec<(String, Place)>>>,
-    totals: Arc<Totals>,
-    /// Told when records wait for their dead letters.
-    dead: Arc<Notify>,
+    pub(super) cut: Arc<Mutex<Vec<(String, Place)>>>,
+    pub(super) all: OfAll,
 }
 
 /// The work of the groups: it must be run for answers to leave and for time to pass.
-pub struct SharesTask(RuntimeTask<ShareMachine>);
+pub struct SharesTask(pub(super) RuntimeTask<ShareMachine>);
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,95 +125,6 @@ impl From<NotTogether<ShareError>> for NotSettled {
 }
 
 impl Shares {
-    /// Reads all groups back. Nobody holds anything. `end_of` tells where logs end: a topic that does not wait for the disk may have lost
-    /// records that a group had finished, and what comes at their offsets is not to be taken for them.
-    pub fn open(
-        log: StateLog<ShareRecord>,
-        replayed: Replayed<ShareRecord>,
-        clock: Arc<dyn Clock>,
-        end_of: impl Fn(Place) -> Option<Offset>,
-    ) -> Result<(Shares, SharesTask), SharesError> {
-        let (runtime, task) = Runtime::new(SHAPE, log, clock);
-        let totals = Arc::<Totals>::default();
-        let dead = Arc::<Notify>::default();
-        let mut runs = StoredRuns::new();
-        let mut starts = Vec::new();
-        let restore = |group: &str, change: &dyn Fn(&mut ShareMachine)| {
-            let id: Arc<str> = group.into();
-            let made = runtime.cell_or(Arc::clone(&id), || {
-                Some(ShareMachine::new(
-                    id,
-                    Arc::clone(&totals),
-                    Arc::clone(&dead),
-                ))
-            });
-            made.expect("one is made").restore(change);
-        };
-        for record in replayed {
-            match record? {
-                ShareRecord::Group(group, created) => {
-                    restore(&group, &|machine| machine.created = created);
-                }
-                ShareRecord::Settings(group, Some(values)) => {
-                    let settings = GroupSettings::of(&group, &values);
-                    let settings =
-                        settings.map_err(|_| SharesError::Malformed("no value of a setting"))?;
-                    restore(&group, &|machine| {
-                        machine.values.clone_from(&values);
-                        machine.settings = settings;
-                    });
-                }
-                ShareRecord::Start(group, place, Some(start)) => starts.push((group, place, start)),
-                ShareRecord::Run(group, place, incarnation, base, Some(run)) => {
-                    let of = runs.entry((group, place, incarnation)).or_default();
-                    of.push((base, run));
-                }
-                ShareRecord::Settings(_, None)
-                | ShareRecord::Start(_, _, None)
-                | ShareRecord::Run(_, _, _, _, None) => {}
-            }
-        }
-        let mut cut = Vec::new();
-        for (group, place, (incarnation, start)) in starts {
-            let log_end = end_of(place).unwrap_or(Offset::MAX);
-            let key = (group, place, incarnation);
-            // The runs of one that begins anew are left over.
-            let (incarnation, stored) = match start > log_end {
-                true => (new_incarnation(), Vec::new()),
-                false => (incarnation, runs.remove(&key).unwrap_or_default()),
-            };
-            let is_beyond = |(_, run): &(Offset, StoredRun)| run.end > log_end;
-            if start > log_end || stored.iter().any(is_beyond) {
-                tracing::warn!(group = key.0, ?place, %start, %log_end, "the log ends before what the group has finished of it: records were lost that were not on the disk; what comes from its end on is for the group");
-                cut.push((key.0.clone(), place));
-            }
-            restore(&key.0, &|machine| {
-                let runs = match start > log_end {
-                    true => SharePartition::cut(start, log_end),
-                    false => SharePartition::restore(start, stored.iter().copied(), log_end),
-                };
-                let shared = SharedPartition { incarnation, runs };
-                machine.partitions.insert(place, shared);
-            });
-        }
-        let leftover = |((group, place, incarnation), runs): (_, Vec<(Offset, StoredRun)>)| {
-            let group: String = group;
-            runs.into_iter().map(move |(base, _)| {
-                ShareRecord::Run(group.clone(), place, incarnation, base, None)
-            })
-        };
-        let leftovers = runs.into_iter().flat_map(leftover).collect();
-        runtime.begin();
-        let shares = Shares {
-            runtime,
-            leftovers: Arc::new(Mutex::new(leftovers)),
-            cut: Arc::new(Mutex::new(cut)),
-            totals,
-            dead,
-        };
-        Ok((shares, SharesTask(task)))
-    }
-
     fn cell(&self, group: &str) -> Result<Arc<Cell>, ShareError> {
         let cell = self.runtime.cell(group).ok_or(ShareError::NotFound)?;
         match cell.read(ShareMachine::is_there) {
@@ -233,22 +133,17 @@ impl Shares {
         }
     }
 
-    fn cell_or_new(&self, group: &str) -> Result<Arc<Cell>, ShareError> {
+    /// The group, or one that is about to be made, on this principal's account if there is one.
+    fn cell_or_new(&self, group: &str, owner: Option<&str>) -> Result<Arc<Cell>, ShareError> {
         if group.is_empty() || group.len() > GROUP_ID_BYTES_MAX {
             return Err(ShareError::InvalidGroupId);
         }
-        if let Some(cell) = self.runtime.cell(group) {
-            return Ok(cell);
-        }
-        if self.runtime.cells().len() >= GROUPS_MAX {
-            return Err(ShareError::MaxSizeReached);
-        }
+        let now = self.runtime.now();
         let id: Arc<str> = group.into();
-        let (totals, dead) = (Arc::clone(&self.totals), Arc::clone(&self.dead));
         let made = self.runtime.cell_or(Arc::clone(&id), || {
-            Some(ShareMachine::new(id, totals, dead))
+            ShareMachine::new(id, owner, self.all.clone()).let_in(now)
         });
-        Ok(made.expect("one is made"))
+        made.ok_or(ShareError::MaxSizeReached)
     }
 
     /// A step whose answer is told when it is durable.
@@ -261,6 +156,9 @@ impl Shares {
         let (to, answer) = oneshot::channel();
         let act = |machine: &mut ShareMachine, now, step: &mut Step| {
             let result = act(machine, now, step);
+            if result.is_err() {
+                machine.abandon(step);
+            }
             step.answers.push(ShareAnswer { to, result });
         };
         let taken = self.runtime.step(cell, Purpose::State, sizes, act);
@@ -275,24 +173,20 @@ impl Shares {
 
     // Members.
 
-    /// Takes a sign of life. Whoever is new is a member when the group is durable.
+    /// Takes a sign of life. Whoever is new is a member when the group is durable, which is on the account of `owner` if it is new.
     pub async fn beat(
         &self,
-        group: &str,
+        (group, owner): (&str, Option<&str>),
         beat: Beat,
         topic: impl Fn(&str) -> Option<Topic>,
     ) -> Result<Beaten, ShareError> {
         let is_new = beat.epoch == 0;
         let cell = match is_new {
-            true => self.cell_or_new(group)?,
+            true => self.cell_or_new(group, owner)?,
             false => self.cell(group)?,
         };
         let mut beaten = Err(ShareError::NotAvailable);
-        let take = |machine: &mut ShareMachine, now: Moment| {
-            let settings = machine.settings;
-            let times = (now.monotonic, settings.heartbeat, settings.session);
-            machine.members.beat(beat, times, topic)
-        };
+        let take = |machine: &mut ShareMachine, now: Moment| machine.beat(beat, now, topic);
         if !is_new {
             return self.runtime.touch(&cell, take);
         }
@@ -320,9 +214,11 @@ impl Shares {
         topic: impl Fn(&str) -> Option<Topic>,
     ) -> Result<(), ShareError> {
         let cell = self.cell(group)?;
-        let left = self
-            .runtime
-            .touch(&cell, |machine, _| machine.members.leave(member, topic));
+        let left = self.runtime.touch(&cell, |machine, _| {
+            let left = machine.members.leave(member, topic);
+            machine.settle_account();
+            left
+        });
         left.then_some(()).ok_or(ShareError::UnknownMember)
     }
 
@@ -390,8 +286,13 @@ impl Shares {
     }
 
     /// Begins with a partition, if the group has not. Durable when it returns.
-    pub async fn begin(&self, group: &str, place: Place, start: Offset) -> Result<(), ShareError> {
-        let cell = self.cell_or_new(group)?;
+    pub async fn begin(
+        &self,
+        (group, makers): (&str, Makers<'_>),
+        place: Place,
+        start: Offset,
+    ) -> Result<(), ShareError> {
+        let cell = self.cell_or_new(group, makers.group)?;
         let sizes = |machine: &ShareMachine| {
             let mut sizes = machine.group_records();
             sizes.extend(machine.partition_records(1));
@@ -399,10 +300,13 @@ impl Shares {
         };
         let begun = self.step(&cell, sizes, |machine, now, step| {
             machine.create(now, step);
-            machine.begin(place, new_incarnation(), start, false, step);
+            let (place, start) = ((place, makers.topic), (new_incarnation(), start));
+            machine.begin(place, start, false, now, step)?;
             Ok(Tally::default())
         });
-        begun.await.map(drop)
+        let begun = begun.await.map(drop);
+        self.runtime.forget_if_gone(&cell);
+        begun
     }
 
     /// The first record of `from..end` that can be given out now.
@@ -413,9 +317,10 @@ impl Shares {
         within: Range<Offset>,
     ) -> Option<Offset> {
         let cell = self.runtime.cell(group)?;
+        let now = self.runtime.now().monotonic;
         cell.read(|machine| {
             let partition = machine.partitions.get(&place)?;
-            let limits = machine.settings.limits;
+            let limits = machine.limits_of(partition, now);
             partition
                 .runs
                 .first_available(within.start, within.end, &limits)
@@ -609,8 +514,10 @@ impl Shares {
             });
             released.await?;
         }
-        self.runtime
-            .touch(&cell, |machine, _| machine.forget_holder(member));
+        self.runtime.touch(&cell, |machine, _| {
+            machine.forget_holder(member);
+            machine.settle_account();
+        });
         Ok(())
     }
 
@@ -618,7 +525,7 @@ impl Shares {
 
     /// Returns when records may wait for their dead letters.
     pub(super) async fn dead_notified(&self) {
-        self.dead.notified().await;
+        self.all.dead.notified().await;
     }
 
     /// The partitions with records that wait for their dead letters.
@@ -701,9 +608,14 @@ impl Shares {
         })
     }
 
-    /// Begins anew with partitions of a group without members, which comes into being if it is not there. Durable when it returns.
-    pub async fn reset(&self, group: &str, starts: &[(Place, Offset)]) -> Result<(), ShareError> {
-        let cell = self.cell_or_new(group)?;
+    /// Begins anew with partitions of a group without members, which comes into being if it is not there, on the account of `owner`. With
+    /// each comes who has made its topic. Durable when it returns.
+    pub async fn reset(
+        &self,
+        (group, owner): (&str, Option<&str>),
+        starts: &[(Place, Offset, Option<Arc<str>>)],
+    ) -> Result<(), ShareError> {
+        let cell = self.cell_or_new(group, owner)?;
         let mut removed = Vec::new();
         for piece in starts.chunks(PIECE) {
             let sizes = |machine: &ShareMachine| {
@@ -714,10 +626,13 @@ impl Shares {
             let reset = self.step(&cell, sizes, |machine, now, step| {
                 empty(machine)?;
                 machine.create(now, step);
-                for (place, start) in piece {
-                    removed.extend(runs_of(cell.key(), *place, machine.partitions.get(place)));
-                    machine.begin(*place, new_incarnation(), *start, true, step);
+                let mut of_piece = Vec::new();
+                for (place, start, maker) in piece {
+                    of_piece.extend(runs_of(cell.key(), *place, machine.partitions.get(place)));
+                    let (place, start) = ((*place, maker.as_ref()), (new_incarnation(), *start));
+                    machine.begin(place, start, true, now, step)?;
                 }
+                removed.append(&mut of_piece);
                 Ok(Tally::default())
             });
             let reset = reset.await;
@@ -728,9 +643,14 @@ impl Shares {
         Ok(())
     }
 
+    /// Whether records were not given out since the start, as there was no room for what is known of them.
+    pub(super) fn has_lacked_room(&self) -> bool {
+        self.all.ledger.has_refused_offset_bytes()
+    }
+
     /// What became of records since the start, of all groups.
     pub fn totals(&self) -> Tally {
-        self.totals.get()
+        self.all.totals.get()
     }
 
     /// Ends a topic's partitions in a group without members, which then begins with them as if it were new. Durable when it returns.
@@ -792,6 +712,7 @@ impl Shares {
     /// Ends the partitions of all topics that are not there any more, and removes what a stop has left.
     pub async fn tidy_up(&self, is_there: impl Fn(TopicId) -> bool) -> Result<(), ShareError> {
         self.store_cut().await?;
+        self.forget_left_owners().await?;
         let leftovers = self.leftovers.lock();
         let leftovers = std::mem::take(&mut *leftovers.expect("nothing panics under this lock"));
         self.remove(leftovers).await;
@@ -814,6 +735,23 @@ impl Shares {
                 });
                 stored.await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes what says whose groups are that are not there: a stop has left it.
+    async fn forget_left_owners(&self) -> Result<(), ShareError> {
+        for cell in self.runtime.cells() {
+            if !cell.read(coordination::Machine::is_gone) {
+                continue;
+            }
+            let sizes = |machine: &ShareMachine| machine.owner_record().into_iter().collect();
+            let forgotten = self.step(&cell, sizes, |machine, _, step| {
+                machine.forget_owner(step);
+                Ok(Tally::default())
+            });
+            forgotten.await?;
+            self.runtime.forget_if_gone(&cell);
         }
         Ok(())
     }
@@ -848,23 +786,23 @@ impl Shares {
         cell.map_or_else(Vec::new, |cell| cell.read(|it| it.values.clone()))
     }
 
-    /// Sets a group's settings, be it there or not. Durable when it returns.
+    /// Sets a group's settings, be it there or not; they are on the account of `owner` where it is not. Durable when it returns.
     pub async fn configure(
         &self,
-        group: &str,
+        (group, owner): (&str, Option<&str>),
         values: Vec<(String, String)>,
         settings: GroupSettings,
     ) -> Result<(), ShareError> {
-        let cell = self.cell_or_new(group)?;
+        let cell = self.cell_or_new(group, owner)?;
         let bytes = settings_record_bytes(group, &values);
-        let configured = self.step(
-            &cell,
-            |_| vec![bytes],
-            |machine, _, step| {
-                machine.configure(values, settings, step);
-                Ok(Tally::default())
-            },
-        );
+        let sizes = |machine: &ShareMachine| {
+            let owner = machine.owner_record().into_iter();
+            owner.chain([bytes]).collect()
+        };
+        let configured = self.step(&cell, sizes, |machine, _, step| {
+            machine.configure(values, settings, step);
+            Ok(Tally::default())
+        });
         let configured = configured.await.map(drop);
         self.runtime.forget_if_gone(&cell);
         configured
@@ -885,7 +823,10 @@ fn empty(machine: &ShareMachine) -> Result<(), ShareError> {
 }
 
 fn runs_of(group: &str, place: Place, partition: Option<&SharedPartition>) -> Vec<ShareRecord> {
-    let Some(SharedPartition { incarnation, runs }) = partition else {
+    let Some(SharedPartition {
+        incarnation, runs, ..
+    }) = partition
+    else {
         return Vec::new();
     };
     let removed = |base| ShareRecord::Run(group.to_owned(), place, *incarnation, base, None);
@@ -908,7 +849,7 @@ fn renewed(
     verdicts.iter().map(renewed).collect()
 }
 
-fn new_incarnation() -> Incarnation {
+pub(super) fn new_incarnation() -> Incarnation {
     let (number, _) = Uuid::new_v4().as_u64_pair();
     Incarnation(number)
 }

@@ -12,15 +12,19 @@ use model::{Offset, PartitionId, Timestamp, TopicId};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::ShareError;
-use super::members::Members;
+use super::members::{Beat, Beaten, Members, Topic};
 use super::partition::{
     Acquired, Ask, Keep, Limits, NotHeld, SharePartition, Tally, Undo, Verdict,
 };
-use super::record::{Incarnation, Place, ShareRecord, group_record_bytes, run_record_bytes};
+use super::record::{
+    Incarnation, Place, ShareRecord, group_record_bytes, owner_record_bytes, run_record_bytes,
+};
 use super::runs::Holder;
-use super::settings::GroupSettings;
+use super::settings::{GroupSettings, QUEUES};
 use super::totals::Totals;
+use crate::broker::access::Owner;
 use crate::broker::coordination::{self, Machine, Moment};
+use crate::broker::groups::{Account, Held, Ledger};
 use crate::broker::state_log::StateLogError;
 
 /// What one step of a group stores and tells.
@@ -28,6 +32,30 @@ pub(super) type Step = coordination::Step<ShareMachine>;
 
 /// After a step of its own that could not be stored a group tries again so much later.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a group takes in memory, about, beside its id, its members and its settings; a name that has held records; a partition
+/// without runs; a run.
+const GROUP_BYTES: usize = 512;
+const HOLDER_BYTES: usize = 96;
+const PARTITION_BYTES: usize = 256;
+const RUN_BYTES: usize = 80;
+
+/// What all groups have in common. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct OfAll {
+    pub(super) totals: Arc<Totals>,
+    /// Told when records wait for their dead letters.
+    pub(super) dead: Arc<Notify>,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// On whose accounts things are put that come into being: nobody's where there is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Makers<'a> {
+    /// Who makes the group, if it is not there.
+    pub group: Option<&'a str>,
+    /// Who has made the topic.
+    pub topic: Option<&'a Arc<str>>,
+}
 
 /// Whom a step answers when it is durable.
 pub(super) struct ShareAnswer {
@@ -75,13 +103,17 @@ enum Undoing {
     Created,
     Deleted(Timestamp),
     Configured(Vec<(String, String)>, GroupSettings),
+    /// Whether the log said before whose the group is.
+    Owner(bool),
 }
 
 /// A partition, and since which beginning.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct SharedPartition {
     pub(super) incarnation: Incarnation,
     pub(super) runs: SharePartition,
+    /// What of the ledger's sums is its own.
+    account: Account,
 }
 
 /// One group in memory.
@@ -101,15 +133,19 @@ pub(super) struct ShareMachine {
     wake_at: Option<Duration>,
     /// Before it nothing that is due is done.
     retry_at: Duration,
-    /// Those of all groups.
-    totals: Arc<Totals>,
-    /// Told when records wait for their dead letters.
-    dead: Arc<Notify>,
+    all: OfAll,
+    /// What of the ledger's sums is the group's, without its partitions.
+    account: Account,
+    /// Whether the log says whose it is.
+    is_owner_stored: bool,
 }
 
 impl ShareMachine {
-    pub(super) fn new(id: Arc<str>, totals: Arc<Totals>, dead: Arc<Notify>) -> ShareMachine {
+    /// A group that is read back, or about to be let in, on this principal's account if there is one.
+    pub(super) fn new(id: Arc<str>, owner: Option<&str>, all: OfAll) -> ShareMachine {
         let settings = GroupSettings::defaults(&id);
+        // All queues are one group, and each queue is on the account that its topic is on.
+        let owner = owner.filter(|_| *id != *QUEUES);
         ShareMachine {
             id,
             created: None,
@@ -122,9 +158,185 @@ impl ShareMachine {
             changed: watch::Sender::new(()),
             wake_at: None,
             retry_at: Duration::ZERO,
-            totals,
-            dead,
+            all,
+            account: Account::of(owner.map(Owner::from)),
+            is_owner_stored: false,
         }
+    }
+
+    // Its account.
+
+    /// Puts what it takes on its account, if the bounds allow it one more group.
+    pub(super) fn let_in(mut self, now: Moment) -> Option<ShareMachine> {
+        let growth = self.taken();
+        self.grow(now, growth).then_some(self)
+    }
+
+    fn grow(&mut self, now: Moment, growth: Held) -> bool {
+        self.all
+            .ledger
+            .grow(now.monotonic, &mut self.account, growth)
+    }
+
+    /// What it takes without its partitions, as long as it is there.
+    fn taken(&self) -> Held {
+        let settings = self.values.iter();
+        let settings: usize = settings.map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = GROUP_BYTES
+            + self.id.len()
+            + settings
+            + HOLDER_BYTES * self.holders.len()
+            + self.members.bytes();
+        Held {
+            groups: 1,
+            members: self.members.count() as u64,
+            member_bytes: bytes as u64,
+            ..Held::default()
+        }
+    }
+
+    /// Corrects its account to what it takes.
+    pub(super) fn settle_account(&mut self) {
+        let taken = match self.is_gone() {
+            true => Held::default(),
+            false => self.taken(),
+        };
+        self.all.ledger.settle(&mut self.account, taken);
+    }
+
+    /// What a partition takes.
+    fn taken_by(&self, runs: usize) -> Held {
+        Held {
+            offsets: 1,
+            offset_bytes: (PARTITION_BYTES + self.id.len() + RUN_BYTES * runs) as u64,
+            ..Held::default()
+        }
+    }
+
+    /// Corrects a partition's account to what it takes.
+    fn settle_partition(&mut self, place: Place) {
+        let Some(partition) = self.partitions.get(&place) else {
+            return;
+        };
+        let taken = self.taken_by(partition.runs.run_count());
+        let partition = self.partitions.get_mut(&place).expect("it was just there");
+        self.all.ledger.settle(&mut partition.account, taken);
+    }
+
+    /// Takes a partition out, and off its account.
+    fn take_out(&mut self, place: Place) -> Option<SharedPartition> {
+        let mut partition = self.partitions.remove(&place)?;
+        let ledger = &self.all.ledger;
+        ledger.settle(&mut partition.account, Held::default());
+        Some(partition)
+    }
+
+    /// What bounds the deliveries of a partition now: where there is no room for more runs nothing is given out that would make some.
+    pub(super) fn limits_of(&self, partition: &SharedPartition, now: Duration) -> Limits {
+        let limits = self.settings.limits;
+        let run = Held {
+            offset_bytes: RUN_BYTES as u64,
+            ..Held::default()
+        };
+        match self.all.ledger.has_room(now, &partition.account, run) {
+            true => limits,
+            false => Limits {
+                runs_max: 0,
+                ..limits
+            },
+        }
+    }
+
+    /// Whose it is, as the log says. The group is read back, and on no account yet.
+    pub(super) fn restore_owner(&mut self, owner: &str) {
+        self.account = Account::of(Some(owner.into()));
+        self.is_owner_stored = true;
+    }
+
+    /// A partition that is read back, which may be on the account of who made its topic.
+    pub(super) fn restore_partition(
+        &mut self,
+        place: Place,
+        (incarnation, runs): (Incarnation, SharePartition),
+        of_topic: Option<&Owner>,
+    ) {
+        let account = Account::of(self.owner_of(of_topic).cloned());
+        let shared = SharedPartition {
+            incarnation,
+            runs,
+            account,
+        };
+        self.partitions.insert(place, shared);
+    }
+
+    /// On whose account a partition is.
+    fn owner_of<'a>(&'a self, of_topic: Option<&'a Owner>) -> Option<&'a Owner> {
+        match &*self.id == QUEUES {
+            true => of_topic,
+            false => self.account.owner(),
+        }
+    }
+
+    /// Ends the reading back: what an earlier start let in stays.
+    pub(super) fn restored(&mut self) {
+        self.settle_account();
+        let places: Vec<Place> = self.partitions.keys().copied().collect();
+        places.into_iter().for_each(|it| self.settle_partition(it));
+    }
+
+    /// Stores whose the group is, with the first that is stored of it.
+    fn store_owner(&mut self, step: &mut Step) {
+        let Some(owner) = self.account.owner().filter(|_| !self.is_owner_stored) else {
+            return;
+        };
+        let record = ShareRecord::Owner(self.id.to_string(), Some(owner.to_string()));
+        step.records.push(record);
+        step.change.undo.push(Undoing::Owner(false));
+        self.is_owner_stored = true;
+    }
+
+    /// Stores that the group is nobody's, with the last that ends of it.
+    pub(super) fn forget_owner(&mut self, step: &mut Step) {
+        let is_left = self.created.is_some() || !self.values.is_empty();
+        if is_left || !std::mem::take(&mut self.is_owner_stored) {
+            return;
+        }
+        step.records
+            .push(ShareRecord::Owner(self.id.to_string(), None));
+        step.change.undo.push(Undoing::Owner(true));
+    }
+
+    /// Takes back what a step has done that is refused after all.
+    pub(super) fn abandon(&mut self, step: &mut Step) {
+        step.records.clear();
+        while let Some(undoing) = step.change.undo.pop() {
+            self.take_back(undoing);
+        }
+    }
+
+    /// Takes a sign of life of a member, by the topics as they are.
+    pub(super) fn beat(
+        &mut self,
+        beat: Beat,
+        now: Moment,
+        topic: impl Fn(&str) -> Option<Topic>,
+    ) -> Result<Beaten, ShareError> {
+        let (members, bytes) = self.members.growth(&beat);
+        let growth = Held {
+            members: members as u64,
+            member_bytes: bytes as u64,
+            ..Held::default()
+        };
+        if !self.grow(now, growth) {
+            return Err(ShareError::MaxSizeReached);
+        }
+        let GroupSettings {
+            heartbeat, session, ..
+        } = self.settings;
+        let times = (now.monotonic, heartbeat, session);
+        let beaten = self.members.beat(beat, times, topic);
+        self.settle_account();
+        beaten
     }
 
     /// Whether there is such a group.
@@ -157,7 +369,14 @@ impl ShareMachine {
     pub(super) fn group_records(&self) -> Vec<usize> {
         let mut sizes = self.keeps(self.partitions.len());
         sizes.extend([group_record_bytes(&self.id); 2]);
+        sizes.extend(self.owner_record());
         sizes
+    }
+
+    /// The one that says whose it is, or that it is nobody's.
+    pub(super) fn owner_record(&self) -> Option<usize> {
+        let owner = self.account.owner()?;
+        Some(owner_record_bytes(&self.id, owner))
     }
 
     pub(super) fn partition_records(&self, count: usize) -> Vec<usize> {
@@ -180,20 +399,14 @@ impl ShareMachine {
         }
     }
 
-    fn limits_for(&self, wanted: &Wanted) -> Limits {
-        let limits = self.settings.limits;
-        Limits {
-            deliveries_max: wanted.deliveries_max.unwrap_or(limits.deliveries_max),
-            ..limits
-        }
-    }
-
     pub(super) fn acquire_records(&self, member: &str, wanted: &Wanted, hold: Hold) -> Vec<usize> {
         let Some(partition) = self.partitions.get(&wanted.place) else {
             return Vec::new();
         };
         let ask = self.ask((member, hold), wanted, Duration::ZERO);
-        let touched = partition.runs.touched_by(&ask, &self.limits_for(wanted));
+        // What others hold may change until then, and with it the room: it is at most as much as without a bound.
+        let limits = wanted.limits(self.settings.limits);
+        let touched = partition.runs.touched_by(&ask, &limits);
         let trims = partition.runs.trims_max(wanted.log_start);
         self.keeps(partition.runs.keeps_max(&touched) + trims)
     }
@@ -227,6 +440,7 @@ impl ShareMachine {
     /// The group comes into being, if it is not there.
     pub(super) fn create(&mut self, now: Moment, step: &mut Step) {
         if self.created.is_none() {
+            self.store_owner(step);
             self.created = Some(now.wall);
             let record = ShareRecord::Group(self.id.to_string(), self.created);
             step.records.push(record);
@@ -237,36 +451,46 @@ impl ShareMachine {
     /// Begins a partition, if it has not begun; anew, where it has and `again` says so.
     pub(super) fn begin(
         &mut self,
-        place: Place,
-        incarnation: Incarnation,
-        start: Offset,
+        (place, of_topic): (Place, Option<&Owner>),
+        (incarnation, start): (Incarnation, Offset),
         again: bool,
+        now: Moment,
         step: &mut Step,
-    ) {
-        if self.partitions.contains_key(&place) && !again {
-            return;
+    ) -> Result<(), ShareError> {
+        let has_begun = self.partitions.contains_key(&place);
+        if has_begun && !again {
+            return Ok(());
         }
+        let mut account = Account::of(self.owner_of(of_topic).cloned());
+        // One that begins anew takes no more than before.
+        let ledger = &self.all.ledger;
+        if !has_begun && !ledger.grow(now.monotonic, &mut account, self.taken_by(0)) {
+            return Err(ShareError::OffsetsMaxReached);
+        }
+        let before = self.take_out(place);
         let begun = SharedPartition {
             incarnation,
             runs: SharePartition::new(start),
+            account,
         };
+        self.partitions.insert(place, begun);
+        self.settle_partition(place);
         let start = Some((incarnation, start));
         step.records
             .push(ShareRecord::Start(self.id.to_string(), place, start));
-        step.change
-            .undo
-            .push(match self.partitions.insert(place, begun) {
-                Some(before) => Undoing::Ended(place, before),
-                None => Undoing::Begun(place),
-            });
+        step.change.undo.push(match before {
+            Some(before) => Undoing::Ended(place, before),
+            None => Undoing::Begun(place),
+        });
         self.changed.send_replace(());
+        Ok(())
     }
 
     /// Ends the partitions that are meant.
     pub(super) fn end_where(&mut self, is_meant: impl Fn(&Place) -> bool, step: &mut Step) {
         let places: Vec<Place> = self.partitions.keys().copied().filter(is_meant).collect();
         for place in places {
-            if let Some(before) = self.partitions.remove(&place) {
+            if let Some(before) = self.take_out(place) {
                 let record = ShareRecord::Start(self.id.to_string(), place, None);
                 step.records.push(record);
                 step.change.undo.push(Undoing::Ended(place, before));
@@ -282,6 +506,7 @@ impl ShareMachine {
                 .push(ShareRecord::Group(self.id.to_string(), None));
             step.change.undo.push(Undoing::Deleted(created));
         }
+        self.forget_owner(step);
     }
 
     /// Settings are set.
@@ -292,11 +517,15 @@ impl ShareMachine {
         step: &mut Step,
     ) {
         let stored = (!values.is_empty()).then(|| values.clone());
+        if stored.is_some() {
+            self.store_owner(step);
+        }
         step.records
             .push(ShareRecord::Settings(self.id.to_string(), stored));
         let before = std::mem::replace(&mut self.values, values);
         let in_force = std::mem::replace(&mut self.settings, settings);
         step.change.undo.push(Undoing::Configured(before, in_force));
+        self.forget_owner(step);
         self.changed.send_replace(());
     }
 
@@ -311,8 +540,10 @@ impl ShareMachine {
     ) {
         self.holder(member);
         let ask = self.ask((member, hold), wanted, now.monotonic);
-        let limits = self.limits_for(wanted);
-        let Some(partition) = self.partitions.get_mut(&wanted.place) else {
+        let partition = self.partitions.get(&wanted.place);
+        let limits = partition.map(|it| wanted.limits(self.limits_of(it, now.monotonic)));
+        let partition = self.partitions.get_mut(&wanted.place);
+        let (Some(limits), Some(partition)) = (limits, partition) else {
             drop(told.send(Ok(Vec::new())));
             return;
         };
@@ -459,7 +690,11 @@ impl ShareMachine {
 
     /// Stores what the step changed of a partition.
     fn keep(&mut self, place: Place, step: &mut Step) {
-        let Some(SharedPartition { incarnation, runs }) = self.partitions.get_mut(&place) else {
+        let partition = self.partitions.get_mut(&place);
+        let Some(SharedPartition {
+            incarnation, runs, ..
+        }) = partition
+        else {
             return;
         };
         let (keeps, undo) = runs.end_step();
@@ -474,6 +709,7 @@ impl ShareMachine {
         step.change.undo.push(Undoing::Step(place, undo));
         step.change.has_dead |= runs.archiving() > 0;
         self.wake_at = earlier(self.wake_at, runs.wake_at());
+        self.settle_partition(place);
     }
 
     fn take_back(&mut self, undoing: Undoing) {
@@ -484,14 +720,20 @@ impl ShareMachine {
                     .expect("a step keeps its partitions")
                     .runs
                     .take_back(undo);
+                self.settle_partition(place);
             }
-            Undoing::Begun(place) => drop(self.partitions.remove(&place)),
-            Undoing::Ended(place, before) => drop(self.partitions.insert(place, before)),
+            Undoing::Begun(place) => drop(self.take_out(place)),
+            Undoing::Ended(place, before) => {
+                self.take_out(place);
+                self.partitions.insert(place, before);
+                self.settle_partition(place);
+            }
             Undoing::Created => self.created = None,
             Undoing::Deleted(created) => self.created = Some(created),
             Undoing::Configured(values, settings) => {
                 (self.values, self.settings) = (values, settings);
             }
+            Undoing::Owner(was_stored) => self.is_owner_stored = was_stored,
         }
     }
 
@@ -539,6 +781,15 @@ pub struct Wanted {
     pub log_start: Offset,
 }
 
+impl Wanted {
+    fn limits(&self, limits: Limits) -> Limits {
+        Limits {
+            deliveries_max: self.deliveries_max.unwrap_or(limits.deliveries_max),
+            ..limits
+        }
+    }
+}
+
 impl Machine for ShareMachine {
     const KIND: &'static str = "share group";
     type Key = Arc<str>;
@@ -549,9 +800,9 @@ impl Machine for ShareMachine {
     type Mark = std::convert::Infallible;
 
     fn on_appended(&mut self, change: ShareChange) -> Option<Self::Mark> {
-        self.totals.add(change.tally);
+        self.all.totals.add(change.tally);
         if change.has_dead {
-            self.dead.notify_one();
+            self.all.dead.notify_one();
         }
         if let Some((told, given)) = change.given {
             // Who has gone meanwhile gives them back when its session ends, or they expire.
@@ -616,6 +867,10 @@ impl Machine for ShareMachine {
             self.tell_of(tally);
         }
         self.wake_at = self.next_due().map(|(_, at)| at);
+    }
+
+    fn on_settled(&mut self) {
+        self.settle_account();
     }
 
     fn is_gone(&self) -> bool {

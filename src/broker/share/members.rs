@@ -16,6 +16,9 @@ use crate::broker::groups::ClientIdentity;
 const MEMBERS_MAX: usize = 200;
 /// A member subscribes to so many topics at most.
 const TOPICS_MAX: usize = 10_000;
+/// What a member takes in memory, about, beside its texts and its partitions; and each topic of it.
+const MEMBER_BYTES: usize = 256;
+const TOPIC_BYTES: usize = 48;
 
 /// The partitions of a member.
 pub type Assigned = BTreeMap<TopicId, Vec<PartitionId>>;
@@ -80,6 +83,26 @@ pub struct Members {
     all: BTreeMap<Arc<str>, Member>,
     targets: BTreeMap<Arc<str>, Assigned>,
     topics: BTreeMap<String, Topic>,
+    /// What they take in memory, about.
+    bytes: usize,
+}
+
+fn bytes_of_topics(topics: &[String]) -> usize {
+    topics.iter().map(|topic| TOPIC_BYTES + topic.len()).sum()
+}
+
+fn bytes_of_partitions(assigned: &Assigned) -> usize {
+    let bytes = |partitions: &Vec<PartitionId>| TOPIC_BYTES + size_of_val(partitions.as_slice());
+    assigned.values().map(bytes).sum()
+}
+
+fn bytes_of_member(id: &str, rack: Option<&str>, client: &ClientIdentity) -> usize {
+    // The id stands in three places.
+    MEMBER_BYTES
+        + 3 * id.len()
+        + rack.map_or(0, str::len)
+        + client.client_id.len()
+        + client.host.len()
 }
 
 impl Members {
@@ -91,6 +114,39 @@ impl Members {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// What they take in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many members a sign of life would add at most, and how many bytes. Partitions, which follow from all of them, are not in it.
+    pub fn growth(&self, beat: &Beat) -> (usize, usize) {
+        let topics = beat.topics.as_deref().map_or(0, bytes_of_topics);
+        match self.all.get(beat.member_id.as_str()) {
+            Some(member) => {
+                let before = bytes_of_topics(&member.shown.topics);
+                (0, topics.saturating_sub(before))
+            }
+            None if beat.epoch == 0 => {
+                let of_it = bytes_of_member(&beat.member_id, beat.rack.as_deref(), &beat.client);
+                (1, of_it + topics)
+            }
+            None => (0, 0),
+        }
+    }
+
+    fn count_bytes(&mut self) {
+        let of = |member: &Member| {
+            let shown = &member.shown;
+            bytes_of_member(&shown.member_id, shown.rack.as_deref(), &shown.client)
+                + bytes_of_topics(&shown.topics)
+                + bytes_of_partitions(&shown.assigned)
+        };
+        let members: usize = self.all.values().map(of).sum();
+        let targets: usize = self.targets.values().map(bytes_of_partitions).sum();
+        self.bytes = members + targets;
     }
 
     /// All of them.
@@ -172,6 +228,9 @@ impl Members {
             member.shown.epoch = self.epoch;
         }
         member.shown.assigned = target.clone();
+        if is_news {
+            self.count_bytes();
+        }
         Ok(Beaten {
             epoch: self.epoch,
             interval,
@@ -193,6 +252,7 @@ impl Members {
         let gone = before - self.all.len();
         if gone > 0 {
             self.assign();
+            self.count_bytes();
         }
         gone
     }
@@ -207,6 +267,7 @@ impl Members {
         if is_changed || topics != self.topics {
             self.topics = topics;
             self.assign();
+            self.count_bytes();
         }
     }
 
@@ -303,6 +364,34 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!((of("a"), of("b"), of("c")), (vec![0], vec![1], vec![0]));
+    }
+
+    #[test]
+    fn what_members_take_is_counted_and_nothing_is_when_they_have_gone() {
+        let mut members = Members::default();
+        let growth = |members: &Members, topics: Option<&[&str]>| {
+            let topics = topics.map(|topics| topics.iter().map(|it| (*it).to_owned()).collect());
+            members.growth(&Beat {
+                member_id: "a".into(),
+                epoch: 0,
+                topics,
+                rack: None,
+                client: ClientIdentity::default(),
+            })
+        };
+        let (count, bytes) = growth(&members, Some(&["t3"]));
+        assert_eq!(count, 1);
+        beat(&mut members, "a", 0, Some(&["t3"]), 0).expect("a member");
+        assert!(members.bytes() >= bytes && bytes > 0);
+        assert_eq!(growth(&members, None), (0, 0));
+        assert_eq!(growth(&members, Some(&["t3"])), (0, 0), "as it is");
+        assert_eq!(growth(&members, Some(&["t3", "t4"])), (0, TOPIC_BYTES + 2));
+        let before = members.bytes();
+        beat(&mut members, "b", 0, Some(&["t1"]), 30).expect("a member");
+        assert!(members.bytes() > before);
+        assert_eq!(members.expire(Duration::from_secs(45)), 1);
+        assert!(members.leave("b", topic));
+        assert_eq!(members.bytes(), 0);
     }
 
     #[test]

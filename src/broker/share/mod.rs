@@ -2,7 +2,7 @@
 //! itself, in any order.
 //! Callers: the fronts of protocols that have them. `partition` is the state machine, pure, over the interval map of `runs`; `members` is who
 //! is in a group and fetches what, pure too; `machine` drives both over the state log `shares`, whose records are in `record`, and
-//! `coordinator` has the groups. `reader` is a consumer's way through a
+//! `coordinator` has the groups, which `opening` reads back. `reader` is a consumer's way through a
 //! topic, which may want only what its `choice` says. `dead_letters` keeps records that are given up. `queues` says how a group is with a
 //! topic, and `transfers` moves and discards messages. `settings` is what can be set for a group.
 
@@ -11,6 +11,7 @@ mod coordinator;
 mod dead_letters;
 mod machine;
 mod members;
+mod opening;
 mod partition;
 mod queues;
 mod reader;
@@ -29,8 +30,9 @@ pub use coordinator::{
     Settlement, ShareDescription, ShareListing, SharedOffset, Shares, SharesTask,
 };
 pub use dead_letters::header;
-pub use machine::Wanted;
+pub use machine::{Makers, Wanted};
 pub use members::{Assigned, Beat, Beaten, ShareMember, Topic};
+pub(in crate::broker) use opening::FoundPlace;
 pub use partition::{
     Acquired, Ask, Counts, Keep, Limits, NotHeld, RUNS_MAX, SharePartition, StoredRun, StoredState,
     Tally, Undo, Verdict,
@@ -76,9 +78,12 @@ pub enum ShareError {
     /// Whoever asks is a member, and elsewhere.
     #[error("the member's epoch is not this one: it must join again")]
     FencedEpoch,
-    /// There are as many members, or groups, as there may be.
+    /// There are as many members, or groups, as there may be, or they take as much.
     #[error("there are as many members, or groups, as there may be")]
     MaxSizeReached,
+    /// Groups have begun with as many partitions as they may, or know as much of their records.
+    #[error("groups have begun with as many partitions as they may")]
+    OffsetsMaxReached,
     /// The group lets nobody hold on.
     #[error("Renewing acquisition locks is not enabled for the group.")]
     NotRenewed,

@@ -372,6 +372,11 @@ impl SharePartition {
         self.now.archiving
     }
 
+    /// How many runs it has.
+    pub fn run_count(&self) -> usize {
+        self.runs.count()
+    }
+
     /// The first of them, in order: so many runs at most.
     pub fn archiving_runs(&self, runs_max: usize) -> Vec<(Range<Offset>, u16, Reason)> {
         if self.now.archiving == 0 {

@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use super::ShareError;
 use super::choice::{Choice, Looked, Offsets, Sorted};
 use super::coordinator::Settlement;
-use super::machine::Wanted;
+use super::machine::{Makers, Wanted};
 use super::partition::{Acquired, Verdict};
 use super::record::Place;
+use super::settings::QUEUES;
 use crate::broker::access::{Caller, Granted, Group, right};
 use crate::broker::open_readers::ReaderName;
 use crate::broker::replay::{Block, Reading, ReplayError, ReplayRecord};
@@ -31,6 +32,8 @@ const GROWTH_LOOK: Duration = Duration::from_secs(10);
 /// See the module.
 pub struct ShareReader {
     member: ShareConsumer,
+    /// On whose account the group is, if it is made.
+    maker: Option<Arc<str>>,
     topic: Granted<Arc<Topic>, right::Read>,
     who: ReaderName,
     partitions: Vec<Partition>,
@@ -146,6 +149,7 @@ impl Broker {
                 group: group.id().into(),
                 member,
             },
+            maker: group.maker().map(Arc::from),
             topic: topic.clone(),
             who: ReaderName::of(caller),
             partitions: Vec::new(),
@@ -157,7 +161,22 @@ impl Broker {
             waiter: Waiter::new(),
             changed: watch::channel(()).1,
         };
-        reader.grow(begin).await?;
+        let was_there = self.shares().has(group.id());
+        if let Err(refused) = reader.grow(begin).await {
+            // What is left of a group that nobody can use would be there for ever.
+            if !was_there
+                && group.id() != QUEUES
+                && matches!(
+                    refused,
+                    ShareReadError::Group(ShareError::OffsetsMaxReached)
+                )
+                && let Err(error) = self.shares().delete(group.id()).await
+                && error != ShareError::NotFound
+            {
+                tracing::warn!(group = group.id(), %error, "a subscription that could not begin is left over");
+            }
+            return Err(refused);
+        }
         reader.changed = self.shares().watch(group.id())?;
         Ok(reader)
     }
@@ -237,7 +256,12 @@ impl ShareReader {
                     Begin::Latest if !has_begun => bounds.durable_end,
                     Begin::Latest | Begin::Earliest => bounds.start,
                 };
-                broker.shares().begin(group, place, start).await?;
+                let makers = Makers {
+                    group: self.maker.as_deref(),
+                    topic: topic.owner.as_ref(),
+                };
+                let begun = broker.shares().begin((group, makers), place, start);
+                begun.await?;
             }
             self.partitions.push(Partition {
                 log: Arc::clone(log),
@@ -581,6 +605,12 @@ impl ShareReader {
             };
             if tokio::time::timeout(GROWTH_LOOK, woken).await.is_err() {
                 self.grow(Begin::Earliest).await?;
+                // Nobody tells of room that other groups make.
+                if self.member.broker.shares().has_lacked_room() {
+                    for partition in &mut self.partitions {
+                        partition.idle_at = None;
+                    }
+                }
             }
         }
     }

@@ -12,6 +12,7 @@
 //! kind 3   a run:       | version u8 = 1 | end offset u64 | state u8: 0 available, 1 acknowledged, 2 archived, 3 rejected and 4 delivered too
 //!                                          often, without a dead letter yet | deliveries u16 |
 //! kind 4   settings:    | version u8 = 1 | count u16 | name string, value string, … |
+//! kind 5   an owner:    | version u8 = 1 | principal string |
 //! ```
 //!
 //! A run belongs to the start of its incarnation; where there is none it counts for nothing, and is removed. So a partition begins anew, or
@@ -30,7 +31,8 @@ const KIND_GROUP: u8 = 1;
 const KIND_START: u8 = 2;
 const KIND_RUN: u8 = 3;
 const KIND_SETTINGS: u8 = 4;
-const _: () = assert!(KIND_GROUP == *SHARES_KINDS.start() && KIND_SETTINGS == *SHARES_KINDS.end());
+const KIND_OWNER: u8 = 5;
+const _: () = assert!(KIND_GROUP == *SHARES_KINDS.start() && KIND_OWNER == *SHARES_KINDS.end());
 
 /// A partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +58,8 @@ pub enum ShareRecord {
     Run(String, Place, Incarnation, Offset, Option<StoredRun>),
     /// Of kind 4: names and values.
     Settings(String, Option<Vec<(String, String)>>),
+    /// Of kind 5: on whose account the group is.
+    Owner(String, Option<String>),
 }
 
 /// Bytes in the state log that are not a record of a version that we know.
@@ -83,6 +87,11 @@ pub fn group_record_bytes(group: &str) -> usize {
 pub fn settings_record_bytes(group: &str, settings: &[(String, String)]) -> usize {
     let bytes = |(name, value): &(String, String)| 4 + name.len() + value.len();
     2 + 2 + group.len() + 1 + 2 + settings.iter().map(bytes).sum::<usize>()
+}
+
+/// How long the record of an owner is, or of its end.
+pub fn owner_record_bytes(group: &str, owner: &str) -> usize {
+    2 + 2 + group.len() + 1 + 2 + owner.len()
 }
 
 fn key_of(kind: u8, group: &str) -> BytesMut {
@@ -162,6 +171,14 @@ impl StateRecord for ShareRecord {
                 });
                 (key_of(KIND_SETTINGS, group).freeze(), value)
             }
+            ShareRecord::Owner(group, owner) => {
+                let value = owner.as_ref().map(|owner| {
+                    let mut value = value();
+                    put_string(&mut value, owner);
+                    value.freeze()
+                });
+                (key_of(KIND_OWNER, group).freeze(), value)
+            }
         }
     }
 
@@ -191,7 +208,8 @@ impl StateRecord for ShareRecord {
                 let run = run_of(base, &mut value)?;
                 ShareRecord::Run(group, place, incarnation, base, Some(run))
             }
-            _ => ShareRecord::Settings(group, Some(settings_of(&mut value)?)),
+            KIND_SETTINGS => ShareRecord::Settings(group, Some(settings_of(&mut value)?)),
+            _ => ShareRecord::Owner(group, Some(string_of(&mut value)?)),
         };
         match key.is_empty() && value.is_empty() {
             true => Ok(record),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::ShareError;
-use super::machine::Wanted;
+use super::machine::{Makers, Wanted};
 use super::partition::Acquired;
 use super::record::Place;
 use super::settings::Reset;
@@ -93,6 +93,8 @@ type Results = Vec<Result<Taken, TakeError>>;
 struct Look<'a> {
     broker: &'a Broker,
     group: &'a str,
+    /// On whose account the group is, if it is gone meanwhile and made anew.
+    maker: Option<&'a str>,
     member: &'a str,
     take: &'a Take,
     records_left: usize,
@@ -111,7 +113,7 @@ impl Broker {
     /// Takes records for a member of a group that is there; one result for each partition.
     pub(in crate::broker) async fn take(
         &self,
-        group: &str,
+        (group, maker): (&str, Option<&str>),
         member: &str,
         take: &Take,
     ) -> Result<Results, ShareError> {
@@ -132,6 +134,7 @@ impl Broker {
             let mut look = Look {
                 broker: self,
                 group,
+                maker,
                 member,
                 take,
                 records_left: take.records_max,
@@ -157,7 +160,7 @@ impl Broker {
     /// Begins with a partition, where the group has not.
     async fn begin_sharing(
         &self,
-        group: &str,
+        (group, maker): (&str, Option<&str>),
         from: &TakeFrom,
         log: &Log,
     ) -> Result<(), TakeError> {
@@ -178,7 +181,12 @@ impl Broker {
                 found.await?.unwrap_or(bounds.durable_end)
             }
         };
-        Ok(self.shares().begin(group, place, start).await?)
+        let makers = Makers {
+            group: maker,
+            topic: from.topic.owner.as_ref(),
+        };
+        let begun = self.shares().begin((group, makers), place, start);
+        Ok(begun.await?)
     }
 
     async fn first_since(
@@ -289,7 +297,8 @@ impl Look<'_> {
         bytes_max: usize,
     ) -> Result<Option<(Offset, Fetched)>, TakeError> {
         let log = from.topic.log(from.partition)?;
-        self.broker.begin_sharing(self.group, from, log).await?;
+        let group = (self.group, self.maker);
+        self.broker.begin_sharing(group, from, log).await?;
         let bounds = log.bounds();
         let within = bounds.start..bounds.durable_end;
         let shares = self.broker.shares();

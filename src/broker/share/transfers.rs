@@ -14,7 +14,7 @@ use storage::{Log, LogAppend};
 
 use super::coordinator::{NotSettled, Settlement};
 use super::dead_letters::header;
-use super::machine::Wanted;
+use super::machine::{Makers, Wanted};
 use super::partition::Verdict;
 use super::record::Place;
 use super::{QUEUES, ShareError};
@@ -140,7 +140,11 @@ impl Broker {
                 }
                 if !transfer.dry_run {
                     let start = log.bounds().start;
-                    shares.begin(group.id(), place, start).await?;
+                    let makers = Makers {
+                        group: group.maker(),
+                        topic: transfer.from.owner.as_ref(),
+                    };
+                    shares.begin((group.id(), makers), place, start).await?;
                 }
             }
             let work = Work {

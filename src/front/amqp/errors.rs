@@ -90,7 +90,9 @@ impl NoLink {
             NoLink::Read(ReplayError::NoPartition { .. }) => ErrorCondition::NotFound,
             NoLink::Group(ShareError::NotFound) => ErrorCondition::ResourceDeleted,
             NoLink::Group(ShareError::OtherKind) => ErrorCondition::PreconditionFailed,
-            NoLink::Group(ShareError::MaxSizeReached) => ErrorCondition::ResourceLimitExceeded,
+            NoLink::Group(ShareError::MaxSizeReached | ShareError::OffsetsMaxReached) => {
+                ErrorCondition::ResourceLimitExceeded
+            }
             NoLink::Group(_) => ErrorCondition::InternalError,
         }
     }

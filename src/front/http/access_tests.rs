@@ -322,7 +322,12 @@ impl Served {
         for denied in rights {
             self.put(rights, Permission::Allow, true).await;
             self.put(&[*denied], Permission::Deny, true).await;
+            let held = self.broker.held_in_memory();
             let told = self.told(one, false, Some("alice")).await;
+            if undenied(one, &told).is_none() && told.is_denied() {
+                let now = self.broker.held_in_memory();
+                assert_eq!(now, held, "{id} with a denial of {denied:?}");
+            }
             self.remove_rules().await;
             // Of the cluster's groups a list is made.
             let is_listed = id == "describeCluster" && denied.0 == ResourceKind::Group;

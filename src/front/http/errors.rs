@@ -245,9 +245,9 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::DeletesForbidden { .. } => (StatusCode::CONFLICT, "deletes_forbidden"),
         Refusal::Held { .. } => (StatusCode::CONFLICT, "held"),
         Refusal::QuotaExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
-        Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
-            (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
-        }
+        Refusal::TooManyPartitions(_)
+        | Refusal::TooManyProducers { .. }
+        | Refusal::TooManyProducerIds { .. } => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
         Refusal::OffsetOutOfRange { .. } => {
             (StatusCode::RANGE_NOT_SATISFIABLE, "offset_out_of_range")
         }
@@ -259,7 +259,9 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str) {
         | Refusal::InvalidRecord(_)
         | Refusal::InvalidTimestamp(_)
         | Refusal::UnsupportedCompression(_) => (StatusCode::BAD_REQUEST, "invalid_batch"),
-        Refusal::Sequence(_) => (StatusCode::CONFLICT, "sequence"),
+        Refusal::Sequence(_) | Refusal::ForeignProducerId { .. } => {
+            (StatusCode::CONFLICT, "sequence")
+        }
         Refusal::NotEnoughReplicas { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_enough_replicas")
         }
@@ -547,7 +549,9 @@ fn share_refused(error: ShareError) -> Response {
         | ShareError::FencedEpoch
         | ShareError::NotRenewed
         | ShareError::NotHeld(_) => (StatusCode::CONFLICT, "group_membership"),
-        ShareError::MaxSizeReached => (StatusCode::TOO_MANY_REQUESTS, "limit_reached"),
+        ShareError::MaxSizeReached | ShareError::OffsetsMaxReached => {
+            (StatusCode::TOO_MANY_REQUESTS, "limit_reached")
+        }
         ShareError::NotAvailable => (StatusCode::SERVICE_UNAVAILABLE, "group_not_available"),
     };
     let answer = problem(status, code, error.to_string());

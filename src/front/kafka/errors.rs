@@ -237,9 +237,10 @@ fn told(refusal: &Refusal) -> (ErrorCode, Option<&'static str>) {
         Refusal::InvalidPartitions(InvalidPartitions::NotMore { .. }) => {
             ErrorCode::InvalidPartitions
         }
-        Refusal::TooManyPartitions(_) | Refusal::TooManyProducers { .. } => {
-            ErrorCode::PolicyViolation
-        }
+        Refusal::TooManyPartitions(_)
+        | Refusal::TooManyProducers { .. }
+        | Refusal::TooManyProducerIds { .. } => ErrorCode::PolicyViolation,
+        Refusal::ForeignProducerId { .. } => ErrorCode::InvalidProducerIdMapping,
         Refusal::InvalidReplicationFactor(InvalidReplicationFactor::None) => {
             let words = "replication factor must be larger than 0, or -1 for the default";
             return (ErrorCode::InvalidReplicationFactor, Some(words));
@@ -363,6 +364,7 @@ pub(crate) fn share(error: ShareError) -> i16 {
         ShareError::UnknownMember => ErrorCode::UnknownMemberId,
         ShareError::FencedEpoch => ErrorCode::FencedMemberEpoch,
         ShareError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        ShareError::OffsetsMaxReached => ErrorCode::InvalidCommitOffsetSize,
         ShareError::NotHeld(_) | ShareError::NotRenewed => ErrorCode::InvalidRecordState,
     }
     .code()
@@ -372,7 +374,10 @@ pub(crate) fn share(error: ShareError) -> i16 {
 pub(crate) fn take(error: &TakeError) -> i16 {
     match error {
         TakeError::Refused(refusal) => code(refusal),
-        TakeError::Share(ShareError::NotAvailable) => ErrorCode::KafkaStorageError.code(),
+        // Those that do not know a code end; this one they try again, and there may be room then.
+        TakeError::Share(
+            ShareError::NotAvailable | ShareError::MaxSizeReached | ShareError::OffsetsMaxReached,
+        ) => ErrorCode::KafkaStorageError.code(),
         TakeError::Share(error) => share(*error),
     }
 }

@@ -197,7 +197,7 @@ fn refused(refusal: Refusal) -> NotSubscribed {
 
 fn group_refused(error: ShareError) -> NotSubscribed {
     match error {
-        ShareError::MaxSizeReached => NotSubscribed::TooMany,
+        ShareError::MaxSizeReached | ShareError::OffsetsMaxReached => NotSubscribed::TooMany,
         ShareError::InvalidGroupId => NotSubscribed::Filter,
         _ => NotSubscribed::Failed,
     }

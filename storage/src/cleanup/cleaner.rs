@@ -31,7 +31,7 @@ use crate::config::Live;
 use crate::error::{AppendError, DeleteRecordsError, StorageFailed};
 use crate::log::{Durable, Log, LogSettings};
 use crate::metrics::Counters;
-use crate::producers::ProducerLimits;
+use crate::producers::{OfAccounts, ProducerLimits};
 use crate::registry::Registry;
 use crate::rewrite::{KeepError, RewriteError};
 use crate::signals::Signals;
@@ -535,18 +535,29 @@ impl Cleaner {
     }
 
     /// Forgets the producers of all logs that appended nothing for `producer.id.expiration.ms`, and counts the others. While
-    /// there are nearly as many as there may be, those go too that have been idle for long enough that no retry can come.
+    /// there are nearly as many as there may be, in all or of an account, those go too that have been idle for long enough that no retry
+    /// can come.
     pub fn expire_producers(&self) {
-        let since = self.producers.kept_since(self.wal.now());
-        let mut known = 0;
+        let now = self.wal.now();
+        let since = self.producers.kept_since(now);
+        let (full, idle) = (self.producers.nearly_full(), self.producers.idle_since(now));
+        let (mut known, mut of_one) = (0, OfAccounts::new());
         for log in self.registry.all() {
             let mut state = log.cell().locked();
             state.producers.expire(since.expired);
-            let early = state.producers.expire(since.idle);
+            let mut early = state.producers.expire(since.idle);
+            if !full.is_empty() {
+                let is_of = |id| self.producers.is_of(id, &full);
+                early += state.producers.expire_of(idle, is_of);
+            }
             self.producers.forgot_early(early as u64);
             known += state.producers.len() as u64;
+            let ids = state.producers.iter().map(|(id, _)| id);
+            for (account, count) in self.producers.accounts_of(ids) {
+                *of_one.entry(account).or_default() += count;
+            }
         }
-        self.producers.recounted(known);
+        self.producers.recounted(known, of_one);
     }
 
     /// Compares what the whole store holds with its bound. True if something is to be removed.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use model::batch::{HEADER_BYTES, stamped_head};
 use model::topic_config::Durability;
-use model::{LeaderEpoch, Offset, Timestamp};
+use model::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use tokio::sync::oneshot;
 
 use super::Log;
@@ -179,12 +179,9 @@ pub(super) fn assign(
     limits: &ProducerLimits,
     moment: Moment,
 ) -> Result<Assigned, AppendError> {
-    let found_new = batches
-        .iter()
-        .filter(|batch| state.producers.is_new(batch.0.header()));
-    let new_producers = found_new.count();
-    if new_producers > 0 {
-        state.make_room_for_producers(limits, new_producers, moment.now)?;
+    let new = new_producers(state, batches);
+    if !new.is_empty() {
+        state.make_room_for_producers(limits, &new, moment.now)?;
     }
     let base_offset = state.bounds.end;
     assert!(
@@ -223,6 +220,19 @@ pub(super) fn assign(
     })
 }
 
+/// The producers of batches that are not remembered, each once.
+fn new_producers(state: &LogState, batches: &[AppendBatch]) -> Vec<ProducerId> {
+    let new = batches
+        .iter()
+        .map(|batch| batch.0.header())
+        .filter(|header| state.producers.is_new(header))
+        .filter_map(|header| Some(header.producer()?.0));
+    let mut new: Vec<ProducerId> = new.collect();
+    new.sort_unstable();
+    new.dedup();
+    new
+}
+
 /// Writes down what was assigned; the queue has taken it.
 pub(super) fn note(
     state: &mut LogState,
@@ -235,14 +245,14 @@ pub(super) fn note(
         state.bounds.end == assigned.base,
         "nobody appended since the offsets were assigned"
     );
-    let before = state.producers.len();
+    let new = new_producers(state, batches);
     let mut base = assigned.base;
     for AppendBatch(batch) in batches {
         state.producers.record(batch.header(), base, moment.now);
         base = base.plus(batch.header().offset_count());
     }
     assert!(base == assigned.end, "the batches' offsets add up");
-    limits.added((state.producers.len() - before) as u64);
+    limits.added(&new);
     state.epochs.begin(moment.epoch, assigned.base);
     state.bounds.end = assigned.end;
 }

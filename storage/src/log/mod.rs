@@ -119,6 +119,16 @@ impl Log {
         self.locked().producers.len()
     }
 
+    /// Whether an idempotent producer is remembered.
+    pub fn knows_producer(&self, id: ProducerId) -> bool {
+        self.locked().producers.get(id).is_some()
+    }
+
+    /// The ids of those that are remembered, in no order.
+    pub(crate) fn producer_ids(&self) -> Vec<ProducerId> {
+        self.locked().producers.iter().map(|(id, _)| id).collect()
+    }
+
     /// The idempotent producers that are remembered, in order of their ids.
     pub fn producers(&self) -> Vec<(ProducerId, ProducerState)> {
         let state = self.locked();

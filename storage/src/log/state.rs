@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use model::batch::BatchHeader;
-use model::{LeaderEpoch, Offset, Timestamp};
+use model::{LeaderEpoch, Offset, ProducerId, Timestamp};
 
 use super::segments::Segments;
 use super::settings::{Bounds, LogSettings};
@@ -190,15 +190,15 @@ impl LogState {
         gap
     }
 
-    /// Sees that `count` more producers may be remembered: forgets those that are idle for long, or refuses. What is forgotten
+    /// Sees that these producers too may be remembered: forgets those that are idle for long, or refuses. What is forgotten
     /// could only come again as a retry that its client gave up long ago.
     pub(super) fn make_room_for_producers(
         &mut self,
         limits: &ProducerLimits,
-        count: usize,
+        new: &[ProducerId],
         now: Timestamp,
     ) -> Result<(), AppendError> {
-        if limits.passed_by(self.producers.len(), count).is_none() {
+        if limits.passed_by(self.producers.len(), new).is_none() {
             return Ok(());
         }
         // A look at all of them takes time, and a refused producer may come again at once.
@@ -209,13 +209,13 @@ impl LogState {
             let keep = self.producers.len() - self.producers.len() / 16;
             let forgotten = self
                 .producers
-                .forget_idle(oldest, keep.saturating_sub(count));
-            limits.forgot(forgotten as u64);
+                .forget_idle(oldest, keep.saturating_sub(new.len()));
+            limits.forgot(&forgotten);
         }
-        match limits.passed_by(self.producers.len(), count) {
+        match limits.passed_by(self.producers.len(), new) {
             None => Ok(()),
             Some(passed) => {
-                limits.refuse();
+                limits.refuse(passed);
                 Err(AppendError::TooManyProducers {
                     count: passed.count,
                     setting: passed.setting,

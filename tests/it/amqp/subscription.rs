@@ -1,5 +1,6 @@
 //! Subscriptions that outlive their links, as JMS's durable and shared ones do.
 
+use ::amqp::sasl::{SaslFrame, SaslInit};
 use ::amqp::state::{DeliveryState, Modified};
 use ::amqp::terminus::{Source, TerminusDurability};
 use ::amqp::{Multiple, Symbol};
@@ -195,4 +196,67 @@ async fn a_consumer_of_a_topic_is_sent_again_what_it_does_not_take() {
     amqp.credit(0, 17, 9, true).await;
     assert_eq!(amqp.delivery().await, (8, 4, 1));
     assert_eq!(amqp.until("flow").await, "flow Some(0) Some(26) Some(0)");
+}
+
+async fn alice(running: &Running) -> Amqp {
+    let mut amqp = Amqp::open(running.other("AMQP")).await;
+    amqp.raw(b"AMQP\x03\x01\x00\x00").await;
+    amqp.until("mechanisms").await;
+    let plain = SaslInit {
+        mechanism: Symbol("PLAIN"),
+        initial_response: Some(b"\0alice\0a long password"),
+        hostname: None,
+    };
+    amqp.log_in(SaslFrame::Init(plain)).await;
+    assert_eq!(amqp.next().await.0, "outcome Ok");
+    amqp.begin().await;
+    amqp
+}
+
+#[tokio::test]
+async fn a_principal_makes_no_more_subscriptions_than_it_may_and_after_a_start_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().expect("a directory");
+    let users = directory.path().join("users");
+    std::fs::write(&users, "alice:a long password\n").expect("a file");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&users, mode).expect("its owner's file");
+    let users = format!("sasl.users.file={}", users.display());
+    let data = directory.path().join("data");
+    let serve = || {
+        let mut command = serve_amqp(&data);
+        for setting in [
+            &users,
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found=true",
+            "groups.per.principal.max=2",
+        ] {
+            command.args(["-X", setting]);
+        }
+        Running::start(&mut command)
+    };
+    let running = serve();
+    let mut amqp = alice(&running).await;
+    // Queues are one group, which is nobody's.
+    send(&mut amqp, 0, "news", 0, &[&row(0)]).await;
+    let queue = Source {
+        capabilities: Multiple::These(&["queue"]),
+        ..source("news", None)
+    };
+    attach(&mut amqp, 1, "queue", queue).await;
+    for handle in [2, 3] {
+        let attached = attach(&mut amqp, handle, &format!("s{handle}"), DURABLE).await;
+        assert!(attached.starts_with("attach"), "{attached}");
+    }
+    let refused = "detach 4 amqp:resource-limit-exceeded";
+    assert_eq!(attach(&mut amqp, 4, "s4", DURABLE).await, refused);
+    running.end(Signal::KILL);
+    let running = serve();
+    let mut amqp = alice(&running).await;
+    assert_eq!(attach(&mut amqp, 4, "s4", DURABLE).await, refused);
+    // One that is there is there; one that goes makes room.
+    attach(&mut amqp, 2, "s2", DURABLE).await;
+    amqp.detach(2, true).await;
+    let attached = attach(&mut amqp, 5, "s5", DURABLE).await;
+    assert!(attached.starts_with("attach"), "{attached}");
 }

@@ -354,3 +354,26 @@ async fn who_shares_a_subscription_may_read_its_topic_and_its_group() {
     publish(&mut pump, 1, "a", b"not hers").await;
     assert_eq!(alice.ended().await, Some(0x87));
 }
+
+#[tokio::test]
+async fn a_principal_makes_no_more_shared_subscriptions_than_it_may() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = serve_mqtt(directory.path());
+    for setting in [
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found=true",
+        "groups.per.principal.max=1",
+    ] {
+        command.args(["-X", setting]);
+    }
+    let running = Running::start(&mut command);
+    let mut one = member(&running, 5, "one", "$share/a/jobs/+", 1).await;
+    let refused = one.subscribe(&[("$share/b/jobs/+", 1)], &[]).await;
+    assert_eq!(refused, [0x97], "quota exceeded");
+    // Others may join what is there; and what ends makes room.
+    let mut two = member(&running, 4, "two", "$share/a/jobs/+", 1).await;
+    assert_eq!(two.subscribe(&[("$share/b/jobs/+", 1)], &[]).await, [0x80]);
+    unsubscribe(&mut one, 5, "$share/a/jobs/+").await;
+    unsubscribe(&mut two, 4, "$share/a/jobs/+").await;
+    until(async || one.subscribe(&[("$share/b/jobs/+", 1)], &[]).await == [1]).await;
+}

@@ -46,7 +46,8 @@ impl World {
             let published = world.broker.publish(&topic, None, message).await;
             published.expect("room").durable().await.expect("durable");
         }
-        let begun = { world.broker.shares() }.begin(GROUP, world.place(), Offset::ZERO);
+        let group = (GROUP, Makers::default());
+        let begun = { world.broker.shares() }.begin(group, world.place(), Offset::ZERO);
         begun.await.expect("begun");
         world
     }
@@ -96,7 +97,10 @@ impl World {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let settings = GroupSettings::of(GROUP, &values).expect("values");
-        let set = self.broker.shares().configure(GROUP, values, settings);
+        let set = self
+            .broker
+            .shares()
+            .configure((GROUP, None), values, settings);
         set.await.expect("set");
     }
 

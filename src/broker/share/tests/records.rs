@@ -3,7 +3,9 @@
 use model::hex::{from_hex, to_hex};
 use model::{PartitionId, Timestamp, TopicId};
 
-use super::super::record::{group_record_bytes, run_record_bytes, settings_record_bytes};
+use super::super::record::{
+    group_record_bytes, owner_record_bytes, run_record_bytes, settings_record_bytes,
+};
 use super::*;
 use crate::broker::state_log::StateRecord as _;
 
@@ -70,6 +72,11 @@ fn golden() -> Vec<(ShareRecord, String, &'static str)> {
             "010400026162".to_owned(),
             "01000100016e000176",
         ),
+        (
+            ShareRecord::Owner(group, Some("alice".into())),
+            "010500026162".to_owned(),
+            "010005616c696365",
+        ),
     ]
 }
 
@@ -85,6 +92,9 @@ fn version_1_stays_what_it_is() {
             ShareRecord::Group(group, _) => group_record_bytes(group),
             ShareRecord::Settings(group, values) => {
                 settings_record_bytes(group, values.as_deref().unwrap_or_default())
+            }
+            ShareRecord::Owner(group, owner) => {
+                owner_record_bytes(group, owner.as_deref().unwrap_or_default())
             }
             ShareRecord::Start(group, ..) | ShareRecord::Run(group, ..) => run_record_bytes(group),
         };

@@ -161,14 +161,18 @@ async fn with_rules(broker: &Scratch, frame: &Bytes, before: &Answered) {
     loop {
         put(broker, &rights, Permission::Deny).await;
         put(broker, &rights, Permission::Allow).await;
+        let held = state(broker);
         let denied = answered(frame.clone(), broker, user("alice")).await;
         assert_eq!(undenied(&denied), None, "with a denial");
         assert_eq!(denied.errors, before.errors, "{key} with a denial");
+        assert_eq!(state(broker), held, "{key} with a denial");
         remove_rules(broker).await;
 
         put(broker, &rights, Permission::Allow).await;
+        let held = state(broker);
         let anonymous = answered(frame.clone(), broker, Principal::Anonymous).await;
         assert_eq!(anonymous.errors, before.errors, "{key} by nobody");
+        assert_eq!(state(broker), held, "{key} by nobody");
         let allowed = answered(frame.clone(), broker, user("alice")).await;
         remove_rules(broker).await;
         if allowed.asked.is_subset(&rights) {

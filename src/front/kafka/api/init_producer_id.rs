@@ -35,5 +35,7 @@ pub(super) async fn answer(request: InitProducerIdRequest, call: Call) -> InitPr
 
 async fn new_id(call: &Call) -> Result<(ProducerId, ProducerEpoch), Refusal> {
     let cluster = call.door.cluster(right::IdempotentWrite)?;
-    call.broker().new_producer_id(&cluster).await
+    call.broker()
+        .new_producer_id(&cluster, call.door.owner())
+        .await
 }

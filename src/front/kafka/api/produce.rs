@@ -149,6 +149,7 @@ async fn one(
         partition: PartitionId::from_wire(partition.index)
             .ok_or(Refusal::UnknownTopicOrPartition)?,
         records,
+        owner: call.door.owner(),
         acks,
         codecs: match call.version < KNOWS_ZSTD {
             true => KnownCodecs::BeforeZstd,
