@@ -116,8 +116,10 @@ pub const JMS: &str = "qpid-jms";
 pub const MQTT_JAVA: &str = "mqtt-java";
 /// MQTT.js.
 pub const MQTT_JS: &str = "mqtt.js";
+/// Go's clients of MQTT; that of paho.mqtt.golang is told.
+pub const MQTT_GO: &str = "mqtt-go";
 /// What is not run in `cargo xtask test`, for its time.
-pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA];
+pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA, MQTT_GO];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -225,7 +227,10 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "franz-go",
         version: "1.22.2",
-        kits: &[Kit::Go],
+        kits: &[Kit::Go {
+            project: "go",
+            program: "franz-go",
+        }],
         program: Program::Binary { path: "franz-go" },
         scenarios: REGISTRY,
     },
@@ -484,6 +489,16 @@ pub const CLIENTS: &[Client] = &[
             script: "mqttjs/run.js",
         },
         scenarios: &[&["there and back", "kill", "shared", "history"]],
+    },
+    Client {
+        name: MQTT_GO,
+        version: "1.5.1",
+        kits: &[Kit::Go {
+            project: "mqttgo",
+            program: "mqtt-go",
+        }],
+        program: Program::Binary { path: "mqtt-go" },
+        scenarios: &[&["3.1.1", "3.1.1 kill", "5", "kafka topics"]],
     },
     Client {
         name: MQTT_JAVA,

@@ -36,8 +36,13 @@ pub enum Kit {
         /// Files below `tests/compat/java`.
         sources: &'static [&'static str],
     },
-    /// `tests/compat/go`, built by the go command.
-    Go,
+    /// A folder below `tests/compat`, built by the go command to a program in the cache.
+    Go {
+        /// The folder.
+        project: &'static str,
+        /// The program.
+        program: &'static str,
+    },
     /// `tests/compat/rskafka`, built by cargo.
     Cargo,
     /// A folder below `tests/compat`, its modules by npm.
@@ -128,7 +133,7 @@ impl Kit {
             Kit::SystemPython => "Python 3".to_string(),
             Kit::Python { packages, .. } => packages.join(" "),
             Kit::Java { project, .. } => format!("the Java classes of {project}"),
-            Kit::Go => "the franz-go program".to_string(),
+            Kit::Go { program, .. } => format!("the {program} program"),
             Kit::Cargo => "the rskafka program".to_string(),
             Kit::Node { project } => format!("the {project} modules"),
             Kit::NpmFile {
@@ -149,13 +154,13 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
             packages,
         } => python(places, environment, packages),
         Kit::Java { project, sources } => java(places, project, sources),
-        Kit::Go => {
+        Kit::Go { project, program } => {
             need_newer("go", "the Go toolchain, 1.25 or newer")?;
             let mut command = Command::new("go");
             command
-                .current_dir(places.sources.join("go"))
+                .current_dir(places.sources.join(project))
                 .args(["build", "-trimpath", "-o"])
-                .arg(places.cache.join("franz-go"))
+                .arg(places.cache.join(program))
                 .arg(".");
             run::quiet(&mut command).map(drop)
         }

@@ -16,7 +16,7 @@ use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clients::{
-    CLIENTS, Client, ENGINES, FLIGHTS, JMS, LONG, MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
+    CLIENTS, Client, ENGINES, FLIGHTS, JMS, LONG, MQTT, MQTT_GO, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
     SCHEMATHESIS,
 };
 use install::{Kit, Places};
@@ -175,7 +175,7 @@ fn choose(options: &Options) -> Result<Chosen> {
     }
     if options.against == Against::Kafka {
         let needs_ours = |client: &&Client| {
-            let of_mqtt = [MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS];
+            let of_mqtt = [MQTT, MQTT_GO, MQTT_JAVA, MQTT_JS, MQTT_OTHERS];
             of_mqtt.contains(&client.name)
                 || [ENGINES, FLIGHTS, JMS, SCHEMATHESIS].contains(&client.name)
         };
