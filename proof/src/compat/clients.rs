@@ -118,8 +118,10 @@ pub const MQTT_JAVA: &str = "mqtt-java";
 pub const MQTT_JS: &str = "mqtt.js";
 /// Go's clients of MQTT; that of paho.mqtt.golang is told.
 pub const MQTT_GO: &str = "mqtt-go";
+/// Rust's client of MQTT.
+pub const MQTT_RUST: &str = "rumqttc";
 /// What is not run in `cargo xtask test`, for its time.
-pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA, MQTT_GO];
+pub const LONG: &[&str] = &[MQTT_OTHERS, MQTT_JS, MQTT_JAVA, MQTT_GO, MQTT_RUST];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
 
@@ -403,7 +405,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "rskafka",
         version: "0.6.0",
-        kits: &[Kit::Cargo],
+        kits: &[Kit::Cargo { project: "rskafka" }],
         program: Program::Binary {
             path: "rskafka/debug/rskafka-compat",
         },
@@ -499,6 +501,22 @@ pub const CLIENTS: &[Client] = &[
         }],
         program: Program::Binary { path: "mqtt-go" },
         scenarios: &[&["3.1.1", "3.1.1 kill", "5", "kafka topics"]],
+    },
+    Client {
+        name: MQTT_RUST,
+        version: "0.25.1",
+        kits: &[Kit::Cargo { project: "rumqttc" }],
+        program: Program::Binary {
+            path: "rumqttc/debug/rumqttc-compat",
+        },
+        scenarios: &[&[
+            "3.1.1",
+            "5",
+            "3.1.1 kill",
+            "5 kill",
+            "3.1.1 kafka topics",
+            "5 kafka topics",
+        ]],
     },
     Client {
         name: MQTT_JAVA,
