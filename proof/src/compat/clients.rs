@@ -149,11 +149,17 @@ const JMS_SCENARIOS: &[&str] = &[
 pub const MQTT_JAVA: &str = "mqtt-java";
 /// MQTT.js.
 pub const MQTT_JS: &str = "mqtt.js";
+/// Go's clients of MQTT; that of paho.mqtt.golang is told.
+pub const MQTT_GO: &str = "mqtt-go";
+/// Rust's client of MQTT.
+pub const MQTT_RUST: &str = "rumqttc";
 /// What is not run in `cargo xtask test`, for its time.
 pub const LONG: &[&str] = &[
     MQTT_OTHERS,
     MQTT_JS,
     MQTT_JAVA,
+    MQTT_GO,
+    MQTT_RUST,
     JMS_JAVAX,
     GO_AMQP,
     PROTON,
@@ -442,7 +448,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: "rskafka",
         version: "0.6.0",
-        kits: &[Kit::Cargo],
+        kits: &[Kit::Cargo { project: "rskafka" }],
         program: Program::Binary {
             path: "rskafka/debug/rskafka-compat",
         },
@@ -576,6 +582,32 @@ pub const CLIENTS: &[Client] = &[
             script: "mqttjs/run.js",
         },
         scenarios: &[&["there and back", "kill", "shared", "history"]],
+    },
+    Client {
+        name: MQTT_GO,
+        version: "1.5.1",
+        kits: &[Kit::Go {
+            project: "mqttgo",
+            program: "mqtt-go",
+        }],
+        program: Program::Binary { path: "mqtt-go" },
+        scenarios: &[&["3.1.1", "3.1.1 kill", "5", "kafka topics"]],
+    },
+    Client {
+        name: MQTT_RUST,
+        version: "0.25.1",
+        kits: &[Kit::Cargo { project: "rumqttc" }],
+        program: Program::Binary {
+            path: "rumqttc/debug/rumqttc-compat",
+        },
+        scenarios: &[&[
+            "3.1.1",
+            "5",
+            "3.1.1 kill",
+            "5 kill",
+            "3.1.1 kafka topics",
+            "5 kafka topics",
+        ]],
     },
     Client {
         name: MQTT_JAVA,

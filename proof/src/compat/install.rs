@@ -48,15 +48,18 @@ pub enum Kit {
         /// What stands in them, and what is compiled instead.
         written: (&'static str, &'static str),
     },
-    /// A folder below `tests/compat`, built by the go command.
+    /// A folder below `tests/compat`, built by the go command to a program in the cache.
     Go {
         /// The folder.
         project: &'static str,
-        /// The program's name in the cache.
+        /// The program.
         program: &'static str,
     },
-    /// `tests/compat/rskafka`, built by cargo.
-    Cargo,
+    /// A folder below `tests/compat`, built by cargo.
+    Cargo {
+        /// The folder.
+        project: &'static str,
+    },
     /// A folder below `tests/compat`, its modules by npm.
     Node {
         /// The folder.
@@ -148,7 +151,7 @@ impl Kit {
                 format!("the Java classes of {project}")
             }
             Kit::Go { program, .. } => format!("the {program} program"),
-            Kit::Cargo => "the rskafka program".to_string(),
+            Kit::Cargo { project } => format!("the {project} program"),
             Kit::Node { project } => format!("the {project} modules"),
             Kit::NpmFile {
                 name,
@@ -183,13 +186,13 @@ fn install_one(places: &Places, kit: Kit) -> Result<()> {
                 .arg(".");
             run::quiet(&mut command).map(drop)
         }
-        Kit::Cargo => {
+        Kit::Cargo { project } => {
             let mut command = run::cargo();
             command
-                .current_dir(places.sources.join("rskafka"))
+                .current_dir(places.sources.join(project))
                 .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .args(["build", "--locked", "--target-dir"])
-                .arg(places.cache.join("rskafka"));
+                .arg(places.cache.join(project));
             run::quiet(&mut command).map(drop)
         }
         Kit::Node { project } => node(places, project),

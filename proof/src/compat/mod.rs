@@ -16,8 +16,8 @@ use crate::suites;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clients::{
-    AMQP, CLIENTS, Client, ENGINES, FLIGHTS, LONG, MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
-    SCHEMATHESIS,
+    AMQP, CLIENTS, Client, ENGINES, FLIGHTS, LONG, MQTT, MQTT_GO, MQTT_JAVA, MQTT_JS, MQTT_OTHERS,
+    MQTT_RUST, SCHEMATHESIS,
 };
 use install::{Kit, Places};
 use peer::Kind;
@@ -175,7 +175,7 @@ fn choose(options: &Options) -> Result<Chosen> {
     }
     if options.against == Against::Kafka {
         let needs_ours = |client: &&Client| {
-            let of_mqtt = [MQTT, MQTT_JAVA, MQTT_JS, MQTT_OTHERS];
+            let of_mqtt = [MQTT, MQTT_GO, MQTT_JAVA, MQTT_JS, MQTT_OTHERS, MQTT_RUST];
             of_mqtt.contains(&client.name)
                 || AMQP.contains(&client.name)
                 || [ENGINES, FLIGHTS, SCHEMATHESIS].contains(&client.name)

@@ -67,6 +67,9 @@ enum Part {
     Level(usize),
 }
 
+/// A name of a filter, and which level it stands for.
+type Named<'a> = (&'a str, usize);
+
 /// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum To<'a> {
@@ -310,9 +313,9 @@ impl Route {
 }
 
 /// The filter with `+` for each name, and which level each name is.
-fn read_filter(text: &str) -> Result<(TopicFilter, Vec<(&str, usize)>), String> {
+fn read_filter(text: &str) -> Result<(TopicFilter, Vec<Named<'_>>), String> {
     let of_filter = |reason: &str| format!("filter {text:?}: {reason}");
-    let mut names: Vec<(&str, usize)> = Vec::new();
+    let mut names: Vec<Named<'_>> = Vec::new();
     let mut levels: Vec<&str> = Vec::new();
     for (index, level) in text.split('/').enumerate() {
         let inner = level.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
@@ -349,7 +352,7 @@ fn read_filter(text: &str) -> Result<(TopicFilter, Vec<(&str, usize)>), String> 
 }
 
 impl Key {
-    fn read(text: &str, names: &[(&str, usize)]) -> Result<Key, String> {
+    fn read(text: &str, names: &[Named<'_>]) -> Result<Key, String> {
         if text == whole_topic() {
             return Ok(Key::Whole);
         }

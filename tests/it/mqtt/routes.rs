@@ -720,3 +720,62 @@ fn routes_that_cannot_be_are_refused_at_the_start_with_file_and_reason() {
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn a_gap_in_a_routes_topic_is_told_with_its_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_routes(directory.path(), ROUTES));
+    let (mut reader, _) = come_back(&running, &kept(5, "reader")).await;
+    let filters = [("site/#", 1), ("other", 1)];
+    assert_eq!(reader.subscribe(&filters, &[]).await, [1, 1]);
+    drop(reader);
+    until_metric(&running, "alluvium_mqtt_clients 0").await;
+    let mut pump = Mqtt::connect(running.other("MQTT"), 5, "pump").await;
+    for _ in 0..3 {
+        assert_eq!(pump.publish(1, "site/1/pump/a", b"gone").await, 0);
+    }
+    let delete = ["topic", "delete-records", "telemetry", "--before", "latest"];
+    let deleted = tool(&[&delete[..], &["--yes", "-b", &running.kafka]].concat());
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    assert_eq!(pump.publish(1, "site/1/pump/a", b"there").await, 0);
+    assert_eq!(pump.publish(1, "other", b"whole").await, 0);
+    let (mut reader, present) = come_back(&running, &kept(5, "reader")).await;
+    assert!(present);
+    let partition = model::partition_of_key(b"pump", 4);
+    for message in take_all(&mut reader, 2).await {
+        let told = said(&message, "log-gap");
+        match &message.payload[..] {
+            b"there" => assert_eq!(told, Some(format!("telemetry:{partition}:0..3"))),
+            _ => assert_eq!(told, None, "nothing is missing there"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_named_a_kafka_topic_that_is_deleted_ends_and_holds_up_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = serve_mqtt(directory.path());
+    command.args(["-X", "auto.create.topics.enable=false"]);
+    let running = Running::start(&mut command);
+    let created = tool(&["topic", "create", "orders", "-b", &running.kafka]);
+    assert_eq!(created.code, Some(0), "{}", created.stderr);
+    let mut mqtt = Mqtt::connect(running.other("MQTT"), 5, "none").await;
+    assert_eq!(mqtt.publish(1, "$kafka/none/x", b"x").await, 0x90);
+    assert_eq!(mqtt.subscribe(&[("$kafka/none/x", 1)], &[]).await, [0x8f]);
+    let with_will = Connect {
+        will: Some(("$kafka/orders/gone", "gone", 0x08)),
+        ..kept(5, "reader")
+    };
+    let (mut reader, _) = come_back(&running, &with_will).await;
+    let filters = [("$kafka/orders/#", 1), ("a", 1)];
+    assert_eq!(reader.subscribe(&filters, &[]).await, [1, 1]);
+    let deleted = tool(&["topic", "delete", "orders", "--yes", "-b", &running.kafka]);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    // Its feed cannot go on: its client connects again, and the will has nowhere to go.
+    assert_eq!(reader.ended().await, Some(0x83));
+    let (mut reader, present) = come_back(&running, &kept(5, "reader")).await;
+    assert!(present);
+    assert_eq!(mqtt.publish(1, "a", b"goes on").await, 0);
+    assert_eq!(take(&mut reader).await.payload, b"goes on");
+    reader.ping().await;
+}
