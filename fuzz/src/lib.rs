@@ -67,6 +67,7 @@ pub const TARGETS: &[Target] = targets![
     follow_position 1 << 10,
     mqtt 16 << 10,
     amqp 16 << 10,
+    selector 8 << 10,
     losses 4 << 10,
     retained 4 << 10,
     sessions 4 << 10,

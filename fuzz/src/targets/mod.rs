@@ -26,6 +26,7 @@ pub mod retained;
 pub mod rows;
 pub mod sasl;
 pub mod segment;
+pub mod selector;
 pub mod sessions;
 pub mod shares;
 pub mod snapshots;

@@ -23,6 +23,7 @@ mod containers;
 mod cursor;
 mod errors;
 mod filter;
+pub mod foreign;
 mod login;
 mod metrics;
 mod outcome;

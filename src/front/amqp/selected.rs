@@ -1,5 +1,5 @@
 //! What a selector sees of a record: the fields of the message that it is to receivers, by their names in JMS and in AMQP. Pure.
-//! Callers: cursors, browsers and consumers that have a selector.
+//! Callers: cursors, browsers and consumers that have a selector, and `foreign`.
 //!
 //! JMS's header fields are mapped as Qpid JMS does it. Fields of AMQP are `amqp.` and their name with `_`, annotations `amqp.annotation.`
 //! and theirs; any other name is that of an application property. How often a message was delivered is not known here.
@@ -14,29 +14,41 @@ use super::selector::{Fields, Selector, Term};
 use crate::broker::replay::ReplayRecord;
 
 /// A record with a selector's eyes.
-struct Selected<'r, 'a> {
-    record: &'r Record<'a>,
-    /// None: another protocol has stored it.
-    message: Option<Message<'a>>,
+enum Selected<'r, 'a> {
+    /// It is a message of AMQP.
+    Message(Box<Message<'a>>),
+    /// Another protocol has stored it.
+    Foreign(&'r Record<'a>),
 }
 
 /// Whether a selector selects a record.
 pub(super) fn selects(selector: &Selector, found: &ReplayRecord<'_>) -> bool {
     let record = Record::of(found);
-    let message = record.sections();
-    selector.selects(&Selected {
-        record: &record,
-        message,
-    })
+    selector.truth(&Selected::of(&record)) == Some(true)
+}
+
+/// What a selector says of a message; None: that is unknown.
+pub(super) fn truth(selector: &Selector, message: Message<'_>) -> Option<bool> {
+    selector.truth(&Selected::Message(Box::new(message)))
+}
+
+impl<'r, 'a> Selected<'r, 'a> {
+    fn of(record: &'r Record<'a>) -> Selected<'r, 'a> {
+        match record.sections() {
+            Some(message) => Selected::Message(Box::new(message)),
+            None => Selected::Foreign(record),
+        }
+    }
 }
 
 impl Fields for Selected<'_, '_> {
     fn field(&self, name: &str) -> Term<'_> {
-        if let Some(name) = name.strip_prefix("amqp.") {
-            return self.of_amqp(name);
-        }
-        let Some(message) = &self.message else {
-            return self.of_foreign(name);
+        let in_amqp = name.strip_prefix("amqp.");
+        let message = match (self, in_amqp) {
+            (Selected::Message(message), Some(name)) => return of_amqp(message, name),
+            (Selected::Message(message), None) => message,
+            (Selected::Foreign(record), Some(name)) => return foreign_of_amqp(record, name),
+            (Selected::Foreign(record), None) => return of_foreign(record, name),
         };
         let header = message.header;
         let properties = message.properties.map(|it| it.0);
@@ -68,68 +80,69 @@ impl Fields for Selected<'_, '_> {
     }
 }
 
-impl Selected<'_, '_> {
-    fn of_amqp(&self, name: &str) -> Term<'_> {
-        let Some(message) = &self.message else {
-            return match name {
-                "durable" => Term::Truth(true),
-                "priority" => priority(None),
-                "creation_time" => Term::Exact(self.record.time().millis()),
-                _ => Term::Unknown,
-            };
-        };
-        if let Some(name) = name.strip_prefix("annotation.") {
-            let annotations = message.message_annotations;
-            let value = annotations.and_then(|(map, _)| map.get(name));
-            return value.map_or(Term::Unknown, term);
-        }
-        let header = message.header;
-        match name {
-            "durable" => return Term::Truth(header.is_some_and(|it| it.durable)),
-            "priority" => return priority(header.map(|it| it.priority)),
-            "ttl" => {
-                let ttl = header.and_then(|it| it.ttl);
-                return ttl.map_or(Term::Unknown, |it| Term::Exact(it.into()));
-            }
-            _ => {}
-        }
-        let Some((said, _)) = message.properties else {
-            return Term::Unknown;
-        };
-        let time =
-            |it: Option<amqp::field::Timestamp>| it.map_or(Term::Unknown, |it| Term::Exact(it.0));
-        let value = |it: Option<_>| it.map_or(Term::Unknown, term);
-        match name {
-            "message_id" => value(said.message_id),
-            "user_id" => bytes(said.user_id),
-            "to" => value(said.to),
-            "subject" => text(said.subject),
-            "reply_to" => value(said.reply_to),
-            "correlation_id" => value(said.correlation_id),
-            "content_type" => text(said.content_type.map(|it| it.0)),
-            "content_encoding" => text(said.content_encoding.map(|it| it.0)),
-            "absolute_expiry_time" => time(said.absolute_expiry_time),
-            "creation_time" => time(said.creation_time),
-            "group_id" => text(said.group_id),
-            "group_sequence" => {
-                { said.group_sequence }.map_or(Term::Unknown, |it| Term::Exact(it.into()))
-            }
-            "reply_to_group_id" => text(said.reply_to_group_id),
-            _ => Term::Unknown,
-        }
+/// A field by its name in AMQP.
+fn of_amqp<'m>(message: &'m Message<'_>, name: &str) -> Term<'m> {
+    if let Some(name) = name.strip_prefix("annotation.") {
+        let annotations = message.message_annotations;
+        let value = annotations.and_then(|(map, _)| map.get(name));
+        return value.map_or(Term::Unknown, term);
     }
-
-    /// A record of another protocol is the message that `route` makes of it.
-    fn of_foreign(&self, name: &str) -> Term<'_> {
-        match name {
-            "JMSDeliveryMode" => mode(true),
-            "JMSPriority" => priority(None),
-            "JMSTimestamp" => Term::Exact(self.record.time().millis()),
-            name => match self.record.last_header(name) {
-                None => Term::Unknown,
-                Some(value) => bytes_or_other(value),
-            },
+    let header = message.header;
+    match name {
+        "durable" => return Term::Truth(header.is_some_and(|it| it.durable)),
+        "priority" => return priority(header.map(|it| it.priority)),
+        "ttl" => {
+            let ttl = header.and_then(|it| it.ttl);
+            return ttl.map_or(Term::Unknown, |it| Term::Exact(it.into()));
         }
+        _ => {}
+    }
+    let Some((said, _)) = message.properties else {
+        return Term::Unknown;
+    };
+    let time =
+        |it: Option<amqp::field::Timestamp>| it.map_or(Term::Unknown, |it| Term::Exact(it.0));
+    let value = |it: Option<_>| it.map_or(Term::Unknown, term);
+    match name {
+        "message_id" => value(said.message_id),
+        "user_id" => bytes(said.user_id),
+        "to" => value(said.to),
+        "subject" => text(said.subject),
+        "reply_to" => value(said.reply_to),
+        "correlation_id" => value(said.correlation_id),
+        "content_type" => text(said.content_type.map(|it| it.0)),
+        "content_encoding" => text(said.content_encoding.map(|it| it.0)),
+        "absolute_expiry_time" => time(said.absolute_expiry_time),
+        "creation_time" => time(said.creation_time),
+        "group_id" => text(said.group_id),
+        "group_sequence" => {
+            { said.group_sequence }.map_or(Term::Unknown, |it| Term::Exact(it.into()))
+        }
+        "reply_to_group_id" => text(said.reply_to_group_id),
+        _ => Term::Unknown,
+    }
+}
+
+/// The same of a record of another protocol, which is the message that `route` makes of it.
+fn foreign_of_amqp(record: &Record<'_>, name: &str) -> Term<'static> {
+    match name {
+        "durable" => Term::Truth(true),
+        "priority" => priority(None),
+        "creation_time" => Term::Exact(record.time().millis()),
+        _ => Term::Unknown,
+    }
+}
+
+/// A field of such a record by its name in JMS.
+fn of_foreign<'r>(record: &'r Record<'_>, name: &str) -> Term<'r> {
+    match name {
+        "JMSDeliveryMode" => mode(true),
+        "JMSPriority" => priority(None),
+        "JMSTimestamp" => Term::Exact(record.time().millis()),
+        name => match record.last_header(name) {
+            None => Term::Unknown,
+            Some(value) => bytes_or_other(value),
+        },
     }
 }
 
@@ -243,12 +256,8 @@ mod tests {
     fn check(found: &Record<'_>, cases: &[(&str, bool)]) {
         for (text, expected) in cases {
             let selector = Selector::parse(text).expect(text).expect("not blank");
-            let message = found.sections();
-            let selected = Selected {
-                record: found,
-                message,
-            };
-            assert_eq!(selector.selects(&selected), *expected, "{text}");
+            let said = selector.truth(&Selected::of(found));
+            assert_eq!(said == Some(true), *expected, "{text}");
         }
     }
 

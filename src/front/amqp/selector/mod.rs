@@ -38,9 +38,9 @@ impl Selector {
         &self.text
     }
 
-    /// Whether a message is selected.
-    pub(super) fn selects(&self, fields: &dyn Fields) -> bool {
-        evaluate::truth(&self.condition, fields) == Some(true)
+    /// What it says of a message: true, false, or None for unknown. The message is selected if it is true.
+    pub(super) fn truth(&self, fields: &dyn Fields) -> Option<bool> {
+        evaluate::truth(&self.condition, fields)
     }
 }
 
@@ -271,7 +271,7 @@ mod tests {
             for (start, _) in seed.char_indices() {
                 for (end, _) in seed[start..].char_indices() {
                     if let Ok(Some(selector)) = Selector::parse(&seed[start..start + end]) {
-                        selector.selects(&Order);
+                        selector.truth(&Order);
                     }
                 }
             }
