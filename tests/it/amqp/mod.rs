@@ -1,6 +1,7 @@
 //! The AMQP front as its clients see it: what a message becomes, what an outcome promises, where a cursor begins, and what is refused.
 
 mod dead_letters;
+mod denied;
 mod doors;
 mod queue;
 mod selector;
