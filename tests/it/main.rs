@@ -14,6 +14,7 @@ mod cleanup_tool;
 mod compact_tool;
 mod compacted;
 mod demo;
+mod denied;
 mod erase_tool;
 mod fetch_waits;
 mod follow;

@@ -180,17 +180,19 @@ impl Owners {
             let is_his = *owner == *principal;
             return is_his.then_some(false).ok_or(NotClaimed::Others);
         }
+        if self.is_known_as(id, principal) {
+            return Ok(false);
+        }
         let mut adopted = self.adopted.write().unwrap_or_else(PoisonError::into_inner);
         let Adopted { all, of_one } = &mut *adopted;
         let (id, now) = (id.get(), self.now());
         if let Some(known) = all.get_mut(&id) {
-            known.asked_at.store(now, Relaxed);
             // Whose it is cannot be known: nobody is to bear what others do in his name.
-            if known
+            let is_his = known
                 .owner
                 .as_ref()
-                .is_some_and(|owner| **owner != *principal)
-            {
+                .is_some_and(|owner| **owner == *principal);
+            if !is_his {
                 take_one(of_one, known.owner.take());
             }
             return Ok(false);
@@ -210,6 +212,18 @@ impl Owners {
         let owner = Some(owner);
         adopted.all.insert(id, AdoptedId { owner, asked_at });
         Ok(true)
+    }
+
+    /// Whether an id of nobody's block is on this account already, or on nobody's as several use it.
+    fn is_known_as(&self, id: ProducerId, principal: &str) -> bool {
+        let adopted = self.adopted.read().unwrap_or_else(PoisonError::into_inner);
+        adopted.all.get(&id.get()).is_some_and(|known| {
+            known.asked_at.store(self.now(), Relaxed);
+            known
+                .owner
+                .as_ref()
+                .is_none_or(|owner| **owner == *principal)
+        })
     }
 
     /// Takes back that an id is on the account of who used it.

@@ -2,6 +2,7 @@
 
 mod container;
 mod dead_letters;
+mod denied;
 mod doors;
 mod others_grief;
 mod queue;

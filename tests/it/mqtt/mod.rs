@@ -2,6 +2,7 @@
 
 mod answers;
 mod delivery;
+mod denied;
 mod doors;
 mod ends;
 mod history;

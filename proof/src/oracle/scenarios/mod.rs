@@ -13,6 +13,7 @@ pub mod produce;
 mod quotas;
 mod read;
 mod rights;
+mod shares;
 pub mod topics;
 mod transactions;
 mod users;
@@ -82,6 +83,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "groups",
         about: "JoinGroup, SyncGroup, Heartbeat, LeaveGroup, offsets, in every state of a group",
         run: groups::run,
+    },
+    Scenario {
+        name: "shares",
+        about: "ShareGroupHeartbeat, ShareGroupDescribe, ShareFetch, ShareAcknowledge, offsets of share groups",
+        run: shares::run,
     },
     Scenario {
         name: "acls",

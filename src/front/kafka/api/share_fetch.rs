@@ -72,6 +72,8 @@ async fn fetch(mut request: ShareFetchRequest, call: &Call) -> Result<ShareFetch
             (done, found?, Some(epoch))
         }
     };
+    // The first answer of a session names all of its partitions.
+    let is_first = request.share_session_epoch == 0;
     let told = match epoch {
         Some(epoch) => {
             let news: Vec<News> = found.iter().map(news_of).collect();
@@ -79,7 +81,8 @@ async fn fetch(mut request: ShareFetchRequest, call: &Call) -> Result<ShareFetch
         }
         None => Vec::new(),
     };
-    let told = told.into_iter().chain(std::iter::repeat(false));
+    let told = told.into_iter().map(|it| it || is_first);
+    let told = told.chain(std::iter::repeat(false));
     Ok(ShareFetchResponse {
         acquisition_lock_timeout_ms: i32::try_from(lock.as_millis()).unwrap_or(i32::MAX),
         responses: responses(found.into_iter().zip(told), done, &request),

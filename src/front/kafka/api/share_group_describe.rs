@@ -12,7 +12,7 @@ use super::list_groups::share_state;
 use super::{Call, operations};
 use crate::broker::Refusal;
 use crate::broker::access::right;
-use crate::broker::share::{ShareDescription, ShareMember};
+use crate::broker::share::{ShareDescription, ShareError, ShareMember};
 use crate::front::kafka::errors::{self, Failure};
 
 /// How partitions are assigned, by Kafka's name.
@@ -49,6 +49,9 @@ pub(super) async fn answer(
 
 async fn found(group_id: &str, call: &Call) -> Result<DescribedGroup, Failure> {
     let group = call.door.group(group_id, right::Describe)?;
+    if group_id.is_empty() {
+        return Err(ShareError::InvalidGroupId.into());
+    }
     let ShareDescription { epoch, members } = group.describe_shared()?;
     call.answer.hold(members.iter().map(bytes_of).sum()).await?;
     let names = names_of(&members, call)?;

@@ -37,7 +37,7 @@ async fn beat(
 ) -> Result<ShareGroupHeartbeatResponse, Failure> {
     let group = call.door.group(&request.group_id, right::Read)?;
     member_id(Some(&request.member_id))?;
-    if request.group_id.is_empty() {
+    if request.group_id.trim().is_empty() {
         return Err(Misuse::Share("GroupId can't be empty.").into());
     }
     let is_rack = |rack: &String| !rack.is_empty() && rack.len() <= RACK_BYTES_MAX;
