@@ -428,9 +428,13 @@ mod tests {
             let checked = StateLogKind::Groups.check_key(&[1, kind]);
             assert_eq!(checked, Err(UnknownRecord::Kind), "{kind}");
         }
-        for (kind, is_known) in [(0, false), (1, true), (4, true), (5, false)] {
+        for (kind, is_known) in [(0, false), (1, true), (5, true), (6, false)] {
             let checked = StateLogKind::Shares.check_key(&[1, kind]);
             assert_eq!(checked.is_ok(), is_known, "{kind}");
+        }
+        for (key, is_known) in [("producer-ids/1000", true), ("producer-idz", false)] {
+            let checked = StateLogKind::Metadata.check_key(key.as_bytes());
+            assert_eq!(checked.is_ok(), is_known, "{key}");
         }
         for kind in GROUPS_KINDS {
             assert_eq!(StateLogKind::Groups.check_key(&[1, kind]), Ok(()));
