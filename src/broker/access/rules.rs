@@ -140,6 +140,11 @@ pub(super) fn check_name(
     }
 }
 
+/// Whether it calls itself what Kafka's administrators' client does. In other protocols nobody's is called so.
+fn is_kafkas_admin(caller: &Caller) -> bool {
+    caller.protocol == Protocol::Kafka && caller.client_id.as_deref() == Some(ADMIN_CLIENT_ID)
+}
+
 /// The names that are not the clients'. Stores of earlier builds may hold such topics: they stay, and can be deleted.
 fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refusal> {
     if !is_hidden(name) {
@@ -147,9 +152,7 @@ fn check_reserved(caller: &Caller, name: &str, right: Right) -> Result<(), Refus
             Right::Create => InternalOperation::Create,
             Right::DeleteRecords => InternalOperation::DeleteRecords,
             // What a client calls itself does not make it a writer of the audit log.
-            Right::Write
-                if name == AUDIT_TOPIC || caller.client_id.as_deref() != Some(ADMIN_CLIENT_ID) =>
-            {
+            Right::Write if name == AUDIT_TOPIC || !is_kafkas_admin(caller) => {
                 InternalOperation::Write
             }
             _ => return Ok(()),
@@ -199,8 +202,12 @@ mod tests {
             let wanted = [Right::Write, Right::Create, Right::DeleteRecords];
             assert_eq!(refused(&client, name), wanted, "{name}");
             let admin = caller(Protocol::Kafka, ADMIN_CLIENT_ID);
-            let wanted = [Right::Create, Right::DeleteRecords];
-            assert_eq!(refused(&admin, name), wanted, "{name}");
+            let rest = [Right::Create, Right::DeleteRecords];
+            assert_eq!(refused(&admin, name), rest, "{name}");
+            for other in [Protocol::Amqp, Protocol::Http, Protocol::Mqtt] {
+                let so_called = caller(other, ADMIN_CLIENT_ID);
+                assert_eq!(refused(&so_called, name), wanted, "{name}, {other:?}");
+            }
         }
         let admin = caller(Protocol::Kafka, ADMIN_CLIENT_ID);
         let wanted = [Right::Write, Right::Create, Right::DeleteRecords];
