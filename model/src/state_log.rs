@@ -103,7 +103,7 @@ pub const SCRAM_KEY_HEAD: &str = "scram/";
 /// How the key of an API token begins; its id follows.
 pub const TOKEN_KEY_HEAD: &str = "token/";
 /// The version of values of [`StateLogKind::Retained`]: the first byte of each.
-pub const RETAINED_VERSION: u8 = 1;
+pub const RETAINED_VERSION: u8 = 2;
 /// How the key of a retained message begins; its name follows.
 pub const RETAINED_KEY_HEAD: &str = "retained/";
 /// The version of values of [`StateLogKind::Sessions`]: the first byte of each.
@@ -298,7 +298,10 @@ impl StateLogKind {
                 check_version("value", first_byte(value), SHARES_VERSION.into())
             }
             StateLogKind::Retained => {
-                check_version("value", first_byte(value), RETAINED_VERSION.into())
+                // Version 1 does not say of which record a message was kept.
+                let found = first_byte(value).filter(|found| *found == 1);
+                let known = found.unwrap_or(RETAINED_VERSION.into());
+                check_version("value", first_byte(value), known)
             }
             StateLogKind::Sessions => {
                 check_version("value", first_byte(value), SESSIONS_VERSION.into())

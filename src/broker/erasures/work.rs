@@ -11,8 +11,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::Offset;
-use model::state_log::StateLogKind;
+use model::state_log::{StateLogKind, name_of};
+use model::{LogId, Offset, PartitionId, TopicId, partition_of_key};
 use storage::cleanup::Policy;
 use storage::cleanup::erase::{
     EraseError, EraseWatch, Erased, Found, Known, Sighting, Wanted, WatchFailed,
@@ -28,6 +28,7 @@ use super::receipt;
 use super::record::{Doing, Erasure, ErasureRecord, Outcome, Part, PartDone, Phase, Unreadable};
 use super::stopped::{HELD, Stopped, disk_full};
 use crate::broker::Broker;
+use crate::broker::place::Place;
 
 /// Batches that cannot be read that are listed of a partition.
 const UNDECODABLE_LISTED_MAX: usize = 20;
@@ -218,13 +219,55 @@ impl Work<'_> {
             }
         }
         match trouble {
-            None => self.go_on(Phase::Purging),
+            None => {
+                self.erase_retained(erasure)?;
+                self.go_on(Phase::Purging)
+            }
             Some((partition, error)) => {
                 let mut stopped = stopped_by(error);
                 stopped.detail = format!("partition {partition}: {}", stopped.detail);
                 Err(stopped)
             }
         }
+    }
+
+    /// Messages that were kept of the records go, and what the log of such messages still holds of them.
+    fn erase_retained(&self, erasure: &Erasure) -> Result<(), Stopped> {
+        let log = StateLogKind::Retained.id();
+        // Those that others have taken the place of, and those that were removed.
+        self.compact(log)?;
+        let keys = self.keys()?;
+        let topic = TopicId::from_uuid(erasure.topic_id);
+        let count = self.broker.topic_by_id(topic);
+        let count = count.map_or(1, |topic| topic.partition_count());
+        let is_gone = |key: &[u8], place: Option<Place>| {
+            let partition = match place {
+                Some(place) => place.partition,
+                None => PartitionId::new(partition_of_key(key, count)),
+            };
+            let is_in = |part: &Part| {
+                let is_before = place.is_none_or(|place| place.offset.get() < part.before);
+                part.partition == partition.get() && is_before
+            };
+            keys.iter().any(|one| **one == *key) && erasure.parts.iter().any(is_in)
+        };
+        let (gone, end) =
+            (self.broker).retained_to_forget((topic, erasure.topic.as_str()), is_gone);
+        let names = gone.iter().map(|kept| &*kept.name);
+        // A name that was removed stands there with its removal.
+        let removed = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
+        let removed = removed.filter(|name| !self.broker.is_retained(name));
+        let names = names.chain(removed).map(Broker::retained_key);
+        let wanted = Wanted::new(names, end);
+        let (mut known, mut watch) = (Known::default(), Unwatched);
+        let storage = self.storage();
+        match storage.erase(log, &wanted, &mut known, self.progress, &mut watch) {
+            Ok(_) | Err(EraseError::NoLog) => {}
+            Err(EraseError::Cancelled) => return self.ended(),
+            Err(error) => return Err(stopped_by(error)),
+        }
+        self.broker.forget_retained(&gone);
+        Ok(())
     }
 
     /// What was being done when the work ended: it was done if the segment is not there any more.
@@ -459,7 +502,20 @@ impl Work<'_> {
             );
         }
         self.write(gone)?;
-        let log = StateLogKind::Erasures.id();
+        self.compact(StateLogKind::Erasures.id())?;
+        self.purge()?;
+        let now = self.broker.now().millis();
+        self.change(|erasure| {
+            erasure.phase = Phase::Ended;
+            erasure.ended_ms = Some(now);
+            true
+        })?;
+        tracing::info!(erasure = self.id, topic = erasure.topic, outcome = ?erasure.outcome, receipt = erasure.receipt, "an erasure is over");
+        self.drop_oldest()
+    }
+
+    /// Of a state log only what is live stays.
+    fn compact(&self, log: LogId) -> Result<(), Stopped> {
         self.storage().tidy(log);
         let options = RunOptions {
             now: true,
@@ -475,22 +531,15 @@ impl Work<'_> {
             Ok(report) if report.set_aside.is_empty() => {}
             Ok(report) => {
                 let (segment, reason) = report.set_aside.first().expect("there is one");
-                let detail = format!("the log of the erasures, segment {segment}: {reason}");
+                let name = name_of(log).unwrap_or_default();
+                let detail = format!("the state log {name}, segment {segment}: {reason}");
                 return Err(Stopped::because("storage", detail));
             }
             Err(CleanupError::DiskFull) => return Err(disk_full()),
             Err(CleanupError::Cancelled) => return Err(stopping()),
             Err(error) => return Err(Stopped::because("storage", error.to_string())),
         }
-        self.purge()?;
-        let now = self.broker.now().millis();
-        self.change(|erasure| {
-            erasure.phase = Phase::Ended;
-            erasure.ended_ms = Some(now);
-            true
-        })?;
-        tracing::info!(erasure = self.id, topic = erasure.topic, outcome = ?erasure.outcome, receipt = erasure.receipt, "an erasure is over");
-        self.drop_oldest()
+        Ok(())
     }
 
     /// Of those that are over the oldest go, above a number. Their receipts stay.
@@ -540,6 +589,17 @@ fn stopped_by(error: EraseError) -> Stopped {
 /// What the loss ledger says of it.
 fn reason_of(erasure: &Erasure) -> String {
     format!("erasure {} by {}", erasure.id, erasure.by)
+}
+
+/// What is erased is written down elsewhere.
+struct Unwatched;
+
+impl EraseWatch for Unwatched {
+    fn begin(&mut self, _: &Found) -> Result<(), WatchFailed> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &Found, _: Option<&Rewritten>) {}
 }
 
 /// Writes down what is done to a partition, before it is and behind it.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use model::Timestamp;
 
 use super::record::Kept;
@@ -46,8 +47,10 @@ pub(super) struct Book {
 fn bytes_of(kept: &Kept) -> usize {
     let headers = kept.headers.iter();
     let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES);
+    let key = kept.of.as_ref().and_then(|of| of.key.as_ref());
+    let key = key.map_or(0, Bytes::len);
     // The name stands in the list of ends, too.
-    OVERHEAD_BYTES + kept.name.len() + kept.value.len() + headers.sum::<usize>()
+    OVERHEAD_BYTES + kept.name.len() + key + kept.value.len() + headers.sum::<usize>()
 }
 
 impl Book {
@@ -82,6 +85,12 @@ impl Book {
             self.by_end.insert((end, Arc::clone(&name)));
         }
         self.kept.insert(name, at);
+    }
+
+    /// All of which that can be said.
+    pub fn matching(&self, is_wanted: impl Fn(&KeptAt) -> bool) -> Vec<Arc<Kept>> {
+        let wanted = self.kept.values().filter(|at| is_wanted(at));
+        wanted.map(|at| Arc::clone(&at.kept)).collect()
     }
 
     pub fn get(&self, name: &str) -> Option<&KeptAt> {

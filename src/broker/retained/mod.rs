@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Offset, Timestamp};
+use model::{Offset, Timestamp, TopicId};
 use storage::{Clock, LogAppend, Purpose, Storage};
 use tokio::sync::watch;
 
@@ -28,8 +28,8 @@ use super::state_log::{StateLog, StateLogError, StateRecord as _, change_bytes};
 use super::state_refusal;
 use book::Book;
 pub use book::{KeptAt, Looked};
-use record::RetainedRecord;
-pub use record::{Kept, UnknownRetained, read_again};
+pub use record::{Kept, KeptOf, UnknownRetained, read_again};
+use record::{RetainedRecord, key_of};
 
 /// How often it is looked whose time is over.
 const EXPIRY_LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +37,9 @@ const EXPIRY_LOOK: Duration = Duration::from_secs(1);
 const REMOVED_AT_ONCE: usize = 1_000;
 /// Names that are looked at under the lock.
 const LOOKED_AT_ONCE: usize = 1_000;
+
+/// The only topic whose messages were kept before releases noted of which record they are; their key was their name.
+const FIRST_TOPIC: &str = "mqtt";
 
 /// How a message is to be kept.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +121,7 @@ impl Broker {
         append: impl FnOnce(Ready) -> Result<(Publishing, Offset), PublishRefusal>,
     ) -> Result<Publishing, PublishRefusal> {
         let retained = &self.shared.retained;
-        let change = self.retained_of(&message, &retain);
+        let change = self.retained_of(topic, &message, &retain);
         self.check_bytes(&change, &retained.book(), retain.bytes_max)?;
         let batches = retained.log.batches(std::slice::from_ref(&change));
         state.push(LogAppend {
@@ -143,7 +146,12 @@ impl Broker {
         Ok(publishing)
     }
 
-    fn retained_of(&self, message: &Message<'_>, retain: &Retain<'_>) -> RetainedRecord {
+    fn retained_of(
+        &self,
+        topic: &Topic,
+        message: &Message<'_>,
+        retain: &Retain<'_>,
+    ) -> RetainedRecord {
         let name: Arc<str> = retain.name.into();
         let value = message.value.unwrap_or_default();
         if value.is_empty() {
@@ -161,6 +169,10 @@ impl Broker {
             headers: headers.collect(),
             at,
             expires_at: lifetime.map(|it| at.plus_millis(it.unwrap_or(i64::MAX))),
+            of: Some(KeptOf {
+                topic: topic.id,
+                key: message.key.map(Bytes::copy_from_slice),
+            }),
         }))
     }
 
@@ -209,6 +221,47 @@ impl Broker {
     pub fn retained_held(&self) -> (usize, usize) {
         let book = self.shared.retained.book();
         (book.count(), book.bytes())
+    }
+
+    /// The messages that are kept of a topic's records and are to be forgotten, as is said by the record's key and its place, which is
+    /// known of those that came since the start; and the end of the log that holds them, then.
+    pub(super) fn retained_to_forget(
+        &self,
+        (id, topic): (TopicId, &str),
+        is_gone: impl Fn(&[u8], Option<Place>) -> bool,
+    ) -> (Vec<Arc<Kept>>, Offset) {
+        let retained = &self.shared.retained;
+        // Changes are appended while it is held.
+        let book = retained.book();
+        let end = retained.log.log().bounds().end;
+        let gone = book.matching(|at| match &at.kept.of {
+            Some(KeptOf { topic, key }) => {
+                *topic == id && key.as_ref().is_some_and(|key| is_gone(key, at.place))
+            }
+            None => topic == FIRST_TOPIC && is_gone(at.kept.name.as_bytes(), at.place),
+        });
+        (gone, end)
+    }
+
+    /// Whether anything is kept under a name.
+    pub(super) fn is_retained(&self, name: &str) -> bool {
+        self.shared.retained.book().get(name).is_some()
+    }
+
+    /// The key of a name's records in the state log.
+    pub(super) fn retained_key(name: &str) -> Bytes {
+        key_of(name)
+    }
+
+    /// Nothing is kept of these any more, and their records are gone. What was kept under their names since stays.
+    pub(super) fn forget_retained(&self, gone: &[Arc<Kept>]) {
+        let mut book = self.shared.retained.book();
+        for kept in gone {
+            let is_kept = |at: &KeptAt| Arc::ptr_eq(&at.kept, kept);
+            if book.get(&kept.name).is_some_and(is_kept) {
+                book.remove(&kept.name);
+            }
+        }
     }
 
     /// Removes messages whose time is over, until the server stops.

@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! key    | retained/ and the name |
-//! value  | version u8 = 1 | kept at i64 ms | expires at i64 ms, -1 never | payload bytes | header count u32 | headers |
+//! value  | version u8 = 2 | kept at i64 ms | expires at i64 ms, -1 never | payload bytes | header count u32 | headers | record |
 //! header | name bytes | value bytes |
+//! record | topic id 16 bytes | has a key u8 | key bytes, if it has |
 //! ```
 //!
-//! Times are the store's steady ones. Caller: the book.
+//! Version 1 has no record. Times are the store's steady ones. Caller: the book.
 
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use model::Timestamp;
 use model::state_log::{RETAINED_KEY_HEAD, RETAINED_VERSION, StateLogKind, UnknownRecord};
+use model::{Timestamp, TopicId};
 
 use crate::broker::state_log::fields::{Fields, Malformed, put_bytes};
 use crate::broker::state_log::{Change, StateRecord};
 
+/// Of values that do not say of which record a message was kept.
+const VERSION_WITHOUT_RECORD: u8 = 1;
 /// What stands for no time.
 const NEVER: i64 = -1;
 
@@ -33,6 +36,17 @@ pub struct Kept {
     pub at: Timestamp,
     /// When it is forgotten, likewise.
     pub expires_at: Option<Timestamp>,
+    /// The record that it was published as; None of what a release kept that did not note it.
+    pub of: Option<KeptOf>,
+}
+
+/// Which record a message was published as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptOf {
+    /// In which topic.
+    pub topic: TopicId,
+    /// Under which key.
+    pub key: Option<Bytes>,
 }
 
 /// A record of the state log.
@@ -62,7 +76,11 @@ impl StateRecord for RetainedRecord {
             RetainedRecord::Removed(name) => (key_of(name), None),
             RetainedRecord::Kept(kept) => {
                 let mut out = BytesMut::with_capacity(64 + kept.value.len());
-                out.put_u8(RETAINED_VERSION);
+                let version = match kept.of {
+                    Some(_) => RETAINED_VERSION,
+                    None => VERSION_WITHOUT_RECORD,
+                };
+                out.put_u8(version);
                 out.put_i64(kept.at.millis());
                 out.put_i64(kept.expires_at.map_or(NEVER, Timestamp::millis));
                 put_bytes(&mut out, &kept.value);
@@ -71,6 +89,13 @@ impl StateRecord for RetainedRecord {
                 for (name, value) in &kept.headers {
                     put_bytes(&mut out, name);
                     put_bytes(&mut out, value);
+                }
+                if let Some(KeptOf { topic, key }) = &kept.of {
+                    out.put_slice(topic.as_uuid().as_bytes());
+                    out.put_u8(key.is_some().into());
+                    if let Some(key) = key {
+                        put_bytes(&mut out, key);
+                    }
                 }
                 (key_of(&kept.name), Some(out.freeze()))
             }
@@ -82,7 +107,7 @@ impl StateRecord for RetainedRecord {
         let name = &key[RETAINED_KEY_HEAD.len()..];
         let name = std::str::from_utf8(name).map_err(|_| Malformed("its name"))?;
         let mut fields = Fields(value);
-        fields.u8("its version")?;
+        let version = fields.u8("its version")?;
         let at = fields.time("its time")?;
         let expires_at = fields.time("its end")?;
         let expires_at = match expires_at.millis() {
@@ -100,6 +125,16 @@ impl StateRecord for RetainedRecord {
             let value = Bytes::copy_from_slice(fields.bytes("a header's value")?);
             headers.push((name, value));
         }
+        let of = match version {
+            VERSION_WITHOUT_RECORD => None,
+            _ => {
+                let topic = fields.topic("its topic")?;
+                let has_key = fields.flag("whether it has a key")?;
+                let key = has_key.then(|| fields.bytes("its key")).transpose()?;
+                let key = key.map(Bytes::copy_from_slice);
+                Some(KeptOf { topic, key })
+            }
+        };
         fields.end()?;
         Ok(RetainedRecord::Kept(Arc::new(Kept {
             name: name.into(),
@@ -107,11 +142,13 @@ impl StateRecord for RetainedRecord {
             headers,
             at,
             expires_at,
+            of,
         })))
     }
 }
 
-fn key_of(name: &str) -> Bytes {
+/// The key of a name's records.
+pub(super) fn key_of(name: &str) -> Bytes {
     Bytes::from(format!("{RETAINED_KEY_HEAD}{name}"))
 }
 

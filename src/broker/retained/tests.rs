@@ -9,12 +9,15 @@ use model::{Timestamp, state_log::RETAINED_KEY_HEAD};
 use super::book::{Book, KeptAt, Looked};
 use super::record::{Kept, read_again};
 
-const GOLDEN: &str = include_str!("golden/retained.v1");
+const GOLDEN: [&str; 2] = [
+    include_str!("golden/retained.v1"),
+    include_str!("golden/retained.v2"),
+];
 
 #[test]
 fn the_golden_records_are_read_and_written_to_the_byte() {
     let mut count = 0;
-    for row in GOLDEN.lines() {
+    for row in GOLDEN.iter().flat_map(|golden| golden.lines()) {
         let (key, value) = row.split_once('\t').expect("a key and a value");
         let bytes = from_hex(value).expect("hexadecimal digits");
         let (written_key, written) = read_again(key.as_bytes(), &bytes).expect(row);
@@ -26,12 +29,15 @@ fn the_golden_records_are_read_and_written_to_the_byte() {
         }
         let more = [&bytes[..], &[0]].concat();
         assert_eq!(read_again(key.as_bytes(), &more), None);
-        let later = [&[2], &bytes[1..]].concat();
-        assert_eq!(read_again(key.as_bytes(), &later), None);
+        // The other version has more, or less.
+        for other in [3 - bytes[0], 3] {
+            let other = [&[other], &bytes[1..]].concat();
+            assert_eq!(read_again(key.as_bytes(), &other), None);
+        }
         assert_eq!(read_again(&key.as_bytes()[1..], &bytes), None);
         count += 1;
     }
-    assert_eq!(count, 3);
+    assert_eq!(count, 6);
     assert_eq!(RETAINED_KEY_HEAD, "retained/");
 }
 
@@ -42,6 +48,7 @@ fn at(name: &str, value: &'static [u8], expires_ms: Option<i64>) -> KeptAt {
         headers: vec![(Bytes::from_static(b"k"), Bytes::from_static(b"v"))],
         at: Timestamp::from_millis(0),
         expires_at: expires_ms.map(Timestamp::from_millis),
+        of: None,
     };
     KeptAt {
         kept: Arc::new(kept),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use model::Timestamp;
 use uuid::Uuid;
@@ -34,8 +35,10 @@ use crate::manifest::{self, Manifest, SegmentEntry};
 use crate::recovery::store_file::{decode_store, no_checkpoint, store_trouble};
 use crate::segment::{INDEX_BYTES_MAX, SegmentFileKind, SegmentId};
 
-/// A store that removes files all the time is tried so often.
-const PASSES_MAX: u32 = 12;
+/// A store that removes files all the time is tried so often at least, and for so long.
+const PASSES_MIN: u32 = 12;
+/// See [`PASSES_MIN`]: on a busy machine a pass takes as long as a file of a small store lives, and one of many comes through.
+const TRIED_FOR: Duration = Duration::from_secs(60);
 /// Files in the data directory itself are small ones.
 const ROOT_FILE_BYTES_MAX: u64 = 64 << 20;
 /// So many files of the source are held open; a process may open 1,024 as a rule.
@@ -213,8 +216,11 @@ impl Taking<'_> {
     fn passes(&mut self) -> Result<Pass, BackupError> {
         let mut before: Option<Pass> = None;
         let mut moved = self.order.source.join("wal");
-        for number in 1..=PASSES_MAX {
-            self.progress.pass = number;
+        let since = Instant::now();
+        let mut passes = 0;
+        while passes < PASSES_MIN || since.elapsed() < TRIED_FOR {
+            passes += 1;
+            self.progress.pass = passes;
             self.progress.reused_bytes = 0;
             let Some(pass) = self.pass()? else {
                 continue;
@@ -238,7 +244,6 @@ impl Taking<'_> {
             moved = gone.unwrap_or(moved);
             before = Some(pass);
         }
-        let passes = PASSES_MAX;
         Err(BackupError::Moving {
             passes,
             path: moved,

@@ -4,7 +4,8 @@ use rustix::process::Signal;
 
 use super::wire::{Connect, Message, Mqtt, text};
 use super::{retain, serve_mqtt, until, until_metric, values};
-use crate::binary::Running;
+use crate::binary::{Running, tool};
+use crate::key_search::find;
 
 fn shown(message: &Message) -> (String, String, u8, bool) {
     let payload = String::from_utf8_lossy(&message.payload).into_owned();
@@ -238,4 +239,78 @@ async fn retained_messages_keep_the_order_of_their_topic_and_wills_may_be_retain
     until_given(&running, &[("a", "60")]).await;
     drop(pump);
     until_given(&running, &[("a", "60"), ("wills/pump", "gone")]).await;
+}
+
+/// What is kept of a key's records goes with them, also what was removed before and what another name's route put under the key.
+#[tokio::test]
+async fn an_erasure_takes_what_is_retained_of_the_keys_records() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let routes =
+        r#"mqtt.route=[{"filter": "site/{device}/#", "topic": "telemetry", "key": "{device}"}]"#;
+    let server = || {
+        let mut command = serve_mqtt(directory.path());
+        command.args(["-X", routes, "-X", "settle.age.ms=20"]);
+        Running::start(&mut command)
+    };
+    let running = server();
+    let mut pump = Mqtt::connect(running.other("MQTT"), 5, "pump").await;
+    for (topic, payload) in [
+        ("devices/to-be-erased", "the-first-secret"),
+        ("devices/to-be-erased", "the-second-secret"),
+        ("devices/that-stays", "what-stays"),
+        ("devices/cleared-before", "the-third-secret"),
+        ("devices/cleared-before", ""),
+        ("site/device-4711/temp", "the-fourth-secret"),
+        ("site/device-4711/hum", "the-fifth-secret"),
+        ("site/device-1/temp", "what-stays"),
+    ] {
+        assert_eq!(retain(&mut pump, topic, &[], payload.as_bytes()).await, 0);
+    }
+    let holds = |text: &str| !find(directory.path(), text.as_bytes()).is_empty();
+    assert!(holds("the-third-secret"), "the search can find something");
+    let erase = |running: &Running, args: &[&str]| {
+        let http = ["erase", "request", "--http", &running.http];
+        let said = tool(&[&http, args, &["--yes", "--wait"]].concat());
+        assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    };
+    erase(
+        &running,
+        &["mqtt", "devices/to-be-erased", "devices/cleared-before"],
+    );
+    for text in [
+        "the-first",
+        "the-second",
+        "the-third",
+        "to-be-erased",
+        "cleared-before",
+    ] {
+        assert!(
+            !holds(text),
+            "{text}: {:?}",
+            find(directory.path(), text.as_bytes())
+        );
+    }
+    let stay = [
+        ("devices/that-stays", "what-stays"),
+        ("site/device-1/temp", "what-stays"),
+    ];
+    let also = [
+        ("site/device-4711/hum", "the-fifth-secret"),
+        ("site/device-4711/temp", "the-fourth-secret"),
+    ];
+    let left = [stay, also].concat();
+    until_given(&running, &left).await;
+    // Behind a start it is not known where the record of a message is.
+    running.end(Signal::KILL);
+    let running = server();
+    until_given(&running, &left).await;
+    erase(&running, &["telemetry", "device-4711"]);
+    assert!(!holds("the-fourth") && !holds("the-fifth"));
+    until_given(&running, &stay).await;
+    let mut pump = Mqtt::connect(running.other("MQTT"), 5, "pump").await;
+    let topic = "site/device-4711/temp";
+    assert_eq!(retain(&mut pump, topic, &[], b"again").await, 0);
+    running.end(Signal::KILL);
+    let running = server();
+    until_given(&running, &[stay[0], stay[1], (topic, "again")]).await;
 }
