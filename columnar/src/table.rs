@@ -116,36 +116,33 @@ impl Builder {
         let more = |count: usize| count + count / 8;
         Ok(match self {
             Builder::Topics(topics) => topics.finish()?,
-            Builder::Int32(builder) => {
-                let fresh = Int32Builder::with_capacity(more(builder.len()));
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Int32(full) => {
+                let rows = more(full.len());
+                finish_and_replace(full, Int32Builder::with_capacity(rows))
             }
-            Builder::Int64(builder) => {
-                let fresh = Int64Builder::with_capacity(more(builder.len()));
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Int64(full) => {
+                let rows = more(full.len());
+                finish_and_replace(full, Int64Builder::with_capacity(rows))
             }
-            Builder::Time(builder) => {
-                let fresh = TimestampMillisecondBuilder::with_capacity(more(builder.len()));
-                let fresh = fresh.with_timezone(UTC);
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Time(full) => {
+                let fresh = TimestampMillisecondBuilder::with_capacity(more(full.len()));
+                finish_and_replace(full, fresh.with_timezone(UTC))
             }
-            Builder::Text(builder) => {
-                let (rows, bytes) = (more(builder.len()), more(builder.values_slice().len()));
-                let fresh = StringBuilder::with_capacity(rows, bytes);
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Text(full) => {
+                let (rows, bytes) = (more(full.len()), more(full.values_slice().len()));
+                finish_and_replace(full, StringBuilder::with_capacity(rows, bytes))
             }
-            Builder::Bytes(builder) => {
-                let (rows, bytes) = (more(builder.len()), more(builder.values_slice().len()));
-                let fresh = BinaryBuilder::with_capacity(rows, bytes);
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Bytes(full) => {
+                let (rows, bytes) = (more(full.len()), more(full.values_slice().len()));
+                finish_and_replace(full, BinaryBuilder::with_capacity(rows, bytes))
             }
-            Builder::Bool(builder) => {
-                let fresh = BooleanBuilder::with_capacity(more(builder.len()));
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Bool(full) => {
+                let rows = more(full.len());
+                finish_and_replace(full, BooleanBuilder::with_capacity(rows))
             }
-            Builder::Float(builder) => {
-                let fresh = Float64Builder::with_capacity(more(builder.len()));
-                Arc::new(std::mem::replace(builder, fresh).finish())
+            Builder::Float(full) => {
+                let rows = more(full.len());
+                finish_and_replace(full, Float64Builder::with_capacity(rows))
             }
         })
     }
@@ -174,6 +171,11 @@ impl Builder {
             _ => unreachable!("a field has one of these types"),
         }
     }
+}
+
+fn finish_and_replace<B: ArrayBuilder>(full: &mut B, fresh: B) -> ArrayRef {
+    let mut full = std::mem::replace(full, fresh);
+    ArrayBuilder::finish(&mut full)
 }
 
 impl Table {
