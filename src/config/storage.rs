@@ -24,7 +24,8 @@ pub(super) const SETTINGS: &[Setting<StorageConfig>] = &[
         default: "-1",
         is_live: true,
         doc: "How many bytes a second compaction reads and writes, both counted; -1 is any number. Whatever it is, \
-              compaction works half of the time only while an append has waited for 10 ms.",
+              while producers append, or readers bring from the disk, compaction moves four times as much as they do at most, \
+              but 64 MiB a second always may; and it works half of the time only while an append has waited for 10 ms.",
         get: |it| {
             it.cleaner_bytes_per_second
                 .map_or_else(|| "-1".to_owned(), |bytes| bytes.to_string())

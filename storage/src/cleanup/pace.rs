@@ -15,6 +15,11 @@ use crate::wal::Wal;
 const WAIT_MAX: Duration = Duration::from_millis(50);
 /// While others ask a MiB a second of the disk or more, so much is read or written at a time: they wait behind it.
 const BUSY_PIECE_BYTES: usize = 256 << 10;
+/// And a run that nobody has given a budget reads and writes so many times as much a second as they ask for at most: each sync of the
+/// write-ahead log takes what was written meanwhile to the disk, too, so that nothing but a lower rate leaves producers their latency.
+const BUSY_TIMES: u64 = 4;
+/// But this much, so that cleanup keeps up.
+const BUSY_BYTES_PER_SECOND_MIN: u64 = 64 << 20;
 /// An append that has waited for so long shows that the disk or the processor is short: the run pauses.
 const YIELD_AFTER: Duration = Duration::from_millis(10);
 /// It pauses no longer at once, and no longer than it worked before: it goes on at half its speed at least.
@@ -73,10 +78,21 @@ impl<'r> RunPace<'r> {
         self.bytes_per_second.or(server).filter(|rate| *rate > 0)
     }
 
+    /// The rate by which what is spent now is paid for.
+    fn rate(&self) -> Option<u64> {
+        let budget = self.budget();
+        if self.bytes_per_second.is_some() {
+            return budget;
+        }
+        let beside_others = rate_beside(self.parts.demand.mib_per_second());
+        budget.into_iter().chain(beside_others).min()
+    }
+
     /// Waits until the budget allows more, in pieces.
     fn wait_for_budget(&self, state: &mut State, bytes: u64) -> Result<(), Cancelled> {
         let clock = &self.parts.wal.clock;
-        let Some(rate) = self.budget() else {
+        let budget = self.budget();
+        let Some(rate) = self.rate() else {
             return Ok(());
         };
         let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
@@ -87,13 +103,10 @@ impl<'r> RunPace<'r> {
                 return Ok(());
             }
             self.pause(left.min(WAIT_MAX))?;
-            match self.budget() {
-                Some(now) if now == rate => {}
-                // The budget has changed: what was spent by the old one is paid for.
-                _ => {
-                    state.paid_at = clock.monotonic();
-                    return Ok(());
-                }
+            if self.budget() != budget {
+                // What was spent by the old one is paid for.
+                state.paid_at = clock.monotonic();
+                return Ok(());
             }
         }
     }
@@ -119,6 +132,12 @@ impl<'r> RunPace<'r> {
     }
 }
 
+/// How much a run may move a second while others ask for so many MiB; None if they ask for nothing.
+fn rate_beside(demand: u64) -> Option<u64> {
+    let times_as_much = BUSY_TIMES.saturating_mul(demand).saturating_mul(1 << 20);
+    (demand > 0).then(|| times_as_much.max(BUSY_BYTES_PER_SECOND_MIN))
+}
+
 impl Pace for RunPace<'_> {
     fn piece_bytes(&self) -> usize {
         match self.parts.demand.mib_per_second() {
@@ -142,5 +161,19 @@ impl Pace for RunPace<'_> {
             .expect("nothing panics while it holds the pace");
         self.wait_for_budget(&mut state, bytes)?;
         self.yield_to_producers(&mut state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_others_a_run_moves_four_times_as_much_and_keeps_up() {
+        let mib = |rate: Option<u64>| rate.map(|rate| rate >> 20);
+        assert_eq!(
+            [0, 1, 16, 20, 500].map(|demand| mib(rate_beside(demand))),
+            [None, Some(64), Some(64), Some(80), Some(2000)]
+        );
     }
 }
