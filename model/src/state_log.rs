@@ -299,9 +299,7 @@ impl StateLogKind {
             }
             StateLogKind::Retained => {
                 // Version 1 does not say of which record a message was kept.
-                let found = first_byte(value).filter(|found| *found == 1);
-                let known = found.unwrap_or(RETAINED_VERSION.into());
-                check_version("value", first_byte(value), known)
+                value_of(1..=RETAINED_VERSION.into(), first_byte(value))
             }
             StateLogKind::Sessions => {
                 check_version("value", first_byte(value), SESSIONS_VERSION.into())
@@ -338,7 +336,11 @@ fn check_version(part: &'static str, found: Option<u32>, known: u32) -> Result<(
 
 /// Whether the number that a JSON value begins with is one of the versions that this release reads.
 fn json_of(known: RangeInclusive<u32>, value: &[u8]) -> Result<(), UnknownRecord> {
-    let found = number_behind(METADATA_VALUE_HEAD, value);
+    value_of(known, number_behind(METADATA_VALUE_HEAD, value))
+}
+
+/// Whether a value's version is one that this release reads.
+fn value_of(known: RangeInclusive<u32>, found: Option<u32>) -> Result<(), UnknownRecord> {
     let expected = found.filter(|found| known.contains(found));
     check_version("value", found, expected.unwrap_or(*known.end()))
 }
