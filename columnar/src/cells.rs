@@ -4,13 +4,14 @@
 //! were at the beginning, are two things: what does not fit a column is null there, is counted, and is in the value.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use crate::columns::{Column, ColumnError, Columns};
 use crate::encode::{Counts, EncodeError};
 use crate::fields::string_content;
 use crate::observer::{Observer, Seen};
+use crate::outline::Leaf;
 use crate::row::Row;
+use crate::scan::Plain;
 use crate::schema::{FieldType, Schema, Shape, is_exact};
 
 /// The columns of an output, and what is learned meanwhile.
@@ -23,7 +24,7 @@ pub struct Cells {
     keys: Shape,
     values: Shape,
     observer: Observer,
-    cells: Vec<Option<Range<usize>>>,
+    cells: Vec<Option<Leaf>>,
     pub counts: Counts,
 }
 
@@ -109,9 +110,9 @@ impl Cells {
             }
         }
         self.cells.fill(None);
-        for (field, range) in self.observer.leaves() {
-            if let Some(slot) = self.slots.get(*field).copied().flatten() {
-                self.cells[slot] = Some(range.clone());
+        for leaf in self.observer.leaves() {
+            if let Some(slot) = self.slots.get(leaf.field).copied().flatten() {
+                self.cells[slot] = Some(leaf.clone());
             }
         }
         Ok(text)
@@ -119,10 +120,19 @@ impl Cells {
 
     /// A field's cell of the row that was taken in last, whose value has this text.
     pub fn cell<'a>(&mut self, slot: usize, text: Option<&'a str>) -> Cell<'a> {
-        let (Some(range), Some(text)) = (&self.cells[slot], text) else {
+        let (Some(leaf), Some(text)) = (&self.cells[slot], text) else {
             return Cell::Null;
         };
-        let cell = cell(self.kind(slot), &text[range.clone()]);
+        let raw = &text[leaf.range.clone()];
+        let cell = match (self.kind(slot), leaf.plain) {
+            (_, Plain::Null) => Cell::Null,
+            (FieldType::Bool, Plain::Bool(value)) => Cell::Bool(value),
+            (FieldType::Int, Plain::Int(number)) => Cell::Int(number),
+            (FieldType::Float, Plain::Float(number)) => Cell::Float(number),
+            (FieldType::Float, Plain::Int(number)) => Cell::Float(number as f64),
+            (FieldType::Text, Plain::Text) => Cell::Text(Cow::Borrowed(&raw[1..raw.len() - 1])),
+            (kind, _) => cell(kind, raw),
+        };
         if cell == Cell::Unfit {
             self.counts.unfit += 1;
         }

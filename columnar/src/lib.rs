@@ -13,6 +13,7 @@ mod fields;
 mod file;
 mod ndjson;
 mod observer;
+mod outline;
 mod reader;
 mod row;
 mod scan;

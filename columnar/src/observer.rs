@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::fields;
+use crate::outline::{Leaf, Outlines};
+use crate::scan::Plain;
 use crate::schema::Schema;
 
 /// What a value is.
@@ -25,8 +27,9 @@ pub enum Seen {
 pub struct Observer {
     schema: Schema,
     index: HashMap<String, usize>,
+    outlines: Outlines,
     path: String,
-    leaves: Vec<(usize, Range<usize>)>,
+    leaves: Vec<Leaf>,
     new: Vec<(String, Range<usize>)>,
 }
 
@@ -38,6 +41,7 @@ impl Observer {
         Observer {
             index: index.collect(),
             schema,
+            outlines: Outlines::default(),
             path: String::new(),
             leaves: Vec::new(),
             new: Vec::new(),
@@ -75,12 +79,21 @@ impl Observer {
         let Some(text) = self.schema.observe_value(value) else {
             return (Seen::Other, None);
         };
-        if !self.find_leaves(text) {
-            self.leaves.clear();
-            return (Seen::Other, Some(text));
+        self.new.clear();
+        if !self.outlines.find_leaves(text, &mut self.leaves) {
+            if !self.scan_leaves(text) {
+                self.leaves.clear();
+                return (Seen::Other, Some(text));
+            }
+            if self.new.is_empty() {
+                self.outlines.learn(text, &self.leaves);
+            }
         }
-        for (index, range) in &self.leaves {
-            self.schema.observe_leaf(*index, &text[range.clone()]);
+        for leaf in &self.leaves {
+            if !leaf.plain.fits(self.schema.fields[leaf.field].kind) {
+                self.schema
+                    .observe_leaf(leaf.field, &text[leaf.range.clone()]);
+            }
         }
         if !self.new.is_empty() {
             self.take_in_new(text);
@@ -101,18 +114,17 @@ impl Observer {
             };
             if let Some(index) = index {
                 self.index.insert(path, index);
-                self.leaves.push((index, range));
+                self.leaves.push(leaf_of(index, range));
             }
         }
     }
 
     /// The fields of the value that was taken in last, and where in it their texts stand. If one stands there twice, the last counts.
-    pub fn leaves(&self) -> &[(usize, Range<usize>)] {
+    pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
     }
 
-    fn find_leaves(&mut self, text: &str) -> bool {
-        self.new.clear();
+    fn scan_leaves(&mut self, text: &str) -> bool {
         let (fields, index) = (&self.schema.fields, &self.index);
         let (leaves, new) = (&mut self.leaves, &mut self.new);
         // Most rows have the same fields in the same order.
@@ -127,11 +139,19 @@ impl Observer {
             match known {
                 Some(index) => {
                     guess = index + 1;
-                    leaves.push((index, range));
+                    leaves.push(leaf_of(index, range));
                 }
                 None => new.push((path.to_owned(), range)),
             }
         })
+    }
+}
+
+fn leaf_of(field: usize, range: Range<usize>) -> Leaf {
+    Leaf {
+        field,
+        range,
+        plain: Plain::No,
     }
 }
 
@@ -155,12 +175,12 @@ mod tests {
         let value = br#"{"a":1,"b":"x","a":3}"#;
         assert_eq!(observer.observe(None, Some(value)), Seen::Object);
         let mut texts = vec![""; 2];
-        for (field, range) in observer.leaves() {
-            texts[*field] = std::str::from_utf8(&value[range.clone()]).expect("text");
+        for leaf in observer.leaves() {
+            texts[leaf.field] = std::str::from_utf8(&value[leaf.range.clone()]).expect("text");
         }
         assert_eq!(texts, ["3", "\"x\""]);
         let two = br#"{"b":2,"c":0}"#;
         observer.observe(None, Some(two));
-        assert_eq!(observer.leaves(), [(1, 5..6), (2, 11..12)]);
+        assert_eq!(observer.leaves(), [leaf_of(1, 5..6), leaf_of(2, 11..12)]);
     }
 }

@@ -1,13 +1,18 @@
 //! Goes over JSON text without a tree: where the leaves of an object stand, and whether it is JSON at all.
 //!
-//! Caller: `fields`. Each byte is looked at once. What is JSON is exactly what `serde_json` takes (a test compares them): an unpaired
+//! Callers: `fields`, `outline`. Each byte is looked at once. What is JSON is exactly what `serde_json` takes (a test compares them): an unpaired
 //! surrogate is one in a value, and none in a name that becomes a path. Nothing is copied but names with escapes and paths of nested
 //! objects, and the stack grows by no more than [`DEPTH_MAX`] objects, however deep a value is.
 
 use std::borrow::Cow;
 
+use crate::schema::FieldType;
+
 /// Objects within objects that become paths.
 pub const DEPTH_MAX: usize = 8;
+
+/// A number of no more bytes is exact as a float, as its digits are.
+const PLAIN_NUMBER_BYTES_MAX: usize = 15;
 
 /// A place in a text.
 pub struct Scan<'a> {
@@ -19,6 +24,35 @@ pub struct Scan<'a> {
 struct Text<'a> {
     raw: &'a str,
     has_escapes: bool,
+}
+
+/// What a leaf is at the first glance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Plain {
+    /// To be seen by its text.
+    No,
+    Null,
+    Bool(bool),
+    /// An integer that a float holds exactly, too. Never `-0`.
+    Int(i64),
+    /// A number with a point and without an exponent that has few digits.
+    Float(f64),
+    /// A string without escapes.
+    Text,
+}
+
+impl Plain {
+    /// Whether a field of this type stays what it is with such a leaf.
+    pub fn fits(self, kind: FieldType) -> bool {
+        match self {
+            Plain::No => false,
+            Plain::Null => true,
+            Plain::Bool(_) => kind == FieldType::Bool,
+            Plain::Int(_) => matches!(kind, FieldType::Int | FieldType::Float),
+            Plain::Float(_) => kind == FieldType::Float,
+            Plain::Text => kind == FieldType::Text,
+        }
+    }
 }
 
 impl<'a> Scan<'a> {
@@ -37,6 +71,32 @@ impl<'a> Scan<'a> {
         path.clear();
         self.space();
         self.object(path, DEPTH_MAX, show).is_some() && self.is_at_end()
+    }
+
+    /// Where in the text it stands.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What comes.
+    pub fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    /// Takes a leaf, and tells what it is. None if none comes: an object is none, it has leaves of its own.
+    pub fn leaf(&mut self) -> Option<Plain> {
+        Some(match self.peek()? {
+            b'"' => match self.string()?.has_escapes {
+                true => Plain::No,
+                false => Plain::Text,
+            },
+            b't' => self.word("true").map(|()| Plain::Bool(true))?,
+            b'f' => self.word("false").map(|()| Plain::Bool(false))?,
+            b'n' => self.word("null").map(|()| Plain::Null)?,
+            b'[' => self.nested().map(|()| Plain::No)?,
+            b'{' => return None,
+            _ => self.plain_number()?,
+        })
     }
 
     fn is_at_end(&mut self) -> bool {
@@ -162,7 +222,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn word(&mut self, word: &str) -> Option<()> {
+    /// Takes exactly this.
+    pub fn word(&mut self, word: &str) -> Option<()> {
         let rest = &self.text.as_bytes()[self.at..];
         rest.starts_with(word.as_bytes()).then(|| {
             self.at += word.len();
@@ -190,6 +251,56 @@ impl<'a> Scan<'a> {
             self.some_digits()?;
         }
         Some(())
+    }
+
+    /// A number, read while its digits are looked at. It is exact: digits and the power of ten are floats, and a division rounds once.
+    fn plain_number(&mut self) -> Option<Plain> {
+        const POWERS: [f64; PLAIN_NUMBER_BYTES_MAX] = [
+            1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
+        ];
+        let start = self.at;
+        let is_negative = self.take(b'-').is_some();
+        let first = self.at;
+        let mut number = self.read_digits(0);
+        let digits = self.at - first;
+        let is_padded = digits > 1 && self.text.as_bytes()[first] == b'0';
+        if digits == 0 || is_padded {
+            return None;
+        }
+        let point = self.at;
+        let mut places = None;
+        if self.take(b'.').is_some() {
+            number = self.read_digits(number);
+            let count = self.at - point - 1;
+            if count == 0 {
+                return None;
+            }
+            places = Some(count);
+        }
+        let has_exponent = matches!(self.peek(), Some(b'e' | b'E'));
+        if has_exponent || self.at - start > PLAIN_NUMBER_BYTES_MAX {
+            self.at = start;
+            return self.number().map(|()| Plain::No);
+        }
+        Some(match places {
+            Some(places) => {
+                let number = number as f64 / POWERS[places];
+                Plain::Float(if is_negative { -number } else { number })
+            }
+            None if is_negative && number == 0 => Plain::No,
+            None => Plain::Int(if is_negative { -number } else { number }),
+        })
+    }
+
+    /// Takes digits behind those of a number. More than fit a number make it any.
+    fn read_digits(&mut self, mut number: i64) -> i64 {
+        while let Some(digit @ b'0'..=b'9') = self.peek() {
+            number = number
+                .wrapping_mul(10)
+                .wrapping_add(i64::from(digit - b'0'));
+            self.at += 1;
+        }
+        number
     }
 
     fn some_digits(&mut self) -> Option<()> {
@@ -360,6 +471,25 @@ mod tests {
             let found = Scan::new(&text).leaves(&mut String::new(), &mut |_, raw| assert!(is_json(raw)));
             prop_assert!(!found || is_object, "{}", text);
             prop_assert!(found || !named || !is_object, "{}", text);
+        }
+
+        #[test]
+        fn a_plain_leaf_is_what_its_text_says(raw in "-?(0|[1-9][0-9]{0,16})(\\.[0-9]{0,15})?([eE][+-]?[0-9]{0,2})?") {
+            let mut scan = Scan::new(&raw);
+            let leaf = scan.leaf();
+            let is_whole = leaf.is_some() && scan.rest().is_empty();
+            prop_assert_eq!(is_whole, is_json(&raw), "{}", raw);
+            match leaf.filter(|_| is_whole) {
+                Some(Plain::Int(number)) => {
+                    prop_assert_eq!(number.to_string(), raw.as_str());
+                    prop_assert!(number.unsigned_abs() < 1 << 53, "{}", raw);
+                }
+                Some(Plain::Float(number)) => {
+                    let parsed: f64 = raw.parse().expect("a number");
+                    prop_assert_eq!(number.to_bits(), parsed.to_bits(), "{}", raw);
+                }
+                other => prop_assert!(matches!(other, None | Some(Plain::No)), "{} {:?}", raw, other),
+            }
         }
 
         #[test]
