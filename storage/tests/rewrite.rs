@@ -18,7 +18,9 @@ use proptest::prelude::*;
 use storage::inspect::verify_store;
 use storage::io::{OpenHow, write_new_file};
 use storage::manifest::SegmentKind;
-use storage::rewrite::{Cancelled, KeepError, Keeper, Pace, RewriteError, Verdict};
+use storage::rewrite::{
+    Cancelled, KeepError, Keeper, PIECE_BYTES_MAX, Pace, RewriteError, Verdict,
+};
 use storage::segment::SegmentId;
 use storage::{Disk, Env, LogSettings, ManualClock, ReadError, RealDisk, Storage};
 
@@ -611,8 +613,34 @@ impl Keeper for DropThird {
     }
 }
 
+/// Reads and writes another size at a time each time that it is asked.
+struct Uneven(std::cell::Cell<u32>);
+
+impl Pace for Uneven {
+    fn piece_bytes(&self) -> usize {
+        let count = self.0.get();
+        self.0.set(count + 1);
+        [64 << 10, 4096, PIECE_BYTES_MAX, 16 << 10, 256 << 10][count as usize % 5]
+    }
+
+    fn spend(&self, _: u64) -> Result<(), Cancelled> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_large_segment_goes_past_the_page_cache_and_is_cut_to_its_length() {
+    drop_a_third_of_a_large_segment(&AtOnce);
+}
+
+#[test]
+fn a_rewrite_whose_pieces_change_their_size_meanwhile_is_whole() {
+    let pace = Uneven(std::cell::Cell::new(0));
+    drop_a_third_of_a_large_segment(&pace);
+    assert!(pace.0.get() > 10, "it was asked {} times", pace.0.get());
+}
+
+fn drop_a_third_of_a_large_segment(pace: &dyn Pace) {
     let directory = tempfile::tempdir().unwrap();
     let mut config = storage::StorageConfig::new(directory.path());
     config.wal_file_bytes = 32 << 20;
@@ -647,7 +675,7 @@ fn a_large_segment_goes_past_the_page_cache_and_is_cut_to_its_length() {
     let ids: Vec<SegmentId> = sealed.iter().map(|entry| entry.id).collect();
     let end = sealed[0].sealed.unwrap().end_offset.get();
     let rewritten = storage
-        .rewrite(log_id(), &ids[..1], None, &AtOnce, &mut DropThird)
+        .rewrite(log_id(), &ids[..1], None, pace, &mut DropThird)
         .unwrap();
     let new = rewritten.new.unwrap();
     let bytes = new.sealed.unwrap().bytes;
