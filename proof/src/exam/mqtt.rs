@@ -570,12 +570,14 @@ fn framed(buffer: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-fn publish(topic: &str, qos: u8, packet_id: u16, value: &[u8]) -> Vec<u8> {
+/// A message of 3.1.1, or of version 5 if its value begins with no properties.
+pub fn publish(topic: &str, qos: u8, packet_id: u16, value: &[u8]) -> Vec<u8> {
     let body = [&text(topic)[..], &packet_id.to_be_bytes(), value].concat();
     packet(0x30 | qos << 1, &body)
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// A text behind its length.
+pub fn text(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).expect("a short text");
     [&length.to_be_bytes()[..], text.as_bytes()].concat()
 }

@@ -1,6 +1,9 @@
 //! Case 34: clients within the protocol that ask for as much as they can, or keep as much as they can, each kind beside an honest
 //! load. Memory, disk and descriptors have a bound while they are there, and the honest load notices nothing.
 
+mod amqp;
+mod mqtt;
+
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
@@ -56,6 +59,8 @@ const DESCRIPTORS_MORE_MAX: usize = SEGMENTS_OPEN_MAX + 16;
 const TIMES: usize = 200_000;
 /// Connections of one kind of greed.
 const CONNECTIONS: usize = 40;
+/// What sessions and what retained messages of MQTT may take, each of the two: the broker's settings.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 const PARTITIONS: i32 = 2_000;
 /// How long a peer may take for an answer: the broker's setting.
 const SEND_MAX: Duration = Duration::from_secs(2);
@@ -70,19 +75,73 @@ pub const CASE: Case = Case {
     run,
 };
 
-/// One way to be greedy: its name, and what it does to a broker. A refusal, or a connection that ends, is a fine answer.
-type Greed = (&'static str, fn(&str) -> Result<()>);
+/// One way to be greedy: its name, the protocol, and what it does to who speaks that at an address. A refusal, or a connection that
+/// ends, is a fine answer.
+type Greed = (&'static str, Front, fn(&str) -> Result<()>);
+
+/// Who speaks what.
+#[derive(Clone, Copy)]
+enum Front {
+    Kafka,
+    Mqtt,
+    Amqp,
+}
+
+impl Front {
+    fn address(self, victim: &Victim) -> Result<String> {
+        match self {
+            Front::Kafka => Ok(victim.kafka.clone()),
+            Front::Mqtt => victim.other("MQTT"),
+            Front::Amqp => victim.other("AMQP"),
+        }
+    }
+}
 
 const GREEDS: &[Greed] = &[
-    ("names that are repeated", repeated),
-    ("answers about everything", everything),
-    ("half-received requests", half_received),
-    ("answers that nobody takes", not_taken),
-    ("producers", producers),
-    ("topics and partitions", topics),
-    ("settings of topics", settings),
-    ("committed offsets", offsets),
-    ("silent connections", silent),
+    ("names that are repeated", Front::Kafka, repeated),
+    ("answers about everything", Front::Kafka, everything),
+    ("half-received requests", Front::Kafka, half_received),
+    ("answers that nobody takes", Front::Kafka, not_taken),
+    ("producers", Front::Kafka, producers),
+    ("topics and partitions", Front::Kafka, topics),
+    ("settings of topics", Front::Kafka, settings),
+    ("committed offsets", Front::Kafka, offsets),
+    ("silent connections", Front::Kafka, silent),
+    (
+        "MQTT: half-received packets",
+        Front::Mqtt,
+        mqtt::half_received,
+    ),
+    ("MQTT: topic aliases", Front::Mqtt, mqtt::aliases),
+    ("MQTT: sessions", Front::Mqtt, mqtt::sessions),
+    ("MQTT: wills", Front::Mqtt, mqtt::wills),
+    ("MQTT: retained messages", Front::Mqtt, mqtt::retained),
+    (
+        "MQTT: messages that nobody releases",
+        Front::Mqtt,
+        mqtt::unreleased,
+    ),
+    (
+        "MQTT: messages that nobody takes",
+        Front::Mqtt,
+        mqtt::not_taken,
+    ),
+    (
+        "AMQP: half-received messages",
+        Front::Amqp,
+        amqp::half_received,
+    ),
+    (
+        "AMQP: sessions and links",
+        Front::Amqp,
+        amqp::sessions_and_links,
+    ),
+    ("AMQP: temporary nodes", Front::Amqp, amqp::temporary_nodes),
+    (
+        "AMQP: messages that nobody takes",
+        Front::Amqp,
+        amqp::not_taken,
+    ),
 ];
 
 fn run(exam: &Exam) -> Result<Outcome> {
@@ -100,15 +159,20 @@ fn run(exam: &Exam) -> Result<Outcome> {
         .with("producer.ids.per.partition.max", 5000)
         .with("partitions.max", 20_000)
         .with("segments.open.max", SEGMENTS_OPEN_MAX)
-        .with("max.connections", 500);
+        .with("max.connections", 500)
+        .with("mqtt.listen", "127.0.0.1:0")
+        .with("mqtt.retained.bytes.max", KEPT_BYTES_MAX)
+        .with("mqtt.sessions.bytes.max", KEPT_BYTES_MAX)
+        .with("amqp.listen", "127.0.0.1:0");
     let siege = Siege::of(exam, &plan)?;
     prepare(&siege.victim)?;
     let before = Held::by(&siege.victim, &data)?;
     for round in 1..=exam.rounds {
-        for (name, greed) in GREEDS {
+        for (name, front, greed) in GREEDS {
             let disk_before = bytes_below(&data)?;
+            let address = front.address(&siege.victim)?;
             let ((), highest) = siege
-                .endure(|| greed(&siege.victim.kafka))
+                .endure(|| greed(&address))
                 .with_context(|| format!("{name}, round {round}"))?;
             let after = Held::settled(&siege.victim, &data, before.memory + MEMORY_LEFT_MAX)?;
             let mib = |bytes: u64| bytes.saturating_sub(before.memory) >> 20;
