@@ -10,6 +10,14 @@ mod http_memory;
 mod http_produce;
 mod http_replay;
 mod latency;
+mod mqtt_connects;
+mod mqtt_fanout;
+mod mqtt_idle;
+mod mqtt_latency;
+mod mqtt_produce;
+mod mqtt_replay;
+mod mqtt_sessions;
+mod mqtt_slow;
 mod partitions;
 mod produce;
 mod replay;
@@ -37,4 +45,12 @@ pub const ALL: &[Case] = &[
     cleaner::CASE,
     thinning::CASE,
     tls::CASE,
+    mqtt_produce::CASE,
+    mqtt_fanout::CASE,
+    mqtt_latency::CASE,
+    mqtt_idle::CASE,
+    mqtt_connects::CASE,
+    mqtt_sessions::CASE,
+    mqtt_replay::CASE,
+    mqtt_slow::CASE,
 ];
