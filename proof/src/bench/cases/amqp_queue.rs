@@ -8,8 +8,8 @@ use tokio::runtime::Runtime;
 
 use crate::bench::amqp::client::Client;
 use crate::bench::amqp::links;
-use crate::bench::peers::queues;
 use crate::bench::figures::{Figure, Mark, quantile};
+use crate::bench::peers::queues;
 use crate::bench::{Bench, Case, broker};
 use crate::exam::probe::Probe;
 use crate::exam::victim::Victim;

@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each.
 
+mod amqp_queue;
 mod cleaner;
 mod compaction;
 mod engine;
@@ -53,4 +54,5 @@ pub const ALL: &[Case] = &[
     mqtt_sessions::CASE,
     mqtt_replay::CASE,
     mqtt_slow::CASE,
+    amqp_queue::CASE,
 ];

@@ -1,11 +1,12 @@
 //! Messages that MQTT clients publish, beside other brokers.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tokio::runtime::Runtime;
 
-use crate::bench::figures::{Figure, Mark, median, quantile};
+use crate::bench::figures::{Figure, Mark, quantile};
 use crate::bench::mqtt::publishers::{self, Load, Published};
 use crate::bench::peers::{Kept, Peer};
 use crate::bench::{Bench, Case, broker};
@@ -20,7 +21,8 @@ pub const CASE: Case = Case {
             mosquitto, which acknowledges from memory, without persistence and with nobody who is sent the messages, or with \
             autosave_on_changes, autosave_interval 1 and a session that is away and is to get them; of nats-server's MQTT, on \
             JetStream with sync_interval always. For QoS 2 it has this store's QoS 1. At half of the rate: from when a message was due \
-            to its PUBACK; timers here are 1 ms coarse.",
+            to its PUBACK; timers here are 1 ms coarse. This, QoS 2 and \
+            mosquitto that saves changes have half of --seconds.",
     uses_binary: true,
     run,
 };
@@ -29,6 +31,7 @@ const CLIENTS: usize = 1_000;
 const PAYLOAD_BYTES: usize = 100;
 const WINDOW: u16 = 16;
 const PARTITIONS: i32 = 16;
+const NATS_TIME_MIN: Duration = Duration::from_secs(3);
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     broker::more_descriptors(4_096)?;
@@ -64,9 +67,15 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         let one = ours(narrow)?.rate();
         let mut paced = ours(Load {
             rate: Some(one / 2.0),
+            time: bench.time / 2,
             ..narrow
         })?;
-        let both = ours(Load { qos: 2, ..wide })?.rate();
+        let both = Load {
+            qos: 2,
+            time: bench.time / 2,
+            ..wide
+        };
+        let both = ours(both)?.rate();
         victim.kill()?;
         for figure in [&mut memory, &mut synced, &mut saved] {
             figure.runs.push(rate);
@@ -96,10 +105,6 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
             paced.rate()
         ));
     }
-    ensure!(
-        median(&memory.runs).is_some_and(|rate| rate > 0.0),
-        "nothing was published"
-    );
     Ok(vec![memory, synced, saved, single, middle, late, twice])
 }
 
@@ -130,6 +135,7 @@ fn peers(directory: &Path, runtime: &Runtime, load: Load, rows: [&mut Figure; 4]
     };
     let rate = |peer: &Peer, load| {
         let published = runtime.block_on(publishers::run(&peer.address, load))?;
+        ensure!(published.counted > 0, "a peer acknowledged nothing");
         anyhow::Ok(published.rate())
     };
     let peer = Peer::mosquitto(directory, Kept::Nothing)?;
@@ -137,10 +143,13 @@ fn peers(directory: &Path, runtime: &Runtime, load: Load, rows: [&mut Figure; 4]
     single.limits.push(rate(&peer, Load { window: 1, ..load })?);
     drop(peer);
     let peer = Peer::nats(directory)?;
-    synced.limits.push(rate(&peer, load)?);
+    // It acknowledges in bursts, far apart.
+    let time = load.time.max(NATS_TIME_MIN);
+    synced.limits.push(rate(&peer, Load { time, ..load })?);
     drop(peer);
     let peer = Peer::mosquitto(directory, Kept::EachChange)?;
     runtime.block_on(peer.keeps_messages("bench/#"))?;
-    saved.limits.push(rate(&peer, load)?);
+    let time = load.time / 2;
+    saved.limits.push(rate(&peer, Load { time, ..load })?);
     Ok(())
 }

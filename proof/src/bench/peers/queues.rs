@@ -28,7 +28,13 @@ pub fn artemis(directory: &Path) -> Result<Peer> {
         .arg("create")
         .arg(&instance)
         .args(["--silent", "--user", "bench", "--password", "bench"])
-        .args(["--allow-anonymous", "--nio", "--no-web", "--host", "127.0.0.1"])
+        .args([
+            "--allow-anonymous",
+            "--nio",
+            "--no-web",
+            "--host",
+            "127.0.0.1",
+        ])
         .args(["--no-amqp-acceptor", "--no-mqtt-acceptor"])
         .args(["--no-stomp-acceptor", "--no-hornetq-acceptor"])
         .args(["--default-port", port]);
@@ -88,7 +94,7 @@ pub fn rabbitmq(directory: &Path) -> Result<Peer> {
     let (_, names_port) = names.rsplit_once(':').context("a port")?;
     let mut epmd = bound(&run::on_path("epmd").context("there is no epmd on the PATH")?);
     epmd.args(["-address", "127.0.0.1", "-port", names_port]);
-    let names = Peer::start(epmd, &directory.join("rabbitmq"), names)?;
+    let names = Peer::start(epmd, &data, names.clone())?;
     let mut settings = fs::File::create(data.join("rabbitmq.conf"))?;
     writeln!(settings, "listeners.tcp.1 = 127.0.0.1:{port}")?;
     let mut command = bound(Path::new(PROGRAM));
