@@ -12,6 +12,7 @@ use client::{ClientConfig, Connection};
 use model::Timestamp;
 use model::batch::BatchBuilder;
 use model::codec::Codec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wire::messages::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use wire::messages::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use wire::{ErrorCode, Message as _, Reader, Records, Request as _, RequestHeader, frame};
@@ -41,6 +42,43 @@ pub const FETCH_VERSION: i16 = 12;
 pub fn plan(bench: &Bench, data: &Path) -> Result<Plan> {
     let plan = Plan::new(&bench.binary, &data.join("data"), data).of_any_build()?;
     Ok(plan.with("log.retention.check.interval.ms", 1000))
+}
+
+/// The same, listening for MQTT.
+pub fn mqtt_plan(bench: &Bench, data: &Path) -> Result<Plan> {
+    Ok(plan(bench, data)?.with("mqtt.listen", "127.0.0.1:0"))
+}
+
+/// Its address for MQTT.
+pub fn mqtt_address(victim: &Victim) -> Result<String> {
+    victim.other("MQTT")
+}
+
+/// How many records the partitions of a topic have had: the sum of their high watermarks.
+pub fn records_of(victim: &Victim, topic: &str, partitions: i32) -> Result<u64> {
+    let mut probe = Probe::connect(&victim.kafka)?;
+    let mut records = 0;
+    for partition in 0..partitions {
+        let fetched = probe.fetch(topic, partition, 0, 1, 0)?;
+        let error = fetched.error;
+        ensure!(error == ErrorCode::None, "{topic}: {}", error.name());
+        records += u64::try_from(fetched.high_watermark)?;
+    }
+    Ok(records)
+}
+
+/// Sees to it that this process, and those that it starts, may have so many descriptors, or as many as there may be. Gives how
+/// many that is.
+pub fn more_descriptors(wanted: u64) -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.current.map_or(wanted, |current| current.max(wanted));
+    let granted = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = Rlimit {
+        current: Some(granted),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("raise the limit of descriptors")?;
+    Ok(granted)
 }
 
 /// Creates the load's topic, which keeps about this many bytes in all.

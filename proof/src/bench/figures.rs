@@ -7,8 +7,12 @@ use std::fmt::Write as _;
 pub enum Mark {
     /// The median is at most this.
     AtMost(f64),
+    /// The median is at least this.
+    AtLeast(f64),
     /// The median is at least this part of the limit's median.
     OfLimit(f64),
+    /// The median is at most this part of the limit's median.
+    WithinLimit(f64),
 }
 
 /// One row of a table.
@@ -53,7 +57,9 @@ impl Figure {
     pub fn passed(&self) -> Option<bool> {
         match self.mark? {
             Mark::AtMost(most) => Some(median(&self.runs)? <= most),
+            Mark::AtLeast(least) => Some(median(&self.runs)? >= least),
             Mark::OfLimit(part) => Some(self.ratio()? >= part),
+            Mark::WithinLimit(part) => Some(self.ratio()? <= part),
         }
     }
 }
@@ -86,7 +92,13 @@ pub fn table(figures: &[Figure]) -> String {
         let mark = match (figure.mark, figure.passed()) {
             (None, _) => String::new(),
             (Some(Mark::AtMost(most)), passed) => format!("at most {most}: {}", verdict(passed)),
+            (Some(Mark::AtLeast(least)), passed) => {
+                format!("at least {least}: {}", verdict(passed))
+            }
             (Some(Mark::OfLimit(part)), passed) => format!("ratio {part}: {}", verdict(passed)),
+            (Some(Mark::WithinLimit(part)), passed) => {
+                format!("ratio at most {part}: {}", verdict(passed))
+            }
         };
         writeln!(
             text,
@@ -138,7 +150,12 @@ mod tests {
         assert_eq!(figure.passed(), Some(true));
         figure.mark = Some(Mark::AtMost(49.0));
         assert_eq!(figure.passed(), Some(false));
-        assert!(table(&[figure]).contains("at most 49: **missed**"));
+        assert!(table(&[figure.clone()]).contains("at most 49: **missed**"));
+        figure.mark = Some(Mark::AtLeast(50.0));
+        assert_eq!(figure.passed(), Some(true));
+        figure.mark = Some(Mark::WithinLimit(0.4));
+        assert_eq!(figure.passed(), Some(false));
+        assert!(table(&[figure]).contains("ratio at most 0.4: **missed**"));
     }
 
     #[test]

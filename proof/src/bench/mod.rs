@@ -4,13 +4,16 @@
 //! A case is one file under `cases/` and one row in [`cases::ALL`]. Load comes from a process of its own (this one), with
 //! batches that are made beforehand, and latencies are taken from the moment a batch was due.
 
+mod amqp;
 mod beside;
 mod broker;
 mod cases;
 mod figures;
 mod kafka;
 mod limits;
+mod mqtt;
 mod pace;
+mod peers;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +50,9 @@ pub struct BenchArgs {
     /// The broker's binary (built in release mode when not given).
     #[arg(long, env = "ALLUVIUM_BIN")]
     binary: Option<PathBuf>,
+    /// Measures with a load that is not optimised: to see whether a case runs, not how fast.
+    #[arg(long, hide = true, conflicts_with = "write")]
+    unoptimised: bool,
     /// Another build's binary: both are measured in turn, and compared pair by pair. With --strict it fails if this
     /// build is worse by more than a twentieth.
     #[arg(long, value_name = "BINARY", conflicts_with = "write")]
@@ -93,7 +99,7 @@ impl Bench {
 
 /// Runs what the arguments ask for.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    if cfg!(debug_assertions) {
+    if cfg!(debug_assertions) && !args.unoptimised {
         // A load that is not optimised would measure itself.
         eprintln!("building the load in release mode");
         let mut command = run::cargo();

@@ -348,7 +348,8 @@ fn stamped(stamp: &Path, recipe: &str) -> bool {
     fs::read_to_string(stamp).is_ok_and(|text| text == recipe)
 }
 
-fn need(program: &str, package: &str) -> Result<()> {
+/// Sees to a program on the PATH, from a Debian package.
+pub fn need(program: &str, package: &str) -> Result<()> {
     if run::on_path(program).is_some() {
         return Ok(());
     }

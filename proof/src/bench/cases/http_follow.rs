@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -35,7 +34,7 @@ const SLOW_EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
-    more_descriptors()?;
+    broker::more_descriptors(8_192)?;
     let mut given = Figure::new("records given, each once and in order", "records/s");
     let mut slow = Figure::new(
         "from the request to the last follower, at 100 records/s, p99",
@@ -97,19 +96,6 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
         victim.kill()?;
     }
     Ok(vec![given, slow, alone, waiting, most])
-}
-
-/// As many as there may be.
-fn more_descriptors() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = Some(8_192).max(limit.current);
-    let current = match limit.maximum {
-        Some(maximum) => wanted.min(Some(maximum)),
-        None => wanted,
-    };
-    let maximum = limit.maximum;
-    setrlimit(Resource::Nofile, Rlimit { current, maximum })
-        .context("raise the limit of descriptors")
 }
 
 fn produce(http: &mut Http, first: usize) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The cases: one file each, one row each.
 
+mod amqp_queue;
 mod cleaner;
 mod compaction;
 mod engine;
@@ -10,6 +11,14 @@ mod http_memory;
 mod http_produce;
 mod http_replay;
 mod latency;
+mod mqtt_connects;
+mod mqtt_fanout;
+mod mqtt_idle;
+mod mqtt_latency;
+mod mqtt_produce;
+mod mqtt_replay;
+mod mqtt_sessions;
+mod mqtt_slow;
 mod partitions;
 mod produce;
 mod replay;
@@ -37,4 +46,13 @@ pub const ALL: &[Case] = &[
     cleaner::CASE,
     thinning::CASE,
     tls::CASE,
+    mqtt_produce::CASE,
+    mqtt_fanout::CASE,
+    mqtt_latency::CASE,
+    mqtt_idle::CASE,
+    mqtt_connects::CASE,
+    mqtt_sessions::CASE,
+    mqtt_replay::CASE,
+    mqtt_slow::CASE,
+    amqp_queue::CASE,
 ];
