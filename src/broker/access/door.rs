@@ -19,9 +19,6 @@ use crate::broker::quotas::Mutation;
 use crate::broker::share::ShareListing;
 use crate::broker::{Broker, Refusal};
 
-/// So much of a principal's name tells it from others, where it is kept beside what it has made.
-const OWNER_BYTES_MAX: usize = 1024;
-
 /// A broker as one caller may use it.
 pub struct Door {
     broker: Broker,
@@ -58,11 +55,8 @@ impl Door {
     /// On whose account what the caller makes is put. It is nobody's where access is not controlled, as anybody may call
     /// themselves anything there; nor is what super users and the broker itself make.
     pub fn owner(&self) -> Option<&str> {
-        let access = &self.broker.shared.access;
-        let is_counted = access.is_on() && !self.is_own && !access.is_super(&self.caller.principal);
-        let name = self.caller.principal.name();
-        // Certificates may have longer ones.
-        is_counted.then(|| &name[..name.floor_char_boundary(OWNER_BYTES_MAX)])
+        let accounts = self.broker.shared.access.accounts();
+        accounts.of(&self.caller.principal).filter(|_| !self.is_own)
     }
 
     /// Charges the creation or deletion of partitions to the caller; for how long it is to wait, if that is to be done.

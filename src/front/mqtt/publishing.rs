@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::TopicName;
 
+use super::ending::Ending;
 use super::errors::{self, Never, NotStored};
 use super::record::Message;
 use super::routes::{Route, To};
@@ -20,7 +21,7 @@ use crate::front::written;
 
 type Writable = Granted<Arc<Topic>, right::Write>;
 
-/// Publishes a message of a session as this client, with changes of the session in the same frame.
+/// Publishes a message of a session as this client, with its identifier's record in the same frame.
 pub(super) async fn publish_of(
     front: &Front,
     door: &Door,
@@ -30,7 +31,9 @@ pub(super) async fn publish_of(
 ) -> Result<Publishing, NotStored> {
     let to = destination(front, message)?;
     let topic = writable(front, door, &to).await?;
-    let published = publish_to(front, held, (&topic, &to), message, changes);
+    let takes = held.takes_identifier();
+    takes.map_err(|_| NotStored::End(Ending::SessionFull))?;
+    let published = publish_to(held, (&topic, &to), message, changes);
     published
         .await
         .map_err(|refusal| errors::of_publish(&refusal))
@@ -50,11 +53,10 @@ pub(super) async fn publish_will_of(
         To::Route { route, .. } => routed(front, &own, route, right::Write).await?,
         To::Kafka { topic, .. } => own.topic(topic, right::Write)?,
     };
-    publish_to(front, held, (&topic, &to), message, changes).await
+    publish_to(held, (&topic, &to), message, changes).await
 }
 
 async fn publish_to(
-    front: &Front,
     held: &HeldSession,
     (topic, to): (&Writable, &To<'_>),
     message: &Message,
@@ -67,15 +69,15 @@ async fn publish_to(
         headers: &headers,
         time: None,
     };
-    let retain = message.retain.then(|| retain_of(front, message));
+    let retain = message.retain.then(|| retain_of(message, held.owner()));
     held.publish(topic, as_record, retain, changes).await
 }
 
-fn retain_of<'a>(front: &Front, message: &'a Message) -> Retain<'a> {
+fn retain_of<'a>(message: &'a Message, owner: Option<&'a str>) -> Retain<'a> {
     Retain {
         name: message.name(),
         lifetime: message.expiry.map(|it| Duration::from_secs(it.into())),
-        bytes_max: front.settings.retained_bytes_max,
+        owner,
     }
 }
 
@@ -98,7 +100,7 @@ pub(super) async fn publish(
     let published = match message.retain {
         false => broker.publish(&topic, None, as_record).await,
         true => {
-            let retain = retain_of(front, message);
+            let retain = retain_of(message, door.owner());
             broker.publish_retained(&topic, as_record, retain).await
         }
     };
@@ -121,7 +123,8 @@ pub(super) async fn writable(
             let topic = routed(front, door, route, right::Write).await;
             topic.map_err(|refusal| errors::of_publish(&refusal.into()))
         }
-        // What the broker keeps itself is no client's to write, whatever that calls itself.
+        // The broker keeps these itself. The door refuses them, too; here it is 0x87 as well where one is hidden or not there, so that
+        // which of them there are is not told.
         To::Kafka { topic, .. } if TopicName::is_reserved(topic) => {
             Err(NotStored::Never(Never::Denied))
         }

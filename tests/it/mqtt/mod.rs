@@ -1,6 +1,7 @@
 //! The MQTT front as its clients see it: what a message becomes, what an ack promises, and what is refused.
 
 mod answers;
+mod bounds;
 mod delivery;
 mod denied;
 mod doors;
