@@ -147,6 +147,63 @@ impl Door {
         Ok(granted.clone())
     }
 
+    /// A topic, for messages whose names a filter stands for: rules may give such a part of it alone. Whoever is given it keeps to the filter.
+    pub fn part<R: RightOn<Arc<Topic>>>(
+        &self,
+        topic: &str,
+        filter: &str,
+        _right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        self.check_part(topic, filter, R::RIGHT)?;
+        self.broker.topic(topic).map(Granted::new)
+    }
+
+    /// As [`Door::part`], for what is left out where the right is not there: that is no denial, and no event of the audit log.
+    pub fn part_if_allowed<R: RightOn<Arc<Topic>>>(
+        &self,
+        topic: &str,
+        filter: &str,
+        _right: R,
+    ) -> Option<Granted<Arc<Topic>, R>> {
+        self.judge(Resource::Part(&part_of(topic, filter)), R::RIGHT)
+            .ok()?;
+        self.broker.topic(topic).map(Granted::new).ok()
+    }
+
+    /// As [`Door::part`], by the topic's id. Whether somebody's topic has it is not told.
+    pub fn part_by_id<R: RightOn<Arc<Topic>>>(
+        &self,
+        id: TopicId,
+        filter: &str,
+        right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        let topic = self.broker.topic_by_id(id)?;
+        let granted = self.part(&topic.name, filter, right);
+        granted.map_err(|_| Refusal::UnknownTopicId)
+    }
+
+    /// As [`Door::renew`], for a part.
+    pub fn renew_part<R: RightOn<Arc<Topic>>>(
+        &self,
+        granted: &Granted<Arc<Topic>, R>,
+        filter: &str,
+    ) -> Result<(), Refusal> {
+        self.check_part(&granted.name, filter, R::RIGHT)
+    }
+
+    /// Which rules are in force: what was allowed under them holds as long as this stays the same.
+    pub fn rules_version(&self) -> u64 {
+        self.broker.shared.access.version()
+    }
+
+    fn check_part(&self, topic: &str, filter: &str, right: Right) -> Result<(), Refusal> {
+        match self.is_own || !self.broker.shared.access.is_on() {
+            // No rule is looked at.
+            true => self.check(Resource::Topic(topic), right),
+            false => self.check(Resource::Part(&part_of(topic, filter)), right),
+        }
+    }
+
     /// The topics on which the caller has the right, by name.
     pub fn topics<R: RightOn<Arc<Topic>>>(&self, _right: R) -> Vec<Granted<Arc<Topic>, R>> {
         self.note(ResourceKind::Topic, R::RIGHT);
@@ -296,6 +353,11 @@ impl Door {
     pub(crate) fn asked(&self) -> Asked {
         self.asked.clone()
     }
+}
+
+/// A part of a topic, as rules name it.
+fn part_of(topic: &str, filter: &str) -> String {
+    format!("{topic}/{filter}")
 }
 
 impl Broker {

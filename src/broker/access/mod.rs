@@ -44,6 +44,7 @@ mod group;
 mod groups;
 mod kinds;
 mod lists;
+pub mod parts;
 mod remembered;
 pub mod right;
 mod rules;

@@ -30,7 +30,7 @@ pub(super) async fn publish_of(
     changes: Vec<SessionRecord>,
 ) -> Result<Publishing, NotStored> {
     let to = destination(front, message)?;
-    let topic = writable(front, door, &to).await?;
+    let topic = writable(front, door, (&to, message.name())).await?;
     let takes = held.takes_identifier();
     takes.map_err(|_| NotStored::End(Ending::SessionFull))?;
     let published = publish_to(held, (&topic, &to), message, changes);
@@ -50,7 +50,9 @@ pub(super) async fn publish_will_of(
     let unknown = Refusal::UnknownTopicOrPartition;
     let to = front.settings.routes.to(message.name()).ok_or(unknown)?;
     let topic = match &to {
-        To::Route { route, .. } => routed(front, &own, route, right::Write).await?,
+        To::Route { route, .. } => {
+            routed(front, &own, (route, message.name()), right::Write).await?
+        }
         To::Kafka { topic, .. } => own.topic(topic, right::Write)?,
     };
     publish_to(held, (&topic, &to), message, changes).await
@@ -88,7 +90,7 @@ pub(super) async fn publish(
     message: &Message,
 ) -> Result<Publishing, NotStored> {
     let to = destination(front, message)?;
-    let topic = writable(front, door, &to).await?;
+    let topic = writable(front, door, (&to, message.name())).await?;
     let headers = message.headers(to.needs_topic());
     let as_record = publish::Message {
         key: to.key(),
@@ -112,15 +114,15 @@ fn destination<'a>(front: &'a Front, message: &'a Message) -> Result<To<'a>, Not
     to.ok_or(NotStored::Never(Never::TopicName))
 }
 
-/// The topic that a message goes to, as the client may write to it: made, if it is not there. Errors: what the message is to be answered.
+/// The topic that a message of this name goes to, as the client may write to it under that: made, if it is not there. Errors: what the message is to be answered.
 pub(super) async fn writable(
     front: &Front,
     door: &Door,
-    to: &To<'_>,
+    (to, name): (&To<'_>, &str),
 ) -> Result<Writable, NotStored> {
     match to {
         To::Route { route, .. } => {
-            let topic = routed(front, door, route, right::Write).await;
+            let topic = routed(front, door, (route, name), right::Write).await;
             topic.map_err(|refusal| errors::of_publish(&refusal.into()))
         }
         // The broker keeps these itself. The door refuses them, too; here it is 0x87 as well where one is hidden or not there, so that
@@ -135,18 +137,18 @@ pub(super) async fn writable(
     }
 }
 
-/// The topic of a route, with a right that the client has. The front makes it, on nobody's request, if it is not there.
+/// The topic of a route, with a right that the client has on messages that a filter, or a name, stands for. The front makes it, on nobody's request, if it is not there.
 pub(super) async fn routed<R: RightOn<Arc<Topic>> + Copy>(
     front: &Front,
     door: &Door,
-    route: &Route,
+    (route, filter): (&Route, &str),
     right: R,
 ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
-    match door.topic(&route.topic, right) {
+    match door.part(&route.topic, filter, right) {
         Err(Refusal::UnknownTopicOrPartition) => make(front, door.caller(), route).await?,
         found => return found,
     }
-    door.topic(&route.topic, right)
+    door.part(&route.topic, filter, right)
 }
 
 async fn make(front: &Front, caller: &Caller, route: &Route) -> Result<(), Refusal> {

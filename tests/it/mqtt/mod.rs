@@ -9,6 +9,7 @@ mod ends;
 mod history;
 mod live;
 mod retained;
+mod rights;
 mod routes;
 mod sessions;
 mod sharing;
