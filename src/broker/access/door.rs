@@ -480,6 +480,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_a_part_of_a_topic_has_nothing_else_of_it() {
+        let broker = Scratch::with_access_control();
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let name = root.new_topic("readings").expect("a free name");
+        let made = broker.auto_create_topic(name, root.caller()).await;
+        let id = made.expect("a topic").id;
+        let cluster = root.cluster(right::Alter).expect("a super user");
+        let rule = model::acl::Acl {
+            resource_type: model::acl::ResourceType::Topic,
+            name: "readings/site/+/#".to_owned(),
+            pattern: model::acl::PatternType::Literal,
+            principal: "User:alice".to_owned(),
+            host: "*".to_owned(),
+            operation: model::acl::Operation::Read,
+            permission: model::acl::Permission::Allow,
+        };
+        let version = root.rules_version();
+        let made = broker.create_acls(&cluster, vec![rule]).await;
+        assert!(made[0].is_ok());
+        assert_ne!(root.rules_version(), version);
+        let alice = broker.door_of_user("alice", Protocol::Mqtt);
+        let part = alice.part("readings", "site/1/temp", right::Read);
+        let part = part.expect("her part");
+        assert!(alice.part_by_id(id, "site/#", right::Read).is_err());
+        assert!(alice.part_by_id(id, "site/+/#", right::Read).is_ok());
+        let site = |filter| alice.part_if_allowed("readings", filter, right::Read);
+        assert!(site("site/1/#").is_some() && site("#").is_none());
+        assert!(alice.renew_part(&part, "site/1/temp").is_ok());
+        assert!(alice.renew_part(&part, "other").is_err() && alice.renew(&part).is_err());
+        assert!(alice.may(Resource::Part("readings/site/1/x"), Right::Read));
+        assert!(!alice.may(Resource::Part("readings/site/1/x"), Right::Write));
+        for whole in [Right::Read, Right::Describe, Right::Write] {
+            assert!(!alice.may(Resource::Topic("readings"), whole));
+        }
+        assert!(alice.topic("readings", right::Read).is_err());
+        assert!(alice.topics(right::Describe).is_empty());
+    }
+
+    #[tokio::test]
     async fn what_was_granted_before_the_topic_was_made_anew_does_not_hold_for_the_new_one() {
         let broker = broker_with(&["readings"]);
         let door = broker.door(caller(Protocol::Kafka));
