@@ -186,6 +186,9 @@ pub enum InvalidAcl {
     /// No address.
     #[error("{0:?} is no host: an IP address, or *")]
     Host(String),
+    /// A part of a topic that is none.
+    #[error("a rule below a topic has the topic, / and an MQTT filter as its name: {0}")]
+    Part(&'static str),
     /// A text that is too long.
     #[error("a name is longer than {TEXT_BYTES_MAX} bytes")]
     TooLong,

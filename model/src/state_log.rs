@@ -102,8 +102,9 @@ pub const CREDENTIALS_VERSION: u32 = 1;
 pub const SCRAM_KEY_HEAD: &str = "scram/";
 /// How the key of an API token begins; its id follows.
 pub const TOKEN_KEY_HEAD: &str = "token/";
-/// The version of values of [`StateLogKind::Retained`]: the first byte of each.
-pub const RETAINED_VERSION: u8 = 2;
+/// The version of values of [`StateLogKind::Retained`]: the first byte of each. A message that is on somebody's account has version 3;
+/// others have version 2, or, if it is not noted of which record they are, version 1, which earlier releases read.
+pub const RETAINED_VERSION: u8 = 3;
 /// How the key of a retained message begins; its name follows.
 pub const RETAINED_KEY_HEAD: &str = "retained/";
 /// The version of values of [`StateLogKind::Sessions`]: the first byte of each.
@@ -297,10 +298,7 @@ impl StateLogKind {
             StateLogKind::Shares => {
                 check_version("value", first_byte(value), SHARES_VERSION.into())
             }
-            StateLogKind::Retained => {
-                // Version 1 does not say of which record a message was kept.
-                value_of(1..=RETAINED_VERSION.into(), first_byte(value))
-            }
+            StateLogKind::Retained => value_of(1..=RETAINED_VERSION.into(), first_byte(value)),
             StateLogKind::Sessions => {
                 check_version("value", first_byte(value), SESSIONS_VERSION.into())
             }
@@ -484,7 +482,8 @@ mod tests {
         assert!(
             retained(&[1]).is_ok()
                 && retained(&[2]).is_ok()
-                && retained(&[3]).is_err()
+                && retained(&[3]).is_ok()
+                && retained(&[4]).is_err()
                 && retained(&[]).is_err()
         );
         for key in [

@@ -72,6 +72,7 @@ impl Broker {
         self.add_group_lags(families);
         let mut bounds = self.groups().bounds();
         bounds.extend(self.bounds_of_one());
+        bounds.extend(self.bounds_of_kept());
         add_limits(families, &bounds);
     }
 
@@ -112,6 +113,14 @@ impl Broker {
         ]
     }
 
+    /// The bounds on sessions and retained messages; none where no front knows them.
+    fn bounds_of_kept(&self) -> Vec<Bound> {
+        let has_accounts = self.config().access.authorizer != Authorizer::None;
+        let mut bounds = self.session_bounds(has_accounts);
+        bounds.extend(self.retained_bounds(has_accounts));
+        bounds
+    }
+
     /// What requests can make the broker hold, by name, and how much was ever stored in each of its own logs and in those of topics.
     #[cfg(test)]
     pub(crate) fn held_in_memory(&self) -> Vec<(String, u64)> {
@@ -140,9 +149,9 @@ impl Broker {
                 ("partitions", partitions.sum()),
                 ("records", records.sum()),
                 ("share groups", self.shares().list().len() as u64),
-                ("sessions", self.session_count() as u64),
+                ("sessions", self.session_count()),
                 ("retained messages", retained as u64),
-                ("bytes of retained messages", retained_bytes as u64),
+                ("bytes of retained messages", retained_bytes),
                 ("producers", storage.producers),
                 ("holds", self.hold_count() as u64),
                 ("erasures", self.open_erasures().0 as u64),

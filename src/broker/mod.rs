@@ -4,6 +4,7 @@
 //! of `changes`, in which changes of topics and settings are planned and appended one at a time.
 
 pub mod access;
+pub mod allowance;
 pub mod audit;
 mod blocking;
 mod catalog;
@@ -308,7 +309,8 @@ impl Broker {
         let schemas = schemas::Schemas::open(&storage, storage.clock())?;
         let onces = once::Onces::open(&storage, storage.clock())?;
         let retained = retained::RetainedMessages::open(&storage, storage.clock())?;
-        let sessions = sessions::Sessions::open(&storage, storage.clock())?;
+        let accounts = config.access.accounts();
+        let sessions = sessions::Sessions::open(&storage, storage.clock(), accounts)?;
         let erasures = erasures::Erasures::open(&storage, storage.clock())?;
         let access = access::Access::open(&storage, storage.clock(), &config.access)?;
         let audit = audit::Audit::new(config.audit.clone(), storage.clock());

@@ -260,9 +260,15 @@ async fn route(server: &HttpServer, json: bool, topic: &str) -> Result<ExitCode>
             Some(partition) => format!(", partition {partition}"),
             None => String::new(),
         };
+        // As `alluvium acl check` asks for it.
+        let resource = match takes["route"].is_null() {
+            true => kafka_topic.to_string(),
+            false => format!("{kafka_topic}/{topic}"),
+        };
         format!(
-            "{} goes by {by} to {kafka_topic}, {key}{partition}\n",
-            in_one_line(topic)
+            "{} goes by {by} to {kafka_topic}, {key}{partition}\nwho may: alluvium acl check USER write topic:{}\n",
+            in_one_line(topic),
+            in_one_line(&resource)
         )
     };
     print(json, || takes.clone(), text)?;

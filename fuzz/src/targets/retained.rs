@@ -18,8 +18,13 @@ pub fn run(data: &[u8]) {
 
 /// The golden records.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let golden = include_str!("../../../src/broker/retained/golden/retained.v1");
-    let rows = golden.lines().filter_map(|row| row.split_once('\t'));
+    let golden = [
+        include_str!("../../../src/broker/retained/golden/retained.v1"),
+        include_str!("../../../src/broker/retained/golden/retained.v2"),
+        include_str!("../../../src/broker/retained/golden/retained.v3"),
+    ];
+    let rows = golden.iter().flat_map(|golden| golden.lines());
+    let rows = rows.filter_map(|row| row.split_once('\t'));
     let seed = |(key, value): (&str, &str)| {
         let length = u8::try_from(key.len()).expect("keys are short");
         let value = model::hex::from_hex(value).expect("golden values are hexadecimal");

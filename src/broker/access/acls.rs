@@ -10,6 +10,7 @@ use std::sync::Arc;
 use model::acl::{Acl, Operation, PatternType, Permission, ResourceType, WILDCARD};
 
 use super::Principal;
+use super::parts::{self, Asking};
 
 /// What was decided, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Rules {
     by_user: HashMap<String, OfUser>,
     /// Those that name everybody.
     of_everybody: OfUser,
+    /// Those on parts of topics, by the user that they name, or `*`, and the topic.
+    on_parts: HashMap<String, HashMap<String, Vec<Entry>>>,
     /// How many rules there are on each pattern, whoever they name.
     counts: [Patterns<usize>; ResourceType::ALL.len()],
 }
@@ -164,6 +167,16 @@ impl Rules {
 
     /// Adds a rule that was checked and is not there yet.
     pub fn add(&mut self, acl: Arc<Acl>) {
+        if let Some((topic, _)) = parts::of(&acl) {
+            // Who gives away a part does not leave the rest to everybody.
+            let counts = &mut self.counts[of_type(ResourceType::Topic)];
+            *counts.entry(PatternType::Literal, topic) += 1;
+            let user = acl.user().expect("it was checked").to_owned();
+            let of_user = self.on_parts.entry(user).or_default();
+            let entries = of_user.entry(topic.to_owned()).or_default();
+            entries.push(Entry::of(acl));
+            return;
+        }
         *self.counts[of_type(acl.resource_type)].entry(acl.pattern, &acl.name) += 1;
         let of_user = match acl.user().expect("it was checked") {
             WILDCARD => &mut self.of_everybody,
@@ -176,23 +189,30 @@ impl Rules {
             of_user.len() - 1
         });
         let entries = of_user[place].1.entry(acl.pattern, &acl.name);
-        entries.push(Entry {
-            address: acl.address(),
-            operation: acl.operation,
-            permission: acl.permission,
-            acl,
-        });
+        entries.push(Entry::of(acl));
     }
 
     /// Removes a rule that is there.
     pub fn remove(&mut self, acl: &Acl) {
+        let part = parts::of(acl);
+        let name = part.map_or(acl.name.as_str(), |(topic, _)| topic);
         let counts = &mut self.counts[of_type(acl.resource_type)];
-        let count = counts.entry(acl.pattern, &acl.name);
+        let count = counts.entry(acl.pattern, name);
         *count -= 1;
         if *count == 0 {
-            counts.remove(acl.pattern, &acl.name);
+            counts.remove(acl.pattern, name);
         }
         let user = acl.user().expect("it was checked");
+        if let (Some((topic, _)), Some(of_user)) = (part, self.on_parts.get_mut(user)) {
+            if let Some(entries) = of_user.get_mut(topic) {
+                entries.retain(|entry| *entry.acl != *acl);
+            }
+            of_user.retain(|_, entries| !entries.is_empty());
+            if of_user.is_empty() {
+                self.on_parts.remove(user);
+            }
+            return;
+        }
         let of_user = match user {
             WILDCARD => Some(&mut self.of_everybody),
             user => self.by_user.get_mut(user),
@@ -252,6 +272,62 @@ impl Rules {
         (denied, allowed)
     }
 
+    /// The same of a part of a topic: rules on all of the topic are about it, too.
+    fn about_part<'a>(
+        &'a self,
+        asking: Asking<'_>,
+        host: IpAddr,
+        operation: Operation,
+        (topic, filter): (&str, &str),
+    ) -> (Option<&'a Entry>, Option<&'a Entry>) {
+        let of_topic = (ResourceType::Topic, topic);
+        let (mut denied, mut allowed) = self.about(asking.user, host, operation, of_topic);
+        let host = host.to_canonical();
+        for user in [asking.user, WILDCARD] {
+            let of_user = self.on_parts.get(user);
+            let entries = of_user.and_then(|it| it.get(topic)).into_iter().flatten();
+            for entry in entries.filter(|entry| entry.is_from(host)) {
+                // The topic's name and a `/` stand before it.
+                let of_rule = &entry.acl.name[topic.len() + 1..];
+                let (found, is_about) = match entry.permission {
+                    Permission::Deny => {
+                        let is_about = is_same(operation, entry.operation);
+                        (&mut denied, is_about && asking.overlaps(of_rule, filter))
+                    }
+                    Permission::Allow => {
+                        let is_about = implies(entry.operation, operation);
+                        (&mut allowed, is_about && asking.covers(of_rule, filter))
+                    }
+                };
+                if is_about && found.is_none() {
+                    *found = Some(entry);
+                }
+            }
+        }
+        (denied, allowed)
+    }
+
+    /// Whether a principal may do something to a part of a topic from this address, as a client that calls itself so.
+    pub fn allow_part(
+        &self,
+        (principal, client_id): (&Principal, Option<&str>),
+        host: IpAddr,
+        operation: Operation,
+        part: (&str, &str),
+    ) -> bool {
+        let user = principal.name();
+        if self.super_users.contains(user) {
+            return true;
+        }
+        match self.about_part(Asking { user, client_id }, host, operation, part) {
+            (Some(_), _) => false,
+            (None, Some(_)) => true,
+            (None, None) => {
+                self.everyone_if_none && !self.has_rules_on(of_type(ResourceType::Topic), part.0)
+            }
+        }
+    }
+
     /// Whether a principal may do something to a resource from this address: what [`allows`] says, without the reason.
     pub fn allow(
         &self,
@@ -283,7 +359,7 @@ impl Rules {
 
 /// Whether a principal may do something to a resource from this address.
 ///
-/// Source: Kafka's `StandardAuthorizerData`.
+/// Source: Kafka's `StandardAuthorizerData`. Of a part of a topic, its name, `/` and a filter, it is not said for any client in particular.
 pub fn allows(
     rules: &Rules,
     principal: &Principal,
@@ -295,7 +371,17 @@ pub fn allows(
     if rules.super_users.contains(user) {
         return Verdict::SuperUser;
     }
-    match rules.about(user, host, operation, (kind, name)) {
+    // Of a part of a topic: no topic's name has a `/`.
+    let part = name.split_once('/').filter(|_| kind == ResourceType::Topic);
+    let client_id = None;
+    let (found, name) = match part {
+        Some(part) => {
+            let asking = Asking { user, client_id };
+            (rules.about_part(asking, host, operation, part), part.0)
+        }
+        None => (rules.about(user, host, operation, (kind, name)), name),
+    };
+    match found {
         (Some(entry), _) => Verdict::Denied(Arc::clone(&entry.acl)),
         (None, Some(entry)) => Verdict::Allowed(Arc::clone(&entry.acl)),
         (None, None) if rules.has_rules_on(of_type(kind), name) => Verdict::NoneAllows,
@@ -355,6 +441,15 @@ pub fn allows_any(
 }
 
 impl Entry {
+    fn of(acl: Arc<Acl>) -> Entry {
+        Entry {
+            address: acl.address(),
+            operation: acl.operation,
+            permission: acl.permission,
+            acl,
+        }
+    }
+
     fn is_from(&self, host: IpAddr) -> bool {
         self.address.is_none_or(|only| only == host)
     }

@@ -248,3 +248,67 @@ fn one_address_is_the_same_however_it_is_written() {
         assert!(asked.is_allowed(), "{written} {comes}");
     }
 }
+
+fn on_topic(name: &str, principal: &str, permission: Permission, operation: Operation) -> Acl {
+    Acl {
+        resource_type: ResourceType::Topic,
+        name: name.to_owned(),
+        ..on_cluster(principal, permission, operation)
+    }
+}
+
+#[test]
+fn a_rule_on_a_part_of_a_topic_is_about_that_part_and_leaves_nobody_the_rest() {
+    use Permission::{Allow, Deny};
+    let all = [
+        on_topic("t/d/%c/#", "User:*", Allow, Operation::Write),
+        on_topic("t/%u/#", "User:*", Allow, Operation::All),
+        on_topic("t/d/+/secret", "User:*", Deny, Operation::Write),
+        on_topic("t", "User:whole", Allow, Operation::All),
+    ];
+    let host = [127, 0, 0, 1].into();
+    for everyone_if_none in [false, true] {
+        let mut rules = rules_of(&all, everyone_if_none);
+        let may = |rules: &Rules, name: &str, operation, part| {
+            rules.allow_part((&user(name), Some("pump")), host, operation, part)
+        };
+        for (name, operation, filter, expected) in [
+            ("a", Operation::Write, "d/pump/x", true),
+            ("a", Operation::Write, "d/pump/#", false),
+            ("a", Operation::Write, "d/fan/x", false),
+            ("a", Operation::Write, "d/pump/secret", false),
+            ("a", Operation::Read, "d/pump/x", false),
+            ("a", Operation::Read, "a/#", true),
+            ("a", Operation::Read, "b/#", false),
+            ("a", Operation::Read, "#", false),
+            ("whole", Operation::Read, "#", true),
+            ("whole", Operation::Write, "d/fan/x", true),
+            ("whole", Operation::Write, "d/fan/secret", false),
+            ("root", Operation::Write, "d/fan/secret", true),
+        ] {
+            let told = may(&rules, name, operation, ("t", filter));
+            assert_eq!(told, expected, "{name} {operation} {filter}");
+        }
+        // Nobody has the whole of it by a part, nor is anybody a producer somewhere by one.
+        let topic = (ResourceType::Topic, "t");
+        assert!(!rules.allow(&user("a"), host, Operation::Write, topic));
+        let topics = ResourceType::Topic;
+        let any = allows_any(&rules, &user("a"), host, Operation::Write, topics);
+        assert_eq!(any, everyone_if_none);
+        let check = |name: &str| {
+            let of_topic = (ResourceType::Topic, name);
+            allows(&rules, &user("a"), host, Operation::Read, of_topic)
+        };
+        assert_eq!(check("t/a/x"), Verdict::Allowed(Arc::new(all[1].clone())));
+        assert_eq!(check("t/b/x"), Verdict::NoneAllows);
+        // Of a topic without a rule it is as it ever was.
+        let other = may(&rules, "a", Operation::Read, ("other", "x"));
+        assert_eq!(other, everyone_if_none);
+        for acl in &all {
+            rules.remove(acl);
+        }
+        assert!(rules.on_parts.is_empty());
+        let gone = may(&rules, "a", Operation::Read, ("t", "a/#"));
+        assert_eq!(gone, everyone_if_none);
+    }
+}

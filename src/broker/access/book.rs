@@ -13,7 +13,7 @@ use model::state_log::{ACL_KEY_HEAD, StateLogKind};
 use storage::{Clock, Storage};
 use uuid::Uuid;
 
-use super::Principal;
+use super::Accounts;
 use super::acls::Rules;
 use crate::broker::Refusal;
 use crate::broker::state_log::{Change, StateLog, StateLogError, StateRecord};
@@ -32,6 +32,18 @@ pub struct AccessConfig {
     pub super_users: Vec<String>,
     /// `allow.everyone.if.no.acl.found`.
     pub everyone_if_none: bool,
+}
+
+impl AccessConfig {
+    fn is_on(&self) -> bool {
+        self.authorizer == Authorizer::Standard
+    }
+
+    /// Who has an account.
+    pub(in crate::broker) fn accounts(&self) -> Accounts {
+        let super_users = self.super_users.iter().cloned();
+        Accounts::new(self.is_on(), super_users.collect())
+    }
 }
 
 /// What decides.
@@ -118,7 +130,7 @@ pub enum AccessError {
 /// All rules, and where they are kept.
 pub(in crate::broker) struct Access {
     pub(super) is_on: bool,
-    super_users: HashSet<String>,
+    accounts: Accounts,
     pub(super) log: StateLog<AclRecord>,
     book: RwLock<Book>,
     /// Rises with each change of the rules, before anybody is told of it.
@@ -167,7 +179,7 @@ impl Access {
         let (log, records) = StateLog::open(storage, clock)?;
         let super_users: HashSet<String> = config.super_users.iter().cloned().collect();
         let mut book = Book {
-            rules: Rules::new(super_users.clone(), config.everyone_if_none),
+            rules: Rules::new(super_users, config.everyone_if_none),
             ..Book::default()
         };
         for record in records {
@@ -176,8 +188,8 @@ impl Access {
             }
         }
         Ok(Access {
-            is_on: config.authorizer == Authorizer::Standard,
-            super_users,
+            is_on: config.is_on(),
+            accounts: config.accounts(),
             log,
             book: RwLock::new(book),
             version: AtomicU64::new(0),
@@ -192,9 +204,9 @@ impl Access {
         self.is_on
     }
 
-    /// Whether this one may do everything.
-    pub(super) fn is_super(&self, principal: &Principal) -> bool {
-        self.super_users.contains(principal.name())
+    /// Who has an account.
+    pub(in crate::broker) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Asks the rules, all that are in force at this moment.

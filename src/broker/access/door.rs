@@ -19,9 +19,6 @@ use crate::broker::quotas::Mutation;
 use crate::broker::share::ShareListing;
 use crate::broker::{Broker, Refusal};
 
-/// So much of a principal's name tells it from others, where it is kept beside what it has made.
-const OWNER_BYTES_MAX: usize = 1024;
-
 /// A broker as one caller may use it.
 pub struct Door {
     broker: Broker,
@@ -58,11 +55,8 @@ impl Door {
     /// On whose account what the caller makes is put. It is nobody's where access is not controlled, as anybody may call
     /// themselves anything there; nor is what super users and the broker itself make.
     pub fn owner(&self) -> Option<&str> {
-        let access = &self.broker.shared.access;
-        let is_counted = access.is_on() && !self.is_own && !access.is_super(&self.caller.principal);
-        let name = self.caller.principal.name();
-        // Certificates may have longer ones.
-        is_counted.then(|| &name[..name.floor_char_boundary(OWNER_BYTES_MAX)])
+        let accounts = self.broker.shared.access.accounts();
+        accounts.of(&self.caller.principal).filter(|_| !self.is_own)
     }
 
     /// Charges the creation or deletion of partitions to the caller; for how long it is to wait, if that is to be done.
@@ -151,6 +145,63 @@ impl Door {
     ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
         self.check(Resource::Topic(&granted.name), R::RIGHT)?;
         Ok(granted.clone())
+    }
+
+    /// A topic, for messages whose names a filter stands for: rules may give such a part of it alone. Whoever is given it keeps to the filter.
+    pub fn part<R: RightOn<Arc<Topic>>>(
+        &self,
+        topic: &str,
+        filter: &str,
+        _right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        self.check_part(topic, filter, R::RIGHT)?;
+        self.broker.topic(topic).map(Granted::new)
+    }
+
+    /// As [`Door::part`], for what is left out where the right is not there: that is no denial, and no event of the audit log.
+    pub fn part_if_allowed<R: RightOn<Arc<Topic>>>(
+        &self,
+        topic: &str,
+        filter: &str,
+        _right: R,
+    ) -> Option<Granted<Arc<Topic>, R>> {
+        self.judge(Resource::Part(&part_of(topic, filter)), R::RIGHT)
+            .ok()?;
+        self.broker.topic(topic).map(Granted::new).ok()
+    }
+
+    /// As [`Door::part`], by the topic's id. Whether somebody's topic has it is not told.
+    pub fn part_by_id<R: RightOn<Arc<Topic>>>(
+        &self,
+        id: TopicId,
+        filter: &str,
+        right: R,
+    ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
+        let topic = self.broker.topic_by_id(id)?;
+        let granted = self.part(&topic.name, filter, right);
+        granted.map_err(|_| Refusal::UnknownTopicId)
+    }
+
+    /// As [`Door::renew`], for a part.
+    pub fn renew_part<R: RightOn<Arc<Topic>>>(
+        &self,
+        granted: &Granted<Arc<Topic>, R>,
+        filter: &str,
+    ) -> Result<(), Refusal> {
+        self.check_part(&granted.name, filter, R::RIGHT)
+    }
+
+    /// Which rules are in force: what was allowed under them holds as long as this stays the same.
+    pub fn rules_version(&self) -> u64 {
+        self.broker.shared.access.version()
+    }
+
+    fn check_part(&self, topic: &str, filter: &str, right: Right) -> Result<(), Refusal> {
+        match self.is_own || !self.broker.shared.access.is_on() {
+            // No rule is looked at.
+            true => self.check(Resource::Topic(topic), right),
+            false => self.check(Resource::Part(&part_of(topic, filter)), right),
+        }
     }
 
     /// The topics on which the caller has the right, by name.
@@ -304,6 +355,11 @@ impl Door {
     }
 }
 
+/// A part of a topic, as rules name it.
+fn part_of(topic: &str, filter: &str) -> String {
+    format!("{topic}/{filter}")
+}
+
 impl Broker {
     /// Lets a caller in.
     pub fn door(&self, caller: Caller) -> Door {
@@ -421,6 +477,45 @@ mod tests {
         let key = TopicKey::Id(id);
         assert!(eve.topic_by_key_if_allowed(&key, right::Delete).is_none());
         assert_eq!(denials(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_part_of_a_topic_has_nothing_else_of_it() {
+        let broker = Scratch::with_access_control();
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let name = root.new_topic("readings").expect("a free name");
+        let made = broker.auto_create_topic(name, root.caller()).await;
+        let id = made.expect("a topic").id;
+        let cluster = root.cluster(right::Alter).expect("a super user");
+        let rule = model::acl::Acl {
+            resource_type: model::acl::ResourceType::Topic,
+            name: "readings/site/+/#".to_owned(),
+            pattern: model::acl::PatternType::Literal,
+            principal: "User:alice".to_owned(),
+            host: "*".to_owned(),
+            operation: model::acl::Operation::Read,
+            permission: model::acl::Permission::Allow,
+        };
+        let version = root.rules_version();
+        let made = broker.create_acls(&cluster, vec![rule]).await;
+        assert!(made[0].is_ok());
+        assert_ne!(root.rules_version(), version);
+        let alice = broker.door_of_user("alice", Protocol::Mqtt);
+        let part = alice.part("readings", "site/1/temp", right::Read);
+        let part = part.expect("her part");
+        assert!(alice.part_by_id(id, "site/#", right::Read).is_err());
+        assert!(alice.part_by_id(id, "site/+/#", right::Read).is_ok());
+        let site = |filter| alice.part_if_allowed("readings", filter, right::Read);
+        assert!(site("site/1/#").is_some() && site("#").is_none());
+        assert!(alice.renew_part(&part, "site/1/temp").is_ok());
+        assert!(alice.renew_part(&part, "other").is_err() && alice.renew(&part).is_err());
+        assert!(alice.may(Resource::Part("readings/site/1/x"), Right::Read));
+        assert!(!alice.may(Resource::Part("readings/site/1/x"), Right::Write));
+        for whole in [Right::Read, Right::Describe, Right::Write] {
+            assert!(!alice.may(Resource::Topic("readings"), whole));
+        }
+        assert!(alice.topic("readings", right::Read).is_err());
+        assert!(alice.topics(right::Describe).is_empty());
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::acls::{Verdict, allows};
 use super::book::{ACL_BYTES_MAX, ACLS_MAX, AclError, AclRecord, bytes_of};
-use super::{Cluster, Granted, Principal, right};
+use super::{Cluster, Granted, Principal, parts, right};
 use crate::broker::{Broker, state_refusal};
 
 impl Broker {
@@ -50,7 +50,9 @@ impl Broker {
         let mut new = Vec::new();
         let mut results = Vec::with_capacity(acls.len());
         for acl in acls {
-            let checked = access.check_on().and_then(|()| Ok(acl.check()?));
+            let checked = access.check_on();
+            let checked =
+                checked.and_then(|()| Ok(acl.check().and_then(|()| parts::check(&acl))?));
             let acl = Arc::new(acl);
             let is_there = made.contains_key(&acl) || access.read().ids.contains_key(&acl);
             let bytes = bytes_of(&acl);

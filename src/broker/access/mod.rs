@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod accounts;
 mod acls;
 mod book;
 mod door;
@@ -43,6 +44,7 @@ mod group;
 mod groups;
 mod kinds;
 mod lists;
+pub mod parts;
 mod remembered;
 pub mod right;
 mod rules;
@@ -52,6 +54,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub(in crate::broker) use accounts::Accounts;
 pub use acls::{Rules, Verdict, allows, allows_any};
 pub(in crate::broker) use book::Access;
 pub use book::{ACL_BYTES_MAX, ACLS_MAX, AccessConfig, AccessError, AclError, Authorizer};

@@ -7,7 +7,7 @@
 use model::acl::{CLUSTER_NAME, Operation, ResourceType};
 use model::{AUDIT_TOPIC, TopicName};
 
-use super::acls::allows_any;
+use super::acls::{Rules, allows_any};
 use super::book::Access;
 use super::{Caller, Protocol, ResourceKind, Right};
 use crate::broker::Refusal;
@@ -21,6 +21,8 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 pub enum Resource<'a> {
     /// The topic of this name.
     Topic(&'a str),
+    /// Messages of a topic whose names a filter stands for: the topic's name, `/` and the filter.
+    Part(&'a str),
     /// The group with this id.
     Group(&'a str),
     /// The cluster: this broker, and all that is not one topic's or group's.
@@ -31,7 +33,7 @@ impl Resource<'_> {
     /// Which kind it is.
     pub fn kind(self) -> ResourceKind {
         match self {
-            Resource::Topic(_) => ResourceKind::Topic,
+            Resource::Topic(_) | Resource::Part(_) => ResourceKind::Topic,
             Resource::Group(_) => ResourceKind::Group,
             Resource::Cluster => ResourceKind::Cluster,
         }
@@ -44,6 +46,14 @@ pub(super) fn may(access: &Access, caller: &Caller, resource: Resource<'_>, righ
         return true;
     }
     let (who, host) = (&caller.principal, caller.address.ip());
+    if let Resource::Part(name) = resource {
+        let asking = (who, caller.client_id.as_deref());
+        let allowed = |rules: &Rules| {
+            let part = split(name);
+            rules.allow_part(asking, host, right.operation(), part)
+        };
+        return access.ask(allowed);
+    }
     access.ask(|rules| {
         let allowed = |operation, on| rules.allow(who, host, operation, on);
         allowed(right.operation(), named(resource))
@@ -67,6 +77,10 @@ pub(super) fn is_given(
     resource: Resource<'_>,
     right: Right,
 ) -> bool {
+    if let Resource::Part(_) = resource {
+        // It is told to nobody from elsewhere.
+        return may(access, caller, resource, right);
+    }
     let (who, host) = (&caller.principal, caller.address.ip());
     let operation = right.operation();
     !access.is_on() || access.ask(|rules| rules.allow(who, host, operation, named(resource)))
@@ -75,10 +89,15 @@ pub(super) fn is_given(
 /// A resource, as rules name it.
 pub(super) fn named(resource: Resource<'_>) -> (ResourceType, &str) {
     match resource {
-        Resource::Topic(name) => (ResourceType::Topic, name),
+        Resource::Topic(name) | Resource::Part(name) => (ResourceType::Topic, name),
         Resource::Group(id) => (ResourceType::Group, id),
         Resource::Cluster => CLUSTER,
     }
+}
+
+/// A part's topic and filter.
+fn split(part: &str) -> (&str, &str) {
+    part.split_once('/').unwrap_or((part, "#"))
 }
 
 /// The cluster, as rules name it.
@@ -132,6 +151,7 @@ pub(super) fn check_name(
     right: Right,
 ) -> Result<(), Refusal> {
     match resource {
+        Resource::Part(name) => check_name(caller, Resource::Topic(split(name).0), right),
         Resource::Topic(name) if is_temporary(name) && caller.protocol == Protocol::Amqp => Ok(()),
         Resource::Topic(name) if TopicName::is_reserved(name) || is_temporary(name) => {
             check_reserved(caller, name, right)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use storage::AppendError;
 
 use crate::broker::Refusal;
+use crate::broker::allowance::Limit;
 use crate::broker::produce::RecordFault;
 
 /// Why one message was not published. The others that came with it are not concerned, but where the refusal says so.
@@ -30,13 +31,8 @@ pub enum PublishRefusal {
         bytes_max: u64,
     },
     /// It is to be kept, and as much is kept as may be.
-    #[error(
-        "retained messages hold {bytes_max} bytes, as much as they may: mqtt.retained.bytes.max"
-    )]
-    Retained {
-        /// The bound.
-        bytes_max: usize,
-    },
+    #[error("retained messages hold as many bytes as they may: {0}")]
+    Retained(Limit),
     /// The broker takes none now, or not for this topic: the same for all that were to be written with it.
     #[error(transparent)]
     Refused(Arc<Refusal>),

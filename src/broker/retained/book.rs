@@ -9,6 +9,8 @@ use bytes::Bytes;
 use model::Timestamp;
 
 use super::record::Kept;
+use crate::broker::allowance::{Allowance, Holdings, Limit, Taken};
+use crate::broker::groups;
 use crate::broker::place::Place;
 
 /// What a message takes beside its own bytes, about.
@@ -41,7 +43,8 @@ pub enum Looked {
 pub(super) struct Book {
     kept: BTreeMap<Arc<str>, KeptAt>,
     by_end: BTreeSet<(Timestamp, Arc<str>)>,
-    bytes: usize,
+    /// What all hold in memory.
+    bytes: Holdings,
 }
 
 fn bytes_of(kept: &Kept) -> usize {
@@ -49,8 +52,13 @@ fn bytes_of(kept: &Kept) -> usize {
     let headers = headers.map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES);
     let key = kept.of.as_ref().and_then(|of| of.key.as_ref());
     let key = key.map_or(0, Bytes::len);
+    let owner = kept.owner().map_or(0, str::len);
     // The name stands in the list of ends, too.
-    OVERHEAD_BYTES + kept.name.len() + key + kept.value.len() + headers.sum::<usize>()
+    OVERHEAD_BYTES + owner + kept.name.len() + key + kept.value.len() + headers.sum::<usize>()
+}
+
+fn taken(kept: Option<&Kept>) -> Taken<'_> {
+    kept.map_or((None, 0), |kept| (kept.owner(), bytes_of(kept) as u64))
 }
 
 impl Book {
@@ -58,19 +66,30 @@ impl Book {
         self.kept.len()
     }
 
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn bytes(&self) -> u64 {
+        self.bytes.held()
     }
 
-    /// What would be held with this one.
-    pub fn bytes_with(&self, kept: &Kept) -> usize {
+    /// Bounds what is held.
+    pub fn allow(&mut self, bytes: Allowance) {
+        self.bytes.allow(bytes);
+    }
+
+    /// These bounds, and what is held.
+    pub fn bounds(&self, has_accounts: bool) -> Vec<groups::Bound> {
+        self.bytes.bounds(has_accounts)
+    }
+
+    /// Whether this one may be kept, in the place of what is kept under its name.
+    pub fn check(&mut self, kept: &Kept) -> Result<(), Limit> {
         let before = self.kept.get(&kept.name);
-        self.bytes - before.map_or(0, |it| bytes_of(&it.kept)) + bytes_of(kept)
+        let before = taken(before.map(|it| &*it.kept));
+        self.bytes.check(before, taken(Some(kept)))
     }
 
     pub fn remove(&mut self, name: &str) {
         if let Some(KeptAt { kept, .. }) = self.kept.remove(name) {
-            self.bytes -= bytes_of(&kept);
+            self.bytes.change(taken(Some(&kept)), taken(None));
             if let Some(end) = kept.expires_at {
                 self.by_end.remove(&(end, Arc::clone(&kept.name)));
             }
@@ -79,7 +98,7 @@ impl Book {
 
     pub fn insert(&mut self, at: KeptAt) {
         self.remove(&at.kept.name);
-        self.bytes += bytes_of(&at.kept);
+        self.bytes.change(taken(None), taken(Some(&at.kept)));
         let name = Arc::clone(&at.kept.name);
         if let Some(end) = at.kept.expires_at {
             self.by_end.insert((end, Arc::clone(&name)));

@@ -2,7 +2,7 @@
 //!
 //! Callers: fronts whose protocols know such messages. A message is published and kept in one frame of the write-ahead log: both
 //! are durable, or neither. What is kept lives in memory, within a bound that the front gives; beyond it a message is refused
-//! with its record. Invariants: the book changes in the order of the log, when a message is appended; who is given a message
+//! with its record, and so it is beyond what its publisher's principal may have. Invariants: the book changes in the order of the log, when a message is appended; who is given a message
 //! whose record is not below the durable end that it has seen leaves it to the log, which gives it later. A message whose time is over is
 //! given to nobody, and is removed soon.
 
@@ -21,7 +21,9 @@ use tokio::sync::watch;
 
 use super::Broker;
 use super::access::{Granted, right};
+use super::allowance::Allowance;
 use super::catalog::Topic;
+use super::groups::Bound;
 use super::place::Place;
 use super::publish::{Message, PublishRefusal, Publishing, Ready};
 use super::state_log::{StateLog, StateLogError, StateRecord as _, change_bytes};
@@ -48,8 +50,8 @@ pub struct Retain<'a> {
     pub name: &'a str,
     /// For how long; None for ever.
     pub lifetime: Option<Duration>,
-    /// What all retained messages may hold in memory.
-    pub bytes_max: usize,
+    /// On whose account it is to be, if on somebody's.
+    pub owner: Option<&'a str>,
 }
 
 /// Why they cannot be read at a start.
@@ -98,6 +100,14 @@ impl RetainedMessages {
     }
 }
 
+/// Whether what is to be kept may be.
+fn check_bytes(change: &RetainedRecord, book: &mut Book) -> Result<(), PublishRefusal> {
+    match change {
+        RetainedRecord::Kept(kept) => book.check(kept).map_err(PublishRefusal::Retained),
+        RetainedRecord::Removed(_) => Ok(()),
+    }
+}
+
 impl Broker {
     /// Publishes a message and keeps it under a name, in one frame; with an empty value nothing is kept of the name any more.
     pub async fn publish_retained(
@@ -122,7 +132,7 @@ impl Broker {
     ) -> Result<Publishing, PublishRefusal> {
         let retained = &self.shared.retained;
         let change = self.retained_of(topic, &message, &retain);
-        self.check_bytes(&change, &retained.book(), retain.bytes_max)?;
+        check_bytes(&change, &mut retained.book())?;
         let batches = retained.log.batches(std::slice::from_ref(&change));
         state.push(LogAppend {
             log: Arc::clone(retained.log.log()),
@@ -130,7 +140,7 @@ impl Broker {
         });
         let ready = self.ready_beside(topic, &message, state).await?;
         let mut book = retained.book();
-        self.check_bytes(&change, &book, retain.bytes_max)?;
+        check_bytes(&change, &mut book)?;
         let (publishing, offset) = append(ready)?;
         match change {
             RetainedRecord::Removed(name) => book.remove(&name),
@@ -172,22 +182,9 @@ impl Broker {
             of: Some(KeptOf {
                 topic: topic.id,
                 key: message.key.map(Bytes::copy_from_slice),
+                owner: retain.owner.map(Arc::from),
             }),
         }))
-    }
-
-    fn check_bytes(
-        &self,
-        change: &RetainedRecord,
-        book: &Book,
-        bytes_max: usize,
-    ) -> Result<(), PublishRefusal> {
-        match change {
-            RetainedRecord::Kept(kept) if book.bytes_with(kept) > bytes_max => {
-                Err(PublishRefusal::Retained { bytes_max })
-            }
-            RetainedRecord::Kept(_) | RetainedRecord::Removed(_) => Ok(()),
-        }
     }
 
     /// The store's steady time.
@@ -218,9 +215,19 @@ impl Broker {
     }
 
     /// How many messages are retained, and what they hold in memory.
-    pub fn retained_held(&self) -> (usize, usize) {
+    pub fn retained_held(&self) -> (usize, u64) {
         let book = self.shared.retained.book();
         (book.count(), book.bytes())
+    }
+
+    /// Bounds what retained messages hold in memory. What is kept already stays.
+    pub fn allow_retained(&self, bytes: Allowance) {
+        self.shared.retained.book().allow(bytes);
+    }
+
+    /// These bounds, and what is held.
+    pub(super) fn retained_bounds(&self, has_accounts: bool) -> Vec<Bound> {
+        self.shared.retained.book().bounds(has_accounts)
     }
 
     /// The messages that are kept of a topic's records and are to be forgotten, as is said by the record's key and its place, which is
@@ -235,7 +242,7 @@ impl Broker {
         let book = retained.book();
         let end = retained.log.log().bounds().end;
         let gone = book.matching(|at| match &at.kept.of {
-            Some(KeptOf { topic, key }) => {
+            Some(KeptOf { topic, key, .. }) => {
                 *topic == id && key.as_ref().is_some_and(|key| is_gone(key, at.place))
             }
             None => topic == FIRST_TOPIC && is_gone(at.kept.name.as_bytes(), at.place),

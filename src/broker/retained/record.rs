@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! key    | retained/ and the name |
-//! value  | version u8 = 2 | kept at i64 ms | expires at i64 ms, -1 never | payload bytes | header count u32 | headers | record |
+//! value  | version u8 = 3 | kept at i64 ms | expires at i64 ms, -1 never | payload bytes | header count u32 | headers | record | owner bytes |
 //! header | name bytes | value bytes |
 //! record | topic id 16 bytes | has a key u8 | key bytes, if it has |
 //! ```
 //!
-//! Version 1 has no record. Times are the store's steady ones. Caller: the book.
+//! Version 2 has no owner, and is written where there is none; version 1 has no record, either. Times are the store's steady ones. Caller: the book.
 
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ use crate::broker::state_log::{Change, StateRecord};
 
 /// Of values that do not say of which record a message was kept.
 const VERSION_WITHOUT_RECORD: u8 = 1;
+/// Of values that are on nobody's account.
+const VERSION_WITHOUT_OWNER: u8 = 2;
 /// What stands for no time.
 const NEVER: i64 = -1;
 
@@ -40,6 +42,13 @@ pub struct Kept {
     pub of: Option<KeptOf>,
 }
 
+impl Kept {
+    /// On whose account it is, if it is on somebody's.
+    pub fn owner(&self) -> Option<&str> {
+        self.of.as_ref()?.owner.as_deref()
+    }
+}
+
 /// Which record a message was published as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptOf {
@@ -47,6 +56,8 @@ pub struct KeptOf {
     pub topic: TopicId,
     /// Under which key.
     pub key: Option<Bytes>,
+    /// Who published it, if that is counted.
+    pub owner: Option<Arc<str>>,
 }
 
 /// A record of the state log.
@@ -76,9 +87,10 @@ impl StateRecord for RetainedRecord {
             RetainedRecord::Removed(name) => (key_of(name), None),
             RetainedRecord::Kept(kept) => {
                 let mut out = BytesMut::with_capacity(64 + kept.value.len());
-                let version = match kept.of {
-                    Some(_) => RETAINED_VERSION,
-                    None => VERSION_WITHOUT_RECORD,
+                let version = match (&kept.of, kept.owner()) {
+                    (None, _) => VERSION_WITHOUT_RECORD,
+                    (Some(_), None) => VERSION_WITHOUT_OWNER,
+                    (Some(_), Some(_)) => RETAINED_VERSION,
                 };
                 out.put_u8(version);
                 out.put_i64(kept.at.millis());
@@ -90,11 +102,14 @@ impl StateRecord for RetainedRecord {
                     put_bytes(&mut out, name);
                     put_bytes(&mut out, value);
                 }
-                if let Some(KeptOf { topic, key }) = &kept.of {
+                if let Some(KeptOf { topic, key, owner }) = &kept.of {
                     out.put_slice(topic.as_uuid().as_bytes());
                     out.put_u8(key.is_some().into());
                     if let Some(key) = key {
                         put_bytes(&mut out, key);
+                    }
+                    if let Some(owner) = owner {
+                        put_bytes(&mut out, owner.as_bytes());
                     }
                 }
                 (key_of(&kept.name), Some(out.freeze()))
@@ -132,7 +147,11 @@ impl StateRecord for RetainedRecord {
                 let has_key = fields.flag("whether it has a key")?;
                 let key = has_key.then(|| fields.bytes("its key")).transpose()?;
                 let key = key.map(Bytes::copy_from_slice);
-                Some(KeptOf { topic, key })
+                let owner = match version {
+                    VERSION_WITHOUT_OWNER => None,
+                    _ => Some(fields.string("its owner")?.into()),
+                };
+                Some(KeptOf { topic, key, owner })
             }
         };
         fields.end()?;

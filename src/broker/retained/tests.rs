@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::hex::{from_hex, to_hex};
-use model::{Timestamp, state_log::RETAINED_KEY_HEAD};
+use model::{Timestamp, TopicId, state_log::RETAINED_KEY_HEAD};
 
+use super::super::allowance::{Allowance, Limit};
 use super::book::{Book, KeptAt, Looked};
-use super::record::{Kept, read_again};
+use super::record::{Kept, KeptOf, read_again};
 
-const GOLDEN: [&str; 2] = [
+const GOLDEN: [&str; 3] = [
     include_str!("golden/retained.v1"),
     include_str!("golden/retained.v2"),
+    include_str!("golden/retained.v3"),
 ];
 
 #[test]
@@ -29,15 +31,15 @@ fn the_golden_records_are_read_and_written_to_the_byte() {
         }
         let more = [&bytes[..], &[0]].concat();
         assert_eq!(read_again(key.as_bytes(), &more), None);
-        // The other version has more, or less.
-        for other in [3 - bytes[0], 3] {
+        // Each other version has more, or less.
+        for other in (1..=4).filter(|other| *other != bytes[0]) {
             let other = [&[other], &bytes[1..]].concat();
             assert_eq!(read_again(key.as_bytes(), &other), None);
         }
         assert_eq!(read_again(&key.as_bytes()[1..], &bytes), None);
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 9);
     assert_eq!(RETAINED_KEY_HEAD, "retained/");
 }
 
@@ -84,8 +86,14 @@ fn what_is_held_is_counted_and_what_is_overdue_is_found() {
     let mut book = Book::default();
     book.insert(at("a", b"x", Some(10)));
     let bytes = book.bytes();
-    assert_eq!(book.bytes_with(&at("a", b"xyz", None).kept), bytes + 2);
-    assert!(book.bytes_with(&at("b", b"x", None).kept) == 2 * bytes);
+    let limit = |setting, max| Limit { setting, max };
+    book.allow(Allowance {
+        all: limit("all", 2 * bytes),
+        of_one: limit("of one", bytes),
+    });
+    assert_eq!(book.check(&at("b", b"x", None).kept), Ok(()));
+    assert_eq!(book.check(&at("a", b"xyz", None).kept), Ok(()));
+    assert!(book.check(&at("b", b"xy", None).kept).is_err());
     book.insert(at("b", b"x", Some(20)));
     book.insert(at("a", b"x", Some(30)));
     assert_eq!((book.count(), book.bytes()), (2, 2 * bytes));
@@ -102,4 +110,44 @@ fn what_is_held_is_counted_and_what_is_overdue_is_found() {
     book.remove("b");
     assert_eq!((book.count(), book.bytes()), (0, 0));
     assert!(book.overdue(now(100), 9).is_empty());
+}
+
+#[test]
+fn a_retained_message_is_on_the_account_of_who_published_it_last() {
+    let owned = |name: &str, owner: Option<&str>| {
+        let kept = Kept::clone(&at(name, b"x", None).kept);
+        let of = Some(KeptOf {
+            topic: TopicId::from_uuid(uuid::Uuid::from_u128(1)),
+            key: None,
+            owner: owner.map(Arc::from),
+        });
+        KeptAt {
+            kept: Arc::new(Kept { of, ..kept }),
+            place: None,
+        }
+    };
+    let mut book = Book::default();
+    book.insert(owned("a", Some("alice")));
+    let one = book.bytes();
+    let limit = |setting, max| Limit { setting, max };
+    book.allow(Allowance {
+        all: limit("all", 10 * one),
+        of_one: limit("of one", one),
+    });
+    let of_one = Err(limit("of one", one));
+    assert_eq!(book.check(&owned("b", Some("alice")).kept), of_one);
+    assert_eq!(book.check(&owned("a", Some("alice")).kept), Ok(()));
+    // Nobody's has the bound on all alone.
+    for name in ["c", "d", "e"] {
+        let nobodys = owned(name, None);
+        assert_eq!(book.check(&nobodys.kept), Ok(()));
+        book.insert(nobodys);
+    }
+    book.insert(owned("a", Some("carol")));
+    assert_eq!(book.check(&owned("b", Some("alice")).kept), Ok(()));
+    assert_eq!(book.check(&owned("b", Some("carol")).kept), of_one);
+    let used: Vec<u64> = book.bounds(true).iter().map(|it| it.used).collect();
+    assert_eq!(used, [book.bytes(), one]);
+    book.remove("a");
+    assert_eq!(book.check(&owned("b", Some("carol")).kept), Ok(()));
 }

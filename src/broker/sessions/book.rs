@@ -13,9 +13,16 @@ use super::positions::Positions;
 use super::progress::{Progress, low};
 use super::record::{Cursor, KeptSession, Sending, SessionKey, SessionRecord};
 use super::timetable::{Timetable, When};
+use crate::broker::access::Accounts;
+use crate::broker::allowance::{Allowance, Holdings, Limit};
+use crate::broker::groups;
 
 /// What filters begin with whose subscriptions share messages.
 pub const SHARED: &str = "$share/";
+/// What an entry takes beside what is kept of it, about.
+const OVERHEAD_BYTES: u64 = 512;
+/// What an identifier takes that was received.
+const RECEIVED_BYTES: u64 = 16;
 
 /// All of a session.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +47,44 @@ pub(super) struct Entry {
     pub left: Arc<Notify>,
     /// As it stands in the timetable.
     when: When,
+    /// What the parts of its state take.
+    session_bytes: u64,
+    place_bytes: u64,
+    sending_bytes: u64,
+    /// As it is counted.
+    counted: Counted,
+}
+
+/// What is counted of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counted {
+    /// Whether a session is kept.
+    sessions: u64,
+    bytes: u64,
+}
+
+impl Entry {
+    fn takes(&self, key: &SessionKey, is_empty: bool) -> Counted {
+        let received = self.state.received.len() as u64 * RECEIVED_BYTES;
+        let parts = self.session_bytes + self.place_bytes + self.sending_bytes + received;
+        Counted {
+            sessions: self.state.session.is_some().into(),
+            bytes: match is_empty || parts == 0 {
+                true => 0,
+                false => OVERHEAD_BYTES + key.bytes() + parts,
+            },
+        }
+    }
+}
+
+/// How a session is to be from now on, as far as something of it is to be another.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted<'a> {
+    pub session: Option<&'a KeptSession>,
+    pub cursor: Option<&'a Cursor>,
+    pub sending: Option<&'a Sending>,
+    /// Further identifiers.
+    pub received: u64,
 }
 
 pub(super) struct Holder {
@@ -57,7 +102,11 @@ pub(super) struct Book {
     left_with_mark: HashSet<SessionKey>,
     /// As it was written last: who is with it has come so far at least.
     pub mark: Positions,
-    pub kept: usize,
+    /// How many are kept, and what all take.
+    count: Holdings,
+    bytes: Holdings,
+    /// On whose accounts they are: client ids are each user's own, so that none goes from one to another.
+    accounts: Accounts,
     /// How many sessions have each of the subscriptions that share messages.
     pub shared: HashMap<Arc<str>, usize>,
     timetable: Timetable,
@@ -129,6 +178,50 @@ fn with_mark(cursor: &Cursor, mark: &Positions) -> Cursor {
 }
 
 impl Book {
+    /// None yet.
+    pub fn new(accounts: Accounts) -> Book {
+        Book {
+            accounts,
+            ..Book::default()
+        }
+    }
+
+    /// Bounds how many are kept, and what they take.
+    pub fn allow(&mut self, count: Allowance, bytes: Allowance) {
+        self.count.allow(count);
+        self.bytes.allow(bytes);
+    }
+
+    /// How many are kept.
+    pub fn kept(&self) -> u64 {
+        self.count.held()
+    }
+
+    /// The bounds, and what is held.
+    pub fn bounds(&self, has_accounts: bool) -> Vec<groups::Bound> {
+        let mut bounds = self.count.bounds(has_accounts);
+        bounds.extend(self.bytes.bounds(has_accounts));
+        bounds
+    }
+
+    /// Whether a session may be kept like this.
+    pub fn check(&mut self, key: &SessionKey, wanted: Wanted<'_>) -> Result<(), Limit> {
+        let owner = self.accounts.of(&key.owner);
+        let nothing = Entry::default();
+        let entry = self.entries.get(key).unwrap_or(&nothing);
+        let part = |new: Option<u64>, old: u64| new.unwrap_or(old);
+        let parts = part(wanted.session.map(KeptSession::bytes), entry.session_bytes)
+            + part(wanted.cursor.map(Cursor::bytes), entry.place_bytes)
+            + part(wanted.sending.map(Sending::bytes), entry.sending_bytes);
+        let received = entry.state.received.len() as u64 + wanted.received;
+        let bytes = OVERHEAD_BYTES + key.bytes() + parts + received * RECEIVED_BYTES;
+        let is_kept = wanted.session.is_some() || entry.state.session.is_some();
+        let before = entry.counted;
+        let count = (owner, before.sessions);
+        self.count.check(count, (owner, u64::from(is_kept)))?;
+        self.bytes.check((owner, before.bytes), (owner, bytes))
+    }
+
     /// What a record says holds from now on.
     pub fn apply(&mut self, record: &SessionRecord) {
         match record {
@@ -137,12 +230,8 @@ impl Book {
                 let entry = self.entry(key);
                 let before = std::mem::replace(&mut entry.state.session, session.clone());
                 entry.state.was_cut = false;
+                entry.session_bytes = session.as_deref().map_or(0, KeptSession::bytes);
                 self.count_shared(before.as_deref(), session.as_deref());
-                match (before.is_some(), session.is_some()) {
-                    (false, true) => self.kept += 1,
-                    (true, false) => self.kept -= 1,
-                    _ => {}
-                }
                 self.changed(key);
             }
             SessionRecord::Received(key, id, is_received) => {
@@ -154,12 +243,15 @@ impl Book {
                 self.changed(key);
             }
             SessionRecord::Sending(key, sending) => {
-                self.entry(key).state.sending = sending.clone().unwrap_or_default();
+                let entry = self.entry(key);
+                entry.state.sending = sending.clone().unwrap_or_default();
+                entry.sending_bytes = entry.state.sending.bytes();
                 self.changed(key);
             }
             SessionRecord::Cursor(key, cursor) => {
                 let entry = self.entry(key);
                 entry.state.cursor = cursor.clone().unwrap_or_default();
+                entry.place_bytes = entry.state.cursor.bytes();
                 match entry.holder.is_none() && entry.state.cursor.keeps_up {
                     true => self.left_with_mark.insert(key.clone()),
                     false => self.left_with_mark.remove(key),
@@ -208,6 +300,12 @@ impl Book {
         };
         let before = std::mem::replace(&mut entry.when, now);
         self.timetable.change(key, before, now);
+        let now = entry.takes(key, is_empty(entry));
+        let before = std::mem::replace(&mut entry.counted, now);
+        let owner = self.accounts.of(&key.owner);
+        let of = |value| (owner, value);
+        self.count.change(of(before.sessions), of(now.sessions));
+        self.bytes.change(of(before.bytes), of(now.bytes));
         if is_empty(entry) {
             self.entries.remove(key);
         }
@@ -316,7 +414,9 @@ impl Book {
                 let mut cursor = Cursor::clone(&state.cursor);
                 cursor.read.advance(&mark);
                 state.cursor = Arc::new(cursor);
+                entry.place_bytes = entry.state.cursor.bytes();
             }
+            let state = &mut entry.state;
             state.was_cut = state
                 .session
                 .as_ref()

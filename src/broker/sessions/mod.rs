@@ -23,9 +23,12 @@ use model::{Offset, Timestamp};
 use storage::{Clock, Purpose, Storage};
 use tokio::sync::{Notify, watch};
 
+use super::access::Accounts;
+use super::allowance::{Allowance, Limit};
+use super::groups::Bound;
 use super::state_log::{Change, StateLog, StateLogError, StateRecord as _, change_bytes};
 use super::{Broker, Refusal, state_refusal};
-use book::{Book, Looked, Moved};
+use book::{Book, Looked, Moved, Wanted};
 pub use book::{SHARED, SessionState};
 pub use positions::Positions;
 pub use progress::{Progress, Reading};
@@ -55,17 +58,16 @@ pub enum SessionsError {
 /// Why a session is not kept.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SessionRefusal {
-    /// There are as many as there may be.
-    #[error("as many sessions are kept as may be: {count_max}")]
-    TooMany {
-        /// The bound.
-        count_max: usize,
-    },
+    /// As many are kept as may be, or they take as much as they may: all of them, or those of its owner.
+    #[error("as much is kept of sessions as may be: {0}")]
+    TooMany(#[from] Limit),
     /// What it subscribes to is too long.
-    #[error("the session takes {bytes} bytes, and {SESSION_BYTES_MAX} are kept at most")]
+    #[error("the session takes {bytes} bytes, and {bytes_max} are kept at most")]
     TooLong {
         /// With everything that it subscribes to.
         bytes: usize,
+        /// The bound.
+        bytes_max: usize,
     },
     /// The store takes nothing now.
     #[error(transparent)]
@@ -147,9 +149,13 @@ pub struct HeldSession {
 
 impl Sessions {
     /// Reads the log. Blocks on the disk.
-    pub fn open(storage: &Storage, clock: Arc<dyn Clock>) -> Result<Sessions, SessionsError> {
+    pub fn open(
+        storage: &Storage,
+        clock: Arc<dyn Clock>,
+        accounts: Accounts,
+    ) -> Result<Sessions, SessionsError> {
         let (log, records) = StateLog::open(storage, clock)?;
-        let mut book = Book::default();
+        let mut book = Book::new(accounts);
         for record in records {
             book.apply(&record?);
         }
@@ -163,6 +169,16 @@ impl Sessions {
         })
     }
 
+    /// Refuses one that is longer than sessions may be, or than the log takes.
+    fn check_length(&self, session: &SessionRecord) -> Result<(), SessionRefusal> {
+        let bytes = session.bytes();
+        let bytes_max = SESSION_BYTES_MAX.min(self.log.record_bytes_max());
+        match bytes > bytes_max {
+            true => Err(SessionRefusal::TooLong { bytes, bytes_max }),
+            false => Ok(()),
+        }
+    }
+
     fn due(&self, state: &SessionState, grace: Duration) -> Due {
         Due::of(state, (self.started, self.clock.now()), grace)
     }
@@ -174,12 +190,23 @@ impl Sessions {
     }
 
     async fn append(&self, records: &[SessionRecord]) -> Result<(), SessionRefusal> {
+        self.append_if(records, |_| Ok(())).await
+    }
+
+    /// Appends them if they may be, as is said once more when they are.
+    async fn append_if(
+        &self,
+        records: &[SessionRecord],
+        mut may: impl FnMut(&mut Book) -> Result<(), Limit> + Send,
+    ) -> Result<(), SessionRefusal> {
+        may(&mut self.book())?;
         let refused = |error| SessionRefusal::Refused(Arc::new(state_refusal(error)));
         let changes: Vec<Change> = records.iter().map(SessionRecord::encode).collect();
         let size = self.log.size_of(changes.iter().map(change_bytes));
         let admission = self.log.admit(size, Purpose::State).await;
         let written = {
             let mut book = self.book();
+            may(&mut book)?;
             let written = self.log.append_changes(changes, admission);
             let written = written.map_err(refused)?;
             records.iter().for_each(|record| book.apply(record));
@@ -237,8 +264,18 @@ impl Broker {
     }
 
     /// How many sessions are kept.
-    pub fn session_count(&self) -> usize {
-        self.shared.sessions.book().kept
+    pub fn session_count(&self) -> u64 {
+        self.shared.sessions.book().kept()
+    }
+
+    /// Bounds how many sessions are kept, and what they take in memory. What is kept already stays.
+    pub fn allow_sessions(&self, count: Allowance, bytes: Allowance) {
+        self.shared.sessions.book().allow(count, bytes);
+    }
+
+    /// These bounds, and what is held.
+    pub(super) fn session_bounds(&self, has_accounts: bool) -> Vec<Bound> {
+        self.shared.sessions.book().bounds(has_accounts)
     }
 
     /// How many of them have this subscription, which shares messages.
@@ -391,29 +428,50 @@ impl HeldSession {
         &self,
         session: KeptSession,
         (cursor, sending): (Option<Cursor>, Option<Sending>),
-        count_max: usize,
     ) -> Result<(), SessionRefusal> {
+        let session = Arc::new(session);
+        let record = SessionRecord::Session(self.key.clone(), Some(Arc::clone(&session)));
         let sessions = &self.broker.shared.sessions;
-        {
-            let book = sessions.book();
-            let entry = book.entries.get(&self.key);
-            let is_new = entry.is_none_or(|entry| entry.state.session.is_none());
-            if is_new && book.kept >= count_max {
-                return Err(SessionRefusal::TooMany { count_max });
-            }
-        }
-        let session = self.kept_as(session);
-        check_length(&session)?;
-        let cursor = cursor.and_then(|it| self.moves_to(it));
-        let sending = sending.and_then(|it| self.sends(it));
-        let records = [Some(session), cursor, sending];
+        sessions.check_length(&record)?;
+        let moved = cursor.clone().and_then(|it| self.moves_to(it));
+        let sent = sending.clone().and_then(|it| self.sends(it));
+        let records = [Some(record), moved, sent];
         let records: Vec<_> = records.into_iter().flatten().collect();
-        sessions.append(&records).await
+        let wanted = Wanted {
+            session: Some(&session),
+            cursor: cursor.as_ref(),
+            sending: sending.as_ref(),
+            received: 0,
+        };
+        let may = |book: &mut Book| book.check(&self.key, wanted);
+        sessions.append_if(&records, may).await
     }
 
-    /// Whether it may be kept like this, as far as its length goes.
+    /// Whether it may be kept like this now.
     pub fn takes(&self, session: KeptSession) -> Result<(), SessionRefusal> {
-        check_length(&self.kept_as(session))
+        let sessions = &self.broker.shared.sessions;
+        let wanted = Wanted {
+            session: Some(&session),
+            ..Wanted::default()
+        };
+        sessions.book().check(&self.key, wanted)?;
+        sessions.check_length(&self.kept_as(session))
+    }
+
+    /// Whether it may note one more identifier.
+    pub fn takes_identifier(&self) -> Result<(), SessionRefusal> {
+        let wanted = Wanted {
+            received: 1,
+            ..Wanted::default()
+        };
+        let mut book = self.broker.shared.sessions.book();
+        Ok(book.check(&self.key, wanted)?)
+    }
+
+    /// On whose account it is, if it is on somebody's.
+    pub fn owner(&self) -> Option<&str> {
+        let access = &self.broker.shared.access;
+        access.accounts().of(&self.key.owner)
     }
 
     /// Keeps nothing of it any more.
@@ -479,14 +537,6 @@ impl HeldSession {
     pub async fn release(&self, packet_id: u16) -> Result<(), SessionRefusal> {
         let record = SessionRecord::Received(self.key.clone(), packet_id, false);
         self.broker.shared.sessions.append(&[record]).await
-    }
-}
-
-fn check_length(session: &SessionRecord) -> Result<(), SessionRefusal> {
-    let bytes = session.bytes();
-    match bytes > SESSION_BYTES_MAX {
-        true => Err(SessionRefusal::TooLong { bytes }),
-        false => Ok(()),
     }
 }
 

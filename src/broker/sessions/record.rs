@@ -121,6 +121,62 @@ pub struct Cursor {
     pub unacked: Vec<(u16, Place)>,
 }
 
+/// What a part of a session takes in memory beside its own bytes, about: a record's, a place's, a subscription's, a header's.
+const PART_BYTES: u64 = 64;
+
+fn bytes_of(positions: &Positions) -> u64 {
+    let topics = positions.topics();
+    let all = topics.map(|(_, offsets)| PART_BYTES + 8 * offsets.len() as u64);
+    all.sum()
+}
+
+impl SessionKey {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.owner.name().len() + self.client_id.len()) as u64
+    }
+}
+
+impl KeptWill {
+    fn bytes(&self) -> u64 {
+        let headers = self.headers.iter();
+        let headers = headers.map(|(name, value)| PART_BYTES + (name.len() + value.len()) as u64);
+        2 * PART_BYTES + (self.topic.len() + self.payload.len()) as u64 + headers.sum::<u64>()
+    }
+}
+
+impl KeptSession {
+    /// What it takes in memory, about.
+    pub(super) fn bytes(&self) -> u64 {
+        let subscriptions = self.subscriptions.iter().map(|it| {
+            let behind = it.retained.as_ref().map_or(0, |name| name.len());
+            2 * PART_BYTES + (it.filter.len() + behind) as u64 + bytes_of(&it.since)
+        });
+        let will = self.will.as_ref().map_or(0, |will| will.bytes());
+        PART_BYTES + will + subscriptions.sum::<u64>()
+    }
+}
+
+impl Sending {
+    /// What it takes in memory, about; nothing if nothing is sent.
+    pub(super) fn bytes(&self) -> u64 {
+        match *self == Sending::default() {
+            true => 0,
+            false => bytes_of(&self.sent_to) + PART_BYTES * (1 + self.pending.len() as u64),
+        }
+    }
+}
+
+impl Cursor {
+    /// What it takes in memory, about; nothing if it is nowhere.
+    pub(super) fn bytes(&self) -> u64 {
+        match *self == Cursor::default() {
+            true => 0,
+            false => bytes_of(&self.read) + PART_BYTES * (1 + self.unacked.len() as u64),
+        }
+    }
+}
+
 /// A record of the state log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionRecord {

@@ -7,10 +7,11 @@ use model::hex::{from_hex, to_hex};
 use model::{Offset, PartitionId, Timestamp, TopicId};
 
 use super::Due;
-use super::book::{Book, Moved};
+use super::book::{Book, Moved, Wanted};
 use super::positions::Positions;
 use super::record::{Cursor, KeptSession, KeptWill, SessionKey, SessionRecord, read_again};
-use crate::broker::access::Principal;
+use crate::broker::access::{AccessConfig, Authorizer, Principal};
+use crate::broker::allowance::{Allowance, Limit};
 use crate::broker::place::Place;
 use crate::broker::replay::ReadTo;
 
@@ -171,10 +172,10 @@ fn a_session_is_held_by_one_at_a_time_and_what_is_not_kept_is_forgotten() {
     assert!(book.entries.is_empty());
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
     book.apply(&SessionRecord::Received(key("a"), 7, true));
-    assert_eq!(book.kept, 1);
+    assert_eq!(book.kept(), 1);
     book.apply(&SessionRecord::Session(key("a"), None));
     book.apply(&SessionRecord::Received(key("a"), 7, false));
-    assert_eq!((book.kept, book.entries.len()), (0, 0));
+    assert_eq!((book.kept(), book.entries.len()), (0, 0));
 }
 
 #[test]
@@ -348,4 +349,86 @@ fn who_is_due_is_found_without_a_look_at_the_others() {
         book.apply(&SessionRecord::Session(key(name), None));
     }
     check(&book);
+}
+
+#[test]
+fn a_session_is_on_the_account_of_its_user_and_makes_room_when_it_goes() {
+    let access = AccessConfig {
+        authorizer: Authorizer::Standard,
+        super_users: vec!["root".to_owned()],
+        everyone_if_none: false,
+    };
+    let of = |user: &str, client_id: &str| SessionKey {
+        owner: Principal::User(user.into()),
+        client_id: client_id.into(),
+    };
+    let session = Arc::new(kept());
+    let mut book = Book::new(access.accounts());
+    let limit = |setting, max| Limit { setting, max };
+    let count = Allowance {
+        all: limit("all", 5),
+        of_one: limit("of one", 2),
+    };
+    let bytes = Allowance {
+        all: limit("bytes", u64::MAX),
+        of_one: limit("bytes of one", 2_000),
+    };
+    book.allow(count, bytes);
+    let check = |book: &mut Book, key: &SessionKey| {
+        let wanted = Wanted {
+            session: Some(&session),
+            ..Wanted::default()
+        };
+        book.check(key, wanted)
+    };
+    let keep = |book: &mut Book, key: SessionKey| {
+        check(book, &key)?;
+        let record = SessionRecord::Session(key, Some(Arc::clone(&session)));
+        book.apply(&record);
+        Ok(())
+    };
+    // Of the same client id each user has a session of its own, which counts for that user.
+    for (user, client_id, told) in [
+        ("alice", "pump", Ok(())),
+        ("alice", "fan", Ok(())),
+        ("alice", "lamp", Err(count.of_one)),
+        ("alice", "pump", Ok(())),
+        ("bob", "pump", Ok(())),
+        ("root", "a", Ok(())),
+        ("root", "b", Ok(())),
+        ("root", "c", Err(count.all)),
+    ] {
+        assert_eq!(
+            keep(&mut book, of(user, client_id)),
+            told,
+            "{user} {client_id}"
+        );
+    }
+    let used = |book: &Book| -> Vec<u64> {
+        let bounds = book.bounds(true);
+        bounds.iter().map(|it| it.used).collect()
+    };
+    assert_eq!(used(&book)[..2], [5, 2]);
+    // What is kept of it beside counts, too.
+    let before = used(&book)[3];
+    let cursor = Cursor {
+        keeps_up: false,
+        read: ends(7),
+        unacked: vec![(1, at(3)); 20],
+    };
+    let moved = SessionRecord::Cursor(of("alice", "fan"), Some(Arc::new(cursor)));
+    book.apply(&moved);
+    assert!(used(&book)[3] > before + 20 * 24);
+    let wanted = Wanted {
+        received: 1,
+        ..Wanted::default()
+    };
+    assert_eq!(book.check(&of("alice", "pump"), wanted), Err(bytes.of_one));
+    assert_eq!(book.check(&of("bob", "pump"), wanted), Ok(()));
+    for key in [of("alice", "fan"), of("alice", "pump")] {
+        book.apply(&SessionRecord::Session(key.clone(), None));
+        book.apply(&SessionRecord::Cursor(key, None));
+    }
+    assert_eq!(used(&book)[..2], [3, 1]);
+    assert_eq!(keep(&mut book, of("alice", "lamp")), Ok(()));
 }

@@ -248,7 +248,7 @@ pub(super) fn of_publish(refusal: &PublishRefusal) -> NotStored {
         PublishRefusal::TooLarge { .. } | PublishRefusal::TooMuch { .. } => {
             NotStored::Rejected(ErrorCondition::MessageSizeExceeded, refusal.to_string())
         }
-        PublishRefusal::Retained { .. } => {
+        PublishRefusal::Retained(_) => {
             NotStored::Rejected(ErrorCondition::ResourceLimitExceeded, refusal.to_string())
         }
         PublishRefusal::Refused(refused) => match condition_of(refused, true) {

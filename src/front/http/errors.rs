@@ -278,7 +278,7 @@ fn of_publish(refusal: &PublishRefusal) -> (StatusCode, &'static str) {
     match refusal {
         PublishRefusal::Record(_) => (StatusCode::UNPROCESSABLE_ENTITY, "records_refused"),
         PublishRefusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
-        PublishRefusal::TooMuch { .. } | PublishRefusal::Retained { .. } => {
+        PublishRefusal::TooMuch { .. } | PublishRefusal::Retained(_) => {
             (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large")
         }
         PublishRefusal::Refused(refusal) => of_refusal(refusal),
@@ -380,7 +380,7 @@ pub(super) fn proxy_code_second(refusal: &PublishRefusal) -> u32 {
         PublishRefusal::Abandoned => 50003,
         PublishRefusal::Record(_)
         | PublishRefusal::TooLarge { .. }
-        | PublishRefusal::Retained { .. }
+        | PublishRefusal::Retained(_)
         | PublishRefusal::TooMuch { .. } => 50002,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::ending::Ending;
 use super::naming::Naming;
-use super::reading::Readable;
+use super::readable::{Readable, renew_all};
 use super::subscriptions::Subscriptions;
 use crate::broker::access::Door;
 use crate::broker::replay::{self, Block, Event};
@@ -20,7 +20,7 @@ pub(super) struct Again {
 
 /// Those of one Kafka topic.
 pub(super) struct OfTopic {
-    /// What the session subscribes to of it.
+    /// What the session subscribes to of it. What it does not is looked at message by message.
     pub(super) subscriptions: Subscriptions,
     pub(super) subscription: replay::Subscription,
     pub(super) topic: Readable,
@@ -45,8 +45,8 @@ impl Again {
         match event {
             Event::Records(block) => {
                 // The right may have been taken since.
-                let renewed = door.renew(&first.topic);
-                first.topic = renewed.map_err(|_| Ending::Denied)?;
+                let renewed = renew_all(door, &first.topic, &first.subscriptions);
+                renewed.map_err(|_| Ending::Denied)?;
                 self.block = Some((block, 0));
                 Ok(false)
             }

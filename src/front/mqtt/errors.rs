@@ -190,7 +190,7 @@ pub fn of_publish(refusal: &PublishRefusal) -> NotStored {
             Refusal::DiskFull => NotStored::End(Ending::DiskFull),
             _ => NotStored::End(Ending::StoreFailed),
         },
-        PublishRefusal::Retained { .. } => NotStored::Never(Never::RetainedFull),
+        PublishRefusal::Retained(_) => NotStored::Never(Never::RetainedFull),
         PublishRefusal::TooMuch { .. } => NotStored::End(Ending::StoreFailed),
         PublishRefusal::Abandoned => NotStored::End(Ending::Stopping),
     }

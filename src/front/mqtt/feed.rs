@@ -19,6 +19,7 @@ use super::history::{From, Replay, Taken, head_of};
 use super::last::{Newest, TooMuch};
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
 use super::naming::Naming;
+use super::readable::renew_all;
 use super::state::Front;
 use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
@@ -50,6 +51,8 @@ pub(super) struct Feed {
     /// What was given last, and how many of its records were taken.
     held: Option<(Slice, usize)>,
     place: Arc<FeedPlace>,
+    /// By which rules its filters were allowed last.
+    allowed_by: Option<u64>,
     /// Messages that are left of a replay with a limit, over all of its topics.
     left: Option<Left>,
     pace: Option<Pace>,
@@ -238,6 +241,7 @@ impl Feed {
             source,
             held: None,
             place,
+            allowed_by: None,
             left: None,
             pace: None,
             due: None,
@@ -492,8 +496,12 @@ impl Feed {
         // It was given, and is not taken: whatever follows, the place is before it.
         self.held = Some((slice, 0));
         // The right may have been taken since.
-        let renewed = door.renew(&self.topic);
-        self.topic = renewed.map_err(|_| Ending::Denied)?;
+        let rules = door.rules_version();
+        if self.allowed_by != Some(rules) {
+            let renewed = renew_all(door, &self.topic, &self.subscriptions);
+            renewed.map_err(|_| Ending::Denied)?;
+            self.allowed_by = Some(rules);
+        }
         Ok(())
     }
 

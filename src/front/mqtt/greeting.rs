@@ -234,11 +234,11 @@ async fn principal(
 async fn check_will(front: &Front, door: &Door, topic: &str) -> Result<(), NotConnected> {
     match front.settings.routes.to(topic) {
         None => Err(NotConnected::WillTopic),
-        Some(To::Route { route, .. }) => match door.topic(&route.topic, right::Write) {
+        Some(To::Route { route, .. }) => match door.part(&route.topic, topic, right::Write) {
             Err(Refusal::Denied { .. }) => Err(NotConnected::WillDenied),
             _ => Ok(()),
         },
-        Some(to) => match publishing::writable(front, door, &to).await {
+        Some(to) => match publishing::writable(front, door, (&to, topic)).await {
             Ok(_) => Ok(()),
             Err(NotStored::Never(Never::Denied)) => Err(NotConnected::WillDenied),
             Err(NotStored::Never(_)) => Err(NotConnected::WillTopic),

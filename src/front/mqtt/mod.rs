@@ -35,6 +35,7 @@ mod new_routes;
 mod outbound;
 pub mod packet;
 mod publishing;
+mod readable;
 mod reading;
 mod record;
 mod resume;

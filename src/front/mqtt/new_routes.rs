@@ -58,7 +58,7 @@ async fn begin_all(front: &Front) -> Result<(), NotBegun> {
     }
     let mut ends = Positions::default();
     for route in lacking {
-        let topic = routed(front, &own, route, right::Read).await?;
+        let topic = routed(front, &own, (route, "#"), right::Read).await?;
         ends.set_topic(topic.id, front.broker.durable_ends(&topic)?);
     }
     let change = |session: &KeptSession, cursor: &Cursor| {
@@ -99,7 +99,7 @@ async fn begin_shared(
     let group = own.group(filter, right::Read)?;
     let member: Arc<str> = "mqtt-start".into();
     for route in front.settings.routes.read_by(topics) {
-        let topic = routed(front, own, route, right::Read).await?;
+        let topic = routed(front, own, (route, "#"), right::Read).await?;
         let member = (Arc::clone(&member), own.caller());
         // It takes nothing: the group begins here, where it has not.
         let begun = front

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::TopicName;
 
+use super::ending::Ending;
 use super::errors::{self, Never, NotStored};
 use super::record::Message;
 use super::routes::{Route, To};
@@ -20,7 +21,7 @@ use crate::front::written;
 
 type Writable = Granted<Arc<Topic>, right::Write>;
 
-/// Publishes a message of a session as this client, with changes of the session in the same frame.
+/// Publishes a message of a session as this client, with its identifier's record in the same frame.
 pub(super) async fn publish_of(
     front: &Front,
     door: &Door,
@@ -29,8 +30,10 @@ pub(super) async fn publish_of(
     changes: Vec<SessionRecord>,
 ) -> Result<Publishing, NotStored> {
     let to = destination(front, message)?;
-    let topic = writable(front, door, &to).await?;
-    let published = publish_to(front, held, (&topic, &to), message, changes);
+    let topic = writable(front, door, (&to, message.name())).await?;
+    let takes = held.takes_identifier();
+    takes.map_err(|_| NotStored::End(Ending::SessionFull))?;
+    let published = publish_to(held, (&topic, &to), message, changes);
     published
         .await
         .map_err(|refusal| errors::of_publish(&refusal))
@@ -47,14 +50,15 @@ pub(super) async fn publish_will_of(
     let unknown = Refusal::UnknownTopicOrPartition;
     let to = front.settings.routes.to(message.name()).ok_or(unknown)?;
     let topic = match &to {
-        To::Route { route, .. } => routed(front, &own, route, right::Write).await?,
+        To::Route { route, .. } => {
+            routed(front, &own, (route, message.name()), right::Write).await?
+        }
         To::Kafka { topic, .. } => own.topic(topic, right::Write)?,
     };
-    publish_to(front, held, (&topic, &to), message, changes).await
+    publish_to(held, (&topic, &to), message, changes).await
 }
 
 async fn publish_to(
-    front: &Front,
     held: &HeldSession,
     (topic, to): (&Writable, &To<'_>),
     message: &Message,
@@ -67,15 +71,15 @@ async fn publish_to(
         headers: &headers,
         time: None,
     };
-    let retain = message.retain.then(|| retain_of(front, message));
+    let retain = message.retain.then(|| retain_of(message, held.owner()));
     held.publish(topic, as_record, retain, changes).await
 }
 
-fn retain_of<'a>(front: &Front, message: &'a Message) -> Retain<'a> {
+fn retain_of<'a>(message: &'a Message, owner: Option<&'a str>) -> Retain<'a> {
     Retain {
         name: message.name(),
         lifetime: message.expiry.map(|it| Duration::from_secs(it.into())),
-        bytes_max: front.settings.retained_bytes_max,
+        owner,
     }
 }
 
@@ -86,7 +90,7 @@ pub(super) async fn publish(
     message: &Message,
 ) -> Result<Publishing, NotStored> {
     let to = destination(front, message)?;
-    let topic = writable(front, door, &to).await?;
+    let topic = writable(front, door, (&to, message.name())).await?;
     let headers = message.headers(to.needs_topic());
     let as_record = publish::Message {
         key: to.key(),
@@ -98,7 +102,7 @@ pub(super) async fn publish(
     let published = match message.retain {
         false => broker.publish(&topic, None, as_record).await,
         true => {
-            let retain = retain_of(front, message);
+            let retain = retain_of(message, door.owner());
             broker.publish_retained(&topic, as_record, retain).await
         }
     };
@@ -110,18 +114,19 @@ fn destination<'a>(front: &'a Front, message: &'a Message) -> Result<To<'a>, Not
     to.ok_or(NotStored::Never(Never::TopicName))
 }
 
-/// The topic that a message goes to, as the client may write to it: made, if it is not there. Errors: what the message is to be answered.
+/// The topic that a message of this name goes to, as the client may write to it under that: made, if it is not there. Errors: what the message is to be answered.
 pub(super) async fn writable(
     front: &Front,
     door: &Door,
-    to: &To<'_>,
+    (to, name): (&To<'_>, &str),
 ) -> Result<Writable, NotStored> {
     match to {
         To::Route { route, .. } => {
-            let topic = routed(front, door, route, right::Write).await;
+            let topic = routed(front, door, (route, name), right::Write).await;
             topic.map_err(|refusal| errors::of_publish(&refusal.into()))
         }
-        // What the broker keeps itself is no client's to write, whatever that calls itself.
+        // The broker keeps these itself. The door refuses them, too; here it is 0x87 as well where one is hidden or not there, so that
+        // which of them there are is not told.
         To::Kafka { topic, .. } if TopicName::is_reserved(topic) => {
             Err(NotStored::Never(Never::Denied))
         }
@@ -132,18 +137,18 @@ pub(super) async fn writable(
     }
 }
 
-/// The topic of a route, with a right that the client has. The front makes it, on nobody's request, if it is not there.
+/// The topic of a route, with a right that the client has on messages that a filter, or a name, stands for. The front makes it, on nobody's request, if it is not there.
 pub(super) async fn routed<R: RightOn<Arc<Topic>> + Copy>(
     front: &Front,
     door: &Door,
-    route: &Route,
+    (route, filter): (&Route, &str),
     right: R,
 ) -> Result<Granted<Arc<Topic>, R>, Refusal> {
-    match door.topic(&route.topic, right) {
+    match door.part(&route.topic, filter, right) {
         Err(Refusal::UnknownTopicOrPartition) => make(front, door.caller(), route).await?,
         found => return found,
     }
-    door.topic(&route.topic, right)
+    door.part(&route.topic, filter, right)
 }
 
 async fn make(front: &Front, caller: &Caller, route: &Route) -> Result<(), Refusal> {

@@ -1,18 +1,14 @@
 //! Which Kafka topics a filter reads, as a client may read them.
 //! Callers: whoever subscribes, or goes on with what was subscribed to.
 
-use std::sync::Arc;
-
 use super::errors::NotSubscribed;
 use super::publishing::routed;
+use super::readable::Readable;
 use super::state::Front;
 use super::topic::TopicFilter;
-use crate::broker::access::{Door, Granted, right};
-use crate::broker::{Refusal, Topic};
+use crate::broker::Refusal;
+use crate::broker::access::{Door, right};
 use crate::front::written;
-
-/// A topic that a client may read.
-pub(super) type Readable = Granted<Arc<Topic>, right::Read>;
 
 /// The topics that messages of a filter go to, made if they are not there: those of routes, or the one that it names. All of them, or an
 /// error.
@@ -33,7 +29,7 @@ pub(super) async fn read_by(
     }
     let mut topics = Vec::new();
     for route in front.settings.routes.read_by(filter) {
-        let topic = routed(front, door, route, right::Read).await;
+        let topic = routed(front, door, (route, filter.as_str()), right::Read).await;
         topics.push(topic.map_err(refused)?);
     }
     Ok(topics)
@@ -49,7 +45,10 @@ pub(super) async fn history_of(
     let mut topics = read_by(front, door, filter).await?;
     if !filter.is_of_kafka() {
         let once = front.settings.routes.once_read_by(filter).into_iter();
-        topics.extend(once.filter_map(|route| door.topic_if_allowed(&route.topic, right::Read)));
+        topics.extend(once.filter_map(|route| {
+            let filter = filter.as_str();
+            door.part_if_allowed(&route.topic, filter, right::Read)
+        }));
     }
     Ok(topics)
 }

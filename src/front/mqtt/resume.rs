@@ -19,7 +19,8 @@ use super::history::STATUS;
 use super::naming::Naming;
 use super::outbound::Outbound;
 use super::packet::{AckKind, Qos, reply};
-use super::reading::{Readable, read_by};
+use super::readable::{Readable, read_by_id};
+use super::reading::read_by;
 use super::record::{Found, found};
 use super::retained::Asked;
 use super::session::{Left, ending_of, options_of, read_options};
@@ -29,7 +30,7 @@ use super::status::Status;
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
 use super::topic::TopicFilter;
 use super::window::{Sent, Source, Waits};
-use crate::broker::access::right;
+use crate::broker::access::{Protocol, right};
 use crate::broker::place::Place;
 use crate::broker::replay::{self, FollowRequest, Order, Place as Begin, ReplayRecord, Resume};
 use crate::broker::sessions::{
@@ -149,7 +150,7 @@ impl Outbound {
         for (id, _) in kept.since.topics() {
             let is_known = topics.iter().any(|topic| topic.id == id);
             if !is_known && self.front.broker.has_topic(id) {
-                let topic = self.door.topic_by_id(id, right::Read);
+                let topic = read_by_id(&self.door, id, &filter);
                 topics.push(topic.map_err(|_| Ending::Denied)?);
             }
         }
@@ -213,7 +214,9 @@ impl Outbound {
         let places: Vec<Place> = self.window.again.keys().copied().collect();
         for places in places.chunk_by(|one, next| one.topic == next.topic) {
             let id = places[0].topic;
-            let topic = self.door.topic_by_id(id, right::Read);
+            // What nothing of the session subscribes to is looked at message by message.
+            let own = self.front.broker.own_door(Protocol::Mqtt);
+            let topic = own.topic_by_id(id, right::Read);
             let topic = topic.map_err(|_| Ending::Denied)?;
             let of_topic = subscribing.iter().find(|(topic, _)| topic.id == id);
             let subscriptions = of_topic.map(|(_, subscriptions)| subscriptions.clone());
@@ -292,11 +295,24 @@ impl Outbound {
             None => self.shared_wanted(&names),
         };
         let is_of_kafka = names.published().is_none();
+        let is_ended = wanted.is_none();
         let (ids, is_of_kafka) = wanted.unwrap_or((Vec::new(), is_of_kafka));
+        if is_ended && !self.may_read(&naming.topic, names.published()) {
+            return self.session.held.progress().acked(packet_id);
+        }
         delivery.topic = names.by(is_of_kafka).unwrap_or_else(|| names.kafka());
         delivery.subscription_ids = ids;
         let from = Source::Log(place);
         self.put(qos, &mut delivery, &[], (from, Some(packet_id)), out);
+    }
+
+    /// Whether the client may read a message of this name, or one that has none.
+    fn may_read(&self, topic: &str, name: Option<&str>) -> bool {
+        let granted = match name {
+            Some(name) => self.door.part_if_allowed(topic, name, right::Read),
+            None => self.door.topic_if_allowed(topic, right::Read),
+        };
+        granted.is_some()
     }
 
     /// Everything that is there was sent again. What is not there any more, nobody waits for.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::packet::Qos;
-use super::reading::Readable;
+use super::readable::{Readable, renew};
 use super::state::Front;
 use super::topic::TopicFilter;
 use crate::broker::access::Door;
@@ -97,7 +97,8 @@ impl Looks {
         };
         let asked = Arc::clone(&look.asked);
         // The right may have been taken since.
-        if look.topics.iter().any(|topic| door.renew(topic).is_err()) {
+        let is_denied = |topic: &Readable| renew(door, topic, &asked.filter).is_err();
+        if look.topics.iter().any(is_denied) {
             self.0.pop_front();
             return Next::Further;
         }

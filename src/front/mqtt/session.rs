@@ -29,7 +29,6 @@ pub(super) struct Session {
     pub(super) expiry_seconds: u32,
     /// What is published when its client goes without a word.
     pub(super) will: Option<Arc<KeptWill>>,
-    count_max: usize,
 }
 
 /// How a subscription is kept: the bits of §3.8.3.1 that hold for as long as it lasts.
@@ -60,7 +59,6 @@ pub(super) async fn take_over(
         held,
         expiry_seconds,
         will: will.map(Arc::new),
-        count_max: front.settings.sessions_max,
     };
     let state = session.held.state();
     let goes_on = !connect.clean_start && is_alive(front, &state);
@@ -142,8 +140,7 @@ impl Session {
         subscriptions: Vec<KeptSubscription>,
         now: (Option<Cursor>, Option<Sending>),
     ) -> Result<(), SessionRefusal> {
-        let kept = self.as_kept(subscriptions);
-        self.held.keep(kept, now, self.count_max).await
+        self.held.keep(self.as_kept(subscriptions), now).await
     }
 
     /// Whether it may be kept with these subscriptions.
@@ -331,7 +328,7 @@ async fn end_what_is_due(
 impl From<SessionRefusal> for NotConnected {
     fn from(refusal: SessionRefusal) -> NotConnected {
         match refusal {
-            SessionRefusal::TooMany { .. } | SessionRefusal::TooLong { .. } => {
+            SessionRefusal::TooMany(_) | SessionRefusal::TooLong { .. } => {
                 NotConnected::TooManySessions
             }
             SessionRefusal::Refused(_) | SessionRefusal::Abandoned => NotConnected::StoreFailed,
@@ -342,7 +339,7 @@ impl From<SessionRefusal> for NotConnected {
 /// Why a connection ends whose session cannot be kept.
 pub(super) fn ending_of(refusal: SessionRefusal) -> Ending {
     match refusal {
-        SessionRefusal::TooMany { .. } | SessionRefusal::TooLong { .. } => Ending::SessionFull,
+        SessionRefusal::TooMany(_) | SessionRefusal::TooLong { .. } => Ending::SessionFull,
         SessionRefusal::Abandoned => Ending::Stopping,
         SessionRefusal::Refused(refusal) => {
             match errors::of_publish(&PublishRefusal::Refused(refusal)) {

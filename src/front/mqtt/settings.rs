@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::routes::Routes;
+use crate::broker::allowance::{Allowance, Limit};
 use crate::front::listener::joined;
-use crate::setting::{Kind, Setting, address, size};
+use crate::setting::{Kind, Setting, address, number, size};
 
 /// What the front is started with.
 #[derive(Debug, Clone)]
@@ -19,13 +20,21 @@ pub struct Settings {
     /// `mqtt.keepalive.max.seconds`: the longest keep alive.
     pub keep_alive_max_seconds: u16,
     /// `mqtt.retained.bytes.max`: what retained messages hold in memory.
-    pub retained_bytes_max: usize,
+    pub retained_bytes_max: u64,
+    /// `mqtt.retained.bytes.per.principal.max`: what those of one principal hold.
+    pub retained_bytes_of_one_max: u64,
     /// `mqtt.route`: where messages go.
     pub(super) routes: Routes,
     /// `mqtt.session.expiry.max.ms`: how long a session outlives its connection at most.
     pub session_expiry_max_ms: u64,
     /// `mqtt.sessions.max`: sessions that are kept.
-    pub sessions_max: usize,
+    pub sessions_max: u64,
+    /// `mqtt.sessions.per.principal.max`: of one principal.
+    pub sessions_of_one_max: u64,
+    /// `mqtt.sessions.bytes.max`: what they hold in memory.
+    pub session_bytes_max: u64,
+    /// `mqtt.sessions.bytes.per.principal.max`: what those of one principal hold.
+    pub session_bytes_of_one_max: u64,
     /// `mqtt.will.grace.ms`: how long clients have to come back after the server was killed.
     pub will_grace_ms: u64,
 }
@@ -37,10 +46,43 @@ impl Settings {
         u32::try_from(self.session_expiry_max_ms / 1_000).unwrap_or(u32::MAX)
     }
 
+    /// How many sessions are kept, and what they may hold.
+    pub(super) fn sessions_allowed(&self) -> (Allowance, Allowance) {
+        let count = Allowance {
+            all: limit("mqtt.sessions.max", self.sessions_max),
+            of_one: limit("mqtt.sessions.per.principal.max", self.sessions_of_one_max),
+        };
+        let of_one = limit(
+            "mqtt.sessions.bytes.per.principal.max",
+            self.session_bytes_of_one_max,
+        );
+        let bytes = Allowance {
+            all: limit("mqtt.sessions.bytes.max", self.session_bytes_max),
+            of_one,
+        };
+        (count, bytes)
+    }
+
+    /// What retained messages may hold.
+    pub(super) fn retained_allowed(&self) -> Allowance {
+        let of_one = limit(
+            "mqtt.retained.bytes.per.principal.max",
+            self.retained_bytes_of_one_max,
+        );
+        Allowance {
+            all: limit("mqtt.retained.bytes.max", self.retained_bytes_max),
+            of_one,
+        }
+    }
+
     /// How long clients have to come back after the server was killed.
     pub fn will_grace(&self) -> Duration {
         Duration::from_millis(self.will_grace_ms)
     }
+}
+
+fn limit(setting: &'static str, max: u64) -> Limit {
+    Limit { setting, max }
 }
 
 impl Default for Settings {
@@ -54,9 +96,13 @@ impl Default for Settings {
             packet_bytes_max: 1 << 20,
             keep_alive_max_seconds: 300,
             retained_bytes_max: 256 << 20,
+            retained_bytes_of_one_max: 64 << 20,
             routes: Routes::default(),
             session_expiry_max_ms: 7 * 24 * 3_600_000,
             sessions_max: 1_000_000,
+            sessions_of_one_max: 250_000,
+            session_bytes_max: 1 << 30,
+            session_bytes_of_one_max: 256 << 20,
             will_grace_ms: 30_000,
         }
     }
@@ -184,7 +230,20 @@ pub const SETTINGS: &[Setting<Settings>] = &[
               retained beyond it is refused.",
         get: |it| it.retained_bytes_max.to_string(),
         set: |it, value| {
-            it.retained_bytes_max = size(value, 0..=1 << 40)?;
+            it.retained_bytes_max = number(value, 0..=1 << 40)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.retained.bytes.per.principal.max",
+        kind: Kind::Long,
+        default: "67108864",
+        is_live: false,
+        doc: "What the retained MQTT messages of one principal may hold in memory, where access is controlled: a message is on the \
+              account of who published it. One that is to be retained beyond it is refused. 0 or more.",
+        get: |it| it.retained_bytes_of_one_max.to_string(),
+        set: |it, value| {
+            it.retained_bytes_of_one_max = number(value, 0..=1 << 40)?;
             Ok(())
         },
     },
@@ -219,6 +278,32 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         },
     },
     Setting {
+        name: "mqtt.sessions.bytes.max",
+        kind: Kind::Long,
+        default: "1073741824",
+        is_live: false,
+        doc: "What all MQTT sessions that are kept may hold in memory: subscriptions, wills, places in the log, and some 500 bytes for \
+              each. A client whose session would go beyond it is refused, and so is a subscription. 1 MiB or more.",
+        get: |it| it.session_bytes_max.to_string(),
+        set: |it, value| {
+            it.session_bytes_max = number(value, 1 << 20..=1 << 40)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.sessions.bytes.per.principal.max",
+        kind: Kind::Long,
+        default: "268435456",
+        is_live: false,
+        doc: "What the MQTT sessions of one principal that are kept may hold in memory, where access is controlled. What would go beyond \
+              it is refused. 1 MiB or more.",
+        get: |it| it.session_bytes_of_one_max.to_string(),
+        set: |it, value| {
+            it.session_bytes_of_one_max = number(value, 1 << 20..=1 << 40)?;
+            Ok(())
+        },
+    },
+    Setting {
         name: "mqtt.sessions.max",
         kind: Kind::Int,
         default: "1000000",
@@ -226,7 +311,20 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         doc: "MQTT sessions at most that outlive their connection, or have a will; 0 or more. A client that would be one more is refused.",
         get: |it| it.sessions_max.to_string(),
         set: |it, value| {
-            it.sessions_max = size(value, 0..=100_000_000)?;
+            it.sessions_max = number(value, 0..=100_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "mqtt.sessions.per.principal.max",
+        kind: Kind::Int,
+        default: "250000",
+        is_live: false,
+        doc: "MQTT sessions of one principal at most that outlive their connection, or have a will, where access is controlled. A client \
+              that would be one more is refused. 0 or more.",
+        get: |it| it.sessions_of_one_max.to_string(),
+        set: |it, value| {
+            it.sessions_of_one_max = number(value, 0..=100_000_000)?;
             Ok(())
         },
     },
@@ -239,7 +337,7 @@ pub const SETTINGS: &[Setting<Settings>] = &[
               published, if those would sooner; 0 to 86400000.",
         get: |it| it.will_grace_ms.to_string(),
         set: |it, value| {
-            it.will_grace_ms = size(value, 0..=86_400_000)? as u64;
+            it.will_grace_ms = number(value, 0..=86_400_000)?;
             Ok(())
         },
     },

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::ending::Ending;
 use super::errors::NotSubscribed;
-use super::reading::Readable;
+use super::readable::{Readable, renew};
 use super::session::options_of;
 use super::sharing::Part;
 use super::state::Front;
@@ -187,8 +187,8 @@ impl Shared {
 
     /// The rights may have been taken since.
     fn renew(&mut self, door: &Door) -> Result<(), Ending> {
-        for topic in &mut self.topics {
-            *topic = door.renew(topic).map_err(|_| Ending::Denied)?;
+        for topic in &self.topics {
+            renew(door, topic, &self.asked.filter).map_err(|_| Ending::Denied)?;
         }
         let group = door.group(&self.filter, right::Read);
         group.map(drop).map_err(|_| Ending::Denied)

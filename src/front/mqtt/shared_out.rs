@@ -13,7 +13,8 @@ use super::errors::NotSubscribed;
 use super::naming::Names;
 use super::outbound::{Outbound, subscribed};
 use super::packet::Filter;
-use super::reading::{Readable, read_by};
+use super::readable::Readable;
+use super::reading::read_by;
 use super::record::{Found, Stored, found};
 use super::session::{Left, read_options};
 use super::shared::{self, Finishing, Shared, place_of};
@@ -76,7 +77,10 @@ impl Outbound {
         };
         let (front, door) = (&self.front, &self.door);
         let mut topics = read_by(front, door, &asked.filter).await?;
-        for begun in front.sharing.begun_with(door, &kept.filter)? {
+        for begun in front
+            .sharing
+            .begun_with(door, (&kept.filter, &asked.filter))?
+        {
             if topics.iter().all(|it| it.id != begun.id) {
                 topics.push(begun);
             }

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Mutex as Turns, MutexGuard as Turn};
 
 use super::errors::NotSubscribed;
+use super::readable::read_by_id;
+use super::topic::TopicFilter;
 use crate::broker::access::{Door, Granted, Protocol, right};
 use crate::broker::sessions::SHARED;
 use crate::broker::share::{Begin, ShareError, ShareReadError, ShareReader};
@@ -127,7 +129,7 @@ impl Sharing {
     pub(super) fn begun_with(
         &self,
         door: &Door,
-        filter: &str,
+        (filter, topics): (&str, &TopicFilter),
     ) -> Result<Vec<Granted<Arc<Topic>, right::Read>>, NotSubscribed> {
         let group = door.group(filter, right::Read).map_err(refused)?;
         let ids = match self.broker.shared_topics(&group) {
@@ -135,11 +137,9 @@ impl Sharing {
             Err(ShareError::NotFound) => Vec::new(),
             Err(error) => return Err(group_refused(error)),
         };
-        let mut topics = Vec::new();
-        for id in ids.into_iter().filter(|id| self.broker.has_topic(*id)) {
-            topics.push(door.topic_by_id(id, right::Read).map_err(refused)?);
-        }
-        Ok(topics)
+        let there = ids.into_iter().filter(|id| self.broker.has_topic(*id));
+        let granted = there.map(|id| read_by_id(door, id, topics).map_err(refused));
+        granted.collect()
     }
 
     /// The filters of all that there are.

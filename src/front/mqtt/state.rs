@@ -64,6 +64,9 @@ impl Front {
         let quotas = broker.clone();
         places.set_rate(Box::new(move |address| quotas.quotas().connect(address)));
         let packet_bytes_max = settings.packet_bytes_max;
+        let (count, bytes) = settings.sessions_allowed();
+        broker.allow_sessions(count, bytes);
+        broker.allow_retained(settings.retained_allowed());
         let stats = Arc::<Stats>::default();
         Arc::new(Front {
             lives: Lives::new(broker.clone(), settings.routes.clone(), Arc::clone(&stats)),

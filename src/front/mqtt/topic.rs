@@ -3,6 +3,8 @@
 
 use model::TopicName;
 
+use crate::broker::access::parts;
+
 /// What topics begin with that are records of a Kafka topic: `$kafka/<topic>/<key>`, and `$kafka/<topic>` of those without a key.
 pub const KAFKA: &str = "$kafka/";
 
@@ -81,27 +83,12 @@ impl TopicFilter {
 
     /// Whether there may be names that both stand for.
     pub fn overlaps(&self, other: &TopicFilter) -> bool {
-        let (mut ours, mut theirs) = (self.0.split('/'), other.0.split('/'));
-        loop {
-            match (ours.next(), theirs.next()) {
-                (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
-                (Some(one), Some(two)) if one == two || one == "+" || two == "+" => {}
-                _ => return false,
-            }
-        }
+        parts::overlaps(&self.0, &other.0, |one, two| one == two)
     }
 
     /// Whether it stands for all names that the other one stands for. Both are filters of published topics.
     pub fn covers(&self, other: &TopicFilter) -> bool {
-        let (mut ours, mut theirs) = (self.0.split('/'), other.0.split('/'));
-        loop {
-            match (ours.next(), theirs.next()) {
-                (Some("#"), _) | (None, None) => return true,
-                (_, Some("#")) => return false,
-                (Some(one), Some(two)) if one == two || one == "+" => {}
-                _ => return false,
-            }
-        }
+        parts::covers(&self.0, &other.0, |one, two| one == two)
     }
 
     /// What all names begin with that it stands for; None if it stands for one.

@@ -1,6 +1,7 @@
 //! The MQTT front as its clients see it: what a message becomes, what an ack promises, and what is refused.
 
 mod answers;
+mod bounds;
 mod delivery;
 mod denied;
 mod doors;
@@ -8,6 +9,7 @@ mod ends;
 mod history;
 mod live;
 mod retained;
+mod rights;
 mod routes;
 mod sessions;
 mod sharing;

@@ -178,7 +178,8 @@ async fn operators_see_the_routes_and_where_messages_of_a_topic_go() {
         table.contains("site/{site}/{device}/#  telemetry  {device}"),
         "{table}"
     );
-    let goes = "site/1/p goes by route 1 to telemetry, key p, partition 0\n";
+    let goes = "site/1/p goes by route 1 to telemetry, key p, partition 0\n\
+                who may: alluvium acl check USER write topic:telemetry/site/1/p\n";
     assert_eq!(said(&["routes", "site/1/p"]), goes);
     for none in ["$SYS/x", "a/#"] {
         assert_ne!(tool(&running, &["routes", none]).status.code(), Some(0));

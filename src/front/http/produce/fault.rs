@@ -110,7 +110,7 @@ impl RowFault {
             },
             RowFault::Refused(
                 PublishRefusal::TooMuch { .. }
-                | PublishRefusal::Retained { .. }
+                | PublishRefusal::Retained(_)
                 | PublishRefusal::Refused(_)
                 | PublishRefusal::Abandoned,
             ) => "not_written",

@@ -406,7 +406,7 @@ impl Intake<'_> {
         match refusal {
             PublishRefusal::Record(_) | PublishRefusal::TooLarge { .. } => Ok(()),
             PublishRefusal::TooMuch { .. }
-            | PublishRefusal::Retained { .. }
+            | PublishRefusal::Retained(_)
             | PublishRefusal::Refused(_)
             | PublishRefusal::Abandoned => Err(Stop::Refused(refusal)),
         }
