@@ -48,7 +48,7 @@ const MEMORY_MORE_MAX: u64 = 3 * 2 * QUEUED;
 /// How much more when the greedy have been gone for [`MEMORY_LEFT_WAIT`]. What they stored within the settings stays.
 const MEMORY_LEFT_MAX: u64 = 2 * QUEUED;
 /// Connections end, and what they held is freed, a moment after the last of the greedy went.
-const MEMORY_LEFT_WAIT: Duration = Duration::from_secs(10);
+const LEFT_WAIT: Duration = Duration::from_secs(10);
 /// How much more may lie on the disk after one kind of greed: what it stored within the settings, and the honest load.
 const DISK_MORE_MAX: u64 = 512 << 20;
 /// Segments that stay open to be read again: the broker's setting.
@@ -174,7 +174,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
             let ((), highest) = siege
                 .endure(|| greed(&address))
                 .with_context(|| format!("{name}, round {round}"))?;
-            let after = Held::settled(&siege.victim, &data, before.memory + MEMORY_LEFT_MAX)?;
+            let after = Held::settled(&siege.victim, &data, &before)?;
             let mib = |bytes: u64| bytes.saturating_sub(before.memory) >> 20;
             exam.progress(&format!(
                 "{name}: {} MiB more at most, {} MiB afterwards, {} MiB on disk, {} descriptors",
@@ -211,13 +211,18 @@ struct Held {
 }
 
 impl Held {
-    /// What is held once memory is within the bound, or after the wait.
-    fn settled(victim: &Victim, data: &Path, memory_max: u64) -> Result<Held> {
-        let deadline = Instant::now() + MEMORY_LEFT_WAIT;
-        while victim.anonymous_bytes()? > memory_max && Instant::now() < deadline {
+    /// What is held once that is within the bounds, or after the wait.
+    fn settled(victim: &Victim, data: &Path, before: &Held) -> Result<Held> {
+        let deadline = Instant::now() + LEFT_WAIT;
+        loop {
+            let now = Held::by(victim, data)?;
+            let is_settled = now.memory <= before.memory + MEMORY_LEFT_MAX
+                && now.descriptors <= before.descriptors + DESCRIPTORS_MORE_MAX;
+            if is_settled || Instant::now() >= deadline {
+                return Ok(now);
+            }
             thread::sleep(Duration::from_millis(100));
         }
-        Held::by(victim, data)
     }
 
     fn by(victim: &Victim, data: &Path) -> Result<Held> {

@@ -201,7 +201,7 @@ pub fn sessions_and_links(address: &str) -> Result<()> {
 
 /// Nodes that are made for their receivers.
 pub fn temporary_nodes(address: &str) -> Result<()> {
-    let mut streams = connections(address, "temporary", 100)?;
+    let mut streams = connections(address, "temporary", 20)?;
     for stream in &mut streams {
         let receivers = (0..120).flat_map(|handle| receiver(handle, None));
         let _ = stream.write_all(&receivers.collect::<Vec<u8>>());
