@@ -18,7 +18,7 @@ pub const CASE: Case = Case {
     about: "History by MQTT 3.1.1: 10 million records of 100 bytes of 10,000 devices, which take turns in 16 partitions, and 20 devices with \
             one record each in between. $replay/earliest of one device after the other, QoS 0: from SUBSCRIBE to the first message. Then of \
             all devices at once for --seconds, where each device's messages have to come once and in order. It is measured when the key \
-            indexes are made, in the background. Then a session that has missed a million messages and is given all of them with QoS 1; \
+            indexes are made, so that nothing else reads the log. Then a session that has missed a million messages and is given all of them with QoS 1; \
             memory is by how much the process had more that is not of files, at most.",
     uses_binary: true,
     run,
