@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use amqp::frame::{self, FrameKind, HEADER_BYTES, Protocol};
 use amqp::performative::{
-    Attach, Begin, Disposition, Flow, Open, Performative, ReceiverSettleMode, Role,
+    Attach, Begin, Close, Disposition, Flow, Open, Performative, ReceiverSettleMode, Role,
     SenderSettleMode,
 };
 use amqp::sasl::{SaslCode, SaslFrame, SaslInit};
@@ -322,6 +322,24 @@ impl Client {
             echo: false,
             properties: None,
         }));
+    }
+
+    /// Closes, and waits until the broker has too: it has then taken note of everything that was said.
+    pub async fn close(mut self) -> Result<()> {
+        self.put(&Performative::Close(Close { error: None }));
+        self.flush().await?;
+        let closed = async {
+            loop {
+                let body = self.frame().await?;
+                if let Performative::Close(close) = Performative::split(&body)?.0 {
+                    ensure!(close.error.is_none(), "{close:?}");
+                    return Ok(());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, closed)
+            .await
+            .context("the broker does not close")?
     }
 
     /// Accepts and settles these deliveries.

@@ -86,8 +86,14 @@ async fn sender(
         }
         client.flush().await?;
         if under_way.is_empty() && now >= until {
+            client.close().await?;
             return Ok(done);
         }
+        // Who has no credit and nothing under way may not hear anything before the end.
+        let wake = match under_way.is_empty() {
+            true => until,
+            false => now + PATIENCE,
+        };
         let receive = client.receive(|performative, _| {
             let Performative::Disposition(it) = performative else {
                 return Ok(());
@@ -111,9 +117,14 @@ async fn sender(
             }
             Ok(())
         });
-        match tokio::time::timeout(PATIENCE, receive).await {
+        match tokio::time::timeout_at(wake, receive).await {
             Ok(received) => received?,
-            Err(_) => anyhow::bail!("{} messages are not settled", under_way.len()),
+            Err(_) => ensure!(
+                under_way.is_empty(),
+                "{} of {} messages are not settled",
+                under_way.len(),
+                done.sent
+            ),
         }
     }
 }
@@ -196,5 +207,7 @@ async fn receiver(
             came.fetch_add((numbers.len() - before) as u64, Ordering::Relaxed);
         }
     }
+    // What is accepted and not heard of would come again.
+    client.close().await?;
     Ok((numbers, last))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime;
 
 use crate::bench::amqp::client::Client;
@@ -71,10 +71,10 @@ fn run(bench: &Bench) -> Result<Vec<Figure>> {
                 .collect()
         };
         let artemis = queues::artemis(directory.path())?;
-        let at_artemis = theirs(&artemis.address)?;
+        let at_artemis = theirs(&artemis.address).context("Artemis")?;
         drop(artemis);
         let rabbit = queues::rabbitmq(directory.path())?;
-        let at_rabbit = theirs(&rabbit.address)?;
+        let at_rabbit = theirs(&rabbit.address).context("RabbitMQ")?;
         drop(rabbit);
         for (index, table) in tables.iter_mut().enumerate() {
             let (own, artemis, rabbit) = (&ours[index], &at_artemis[index], &at_rabbit[index]);
@@ -124,13 +124,20 @@ fn measured(bench: &Bench, directory: &Path, runtime: &Runtime) -> Result<(Vec<T
         );
         ours.push(runtime.block_on(received(&address, links, sent))?);
     }
-    let each = runtime.block_on(grown(&address, &victim))?;
+    victim.kill()?;
+    // Of a process that has nothing to reuse.
+    let idle = directory.join("idle");
+    std::fs::create_dir_all(&idle)?;
+    let plan = broker::plan(bench, &idle)?.with("amqp.listen", "127.0.0.1:0");
+    let mut victim = plan.start()?;
+    let each = runtime.block_on(grown(&victim.other("AMQP")?, &victim))?;
     victim.kill()?;
     Ok((ours, each))
 }
 
 async fn through(address: &str, links: u64, time: Duration) -> Result<Through> {
     let sent = links::send(address, QUEUE, links, time).await?;
+    ensure!(sent.counted > 0, "nothing was accepted");
     received(address, links, sent).await
 }
 

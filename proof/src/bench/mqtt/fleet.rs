@@ -20,7 +20,7 @@ pub const DEVICES: u64 = 10_000;
 /// Partitions of the topic `mqtt`.
 pub const PARTITIONS: u32 = 16;
 /// One in so many records is followed by one of a device that says nothing else.
-pub const RARE_EVERY: u64 = 500_000;
+pub const RARE_EVERY: u64 = 2_000_000;
 const PAYLOAD_BYTES: usize = 100;
 const BATCH_BYTES: usize = 256 << 10;
 const IN_FLIGHT: usize = 32;

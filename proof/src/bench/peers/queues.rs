@@ -101,6 +101,9 @@ pub fn rabbitmq(directory: &Path) -> Result<Peer> {
     command
         .env("HOME", &data)
         .env("ERL_EPMD_PORT", names_port)
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-start_epmd false")
+        // So its script becomes the server, and does not wait for it.
+        .env("RUNNING_UNDER_SYSTEMD", "yes")
         .env("RABBITMQ_NODENAME", "bench@localhost")
         .env("RABBITMQ_DIST_PORT", own_port)
         .env("RABBITMQ_MNESIA_BASE", data.join("mnesia"))
