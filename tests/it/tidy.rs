@@ -27,7 +27,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     (
         "proof",
-        &["client", "fuzz", "model", "storage", "wire", "xtask"],
+        &[
+            "amqp", "client", "fuzz", "model", "storage", "wire", "xtask",
+        ],
     ),
     (
         "src",
