@@ -362,8 +362,8 @@ mod tests {
         assert_eq!((doomed(&idle), doomed(&young)), (None, None));
         assert_eq!(transactions.ends_at(), Some(end + MOMENT), "the next one");
         // It is there until it is discharged, and then its client is told why nothing of it was done.
-        let why = { &transactions.take(&late).expect("it is there").doomed }.clone();
-        let told = of_no_commit(&why.expect("it is too late"));
+        let taken = transactions.take(&late).expect("it is there");
+        let told = of_no_commit(&taken.doomed.expect("it is too late"));
         let NotStored::Rejected(condition, _) = told else {
             panic!("{told:?}");
         };
