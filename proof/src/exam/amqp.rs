@@ -1,7 +1,8 @@
 //! The AMQP door of a load: producers, a consumer of a queue, and one that moves messages from the queue to another topic in transactions, beside
 //! the clients of the Kafka protocol. What they were promised is judged after each crash by what the topics show to a consumer of the
 //! Kafka protocol, and by what a browser of the queue is sent.
-//! Callers: the crash cases. It outlives the broker, as `load` does; each begin is new connections.
+//! Callers: the crash cases, those of disks that fail or are full, and the control. It outlives the broker, as `load` does; each begin is
+//! new connections.
 //!
 //! Q1 an accepted message is a record, once. Q2 a producer's messages stand in the order in which it sent them. Q3 nothing is there that
 //! nobody sent. Q4 an offset never shows two messages over time. Q5 what a consumer has accepted, and was told so, is given to nobody again.
@@ -69,11 +70,22 @@ pub struct AmqpLoad {
     random: Vec<Mutex<Random>>,
     failures: Mutex<Vec<String>>,
     hurt: AtomicBool,
+    /// Whether anything is taken out of the queue.
+    consumes: bool,
 }
 
 impl AmqpLoad {
     /// A load that has done nothing yet, random under the seed.
     pub fn new(seed: u64) -> Arc<AmqpLoad> {
+        AmqpLoad::of(seed, true)
+    }
+
+    /// One whose messages nobody takes: what is settled is synced always, and would take the records before it along.
+    pub fn without_consumers(seed: u64) -> Arc<AmqpLoad> {
+        AmqpLoad::of(seed, false)
+    }
+
+    fn of(seed: u64, consumes: bool) -> Arc<AmqpLoad> {
         let random = (0..=PRODUCERS as u64).map(|at| Mutex::new(Random::new(seed ^ (at + 77))));
         Arc::new(AmqpLoad {
             sent: Mutex::default(),
@@ -81,14 +93,15 @@ impl AmqpLoad {
             random: random.collect(),
             failures: Mutex::default(),
             hurt: AtomicBool::new(false),
+            consumes,
         })
     }
 
-    /// Makes its topics.
-    pub fn create_topics(&self, kafka: &str) -> Result<()> {
+    /// Makes its topics, with these settings.
+    pub fn create_topics(&self, kafka: &str, settings: &[(&str, &str)]) -> Result<()> {
         let mut probe = Probe::connect(kafka)?;
-        probe.create_topic(JOBS, PARTITIONS, &[])?;
-        probe.create_topic(DONE, PARTITIONS, &[])
+        probe.create_topic(JOBS, PARTITIONS, settings)?;
+        probe.create_topic(DONE, PARTITIONS, settings)
     }
 
     /// Begins to load the broker that speaks AMQP at `address`. Threads end when they are told to, or when the broker goes away.
@@ -96,7 +109,8 @@ impl AmqpLoad {
         self.hurt.store(false, Ordering::SeqCst);
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for index in 0..PRODUCERS + 2 {
+        let clients = PRODUCERS + if self.consumes { 2 } else { 0 };
+        for index in 0..clients {
             let (load, stop, address) = (self.clone(), stop.clone(), address.to_owned());
             threads.push(std::thread::spawn(move || {
                 let ended = match index.checked_sub(PRODUCERS) {
@@ -149,6 +163,23 @@ impl AmqpLoad {
             std::thread::sleep(PAUSE);
         }
         Ok(())
+    }
+
+    /// One message of `value_bytes` on a connection of its own. Whether it was accepted; if not, it was released.
+    pub fn send_one(&self, address: &str, value_bytes: usize) -> Result<bool> {
+        let mut random = held(&self.random[0]);
+        let mut peer = Peer::open(address)?;
+        peer.sender(0, &format!("{JOBS}/Publishers/{}", name_of(0)))?;
+        let (id, value) = self.write_down(0, value_bytes, &mut random);
+        let delivery = peer.transfer(0, &value, None)?;
+        match peer.outcome(delivery)? {
+            Outcome::Accepted => {
+                held(&self.sent)[id].is_accepted = true;
+                Ok(true)
+            }
+            Outcome::Released => Ok(false),
+            other => bail!("a message came to {other:?}"),
+        }
     }
 
     /// Writes a new message down before it is sent.
@@ -352,6 +383,7 @@ fn name_of(producer: usize) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Accepted,
+    Released,
     Declared(Vec<u8>),
     InTransaction,
     Other(String),
@@ -662,6 +694,7 @@ fn outcome_of(state: DeliveryState<'_>) -> Outcome {
     };
     match state {
         DeliveryState::Accepted => Outcome::Accepted,
+        DeliveryState::Released => Outcome::Released,
         DeliveryState::Declared(it) => Outcome::Declared(it.txn_id.to_vec()),
         DeliveryState::Transactional(it) if is_accepted(it.outcome) => Outcome::InTransaction,
         other => Outcome::Other(format!("{other:?}")),

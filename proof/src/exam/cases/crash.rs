@@ -50,7 +50,7 @@ pub fn rounds(
     let queue = AmqpLoad::new(exam.seed);
     let mut victim = plan.start()?;
     load.create_topics(&victim.kafka)?;
-    queue.create_topics(&victim.kafka)?;
+    queue.create_topics(&victim.kafka, &[])?;
     let (mut published, mut queued) = (0, 0);
     let (mut slowest, mut slowest_answer) = (Duration::ZERO, Duration::ZERO);
     for round in 1..=exam.rounds {
