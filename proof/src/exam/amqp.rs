@@ -24,7 +24,7 @@ use amqp::performative::{
 };
 use amqp::state::{DeliveryState, TransactionalState};
 use amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
-use amqp::{BytesMut, Field as _, Multiple, Symbol, Value};
+use amqp::{BytesMut, Field as _, MapBuf, Multiple, Symbol, Value};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::judge::Shown;
@@ -223,7 +223,7 @@ impl AmqpLoad {
                     let message = self.delivered(&value)?;
                     held(&self.sent)[message].is_taken = true;
                     taken.insert(id, message);
-                    peer.settle(id, false, DeliveryState::Accepted)?;
+                    peer.accept(id)?;
                     if peer.received.is_multiple_of(CREDIT / 2) {
                         peer.credit(0, CREDIT, false)?;
                     }
@@ -381,32 +381,42 @@ fn name_of(producer: usize) -> String {
 
 /// What a delivery of ours, or of the broker, came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+pub enum Outcome {
+    /// It is taken.
     Accepted,
+    /// It may be sent again.
     Released,
+    /// A transaction has begun.
     Declared(Vec<u8>),
+    /// It is taken if its transaction is.
     InTransaction,
+    /// Anything else, in words.
     Other(String),
 }
 
 /// What the broker says.
-enum Heard {
+pub enum Heard {
+    /// A link is attached.
     Attached(u32),
     /// Of which link, and its credit.
     Flow(Option<u32>, Option<u32>),
     /// From which delivery to which, what became of them, and whether they are ours.
     Settled(u32, u32, Outcome, bool),
+    /// A message.
     Delivery {
+        /// By which it is settled.
         id: u32,
+        /// Its data.
         value: Vec<u8>,
         /// Deliveries before.
         before: u32,
     },
+    /// Anything else.
     Other,
 }
 
 /// A client of AMQP with one session.
-struct Peer {
+pub struct Peer {
     stream: TcpStream,
     input: BytesMut,
     /// Deliveries that were sent, and that came.
@@ -415,7 +425,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn open(address: &str) -> Result<Peer> {
+    /// Opens a connection, and begins a session.
+    pub fn open(address: &str) -> Result<Peer> {
         let stream = TcpStream::connect(address).context("nobody speaks AMQP")?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -453,6 +464,14 @@ impl Peer {
         peer.stream.read_exact(&mut header)?;
         ensure!(header == Protocol::Amqp.bytes(), "no header of AMQP");
         Ok(peer)
+    }
+
+    /// Waits until both are answered.
+    pub fn begun(&mut self) -> Result<()> {
+        for _ in ["open", "begin"] {
+            ensure!(matches!(self.next()?, Heard::Other), "no answer to open");
+        }
+        Ok(())
     }
 
     fn say(&mut self, performative: Performative<'_>) -> Result<()> {
@@ -501,7 +520,8 @@ impl Peer {
         }
     }
 
-    fn sender(&mut self, handle: u32, address: &str) -> Result<()> {
+    /// Attaches a sender, and waits for its credit.
+    pub fn sender(&mut self, handle: u32, address: &str) -> Result<()> {
         let target = AnyTarget::Target(target(Some(address)));
         self.attach(
             handle,
@@ -525,23 +545,29 @@ impl Peer {
     /// Of the queue: `copy` is a browser.
     fn receiver(&mut self, handle: u32, how: &str, settles: SenderSettleMode) -> Result<()> {
         let source = Source {
-            address: Some(Value::String(JOBS)),
-            durable: TerminusDurability::None,
-            expiry_policy: Symbol("session-end"),
-            timeout: 0,
-            dynamic: false,
-            dynamic_node_properties: None,
             distribution_mode: Some(Symbol(how)).filter(|it| it.0 == "copy"),
-            filter: None,
-            default_outcome: None,
-            outcomes: Multiple::None,
-            capabilities: Multiple::These(&["queue"]),
+            ..source(JOBS)
         };
         let target = AnyTarget::Target(target(None));
         self.attach(handle, Role::Receiver, settles, (Some(source), target))
     }
 
-    fn credit(&mut self, handle: u32, credit: u32, drain: bool) -> Result<()> {
+    /// Attaches a consumer of a queue with a selector.
+    pub fn selector(&mut self, handle: u32, address: &str, selector: &str) -> Result<()> {
+        let mut filter = MapBuf::new();
+        let name = "apache.org:selector-filter:string";
+        filter.put_symbol(name, &Value::String(selector));
+        let source = Source {
+            filter: Some(filter.as_map()),
+            ..source(address)
+        };
+        let target = AnyTarget::Target(target(None));
+        let ends = (Some(source), target);
+        self.attach(handle, Role::Receiver, SenderSettleMode::Mixed, ends)
+    }
+
+    /// Gives credit from what came on.
+    pub fn credit(&mut self, handle: u32, credit: u32, drain: bool) -> Result<()> {
         self.say(Performative::Flow(Flow {
             next_incoming_id: Some(self.received),
             incoming_window: MANY,
@@ -562,6 +588,26 @@ impl Peer {
         let mut payload = BytesMut::new();
         put_section(&mut payload, SectionKind::Data, &Value::Binary(value));
         self.deliver(handle, &payload, txn)
+    }
+
+    /// Sends a message with an application property; gives its delivery's id.
+    pub fn transfer_with(
+        &mut self,
+        handle: u32,
+        value: &[u8],
+        (name, said): (&str, &str),
+    ) -> Result<u32> {
+        let mut properties = MapBuf::new();
+        properties.put(&Value::String(name), &Value::String(said));
+        let mut payload = BytesMut::new();
+        let properties = Value::Map(properties.as_map());
+        put_section(
+            &mut payload,
+            SectionKind::ApplicationProperties,
+            &properties,
+        );
+        put_section(&mut payload, SectionKind::Data, &Value::Binary(value));
+        self.deliver(handle, &payload, None)
     }
 
     fn deliver(&mut self, handle: u32, payload: &[u8], txn: Option<&[u8]>) -> Result<u32> {
@@ -601,6 +647,11 @@ impl Peer {
         }))
     }
 
+    /// Accepts a delivery.
+    pub fn accept(&mut self, id: u32) -> Result<()> {
+        self.settle(id, false, DeliveryState::Accepted)
+    }
+
     fn accept_in(&mut self, id: u32, txn_id: &[u8]) -> Result<()> {
         let accepted = amqp::reader::decode(b"\x00\x53\x24\x45").context("a value")?;
         let state = DeliveryState::Transactional(TransactionalState {
@@ -628,7 +679,7 @@ impl Peer {
     }
 
     /// What becomes of a delivery of ours.
-    fn outcome(&mut self, id: u32) -> Result<Outcome> {
+    pub fn outcome(&mut self, id: u32) -> Result<Outcome> {
         loop {
             match self.next()? {
                 Heard::Settled(first, last, outcome, true) if (first..=last).contains(&id) => {
@@ -639,7 +690,8 @@ impl Peer {
         }
     }
 
-    fn next(&mut self) -> Result<Heard> {
+    /// What comes next.
+    pub fn next(&mut self) -> Result<Heard> {
         loop {
             let header = frame::header(&self.input, 1 << 20);
             let header = header.map_err(|error| anyhow::anyhow!("no frame: {error}"))?;
@@ -698,6 +750,23 @@ fn outcome_of(state: DeliveryState<'_>) -> Outcome {
         DeliveryState::Declared(it) => Outcome::Declared(it.txn_id.to_vec()),
         DeliveryState::Transactional(it) if is_accepted(it.outcome) => Outcome::InTransaction,
         other => Outcome::Other(format!("{other:?}")),
+    }
+}
+
+/// A queue.
+fn source(address: &str) -> Source<'_> {
+    Source {
+        address: Some(Value::String(address)),
+        durable: TerminusDurability::None,
+        expiry_policy: Symbol("session-end"),
+        timeout: 0,
+        dynamic: false,
+        dynamic_node_properties: None,
+        distribution_mode: None,
+        filter: None,
+        default_outcome: None,
+        outcomes: Multiple::None,
+        capabilities: Multiple::These(&["queue"]),
     }
 }
 
