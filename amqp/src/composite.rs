@@ -1,5 +1,6 @@
 //! Composite types: lists under a descriptor, whose fields a table names in their order.
-//! Callers: the tables. Fields behind the last that is set are left out; a field that has its default is not written.
+//! Callers: the tables. Fields behind the last that is set are left out, but of types that are declared `whole`; a field that has its
+//! default is not written. Whole are those of which Azure's clients for Python look at fields by their numbers, whether they came or not.
 
 use bytes::BytesMut;
 
@@ -39,9 +40,13 @@ pub trait Composite<'a>: Sized {
     }
 }
 
-/// Rows `name: type`, or `name: type = default`. A type that is no `Option` and has no default is mandatory.
+/// Rows `name: type`, or `name: type = default`. A type that is no `Option` and has no default is mandatory. `whole:` before the types says
+/// that they are written with all their fields.
 macro_rules! composite {
-    ($($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? = $code:literal $symbol:literal {
+    (@default) => { None };
+    (@default $default:expr) => { Some($default) };
+    (whole: $($types:tt)*) => { composite!(@types true; $($types)*); };
+    (@types $whole:literal; $($(#[$meta:meta])* $name:ident $(<$life:lifetime>)? = $code:literal $symbol:literal {
         $($(#[$of_field:meta])* $field:ident: $type:ty $(= $default:expr)?),* $(,)?
     })*) => {
         $($(#[$meta])*
@@ -90,7 +95,7 @@ macro_rules! composite {
                             true => $crate::writer::put_null(out),
                             false => $crate::Field::put(&self.$field, out),
                         }
-                        if out[before..] != [0x40] {
+                        if $whole || out[before..] != [0x40] {
                             (set, end) = (count, out.len());
                         }
                     )*
@@ -110,8 +115,7 @@ macro_rules! composite {
             }
         })*
     };
-    (@default) => { None };
-    (@default $default:expr) => { Some($default) };
+    ($($types:tt)*) => { composite!(@types false; $($types)*); };
 }
 
 /// Types that restrict a number or a boolean to a few values.

@@ -28,4 +28,4 @@ pub use condition::ErrorCondition;
 pub use field::{Field, Multiple, Symbol};
 pub use reader::{DEPTH_MAX, DecodeError, ZERO_WIDTH_MAX};
 pub use value::{Array, Described, List, Map, Value};
-pub use writer::MapBuf;
+pub use writer::{MapBuf, Strings};

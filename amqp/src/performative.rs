@@ -36,6 +36,7 @@ choices! {
 }
 
 composite! {
+    whole:
     /// Begins a connection.
     Open<'a> = 0x10 "amqp:open:list" {
         /// Who is speaking.

@@ -19,6 +19,7 @@ choices! {
 }
 
 composite! {
+    whole:
     /// Where messages come from.
     Source<'a> = 0x28 "amqp:source:list" {
         /// Its name, a string in all that is in use.

@@ -176,6 +176,36 @@ pub fn put_symbols(out: &mut BytesMut, symbols: &[&str]) {
     put_compound(out, [0xe0, 0xf0], length(symbols.len()), [&[0xb3], &body]);
 }
 
+/// An array of strings that is being made.
+#[derive(Clone, Debug, Default)]
+pub struct Strings {
+    count: u32,
+    body: BytesMut,
+}
+
+impl Strings {
+    /// An empty one.
+    pub fn new() -> Strings {
+        Strings::default()
+    }
+
+    /// Adds a string.
+    pub fn push(&mut self, text: &str) {
+        self.count += 1;
+        self.body.put_u32(length(text.len()));
+        self.body.put_slice(text.as_bytes());
+    }
+
+    /// The array.
+    pub fn as_value(&self) -> Value<'_> {
+        Value::Array(Array {
+            count: self.count,
+            constructor: &[0xb1],
+            body: &self.body,
+        })
+    }
+}
+
 /// A map that is being made.
 #[derive(Clone, Debug, Default)]
 pub struct MapBuf {

@@ -156,7 +156,7 @@ fn encoded<'a>(composite: &impl Composite<'a>) -> BytesMut {
 }
 
 #[test]
-fn composites_are_lists_under_their_descriptor_without_what_is_not_set() {
+fn composites_are_lists_under_their_descriptor() {
     let begin = Begin {
         remote_channel: None,
         next_outgoing_id: 0,
@@ -167,7 +167,8 @@ fn composites_are_lists_under_their_descriptor_without_what_is_not_set() {
         desired_capabilities: Multiple::None,
         properties: None,
     };
-    let expected = b"\x00\x53\x11\xc0\x0c\x05\x40\x43\x70\0\0\x08\0\x52\x05\x52\xff";
+    // Performatives are written with all their fields, others without those behind the last that is set.
+    let expected = b"\x00\x53\x11\xc0\x0f\x08\x40\x43\x70\0\0\x08\0\x52\x05\x52\xff\x40\x40\x40";
     assert_eq!(&encoded(&begin)[..], expected);
     assert_eq!(Begin::of_value(decode(expected).unwrap()), Ok(begin));
     // The default stands for what is left out, or null.

@@ -890,6 +890,44 @@ fn deliveries_that_nobody_settles_are_bounded() {
 }
 
 #[test]
+fn a_link_on_whose_deliveries_nothing_depends_forgets_the_oldest_of_its_own() {
+    let mut peer = receiving(1_000);
+    peer.say(0, attach("other", 3, Role::Receiver));
+    for handle in [2, 3] {
+        peer.say(
+            0,
+            Performative::Flow(flow(FIRST, 10_000, Some((handle, 0, 1_000)))),
+        );
+    }
+    let [first, other] = peer.links[..] else {
+        panic!("two links");
+    };
+    peer.endpoint.forgets_unsettled(first);
+    let mut ids = Vec::new();
+    ids.extend(peer.endpoint.send(other, false, bytes(0)));
+    for _ in 0..999 {
+        ids.extend(peer.endpoint.send(first, false, bytes(0)));
+    }
+    assert_eq!(ids.len(), 1_000, "as much as there is credit for");
+    assert_eq!(peer.endpoint.send(other, false, bytes(0)), None, "bounded");
+    peer.happened();
+    // What is known of them is the other link's one, and the newest of this one.
+    peer.say(
+        0,
+        Performative::Disposition(Disposition {
+            role: Role::Receiver,
+            first: ids[0],
+            last: Some(ids[999]),
+            settled: true,
+            state: Some(DeliveryState::Accepted),
+            batchable: false,
+        }),
+    );
+    let known = [&ids[..1], &ids[901..]].concat();
+    assert_eq!(peer.happened(), [format!("settled {known:?} true")]);
+}
+
+#[test]
 fn a_link_is_detached_and_a_refused_one_attached_to_nowhere_first() {
     let mut peer = receiving(1);
     peer.say(

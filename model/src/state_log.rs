@@ -65,9 +65,9 @@ pub const HOLDS_VERSION: u32 = 2;
 pub const HOLD_KEY_HEAD: &str = "hold/";
 /// The version of values of [`StateLogKind::Losses`], likewise.
 ///
-/// Version 2 knows readers without a group, and what compaction, thinning and the deletion of a topic took; version 1 is still written
-/// for all else.
-pub const LOSSES_VERSION: u32 = 2;
+/// Version 2 knows readers without a group, and what compaction, thinning and the deletion of a topic took, version 3 what groups have
+/// given up without dead letters; each is written for that alone, and version 1 for all else.
+pub const LOSSES_VERSION: u32 = 3;
 /// How the key of a loss begins; its number follows, 20 digits.
 pub const LOSS_KEY_HEAD: &str = "loss/";
 /// The version of values of [`StateLogKind::Schemas`], likewise.
@@ -444,7 +444,7 @@ mod tests {
         }
         for (kind, known, version) in [
             (StateLogKind::Holds, b"hold/1a2b".as_slice(), 2),
-            (StateLogKind::Losses, b"loss/00000000000000000001", 2),
+            (StateLogKind::Losses, b"loss/00000000000000000001", 3),
             (
                 StateLogKind::Schemas,
                 b"schema/00000000-0000-4000-8000-000000000001",

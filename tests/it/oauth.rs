@@ -12,25 +12,25 @@ use crate::binary::Running;
 use crate::tls::{Authority, Place};
 
 /// Who signs tokens.
-struct Provider {
+pub struct Provider {
     pair: KeyPair,
     kid: &'static str,
 }
 
 impl Provider {
-    fn new(kid: &'static str) -> Provider {
+    pub fn new(kid: &'static str) -> Provider {
         let pair = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
         Provider { pair, kid }
     }
 
     /// Its public key in a set.
-    fn set(&self) -> String {
+    pub fn set(&self) -> String {
         let (kid, x) = (self.kid, URL_SAFE_NO_PAD.encode(self.pair.public_key_raw()));
         format!(r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "kid": "{kid}", "x": "{x}"}}]}}"#)
     }
 
     /// A token of this user for this audience, which holds for so many seconds from now on.
-    fn token(&self, user: &str, audience: &str, seconds: i64) -> String {
+    pub fn token(&self, user: &str, audience: &str, seconds: i64) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = i64::try_from(now.expect("a time").as_secs()).expect("a time");
         let (issued, expires) = (now - 3600, now + seconds);

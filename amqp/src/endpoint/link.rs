@@ -44,6 +44,8 @@ pub(super) struct Link {
     pub(super) delivery_count: Serial,
     pub(super) credit: u32,
     pub(super) drain: bool,
+    /// Whether deliveries that we sent are forgotten in place of waiting until their receiver settles some.
+    forgets: bool,
     /// A delivery that is not whole yet.
     partial: Option<Partial>,
     /// The longest message that the peer takes.
@@ -77,6 +79,7 @@ impl Link {
             delivery_count: Serial(attach.initial_delivery_count.unwrap_or(0)),
             credit: 0,
             drain: false,
+            forgets: false,
             partial: None,
             message_bytes_max: bytes_max.unwrap_or(u64::MAX),
         }
@@ -509,7 +512,15 @@ impl Endpoint {
             && found.credit > 0
             && session.pending.is_none()
             && session.remote_window > 0
-            && session.unsettled.len() < self.settings.unsettled_max
+            && (session.unsettled.len() < self.settings.unsettled_max || found.forgets)
+    }
+
+    /// Of deliveries on a link that we send on nothing depends: where a session has as many unsettled ones as it may, its oldest are
+    /// forgotten, and what their receiver says of them later is passed over. Some receivers never settle.
+    pub fn forgets_unsettled(&mut self, link: LinkId) {
+        if let Some(found) = self.link(link) {
+            found.forgets = true;
+        }
     }
 
     /// Whether the receiver of a link wants what cannot be sent to be used up.
@@ -531,11 +542,19 @@ impl Endpoint {
         if !self.can_send(link) {
             return None;
         }
+        let unsettled_max = self.settings.unsettled_max;
         let session = self.session_of(link)?;
         let id = session.next_delivery;
         session.next_delivery = id.plus(1);
         if !settled {
-            session.unsettled.push_back((id, link));
+            if session.unsettled.len() >= unsettled_max
+                && let Some(oldest) = session.unsettled.iter().position(|(_, of)| *of == link)
+            {
+                session.unsettled.remove(oldest);
+            }
+            if session.unsettled.len() < unsettled_max {
+                session.unsettled.push_back((id, link));
+            }
         }
         session.pending = Some(Pending {
             handle: link.handle,

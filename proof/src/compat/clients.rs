@@ -127,8 +127,9 @@ const RHEA: &str = "rhea";
 const GO_AMQP: &str = "go-amqp";
 const PROTON: &str = "proton";
 const PROTON_J2: &str = "protonj2";
+const EVENT_HUBS: &str = "azure-eventhub";
 /// What speaks AMQP.
-pub const AMQP: &[&str] = &[JMS, JMS_JAVAX, RHEA, GO_AMQP, PROTON, PROTON_J2];
+pub const AMQP: &[&str] = &[JMS, JMS_JAVAX, RHEA, GO_AMQP, PROTON, PROTON_J2, EVENT_HUBS];
 /// What Qpid's JMS client owes.
 const JMS_SCENARIOS: &[&str] = &[
     "bodies",
@@ -164,6 +165,7 @@ pub const LONG: &[&str] = &[
     GO_AMQP,
     PROTON,
     PROTON_J2,
+    EVENT_HUBS,
 ];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
@@ -570,6 +572,27 @@ pub const CLIENTS: &[Client] = &[
             "credit",
             "outcomes",
             "transactions",
+            "kafka",
+            "kill",
+        ]],
+    },
+    Client {
+        name: EVENT_HUBS,
+        version: "5.15.1",
+        kits: &[Kit::Python {
+            environment: EVENT_HUBS,
+            packages: &["azure-eventhub==5.15.1", "confluent-kafka==2.16.1"],
+        }],
+        program: Program::Python {
+            environment: Some(EVENT_HUBS),
+            script: "amqp/eventhub_client.py",
+        },
+        scenarios: &[&[
+            "properties",
+            "there and back",
+            "positions",
+            "partition keys",
+            "owner level",
             "kafka",
             "kill",
         ]],

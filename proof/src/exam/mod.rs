@@ -7,6 +7,7 @@
 //! Every run prints its seed, and ends in one line: what was tried, how often, what was lost. A case that cannot run
 //! here (no root, no loop devices, no strace) fails and says what is missing: it never counts as passed.
 
+mod amqp;
 mod cases;
 mod disk;
 mod hostile;

@@ -123,7 +123,7 @@ impl Book {
             _ => false,
         };
         let continues = |loss: &&Arc<Loss>| {
-            loss.cause == taken.cause && (loss.to == from || taken.segment.is_some())
+            loss.cause == taken.cause && (loss.to == from || taken.cause.is_scattered())
         };
         let same = |loss: &&Arc<Loss>| loss.cause == taken.cause && is_told_again(loss);
         if self.of(who, taken).any(|loss| same(&loss)) {

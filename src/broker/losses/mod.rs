@@ -247,6 +247,43 @@ impl Broker {
         }
     }
 
+    /// A group is about to be done with these records of a partition, which it has given up and which have no dead letters. When this
+    /// returns an append that follows is durable no sooner than what was noted, unless the disk is full.
+    pub(super) async fn note_given_up(
+        &self,
+        group: &str,
+        (topic, partition): (&Topic, PartitionId),
+        given_up: &[Range<Offset>],
+        reason: &str,
+    ) {
+        if given_up.is_empty() {
+            return;
+        }
+        let who = Who::Group(group.to_owned());
+        let now = self.now();
+        let in_log = {
+            let mut book = self.shared.losses.locked();
+            for offsets in given_up {
+                let taken = Taken {
+                    topic,
+                    partition,
+                    records: offsets.end.since(offsets.start),
+                    offsets: offsets.clone(),
+                    appended: None,
+                    cause: Cause::GivenUp,
+                    reason,
+                    segment: None,
+                };
+                book.note(&who, offsets.start, &taken, now);
+            }
+            self.shared.losses.append_now(&mut book).0
+        };
+        self.shared.losses.news.notify_one();
+        if in_log == InLog::Busy {
+            self.write_losses().await;
+        }
+    }
+
     /// Notes damage that is new. Called when a reader comes upon some, before it goes on, and once a second. Never waits for the disk.
     pub(super) fn note_new_damage(&self) {
         let _one_at_a_time = self.shared.losses.damage_turn();

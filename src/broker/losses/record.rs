@@ -31,6 +31,8 @@ pub enum Cause {
     Thinning,
     /// Somebody deleted the topic.
     TopicDeleted,
+    /// The group has given them up, and they have no dead letters.
+    GivenUp,
 }
 
 impl Cause {
@@ -42,8 +44,14 @@ impl Cause {
             | Cause::Erasure
             | Cause::Compaction
             | Cause::Thinning
-            | Cause::TopicDeleted => false,
+            | Cause::TopicDeleted
+            | Cause::GivenUp => false,
         }
+    }
+
+    /// Whether what it takes lies between records that stay: all of it is one entry.
+    pub(super) fn is_scattered(self) -> bool {
+        matches!(self, Cause::Compaction | Cause::Thinning | Cause::GivenUp)
     }
 
     /// Whether a release that knows version 1 alone knows it.
@@ -114,7 +122,11 @@ impl Loss {
     pub(super) fn version_of(&self) -> u32 {
         let is_of_1 =
             self.group.is_some() && self.segment.is_none() && self.cause.is_of_version_1();
-        if is_of_1 { 1 } else { LOSSES_VERSION }
+        match self.cause {
+            Cause::GivenUp => LOSSES_VERSION,
+            _ if is_of_1 => 1,
+            _ => 2,
+        }
     }
 
     /// Whether somebody deleted the front of this log.

@@ -3,7 +3,7 @@
 //! Callers: `Broker::run`. Whoever gives records up only says so: they are nobody's from then on, and durably so, and what happens here
 //! comes after it.
 //! Invariants: dead letters and the record that archives what they are about are one frame, so that a power cut leaves both or neither. What
-//! cannot have a dead letter is archived, counted as dropped, and told in the log; what cannot have one now is tried again.
+//! cannot have a dead letter is archived and counted as dropped, and stands in the loss ledger before; what cannot have one now is tried again.
 //! Source: KIP-1191, and `ShareGroupDLQStateManager` of Kafka 4.4 by its behaviour, but that a copy has the record's headers too: without
 //! them a message of another protocol could not be read, nor given back to its queue.
 
@@ -58,7 +58,7 @@ const TOLD: Duration = Duration::from_secs(60);
 /// Why a group's records have no dead letters.
 #[derive(Debug, thiserror::Error)]
 enum NoTopic {
-    #[error("the group has no topic for dead letters any more")]
+    #[error("the group has no topic for dead letters")]
     Unset,
     #[error("the topic {0} for dead letters is not there")]
     Unknown(String),
@@ -66,6 +66,8 @@ enum NoTopic {
     NotEnabled(String),
     #[error("the topic {0} is the one that the records are in")]
     Itself(String),
+    #[error("the topic for dead letters does not take them")]
+    NotTaken,
 }
 
 /// Why nothing was done.
@@ -90,6 +92,8 @@ struct Piece {
 #[derive(Default)]
 struct Letters {
     ranges: Vec<Range<Offset>>,
+    /// Of those the ones without.
+    dropped: Vec<Range<Offset>>,
     append: Option<LogAppend>,
     tally: Tally,
 }
@@ -102,6 +106,7 @@ impl Letters {
             .map(|range| range.end.since(range.start))
             .sum();
         Letters {
+            dropped: ranges.clone(),
             ranges,
             append: None,
             tally: Tally {
@@ -119,10 +124,10 @@ fn not_taken(group: &str, source: &Topic) {
 impl Broker {
     /// Writes dead letters until `shutdown` turns true.
     pub(in crate::broker) async fn write_dead_letters(&self, mut shutdown: watch::Receiver<bool>) {
-        let mut told = Told(None);
+        let mut writer = Writer::default();
         let work = async {
             loop {
-                let is_done = self.write_all_dead(&mut told).await;
+                let is_done = self.write_all_dead(&mut writer).await;
                 let retry = match is_done {
                     true => Duration::MAX,
                     false => RETRY,
@@ -140,15 +145,15 @@ impl Broker {
     }
 
     /// Writes all that is to be written now. False if some could not be.
-    async fn write_all_dead(&self, told: &mut Told) -> bool {
+    async fn write_all_dead(&self, writer: &mut Writer) -> bool {
         let mut is_done = true;
         for (group, place) in self.shares().dead() {
             loop {
-                match self.write_dead(&group, place, told).await {
+                match self.write_dead(&group, place, writer).await {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(why) => {
-                        told.warn(|| {
+                        writer.warn(|| {
                             tracing::warn!(%group, %why, "dead letters cannot be written now, and are tried again");
                         });
                         is_done = false;
@@ -161,7 +166,12 @@ impl Broker {
     }
 
     /// Writes some dead letters of a partition. False if there are none to be written.
-    async fn write_dead(&self, group: &str, place: Place, told: &mut Told) -> Result<bool, NotNow> {
+    async fn write_dead(
+        &self,
+        group: &str,
+        place: Place,
+        writer: &mut Writer,
+    ) -> Result<bool, NotNow> {
         let dead = self.shares().dead_of(group, place, RUNS_MAX);
         let Some(dead) = dead.filter(|dead| !dead.runs.is_empty()) else {
             return Ok(false);
@@ -171,15 +181,24 @@ impl Broker {
             return Ok(false);
         };
         let target = self.dead_letter_topic(group, &source);
-        if let Err(why) = &target {
-            told.warn(|| {
-                tracing::warn!(%group, topic = source.name.as_str(), %why, "records that were given up are archived without dead letters");
-            });
-            let ranges = dead.runs.iter().map(|(range, ..)| range.clone());
-            let archived = self.archive_dead(group, &dead, Letters::none(ranges.collect()));
-            return archived.await.map(|_| true);
-        }
-        let target = target.expect("the other case was just dealt with");
+        let target = match target {
+            Ok(target) => target,
+            Err(why) => {
+                // Without a topic that is what was asked for, and the ledger has it.
+                if !matches!(why, NoTopic::Unset) {
+                    writer.warn(|| {
+                        tracing::warn!(%group, topic = source.name.as_str(), %why, "records that were given up are archived without dead letters");
+                    });
+                }
+                let ranges = dead.runs.iter().map(|(range, ..)| range.clone());
+                let letters = Letters::none(ranges.collect());
+                self.note_dropped((group, &source, &dead), &letters, &why, writer)
+                    .await;
+                self.archive_dead(group, &dead, letters).await?;
+                writer.noted = None;
+                return Ok(true);
+            }
+        };
         let copies = self.shares().settings(group).copies_dead;
         for (letters_max, copies) in [(LETTERS_MAX, copies), (1, copies), (1, false)] {
             let piece = Piece {
@@ -196,19 +215,49 @@ impl Broker {
                 ..
             } = letters.tally;
             let bytes = LogAppend::size_of(letters.append.as_slice()).bytes;
+            self.note_dropped(
+                (group, &source, &dead),
+                &letters,
+                &NoTopic::NotTaken,
+                writer,
+            )
+            .await;
             if self.archive_dead(group, &dead, letters).await? {
                 target.traffic.appended(dead_letters, bytes);
+                writer.noted = None;
                 if dropped > 0 {
-                    told.warn(|| not_taken(group, &source));
+                    writer.warn(|| not_taken(group, &source));
                 }
                 return Ok(true);
             }
         }
-        told.warn(|| not_taken(group, &source));
+        writer.warn(|| not_taken(group, &source));
         let (first, ..) = &dead.runs[0];
         let first = first.start..first.start.plus(1);
-        let archived = self.archive_dead(group, &dead, Letters::none(vec![first]));
-        archived.await.map(|_| true)
+        let letters = Letters::none(vec![first]);
+        self.note_dropped(
+            (group, &source, &dead),
+            &letters,
+            &NoTopic::NotTaken,
+            writer,
+        )
+        .await;
+        self.archive_dead(group, &dead, letters).await?;
+        writer.noted = None;
+        Ok(true)
+    }
+
+    /// Puts records that are about to be archived without dead letters into the loss ledger.
+    async fn note_dropped(
+        &self,
+        (group, source, dead): (&str, &Topic, &Dead),
+        letters: &Letters,
+        why: &NoTopic,
+        writer: &mut Writer,
+    ) {
+        let new = writer.not_noted(group, dead.place, &letters.dropped);
+        let at = (source, dead.place.partition);
+        self.note_given_up(group, at, &new, &why.to_string()).await;
     }
 
     /// Archives records with their dead letters. False if it is more than one frame takes.
@@ -293,7 +342,10 @@ impl Broker {
                         Err(PublishRefusal::Refused(refusal)) => {
                             return Err(NotNow::Refused(PublishRefusal::Refused(refusal)));
                         }
-                        Err(_) => letters.tally.dropped += 1,
+                        Err(_) => {
+                            letters.tally.dropped += 1;
+                            letters.dropped.push(record.record.offset..next);
+                        }
                     }
                 }
                 let is_over = reading.next_offset() == before && block.is_empty();
@@ -362,14 +414,41 @@ impl About<'_> {
     }
 }
 
-/// When something was told in the log.
-struct Told(Option<Instant>);
+/// What the writer remembers.
+#[derive(Default)]
+struct Writer {
+    /// When something was told in the log.
+    warned: Option<Instant>,
+    /// What stands in the loss ledger and is not archived yet.
+    noted: Option<(String, Place, Vec<Range<Offset>>)>,
+}
 
-impl Told {
+impl Writer {
     fn warn(&mut self, tell: impl FnOnce()) {
-        if self.0.is_none_or(|at| at.elapsed() >= TOLD) {
-            self.0 = Some(Instant::now());
+        if self.warned.is_none_or(|at| at.elapsed() >= TOLD) {
+            self.warned = Some(Instant::now());
             tell();
         }
+    }
+
+    /// Those of these records that are not in the ledger yet; from now on they are.
+    fn not_noted(
+        &mut self,
+        group: &str,
+        place: Place,
+        dropped: &[Range<Offset>],
+    ) -> Vec<Range<Offset>> {
+        let noted = match &self.noted {
+            Some((of, at, noted)) if of == group && *at == place => &noted[..],
+            _ => &[],
+        };
+        let is_noted = |range: &&Range<Offset>| {
+            let has = |noted: &Range<Offset>| noted.start <= range.start && range.end <= noted.end;
+            noted.iter().any(has)
+        };
+        let new = dropped.iter().filter(|range| !is_noted(range)).cloned();
+        let new = new.collect();
+        self.noted = Some((group.to_owned(), place, dropped.to_vec()));
+        new
     }
 }

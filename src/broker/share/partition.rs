@@ -26,8 +26,6 @@ pub struct Limits {
     pub held_max: usize,
     /// From so many runs on nothing behind the last one is given out.
     pub runs_max: usize,
-    /// What is given up is archived when it has a dead letter, and not before.
-    pub keeps_dead: bool,
 }
 
 impl Default for Limits {
@@ -36,17 +34,6 @@ impl Default for Limits {
             deliveries_max: 5,
             held_max: 2_000,
             runs_max: RUNS_MAX,
-            keeps_dead: false,
-        }
-    }
-}
-
-impl Limits {
-    /// What becomes of records that are given up.
-    fn given_up(&self, count: u16, reason: Reason) -> State {
-        match self.keeps_dead {
-            true => State::Archiving { count, reason },
-            false => State::Archived,
         }
     }
 }
@@ -155,14 +142,6 @@ impl Tally {
         self.acquired += other.acquired;
         self.expired += other.expired;
         self.lost += other.lost;
-    }
-
-    /// Counts records that are given up.
-    fn give_up(&mut self, records: u64, limits: &Limits) {
-        self.archived += records;
-        if !limits.keeps_dead {
-            self.dropped += records;
-        }
     }
 }
 
@@ -551,8 +530,9 @@ impl SharePartition {
         }
         let mut tally = Tally::default();
         for (offsets, count) in given_up {
-            tally.give_up(offsets.end.since(offsets.start), limits);
-            self.put(offsets, limits.given_up(count, Reason::DeliveredTooOften));
+            tally.archived += offsets.end.since(offsets.start);
+            let reason = Reason::DeliveredTooOften;
+            self.put(offsets, State::Archiving { count, reason });
         }
         for offsets in absent {
             tally.absent += offsets.end.since(offsets.start);
@@ -624,8 +604,8 @@ impl SharePartition {
             _ => None,
         };
         if let Some(reason) = given_up {
-            tally.give_up(records, limits);
-            return self.put(offsets, limits.given_up(count, reason));
+            tally.archived += records;
+            return self.put(offsets, State::Archiving { count, reason });
         }
         let (state, counted) = match verdict {
             Verdict::Accept => (State::Acknowledged, &mut tally.acknowledged),

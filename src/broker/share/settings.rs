@@ -88,9 +88,8 @@ pub static GROUP_SETTINGS: &[GroupSetting] = &[
         name: DEAD_LETTER_TOPIC,
         kind: Kind::String,
         default: "",
-        doc: "The topic that gets a dead letter for each record that is rejected, or was delivered as often as it may be. It must have errors.deadletterqueue.group.enable=true. Empty: none; such records are archived, and counted as dropped.",
-        apply: |value, settings| {
-            settings.limits.keeps_dead = !value.is_empty();
+        doc: "The topic that gets a dead letter for each record that is rejected, or was delivered as often as it may be. It must have errors.deadletterqueue.group.enable=true. Empty: none; such records are archived, counted as dropped, and stand in the loss ledger.",
+        apply: |value, _| {
             let is_taken = value.is_empty() || TopicName::parse(value).is_ok();
             // Kafka's: topics of the broker's own take none.
             (is_taken && !value.starts_with("__")).then_some(())
@@ -237,7 +236,6 @@ impl GroupSettings {
                 deliveries_max: 0,
                 held_max: 0,
                 runs_max: RUNS_MAX,
-                keeps_dead: false,
             },
             renews: false,
             copies_dead: false,
@@ -303,7 +301,7 @@ mod tests {
         let names: Vec<_> = GROUP_SETTINGS.iter().map(|row| row.name).collect();
         assert!(names.is_sorted());
         let dead = of("errors.deadletterqueue.topic.name", "dlq.g").expect("a topic");
-        assert!(dead.limits.keeps_dead && !dead.copies_dead);
+        assert!(!dead.copies_dead);
         assert!(GroupSettings::defaults(QUEUES).copies_dead);
         assert!(GroupSettings::defaults("sub:c:n").copies_dead);
         assert!(GroupSettings::defaults("$share/n/f").copies_dead);

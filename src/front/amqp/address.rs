@@ -2,6 +2,8 @@
 //! Callers: `connection` for links, `producing` for the `to` of messages.
 //! A name is percent-decoded once, after its prefix was taken off. The kind of a source is the first that matches.
 
+use super::bounds::GROUP_BYTES_MAX;
+
 /// A node that messages come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SourceNode {
@@ -11,6 +13,8 @@ pub(super) enum SourceNode {
         topic: String,
         /// The one partition; None for all.
         partition: Option<u32>,
+        /// The consumer group that it is read for, if the address names one.
+        group: Option<String>,
     },
     /// A queue: its consumers share the topic.
     Queue(String),
@@ -25,6 +29,14 @@ impl SourceNode {
             SourceNode::Queue(topic)
             | SourceNode::Subscription(topic)
             | SourceNode::Cursor { topic, .. } => topic,
+        }
+    }
+
+    /// The consumer group that it is read for, if it is said.
+    pub(super) fn group(&self) -> Option<&str> {
+        match self {
+            SourceNode::Cursor { group, .. } => group.as_deref(),
+            SourceNode::Queue(_) | SourceNode::Subscription(_) => None,
         }
     }
 }
@@ -76,7 +88,7 @@ fn named(address: &str) -> Result<(&str, Option<Kind>), NoNode> {
         }
     }
     // As Azure's clients have it: the host stands before the path.
-    for scheme in ["amqps://", "amqp://"] {
+    for scheme in ["amqps://", "amqp://", "sb://"] {
         if let Some(rest) = address.strip_prefix(scheme) {
             let (_, name) = rest.split_once('/').ok_or(NoNode)?;
             return Ok((name, None));
@@ -95,18 +107,23 @@ pub(super) fn source(address: &str, hints: Hints) -> Result<SourceNode, NoNode> 
         return Ok(SourceNode::Subscription(decoded(name)?));
     }
     let parts: Vec<&str> = name.split('/').collect();
-    let (topic, partition) = match parts[..] {
-        [topic, "ConsumerGroups", _, "Partitions", partition]
-        | [topic, "Partitions", partition] => {
-            let partition = partition.parse().map_err(|_| NoNode)?;
-            (topic, Some(partition))
+    let (topic, group, partition) = match parts[..] {
+        [topic, "ConsumerGroups", group, "Partitions", partition] => {
+            let group = decoded(group)?;
+            if group.len() > GROUP_BYTES_MAX {
+                return Err(NoNode);
+            }
+            (topic, Some(group), Some(partition))
         }
-        _ if hints.is_cursor && hints.kind.is_none() => (name, None),
+        [topic, "Partitions", partition] => (topic, None, Some(partition)),
+        _ if hints.is_cursor && hints.kind.is_none() => (name, None, None),
         _ => return Ok(SourceNode::Queue(decoded(name)?)),
     };
+    let partition = partition.map(str::parse::<u32>).transpose();
     Ok(SourceNode::Cursor {
         topic: decoded(topic)?,
-        partition,
+        partition: partition.map_err(|_| NoNode)?,
+        group,
     })
 }
 
@@ -168,6 +185,7 @@ mod tests {
             ("t/Publishers/d%2f1", "t", None, Some("d/1")),
             ("t/Partitions/3", "t", Some(3), None),
             ("amqps://h.example/t", "t", None, None),
+            ("sb://h.example:5672/t/Partitions/1", "t", Some(1), None),
         ] {
             let found = target(address).expect(address);
             let found = (&*found.topic, found.partition, found.publisher.as_deref());
@@ -189,10 +207,12 @@ mod tests {
 
     #[test]
     fn the_kind_of_a_source_is_the_first_that_matches() {
-        let cursor = |topic: &str, partition| SourceNode::Cursor {
+        let of = |topic: &str, partition, group: Option<&str>| SourceNode::Cursor {
             topic: topic.to_owned(),
             partition,
+            group: group.map(str::to_owned),
         };
+        let cursor = |topic, partition| of(topic, partition, None);
         let queue = || SourceNode::Queue("t".to_owned());
         let subscription = || SourceNode::Subscription("t".to_owned());
         let hints = |kind, is_cursor| Hints { kind, is_cursor };
@@ -210,17 +230,19 @@ mod tests {
             (
                 "t/ConsumerGroups/$Default/Partitions/0",
                 none,
-                cursor("t", Some(0)),
+                of("t", Some(0), Some("$Default")),
             ),
             (
                 "amqps://h/t/ConsumerGroups/g/Partitions/2",
                 offset,
-                cursor("t", Some(2)),
+                of("t", Some(2), Some("g")),
             ),
         ] {
             assert_eq!(source(address, hints), Ok(expected), "{address}");
         }
         assert_eq!(source("t/Partitions/x", none), Err(NoNode));
+        let long = format!("t/ConsumerGroups/{}/Partitions/0", "g".repeat(257));
+        assert_eq!(source(&long, none), Err(NoNode));
         assert_eq!(source("$management", none), Err(NoNode));
     }
 }

@@ -35,3 +35,9 @@ pub(super) const HELD_BYTES_MAX: usize =
 pub(super) const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// A client's name stands in the log.
 pub(super) const CONTAINER_ID_BYTES_MAX: usize = 1_024;
+/// Requests to a node that answers that a sender may send before it hears of them.
+pub(super) const REQUESTS_MAX: u32 = 16;
+/// No further request is answered while the answers that a peer has not taken are longer.
+pub(super) const ANSWERS_BYTES_MAX: usize = 256 << 10;
+/// The name of a consumer group is kept while its receiver is there.
+pub(super) const GROUP_BYTES_MAX: usize = 256;

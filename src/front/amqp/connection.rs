@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use amqp::endpoint::{Attached, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
+use amqp::endpoint::{Attached, Delivery, Endpoint, Event, Frame, LinkId, Scope, Settled, error};
 use amqp::performative::{Attach, Error, Open, Role, SenderSettleMode};
 use amqp::state::{DeliveryState, TransactionalState};
 use amqp::terminus::{AnyTarget, Coordinator, Source, Target, TerminusDurability};
@@ -25,13 +25,16 @@ use super::bounds::{
 };
 use super::containers::{SOLE_CONNECTION, Sole};
 use super::cursor::{Cursors, Start, Wanted};
-use super::errors::{CONTAINER_IN_USE, Ending, NoLink};
+use super::errors::{CONTAINER_IN_USE, Ending, NoLink, NoRequest};
 use super::login::Login;
+use super::management;
 use super::outcome::Outcome;
+use super::owners::{self, Lost};
 use super::pinned::Pinned;
 use super::producing::Inbound;
 use super::queue::{Gone, Queues, Told};
 use super::receiving;
+use super::requests::{Request, RequestNode, Requests};
 use super::state::Front;
 use super::stream::{Reader, Writer};
 use super::subscriptions::{self, InUse};
@@ -82,14 +85,17 @@ pub(super) async fn run(
         mechanisms: login.mechanisms(),
         allows_bare: login.allows_bare(),
     };
+    let lost = Arc::default();
     let mut connection = Connection {
         reader: Reader::new(&front, read),
         writer: Writer::new(&front, write),
         endpoint: Endpoint::new(settings, now.into_std()),
         inbound: Inbound::new(&front, NUMBER.fetch_add(1, Relaxed)),
-        cursors: Cursors::new(&front),
+        cursors: Cursors::new(&front, &lost),
         queues: Queues::new(&front),
         temporaries: Temporaries::new(&front),
+        requests: Requests::new(&front),
+        lost,
         left: Vec::new(),
         login,
         sole: None,
@@ -114,6 +120,9 @@ struct Connection {
     cursors: Cursors,
     queues: Queues,
     temporaries: Temporaries,
+    requests: Requests,
+    /// Readers that others have taken their partitions from.
+    lost: Arc<Lost>,
     /// Subscriptions that their client wants to be rid of, and the links that say so.
     left: Vec<(LinkId, InUse)>,
     login: Login,
@@ -142,7 +151,7 @@ impl Connection {
                 return Ending::Over;
             }
             // A client that is idle is of use: it makes no room.
-            if stays.is_none() && self.endpoint.is_running() {
+            if stays.is_none() && self.endpoint.is_running() && !self.login.awaits_token {
                 stays = Some(place.stay());
             }
         }
@@ -203,6 +212,7 @@ impl Connection {
             inbound,
             cursors,
             queues,
+            lost,
             door,
             ..
         } = self;
@@ -226,6 +236,7 @@ impl Connection {
                 Ok(it) => told = it,
                 Err(why) => ended = Some(why),
             },
+            () = lost.told() => {}
             () = sleep_until(wakes_at) => {}
         }
         let now = Instant::now();
@@ -243,6 +254,11 @@ impl Connection {
         if let Some((link, why)) = ended {
             self.detach(link, &why);
         }
+        for (reader, level) in self.lost.take() {
+            if let Some(link) = self.cursors.link_of(reader) {
+                self.detach(link, &NoLink::Taken(level));
+            }
+        }
         self.look_at_time(now, sends)
     }
 
@@ -259,6 +275,7 @@ impl Connection {
         {
             let (bytes, ended) = self.cursors.fill(door, &mut self.endpoint);
             let bytes = bytes + self.queues.fill(&mut self.endpoint);
+            let bytes = bytes + self.requests.fill(&mut self.endpoint);
             if bytes > 0 {
                 let quotas = self.front.broker.quotas();
                 let wait = quotas.charge(Quota::ConsumerByteRate, door.caller(), bytes as f64);
@@ -280,6 +297,7 @@ impl Connection {
             Some(opening).filter(|_| self.is_opening()),
             self.closed_at.map(|at| at + CLOSING_MAX),
             self.inbound.rests_until(),
+            self.login.holds_until,
             self.inbound.transactions.ends_at(),
             Some(self.reads_at).filter(|at| *at > now),
             Some(self.sends_at).filter(|at| *at > now),
@@ -292,7 +310,8 @@ impl Connection {
     }
 
     fn is_opening(&self) -> bool {
-        !self.endpoint.is_running() && !self.endpoint.is_closing()
+        let is_running = self.endpoint.is_running() && !self.login.awaits_token;
+        !is_running && !self.endpoint.is_closing()
     }
 
     /// Ends what has taken too long.
@@ -302,6 +321,10 @@ impl Connection {
         self.put_back(late);
         let is_late = self.is_opening() && now >= self.began_at + OPENING_MAX;
         let is_left = self.closed_at.is_some_and(|at| now >= at + CLOSING_MAX);
+        let has_no_token = is_late && self.login.awaits_token;
+        if has_no_token || self.login.holds_until.is_some_and(|until| now >= until) {
+            return Err(Ending::NoToken);
+        }
         if is_late || is_left {
             return Err(Ending::Over);
         }
@@ -335,7 +358,10 @@ impl Connection {
             Event::Flow(..) => {}
             Event::Delivery(link, delivery) => {
                 let bytes = delivery.payload.len();
-                self.inbound.push(link, delivery);
+                match self.requests.node_of(link) {
+                    Some(node) => self.request(link, node, &delivery).await,
+                    None => self.inbound.push(link, delivery),
+                }
                 self.charge(bytes);
             }
             Event::Settled(said) => self.settled(&said),
@@ -379,6 +405,7 @@ impl Connection {
         self.cursors.forget(&is_gone);
         self.left.retain(|(link, _)| !is_gone(*link));
         self.queues.forget(&is_gone, how);
+        self.requests.forget(&is_gone);
         self.temporaries.forget(&is_gone);
     }
 
@@ -405,12 +432,7 @@ impl Connection {
             }
             offered.push(SOLE_CONNECTION);
         }
-        self.door = Some(Arc::new(self.front.broker.door(Caller {
-            principal: self.login.principal.clone(),
-            address: self.peer,
-            client_id: Some(open.container_id.to_owned()),
-            protocol: Protocol::Amqp,
-        })));
+        self.door = Some(Arc::new(self.door_of(open.container_id.to_owned())));
         let mut properties = MapBuf::new();
         properties.put_symbol("product", &Value::String("Alluvium"));
         let version = Value::String(env!("CARGO_PKG_VERSION"));
@@ -418,6 +440,16 @@ impl Connection {
         let properties = Some(properties.as_map());
         self.endpoint.accept_open(&offered, properties);
         Ok(())
+    }
+
+    /// The broker, as who has logged in by now may use it.
+    fn door_of(&self, container_id: String) -> Door {
+        self.front.broker.door(Caller {
+            principal: self.login.principal.clone(),
+            address: self.peer,
+            client_id: Some(container_id),
+            protocol: Protocol::Amqp,
+        })
     }
 
     /// Another connection has the client's name, and is to be the only one.
@@ -440,7 +472,15 @@ impl Connection {
         let Some(door) = self.door.clone() else {
             return;
         };
+        let node = RequestNode::of_link(attach);
         let attached = match attach.role {
+            _ if self.login.awaits_token && node != Some(RequestNode::Tokens) => {
+                Err(NoLink::NoToken)
+            }
+            _ if node.is_some() => {
+                self.attach_request(link, node, attach);
+                Ok(())
+            }
             Role::Sender => self.attach_producer(&door, link, attach).await,
             Role::Receiver => self.attach_receiver(&door, link, attach).await,
         };
@@ -452,6 +492,50 @@ impl Connection {
             self.endpoint.refuse(link, error(condition, &text));
             self.forget(|it| it == link, Gone::Detached);
         }
+    }
+
+    /// A link to a node that answers.
+    fn attach_request(&mut self, link: LinkId, node: Option<RequestNode>, attach: &Attach<'_>) {
+        if let Some(node) = node
+            && self.answer(link, attach, attach.source)
+        {
+            self.requests.open(link, node, attach);
+        }
+    }
+
+    /// A node is asked something.
+    async fn request(&mut self, link: LinkId, node: RequestNode, delivery: &Delivery) {
+        let became = self.answer_request(link, node, delivery).await;
+        Requests::settle(&mut self.endpoint, (link, delivery), became);
+    }
+
+    async fn answer_request(
+        &mut self,
+        link: LinkId,
+        node: RequestNode,
+        delivery: &Delivery,
+    ) -> Result<(), NoRequest> {
+        if delivery.transaction.is_some() {
+            return Err(NoRequest::Transaction);
+        }
+        let request = Request::of(&delivery.payload)?;
+        self.requests.check(link, &request)?;
+        let Some(door) = self.door.clone() else {
+            return Ok(());
+        };
+        let answer = match node {
+            RequestNode::Management => management::answer(&door, &request).await,
+            RequestNode::Tokens => {
+                let answer = self.login.put_token(&request).await;
+                if self.login.principal != door.caller().principal {
+                    let container = door.caller().client_id.clone();
+                    self.door = Some(Arc::new(self.door_of(container.unwrap_or_default())));
+                }
+                answer
+            }
+        };
+        self.requests.answer(link, &request, &answer);
+        Ok(())
     }
 
     async fn attach_producer(
@@ -530,6 +614,8 @@ impl Connection {
         let now = self.front.broker.now();
         let asked = receiving::asked(&source, attach.name, container, now)?;
         self.temporaries.check(asked.node.topic())?;
+        let group = asked.node.group().map(str::to_owned);
+        let level = owners::level_of(attach, group.is_some())?;
         let at = |first| Start::At(asked.from.unwrap_or(first));
         let cursor = match &asked.node {
             SourceNode::Subscription(topic) if asked.kept.is_none() => {
@@ -548,7 +634,9 @@ impl Connection {
                     .await?;
                 None
             }
-            SourceNode::Cursor { topic, partition } => {
+            SourceNode::Cursor {
+                topic, partition, ..
+            } => {
                 let topic = door.topic(topic, right::Read)?;
                 Some((topic, *partition, at(Place::Earliest)))
             }
@@ -561,7 +649,13 @@ impl Connection {
                 selector: asked.selector,
                 is_rabbit: asked.is_rabbit,
                 repeats: matches!(asked.node, SourceNode::Subscription(_)),
+                group,
+                level,
             };
+            // Event Hubs' clients for Python settle nothing, and nothing follows from it.
+            if wanted.group.is_some() {
+                self.endpoint.forgets_unsettled(link);
+            }
             self.cursors.open(door, link, wanted, sends_settled).await?;
         }
         let in_force = asked.in_force.as_map();

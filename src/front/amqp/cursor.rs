@@ -15,6 +15,7 @@ use super::again::{Again, Sent};
 use super::bounds::{CURSORS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
 use super::outcome::Outcome;
+use super::owners::{Lost, Number, Owned, Read};
 use super::pinned::TopicPin;
 use super::route::Record;
 use super::selected::selects;
@@ -40,6 +41,10 @@ pub(super) struct Wanted {
     pub(super) is_rabbit: bool,
     /// Whether what its receiver does not take is sent to it again.
     pub(super) repeats: bool,
+    /// The consumer group that the partition is read for, if there is one.
+    pub(super) group: Option<String>,
+    /// The owner level that is asked for there.
+    pub(super) level: Option<i64>,
 }
 
 /// Where a cursor begins.
@@ -85,6 +90,8 @@ impl Records {
 /// The cursors of a connection.
 pub(super) struct Cursors {
     front: Arc<Front>,
+    /// Where it is told that others have taken partitions.
+    lost: Arc<Lost>,
     all: Vec<Cursor>,
 }
 
@@ -103,6 +110,8 @@ struct Cursor {
     is_rabbit: bool,
     /// What may have to be sent again; None where nothing is.
     again: Option<Again>,
+    /// Its part in the partition, if it reads that for a group.
+    owned: Option<Owned>,
 }
 
 /// What was read for a cursor.
@@ -229,9 +238,10 @@ impl Cursor {
 }
 
 impl Cursors {
-    pub(super) fn new(front: &Arc<Front>) -> Cursors {
+    pub(super) fn new(front: &Arc<Front>, lost: &Arc<Lost>) -> Cursors {
         Cursors {
             front: Arc::clone(front),
+            lost: Arc::clone(lost),
             all: Vec::new(),
         }
     }
@@ -254,6 +264,8 @@ impl Cursors {
             selector,
             is_rabbit,
             repeats,
+            group,
+            level,
         } = wanted;
         let count = topic.partition_count();
         if matches!(start, Start::At(Place::Offset(_))) && partition.is_none() && count != 1 {
@@ -297,7 +309,17 @@ impl Cursors {
                 Records::Browsing(Box::new(replay))
             }
         };
+        // The last step: who cannot read takes the partition from nobody.
+        let read = partition.zip(group).map(|(partition, group)| Read {
+            topic: topic.id,
+            partition,
+            group,
+        });
+        let owners = &self.front.owners;
+        let owned = read.map(|read| owners.take(read, level, &self.lost));
+        let owned = owned.transpose()?;
         self.all.push(Cursor {
+            owned,
             link,
             records,
             topic,
@@ -310,6 +332,12 @@ impl Cursors {
         });
         self.front.stats.cursors.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    /// The link of a reader that is there.
+    pub(super) fn link_of(&self, reader: Number) -> Option<LinkId> {
+        let is_it = |it: &&Cursor| it.owned.as_ref().is_some_and(|it| it.number() == reader);
+        self.all.iter().find(is_it).map(|it| it.link)
     }
 
     /// Links are gone.

@@ -1,7 +1,7 @@
 //! Error conditions and outcomes: the only place that chooses them, but for what breaks the protocol, which `amqp`'s endpoint ends.
-//! Callers: `connection`, `producing`, `cursor`.
+//! Callers: `connection`, `producing`, `cursor`, and the nodes that answer.
 
-use amqp::ErrorCondition;
+use amqp::{DecodeError, ErrorCondition};
 
 use super::address::NoNode;
 use super::command::NoCommand;
@@ -48,6 +48,18 @@ pub(super) enum NoLink {
     /// More receivers than there may be.
     #[error("the connection has as many receivers as it may have")]
     TooMany,
+    /// Who has not logged in, and may only show a token.
+    #[error("a token has to be put to $cbs first")]
+    NoToken,
+    /// An owner level that is none, or of what has none.
+    #[error("an owner level is a number from 0 on, and a partition's in a consumer group")]
+    Level,
+    /// Somebody else reads the partition for the group, and has this level.
+    #[error("a receiver with the owner level {0} has the partition for this consumer group")]
+    Owned(i64),
+    /// Somebody else has taken it.
+    #[error("a receiver with the owner level {0} has taken the partition for this consumer group")]
+    Taken(i64),
     /// The topic, or the right to it.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -75,13 +87,15 @@ impl NoLink {
             NoLink::Node(_) => ErrorCondition::NotFound,
             NoLink::Filter(filter::Refused::NoPlace(_) | filter::Refused::Selector(_))
             | NoLink::Offset(_)
+            | NoLink::Level
             | NoLink::PlaceOfShared => ErrorCondition::InvalidField,
+            NoLink::Owned(_) | NoLink::Taken(_) => ErrorCondition::Stolen,
             NoLink::NoTransaction => ErrorCondition::UnknownTransaction,
             NoLink::Filter(filter::Refused::NotOffered(_)) | NoLink::Lifetime => {
                 ErrorCondition::NotImplemented
             }
             NoLink::TooMany | NoLink::TooManyNodes => ErrorCondition::ResourceLimitExceeded,
-            NoLink::NotOwned => ErrorCondition::UnauthorizedAccess,
+            NoLink::NotOwned | NoLink::NoToken => ErrorCondition::UnauthorizedAccess,
             NoLink::InUse => ErrorCondition::ResourceLocked,
             NoLink::NoSubscription => ErrorCondition::NotFound,
             NoLink::Refused(refusal) | NoLink::Read(ReplayError::Refused(refusal)) => {
@@ -128,6 +142,9 @@ pub(super) enum Ending {
     /// Its name is too long.
     #[error("the container id is longer than 1,024 bytes")]
     ContainerId,
+    /// The token that it has shown does not hold any more, or none came in time.
+    #[error("no token that holds was put to $cbs")]
+    NoToken,
     /// The server stops.
     #[error("the server stops")]
     Stopping,
@@ -147,6 +164,7 @@ impl Ending {
     pub(super) fn condition(self) -> Option<ErrorCondition> {
         match self {
             Ending::ContainerId => Some(ErrorCondition::InvalidField),
+            Ending::NoToken => Some(ErrorCondition::UnauthorizedAccess),
             Ending::Stopping => Some(ErrorCondition::ConnectionForced),
             Ending::Evicted => Some(ErrorCondition::ResourceLimitExceeded),
             Ending::Unread | Ending::Over => None,
@@ -156,6 +174,97 @@ impl Ending {
 
 /// Of a connection whose container id is another one's alone.
 pub(super) const CONTAINER_IN_USE: ErrorCondition = ErrorCondition::InvalidField;
+
+/// Why a request is not answered at all, by a node that answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRequest {
+    /// No message.
+    #[error("it is no message: {0}")]
+    Malformed(#[from] DecodeError),
+    /// A part of a transaction.
+    #[error("a request is no part of a transaction")]
+    Transaction,
+    /// There is nobody to be answered.
+    #[error("the connection has no receiver of this node, which the answer could go to")]
+    NoReceiver,
+    /// More than are kept.
+    #[error("more answers wait for their receiver than are kept")]
+    TooMany,
+}
+
+impl NoRequest {
+    /// Its condition.
+    pub(super) fn condition(&self) -> ErrorCondition {
+        match self {
+            NoRequest::Malformed(_) => ErrorCondition::DecodeError,
+            NoRequest::Transaction => ErrorCondition::NotImplemented,
+            NoRequest::NoReceiver => ErrorCondition::PreconditionFailed,
+            NoRequest::TooMany => ErrorCondition::ResourceLimitExceeded,
+        }
+    }
+}
+
+/// How a request ended, in the numbers of HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Status {
+    pub(super) code: i32,
+    pub(super) description: String,
+    pub(super) condition: Option<ErrorCondition>,
+}
+
+impl Status {
+    /// Of one that was done.
+    pub(super) fn of_done(code: i32, description: &str) -> Status {
+        Status {
+            code,
+            description: description.to_owned(),
+            condition: None,
+        }
+    }
+}
+
+/// Why a request gets an answer that it did not ask for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// An operation that is not offered.
+    #[error("this operation is not offered")]
+    Unknown,
+    /// A property without which nothing can be answered.
+    #[error("the application property {0} is missing, or no text")]
+    Missing(&'static str),
+    /// A token that is not taken.
+    #[error("this token is not taken")]
+    Token,
+    /// What is asked for, or the right to it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl NoAnswer {
+    /// What the client is told.
+    pub(super) fn status(&self) -> Status {
+        let condition = match self {
+            NoAnswer::Unknown => ErrorCondition::NotImplemented,
+            NoAnswer::Missing(_) => ErrorCondition::InvalidField,
+            NoAnswer::Token => ErrorCondition::UnauthorizedAccess,
+            NoAnswer::Refused(refusal) => condition_of(refusal, false),
+        };
+        let code = match condition {
+            ErrorCondition::InvalidField => 400,
+            ErrorCondition::UnauthorizedAccess => 401,
+            ErrorCondition::NotFound => 404,
+            ErrorCondition::NotImplemented => 501,
+            ErrorCondition::ResourceLimitExceeded => 503,
+            _ => 500,
+        };
+        Status {
+            code,
+            description: self.to_string(),
+            // Of a token the number is all that clients look at, and one that they show only without a condition.
+            condition: Some(condition).filter(|_| !matches!(self, NoAnswer::Token)),
+        }
+    }
+}
 
 /// What became of a delivery that was not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,20 @@
-//! Logins: SASL's mechanisms over the endpoint's steps.
-//! Callers: `connection`. Invariants: what is shown is checked whether access is controlled or not; PLAIN is taken only where nobody
-//! else reads it, and EXTERNAL only of who showed a certificate; a failure is answered late, and ends the connection.
+//! Logins: SASL's mechanisms over the endpoint's steps, and tokens that are put to `$cbs`.
+//! Callers: `connection`. Invariants: what is shown is checked whether access is controlled or not, but for tokens, of which some cannot
+//! be checked: they say nothing where nobody is asked. PLAIN and tokens are taken only where nobody
+//! else reads them, and EXTERNAL only of who showed a certificate; a failure is answered late. One of SASL ends the connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use amqp::Value;
 use amqp::endpoint::{Endpoint, Login as Step};
+use amqp::message::Body;
 use amqp::sasl::SaslCode;
 use model::sasl::{ClientFirst, Exchange, Plain, ScramMechanism};
+use tokio::time::Instant;
 
+use super::errors::{NoAnswer, Status};
+use super::requests::{Answer, Request};
 use super::state::Front;
 use crate::broker::access::Principal;
 use crate::broker::credentials::LoginKind;
@@ -17,6 +23,8 @@ use crate::front::listener::Transport;
 const EXTERNAL: &str = "EXTERNAL";
 const PLAIN: &str = "PLAIN";
 const ANONYMOUS: &str = "ANONYMOUS";
+/// What tokens that can be checked are called: by Azure's clients, and by the draft of the standard.
+const JWT: [&str; 2] = ["jwt", "amqp:jwt"];
 
 /// How far a connection is with showing who it is.
 pub(super) struct Login {
@@ -26,6 +34,10 @@ pub(super) struct Login {
     proof: Option<Proof>,
     /// Who it is: at first what the connection tells.
     pub(super) principal: Principal,
+    /// Whether it has shown nothing yet: it may put a token, and nothing else.
+    pub(super) awaits_token: bool,
+    /// Until when the token that it has put holds.
+    pub(super) holds_until: Option<Instant>,
 }
 
 /// SCRAM's first message was answered.
@@ -52,6 +64,8 @@ impl Login {
             transport,
             peer,
             proof: None,
+            awaits_token: false,
+            holds_until: None,
         }
     }
 
@@ -74,10 +88,15 @@ impl Login {
         if self.transport.is_private(self.peer.ip()) {
             all.push(PLAIN);
         }
-        if !self.is_controlled() {
+        if !self.is_controlled() || self.takes_tokens() {
             all.push(ANONYMOUS);
         }
         all
+    }
+
+    /// Whether one can log in by a token that is put when the connection is open.
+    fn takes_tokens(&self) -> bool {
+        self.front.broker.takes_jwt() && self.transport.is_private(self.peer.ip())
     }
 
     /// Takes a step.
@@ -116,7 +135,11 @@ impl Login {
                 }
                 _ => Comes::Fails,
             },
-            (ANONYMOUS, None) => Comes::Is(self.transport.principal(), None),
+            (ANONYMOUS, None) => {
+                let principal = self.transport.principal();
+                self.awaits_token = principal == Principal::Anonymous && self.is_controlled();
+                Comes::Is(principal, None)
+            }
             _ => Comes::Fails,
         }
     }
@@ -156,6 +179,59 @@ impl Login {
             user,
         });
         Comes::Asks(answer.into())
+    }
+
+    /// Takes a token that is put to `$cbs`. Where nobody is asked any is good.
+    pub(super) async fn put_token(&mut self, request: &Request<'_>) -> Answer {
+        let became = match request.operation {
+            "put-token" => self.token(request),
+            _ => Err(NoAnswer::Unknown),
+        };
+        if matches!(became, Err(NoAnswer::Token)) {
+            tokio::time::sleep(self.front.shared.sasl.failed_delay).await;
+        }
+        let status = match became {
+            Ok(()) => Status::of_done(202, "Accepted"),
+            Err(why) => why.status(),
+        };
+        Answer { status, body: None }
+    }
+
+    fn token(&mut self, request: &Request<'_>) -> Result<(), NoAnswer> {
+        if !self.is_controlled() {
+            return Ok(());
+        }
+        let (broker, address) = (&self.front.broker, self.peer.ip());
+        let refused = || {
+            broker.refuse_login(LoginKind::Amqp, address);
+            Err(NoAnswer::Token)
+        };
+        let token = match request.message.body {
+            Body::Value(Value::String(text)) => text.as_bytes(),
+            Body::Value(Value::Binary(bytes)) => bytes,
+            _ => return refused(),
+        };
+        // What somebody else has signed with a key that only both of them know cannot be checked.
+        if !(JWT.contains(&request.kind) && self.takes_tokens()) {
+            return refused();
+        }
+        let proven = broker.log_in_by_jwt(LoginKind::Amqp, token, address);
+        let proven = proven.map_err(|_| NoAnswer::Token)?;
+        // A connection is one user's, as with logins that are renewed over Kafka.
+        let is_other = match &self.principal {
+            Principal::User(user) => *user != *proven.user(),
+            Principal::Anonymous => false,
+        };
+        if is_other {
+            return Err(NoAnswer::Token);
+        }
+        // Who has logged in otherwise is who it is for as long as it is there.
+        if self.principal == Principal::Anonymous || self.holds_until.is_some() {
+            self.holds_until = proven.holds().and_then(|it| Instant::now().checked_add(it));
+        }
+        self.awaits_token = false;
+        self.principal = Principal::User(proven.accept());
+        Ok(())
     }
 
     fn prove(&mut self, said: &[u8]) -> Comes {

@@ -36,6 +36,7 @@ impl Front {
         links.sample(&["consumer"], stats.consumers.load(Relaxed));
         links.sample(&["cursor"], stats.cursors.load(Relaxed));
         links.sample(&["coordinator"], stats.coordinators.load(Relaxed));
+        links.sample(&["request"], stats.requests.load(Relaxed));
         families.add(links);
         families.gauge(
             "alluvium_amqp_temporary_nodes",

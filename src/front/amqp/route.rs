@@ -76,10 +76,17 @@ pub(super) fn stored(
         FORMAT_BATCH => {
             let mut all = Vec::new();
             let mut rest = &payload[..];
+            let mut publisher = publisher;
             while !rest.is_empty() {
                 let (section, behind) = split_section(rest)?;
                 rest = behind;
-                // What stands around the messages is about the batch, and ends with it.
+                // What stands around the messages is about the batch, and ends with it, but for the key of those that name none.
+                if let (SectionKind::MessageAnnotations, Value::Map(said)) =
+                    (section.kind, section.value)
+                {
+                    let key = said.get("x-opt-partition-key");
+                    publisher = key.and_then(|it| it.text()).or(publisher);
+                }
                 let (SectionKind::Data, Value::Binary(data)) = (section.kind, section.value) else {
                     continue;
                 };
@@ -595,5 +602,27 @@ mod tests {
             .collect();
         let p = Some(&b"p"[..]);
         assert_eq!(all, [(p, Some(&[1_u8][..])), (p, Some(&[2][..]))]);
+    }
+
+    #[test]
+    fn the_key_of_a_batch_is_that_of_its_messages_which_name_none() {
+        let annotated = |key: &str| {
+            let mut said = MapBuf::new();
+            said.put_symbol("x-opt-partition-key", &Value::String(key));
+            let mut out = BytesMut::new();
+            let said = Value::Map(said.as_map());
+            put_section(&mut out, SectionKind::MessageAnnotations, &said);
+            out.freeze()
+        };
+        let data = |bytes: &[u8]| {
+            let mut out = BytesMut::new();
+            put_section(&mut out, SectionKind::Data, &Value::Binary(bytes));
+            out.freeze()
+        };
+        let own = [&annotated("own")[..], &data(b"1")].concat();
+        let batch = [&annotated("k")[..], &data(&own), &data(&data(b"2"))].concat();
+        let all = stored(&batch.into(), FORMAT_BATCH, Some("p"), NOW).expect("a batch");
+        let keys: Vec<_> = all.iter().map(|it| it.key.as_deref()).collect();
+        assert_eq!(keys, [Some(&b"own"[..]), Some(b"k")]);
     }
 }

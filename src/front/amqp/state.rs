@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::bounds::HELD_BYTES_MAX;
 use super::containers::Containers;
+use super::owners::Owners;
 use super::settings::Settings;
 use super::stats::Stats;
 use super::subscriptions::Uses;
@@ -33,6 +34,8 @@ pub struct Front {
     pub(super) stats: Stats,
     /// Container ids that are one connection's alone.
     pub(super) containers: Arc<Containers>,
+    /// Who reads which partition for which consumer group.
+    pub(super) owners: Arc<Owners>,
     /// Subscriptions that have consumers.
     pub(super) subscriptions: Arc<Uses>,
     /// Memory of deliveries that are being received or stored.
@@ -63,6 +66,7 @@ impl Front {
             places,
             stats: Stats::default(),
             containers: Arc::default(),
+            owners: Arc::default(),
             subscriptions: Arc::default(),
             web: OpenWeb::new(),
             received: Budget::new(RECEIVED_BYTES_MAX.max(2 * one_max), one_max),

@@ -18,6 +18,8 @@ pub(super) struct Stats {
     pub(super) cursors: AtomicU64,
     /// Links to the coordinator of transactions.
     pub(super) coordinators: AtomicU64,
+    /// Links to nodes that answer.
+    pub(super) requests: AtomicU64,
     /// Temporary nodes that there are now.
     pub(super) temporaries: AtomicU64,
     /// Deliveries that clients sent, by what became of them.

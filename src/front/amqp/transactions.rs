@@ -280,3 +280,94 @@ async fn published(
     done.map(Some)
         .map_err(|why| of_no_commit(&NoCommit::Failed(why.to_string())))
 }
+
+#[cfg(test)]
+mod tests {
+    use amqp::BytesMut;
+    use amqp::endpoint::{Endpoint, Event, Settings};
+    use amqp::frame::{self, FrameKind, Protocol};
+
+    use super::*;
+
+    /// The link of a client to the coordinator.
+    fn coordinator() -> LinkId {
+        let settings = Settings {
+            container_id: "s".to_owned(),
+            frame_bytes_max: 4_096,
+            channel_max: 0,
+            handle_max: 0,
+            links_max: 1,
+            silence_max: Duration::from_secs(60),
+            window: 10,
+            message_bytes_max: 1_000,
+            partial_bytes_max: 1_000,
+            unsettled_max: 10,
+            first_id: 0,
+            mechanisms: Vec::new(),
+            allows_bare: true,
+        };
+        let now = std::time::Instant::now();
+        let mut endpoint = Endpoint::new(settings, now);
+        let mut input = BytesMut::from(&Protocol::Amqp.bytes()[..]);
+        // open, begin, and attach as a sender to a coordinator.
+        let open = &b"\x00\x53\x10\xc0\x04\x01\xa1\x01c"[..];
+        let begin = b"\x00\x53\x11\xc0\x07\x04\x40\x43\x52\x09\x52\x09";
+        let attach =
+            b"\x00\x53\x12\xc0\x10\x0a\xa1\x01t\x43\x42\x40\x40\x40\x00\x53\x30\x45\x40\x40\x43";
+        for performative in [open, begin, attach] {
+            frame::put(&mut input, FrameKind::Amqp, 0, |out| {
+                out.extend_from_slice(performative);
+            });
+        }
+        loop {
+            let frame = endpoint.cut(&mut input, now).expect("a frame");
+            match endpoint.receive(&frame) {
+                Some(Event::Open(_)) => endpoint.accept_open(&[], None),
+                Some(Event::Attach { link, .. }) => return link,
+                None => {}
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Docs promise an hour, from the first thing that is done in it on, and what a client is told behind that.
+    #[test]
+    fn a_transaction_that_is_open_for_an_hour_cannot_be_committed() {
+        const MOMENT: Duration = Duration::from_millis(1);
+        let transactions = Transactions::new();
+        let link = coordinator();
+        let [idle, late, young] =
+            [(); 3].map(|()| transactions.declare(link).expect("there is room"));
+        let began = |id: &Bytes| transactions.locked().open[id].began_at;
+        let doomed = |id: &Bytes| transactions.locked().open[id].doomed.clone();
+        assert_eq!(transactions.ends_at(), None, "nothing was done in any");
+        assert_eq!(transactions.add(&late, Ok(Vec::new())), Ok(()));
+        let first = began(&late).expect("something was done in it");
+        // What is done later does not make it longer.
+        drop(transactions.pin(&late, Pinned::default()));
+        assert_eq!(began(&late), Some(first));
+        let end = first + TRANSACTION_MAX;
+        assert_eq!(end - first, Duration::from_secs(60 * 60));
+        assert_eq!(transactions.ends_at(), Some(end));
+        transactions.look_at_time(end - MOMENT);
+        assert_eq!(doomed(&late), None);
+        transactions
+            .locked()
+            .open
+            .get_mut(&young)
+            .expect("it is there")
+            .began_at = Some(first + MOMENT);
+        transactions.look_at_time(end);
+        assert_eq!(doomed(&late), Some(NoCommit::Timeout));
+        assert_eq!((doomed(&idle), doomed(&young)), (None, None));
+        assert_eq!(transactions.ends_at(), Some(end + MOMENT), "the next one");
+        // It is there until it is discharged, and then its client is told why nothing of it was done.
+        let taken = transactions.take(&late).expect("it is there");
+        let told = of_no_commit(&taken.doomed.expect("it is too late"));
+        let NotStored::Rejected(condition, _) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(condition.symbol(), "amqp:transaction:timeout");
+        assert!(!transactions.has(&late));
+    }
+}

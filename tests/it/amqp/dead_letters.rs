@@ -1,6 +1,6 @@
 //! Dead letters of queues, and what operators do with queues by `alluvium queue`.
 
-use ::amqp::state::DeliveryState;
+use ::amqp::state::{DeliveryState, Rejected};
 use rustix::process::Signal;
 use serde_json::Value;
 use wire::messages::incremental_alter_configs::{
@@ -194,4 +194,38 @@ async fn operators_see_who_holds_what_and_move_and_discard_what_nobody_holds() {
         "{}",
         none.stderr
     );
+}
+
+#[tokio::test]
+async fn a_message_that_is_given_up_without_a_dead_letter_is_in_the_loss_ledger() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = queue_of(&running, 3).await;
+    consume(&mut amqp, 1, 3).await;
+    for number in 0..3 {
+        assert_eq!(amqp.delivery().await, (number.into(), number, 0));
+    }
+    let error = None;
+    let rejected = DeliveryState::Rejected(Rejected { error });
+    amqp.settle((1, 1), false, rejected).await;
+    amqp.until("disposition").await;
+    let losses = |running: &Running| {
+        let (status, told) = running.ask_json("GET /api/v1/cleanup/losses?group=queue", "");
+        assert_eq!(status, 200);
+        let losses = told["losses"].as_array().expect("a list").iter();
+        let names = ["topic", "from", "to", "records", "cause"];
+        losses
+            .map(|loss| names.map(|name| loss[name].to_string()).join(" "))
+            .collect::<Vec<_>>()
+    };
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while losses(&running).is_empty() {
+        assert!(std::time::Instant::now() < patience, "nothing is on record");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let wanted = [r#""jobs" 1 2 1 "given-up""#];
+    assert_eq!(losses(&running), wanted);
+    running.end(Signal::KILL);
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    assert_eq!(losses(&running), wanted);
 }

@@ -4,6 +4,7 @@ mod container;
 mod dead_letters;
 mod denied;
 mod doors;
+mod event_hubs;
 mod others_grief;
 mod queue;
 mod selector;
@@ -167,7 +168,7 @@ async fn what_is_not_offered_is_refused_with_its_condition_and_the_session_lives
             "amqp:invalid-field",
         ),
         (5, source("nothing", Some(first.as_map())), "amqp:not-found"),
-        (6, source("$management", None), "amqp:not-found"),
+        (6, source("$other", None), "amqp:not-found"),
         (7, source("events/Partitions/9", None), "amqp:not-found"),
     ] {
         amqp.receiver(handle, source).await;

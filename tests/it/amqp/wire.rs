@@ -167,6 +167,23 @@ impl Amqp {
         self.say(Performative::Attach(attach)).await;
     }
 
+    /// Attaches a receiver with an address of its own and properties of its link.
+    pub async fn receiver_as(
+        &mut self,
+        handle: u32,
+        source: Source<'_>,
+        address: &str,
+        properties: Option<Map<'_>>,
+    ) {
+        let name = format!("r{handle}");
+        let target = AnyTarget::Target(target(Some(address)));
+        let attach = Attach {
+            properties,
+            ..attach(&name, handle, Role::Receiver, Some(source), target)
+        };
+        self.say(Performative::Attach(attach)).await;
+    }
+
     /// Attaches a receiver that is sent what is settled.
     pub async fn receiver_of_settled(&mut self, handle: u32, source: Source<'_>) {
         let name = format!("r{handle}");

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::exam::amqp::AmqpLoad;
 use crate::exam::cases::crash;
 use crate::exam::disk::LoopDisk;
-use crate::exam::load::{Load, LoadPlan};
+use crate::exam::load::{Judgement, Load, LoadPlan};
 use crate::exam::mqtt::{self, MqttLoad};
 use crate::exam::probe::Probe;
 use crate::exam::victim::Plan;
@@ -27,7 +28,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         tried: CASE.about.to_owned(),
         ..Outcome::default()
     };
-    let (mut caught, mut caught_of_mqtt) = (0, 0);
+    let (mut caught, mut caught_of_mqtt, mut caught_of_amqp) = (0, 0, 0);
     let mut disk = LoopDisk::create(&exam.work, "disk", 1 << 30)?;
     for round in 1..=exam.rounds {
         let load_plan = LoadPlan {
@@ -44,14 +45,19 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let lax = [("durability", "os")];
         Probe::connect(&victim.kafka)?.create_topic(mqtt::TOPIC, mqtt::PARTITIONS, &lax)?;
         let devices = MqttLoad::without_sessions(exam.seed + u64::from(round));
+        let queue = AmqpLoad::without_consumers(exam.seed + u64::from(round));
+        queue.create_topics(&victim.kafka, &lax)?;
         let running = load.begin(&victim.kafka);
+        let working = queue.begin(&victim.other("AMQP")?);
         let publishing = devices.begin(&victim.other("MQTT")?)?;
         std::thread::sleep(Duration::from_millis(500));
         devices.fault_begins();
+        queue.fault_begins();
         disk.cut_power()?;
         victim.kill()?;
         running.finish();
         publishing.finish();
+        working.finish();
         disk.restore_power()?;
         victim = plan.start()?;
         let judgement = load.judge(&victim.kafka)?;
@@ -70,34 +76,47 @@ fn run(exam: &Exam) -> Result<Outcome> {
         });
         caught += u32::from(named);
         let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
-        outcome.require(of_mqtt.checked > 0, || {
-            format!("round {round}: nothing published over MQTT was acknowledged")
-        });
-        let named = of_mqtt.failures.iter().any(|it| it.starts_with("M1"));
-        outcome.require(named == (of_mqtt.lost > 0), || {
-            format!(
-                "round {round}: {} of {} acknowledged messages are gone, and the judge's words do not fit: {:?}",
-                of_mqtt.lost, of_mqtt.checked, of_mqtt.failures
-            )
-        });
-        caught_of_mqtt += u32::from(of_mqtt.lost > 0);
-        outcome.checked += of_mqtt.checked;
-        outcome.lost += of_mqtt.lost;
+        let of_amqp = queue.judge(&victim.kafka, &victim.other("AMQP")?)?;
+        caught_of_mqtt += note(&mut outcome, ("MQTT", "M1", round), of_mqtt);
+        caught_of_amqp += note(&mut outcome, ("AMQP", "Q1", round), of_amqp);
         victim.terminate()?;
     }
     // Now and then the kernel has written everything back by itself just before the cut.
     outcome.require(caught * 2 > exam.rounds, || {
         format!("records were acknowledged without a sync and the power was cut, and only {caught} of {} times did the judge miss any", exam.rounds)
     });
-    outcome.require(caught_of_mqtt * 2 > exam.rounds, || {
-        format!(
-            "of messages over MQTT the judge missed any only {caught_of_mqtt} of {} times",
-            exam.rounds
-        )
-    });
+    for (protocol, caught) in [("MQTT", caught_of_mqtt), ("AMQP", caught_of_amqp)] {
+        outcome.require(caught * 2 > exam.rounds, || {
+            format!(
+                "of messages over {protocol} the judge missed any only {caught} of {} times",
+                exam.rounds
+            )
+        });
+    }
     outcome.notes.push(format!(
-        "the control passes because the judge reports the loss, {caught} and over MQTT {caught_of_mqtt} of {} times",
+        "the control passes because the judge reports the loss, {caught}, over MQTT {caught_of_mqtt} and over AMQP {caught_of_amqp} of {} times",
         exam.rounds
     ));
     Ok(outcome)
+}
+
+/// What was judged of a protocol's messages in a round; the judge names what is gone so. Gives 1 if anything is.
+fn note(
+    outcome: &mut Outcome,
+    (protocol, name, round): (&str, &str, u32),
+    of_it: Judgement,
+) -> u32 {
+    outcome.require(of_it.checked > 0, || {
+        format!("round {round}: nothing sent over {protocol} was acknowledged")
+    });
+    let named = of_it.failures.iter().any(|it| it.starts_with(name));
+    outcome.require(named == (of_it.lost > 0), || {
+        format!(
+            "round {round}: {} of {} acknowledged messages over {protocol} are gone, and the judge's words do not fit: {:?}",
+            of_it.lost, of_it.checked, of_it.failures
+        )
+    });
+    outcome.checked += of_it.checked;
+    outcome.lost += of_it.lost;
+    u32::from(of_it.lost > 0)
 }

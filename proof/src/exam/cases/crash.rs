@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use crate::exam::amqp::AmqpLoad;
 use crate::exam::load::{Load, LoadPlan};
 use crate::exam::mqtt::MqttLoad;
 use crate::exam::random::Random;
@@ -15,12 +16,13 @@ pub const WAL_FILE_BYTES: u64 = 2 << 20;
 /// The most of them.
 pub const WAL_FILES_MAX: u64 = 16;
 
-/// A broker with small WAL files, which speaks MQTT, too.
+/// A broker with small WAL files, which speaks MQTT and AMQP, too.
 pub fn small(plan: Plan) -> Plan {
     plan.with("wal.file.bytes", WAL_FILE_BYTES)
         .with("wal.files.min", 4)
         .with("wal.files.max", WAL_FILES_MAX)
         .with("mqtt.listen", "127.0.0.1:0")
+        .with("amqp.listen", "127.0.0.1:0")
 }
 
 /// J6: up again within 10 s plus the WAL's size at 1 GB/s.
@@ -31,7 +33,7 @@ pub fn up_in_max() -> Duration {
 /// A replay of all that devices published is judged in each of so many rounds.
 const ROUNDS_A_REPLAY: u32 = 5;
 
-/// Runs the rounds, with clients of the Kafka protocol and of MQTT. `crash` ends the broker in its own way, and prepares its disk for the next start.
+/// Runs the rounds, with clients of the Kafka protocol, of MQTT and of AMQP. `crash` ends the broker in its own way, and prepares its disk for the next start.
 pub fn rounds(
     exam: &Exam,
     plan: &Plan,
@@ -45,20 +47,25 @@ pub fn rounds(
     let mut random = Random::new(exam.seed);
     let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
     let devices = MqttLoad::new(exam.seed);
+    let queue = AmqpLoad::new(exam.seed);
     let mut victim = plan.start()?;
     load.create_topics(&victim.kafka)?;
-    let mut published = 0;
+    queue.create_topics(&victim.kafka, &[])?;
+    let (mut published, mut queued) = (0, 0);
     let (mut slowest, mut slowest_answer) = (Duration::ZERO, Duration::ZERO);
     for round in 1..=exam.rounds {
         let running = load.begin(&victim.kafka);
         let publishing = devices.begin(&victim.other("MQTT")?)?;
+        let working = queue.begin(&victim.other("AMQP")?);
         // The fault's moment, random under the seed; nothing is waited for here.
         std::thread::sleep(Duration::from_millis(random.between(20, 700)));
         load.fault_begins();
         devices.fault_begins();
+        queue.fault_begins();
         crash(&mut victim).with_context(|| format!("round {round}"))?;
         running.finish();
         publishing.finish();
+        working.finish();
         victim = plan
             .start()
             .with_context(|| format!("the start after crash {round}"))?;
@@ -68,7 +75,8 @@ pub fn rounds(
         outcome.require(up_in <= up_in_max(), || {
             format!("J6 round {round}: up after {up_in:?}")
         });
-        published = judge(&load, &devices, &victim, round, &mut outcome)?;
+        let loads = (&*load, &*devices, &*queue);
+        (published, queued) = judge(loads, &victim, round, &mut outcome)?;
         if !outcome.passed() {
             break;
         }
@@ -98,8 +106,11 @@ pub fn rounds(
     outcome.require(published > 0, || {
         "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
     });
+    outcome.require(queued > 0, || {
+        "nothing sent over AMQP was accepted: that proves nothing".to_owned()
+    });
     outcome.notes.push(format!(
-        "{published} messages of MQTT acknowledged, slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
+        "{published} messages of MQTT and {queued} of AMQP acknowledged, slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
         slowest.as_secs_f64(),
         slowest_answer.as_secs_f64(),
         victim.descriptors()?,
@@ -109,22 +120,23 @@ pub fn rounds(
     Ok(outcome)
 }
 
-/// Judges what both loads were promised. Returns how many messages of MQTT were.
+/// Judges what all loads were promised. Returns how many messages of MQTT and of AMQP were.
 fn judge(
-    load: &Load,
-    devices: &MqttLoad,
+    (load, devices, queue): (&Load, &MqttLoad, &AmqpLoad),
     victim: &Victim,
     round: u32,
     outcome: &mut Outcome,
-) -> Result<u64> {
+) -> Result<(u64, u64)> {
     let judgement = load.judge(&victim.kafka)?;
     let replays = round.is_multiple_of(ROUNDS_A_REPLAY);
     let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, replays)?;
-    outcome.checked = judgement.checked + of_mqtt.checked;
-    outcome.lost += judgement.lost + of_mqtt.lost;
+    let of_amqp = queue.judge(&victim.kafka, &victim.other("AMQP")?)?;
+    outcome.checked = judgement.checked + of_mqtt.checked + of_amqp.checked;
+    outcome.lost += judgement.lost + of_mqtt.lost + of_amqp.lost;
     let failures = judgement.failures.into_iter().chain(of_mqtt.failures);
+    let failures = failures.chain(of_amqp.failures);
     outcome
         .failures
         .extend(failures.map(|failure| format!("round {round}: {failure}")));
-    Ok(of_mqtt.checked)
+    Ok((of_mqtt.checked, of_amqp.checked))
 }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::exam::amqp::AmqpLoad;
 use crate::exam::cases::full::{self, Opened, TOPIC, judge, judge_after_kill};
 use crate::exam::disk::LoopDisk;
 use crate::exam::mqtt::MqttLoad;
@@ -45,10 +46,18 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     let (devices, mqtt) = (MqttLoad::new(exam.seed), opened.victim.other("MQTT")?);
     let published = devices.publish_one(&mqtt, VALUE_BYTES)?;
     outcome.require(published, || "a message over MQTT is not taken".to_owned());
+    let (queue, amqp) = (AmqpLoad::new(exam.seed), opened.victim.other("AMQP")?);
+    queue.create_topics(&opened.victim.kafka, &[])?;
+    let sent = queue.send_one(&amqp, VALUE_BYTES)?;
+    outcome.require(sent, || "a message over AMQP is not taken".to_owned());
     opened.produce_until_refused(PATIENCE, VALUE_BYTES, outcome)?;
     let refused = until(PATIENCE, || Ok(!devices.publish_one(&mqtt, VALUE_BYTES)?))?;
     outcome.require(refused, || {
         "with the disk full, messages over MQTT are acknowledged".to_owned()
+    });
+    let released = until(PATIENCE, || Ok(!queue.send_one(&amqp, VALUE_BYTES)?))?;
+    outcome.require(released, || {
+        "with the disk full, messages over AMQP are accepted".to_owned()
     });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)
         .context("reading while the disk is full")?;
@@ -70,11 +79,20 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     outcome.require(taken, || {
         format!("space returned, and nothing was taken over MQTT after {PATIENCE:?}")
     });
+    let taken = until(PATIENCE, || queue.send_one(&amqp, VALUE_BYTES))?;
+    outcome.require(taken, || {
+        format!("space returned, and nothing was taken over AMQP after {PATIENCE:?}")
+    });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
     let of_mqtt = devices.judge(&opened.victim.kafka, &mqtt, true)?;
     let published = of_mqtt.add_to(outcome);
     outcome.require(published > 1, || {
         format!("{published} messages over MQTT were looked for, of those before and after")
+    });
+    let of_amqp = queue.judge(&opened.victim.kafka, &amqp)?;
+    let accepted = of_amqp.add_to(outcome);
+    outcome.require(accepted > 1, || {
+        format!("{accepted} messages over AMQP were looked for, of those before and after")
     });
     let Opened {
         plan,

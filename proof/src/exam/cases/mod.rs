@@ -35,6 +35,7 @@ mod read_only;
 mod restart_storm;
 mod revoked;
 mod sasl_frames;
+mod selective;
 mod served;
 mod simulated;
 mod stalled_disk;
@@ -88,12 +89,13 @@ pub const ALL: &[Case] = &[
     sasl_frames::CASE,
     revoked::CASE,
     http_killed::CASE,
+    selective::CASE,
 ];
 
 /// The cases whose short form is a part of `cargo xtask test`.
 pub const FAST: &[u32] = &[
     1, 5, 7, 8, 9, 12, 13, 23, 25, 26, 27, 29, 34, 35, 36, 37, 38, 39, 40, 42, 43, 44, 45, 46, 50,
-    51, 52, 53, 57,
+    51, 52, 53, 57, 60,
 ];
 
 #[cfg(test)]

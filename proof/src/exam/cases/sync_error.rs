@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use model::codec::Codec;
 
+use crate::exam::amqp::AmqpLoad;
 use crate::exam::cases::crash;
 use crate::exam::judge::{Shown, judge_partition};
 use crate::exam::ledger::Ledger;
@@ -41,12 +42,14 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let ledger = Ledger::create(&exam.work.join("ledger"))?;
     let shown = Shown::default();
     let devices = MqttLoad::new(exam.seed);
+    let queue = AmqpLoad::new(exam.seed);
     let data = exam.work.join("data");
     let healthy = crash::small(Plan::new(&exam.binary, &data, &exam.work));
     let mut victim = healthy.start()?;
     Probe::connect(&victim.kafka)?.create_topic("errors", PRODUCERS, &[])?;
+    queue.create_topics(&victim.kafka, &[])?;
     victim.terminate()?;
-    let mut published = 0;
+    let (mut published, mut queued) = (0, 0);
     for round in 1..=exam.rounds {
         let trace_path = exam.work.join(format!("trace-{round}"));
         let when = random.between(20, 200);
@@ -67,8 +70,11 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let mut victim = sick.start()?;
         let publishing = devices.begin(&victim.other("MQTT")?)?;
         devices.fault_begins();
+        let working = queue.begin(&victim.other("AMQP")?);
+        queue.fault_begins();
         let acknowledged = produce_until_gone(&victim.kafka, &ledger, random.next())?;
         publishing.finish();
+        working.finish();
         let status = victim.wait(Duration::from_secs(30))?;
         outcome.times = round;
         outcome.require(status.code() == Some(EXIT_CODE_STORAGE_FAILED), || {
@@ -103,6 +109,8 @@ fn run(exam: &Exam) -> Result<Outcome> {
         }
         let of_mqtt = devices.judge(&victim.kafka, &victim.other("MQTT")?, false)?;
         published = of_mqtt.add_to(&mut outcome);
+        let of_amqp = queue.judge(&victim.kafka, &victim.other("AMQP")?)?;
+        queued = of_amqp.add_to(&mut outcome);
         drop(probe);
         victim.terminate()?;
         if !outcome.passed() {
@@ -111,6 +119,9 @@ fn run(exam: &Exam) -> Result<Outcome> {
     }
     outcome.require(published > 0, || {
         "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
+    });
+    outcome.require(queued > 0, || {
+        "nothing sent over AMQP was accepted: that proves nothing".to_owned()
     });
     Ok(outcome)
 }

@@ -190,6 +190,20 @@ impl World {
             .collect()
     }
 
+    /// The loss ledger in words.
+    fn losses(&self) -> String {
+        let cluster = self.door().cluster(right::Describe).expect("a right");
+        let losses = self.broker.losses(&cluster, None, None);
+        let words = losses.iter().map(|it| {
+            let group = it.group.as_deref().unwrap_or_default();
+            format!(
+                "{group} {:?} {}..{} {}",
+                it.cause, it.from, it.to, it.records
+            )
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     fn tally(&self) -> (u64, u64, u64) {
         let totals = self.broker.shares().totals();
         (totals.archived, totals.dead_letters, totals.dropped)
@@ -323,23 +337,50 @@ async fn many_dead_letters_of_many_runs_come_once_each_and_in_order() {
 }
 
 #[tokio::test]
-async fn without_a_topic_that_takes_dead_letters_what_is_given_up_is_counted() {
-    // It is not allowed; it is not there; it is the topic itself.
-    for topic in [DEAD, "dlq.nowhere", ORDERS] {
-        let world = World::new(1, &[]).await;
+async fn without_a_topic_that_takes_dead_letters_what_is_given_up_is_counted_and_on_record() {
+    // It is not allowed; it is not there; it is the topic itself; none is named.
+    for topic in [DEAD, "dlq.nowhere", ORDERS, ""] {
+        let world = World::new(4, &[]).await;
         world.set(&[(DEAD_LETTER_TOPIC, topic)]).await;
-        world.acquire(1).await;
-        world.settle(0..1, Verdict::Reject).await;
+        assert_eq!(world.losses(), "");
+        world.acquire(4).await;
+        world.settle(0..2, Verdict::Reject).await;
         world.quiet().await;
-        assert_eq!((world.start(), world.letters().len()), (1, 0));
-        assert_eq!(world.tally(), (1, 0, 1), "{topic}");
+        assert_eq!((world.start(), world.letters().len()), (2, 0));
+        assert_eq!(world.tally(), (2, 0, 2), "{topic}");
+        // What lies between others that are done is in the same entry; whose time is over is in none.
+        world.settle(2..3, Verdict::Discard).await;
+        world.settle(3..4, Verdict::Reject).await;
+        world.quiet().await;
+        assert_eq!(world.tally(), (3, 0, 3), "{topic}");
+        assert_eq!(world.losses(), "workers GivenUp 0..4 3", "{topic}");
+        let world = world.cut();
+        assert_eq!(world.losses(), "workers GivenUp 0..4 3", "{topic}");
     }
-    // None is named.
-    let world = World::new(1, &[ENABLED]).await;
-    world.acquire(1).await;
-    world.settle(0..1, Verdict::Reject).await;
-    assert_eq!((world.start(), world.letters().len()), (1, 0));
-    assert_eq!(world.tally(), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn a_power_cut_leaves_no_record_given_up_that_is_not_in_the_loss_ledger() {
+    let world = World::new(10, &[]).await;
+    world.acquire(10).await;
+    world.store.sync();
+    world.store.hold();
+    let (shares, place) = (world.broker.shares().clone(), world.place());
+    let settling = tokio::spawn(async move {
+        let verdicts = [(offsets(0..10), Verdict::Reject)];
+        shares
+            .settle(GROUP, "m", place, &verdicts, Offset::ZERO)
+            .await
+    });
+    world.held_up().await;
+    world.store.sync();
+    settling.await.expect("no panic").expect("told");
+    let world = world.cut();
+    // What the cut has left undone the start has done.
+    world.quiet().await;
+    assert_eq!(world.start(), 10);
+    let losses = world.losses();
+    assert!(losses.starts_with("workers GivenUp 0..10 "), "{losses}");
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ fn a_record_that_is_released_each_time_is_given_up_at_the_limit() {
         settle(&mut partition, ALICE, 0..1, Verdict::Release);
     }
     assert_eq!(partition.acquire(&ask(ALICE, 0..1, 1), &limits).0, []);
+    assert_eq!(partition.archiving(), 1, "it has a dead letter first");
+    assert!(partition.archive(&[offsets(0..1)]));
     assert_eq!(partition.start(), Offset::new(1));
 }
 

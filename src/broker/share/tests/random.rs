@@ -12,7 +12,6 @@ const LIMITS: Limits = Limits {
     deliveries_max: 3,
     held_max: 12,
     runs_max: 10,
-    keeps_dead: false,
 };
 
 #[derive(Clone, Debug)]
@@ -62,7 +61,6 @@ enum Record {
 
 #[derive(Clone, Debug)]
 struct Model {
-    keeps_dead: bool,
     /// Records of the log, from the first that there ever was.
     records: Vec<Record>,
     log_start: u64,
@@ -84,16 +82,9 @@ impl Model {
         }
     }
 
-    fn given_up(&self, count: u16, reason: Reason) -> Record {
-        match self.keeps_dead {
-            true => Record::Archiving(count, reason),
-            false => Record::Archived,
-        }
-    }
-
     fn release(&mut self, is_meant: impl Fn(u64, Option<u64>) -> bool) {
         for at in 0..self.records.len() {
-            let too_often = |count| self.given_up(count, Reason::DeliveredTooOften);
+            let too_often = |count| Record::Archiving(count, Reason::DeliveredTooOften);
             if let Record::Held(holder, count, until) = self.records[at]
                 && is_meant(holder, until)
             {
@@ -136,7 +127,7 @@ impl Model {
             let at = offset as usize;
             match self.records[at] {
                 Record::Available(count) if count >= LIMITS.deliveries_max => {
-                    self.records[at] = self.given_up(count, Reason::DeliveredTooOften);
+                    self.records[at] = Record::Archiving(count, Reason::DeliveredTooOften);
                 }
                 Record::Available(count) => {
                     self.records[at] = Record::Held(holder, count + 1, until);
@@ -169,9 +160,9 @@ impl Model {
                 self.records[at] = match verdict {
                     Verdict::Accept => Record::Acknowledged,
                     Verdict::Absent | Verdict::Discard => Record::Archived,
-                    Verdict::Reject => self.given_up(count, Reason::Rejected),
+                    Verdict::Reject => Record::Archiving(count, Reason::Rejected),
                     Verdict::Release if count >= LIMITS.deliveries_max => {
-                        self.given_up(count, Reason::DeliveredTooOften)
+                        Record::Archiving(count, Reason::DeliveredTooOften)
                     }
                     Verdict::Release => Record::Available(count),
                     Verdict::Return => Record::Available(count - 1),
@@ -206,16 +197,12 @@ struct Both {
 }
 
 impl Both {
-    fn new(keeps_dead: bool) -> Both {
+    fn new() -> Both {
         Both {
-            limits: Limits {
-                keeps_dead,
-                ..LIMITS
-            },
+            limits: LIMITS,
             partition: SharePartition::new(Offset::ZERO),
             kept: Kept::default(),
             model: Model {
-                keeps_dead,
                 records: vec![Record::Available(0); RECORDS as usize],
                 log_start: 0,
                 start: 0,
@@ -553,10 +540,9 @@ proptest! {
 
     #[test]
     fn what_is_acknowledged_never_comes_again_and_what_is_not_is_not_lost(
-        keeps_dead in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {
-        let mut both = Both::new(keeps_dead);
+        let mut both = Both::new();
         for step in &steps {
             both.step(step);
         }
