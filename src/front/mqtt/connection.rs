@@ -72,8 +72,10 @@ pub(super) async fn run(
         }
         greeted.ok()
     };
+    // What comes once in a connection stands in a box, so that an idle one does not hold the memory for it.
+    let greeting = Box::pin(timeout(GREETING_MAX, greeting));
     let greeted = tokio::select! {
-        greeted = timeout(GREETING_MAX, greeting) => greeted.ok().flatten(),
+        greeted = greeting => greeted.ok().flatten(),
         () = place.leave() => None,
         () = stopped(&mut stop) => None,
     };
@@ -82,8 +84,9 @@ pub(super) async fn run(
             // A client that is idle is of use: it makes no room.
             let _stay = place.stay();
             frames.limit(front.settings.packet_bytes_max);
-            let connection = Connection::new(front, client, frames, writer, peer);
-            connection.serve(&place, stop).await;
+            let mut connection = Connection::new(front, client, frames, writer, peer);
+            let ending = connection.serve(&place, &mut stop).await;
+            Box::pin(connection.end(ending)).await;
         }
         Some(_) => {}
         None => writer.last().await,
@@ -200,26 +203,27 @@ impl Connection {
         }
     }
 
-    async fn serve(mut self, place: &Place, mut stop: watch::Receiver<bool>) {
+    /// Serves the client. Gives why that has an end.
+    async fn serve(&mut self, place: &Place, stop: &mut watch::Receiver<bool>) -> Ending {
         let resumed = self.client.resumed.take();
         // They are given up when the session has them itself.
         let parts = std::mem::take(&mut self.client.parts);
-        if let Err(ending) = self.outbound.resume(resumed, &mut self.writer.out).await {
-            return self.end(ending).await;
+        let resumes = Box::pin(self.outbound.resume(resumed, &mut self.writer.out));
+        if let Err(ending) = resumes.await {
+            return ending;
         }
         drop(parts);
-        let ending = loop {
-            match self.next(place, &mut stop).await {
+        loop {
+            match self.next(place, stop).await {
                 Happened::Moved => {}
-                Happened::End(ending) => break ending,
+                Happened::End(ending) => return ending,
                 Happened::Packet(frame) => {
                     if let Err(ending) = self.take(frame).await {
-                        break ending;
+                        return ending;
                     }
                 }
             }
-        };
-        self.end(ending).await;
+        }
     }
 
     async fn next(&mut self, place: &Place, stop: &mut watch::Receiver<bool>) -> Happened {
@@ -327,11 +331,11 @@ impl Connection {
             Incoming::Ack(ack) => self.outbound.ack(ack, out)?,
             Incoming::Subscribe(asked) => {
                 self.inbound.settle().await;
-                let codes = self.outbound.subscribe(&asked).await?;
+                let codes = Box::pin(self.outbound.subscribe(&asked)).await?;
                 suback(out, version, asked.packet_id, &codes);
             }
             Incoming::Unsubscribe(asked) => {
-                let codes = self.outbound.unsubscribe(&asked).await?;
+                let codes = Box::pin(self.outbound.unsubscribe(&asked)).await?;
                 unsuback(out, version, asked.packet_id, &codes);
             }
             Incoming::Pingreq => pingresp(out),
