@@ -45,7 +45,7 @@ const LONGEST: u64 = 16 << 20;
 /// How much more than under the honest load alone the broker may hold at any time: both budgets, what reading a request and an
 /// answer in the making take beside them, and what the allocator keeps.
 const MEMORY_MORE_MAX: u64 = 3 * 2 * QUEUED;
-/// How much more when the greedy have been gone for [`MEMORY_LEFT_WAIT`]. What they stored within the settings stays.
+/// How much more when the greedy have been gone for [`LEFT_WAIT`]. What they stored within the settings stays.
 const MEMORY_LEFT_MAX: u64 = 2 * QUEUED;
 /// Connections end, and what they held is freed, a moment after the last of the greedy went.
 const LEFT_WAIT: Duration = Duration::from_secs(10);
