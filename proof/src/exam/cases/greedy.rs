@@ -43,10 +43,10 @@ const QUEUED: u64 = 32 << 20;
 /// The longest request, and the longest answer.
 const LONGEST: u64 = 16 << 20;
 /// How much more than under the honest load alone the broker may hold at any time: both budgets, what reading a request and an
-/// answer in the making take beside them, and what the allocator keeps.
-const MEMORY_MORE_MAX: u64 = 3 * 2 * QUEUED;
+/// answer in the making take beside them, what the allocator keeps, and what clients of MQTT have kept.
+const MEMORY_MORE_MAX: u64 = 3 * 2 * QUEUED + 2 * KEPT_BYTES_MAX;
 /// How much more when the greedy have been gone for [`LEFT_WAIT`]. What they stored within the settings stays.
-const MEMORY_LEFT_MAX: u64 = 2 * QUEUED;
+const MEMORY_LEFT_MAX: u64 = 2 * QUEUED + 2 * KEPT_BYTES_MAX;
 /// Connections end, and what they held is freed, a moment after the last of the greedy went.
 const LEFT_WAIT: Duration = Duration::from_secs(10);
 /// How much more may lie on the disk after one kind of greed: what it stored within the settings, and the honest load.
@@ -60,7 +60,7 @@ const TIMES: usize = 200_000;
 /// Connections of one kind of greed.
 const CONNECTIONS: usize = 40;
 /// What sessions and what retained messages of MQTT may take, each of the two: the broker's settings.
-const KEPT_BYTES_MAX: usize = 16 << 20;
+const KEPT_BYTES_MAX: u64 = 16 << 20;
 const PARTITIONS: i32 = 2_000;
 /// How long a peer may take for an answer: the broker's setting.
 const SEND_MAX: Duration = Duration::from_secs(2);

@@ -215,7 +215,7 @@ pub fn not_taken(address: &str) -> Result<()> {
     let mut pump = connections(address, "pump", 1)?.remove(0);
     pump.write_all(&sender(0, "pump", "/topics/greedy-deaf"))?;
     thread::sleep(Duration::from_millis(500));
-    let mut streams = connections(address, "deaf", 60)?;
+    let mut streams = connections(address, "deaf", 40)?;
     for stream in &mut streams {
         let receiver = [receiver(0, Some("/topics/greedy-deaf")), credit(0)].concat();
         let _ = stream.write_all(&receiver);

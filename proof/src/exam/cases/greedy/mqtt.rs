@@ -137,7 +137,7 @@ pub fn retained(address: &str) -> Result<()> {
 
 /// Messages of nearly a MiB for many who take none.
 pub fn not_taken(address: &str) -> Result<()> {
-    let mut streams = clients(address, "deaf", 60, (&[], &[]))?;
+    let mut streams = clients(address, "deaf", 40, (&[], &[]))?;
     for stream in &mut streams {
         subscribe(stream, std::iter::once("greedy/deaf".to_owned()));
     }
