@@ -11,7 +11,7 @@ use crate::fields::string_content;
 use crate::observer::{Observer, Seen};
 use crate::outline::Leaf;
 use crate::row::Row;
-use crate::scan::Plain;
+use crate::scan::{Plain, Scan};
 use crate::schema::{FieldType, Schema, Shape, is_exact};
 
 /// The columns of an output, and what is learned meanwhile.
@@ -166,42 +166,17 @@ fn float(raw: &str) -> Option<f64> {
     if !raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
-    if let Some(number) = short_decimal(raw) {
-        return Some(number);
+    // Most are read on the way; what is too long for that, or has an exponent, is not.
+    match Scan::new(raw).leaf() {
+        Some(Plain::Float(number)) => return Some(number),
+        Some(Plain::Int(number)) => return Some(number as f64),
+        _ => {}
     }
     if raw.contains(['.', 'e', 'E']) || raw == "-0" {
         return raw.parse().ok().filter(|number: &f64| number.is_finite());
     }
     let number: i64 = raw.parse().ok()?;
     is_exact(number).then_some(number as f64)
-}
-
-/// A number with few digits behind a point. It is exact: its digits and the power of ten are floats, and a division rounds once.
-fn short_decimal(raw: &str) -> Option<f64> {
-    const POWERS: [f64; 15] = [
-        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14,
-    ];
-    let digits = raw.strip_prefix('-').unwrap_or(raw);
-    if digits.len() > 15 {
-        return None;
-    }
-    let (mut number, mut places) = (0_u64, None);
-    for byte in digits.bytes() {
-        match byte {
-            b'0'..=b'9' => {
-                number = number * 10 + u64::from(byte - b'0');
-                places = places.map(|places| places + 1);
-            }
-            b'.' if places.is_none() => places = Some(0_usize),
-            _ => return None,
-        }
-    }
-    let number = number as f64 / POWERS[places?];
-    Some(if digits.len() < raw.len() {
-        -number
-    } else {
-        number
-    })
 }
 
 #[cfg(test)]
