@@ -143,7 +143,10 @@ impl Looked {
             None => return None,
             Some(now) => {
                 let low = low(&now);
-                match (before.keeps_up, low.reaches(mark)) {
+                // The last mark holds until this one is written, and for as long as this one names nothing.
+                let keeps_up = [mark, last].iter().all(|it| low.reaches(it))
+                    && now.unacked.iter().all(|(_, place)| low.has(place.topic));
+                match (before.keeps_up, keeps_up) {
                     (true, true) => return None,
                     // Who reads nothing needs no mark.
                     (false, true) if !low.is_empty() => Cursor {

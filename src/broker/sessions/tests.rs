@@ -240,6 +240,61 @@ fn who_only_publishes_and_who_ends_with_its_connection_cost_no_cursor() {
 }
 
 #[test]
+fn the_last_mark_passes_nobody_while_the_next_one_names_nothing() {
+    let mut book = Book::default();
+    assert!(marked(&mut book, &ends(9)).is_empty());
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    let (number, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let read_to = Arc::new(ReadTo::default());
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
+    progress.sent(1, at(4));
+    progress.begin();
+    // Nobody read a topic when the ends were looked at: no such mark is written, and the last one holds.
+    for it in moved(&book, &Positions::default()) {
+        book.apply(&SessionRecord::Cursor(it.key, Some(it.cursor)));
+    }
+    let state = book.state(&key("a")).expect("it is kept");
+    let unacked = vec![(1, at(4))];
+    assert_eq!(
+        (&state.cursor.read, &state.cursor.unacked),
+        (&ends(9), &unacked)
+    );
+    // The same if the server is killed.
+    book.leave(&key("a"), number);
+    book.opened();
+    let state = book.state(&key("a")).expect("it is kept");
+    assert_eq!(
+        (&state.cursor.read, &state.cursor.unacked),
+        (&ends(9), &unacked)
+    );
+}
+
+#[test]
+fn what_is_not_acknowledged_of_a_topic_that_is_read_no_longer_is_not_passed() {
+    const OTHER: TopicId = TopicId::from_uuid(uuid::Uuid::from_u128(43));
+    let mut book = Book::default();
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    let (_, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let read_to = Arc::new(ReadTo::default());
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
+    progress.follows(OTHER, read_to);
+    let place = Place {
+        topic: OTHER,
+        ..at(4)
+    };
+    progress.sent(1, place);
+    progress.begin();
+    progress.left(OTHER);
+    let written = marked(&mut book, &ends(9));
+    assert_eq!(written[0].1.unacked, [(1, place)]);
+    progress.acked(1);
+    let written = marked(&mut book, &ends(9));
+    assert!(written[0].1.keeps_up && written[0].1.unacked.is_empty());
+}
+
+#[test]
 fn what_waits_to_be_kept_is_not_passed() {
     let mut book = Book::default();
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));

@@ -603,6 +603,15 @@ impl MemberPlace {
 impl Drop for Member {
     fn drop(&mut self) {
         let mut state = self.live.state();
+        {
+            // Its place stays where it is: what comes from here on is not its own.
+            let mut waiting = self.inbox.waiting();
+            if waiting.end.is_none() {
+                let first = waiting.slices.front().map(|it| Arc::clone(&it.before));
+                let at = first.unwrap_or_else(|| state.positions[..].into());
+                waiting.end(End::Ended(Some(at)));
+            }
+        }
         if self.is_in(&state) {
             state.leave(self.slot);
             if state.members().next().is_none() {
@@ -610,5 +619,28 @@ impl Drop for Member {
                 self.live.left.notify_one();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routes::Routes;
+    use super::*;
+
+    #[test]
+    fn the_place_of_one_that_has_left_stays_where_it_was() {
+        let live = Arc::new(Live {
+            naming: Routes::default().naming(&"mqtt".parse().expect("a name")),
+            state: Mutex::default(),
+            left: Notify::new(),
+        });
+        let member = Live::join(&live, Some(vec![Offset::new(3)]), Vec::new());
+        let member = member.expect("nothing is ahead of it");
+        live.state().positions = vec![Offset::new(5)];
+        let place = member.place();
+        assert_eq!(place.offsets(), [Offset::new(5)], "nothing was for it");
+        drop(member);
+        live.state().positions = vec![Offset::new(8)];
+        assert_eq!(place.offsets(), [Offset::new(5)]);
     }
 }
