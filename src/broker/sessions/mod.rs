@@ -511,10 +511,15 @@ impl HeldSession {
         }
     }
 
-    /// The record that it has come so far, if that is not what is kept.
-    pub fn moves_to(&self, cursor: Cursor) -> Option<SessionRecord> {
+    /// The record that it has come so far.
+    pub fn is_at(&self, cursor: Cursor) -> SessionRecord {
+        SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor)))
+    }
+
+    /// The same, if that is not what is kept.
+    fn moves_to(&self, cursor: Cursor) -> Option<SessionRecord> {
         let is_new = *self.state().cursor != cursor;
-        is_new.then(|| SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor))))
+        is_new.then(|| self.is_at(cursor))
     }
 
     /// The record of what it is being sent, if that is not what is kept.

@@ -55,6 +55,9 @@ pub(super) struct Outbound {
     pub(super) next_shared: u64,
     /// What an earlier connection was sent and has not acknowledged: it comes before anything else.
     pub(super) again: Option<Again>,
+    /// Messages that come again, and that lie where the session goes on reading: a place that was noted while it was sent more may be
+    /// before these.
+    pub(super) come_again: BTreeSet<Place>,
     /// Retained messages that are to be given before anything else.
     pub(super) looks: Looks,
     pub(super) window: Window,
@@ -97,6 +100,7 @@ impl Outbound {
             shared: Vec::new(),
             next_shared: 0,
             again: None,
+            come_again: BTreeSet::new(),
             looks: Looks::default(),
             window: Window::new(usize::from(client.receive_maximum).min(SEND_MAX)),
             session: Arc::clone(&client.session),
@@ -308,6 +312,9 @@ impl Outbound {
         let is_noted = self.session.is_kept() && qos == Qos::ExactlyOnce && feed.replay.is_none();
         if is_noted && self.sent_to.is_past(&place) {
             // It was sent before the server was killed.
+            return true;
+        }
+        if feed.replay.is_none() && self.come_again.remove(&place) {
             return true;
         }
         delivery.subscription_ids = wanted.ids;

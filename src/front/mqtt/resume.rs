@@ -123,6 +123,9 @@ impl Outbound {
                 true => self.window.free_id(),
                 false => *packet_id,
             };
+            if state.cursor.read.has(place.topic) && !state.cursor.read.is_past(place) {
+                self.come_again.insert(*place);
+            }
             let again = (packet_id, Qos::AtLeastOnce);
             self.window.again.entry(*place).or_default().push(again);
             // It is not done, and nothing is told of this session before all of them are named.

@@ -169,7 +169,8 @@ impl Session {
                 },
             })];
             if is_kept {
-                records.extend(self.held.moves_to(left.cursor.clone()));
+                // Always: until it is stored, the mark may still note how far the connection was, and that may be less.
+                records.push(self.held.is_at(left.cursor.clone()));
                 records.extend(self.held.sends(left.sending.clone()));
             }
             records

@@ -288,6 +288,55 @@ async fn what_was_sent_exactly_once_is_not_sent_again_after_a_kill() {
     }
 }
 
+/// What is kept of a place while more is sent than its client acknowledges: over a kill, under the identifiers that it had.
+#[tokio::test]
+async fn what_comes_again_over_a_kill_comes_once_and_in_order() {
+    const COUNT: u16 = 60;
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_mqtt(directory.path()));
+    let slow = [MINUTE, &[0x21, 0, 20]].concat();
+    let slow = Connect {
+        properties: &slow,
+        ..kept(5, "reader")
+    };
+    let (mut reader, _) = come_back(&running, &slow).await;
+    assert_eq!(reader.subscribe(&[("a", 1)], &[]).await, [1]);
+    drop(reader);
+    until_metric(&running, "alluvium_mqtt_clients 0").await;
+    let mut pump = Mqtt::connect(running.other("MQTT"), 4, "pump").await;
+    for number in 0..COUNT {
+        assert_eq!(
+            pump.publish(number + 1, "a", &number.to_be_bytes()).await,
+            0
+        );
+    }
+    // It takes all that it may, acknowledges nothing, and stays until its place has been noted.
+    let (mut reader, present) = come_back(&running, &slow).await;
+    assert!(present);
+    let mut before = Vec::new();
+    for _ in 0..20 {
+        before.push(reader.message().await);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let running = restart(running, directory.path());
+    let (mut reader, present) = come_back(&running, &slow).await;
+    assert!(present);
+    let mut found = Vec::new();
+    while found.len() < usize::from(COUNT) {
+        let message = reader.message().await;
+        reader.ack(0x40, message.packet_id).await;
+        found.push(message);
+    }
+    for (number, message) in (0..COUNT).zip(&found) {
+        assert_eq!(message.payload, number.to_be_bytes(), "in order, and once");
+    }
+    let told = |all: &[Message]| -> Vec<_> { all.iter().map(|it| it.packet_id).collect() };
+    assert_eq!(told(&found[..20]), told(&before));
+    let dups = found.iter().filter(|it| it.dup).count();
+    assert_eq!(dups, 20);
+    reader.ping().await;
+}
+
 /// aedes #649, NanoMQ #897: order kept, backlog before live.
 #[tokio::test]
 async fn a_backlog_comes_before_what_is_live_and_in_order() {
