@@ -112,7 +112,7 @@ fn the_benchmark_measures_all_three_and_leaves_nothing_behind() {
             "-b",
             &running.kafka,
             "--seconds",
-            "0.2",
+            "1",
             "--batch-bytes",
             "16384",
         ];
@@ -124,7 +124,6 @@ fn the_benchmark_measures_all_three_and_leaves_nothing_behind() {
         let rate = &report[measure]["bytes_per_second"];
         let of = |name: &str| rate[name].as_f64().expect("a number");
         assert!(
-            // A run this short may end before its first acknowledgement on a busy machine.
             of("max") > 0.0 && of("min") <= of("median") && of("median") <= of("max"),
             "{rate}"
         );

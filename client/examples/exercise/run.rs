@@ -166,7 +166,12 @@ async fn places(client: &Client, topic: &TopicName) -> Outcome {
         (Start::Latest, None),
     ] {
         consumer.assign(partition.clone(), start);
-        let fetched = consumer.poll(Duration::from_millis(700)).await?;
+        // It returns as soon as there is something.
+        let wait = match first {
+            Some(_) => Duration::from_secs(30),
+            None => Duration::from_millis(700),
+        };
+        let fetched = consumer.poll(wait).await?;
         let records = fetched.first().map(Fetched::records).transpose()?;
         let found = records.and_then(|r| r.first().map(|r| r.offset.get()));
         assert_eq!(found, first, "{start:?}");

@@ -106,7 +106,7 @@ async fn thousands_of_commits_leave_the_last_one() {
         }));
     }
     for writer in writers {
-        tokio::time::timeout(Duration::from_secs(60), writer)
+        tokio::time::timeout(Duration::from_secs(300), writer)
             .await
             .expect("in time")
             .expect("no panic");

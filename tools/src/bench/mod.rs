@@ -27,6 +27,8 @@ use report::{Measure, Report, Spread};
 const BATCH_BYTES_MIN: usize = 256;
 /// What a topic takes without a setting of its own, in Kafka and here.
 const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
+/// Rates of the load, in MiB a second: slower ones have no batch in a run, faster ones no time between two.
+const RATES_MIB: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 /// Measure a running broker: durable produce, ack latency at a fixed rate, replay.
 #[derive(Debug, clap::Args)]
@@ -99,11 +101,12 @@ pub async fn run(args: BenchArgs, client: &Client, json: bool) -> Result<ExitCod
             "a batch has {BATCH_BYTES_MIN} bytes to 64 MiB, and room for a record of --record-bytes"
         )));
     }
-    if args
-        .rate
-        .is_some_and(|rate| !(rate > 0.0 && rate.is_finite()))
-    {
-        bail!(Failure::Usage("--rate must be above 0".to_owned()));
+    if args.rate.is_some_and(|rate| !RATES_MIB.contains(&rate)) {
+        bail!(Failure::Usage(format!(
+            "--rate is {} to {} MiB a second",
+            RATES_MIB.start(),
+            RATES_MIB.end()
+        )));
     }
     let topic = TopicName::parse(&format!("bench-{}", uuid::Uuid::new_v4().simple()))?;
     let admin = Admin::new(client);
@@ -183,9 +186,15 @@ impl Bench<'_> {
                 .produce
                 .as_ref()
                 .map(|produce| produce.bytes_per_second.median / 2.0);
-            let rate = match self.args.rate {
-                Some(mib) => mib * f64::from(1 << 20),
-                None => peak.unwrap_or(10.0 * f64::from(1 << 20)),
+            let rate = match (self.args.rate, peak) {
+                (Some(mib), _) => mib * f64::from(1 << 20),
+                (None, Some(half)) if half > 0.0 => half,
+                (None, Some(_)) => bail!(
+                    "nothing was acknowledged in {} s, and there is no rate to measure latency at: give more time by \
+                     --seconds, or a --rate",
+                    self.args.seconds
+                ),
+                (None, None) => 10.0 * f64::from(1 << 20),
             };
             let runs = self
                 .repeat("latency", async || sending.paced(rate).await)
