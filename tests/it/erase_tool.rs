@@ -310,6 +310,18 @@ fn state(running: &Running, id: &str) -> Value {
     erasure
 }
 
+/// The same, once it is at its end.
+fn ended(running: &Running, id: &str) -> Value {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let erasure = state(running, id);
+        if erasure["state"] == "ended" {
+            return erasure;
+        }
+        assert!(Instant::now() < until, "{erasure}");
+    }
+}
+
 #[test]
 fn a_hold_and_a_file_in_the_quarantine_refuse_it_by_their_names_and_summaries_forget_the_key() {
     let data = tempfile::tempdir().expect("a directory");
@@ -387,7 +399,7 @@ fn a_hold_and_a_file_in_the_quarantine_refuse_it_by_their_names_and_summaries_fo
     assert!(refused.stderr.contains("left.log.0"), "{}", refused.stderr);
     let (status, asked) = running.ask_json("POST /api/v1/cleanup/erasures", &body);
     assert_eq!(status, 202, "{asked}");
-    let asked = state(&running, asked["id"].as_str().expect("an id"));
+    let asked = ended(&running, asked["id"].as_str().expect("an id"));
     assert_eq!(asked["outcome"], "refused", "{asked}");
     assert!(
         aside.exists() && in_summaries() > 0,

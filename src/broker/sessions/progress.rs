@@ -49,6 +49,11 @@ impl Progress {
         self.now().is_there = true;
     }
 
+    /// From here on it tells nothing again: what is left is kept by whoever ends the connection.
+    pub fn end(&self) {
+        self.now().is_there = false;
+    }
+
     /// The session reads a topic.
     pub fn follows(&self, topic: TopicId, reading: Arc<dyn Reading>) {
         let mut now = self.now();
@@ -89,7 +94,7 @@ impl Progress {
         }
     }
 
-    /// What is read, and not acknowledged; None before it tells.
+    /// What is read, and not acknowledged; None before it tells, and after.
     pub fn cursor(&self) -> Option<Cursor> {
         let now = self.now();
         if !now.is_there {

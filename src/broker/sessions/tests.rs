@@ -271,6 +271,34 @@ fn the_last_mark_passes_nobody_while_the_next_one_names_nothing() {
 }
 
 #[test]
+fn what_a_connection_leaves_is_not_replaced_by_what_it_told_before() {
+    let mut book = Book::default();
+    book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
+    let (number, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let read_to = Arc::new(ReadTo::default());
+    read_to.set(PartitionId::new(0), Offset::new(9));
+    progress.follows(TOPIC, read_to);
+    progress.sent(1, at(9));
+    progress.begin();
+    let before = moved(&book, &ends(9));
+    assert!(before[0].cursor.keeps_up);
+    progress.end();
+    let left = Cursor {
+        keeps_up: false,
+        read: ends(10),
+        unacked: vec![(1, at(9))],
+    };
+    let record = SessionRecord::Cursor(key("a"), Some(Arc::new(left.clone())));
+    book.apply(&record);
+    // Until the next connection of its client may hold it, and then.
+    assert!(!book.is_still(&before[0]));
+    assert!(moved(&book, &ends(9)).is_empty());
+    book.leave(&key("a"), number);
+    assert!(moved(&book, &ends(9)).is_empty());
+    assert_eq!(*book.state(&key("a")).expect("it is kept").cursor, left);
+}
+
+#[test]
 fn what_is_not_acknowledged_of_a_topic_that_is_read_no_longer_is_not_passed() {
     const OTHER: TopicId = TopicId::from_uuid(uuid::Uuid::from_u128(43));
     let mut book = Book::default();

@@ -151,6 +151,8 @@ impl Session {
     /// Its connection has ended; with what is to be kept of it, or as it was before if nothing is known of that. It tries until that is
     /// stored: nobody else has the session before.
     pub(super) async fn leave(&self, front: &Front, how: Leaving, left: Option<Left>) {
+        // What it knows may be less than what is left, and nothing of that is to be replaced by it.
+        self.held.progress().end();
         let will = self.will.clone().filter(|_| how.with_will);
         let is_kept = how.expiry_seconds > 0;
         let waits = |will: &Arc<KeptWill>| is_kept && will.delay_seconds > 0;
@@ -169,7 +171,7 @@ impl Session {
                 },
             })];
             if is_kept {
-                // Always: until it is stored, the mark may still note how far the connection was, and that may be less.
+                // Always: a mark that looked before may note another place, unless there is a newer one.
                 records.push(self.held.is_at(left.cursor.clone()));
                 records.extend(self.held.sends(left.sending.clone()));
             }
