@@ -197,7 +197,7 @@ fn a_hold_on_a_time_keeps_that_time_only_and_one_that_ends_lets_go() {
             "--reason",
             "for a moment",
             "--expires",
-            "8s",
+            "15s",
         ],
     );
     assert_eq!(expiring.code, Some(0), "{}", expiring.stderr);

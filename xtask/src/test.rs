@@ -42,6 +42,8 @@ const CHORES: &[Chore<Options>] = &[
     ("package", |options| package::run_check(&options.broker()?)),
 ];
 
+/// Tests that run at the same time, for each core.
+const TESTS_PER_CORE: usize = 3;
 /// What all later chores run.
 const BUILD: &str = "build";
 /// The first chore that needs what is downloaded.
@@ -150,6 +152,11 @@ pub(crate) fn lints() -> Result<Tally> {
 fn rust_tests() -> Result<Tally> {
     let mut command = run::cargo();
     command.args(["test", "--workspace", "--quiet", "--no-fail-fast"]);
+    // Most of their time they wait: for a sync, a server's start, a deadline.
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env("RUST_TEST_THREADS", (TESTS_PER_CORE * cores).to_string());
+    }
     let (status, lines) = run::shown_and_kept(&mut command, is_name_in_a_list)?;
     if status.success() {
         return Ok(Tally::ONE_PASSED);
