@@ -4,6 +4,7 @@
 //! Callers: `cargo xtask`, which builds this program, hands it the command line, and asks for short forms in `test`.
 //! Invariant: a broker is judged from outside, by what it answers and by what its files hold.
 
+mod amqp_client;
 mod bench;
 mod chaos;
 mod compat;

@@ -96,6 +96,8 @@ impl Peer {
         let log = data.join("output");
         let file = File::create(&log)?;
         let child = command
+            // What it leaves where it runs goes with its data.
+            .current_dir(data)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

@@ -127,9 +127,32 @@ const RHEA: &str = "rhea";
 const GO_AMQP: &str = "go-amqp";
 const PROTON: &str = "proton";
 const PROTON_J2: &str = "protonj2";
+/// Azure's clients of Event Hubs, for Python, Go and JavaScript.
 const EVENT_HUBS: &str = "azure-eventhub";
+const EVENT_HUBS_GO: &str = "azeventhubs";
+const EVENT_HUBS_JS: &str = "azure-event-hubs";
 /// What speaks AMQP.
-pub const AMQP: &[&str] = &[JMS, JMS_JAVAX, RHEA, GO_AMQP, PROTON, PROTON_J2, EVENT_HUBS];
+pub const AMQP: &[&str] = &[
+    JMS,
+    JMS_JAVAX,
+    RHEA,
+    GO_AMQP,
+    PROTON,
+    PROTON_J2,
+    EVENT_HUBS,
+    EVENT_HUBS_GO,
+    EVENT_HUBS_JS,
+];
+/// What each client of Event Hubs owes.
+const EVENT_HUBS_SCENARIOS: &[&str] = &[
+    "properties",
+    "there and back",
+    "positions",
+    "partition keys",
+    "owner level",
+    "kafka",
+    "kill",
+];
 /// What Qpid's JMS client owes.
 const JMS_SCENARIOS: &[&str] = &[
     "bodies",
@@ -166,6 +189,8 @@ pub const LONG: &[&str] = &[
     PROTON,
     PROTON_J2,
     EVENT_HUBS,
+    EVENT_HUBS_GO,
+    EVENT_HUBS_JS,
 ];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
@@ -587,15 +612,30 @@ pub const CLIENTS: &[Client] = &[
             environment: Some(EVENT_HUBS),
             script: "amqp/eventhub_client.py",
         },
-        scenarios: &[&[
-            "properties",
-            "there and back",
-            "positions",
-            "partition keys",
-            "owner level",
-            "kafka",
-            "kill",
-        ]],
+        scenarios: &[EVENT_HUBS_SCENARIOS],
+    },
+    Client {
+        name: EVENT_HUBS_GO,
+        version: "2.0.2",
+        kits: &[Kit::Go {
+            project: "azeventhubs",
+            program: EVENT_HUBS_GO,
+        }],
+        program: Program::Binary {
+            path: EVENT_HUBS_GO,
+        },
+        scenarios: &[EVENT_HUBS_SCENARIOS],
+    },
+    Client {
+        name: EVENT_HUBS_JS,
+        version: "6.0.4",
+        kits: &[Kit::Node {
+            project: "eventhubsjs",
+        }],
+        program: Program::Node {
+            script: "eventhubsjs/run.js",
+        },
+        scenarios: &[EVENT_HUBS_SCENARIOS, &["buffered"]],
     },
     Client {
         name: MQTT_JS,

@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::net::{AddressFamily, SocketType};
 
-use super::load::{Load, LoadPlan};
+use super::amqp::AmqpLoad;
+use super::load::{Load, LoadPlan, Running};
 use super::victim::{Plan, Victim};
 use super::{Exam, Outcome};
 
@@ -134,13 +136,17 @@ fn send(address: &str, input: &[u8]) -> Result<Option<bool>> {
     let _ = stream.write_all(input);
     let _ = stream.shutdown(Shutdown::Write);
     let mut buffer = [0; 4096];
-    match stream.read(&mut buffer) {
-        Ok(0) => Ok(Some(false)),
-        Ok(_) => Ok(Some(true)),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            Ok(None)
+    let mut answered = None;
+    // To the end: who goes with the first answer would keep the broker from what comes behind that.
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(Some(answered.is_some())),
+            Ok(_) => answered = Some(true),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(answered);
+            }
+            Err(_) => return Ok(Some(answered.is_some())),
         }
-        Err(_) => Ok(Some(false)),
     }
 }
 
@@ -148,7 +154,9 @@ fn send(address: &str, input: &[u8]) -> Result<Option<bool>> {
 pub struct Siege {
     /// The broker.
     pub victim: Victim,
-    load: std::sync::Arc<Load>,
+    load: Arc<Load>,
+    /// Who goes on over AMQP, and where.
+    queue: Option<(Arc<AmqpLoad>, String)>,
     /// Anonymous memory under the honest load alone, in bytes.
     pub calm_bytes: u64,
 }
@@ -156,23 +164,48 @@ pub struct Siege {
 impl Siege {
     /// Starts a broker of this plan and the honest load, and lets it run for a moment.
     pub fn of(exam: &Exam, plan: &Plan) -> Result<Siege> {
+        Siege::beside(exam, plan, false)
+    }
+
+    /// The same where the honest are also clients of AMQP: producers, a consumer, and one that moves messages in transactions.
+    pub fn with_amqp(exam: &Exam, plan: &Plan) -> Result<Siege> {
+        Siege::beside(exam, plan, true)
+    }
+
+    fn beside(exam: &Exam, plan: &Plan, has_amqp: bool) -> Result<Siege> {
         let victim = plan.start()?;
         let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
         load.create_topics(&victim.kafka)?;
-        let running = load.begin(&victim.kafka);
-        thread::sleep(Duration::from_secs(1));
-        running.finish();
-        let calm_bytes = victim.anonymous_bytes()?;
-        Ok(Siege {
+        let mut queue = None;
+        if has_amqp {
+            let load = AmqpLoad::new(exam.seed);
+            load.create_topics(&victim.kafka, &[])?;
+            queue = Some((load, victim.other("AMQP")?));
+        }
+        let mut siege = Siege {
             victim,
             load,
-            calm_bytes,
-        })
+            queue,
+            calm_bytes: 0,
+        };
+        let running = siege.begin();
+        thread::sleep(Duration::from_secs(1));
+        running.into_iter().for_each(Running::finish);
+        siege.calm_bytes = siege.victim.anonymous_bytes()?;
+        Ok(siege)
+    }
+
+    /// The honest load goes on.
+    fn begin(&self) -> Vec<Running> {
+        let queue = { &self.queue }.as_ref();
+        let mut all = vec![self.load.begin(&self.victim.kafka)];
+        all.extend(queue.map(|(load, address)| load.begin(address)));
+        all
     }
 
     /// Runs an attack beside the honest load. Answers what it answers, and the most anonymous memory meanwhile, in bytes.
     pub fn endure<T: Send>(&self, attack: impl FnOnce() -> Result<T> + Send) -> Result<(T, u64)> {
-        let running = self.load.begin(&self.victim.kafka);
+        let running = self.begin();
         let over = AtomicBool::new(false);
         let result = thread::scope(|scope| {
             let watch = scope.spawn(|| {
@@ -189,7 +222,7 @@ impl Siege {
             let highest = watch.join().expect("the watch does not panic");
             result.map(|result| (result, highest))
         });
-        running.finish();
+        running.into_iter().for_each(Running::finish);
         result
     }
 
@@ -206,13 +239,15 @@ impl Siege {
         outcome.require(refusals.is_empty(), || {
             format!("the honest load was refused: {refusals:?}")
         });
-        let judgement = self.load.judge(&self.victim.kafka)?;
-        outcome.checked += judgement.checked;
-        outcome.lost += judgement.lost;
-        outcome.failures.extend(judgement.failures);
-        outcome.require(judgement.checked > 0, || {
-            "the honest load did nothing".to_owned()
-        });
+        let checked = self.load.judge(&self.victim.kafka)?.add_to(outcome);
+        outcome.require(checked > 0, || "the honest load did nothing".to_owned());
+        if let Some((load, address)) = &self.queue {
+            let judgement = load.judge(&self.victim.kafka, address)?;
+            let checked = judgement.add_to(outcome);
+            outcome.require(checked > 0, || "nothing was sent over AMQP".to_owned());
+            let kept = format!("{checked} honest messages of AMQP accepted");
+            outcome.notes.push(kept);
+        }
         let log = self.victim.log();
         let panicked = log.lines().find(|line| line.contains("panicked"));
         outcome.require(panicked.is_none(), || {

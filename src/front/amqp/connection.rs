@@ -652,8 +652,11 @@ impl Connection {
                 group,
                 level,
             };
-            // Event Hubs' clients for Python settle nothing, and nothing follows from it.
+            // Event Hubs' clients settle nothing, and nothing would follow from it. Who leaves it to us is sent all settled: that for Go
+            // gives credit for what is settled alone.
+            let mut sends_settled = sends_settled;
             if wanted.group.is_some() {
+                sends_settled |= attach.snd_settle_mode == SenderSettleMode::Mixed;
                 self.endpoint.forgets_unsettled(link);
             }
             self.cursors.open(door, link, wanted, sends_settled).await?;

@@ -52,6 +52,8 @@ async fn read(door: &Door, request: &Request<'_>) -> Result<MapBuf, NoAnswer> {
             ids.push(&partition.get().to_string());
         }
         put("partition_ids", &ids.as_value());
+        // Clients for Go take an answer without it for none.
+        put("georeplication_factor", &Value::Int(1));
         return Ok(body);
     }
     let said = request.said("partition");

@@ -1,6 +1,7 @@
 //! What Event Hubs' clients need beside links to topics: tokens, questions about a hub and its partitions, and owner levels.
 
 use ::amqp::message::{Body, Message, Properties, SectionKind, put_section};
+use ::amqp::performative::SenderSettleMode;
 use ::amqp::sasl::{SaslFrame, SaslInit};
 use ::amqp::{BytesMut, Composite as _, MapBuf, Symbol, Value};
 
@@ -100,6 +101,9 @@ async fn a_hub_and_its_partitions_are_told_to_whoever_asks_management() {
     };
     assert_eq!(told.get("name"), Some(Value::String("events")));
     assert_eq!(told.get("partition_count"), Some(Value::Int(3)));
+    // That for Go takes an answer without it for none.
+    let copies = told.get("georeplication_factor");
+    assert_eq!(copies, Some(Value::Int(1)));
     let Some(Value::Array(ids)) = told.get("partition_ids") else {
         panic!("no array, which is what clients take: {told:?}");
     };
@@ -201,6 +205,32 @@ async fn a_partition_is_read_by_who_has_the_highest_owner_level_over_all_connect
         let told = second.until("detach").await;
         assert_eq!(told, format!("detach {handle} amqp:invalid-field"));
     }
+}
+
+#[tokio::test]
+async fn who_reads_a_partition_for_a_group_is_sent_all_settled_unless_it_wants_to_settle() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = Amqp::connect(running.other("AMQP")).await;
+    send(&mut amqp, 0, "events", 0, &[ROW]).await;
+    for (handle, mode, end) in [
+        (1, SenderSettleMode::Mixed, " settled"),
+        (2, SenderSettleMode::Settled, " settled"),
+        (3, SenderSettleMode::Unsettled, ")"),
+    ] {
+        let source = source(PATH, None);
+        amqp.receiver_in_mode(handle, source, mode).await;
+        amqp.until(&format!("attach {handle}")).await;
+        amqp.credit(handle, 0, 1, false).await;
+        let words = amqp.until("transfer").await;
+        assert!(words.ends_with(end), "{mode:?}: {words}");
+    }
+    // Others may say what becomes of what they are sent.
+    amqp.receiver(4, source("events/Partitions/0", None)).await;
+    amqp.until("attach 4").await;
+    amqp.credit(4, 0, 1, false).await;
+    let words = amqp.until("transfer").await;
+    assert!(words.ends_with(')'), "{words}");
 }
 
 /// A request to take a token of a kind.

@@ -186,10 +186,21 @@ impl Amqp {
 
     /// Attaches a receiver that is sent what is settled.
     pub async fn receiver_of_settled(&mut self, handle: u32, source: Source<'_>) {
+        let mode = SenderSettleMode::Settled;
+        self.receiver_in_mode(handle, source, mode).await;
+    }
+
+    /// Attaches a receiver that says how what it is sent is settled.
+    pub async fn receiver_in_mode(
+        &mut self,
+        handle: u32,
+        source: Source<'_>,
+        mode: SenderSettleMode,
+    ) {
         let name = format!("r{handle}");
         let target = AnyTarget::Target(target(None));
         let attach = Attach {
-            snd_settle_mode: SenderSettleMode::Settled,
+            snd_settle_mode: mode,
             ..attach(&name, handle, Role::Receiver, Some(source), target)
         };
         self.say(Performative::Attach(attach)).await;
@@ -315,6 +326,8 @@ impl Amqp {
     pub async fn delivery(&mut self) -> (u32, u8, u32) {
         let (words, payload) = self.next().await;
         let id = words
+            .strip_suffix(" settled")
+            .unwrap_or(&words)
             .strip_prefix("transfer Some(")
             .and_then(|rest| rest.strip_suffix(')'))
             .unwrap_or_else(|| panic!("{words}, and no delivery"));
@@ -410,7 +423,14 @@ fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
             "flow {:?} {:?} {:?}",
             it.handle, it.delivery_count, it.link_credit
         ),
-        Performative::Transfer(it) => format!("transfer {:?}", it.delivery_id),
+        Performative::Transfer(it) => {
+            let settled = if it.settled == Some(true) {
+                " settled"
+            } else {
+                ""
+            };
+            format!("transfer {:?}{settled}", it.delivery_id)
+        }
         Performative::Disposition(it) => {
             let last = it.last.unwrap_or(it.first);
             let state = it.state.map_or_else(String::new, |it| became(&it));

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use amqp::frame::{self, FrameKind, HEADER_BYTES, Protocol};
 use amqp::performative::{
-    Attach, Begin, Close, Disposition, Flow, Open, Performative, ReceiverSettleMode, Role,
-    SenderSettleMode,
+    Attach, Begin, Close, Disposition, Flow, Open, Performative, Role, SenderSettleMode, Transfer,
 };
 use amqp::sasl::{SaslCode, SaslFrame, SaslInit};
 use amqp::state::DeliveryState;
 use amqp::terminus::{AnyTarget, Source, Target, TerminusDurability};
-use amqp::{BytesMut, Multiple, Symbol, Value};
+use amqp::{BytesMut, Symbol};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::BufMut as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::amqp_client::said::{self, Ends, Stand};
 
 /// Longer than any answer takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,26 +83,12 @@ impl Client {
         }
         self.greet(Protocol::Amqp).await?;
         self.put(&Performative::Open(Open {
-            container_id,
             hostname: Some("localhost"),
-            max_frame_size: u32::try_from(FRAME_BYTES_MAX)?,
-            channel_max: 0,
-            idle_time_out: None,
-            outgoing_locales: Multiple::None,
-            incoming_locales: Multiple::None,
-            offered_capabilities: Multiple::None,
-            desired_capabilities: Multiple::None,
-            properties: None,
+            ..said::open(container_id, u32::try_from(FRAME_BYTES_MAX)?)
         }));
         self.put(&Performative::Begin(Begin {
-            remote_channel: None,
-            next_outgoing_id: 0,
-            incoming_window: SESSION_WINDOW,
-            outgoing_window: SESSION_WINDOW,
             handle_max: 0,
-            offered_capabilities: Multiple::None,
-            desired_capabilities: Multiple::None,
-            properties: None,
+            ..said::begin(SESSION_WINDOW)
         }));
         self.flush().await?;
         loop {
@@ -132,59 +119,39 @@ impl Client {
 
     /// Attaches a link that sends to a queue, and waits until it is.
     pub async fn sends_to(&mut self, queue: &str) -> Result<()> {
-        self.attach(queue, Role::Sender).await
+        let target = Target {
+            durable: TerminusDurability::UnsettledState,
+            expiry_policy: Symbol("never"),
+            ..said::queue_target(queue)
+        };
+        let ends = Ends::SendsTo(AnyTarget::Target(target));
+        let attach = Attach {
+            source: Some(kept_source(said::source(None))),
+            ..said::attach("sends", HANDLE, ends)
+        };
+        self.attach(queue, attach).await
     }
 
     /// Attaches a link that receives from a queue, without credit, and waits until it is.
     pub async fn receives_from(&mut self, queue: &str) -> Result<()> {
-        self.attach(queue, Role::Receiver).await
+        let target = Target {
+            durable: TerminusDurability::UnsettledState,
+            expiry_policy: Symbol("never"),
+            ..said::target(None)
+        };
+        let ends = Ends::ReceivesFrom(kept_source(said::queue(queue)));
+        let attach = Attach {
+            target: Some(AnyTarget::Target(target)),
+            ..said::attach("receives", HANDLE, ends)
+        };
+        self.attach(queue, attach).await
     }
 
-    async fn attach(&mut self, queue: &str, role: Role) -> Result<()> {
-        let is_sender = role == Role::Sender;
-        let source = Source {
-            address: (!is_sender).then_some(Value::String(queue)),
-            durable: TerminusDurability::UnsettledState,
-            expiry_policy: Symbol("never"),
-            timeout: 0,
-            dynamic: false,
-            dynamic_node_properties: None,
-            distribution_mode: None,
-            filter: None,
-            default_outcome: None,
-            outcomes: Multiple::None,
-            capabilities: match is_sender {
-                true => Multiple::None,
-                false => Multiple::These(&["queue"]),
-            },
-        };
-        let target = Target {
-            address: is_sender.then_some(Value::String(queue)),
-            durable: TerminusDurability::UnsettledState,
-            expiry_policy: Symbol("never"),
-            timeout: 0,
-            dynamic: false,
-            dynamic_node_properties: None,
-            capabilities: match is_sender {
-                true => Multiple::These(&["queue"]),
-                false => Multiple::None,
-            },
-        };
+    async fn attach(&mut self, queue: &str, attach: Attach<'_>) -> Result<()> {
+        let is_sender = attach.role == Role::Sender;
         self.put(&Performative::Attach(Attach {
-            name: if is_sender { "sends" } else { "receives" },
-            handle: HANDLE,
-            role,
             snd_settle_mode: SenderSettleMode::Unsettled,
-            rcv_settle_mode: ReceiverSettleMode::First,
-            source: Some(source),
-            target: Some(AnyTarget::Target(target)),
-            unsettled: None,
-            incomplete_unsettled: false,
-            initial_delivery_count: is_sender.then_some(0),
-            max_message_size: None,
-            offered_capabilities: Multiple::None,
-            desired_capabilities: Multiple::None,
-            properties: None,
+            ..attach
         }));
         self.flush().await?;
         let attached = async {
@@ -214,14 +181,8 @@ impl Client {
     /// The body of the next frame that is not empty.
     async fn frame(&mut self) -> Result<BytesMut> {
         loop {
-            let header = frame::header(&self.incoming, FRAME_BYTES_MAX)?;
-            if let Some(header) = header.filter(|it| self.incoming.len() >= it.frame_bytes) {
-                let mut frame = self.incoming.split_to(header.frame_bytes);
-                let body = frame.split_off(header.body_at);
-                if !body.is_empty() {
-                    return Ok(body);
-                }
-                continue;
+            if let Some(body) = said::take(&mut self.incoming, FRAME_BYTES_MAX)? {
+                return Ok(body);
             }
             self.read().await?;
         }
@@ -235,9 +196,7 @@ impl Client {
     }
 
     fn put(&mut self, performative: &Performative<'_>) {
-        frame::put(&mut self.outgoing, FrameKind::Amqp, CHANNEL, |out| {
-            performative.put(out);
-        });
+        said::put(&mut self.outgoing, CHANNEL, performative, b"");
     }
 
     /// Sends what there is to send.
@@ -255,18 +214,13 @@ impl Client {
         mut each: impl FnMut(&Performative<'_>, &[u8]) -> Result<()>,
     ) -> Result<()> {
         // Frames may be there that came with an answer.
-        if !self.has_frame()? {
+        let mut next = said::take(&mut self.incoming, FRAME_BYTES_MAX)?;
+        if next.is_none() {
             self.read().await?;
+            next = said::take(&mut self.incoming, FRAME_BYTES_MAX)?;
         }
-        while let Some(header) = frame::header(&self.incoming, FRAME_BYTES_MAX)?
-            .filter(|it| self.incoming.len() >= it.frame_bytes)
-        {
-            let frame = self.incoming.split_to(header.frame_bytes);
-            let body = &frame[header.body_at..];
-            if body.is_empty() {
-                continue;
-            }
-            let (performative, payload) = Performative::split(body)?;
+        while let Some(body) = next {
+            let (performative, payload) = Performative::split(&body)?;
             match &performative {
                 Performative::Flow(flow) => self.flowed(flow),
                 Performative::Transfer(_) => {
@@ -276,13 +230,9 @@ impl Client {
                 Performative::Disposition(_) => each(&performative, payload)?,
                 other => bail!("{other:?} came"),
             }
+            next = said::take(&mut self.incoming, FRAME_BYTES_MAX)?;
         }
         Ok(())
-    }
-
-    fn has_frame(&self) -> Result<bool> {
-        let header = frame::header(&self.incoming, FRAME_BYTES_MAX)?;
-        Ok(header.is_some_and(|it| self.incoming.len() >= it.frame_bytes))
     }
 
     fn flowed(&mut self, flow: &Flow<'_>) {
@@ -309,19 +259,13 @@ impl Client {
 
     /// Gives the link credit for so many deliveries behind those that have come.
     pub fn credit(&mut self, came: u32, credit: u32) {
-        self.put(&Performative::Flow(Flow {
-            next_incoming_id: Some(self.next_incoming),
-            incoming_window: SESSION_WINDOW,
-            next_outgoing_id: self.sent,
-            outgoing_window: SESSION_WINDOW,
-            handle: Some(HANDLE),
-            delivery_count: Some(came),
-            link_credit: Some(credit),
-            available: None,
-            drain: false,
-            echo: false,
-            properties: None,
-        }));
+        let stand = Stand {
+            next_incoming: self.next_incoming,
+            next_outgoing: self.sent,
+            window: SESSION_WINDOW,
+        };
+        let flow = said::credit(stand, HANDLE, (came, credit), false);
+        self.put(&Performative::Flow(flow));
     }
 
     /// Closes, and waits until the broker has too: it has then taken note of everything that was said.
@@ -355,6 +299,15 @@ impl Client {
     }
 }
 
+/// One that outlives the connection, with what is unsettled.
+fn kept_source(source: Source<'_>) -> Source<'_> {
+    Source {
+        durable: TerminusDurability::UnsettledState,
+        expiry_policy: Symbol("never"),
+        ..source
+    }
+}
+
 /// A durable message that is made once and sent many times.
 pub struct Message {
     sections: Vec<u8>,
@@ -378,18 +331,10 @@ impl Message {
     }
 
     fn put(&self, out: &mut BytesMut, id: u32, begins_with: &[u8]) {
-        let transfer = Performative::Transfer(amqp::performative::Transfer {
-            handle: HANDLE,
-            delivery_id: Some(id),
-            delivery_tag: Some(&id.to_be_bytes()),
-            message_format: Some(0),
-            settled: Some(false),
-            more: false,
-            rcv_settle_mode: None,
-            state: None,
-            resume: false,
-            aborted: false,
+        let tag = id.to_be_bytes();
+        let transfer = Performative::Transfer(Transfer {
             batchable: true,
+            ..said::transfer(HANDLE, id, &tag)
         });
         frame::put(out, FrameKind::Amqp, CHANNEL, |out| {
             transfer.put(out);

@@ -1,4 +1,8 @@
 //! Links that send to a queue, and links that empty it.
+//!
+//! A message's body begins with its number: its round, its link, and its place among what the link sent. So what comes is judged by
+//! sets and not by counts: everything that was acknowledged has to come, and nothing may that was not sent. A broker may deliver again
+//! what it was told is done with as the connection ended; from an earlier round, too.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,12 +28,12 @@ const WARM_UP: Duration = Duration::from_millis(500);
 pub struct Sent {
     /// Messages that were settled as accepted while it was measured.
     pub counted: u64,
-    /// Sent in all, and settled as accepted in all.
-    pub sent: u64,
     /// From sending to settling, in microseconds, of those that are counted.
     pub latencies_us: Vec<u64>,
     /// How long was measured.
     pub seconds: f64,
+    /// What each link sent in all, all of it settled as accepted.
+    pub links: Vec<u64>,
 }
 
 impl Sent {
@@ -37,11 +41,33 @@ impl Sent {
     pub fn rate(&self) -> f64 {
         self.counted as f64 / self.seconds
     }
+
+    /// Messages in all.
+    pub fn messages(&self) -> u64 {
+        self.links.iter().sum()
+    }
+}
+
+/// Which message: its round, its link, and its place among what the link sent.
+fn number(round: u64, link: u64, place: u64) -> u64 {
+    assert!(round < 1 << 8 && link < 1 << 16 && place < 1 << 40);
+    round << 56 | link << 40 | place
+}
+
+/// The same, apart.
+fn parts(number: u64) -> (u64, u64, u64) {
+    let (round, link) = (number >> 56, number >> 40 & 0xffff);
+    (round, link, number & ((1 << 40) - 1))
 }
 
 /// Sends durable messages to a queue by so many links, each on a connection of its own, until the broker has accepted all of
-/// them.
-pub async fn send(address: &str, queue: &str, links: u64, time: Duration) -> Result<Sent> {
+/// them. Each time that this is done to a queue is another round, from 0 on.
+pub async fn send(
+    address: &str,
+    queue: &str,
+    (round, links): (u64, u64),
+    time: Duration,
+) -> Result<Sent> {
     let mut clients = Vec::new();
     for link in 0..links {
         let mut client = Client::open(address, &format!("sender-{link}")).await?;
@@ -51,36 +77,48 @@ pub async fn send(address: &str, queue: &str, links: u64, time: Duration) -> Res
     let counts_from = Instant::now() + WARM_UP;
     let mut tasks = JoinSet::new();
     for (link, client) in (0..).zip(clients) {
-        tasks.spawn(sender(client, link, counts_from, counts_from + time));
+        let begins = number(round, link, 0);
+        let sending = sender(client, begins, counts_from, counts_from + time);
+        tasks.spawn(async move { (link, sending.await) });
     }
     let mut all = Sent {
         seconds: time.as_secs_f64(),
+        links: vec![0; usize::try_from(links)?],
         ..Sent::default()
     };
     while let Some(done) = tasks.join_next().await {
-        let one = done.context("a sender")??;
+        let (link, one) = done.context("a sender")?;
+        let one = one?;
         all.counted += one.counted;
-        all.sent += one.sent;
         all.latencies_us.extend(one.latencies_us);
+        all.links[usize::try_from(link)?] = one.sent;
     }
     Ok(all)
 }
 
+/// What came of one link's sending.
+#[derive(Default)]
+struct OfLink {
+    counted: u64,
+    sent: u64,
+    latencies_us: Vec<u64>,
+}
+
+/// Sends messages whose numbers begin here.
 async fn sender(
     mut client: Client,
-    link: u64,
+    begins: u64,
     counts_from: Instant,
     until: Instant,
-) -> Result<Sent> {
+) -> Result<OfLink> {
     let message = Message::new(MESSAGE_BYTES);
     // Of each delivery from `first` on: when it was sent, if it is not settled.
     let (mut under_way, mut first) = (VecDeque::<Option<Instant>>::new(), 0_u32);
-    let mut done = Sent::default();
+    let mut done = OfLink::default();
     loop {
         let now = Instant::now();
         while now < until && client.may_send() > 0 && under_way.len() < WINDOW as usize {
-            let number = link << 40 | done.sent;
-            client.send(&message, &number.to_be_bytes());
+            client.send(&message, &(begins + done.sent).to_be_bytes());
             under_way.push_back(Some(now));
             done.sent += 1;
         }
@@ -129,57 +167,104 @@ async fn sender(
     }
 }
 
-/// Receives and accepts so many messages of a queue by so many links, each on a connection of its own. Gives messages a second.
-/// Each message has to come, once.
-pub async fn empty(address: &str, queue: &str, links: u64, messages: u64) -> Result<f64> {
+/// What came out of a queue.
+#[derive(Debug)]
+pub struct Received {
+    /// Messages a second, each counted once.
+    pub rate: f64,
+    /// Deliveries of what had come before, in this round or an earlier one.
+    pub again: u64,
+}
+
+/// Receives and accepts what the last round sent to a queue, by as many links as sent it, each on a connection of its own. All of it has
+/// to come; what comes beside it was sent earlier.
+pub async fn empty(address: &str, queue: &str, round: u64, sent: &Sent) -> Result<Received> {
     let mut clients = Vec::new();
-    for link in 0..links {
+    for link in 0..sent.links.len() {
         let mut client = Client::open(address, &format!("receiver-{link}")).await?;
         client.receives_from(queue).await?;
         clients.push(client);
     }
-    let came = Arc::new(AtomicU64::new(0));
+    let arrived = Arc::new(Arrived::new(round, &sent.links));
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for client in clients {
-        tasks.spawn(receiver(client, came.clone(), messages));
+        tasks.spawn(receiver(client, Arc::clone(&arrived)));
     }
-    let (mut numbers, mut seconds) = (Vec::new(), 0.0_f64);
+    let mut seconds = 0.0_f64;
     while let Some(done) = tasks.join_next().await {
-        let (some, last) = done.context("a receiver")??;
-        numbers.extend(some);
+        let last = done.context("a receiver")??;
         seconds = seconds.max(last.saturating_duration_since(began).as_secs_f64());
     }
-    numbers.sort_unstable();
-    numbers.dedup();
-    ensure!(
-        numbers.len() as u64 == messages,
-        "{} of {messages} messages came",
-        numbers.len()
-    );
-    Ok(messages as f64 / seconds)
+    assert!(arrived.is_complete(), "receivers end when all is there");
+    Ok(Received {
+        rate: sent.messages() as f64 / seconds,
+        again: arrived.again.load(Ordering::Relaxed),
+    })
 }
 
-/// The numbers that came, and when the last of them did.
-async fn receiver(
-    mut client: Client,
-    came: Arc<AtomicU64>,
-    messages: u64,
-) -> Result<(Vec<u64>, Instant)> {
-    let (mut numbers, mut last) = (Vec::new(), Instant::now());
-    let mut granted = WINDOW;
+/// Which messages of a round have come.
+struct Arrived {
+    round: u64,
+    /// What each link sent, and a bit for each of it.
+    links: Vec<(u64, Vec<AtomicU64>)>,
+    missing: AtomicU64,
+    again: AtomicU64,
+}
+
+impl Arrived {
+    fn new(round: u64, links: &[u64]) -> Arrived {
+        let bits = |count: u64| (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Arrived {
+            round,
+            links: links.iter().map(|count| (*count, bits(*count))).collect(),
+            missing: AtomicU64::new(links.iter().sum()),
+            again: AtomicU64::new(0),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.missing.load(Ordering::Relaxed) == 0
+    }
+
+    /// A message came. An error if nobody sent it.
+    fn note(&self, number: u64) -> Result<()> {
+        let (round, link, place) = parts(number);
+        if round < self.round {
+            self.again.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let sent = usize::try_from(link).ok().and_then(|it| self.links.get(it));
+        let (_, bits) = sent
+            .filter(|(count, _)| round == self.round && place < *count)
+            .with_context(|| {
+                format!("message {place} of link {link} came, which it did not send")
+            })?;
+        let bit = 1 << (place % 64);
+        let before = bits[usize::try_from(place / 64)?].fetch_or(bit, Ordering::Relaxed);
+        match before & bit {
+            0 => self.missing.fetch_sub(1, Ordering::Relaxed),
+            _ => self.again.fetch_add(1, Ordering::Relaxed),
+        };
+        Ok(())
+    }
+}
+
+/// Receives until everything has come to somebody. Gives when the last message came to this one.
+async fn receiver(mut client: Client, arrived: Arc<Arrived>) -> Result<Instant> {
+    let (mut came, mut granted) = (0_u32, WINDOW);
     client.credit(0, WINDOW);
     client.flush().await?;
-    let silent_since = Instant::now();
-    let mut heard = silent_since;
-    while came.load(Ordering::Relaxed) < messages {
+    let mut last = Instant::now();
+    let mut heard = last;
+    while !arrived.is_complete() {
         let mut ids: Option<(u32, u32)> = None;
-        let before = numbers.len();
         let receive = client.receive(|performative, payload| {
             if let Performative::Transfer(it) = performative {
                 ensure!(!it.more, "a message came in parts");
                 let id = it.delivery_id.context("a delivery without an id")?;
-                numbers.push(u64::from_be_bytes(beginning(payload)?));
+                arrived.note(u64::from_be_bytes(beginning(payload)?))?;
+                came = came.wrapping_add(1);
                 ids = Some((ids.map_or(id, |(first, _)| first), id));
             }
             Ok(())
@@ -191,23 +276,45 @@ async fn receiver(
             }
             Err(_) => ensure!(
                 heard.elapsed() < PATIENCE,
-                "{} of {messages} messages came",
-                came.load(Ordering::Relaxed)
+                "{} messages that were accepted do not come",
+                arrived.missing.load(Ordering::Relaxed)
             ),
         }
         if let Some((first, id)) = ids {
             last = Instant::now();
             client.accept(first, id);
-            let count = u32::try_from(numbers.len())?;
-            if granted - count < WINDOW / 2 {
-                client.credit(count, WINDOW);
-                granted = count + WINDOW;
+            if granted.wrapping_sub(came) < WINDOW / 2 {
+                client.credit(came, WINDOW);
+                granted = came.wrapping_add(WINDOW);
             }
             client.flush().await?;
-            came.fetch_add((numbers.len() - before) as u64, Ordering::Relaxed);
         }
     }
     // What is accepted and not heard of would come again.
     client.close().await?;
-    Ok((numbers, last))
+    Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_was_acknowledged_has_to_come_and_nothing_that_nobody_sent() {
+        let arrived = Arrived::new(1, &[100, 1]);
+        for place in 0..100 {
+            assert!(!arrived.is_complete());
+            arrived.note(number(1, 0, place)).unwrap();
+        }
+        assert!(!arrived.is_complete(), "the other link's is not there");
+        arrived.note(number(1, 0, 7)).unwrap();
+        arrived.note(number(0, 5, 1_000_000)).unwrap();
+        assert!(!arrived.is_complete(), "what comes again is not counted");
+        for nobodys in [number(1, 0, 100), number(1, 2, 0), number(2, 0, 0)] {
+            assert!(arrived.note(nobodys).is_err(), "{nobodys:x}");
+        }
+        arrived.note(number(1, 1, 0)).unwrap();
+        assert!(arrived.is_complete());
+        assert_eq!(arrived.again.load(Ordering::Relaxed), 2);
+    }
 }

@@ -39,11 +39,19 @@ pub fn artemis(directory: &Path) -> Result<Peer> {
         .args(["--no-stomp-acceptor", "--no-hornetq-acceptor"])
         .args(["--default-port", port]);
     run::quiet(&mut create)?;
-    let settings = fs::read_to_string(instance.join("etc/broker.xml"))?;
+    let file = instance.join("etc/broker.xml");
+    let settings = fs::read_to_string(&file)?;
     ensure!(
         settings.contains("<journal-datasync>true</journal-datasync>"),
         "the journal of Artemis is not synced"
     );
+    // It would let nobody send on a disk that others have filled by nine tenths.
+    let (full, any) = (
+        "<max-disk-usage>90</max-disk-usage>",
+        "<max-disk-usage>-1</max-disk-usage>",
+    );
+    ensure!(settings.contains(full), "no {full} in {}", file.display());
+    fs::write(&file, settings.replace(full, any))?;
     let mut command = bound(&instance.join("bin/artemis"));
     command.arg("run");
     Peer::start(command, &instance, address)?.ready_for(lets_in)

@@ -4,8 +4,9 @@ use anyhow::Result;
 use fuzz::mutate::{self, mutated};
 use fuzz::seeds::{Direction, traffic};
 
+use crate::amqp_client::conversations::{self, Conversation};
 use crate::exam::hostile::{Siege, Tally, attack, framed};
-use crate::exam::mqtt::conversations;
+use crate::exam::mqtt;
 use crate::exam::victim::Plan;
 use crate::exam::{Case, Exam, Outcome, Rounds};
 
@@ -25,7 +26,7 @@ const HTTP: [&str; 4] = [
 pub const CASE: Case = Case {
     number: 26,
     name: "fuzzed",
-    about: "frames of real clients, changed at random, on the Kafka, the HTTP and the MQTT port, beside an honest load",
+    about: "frames of real clients, changed at random, on the Kafka, the HTTP, the MQTT and the AMQP port, beside an honest load",
     rounds: Rounds { full: 20, short: 1 },
     run,
 };
@@ -36,7 +37,11 @@ fn run(exam: &Exam) -> Result<Outcome> {
         ..Outcome::default()
     };
     let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
-    let siege = Siege::of(exam, &plan.with("mqtt.listen", "127.0.0.1:0"))?;
+    let plan = plan
+        .with("mqtt.listen", "127.0.0.1:0")
+        .with("amqp.listen", "127.0.0.1:0");
+    let siege = Siege::with_amqp(exam, &plan)?;
+    let said = conversations::conversations();
     let frames: Vec<Vec<u8>> = traffic()
         .into_iter()
         .filter(|exchange| exchange.direction == Direction::Request)
@@ -62,11 +67,15 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let mqtt: Vec<Vec<u8>> = (0..INPUTS / 4)
             .map(|number| said_over_mqtt(number, &mut random))
             .collect();
+        let amqp: Vec<Vec<u8>> = (0..INPUTS / 2)
+            .map(|number| said_over_amqp(&said[number % said.len()], number, &mut random))
+            .collect();
         let (tallies, _) = siege.endure(|| {
             Ok([
                 attack(&siege.victim.kafka, &kafka)?,
                 attack(&siege.victim.http, &http)?,
                 attack(&siege.victim.other("MQTT")?, &mqtt)?,
+                attack(&siege.victim.other("AMQP")?, &amqp)?,
             ])
         })?;
         for tally in tallies {
@@ -82,8 +91,17 @@ fn run(exam: &Exam) -> Result<Outcome> {
 
 /// A client that connects and then says something that was changed; now and then its CONNECT was.
 fn said_over_mqtt(number: usize, random: &mut mutate::Random) -> Vec<u8> {
-    let mut all = conversations();
+    let mut all = mqtt::conversations();
     let (greeting, packet) = all.swap_remove(number % all.len());
     let packet = mutated(&[packet], FRAME_BYTES_MAX, random);
     [greeting, packet].concat()
+}
+
+/// A client of AMQP that says everything that comes before a frame, and then another one; most keep their length, so that what is inside
+/// is looked at.
+fn said_over_amqp(of: &Conversation, number: usize, random: &mut mutate::Random) -> Vec<u8> {
+    match number % 8 {
+        0 => of.with_frame(&mutated(&[of.frame(&of.body)], FRAME_BYTES_MAX, random)),
+        _ => of.with(&mutated(&[of.body.clone()], FRAME_BYTES_MAX, random)),
+    }
 }

@@ -11,8 +11,9 @@ use model::batch::BatchBuilder;
 use model::codec::Codec;
 use wire::messages::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 
+use crate::amqp_client::conversations::{self, Conversation};
 use crate::exam::hostile::{Siege, attack, framed};
-use crate::exam::mqtt::conversations;
+use crate::exam::mqtt;
 use crate::exam::probe::{Answer, Probe};
 use crate::exam::random::Random;
 use crate::exam::victim::Plan;
@@ -48,7 +49,7 @@ const TOO_MANY_BYTES: usize = 400 << 20;
 pub const CASE: Case = Case {
     number: 25,
     name: "lies",
-    about: "lengths that lie (2 GiB, negative) at every place of every request and of every packet of MQTT, and decompression bombs",
+    about: "lengths that lie (2 GiB, negative) at every place of every request, of every packet of MQTT and frame of AMQP, and decompression bombs",
     rounds: Rounds { full: 5, short: 1 },
     run,
 };
@@ -59,7 +60,11 @@ fn run(exam: &Exam) -> Result<Outcome> {
         ..Outcome::default()
     };
     let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work);
-    let siege = Siege::of(exam, &plan.with("mqtt.listen", "127.0.0.1:0"))?;
+    let plan = plan
+        .with("mqtt.listen", "127.0.0.1:0")
+        .with("amqp.listen", "127.0.0.1:0");
+    let siege = Siege::with_amqp(exam, &plan)?;
+    let said = conversations::conversations();
     let mut random = Random::new(exam.seed);
     let frames = frames();
     let (mut highest_of_lies, mut highest_of_bombs) = (0, 0);
@@ -76,9 +81,14 @@ fn run(exam: &Exam) -> Result<Outcome> {
             lie_about(frame, &mut random, &mut inputs);
         }
         let over_mqtt = lies_over_mqtt();
+        let mut over_amqp = conversations::killers();
+        for frame in &said {
+            lie_over_amqp(frame, &mut random, &mut over_amqp);
+        }
         let (tally, highest) = siege.endure(|| {
             let mut tally = attack(&siege.victim.kafka, &inputs)?;
             tally += attack(&siege.victim.other("MQTT")?, &over_mqtt)?;
+            tally += attack(&siege.victim.other("AMQP")?, &over_amqp)?;
             Ok(tally)
         })?;
         highest_of_lies = highest_of_lies.max(highest);
@@ -152,7 +162,7 @@ fn lie_about(frame: &[u8], random: &mut Random, inputs: &mut Vec<Vec<u8>>) {
 /// Every place behind a packet's first byte may be a length: the packet's own, or one of two bytes.
 fn lies_over_mqtt() -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
-    for (greeting, packet) in conversations() {
+    for (greeting, packet) in mqtt::conversations() {
         for place in 1..packet.len() {
             for lie in [
                 &[0xff, 0xff][..],
@@ -165,6 +175,25 @@ fn lies_over_mqtt() -> Vec<Vec<u8>> {
         }
     }
     inputs
+}
+
+/// Every place of a frame's body may be a length or a count, of one byte or of four; the frame's own is of what is there.
+fn lie_over_amqp(of: &Conversation, random: &mut Random, inputs: &mut Vec<Vec<u8>>) {
+    let short = [vec![0xff], vec![0x80]];
+    let lies: Vec<Vec<u8>> = { LIES.iter().map(|lie| lie.to_be_bytes().to_vec()) }
+        .chain(short)
+        .collect();
+    let places = of.body.len();
+    for number in 0..places.min(PLACES_MAX) {
+        let place = match places <= PLACES_MAX {
+            true => number,
+            false => random.between(0, places as u64) as usize,
+        };
+        for lie in &lies {
+            let rest = of.body.get(place + lie.len()..).unwrap_or_default();
+            inputs.push(of.with(&[&of.body[..place], lie, rest].concat()));
+        }
+    }
 }
 
 /// Batches of few bytes that hold a lot: as much as may be, and more.

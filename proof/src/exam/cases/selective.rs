@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use model::codec::Codec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::exam::amqp::{Heard, Peer};
+use crate::amqp_client::peer::{Heard, Peer};
 use crate::exam::ledger::Payload;
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::victim::{Plan, Victim};
