@@ -23,6 +23,7 @@ use crate::error::ReadError;
 use crate::log::{Log, LogScan, ScanRange, Scanned};
 use crate::manifest::SegmentKind;
 use crate::segment::SegmentId;
+use crate::segment::key_index::Sought;
 use crate::segment::summary::{Stats, Summary, SummaryReader, WindowKey, read_summary};
 
 /// Stored bytes that are copied at a time.
@@ -377,7 +378,7 @@ impl Downsampling {
             offsets: offsets.clone(),
             times: self.times.clone(),
             key: match &self.ask.keys {
-                DownsampledKeys::Is(key) => Some(key.clone()),
+                DownsampledKeys::Is(key) => Some(Sought::Key(key.clone())),
                 DownsampledKeys::All | DownsampledKeys::Prefix(_) => None,
             },
             run_bytes: RUN_BYTES,

@@ -407,7 +407,9 @@ impl KeyIndexer {
             .ok()?;
         let found = KeyIndex::open(file).ok()?;
         let bytes = found.log_bytes();
-        let has_enough = bytes <= active.segment.bytes && active.segment.bytes - bytes < GROWTH_MIN;
+        let has_enough = bytes <= active.segment.bytes
+            && active.segment.bytes - bytes < GROWTH_MIN
+            && found.is_current();
         (found.id() == (log, id) && has_enough).then_some(bytes)
     }
 
@@ -415,7 +417,7 @@ impl KeyIndexer {
     fn is_sound(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> bool {
         let found = self.found(directory, log, index);
         found.is_some_and(|found| {
-            let is_whole = found.log_bytes() == index.bytes() && found.smallest_times().is_some();
+            let is_whole = found.log_bytes() == index.bytes() && found.is_current();
             is_whole && found.check().is_ok()
         })
     }
@@ -423,7 +425,7 @@ impl KeyIndexer {
     /// The index that a segment has, if it is sound and can go on.
     fn known(&self, directory: &Path, log: LogId, index: &SegmentIndex) -> Option<Arc<KeyIndex>> {
         let known = self.found(directory, log, index)?;
-        let goes_on = known.log_bytes() < index.bytes() && known.smallest_times().is_some();
+        let goes_on = known.log_bytes() < index.bytes() && known.is_current();
         (goes_on && known.check().is_ok()).then_some(known)
     }
 

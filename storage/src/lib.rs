@@ -67,6 +67,7 @@ pub use metrics::{Health, KeyIndexMetrics, Metrics};
 pub use producers::{ProducerAccounts, ProducerState, SequenceError};
 pub use purge::PurgeError;
 pub use recovery::{Fate, RecoveryReport};
+pub use segment::key_index::Sought;
 pub use segment::summary::{Stats, WindowKey};
 pub use storage::Storage;
 pub use waiter::Waiter;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium_storage as storage;
-use model::batch::{Batch, BatchBuilder};
+use model::batch::{Batch, BatchBuilder, HeaderRef, NAME_HEADER};
 use model::codec::Codec;
 use model::{
     LeaderEpoch, LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId,
@@ -90,26 +90,42 @@ fn batches() -> Vec<SettledBatch> {
 
 /// Forty batches of four records each, some with keys of their own.
 fn keyed_batches() -> Vec<SettledBatch> {
-    batches_of(40, |n| match n {
+    batches_of(40, key_of)
+}
+
+fn key_of(n: u64) -> Option<String> {
+    match n {
         2 => Some("first".into()),
         4 | 25 => Some("twice".into()),
         39 => Some("last".into()),
         n if n % 3 == 0 => None,
         _ => Some("all".into()),
-    })
+    }
 }
 
 /// So many batches, each with four records of one key or of none.
 fn batches_of(count: u64, key: impl Fn(u64) -> Option<String>) -> Vec<SettledBatch> {
+    named_batches_of(count, key, |_| None)
+}
+
+/// The same with names in a header, or without.
+fn named_batches_of(
+    count: u64,
+    key: impl Fn(u64) -> Option<String>,
+    name: impl Fn(u64) -> Option<String>,
+) -> Vec<SettledBatch> {
     let batch = |n: u64| {
-        let key = key(n);
+        let (key, name) = (key(n), name(n));
+        let header_of = |name| (NAME_HEADER.as_bytes(), Some(name));
+        let names = name.iter().map(|name| name.as_bytes());
+        let headers: Vec<HeaderRef<'_>> = names.map(header_of).collect();
         let mut builder = BatchBuilder::new(Codec::None);
         builder.base_offset(Offset::new(1_000 + n * 4));
         for record in 0..4 {
             let value = vec![n as u8; 400];
             let key = key.as_deref().map(str::as_bytes);
             builder
-                .push(time((n * 4 + record) as i64), key, Some(&value), &[])
+                .push(time((n * 4 + record) as i64), key, Some(&value), &headers)
                 .expect("small records");
         }
         let batch = Batch::parse(builder.build().expect("small batch")).expect("just built");
@@ -347,7 +363,7 @@ fn summary_v2() {
 fn keyindex_v1() {
     // It had no times.
     let golden = golden("keyindex.v1");
-    check_key_index(&golden, None);
+    check_key_index(&golden, &keyed_batches(), None);
 }
 
 /// The blocks of some batches.
@@ -378,14 +394,27 @@ fn build_key_index(disk: &SimDisk, batches: &[SettledBatch], known: Option<&KeyI
 
 #[test]
 fn keyindex_v2() {
-    let written = build_key_index(&SimDisk::new(1), &keyed_batches(), None);
-    let golden = check("keyindex.v2", &written);
+    // It had no names in headers.
+    let golden = golden("keyindex.v2");
     // Ten batches of four records a millisecond apart are a block.
-    check_key_index(&golden, Some(&[0, 40, 80, 120].map(time)));
+    check_key_index(&golden, &keyed_batches(), Some(&[0, 40, 80, 120].map(time)));
 }
 
 #[test]
-fn keyindex_v2_of_an_active_segment() {
+fn keyindex_v3() {
+    // The batches without a key have names.
+    let names = |n| (n % 3 == 0).then(|| format!("name {n}"));
+    let batches = named_batches_of(40, key_of, names);
+    let written = build_key_index(&SimDisk::new(1), &batches, None);
+    let golden = check("keyindex.v3", &written);
+    let found = check_key_index(&golden, &batches, Some(&[0, 40, 80, 120].map(time)));
+    assert!(found.knows_names() && found.is_current());
+    let named = found.look_up(key_index::hash_of(b"name 27"));
+    assert_eq!(named.expect("a golden file").blocks, [2..3]);
+}
+
+#[test]
+fn keyindex_v3_of_an_active_segment() {
     // Each key is in one of eight blocks, of which six are known.
     let batches = batches_of(80, |n| Some(format!("key {}", n / 10)));
     let index = index_of(&batches);
@@ -397,7 +426,7 @@ fn keyindex_v2_of_an_active_segment() {
     );
     let disk = SimDisk::new(1);
     let golden = check(
-        "keyindex_begun.v2",
+        "keyindex_begun.v3",
         &build_key_index(&disk, &batches[..60], None),
     );
     let path = index.id().key_index_path(Path::new("/"));
@@ -428,8 +457,12 @@ fn keyindex_v2_of_an_active_segment() {
     assert!(golden.len() < disk.files()[&path].len());
 }
 
-fn check_key_index(golden: &[u8], smallest: Option<&[Timestamp]>) {
-    let index = index_of(&keyed_batches());
+fn check_key_index(
+    golden: &[u8],
+    batches: &[SettledBatch],
+    smallest: Option<&[Timestamp]>,
+) -> KeyIndex {
+    let index = index_of(batches);
     let (disk, path) = (SimDisk::new(1), Path::new("/file"));
     write_new_file(&disk, path, golden).expect("an empty disk");
     let file = disk.open(path, OpenHow::Read).expect("it was written");
@@ -450,6 +483,7 @@ fn check_key_index(golden: &[u8], smallest: Option<&[Timestamp]>) {
         assert_eq!(found, expected, "{key}");
     }
     assert!(blocks("nobody").is_empty());
+    found
 }
 
 #[test]

@@ -16,10 +16,11 @@ use alluvium_storage::inspect::verify_store;
 use alluvium_storage::io::{Disk, ManualClock, OpenHow, SimDisk, write_new_file};
 use alluvium_storage::segment::key_index::KeyIndex;
 use alluvium_storage::{
-    AppendBatch, Env, Log, LogSettings, ScanCounts, ScanRange, Scanned, Storage, StorageConfig,
+    AppendBatch, Env, Log, LogSettings, ScanCounts, ScanRange, Scanned, Sought, Storage,
+    StorageConfig,
 };
 use bytes::Bytes;
-use model::batch::{Batch, BatchBuilder, Codec, split};
+use model::batch::{Batch, BatchBuilder, Codec, HeaderRef, NAME_HEADER, split};
 use model::topic_config::TopicConfig;
 use model::{LogId, Offset, PartitionId, Timestamp, TopicId};
 
@@ -142,6 +143,10 @@ impl House {
                 .unwrap();
             self.records.insert(base + record, (key, value));
         }
+        self.append_built(builder);
+    }
+
+    fn append_built(&self, builder: BatchBuilder) {
         let batch = Batch::parse(builder.build().unwrap()).unwrap();
         while self.storage.prepare_once().unwrap() {}
         let admission = self
@@ -264,6 +269,14 @@ fn scan(log: &Log, key: Option<Bytes>) -> (Vec<(u64, Record)>, ScanCounts) {
 fn scan_of(
     log: &Log,
     key: Option<Bytes>,
+    times: Option<Range<i64>>,
+) -> (Vec<(u64, Record)>, ScanCounts) {
+    scan_for(log, key.map(Sought::Key), times)
+}
+
+fn scan_for(
+    log: &Log,
+    key: Option<Sought>,
     times: Option<Range<i64>>,
 ) -> (Vec<(u64, Record)>, ScanCounts) {
     let bounds = log.bounds();
@@ -440,7 +453,7 @@ fn a_scan_by_key_shows_what_comes_into_the_active_segment_behind_its_index() {
     let mut scan = house.log().scan(ScanRange {
         offsets: Offset::new(0)..Offset::new(u64::MAX >> 1),
         times: None,
-        key: Some(key.clone()),
+        key: Some(Sought::Key(key.clone())),
         run_bytes: 16 << 10,
     });
     let mut seen = Vec::new();
@@ -617,6 +630,119 @@ fn an_index_of_an_earlier_release_serves_keys_and_is_made_again_for_times() {
     assert_eq!(house.check(), sound);
 }
 
+impl House {
+    /// A batch of records whose names stand in a header, under keys that are others' or none.
+    fn append_named(&mut self, named: &Named) {
+        let base = self.records.len() as u64;
+        let mut builder = BatchBuilder::new(Codec::None);
+        for (at, (key, name)) in named.iter().enumerate() {
+            let value = Bytes::from(format!("{:0>VALUE_BYTES$}", base + at as u64));
+            let time = Timestamp::from_millis(time_of(base + at as u64));
+            let other: HeaderRef<'_> = (b"unit", Some(b"mqtt.topic"));
+            let header: HeaderRef<'_> = (NAME_HEADER.as_bytes(), name.as_deref());
+            builder
+                .push(time, key.as_deref(), Some(&value), &[other, header])
+                .unwrap();
+            self.records.insert(base + at as u64, (key.clone(), value));
+        }
+        self.append_built(builder);
+    }
+}
+
+/// Keys, and names in headers.
+type Named = Vec<(Option<Bytes>, Option<Bytes>)>;
+
+#[test]
+fn a_scan_by_name_shows_what_is_called_so_by_key_or_header_and_reads_a_small_part() {
+    let mut house = House::new(true);
+    let mut named = BTreeMap::<u64, Bytes>::new();
+    for round in 0..700 {
+        house.append();
+        if round % 10 == 0 {
+            let name = device(round / 10 % DEVICES);
+            let base = house.records.len() as u64;
+            named.insert(base, name.clone());
+            named.insert(base + 2, name.clone());
+            house.append_named(&vec![
+                (Some(Bytes::from_static(b"another")), Some(name.clone())),
+                (Some(Bytes::from_static(b"another")), None),
+                (None, Some(name)),
+            ]);
+        }
+    }
+    house.settle();
+    let check = |house: &House| {
+        let mut counts = ScanCounts::default();
+        for number in 0..DEVICES + 3 {
+            let name = device(number);
+            let is_it = |offset: u64, record: &Record| {
+                record.0.as_ref() == Some(&name) || named.get(&offset) == Some(&name)
+            };
+            let sought = Sought::Name(name.clone());
+            let (mut found, of_name) = scan_for(&house.log(), Some(sought), None);
+            found.retain(|(offset, record)| is_it(*offset, record));
+            let mut expected = house.records.clone();
+            expected.retain(|offset, record| is_it(*offset, record));
+            assert!(found.into_iter().eq(expected), "device {number}");
+            counts.bytes += of_name.bytes;
+            counts.skipped_bytes += of_name.skipped_bytes;
+        }
+        counts
+    };
+    let all = check(&house);
+    assert_eq!(all.skipped_bytes, 0, "there is no key index yet");
+    house.index();
+    let some = check(&house);
+    assert_eq!(some.bytes + some.skipped_bytes, all.bytes);
+    assert!(some.bytes * 2 < all.bytes, "{some:?} of {all:?}");
+
+    // An earlier release's index does not know headers: all is read, and the index is made again.
+    for file in house.files("kix") {
+        let bytes = of_version(&house.disk.files()[&file], 2);
+        house.disk.remove_file(&file).unwrap();
+        write_new_file(&house.disk, &file, &bytes).unwrap();
+    }
+    let house = house.restart();
+    assert!(house.check().skipped_bytes > 0, "keys are known");
+    assert!(!house.storage.index_keys_once(), "nobody asked for names");
+    assert!(check(&house).bytes > some.bytes);
+    house.index();
+    assert_eq!(check(&house), some);
+}
+
+#[test]
+fn an_active_segments_index_of_an_earlier_release_is_made_again_for_names() {
+    let mut house = House::of(growing());
+    house.grow(600);
+    house.index();
+    let name = Sought::Name(device(1));
+    let sound = scan_for(&house.log(), Some(name.clone()), None).1;
+    assert!(sound.skipped_bytes > 0);
+    let file = house.files("kix")[0].clone();
+    let bytes = of_version(&house.disk.files()[&file], 2);
+    house.disk.remove_file(&file).unwrap();
+    write_new_file(&house.disk, &file, &bytes).unwrap();
+    let house = house.restart();
+    let all = scan_for(&house.log(), Some(name.clone()), None).1;
+    assert_eq!(all.skipped_bytes, 0);
+    house.index();
+    assert_eq!(scan_for(&house.log(), Some(name), None).1, sound);
+}
+
+/// A key index that calls itself one of this version.
+fn of_version(bytes: &[u8], version: u32) -> Vec<u8> {
+    const FOOTER: usize = 96;
+    let mut other = bytes.to_vec();
+    let footer = other.len() - FOOTER;
+    let top = u32::from_le_bytes(other[footer + 60..footer + 64].try_into().unwrap());
+    other[8..12].copy_from_slice(&version.to_le_bytes());
+    other[footer + 84..footer + 88].copy_from_slice(&version.to_le_bytes());
+    let covered = [&other[..16], &other[footer - top as usize..footer + 80]].concat();
+    let checksum = crc32fast::hash(&covered);
+    other[footer + 80..footer + 84].copy_from_slice(&checksum.to_le_bytes());
+    other
+}
+
 /// A key index without its smallest timestamps, as version 1 wrote it.
 fn first_version(bytes: &[u8]) -> Vec<u8> {
     const FOOTER: usize = 96;
@@ -700,7 +826,7 @@ fn one_of_a_later_release_is_left_as_it_is_and_not_used() {
     let house = House::filled(true, 200);
     house.index();
     let file = &house.files("kix")[0];
-    house.disk.flip(file, 8, 2);
+    house.disk.flip(file, 8, 4);
     let later = house.disk.files()[file].clone();
     let house = house.restart();
     house.check();

@@ -32,6 +32,9 @@ mod rewrite;
 
 use bytes::Bytes;
 
+/// The header that says what a record is called where its key does not: the MQTT topic that it was published to.
+pub const NAME_HEADER: &str = "mqtt.topic";
+
 pub use crate::codec::{Codec, CodecError, Compression, DecompressLimit};
 pub use builder::{BatchBuilder, BuildError, HeaderRef, RecordBody};
 pub use empty::without_records;

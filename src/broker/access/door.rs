@@ -2,12 +2,12 @@
 //! Callers: fronts, one door for each request. Invariant: nothing outside the broker obtains a topic, a group or the cluster
 //! but through here.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::{TopicId, TopicName};
 
-use super::remembered::Remembered;
+use super::remembered::{AllowedParts, Remembered};
 use super::rules::{self, Resource};
 use super::{
     Caller, Cluster, Granted, Group, NewName, Owner, Principal, Protocol, ResourceKind, Right,
@@ -27,6 +27,8 @@ pub struct Door {
     is_own: bool,
     /// What its connection was found to be allowed before.
     remembered: Option<Arc<Remembered>>,
+    /// Parts of topics that it was found to be allowed.
+    parts: OnceLock<Box<AllowedParts>>,
     /// Which rights were asked for.
     #[cfg(test)]
     asked: Asked,
@@ -197,11 +199,22 @@ impl Door {
     }
 
     fn check_part(&self, topic: &str, filter: &str, right: Right) -> Result<(), Refusal> {
-        match self.is_own || !self.broker.shared.access.is_on() {
+        let access = &self.broker.shared.access;
+        if self.is_own || !access.is_on() {
             // No rule is looked at.
-            true => self.check(Resource::Topic(topic), right),
-            false => self.check(Resource::Part(&part_of(topic, filter)), right),
+            return self.check(Resource::Topic(topic), right);
         }
+        let version = access.version();
+        let known = self.parts.get();
+        if known.is_some_and(|parts| parts.has(version, (topic, filter), right)) {
+            self.note(ResourceKind::Topic, right);
+            return Ok(());
+        }
+        let part = part_of(topic, filter);
+        self.check(Resource::Part(&part), right)?;
+        let parts = self.parts.get_or_init(Box::default);
+        parts.add(version, part, right);
+        Ok(())
     }
 
     /// The topics on which the caller has the right, by name.
@@ -391,6 +404,7 @@ impl Broker {
             caller,
             is_own,
             remembered: None,
+            parts: OnceLock::new(),
             #[cfg(test)]
             asked: Asked::default(),
         }
@@ -516,6 +530,56 @@ mod tests {
         }
         assert!(alice.topic("readings", right::Read).is_err());
         assert!(alice.topics(right::Describe).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_was_allowed_asks_no_rule_again_until_the_rules_change() {
+        let broker = Scratch::with_access_control();
+        let root = broker.door_of_user("root", Protocol::Kafka);
+        let name = root.new_topic("readings").expect("a free name");
+        let made = broker.auto_create_topic(name, root.caller()).await;
+        made.expect("a topic");
+        let rule = |principal: &str, permission| model::acl::Acl {
+            resource_type: model::acl::ResourceType::Topic,
+            name: "readings/site/#".to_owned(),
+            pattern: model::acl::PatternType::Literal,
+            principal: principal.to_owned(),
+            host: "*".to_owned(),
+            operation: model::acl::Operation::Write,
+            permission,
+        };
+        let add = async |rule| {
+            let cluster = root.cluster(right::Alter).expect("a super user");
+            let made = broker.create_acls(&cluster, vec![rule]).await;
+            assert!(made[0].is_ok());
+        };
+        use model::acl::Permission::{Allow, Deny};
+        add(rule("User:alice", Allow)).await;
+        let alice = broker.door_of_user("alice", Protocol::Mqtt);
+        let may = |filter| alice.part("readings", filter, right::Write).is_ok();
+        let asked = || {
+            let access = &broker.shared.access;
+            access.asked.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        assert!(may("site/1") && may("site/2") && !may("other"));
+        let before = asked();
+        assert!((0..10).all(|_| may("site/1") && may("site/2")));
+        assert_eq!(asked(), before);
+        // A denial and another right are asked for each time, and a rule that changes holds at once.
+        assert!(!may("other") && alice.part("readings", "site/1", right::Read).is_err());
+        assert!(asked() > before);
+        add(rule("User:bob", Deny)).await;
+        assert!(may("site/1"));
+        add(rule("User:alice", Deny)).await;
+        assert!(!may("site/1") && !may("site/2"));
+        let cluster = root.cluster(right::Alter).expect("a super user");
+        let denials = model::acl::AclFilter {
+            permission: Some(Deny),
+            ..model::acl::AclFilter::default()
+        };
+        let removed = broker.delete_acls(&cluster, &[denials]).await;
+        removed.expect("access is controlled");
+        assert!(may("site/1"));
     }
 
     #[tokio::test]

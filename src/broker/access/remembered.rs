@@ -1,9 +1,11 @@
-//! Remembered: which topics a connection was found to have which rights on, so that no rule is looked at for its next batch.
+//! Remembered: which topics a connection was found to have which rights on, so that no rule is looked at for its next batch; and of which
+//! parts of topics a door was.
 //! Callers: fronts whose connections ask again and again have an [`Entrance`](super::Entrance) for each; the doors that it makes ask here first.
+//! A connection with one door for all that it does has its parts there.
 //! Invariants: what is remembered was allowed by the rules that are in force, to the same caller from the same address; a change of
 //! the rules, whatever it is about, forgets all of it. What is denied is not remembered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Mutex;
 
@@ -70,5 +72,79 @@ impl Remembered {
 
     pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().expect("nothing panics while it remembers")
+    }
+}
+
+/// Parts of topics that are remembered of a door: the last ones. A longer name is not remembered.
+const PARTS_MAX: usize = 16;
+const PART_BYTES_MAX: usize = 256;
+
+/// Which parts of topics the caller of one door was found to be allowed.
+#[derive(Debug, Default)]
+pub(super) struct AllowedParts(Mutex<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    /// By which rules.
+    version: u64,
+    all: VecDeque<(Box<str>, Right)>,
+}
+
+impl AllowedParts {
+    /// Whether this part, a topic's name and a filter, was found to be allowed by the rules of this version.
+    pub(super) fn has(&self, version: u64, (topic, filter): (&str, &str), right: Right) -> bool {
+        let parts = self.parts();
+        let is_it = |(name, of): &(Box<str>, Right)| {
+            let rest = name.strip_prefix(topic);
+            *of == right && rest.and_then(|it| it.strip_prefix('/')) == Some(filter)
+        };
+        parts.version == version && parts.all.iter().any(is_it)
+    }
+
+    /// This part was found to be allowed after that version of the rules was read.
+    pub(super) fn add(&self, version: u64, part: String, right: Right) {
+        if part.len() > PART_BYTES_MAX {
+            return;
+        }
+        let mut parts = self.parts();
+        if parts.version != version {
+            parts.all.clear();
+            parts.version = version;
+        }
+        if parts.all.len() >= PARTS_MAX {
+            parts.all.pop_front();
+        }
+        parts.all.push_back((part.into(), right));
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Parts> {
+        self.0.lock().expect("nothing panics while it remembers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_remembers_some_parts_by_the_rules_of_one_version() {
+        let allowed = AllowedParts::default();
+        for number in 0..3 * PARTS_MAX {
+            allowed.add(7, format!("t/{number}/x"), Right::Write);
+            assert!(allowed.has(7, ("t", &format!("{number}/x")), Right::Write));
+            assert!(allowed.parts().all.len() <= PARTS_MAX);
+        }
+        let last = format!("{}/x", 3 * PARTS_MAX - 1);
+        assert!(!allowed.has(7, ("t", "0/x"), Right::Write), "long ago");
+        assert!(!allowed.has(7, ("t", &last), Right::Read));
+        assert!(!allowed.has(7, ("t", &last[..1]), Right::Write));
+        assert!(!allowed.has(7, ("", &last), Right::Write));
+        assert!(!allowed.has(8, ("t", &last), Right::Write));
+        allowed.add(8, "t/a".to_owned(), Right::Write);
+        assert!(!allowed.has(8, ("t", &last), Right::Write));
+        let long = "l".repeat(PART_BYTES_MAX);
+        allowed.add(8, format!("t/{long}"), Right::Write);
+        assert!(!allowed.has(8, ("t", &long), Right::Write));
+        assert!(allowed.has(8, ("t", "a"), Right::Write));
     }
 }

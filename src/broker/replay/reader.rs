@@ -163,7 +163,7 @@ impl Reader {
             scan: log.scan(ScanRange {
                 offsets,
                 times,
-                key: filter.wanted_key(),
+                key: filter.sought(),
                 run_bytes: sizes.run_bytes,
             }),
             filter,

@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::batch::RecordRef;
+use model::batch::{NAME_HEADER, RecordRef};
 use model::time_spec::Position;
 use model::{Offset, PartitionId, Timestamp};
-use storage::{Bounds, GapReason as StoredGap};
+use storage::{Bounds, GapReason as StoredGap, Sought};
 
 use crate::broker::Refusal;
 
@@ -107,6 +107,8 @@ pub type Accept = Arc<dyn Fn(PartitionId, &RecordRef<'_>) -> bool + Send + Sync>
 pub struct Filter {
     /// By key.
     pub key: Option<KeyFilter>,
+    /// By what records are called: those with this key, and those with a header [`NAME_HEADER`] of this value, whatever their keys are.
+    pub name: Option<Bytes>,
     /// By record timestamp, exactly.
     pub times: Option<Range<Timestamp>>,
     /// By anything else.
@@ -117,6 +119,7 @@ impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Filter")
             .field("key", &self.key)
+            .field("name", &self.name)
             .field("times", &self.times)
             .field("accept", &self.accept.is_some())
             .finish()
@@ -129,17 +132,18 @@ impl Filter {
         let times = self.times.as_ref();
         times.is_none_or(|times| times.contains(&record.timestamp))
             && self.key.as_ref().is_none_or(|key| key.accepts(record.key))
+            && self.name.as_ref().is_none_or(|name| is_named(record, name))
             && self
                 .accept
                 .as_ref()
                 .is_none_or(|accept| accept(partition, record))
     }
 
-    /// The one key that is wanted; None if there may be several.
-    pub(super) fn wanted_key(&self) -> Option<Bytes> {
+    /// The one key or name that is wanted; None if there may be several.
+    pub(super) fn sought(&self) -> Option<Sought> {
         match &self.key {
-            Some(KeyFilter::Is(key)) => Some(key.clone()),
-            Some(KeyFilter::Prefix(_)) | None => None,
+            Some(KeyFilter::Is(key)) => Some(Sought::Key(key.clone())),
+            Some(KeyFilter::Prefix(_)) | None => self.name.clone().map(Sought::Name),
         }
     }
 
@@ -155,6 +159,11 @@ impl Filter {
         self.times = Some(times);
         self
     }
+}
+
+fn is_named(record: &RecordRef<'_>, name: &[u8]) -> bool {
+    let header = (NAME_HEADER.as_bytes(), Some(name));
+    record.key == Some(name) || record.headers().any(|it| it == header)
 }
 
 /// A range of a topic to read once.

@@ -454,3 +454,24 @@ fn leaving(session: &Session, ending: &Ending, front: &Front) -> Leaving {
         expiry_seconds: said.unwrap_or(session.expiry_seconds),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the task of a connection takes, whatever it waits for: an idle one holds all of it.
+    fn task_bytes<Serves: Future>(
+        _: fn(AnyStream, OfPeer, Arc<Front>, watch::Receiver<bool>) -> Serves,
+    ) -> usize {
+        size_of::<Serves>()
+    }
+
+    #[test]
+    fn an_idle_connection_holds_no_memory_of_its_beginning_and_end() {
+        // With the greeting, a session's resuming and the end in it, it had three times as much.
+        let bytes = task_bytes(run);
+        assert!(bytes <= 4_608, "{bytes} bytes");
+        let state = size_of::<Connection>();
+        assert!(state <= 2_048, "{state} bytes");
+    }
+}

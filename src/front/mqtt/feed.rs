@@ -18,7 +18,7 @@ use super::errors::NotSubscribed;
 use super::history::{From, Replay, Taken, head_of};
 use super::last::{Newest, TooMuch};
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
-use super::naming::Naming;
+use super::naming::{Naming, looked_up_by};
 use super::readable::renew_all;
 use super::state::Front;
 use super::stats::{Skipped, Stats};
@@ -321,6 +321,7 @@ impl Feed {
                 let request = FollowRequest {
                     order,
                     resume: behind,
+                    filter: wanted_by_replay(&subscriptions, &naming),
                     ..request((&subscriptions, &naming), from, None)
                 };
                 let followed = front.broker.follow(&topic, request);
@@ -331,7 +332,7 @@ impl Feed {
                 let request = ReplayRequest {
                     from,
                     to: Some(to.into()),
-                    filter: wanted(&subscriptions, &naming),
+                    filter: wanted_by_replay(&subscriptions, &naming),
                     order,
                     ..ReplayRequest::default()
                 };
@@ -365,7 +366,10 @@ impl Feed {
         let request = ReplayRequest {
             from: Place::Earliest,
             to: Some(Place::Latest),
-            filter: newest.notes(&subscriptions),
+            filter: Filter {
+                accept: Some(newest.notes(&subscriptions)),
+                ..looked_up(&subscriptions)
+            },
             ..ReplayRequest::default()
         };
         let begun = front.broker.replay(&topic, request).await;
@@ -437,7 +441,10 @@ impl Feed {
                 Handed::Slice(slice) => self.hold(slice, door)?,
                 Handed::Behind(at) => {
                     let of = (&self.subscriptions, &self.naming);
-                    let request = request(of, Place::Latest, Some(&at));
+                    let mut request = request(of, Place::Latest, Some(&at));
+                    if self.replay.is_some() {
+                        request.filter = wanted_by_replay(&self.subscriptions, &self.naming);
+                    }
                     let followed = front.broker.follow(&self.topic, request);
                     let subscription = followed.map_err(unreadable)?;
                     self.go_on(Source::behind(front, subscription));
@@ -469,7 +476,11 @@ impl Feed {
                 let missing = replay.gaps().0.iter().map(|gap| gap.missing).sum();
                 front.stats.skipped(Skipped::Gap, missing);
                 let given = newest.given(&self.subscriptions);
-                let (begins, filter) = given.map_err(|TooMuch| Ending::TooManyTopics)?;
+                let (begins, accept) = given.map_err(|TooMuch| Ending::TooManyTopics)?;
+                let filter = Filter {
+                    accept: Some(accept),
+                    ..looked_up(&self.subscriptions)
+                };
                 let of = (&self.subscriptions, &self.naming);
                 let request = FollowRequest {
                     resume: Some(begins),
@@ -577,7 +588,23 @@ fn request(
     }
 }
 
-/// Records that subscriptions want.
+/// Records that the subscriptions of a replay want, which stay as they are while it reads.
+fn wanted_by_replay(subscriptions: &Subscriptions, naming: &Naming) -> Filter {
+    Filter {
+        accept: wanted(subscriptions, naming).accept,
+        ..looked_up(subscriptions)
+    }
+}
+
+/// What a key index can tell of the records that they want.
+fn looked_up(subscriptions: &Subscriptions) -> Filter {
+    match &subscriptions.filters()[..] {
+        [filter] => looked_up_by(filter),
+        _ => Filter::default(),
+    }
+}
+
+/// Records that subscriptions want, whatever they are when these are looked at.
 fn wanted(subscriptions: &Subscriptions, naming: &Naming) -> Filter {
     let (wanted, naming) = (subscriptions.clone(), naming.clone());
     Filter {
@@ -595,20 +622,4 @@ fn wanted(subscriptions: &Subscriptions, naming: &Naming) -> Filter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_takes_no_other_ones_place_and_those_that_are_one_are_told_as_one() {
-        let of = |partition, offsets: Range<u64>| Missing {
-            partition: PartitionId::new(partition),
-            offsets: Offset::new(offsets.start)..Offset::new(offsets.end),
-        };
-        let mut gaps = Vec::new();
-        for new in [of(0, 0..5), of(3, 7..9), of(0, 5..8), of(0, 12..13)] {
-            add_gap(&mut gaps, new);
-        }
-        let told: Vec<String> = gaps.iter().map(Missing::to_string).collect();
-        assert_eq!(told, ["0:0..8", "3:7..9", "0:12..13"]);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use super::naming::{Names, Naming};
 use super::routes::Routes;
 use super::subscriptions::{Seen, Subscriptions};
 use crate::broker::place::offset_of;
-use crate::broker::replay::{Filter, Resume};
+use crate::broker::replay::{Accept, Resume};
 
 /// What such filters begin with.
 pub(super) const PREFIX: &str = "$last/";
@@ -59,18 +59,15 @@ impl Newest {
             .expect("nothing panics while it notes topics")
     }
 
-    /// The filter of the first reader: it notes, and gives nothing.
-    pub(super) fn notes(&self, subscriptions: &Subscriptions) -> Filter {
+    /// What the first reader shows each record: it notes, and takes nothing.
+    pub(super) fn notes(&self, subscriptions: &Subscriptions) -> Accept {
         let (newest, wanted) = (self.clone(), subscriptions.clone());
-        Filter {
-            accept: Some(Arc::new(move |partition, record| {
-                if record.offset < offset_of(&newest.ends, partition) {
-                    newest.note(&wanted, partition, record);
-                }
-                false
-            })),
-            ..Filter::default()
-        }
+        Arc::new(move |partition, record| {
+            if record.offset < offset_of(&newest.ends, partition) {
+                newest.note(&wanted, partition, record);
+            }
+            false
+        })
     }
 
     fn note(&self, wanted: &Subscriptions, partition: PartitionId, record: &RecordRef<'_>) {
@@ -103,7 +100,7 @@ impl Newest {
     pub(super) fn given(
         &self,
         subscriptions: &Subscriptions,
-    ) -> Result<(Vec<Resume>, Filter), TooMuch> {
+    ) -> Result<(Vec<Resume>, Accept), TooMuch> {
         let noted = std::mem::take(&mut *self.noted());
         if noted.is_too_much {
             return Err(TooMuch);
@@ -121,17 +118,14 @@ impl Newest {
         let begins = begins.collect();
         let (ends, wanted) = (Arc::clone(&self.ends), subscriptions.clone());
         let naming = self.naming.clone();
-        let filter = Filter {
-            accept: Some(Arc::new(move |partition, record| {
-                if record.offset < offset_of(&ends, partition) {
-                    return newest.contains(&(partition, record.offset));
-                }
-                let names = naming.names(record);
-                wanted.want(&seen(&names, partition, record))
-            })),
-            ..Filter::default()
-        };
-        Ok((begins, filter))
+        let accept: Accept = Arc::new(move |partition, record| {
+            if record.offset < offset_of(&ends, partition) {
+                return newest.contains(&(partition, record.offset));
+            }
+            let names = naming.names(record);
+            wanted.want(&seen(&names, partition, record))
+        });
+        Ok((begins, accept))
     }
 }
 

@@ -3,11 +3,13 @@
 
 use std::cell::OnceCell;
 
+use bytes::Bytes;
 use model::TopicName;
 use model::batch::RecordRef;
 
 use super::record::name_of;
 use super::topic::{self, KAFKA, TopicFilter};
+use crate::broker::replay::{Filter, KeyFilter};
 
 /// Of one Kafka topic.
 #[derive(Clone, Debug)]
@@ -15,6 +17,26 @@ pub(super) struct Naming {
     pub(super) topic: TopicName,
     /// Whether a record's key is the topic that it was published to, if no header says another one.
     pub(super) keys_are_names: bool,
+}
+
+/// What a key index can tell of the records that a filter matches: all of them pass it. One without wildcards is of records that have its name
+/// as their key or in the header that says it, whatever routes there were when they came; one of a Kafka topic's records is of a key.
+pub(super) fn looked_up_by(filter: &TopicFilter) -> Filter {
+    let mut found = Filter::default();
+    if filter.prefix().is_some() {
+        return found;
+    }
+    let bytes = |name: &str| Bytes::copy_from_slice(name.as_bytes());
+    match filter.as_str().strip_prefix(KAFKA) {
+        None => found.name = Some(bytes(filter.as_str())),
+        // Without a key it is of all records whose keys can stand in no topic.
+        Some(rest) => {
+            found.key = rest
+                .split_once('/')
+                .map(|(_, key)| KeyFilter::Is(bytes(key)))
+        }
+    }
+    found
 }
 
 /// Of one record.

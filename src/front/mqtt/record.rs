@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use model::Timestamp;
-use model::batch::{HeaderRef, RecordRef};
+use model::batch::{HeaderRef, NAME_HEADER, RecordRef};
 
 use super::packet::{Delivery, Properties, Qos};
 use super::topic;
@@ -20,7 +20,7 @@ const USER: &str = "mqtt.user.";
 const QOS: &str = "mqtt.qos";
 const RETAIN: &str = "mqtt.retain";
 const CLIENT: &str = "mqtt.client";
-const NAME: &str = "mqtt.topic";
+const NAME: &str = NAME_HEADER;
 const EXPIRY: &str = "mqtt.expiry";
 const FORMAT: &str = "mqtt.format";
 const CONTENT_TYPE: &str = "mqtt.content-type";

@@ -19,7 +19,7 @@ use super::view::{LogView, SegmentView};
 use crate::log::LogCell;
 use crate::rewrite::{Pace, Pages, RewriteError, RewriteParts, index_of, scan, scan_blocks};
 use crate::segment::SegmentId;
-use crate::segment::key_index::{LOG_BYTES_MIN, Place};
+use crate::segment::key_index::{LOG_BYTES_MIN, Place, Sought};
 
 /// For each key whether the segment holds it.
 type Known = BTreeMap<Arc<[u8]>, bool>;
@@ -150,7 +150,7 @@ fn blocks_with(
     };
     let mut blocks = Vec::new();
     for key in keys {
-        let looked = indexes.look_up(disk, &place, key)?;
+        let looked = indexes.look_up(disk, &place, &Sought::Key(Bytes::copy_from_slice(key)))?;
         blocks.extend(looked.blocks);
     }
     blocks.sort_by_key(|range| range.start);

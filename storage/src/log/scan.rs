@@ -18,6 +18,7 @@ use super::state::LogState;
 use super::tail::TailEntry;
 use super::{Log, LogParts};
 use crate::error::ReadError;
+use crate::segment::key_index::Sought;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug)]
@@ -27,8 +28,8 @@ pub struct ScanRange {
     /// Batches that hold no record of these times need not be shown; others are shown as wholes, so that who wants exact times
     /// looks at each record. None for all.
     pub times: Option<Range<Timestamp>>,
-    /// Batches of segments that hold no record with this key need not be shown, as for times. None for all.
-    pub key: Option<Bytes>,
+    /// Batches of segments that hold no record with this key, or of this name, need not be shown, as for times. None for all.
+    pub key: Option<Sought>,
     /// Bytes of batches that one step copies at most, but for a single larger one.
     pub run_bytes: usize,
 }

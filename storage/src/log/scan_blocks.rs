@@ -8,21 +8,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{Offset, Timestamp};
 
+use crate::segment::key_index::Sought;
 use crate::segment::{Block, SegmentId, SegmentIndex};
 
 /// What a scan wants, as far as an index can tell that a block does not have it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     times: Option<Range<Timestamp>>,
-    key: Option<Bytes>,
+    key: Option<Sought>,
     /// The segment whose key index was asked last, and what it told.
     looked: Option<(SegmentId, Told)>,
 }
 
 /// What a key index is asked.
 pub(crate) struct Asks<'a> {
-    /// Which blocks may hold this key.
-    pub key: Option<&'a [u8]>,
+    /// Which blocks may hold this.
+    pub key: Option<&'a Sought>,
     /// The smallest timestamp of each block.
     pub smallest: bool,
 }
@@ -58,7 +59,7 @@ pub(crate) struct NextBlocks {
 
 impl Wanted {
     /// Some times of some key; None for all.
-    pub fn new(times: Option<Range<Timestamp>>, key: Option<Bytes>) -> Wanted {
+    pub fn new(times: Option<Range<Timestamp>>, key: Option<Sought>) -> Wanted {
         Wanted {
             times,
             key,
@@ -71,7 +72,7 @@ impl Wanted {
         let is_known = |(known, _): &(SegmentId, _)| *known == segment;
         let last = Timestamp::from_millis(i64::MAX);
         let asks = Asks {
-            key: self.key.as_deref(),
+            key: self.key.as_ref(),
             smallest: self.times.as_ref().is_some_and(|times| times.end < last),
         };
         if (asks.key.is_some() || asks.smallest) && !self.looked.as_ref().is_some_and(is_known) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::LogId;
-use model::batch::Batch;
+use model::batch::{Batch, NAME_HEADER};
 use model::codec::DecompressLimit;
 
 use super::file::{HEADER_BYTES, KeyIndex, Owner, Section, encode_end, header};
@@ -170,30 +170,42 @@ impl<'i> Builder<'i> {
         Ok(())
     }
 
-    /// Notes the keys and times of a batch. None if its records cannot be read.
+    /// Notes the keys, names and times of a batch. None if its records cannot be read.
     fn look_at(&mut self, batch: &Bytes) -> Option<()> {
         let batch = Batch::parse_unverified(batch.clone()).ok()?;
         let mut records = batch.records(DecompressLimit::default()).ok()?;
         while let Some(record) = records.next_ref() {
             let record = record.ok()?;
             self.block_smallest = self.block_smallest.min(record.timestamp.millis());
-            let Some(key) = record.key.filter(|_| !self.is_always) else {
-                continue;
-            };
-            let hash = hash_of(key);
-            if self.hashes.last() != Some(&hash) {
-                self.hashes.push(hash);
+            if let Some(key) = record.key {
+                self.note(key);
             }
-            if self.hashes.len() >= BLOCK_KEYS_MAX {
-                self.hashes.sort_unstable();
-                self.hashes.dedup();
-                if self.hashes.len() > BLOCK_KEYS_MAX / 2 {
-                    self.is_always = true;
-                    self.hashes.clear();
+            for (header, value) in record.headers() {
+                if let Some(name) = value.filter(|_| header == NAME_HEADER.as_bytes()) {
+                    self.note(name);
                 }
             }
         }
         Some(())
+    }
+
+    /// Notes a key or a name of the present block.
+    fn note(&mut self, key: &[u8]) {
+        if self.is_always {
+            return;
+        }
+        let hash = hash_of(key);
+        if self.hashes.last() != Some(&hash) {
+            self.hashes.push(hash);
+        }
+        if self.hashes.len() >= BLOCK_KEYS_MAX {
+            self.hashes.sort_unstable();
+            self.hashes.dedup();
+            if self.hashes.len() > BLOCK_KEYS_MAX / 2 {
+                self.is_always = true;
+                self.hashes.clear();
+            }
+        }
     }
 
     fn end_block(&mut self) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::section::{
     self, HASH_BITS_MAX, PAGE_BITS_MAX, PAGE_BYTES_MAX, SECTION_BLOCKS, Shape, UNIT_SHIFT_MAX,
     impossible,
 };
-use super::{MAGIC, VERSION, blocks_checksum};
+use super::{MAGIC, VERSION, VERSION_OF_NAMES, VERSION_OF_TIMES, blocks_checksum};
 use crate::fields::{Fields, FormatError, put_log_id};
 use crate::io::DiskFile;
 use crate::segment::{SegmentId, SegmentIndex};
@@ -169,6 +169,7 @@ pub enum KeyIndexError {
 pub struct KeyIndex {
     file: Arc<dyn DiskFile>,
     owner: Owner,
+    version: u32,
     sections: Vec<Section>,
     /// Of each block; None in a file of version 1.
     smallest: Option<Arc<[Timestamp]>>,
@@ -201,6 +202,7 @@ impl KeyIndex {
         Ok(KeyIndex {
             file,
             owner: found.owner,
+            version: found.version,
             sections,
             smallest,
         })
@@ -209,6 +211,16 @@ impl KeyIndex {
     /// The smallest timestamp of the records in each block: no record of it has an earlier one. None if an earlier release wrote it.
     pub fn smallest_times(&self) -> Option<&Arc<[Timestamp]>> {
         self.smallest.as_ref()
+    }
+
+    /// Whether a look-up finds the names in headers too. Not if an earlier release wrote it.
+    pub fn knows_names(&self) -> bool {
+        self.version >= VERSION_OF_NAMES
+    }
+
+    /// Whether it knows all that this release writes: then it can go on.
+    pub fn is_current(&self) -> bool {
+        self.version == VERSION
     }
 
     /// Whose it is.
@@ -256,7 +268,7 @@ impl KeyIndex {
         (self.owner.blocks, known.map(|one| one.blocks).sum())
     }
 
-    /// Which blocks may hold a key. Reads a page of each section.
+    /// Which blocks may hold a key, or a name in a header. Reads a page of each section.
     pub fn look_up(&self, hash: u64) -> Result<Looked, KeyIndexError> {
         let mut looked = Looked::default();
         let mut position = HEADER_BYTES as u64;
@@ -393,7 +405,7 @@ type Top = (Option<Arc<[Timestamp]>>, Vec<Section>);
 fn decode_top(top: &[u8], footer: &Footer, pages_end: u64) -> Result<Top, FormatError> {
     let mut fields = Fields::new(top);
     let smallest = match footer.version {
-        1 => None,
+        ..VERSION_OF_TIMES => None,
         _ => Some(decode_smallest(&mut fields, footer.owner.blocks)?),
     };
     let mut sections = Vec::new();

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::{LogId, Timestamp};
 
+use super::Sought;
 use super::build::remove;
 use super::file::{KeyIndex, KeyIndexError, Looked};
-use super::hash_of;
 use crate::fields::FormatError;
 use crate::io::{Disk, OpenHow};
 use crate::segment::SegmentId;
@@ -87,12 +87,16 @@ impl KeyIndexes {
             .expect("nothing panics while it holds the key indexes")
     }
 
-    /// Which blocks of a segment may hold a key: behind those that its key index covers, all. None if it has no key index that could
+    /// Which blocks of a segment may hold what is looked for: behind those that its key index covers, all. None if it has no key index that could
     /// be used: then any may. Blocks.
-    pub fn look_up(&self, disk: &dyn Disk, place: &Place<'_>, key: &[u8]) -> Option<Looked> {
+    pub fn look_up(&self, disk: &dyn Disk, place: &Place<'_>, sought: &Sought) -> Option<Looked> {
         let found = self.open(disk, place).and_then(|index| {
             let Some(index) = index else { return Ok(None) };
-            let mut looked = index.look_up(hash_of(key))?;
+            if matches!(sought, Sought::Name(_)) && !index.knows_names() {
+                self.make_again(place.log, place.id);
+                return Ok(None);
+            }
+            let mut looked = index.look_up(sought.hash())?;
             if place.grows || index.log_bytes() < place.bytes {
                 looked.add(index.blocks().0..u32::MAX);
             }
@@ -129,6 +133,9 @@ impl KeyIndexes {
         let mut state = self.locked();
         state.old.insert((log, id));
         state.due.insert(log);
+        if let Some(growing) = state.growing.get_mut(&log).filter(|it| it.id == id) {
+            growing.is_due = true;
+        }
     }
 
     /// Whether a segment's index is to be made again, because an earlier release wrote it.

@@ -315,6 +315,45 @@ fn records_without_keys_are_in_no_answer_and_batches_that_cannot_be_read_in_each
 }
 
 #[test]
+fn a_name_in_a_header_is_found_as_a_key_is_and_every_one_of_several() {
+    let mut index = SegmentIndex::empty(SegmentId::first(Offset::new(50)), SegmentKind::Plain);
+    let mut shown = Vec::new();
+    for number in 0..80 {
+        let mut builder = BatchBuilder::new(Codec::Lz4);
+        builder.base_offset(index.end_offset());
+        let (name, second) = (device(number), device(1_000 + number));
+        let header = model::batch::NAME_HEADER.as_bytes();
+        let headers = [
+            (header, None),
+            (header, Some(&name[..])),
+            (header, Some(&second)),
+        ];
+        let value = hash_of(&number.to_le_bytes()).to_le_bytes().repeat(300);
+        let key = (number % 2 == 0).then_some(&b"all"[..]);
+        let time = Timestamp::from_millis(0);
+        builder.push(time, key, Some(&value), &headers).unwrap();
+        let bytes = builder.build().unwrap();
+        let parsed = Batch::parse(bytes.clone()).unwrap();
+        let head = bytes.first_chunk().unwrap();
+        index.push(parsed.header(), head, time);
+        shown.push((index.blocks().len() as u32 - 1, bytes));
+    }
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new(DIRECTORY)).unwrap();
+    let bytes: Vec<_> = shown.iter().map(|(_, bytes)| bytes.clone()).collect();
+    build_of(&disk, &index, &bytes);
+    let path = index.id().key_index_path(Path::new(DIRECTORY));
+    let open = KeyIndex::open(disk.open(&path, OpenHow::Read).unwrap()).unwrap();
+    assert!(open.knows_names());
+    for (number, (block, _)) in (0..).zip(&shown) {
+        for name in [device(number), device(1_000 + number)] {
+            let found = open.look_up(hash_of(&name)).unwrap().blocks;
+            assert!(found.iter().any(|it| it.contains(block)), "{number}");
+        }
+    }
+}
+
+#[test]
 fn an_index_of_other_blocks_is_not_taken_for_this_ones() {
     let keys = |seed: u64| segment(50, 16, move |record| Some(device(record ^ seed)));
     let (one, other) = (
