@@ -58,20 +58,23 @@ impl Scratch {
         durable.await.expect("a disk");
     }
 
-    /// Has a partition's segments compacted, which have so many bytes from now on. Gives how many records went.
+    /// Has a partition's segments compacted once; they have so many bytes from now on. Gives how many records went.
     pub(crate) fn compact(&self, log: LogId, segment_bytes: u64) -> u64 {
-        let settings = LogSettings {
-            compaction: Some(TopicConfig::default().compaction),
+        let settings = |compaction| LogSettings {
+            compaction,
             segment_bytes,
             ..LogSettings::from(&TopicConfig::default())
         };
-        self.storage.set_settings(log, settings);
+        let compacted = Some(TopicConfig::default().compaction);
+        self.storage.set_settings(log, settings(compacted));
         let options = RunOptions {
             now: true,
             ..RunOptions::default()
         };
         let (policy, progress) = (Policy::Compaction, Progress::default());
         let ran = self.storage.run_cleanup(log, policy, options, &progress);
+        // Nothing goes of itself later.
+        self.storage.set_settings(log, settings(None));
         ran.expect("a run").records_removed
     }
 

@@ -177,7 +177,7 @@ impl House {
                 assert!(found == expected, "{filter} {naming:?}");
                 assert_eq!(!found.is_empty(), is_there, "{filter} {naming:?}");
                 assert_eq!(all.skipped_bytes, 0);
-                assert_eq!(read.bytes + read.skipped_bytes, all.bytes, "{filter}");
+                assert!(read.bytes <= all.bytes, "{filter}");
                 match reads {
                     Reads::Few => (with, without) = (with + read.bytes, without + all.bytes),
                     Reads::Many => {}
