@@ -2,7 +2,12 @@
 
 use std::ops::Deref;
 
-use storage::{Env, Storage, StorageConfig};
+use model::LogId;
+use model::batch::Batch;
+use model::topic_config::TopicConfig;
+use storage::cleanup::Policy;
+use storage::cleanup::run::{Progress, RunOptions};
+use storage::{AppendBatch, Env, LogSettings, Storage, StorageConfig};
 use tempfile::TempDir;
 
 use super::access::{AccessConfig, Authorizer, Caller, Door, Principal, Protocol};
@@ -42,6 +47,35 @@ impl Scratch {
             client_id: None,
             protocol,
         })
+    }
+
+    /// Appends a batch to a partition, however it may be called, and waits until it is durable.
+    pub(crate) async fn append_batch(&self, log: LogId, batch: Batch) {
+        let admission = self.storage.admit(batch.bytes().len()).await;
+        let log = self.storage.log(log).expect("it is there");
+        let appended = log.append(vec![AppendBatch::from(batch)], admission);
+        let durable = appended.expect("a good batch").durable;
+        durable.await.expect("a disk");
+    }
+
+    /// Has a partition's segments compacted once; they have so many bytes from now on. Gives how many records went.
+    pub(crate) fn compact(&self, log: LogId, segment_bytes: u64) -> u64 {
+        let settings = |compaction| LogSettings {
+            compaction,
+            segment_bytes,
+            ..LogSettings::from(&TopicConfig::default())
+        };
+        let compacted = Some(TopicConfig::default().compaction);
+        self.storage.set_settings(log, settings(compacted));
+        let options = RunOptions {
+            now: true,
+            ..RunOptions::default()
+        };
+        let (policy, progress) = (Policy::Compaction, Progress::default());
+        let ran = self.storage.run_cleanup(log, policy, options, &progress);
+        // Nothing goes of itself later.
+        self.storage.set_settings(log, settings(None));
+        ran.expect("a run").records_removed
     }
 
     /// An empty one with these settings.

@@ -410,7 +410,8 @@ fn keyindex_v3() {
     let found = check_key_index(&golden, &batches, Some(&[0, 40, 80, 120].map(time)));
     assert!(found.knows_names() && found.is_current());
     let named = found.look_up(key_index::hash_of(b"name 27"));
-    assert_eq!(named.expect("a golden file").blocks, [2..3]);
+    let blocks = named.expect("a golden file").blocks;
+    assert!(blocks.into_iter().eq(std::iter::once(2..3)));
 }
 
 #[test]
