@@ -61,6 +61,22 @@ impl Front {
             "Bytes sent to MQTT clients.",
             stats.sent_bytes.load(Relaxed),
         );
+        let queued = self.received.usage();
+        families.gauge(
+            "alluvium_mqtt_queued_bytes",
+            "Bytes of memory that packets of MQTT clients hold that are received or stored, beside some KiB of each connection.",
+            queued.held as u64,
+        );
+        families.counter(
+            "alluvium_mqtt_queued_waits_total",
+            "How often a packet had to wait for that memory.",
+            queued.waits,
+        );
+        families.counter(
+            "alluvium_mqtt_queued_evicted_total",
+            "MQTT connections that were closed because others waited for what they held and moved too slowly.",
+            queued.evicted,
+        );
         families.counter(
             "alluvium_mqtt_wills_published_total",
             "Wills that were published.",

@@ -1,4 +1,5 @@
 //! What greedy clients do over MQTT 5, each of many connections. Refusals, and connections that end, are fine answers.
+//! What is waited for is told by the broker's metrics.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::PATIENCE;
 use crate::exam::mqtt::{packet, publish, text};
+use crate::exam::victim::Victim;
 
 const CONNACK: u8 = 0x20;
 /// Behind which a connection's bytes are no more looked at.
@@ -19,6 +21,49 @@ const LARGE: usize = 1_000_000;
 const EXPIRY: [u8; 5] = [0x11, 0, 0, 0, 5];
 /// By then those of the kind before have expired.
 const LET_IN_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a metric may take to say what is waited for.
+const TOLD_WAIT: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A count that stays the same for so many looks has come to its end.
+const SAME_LOOKS: usize = 10;
+
+/// The sum of a metric's samples.
+fn metric(victim: &Victim, name: &str) -> Result<u64> {
+    let (_, page) = victim.get("/metrics")?;
+    let of_name = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let is_it = rest.starts_with([' ', '{']);
+        is_it.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+    };
+    let mut samples = page.lines().filter_map(of_name).peekable();
+    ensure!(samples.peek().is_some(), "/metrics has no {name}");
+    Ok(samples.sum::<f64>() as u64)
+}
+
+/// Waits until a metric is so large.
+fn wait_for(victim: &Victim, name: &str, least: u64) -> Result<()> {
+    let deadline = Instant::now() + TOLD_WAIT;
+    while metric(victim, name)? < least {
+        ensure!(Instant::now() < deadline, "{name} stays below {least}");
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// Waits until a metric does not rise any more.
+fn wait_for_end(victim: &Victim, name: &str) -> Result<()> {
+    let deadline = Instant::now() + TOLD_WAIT;
+    let (mut last, mut same) = (metric(victim, name)?, 0);
+    while same < SAME_LOOKS {
+        ensure!(Instant::now() < deadline, "{name} rises on and on");
+        thread::sleep(LOOK_EVERY);
+        let now = metric(victim, name)?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    Ok(())
+}
 
 /// A client that was let in, or none.
 fn client(address: &str, id: &str, properties: &[u8], will: &[u8]) -> Result<Option<TcpStream>> {
@@ -79,15 +124,16 @@ fn message(topic: &str, value_bytes: usize) -> Vec<u8> {
     )
 }
 
-/// Packets of a MiB that never end.
-pub fn half_received(address: &str) -> Result<()> {
+/// Packets of a MiB that never end, until one is closed because others wait for the memory that it holds.
+pub fn half_received(victim: &Victim) -> Result<()> {
+    const EVICTED: &str = "alluvium_mqtt_queued_evicted_total";
+    let evicted = metric(victim, EVICTED)?;
     let publish = message("greedy/half", LARGE);
-    let mut streams = clients(address, "half", 300, (&[], &[]))?;
+    let mut streams = clients(&victim.other("MQTT")?, "half", 300, (&[], &[]))?;
     for stream in &mut streams {
         let _ = stream.write_all(&publish[..LARGE - 1_000]);
     }
-    thread::sleep(Duration::from_secs(1));
-    Ok(())
+    wait_for(victim, EVICTED, evicted + 1)
 }
 
 /// Names for all aliases, as long as they may be.
@@ -135,8 +181,14 @@ pub fn retained(address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Messages of nearly a MiB for many who take none.
-pub fn not_taken(address: &str) -> Result<()> {
+/// Messages of nearly a MiB for many who take none, until their sockets take no more.
+pub fn not_taken(victim: &Victim) -> Result<()> {
+    const PUBLISHED: &str = "alluvium_mqtt_published_total";
+    const DELIVERED: &str = "alluvium_mqtt_delivered_total";
+    /// More than the sockets' buffers hold.
+    const MESSAGES: u64 = 12;
+    let address = &victim.other("MQTT")?;
+    let before = [metric(victim, PUBLISHED)?, metric(victim, DELIVERED)?];
     let mut streams = clients(address, "deaf", 40, (&[], &[]))?;
     for stream in &mut streams {
         subscribe(stream, std::iter::once("greedy/deaf".to_owned()));
@@ -144,12 +196,12 @@ pub fn not_taken(address: &str) -> Result<()> {
     let mut pump = client(address, "pump", &[], &[])?.context("it was not let in")?;
     pump.set_write_timeout(None)?;
     let large = message("greedy/deaf", LARGE);
-    // More than the sockets' buffers hold.
-    for _ in 0..12 {
+    for _ in 0..MESSAGES {
         pump.write_all(&large)?;
     }
-    thread::sleep(Duration::from_secs(3));
-    Ok(())
+    wait_for(victim, PUBLISHED, before[0] + MESSAGES)?;
+    wait_for(victim, DELIVERED, before[1] + streams.len() as u64)?;
+    wait_for_end(victim, "alluvium_mqtt_sent_bytes_total")
 }
 
 /// Messages of QoS 2 that are never released.
