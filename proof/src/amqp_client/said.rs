@@ -72,7 +72,6 @@ pub fn attach<'a>(name: &'a str, handle: u32, ends: Ends<'a>) -> Attach<'a> {
 
 /// Which way messages go on a link, and what is at its other end.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub enum Ends<'a> {
     /// The client sends.
     SendsTo(AnyTarget<'a>),

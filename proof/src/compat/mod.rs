@@ -53,7 +53,7 @@ pub struct Options {
     /// Suites: add newly passing tests to the lists in tests/compat/suites, and write docs/COMPATIBILITY.md's tables.
     #[arg(long)]
     write: bool,
-    /// Suites that no registry has (of MQTT and JMS): the directory of their checkouts, each called as its repository. It is remembered.
+    /// Suites that no registry has (of MQTT, JMS and AMQP): the directory of their checkouts, each called as its repository. It is remembered.
     #[arg(long, value_name = "DIR")]
     checkout: Option<PathBuf>,
     /// The broker to run against.

@@ -2,8 +2,8 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`, `jms`; `go` for three, `mqtt` for those of MQTT), which says where it
-//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT and JMS lie in no registry: they are run from
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`, `jms`, `qpid_interop`; `go` for three, `mqtt` for those of MQTT), which says where it
+//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT, JMS and AMQP lie in no registry: they are run from
 //! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages, and `controlled` has what tests of access control and logins need.
 //!
@@ -20,6 +20,7 @@ mod librdkafka;
 mod list;
 mod mqtt;
 mod page;
+mod qpid_interop;
 mod round;
 mod rskafka;
 mod verdict;
@@ -48,6 +49,7 @@ static SUITES: &[&dyn Suite] = &[
     &mqtt::PAHO_5,
     &mqtt::PAHO_3,
     &jms::Interop,
+    &qpid_interop::Pairs,
 ];
 
 /// Somebody else's test suite.
@@ -88,6 +90,8 @@ pub enum Target {
     Mqtt,
     /// The same, and behind it where it speaks HTTP.
     MqttAndHttp,
+    /// A broker that runs, at the address where it speaks AMQP, and behind it that of its listener for the Kafka protocol.
+    Amqp,
     /// The broker's program, which the suite starts itself.
     Program,
 }

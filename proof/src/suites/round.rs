@@ -156,6 +156,11 @@ impl Worker<'_> {
                 let (mqtt, http) = addresses.context("this broker speaks no MQTT")?;
                 Ok(format!("{mqtt} {http}"))
             }
+            (Target::Amqp, _) => {
+                let broker = self.broker(broker)?;
+                let amqp = broker.amqp().context("this broker speaks no AMQP")?;
+                Ok(format!("{amqp} {}", broker.address()))
+            }
             (Target::Program, Kind::Alluvium { binary }) => Ok(binary.display().to_string()),
             (Target::Program, Kind::Kafka { .. }) => bail!("this suite starts our broker only"),
         }

@@ -102,6 +102,10 @@ fn said_over_mqtt(number: usize, random: &mut mutate::Random) -> Vec<u8> {
 fn said_over_amqp(of: &Conversation, number: usize, random: &mut mutate::Random) -> Vec<u8> {
     match number % 8 {
         0 => of.with_frame(&mutated(&[of.frame(&of.body)], FRAME_BYTES_MAX, random)),
-        _ => of.with(&mutated(&[of.body.clone()], FRAME_BYTES_MAX, random)),
+        _ => of.with(&mutated(
+            std::slice::from_ref(&of.body),
+            FRAME_BYTES_MAX,
+            random,
+        )),
     }
 }
