@@ -714,6 +714,7 @@ impl Connection {
             }
         }
         self.forget(|it| it == link, how);
+        self.queues.ended().await;
     }
 
     /// Answers an attach as it was asked for, but for its source.

@@ -9,10 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use amqp::endpoint::{Endpoint, LinkId};
 use amqp::state::DeliveryState;
-use futures_util::future::{BoxFuture, select_all};
+use futures_util::future::{BoxFuture, join_all, select_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use model::Offset;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::bounds::{CONSUMERS_MAX, UNSENT_BYTES_MAX};
 use super::errors::NoLink;
@@ -22,7 +24,7 @@ use super::route::Record;
 use super::selected::selects;
 use super::selector::Selector;
 use super::state::Front;
-use super::subscriptions::{InUse, Named};
+use super::subscriptions::{ENDING_MAX, InUse, Named};
 use crate::broker::Topic;
 use crate::broker::access::{Door, Granted, right};
 use crate::broker::share::{
@@ -43,6 +45,8 @@ pub(super) struct Queues {
     name: String,
     /// How many consumers it had.
     opened: u64,
+    /// Subscriptions that end with links that were closed.
+    ending: Vec<JoinHandle<()>>,
 }
 
 struct Consumer {
@@ -227,11 +231,13 @@ impl Consumer {
         ids.iter().filter_map(pin).collect()
     }
 
-    /// Gives back all that it holds, behind what its consumer has said.
-    fn end(mut self, gone: Gone) {
+    /// Gives back all that it holds, behind what its consumer has said. Gives what its client waits for: the end of a subscription
+    /// that goes with it, unless a transaction holds that up.
+    fn end(mut self, gone: Gone) -> Option<JoinHandle<()>> {
         let goes = |it: &mut InUse| it.goes(gone == Gone::Closed);
         let deletes = self.in_use.as_mut().is_some_and(goes);
-        tokio::spawn(async move {
+        let is_awaited = deletes && self.pinned.0.strong_count() == 1;
+        let ends = tokio::spawn(async move {
             let Consumer {
                 taking,
                 said,
@@ -271,6 +277,7 @@ impl Consumer {
                 tracing::warn!(%why, "a subscription could not be ended");
             }
         });
+        is_awaited.then_some(ends)
     }
 }
 
@@ -279,6 +286,7 @@ impl Queues {
         Queues {
             front: Arc::clone(front),
             all: Vec::new(),
+            ending: Vec::new(),
             name: format!("amqp-{}", uuid::Uuid::new_v4().simple()),
             opened: 0,
         }
@@ -340,8 +348,14 @@ impl Queues {
     pub(super) fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
         for consumer in self.all.extract_if(.., |it| is_gone(it.link)) {
             self.front.stats.consumers.fetch_sub(1, Relaxed);
-            consumer.end(how);
+            self.ending
+                .extend(consumer.end(how).filter(|_| how == Gone::Closed));
         }
+    }
+
+    /// Waits until the subscriptions are gone that went with links: what is asked for next finds the room that they had.
+    pub(super) async fn ended(&mut self) {
+        let _ = timeout(ENDING_MAX, join_all(self.ending.drain(..))).await;
     }
 
     /// Whether there is something to wait for.

@@ -23,7 +23,7 @@ use crate::broker::share::{self, ShareError};
 const VOLATILE: &str = share::VOLATILE_SUBSCRIPTIONS;
 const KEPT: &str = share::KEPT_SUBSCRIPTIONS;
 /// How long somebody waits for a consumer that goes.
-const ENDING_MAX: Duration = Duration::from_secs(5);
+pub(super) const ENDING_MAX: Duration = Duration::from_secs(5);
 
 /// A subscription as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

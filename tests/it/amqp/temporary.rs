@@ -91,8 +91,9 @@ async fn temporary_nodes_are_gone_with_their_connection_and_at_a_start() {
         ..source("", None)
     };
     let node = client.receiver_from(0, dynamic_source).await;
-    client.credit(0, 0, 9, false).await;
+    // What comes before the acknowledgement would be passed over.
     send(&mut client, 1, &node, 0, &[&row(1)]).await;
+    client.credit(0, 0, 9, false).await;
     assert_eq!(client.delivery().await, (0, 1, 0));
     running.end(Signal::KILL);
     let running = Running::start(&mut serve_amqp(directory.path()));

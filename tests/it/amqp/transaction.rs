@@ -85,8 +85,8 @@ async fn a_commit_is_all_that_was_sent_and_settled_and_survives_a_kill() {
     assert_eq!(amqp.delivery().await, (1, 1, 0));
     amqp.receiver_of(3, "s", Some(durable)).await;
     amqp.until("attach 3").await;
-    amqp.credit(3, 0, 9, false).await;
     send(&mut amqp, 4, "news", 3, &[&row(9)]).await;
+    amqp.credit(3, 0, 9, false).await;
     assert_eq!(amqp.delivery().await, (2, 9, 0));
     let txn = amqp.declare(COORDINATOR, 4).await;
     amqp.sender(5, Some("a")).await;
