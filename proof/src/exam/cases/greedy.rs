@@ -53,8 +53,10 @@ const LEFT_WAIT: Duration = Duration::from_secs(10);
 const DISK_MORE_MAX: u64 = 512 << 20;
 /// Segments that stay open to be read again: the broker's setting.
 const SEGMENTS_OPEN_MAX: usize = 32;
-/// Descriptors that are open afterwards and were not before: those segments, and connections that are about to close.
-const DESCRIPTORS_MORE_MAX: usize = SEGMENTS_OPEN_MAX + 16;
+/// Files of the write-ahead log that are there beyond those of an idle server while much is written, and for a while after.
+const WAL_FILES_MORE: usize = 16;
+/// Descriptors that are open afterwards and were not before: those files, and connections that are about to close.
+const DESCRIPTORS_MORE_MAX: usize = SEGMENTS_OPEN_MAX + WAL_FILES_MORE + 16;
 /// How often a request names the same thing.
 const TIMES: usize = 200_000;
 /// Connections of one kind of greed.
