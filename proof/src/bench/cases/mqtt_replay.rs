@@ -28,6 +28,8 @@ const RECORDS: u64 = 10_000_000;
 const MISSED: u64 = 1_000_000;
 const ASKED: u64 = 5;
 const INDEX_PATIENCE: Duration = Duration::from_secs(180);
+/// Indexes are made when nothing was read for them for so long.
+const INDEX_REST: Duration = Duration::from_secs(3);
 
 fn run(bench: &Bench) -> Result<Vec<Figure>> {
     let mut first = Figure::new("one device of 10,000: first message, p50 of 5", "ms")
@@ -101,17 +103,21 @@ fn fill(victim: &Victim, records: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until nearly all of the log has been read for key indexes.
+/// Waits until the log has been read for key indexes, and nothing more is for a while.
 fn wait_for_indexes(victim: &Victim) -> Result<()> {
     let until = Instant::now() + INDEX_PATIENCE;
     let log_bytes = (RECORDS * 100) as f64;
+    let (mut before, mut since) = (0.0, Instant::now());
     loop {
         let (_, page) = victim.get("/metrics")?;
         let read = page
             .lines()
             .find_map(|line| line.strip_prefix("alluvium_key_index_read_bytes_total "))
             .context("no metric of key indexes")?;
-        if read.trim().parse::<f64>()? > log_bytes {
+        let read: f64 = read.trim().parse()?;
+        if read > before {
+            (before, since) = (read, Instant::now());
+        } else if read > log_bytes && since.elapsed() > INDEX_REST {
             return Ok(());
         }
         ensure!(
