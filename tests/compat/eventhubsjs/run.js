@@ -2,64 +2,14 @@
 'use strict';
 
 const assert = require('node:assert');
-const readline = require('node:readline');
 const { EventHubConsumerClient, EventHubProducerClient, EventHubBufferedProducerClient, earliestEventPosition, latestEventPosition } = require('@azure/event-hubs');
-const { Kafka, logLevel } = require('kafkajs');
+const { kafka, ask, pause, until, stored, run } = require('../node/desk.js');
 
 const COUNT = 300;
 const MANY = 10_000;
 const PARTITIONS = 3;
 // A broker is away for a moment.
 const RETRIES = { retryOptions: { maxRetries: 60, retryDelayInMs: 200, maxRetryDelayInMs: 1000 } };
-
-const kafka = new Kafka({
-  clientId: 'compat',
-  brokers: [process.argv[2]],
-  logLevel: logLevel.NOTHING,
-  retry: { initialRetryTime: 100, retries: 20, maxRetryTime: 1000 },
-});
-
-const replies = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-async function ask(...words) {
-  console.log('@' + words.join(' '));
-  const { value } = await replies.next();
-  assert(value === 'ok' || value.startsWith('ok '), `${words.join(' ')}: ${value}`);
-  return value.slice(3).split(' ');
-}
-
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function until(condition, seconds, what) {
-  const deadline = Date.now() + seconds * 1000;
-  while (!(await condition())) {
-    assert(Date.now() < deadline, `not within ${seconds} s: ${typeof what === 'function' ? what() : what}`);
-    await pause(20);
-  }
-}
-
-/** What a topic has, partition by partition. */
-async function stored(topic) {
-  const admin = kafka.admin();
-  await admin.connect();
-  const ends = new Map();
-  for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) {
-    if (high !== low) ends.set(partition, BigInt(high));
-  }
-  await admin.disconnect();
-  const consumer = kafka.consumer({ groupId: `reader-${topic}-${Date.now()}`, maxWaitTimeInMs: 100 });
-  const records = [];
-  await consumer.connect();
-  await consumer.subscribe({ topic, fromBeginning: true });
-  await consumer.run({
-    eachMessage: async ({ partition, message }) => {
-      records.push({ partition, ...message });
-      if (BigInt(message.offset) + 1n >= ends.get(partition)) ends.delete(partition);
-    },
-  });
-  await until(() => ends.size === 0, 40, `records of ${topic}`);
-  await consumer.disconnect();
-  return records;
-}
 
 async function make(topic) {
   const admin = kafka.admin();
@@ -312,18 +262,5 @@ const scenarios = [
   const [address] = await ask('amqp');
   // What Azure's emulator is reached by: nothing is encrypted. It stays the same over restarts.
   const connection = `Endpoint=sb://${address};SharedAccessKeyName=any;SharedAccessKey=any;UseDevelopmentEmulator=true`;
-  let failed = 0;
-  for (const [name, scenario] of scenarios) {
-    const started = Date.now();
-    try {
-      await scenario(connection);
-      console.log(`@pass ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.error(error);
-      console.log(`@fail ${name}: ${String(error.message).split(/\s+/).join(' ').slice(0, 500)}`);
-    }
-    console.log(`${name}: ${(Date.now() - started) / 1000} s`);
-  }
-  process.exit(failed === 0 ? 0 : 1);
+  await run(scenarios, connection);
 })();

@@ -3,11 +3,11 @@
 
 const assert = require('node:assert');
 const fs = require('node:fs');
-const readline = require('node:readline');
 const { Kafka, CompressionCodecs, CompressionTypes, logLevel } = require('kafkajs');
 const SnappyCodec = require('kafkajs-snappy');
 const lz4 = require('lz4-napi');
 const zstd = require('@bokuweb/zstd-wasm');
+const { ask, until } = require('../node/desk.js');
 
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec;
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
@@ -66,14 +66,6 @@ async function refused(settings) {
   await itsAdmin.disconnect();
 }
 
-const replies = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-async function ask(...words) {
-  console.log('@' + words.join(' '));
-  const { value } = await replies.next();
-  assert(value === 'ok' || value.startsWith('ok '), `${words.join(' ')}: ${value}`);
-  return value.slice(3).split(' ');
-}
-
 function messages(count) {
   return Array.from({ length: count }, (_, i) => ({
     key: i % 7 === 3 ? null : `device-${i % 5} `.repeat(10),
@@ -92,14 +84,6 @@ const plain = ({ key, value, headers, timestamp }) => ({
   timestamp,
 });
 const same = (got, wanted) => assert.deepStrictEqual(got.map(plain), wanted.map(plain));
-
-async function until(condition, seconds, what) {
-  const deadline = Date.now() + seconds * 1000;
-  while (!(await condition())) {
-    assert(Date.now() < deadline, `not within ${seconds} s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 const createTopic = (topic, numPartitions = 1, configEntries = []) =>
   admin.createTopics({ topics: [{ topic, numPartitions, configEntries }] });

@@ -2,58 +2,16 @@
 'use strict';
 
 const assert = require('node:assert');
-const readline = require('node:readline');
 const mqtt = require('mqtt');
-const { Kafka, logLevel } = require('kafkajs');
+const { ask, until, stored, run } = require('../node/desk.js');
 
 const COUNT = 200;
 const AT_ONCE = 20;
 
-const kafka = new Kafka({
-  clientId: 'compat',
-  brokers: [process.argv[2]],
-  logLevel: logLevel.NOTHING,
-  retry: { initialRetryTime: 100, retries: 20, maxRetryTime: 1000 },
-});
-
-const replies = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-async function ask(...words) {
-  console.log('@' + words.join(' '));
-  const { value } = await replies.next();
-  assert(value === 'ok' || value.startsWith('ok '), `${words.join(' ')}: ${value}`);
-  return value.slice(3).split(' ');
-}
-
-async function until(condition, seconds, what) {
-  const deadline = Date.now() + seconds * 1000;
-  while (!(await condition())) {
-    assert(Date.now() < deadline, `not within ${seconds} s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 /** The records of an MQTT topic: values, in order. */
-async function stored(topic) {
-  const admin = kafka.admin();
-  await admin.connect();
-  const ends = new Map();
-  for (const { partition, low, high } of await admin.fetchTopicOffsets('mqtt')) {
-    if (high !== low) ends.set(partition, BigInt(high));
-  }
-  await admin.disconnect();
-  const consumer = kafka.consumer({ groupId: `reader-${topic.replaceAll('/', '-')}-${Date.now()}`, maxWaitTimeInMs: 100 });
-  const values = [];
-  await consumer.connect();
-  await consumer.subscribe({ topic: 'mqtt', fromBeginning: true });
-  await consumer.run({
-    eachMessage: async ({ partition, message }) => {
-      if (message.key.toString() === topic) values.push(message.value.toString());
-      if (BigInt(message.offset) + 1n >= ends.get(partition)) ends.delete(partition);
-    },
-  });
-  await until(() => ends.size === 0, 40, `records of ${topic}`);
-  await consumer.disconnect();
-  return values;
+async function valuesOf(topic) {
+  const records = await stored('mqtt');
+  return records.filter(({ key }) => key.toString() === topic).map(({ value }) => value.toString());
 }
 
 const numbers = (from, to) => Array.from({ length: to - from }, (_, index) => String(from + index));
@@ -94,7 +52,7 @@ const scenarios = [
         assert.deepStrictEqual(reader.got, wanted);
         await reader.endAsync();
         await writer.endAsync();
-        assert.deepStrictEqual(await stored(topic), numbers(0, COUNT));
+        assert.deepStrictEqual(await valuesOf(topic), numbers(0, COUNT));
       }
     }
   }],
@@ -115,7 +73,7 @@ const scenarios = [
         const last = String(COUNT - 1);
         await until(() => reader.got.some(({ value }) => value === last), 60, `${topic} after the kill`);
         const values = reader.got.map(({ value }) => value);
-        const records = await stored(topic);
+        const records = await valuesOf(topic);
         if (qos === 2) {
           assert.deepStrictEqual(values, numbers(0, COUNT));
           assert.deepStrictEqual(records, numbers(0, COUNT));
@@ -165,16 +123,5 @@ const scenarios = [
 
 (async () => {
   const [host] = await ask('mqtt');
-  let failed = 0;
-  for (const [name, scenario] of scenarios) {
-    try {
-      await scenario(host);
-      console.log(`@pass ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.error(error);
-      console.log(`@fail ${name}: ${String(error.message).split(/\s+/).join(' ').slice(0, 500)}`);
-    }
-  }
-  process.exit(failed === 0 ? 0 : 1);
+  await run(scenarios, host);
 })();

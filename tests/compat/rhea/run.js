@@ -2,62 +2,12 @@
 'use strict';
 
 const assert = require('node:assert');
-const readline = require('node:readline');
 const rhea = require('rhea');
-const { Kafka, logLevel } = require('kafkajs');
+const { kafka, ask, pause, until, stored, run } = require('../node/desk.js');
 
 const COUNT = 200;
 const DATA = 0x75;
 const SEQUENCE = 0x76;
-
-const kafka = new Kafka({
-  clientId: 'compat',
-  brokers: [process.argv[2]],
-  logLevel: logLevel.NOTHING,
-  retry: { initialRetryTime: 100, retries: 20, maxRetryTime: 1000 },
-});
-
-const replies = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-async function ask(...words) {
-  console.log('@' + words.join(' '));
-  const { value } = await replies.next();
-  assert(value === 'ok' || value.startsWith('ok '), `${words.join(' ')}: ${value}`);
-  return value.slice(3).split(' ');
-}
-
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function until(condition, seconds, what) {
-  const deadline = Date.now() + seconds * 1000;
-  while (!(await condition())) {
-    assert(Date.now() < deadline, `not within ${seconds} s: ${what}`);
-    await pause(20);
-  }
-}
-
-/** What a topic has, partition by partition. */
-async function stored(topic) {
-  const admin = kafka.admin();
-  await admin.connect();
-  const ends = new Map();
-  for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) {
-    if (high !== low) ends.set(partition, BigInt(high));
-  }
-  await admin.disconnect();
-  const consumer = kafka.consumer({ groupId: `reader-${topic}-${Date.now()}`, maxWaitTimeInMs: 100 });
-  const records = [];
-  await consumer.connect();
-  await consumer.subscribe({ topic, fromBeginning: true });
-  await consumer.run({
-    eachMessage: async ({ partition, message }) => {
-      records.push(message);
-      if (BigInt(message.offset) + 1n >= ends.get(partition)) ends.delete(partition);
-    },
-  });
-  await until(() => ends.size === 0, 40, `records of ${topic}`);
-  await consumer.disconnect();
-  return records;
-}
 
 const numbers = (from, to) => Array.from({ length: to - from }, (_, index) => `m${from + index}`);
 
@@ -271,16 +221,5 @@ const scenarios = [
 
 (async () => {
   const [address] = await ask('amqp');
-  let failed = 0;
-  for (const [name, scenario] of scenarios) {
-    try {
-      await scenario(address);
-      console.log(`@pass ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.error(error);
-      console.log(`@fail ${name}: ${String(error.message).split(/\s+/).join(' ').slice(0, 500)}`);
-    }
-  }
-  process.exit(failed === 0 ? 0 : 1);
+  await run(scenarios, address);
 })();
