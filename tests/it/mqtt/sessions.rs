@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::wire::{Connect, Message, Mqtt};
-use super::{serve_mqtt, until_metric, until_wills, values};
+use super::{serve_mqtt, until, until_metric, until_wills, values};
 use crate::binary::Running;
 
 /// A minute, as MQTT 5 says it.
@@ -288,21 +288,37 @@ async fn what_was_sent_exactly_once_is_not_sent_again_after_a_kill() {
     }
 }
 
+/// A client whose session is kept, and that has 20 messages without an ack at most.
+fn slow() -> Connect<'static> {
+    Connect {
+        properties: &[0x11, 0, 0, 0, 60, 0x21, 0, 20],
+        ..kept(5, "reader")
+    }
+}
+
+/// A server with the session of a slow client, which subscribes to `a` and is away.
+async fn with_slow_reader(data: &Path) -> Running {
+    let running = Running::start(&mut serve_mqtt(data));
+    let (mut reader, _) = come_back(&running, &slow()).await;
+    assert_eq!(reader.subscribe(&[("a", 1)], &[]).await, [1]);
+    drop(reader);
+    until_metric(&running, "alluvium_mqtt_clients 0").await;
+    running
+}
+
+/// What is kept of a session.
+fn kept_of(running: &Running, client_id: &str) -> serde_json::Value {
+    let (status, session) = running.ask_json(&format!("GET /api/v1/mqtt/sessions/{client_id}"), "");
+    assert_eq!(status, 200, "{session}");
+    session
+}
+
 /// What is kept of a place while more is sent than its client acknowledges: over a kill, under the identifiers that it had.
 #[tokio::test]
 async fn what_comes_again_over_a_kill_comes_once_and_in_order() {
     const COUNT: u16 = 60;
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::start(&mut serve_mqtt(directory.path()));
-    let slow = [MINUTE, &[0x21, 0, 20]].concat();
-    let slow = Connect {
-        properties: &slow,
-        ..kept(5, "reader")
-    };
-    let (mut reader, _) = come_back(&running, &slow).await;
-    assert_eq!(reader.subscribe(&[("a", 1)], &[]).await, [1]);
-    drop(reader);
-    until_metric(&running, "alluvium_mqtt_clients 0").await;
+    let running = with_slow_reader(directory.path()).await;
     let mut pump = Mqtt::connect(running.other("MQTT"), 4, "pump").await;
     for number in 0..COUNT {
         assert_eq!(
@@ -311,15 +327,15 @@ async fn what_comes_again_over_a_kill_comes_once_and_in_order() {
         );
     }
     // It takes all that it may, acknowledges nothing, and stays until its place has been noted.
-    let (mut reader, present) = come_back(&running, &slow).await;
+    let (mut reader, present) = come_back(&running, &slow()).await;
     assert!(present);
     let mut before = Vec::new();
     for _ in 0..20 {
         before.push(reader.message().await);
     }
-    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    until(async || kept_of(&running, "reader")["unacknowledged"] == 20).await;
     let running = restart(running, directory.path());
-    let (mut reader, present) = come_back(&running, &slow).await;
+    let (mut reader, present) = come_back(&running, &slow()).await;
     assert!(present);
     let mut found = Vec::new();
     while found.len() < usize::from(COUNT) {
@@ -341,16 +357,7 @@ async fn what_comes_again_over_a_kill_comes_once_and_in_order() {
 #[tokio::test]
 async fn a_backlog_comes_before_what_is_live_and_in_order() {
     let directory = tempfile::tempdir().expect("a directory");
-    let running = Running::start(&mut serve_mqtt(directory.path()));
-    let slow = [MINUTE, &[0x21, 0, 20]].concat();
-    let slow = Connect {
-        properties: &slow,
-        ..kept(5, "reader")
-    };
-    let (mut reader, _) = come_back(&running, &slow).await;
-    assert_eq!(reader.subscribe(&[("a", 1)], &[]).await, [1]);
-    drop(reader);
-    until_metric(&running, "alluvium_mqtt_clients 0").await;
+    let running = with_slow_reader(directory.path()).await;
     let mut pump = Mqtt::connect(running.other("MQTT"), 4, "pump").await;
     let send = async |pump: &mut Mqtt, numbers: std::ops::Range<u16>| {
         for number in numbers.clone() {
@@ -364,7 +371,7 @@ async fn a_backlog_comes_before_what_is_live_and_in_order() {
     for batch in 0..20u16 {
         send(&mut pump, batch * 50 + 1..batch * 50 + 51).await;
     }
-    let (mut reader, present) = come_back(&running, &slow).await;
+    let (mut reader, present) = come_back(&running, &slow()).await;
     assert!(present);
     for number in 1..=1_020u16 {
         if number == 500 {
