@@ -232,11 +232,11 @@ impl Consumer {
     }
 
     /// Gives back all that it holds, behind what its consumer has said. Gives what its client waits for: the end of a subscription
-    /// that goes with it, unless a transaction holds that up.
+    /// that goes with a link that was closed, unless a transaction holds that up.
     fn end(mut self, gone: Gone) -> Option<JoinHandle<()>> {
         let goes = |it: &mut InUse| it.goes(gone == Gone::Closed);
         let deletes = self.in_use.as_mut().is_some_and(goes);
-        let is_awaited = deletes && self.pinned.0.strong_count() == 1;
+        let is_awaited = deletes && gone == Gone::Closed && self.pinned.0.strong_count() == 1;
         let ends = tokio::spawn(async move {
             let Consumer {
                 taking,
@@ -348,8 +348,7 @@ impl Queues {
     pub(super) fn forget(&mut self, is_gone: impl Fn(LinkId) -> bool, how: Gone) {
         for consumer in self.all.extract_if(.., |it| is_gone(it.link)) {
             self.front.stats.consumers.fetch_sub(1, Relaxed);
-            self.ending
-                .extend(consumer.end(how).filter(|_| how == Gone::Closed));
+            self.ending.extend(consumer.end(how));
         }
     }
 
