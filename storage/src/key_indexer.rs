@@ -507,6 +507,7 @@ fn show_from(
     pace: &dyn Pace,
     each: &mut dyn FnMut(&Bytes) -> std::io::Result<()>,
 ) -> Result<(), BuildError> {
+    file.read_no_further();
     let (mut position, mut spare) = (from, BytesMut::new());
     while position < index.bytes() {
         let enough = position + RUN_BYTES;

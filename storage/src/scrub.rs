@@ -84,6 +84,9 @@ pub enum Step {
     Idle,
 }
 
+/// The disk reads so much at a time: whoever else waits for it waits for no more.
+const PIECE_BYTES: u64 = 256 << 10;
+
 /// Goes through sealed segments.
 #[derive(Debug)]
 pub struct Scrubber {
@@ -101,9 +104,20 @@ struct Job {
     file: Arc<dyn DiskFile>,
     index: Option<SegmentIndex>,
     verifier: SegmentVerifier,
+    /// The disk was told to read up to here.
+    told: u64,
 }
 
 impl Job {
+    /// Has the disk read a piece at a time before it is verified batch by batch: see [`DiskFile::read_no_further`].
+    fn read_ahead(&mut self) {
+        if self.told < self.verifier.position() + PIECE_BYTES / 2 {
+            let from = self.told.max(self.verifier.position());
+            self.file.will_read(from, PIECE_BYTES);
+            self.told = from + PIECE_BYTES;
+        }
+    }
+
     /// Leaves the cache to what readers use.
     fn leave(&self) {
         if !self.target.is_read
@@ -146,6 +160,7 @@ impl Scrubber {
         };
         let before = job.verifier.position();
         let from = job.verifier.next_offset();
+        job.read_ahead();
         match job.verifier.next_batch(&*job.file, job.index.as_ref()) {
             Ok(Some(verified)) => {
                 let bytes = job.verifier.position() - before;
@@ -227,6 +242,7 @@ impl Scrubber {
         {
             return Step::Found(fault(&target, 0, whole, error.to_string()));
         }
+        file.read_no_further();
         let verifier =
             SegmentVerifier::new(target.id, target.kind, target.bytes, target.end_offset);
         let read = read_index_file(
@@ -256,6 +272,7 @@ impl Scrubber {
             file,
             index,
             verifier,
+            told: 0,
         });
         unusable.unwrap_or(Step::Verified { bytes: 0 })
     }

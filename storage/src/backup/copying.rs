@@ -33,6 +33,7 @@ pub(super) fn copy(
     each: &mut dyn FnMut(u64),
 ) -> Result<Copied, BackupError> {
     let target = create(disk, to)?;
+    from.read_no_further();
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let (mut position, mut unreadable) = (0, 0);
@@ -46,6 +47,7 @@ pub(super) fn copy(
         if read == 0 {
             break;
         }
+        from.will_read(position + read as u64, CHUNK_BYTES as u64);
         hasher.update(&piece[..read]);
         target
             .write_at(position, &piece[..read])
@@ -101,6 +103,7 @@ pub(super) fn hash_file(
     each: &mut dyn FnMut(u64),
 ) -> io::Result<Option<String>> {
     file.drop_cache()?;
+    file.read_no_further();
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut position = 0;
@@ -111,8 +114,9 @@ pub(super) fn hash_file(
         if read == 0 {
             return Ok(None);
         }
-        hasher.update(&buffer[..read]);
         position += read as u64;
+        file.will_read(position, CHUNK_BYTES as u64);
+        hasher.update(&buffer[..read]);
         each(read as u64);
     }
     Ok(Some(to_hex(hasher.finalize())))

@@ -134,6 +134,10 @@ pub trait DiskFile: Send + Sync + Debug {
     fn drop_cache(&self) -> io::Result<()>;
     /// Tells that so many bytes from a position on are read next, so that the disk can begin: a hint.
     fn will_read(&self, _position: u64, _bytes: u64) {}
+    /// Has the kernel read what is asked for, by a read or [`DiskFile::will_read`], and nothing beyond it. By itself it reads
+    /// ahead as much at a time as the disk is set to, which may be 8 MiB, and a sync of the write-ahead log waits behind that: what
+    /// works in the background says so of each file that it reads from end to end. A hint.
+    fn read_no_further(&self) {}
     /// Maps the first `capacity` bytes, read-only. The capacity may lie past the end of the file: those bytes appear as the
     /// file grows, and must not be sliced before.
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>>;

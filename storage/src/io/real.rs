@@ -273,6 +273,11 @@ impl DiskFile for RealFile {
         let _ = fs::fadvise(&self.descriptor, position, bytes, Advice::WillNeed);
     }
 
+    fn read_no_further(&self) {
+        // Without it others wait longer, and nothing else.
+        let _ = fs::fadvise(&self.descriptor, 0, None, Advice::Random);
+    }
+
     fn drop_cache(&self) -> io::Result<()> {
         Ok(fs::fadvise(&self.descriptor, 0, None, Advice::DontNeed)?)
     }
@@ -325,6 +330,33 @@ mod tests {
         let mut buffer = [0; 11];
         let as_read_into = file.read_exact_at(99_990, &mut buffer).unwrap_err();
         assert_eq!(error.to_string(), as_read_into.to_string());
+    }
+
+    #[test]
+    fn of_a_file_that_is_to_be_read_no_further_the_disk_reads_what_was_asked_for() {
+        const FILE_BYTES: u64 = 4 << 20;
+        const ASKED: usize = 64 << 10;
+        let directory = directory();
+        let path = directory.path().join("file");
+        write_new_file(&RealDisk, &path, &vec![7; FILE_BYTES as usize]).unwrap();
+        let file = RealDisk.open(&path, OpenHow::Read).unwrap();
+        let map = file.map(FILE_BYTES).unwrap();
+        file.drop_cache().unwrap();
+        let page = rustix::param::page_size() as u64;
+        let in_memory = || {
+            let pages = (0..FILE_BYTES).step_by(page as usize);
+            let warm = pages.filter(|at| !map.is_cold(*at..at + page));
+            warm.map(|at| at + page).max().unwrap_or(0)
+        };
+        if in_memory() > 0 {
+            // A file system in memory.
+            return;
+        }
+        file.read_no_further();
+        for position in [0, ASKED as u64, 2 * ASKED as u64] {
+            file.read_exact_at(position, &mut vec![0; ASKED]).unwrap();
+            assert_eq!(in_memory(), position + ASKED as u64);
+        }
     }
 
     #[test]

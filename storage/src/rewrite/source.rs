@@ -14,7 +14,7 @@ use model::{LogId, Offset, Timestamp};
 
 use super::RewriteParts;
 use super::error::RewriteError;
-use super::keeper::{KeepError, Pace};
+use super::keeper::{KeepError, PIECE_BYTES_MAX, Pace};
 use crate::io::{DiskFile, OpenHow};
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
@@ -22,6 +22,10 @@ use crate::segment::{IndexFile, SegmentId, SegmentIndex, read_index_file};
 
 /// Bytes of a batch that its checksum leaves out, and the checksum itself.
 const HEAD_BYTES: usize = 21;
+
+/// So many pieces are read ahead by the disk while nobody else waits for it.
+const PIECES_AHEAD: u64 = 4;
+const WHOLE_PIECE: u64 = PIECE_BYTES_MAX as u64;
 
 /// What becomes of a segment's pages when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +168,7 @@ impl Source {
             .disk()
             .open(&id.log_path(&directory), OpenHow::Read)
             .map_err(io)?;
+        file.read_no_further();
         let len = file.len().map_err(io)?;
         if len != sealed.bytes {
             return Err(RewriteError::Damaged {
@@ -193,6 +198,7 @@ impl Source {
             window_start: 0,
             position: 0,
             read_end: self.sealed.bytes,
+            told: 0,
             next_offset: base,
             block: 0,
             heads: crc32fast::Hasher::new(),
@@ -240,6 +246,8 @@ pub(crate) struct Batches {
     position: u64,
     /// No byte from here on is read beforehand.
     read_end: u64,
+    /// The disk was told to read up to here.
+    told: u64,
     next_offset: Offset,
     /// The block of the index that the walk is in.
     block: usize,
@@ -390,6 +398,20 @@ impl Batches {
         at..self.window.len()
     }
 
+    /// Has the disk begin with what is read after `next`: a piece, or several where nobody else waits for the disk.
+    fn tell_what_follows(&mut self, next: u64, piece: u64) {
+        let pieces = match piece {
+            WHOLE_PIECE => PIECES_AHEAD,
+            _ => 1,
+        };
+        let from = self.told.max(next);
+        let end = (next + pieces * piece).min(self.read_end);
+        if from < end {
+            self.source.file.will_read(from, end - from);
+            self.told = end;
+        }
+    }
+
     /// Puts what follows the position into the window: `least` bytes or more, or what is left.
     fn read(&mut self, least: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
         let left = self.source.sealed.bytes - self.position;
@@ -411,11 +433,7 @@ impl Batches {
             .map_err(io)?;
         self.window = buffer.freeze();
         self.window_start = self.position;
-        let next = self.position + count as u64;
-        let left = self.read_end.saturating_sub(next);
-        if left > 0 {
-            self.source.file.will_read(next, left.min(piece as u64));
-        }
+        self.tell_what_follows(self.position + count as u64, piece as u64);
         pace.spend(count as u64)?;
         Ok(())
     }
