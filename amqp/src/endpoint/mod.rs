@@ -359,6 +359,7 @@ impl Endpoint {
                 self.output
                     .put(0, &Performative::Close(Close { error: None }));
                 self.stage = Stage::Over;
+                self.drop_sessions();
                 Ok(Some(Event::Closed(close.error)))
             }
             (Stage::Running, performative) if !matches!(performative, Performative::Open(_)) => {
@@ -444,6 +445,11 @@ impl Endpoint {
         self.put_open_first();
         self.output.put(0, &Performative::Close(Close { error }));
         self.stage = Stage::Closing;
+        self.drop_sessions();
+    }
+
+    /// Nothing is said on them any more.
+    fn drop_sessions(&mut self) {
         self.sessions.clear();
         self.names.clear();
         self.links = 0;

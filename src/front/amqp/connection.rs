@@ -370,7 +370,11 @@ impl Connection {
                 self.detached(link, how).await;
             }
             Event::Ended(channel, _) => self.forget(|it| it.channel == channel, Gone::Detached),
-            Event::Closed(_) => self.closed(),
+            Event::Closed(_) => {
+                // A client may close without having waited for what becomes of what it sent, and of its transactions.
+                self.finish().await;
+                self.closed();
+            }
             Event::Fault(fault) => {
                 tracing::debug!(peer = %self.peer, %fault, "an AMQP client broke the protocol");
                 self.front.stats.ended(fault.condition.symbol());
@@ -787,21 +791,28 @@ impl Connection {
         self.queues.put_back(pins.shared);
         self.cursors.put_back(pins.of_topics);
     }
+    /// Brings what has come to the log, and settles it. What is not stored in time is not settled either.
+    async fn finish(&mut self) {
+        let Some(door) = self.door.clone() else {
+            return;
+        };
+        let stores = async {
+            while self.inbound.has_work() {
+                self.inbound.step(&door).await;
+                if !self.inbound.settle(&mut self.endpoint, Instant::now()) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(STORING_MAX, stores).await;
+    }
+
 
     /// Ends the connection: what is on its way is stored and settled, and the peer is told why.
     async fn end(mut self, ending: Ending) {
         tracing::debug!(peer = %self.peer, %ending, "an AMQP connection ends");
-        if let (Ending::Stopping, Some(door)) = (ending, self.door.clone()) {
-            let stores = async {
-                while self.inbound.has_work() {
-                    self.inbound.step(&door).await;
-                    if !self.inbound.settle(&mut self.endpoint, Instant::now()) {
-                        return;
-                    }
-                }
-            };
-            // What is not stored by then is not settled either.
-            let _ = timeout(STORING_MAX, stores).await;
+        if matches!(ending, Ending::Stopping | Ending::Over) {
+            self.finish().await;
         }
         if let Some(condition) = ending.condition() {
             self.front.stats.ended(condition.symbol());

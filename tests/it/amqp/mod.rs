@@ -94,6 +94,35 @@ async fn what_is_accepted_is_a_record_that_others_read_and_survives_a_kill() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_close_is_stored_and_its_transaction_is_committed() {
+    const COUNT: u8 = 200;
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    let mut amqp = Amqp::connect(running.other("AMQP")).await;
+    amqp.sender(0, Some("events")).await;
+    amqp.until("flow").await;
+    amqp.coordinator(1).await;
+    let txn = amqp.declare(1, 0).await;
+    // Nothing is waited for from here on.
+    for number in 0..COUNT {
+        let txn = (number % 2 == 1).then_some(txn);
+        amqp.transfer_in(0, u32::from(number) + 1, &row(number), txn)
+            .await;
+    }
+    amqp.say_discharge(1, u32::from(COUNT) + 1, txn, false)
+        .await;
+    amqp.close().await;
+    amqp.until("close").await;
+    let stored = records(&running, "events", 0).await;
+    let mut values: Vec<u8> = stored
+        .iter()
+        .filter_map(|it| it.value.as_ref()?.first().copied())
+        .collect();
+    values.sort_unstable();
+    assert_eq!(values, (0..COUNT).collect::<Vec<u8>>());
+}
+
+#[tokio::test]
 async fn a_cursor_begins_where_it_is_told_and_sends_no_more_than_its_credit() {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::start(&mut serve_amqp(directory.path()));

@@ -230,13 +230,18 @@ impl Amqp {
 
     /// Ends a transaction by a delivery to the coordinator. What it is told.
     pub async fn discharge(&mut self, handle: u32, id: u32, txn: u64, fails: bool) -> String {
+        self.say_discharge(handle, id, txn, fails).await;
+        let begin = format!("disposition {id}..{id} ");
+        let said = self.until(&begin).await;
+        said[begin.len()..].to_owned()
+    }
+
+    /// The same without waiting.
+    pub async fn say_discharge(&mut self, handle: u32, id: u32, txn: u64, fails: bool) {
         let mut payload = b"\x00\x53\x77\x00\x53\x32\xc0\x0c\x02\xa0\x08".to_vec();
         payload.extend_from_slice(&txn.to_be_bytes());
         payload.push(if fails { 0x41 } else { 0x42 });
         self.transfer(handle, id, &payload).await;
-        let begin = format!("disposition {id}..{id} ");
-        let said = self.until(&begin).await;
-        said[begin.len()..].to_owned()
     }
 
     /// Sends a message.
