@@ -1,7 +1,5 @@
 //! The bounds of a connection that no setting changes.
 
-/// Frames that are taken.
-pub(super) const FRAME_BYTES_MAX: usize = 128 << 10;
 /// Sessions, and links of a session: the highest number of each.
 pub(super) const NUMBER_MAX: u16 = 255;
 /// Links of a connection.
@@ -29,8 +27,9 @@ pub(super) const PINS_MAX: usize = 64 << 10;
 /// What all of them hold of messages.
 pub(super) const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// What a connection holds beside messages that are not whole: what was read at once, what is queued, and what waits for its transaction.
-pub(super) const HELD_BYTES_MAX: usize =
-    QUEUED_BYTES_MAX + TRANSACTION_BYTES_MAX + 4 * FRAME_BYTES_MAX;
+pub(super) fn held_bytes_max(frame_bytes_max: usize) -> usize {
+    QUEUED_BYTES_MAX + TRANSACTION_BYTES_MAX + 4 * frame_bytes_max
+}
 /// No further deliveries are put to what a peer has not taken while that is longer.
 pub(super) const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// A client's name stands in the log.

@@ -20,8 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::address::{NoNode, SourceNode};
 use super::bounds::{
-    CONTAINER_ID_BYTES_MAX, FRAME_BYTES_MAX, LINKS_MAX, NUMBER_MAX, UNSENT_BYTES_MAX,
-    UNSETTLED_MAX, WINDOW,
+    CONTAINER_ID_BYTES_MAX, LINKS_MAX, NUMBER_MAX, UNSENT_BYTES_MAX, UNSETTLED_MAX, WINDOW,
 };
 use super::containers::{SOLE_CONNECTION, Sole};
 use super::cursor::{Cursors, Start, Wanted};
@@ -72,7 +71,7 @@ pub(super) async fn run(
     let now = Instant::now();
     let settings = amqp::endpoint::Settings {
         container_id: "alluvium".to_owned(),
-        frame_bytes_max: FRAME_BYTES_MAX,
+        frame_bytes_max: front.settings.frame_bytes_max,
         channel_max: NUMBER_MAX,
         handle_max: NUMBER_MAX.into(),
         links_max: LINKS_MAX,
@@ -791,6 +790,7 @@ impl Connection {
         self.queues.put_back(pins.shared);
         self.cursors.put_back(pins.of_topics);
     }
+
     /// Brings what has come to the log, and settles it. What is not stored in time is not settled either.
     async fn finish(&mut self) {
         let Some(door) = self.door.clone() else {
@@ -806,7 +806,6 @@ impl Connection {
         };
         let _ = timeout(STORING_MAX, stores).await;
     }
-
 
     /// Ends the connection: what is on its way is stored and settled, and the peer is told why.
     async fn end(mut self, ending: Ending) {

@@ -12,6 +12,8 @@ pub struct Settings {
     pub listen: Vec<AmqpListen>,
     /// `amqp.connections.max`: connections at a time.
     pub connections_max: usize,
+    /// `amqp.frame.bytes.max`: the longest frame, either way.
+    pub frame_bytes_max: usize,
     /// `amqp.message.bytes.max`: the longest message.
     pub message_bytes_max: usize,
 }
@@ -21,6 +23,7 @@ impl Default for Settings {
         Settings {
             listen: Vec::new(),
             connections_max: 10_000,
+            frame_bytes_max: 128 << 10,
             message_bytes_max: 1 << 20,
         }
     }
@@ -83,6 +86,19 @@ pub const SETTINGS: &[Setting<Settings>] = &[
         get: |it| it.connections_max.to_string(),
         set: |it, value| {
             it.connections_max = size(value, 16..=10_000_000)?;
+            Ok(())
+        },
+    },
+    Setting {
+        name: "amqp.frame.bytes.max",
+        kind: Kind::Int,
+        default: "131072",
+        is_live: false,
+        doc: "The longest AMQP frame that is taken and sent; 4096 to 1048576. Clients are told when they connect. Longer messages \
+              take several frames.",
+        get: |it| it.frame_bytes_max.to_string(),
+        set: |it, value| {
+            it.frame_bytes_max = size(value, 4_096..=1 << 20)?;
             Ok(())
         },
     },

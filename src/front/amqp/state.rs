@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bounds::HELD_BYTES_MAX;
+use super::bounds::held_bytes_max;
 use super::containers::Containers;
 use super::owners::Owners;
 use super::settings::Settings;
@@ -59,7 +59,7 @@ impl Front {
         let places = Places::new(limits, PATIENCE);
         let quotas = broker.clone();
         places.set_rate(Box::new(move |address| quotas.quotas().connect(address)));
-        let one_max = HELD_BYTES_MAX + 4 * settings.message_bytes_max;
+        let one_max = held_bytes_max(settings.frame_bytes_max) + 4 * settings.message_bytes_max;
         Arc::new(Front {
             broker,
             shared,

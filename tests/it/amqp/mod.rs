@@ -123,6 +123,24 @@ async fn what_came_before_a_close_is_stored_and_its_transaction_is_committed() {
 }
 
 #[tokio::test]
+async fn a_frame_is_as_long_as_its_setting_says_at_most() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = serve_amqp(directory.path());
+    command.args(["-X", "amqp.frame.bytes.max=8192"]);
+    let running = Running::start(&mut command);
+    let mut amqp = Amqp::connect(running.other("AMQP")).await;
+    let of = |length: u32| {
+        let body = vec![b'x'; usize::try_from(length).expect("it fits")];
+        let head = [&[0x00, 0x53, 0x75, 0xb0][..], &length.to_be_bytes()];
+        [&head.concat()[..], &body].concat()
+    };
+    send(&mut amqp, 0, "events", 0, &[&of(8_000)]).await;
+    amqp.transfer(0, 1, &of(8_192)).await;
+    let said = amqp.until("close").await;
+    assert_eq!(said, "close amqp:connection:framing-error");
+}
+
+#[tokio::test]
 async fn a_cursor_begins_where_it_is_told_and_sends_no_more_than_its_credit() {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::start(&mut serve_amqp(directory.path()));
