@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, Sleep};
 
+use super::amqp_path;
 use crate::front::listener::{Accepted, Stream, stopped};
 use crate::front::places::{Busy, Place, Stay};
 
@@ -63,6 +64,7 @@ pub(super) async fn run(
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(transport.clone());
             request.extensions_mut().insert(of_connection.clone());
+            amqp_path::find_path(&mut request);
             let mut times = locked(&times);
             times.head_at = None;
             times.may_pause = false;

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod access_tests;
 mod acls;
+mod amqp_path;
 mod api;
 mod cleanup;
 mod connection;

@@ -13,6 +13,7 @@ use axum::extract::{Extension, FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
+use super::amqp_path::{AMQP, AMQP_PATH};
 use super::connection::OfConnection;
 use super::errors;
 use super::routes::{Operation, Routes};
@@ -30,15 +31,15 @@ pub(super) fn routes() -> Routes {
              ends means nothing. The client logs in by its CONNECT.",
         )
         .answers(101, "the connection speaks MQTT from here on", Vec::new());
-    let amqp = refusing(Operation::new("amqpWebSocket", "amqp", "AMQP over WebSocket"))
+    let amqp = refusing(Operation::new("amqpWebSocket", AMQP, "AMQP over WebSocket"))
         .details(
             "An upgrade to WebSocket with the subprotocol amqp. From there on both sides speak AMQP 1.0 in binary frames; where a \
-             frame ends means nothing. The client logs in by SASL.",
+             frame ends means nothing. The client logs in by SASL. Such a request for / is taken as one for this path.",
         )
         .answers(101, "the connection speaks AMQP from here on", Vec::new());
     Routes::new()
         .get("/mqtt", to_mqtt, mqtt)
-        .get("/amqp", to_amqp, amqp)
+        .get(AMQP_PATH, to_amqp, amqp)
 }
 
 fn refusing(operation: Operation) -> Operation {
@@ -54,7 +55,7 @@ async fn to_mqtt(State(front): State<Arc<Front>>, crossing: Crossing) -> Respons
 
 async fn to_amqp(State(front): State<Arc<Front>>, crossing: Crossing) -> Response {
     let not_here = "AMQP is not served here (amqp.listen)";
-    crossing.to(front, "amqp", not_here)
+    crossing.to(front, AMQP, not_here)
 }
 
 /// A request to go over.

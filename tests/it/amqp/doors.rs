@@ -37,6 +37,31 @@ async fn amqp_is_spoken_over_websocket_on_the_http_port() {
 }
 
 #[tokio::test]
+async fn amqp_over_websocket_is_let_in_without_a_path_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::start(&mut serve_amqp(directory.path()));
+    const AMQP: &str = "Sec-WebSocket-Protocol: amqp";
+    let (_stream, head) = upgrade(&running.http, "", &[AMQP]).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("sec-websocket-protocol: amqp\r\n"), "{head}");
+    // It is guarded as at its path, and nobody else is led there: what is at the path is for everybody.
+    for (header, status) in [
+        (
+            "Sec-WebSocket-Protocol: amqp\r\nOrigin: https://elsewhere.example",
+            "403",
+        ),
+        ("Sec-WebSocket-Protocol: mqtt", "200"),
+        ("Origin: https://elsewhere.example", "200"),
+    ] {
+        let (_, head) = upgrade(&running.http, "", &[header]).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    }
+    let (status, index) = running.get("/");
+    assert!(status == 200 && index.contains("/metrics"), "{index}");
+}
+
+#[tokio::test]
 async fn what_is_no_amqp_over_websocket_is_turned_away() {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::start(&mut serve_amqp(directory.path()));
