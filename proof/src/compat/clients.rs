@@ -112,6 +112,13 @@ pub const MQTT: &str = "mqtt";
 pub const MQTT_OTHERS: &str = "mqtt-others";
 /// The JMS client that speaks AMQP 1.0.
 pub const JMS: &str = "qpid-jms";
+/// Where its class path is told, `tests/compat/java/jms.pom.xml`.
+pub const JMS_PROJECT: &str = "jms";
+/// The client and our programs for it, of which the exam has one.
+pub const JMS_KIT: Kit = Kit::Java {
+    project: JMS_PROJECT,
+    sources: &["Desk.java", "Jms.java", "Fleet.java"],
+};
 /// The same of JMS 2, whose API has another name.
 pub const JMS_JAVAX: &str = "qpid-jms-1";
 /// Where its class path is told, `tests/compat/java/jms-javax.pom.xml`.
@@ -127,10 +134,11 @@ const RHEA: &str = "rhea";
 const GO_AMQP: &str = "go-amqp";
 const PROTON: &str = "proton";
 const PROTON_J2: &str = "protonj2";
-/// Azure's clients of Event Hubs, for Python, Go and JavaScript.
+/// Azure's clients of Event Hubs, for Python, Go, JavaScript and Java.
 const EVENT_HUBS: &str = "azure-eventhub";
 const EVENT_HUBS_GO: &str = "azeventhubs";
 const EVENT_HUBS_JS: &str = "azure-event-hubs";
+const EVENT_HUBS_JAVA: &str = "azure-messaging-eventhubs";
 /// What speaks AMQP.
 pub const AMQP: &[&str] = &[
     JMS,
@@ -142,6 +150,7 @@ pub const AMQP: &[&str] = &[
     EVENT_HUBS,
     EVENT_HUBS_GO,
     EVENT_HUBS_JS,
+    EVENT_HUBS_JAVA,
 ];
 /// What each client of Event Hubs owes.
 const EVENT_HUBS_SCENARIOS: &[&str] = &[
@@ -151,6 +160,25 @@ const EVENT_HUBS_SCENARIOS: &[&str] = &[
     "partition keys",
     "owner level",
     "kafka",
+    "kill",
+];
+/// What Kafka's share consumer owes, on Apache Kafka, too.
+const SHARES_SCENARIOS: &[&str] = &[
+    "implicit",
+    "explicit",
+    "expiry",
+    "subscription",
+    "reset",
+    "what must be acknowledged",
+    "callback",
+    "parts of a batch",
+    "given back",
+    "delivery limit",
+    "renewal",
+    "groups",
+    "records as sent",
+    "deleted records",
+    "topics come and go",
     "kill",
 ];
 /// What Qpid's JMS client owes.
@@ -191,6 +219,7 @@ pub const LONG: &[&str] = &[
     EVENT_HUBS,
     EVENT_HUBS_GO,
     EVENT_HUBS_JS,
+    EVENT_HUBS_JAVA,
 ];
 /// What holds HTTP against its own description.
 pub const SCHEMATHESIS: &str = "schemathesis";
@@ -343,7 +372,7 @@ pub const CLIENTS: &[Client] = &[
             project: "clients-4",
             class: "Shares",
         },
-        scenarios: &[&["implicit", "explicit", "expiry", "kill"]],
+        scenarios: &[SHARES_SCENARIOS],
     },
     Client {
         name: "console-tools",
@@ -529,12 +558,9 @@ pub const CLIENTS: &[Client] = &[
     Client {
         name: JMS,
         version: "2.10.0",
-        kits: &[Kit::Java {
-            project: "jms",
-            sources: &["Desk.java", "Jms.java"],
-        }],
+        kits: &[JMS_KIT],
         program: Program::Java {
-            project: "jms",
+            project: JMS_PROJECT,
             class: "Jms",
         },
         scenarios: &[JMS_SCENARIOS],
@@ -636,6 +662,19 @@ pub const CLIENTS: &[Client] = &[
             script: "eventhubsjs/run.js",
         },
         scenarios: &[EVENT_HUBS_SCENARIOS, &["buffered"]],
+    },
+    Client {
+        name: EVENT_HUBS_JAVA,
+        version: "5.21.5",
+        kits: &[Kit::Java {
+            project: "eventhubs",
+            sources: &["Desk.java", "Records.java", "Hubs.java"],
+        }],
+        program: Program::Java {
+            project: "eventhubs",
+            class: "Hubs",
+        },
+        scenarios: &[EVENT_HUBS_SCENARIOS],
     },
     Client {
         name: MQTT_JS,

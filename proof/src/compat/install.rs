@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use xtask::{debian, run};
@@ -128,12 +128,15 @@ impl Places {
     }
 }
 
-/// Installs each kit that is not there yet, one after the other.
+/// Installs each kit that is not there yet, one after the other. Another process that is at the same place waits for each.
 pub fn install(places: &Places, kits: impl IntoIterator<Item = Kit>) -> Result<()> {
     fs::create_dir_all(&places.cache)?;
     let mut done = HashSet::new();
     for kit in kits {
         if done.insert(kit) {
+            // Let go with the file, also where this ends in an error.
+            let lock = File::create(places.cache.join("install.lock"))?;
+            lock.lock().context("the cache is locked")?;
             install_one(places, kit).with_context(|| format!("cannot set up {}", kit.title()))?;
         }
     }

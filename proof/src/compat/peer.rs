@@ -371,6 +371,7 @@ pub fn kafka_settings(address: &str, controller_port: u16, data: &Path) -> Strin
          transaction.state.log.num.partitions=1\n\
          share.coordinator.state.topic.replication.factor=1\n\
          share.coordinator.state.topic.min.isr=1\n\
+         group.share.min.record.lock.duration.ms=1000\n\
          group.initial.rebalance.delay.ms=0\n",
         data.display()
     )

@@ -279,13 +279,13 @@ fn runner(place: &Path) -> PathBuf {
 
 /// A line of the suite's table of tests.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
-    name: String,
+pub(super) struct Entry {
+    pub(super) name: String,
     broker: Broker,
 }
 
 /// The tests of the suite's table that talk to a broker.
-fn entries(source: &str) -> Result<Vec<Entry>> {
+pub(super) fn entries(source: &str) -> Result<Vec<Entry>> {
     let (_, table) = source
         .split_once("struct test tests[]")
         .context("test.c has no table of tests")?;
@@ -333,7 +333,7 @@ fn scenario(broker: Broker) -> &'static str {
 }
 
 /// The runner compares with `function:line: title`; a function's name may begin another's.
-fn part_filter(part: &str) -> String {
+pub(super) fn part_filter(part: &str) -> String {
     if part.contains(' ') {
         part.to_string()
     } else {
@@ -377,7 +377,7 @@ fn batches(entries: &[Entry]) -> Vec<Batch> {
 }
 
 /// By the table that the runner prints at its end, or by its word of a failure, after which it may crash on purpose.
-fn outcome(test: &str, output: &str) -> Option<Outcome> {
+pub(super) fn outcome(test: &str, output: &str) -> Option<Outcome> {
     let failure = format!("### Test \"{test}");
     let mut lines = output.lines();
     while let Some(line) = lines.next() {
@@ -408,7 +408,7 @@ fn outcome(test: &str, output: &str) -> Option<Outcome> {
 }
 
 /// The whole test passes also if no part of it was run.
-fn outcome_of_part(whole: &str, part: &str, output: &str) -> Option<Outcome> {
+pub(super) fn outcome_of_part(whole: &str, part: &str, output: &str) -> Option<Outcome> {
     let filter = part_filter(part);
     let has_passed = |line: &str| line.contains(&filter) && line.contains(": PASS (");
     match outcome(whole, output)? {
@@ -419,7 +419,7 @@ fn outcome_of_part(whole: &str, part: &str, output: &str) -> Option<Outcome> {
     }
 }
 
-fn without_colours(text: &str) -> String {
+pub(super) fn without_colours(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("\u{1b}[") {

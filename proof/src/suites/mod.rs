@@ -17,6 +17,7 @@ mod go;
 mod jms;
 mod kafka_python;
 mod librdkafka;
+mod librdkafka_shares;
 mod list;
 mod mqtt;
 mod page;
@@ -38,6 +39,7 @@ use xtask::{Tally, run};
 /// Every suite, in the order of the tables.
 static SUITES: &[&dyn Suite] = &[
     &librdkafka::Librdkafka,
+    &librdkafka_shares::Shares,
     &kafka_python::KafkaPython,
     &rskafka::Rskafka,
     &go::FRANZ_GO,
