@@ -4,29 +4,27 @@
 //! Callers: the crash cases, those of disks that fail or are full, those of hostile clients, and the control. It outlives the broker, as `load` does; each begin is
 //! new connections.
 //!
-//! Q1 an accepted message is a record, once. Q2 a producer's messages stand in the order in which it sent them. Q3 nothing is there that
-//! nobody sent. Q4 an offset never shows two messages over time. Q5 what a consumer has accepted, and was told so, is given to nobody again.
-//! Q6 what nobody has accepted is still in the queue. T1 a commit that was answered is done, T2 and any other is done wholly or not at
-//! all: a message is moved and gone from the queue, or neither.
+//! With `--jms` real JMS clients work on the same queue (`jms`). What all of them were promised is in the `queue_ledger`, which judges it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use wire::ErrorCode;
+use wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 
-use super::judge::Shown;
-use super::ledger::{Digest, digest_of};
+use super::jms::{self, Fleet};
 use super::load::{Judgement, Running, held};
 use super::probe::Probe;
+use super::queue_ledger::{DONE, JOBS, PARTITIONS, Producer, QueueLedger};
 use super::random::Random;
+use super::{Exam, Outcome as CaseOutcome};
 use crate::amqp_client::peer::{Heard, Outcome, Peer};
 
-/// The queue, and where its messages are moved to.
-const JOBS: &str = "amqp-jobs";
-const DONE: &str = "amqp-done";
-const PARTITIONS: i32 = 2;
 const PRODUCERS: usize = 2;
 const WINDOW_MAX: u64 = 4;
 const VALUE_BYTES_MAX: u64 = 300;
@@ -40,50 +38,47 @@ const MANY: u32 = 1 << 24;
 /// One in so many transactions is rolled back.
 const ROLLED_BACK: u64 = 8;
 
-/// A message that was sent.
-struct Sent {
-    producer: usize,
-    /// As a record of the queue's topic, and moved.
-    digests: [Digest; 2],
-    is_accepted: bool,
-    /// Whether a consumer said that it takes it, and whether it was told that this is so.
-    is_taken: bool,
-    is_finished: bool,
-    /// Whether the transaction that moved it was committed, and answered.
-    is_moved: bool,
-}
+/// The group of a queue's consumers, and how often it may be given a message: at each kill it has some that it has not taken yet.
+const GROUP: &str = "queue";
+const DELIVERIES_MAX: &str = "25";
+const GROUP_RESOURCE: i8 = 32;
 
 /// The load over AMQP and its memory.
 pub struct AmqpLoad {
-    sent: Mutex<Vec<Sent>>,
-    shown: Shown,
+    ledger: Arc<QueueLedger>,
     random: Vec<Mutex<Random>>,
-    failures: Mutex<Vec<String>>,
-    hurt: AtomicBool,
     /// Whether anything is taken out of the queue.
     consumes: bool,
+    /// How JMS clients are started, if there are to be any, and they.
+    jms: Option<jms::Plan>,
+    fleet: Mutex<Option<Fleet>>,
 }
 
 impl AmqpLoad {
-    /// A load that has done nothing yet, random under the seed.
-    pub fn new(seed: u64) -> Arc<AmqpLoad> {
-        AmqpLoad::of(seed, true)
+    /// A load that has done nothing yet, random under the exam's seed, with JMS clients if the exam is to have them.
+    pub fn new(exam: &Exam) -> Arc<AmqpLoad> {
+        AmqpLoad::of(exam, exam.seed, true)
     }
 
-    /// One whose messages nobody takes: what is settled is synced always, and would take the records before it along.
-    pub fn without_consumers(seed: u64) -> Arc<AmqpLoad> {
-        AmqpLoad::of(seed, false)
+    /// One of a round of its own whose messages nobody takes: what is settled is synced always, and would take the records before it along.
+    pub fn without_consumers(exam: &Exam, round: u32) -> Arc<AmqpLoad> {
+        AmqpLoad::of(exam, exam.seed + u64::from(round), false)
     }
 
-    fn of(seed: u64, consumes: bool) -> Arc<AmqpLoad> {
+    fn of(exam: &Exam, seed: u64, consumes: bool) -> Arc<AmqpLoad> {
         let random = (0..=PRODUCERS as u64).map(|at| Mutex::new(Random::new(seed ^ (at + 77))));
-        Arc::new(AmqpLoad {
-            sent: Mutex::default(),
-            shown: Shown::default(),
-            random: random.collect(),
-            failures: Mutex::default(),
-            hurt: AtomicBool::new(false),
+        let plan = || jms::Plan {
+            seed,
+            first_producer: PRODUCERS,
             consumes,
+            log: exam.work.join("jms.log"),
+        };
+        Arc::new(AmqpLoad {
+            ledger: Arc::default(),
+            random: random.collect(),
+            consumes,
+            jms: exam.has_jms.then(plan),
+            fleet: Mutex::default(),
         })
     }
 
@@ -91,12 +86,18 @@ impl AmqpLoad {
     pub fn create_topics(&self, kafka: &str, settings: &[(&str, &str)]) -> Result<()> {
         let mut probe = Probe::connect(kafka)?;
         probe.create_topic(JOBS, PARTITIONS, settings)?;
-        probe.create_topic(DONE, PARTITIONS, settings)
+        probe.create_topic(DONE, PARTITIONS, settings)?;
+        if self.jms.is_some() {
+            // They take some messages along and do nothing with them yet: a kill gives them back, and counts.
+            let error = set_deliveries_max(&mut probe)?;
+            ensure!(error == ErrorCode::None, "the group: {}", error.name());
+        }
+        Ok(())
     }
 
     /// Begins to load the broker that speaks AMQP at `address`. Threads end when they are told to, or when the broker goes away.
-    pub fn begin(self: &Arc<AmqpLoad>, address: &str) -> Running {
-        self.hurt.store(false, Ordering::SeqCst);
+    pub fn begin(self: &Arc<AmqpLoad>, address: &str) -> Result<Running> {
+        self.begin_jms(address)?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let clients = PRODUCERS + if self.consumes { 2 } else { 0 };
@@ -108,36 +109,70 @@ impl AmqpLoad {
                     Some(0) => load.consume(&address, &stop),
                     Some(_) => load.transfer(&address, &stop),
                 };
-                if let (Err(error), false) = (ended, load.hurt.load(Ordering::SeqCst)) {
-                    load.fail(format!("a client of AMQP gave up: {error:#}"));
+                if let (Err(error), false) = (ended, load.ledger.is_hurt()) {
+                    load.ledger
+                        .fail(format!("a client of AMQP gave up: {error:#}"));
                 }
             }));
         }
-        Running::new(stop, threads)
+        Ok(Running::new(stop, threads))
+    }
+
+    /// JMS clients begin, or go on, if there are any. They come back by themselves over a fault and rest when it is judged.
+    pub fn begin_jms(&self, address: &str) -> Result<()> {
+        let mut fleet = held(&self.fleet);
+        if let (None, Some(plan)) = (&*fleet, &self.jms) {
+            *fleet = Some(Fleet::start(plan, address, &self.ledger)?);
+        }
+        self.ledger.fault_ends();
+        fleet.as_ref().map_or(Ok(()), Fleet::work)
     }
 
     /// The fault begins: from here until the next begin the end of a connection is no fault of the broker's.
     pub fn fault_begins(&self) {
-        self.hurt.store(true, Ordering::SeqCst);
+        self.ledger.fault_begins();
     }
 
-    fn fail(&self, failure: String) {
-        let mut failures = held(&self.failures);
-        if failures.len() < 20 {
-            failures.push(failure);
+    /// Whether a message of each JMS producer is accepted from now on, within this time; without JMS clients it is so.
+    pub fn jms_goes_on(&self, within: Duration) -> Result<bool> {
+        let fleet = held(&self.fleet);
+        let Some(fleet) = &*fleet else {
+            return Ok(true);
+        };
+        let before = fleet.accepted();
+        let deadline = Instant::now() + within;
+        while !fleet
+            .accepted()
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now > before)
+        {
+            fleet.require_alive()?;
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(true)
+    }
+
+    /// Puts into the case's outcome what JMS clients did, if there are any; a case in which they did nothing proves nothing.
+    pub fn conclude(&self, outcome: &mut CaseOutcome) {
+        if let Some(fleet) = &*held(&self.fleet) {
+            fleet.conclude(outcome);
         }
     }
 
     fn produce(&self, producer: usize, address: &str, stop: &AtomicBool) -> Result<()> {
         let mut random = held(&self.random[producer]);
         let mut peer = Peer::open(address)?;
-        let target = format!("{JOBS}/Publishers/{}", name_of(producer));
-        peer.sender(0, &target)?;
+        let producer = hand_made(producer);
+        peer.sender(0, &target_of(producer))?;
         while !stop.load(Ordering::Relaxed) {
             let mut unsettled = HashMap::new();
             for _ in 0..random.between(1, WINDOW_MAX + 1) {
                 let bytes = usize::try_from(random.between(16, VALUE_BYTES_MAX))?;
-                let (id, value) = self.write_down(producer, bytes, &mut random);
+                let (id, value) = self.ledger.write_down(producer, bytes, &mut random);
                 unsettled.insert(peer.transfer(0, &value, None)?, id);
             }
             while !unsettled.is_empty() {
@@ -146,7 +181,7 @@ impl AmqpLoad {
                 };
                 for delivery in first..=last {
                     if let Some(id) = unsettled.remove(&delivery) {
-                        held(&self.sent)[id].is_accepted = true;
+                        self.ledger.accepted(id);
                     }
                 }
             }
@@ -159,47 +194,18 @@ impl AmqpLoad {
     pub fn send_one(&self, address: &str, value_bytes: usize) -> Result<bool> {
         let mut random = held(&self.random[0]);
         let mut peer = Peer::open(address)?;
-        peer.sender(0, &format!("{JOBS}/Publishers/{}", name_of(0)))?;
-        let (id, value) = self.write_down(0, value_bytes, &mut random);
+        let producer = hand_made(0);
+        peer.sender(0, &target_of(producer))?;
+        let (id, value) = self.ledger.write_down(producer, value_bytes, &mut random);
         let delivery = peer.transfer(0, &value, None)?;
         match peer.outcome(delivery)? {
             Outcome::Accepted => {
-                held(&self.sent)[id].is_accepted = true;
+                self.ledger.accepted(id);
                 Ok(true)
             }
             Outcome::Released => Ok(false),
             other => bail!("a message came to {other:?}"),
         }
-    }
-
-    /// Writes a new message down before it is sent.
-    fn write_down(&self, producer: usize, bytes: usize, random: &mut Random) -> (usize, Vec<u8>) {
-        let mut sent = held(&self.sent);
-        let id = sent.len();
-        let mut value = format!("{id:016x}").into_bytes();
-        value.resize(bytes.max(16), 0);
-        random.fill(&mut value[16..]);
-        sent.push(Sent {
-            producer,
-            digests: [name_of(producer).as_bytes(), b""].map(|key| digest_of(key, &value)),
-            is_accepted: false,
-            is_taken: false,
-            is_finished: false,
-            is_moved: false,
-        });
-        (id, value)
-    }
-
-    /// The number of a message that was delivered; Q5.
-    fn delivered(&self, value: &[u8]) -> Result<usize> {
-        let id = super::ledger::id_of(value).context("a message that nobody sent")?;
-        let id = usize::try_from(id)?;
-        let sent = held(&self.sent);
-        let found = sent.get(id).context("a message that nobody sent")?;
-        if found.is_finished || found.is_moved {
-            self.fail(format!("Q5 message {id} was done with, and came again"));
-        }
-        Ok(id)
     }
 
     fn consume(&self, address: &str, stop: &AtomicBool) -> Result<()> {
@@ -213,8 +219,8 @@ impl AmqpLoad {
             };
             match heard {
                 Heard::Delivery { id, value, .. } => {
-                    let message = self.delivered(&value)?;
-                    held(&self.sent)[message].is_taken = true;
+                    let message = self.ledger.delivered(&value)?;
+                    self.ledger.taken(message);
                     taken.insert(id, message);
                     peer.accept(id)?;
                     if peer.received().is_multiple_of(CREDIT / 2) {
@@ -223,7 +229,7 @@ impl AmqpLoad {
                 }
                 Heard::Settled(first, last, Outcome::Accepted, false) => {
                     for message in (first..=last).filter_map(|id| taken.remove(&id)) {
-                        held(&self.sent)[message].is_finished = true;
+                        self.ledger.finished(message);
                     }
                 }
                 _ => {}
@@ -245,7 +251,7 @@ impl AmqpLoad {
             while jobs.len() < count as usize {
                 let heard = peer.next_within(LOOK_EVERY)?;
                 if let Some(Heard::Delivery { id, value, before }) = heard {
-                    jobs.push((id, self.delivered(&value)?, value, before));
+                    jobs.push((id, self.ledger.delivered(&value)?, value, before));
                 } else if stop.load(Ordering::Relaxed) {
                     return Ok(());
                 }
@@ -267,102 +273,32 @@ impl AmqpLoad {
             ensure!(outcome == Outcome::Accepted, "a discharge: {outcome:?}");
             if !fails {
                 for (_, message, ..) in jobs {
-                    held(&self.sent)[message].is_moved = true;
+                    self.ledger.moved(message);
                 }
             }
         }
         Ok(())
     }
 
-    /// Judges everything that the broker shows now, by the Kafka protocol at `kafka` and by AMQP at `address`. The load must not run.
+    /// Judges everything that the broker shows now, by the Kafka protocol at `kafka` and by AMQP at `address`. The threads of the load
+    /// must not run; JMS clients are brought to rest, which each has to come to.
     pub fn judge(&self, kafka: &str, address: &str) -> Result<Judgement> {
-        let mut judgement = Judgement::default();
-        let mut probe = Probe::connect(kafka)?;
-        let jobs = self.records(&mut probe, (JOBS, 0), &mut judgement)?;
-        let done = self.records(&mut probe, (DONE, 1), &mut judgement)?;
-        let unfinished = self.unfinished(address)?;
-        let sent = held(&self.sent);
-        let mut failures = Vec::new();
-        for producer in 0..PRODUCERS {
-            let order = jobs.iter().filter(|id| sent[**id].producer == producer);
-            if !order.is_sorted_by(|one, next| one < next) {
-                failures.push(format!("Q2 {}: not in order", name_of(producer)));
-            }
+        if let Some(fleet) = &*held(&self.fleet) {
+            fleet.rest()?;
         }
-        let places = |ids: &[usize]| ids.iter().copied().collect::<HashSet<_>>();
-        let (in_jobs, in_done) = (places(&jobs), places(&done));
-        for (name, again) in [
-            ("Q1", jobs.len() - in_jobs.len()),
-            ("T2", done.len() - in_done.len()),
-        ] {
-            if again > 0 {
-                failures.push(format!("{name} {again} messages stand there twice"));
-            }
-        }
-        for (id, message) in sent.iter().enumerate() {
-            let is_there = in_jobs.contains(&id);
-            let (is_done, is_open) = (in_done.contains(&id), unfinished.contains(&id));
-            judgement.checked += u64::from(message.is_accepted);
-            let lost = match () {
-                () if message.is_accepted && !is_there => "Q1 it was accepted and is not there",
-                () if message.is_finished && is_open => "Q5 it was finished and is in the queue",
-                () if message.is_moved && !is_done => "T1 it was moved and is not there",
-                () if is_done && is_open => "T2 it was moved and is in the queue",
-                () if is_there && !is_open && !is_done && !message.is_taken => {
-                    "Q6 nobody has taken it, and it is not in the queue"
-                }
-                () => continue,
-            };
-            judgement.lost += u64::from(lost.starts_with("Q1") || lost.starts_with("Q6"));
-            failures.push(format!("{lost}: message {id}"));
-        }
-        drop(sent);
-        failures.append(&mut held(&self.failures));
-        judgement.failures.extend(failures);
-        judgement.failures.truncate(20);
-        Ok(judgement)
-    }
-
-    /// The numbers of the messages that a topic holds, partition by partition. Q3, Q4.
-    fn records(
-        &self,
-        probe: &mut Probe,
-        (topic, which): (&str, usize),
-        judgement: &mut Judgement,
-    ) -> Result<Vec<usize>> {
-        let sent = held(&self.sent);
-        let mut ids = Vec::new();
-        for partition in 0..PARTITIONS {
-            let contents = probe.read_all(topic, partition)?;
-            for offset in self.shown.note(topic, partition, &contents) {
-                let failure = format!("Q4 {topic}-{partition}: offset {offset} showed another one");
-                judgement.failures.push(failure);
-            }
-            for seen in contents {
-                let id = seen.id.and_then(|id| usize::try_from(id).ok());
-                let known = id.and_then(|id| Some((id, sent.get(id)?)));
-                match known.filter(|(_, sent)| sent.digests[which] == seen.digest) {
-                    Some((id, _)) => ids.push(id),
-                    None => judgement.failures.push(format!(
-                        "Q3 {topic}-{partition}: offset {} holds what nobody sent",
-                        seen.offset
-                    )),
-                }
-            }
-        }
-        Ok(ids)
+        self.ledger.judge(kafka, &self.unfinished(address)?)
     }
 
     /// What a browser of the queue is sent.
-    fn unfinished(&self, address: &str) -> Result<HashSet<usize>> {
+    fn unfinished(&self, address: &str) -> Result<Vec<usize>> {
         let mut peer = Peer::open(address)?;
         peer.browser(0, JOBS)?;
         peer.credit(0, MANY, true)?;
-        let mut found = HashSet::new();
+        let mut found = Vec::new();
         loop {
             match peer.next()? {
                 Heard::Delivery { value, .. } => {
-                    found.insert(self.delivered(&value)?);
+                    found.push(self.ledger.delivered(&value)?);
                 }
                 Heard::Flow(Some(0), Some(0)) => return Ok(found),
                 _ => {}
@@ -371,6 +307,34 @@ impl AmqpLoad {
     }
 }
 
-fn name_of(producer: usize) -> String {
-    format!("producer-{producer}")
+fn hand_made(number: usize) -> Producer {
+    Producer {
+        number,
+        sends_again: false,
+    }
+}
+
+fn target_of(producer: Producer) -> String {
+    format!("{JOBS}/Publishers/{}", producer.name())
+}
+
+fn set_deliveries_max(probe: &mut Probe) -> Result<ErrorCode> {
+    let config = AlterableConfig {
+        name: "share.delivery.count.limit".to_owned(),
+        config_operation: 0,
+        value: Some(DELIVERIES_MAX.to_owned()),
+    };
+    let resource = AlterConfigsResource {
+        resource_type: GROUP_RESOURCE,
+        resource_name: GROUP.to_owned(),
+        configs: vec![config],
+    };
+    let request = IncrementalAlterConfigsRequest {
+        resources: vec![resource],
+        ..IncrementalAlterConfigsRequest::default()
+    };
+    let response = probe.call(1, &request)?;
+    let answer = response.responses.first();
+    let code = answer.context("no resource in the answer")?.error_code;
+    Ok(ErrorCode::from_code(code))
 }

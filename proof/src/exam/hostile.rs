@@ -178,7 +178,7 @@ impl Siege {
         load.create_topics(&victim.kafka)?;
         let mut queue = None;
         if has_amqp {
-            let load = AmqpLoad::new(exam.seed);
+            let load = AmqpLoad::new(exam);
             load.create_topics(&victim.kafka, &[])?;
             queue = Some((load, victim.other("AMQP")?));
         }
@@ -188,7 +188,7 @@ impl Siege {
             queue,
             calm_bytes: 0,
         };
-        let running = siege.begin();
+        let running = siege.begin()?;
         thread::sleep(Duration::from_secs(1));
         running.into_iter().for_each(Running::finish);
         siege.calm_bytes = siege.victim.anonymous_bytes()?;
@@ -196,16 +196,18 @@ impl Siege {
     }
 
     /// The honest load goes on.
-    fn begin(&self) -> Vec<Running> {
-        let queue = { &self.queue }.as_ref();
-        let mut all = vec![self.load.begin(&self.victim.kafka)];
-        all.extend(queue.map(|(load, address)| load.begin(address)));
-        all
+    fn begin(&self) -> Result<Vec<Running>> {
+        let mut all = Vec::new();
+        if let Some((load, address)) = &self.queue {
+            all.push(load.begin(address)?);
+        }
+        all.push(self.load.begin(&self.victim.kafka));
+        Ok(all)
     }
 
     /// Runs an attack beside the honest load. Answers what it answers, and the most anonymous memory meanwhile, in bytes.
     pub fn endure<T: Send>(&self, attack: impl FnOnce() -> Result<T> + Send) -> Result<(T, u64)> {
-        let running = self.begin();
+        let running = self.begin()?;
         let over = AtomicBool::new(false);
         let result = thread::scope(|scope| {
             let watch = scope.spawn(|| {
@@ -247,6 +249,7 @@ impl Siege {
             outcome.require(checked > 0, || "nothing was sent over AMQP".to_owned());
             let kept = format!("{checked} honest messages of AMQP accepted");
             outcome.notes.push(kept);
+            load.conclude(outcome);
         }
         let log = self.victim.log();
         let panicked = log.lines().find(|line| line.contains("panicked"));

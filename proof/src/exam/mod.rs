@@ -12,6 +12,7 @@ mod cases;
 mod disk;
 mod hostile;
 mod image;
+mod jms;
 mod judge;
 mod kept;
 mod later;
@@ -21,6 +22,7 @@ pub mod memory_group;
 mod mqtt;
 mod page;
 pub mod probe;
+mod queue_ledger;
 pub mod random;
 mod trace;
 pub mod victim;
@@ -29,6 +31,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use victim::Plan;
 use xtask::Tally;
 
 /// What `cargo xtask exam` takes.
@@ -48,11 +51,14 @@ pub struct ExamArgs {
     /// The short form, as the tests run it.
     #[arg(long)]
     short: bool,
+    /// JMS clients (Qpid JMS, by Java and Maven) beside the hand-made ones of AMQP, in every case that has these.
+    #[arg(long)]
+    jms: bool,
     /// Print the outcome as JSON lines.
     #[arg(long)]
     json: bool,
     /// Put the result into the table of docs/reliability.md.
-    #[arg(long, conflicts_with = "short")]
+    #[arg(long, conflicts_with_all = ["short", "jms"])]
     write: bool,
     /// The broker's binary (built in release mode when not given).
     #[arg(long, env = "ALLUVIUM_BIN")]
@@ -92,12 +98,23 @@ pub struct Exam {
     pub binary: PathBuf,
     /// A directory of this run's own, removed when it passed.
     pub work: PathBuf,
+    /// Whether a load over AMQP has JMS clients, too.
+    pub has_jms: bool,
 }
 
 impl Exam {
     /// Says on stderr how far the case has come.
     pub fn progress(&self, message: &str) {
         eprintln!("  {message}");
+    }
+
+    /// The plan, with AMQP at an address of its own that stays over restarts if JMS clients are to find it again.
+    pub fn with_amqp(&self, plan: Plan) -> Result<Plan> {
+        Ok(if self.has_jms {
+            plan.with("amqp.listen", victim::lasting_address()?)
+        } else {
+            plan
+        })
     }
 
     /// Tries the fault in each round, from 1 on. `tried` is the outcome's first words; an error names its round.
@@ -180,6 +197,15 @@ fn examine(args: &ExamArgs) -> Result<Tally> {
             })?]
         }
     };
+    if let (true, [case]) = (args.jms, &chosen[..])
+        && !cases::WITH_AMQP.contains(&case.number)
+    {
+        bail!(
+            "case {} has no clients of AMQP, and --jms would change nothing; these have: {:?}",
+            case.number,
+            cases::WITH_AMQP
+        );
+    }
     let binary = match &args.binary {
         Some(binary) => binary.clone(),
         None => victim::build_release()?,
@@ -208,6 +234,7 @@ fn examine(args: &ExamArgs) -> Result<Tally> {
             rounds,
             binary: binary.clone(),
             work: work.path().to_path_buf(),
+            has_jms: args.jms && cases::WITH_AMQP.contains(&case.number),
         };
         let begun = Instant::now();
         let outcome = (case.run)(&exam).unwrap_or_else(|error| Outcome {
@@ -241,6 +268,7 @@ pub fn run_short() -> Result<Tally> {
         seed: None,
         rounds: None,
         short: true,
+        jms: false,
         json: false,
         write: false,
         binary: std::env::var_os("ALLUVIUM_BIN").map(PathBuf::from),
@@ -249,8 +277,11 @@ pub fn run_short() -> Result<Tally> {
         args.binary = Some(victim::build_release()?);
     }
     let mut tally = Tally::default();
-    for number in cases::FAST {
+    // At the end: what Java needs is being downloaded meanwhile.
+    let fast = cases::FAST.iter().map(|number| (number, false));
+    for (number, jms) in fast.chain([(&cases::WITH_JMS, true)]) {
         args.case = Some(number.to_string());
+        args.jms = jms;
         match examine(&args) {
             Ok(found) => tally.add(found),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -71,8 +71,9 @@ impl Plan {
         self
     }
 
-    /// With a setting overridden.
+    /// With a setting overridden, also one that it has.
     pub fn with(mut self, key: &str, value: impl ToString) -> Plan {
+        self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_string()));
         self
     }
@@ -450,6 +451,23 @@ pub fn ending(status: ExitStatus) -> String {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "an unknown ending".to_owned(),
     }
+}
+
+/// An address that no other process takes while its broker is down: its port is not one of those that the kernel gives out, as one of
+/// these may become the other end of a connection, even of one to itself.
+pub fn lasting_address() -> Result<String> {
+    let ports = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let first = ports
+        .split_whitespace()
+        .next()
+        .context("no range of ports")?;
+    let first: u16 = first.parse()?;
+    let id = u16::try_from(std::process::id() % 10_000)?;
+    (1..first.saturating_sub(1024))
+        .map(|step| first - 1 - (id.wrapping_add(step)) % (first - 1024))
+        .map(|port| format!("127.0.0.1:{port}"))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .context("no port is free")
 }
 
 /// Builds the broker in release mode. Answers its path.

@@ -40,15 +40,16 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let load = Load::new(load_plan, &exam.work, exam.seed + u64::from(round))?;
         let data = disk.path().join(format!("data-{round}"));
         let plan = crash::small(Plan::new(&exam.binary, &data, &exam.work));
+        let plan = exam.with_amqp(plan)?;
         let mut victim = plan.start()?;
         load.create_topics(&victim.kafka)?;
         let lax = [("durability", "os")];
         Probe::connect(&victim.kafka)?.create_topic(mqtt::TOPIC, mqtt::PARTITIONS, &lax)?;
         let devices = MqttLoad::without_sessions(exam.seed + u64::from(round));
-        let queue = AmqpLoad::without_consumers(exam.seed + u64::from(round));
+        let queue = AmqpLoad::without_consumers(exam, round);
         queue.create_topics(&victim.kafka, &lax)?;
         let running = load.begin(&victim.kafka);
-        let working = queue.begin(&victim.other("AMQP")?);
+        let working = queue.begin(&victim.other("AMQP")?)?;
         let publishing = devices.begin(&victim.other("MQTT")?)?;
         std::thread::sleep(Duration::from_millis(500));
         devices.fault_begins();
@@ -79,6 +80,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let of_amqp = queue.judge(&victim.kafka, &victim.other("AMQP")?)?;
         caught_of_mqtt += note(&mut outcome, ("MQTT", "M1", round), of_mqtt);
         caught_of_amqp += note(&mut outcome, ("AMQP", "Q1", round), of_amqp);
+        queue.conclude(&mut outcome);
         victim.terminate()?;
     }
     // Now and then the kernel has written everything back by itself just before the cut.

@@ -47,7 +47,8 @@ pub fn rounds(
     let mut random = Random::new(exam.seed);
     let load = Load::new(LoadPlan::default(), &exam.work, exam.seed)?;
     let devices = MqttLoad::new(exam.seed);
-    let queue = AmqpLoad::new(exam.seed);
+    let queue = AmqpLoad::new(exam);
+    let plan = &exam.with_amqp(plan.clone())?;
     let mut victim = plan.start()?;
     load.create_topics(&victim.kafka)?;
     queue.create_topics(&victim.kafka, &[])?;
@@ -56,7 +57,7 @@ pub fn rounds(
     for round in 1..=exam.rounds {
         let running = load.begin(&victim.kafka);
         let publishing = devices.begin(&victim.other("MQTT")?)?;
-        let working = queue.begin(&victim.other("AMQP")?);
+        let working = queue.begin(&victim.other("AMQP")?)?;
         // The fault's moment, random under the seed; nothing is waited for here.
         std::thread::sleep(Duration::from_millis(random.between(20, 700)));
         load.fault_begins();
@@ -109,6 +110,7 @@ pub fn rounds(
     outcome.require(queued > 0, || {
         "nothing sent over AMQP was accepted: that proves nothing".to_owned()
     });
+    queue.conclude(&mut outcome);
     outcome.notes.push(format!(
         "{published} messages of MQTT and {queued} of AMQP acknowledged, slowest start {:.2} s, slowest first records {:.2} s, {} descriptors and {} MiB resident at the end",
         slowest.as_secs_f64(),

@@ -46,10 +46,14 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     let (devices, mqtt) = (MqttLoad::new(exam.seed), opened.victim.other("MQTT")?);
     let published = devices.publish_one(&mqtt, VALUE_BYTES)?;
     outcome.require(published, || "a message over MQTT is not taken".to_owned());
-    let (queue, amqp) = (AmqpLoad::new(exam.seed), opened.victim.other("AMQP")?);
+    let (queue, amqp) = (AmqpLoad::new(exam), opened.victim.other("AMQP")?);
     queue.create_topics(&opened.victim.kafka, &[])?;
     let sent = queue.send_one(&amqp, VALUE_BYTES)?;
     outcome.require(sent, || "a message over AMQP is not taken".to_owned());
+    queue.begin_jms(&amqp)?;
+    let goes_on = queue.jms_goes_on(PATIENCE)?;
+    outcome.require(goes_on, || "a message over JMS is not taken".to_owned());
+    queue.fault_begins();
     opened.produce_until_refused(PATIENCE, VALUE_BYTES, outcome)?;
     let refused = until(PATIENCE, || Ok(!devices.publish_one(&mqtt, VALUE_BYTES)?))?;
     outcome.require(refused, || {
@@ -83,6 +87,10 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     outcome.require(taken, || {
         format!("space returned, and nothing was taken over AMQP after {PATIENCE:?}")
     });
+    let goes_on = queue.jms_goes_on(PATIENCE)?;
+    outcome.require(goes_on, || {
+        format!("space returned, and nothing was taken over JMS after {PATIENCE:?}")
+    });
     judge(&mut opened.probe, &opened.ledger, &opened.shown, outcome)?;
     let of_mqtt = devices.judge(&opened.victim.kafka, &mqtt, true)?;
     let published = of_mqtt.add_to(outcome);
@@ -94,6 +102,7 @@ fn try_round(exam: &Exam, round: u32, disk: &LoopDisk, outcome: &mut Outcome) ->
     outcome.require(accepted > 1, || {
         format!("{accepted} messages over AMQP were looked for, of those before and after")
     });
+    queue.conclude(outcome);
     let Opened {
         plan,
         victim,

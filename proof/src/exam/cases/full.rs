@@ -54,6 +54,7 @@ pub fn open(exam: &Exam, round: u32, disk: &LoopDisk) -> Result<Opened> {
     let ledger = Ledger::create(&exam.work.join(format!("ledger-{round}")))?;
     let data = disk.path().join("data");
     let plan = crash::small(Plan::new(&exam.binary, &data, &exam.work));
+    let plan = exam.with_amqp(plan)?;
     let victim = plan.start()?;
     let probe = Probe::connect(&victim.kafka)?;
     Ok(Opened {

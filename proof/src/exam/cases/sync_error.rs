@@ -42,12 +42,16 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let ledger = Ledger::create(&exam.work.join("ledger"))?;
     let shown = Shown::default();
     let devices = MqttLoad::new(exam.seed);
-    let queue = AmqpLoad::new(exam.seed);
+    let queue = AmqpLoad::new(exam);
     let data = exam.work.join("data");
     let healthy = crash::small(Plan::new(&exam.binary, &data, &exam.work));
+    let healthy = exam.with_amqp(healthy)?;
     let mut victim = healthy.start()?;
     Probe::connect(&victim.kafka)?.create_topic("errors", PRODUCERS, &[])?;
     queue.create_topics(&victim.kafka, &[])?;
+    // A broker that is going to fail may not live until they are connected.
+    queue.begin_jms(&victim.other("AMQP")?)?;
+    queue.fault_begins();
     victim.terminate()?;
     let (mut published, mut queued) = (0, 0);
     for round in 1..=exam.rounds {
@@ -70,7 +74,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
         let mut victim = sick.start()?;
         let publishing = devices.begin(&victim.other("MQTT")?)?;
         devices.fault_begins();
-        let working = queue.begin(&victim.other("AMQP")?);
+        let working = queue.begin(&victim.other("AMQP")?)?;
         queue.fault_begins();
         let acknowledged = produce_until_gone(&victim.kafka, &ledger, random.next())?;
         publishing.finish();
@@ -117,6 +121,7 @@ fn run(exam: &Exam) -> Result<Outcome> {
             break;
         }
     }
+    queue.conclude(&mut outcome);
     outcome.require(published > 0, || {
         "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
     });

@@ -16,7 +16,7 @@ use crate::exam::{Case, Exam, Outcome, Rounds};
 const PATIENCE: Duration = Duration::from_secs(1);
 const DISK_BYTES: u64 = 512 << 20;
 /// What the broker says when it drops the end of its write-ahead log.
-const TORN_TAIL: &str = "torn tail";
+const TORN_TAIL: &str = "dropped an incomplete last write of the write-ahead log";
 
 /// The case.
 pub const CASE: Case = Case {
