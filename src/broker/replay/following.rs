@@ -115,6 +115,38 @@ async fn a_follower_that_resumes_anywhere_gets_the_rest_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_partition_that_is_begun_with_is_read_to_its_end_and_then_all_have_turns() {
+    let mut house = House::new(3);
+    for round in 0..9 {
+        house.append(round % 3, Codec::None, &[(5, 1)]).await;
+    }
+    let mut follower = subscription(&house, everything(None));
+    follower.begin_with(PartitionId::new(2));
+    let mut found = Vec::new();
+    while found.len() < 9 {
+        match next(&mut follower).await {
+            Told::Records(partition, offsets) => {
+                found.extend(offsets.into_iter().map(|offset| (partition, offset)));
+                // What comes to it meanwhile is not what it had: others are not kept from their turns.
+                house.append(2, Codec::None, &[(6, 1)]).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(found[..3], [(2, 0), (2, 1), (2, 2)]);
+    let others = found[3..].iter().filter(|(partition, _)| *partition != 2);
+    assert!(others.count() > 0, "{found:?}");
+    let mut rest = caught_up(&mut follower).await;
+    rest.extend(found);
+    rest.retain(|(partition, _)| *partition != 2);
+    rest.sort_unstable();
+    let expected: Vec<_> = (0..2)
+        .flat_map(|partition| (0..3).map(move |offset| (partition, offset)))
+        .collect();
+    assert_eq!(rest, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_overtaken_by_a_removal_is_told_what_is_gone() {
     let mut house = House::new(1);
     house.append(0, Codec::None, &[(1, 1), (2, 1)]).await;

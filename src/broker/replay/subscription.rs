@@ -73,6 +73,8 @@ pub struct Subscription {
     cursors: Vec<Cursor>,
     /// Which one has its turn.
     turn: usize,
+    /// The one that has all turns until it is there.
+    first: Option<(usize, Offset)>,
     waiter: Arc<Waiter>,
     is_caught_up: bool,
     /// What is to be told before anything else is read.
@@ -160,6 +162,7 @@ impl Broker {
             order: request.order,
             cursors: Vec::new(),
             turn: 0,
+            first: None,
             waiter: Waiter::new(),
             is_caught_up: false,
             then: VecDeque::new(),
@@ -213,6 +216,23 @@ impl Subscription {
             at.offset = end;
         }
         at
+    }
+
+    /// Reads what a partition has by now before it reads any other: what is looked for is there, as a rule.
+    pub fn begin_with(&mut self, partition: PartitionId) {
+        let mut cursors = self.cursors.iter();
+        let at = cursors.position(|it| it.reader.partition() == partition);
+        self.first = at.map(|at| (at, self.cursors[at].log.bounds().durable_end));
+    }
+
+    /// The partition that has all turns, if there is one.
+    fn first(&mut self) -> Option<usize> {
+        let (at, end) = self.first?;
+        let cursor = &self.cursors[at];
+        if cursor.next_offset() >= end || !cursor.may_have_more() {
+            self.first = None;
+        }
+        self.first.map(|(at, _)| at)
     }
 
     /// Says for whom it reads: who is overtaken by a removal is in the loss ledger.
@@ -316,9 +336,13 @@ impl Subscription {
     /// Reads on in the next partition that may have something; None if none has.
     async fn read_in_turns(&mut self) -> Result<Option<Event>, ReplayError> {
         loop {
-            let count = self.cursors.len();
+            let (count, first) = (self.cursors.len(), self.first());
             let mut all = (0..count).map(|step| (self.turn + step) % count);
-            let Some(at) = all.find(|at| self.cursors[*at].may_have_more()) else {
+            let next = match first {
+                None => all.find(|at| self.cursors[*at].may_have_more()),
+                first => first,
+            };
+            let Some(at) = next else {
                 return Ok(None);
             };
             self.turn = at;

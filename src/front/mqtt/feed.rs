@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use model::{Offset, PartitionId};
+use model::{Offset, PartitionId, partition_of_key};
 use tokio::time::{Instant, sleep_until};
 
 use super::ending::Ending;
@@ -20,6 +20,7 @@ use super::last::{Newest, TooMuch};
 use super::live::{Handed, Member, MemberPlace, Slice, offsets, resume};
 use super::naming::{Naming, looked_up_by};
 use super::readable::renew_all;
+use super::routes::To;
 use super::state::Front;
 use super::stats::{Skipped, Stats};
 use super::subscriptions::{Seen, Subscribed, Subscriptions};
@@ -325,7 +326,10 @@ impl Feed {
                     ..request((&subscriptions, &naming), from, None)
                 };
                 let followed = front.broker.follow(&topic, request);
-                let subscription = followed.map_err(|_| NotSubscribed::Failed)?;
+                let mut subscription = followed.map_err(|_| NotSubscribed::Failed)?;
+                if let Some(partition) = first_of(front, &topic, &subscriptions) {
+                    subscription.begin_with(partition);
+                }
                 Source::behind(front, subscription)
             }
             Some(to) => {
@@ -586,6 +590,20 @@ fn request(
         filter: wanted(subscriptions, naming),
         order: Order::Offset,
     }
+}
+
+/// In which partition the records of a filter without wildcards are, if they came where its messages go now.
+fn first_of(front: &Front, topic: &Topic, subscriptions: &Subscriptions) -> Option<PartitionId> {
+    let filters = subscriptions.filters();
+    let name = filters.first().filter(|it| it.prefix().is_none())?;
+    let to = front.settings.routes.to(name.as_str())?;
+    let leads_here = match &to {
+        To::Route { route, .. } => route.topic == topic.name,
+        To::Kafka { topic: named, .. } => *named == topic.name.as_str(),
+    };
+    let key = to.key().filter(|_| leads_here)?;
+    let partition = partition_of_key(key, topic.partition_count());
+    Some(PartitionId::new(partition))
 }
 
 /// Records that the subscriptions of a replay want, which stay as they are while it reads.
