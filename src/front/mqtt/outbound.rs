@@ -58,6 +58,9 @@ pub(super) struct Outbound {
     /// Messages that come again, and that lie where the session goes on reading: a place that was noted while it was sent more may be
     /// before these.
     pub(super) come_again: BTreeSet<Place>,
+    /// Messages that the session was being sent exactly once when it was taken up: what a shared subscription gives of these, because the server
+    /// was killed before the others were told, is its own already.
+    pub(super) had: BTreeSet<Place>,
     /// Retained messages that are to be given before anything else.
     pub(super) looks: Looks,
     pub(super) window: Window,
@@ -101,6 +104,7 @@ impl Outbound {
             next_shared: 0,
             again: None,
             come_again: BTreeSet::new(),
+            had: BTreeSet::new(),
             looks: Looks::default(),
             window: Window::new(usize::from(client.receive_maximum).min(SEND_MAX)),
             session: Arc::clone(&client.session),

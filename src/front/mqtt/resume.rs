@@ -73,6 +73,10 @@ impl Outbound {
         out: &mut BytesMut,
     ) -> Result<(), Ending> {
         self.take_up_window(state, out);
+        if kept.subscriptions.iter().any(is_shared) {
+            let pending = state.sending.pending.iter();
+            self.had = pending.map(|it| it.place).collect();
+        }
         if kept.subscriptions.is_empty() && self.window.again.is_empty() {
             return Ok(());
         }

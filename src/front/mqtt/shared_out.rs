@@ -1,7 +1,7 @@
 //! What a client is sent of shared subscriptions (§4.8.2), and what becomes of that.
 //! Callers: `outbound` and `connection`. Invariants: a message of QoS 1 is finished when its client has acknowledged it, whatever the code, and
 //! goes back to the others if it does not before its connection ends. One of QoS 0 or 2 is finished for the others before it leaves: of QoS 2
-//! it is the client's, by its session, from then on.
+//! it is the client's, by its session, from then on, and comes to it once, also where a kill was between the two.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -150,7 +150,11 @@ impl Outbound {
         record: &ReplayRecord<'_>,
         out: &mut BytesMut,
     ) {
+        let was_its_own = self.had.remove(&place);
         let shared = &self.shared[at];
+        if was_its_own {
+            return shared.say(place, Verdict::Accept);
+        }
         let stored = match found(&record.record, self.front.broker.now()) {
             Found::Message(stored) => *stored,
             Found::Expired => {

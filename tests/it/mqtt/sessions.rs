@@ -334,6 +334,8 @@ async fn what_comes_again_over_a_kill_comes_once_and_in_order() {
         before.push(reader.message().await);
     }
     until(async || kept_of(&running, "reader")["unacknowledged"] == 20).await;
+    // What is durable behind it says that it is durable, too.
+    assert_eq!(pump.publish(COUNT + 1, "other", b"").await, 0);
     let running = restart(running, directory.path());
     let (mut reader, present) = come_back(&running, &slow()).await;
     assert!(present);

@@ -1,5 +1,7 @@
 //! Shared subscriptions: a message is one member's, and never lost with it.
 
+use std::collections::BTreeSet;
+
 use super::sessions::{come_back, kept, publish_qos_2, restart, take};
 use super::wire::{Connect, Message, Mqtt, packet};
 use super::{retain, serve_mqtt, until, until_metric};
@@ -178,6 +180,48 @@ async fn a_shared_message_of_qos_2_is_given_to_no_other_member_also_over_a_kill(
         assert_eq!(one.next().await, released);
         one.ack(0x70, id).await;
         one.ping().await;
+    }
+}
+
+/// The server is killed while messages are on their way to both of two members: some have left, some are only kept, some neither.
+#[tokio::test]
+async fn shared_messages_of_qos_2_that_have_left_stay_their_members_over_a_kill_and_none_is_left_out()
+ {
+    const COUNT: u8 = 40;
+    for (version, before_kill) in [(4, 1), (5, 7), (4, 23)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut running = Running::start(&mut serve_mqtt(directory.path()));
+        let mut members = Vec::new();
+        for name in ["one", "two"] {
+            let (mut member, _) = come_back(&running, &kept(version, name)).await;
+            assert_eq!(member.subscribe(&[("$share/g/a", 2)], &[]).await, [2]);
+            members.push(member);
+        }
+        let mut pump = Mqtt::connect(running.other("MQTT"), 5, "pump").await;
+        for number in 0..COUNT {
+            publish(&mut pump, 2, "a", &[number]).await;
+        }
+        let mut had = [BTreeSet::new(), BTreeSet::new()];
+        for _ in 0..before_kill {
+            let [one, two] = &mut members[..] else {
+                panic!("two");
+            };
+            let (who, message) = either(one, two).await;
+            assert!(had[who].insert(message.payload[0]), "once");
+        }
+        running = restart(running, directory.path());
+        let (mut one, _) = come_back(&running, &kept(version, "one")).await;
+        let (mut two, _) = come_back(&running, &kept(version, "two")).await;
+        let (mut found, mut again) = (BTreeSet::new(), [BTreeSet::new(), BTreeSet::new()]);
+        while found.len() < usize::from(COUNT) || !(0..2).all(|who| had[who].is_subset(&again[who]))
+        {
+            let (who, message) = either(&mut one, &mut two).await;
+            let number = message.payload[0];
+            assert!(again[who].insert(number), "{number} came twice");
+            assert!(!had[1 - who].contains(&number), "{number} was the other's");
+            assert!(message.dup || !had[who].contains(&number), "{number}");
+            found.insert(number);
+        }
     }
 }
 
