@@ -38,14 +38,17 @@ pub enum Kind {
 impl Kind {
     /// The first error that our own broker logged in `directory`, or its panic: neither is what a client may bring about.
     pub fn complaint(&self, directory: &Path) -> Option<String> {
-        if !matches!(self, Kind::Alluvium { .. }) {
-            return None;
-        }
-        let log = fs::read_to_string(directory.join("broker.log")).unwrap_or_default();
-        log.lines()
-            .find(|line| line.contains(" ERROR ") || line.contains("panicked at"))
-            .map(str::to_string)
+        let is_ours = matches!(self, Kind::Alluvium { .. });
+        is_ours.then(|| complaint(directory)).flatten()
     }
+}
+
+/// The same of a broker of ours that somebody else has started.
+pub fn complaint(directory: &Path) -> Option<String> {
+    let log = fs::read_to_string(directory.join("broker.log")).unwrap_or_default();
+    log.lines()
+        .find(|line| line.contains(" ERROR ") || line.contains("panicked at"))
+        .map(str::to_string)
 }
 
 /// How a broker is brought down.
@@ -281,7 +284,6 @@ impl Peer {
             .arg(self.directory.join("data"))
             .args(["--http", "127.0.0.1:0"])
             .args(["--mqtt", self.mqtt.as_deref().unwrap_or("127.0.0.1:0")])
-            .args(["--amqp", self.amqp.as_deref().unwrap_or("127.0.0.1:0")])
             .args(["-X", "group.initial.rebalance.delay.ms=0"]);
         // The broker takes these for settings, and some of them are told to the chore.
         for (name, _) in std::env::vars_os() {
@@ -294,8 +296,12 @@ impl Peer {
             command.arg("-X").arg(format!("{key}={value}"));
         }
         // Either of them says where it listens.
-        if !self.settings.iter().any(|(key, _)| key == "listeners") {
+        let is_set = |name: &str| self.settings.iter().any(|(key, _)| key == name);
+        if !is_set("listeners") {
             command.args(["--kafka", &self.address]);
+        }
+        if !is_set("amqp.listen") {
+            command.args(["--amqp", self.amqp.as_deref().unwrap_or("127.0.0.1:0")]);
         }
         command
     }

@@ -1,11 +1,11 @@
-//! Go: tests of Go's clients, from their modules: franz-go's `pkg/kgo`, sarama's functional tests, kafka-go. Each test is
+//! Go: tests of Go's clients, from their modules: franz-go's `pkg/kgo`, sarama's functional tests, kafka-go, and go-amqp's integration tests. Each test is
 //! a run of its own of the suite's one test binary.
 //! Callers: `suites`. Their tests that need no broker are not counted: one counts if it, or a function of the tests that
 //! it calls, uses what only tests with a broker use (`Tests::marks`).
-//! Invariant: the tests are unmodified, but for where the broker is and that it is alone: `Tests::changes` holds every
+//! Invariant: the tests are unmodified, but for where the broker is and that it is alone, and for names that no topic can have: `Tests::changes` holds every
 //! change, and fails if the text that it replaces is gone.
 
-use super::{Batch, Broker, Ended, Outcome, Suite, controlled, fetch};
+use super::{Batch, Broker, Ended, Outcome, Suite, Target, controlled, fetch};
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,6 +31,10 @@ pub struct Tests {
     changes: &'static [(&'static str, &'static str, &'static str)],
     /// Files that are added.
     additions: &'static [(&'static str, &'static str)],
+    /// Of which protocol the address is that they are told.
+    target: Target,
+    /// What stands before it.
+    scheme: &'static str,
     /// Where the broker's address goes, and what else the tests are told.
     address_variable: &'static str,
     variables: &'static [(&'static str, &'static str)],
@@ -53,6 +57,8 @@ pub static FRANZ_GO: Tests = Tests {
     parted: &[],
     changes: &[],
     additions: &[],
+    target: Target::Kafka,
+    scheme: "",
     address_variable: "KGO_SEEDS",
     variables: &[("KGO_TEST_RF", "1"), ("KGO_TEST_RECORDS", "20000")],
     broker: Broker {
@@ -100,6 +106,8 @@ pub static SARAMA: Tests = Tests {
          \tenv.KafkaBrokerAddrs = []string{os.Getenv(\"BROKER_ADDRESS\")}\n\
          \tenv.KafkaVersion = os.Getenv(\"KAFKA_VERSION\")\n\treturn true, nil\n}\n",
     )],
+    target: Target::Kafka,
+    scheme: "",
     address_variable: "BROKER_ADDRESS",
     variables: &[("KAFKA_VERSION", "4.1.0")],
     broker: Broker {
@@ -146,6 +154,8 @@ pub static KAFKA_GO: Tests = Tests {
          func brokerHost() string {\n\thost, _, _ := net.SplitHostPort(brokerAddress())\n\treturn host\n}\n\n\
          func brokerPort() int {\n\t_, port, _ := net.SplitHostPort(brokerAddress())\n\tnumber, _ := strconv.Atoi(port)\n\treturn number\n}\n",
     )],
+    target: Target::Kafka,
+    scheme: "",
     address_variable: "BROKER_ADDRESS",
     variables: &[("KAFKA_VERSION", "4.1.0")],
     broker: Broker {
@@ -162,6 +172,47 @@ pub static KAFKA_GO: Tests = Tests {
         ),
     ],
     login: Some(("adminplain", "admin-secret", "LOGIN_ADDRESS")),
+    seconds_max: 180,
+};
+
+/// go-amqp.
+pub static GO_AMQP: Tests = Tests {
+    name: "go-amqp",
+    package: "Go module github.com/Azure/go-amqp v1.7.0, integration tests",
+    module: ("github.com/Azure/go-amqp", "v1.7.0"),
+    directory: "",
+    tags: "",
+    marks: &["localBrokerAddr"],
+    parted: &[],
+    // Their addresses have spaces and commas.
+    changes: &[
+        (
+            "integration_test.go",
+            "Sprintf(\"%s %d\", tt.label, ",
+            "Sprintf(\"RoundTrip-%d\", ",
+        ),
+        (
+            "integration_test.go",
+            "Sprintf(\"TestIntegrationSessionHandleMax %d\"",
+            "Sprintf(\"TestIntegrationSessionHandleMax-%d\"",
+        ),
+        (
+            "integration_test.go",
+            "targetName := fmt.Sprintf(\"TestReceivingLotsOfSettledMessages %d\"",
+            "targetName := fmt.Sprintf(\"TestReceivingLotsOfSettledMessages-%d\"",
+        ),
+    ],
+    additions: &[],
+    target: Target::Amqp,
+    scheme: "amqp://",
+    address_variable: "AMQP_BROKER_ADDR",
+    variables: &[],
+    broker: Broker {
+        name: "default",
+        settings: &[],
+    },
+    elsewhere: &[],
+    login: None,
     seconds_max: 180,
 };
 
@@ -184,6 +235,10 @@ impl Suite for Tests {
 
     fn package(&self) -> &'static str {
         self.package
+    }
+
+    fn target(&self) -> Target {
+        self.target
     }
 
     fn prepare(&self, place: &Path) -> Result<()> {
@@ -242,7 +297,7 @@ impl Suite for Tests {
         }
         command
             .current_dir(self.sources(place))
-            .env(self.address_variable, address)
+            .env(self.address_variable, format!("{}{address}", self.scheme))
             .envs(self.variables.iter().copied())
             .arg(format!("-test.run={}", pattern(&batch.tests)))
             .args(["-test.v", "-test.count=1"])

@@ -6,6 +6,7 @@
 use super::{Batch, Broker, Ended, Outcome, Suite, Target};
 use crate::compat::clients::{JAVAX, JAVAX_PROJECT};
 use crate::compat::install::{self, Kit, Places};
+use crate::compat::peer;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -138,10 +139,7 @@ impl Suite for Interop {
     fn read(&self, batch: &Batch, ended: &Ended, work: &Path) -> BTreeMap<String, Outcome> {
         let mut told = feed(&batch.name, &ended.output);
         // What the client got over is our error all the same.
-        let log = fs::read_to_string(work.join("broker.log")).unwrap_or_default();
-        let complaint =
-            { log.lines() }.find(|line| line.contains(" ERROR ") || line.contains("panicked at"));
-        if let Some(complaint) = complaint {
+        if let Some(complaint) = peer::complaint(work) {
             let failed = Outcome::Failed(format!("the broker's log: {complaint}"));
             let tests = batch.tests.iter();
             told.extend(tests.map(|test| (test.clone(), failed.clone())));

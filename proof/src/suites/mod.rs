@@ -2,8 +2,9 @@
 //! or `--all`; `--against kafka` runs the same against Apache Kafka, which shows what a test asks of a broker.
 //! Callers: `compat::main`, and `xtask test` for the fast shard.
 //!
-//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`, `jms`, `qpid_interop`; `go` for three, `mqtt` for those of MQTT), which says where it
-//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT, JMS and AMQP lie in no registry: they are run from
+//! One file per suite (`librdkafka`, `kafka_python`, `rskafka`, `jms`, `qpid_interop`, `quiver`; `go` for those of modules of Go, `mqtt` for those of MQTT,
+//! `examples` for those that try a client's examples), which says where it
+//! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT and JMS, and but for go-amqp's those of AMQP, lie in no registry: they are run from
 //! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
 //! `docs/COMPATIBILITY.md`, `fetch` gets packages, and `controlled` has what tests of access control and logins need.
 //!
@@ -12,6 +13,7 @@
 //! the excluded ones instead, and fails if one of them passes: so no list keeps a reason that is none any more.
 
 mod controlled;
+mod examples;
 mod fetch;
 mod go;
 mod jms;
@@ -22,6 +24,7 @@ mod list;
 mod mqtt;
 mod page;
 mod qpid_interop;
+mod quiver;
 mod round;
 mod rskafka;
 mod verdict;
@@ -31,6 +34,7 @@ use crate::compat::{self, Against};
 use anyhow::{Context, Result, ensure};
 use list::List;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use verdict::Verdict;
@@ -52,6 +56,12 @@ static SUITES: &[&dyn Suite] = &[
     &mqtt::PAHO_3,
     &jms::Interop,
     &qpid_interop::Pairs,
+    &go::GO_AMQP,
+    &examples::RHEA,
+    &examples::PROTON_PYTHON,
+    &examples::PROTON_C,
+    &examples::PROTON_CPP,
+    &quiver::Quiver,
 ];
 
 /// Somebody else's test suite.
@@ -67,6 +77,10 @@ pub trait Suite: Sync {
     /// What `command` is told the place of.
     fn target(&self) -> Target {
         Target::Kafka
+    }
+    /// Whether its brokers or its tests want a port or a name that there is one of: its batches run one after the other.
+    fn runs_alone(&self) -> bool {
+        false
     }
     /// Fetches and builds it below `place`, which stays between calls; does nothing if that has been done.
     fn prepare(&self, place: &Path) -> Result<()>;
@@ -126,6 +140,27 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// All that it printed.
     pub output: String,
+}
+
+impl Ended {
+    /// Of a program that runs one test: passed if it ended with 0. Else the last line with one of `words` is the reason.
+    pub fn by_exit_code(&self, batch: &Batch, words: &[&str]) -> BTreeMap<String, Outcome> {
+        let outcome = match self.exit_code {
+            Some(0) => Outcome::Passed,
+            _ => Outcome::Failed(self.last_with(words)),
+        };
+        let tests = batch.tests.iter();
+        tests.map(|test| (test.clone(), outcome.clone())).collect()
+    }
+
+    /// The last line with the first of these words that there is.
+    pub fn last_with(&self, words: &[&str]) -> String {
+        let by_word = words.iter().find_map(|word| {
+            let mut lines = self.output.lines().rev();
+            lines.find(|line| line.contains(word))
+        });
+        by_word.unwrap_or("no word of why").trim().to_string()
+    }
 }
 
 /// What became of one test.
@@ -278,6 +313,13 @@ fn link_checkout(suite: &dyn Suite, checkout: &Path) -> Result<()> {
         std::fs::remove_file(&link)?;
     }
     Ok(std::os::unix::fs::symlink(checkout, link)?)
+}
+
+/// These directories, and behind them those of the PATH.
+fn before_path(first: &[PathBuf]) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = first.iter().cloned().chain(std::env::split_paths(&path));
+    std::env::join_paths(all).unwrap_or(path)
 }
 
 /// The batches with the tests in them that are to be run; empty ones are left out.

@@ -306,7 +306,7 @@ impl Suite for Mosquitto {
     }
 
     fn read(&self, batch: &Batch, ended: &Ended, _work: &Path) -> BTreeMap<String, Outcome> {
-        by_exit_code(batch, ended, &["not to be had here", "FAIL", "Error"])
+        ended.by_exit_code(batch, &["not to be had here", "FAIL", "Error"])
     }
 }
 
@@ -405,7 +405,7 @@ impl Suite for Paho {
     }
 
     fn read(&self, batch: &Batch, ended: &Ended, _work: &Path) -> BTreeMap<String, Outcome> {
-        by_exit_code(batch, ended, &["Error", "Exception"])
+        ended.by_exit_code(batch, &["Error", "Exception"])
     }
 }
 
@@ -420,22 +420,4 @@ fn python(script: &str) -> Command {
 
 fn ours(name: &str) -> PathBuf {
     run::workspace().join("tests/compat/mqtt").join(name)
-}
-
-/// Of a program that runs one test: passed if it ended with 0. Else the last line with one of `words` is the reason.
-fn by_exit_code(batch: &Batch, ended: &Ended, words: &[&str]) -> BTreeMap<String, Outcome> {
-    let outcome = match ended.exit_code {
-        Some(0) => Outcome::Passed,
-        _ => Outcome::Failed(last_with(words, &ended.output)),
-    };
-    let tests = batch.tests.iter();
-    tests.map(|test| (test.clone(), outcome.clone())).collect()
-}
-
-fn last_with(words: &[&str], output: &str) -> String {
-    let by_word = words.iter().find_map(|word| {
-        let mut lines = output.lines().rev();
-        lines.find(|line| line.contains(word))
-    });
-    by_word.unwrap_or("no word of why").trim().to_string()
 }

@@ -37,8 +37,9 @@ pub fn run(
     fs::create_dir_all(&logs)?;
     let queue: Mutex<VecDeque<&Batch>> = Mutex::new(batches.iter().collect());
     let results = Mutex::new(Results::new());
+    let jobs = if suite.runs_alone() { 1 } else { jobs.max(1) };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1))
+        let workers: Vec<_> = (0..jobs)
             .map(|index| {
                 let (queue, results, logs) = (&queue, &results, &logs);
                 scope.spawn(move || -> Result<()> {
