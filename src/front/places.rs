@@ -331,6 +331,8 @@ impl Place {
     /// From now on the connection makes no room for others, until the guard is dropped. Whoever takes such guards bounds them
     /// well below the number of places.
     pub(in crate::front) fn stay(&self) -> Stay {
+        // Nobody looks meanwhile who is to go: from here on it either was asked already, or never is.
+        let _looks = self.places.locked();
         self.activity.staying.fetch_add(1, Relaxed);
         Stay(self.activity.clone())
     }

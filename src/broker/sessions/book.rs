@@ -43,8 +43,8 @@ pub struct SessionState {
 pub(super) struct Entry {
     pub state: SessionState,
     pub holder: Option<Holder>,
-    /// Told when the holder leaves.
-    pub left: Arc<Notify>,
+    /// Told when the holder leaves; None if nobody has waited for that.
+    left: Option<Arc<Notify>>,
     /// As it stands in the timetable.
     when: When,
     /// What the parts of its state take.
@@ -95,9 +95,11 @@ pub(super) struct Holder {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Book {
-    pub entries: HashMap<SessionKey, Entry>,
+    pub entries: HashMap<Arc<SessionKey>, Box<Entry>>,
     /// Who holds sessions, by their numbers.
-    holders: BTreeMap<u64, SessionKey>,
+    holders: BTreeMap<u64, Arc<SessionKey>>,
+    /// What most sessions are sent, and where those are that have read nothing.
+    nothing: (Arc<Sending>, Arc<Cursor>),
     /// Sessions that nobody holds and that are with the mark still: their connections were killed.
     left_with_mark: HashSet<SessionKey>,
     /// As it was written last: who is with it has come so far at least.
@@ -151,7 +153,7 @@ impl Looked {
                     // Who reads nothing needs no mark.
                     (false, true) if !low.is_empty() => Cursor {
                         keeps_up: true,
-                        read: low,
+                        read: low.sharing(mark),
                         unacked: Vec::new(),
                     },
                     _ => now,
@@ -211,7 +213,7 @@ impl Book {
     pub fn check(&mut self, key: &SessionKey, wanted: Wanted<'_>) -> Result<(), Limit> {
         let owner = self.accounts.of(&key.owner);
         let nothing = Entry::default();
-        let entry = self.entries.get(key).unwrap_or(&nothing);
+        let entry = self.entries.get(key).map_or(&nothing, |entry| &**entry);
         let part = |new: Option<u64>, old: u64| new.unwrap_or(old);
         let parts = part(wanted.session.map(KeptSession::bytes), entry.session_bytes)
             + part(wanted.cursor.map(Cursor::bytes), entry.place_bytes)
@@ -246,14 +248,18 @@ impl Book {
                 self.changed(key);
             }
             SessionRecord::Sending(key, sending) => {
+                let sending = sending.as_ref().unwrap_or(&self.nothing.0);
+                let sending = Arc::clone(sending);
                 let entry = self.entry(key);
-                entry.state.sending = sending.clone().unwrap_or_default();
+                entry.state.sending = sending;
                 entry.sending_bytes = entry.state.sending.bytes();
                 self.changed(key);
             }
             SessionRecord::Cursor(key, cursor) => {
+                let cursor = cursor.as_ref().unwrap_or(&self.nothing.1);
+                let cursor = Arc::clone(cursor);
                 let entry = self.entry(key);
-                entry.state.cursor = cursor.clone().unwrap_or_default();
+                entry.state.cursor = cursor;
                 entry.place_bytes = entry.state.cursor.bytes();
                 match entry.holder.is_none() && entry.state.cursor.keeps_up {
                     true => self.left_with_mark.insert(key.clone()),
@@ -280,7 +286,24 @@ impl Book {
     }
 
     fn entry(&mut self, key: &SessionKey) -> &mut Entry {
-        self.entries.entry(key.clone()).or_default()
+        if !self.entries.contains_key(key) {
+            let entry = self.new_entry();
+            self.entries.insert(Arc::new(key.clone()), entry);
+        }
+        self.entries.get_mut(key).expect("it was put there")
+    }
+
+    /// One of which nothing is kept.
+    fn new_entry(&self) -> Box<Entry> {
+        let (sending, cursor) = &self.nothing;
+        Box::new(Entry {
+            state: SessionState {
+                sending: Arc::clone(sending),
+                cursor: Arc::clone(cursor),
+                ..SessionState::default()
+            },
+            ..Entry::default()
+        })
     }
 
     /// Something of an entry has changed: it has another time, or is none any more.
@@ -315,15 +338,16 @@ impl Book {
     }
 
     /// Holds a session, or tells what to wait for.
-    pub fn hold(&mut self, key: &SessionKey) -> Result<(u64, Arc<Progress>), Arc<Notify>> {
+    pub fn hold(&mut self, key: &Arc<SessionKey>) -> Result<(u64, Arc<Progress>), Arc<Notify>> {
         let number = self.next_number;
-        let entry = self.entries.entry(key.clone()).or_default();
+        let new = self.new_entry();
+        let entry = { self.entries.entry(Arc::clone(key)) }.or_insert(new);
         if entry.holder.is_some() {
-            return Err(Arc::clone(&entry.left));
+            return Err(Arc::clone(entry.left.get_or_insert_default()));
         }
         self.next_number += 1;
-        self.holders.insert(number, key.clone());
-        self.left_with_mark.remove(key);
+        self.holders.insert(number, Arc::clone(key));
+        self.left_with_mark.remove(&**key);
         let progress = Arc::new(Progress::default());
         entry.holder = Some(Holder {
             number,
@@ -333,6 +357,14 @@ impl Book {
         Ok((number, progress))
     }
 
+    /// Whether somebody holds a session whose end is told there.
+    pub fn tells(&self, key: &SessionKey, left: &Arc<Notify>) -> bool {
+        self.entries.get(key).is_some_and(|entry| {
+            let tells = entry.left.as_ref().is_some_and(|it| Arc::ptr_eq(it, left));
+            entry.holder.is_some() && tells
+        })
+    }
+
     /// Ends a hold.
     pub fn leave(&mut self, key: &SessionKey, number: u64) {
         let Some(entry) = self.entries.get_mut(key) else {
@@ -340,7 +372,9 @@ impl Book {
         };
         if entry.holder.as_ref().is_some_and(|it| it.number == number) {
             entry.holder = None;
-            entry.left.notify_waiters();
+            if let Some(left) = &entry.left {
+                left.notify_waiters();
+            }
             if entry.state.cursor.keeps_up {
                 self.left_with_mark.insert(key.clone());
             }
@@ -403,7 +437,8 @@ impl Book {
     /// Whether nothing else has happened to a session since.
     pub fn is_still(&self, moved: &Moved) -> bool {
         self.entries.get(&moved.key).is_some_and(|entry| {
-            entry.holder.as_ref().map(|it| it.number) == moved.number
+            entry.state.session.is_some()
+                && entry.holder.as_ref().map(|it| it.number) == moved.number
                 && Arc::ptr_eq(&entry.state.cursor, &moved.before)
         })
     }
@@ -426,7 +461,7 @@ impl Book {
                 .is_some_and(|it| it.ended_at.is_none());
         }
         self.mark = mark;
-        let all: Vec<SessionKey> = self.entries.keys().cloned().collect();
+        let all: Vec<Arc<SessionKey>> = self.entries.keys().cloned().collect();
         all.iter().for_each(|key| self.changed(key));
     }
 

@@ -25,7 +25,7 @@ impl Broker {
         &self,
         change: impl Fn(&KeptSession, &Cursor) -> Option<(KeptSession, Cursor)>,
     ) -> Result<usize, SessionRefusal> {
-        let keys: Vec<SessionKey> = {
+        let keys: Vec<Arc<SessionKey>> = {
             let book = self.shared.sessions.book();
             let changes = book.entries.iter().filter(|(_, entry)| {
                 let session = entry.state.session.as_ref();
@@ -42,11 +42,11 @@ impl Broker {
 
     async fn change_some(
         &self,
-        keys: &[SessionKey],
+        keys: &[Arc<SessionKey>],
         change: &impl Fn(&KeptSession, &Cursor) -> Option<(KeptSession, Cursor)>,
     ) -> Result<usize, SessionRefusal> {
         let sessions = &self.shared.sessions;
-        let held = keys.iter().filter_map(|key| self.try_hold_session(key));
+        let held = { keys.iter() }.filter_map(|key| self.try_hold_session(key.clone()));
         let held: Vec<_> = held.collect();
         let (mut records, mut cut) = (Vec::new(), Vec::new());
         for one in &held {
@@ -59,7 +59,7 @@ impl Broker {
             };
             let key = one.key();
             if state.was_cut {
-                cut.push(key.clone());
+                cut.push(SessionKey::clone(key));
             }
             let cursor = Cursor {
                 keeps_up: false,

@@ -142,7 +142,7 @@ impl Due {
 /// A session that somebody holds: whoever comes next for it waits until this is dropped.
 pub struct HeldSession {
     broker: Broker,
-    key: SessionKey,
+    key: Arc<SessionKey>,
     number: u64,
     progress: Arc<Progress>,
 }
@@ -218,39 +218,35 @@ impl Sessions {
 
 impl Broker {
     /// Holds a client's session, if nobody else does.
-    pub fn try_hold_session(&self, key: &SessionKey) -> Option<HeldSession> {
-        self.hold_or_wait(key).ok()
+    pub fn try_hold_session(&self, key: impl Into<Arc<SessionKey>>) -> Option<HeldSession> {
+        self.hold_or_wait(&key.into()).ok()
     }
 
     /// The same, or what to wait for.
-    fn hold_or_wait(&self, key: &SessionKey) -> Result<HeldSession, Arc<Notify>> {
+    fn hold_or_wait(&self, key: &Arc<SessionKey>) -> Result<HeldSession, Arc<Notify>> {
         let (number, progress) = self.shared.sessions.book().hold(key)?;
         Ok(HeldSession {
             broker: self.clone(),
-            key: key.clone(),
+            key: Arc::clone(key),
             number,
             progress,
         })
     }
 
     /// Holds a client's session, once nobody else does.
-    pub async fn hold_session(&self, key: SessionKey) -> HeldSession {
+    pub async fn hold_session(&self, key: impl Into<Arc<SessionKey>>) -> HeldSession {
+        let key = key.into();
         loop {
             let left = match self.hold_or_wait(&key) {
                 Ok(held) => return held,
                 Err(left) => left,
             };
-            let left = left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            // It may have left before it was waited for.
-            let is_held = {
-                let book = self.shared.sessions.book();
-                let entry = book.entries.get(&key);
-                entry.is_some_and(|entry| entry.holder.is_some())
-            };
-            if is_held {
-                left.await;
+            let ends = left.notified();
+            tokio::pin!(ends);
+            ends.as_mut().enable();
+            // It may have left before it was waited for, and somebody else may hold it by now, whose end is told elsewhere.
+            if self.shared.sessions.book().tells(&key, &left) {
+                ends.await;
             }
         }
     }
@@ -332,7 +328,8 @@ impl Broker {
                 let log = topic.log(partition).ok();
                 log.map_or(Offset::ZERO, |log| log.bounds().durable_end)
             };
-            ends.set_topic(topic.id, topic.partitions().map(end).collect());
+            let all: Vec<Offset> = topic.partitions().map(end).collect();
+            ends.set_topic(topic.id, all);
         }
         ends
     }
@@ -412,6 +409,10 @@ impl HeldSession {
         &self.key
     }
 
+    fn own_key(&self) -> SessionKey {
+        SessionKey::clone(&self.key)
+    }
+
     /// Where its connection notes how far it is.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
@@ -430,7 +431,7 @@ impl HeldSession {
         (cursor, sending): (Option<Cursor>, Option<Sending>),
     ) -> Result<(), SessionRefusal> {
         let session = Arc::new(session);
-        let record = SessionRecord::Session(self.key.clone(), Some(Arc::clone(&session)));
+        let record = SessionRecord::Session(self.own_key(), Some(Arc::clone(&session)));
         let sessions = &self.broker.shared.sessions;
         sessions.check_length(&record)?;
         let moved = cursor.clone().and_then(|it| self.moves_to(it));
@@ -482,7 +483,7 @@ impl HeldSession {
     /// The records that end it. They name all that may be written of it until they are, so that nothing is left behind them.
     pub fn ends(&self) -> Vec<SessionRecord> {
         let state = self.state();
-        let key = || self.key.clone();
+        let key = || self.own_key();
         let received = state.received.iter();
         let mut records: Vec<_> = received
             .map(|id| SessionRecord::Received(key(), *id, false))
@@ -513,7 +514,7 @@ impl HeldSession {
 
     /// The record that it has come so far.
     pub fn is_at(&self, cursor: Cursor) -> SessionRecord {
-        SessionRecord::Cursor(self.key.clone(), Some(Arc::new(cursor)))
+        SessionRecord::Cursor(self.own_key(), Some(Arc::new(cursor)))
     }
 
     /// The same, if that is not what is kept.
@@ -525,12 +526,12 @@ impl HeldSession {
     /// The record of what it is being sent, if that is not what is kept.
     pub fn sends(&self, sending: Sending) -> Option<SessionRecord> {
         let is_new = *self.state().sending != sending;
-        is_new.then(|| SessionRecord::Sending(self.key.clone(), Some(Arc::new(sending))))
+        is_new.then(|| SessionRecord::Sending(self.own_key(), Some(Arc::new(sending))))
     }
 
     /// The record that keeps it like this.
     pub fn kept_as(&self, session: KeptSession) -> SessionRecord {
-        SessionRecord::Session(self.key.clone(), Some(Arc::new(session)))
+        SessionRecord::Session(self.own_key(), Some(Arc::new(session)))
     }
 
     /// Keeps what it is being sent exactly once.
@@ -540,7 +541,7 @@ impl HeldSession {
 
     /// An identifier is free again.
     pub async fn release(&self, packet_id: u16) -> Result<(), SessionRefusal> {
-        let record = SessionRecord::Received(self.key.clone(), packet_id, false);
+        let record = SessionRecord::Received(self.own_key(), packet_id, false);
         self.broker.shared.sessions.append(&[record]).await
     }
 }

@@ -58,6 +58,7 @@ impl Progress {
     pub fn follows(&self, topic: TopicId, reading: Arc<dyn Reading>) {
         let mut now = self.now();
         now.follows.retain(|(other, _)| *other != topic);
+        now.follows.reserve_exact(1);
         now.follows.push((topic, reading));
     }
 

@@ -16,7 +16,7 @@ use crate::broker::{Broker, state_refusal};
 impl HeldSession {
     /// The record that an identifier is taken.
     pub fn received(&self, packet_id: u16) -> SessionRecord {
-        SessionRecord::Received(self.key.clone(), packet_id, true)
+        SessionRecord::Received(self.own_key(), packet_id, true)
     }
 
     /// Publishes a message, keeps it if it is to be retained, and changes the session: all of it in one frame, or nothing.

@@ -112,7 +112,7 @@ fn who_keeps_up_costs_a_mark_and_who_does_not_has_a_cursor_that_passes_nothing()
     let mut holds = Vec::new();
     for client in ["fast", "slow"] {
         book.apply(&SessionRecord::Session(key(client), Some(Arc::new(kept()))));
-        let (_, progress) = book.hold(&key(client)).expect("nobody holds it");
+        let (_, progress) = book.hold(&key(client).into()).expect("nobody holds it");
         // Nothing is told of it before it tells itself.
         assert_eq!(moved(&book, &ends(5)).len(), holds.len());
         read_to.set(PartitionId::new(0), Offset::new(5));
@@ -162,12 +162,33 @@ fn who_keeps_up_costs_a_mark_and_who_does_not_has_a_cursor_that_passes_nothing()
 }
 
 #[test]
+fn who_waits_for_a_session_waits_for_whoever_holds_it_now() {
+    let mut book = Book::default();
+    let key = Arc::new(key("a"));
+    let (number, _) = book.hold(&key).expect("nobody holds it");
+    let first = book.hold(&key).expect_err("it is held");
+    assert!(book.tells(&key, &first));
+    book.leave(&key, number);
+    assert!(!book.tells(&key, &first), "nobody holds it");
+    book.hold(&key).expect("nobody holds it");
+    assert!(
+        !book.tells(&key, &first),
+        "that one's end is told elsewhere"
+    );
+    let second = book.hold(&key).expect_err("it is held");
+    assert!(book.tells(&key, &second));
+}
+
+#[test]
 fn a_session_is_held_by_one_at_a_time_and_what_is_not_kept_is_forgotten() {
     let mut book = Book::default();
-    let (number, _) = book.hold(&key("a")).expect("nobody holds it");
-    assert!(book.hold(&key("a")).is_err());
+    let (number, _) = book.hold(&key("a").into()).expect("nobody holds it");
+    assert!(book.hold(&key("a").into()).is_err());
     book.leave(&key("a"), number + 1);
-    assert!(book.hold(&key("a")).is_err(), "another's end is not its");
+    assert!(
+        book.hold(&key("a").into()).is_err(),
+        "another's end is not its"
+    );
     book.leave(&key("a"), number);
     assert!(book.entries.is_empty());
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
@@ -191,7 +212,7 @@ fn a_mark_passes_no_session_that_does_not_tell_its_place() {
     book.apply(&SessionRecord::Mark(ends(9)));
     book.opened();
     // Somebody comes back to it before the first mark, and has not begun to tell.
-    let (number, _) = book.hold(&key("a")).expect("nobody holds it");
+    let (number, _) = book.hold(&key("a").into()).expect("nobody holds it");
     let own = |offset| Cursor {
         keeps_up: false,
         read: ends(offset),
@@ -230,7 +251,7 @@ fn who_only_publishes_and_who_ends_with_its_connection_cost_no_cursor() {
             key(client),
             Some(Arc::new(session)),
         ));
-        let (_, progress) = book.hold(&key(client)).expect("nobody holds it");
+        let (_, progress) = book.hold(&key(client).into()).expect("nobody holds it");
         if reads {
             progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
         }
@@ -244,7 +265,7 @@ fn the_last_mark_passes_nobody_while_the_next_one_names_nothing() {
     let mut book = Book::default();
     assert!(marked(&mut book, &ends(9)).is_empty());
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
-    let (number, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let (number, progress) = book.hold(&key("a").into()).expect("nobody holds it");
     let read_to = Arc::new(ReadTo::default());
     read_to.set(PartitionId::new(0), Offset::new(9));
     progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
@@ -274,7 +295,7 @@ fn the_last_mark_passes_nobody_while_the_next_one_names_nothing() {
 fn what_a_connection_leaves_is_not_replaced_by_what_it_told_before() {
     let mut book = Book::default();
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
-    let (number, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let (number, progress) = book.hold(&key("a").into()).expect("nobody holds it");
     let read_to = Arc::new(ReadTo::default());
     read_to.set(PartitionId::new(0), Offset::new(9));
     progress.follows(TOPIC, read_to);
@@ -303,7 +324,7 @@ fn what_is_not_acknowledged_of_a_topic_that_is_read_no_longer_is_not_passed() {
     const OTHER: TopicId = TopicId::from_uuid(uuid::Uuid::from_u128(43));
     let mut book = Book::default();
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
-    let (_, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let (_, progress) = book.hold(&key("a").into()).expect("nobody holds it");
     let read_to = Arc::new(ReadTo::default());
     read_to.set(PartitionId::new(0), Offset::new(9));
     progress.follows(TOPIC, Arc::<ReadTo>::clone(&read_to));
@@ -326,7 +347,7 @@ fn what_is_not_acknowledged_of_a_topic_that_is_read_no_longer_is_not_passed() {
 fn what_waits_to_be_kept_is_not_passed() {
     let mut book = Book::default();
     book.apply(&SessionRecord::Session(key("a"), Some(Arc::new(kept()))));
-    let (_, progress) = book.hold(&key("a")).expect("nobody holds it");
+    let (_, progress) = book.hold(&key("a").into()).expect("nobody holds it");
     let read_to = Arc::new(ReadTo::default());
     read_to.set(PartitionId::new(0), Offset::new(9));
     progress.follows(TOPIC, read_to);
@@ -421,7 +442,7 @@ fn who_is_due_is_found_without_a_look_at_the_others() {
     let held: Vec<_> = names.iter().step_by(3).collect();
     let numbers: Vec<u64> = held
         .iter()
-        .map(|name| book.hold(&key(name)).expect("nobody holds it").0)
+        .map(|name| book.hold(&key(name).into()).expect("nobody holds it").0)
         .collect();
     check(&book);
     for (name, number) in held.iter().zip(numbers) {

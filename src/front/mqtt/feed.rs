@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use model::{Offset, PartitionId, partition_of_key};
@@ -56,7 +57,7 @@ pub(super) struct Feed {
     allowed_by: Option<u64>,
     /// Messages that are left of a replay with a limit, over all of its topics.
     left: Option<Left>,
-    pace: Option<Pace>,
+    pace: Option<Box<Pace>>,
     /// When the record is due that is taken next, if that was looked at.
     due: Option<Instant>,
 }
@@ -163,7 +164,7 @@ enum Source {
     /// Where the newest message of each topic is; then these, and what comes.
     Last {
         replay: Box<replay::Replay>,
-        newest: Newest,
+        newest: Box<Newest>,
         _reads: Reads,
     },
     /// All was given.
@@ -350,7 +351,9 @@ impl Feed {
         };
         Ok(Feed {
             left,
-            pace: asked.speed.map(|speed| Pace::new(speed, PAUSE_MAX)),
+            pace: asked
+                .speed
+                .map(|speed| Box::new(Pace::new(speed, PAUSE_MAX))),
             ..Feed::new(Some(name), (topic, naming), source, subscriptions)
         })
     }
@@ -379,7 +382,7 @@ impl Feed {
         let begun = front.broker.replay(&topic, request).await;
         let source = Source::Last {
             replay: Box::new(begun.map_err(|_| NotSubscribed::Failed)?),
-            newest,
+            newest: Box::new(newest),
             _reads: Reads::new(&front.stats),
         };
         Ok(Feed::new(
@@ -505,6 +508,19 @@ impl Feed {
             },
         }
         Ok(())
+    }
+
+    /// Whether it has nothing to do but to wait for what comes.
+    pub(super) fn rests(&self) -> bool {
+        self.held.is_none() && matches!(self.source, Source::Live(_) | Source::Ended)
+    }
+
+    /// Resolves when something has come for one that rests.
+    pub(super) fn poll_came(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &self.source {
+            Source::Live(member) => member.poll_came(context),
+            _ => Poll::Pending,
+        }
     }
 
     fn hold(&mut self, slice: Slice, door: &Door) -> Result<(), Ending> {

@@ -3,17 +3,22 @@
 //! Callers: `greeting` and `connection`. A read that is given up loses nothing.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 use super::ending::Ending;
 use super::packet::{Fault, header};
 use crate::front::budget::{Budget, Claim, ClaimError};
 
-/// What is read at once from a connection that has been quiet, into the task itself.
-const QUIET_BYTES: usize = 256;
+/// What is read at once from a connection that has been quiet, onto the stack: so it holds no buffer while it waits.
+const QUIET_BYTES: usize = 4 << 10;
+/// What is read and forgotten at once.
+const FORGOTTEN_BYTES: usize = 256;
 /// What is read at once from one that sends much. So much of a buffer is not counted in the budget.
 const BUSY_BYTES: usize = 8 << 10;
 
@@ -84,7 +89,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     pub(super) async fn linger(&mut self) {
         self.buffer = BytesMut::new();
         let mut forgotten = 0;
-        let mut piece = [0; QUIET_BYTES];
+        let mut piece = [0; FORGOTTEN_BYTES];
         while forgotten < LINGER_BYTES_MAX {
             match self.stream.read(&mut piece).await {
                 Ok(count) if count > 0 => forgotten += count,
@@ -124,6 +129,35 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }))
     }
 
+    /// Whether nothing of a packet is here yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Reads what has come where nothing was here.
+    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut quiet = [MaybeUninit::uninit(); QUIET_BYTES];
+        let mut quiet = ReadBuf::uninit(&mut quiet);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut quiet))?;
+        let read = quiet.filled();
+        self.buffer.extend_from_slice(read);
+        self.is_busy = read.len() == QUIET_BYTES;
+        Poll::Ready(Ok(read.len()))
+    }
+
+    /// Resolves when something has come where nothing was here; the end of the stream is an ending.
+    pub(super) fn poll_came(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        assert!(self.is_empty(), "what is here is to be taken first");
+        Poll::Ready(match ready!(self.poll_quiet(context)) {
+            Ok(0) => Err(Ending::Gone),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "an MQTT connection could not be read");
+                Err(Ending::Gone)
+            }
+        })
+    }
+
     /// Reads what has come, of which so much is wanted at least.
     async fn read(&mut self, missing: usize) -> Result<usize, Ending> {
         let gone = |error: io::Error| {
@@ -131,18 +165,15 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             Ending::Gone
         };
         if self.buffer.is_empty() && !self.is_busy {
-            let mut quiet = [0; QUIET_BYTES];
-            let count = self.stream.read(&mut quiet).await.map_err(gone)?;
-            self.buffer.extend_from_slice(&quiet[..count]);
-            self.is_busy = count == QUIET_BYTES;
-            return Ok(count);
+            let read = std::future::poll_fn(|context| self.poll_quiet(context));
+            return read.await.map_err(gone);
         }
         let wanted = missing.max(BUSY_BYTES);
         let total = self.buffer.len() + missing;
         if total <= BUSY_BYTES {
             self.buffer.reserve(wanted);
             let count = self.stream.read_buf(&mut self.buffer).await.map_err(gone)?;
-            self.is_busy = count > QUIET_BYTES;
+            self.is_busy = count >= QUIET_BYTES;
             return Ok(count);
         }
         let claim = self.claim.get_or_insert_with(|| self.budget.claim());

@@ -29,8 +29,6 @@ use crate::front::listener::Transport;
 /// A client that was let in.
 pub(super) struct Client {
     pub(super) version: Version,
-    /// What it calls itself, or was called.
-    pub(super) id: Bytes,
     /// The broker, as it may use it.
     pub(super) door: Arc<Door>,
     /// Its place among the clients.
@@ -45,8 +43,19 @@ pub(super) struct Client {
     pub(super) wants_reasons: bool,
     /// What of it outlives its connection.
     pub(super) session: Arc<Session>,
-    /// What was there of its session.
-    pub(super) resumed: Option<SessionState>,
+}
+
+impl Client {
+    /// What it calls itself, or was called.
+    pub(super) fn id(&self) -> &str {
+        self.door.caller().client_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// What was there of a client's session.
+pub(super) struct Resumed {
+    /// All of it, if it goes on.
+    pub(super) state: Option<SessionState>,
     /// Its parts in shared subscriptions, so that these go on until it has them again.
     pub(super) parts: Vec<Part>,
 }
@@ -57,16 +66,16 @@ pub(super) async fn greet(
     frame: &Frame,
     (transport, peer): (&Transport, SocketAddr),
     out: &mut BytesMut,
-) -> Result<Client, NotConnected> {
+) -> Result<(Client, Resumed), NotConnected> {
     let greeted = async {
         let connect = decode_connect(frame.first, &frame.body)?;
-        let client = admit(front, frame, &connect, (transport, peer)).await?;
-        Ok((connect, client))
+        let admitted = admit(front, frame, &connect, (transport, peer)).await?;
+        Ok((connect, admitted))
     };
     match greeted.await {
-        Ok((connect, client)) => {
-            welcome(front, &connect, &client, out);
-            Ok(client)
+        Ok((connect, (client, resumed))) => {
+            welcome(front, &connect, (&client, resumed.state.is_some()), out);
+            Ok((client, resumed))
         }
         Err(why) => {
             refuse(front, frame, &why, out);
@@ -108,11 +117,15 @@ fn refuse(front: &Front, frame: &Frame, why: &NotConnected, out: &mut BytesMut) 
     out.extend_from_slice(&answer);
 }
 
-fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut BytesMut) {
+fn welcome(
+    front: &Front,
+    connect: &Connect<'_>,
+    (client, is_resumed): (&Client, bool),
+    out: &mut BytesMut,
+) {
     let asked = &connect.properties;
     let longest = front.settings.keep_alive_max_seconds;
     let is_assigned = connect.client_id.is_empty();
-    let assigned = std::str::from_utf8(&client.id).ok();
     let says = Connack {
         session_expiry: asked
             .session_expiry
@@ -121,11 +134,11 @@ fn welcome(front: &Front, connect: &Connect<'_>, client: &Client, out: &mut Byte
         receive_maximum: Some(RECEIVE_MAX as u16),
         packet_bytes_max: u32::try_from(front.settings.packet_bytes_max).ok(),
         topic_alias_maximum: Some(ALIAS_MAX as u16),
-        assigned_client_id: assigned.filter(|_| is_assigned),
+        assigned_client_id: is_assigned.then(|| client.id()),
         server_keep_alive: (!(1..=longest).contains(&connect.keep_alive)).then_some(longest),
         reason_string: None,
     };
-    connack(out, connect.version, 0, client.resumed.is_some(), &says);
+    connack(out, connect.version, 0, is_resumed, &says);
 }
 
 async fn admit(
@@ -133,7 +146,7 @@ async fn admit(
     frame: &Frame,
     connect: &Connect<'_>,
     (transport, peer): (&Transport, SocketAddr),
-) -> Result<Client, NotConnected> {
+) -> Result<(Client, Resumed), NotConnected> {
     let properties = &connect.properties;
     if properties.authentication_method.is_some() {
         return Err(NotConnected::Method);
@@ -153,26 +166,25 @@ async fn admit(
         client_id: Some(id.to_string()),
         protocol: Protocol::Mqtt,
     }));
-    let id_bytes = Bytes::copy_from_slice(id.as_bytes());
     let will = match &connect.will {
-        Some(will) => Some(will_of((front, &door), &frame.body, will, &id_bytes).await?),
+        Some(will) => Some(will_of((front, &door), &frame.body, will, &id).await?),
         None => None,
     };
-    let entered = front
-        .clients
-        .enter(principal.clone(), Arc::clone(&id), (peer, connect.version));
-    let entered = entered.ok_or(NotConnected::TooMany)?;
-    let key = SessionKey {
+    let key = Arc::new(SessionKey {
         owner: principal,
         client_id: id,
-    };
+    });
+    let entered = front
+        .clients
+        .enter(Arc::clone(&key), (peer, connect.version));
+    let entered = entered.ok_or(NotConnected::TooMany)?;
     // Whoever had it may take long to end, and somebody may come meanwhile who takes it over from this one.
     let held = tokio::select! {
         held = front.broker.hold_session(key) => held,
         _ = entered.ended() => return Err(NotConnected::Ended),
     };
     let taken = session::take_over(front, connect, held, will).await?;
-    let (session, resumed, parts) = taken;
+    let (session, state, parts) = taken;
     let longest = front.settings.keep_alive_max_seconds;
     let seconds = match (connect.version, connect.keep_alive) {
         (Version::V5, seconds) if !(1..=longest).contains(&seconds) => longest,
@@ -180,9 +192,8 @@ async fn admit(
     };
     let silence_max = Duration::from_millis(u64::from(seconds) * 1_500);
     let packet_bytes_max = properties.packet_bytes_max.unwrap_or(u32::MAX);
-    Ok(Client {
+    let client = Client {
         version: connect.version,
-        id: id_bytes,
         door,
         entered,
         silence_max: Some(silence_max).filter(|_| seconds > 0),
@@ -190,9 +201,8 @@ async fn admit(
         packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
         wants_reasons: properties.request_problem.unwrap_or(true),
         session: Arc::new(session),
-        resumed,
-        parts,
-    })
+    };
+    Ok((client, Resumed { state, parts }))
 }
 
 /// Who it is: by what it shows, which is checked whether access is controlled or not, or else by its connection.
@@ -252,14 +262,14 @@ async fn will_of(
     (front, door): (&Front, &Door),
     packet: &Bytes,
     will: &Will<'_>,
-    client_id: &Bytes,
+    client_id: &str,
 ) -> Result<KeptWill, NotConnected> {
     check_will(front, door, will.topic).await?;
     let topic = packet.slice_ref(will.topic.as_bytes());
     let says = Says {
         qos: will.qos,
         retain: will.retain,
-        client_id,
+        client_id: &Bytes::copy_from_slice(client_id.as_bytes()),
         properties: &will.properties,
     };
     let message = Message::of(packet, topic, will.payload, says).copied();

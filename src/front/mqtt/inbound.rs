@@ -95,22 +95,18 @@ impl Owed {
 }
 
 impl Inbound {
-    /// Of a client that was just let in.
-    pub(super) fn new(front: &Arc<Front>, client: &Client) -> Inbound {
+    /// Of a client, with the identifiers that it has not released.
+    pub(super) fn new(front: &Arc<Front>, client: &Client, received: BTreeSet<u16>) -> Inbound {
         Inbound {
             front: Arc::clone(front),
             door: Arc::clone(&client.door),
             version: client.version,
-            client_id: client.id.clone(),
+            client_id: Bytes::copy_from_slice(client.id().as_bytes()),
             wants_reasons: client.wants_reasons,
             packet_bytes_max: client.packet_bytes_max,
             aliases: Vec::new(),
             session: Some(&client.session).filter(|it| it.is_kept()).cloned(),
-            received: client
-                .resumed
-                .as_ref()
-                .map(|it| it.received.clone())
-                .unwrap_or_default(),
+            received,
             owed: VecDeque::new(),
             admitting: None,
             batched: Vec::new(),
@@ -121,6 +117,16 @@ impl Inbound {
     /// Whether the next packet may be read.
     pub(super) fn has_room(&self) -> bool {
         self.admitting.is_none() && self.owed.len() < RECEIVE_MAX
+    }
+
+    /// Whether nothing is under way, nor anything to be known for what comes next: a new one would be the same.
+    pub(super) fn is_over(&self) -> bool {
+        let mut published = self.batched.iter().chain(&self.alone);
+        self.admitting.is_none()
+            && self.owed.is_empty()
+            && self.aliases.is_empty()
+            && self.received.is_empty()
+            && published.all(|it| it.known().is_some())
     }
 
     /// Whether there is something for [`Inbound::step`] to do; acks only with `acks`.

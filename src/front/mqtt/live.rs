@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
 
 use model::{Offset, PartitionId, TopicId};
 use tokio::sync::Notify;
@@ -121,10 +122,7 @@ struct Slot {
 }
 
 #[derive(Debug, Default)]
-struct Inbox {
-    waiting: Mutex<Waiting>,
-    came: Notify,
-}
+struct Inbox(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -133,6 +131,8 @@ struct Waiting {
     /// Where the task was before what the member was given last, until that is taken.
     given: Option<Arc<[Offset]>>,
     end: Option<End>,
+    /// Its member, if that waits for something to come.
+    waits: Option<Waker>,
 }
 
 #[derive(Clone, Debug)]
@@ -429,9 +429,17 @@ impl State {
 
 impl Inbox {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting
-            .lock()
-            .expect("nothing panics while it holds slices")
+        self.0.lock().expect("nothing panics while it holds slices")
+    }
+
+    /// Something has come: whoever waits for it is told.
+    fn came(waiting: MutexGuard<'_, Waiting>) {
+        let mut waiting = waiting;
+        let waits = waiting.waits.take();
+        drop(waiting);
+        if let Some(waits) = waits {
+            waits.wake();
+        }
     }
 
     /// False if too much waits already: then its member is behind, from the oldest on that waits.
@@ -440,14 +448,12 @@ impl Inbox {
         if waiting.slices.len() >= SLICES_MAX || waiting.records >= WAITING_MAX {
             let oldest = waiting.slices.front().map(|it| Arc::clone(&it.before));
             waiting.end(End::Behind(oldest.expect("much waits")));
-            drop(waiting);
-            self.came.notify_one();
+            Inbox::came(waiting);
             return false;
         }
         waiting.records += slice.len();
         waiting.slices.push_back(slice);
-        drop(waiting);
-        self.came.notify_one();
+        Inbox::came(waiting);
         true
     }
 
@@ -459,8 +465,7 @@ impl Inbox {
         };
         let before = Arc::clone(&oldest.before);
         waiting.end(End::Behind(before));
-        drop(waiting);
-        self.came.notify_one();
+        Inbox::came(waiting);
         true
     }
 
@@ -468,8 +473,7 @@ impl Inbox {
         let mut waiting = self.waiting();
         let oldest = waiting.slices.front().map(|it| Arc::clone(&it.before));
         waiting.end(End::Ended(oldest));
-        drop(waiting);
-        self.came.notify_one();
+        Inbox::came(waiting);
     }
 }
 
@@ -484,12 +488,28 @@ impl Waiting {
 impl Member {
     /// The next that it is handed; waits for it. A call that is given up loses nothing.
     pub(super) async fn next(&mut self) -> Handed {
-        loop {
-            if let Some(handed) = self.take() {
-                return handed;
+        std::future::poll_fn(|context| {
+            loop {
+                if let Some(handed) = self.take() {
+                    return Poll::Ready(handed);
+                }
+                ready!(self.poll_came(context));
             }
-            self.inbox.came.notified().await;
+        })
+        .await
+    }
+
+    /// Resolves when there is something to take.
+    pub(super) fn poll_came(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.inbox.waiting();
+        if !waiting.slices.is_empty() || waiting.end.is_some() {
+            return Poll::Ready(());
         }
+        match &mut waiting.waits {
+            Some(waits) => waits.clone_from(context.waker()),
+            waits => *waits = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     fn take(&mut self) -> Option<Handed> {
@@ -552,7 +572,10 @@ impl Member {
         if self.is_in(&state) {
             state.matching.insert(filter, self.slot);
             let slot = state.slots[self.slot as usize].as_mut();
-            slot.expect("it is a member").filters.push(filter.clone());
+            let filters = &mut slot.expect("it is a member").filters;
+            // As a rule it has one.
+            filters.reserve_exact(1);
+            filters.push(filter.clone());
         }
     }
 

@@ -19,13 +19,80 @@ pub(super) struct Matching {
 
 #[derive(Debug, Default)]
 struct Node {
-    levels: HashMap<Box<str>, Node>,
+    levels: Levels,
     /// Behind a `+`.
     any: Option<Box<Node>>,
     /// Of filters that end here.
     here: Vec<u32>,
     /// Of filters that end in a `#` below here: it stands for this level too.
     below: Vec<u32>,
+}
+
+/// What lies below a node, by level. Below most nodes there is one: what a filter of one device ends in.
+#[derive(Debug, Default)]
+enum Levels {
+    #[default]
+    None,
+    One(Box<str>, Box<Node>),
+    Many(Box<Table>),
+}
+
+/// In a box, as a table would make each of the others larger.
+#[derive(Debug)]
+struct Table(HashMap<Box<str>, Box<Node>>);
+
+impl Levels {
+    fn get(&self, level: &str) -> Option<&Node> {
+        match self {
+            Levels::None => None,
+            Levels::One(only, node) => (**only == *level).then_some(&**node),
+            Levels::Many(all) => all.0.get(level).map(|node| &**node),
+        }
+    }
+
+    fn get_mut(&mut self, level: &str) -> Option<&mut Node> {
+        match self {
+            Levels::None => None,
+            Levels::One(only, node) => (**only == *level).then_some(&mut **node),
+            Levels::Many(all) => all.0.get_mut(level).map(|node| &mut **node),
+        }
+    }
+
+    /// That of a level, which is made if it is not there.
+    fn get_or_insert(&mut self, level: &str) -> &mut Node {
+        *self = match std::mem::take(self) {
+            Levels::None => Levels::One(level.into(), Box::default()),
+            Levels::One(only, node) if *only != *level => {
+                let both = [(only, node), (level.into(), Box::default())];
+                Levels::Many(Box::new(Table(HashMap::from(both))))
+            }
+            Levels::Many(mut all) => {
+                if !all.0.contains_key(level) {
+                    all.0.insert(level.into(), Box::default());
+                }
+                Levels::Many(all)
+            }
+            one @ Levels::One(..) => one,
+        };
+        self.get_mut(level).expect("it was put there")
+    }
+
+    fn remove(&mut self, level: &str) {
+        match self {
+            Levels::One(only, _) if **only == *level => *self = Levels::None,
+            Levels::Many(all) => {
+                all.0.remove(level);
+                if all.0.is_empty() {
+                    *self = Levels::None;
+                }
+            }
+            Levels::None | Levels::One(..) => {}
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Levels::None)
+    }
 }
 
 impl Matching {
@@ -38,7 +105,7 @@ impl Matching {
                 // It is the last one.
                 "#" => return node.below.push(holder),
                 "+" => node = node.any.get_or_insert_default(),
-                level => node = node.levels.entry(level.into()).or_default(),
+                level => node = node.levels.get_or_insert(level),
             }
         }
         node.here.push(holder);
@@ -52,7 +119,7 @@ impl Matching {
 
     /// Whether there are filters whose first level is this one.
     pub(super) fn has_first(&self, level: &str) -> bool {
-        self.root.levels.contains_key(level)
+        self.root.levels.get(level).is_some()
     }
 
     /// All whose filters match a topic, each once.

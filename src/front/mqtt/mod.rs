@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::descriptors::Ask;
 use crate::front::WebSockets;
-use crate::front::listener::{Accepted, Listener, Socket};
+use crate::front::listener::{Accepted, Listener, Socket, stopped};
 pub use settings::{MqttListen, SETTINGS, Settings, joined_listens};
 pub use state::Front;
 
@@ -79,7 +79,13 @@ impl Front {
             drain: DRAIN,
         };
         let stop = shutdown.clone();
+        let mut stops = shutdown.clone();
         let front = Arc::clone(&self);
+        let ends_all = async {
+            stopped(&mut stops).await;
+            front.clients.stop();
+            std::future::pending::<()>().await;
+        };
         let keeps_time = async {
             new_routes::begin(&front).await;
             let _ = front.is_ready.set(());
@@ -97,6 +103,7 @@ impl Front {
         tokio::select! {
             () = serves => {}
             () = keeps_time => {}
+            () = ends_all => {}
         }
     }
 

@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::future::{BoxFuture, select_all};
 use model::quota::Quota;
 
@@ -28,7 +29,7 @@ use super::shared::{Finishing, Shared, next_given};
 use super::state::Front;
 use super::stats::Skipped;
 use super::status::Status;
-use super::subscriptions::{Seen, Subscribed};
+use super::subscriptions::{Filters, Seen, Subscribed};
 use super::topic::TopicFilter;
 use super::window::{Source, Waits, Window};
 use crate::broker::access::Door;
@@ -41,20 +42,19 @@ pub(super) struct Outbound {
     pub(super) front: Arc<Front>,
     pub(super) door: Arc<Door>,
     pub(super) version: Version,
-    pub(super) client_id: Bytes,
     pub(super) packet_bytes_max: usize,
     /// Whether gaps are told in messages of their own.
     pub(super) status: Option<Status>,
     /// Those of the subscriptions to what comes, one for each Kafka topic, and those of replays.
     pub(super) feeds: Vec<Feed>,
     /// The filters of the subscriptions to what comes.
-    pub(super) live_filters: BTreeSet<Box<str>>,
+    pub(super) live_filters: Filters,
     /// Its parts in shared subscriptions, those of which messages are still on their way among them.
     pub(super) shared: Vec<Shared>,
     /// The number of the last of them.
     pub(super) next_shared: u64,
     /// What an earlier connection was sent and has not acknowledged: it comes before anything else.
-    pub(super) again: Option<Again>,
+    pub(super) again: Option<Box<Again>>,
     /// Messages that come again, and that lie where the session goes on reading: a place that was noted while it was sent more may be
     /// before these.
     pub(super) come_again: BTreeSet<Place>,
@@ -70,7 +70,7 @@ pub(super) struct Outbound {
     /// Packets that leave when it is kept what they begin or end.
     pub(super) staged: Staged,
     /// The same, and that is on its way to the log.
-    pub(super) saving: Option<(Staged, Save)>,
+    pub(super) saving: Option<Box<(Staged, Save)>>,
     /// Whether all of its session is here: until then it is as it was kept.
     pub(super) is_resumed: bool,
     /// Whether it is kept that retained messages are still to be given.
@@ -95,11 +95,10 @@ impl Outbound {
             front: Arc::clone(front),
             door: Arc::clone(&client.door),
             version: client.version,
-            client_id: client.id.clone(),
             packet_bytes_max: client.packet_bytes_max,
             status: None,
             feeds: Vec::new(),
-            live_filters: BTreeSet::new(),
+            live_filters: Filters::default(),
             shared: Vec::new(),
             next_shared: 0,
             again: None,
@@ -116,6 +115,46 @@ impl Outbound {
         }
     }
 
+    /// What the client calls itself.
+    pub(super) fn client_id(&self) -> &[u8] {
+        let id = self.door.caller().client_id.as_deref();
+        id.unwrap_or_default().as_bytes()
+    }
+
+    /// Whether there is nothing to do but to wait for what comes.
+    pub(super) fn rests(&self) -> bool {
+        self.feeds.iter().all(Feed::rests)
+            && self.shared.is_empty()
+            && self.again.is_none()
+            && self.looks.is_empty()
+            && self.status.is_none()
+            && !self.saves()
+    }
+
+    /// Resolves when something has come for one that rests.
+    pub(super) fn poll_came(&self, context: &mut Context<'_>) -> Poll<()> {
+        let came = |feed: &Feed| feed.poll_came(context).is_ready();
+        match self
+            .feeds
+            .iter()
+            .map(came)
+            .fold(false, |one, other| one | other)
+        {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Whether one that rests has nothing, nor anything to be known for what comes next: a new one would be the same.
+    pub(super) fn is_over(&self) -> bool {
+        self.feeds.is_empty()
+            && self.live_filters.count() == 0
+            && self.come_again.is_empty()
+            && self.window.is_empty()
+            && self.sent_to.is_empty()
+            && !self.keeps_looks
+    }
+
     /// Those of the subscriptions to what comes.
     pub(super) fn lives(&self) -> impl Iterator<Item = &Feed> {
         self.feeds.iter().filter(|feed| feed.replay.is_none())
@@ -124,7 +163,7 @@ impl Outbound {
     /// How many subscriptions it has, shared ones aside.
     fn count(&self) -> usize {
         let replays = self.feeds.iter().filter_map(|it| it.replay.as_deref());
-        self.live_filters.len() + replays.collect::<BTreeSet<_>>().len()
+        self.live_filters.count() + replays.collect::<BTreeSet<_>>().len()
     }
 
     /// Whether there may be more retained messages, and room for them.
@@ -264,7 +303,7 @@ impl Outbound {
                         client_id,
                         mut delivery,
                     } = *stored;
-                    if asked.no_local && client_id == Some(&self.client_id) {
+                    if asked.no_local && client_id == Some(self.client_id()) {
                         continue;
                     }
                     delivery.topic = &kept.name;
@@ -298,7 +337,7 @@ impl Outbound {
         let names = naming.names(&record.record);
         let wanted = feed.subscriptions.wanted(&Seen {
             names: &names,
-            is_own: client_id == Some(&self.client_id),
+            is_own: client_id == Some(self.client_id()),
             partition: record.partition,
             offset,
         });

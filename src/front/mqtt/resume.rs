@@ -168,7 +168,7 @@ impl Outbound {
                 true => &kept.since,
                 false => &state.cursor.read,
             };
-            since.set_topic(topic.id, begins.of_topic(topic.id).to_vec());
+            since.set_topic(topic.id, begins.shared_of_topic(topic.id));
         }
         let (qos, no_local, retain_as_published) = read_options(kept.options);
         let id = (kept.id > 0).then_some(kept.id);
@@ -190,7 +190,7 @@ impl Outbound {
                 no_local,
                 retain_as_published,
                 id,
-                since: since.of_topic(topic.id).into(),
+                since: since.shared_of_topic(topic.id),
             };
             match all.iter().find(|(known, _)| known.id == topic.id) {
                 Some((_, subscriptions)) => subscriptions.insert(subscribed),
@@ -201,7 +201,7 @@ impl Outbound {
                 }
             }
         }
-        self.live_filters.insert(filter.as_str().into());
+        self.live_filters.insert(filter.text());
         self.front.stats.subscriptions.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -236,10 +236,10 @@ impl Outbound {
             });
         }
         if !topics.is_empty() {
-            self.again = Some(Again {
+            self.again = Some(Box::new(Again {
                 topics,
                 block: None,
-            });
+            }));
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl Outbound {
         let names = naming.names(&record.record);
         let wanted = subscriptions.wanted(&Seen {
             names: &names,
-            is_own: stored.client_id == Some(&self.client_id),
+            is_own: stored.client_id == Some(self.client_id()),
             partition: place.partition,
             offset: place.offset,
         });
@@ -359,11 +359,11 @@ impl Outbound {
                 keeps.await.map_err(ending_of)?;
                 finish(finishing).await
             };
-            self.saving = Some((staged, saving.boxed()));
+            self.saving = Some(Box::new((staged, saving.boxed())));
         }
-        let (_, saving) = self.saving.as_mut().expect("there is one now");
-        let saved = saving.await;
-        let (staged, _) = self.saving.take().expect("it was there just now");
+        let saving = self.saving.as_mut().expect("there is one now");
+        let saved = (&mut saving.1).await;
+        let (staged, _) = *self.saving.take().expect("it was there just now");
         if saved.is_err() {
             // They go back to the others, and are not the session's.
             for it in &staged.finishing {
@@ -419,16 +419,17 @@ impl Outbound {
         let mut known: HashMap<Arc<str>, usize> = HashMap::new();
         for live in self.lives() {
             for it in live.subscriptions.all() {
-                let filter: Arc<str> = it.filter.as_str().into();
+                let filter = it.filter.text();
                 let at = *known.entry(Arc::clone(&filter)).or_insert(kept.len());
                 if at == kept.len() {
                     kept.push(self.kept_of(&it, filter));
                 }
                 let since = &mut kept[at].since;
-                since.set_topic(live.topic.id, it.since.to_vec());
+                since.set_topic(live.topic.id, it.since);
             }
         }
         kept.extend(shared);
+        kept.shrink_to_fit();
         kept
     }
 

@@ -90,6 +90,14 @@ impl Looks {
         self.0.is_empty()
     }
 
+    fn end_first(&mut self) {
+        self.0.pop_front();
+        if self.0.is_empty() {
+            // Memory that an idle connection would hold.
+            self.0 = VecDeque::new();
+        }
+    }
+
     /// Looks a bit further.
     pub(super) fn next(&mut self, front: &Front, door: &Door) -> Next {
         let Some(look) = self.0.front_mut() else {
@@ -99,7 +107,7 @@ impl Looks {
         // The right may have been taken since.
         let is_denied = |topic: &Readable| renew(door, topic, &asked.filter).is_err();
         if look.topics.iter().any(is_denied) {
-            self.0.pop_front();
+            self.end_first();
             return Next::Further;
         }
         let filter = &asked.filter;
@@ -131,7 +139,7 @@ impl Looks {
                 Next::Further
             }
             Looked::End => {
-                self.0.pop_front();
+                self.end_first();
                 Next::Further
             }
         }

@@ -291,7 +291,7 @@ pub(super) async fn keep_time(front: &Front) {
         let due = futures_util::stream::iter(front.broker.due_sessions(grace));
         let ends = due.for_each_concurrent(ENDED_AT_ONCE, |key| async move {
             // Its client may have been faster, and stay for long.
-            let Some(held) = front.broker.try_hold_session(&key) else {
+            let Some(held) = front.broker.try_hold_session(key) else {
                 return;
             };
             if let Err(error) = end_what_is_due(front, &held, grace).await {

@@ -110,7 +110,7 @@ impl Outbound {
     }
 
     fn done_shared(&mut self) -> Vec<Shared> {
-        let saving = self.saving.iter().map(|(staged, _)| &staged.finishing);
+        let saving = self.saving.iter().map(|saving| &saving.0.finishing);
         let finishing = saving.chain([&self.staged.finishing]).flatten();
         let finishing: Vec<u64> = finishing.map(|it| it.number).collect();
         let window = &self.window;
@@ -233,7 +233,7 @@ impl Outbound {
         }
         let left = self.left();
         let saving = self.saving.take();
-        let saving = saving.filter(|(staged, _)| !staged.finishing.is_empty());
+        let saving = saving.filter(|saving| !saving.0.finishing.is_empty());
         let count = self.shared.iter().filter(|it| it.is_open()).count();
         self.front
             .stats
@@ -242,10 +242,11 @@ impl Outbound {
         let shared = std::mem::take(&mut self.shared);
         let ends = async move {
             let mut lost = Vec::new();
-            if let Some((staged, saving)) = saving
-                && saving.await.is_err()
-            {
-                lost.extend(staged.finishing.iter().map(|it| it.packet_id));
+            if let Some(saving) = saving {
+                let (staged, saving) = *saving;
+                if saving.await.is_err() {
+                    lost.extend(staged.finishing.iter().map(|it| it.packet_id));
+                }
             }
             for it in shared {
                 it.end().await;

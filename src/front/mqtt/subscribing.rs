@@ -124,13 +124,13 @@ impl Outbound {
         id: Option<u32>,
     ) -> Result<(), NotSubscribed> {
         let filter = TopicFilter::readable(asked.filter).ok_or(NotSubscribed::Filter)?;
-        let is_new = !self.live_filters.contains(asked.filter);
-        if is_new && self.live_filters.len() >= SUBSCRIPTIONS_MAX {
+        let is_new = !self.live_filters.has(asked.filter);
+        if is_new && self.live_filters.count() >= SUBSCRIPTIONS_MAX {
             return Err(NotSubscribed::TooMany);
         }
         let topics = read_by(&self.front, &self.door, &filter).await?;
         self.end_replay(asked.filter);
-        let new = subscribed(asked, filter.clone(), id);
+        let (text, new) = (filter.text(), subscribed(asked, filter.clone(), id));
         let begun = self.begin_in(&topics, &new);
         if begun.is_err() && is_new {
             for live in self.lives() {
@@ -154,7 +154,7 @@ impl Outbound {
             self.looks.begin(asked, topics, since, None);
         }
         if is_new {
-            self.live_filters.insert(asked.filter.into());
+            self.live_filters.insert(text);
             self.front.stats.subscriptions.fetch_add(1, Relaxed);
         }
         Ok(())
@@ -189,7 +189,7 @@ impl Outbound {
                     begins
                 }
             };
-            since.set_topic(topic.id, begins.to_vec());
+            since.set_topic(topic.id, begins);
         }
         Ok((since, feeds))
     }
@@ -198,6 +198,8 @@ impl Outbound {
     pub(super) fn go_on(&mut self, live: Feed) {
         let progress = self.session.held.progress();
         progress.follows(live.topic.id, live.place());
+        // As a rule there is one.
+        self.feeds.reserve_exact(1);
         self.feeds.push(live);
     }
 

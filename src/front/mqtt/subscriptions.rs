@@ -39,6 +39,43 @@ pub(super) struct Wanted {
     pub(super) is_of_kafka: bool,
 }
 
+/// Filters, each once. Most clients have one or none.
+#[derive(Debug, Default)]
+pub(super) struct Filters(Vec<Arc<str>>);
+
+impl Filters {
+    fn find(&self, filter: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|it| (**it).cmp(filter))
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether one is there.
+    pub(super) fn has(&self, filter: &str) -> bool {
+        self.find(filter).is_ok()
+    }
+
+    /// Adds one.
+    pub(super) fn insert(&mut self, filter: Arc<str>) {
+        if let Err(at) = self.find(&filter) {
+            self.0.reserve_exact(1);
+            self.0.insert(at, filter);
+        }
+    }
+
+    /// Takes one out; whether it was there.
+    pub(super) fn remove(&mut self, filter: &str) -> bool {
+        let found = self.find(filter);
+        found.is_ok_and(|at| {
+            self.0.remove(at);
+            true
+        })
+    }
+}
+
 /// A message, as far as subscriptions look at it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen<'a> {
@@ -103,7 +140,11 @@ impl Subscriptions {
                 new.since = Arc::clone(&before.since);
                 *before = new;
             }
-            None => all.push(new),
+            None => {
+                // As a rule there is one.
+                all.reserve_exact(1);
+                all.push(new);
+            }
         }
     }
 

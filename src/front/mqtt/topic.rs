@@ -1,6 +1,8 @@
 //! Names of topics, and filters that match them (§4.7).
 //! Callers: `inbound`, `outbound`. Pure.
 
+use std::sync::Arc;
+
 use model::TopicName;
 
 use crate::broker::access::parts;
@@ -28,9 +30,9 @@ pub enum InvalidFilter {
     Levels,
 }
 
-/// A filter that is one.
+/// A filter that is one. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicFilter(Box<str>);
+pub struct TopicFilter(Arc<str>);
 
 impl TopicFilter {
     /// Checks it.
@@ -68,6 +70,11 @@ impl TopicFilter {
     /// As it was written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same, for whoever keeps it.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// Whether it is one of a Kafka topic's records.

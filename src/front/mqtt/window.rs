@@ -55,6 +55,11 @@ impl Window {
         }
     }
 
+    /// Whether nothing is in flight, and nothing is to be sent again.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.again.is_empty()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.room() > 0
     }
