@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -110,9 +110,9 @@ impl State {
 #[derive(Debug, Default)]
 struct Activity {
     /// Requests that are being answered.
-    busy: AtomicUsize,
+    busy: AtomicU32,
     /// Those of them that nobody may ask to make room.
-    staying: AtomicUsize,
+    staying: AtomicU32,
     /// Requests since the connection was made.
     requests: AtomicU64,
     /// Milliseconds from the start of the house to the last change.

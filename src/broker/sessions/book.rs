@@ -55,24 +55,26 @@ pub(super) struct Entry {
     counted: Counted,
 }
 
-/// What is counted of an entry.
+/// What is counted of an entry. It stands in each of them, and is no longer than it has to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counted {
     /// Whether a session is kept.
-    sessions: u64,
-    bytes: u64,
+    sessions: u32,
+    /// As many as can be counted, which no session comes near: its parts are records of a frame at most.
+    bytes: u32,
 }
 
 impl Entry {
     fn takes(&self, key: &SessionKey, is_empty: bool) -> Counted {
         let received = self.state.received.len() as u64 * RECEIVED_BYTES;
         let parts = self.session_bytes + self.place_bytes + self.sending_bytes + received;
+        let bytes = match is_empty || parts == 0 {
+            true => 0,
+            false => OVERHEAD_BYTES + key.bytes() + parts,
+        };
         Counted {
             sessions: self.state.session.is_some().into(),
-            bytes: match is_empty || parts == 0 {
-                true => 0,
-                false => OVERHEAD_BYTES + key.bytes() + parts,
-            },
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
         }
     }
 }
@@ -222,9 +224,9 @@ impl Book {
         let bytes = OVERHEAD_BYTES + key.bytes() + parts + received * RECEIVED_BYTES;
         let is_kept = wanted.session.is_some() || entry.state.session.is_some();
         let before = entry.counted;
-        let count = (owner, before.sessions);
-        self.count.check(count, (owner, u64::from(is_kept)))?;
-        self.bytes.check((owner, before.bytes), (owner, bytes))
+        let of = |value: u32| (owner, u64::from(value));
+        self.count.check(of(before.sessions), of(is_kept.into()))?;
+        self.bytes.check(of(before.bytes), (owner, bytes))
     }
 
     /// What a record says holds from now on.
@@ -329,7 +331,7 @@ impl Book {
         let now = entry.takes(key, is_empty(entry));
         let before = std::mem::replace(&mut entry.counted, now);
         let owner = self.accounts.of(&key.owner);
-        let of = |value| (owner, value);
+        let of = |value: u32| (owner, u64::from(value));
         self.count.change(of(before.sessions), of(now.sessions));
         self.bytes.change(of(before.bytes), of(now.bytes));
         if is_empty(entry) {
