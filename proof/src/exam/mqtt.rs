@@ -50,6 +50,7 @@ pub const PUBREL: u8 = 0x62;
 /// See there.
 pub const PUBCOMP: u8 = 0x70;
 const SUBACK: u8 = 0x90;
+const PINGRESP: u8 = 0xd0;
 
 /// The load over MQTT and its memory.
 pub struct MqttLoad {
@@ -440,6 +441,15 @@ impl Connection {
 
     fn connect(address: &str, client_id: &str, is_clean: bool) -> Result<(Connection, bool)> {
         let stream = TcpStream::connect(address).context("nobody speaks MQTT")?;
+        Connection::greet(stream, client_id, is_clean)
+    }
+
+    /// One with a session of its own, over a connection that stands.
+    pub fn over(stream: TcpStream, client_id: &str) -> Result<Connection> {
+        Ok(Connection::greet(stream, client_id, true)?.0)
+    }
+
+    fn greet(stream: TcpStream, client_id: &str, is_clean: bool) -> Result<(Connection, bool)> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut connection = Connection {
@@ -475,6 +485,25 @@ impl Connection {
             ensure!(count > 0, "the connection ended");
             self.buffer.extend_from_slice(&some[..count]);
         }
+    }
+
+    /// Asks whether the broker is there, and waits for the answer.
+    pub fn ping(&mut self) -> Result<()> {
+        self.send(&packet(0xc0, &[]))?;
+        let (first, _) = self.next().context("no answer to a PINGREQ")?;
+        ensure!(first == PINGRESP, "{first:#x} is no PINGRESP");
+        Ok(())
+    }
+
+    /// Publishes at QoS 1, and waits for the acknowledgement.
+    pub fn publish_acknowledged(&mut self, topic: &str, value: &[u8]) -> Result<()> {
+        self.send(&publish(topic, 1, 1, value))?;
+        let (first, body) = self.next().context("no PUBACK")?;
+        ensure!(
+            (first, &body[..]) == (PUBACK, &[0, 1]),
+            "{first:#x} {body:?} is no PUBACK"
+        );
+        Ok(())
     }
 
     /// Subscribes at this QoS.

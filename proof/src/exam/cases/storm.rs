@@ -1,6 +1,7 @@
-//! Case 22: 20,000 idle connections, 5,000 devices that send a reading now and then, and storms of 2,000 new connections a second.
-//! The devices' acknowledgements take less than twice as long in a storm.
+//! Case 22: 20,000 idle connections, 5,000 devices that send a reading now and then, and storms of 2,000 new connections a second; of
+//! all of them half speak MQTT. The devices' acknowledgements take less than twice as long in a storm.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::exam::hostile::shortest_question;
 use crate::exam::judge::{Shown, judge_partition};
 use crate::exam::ledger::Ledger;
+use crate::exam::mqtt::{self, Connection};
 use crate::exam::probe::{Answer, Probe, batch_of};
 use crate::exam::random::Random;
 use crate::exam::victim::Plan;
@@ -31,7 +33,7 @@ const PHASE: Duration = Duration::from_secs(6);
 /// Threads that work for the devices, and as many for the storm.
 const THREADS: usize = 8;
 /// Descriptors beside those of the connections above, in the broker as well as here.
-const OTHERS: usize = 2_000;
+const OTHERS: usize = 3_000;
 /// How many addresses of the loopback network the connections come from: one has no more than some 28,000 ports.
 const ADDRESSES: u32 = 64;
 const TOPIC: &str = "readings";
@@ -42,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const CASE: Case = Case {
     number: 22,
     name: "connection-storm",
-    about: "20,000 idle connections, 5,000 devices that produce, storms of 2,000 new connections a second",
+    about: "20,000 idle connections, 5,000 devices that produce, storms of 2,000 new connections a second, half of each over MQTT",
     rounds: Rounds { full: 5, short: 1 },
     run,
 };
@@ -56,44 +58,54 @@ fn run(exam: &Exam) -> Result<Outcome> {
     let part = |of: usize| of * (descriptors - OTHERS) / (IDLE + DEVICES);
     let (idle_count, device_count) = (part(IDLE), part(DEVICES));
     outcome.tried = format!(
-        "{idle_count} idle connections, {device_count} devices that produce, storms of {STORM} new connections a second"
+        "{idle_count} idle connections, {device_count} devices that produce, storms of {STORM} new connections a second, half of each over MQTT"
     );
     if idle_count < IDLE {
         outcome.notes.push(format!(
             "scaled down: a process may open {descriptors} descriptors here (`ulimit -Hn`)"
         ));
     }
-    let plan =
-        Plan::new(&exam.binary, &exam.work.join("data"), &exam.work).with_descriptors(descriptors);
+    let plan = Plan::new(&exam.binary, &exam.work.join("data"), &exam.work)
+        .with("mqtt.listen", "127.0.0.1:0")
+        .with("mqtt.connections.max", IDLE + DEVICES)
+        .with("amqp.listen", "off")
+        .with_descriptors(descriptors);
     let mut victim = plan.start()?;
-    Probe::connect(&victim.kafka)?.create_topic(TOPIC, PARTITIONS, &[])?;
+    let mut probe = Probe::connect(&victim.kafka)?;
+    probe.create_topic(TOPIC, PARTITIONS, &[])?;
+    probe.create_topic(mqtt::TOPIC, mqtt::PARTITIONS, &[])?;
     let (calm_bytes, calm_descriptors) = (victim.anonymous_bytes()?, victim.descriptors()?);
-    let gate = Gate::to(&victim.kafka)?;
+    let gates = Gates {
+        kafka: Gate::to(&victim.kafka)?,
+        mqtt: Gate::to(&victim.other("MQTT")?)?,
+    };
     let ledger = Ledger::create(&exam.work.join("ledger"))?;
 
     let mut idle = Vec::new();
-    for _ in 0..idle_count {
-        idle.push(gate.served()?);
+    for number in 0..idle_count {
+        idle.push(gates.served(number)?);
     }
     let mut crews = Vec::new();
     for crew in 0..THREADS {
-        let devices: Result<Vec<Probe>> = (0..device_count / THREADS)
-            .map(|_| Probe::over(gate.connect()?))
+        let devices: Result<Vec<Device>> = (0..device_count / THREADS)
+            .map(|number| gates.device(number))
             .collect();
         crews.push(Crew {
             devices: devices?,
+            published: Vec::new(),
             turn: 0,
             random: Random::new(exam.seed.wrapping_add(crew as u64)),
         });
     }
     let connections = idle_count + device_count;
+    drop(probe);
     exam.progress(&format!("{connections} connections stand"));
     // The first readings of all are slower: nothing is warm.
     phase(&mut crews, &ledger, None)?;
     let (mut calm, mut stormy) = (Phase::default(), Phase::default());
     for round in 1..=exam.rounds {
         calm.add(phase(&mut crews, &ledger, None)?);
-        stormy.add(phase(&mut crews, &ledger, Some(&gate))?);
+        stormy.add(phase(&mut crews, &ledger, Some(&gates))?);
         outcome.times = round;
     }
     let open_bytes = victim.anonymous_bytes()?;
@@ -130,12 +142,15 @@ fn run(exam: &Exam) -> Result<Outcome> {
         ));
     }
     for (number, connection) in idle.iter_mut().enumerate() {
-        ask(connection).with_context(|| format!("idle connection {number} after the storms"))?;
+        connection
+            .ask()
+            .with_context(|| format!("idle connection {number} after the storms"))?;
     }
     outcome.notes.push(format!(
         "{} KiB of memory for each of {connections} connections",
         open_bytes.saturating_sub(calm_bytes) / 1024 / connections as u64,
     ));
+    let published: Vec<u64> = crews.iter().flat_map(|it| it.published.clone()).collect();
     drop((idle, crews));
     let began = Instant::now();
     while victim.descriptors()? > calm_descriptors + 16 && began.elapsed() < PATIENCE {
@@ -154,8 +169,39 @@ fn run(exam: &Exam) -> Result<Outcome> {
         outcome.lost += verdict.lost;
         outcome.failures.extend(verdict.failures);
     }
+    judge_mqtt(&victim.kafka, &published, &mut outcome)?;
     victim.terminate()?;
     Ok(outcome)
+}
+
+/// M1: what was acknowledged over MQTT is a record, once.
+fn judge_mqtt(kafka: &str, published: &[u64], outcome: &mut Outcome) -> Result<()> {
+    let mut times: HashMap<u64, u32> = HashMap::new();
+    for partition in 0..mqtt::PARTITIONS {
+        let records = Probe::connect(kafka)?.read_all(mqtt::TOPIC, partition)?;
+        for id in records.iter().filter_map(|record| record.id) {
+            *times.entry(id).or_default() += 1;
+        }
+    }
+    outcome.require(!published.is_empty(), || {
+        "nothing published over MQTT was acknowledged: that proves nothing".to_owned()
+    });
+    let is_lost = |id: &&u64| !times.contains_key(id);
+    let lost = published.iter().filter(is_lost).count() as u64;
+    outcome.checked += published.len() as u64;
+    outcome.lost += lost;
+    outcome.require(lost == 0, || {
+        format!("M1: {lost} messages were acknowledged over MQTT and are not there")
+    });
+    let again = times.values().filter(|times| **times > 1).count();
+    outcome.require(again == 0, || {
+        format!("M1: {again} messages of MQTT stand there twice")
+    });
+    outcome.notes.push(format!(
+        "{} of the readings over MQTT, which are there once",
+        published.len()
+    ));
+    Ok(())
 }
 
 /// Takes so many descriptors for this process, or as many as it may. Answers how many that are.
@@ -205,32 +251,54 @@ impl Phase {
     }
 }
 
+/// A device's connection.
+enum Device {
+    Kafka(Box<Probe>),
+    Mqtt(Connection),
+}
+
 /// Some of the devices, one of which sends its reading at a time.
 struct Crew {
-    devices: Vec<Probe>,
+    devices: Vec<Device>,
+    /// Ids of what was acknowledged over MQTT.
+    published: Vec<u64>,
     turn: usize,
     random: Random,
 }
 
 impl Crew {
     fn read_next(&mut self, ledger: &Ledger) -> Result<Duration> {
-        let partition = i32::try_from(self.random.between(0, PARTITIONS as u64))?;
-        let payloads = ledger.send(TOPIC, partition, 1, 100, &mut self.random)?;
-        let batch = batch_of(&payloads, Codec::None, None)?;
         self.turn = (self.turn + 1) % self.devices.len();
-        let began = Instant::now();
-        let answer = self.devices[self.turn].produce(TOPIC, partition, batch)?;
-        let took = began.elapsed();
-        match answer {
-            Answer::Acknowledged(offset) => ledger.acknowledged(&payloads, offset)?,
-            Answer::Refused(error) => bail!("a reading was refused: {}", error.name()),
+        match &mut self.devices[self.turn] {
+            Device::Kafka(device) => {
+                let partition = i32::try_from(self.random.between(0, PARTITIONS as u64))?;
+                let payloads = ledger.send(TOPIC, partition, 1, 100, &mut self.random)?;
+                let batch = batch_of(&payloads, Codec::None, None)?;
+                let began = Instant::now();
+                let answer = device.produce(TOPIC, partition, batch)?;
+                let took = began.elapsed();
+                match answer {
+                    Answer::Acknowledged(offset) => ledger.acknowledged(&payloads, offset)?,
+                    Answer::Refused(error) => bail!("a reading was refused: {}", error.name()),
+                }
+                Ok(took)
+            }
+            Device::Mqtt(device) => {
+                let payloads = ledger.send(mqtt::TOPIC, 0, 1, 100, &mut self.random)?;
+                let began = Instant::now();
+                for payload in &payloads {
+                    device.publish_acknowledged("readings/storm", &payload.value)?;
+                }
+                let took = began.elapsed();
+                self.published.extend(payloads.iter().map(|it| it.id));
+                Ok(took)
+            }
         }
-        Ok(took)
     }
 }
 
 /// Lets the devices send for a while, with or without a storm.
-fn phase(crews: &mut [Crew], ledger: &Ledger, storm: Option<&Gate>) -> Result<Phase> {
+fn phase(crews: &mut [Crew], ledger: &Ledger, storm: Option<&Gates>) -> Result<Phase> {
     let deadline = Instant::now() + PHASE;
     thread::scope(|scope| {
         let readings: Vec<_> = crews
@@ -242,12 +310,13 @@ fn phase(crews: &mut [Crew], ledger: &Ledger, storm: Option<&Gate>) -> Result<Ph
             .collect();
         let strangers: Vec<_> = storm
             .iter()
-            .flat_map(|gate| std::iter::repeat_n(*gate, THREADS))
-            .map(|gate| {
+            .flat_map(|gates| std::iter::repeat_n(*gates, THREADS))
+            .enumerate()
+            .map(|(thread, gates)| {
                 let every = Duration::from_secs(THREADS as u64) / STORM;
                 let knock = move || {
                     let began = Instant::now();
-                    gate.served().map(|_| began.elapsed())
+                    gates.served(thread).map(|_| began.elapsed())
                 };
                 scope.spawn(move || paced(every, deadline, knock))
             })
@@ -281,7 +350,55 @@ fn paced(
     Ok(took)
 }
 
-/// Where connections come in.
+/// Where connections come in, by their numbers: the odd ones speak MQTT.
+struct Gates {
+    kafka: Gate,
+    mqtt: Gate,
+}
+
+/// An idle connection.
+enum Idle {
+    Kafka(TcpStream),
+    Mqtt(Connection),
+}
+
+impl Idle {
+    /// Asks the broker something, and waits for the answer.
+    fn ask(&mut self) -> Result<()> {
+        match self {
+            Idle::Kafka(stream) => ask(stream),
+            Idle::Mqtt(connection) => connection.ping(),
+        }
+    }
+}
+
+impl Gates {
+    /// A new connection that has been answered.
+    fn served(&self, number: usize) -> Result<Idle> {
+        if number % 2 == 1 {
+            return Ok(Idle::Mqtt(self.mqtt_client()?));
+        }
+        let mut idle = Idle::Kafka(self.kafka.connect()?);
+        idle.ask()?;
+        Ok(idle)
+    }
+
+    fn device(&self, number: usize) -> Result<Device> {
+        Ok(match number % 2 {
+            1 => Device::Mqtt(self.mqtt_client()?),
+            _ => Device::Kafka(Box::new(Probe::over(self.kafka.connect()?)?)),
+        })
+    }
+
+    fn mqtt_client(&self) -> Result<Connection> {
+        let number = self.mqtt.connections.load(Ordering::Relaxed);
+        let stream = self.mqtt.connect()?;
+        let port = stream.local_addr()?;
+        Connection::over(stream, &format!("{number}-{port}"))
+    }
+}
+
+/// A port of the broker.
 struct Gate {
     address: SocketAddrV4,
     connections: AtomicU32,
@@ -304,13 +421,6 @@ impl Gate {
         rustix::net::connect(&socket, &self.address).context("connect")?;
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(stream)
-    }
-
-    /// A new connection that has been answered.
-    fn served(&self) -> Result<TcpStream> {
-        let mut stream = self.connect()?;
-        ask(&mut stream)?;
         Ok(stream)
     }
 }
