@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use model::{LogId, Offset};
 
-use crate::io::{Disk, DiskFile, OpenHow};
+use crate::io::{Ahead, Disk, DiskFile, OpenHow};
 use crate::manifest::SegmentKind;
 use crate::segment::verify::SegmentVerifier;
 use crate::segment::{SegmentError, SegmentId, SegmentIndex, is_shortage, read_index_file};
@@ -84,7 +84,7 @@ pub enum Step {
     Idle,
 }
 
-/// The disk reads so much at a time: whoever else waits for it waits for no more.
+/// The disk reads so much at a time, and as much ahead: whoever else waits for it waits for little.
 const PIECE_BYTES: u64 = 256 << 10;
 
 /// Goes through sealed segments.
@@ -104,18 +104,15 @@ struct Job {
     file: Arc<dyn DiskFile>,
     index: Option<SegmentIndex>,
     verifier: SegmentVerifier,
-    /// The disk was told to read up to here.
-    told: u64,
+    ahead: Ahead,
 }
 
 impl Job {
     /// Has the disk read a piece at a time before it is verified batch by batch: see [`DiskFile::read_no_further`].
     fn read_ahead(&mut self) {
-        if self.told < self.verifier.position() + PIECE_BYTES / 2 {
-            let from = self.told.max(self.verifier.position());
-            self.file.will_read(from, PIECE_BYTES);
-            self.told = from + PIECE_BYTES;
-        }
+        let position = self.verifier.position();
+        let end = (position / PIECE_BYTES + 2) * PIECE_BYTES;
+        self.ahead.tell(&*self.file, position..end);
     }
 
     /// Leaves the cache to what readers use.
@@ -272,7 +269,7 @@ impl Scrubber {
             file,
             index,
             verifier,
-            told: 0,
+            ahead: Ahead::default(),
         });
         unusable.unwrap_or(Step::Verified { bytes: 0 })
     }

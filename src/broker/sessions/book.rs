@@ -184,6 +184,18 @@ fn with_mark(cursor: &Cursor, mark: &Positions) -> Cursor {
     cursor
 }
 
+/// One of which nothing is kept.
+fn new_entry((sending, cursor): &(Arc<Sending>, Arc<Cursor>)) -> Box<Entry> {
+    Box::new(Entry {
+        state: SessionState {
+            sending: Arc::clone(sending),
+            cursor: Arc::clone(cursor),
+            ..SessionState::default()
+        },
+        ..Entry::default()
+    })
+}
+
 impl Book {
     /// None yet.
     pub fn new(accounts: Accounts) -> Book {
@@ -289,23 +301,10 @@ impl Book {
 
     fn entry(&mut self, key: &SessionKey) -> &mut Entry {
         if !self.entries.contains_key(key) {
-            let entry = self.new_entry();
+            let entry = new_entry(&self.nothing);
             self.entries.insert(Arc::new(key.clone()), entry);
         }
         self.entries.get_mut(key).expect("it was put there")
-    }
-
-    /// One of which nothing is kept.
-    fn new_entry(&self) -> Box<Entry> {
-        let (sending, cursor) = &self.nothing;
-        Box::new(Entry {
-            state: SessionState {
-                sending: Arc::clone(sending),
-                cursor: Arc::clone(cursor),
-                ..SessionState::default()
-            },
-            ..Entry::default()
-        })
     }
 
     /// Something of an entry has changed: it has another time, or is none any more.
@@ -342,8 +341,8 @@ impl Book {
     /// Holds a session, or tells what to wait for.
     pub fn hold(&mut self, key: &Arc<SessionKey>) -> Result<(u64, Arc<Progress>), Arc<Notify>> {
         let number = self.next_number;
-        let new = self.new_entry();
-        let entry = { self.entries.entry(Arc::clone(key)) }.or_insert(new);
+        let entry = self.entries.entry(Arc::clone(key));
+        let entry = entry.or_insert_with(|| new_entry(&self.nothing));
         if entry.holder.is_some() {
             return Err(Arc::clone(entry.left.get_or_insert_default()));
         }

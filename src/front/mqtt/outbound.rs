@@ -133,13 +133,9 @@ impl Outbound {
 
     /// Resolves when something has come for one that rests.
     pub(super) fn poll_came(&self, context: &mut Context<'_>) -> Poll<()> {
-        let came = |feed: &Feed| feed.poll_came(context).is_ready();
-        match self
-            .feeds
-            .iter()
-            .map(came)
-            .fold(false, |one, other| one | other)
-        {
+        // All of them were asked where it waits, and will wake it.
+        let mut feeds = self.feeds.iter();
+        match feeds.any(|feed| feed.poll_came(context).is_ready()) {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }

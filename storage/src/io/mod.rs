@@ -6,6 +6,7 @@
 //! Invariant: errors are the operating system's own `io::Error`, so that a caller can tell a full disk (`StorageFull`) from
 //! a broken one. Nothing here retries but for an interrupted call.
 
+mod ahead;
 mod aligned;
 mod behind;
 mod clock;
@@ -16,6 +17,7 @@ mod real;
 pub mod sim;
 mod syncs;
 
+pub use ahead::Ahead;
 pub use aligned::{AlignedBuffer, DIRECT_ALIGNMENT_BYTES};
 pub(crate) use behind::WriteBehind;
 pub use clock::{Boot, Clock, ManualClock, SystemClock};

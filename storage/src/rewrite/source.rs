@@ -15,7 +15,7 @@ use model::{LogId, Offset, Timestamp};
 use super::RewriteParts;
 use super::error::RewriteError;
 use super::keeper::{KeepError, PIECE_BYTES_MAX, Pace};
-use crate::io::{DiskFile, OpenHow};
+use crate::io::{Ahead, DiskFile, OpenHow};
 use crate::log::LogCell;
 use crate::manifest::{Manifest, Sealed, SegmentEntry, SegmentKind};
 use crate::segment::{IndexFile, SegmentId, SegmentIndex, read_index_file};
@@ -198,7 +198,7 @@ impl Source {
             window_start: 0,
             position: 0,
             read_end: self.sealed.bytes,
-            told: 0,
+            ahead: Ahead::default(),
             next_offset: base,
             block: 0,
             heads: crc32fast::Hasher::new(),
@@ -246,8 +246,7 @@ pub(crate) struct Batches {
     position: u64,
     /// No byte from here on is read beforehand.
     read_end: u64,
-    /// The disk was told to read up to here.
-    told: u64,
+    ahead: Ahead,
     next_offset: Offset,
     /// The block of the index that the walk is in.
     block: usize,
@@ -404,12 +403,8 @@ impl Batches {
             WHOLE_PIECE => PIECES_AHEAD,
             _ => 1,
         };
-        let from = self.told.max(next);
         let end = (next + pieces * piece).min(self.read_end);
-        if from < end {
-            self.source.file.will_read(from, end - from);
-            self.told = end;
-        }
+        self.ahead.tell(&*self.source.file, next..end);
     }
 
     /// Puts what follows the position into the window: `least` bytes or more, or what is left.
