@@ -116,7 +116,8 @@ pub trait FileSystem: Send + Sync + Debug {
 
 /// An open file. Shared between threads; positions are explicit, so there is no cursor.
 pub trait DiskFile: Send + Sync + Debug {
-    /// Reads until `buffer` is full or the file ends, and says how many bytes it read.
+    /// Reads until `buffer` is full or the file ends, and says how many bytes it read. May end before what cannot be read, which
+    /// the next read then begins with.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Like [`DiskFile::read_at`], out of memory alone: fewer bytes, or `WouldBlock` for none, where the disk would be needed.
     fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
@@ -146,12 +147,14 @@ pub trait DiskFile: Send + Sync + Debug {
 
     /// Fills the whole buffer, or fails with `UnexpectedEof`.
     fn read_exact_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let wanted = buffer.len();
-        let read = self.read_at(position, buffer)?;
-        match read < wanted {
-            true => Err(ends_early(position, read, wanted)),
-            false => Ok(()),
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.read_at(position + done as u64, &mut buffer[done..])? {
+                0 => return Err(ends_early(position, done, buffer.len())),
+                read => done += read,
+            }
         }
+        Ok(())
     }
 
     /// Reads so many bytes into memory of their own, or fails with `UnexpectedEof`.

@@ -224,11 +224,14 @@ impl SegmentVerifier {
     }
 
     fn check_batch(&self, file: &dyn DiskFile, walked: &Walked) -> Result<Checked, SegmentError> {
-        let mut bytes = vec![0; walked.header.total_bytes()];
-        for (piece, chunk) in bytes.chunks_mut(READ_BYTES).enumerate() {
-            let position = walked.position + (piece * READ_BYTES) as u64;
-            match read_all(file, position, chunk) {
-                Ok(()) => {}
+        let total = walked.header.total_bytes();
+        let mut bytes = Vec::new();
+        // In pieces, so that what cannot be read is named by its place.
+        while bytes.len() < total {
+            let position = walked.position + bytes.len() as u64;
+            match file.read_new(position, READ_BYTES.min(total - bytes.len())) {
+                Ok(piece) if bytes.is_empty() => bytes = piece,
+                Ok(piece) => bytes.extend_from_slice(&piece),
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => {
                     return Ok(Checked::Unreadable(format!("position {position}: {error}")));
                 }
@@ -271,18 +274,6 @@ impl SegmentVerifier {
         );
         (computed != block.heads_checksum).then_some((from, reason))
     }
-}
-
-/// Fills the buffer. A read ends early before a bad sector, which the next one then begins with.
-fn read_all(file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(position + done as u64, &mut buffer[done..])? {
-            0 => return file.read_exact_at(position, buffer),
-            read => done += read,
-        }
-    }
-    Ok(())
 }
 
 /// Compares the first block of a log with a valid index of it: catches log files that were swapped, for the price of one

@@ -37,14 +37,20 @@ pub fn read_frame(
     let Some(entries) = parse_table(&head, &head_and_table) else {
         return Ok(None);
     };
-    let mut batches =
-        vec![0; usize::try_from(head.batch_bytes).expect("bounded by the file's length")];
-    let whole = unless_unreadable(file.read_exact_at(position + head.table_end(), &mut batches))?;
-    if whole.is_none() {
-        read_what_can_be_read(file, position + head.table_end(), &mut batches)?;
-    }
-    let intact = whole.is_some() && crc32fast::hash(&batches) == head.batch_crc;
     let batches_position = position + head.table_end();
+    let count = usize::try_from(head.batch_bytes).expect("bounded by the file's length");
+    let whole = unless_unreadable(file.read_new(batches_position, count))?;
+    let intact = whole
+        .as_deref()
+        .is_some_and(|batches| crc32fast::hash(batches) == head.batch_crc);
+    let batches = match whole {
+        Some(batches) => batches,
+        None => {
+            let mut batches = vec![0; count];
+            read_what_can_be_read(file, batches_position, &mut batches)?;
+            batches
+        }
+    };
     Ok(Some(Frame {
         head,
         entries,

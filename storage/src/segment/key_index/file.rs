@@ -324,9 +324,7 @@ impl KeyIndex {
     }
 
     pub(super) fn bytes_at(&self, position: u64, count: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        self.file.read_exact_at(position, &mut bytes)?;
-        Ok(bytes)
+        self.file.read_new(position, count)
     }
 }
 
