@@ -70,15 +70,21 @@ pub fn put_i64(out: &mut Vec<u8>, value: i64) {
 /// Takes a number off the front of `input`, leaving `input` unchanged on an error.
 #[inline]
 pub fn take_u64(input: &mut &[u8]) -> Result<u64, VarintError> {
-    match input.first() {
-        Some(&byte) if byte < 0x80 => {
-            *input = &input[1..];
+    match **input {
+        [byte, ref rest @ ..] if byte < 0x80 => {
+            *input = rest;
             Ok(u64::from(byte))
+        }
+        // Of two bytes are most offsets and lengths that are not of one.
+        [low, high, ref rest @ ..] if high < 0x80 => {
+            *input = rest;
+            Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
         }
         _ => take_u64_slow(input),
     }
 }
 
+#[cold]
 fn take_u64_slow(input: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0u64;
     for index in 0..U64_BYTES_MAX {

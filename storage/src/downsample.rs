@@ -181,7 +181,7 @@ struct Part {
 #[derive(Debug)]
 struct Section {
     counted: Vec<Range<Offset>>,
-    windows: HashMap<Box<[u8]>, HashSet<(i64, i64)>>,
+    windows: HashMap<Arc<[u8]>, HashSet<(i64, i64)>>,
     keyless: HashSet<(i64, i64)>,
     lengths: Vec<i64>,
     policy: Arc<ThinPolicy>,
@@ -483,7 +483,7 @@ impl Downsampling {
         let is_whole = part.kind == SegmentKind::Plain || part.has_summary;
         let ask = &self.ask;
         let at = WindowKey {
-            key: record.key.map(Box::from),
+            key: record.key.map(Arc::from),
             start: start(record.timestamp.millis(), ask.window_ms),
             window_ms: ask.window_ms,
         };

@@ -292,7 +292,7 @@ fn manifest_v2() {
 fn one_summary() -> Summary {
     let window = |key: Option<&[u8]>, start, window_ms, count: u32| Window {
         at: WindowKey {
-            key: key.map(Box::from),
+            key: key.map(Into::into),
             start,
             window_ms,
         },

@@ -8,6 +8,7 @@ mod rewriting;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use alluvium_storage as storage;
 use bytes::Bytes;
@@ -296,13 +297,13 @@ fn a_full_disk_backs_out_and_leaves_no_file() {
     house.check_directory();
 }
 
-struct CancelAfter(std::cell::Cell<u32>);
+struct CancelAfter(AtomicU32);
 
 impl Pace for CancelAfter {
     fn spend(&self, _: u64) -> Result<(), Cancelled> {
-        let left = self.0.get().checked_sub(1).ok_or(Cancelled)?;
-        self.0.set(left);
-        Ok(())
+        let less = |left: u32| left.checked_sub(1);
+        let before = self.0.fetch_update(Relaxed, Relaxed, less);
+        before.map(drop).map_err(|_| Cancelled)
     }
 }
 
@@ -404,7 +405,7 @@ fn a_cancelled_rewrite_leaves_no_file() {
     let before = house.names();
     for count in 0..4 {
         let mut keeper = Filter::new(|offset| offset % 2 == 0);
-        let pace = CancelAfter(std::cell::Cell::new(count));
+        let pace = CancelAfter(AtomicU32::new(count));
         let result = house
             .storage()
             .rewrite(log_id(), &ids, None, &pace, &mut keeper);
@@ -614,12 +615,11 @@ impl Keeper for DropThird {
 }
 
 /// Reads and writes another size at a time each time that it is asked.
-struct Uneven(std::cell::Cell<u32>);
+struct Uneven(AtomicU32);
 
 impl Pace for Uneven {
     fn piece_bytes(&self) -> usize {
-        let count = self.0.get();
-        self.0.set(count + 1);
+        let count = self.0.fetch_add(1, Relaxed);
         [64 << 10, 4096, PIECE_BYTES_MAX, 16 << 10, 256 << 10][count as usize % 5]
     }
 
@@ -635,9 +635,10 @@ fn a_large_segment_goes_past_the_page_cache_and_is_cut_to_its_length() {
 
 #[test]
 fn a_rewrite_whose_pieces_change_their_size_meanwhile_is_whole() {
-    let pace = Uneven(std::cell::Cell::new(0));
+    let pace = Uneven(AtomicU32::new(0));
     drop_a_third_of_a_large_segment(&pace);
-    assert!(pace.0.get() > 10, "it was asked {} times", pace.0.get());
+    let asked = pace.0.into_inner();
+    assert!(asked > 10, "it was asked {asked} times");
 }
 
 fn drop_a_third_of_a_large_segment(pace: &dyn Pace) {

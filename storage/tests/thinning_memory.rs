@@ -112,7 +112,12 @@ fn check_summaries(data: &Path, window_ms: i64) {
     let windows = summed_windows(&RealDisk, &directory, log_id(), None).unwrap();
     // At the edge of two pieces a window may be left shorter than it could be.
     let shorter = windows.keys().filter(|at| at.window_ms != window_ms);
-    assert!(shorter.count() * 50 < windows.len());
+    let shorter = shorter.count();
+    assert!(
+        shorter * 50 < windows.len(),
+        "{shorter} of {} windows are shorter than {window_ms} ms",
+        windows.len()
+    );
     let records: u64 = windows.values().map(|window| window.records).sum();
     assert_eq!(records, RECORDS);
     let sum: f64 = windows.values().map(|it| it.values["f32@0"].1.sum).sum();

@@ -16,8 +16,8 @@ use super::{
     LENGTH_PREFIX_BYTES, MAGIC, POSITION_ATTRIBUTES, POSITION_CRC, RecordRef, TimestampType,
     crc32c,
 };
-use crate::Timestamp;
 use crate::varint::{i64_bytes, put_i64, take_i64};
+use crate::{Offset, Timestamp};
 
 /// Rebuilds batches from some of their records. Keeps its memory from one to the next.
 #[derive(Debug, Default)]
@@ -127,6 +127,44 @@ impl Filter {
         Ok(filtered)
     }
 
+    /// Takes out the records at the offsets for which `goes` is true, and says how many. The batch's records were read before: of
+    /// each it only looks where it stands. Errors: they cannot be read.
+    pub fn take_out(
+        &mut self,
+        batch: &Batch,
+        goes: &mut dyn FnMut(Offset) -> bool,
+    ) -> Result<(Rest, u32), BatchError> {
+        let header = batch.header();
+        if header.is_control() {
+            return Ok((Rest::Whole, 0));
+        }
+        self.kept.clear();
+        let mut gone = 0;
+        let mut records = batch.records(self.limit)?;
+        while let Some(place) = records.next_place() {
+            let place = place?;
+            if goes(place.offset) {
+                gone += 1;
+                continue;
+            }
+            self.kept.push(Kept {
+                from: place.bytes.start,
+                to: place.bytes.end,
+                timestamp: place.timestamp.millis(),
+            });
+        }
+        let rest = match (gone, self.kept.is_empty()) {
+            (0, _) => Rest::Whole,
+            (_, true) => Rest::Nothing,
+            (_, false) => Rest::Rebuilt(self.rebuild(header, records.payload(), None)?),
+        };
+        Ok((rest, gone))
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.iter().map(|kept| kept.to - kept.from).sum()
+    }
+
     /// The batch with the records of `self.kept`.
     fn rebuild(
         &mut self,
@@ -152,7 +190,12 @@ impl Filter {
             None => header.attributes,
         };
         let codec = header.codec()?;
-        let mut bytes = vec![0; HEADER_BYTES];
+        let mut bytes = Vec::with_capacity(match codec {
+            // Records that are put together anew may become longer by a few bytes.
+            Codec::None => HEADER_BYTES + self.kept_bytes() + 8 * self.kept.len(),
+            _ => HEADER_BYTES,
+        });
+        bytes.resize(HEADER_BYTES, 0);
         let out = match codec {
             Codec::None => &mut bytes,
             _ => {

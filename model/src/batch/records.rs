@@ -6,6 +6,8 @@
 //!         | headers varint | { key bytes varint | key | value bytes varint (-1 = null) | value }*
 //! ```
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{BatchError, BatchHeader, TimestampType};
@@ -121,12 +123,19 @@ impl RecordFrame {
         Some(self.record(&parts))
     }
 
+    /// Offset and time of a record that begins so.
+    fn stamp(&self, head: &Head<'_>) -> (Offset, Timestamp) {
+        let offset_delta = u64::from(head.offset_delta.unsigned_abs());
+        let millis = self.base_timestamp.wrapping_add(head.timestamp_delta);
+        let timestamp = self.append_time.unwrap_or(Timestamp::from_millis(millis));
+        (self.base_offset.plus(offset_delta), timestamp)
+    }
+
     fn record<'a>(&self, parts: &Parts<'a>) -> RecordRef<'a> {
-        let offset_delta = u64::from(parts.offset_delta.unsigned_abs());
-        let millis = self.base_timestamp.wrapping_add(parts.timestamp_delta);
+        let (offset, timestamp) = self.stamp(&parts.head);
         RecordRef {
-            offset: self.base_offset.plus(offset_delta),
-            timestamp: self.append_time.unwrap_or(Timestamp::from_millis(millis)),
+            offset,
+            timestamp,
             key: parts.key,
             value: parts.value,
             headers: parts.headers,
@@ -134,10 +143,25 @@ impl RecordFrame {
     }
 }
 
-/// A record's parts as positions in the payload: what owned and borrowed records are made of.
-struct Parts<'a> {
+/// Where a record stands in its batch's payload, its offset and its time.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub bytes: Range<usize>,
+    pub offset: Offset,
+    pub timestamp: Timestamp,
+}
+
+/// A record's first fields.
+struct Head<'a> {
     offset_delta: i32,
     timestamp_delta: i64,
+    /// All that follows them.
+    rest: &'a [u8],
+}
+
+/// A record's parts as positions in the payload: what owned and borrowed records are made of.
+struct Parts<'a> {
+    head: Head<'a>,
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     headers: HeaderRefs<'a>,
@@ -193,7 +217,8 @@ impl Records {
         let rest = &self.payload[self.position..];
         let mut after = rest;
         match take_record(&mut after).and_then(|parts| {
-            let in_order = (self.delta_min..=self.last_offset_delta).contains(&parts.offset_delta);
+            let in_order =
+                (self.delta_min..=self.last_offset_delta).contains(&parts.head.offset_delta);
             if in_order {
                 Ok(parts)
             } else {
@@ -203,8 +228,36 @@ impl Records {
             Ok(parts) => {
                 self.position += rest.len() - after.len();
                 self.index += 1;
-                self.delta_min = parts.offset_delta.saturating_add(1);
+                self.delta_min = parts.head.offset_delta.saturating_add(1);
                 Some(Ok(frame.record(&parts)))
+            }
+            Err(reason) => {
+                let index = self.index;
+                self.index = self.count;
+                self.position = self.payload.len();
+                Some(Err(BatchError::Record { index, reason }))
+            }
+        }
+    }
+
+    /// Where the next record stands, its offset and its time: for records that were read before, as their fields are not looked into.
+    pub(super) fn next_place(&mut self) -> Option<Result<Place, BatchError>> {
+        if self.index == self.count {
+            return self.check_end().err().map(Err);
+        }
+        let from = self.position;
+        let rest = &self.payload[from..];
+        let mut after = rest;
+        match take_head(&mut after) {
+            Ok(head) => {
+                self.position += rest.len() - after.len();
+                self.index += 1;
+                let (offset, timestamp) = self.frame().stamp(&head);
+                Some(Ok(Place {
+                    bytes: from..self.position,
+                    offset,
+                    timestamp,
+                }))
             }
             Err(reason) => {
                 let index = self.index;
@@ -256,7 +309,7 @@ impl Iterator for Records {
     }
 }
 
-fn take_record<'a>(input: &mut &'a [u8]) -> Result<Parts<'a>, &'static str> {
+fn take_head<'a>(input: &mut &'a [u8]) -> Result<Head<'a>, &'static str> {
     let bytes = take_i32(input).map_err(|_| "bad length")?;
     let bytes = usize::try_from(bytes).map_err(|_| "negative length")?;
     let (mut body, after) = input
@@ -266,6 +319,18 @@ fn take_record<'a>(input: &mut &'a [u8]) -> Result<Parts<'a>, &'static str> {
     body = rest;
     let timestamp_delta = take_i64(&mut body).map_err(|_| "bad timestamp")?;
     let offset_delta = take_i32(&mut body).map_err(|_| "bad offset")?;
+    *input = after;
+    Ok(Head {
+        offset_delta,
+        timestamp_delta,
+        rest: body,
+    })
+}
+
+fn take_record<'a>(input: &mut &'a [u8]) -> Result<Parts<'a>, &'static str> {
+    let mut after = *input;
+    let head = take_head(&mut after)?;
+    let mut body = head.rest;
     let key = take_nullable(&mut body).map_err(|_| "bad key")?;
     let value = take_nullable(&mut body).map_err(|_| "bad value")?;
     let count = take_i32(&mut body).map_err(|_| "bad header count")?;
@@ -281,8 +346,7 @@ fn take_record<'a>(input: &mut &'a [u8]) -> Result<Parts<'a>, &'static str> {
     }
     *input = after;
     Ok(Parts {
-        offset_delta,
-        timestamp_delta,
+        head,
         key,
         value,
         headers,

@@ -76,7 +76,7 @@ pub enum KeepError {
 pub const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// The pace of a rewrite or a scan: throttle, progress and cancel in one.
-pub trait Pace {
+pub trait Pace: Sync {
     /// How much is to be read or written at a time: a power of two, 4,096 or more and no more than [`PIECE_BYTES_MAX`].
     fn piece_bytes(&self) -> usize {
         PIECE_BYTES_MAX

@@ -60,7 +60,7 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowKey {
     /// The key of its records; None for those that have none.
-    pub key: Option<Box<[u8]>>,
+    pub key: Option<Arc<[u8]>>,
     /// Where it begins: record time, in milliseconds since 1970.
     pub start: i64,
     /// Its length.
@@ -340,7 +340,7 @@ fn take_text(fields: &mut Fields<'_>) -> Result<String, FormatError> {
 
 fn take_window(
     fields: &mut Fields<'_>,
-    key: &mut Option<Option<Box<[u8]>>>,
+    key: &mut Option<Option<Arc<[u8]>>>,
     values: usize,
 ) -> Result<Window, FormatError> {
     let kind = fields.u8()?;

@@ -136,9 +136,10 @@ impl EraseKeeper<'_> {
         let mut writer = SummaryWriter::create(data.shared_disk(), &directory, self.log, self.new)?;
         while let Some(mut section) = summary.next_section()? {
             let wanted = self.wanted;
-            let goes =
-                |key: &Option<Box<[u8]>>| key.as_deref().is_some_and(|key| wanted.is_key(key));
-            section.windows.retain(|window| !goes(&window.at.key));
+            let goes = |key: Option<&[u8]>| key.is_some_and(|key| wanted.is_key(key));
+            section
+                .windows
+                .retain(|window| !goes(window.at.key.as_deref()));
             writer.push(section)?;
         }
         self.written = Some(writer);

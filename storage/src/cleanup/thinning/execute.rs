@@ -5,23 +5,26 @@
 //! two pieces each keeps its own. A group of segments is written as its pieces are decided; summaries go to the disk section by
 //! section. A failure leaves everything as it was but for the groups that were finished.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, RwLockReadGuard};
 
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit, Filter, Rest};
 use model::{LogId, Offset, Timestamp};
 
-use super::outlook::{LookParts, Outlook, summary_of};
+use super::outlook::{Look, LookParts, Outlook, Pieces, summary_of};
 use super::plan::{Looked, sealed_until};
 use super::policy::ThinPolicy;
 use crate::cleanup::hold_source::LogHolds;
 use crate::cleanup::{LogView, Plan, Policy, SegmentView};
+use crate::components::Threads;
 use crate::log::LogCell;
 use crate::rewrite::{
-    KeepError, Keeper, Pace, Pages, RewriteError, RewriteParts, Rewritten, Verdict, new_id,
-    rewrite, scan,
+    Cancelled, KeepError, Keeper, Pace, Pages, RewriteError, RewriteParts, Rewritten, Verdict,
+    new_id, rewrite, scan,
 };
 use crate::segment::SegmentId;
 use crate::segment::summary::SummaryWriter;
@@ -130,10 +133,29 @@ pub(crate) struct Thinner<'a> {
     pub dry_run: bool,
 }
 
+/// The pace of a run for the thread that looks ahead, which ends with the run.
+struct LookPace<'a> {
+    pace: &'a dyn Pace,
+    has_ended: &'a AtomicBool,
+}
+
+impl Pace for LookPace<'_> {
+    fn piece_bytes(&self) -> usize {
+        self.pace.piece_bytes()
+    }
+
+    fn spend(&self, bytes: u64) -> Result<(), Cancelled> {
+        match self.has_ended.load(Relaxed) {
+            true => Err(Cancelled),
+            false => self.pace.spend(bytes),
+        }
+    }
+}
+
 /// The memory of a run, in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shares {
-    /// For the records that are looked at.
+    /// For the records that are looked at, in one piece or in two.
     piece_bytes: usize,
     /// So many windows a section of a summary has at most, but for those that a section had before.
     section_windows: usize,
@@ -175,19 +197,44 @@ impl Thinner<'_> {
             .saturating_add(self.policy.longest_window_ms());
         let again_at = Timestamp::from_millis(again_at);
         let piece_bytes = Shares::of(self.memory_bytes).piece_bytes;
-        let written = groups.iter().flatten().map(|segment| segment.id).collect();
+        let written: HashSet<SegmentId> =
+            groups.iter().flatten().map(|segment| segment.id).collect();
+        let has_ended = AtomicBool::new(false);
+        let pace = LookPace {
+            pace: self.pace,
+            has_ended: &has_ended,
+        };
         let parts = LookParts {
             parts: self.parts,
             policy: self.policy,
-            pace: self.pace,
-            now: self.now,
+            pace: &pace,
         };
-        let mut outlook = Outlook::new(parts, log, (range, written), complete_until, piece_bytes);
-        let written = groups
-            .iter()
-            .try_for_each(|group| self.write(log, group, &mut outlook, again_at, thinned));
-        thinned.bytes_read += outlook.bytes_read();
-        written
+        let look = |piece_bytes| {
+            let segments = (range, written.clone());
+            Look::new(parts, log, segments, piece_bytes)
+        };
+        std::thread::scope(|scope| {
+            let pieces = match self.parts.threads {
+                Threads::Manual => None,
+                Threads::Own => {
+                    // Nothing waits in it: two pieces are there at a time.
+                    let (give, pieces) = sync_channel(0);
+                    let look = look(piece_bytes / 2);
+                    let thread = std::thread::Builder::new().name("log-thinning".to_owned());
+                    let spawned = thread.spawn_scoped(scope, move || look.run(&give));
+                    spawned.ok().map(|_| Pieces::Thread(pieces))
+                }
+            };
+            let pieces = pieces.unwrap_or_else(|| Pieces::Look(Box::new(look(piece_bytes))));
+            let begin = range.first().expect("a group has a segment").id.base;
+            let mut outlook = Outlook::new(pieces, begin, self.now, complete_until);
+            let written = groups
+                .iter()
+                .try_for_each(|group| self.write(log, group, &mut outlook, again_at, thinned));
+            thinned.bytes_read += outlook.bytes_read();
+            has_ended.store(true, Relaxed);
+            written
+        })
     }
 
     /// Which segments are looked at: those between, and those around them whose windows reach into them. And from when on records may
@@ -379,13 +426,14 @@ impl<'k, 'o> ThinKeeper<'k, 'o> {
         };
         let windows = Shares::of(self.thinner.memory_bytes).section_windows;
         for part in decided.parts(&told, windows) {
-            let tier = decided.lowest_tier(&part).unwrap_or(0);
-            self.tier = self.tier.min(tier);
             if self.thinner.dry_run {
+                self.tier = self.tier.min(decided.lowest_tier(&part).unwrap_or(0));
                 continue;
             }
+            let summary = decided.summary(&part);
+            self.tier = self.tier.min(summary.tier);
             let pushed = writer(&mut self.summary, self.thinner.parts, self.log, self.new)
-                .and_then(|writer| writer.push(decided.summary(&part)));
+                .and_then(|writer| writer.push(summary));
             if let Err(source) = pushed {
                 let segment = self.new;
                 self.failed = Some(RewriteError::of_disk(segment, source, 0));
@@ -434,15 +482,13 @@ impl Keeper for ThinKeeper<'_, '_> {
             source,
         };
         let batch = Batch::parse_unverified(batch.clone()).map_err(records)?;
-        let mut keep = |record: &model::batch::RecordRef<'_>| !going.goes(record.offset);
-        let filtered = self
-            .filter
-            .apply(&batch, None, &mut keep)
-            .map_err(records)?;
-        if filtered.dropped > 0 {
-            self.goes(header, filtered.dropped.into());
+        let mut goes = |offset| going.goes(offset);
+        let taken_out = self.filter.take_out(&batch, &mut goes);
+        let (rest, gone) = taken_out.map_err(records)?;
+        if gone > 0 {
+            self.goes(header, gone.into());
         }
-        Ok(match filtered.rest {
+        Ok(match rest {
             Rest::Whole => Verdict::Keep,
             Rest::Rebuilt(rest) => Verdict::Replace(rest),
             Rest::Nothing => Verdict::Drop,

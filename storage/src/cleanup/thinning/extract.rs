@@ -30,10 +30,13 @@ pub fn find<'a>(at: &ValueAt, bytes: &'a [u8]) -> Option<Found<'a>> {
 
 /// The number that stands there.
 pub fn number(at: &ValueAt, bytes: &[u8]) -> Option<Number> {
-    match find(at, bytes)? {
-        Found::Number(number) => Some(number),
-        Found::Text(text) if matches!(at, ValueAt::Csv(_)) => parse_number(&text),
-        Found::Text(_) => None,
+    match at {
+        ValueAt::Binary { kind, position } => binary(*kind, *position, bytes),
+        ValueAt::Csv(column) => parse_number(&cell(*column, bytes)?),
+        ValueAt::Json(path) => match find_json(path, bytes)? {
+            Found::Number(number) => Some(number),
+            Found::Text(_) => None,
+        },
     }
 }
 

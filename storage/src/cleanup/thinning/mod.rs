@@ -4,6 +4,7 @@
 //! them go; a `Summary` keeps count, sum, smallest and largest of what was there. All of it is pure: the executor reads and
 //! rewrites. `docs/thinning.md` says what is promised.
 
+mod dealt;
 pub(crate) mod execute;
 mod extract;
 mod number;

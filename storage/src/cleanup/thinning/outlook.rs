@@ -1,17 +1,19 @@
 //! Looks at the records of a log ahead of what is written, piece by piece, and has each piece decided.
 //!
-//! Called by the executor. One piece is held at a time: the next is read when all of the one before is written, and not before.
-//! A piece ends between two batches. Of a batch that cannot be read no record is shown, so that all of it is kept.
+//! Called by the executor. A piece ends between two batches. Of a batch that cannot be read no record is shown, so that all of it is
+//! kept. Where there are threads one of its own looks at the next piece while the one before is decided and written, so that two
+//! pieces are held at a time; otherwise the next is looked at when it is asked for.
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use bytes::Bytes;
 use model::batch::{Batch, BatchHeader, DecompressLimit};
 use model::{LogId, Offset, Timestamp};
 
-use super::piece::{Decided, Piece, Sample};
+use super::piece::{Ahead, Decided, Piece, Sample};
 use super::policy::ThinPolicy;
 use crate::cleanup::SegmentView;
 use crate::log::LogCell;
@@ -25,12 +27,10 @@ pub(super) struct LookParts<'o> {
     pub parts: &'o RewriteParts,
     pub policy: &'o ThinPolicy,
     pub pace: &'o dyn Pace,
-    /// The time by which records age.
-    pub now: Timestamp,
 }
 
-/// See the module.
-pub(super) struct Outlook<'o> {
+/// Looks at one piece after the other.
+pub(super) struct Look<'o> {
     with: LookParts<'o>,
     log: &'o Arc<LogCell>,
     /// All that is looked at, in order, and which comes next.
@@ -39,45 +39,54 @@ pub(super) struct Outlook<'o> {
     /// Those that are read again soon, to be written.
     written: HashSet<SegmentId>,
     open: Option<Opened<'o>>,
-    complete_until: Timestamp,
     piece_bytes: usize,
+    /// Where the pieces so far end, and what they left to the next one.
+    end: Offset,
+    ahead: Ahead,
+    bytes_read: u64,
+}
+
+/// A piece whose records were all shown.
+pub(super) struct LookedPiece<'o> {
+    piece: Piece<'o>,
+    /// What it is of.
+    range: Range<Offset>,
+    /// How many bytes of segments were looked at by then, or begun to be.
+    bytes_read: u64,
+}
+
+/// Where pieces come from.
+pub(super) enum Pieces<'o> {
+    /// They are looked at when they are asked for.
+    Look(Box<Look<'o>>),
+    /// Another thread looks at them.
+    Thread(Receiver<Result<LookedPiece<'o>, RewriteError>>),
+}
+
+/// See the module.
+pub(super) struct Outlook<'o> {
+    pieces: Pieces<'o>,
+    now: Timestamp,
+    /// All records that were appended before are in the log.
+    complete_until: Timestamp,
     decided: Option<Decided<'o>>,
     /// What the decided piece is of.
     range: Range<Offset>,
     bytes_read: u64,
 }
 
-/// A segment that is being looked at.
-struct Opened<'o> {
-    view: &'o SegmentView,
-    batches: Batches,
-    /// A batch that did not fit into the piece before.
-    ahead: Option<(BatchHeader, Bytes)>,
-    summary: Option<SummaryReader>,
-    /// The next section of the summary.
-    section: Option<Summary>,
-    /// Sections that later batches may be counted in.
-    present: Vec<Summary>,
-}
-
 impl<'o> Outlook<'o> {
+    /// Nothing is decided yet; the first piece will begin here. All records that were appended before `complete_until` are in the log.
     pub fn new(
-        with: LookParts<'o>,
-        log: &'o Arc<LogCell>,
-        (segments, written): (&'o [SegmentView], HashSet<SegmentId>),
+        pieces: Pieces<'o>,
+        begin: Offset,
+        now: Timestamp,
         complete_until: Timestamp,
-        piece_bytes: usize,
     ) -> Outlook<'o> {
-        let begin = segments.first().expect("something is looked at").id.base;
         Outlook {
-            with,
-            log,
-            segments,
-            next: 0,
-            written,
-            open: None,
+            pieces,
+            now,
             complete_until,
-            piece_bytes,
             decided: None,
             range: begin..begin,
             bytes_read: 0,
@@ -127,26 +136,81 @@ impl<'o> Outlook<'o> {
     /// Has the next piece decided, in the place of the present one.
     pub fn advance(&mut self) -> Result<(), RewriteError> {
         self.decided = None;
+        let looked = match &mut self.pieces {
+            Pieces::Look(look) => look.next_piece()?,
+            Pieces::Thread(pieces) => pieces.recv().map_err(|_| RewriteError::Stopped)??,
+        };
+        assert!(
+            looked.range.start == self.range.end,
+            "a piece begins where the one before ends"
+        );
+        self.range = looked.range;
+        self.decided = Some(looked.piece.decide(self.now, self.complete_until));
+        self.bytes_read = looked.bytes_read;
+        Ok(())
+    }
+}
+
+impl<'o> Look<'o> {
+    pub fn new(
+        with: LookParts<'o>,
+        log: &'o Arc<LogCell>,
+        (segments, written): (&'o [SegmentView], HashSet<SegmentId>),
+        piece_bytes: usize,
+    ) -> Look<'o> {
+        Look {
+            with,
+            log,
+            segments,
+            next: 0,
+            written,
+            open: None,
+            piece_bytes,
+            end: segments.first().expect("something is looked at").id.base,
+            ahead: Ahead::default(),
+            bytes_read: 0,
+        }
+    }
+
+    /// Looks at all that is left, piece by piece. Ends early if nobody wants the pieces any more.
+    pub fn run(mut self, pieces: &SyncSender<Result<LookedPiece<'o>, RewriteError>>) {
+        while self.open.is_some() || self.next < self.segments.len() {
+            let piece = self.next_piece();
+            let is_last = piece.is_err();
+            if pieces.send(piece).is_err() || is_last {
+                return;
+            }
+        }
+    }
+
+    /// Shows the next piece what fits into it.
+    fn next_piece(&mut self) -> Result<LookedPiece<'o>, RewriteError> {
         let left = self.segments[self.next..].iter();
         let left = left.chain(self.open.iter().map(|open| open.view));
         let records = left.map(|segment| segment.records).sum();
         let mut piece = Piece::new(self.with.policy, self.piece_bytes, records);
-        let mut end = self.range.end;
+        let begin = self.end;
+        let mut end = begin;
         for section in self.open.iter().flat_map(|open| &open.present) {
             piece.begin_section(section, None);
         }
+        piece.begin_with(std::mem::take(&mut self.ahead), begin);
         let pace = self.with.pace;
         while let Some(open) = self.open()? {
             if !open.fill(&mut piece, pace, &mut end)? {
+                self.ahead = piece.leave_ahead(end);
                 break;
             }
             end = open.view.end_offset;
             self.open = None;
         }
-        assert!(end > self.range.end, "there is more to look at");
-        self.range = self.range.end..end;
-        self.decided = Some(piece.decide(self.with.now, self.complete_until));
-        Ok(())
+        assert!(end > begin, "there is more to look at");
+        self.end = end;
+        Ok(LookedPiece {
+            piece,
+            range: begin..end,
+            bytes_read: self.bytes_read,
+        })
     }
 
     /// The segment that is looked at; None if there is no other.
@@ -175,6 +239,19 @@ impl<'o> Outlook<'o> {
         }
         Ok(self.open.as_mut())
     }
+}
+
+/// A segment that is being looked at.
+struct Opened<'o> {
+    view: &'o SegmentView,
+    batches: Batches,
+    /// A batch that did not fit into the piece before.
+    ahead: Option<(BatchHeader, Bytes)>,
+    summary: Option<SummaryReader>,
+    /// The next section of the summary.
+    section: Option<Summary>,
+    /// Sections that later batches may be counted in.
+    present: Vec<Summary>,
 }
 
 impl Opened<'_> {

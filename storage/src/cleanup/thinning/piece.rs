@@ -10,13 +10,15 @@
 //! later; a record that cannot be read is kept; a record without a key counts as one of a key of its own, which the whole
 //! partition shares.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use ahash::HashMap;
 use model::{Offset, Timestamp};
 
-use super::number::Number;
+use super::dealt::{Dealt, Hand};
+use super::number::{Number, Numbers};
 use super::policy::{ThinPolicy, Tier};
 use crate::segment::summary::{Stats, Summary, Window, WindowKey};
 
@@ -35,22 +37,83 @@ pub struct Sample<'a> {
     pub value: Option<&'a [u8]>,
 }
 
-/// What is held of a record.
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    key: u32,
-    conditions: u32,
-    time: i64,
-    appended: i64,
-    offset: Offset,
+/// What is held of records, in the order of their offsets: a list for each field.
+#[derive(Debug)]
+pub(super) struct Readings {
+    /// The first one's offset.
+    pub base: Offset,
+    /// Counted from the first one's.
+    pub offsets: Vec<u32>,
+    pub keys: Vec<u32>,
+    pub times: Vec<i64>,
     /// Whether a summary that was read with it counts it.
-    counted: bool,
+    pub counted: Vec<bool>,
+    /// The bits of the conditions that hold; nothing if the policy has none.
+    pub conditions: Vec<u32>,
+    /// As many for each as the policy looks at values.
+    pub numbers: Numbers,
+    /// When they were appended: from this place on at this time.
+    pub appended: Vec<(usize, i64)>,
 }
 
-/// A window that a summary tells of, and where the summary's records begin.
+impl Readings {
+    fn with_capacity(count: usize, policy: &ThinPolicy) -> Readings {
+        Readings {
+            base: Offset::ZERO,
+            offsets: Vec::with_capacity(count),
+            keys: Vec::with_capacity(count),
+            times: Vec::with_capacity(count),
+            counted: Vec::with_capacity(count),
+            conditions: Vec::with_capacity(count * usize::from(policy.has_conditions())),
+            numbers: Numbers::with_capacity(count * policy.value_count()),
+            appended: Vec::new(),
+        }
+    }
+
+    /// How much memory each costs, until all of them are decided.
+    fn bytes_each(policy: &ThinPolicy) -> usize {
+        let conditions = usize::from(policy.has_conditions()) * size_of::<u32>();
+        let numbers = policy.value_count() * size_of::<u64>();
+        // One list at a time is there twice, while it is dealt out.
+        let dealt = numbers.max(size_of::<i64>());
+        let fate = 2 * size_of::<u32>() + size_of::<bool>() + size_of::<u8>();
+        let own = 2 * size_of::<u32>() + size_of::<i64>() + size_of::<bool>();
+        own + conditions + numbers + dealt + fate
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Where the first lies that has this offset or a later one.
+    fn place(&self, offset: Offset) -> usize {
+        place_of(self.base, &self.offsets, offset)
+    }
+
+    fn truncate(&mut self, left: usize, values: usize) {
+        self.offsets.truncate(left);
+        self.keys.truncate(left);
+        self.times.truncate(left);
+        self.counted.truncate(left);
+        self.conditions.truncate(left);
+        self.numbers.truncate(left * values);
+        while self.appended.pop_if(|(from, _)| *from >= left).is_some() {}
+    }
+}
+
+/// Where the first of some offsets lies that is this one or a later one. They are counted from `base`.
+pub(super) fn place_of(base: Offset, offsets: &[u32], offset: Offset) -> usize {
+    let from_base = offset.since(base);
+    offsets.partition_point(|it| u64::from(*it) < from_base)
+}
+
+/// A window that a section of a summary tells of.
 #[derive(Clone, Debug)]
 struct Known {
+    /// Where the section's records begin in this piece.
     base: Offset,
+    /// Where they end, which may be in a later piece.
+    end: Offset,
     key: u32,
     start: i64,
     window_ms: i64,
@@ -58,15 +121,16 @@ struct Known {
     stats: Box<[Stats]>,
 }
 
-/// What a key costs beside its bytes: entries of a map, which is half empty at times, and of a list, a count of uses, and its places
-/// while readings are dealt out and summed up.
-const KEY_BYTES: usize = 160 + size_of::<Dealt>() + size_of::<usize>();
+/// Windows that a section tells of and of which no record was shown yet: a later piece tells of them.
+#[derive(Debug, Default)]
+pub struct Ahead(Vec<(Known, Option<Arc<[u8]>>)>);
+
+/// What a key costs beside its bytes: entries of a map, which is half empty at times, and of a list, a count of uses, its places
+/// while readings are dealt out and summed up, and its rank.
+const KEY_BYTES: usize = 160 + size_of::<Hand>() + size_of::<usize>() + size_of::<u32>();
 /// What a window of a summary costs beside its numbers: itself in a list that grows, and its place among those that are counted
 /// already.
 const KNOWN_BYTES: usize = 3 * size_of::<Known>() + 80;
-/// What a reading costs beside its numbers: itself, its place in the order, and its fate.
-const READING_BYTES: usize = size_of::<Reading>() + 8;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Piece<'p> {
@@ -75,8 +139,8 @@ pub struct Piece<'p> {
     /// The keys by their numbers; None is the one that records without a key share.
     names: Vec<Option<Arc<[u8]>>>,
     keyless: Option<u32>,
-    readings: Vec<Reading>,
-    /// As many for each reading as the policy looks at values.
+    readings: Readings,
+    /// The values of the record that is being read.
     numbers: Vec<Number>,
     /// What summaries said, in the order of their offsets.
     known: Vec<Known>,
@@ -108,16 +172,15 @@ impl Section {
 impl<'p> Piece<'p> {
     /// An empty one, which takes so much memory at most. It is taken at once, for so many records at most.
     pub fn new(policy: &'p ThinPolicy, memory_bytes: usize, records: u64) -> Piece<'p> {
-        let each = READING_BYTES + policy.value_count() * size_of::<Number>();
         let records = usize::try_from(records).unwrap_or(usize::MAX);
-        let count = records.min(memory_bytes / each);
+        let count = records.min(memory_bytes / Readings::bytes_each(policy));
         Piece {
             policy,
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             names: Vec::new(),
             keyless: None,
-            readings: Vec::with_capacity(count),
-            numbers: Vec::with_capacity(count * policy.value_count()),
+            readings: Readings::with_capacity(count, policy),
+            numbers: Vec::new(),
             known: Vec::new(),
             sections: Vec::new(),
             memory_bytes,
@@ -129,10 +192,10 @@ impl<'p> Piece<'p> {
 
     /// Whether so many more records fit. Into an empty one any number does.
     pub fn has_room_for(&self, records: u64) -> bool {
-        let each = READING_BYTES + self.policy.value_count() * size_of::<Number>() + KEY_BYTES / 16;
+        let each = Readings::bytes_each(self.policy) + KEY_BYTES / 16;
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         let need = records.saturating_mul(each).saturating_add(self.held_bytes);
-        self.readings.is_empty() || need <= self.memory_bytes
+        self.readings.len() == 0 || need <= self.memory_bytes
     }
 
     /// The next records may be counted in a section of a summary: of those windows that it counts no record is counted again. With
@@ -150,6 +213,7 @@ impl<'p> Piece<'p> {
             if let Some(base) = base {
                 self.known.push(Known {
                     base,
+                    end: section.counted.last().map_or(base, |last| last.end),
                     key,
                     start: window.at.start,
                     window_ms: window.at.window_ms,
@@ -162,6 +226,48 @@ impl<'p> Piece<'p> {
             windows,
             counted_at: section.counted.clone(),
         });
+    }
+
+    /// Begins with windows that the piece before left to this one, which begins at an offset.
+    pub fn begin_with(&mut self, ahead: Ahead, base: Offset) {
+        for (mut known, name) in ahead.0 {
+            known.base = base;
+            known.key = self.key(name.as_deref());
+            self.held_bytes += KNOWN_BYTES + known.stats.len() * size_of::<Stats>();
+            self.known.push(known);
+        }
+    }
+
+    /// Leaves those windows to the next piece of which it is told that records stand behind this one's end, and of which none was
+    /// shown: here nothing would say which tier has reached them.
+    pub fn leave_ahead(&mut self, end: Offset) -> Ahead {
+        let goes_on = |known: &&Known| known.end > end;
+        let at = |known: &Known| (known.key, known.start, known.window_ms);
+        let mut unseen: HashSet<WindowAt> = self.known.iter().filter(goes_on).map(at).collect();
+        let Some(first) = self
+            .known
+            .iter()
+            .filter(goes_on)
+            .map(|known| known.base)
+            .min()
+        else {
+            return Ahead::default();
+        };
+        let lengths: BTreeSet<i64> = unseen.iter().map(|(_, _, window_ms)| *window_ms).collect();
+        for index in self.readings.place(first)..self.readings.len() {
+            let (key, time) = (self.readings.keys[index], self.readings.times[index]);
+            for window_ms in &lengths {
+                unseen.remove(&(key, start(time, *window_ms), *window_ms));
+            }
+        }
+        let is_ahead = |known: &mut Known| known.end > end && unseen.contains(&at(known));
+        let left = self.known.extract_if(.., is_ahead);
+        let names = &self.names;
+        let named = left.map(|known| {
+            let name = names[known.key as usize].clone();
+            (known, name)
+        });
+        Ahead(named.collect())
     }
 
     /// What follows lies from an offset on: sections that end before are forgotten.
@@ -177,9 +283,8 @@ impl<'p> Piece<'p> {
 
     /// Takes back all records from an offset on: they are kept in any case.
     pub fn forget_from(&mut self, offset: Offset) {
-        let left = self.readings.partition_point(|it| it.offset < offset);
-        self.readings.truncate(left);
-        self.numbers.truncate(left * self.policy.value_count());
+        let left = self.readings.place(offset);
+        self.readings.truncate(left, self.policy.value_count());
     }
 
     /// The next record, in the order of offsets.
@@ -190,6 +295,15 @@ impl<'p> Piece<'p> {
         if sample.key.is_some_and(|key| self.held_keys.contains(key)) {
             return;
         }
+        if self.readings.offsets.is_empty() {
+            self.readings.base = sample.offset;
+        }
+        let base = self.readings.base;
+        let Ok(offset) = u32::try_from(sample.offset.since(base)) else {
+            // So far from the others that it cannot be held beside them: it is kept.
+            return;
+        };
+        self.numbers.clear();
         let Some(conditions) = self.policy.read(sample.value, &mut self.numbers) else {
             // It cannot be read, so that it is kept, and no other goes because of it.
             return;
@@ -197,22 +311,30 @@ impl<'p> Piece<'p> {
         let key = self.key(sample.key);
         let time = sample.time.millis();
         let mut sections = self.sections.iter();
-        let reading = Reading {
-            key,
-            conditions,
-            time,
-            appended: sample.appended.millis(),
-            offset: sample.offset,
-            counted: sections.any(|section| section.counts(key, time, sample.offset)),
-        };
+        let counted = sections.any(|section| section.counts(key, time, sample.offset));
+        let readings = &mut self.readings;
         assert!(
-            self.readings
-                .last()
-                .is_none_or(|last| last.offset < reading.offset),
+            readings.offsets.last().is_none_or(|last| *last < offset),
             "records come in the order of their offsets"
         );
-        self.readings.push(reading);
-        self.held_bytes += READING_BYTES + self.policy.value_count() * size_of::<Number>();
+        let appended = sample.appended.millis();
+        let before = readings.appended.last();
+        if before.is_none_or(|(_, before)| *before != appended) {
+            readings.appended.push((readings.offsets.len(), appended));
+        }
+        readings.offsets.push(offset);
+        readings.keys.push(key);
+        readings.times.push(time);
+        readings.counted.push(counted);
+        if self.policy.has_conditions() {
+            readings.conditions.push(conditions);
+        }
+        for number in &self.numbers {
+            if !readings.numbers.push(*number) {
+                self.held_bytes += Numbers::OTHER_BYTES;
+            }
+        }
+        self.held_bytes += Readings::bytes_each(self.policy);
     }
 
     fn key(&mut self, key: Option<&[u8]>) -> u32 {
@@ -236,76 +358,40 @@ impl<'p> Piece<'p> {
     /// Decides. `now` is the broker's time; all records of the log that were appended before `complete_until` have been shown
     /// (or lie before the piece).
     pub fn decide(self, now: Timestamp, complete_until: Timestamp) -> Decided<'p> {
-        let mut decided = Decided {
-            kept: vec![true; self.readings.len()],
-            tier: vec![0; self.readings.len()],
-            order: self.order(),
-            piece: self,
-        };
-        let policy = decided.piece.policy;
-        let mut number = 0;
-        for tier in policy.tiers() {
-            number += 1;
+        let Piece {
+            policy,
+            names,
+            readings,
+            known,
+            keeps_newest,
+            ..
+        } = self;
+        let mut dealt = Dealt::new(readings, names.len(), policy.value_count(), keeps_newest);
+        for (number, tier) in (1..).zip(policy.tiers()) {
             let aged = now.millis().saturating_sub(tier.age_ms);
             let until = aged.min(complete_until.millis());
-            decided.apply(number, tier, until.saturating_sub(tier.window_ms));
+            dealt.apply(number, tier, until.saturating_sub(tier.window_ms));
         }
-        decided
+        Decided {
+            policy,
+            ranks: ranks(&names),
+            names,
+            known,
+            dealt,
+        }
     }
 }
 
-impl Piece<'_> {
-    /// The readings by key, time and offset. They are dealt out to their keys in the order of offsets, which for most keys is
-    /// that of time: only the others are sorted.
-    fn order(&self) -> Vec<u32> {
-        let count = self.readings.len();
-        let count = u32::try_from(count).expect("a piece's memory ends before its records");
-        let mut keys = vec![Dealt::NONE; self.names.len()];
-        for reading in &self.readings {
-            let key = &mut keys[reading.key as usize];
-            key.next += 1;
-            key.is_sorted &= key.newest <= reading.time;
-            key.newest = reading.time;
-        }
-        let mut begin = 0;
-        for key in &mut keys {
-            begin += std::mem::replace(&mut key.next, begin);
-        }
-        assert!(begin == count, "each reading has a key");
-        let mut order = vec![0; self.readings.len()];
-        for (index, reading) in (0..count).zip(&self.readings) {
-            let next = &mut keys[reading.key as usize].next;
-            order[*next as usize] = index;
-            *next += 1;
-        }
-        let mut begin = 0;
-        for key in keys {
-            let own = &mut order[begin..key.next as usize];
-            if !key.is_sorted {
-                own.sort_unstable_by_key(|index| (self.readings[*index as usize].time, *index));
-            }
-            begin = key.next as usize;
-        }
-        order
+/// The place of each name among all of them, in their order.
+fn ranks(names: &[Option<Arc<[u8]>>]) -> Vec<u32> {
+    let count = u32::try_from(names.len()).expect("a piece's memory ends before its keys");
+    let mut order: Vec<u32> = (0..count).collect();
+    order.sort_unstable_by_key(|id| &names[*id as usize]);
+    let mut ranks = vec![0; names.len()];
+    for (rank, id) in (0..).zip(order) {
+        ranks[id as usize] = rank;
     }
-}
-
-/// A key whose readings are dealt out.
-#[derive(Clone, Copy, Debug)]
-struct Dealt {
-    /// How many there are, and later where the next one goes.
-    next: u32,
-    /// Whether their times rise.
-    is_sorted: bool,
-    newest: i64,
-}
-
-impl Dealt {
-    const NONE: Dealt = Dealt {
-        next: 0,
-        is_sorted: true,
-        newest: i64::MIN,
-    };
+    ranks
 }
 
 /// Where the window of this length begins that holds this time.
@@ -314,88 +400,59 @@ fn start(time: i64, window_ms: i64) -> i64 {
     time.saturating_sub(time.rem_euclid(window_ms))
 }
 
+/// The last time in the window of this length that holds this time.
+pub(super) fn last(time: i64, window_ms: i64) -> i64 {
+    time.saturating_add(window_ms - 1 - time.rem_euclid(window_ms))
+}
+
 /// What became of a piece.
 #[derive(Debug)]
 pub struct Decided<'p> {
-    piece: Piece<'p>,
-    /// Readings by key, time and offset.
-    order: Vec<u32>,
-    /// Per reading.
-    kept: Vec<bool>,
-    /// Per reading: the number of the tier that has reached its window, from 1; 0 for none.
-    tier: Vec<u8>,
+    policy: &'p ThinPolicy,
+    names: Vec<Option<Arc<[u8]>>>,
+    /// Per name: its place among all.
+    ranks: Vec<u32>,
+    known: Vec<Known>,
+    dealt: Dealt,
 }
 
 impl Decided<'_> {
-    /// Thins the windows that a tier has reached: those with nothing newer than `until`.
-    fn apply(&mut self, number: u8, tier: &Tier, until: i64) {
-        let readings = &self.piece.readings;
-        let same = |a: u32, b: u32| {
-            let (a, b) = (&readings[a as usize], &readings[b as usize]);
-            a.key == b.key && start(a.time, tier.window_ms) == start(b.time, tier.window_ms)
-        };
-        let mut live = Vec::new();
-        for window in self.order.chunk_by(|a, b| same(*a, *b)) {
-            live.clear();
-            live.extend(window.iter().copied().filter(|it| self.kept[*it as usize]));
-            let newest = live.iter().map(|it| readings[*it as usize].appended).max();
-            if newest.is_none_or(|newest| newest > until) {
-                continue;
-            }
-            for index in window {
-                self.tier[*index as usize] = number;
-            }
-            for index in &live {
-                self.kept[*index as usize] = false;
-            }
-            select(&self.piece, tier, &live, &mut self.kept);
-        }
-    }
-
     /// How many records can be read.
     pub fn readings(&self) -> usize {
-        self.kept.len()
+        self.dealt.len()
     }
 
     /// Which of the records go that lie from an offset on, asked in the order of their offsets.
     pub fn going(&self, from: Offset) -> Going<'_> {
-        let next = self.place(from);
         Going {
-            decided: self,
-            next,
+            dealt: &self.dealt,
+            next: self.dealt.index_of(from),
         }
     }
 
     /// Whether any record of a range goes.
     pub fn drops_of(&self, offsets: &Range<Offset>) -> bool {
-        self.kept[self.places(offsets)].contains(&false)
+        !self.indexes(offsets).all(|index| self.dealt.keeps(index))
     }
 
     /// The lowest tier that a record of a range is in, 0 for none; None if none of its records can be read. Offsets are half-open.
     pub fn lowest_tier(&self, offsets: &Range<Offset>) -> Option<u8> {
-        self.tier[self.places(offsets)].iter().copied().min()
+        let tiers = self.indexes(offsets).map(|index| self.dealt.tier_of(index));
+        tiers.min()
     }
 
-    fn places(&self, offsets: &Range<Offset>) -> Range<usize> {
-        self.place(offsets.start)..self.place(offsets.end)
-    }
-
-    fn place(&self, offset: Offset) -> usize {
-        self.piece.readings.partition_point(|it| it.offset < offset)
+    fn indexes(&self, offsets: &Range<Offset>) -> Range<usize> {
+        self.dealt.index_of(offsets.start)..self.dealt.index_of(offsets.end)
     }
 
     /// A range in parts, of each of which a summary tells so many windows at most, and those that one section told before.
     pub fn parts(&self, offsets: &Range<Offset>, windows_max: usize) -> Vec<Range<Offset>> {
-        let place = |offset| {
-            self.piece
-                .known
-                .partition_point(|known| known.base < offset)
-        };
-        let known = &self.piece.known[place(offsets.start)..place(offsets.end)];
+        let place = |offset| self.known.partition_point(|known| known.base < offset);
+        let known = &self.known[place(offsets.start)..place(offsets.end)];
         let mut bases = known.iter().map(|known| known.base).peekable();
         let (mut parts, mut start, mut count) = (Vec::new(), offsets.start, 0);
-        for index in self.places(offsets) {
-            let offset = self.piece.readings[index].offset;
+        for index in self.indexes(offsets) {
+            let offset = self.dealt.offset_at(index);
             let begin = bases.peek().map_or(offset, |base| offset.min(*base));
             let mut more = 1;
             while bases.next_if(|base| *base <= offset).is_some() {
@@ -415,10 +472,9 @@ impl Decided<'_> {
 
     /// What is to be told of the records in a range that was thinned: a summary of what was there before anything went.
     pub fn summary(&self, offsets: &Range<Offset>) -> Summary {
-        let policy = self.piece.policy;
-        let mut summed = Summed::of(self.piece.names.len());
+        let (policy, dealt) = (self.policy, &self.dealt);
+        let mut summed = Summed::of(self.names.len());
         for known in self
-            .piece
             .known
             .iter()
             .filter(|known| offsets.contains(&known.base))
@@ -429,60 +485,50 @@ impl Decided<'_> {
             let at = (known.key, start(known.start, window_ms), window_ms);
             summed.add(at, known.count, known.stats.iter().copied());
         }
-        for index in self.places(offsets) {
-            let (reading, tier) = (&self.piece.readings[index], self.tier[index]);
-            let Some(tier) = policy.tiers().get(usize::from(tier).wrapping_sub(1)) else {
+        let mut lowest = None;
+        for index in self.indexes(offsets) {
+            let number = dealt.tier_of(index);
+            lowest = Some(lowest.map_or(number, |lowest: u8| lowest.min(number)));
+            let Some(tier) = policy.tiers().get(usize::from(number).wrapping_sub(1)) else {
                 continue;
             };
-            if !reading.counted {
-                let at = (
-                    reading.key,
-                    start(reading.time, tier.window_ms),
-                    tier.window_ms,
-                );
-                let numbers = self.numbers(index).iter();
+            if !dealt.counted[index] {
+                let place = dealt.places[index];
+                let (key, time) = (dealt.keys[index], dealt.times[place as usize]);
+                let at = summed.window_of(key, time, tier.window_ms);
+                let numbers = dealt.numbers_at(place);
                 summed.add(at, 1, numbers.map(|it| Stats::one(it.to_f64())));
             }
         }
-        let names = &self.piece.names;
-        let window = |(at, count, stats): (WindowAt, u64, &[Stats])| Window {
+        let window = |((key, start, window_ms), count, stats): (WindowAt, u64, &[Stats])| Window {
             at: WindowKey {
-                key: names[at.0 as usize].as_deref().map(Box::from),
-                start: at.1,
-                window_ms: at.2,
+                key: self.names[key as usize].clone(),
+                start,
+                window_ms,
             },
             count,
             stats: stats.to_vec(),
         };
-        let mut windows: Vec<Window> = summed.windows().map(window).collect();
-        windows.sort_unstable_by(|a, b| a.at.cmp(&b.at));
         Summary {
             tiers: policy.to_string(),
-            tier: self.lowest_tier(offsets).unwrap_or(0),
+            tier: lowest.unwrap_or(0),
             counted: vec![offsets.clone()],
             values: policy.value_names(),
-            windows,
+            windows: summed.windows(&self.ranks).map(window).collect(),
         }
-    }
-
-    fn numbers(&self, index: usize) -> &[Number] {
-        let each = self.piece.policy.value_count();
-        &self.piece.numbers[index * each..][..each]
     }
 
     /// The tier that has reached the window of a key and a time, as far as a record of it tells that is left.
     fn tier_at(&self, key: u32, time: i64) -> Option<&Tier> {
-        let reading = |index: &u32| &self.piece.readings[*index as usize];
-        let mut tiers = self.piece.policy.tiers().iter().enumerate().rev();
+        let of_key = self.dealt.places_of(key);
+        let times = &self.dealt.times[of_key.clone()];
+        let mut tiers = self.policy.tiers().iter().enumerate().rev();
         let reached = tiers.find(|(before, tier)| {
             let begin = start(time, tier.window_ms);
-            let order = &self.order;
-            let place =
-                order.partition_point(|it| (reading(it).key, reading(it).time) < (key, begin));
-            order.get(place).is_some_and(|index| {
-                let end = begin.saturating_add(tier.window_ms);
-                let is_in = reading(index).key == key && reading(index).time < end;
-                is_in && usize::from(self.tier[*index as usize]) > *before
+            let place = times.partition_point(|time| *time < begin);
+            times.get(place).is_some_and(|found| {
+                let is_in = *found < begin.saturating_add(tier.window_ms);
+                is_in && usize::from(self.dealt.tiers[of_key.start + place]) > *before
             })
         });
         reached.map(|(_, tier)| tier)
@@ -507,11 +553,23 @@ impl Summed {
     /// Nothing yet, for so many keys.
     fn of(keys: usize) -> Summed {
         Summed {
-            places: HashMap::new(),
+            places: HashMap::default(),
             latest: vec![usize::MAX; keys],
             counts: Vec::new(),
             stats: Vec::new(),
         }
+    }
+
+    /// The window that holds a time. That of a key's latest one, mostly, which is told without a division.
+    fn window_of(&self, key: u32, time: i64, window_ms: i64) -> WindowAt {
+        if let Some((latest, _)) = self.counts.get(self.latest[key as usize])
+            && latest.2 == window_ms
+            && latest.1 > i64::MIN
+            && (latest.1..=latest.1.saturating_add(window_ms - 1)).contains(&time)
+        {
+            return *latest;
+        }
+        (key, start(time, window_ms), window_ms)
     }
 
     fn add(&mut self, at: WindowAt, count: u64, stats: impl ExactSizeIterator<Item = Stats>) {
@@ -535,83 +593,42 @@ impl Summed {
         }
     }
 
-    fn windows(&self) -> impl Iterator<Item = (WindowAt, u64, &[Stats])> {
+    /// In the order of their keys' ranks, beginnings and lengths.
+    fn windows(&self, ranks: &[u32]) -> impl Iterator<Item = (WindowAt, u64, &[Stats])> {
+        let mut order: Vec<usize> = (0..self.counts.len()).collect();
+        order.sort_unstable_by_key(|place| {
+            let (key, start, window_ms) = self.counts[*place].0;
+            (ranks[key as usize], start, window_ms)
+        });
         let each = self.stats.len() / self.counts.len().max(1);
-        let counts = self.counts.iter().enumerate();
-        counts.map(move |(place, (at, count))| (*at, *count, &self.stats[place * each..][..each]))
+        order.into_iter().map(move |place| {
+            let (at, count) = self.counts[place];
+            (at, count, &self.stats[place * each..][..each])
+        })
     }
 }
 
 /// See [`Decided::going`].
 #[derive(Debug)]
 pub struct Going<'d> {
-    decided: &'d Decided<'d>,
+    dealt: &'d Dealt,
     next: usize,
 }
 
 impl Going<'_> {
     /// Whether the record at an offset goes. One that was not shown, or cannot be read, stays.
     pub fn goes(&mut self, offset: Offset) -> bool {
-        let readings = &self.decided.piece.readings;
-        while readings.get(self.next).is_some_and(|it| it.offset < offset) {
+        let dealt = self.dealt;
+        while self.next < dealt.len() && dealt.offset_at(self.next) < offset {
             self.next += 1;
         }
-        let is_here = readings
-            .get(self.next)
-            .is_some_and(|it| it.offset == offset);
-        is_here && !self.decided.kept[self.next]
+        let is_here = self.next < dealt.len() && dealt.offset_at(self.next) == offset;
+        is_here && !dealt.keeps(self.next)
     }
 
     /// How many of the records before an offset go.
     pub fn count_before(&self, end: Offset) -> usize {
-        let readings = self.decided.piece.readings[self.next..].iter();
-        let readings = readings.take_while(|it| it.offset < end).count();
-        let kept = &self.decided.kept[self.next..][..readings];
-        kept.iter().filter(|kept| !**kept).count()
-    }
-}
-
-/// Marks what a tier keeps of a window's records, which are in the order of time.
-fn select(piece: &Piece<'_>, tier: &Tier, live: &[u32], kept: &mut [bool]) {
-    let each = piece.policy.value_count();
-    let number = |index: u32, value: usize| piece.numbers[index as usize * each + value];
-    let mut keep = |index: u32| kept[index as usize] = true;
-    if tier.first {
-        live.first().copied().into_iter().for_each(&mut keep);
-    }
-    if tier.last {
-        live.last().copied().into_iter().for_each(&mut keep);
-    }
-    for value in &tier.min {
-        // The first of equal ones.
-        let least = live.iter().copied().min_by_key(|it| number(*it, *value));
-        least.into_iter().for_each(&mut keep);
-    }
-    for value in &tier.max {
-        // The last of equal ones, seen from the end.
-        let most = live
-            .iter()
-            .rev()
-            .copied()
-            .max_by_key(|it| number(*it, *value));
-        most.into_iter().for_each(&mut keep);
-    }
-    for bands in &tier.change {
-        let mut before = None;
-        for index in live {
-            let band = bands.of(number(*index, bands.value));
-            if before != Some(band) {
-                keep(*index);
-            }
-            before = Some(band);
-        }
-    }
-    for index in live {
-        if piece.readings[*index as usize].conditions & tier.conditions != 0 {
-            keep(*index);
-        }
-    }
-    if piece.keeps_newest {
-        live.iter().copied().max().into_iter().for_each(&mut keep);
+        let indexes = self.next..self.dealt.index_of(end);
+        indexes.filter(|index| !self.dealt.keeps(*index)).count()
     }
 }

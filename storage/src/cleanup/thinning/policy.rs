@@ -165,6 +165,10 @@ impl ThinPolicy {
         self.values.iter().map(ValueAt::to_string).collect()
     }
 
+    pub(super) fn has_conditions(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
     pub(super) fn value_count(&self) -> usize {
         self.values.len()
     }

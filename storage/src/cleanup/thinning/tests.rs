@@ -320,7 +320,7 @@ proptest! {
 fn a_summary_cut_or_flipped_anywhere_is_refused() {
     let window = |key: Option<&[u8]>, start| Window {
         at: WindowKey {
-            key: key.map(Box::from),
+            key: key.map(Into::into),
             start,
             window_ms: 60_000,
         },
