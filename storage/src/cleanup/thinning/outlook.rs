@@ -273,7 +273,8 @@ impl Opened<'_> {
             let Some((header, bytes)) = ahead else {
                 return Ok(true);
             };
-            if !piece.has_room_for(header.record_count.unsigned_abs().into()) {
+            let records = header.record_count.unsigned_abs().into();
+            if !piece.has_room_for(records, header.next_offset()) {
                 self.ahead = Some((header, bytes));
                 return Ok(false);
             }

@@ -131,6 +131,7 @@ const KEY_BYTES: usize = 160 + size_of::<Hand>() + size_of::<usize>() + size_of:
 /// What a window of a summary costs beside its numbers: itself in a list that grows, and its place among those that are counted
 /// already.
 const KNOWN_BYTES: usize = 3 * size_of::<Known>() + 80;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Piece<'p> {
@@ -190,12 +191,13 @@ impl<'p> Piece<'p> {
         }
     }
 
-    /// Whether so many more records fit. Into an empty one any number does.
-    pub fn has_room_for(&self, records: u64) -> bool {
+    /// Whether so many more records fit, all of them before an offset. Into an empty one any number does.
+    pub fn has_room_for(&self, records: u64, end: Offset) -> bool {
         let each = Readings::bytes_each(self.policy) + KEY_BYTES / 16;
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         let need = records.saturating_mul(each).saturating_add(self.held_bytes);
-        self.readings.len() == 0 || need <= self.memory_bytes
+        let is_near = u32::try_from(end.since(self.readings.base)).is_ok();
+        self.readings.len() == 0 || (need <= self.memory_bytes && is_near)
     }
 
     /// The next records may be counted in a section of a summary: of those windows that it counts no record is counted again. With
@@ -295,14 +297,6 @@ impl<'p> Piece<'p> {
         if sample.key.is_some_and(|key| self.held_keys.contains(key)) {
             return;
         }
-        if self.readings.offsets.is_empty() {
-            self.readings.base = sample.offset;
-        }
-        let base = self.readings.base;
-        let Ok(offset) = u32::try_from(sample.offset.since(base)) else {
-            // So far from the others that it cannot be held beside them: it is kept.
-            return;
-        };
         self.numbers.clear();
         let Some(conditions) = self.policy.read(sample.value, &mut self.numbers) else {
             // It cannot be read, so that it is kept, and no other goes because of it.
@@ -313,6 +307,11 @@ impl<'p> Piece<'p> {
         let mut sections = self.sections.iter();
         let counted = sections.any(|section| section.counts(key, time, sample.offset));
         let readings = &mut self.readings;
+        if readings.offsets.is_empty() {
+            readings.base = sample.offset;
+        }
+        let offset = u32::try_from(sample.offset.since(readings.base));
+        let offset = offset.expect("a piece ends before its offsets do");
         assert!(
             readings.offsets.last().is_none_or(|last| *last < offset),
             "records come in the order of their offsets"
