@@ -199,6 +199,7 @@ impl Source {
             position: 0,
             read_end: self.sealed.bytes,
             ahead: Ahead::default(),
+            is_cold: false,
             next_offset: base,
             block: 0,
             heads: crc32fast::Hasher::new(),
@@ -247,6 +248,8 @@ pub(crate) struct Batches {
     /// No byte from here on is read beforehand.
     read_end: u64,
     ahead: Ahead,
+    /// Some of it was not in memory, so that the disk is told what comes next: of what is there that costs more than to read it.
+    is_cold: bool,
     next_offset: Offset,
     /// The block of the index that the walk is in.
     block: usize,
@@ -422,13 +425,19 @@ impl Batches {
         buffer.resize(count, 0);
         let segment = self.source.entry.id;
         let io = |source| RewriteError::Io { segment, source };
-        self.source
-            .file
-            .read_exact_at(self.position, &mut buffer)
+        let file = &self.source.file;
+        let known = match self.is_cold {
+            true => 0,
+            false => file.read_at_now(self.position, &mut buffer).unwrap_or(0),
+        };
+        self.is_cold |= known < count;
+        file.read_exact_at(self.position + known as u64, &mut buffer[known..])
             .map_err(io)?;
         self.window = buffer.freeze();
         self.window_start = self.position;
-        self.tell_what_follows(self.position + count as u64, piece as u64);
+        if self.is_cold {
+            self.tell_what_follows(self.position + count as u64, piece as u64);
+        }
         pace.spend(count as u64)?;
         Ok(())
     }
