@@ -9,8 +9,8 @@ use std::ops::Range;
 use model::Offset;
 
 use super::number::{Number, Numbers, moved};
-use super::piece::{Readings, last, place_of};
-use super::policy::Tier;
+use super::policy::{Tier, last};
+use super::readings::{Readings, place_of};
 
 /// See the module. An index is a reading's place in the order of offsets, a place is one in the order of keys.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod outlook;
 mod piece;
 mod plan;
 mod policy;
+mod readings;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,8 @@ use model::{Offset, Timestamp};
 
 use super::dealt::{Dealt, Hand};
 use super::number::{Number, Numbers};
-use super::policy::{ThinPolicy, Tier};
+use super::policy::{ThinPolicy, Tier, start};
+use super::readings::Readings;
 use crate::segment::summary::{Stats, Summary, Window, WindowKey};
 
 /// A record as the policy sees it.
@@ -35,76 +36,6 @@ pub struct Sample<'a> {
     pub appended: Timestamp,
     /// Its value.
     pub value: Option<&'a [u8]>,
-}
-
-/// What is held of records, in the order of their offsets: a list for each field.
-#[derive(Debug)]
-pub(super) struct Readings {
-    /// The first one's offset.
-    pub base: Offset,
-    /// Counted from the first one's.
-    pub offsets: Vec<u32>,
-    pub keys: Vec<u32>,
-    pub times: Vec<i64>,
-    /// Whether a summary that was read with it counts it.
-    pub counted: Vec<bool>,
-    /// The bits of the conditions that hold; nothing if the policy has none.
-    pub conditions: Vec<u32>,
-    /// As many for each as the policy looks at values.
-    pub numbers: Numbers,
-    /// When they were appended: from this place on at this time.
-    pub appended: Vec<(usize, i64)>,
-}
-
-impl Readings {
-    fn with_capacity(count: usize, policy: &ThinPolicy) -> Readings {
-        Readings {
-            base: Offset::ZERO,
-            offsets: Vec::with_capacity(count),
-            keys: Vec::with_capacity(count),
-            times: Vec::with_capacity(count),
-            counted: Vec::with_capacity(count),
-            conditions: Vec::with_capacity(count * usize::from(policy.has_conditions())),
-            numbers: Numbers::with_capacity(count * policy.value_count()),
-            appended: Vec::new(),
-        }
-    }
-
-    /// How much memory each costs, until all of them are decided.
-    fn bytes_each(policy: &ThinPolicy) -> usize {
-        let conditions = usize::from(policy.has_conditions()) * size_of::<u32>();
-        let numbers = policy.value_count() * size_of::<u64>();
-        // One list at a time is there twice, while it is dealt out.
-        let dealt = numbers.max(size_of::<i64>());
-        let fate = 2 * size_of::<u32>() + size_of::<bool>() + size_of::<u8>();
-        let own = 2 * size_of::<u32>() + size_of::<i64>() + size_of::<bool>();
-        own + conditions + numbers + dealt + fate
-    }
-
-    fn len(&self) -> usize {
-        self.offsets.len()
-    }
-
-    /// Where the first lies that has this offset or a later one.
-    fn place(&self, offset: Offset) -> usize {
-        place_of(self.base, &self.offsets, offset)
-    }
-
-    fn truncate(&mut self, left: usize, values: usize) {
-        self.offsets.truncate(left);
-        self.keys.truncate(left);
-        self.times.truncate(left);
-        self.counted.truncate(left);
-        self.conditions.truncate(left);
-        self.numbers.truncate(left * values);
-        while self.appended.pop_if(|(from, _)| *from >= left).is_some() {}
-    }
-}
-
-/// Where the first of some offsets lies that is this one or a later one. They are counted from `base`.
-pub(super) fn place_of(base: Offset, offsets: &[u32], offset: Offset) -> usize {
-    let from_base = offset.since(base);
-    offsets.partition_point(|it| u64::from(*it) < from_base)
 }
 
 /// A window that a section of a summary tells of.
@@ -391,17 +322,6 @@ fn ranks(names: &[Option<Arc<[u8]>>]) -> Vec<u32> {
         ranks[id as usize] = rank;
     }
     ranks
-}
-
-/// Where the window of this length begins that holds this time.
-fn start(time: i64, window_ms: i64) -> i64 {
-    // Saturates in the first window of all time, whose beginning cannot be told.
-    time.saturating_sub(time.rem_euclid(window_ms))
-}
-
-/// The last time in the window of this length that holds this time.
-pub(super) fn last(time: i64, window_ms: i64) -> i64 {
-    time.saturating_add(window_ms - 1 - time.rem_euclid(window_ms))
 }
 
 /// What became of a piece.

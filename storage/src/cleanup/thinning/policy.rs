@@ -210,3 +210,14 @@ impl std::fmt::Display for ThinPolicy {
         self.setting.fmt(f)
     }
 }
+
+/// Where the window of this length begins that holds this time.
+pub(super) fn start(time: i64, window_ms: i64) -> i64 {
+    // Saturates in the first window of all time, whose beginning cannot be told.
+    time.saturating_sub(time.rem_euclid(window_ms))
+}
+
+/// The last time in the window of this length that holds this time.
+pub(super) fn last(time: i64, window_ms: i64) -> i64 {
+    time.saturating_add(window_ms - 1 - time.rem_euclid(window_ms))
+}
