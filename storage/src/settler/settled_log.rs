@@ -25,7 +25,7 @@ use crate::producers::{PRODUCER_IDLE_MS, Producers};
 use crate::recovery::segments::{Lost, restore};
 use crate::segment::{SegmentError, SegmentId, SegmentWriter, SettledBatch, WriteWay};
 
-/// Runs from this size on go past the page cache, but for those of logs that are compacted.
+/// Runs from this size on go past the page cache.
 const DIRECT_BYTES_MIN: u64 = 512 << 10;
 
 /// What the settler knows of one log; it exists once something has settled.
@@ -343,11 +343,10 @@ impl SettledLog {
     ) -> Result<(), SettleError> {
         let log = work.log;
         let bytes: u64 = tail.iter().map(|entry| u64::from(entry.bytes)).sum();
-        // Compaction reads it again soon, from memory if it can.
-        let is_read_soon = work.settings.compaction.is_some();
-        let way = match bytes >= DIRECT_BYTES_MIN && !is_read_soon {
-            true => WriteWay::Direct,
-            false => WriteWay::Buffered,
+        let way = if bytes >= DIRECT_BYTES_MIN {
+            WriteWay::Direct
+        } else {
+            WriteWay::Buffered
         };
         let mut run = Run::default();
         let mut end = self.end;
