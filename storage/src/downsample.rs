@@ -18,7 +18,7 @@ use model::batch::{Batch, DecompressLimit, RecordRef, split_unverified};
 use model::topic_config::thin::{ThinTiers, ValueAt};
 use model::{Offset, Timestamp};
 
-use crate::cleanup::thinning::{Number, ThinPolicy, number_at};
+use crate::cleanup::thinning::{Number, ThinPolicy, number_at, start};
 use crate::error::ReadError;
 use crate::log::{Log, LogScan, ScanRange, Scanned};
 use crate::manifest::SegmentKind;
@@ -215,11 +215,6 @@ impl Section {
         numbers.clear();
         is_in && !is_removal && self.policy.reads(record.value, numbers)
     }
-}
-
-/// Where the window of this length begins that holds this time.
-fn start(time: i64, window_ms: i64) -> i64 {
-    time.saturating_sub(time.rem_euclid(window_ms))
 }
 
 /// The times of all windows of this length that overlap with these.

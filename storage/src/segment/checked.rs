@@ -26,7 +26,7 @@ const WINDOW_BYTES: usize = 256 * 1024;
 
 thread_local! {
     /// What the thread's last check read into. Memory that is new each time would cost a page fault for each page of it, and an
-    /// interrupt of every processor: a fifth of what reading cold history takes.
+    /// interrupt of every processor.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 

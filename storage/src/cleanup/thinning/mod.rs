@@ -22,3 +22,4 @@ pub use number::Number;
 pub use piece::{Decided, Piece, Sample};
 pub use plan::{Looked, Thinning, plan};
 pub use policy::ThinPolicy;
+pub(crate) use policy::start;

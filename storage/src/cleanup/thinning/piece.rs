@@ -336,11 +336,6 @@ pub struct Decided<'p> {
 }
 
 impl Decided<'_> {
-    /// How many records can be read.
-    pub fn readings(&self) -> usize {
-        self.dealt.len()
-    }
-
     /// Which of the records go that lie from an offset on, asked in the order of their offsets.
     pub fn going(&self, from: Offset) -> Going<'_> {
         Going {

@@ -212,7 +212,7 @@ impl std::fmt::Display for ThinPolicy {
 }
 
 /// Where the window of this length begins that holds this time.
-pub(super) fn start(time: i64, window_ms: i64) -> i64 {
+pub(crate) fn start(time: i64, window_ms: i64) -> i64 {
     // Saturates in the first window of all time, whose beginning cannot be told.
     time.saturating_sub(time.rem_euclid(window_ms))
 }
