@@ -259,6 +259,20 @@ impl<'a> Performative<'a> {
         }
     }
 
+    /// A detach, end or close; None: a frame begins with something else. Of all others no more than the descriptor is looked at.
+    pub fn ending(body: &'a [u8]) -> Option<Performative<'a>> {
+        let (Value::Described(it), _) = split(body).ok()? else {
+            return None;
+        };
+        let descriptor = it.descriptor();
+        let ends = Detach::is(&descriptor) || End::is(&descriptor) || Close::is(&descriptor);
+        if !ends {
+            return None;
+        }
+        let (found, _) = Performative::split(body).ok()?;
+        Some(found)
+    }
+
     /// Encodes it behind what is there.
     pub fn put(&self, out: &mut BytesMut) {
         match self {

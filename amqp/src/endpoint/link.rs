@@ -36,7 +36,7 @@ enum LinkState {
 /// A link.
 #[derive(Debug)]
 pub(super) struct Link {
-    id: LinkId,
+    pub(super) id: LinkId,
     name: String,
     /// Ours.
     pub(super) role: Role,

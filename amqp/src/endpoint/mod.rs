@@ -91,6 +91,13 @@ pub struct Frame {
     header: FrameHeader,
 }
 
+impl Frame {
+    /// Its length.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// What is sent, and what the peer takes.
 #[derive(Debug)]
 struct Output {
@@ -251,6 +258,24 @@ impl Endpoint {
                 self.output.bytes.extend_from_slice(&ours.bytes());
                 self.stage = Stage::Over;
             }
+        }
+    }
+
+    /// What a frame ends that is there, if it is the peer's to end: a front that owes an answer to what came before says it first, as
+    /// nothing is said of a delivery behind the end of its link.
+    pub fn ended_by(&self, frame: &Frame) -> Option<Scope> {
+        let header = frame.header;
+        if self.stage != Stage::Running || header.kind != FrameKind::Amqp {
+            return None;
+        }
+        match Performative::ending(&frame.bytes[header.body_at..])? {
+            Performative::Detach(detach) => {
+                let session = self.sessions.get(&header.channel)?;
+                let link = session.links.get(&detach.handle)?;
+                Some(Scope::Link(link.id))
+            }
+            Performative::End(_) => Some(Scope::Session(header.channel)),
+            _ => Some(Scope::Connection),
         }
     }
 

@@ -1,8 +1,8 @@
 //! One connection: its endpoint, what it is sent and what it sends, driven until one side ends it.
 //! Callers: `amqp::Front::serve`, one task for each connection.
 //! Invariants: nothing waits for the peer to take what is sent but what is sent. What is unsent is bounded, and while it is full, or
-//! as much came as may wait for the disk, nothing is read; that does not count as silence. A client that has not opened its
-//! connection in ten seconds is gone.
+//! as much came as may wait for the disk, nothing is read; that does not count as silence. A link, session or connection whose client
+//! waits for what becomes of deliveries ends behind that. A client that has not opened its connection in ten seconds is gone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -96,6 +96,7 @@ pub(super) async fn run(
         requests: Requests::new(&front),
         lost,
         left: Vec::new(),
+        ending: None,
         login,
         sole: None,
         door: None,
@@ -124,6 +125,8 @@ struct Connection {
     lost: Arc<Lost>,
     /// Subscriptions that their client wants to be rid of, and the links that say so.
     left: Vec<(LinkId, InUse)>,
+    /// A frame that ends what the peer is still owed something for: nothing is taken before it.
+    ending: Option<Frame>,
     login: Login,
     /// Its container id, if that is to be its alone.
     sole: Option<Sole>,
@@ -158,7 +161,20 @@ impl Connection {
 
     /// Whether more is taken of the peer.
     fn takes(&mut self) -> bool {
-        self.inbound.has_room() && self.endpoint.output().len() < UNSENT_BYTES_MAX
+        let has_room = self.inbound.has_room() && self.endpoint.output().len() < UNSENT_BYTES_MAX;
+        has_room && self.ending.is_none()
+    }
+
+    /// Whether a frame ends what the peer is still owed something for.
+    fn ends_early(&self, frame: &Frame) -> bool {
+        let owes =
+            |is_of: &dyn Fn(LinkId) -> bool| self.inbound.owes(is_of) || self.queues.owes(is_of);
+        match self.endpoint.ended_by(frame) {
+            None => false,
+            Some(Scope::Link(link)) => owes(&|it| it == link),
+            Some(Scope::Session(channel)) => owes(&|it| it.channel == channel),
+            Some(Scope::Connection) => owes(&|_| true),
+        }
     }
 
     /// What is held until the peer goes on.
@@ -168,7 +184,8 @@ impl Connection {
 
     /// What is held of what the peer sent, beside what was read and not taken.
     fn held_bytes(&self) -> usize {
-        self.inbound.held_bytes() + self.endpoint.partial_bytes()
+        let ending = self.ending.as_ref().map_or(0, Frame::byte_len);
+        self.inbound.held_bytes() + self.endpoint.partial_bytes() + ending
     }
 
     /// Takes what was read, sends what is there, and waits for what happens.
@@ -181,12 +198,20 @@ impl Connection {
         while self.takes()
             && let Some(frame) = self.endpoint.cut(&mut self.reader.input, now.into_std())
         {
-            self.take(&frame).await?;
+            match self.ends_early(&frame) {
+                true => self.ending = Some(frame),
+                false => self.take(&frame).await?,
+            }
         }
         if self.endpoint.is_over() {
             return Ok(());
         }
         self.prepare(now)?;
+        match self.ending.take() {
+            Some(frame) if self.ends_early(&frame) => self.ending = Some(frame),
+            Some(frame) => return self.take(&frame).await,
+            None => {}
+        }
         if self.endpoint.is_closing() {
             self.closed_at.get_or_insert(now);
         }

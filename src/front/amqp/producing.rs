@@ -205,6 +205,12 @@ impl Inbound {
         self.given_back.add(self.transactions.forget(is_gone));
     }
 
+    /// Whether clients wait for what becomes of something that they sent on these links.
+    pub(super) fn owes(&self, is_of: impl Fn(LinkId) -> bool) -> bool {
+        let mut unsettled = self.producers.iter().filter(|(_, it)| it.unsettled > 0);
+        unsettled.any(|(link, _)| is_of(*link))
+    }
+
     /// Takes a delivery.
     pub(super) fn push(&mut self, link: LinkId, delivery: Delivery) {
         let Some(producer) = self.producers.get_mut(&link) else {

@@ -63,6 +63,8 @@ struct Consumer {
     sent: BTreeMap<u32, (Place, Offset)>,
     /// What the consumer has said, on its way to the disk.
     settling: FuturesUnordered<BoxFuture<'static, Said>>,
+    /// How many of those it waits for.
+    untold: usize,
     /// Whether nothing was there when it was looked last.
     is_empty: bool,
     sends_settled: bool,
@@ -190,6 +192,7 @@ impl Consumer {
         tell: Option<(u32, u32, Outcome)>,
     ) {
         let said = self.said.clone();
+        self.untold += usize::from(tell.is_some());
         self.settling.push(Box::pin(async move {
             let became = ranges.settle(&said, verdict).await;
             Said { tell, became }
@@ -335,6 +338,7 @@ impl Queues {
             given: None,
             sent: BTreeMap::new(),
             settling: FuturesUnordered::new(),
+            untold: 0,
             is_empty: false,
             sends_settled,
             pinned: mpsc::channel(1),
@@ -360,6 +364,11 @@ impl Queues {
     /// Whether there is something to wait for.
     pub(super) fn has_work(&self) -> bool {
         !self.all.is_empty()
+    }
+
+    /// Whether consumers wait to be told that what they said on these links is durable.
+    pub(super) fn owes(&self, is_of: impl Fn(LinkId) -> bool) -> bool {
+        { self.all.iter() }.any(|it| it.untold > 0 && is_of(it.link))
     }
 
     /// What consumers say of deliveries that they were sent: those that are not of queues are left in `others`.
@@ -485,6 +494,7 @@ impl Queues {
                     Ok(()) | Err(ShareError::NotHeld(_) | ShareError::NotFound) => {}
                     Err(error) => return Err((link, ShareReadError::from(error).into())),
                 }
+                consumer.untold -= usize::from(tell.is_some());
                 return Ok(tell.map(|(first, last, outcome)| Told {
                     channel: link.channel,
                     ids: (first, last),

@@ -4,6 +4,7 @@ mod container;
 mod dead_letters;
 mod denied;
 mod doors;
+mod ending;
 mod event_hubs;
 mod others_grief;
 mod queue;

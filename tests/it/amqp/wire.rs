@@ -95,6 +95,15 @@ impl Amqp {
         self.say_with(performative, b"").await;
     }
 
+    /// Says one behind the other in one write.
+    pub async fn say_together(&mut self, performatives: &[Performative<'_>]) {
+        let mut out = BytesMut::new();
+        for performative in performatives {
+            frame::put(&mut out, FrameKind::Amqp, 0, |out| performative.put(out));
+        }
+        self.raw(&out).await;
+    }
+
     async fn say_with(&mut self, performative: Performative<'_>, payload: &[u8]) {
         let mut out = BytesMut::new();
         frame::put(&mut out, FrameKind::Amqp, 0, |out| {
@@ -295,15 +304,7 @@ impl Amqp {
 
     /// Says what becomes of deliveries that came.
     pub async fn settle(&mut self, ids: (u32, u32), settled: bool, state: DeliveryState<'_>) {
-        let disposition = Disposition {
-            role: Role::Receiver,
-            first: ids.0,
-            last: Some(ids.1),
-            settled,
-            state: Some(state),
-            batchable: false,
-        };
-        self.say(Performative::Disposition(disposition)).await;
+        self.say(settles(ids, settled, state)).await;
     }
 
     /// Says in a transaction that deliveries that came are accepted.
@@ -381,6 +382,18 @@ impl Amqp {
             assert_ne!(words, "end", "{begin} is waited for");
         }
     }
+}
+
+/// What becomes of deliveries that came.
+pub fn settles(ids: (u32, u32), settled: bool, state: DeliveryState<'_>) -> Performative<'_> {
+    Performative::Disposition(Disposition {
+        role: Role::Receiver,
+        first: ids.0,
+        last: Some(ids.1),
+        settled,
+        state: Some(state),
+        batchable: false,
+    })
 }
 
 fn words(kind: FrameKind, body: &[u8]) -> (String, Vec<u8>) {
