@@ -6,7 +6,7 @@
 //! `examples` for those that try a client's examples), which says where it
 //! comes from, which of its tests talk to a broker, and how they are run. Those of MQTT and JMS, and but for go-amqp's those of AMQP, lie in no registry: they are run from
 //! checkouts beside the project (`--checkout DIR`), and only by name. `list` is the checked-in list of tests, `round` runs them, `verdict` weighs the outcome, `page` writes the tables of
-//! `docs/COMPATIBILITY.md`, `fetch` gets packages, and `controlled` has what tests of access control and logins need.
+//! `docs/COMPATIBILITY.md`, `fetch` gets packages, `stall` knows a disk that stood still, and `controlled` has what tests of access control and logins need.
 //!
 //! Invariant: each test of a suite that talks to a broker stands in the suite's list, as passing or as excluded with its
 //! reason. A test that stands nowhere, does not pass, is skipped by its own suite or is gone fails the command. `--excluded` runs
@@ -27,6 +27,7 @@ mod qpid_interop;
 mod quiver;
 mod round;
 mod rskafka;
+mod stall;
 mod verdict;
 
 use crate::compat::peer::Kind;

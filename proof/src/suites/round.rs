@@ -1,7 +1,9 @@
 //! Round: runs the batches of a suite, some at a time, each worker with brokers of its own.
 //! Caller: `suites::run`. Invariant: a test passes only if its suite says so, in time, and the broker neither died nor
-//! logged an error meanwhile; after such trouble the next batch gets a fresh broker.
+//! logged an error meanwhile; after such trouble the next batch gets a fresh broker. What fails while the disk stands still, or by
+//! its suite's own chance, is run once more, alone.
 
+use super::stall::LongSyncs;
 use super::{Batch, Broker, Ended, Outcome, Suite, Target};
 use crate::compat::peer::{Kind, Peer};
 use anyhow::{Context, Result, bail};
@@ -82,11 +84,24 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn batch(&mut self, batch: &Batch) -> Result<Results> {
+        // It runs from now on.
+        self.target(batch.broker)?;
+        let before = self.long_syncs(batch.broker)?;
         let mut results = self.attempt(batch)?;
-        let by_chance = |told: &Told| matches!(&told.outcome, Outcome::Failed(why) if self.suite.fails_by_chance(why));
+        let after = self.long_syncs(batch.broker)?;
+        let stalled = before
+            .zip(after)
+            .is_some_and(|(before, after)| after > before);
+        let by_chance = |told: &Told| matches!(&told.outcome, Outcome::Failed(why) if stalled || self.suite.fails_by_chance(why));
         let again = results.iter().filter(|(_, told)| by_chance(told));
         let again: Vec<String> = again.map(|(test, _)| test.clone()).collect();
         for test in again {
+            let why = if stalled {
+                ": the disk stood still"
+            } else {
+                ""
+            };
+            eprintln!("{} {test} is run once more{why}", self.suite.name());
             let alone = Batch {
                 tests: vec![test],
                 ..batch.clone()
@@ -137,6 +152,11 @@ impl Worker<'_> {
             eprintln!("{} {test} {mark} ({seconds:.1} s) {why}", self.suite.name());
         }
         Ok(results)
+    }
+
+    /// The long syncs of a broker, if it runs.
+    fn long_syncs(&self, broker: Broker) -> Result<Option<LongSyncs>> {
+        self.peers.get(&broker).map(LongSyncs::of).transpose()
     }
 
     fn target(&mut self, broker: Broker) -> Result<String> {
