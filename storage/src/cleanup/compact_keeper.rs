@@ -143,6 +143,8 @@ pub(super) struct CompactKeeper<'r> {
     hashes: Vec<u128>,
     /// The records of those keys.
     records: Vec<Seen>,
+    /// Which of those stay.
+    stays: Vec<bool>,
     pub counts: Counts,
     holds: LogHolds<'r>,
     /// The segment that is written.
@@ -176,6 +178,7 @@ impl<'r> CompactKeeper<'r> {
             keeps_tombstones,
             hashes: Vec::new(),
             records: Vec::new(),
+            stays: Vec::new(),
             counts: Counts::default(),
             holds,
             new,
@@ -213,21 +216,40 @@ impl<'r> CompactKeeper<'r> {
         Ok(())
     }
 
-    /// Whether all of a batch stays as it is, or all of it goes, as far as its keys tell that without a second look at its records:
-    /// each of them was hashed and has a value. None if it has to be looked at again.
-    fn is_kept_whole(&self, header: &BatchHeader) -> Option<bool> {
-        if self.records.len() != header.record_count.unsigned_abs() as usize {
-            return None;
+    /// What becomes of a batch, if its keys alone tell that: each of its records was hashed and has a value. None if it has to be
+    /// looked at again.
+    fn judge_by_keys(&mut self, batch: &Batch) -> Result<Option<Rest>, BatchError> {
+        let count = batch.header().record_count.unsigned_abs() as usize;
+        let has_all = count > 0 && self.records.len() == count;
+        if !has_all || self.records.iter().any(|it| !it.has_value) {
+            return Ok(None);
         }
         let map = &self.newest.map;
-        let mut is_kept = None;
-        for (seen, hash) in self.records.iter().zip(&self.hashes) {
-            let is_newest = map.get(*hash).is_none_or(|newest| seen.offset >= newest);
-            if !seen.has_value || *is_kept.get_or_insert(is_newest) != is_newest {
-                return None;
-            }
+        let seen = self.records.iter().zip(&self.hashes);
+        self.stays.clear();
+        self.stays.extend(
+            seen.map(|(seen, hash)| map.get(*hash).is_none_or(|newest| seen.offset >= newest)),
+        );
+        let kept = self.stays.iter().filter(|stays| **stays).count();
+        let rest = if kept == count {
+            Rest::Whole
+        } else if kept == 0 {
+            Rest::Nothing
+        } else {
+            let mut stays = self.stays.iter();
+            let mut goes = |_| !*stays.next().expect("each record was hashed");
+            self.filter.take_out(batch, &mut goes)?.0
+        };
+        self.counts.records += (count - kept) as u64;
+        Ok(Some(rest))
+    }
+
+    fn verdict(&self, header: &BatchHeader, rest: Rest) -> Verdict {
+        match rest {
+            Rest::Whole => Verdict::Keep,
+            Rest::Rebuilt(bytes) => Verdict::Replace(bytes),
+            Rest::Nothing => self.nothing_of(header),
         }
-        is_kept
     }
 
     /// A batch without a record keeps its place if it is the last one of its producer.
@@ -255,18 +277,15 @@ impl Keeper for CompactKeeper<'_> {
         let mut keyless = 0;
         let batch = Batch::parse_unverified(bytes.clone());
         let fetched = batch.and_then(|batch| self.fetch(&batch).map(|()| batch));
-        match fetched
-            .is_ok()
-            .then(|| self.is_kept_whole(header))
-            .flatten()
-        {
-            Some(true) => return Ok(Verdict::Keep),
-            Some(false) => {
-                self.counts.records += self.records.len() as u64;
+        let by_keys = match &fetched {
+            Ok(batch) => self.judge_by_keys(batch),
+            Err(_) => Ok(None),
+        };
+        if let Ok(Some(rest)) = by_keys {
+            if rest != Rest::Whole {
                 self.goes(header);
-                return Ok(self.nothing_of(header));
             }
-            None => {}
+            return Ok(self.verdict(header, rest));
         }
         let filtered = fetched.and_then(|batch| {
             let mut hashes = self.hashes.iter();
@@ -294,11 +313,7 @@ impl Keeper for CompactKeeper<'_> {
         }
         self.counts.tombstones += u64::from(filtered.tombstones_dropped);
         self.counts.keyless += keyless;
-        Ok(match filtered.rest {
-            Rest::Whole => Verdict::Keep,
-            Rest::Rebuilt(bytes) => Verdict::Replace(bytes),
-            Rest::Nothing => self.nothing_of(header),
-        })
+        Ok(self.verdict(header, filtered.rest))
     }
 
     fn may_switch(&self) -> Result<Option<RwLockReadGuard<'_, ()>>, KeepError> {

@@ -258,11 +258,12 @@ fn group_all(segments: &mut [SegmentPlan], segment_bytes: u64, reason: Reason) {
     }
 }
 
-/// Clean neighbours that are no larger than half a segment are put together as far as they fit into one.
+/// Clean neighbours that are no larger than a quarter of a segment are put together as far as they fit into one. What is larger waits
+/// for the next compaction, which puts neighbours together without writing anything twice.
 fn group_small(segments: &mut [SegmentPlan], segment_bytes: u64) {
     let is_small = |one: &SegmentPlan| {
         matches!(one.outcome, Outcome::Keep(HeldBack::Clean))
-            && one.segment.bytes <= segment_bytes / 2
+            && one.segment.bytes <= segment_bytes / 4
     };
     let (mut group, mut from) = (0, 0);
     while from < segments.len() {

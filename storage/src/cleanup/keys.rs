@@ -1,15 +1,16 @@
 //! The key map: where the newest record of each key is, within a set amount of memory.
 //!
 //! Caller: compaction, which fills it from the dirty part of a log, up to where it is full, and then asks it for each record.
-//! Open addressing with linear probing over slots of the key's 128-bit hash and the offset. The hash is keyed at random for
+//! Open addressing with linear probing over slots of the key's 128-bit hash and the offset. The hash, SipHash, is keyed at random for
 //! each map, so that nobody can choose keys that collide: two keys that were taken for one would lose a record. By chance that
 //! happens to one pair in 2^128.
 //! The slots are zero pages until they are written, and are given back with the map. A map is much larger than the processor's
 //! caches: [`KeyMap::fetch`] has the slots of many keys brought near at once, instead of waiting for one after the other.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 
 use model::Offset;
+use siphasher::sip128::SipHasher13;
 
 /// Four parts of a hash; and an offset less the map's base, plus one, or 0 if the slot is free.
 type Slot = [u32; 5];
@@ -25,8 +26,7 @@ const SLOTS_MIN: u64 = 64;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct KeyMap {
-    low: RandomState,
-    high: RandomState,
+    hasher: SipHasher13,
     /// The first offset that can be in it.
     base: Offset,
     slots: Vec<Slot>,
@@ -44,9 +44,9 @@ impl KeyMap {
         let wanted = records.saturating_mul(100) / LOAD_PERCENT + 1;
         let slots = wanted.min(bytes_max / SLOT_BYTES).max(SLOTS_MIN);
         let count = usize::try_from(slots).expect("a map fits into memory");
+        let [first, second] = [(); 2].map(|()| RandomState::new().hash_one(0));
         KeyMap {
-            low: RandomState::new(),
-            high: RandomState::new(),
+            hasher: SipHasher13::new_with_keys(first, second),
             base,
             slots: vec![[0; 5]; count],
             len: 0,
@@ -117,12 +117,7 @@ impl KeyMap {
 
     /// The hash of a key in this map.
     pub fn hash(&self, key: &[u8]) -> u128 {
-        let half = |state: &RandomState| {
-            let mut hasher = state.build_hasher();
-            hasher.write(key);
-            u128::from(hasher.finish())
-        };
-        half(&self.high) << 64 | half(&self.low)
+        self.hasher.hash(key).as_u128()
     }
 }
 

@@ -63,8 +63,14 @@ fn a_log_is_compacted_when_more_of_it_is_dirty_than_the_ratio() {
         words(&view(&segments, 0), HALF, &[]),
         format!("rewrite 0 {reason}, rewrite 1 {reason}, rewrite 1 {reason}, active_segment")
     );
+    // Halves of segments wait for the next compaction, which puts them together without writing anything twice.
     assert_eq!(
         words(&view(&segments, 30), HALF, &[]),
+        "clean, clean, clean, active_segment"
+    );
+    let quarters = [(200, 100), (50, 100), (50, 100), (50, 100)];
+    assert_eq!(
+        words(&view(&quarters, 30), HALF, &[]),
         "clean, merge 0, merge 0, active_segment"
     );
     let asked = Compaction {
