@@ -455,7 +455,7 @@ impl KeyIndexer {
             &self.rewrites,
             log.cell(),
             &[segment],
-            Pages::Drop,
+            Pages::AsFound,
             pace,
             &mut |_, batch| {
                 each(batch).map_err(|error| {

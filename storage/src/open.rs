@@ -373,6 +373,7 @@ fn assemble(
         live: Arc::clone(&base.live),
         signals: Arc::clone(&base.signals),
         counters: Arc::clone(&base.counters),
+        demand: Demand::new(Arc::clone(&base.clock), Arc::clone(&base.counters)),
     };
     let scrub = ScrubParts {
         files: Arc::clone(&base.files),
@@ -391,6 +392,7 @@ fn assemble(
         signals: Arc::clone(&base.signals),
         settler: Arc::clone(&settler),
         threads: base.threads,
+        closing: Arc::default(),
     });
     let cleaner = cleaner(&base, &wal, &registry, &rewrites, due);
     let key_indexer = KeyIndexer::new(

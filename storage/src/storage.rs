@@ -565,7 +565,7 @@ impl Storage {
     ) -> Result<(), RewriteError> {
         let log = self.log(id).ok_or(RewriteError::Deleted { log: id })?;
         let parts = &self.engine().rewrites;
-        scan(parts, log.cell(), segments, Pages::Drop, pace, each)
+        scan(parts, log.cell(), segments, Pages::AsFound, pace, each)
     }
 
     /// Puts one new segment in the place of neighbouring sealed ones, with what `keeper` keeps of them. Durable when it returns,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use alluvium_storage::cleanup::run::{CleanupError, Progress, Report, RunOptions};
 use alluvium_storage::cleanup::{HeldBack, Outcome, Policy};
 use alluvium_storage::io::{Disk, ManualClock, RealDisk, SimDisk};
-use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig};
+use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig, Threads};
 use model::batch::{Batch, BatchBuilder, Codec, split};
 use model::topic_config::{CompactionConfig, Ratio, TopicConfig};
 use model::{LogId, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp, TopicId};
@@ -23,6 +23,7 @@ struct House {
     disk: Arc<dyn Disk>,
     clock: Arc<ManualClock>,
     memory_bytes: u64,
+    threads: Threads,
 }
 
 impl House {
@@ -34,6 +35,7 @@ impl House {
             disk: Arc::new(RealDisk),
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
             memory_bytes: 1 << 20,
+            threads: Threads::Manual,
         }
     }
 
@@ -54,7 +56,10 @@ impl House {
         config.wal_files_min = 2;
         config.wal_files_max = 16;
         config.cleaner_memory_bytes = self.memory_bytes;
-        let env = Env::manual(Arc::clone(&self.disk), self.clock.clone());
+        let env = Env {
+            threads: self.threads,
+            ..Env::manual(Arc::clone(&self.disk), self.clock.clone())
+        };
         let (storage, _) = Storage::open(config, env).unwrap();
         storage.finish_open(&[log_id()].into()).unwrap();
         storage
@@ -762,4 +767,59 @@ fn a_dry_run_now_says_what_it_did_not_look_at() {
         (3, log.size_bytes())
     );
     assert_eq!(run(&storage, NOW).unsealed.records, 0);
+}
+
+/// A segment that is large enough for threads which read it, write the new one and close it.
+#[test]
+fn threads_beside_a_run_leave_what_it_leaves_alone() {
+    const BATCHES: u64 = 360;
+    const PER_BATCH: u64 = 50;
+    let value = "v".repeat(1_000);
+    let left = |threads| {
+        let mut house = House::new();
+        let storage = house.open();
+        let settings = LogSettings {
+            segment_bytes: 64 << 20,
+            ..compacted(0)
+        };
+        let log = storage.create_log(log_id(), settings.clone());
+        let mut newest = BTreeMap::new();
+        for number in 0..BATCHES {
+            // Some of each batch stays, and some goes.
+            let keys = (number * PER_BATCH..(number + 1) * PER_BATCH).map(|offset| {
+                let key = match offset % 3 {
+                    0 => format!("once-{offset}"),
+                    _ => format!("often-{}", offset % 700),
+                };
+                newest.insert(key.clone(), offset);
+                pair(&key, Some(&value))
+            });
+            let pairs: Vec<Pair> = keys.collect();
+            append(&storage, &log, batch(Codec::None, &pairs, None));
+        }
+        storage.settle_once();
+        storage.shutdown();
+        drop((log, storage));
+        house.threads = threads;
+        let storage = house.open();
+        let log = storage.create_log(log_id(), settings);
+        let report = run(&storage, NOW);
+        let names = walk(&house.root);
+        let of_logs: Vec<_> = names
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str().filter(|it| it.ends_with(".log")))
+            .filter(|name| name.starts_with("0000"))
+            .collect();
+        assert_eq!(of_logs[0], "00000000000000000000.1.log", "{of_logs:?}");
+        let kept: Vec<u64> = read_all(&log).into_keys().collect();
+        let mut expected: Vec<u64> = newest.into_values().collect();
+        expected.sort_unstable();
+        assert_eq!(kept, expected);
+        assert_eq!(
+            report.records_removed,
+            BATCHES * PER_BATCH - kept.len() as u64
+        );
+        kept
+    };
+    assert_eq!(left(Threads::Manual), left(Threads::Own));
 }

@@ -142,8 +142,8 @@ impl DiskFile for StallingFile {
         self.door.pass();
         self.file.reserve(bytes)
     }
-    fn drop_cache(&self) -> io::Result<()> {
-        self.file.drop_cache()
+    fn drop_cache_of(&self, range: std::ops::Range<u64>) -> io::Result<()> {
+        self.file.drop_cache_of(range)
     }
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {
         self.file.map(capacity)

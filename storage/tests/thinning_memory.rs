@@ -26,8 +26,8 @@ use storage::{
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
 const MEMORY_BYTES: usize = 8 << 20;
-/// Read and write buffers, the index of a segment, a batch.
-const BUFFERS_BYTES: usize = 6 << 20;
+/// Read buffers, of which three are on their way at a time, write buffers, the index of a segment, a batch.
+const BUFFERS_BYTES: usize = 10 << 20;
 const DEVICES: u64 = 500;
 const READINGS: u64 = 1_200;
 /// Eight readings a second.

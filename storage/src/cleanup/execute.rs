@@ -25,7 +25,7 @@ use crate::error::{DeleteRecordsError, StorageFailed};
 use crate::log::{Durable, Log};
 use crate::rewrite::{
     Amount, KeepError, Keeper, Pages, RewriteError, RewriteParts, Rewritten, Verdict,
-    mark_compacted, new_id, rewrite, scan,
+    mark_compacted, new_id, rewrite, scan, scan_beforehand,
 };
 use crate::segment::SegmentId;
 
@@ -315,13 +315,13 @@ impl Run<'_> {
             let mut is_full = false;
             let pages = match self.bytes_scanned < PAGES_BYTES_MAX {
                 true => Pages::Keep,
-                false => Pages::Drop,
+                false => Pages::AsFound,
             };
             let log = self.job.log.cell();
-            let scanned = scan(
+            let scanned = scan_beforehand(
                 &self.executor.rewrites,
                 log,
-                &[segment.id],
+                segment.id,
                 pages,
                 &self.pace,
                 &mut |header, bytes| {
@@ -415,7 +415,7 @@ impl Run<'_> {
             &self.executor.rewrites,
             log,
             &[segment],
-            Pages::Drop,
+            Pages::AsFound,
             &self.pace,
             &mut |header, bytes| {
                 before.count(header);

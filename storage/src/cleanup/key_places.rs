@@ -123,7 +123,7 @@ fn find_in(
     };
     match blocks_with(parts, log.id(), segment, &keys) {
         Some(blocks) => scan_blocks(parts, log, segment.id, &blocks, pace, &mut each),
-        None => scan(parts, log, &[segment.id], Pages::Drop, pace, &mut each),
+        None => scan(parts, log, &[segment.id], Pages::AsFound, pace, &mut each),
     }
 }
 

@@ -30,6 +30,7 @@ pub use syncs::{SyncFailed, Syncs};
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +43,9 @@ pub enum OpenHow {
     ReadWrite,
     /// A file that must not exist yet, to read and write through the page cache.
     CreateNew,
+    /// An existing file, to read and write through the page cache and on to the disk (`O_DSYNC`): what a write has given is durable, and
+    /// stays in memory.
+    Through,
     /// An existing file, past the page cache (`O_DIRECT`): positions, lengths and memory must be multiples of
     /// [`DIRECT_ALIGNMENT_BYTES`]. Fails with `ErrorKind::Unsupported` where the file system has no direct writes.
     Direct,
@@ -133,8 +137,8 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Takes space for the first `bytes` bytes, so that writing them does not find the disk full; the file becomes that long if it
     /// is shorter. Where the file system cannot reserve, nothing is done.
     fn reserve(&self, bytes: u64) -> io::Result<()>;
-    /// Asks the kernel to forget its clean cached pages, so that the next read sees the disk.
-    fn drop_cache(&self) -> io::Result<()>;
+    /// Asks the kernel to forget its clean cached pages in a range, so that the next read sees the disk.
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()>;
     /// Tells that so many bytes from a position on are read next, so that the disk can begin: a hint.
     fn will_read(&self, _position: u64, _bytes: u64) {}
     /// Has the kernel read what is asked for, by a read or [`DiskFile::will_read`], and nothing beyond it. By itself it reads
@@ -144,6 +148,11 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Maps the first `capacity` bytes, read-only. The capacity may lie past the end of the file: those bytes appear as the
     /// file grows, and must not be sliced before.
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>>;
+
+    /// Asks the kernel to forget all its clean cached pages.
+    fn drop_cache(&self) -> io::Result<()> {
+        self.drop_cache_of(0..u64::MAX)
+    }
 
     /// Fills the whole buffer, or fails with `UnexpectedEof`.
     fn read_exact_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! A file of which nothing is read that is not in memory.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{DiskFile, FileMap};
@@ -59,8 +60,8 @@ impl DiskFile for InMemory<'_> {
         self.file.reserve(bytes)
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        self.file.drop_cache()
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()> {
+        self.file.drop_cache_of(range)
     }
 
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {

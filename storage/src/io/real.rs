@@ -1,6 +1,8 @@
 //! The machine's own disk, through rustix. Callers: `Storage::open` in production, and tests that need real files.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ impl Disk for RealDisk {
             OpenHow::Read => OFlags::RDONLY,
             OpenHow::ReadWrite => OFlags::RDWR,
             OpenHow::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            OpenHow::Through => OFlags::RDWR | OFlags::DSYNC,
             OpenHow::Direct => OFlags::RDWR | OFlags::DIRECT,
         };
         match fs::open(path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644)) {
@@ -278,8 +281,21 @@ impl DiskFile for RealFile {
         let _ = fs::fadvise(&self.descriptor, 0, None, Advice::Random);
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(fs::fadvise(&self.descriptor, 0, None, Advice::DontNeed)?)
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()> {
+        // Without a length it is all to the end of the file.
+        let len = match range.end {
+            u64::MAX => None,
+            end => match NonZeroU64::new(end.saturating_sub(range.start)) {
+                None => return Ok(()),
+                len => len,
+            },
+        };
+        Ok(fs::fadvise(
+            &self.descriptor,
+            range.start,
+            len,
+            Advice::DontNeed,
+        )?)
     }
 
     fn map(&self, capacity: u64) -> io::Result<Arc<FileMap>> {

@@ -8,6 +8,8 @@
 //! nothing; the last batch is kept, as an empty one if need be, so that a reader gets past the end; readers who hold a map of an
 //! old segment keep its bytes.
 
+mod beforehand;
+mod closing;
 mod error;
 mod keeper;
 mod replace;
@@ -15,6 +17,8 @@ mod source;
 
 use std::sync::Arc;
 
+pub(crate) use self::beforehand::scan_beforehand;
+pub(crate) use self::closing::Closing;
 pub use self::error::RewriteError;
 pub use self::keeper::{Cancelled, KeepError, Keeper, PIECE_BYTES_MAX, Pace, Verdict};
 pub use self::replace::{Amount, Rewritten};
@@ -37,8 +41,9 @@ pub(crate) struct RewriteParts {
     pub signals: Arc<Signals>,
     /// Who makes the change.
     pub settler: Arc<SettlerSeat>,
-    /// Whether it may have a thread of its own.
+    /// Whether it may have threads of its own.
     pub threads: Threads,
+    pub closing: Arc<Closing>,
 }
 
 impl RewriteParts {

@@ -3,6 +3,8 @@
 //! Callers: the cleanup's executor. All that fails before the switch leaves no file behind; what a kill leaves goes with the next
 //! start. Where one segment would stay as it is, nothing is switched.
 
+use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use model::batch::{Batch, BatchHeader, without_records};
 use model::{LogId, Offset};
 
 use super::RewriteParts;
+use super::beforehand::walk;
 use super::error::RewriteError;
 use super::keeper::{Keeper, Pace, Verdict};
 use super::source::{Found, Source, index_of, live};
@@ -26,6 +29,8 @@ use crate::settler::{Change, Outcome};
 
 /// So much is written between two looks at the pace.
 const SPEND_BYTES: u64 = 1 << 20;
+/// Segments from this size on are closed by a thread of its own when they are unlinked; so a group keeps few of them open.
+const OPEN_BYTES_MIN: u64 = 16 << 20;
 /// How long the settler's answer is waited for before it is asked again, and looked whether the store ends.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -84,7 +89,12 @@ pub(crate) fn rewrite(
 ) -> Result<Rewritten, RewriteError> {
     let _claim = parts.changes.claim(log.id());
     let job = Job::of(log, segments)?;
-    let (new, before, after) = job.write(parts, log, pace, keeper)?;
+    let Written {
+        new,
+        before,
+        after,
+        read,
+    } = job.write(parts, log, pace, keeper)?;
     let old = job.ids();
     let change_to = match &new {
         Some(new) => Some(Change::Replace {
@@ -115,6 +125,9 @@ pub(crate) fn rewrite(
         // Nothing names it, and nothing will.
         let directory = parts.files.data.of_log(log.id());
         remove_files(parts.files.data.disk(), &directory, new.id);
+    }
+    if !read.is_empty() {
+        parts.closing.close(read);
     }
     outcome.map(|()| Rewritten {
         old,
@@ -187,6 +200,16 @@ pub(crate) fn new_id(old: &[SegmentId]) -> SegmentId {
     }
 }
 
+/// A new segment that is written.
+struct Written {
+    /// None, and no file, if the only old one would stay as it is.
+    new: Option<SegmentEntry>,
+    before: Amount,
+    after: Amount,
+    /// The old ones that are large, open: unlinked so, they keep nobody waiting.
+    read: Vec<Arc<Source>>,
+}
+
 /// The segments of one rewrite, as the manifest names them.
 struct Job {
     manifest: Arc<Manifest>,
@@ -238,16 +261,24 @@ impl Job {
         log: &LogCell,
         pace: &dyn Pace,
         keeper: &mut dyn Keeper,
-    ) -> Result<(Option<SegmentEntry>, Amount, Amount), RewriteError> {
+    ) -> Result<Written, RewriteError> {
         let id = new_id(&self.ids());
         let data = &parts.files.data;
         let need_bytes = self.sources.iter().map(|(_, sealed)| sealed.bytes).sum();
         let failed = |source| RewriteError::of_disk(id, source, need_bytes);
         let directory = data.of_log(log.id());
-        let create = || {
+        let create_once = || {
             let (disk, directory) = (data.shared_disk(), directory.clone());
             let has_thread = parts.threads == Threads::Own;
             SparseWriter::create(disk, directory, log.id(), id, need_bytes, has_thread)
+        };
+        let create = || match create_once() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // What the rewrite before this one has replaced may not be given back yet.
+                parts.closing.wait();
+                create_once()
+            }
+            created => created,
         };
         let mut copy = Copy {
             writer: None,
@@ -257,6 +288,7 @@ impl Job {
             before: Amount::default(),
             after: Amount::default(),
             unspent: 0,
+            read: Vec::new(),
         };
         if self.sources.len() > 1 || keeper.wants_new() {
             copy.begin()?;
@@ -276,7 +308,13 @@ impl Job {
         {
             writer.discard();
         }
-        Ok((finished?, copy.before, copy.after))
+        let (before, after) = (copy.before, copy.after);
+        Ok(Written {
+            new: finished?,
+            before,
+            after,
+            read: copy.read,
+        })
     }
 
     /// Reads the old segments, and writes what is kept of them. Gives what the index of the last one says.
@@ -289,29 +327,35 @@ impl Job {
         copy: &mut Copy<'_>,
     ) -> Result<Carried, RewriteError> {
         let mut carried = Carried::default();
+        let has_thread = parts.threads == Threads::Own;
         for (number, (entry, sealed)) in self.sources.iter().enumerate() {
             let is_last_source = number + 1 == self.sources.len();
             let source = Arc::new(Source::open(parts, log, *entry, *sealed)?);
             if is_last_source {
                 carried = self.carried(parts, log, &source);
             }
-            let mut batches = source.batches();
-            while let Some(found) = batches.next_batch(pace)? {
+            walk(source.batches(), parts.threads, pace, &mut |found| {
                 if is_last_source && source.index.is_none() {
-                    carried.note(&found);
+                    carried.note(found);
                 }
-                let is_last = is_last_source && batches.is_at_end();
-                match copy.judge(&found, entry.id, is_last, keeper)? {
+                let is_last = is_last_source && found.is_last;
+                match copy.judge(found, entry.id, is_last, keeper)? {
                     Kept::Same if copy.writer.is_none() => copy.after.count(&found.header),
-                    Kept::Same => copy.push(&found.header, &found.bytes, &found, pace)?,
+                    Kept::Same => copy.push(&found.header, &found.bytes, found, pace)?,
                     Kept::Other(other) => {
                         copy.catch_up(&source, &found.header, pace)?;
                         if let Some((header, bytes)) = other {
-                            copy.push(&header, &bytes, &found, pace)?;
+                            copy.push(&header, &bytes, found, pace)?;
                         }
                     }
                 }
                 copy.spend(pace)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if copy.writer.is_some() {
+                source.goes();
+                let is_large = has_thread && sealed.bytes >= OPEN_BYTES_MIN;
+                copy.read.extend(is_large.then_some(source));
             }
         }
         let segment = self.first().0.id;
@@ -356,14 +400,16 @@ impl Carried {
 struct Copy<'f> {
     /// None as long as it does not differ from the only old one: mostly there is nothing to write.
     writer: Option<SparseWriter>,
-    create: &'f dyn Fn() -> std::io::Result<SparseWriter>,
+    create: &'f dyn Fn() -> io::Result<SparseWriter>,
     /// The first segment that is replaced.
     first: SegmentId,
-    failed: &'f dyn Fn(std::io::Error) -> RewriteError,
+    failed: &'f dyn Fn(io::Error) -> RewriteError,
     before: Amount,
     after: Amount,
     /// Bytes that were written and that the pace does not know of.
     unspent: u64,
+    /// See [`Written::read`].
+    read: Vec<Arc<Source>>,
 }
 
 /// What is kept of a batch.

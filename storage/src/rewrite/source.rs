@@ -1,12 +1,14 @@
 //! Reads sealed segments batch by batch, each checked before it is shown: checksum, offsets, and at the end of each block of the
 //! index the checksum of the heads. Nothing is read through a map: a bad sector is an error and not a signal.
 //!
-//! Callers: [`scan`] for those who only look, and the rewrite. Large reads, of which the next is told to the disk beforehand; the
-//! pages of a segment that no reader has open are dropped behind, so that the cache is left to readers, but where the segment is
-//! read again at once.
+//! Callers: [`scan`] for those who only look, and the rewrite. Large reads, of which the next is told to the disk beforehand. The
+//! cache is left to readers: of a segment that none has open, the pages are dropped behind that were not in memory before, but where
+//! the segment is read again at once.
 
-use std::ops::Range;
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 use model::batch::{Batch, BatchHeader, HEADER_BYTES, peek_len};
@@ -25,13 +27,15 @@ const HEAD_BYTES: usize = 21;
 
 /// So many pieces are read ahead by the disk while nobody else waits for it.
 const PIECES_AHEAD: u64 = 4;
+/// So many windows are waited for to use their memory again.
+const WINDOWS_MAX: usize = 4;
 const WHOLE_PIECE: u64 = PIECE_BYTES_MAX as u64;
 
 /// What becomes of a segment's pages when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pages {
-    /// They are dropped, if no reader has it open.
-    Drop,
+    /// Those are dropped that were not in memory before, if no reader has it open.
+    AsFound,
     /// They stay: it is read again soon.
     Keep,
 }
@@ -49,20 +53,24 @@ pub(crate) fn scan(
     for segment in segments {
         let mut batches = open_segment(parts, log, *segment, pages)?;
         while let Some(found) = batches.next_batch(pace)? {
-            match each(&found.header, &found.bytes) {
-                Ok(()) => {}
-                Err(KeepError::Enough) => return Ok(()),
-                Err(error) => {
-                    let segment = *segment;
-                    return Err(RewriteError::Keep {
-                        segment,
-                        source: error,
-                    });
-                }
+            if shown(*segment, each(&found.header, &found.bytes))?.is_break() {
+                return Ok(());
             }
         }
     }
     Ok(())
+}
+
+/// Whether who was shown a batch of a segment wants more.
+pub(super) fn shown(
+    segment: SegmentId,
+    said: Result<(), KeepError>,
+) -> Result<ControlFlow<()>, RewriteError> {
+    match said {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(KeepError::Enough) => Ok(ControlFlow::Break(())),
+        Err(source) => Err(RewriteError::Keep { segment, source }),
+    }
 }
 
 /// The same for some blocks of a sealed segment, in order; for all of it if its index cannot be used.
@@ -74,7 +82,7 @@ pub(crate) fn scan_blocks(
     pace: &dyn Pace,
     each: &mut dyn FnMut(&BatchHeader, &Bytes) -> Result<(), KeepError>,
 ) -> Result<(), RewriteError> {
-    let mut batches = open_segment(parts, log, segment, Pages::Drop)?;
+    let mut batches = open_segment(parts, log, segment, Pages::AsFound)?;
     let all = 0..u32::MAX;
     let blocks = match batches.index() {
         Some(_) => blocks,
@@ -102,6 +110,7 @@ pub(crate) fn open_segment(
     let (_, entry, sealed) = live(log, segment)?;
     let mut source = Source::open(parts, log, entry, sealed)?;
     source.keeps_pages |= pages == Pages::Keep;
+    source.leaves_as_found = pages == Pages::AsFound;
     Ok(Arc::new(source).batches())
 }
 
@@ -134,13 +143,22 @@ pub(super) struct Source {
     /// What its index file says; None if that is missing or damaged.
     pub index: Option<IndexFile>,
     keeps_pages: bool,
+    /// Whether those stay that were in memory before.
+    leaves_as_found: bool,
+    /// From where on some were not: the disk was asked for what follows.
+    cold_from: AtomicU64,
+    /// Whether the file goes, and its pages with it.
+    goes: AtomicBool,
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        if !self.keeps_pages
-            && let Err(error) = self.file.drop_cache()
-        {
+        let from = match self.leaves_as_found {
+            true => *self.cold_from.get_mut(),
+            false => 0,
+        };
+        let keeps = self.keeps_pages || *self.goes.get_mut() || from >= self.sealed.bytes;
+        if !keeps && let Err(error) = self.file.drop_cache_of(from..u64::MAX) {
             tracing::warn!(segment = %self.entry.id, %error, "pages could not be dropped");
         }
     }
@@ -183,11 +201,19 @@ impl Source {
         let index = index_of(parts, log.id(), id, sealed.bytes);
         Ok(Source {
             keeps_pages: parts.files.cache.is_open(log.id(), id),
+            leaves_as_found: false,
+            cold_from: AtomicU64::new(u64::MAX),
+            goes: AtomicBool::new(false),
             entry,
             sealed,
             file,
             index,
         })
+    }
+
+    /// Another segment takes its place: its pages go with its file.
+    pub fn goes(&self) {
+        self.goes.store(true, Relaxed);
     }
 
     pub fn batches(self: &Arc<Source>) -> Batches {
@@ -196,6 +222,7 @@ impl Source {
             source: Arc::clone(self),
             window: Bytes::new(),
             window_start: 0,
+            used: VecDeque::new(),
             position: 0,
             read_end: self.sealed.bytes,
             ahead: Ahead::default(),
@@ -235,6 +262,8 @@ pub(crate) struct Found {
     pub bytes: Bytes,
     /// When the broker appended it, or a later batch of its block.
     pub append_time: Timestamp,
+    /// Whether its segment ends with it.
+    pub is_last: bool,
 }
 
 /// Walks over the batches of a segment.
@@ -244,6 +273,8 @@ pub(crate) struct Batches {
     /// What is in memory of the file, from `window_start` on.
     window: Bytes,
     window_start: u64,
+    /// Windows of before, of which somebody may still have batches.
+    used: VecDeque<Bytes>,
     position: u64,
     /// No byte from here on is read beforehand.
     read_end: u64,
@@ -263,7 +294,7 @@ impl Batches {
 
     /// The next batch. None at the end, which is where the segment ends.
     pub fn next_batch(&mut self, pace: &dyn Pace) -> Result<Option<Found>, RewriteError> {
-        if self.position == self.source.sealed.bytes {
+        if self.bytes_left() == 0 {
             return self.check_end();
         }
         let bytes = self.take(pace)?;
@@ -280,6 +311,7 @@ impl Batches {
             header,
             bytes,
             append_time,
+            is_last: self.bytes_left() == 0,
         }))
     }
 
@@ -301,9 +333,9 @@ impl Batches {
         }
     }
 
-    /// Whether all of the segment was shown.
-    pub fn is_at_end(&self) -> bool {
-        self.position == self.source.sealed.bytes
+    /// How much of the segment was not shown.
+    pub fn bytes_left(&self) -> u64 {
+        self.source.sealed.bytes - self.position
     }
 
     fn check_end(&self) -> Result<Option<Found>, RewriteError> {
@@ -373,7 +405,7 @@ impl Batches {
 
     /// The bytes of the batch at the walk's position.
     fn take(&mut self, pace: &dyn Pace) -> Result<Bytes, RewriteError> {
-        let left = self.source.sealed.bytes - self.position;
+        let left = self.bytes_left();
         if left < HEADER_BYTES as u64 {
             return Err(self.damaged(format!("{left} bytes are too few for a batch")));
         }
@@ -412,16 +444,13 @@ impl Batches {
 
     /// Puts what follows the position into the window: `least` bytes or more, or what is left.
     fn read(&mut self, least: usize, pace: &dyn Pace) -> Result<(), RewriteError> {
-        let left = self.source.sealed.bytes - self.position;
+        let left = self.bytes_left();
         let ahead = self.read_end.saturating_sub(self.position);
         let piece = pace.piece_bytes();
         let count = usize::try_from(ahead).map_or(piece, |ahead| ahead.min(piece));
         let count = count.max(least);
         let count = usize::try_from(left).map_or(count, |left| left.min(count));
-        // The memory of the window before, if nobody kept a batch of it.
-        let mut buffer: BytesMut = std::mem::take(&mut self.window)
-            .try_into_mut()
-            .unwrap_or_default();
+        let mut buffer = self.unused();
         buffer.resize(count, 0);
         let segment = self.source.entry.id;
         let io = |source| RewriteError::Io { segment, source };
@@ -430,7 +459,11 @@ impl Batches {
             true => 0,
             false => file.read_at_now(self.position, &mut buffer).unwrap_or(0),
         };
-        self.is_cold |= known < count;
+        if known < count {
+            self.is_cold = true;
+            let cold_from = self.position + known as u64;
+            self.source.cold_from.fetch_min(cold_from, Relaxed);
+        }
         file.read_exact_at(self.position + known as u64, &mut buffer[known..])
             .map_err(io)?;
         self.window = buffer.freeze();
@@ -440,6 +473,26 @@ impl Batches {
         }
         pace.spend(count as u64)?;
         Ok(())
+    }
+
+    /// The memory of a window of before, if nobody has a batch of it any more.
+    fn unused(&mut self) -> BytesMut {
+        if !self.window.is_empty() {
+            self.used.push_back(std::mem::take(&mut self.window));
+        }
+        for _ in 0..self.used.len() {
+            let Some(window) = self.used.pop_front() else {
+                break;
+            };
+            match window.try_into_mut() {
+                Ok(buffer) => return buffer,
+                Err(window) => self.used.push_back(window),
+            }
+        }
+        if self.used.len() > WINDOWS_MAX {
+            self.used.pop_front();
+        }
+        BytesMut::new()
     }
 
     fn damaged(&self, reason: impl ToString) -> RewriteError {

@@ -140,10 +140,10 @@ fn names_parse_back_and_others_are_nobodys() {
 fn the_log_file_is_the_batches_and_nothing_else_whatever_way_they_were_written() {
     let mut fixture = Fixture::new();
     for round in 0..12 {
-        let way = if round % 3 == 0 {
-            WriteWay::Direct
-        } else {
-            WriteWay::Buffered
+        let way = match round % 5 {
+            0 | 3 => WriteWay::Direct,
+            1 => WriteWay::Buffered,
+            _ => WriteWay::Through,
         };
         let times: &[i64] = &[round, round + 1];
         fixture.append(way, 700, &[times, times, times]);
@@ -170,19 +170,22 @@ fn the_log_file_is_the_batches_and_nothing_else_whatever_way_they_were_written()
 }
 
 #[test]
-fn direct_writes_of_several_chunks_keep_every_byte() {
-    let mut fixture = Fixture::new();
-    let times: Vec<Vec<i64>> = (0..50).map(|n| vec![n; 10]).collect();
-    let times: Vec<&[i64]> = times.iter().map(|times| &times[..]).collect();
-    fixture.append(WriteWay::Direct, 11_000, &times);
-    fixture.append(WriteWay::Direct, 1, &times);
-    let expected = fixture.bytes();
-    assert!(expected.len() > 2 * (2 << 20));
-    let path = fixture.writer.id().log_path(fixture.directory.path());
-    assert_eq!(
-        read_file(&RealDisk, &path, 1 << 30).unwrap()[..expected.len()],
-        expected
-    );
+fn writes_of_several_chunks_keep_every_byte() {
+    for way in [WriteWay::Direct, WriteWay::Through] {
+        let mut fixture = Fixture::new();
+        let times: Vec<Vec<i64>> = (0..50).map(|n| vec![n; 10]).collect();
+        let times: Vec<&[i64]> = times.iter().map(|times| &times[..]).collect();
+        fixture.append(way, 11_000, &times);
+        fixture.append(way, 1, &times);
+        let expected = fixture.bytes();
+        assert!(expected.len() > 2 * (2 << 20));
+        let path = fixture.writer.id().log_path(fixture.directory.path());
+        assert_eq!(
+            read_file(&RealDisk, &path, 1 << 30).unwrap()[..expected.len()],
+            expected,
+            "{way:?}"
+        );
+    }
 }
 
 #[test]
@@ -643,8 +646,8 @@ impl DiskFile for Held {
         panic!("it is read")
     }
 
-    fn drop_cache(&self) -> std::io::Result<()> {
-        self.file.drop_cache()
+    fn drop_cache_of(&self, range: std::ops::Range<u64>) -> std::io::Result<()> {
+        self.file.drop_cache_of(range)
     }
 
     fn map(&self, capacity: u64) -> std::io::Result<Arc<crate::io::FileMap>> {

@@ -40,6 +40,9 @@ const BLOCK: u64 = DIRECT_ALIGNMENT_BYTES as u64;
 pub enum WriteWay {
     /// Through the page cache: for small pieces, synced together.
     Buffered,
+    /// Through the page cache and on to the disk in chunks: for large pieces that are read again soon. No more than a chunk is dirty,
+    /// as the kernel would write back all of it at once, and syncs of the write-ahead log wait behind that.
+    Through,
     /// Past it, in aligned chunks: for large pieces. Buffered where the file system has no direct writes.
     Direct,
 }
@@ -202,8 +205,9 @@ impl SegmentWriter {
         match way {
             WriteWay::Buffered => {
                 self.has_dirty_pages = true;
-                self.write_buffered(&*file, batches)?;
+                write_slices(&*file, self.bytes, batches)?;
             }
+            WriteWay::Through => self.write_through(&*file, batches)?,
             WriteWay::Direct => self.write_direct(&*file, batches, scratch)?,
         }
         self.unsynced = true;
@@ -384,7 +388,7 @@ impl SegmentWriter {
     }
 
     fn open_for(&mut self, way: WriteWay) -> io::Result<(WriteWay, Arc<dyn DiskFile>)> {
-        let way = if self.no_direct {
+        let way = if self.no_direct && way == WriteWay::Direct {
             WriteWay::Buffered
         } else {
             way
@@ -406,8 +410,12 @@ impl SegmentWriter {
         if matches!(self.open, Some((WriteWay::Direct, _))) {
             self.drop_pages()?;
         }
-        let file = self.disk.open(&path, OpenHow::ReadWrite)?;
-        Ok(self.opened(WriteWay::Buffered, file))
+        let (way, how) = match way {
+            WriteWay::Through => (way, OpenHow::Through),
+            WriteWay::Buffered | WriteWay::Direct => (WriteWay::Buffered, OpenHow::ReadWrite),
+        };
+        let file = self.disk.open(&path, how)?;
+        Ok(self.opened(way, file))
     }
 
     fn opened(&mut self, way: WriteWay, file: Arc<dyn DiskFile>) -> (WriteWay, Arc<dyn DiskFile>) {
@@ -430,12 +438,23 @@ impl SegmentWriter {
         file.drop_cache()
     }
 
-    fn write_buffered(&self, file: &dyn DiskFile, batches: &[SettledBatch]) -> io::Result<()> {
-        let slices: Vec<IoSlice<'_>> = batches
-            .iter()
-            .map(|batch| IoSlice::new(&batch.bytes))
-            .collect();
-        file.write_vectored_at(self.bytes, &slices)
+    fn write_through(&self, file: &dyn DiskFile, batches: &[SettledBatch]) -> io::Result<()> {
+        let mut position = self.bytes;
+        let mut rest = batches;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |batch: &&SettledBatch| {
+                let fits = bytes < DIRECT_CHUNK_BYTES;
+                bytes += batch.bytes.len();
+                fits
+            };
+            let count = rest.iter().take_while(fits).count();
+            let (now, later) = rest.split_at(count);
+            write_slices(file, position, now)?;
+            position += now.iter().map(|it| it.bytes.len() as u64).sum::<u64>();
+            rest = later;
+        }
+        Ok(())
     }
 
     fn write_direct(
@@ -516,4 +535,12 @@ impl SegmentWriter {
             (&batch.header, *head, batch.append_time)
         }));
     }
+}
+
+fn write_slices(file: &dyn DiskFile, position: u64, batches: &[SettledBatch]) -> io::Result<()> {
+    let slices: Vec<IoSlice<'_>> = batches
+        .iter()
+        .map(|batch| IoSlice::new(&batch.bytes))
+        .collect();
+    file.write_vectored_at(position, &slices)
 }

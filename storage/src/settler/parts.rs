@@ -10,6 +10,7 @@ use crate::cleanup::due::CompactionDue;
 use crate::config::Live;
 use crate::damage::DamageRecord;
 use crate::data_dir::DataDir;
+use crate::demand::Demand;
 use crate::log::DirtyLogs;
 use crate::metrics::Counters;
 use crate::producers::ProducerLimits;
@@ -38,6 +39,8 @@ pub(crate) struct SettlerParts {
     pub live: Arc<Live>,
     pub signals: Arc<Signals>,
     pub counters: Arc<Counters>,
+    /// What producers and readers ask of the disk.
+    pub demand: Demand,
 }
 
 impl SettlerParts {

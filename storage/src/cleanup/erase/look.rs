@@ -107,7 +107,7 @@ impl<'l> Looker<'l> {
             parts,
             cell,
             &[id],
-            Pages::Drop,
+            Pages::AsFound,
             pace,
             &mut |header, bytes| {
                 self.take(header, bytes, Some(id), &mut tally);

@@ -292,7 +292,7 @@ impl Thinner<'_> {
         thinned.bytes_read += bytes;
         if self.dry_run {
             let mut kept_bytes = 0;
-            let pages = Pages::Drop;
+            let pages = Pages::AsFound;
             let scanned = scan(
                 self.parts,
                 log,

@@ -221,7 +221,7 @@ impl<'o> Look<'o> {
             };
             let pages = match self.written.contains(&view.id) {
                 true => Pages::Keep,
-                false => Pages::Drop,
+                false => Pages::AsFound,
             };
             let batches = open_segment(self.with.parts, self.log, view.id, pages)?;
             self.next += 1;

@@ -151,6 +151,9 @@ impl DiskFile for SimFile {
         world.check_room(self.inode, position + bytes.len() as u64)?;
         world.inode(self.inode).write(position, &bytes);
         *world.written.entry(self.path.clone()).or_default() += bytes.len() as u64;
+        if self.how == OpenHow::Through && matches!(fate, Fate::Fine) {
+            world.inode(self.inode).sync();
+        }
         fate.end(&mut world)
     }
 
@@ -188,9 +191,9 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn drop_cache(&self) -> io::Result<()> {
+    fn drop_cache_of(&self, range: Range<u64>) -> io::Result<()> {
         let (mut world, _) = self.begin(Operation::Open)?;
-        world.inode(self.inode).drop_clean();
+        world.inode(self.inode).drop_clean(range);
         Ok(())
     }
 

@@ -36,6 +36,39 @@ fn what_was_synced_survives_every_cut() {
 }
 
 #[test]
+fn what_was_written_through_survives_every_cut() {
+    for seed in 0..200 {
+        let disk = disk();
+        write_new_file(&disk, &path("a"), &[7; 5_000]).unwrap();
+        disk.sync_dir(Path::new("/data")).unwrap();
+        let file = disk.open(&path("a"), OpenHow::Through).unwrap();
+        file.write_at(5_000, &[8; 5_000]).unwrap();
+        disk.restart(seed);
+        let all = read(&disk, "a").unwrap();
+        assert_eq!(
+            (&all[..5_000], &all[5_000..]),
+            (&[7; 5_000][..], &[8; 5_000][..])
+        );
+    }
+}
+
+#[test]
+fn pages_are_forgotten_in_a_range_and_come_back_from_the_disk() {
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[7; 4 * SECTOR_BYTES]).unwrap();
+    let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
+    file.write_at(0, &[8; 4 * SECTOR_BYTES]).unwrap();
+    file.drop_cache_of(SECTOR_BYTES as u64..2 * SECTOR_BYTES as u64)
+        .unwrap();
+    file.drop_cache().unwrap();
+    assert_eq!(
+        read(&disk, "a").unwrap(),
+        [8; 4 * SECTOR_BYTES],
+        "dirty ones stay"
+    );
+}
+
+#[test]
 fn unsynced_sectors_and_names_are_kept_lost_and_torn_each_by_itself() {
     let (mut kept, mut lost, mut torn, mut nameless) = (0, 0, 0, 0);
     for seed in 0..500 {

@@ -312,9 +312,11 @@ impl Inode {
         }
     }
 
-    pub(super) fn drop_clean(&mut self) {
+    pub(super) fn drop_clean(&mut self, range: Range<u64>) {
         let sectors = self.seen.len().div_ceil(SECTOR_BYTES) as u64;
-        for sector in (0..sectors).filter(|sector| !self.dirty.contains(sector)) {
+        let first = range.start.div_ceil(SECTOR_BYTES as u64);
+        let end = sectors.min(range.end.div_ceil(SECTOR_BYTES as u64));
+        for sector in (first..end).filter(|sector| !self.dirty.contains(sector)) {
             let range = sector_range(sector, self.seen.len());
             let there = range.start..range.end.min(self.durable.len()).max(range.start);
             self.seen[there.end..range.end].fill(0);
