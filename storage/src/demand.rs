@@ -2,7 +2,8 @@
 //! and writes that are before it in the disk's queue.
 //!
 //! Callers: the key indexer, which reads the more slowly the more is asked; the pace of a cleanup, which reads and writes less at a
-//! time; the settler, which lets compacted logs go past the page cache. Asked is what is appended, and what readers had to wait for because it was not in memory.
+//! time; the settler, which lets compacted logs go past the page cache. Asked is what is appended, and what readers had to wait for
+//! because it was not in memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -250,6 +250,7 @@ struct Base {
     live: Arc<Live>,
     producers: Arc<ProducerLimits>,
     files: Arc<SegmentFiles>,
+    demand: Arc<Demand>,
 }
 
 impl Base {
@@ -265,13 +266,15 @@ impl Base {
             config.producer_expiry,
         );
         let files = SegmentFiles::new(Arc::clone(&data), config.open_segments_max);
+        let counters = Arc::<Counters>::default();
         Base {
             data,
             damage,
             clock: Arc::clone(&env.clock),
             threads: env.threads,
             signals: Arc::new(Signals::new(Arc::clone(&env.clock))),
-            counters: Arc::default(),
+            demand: Arc::new(Demand::new(Arc::clone(&env.clock), Arc::clone(&counters))),
+            counters,
             dirty: Arc::default(),
             live: Arc::new(Live::new(config)),
             producers: Arc::new(producers),
@@ -373,7 +376,7 @@ fn assemble(
         live: Arc::clone(&base.live),
         signals: Arc::clone(&base.signals),
         counters: Arc::clone(&base.counters),
-        demand: Demand::new(Arc::clone(&base.clock), Arc::clone(&base.counters)),
+        demand: Arc::clone(&base.demand),
     };
     let scrub = ScrubParts {
         files: Arc::clone(&base.files),
@@ -437,10 +440,7 @@ fn cleaner(
             live: Arc::clone(&base.live),
             signals: Arc::clone(&base.signals),
             threads: base.threads,
-            demand: Arc::new(Demand::new(
-                Arc::clone(&base.clock),
-                Arc::clone(&base.counters),
-            )),
+            demand: Arc::clone(&base.demand),
         },
         set_aside: Arc::default(),
         counters: Arc::default(),

@@ -3,7 +3,7 @@
 //! Callers: the rewrite, and the scan of what is rewritten next: to read from memory, and to compute checksums, takes as long as to
 //! judge records.
 //! Invariants: batches are shown in order, and none behind one that could not be read; a piece waits, one is looked at and one is read,
-//! which is all the memory that it takes; who looks at batches never waits for longer than a piece takes to read.
+//! which is all the memory that it takes; who looks at batches waits for no more than the rest of a piece, and for the pace.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

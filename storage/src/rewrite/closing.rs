@@ -48,32 +48,53 @@ impl Drop for Closing {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
 
-    struct Slow(Arc<AtomicU32>);
+    /// Is closed once it is told to, and tells that.
+    struct Slow {
+        may_close: Receiver<()>,
+        closed: Sender<u32>,
+        number: u32,
+    }
 
     impl Drop for Slow {
         fn drop(&mut self) {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            self.0.fetch_add(1, SeqCst);
+            self.may_close.recv().expect("it is told");
+            self.closed.send(self.number).expect("somebody looks");
         }
     }
 
     #[test]
-    fn who_waits_finds_all_closed() {
-        let closed = Arc::default();
+    fn who_closes_does_not_wait_and_who_waits_finds_all_closed() {
+        let (tell, closed) = channel();
+        let slow = |number| {
+            let (close, may_close) = channel();
+            let closed = tell.clone();
+            let slow = Slow {
+                may_close,
+                closed,
+                number,
+            };
+            (slow, close)
+        };
         let closing = Closing::default();
         closing.wait();
-        closing.close(Slow(Arc::clone(&closed)));
-        closing.close(Slow(Arc::clone(&closed)));
-        assert!(closed.load(SeqCst) >= 1, "one at a time");
+        let (first, close_first) = slow(1);
+        closing.close(first);
+        assert!(closed.try_recv().is_err(), "it is not closed yet");
+        close_first.send(()).unwrap();
+        let (second, close_second) = slow(2);
+        closing.close(second);
+        assert_eq!(closed.try_recv(), Ok(1), "one at a time");
+        close_second.send(()).unwrap();
         closing.wait();
-        assert_eq!(closed.load(SeqCst), 2);
-        closing.close(Slow(Arc::clone(&closed)));
+        assert_eq!(closed.try_recv(), Ok(2));
+        let (third, close_third) = slow(3);
+        closing.close(third);
+        close_third.send(()).unwrap();
         drop(closing);
-        assert_eq!(closed.load(SeqCst), 3);
+        assert_eq!(closed.try_recv(), Ok(3));
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct SettlerParts {
     pub signals: Arc<Signals>,
     pub counters: Arc<Counters>,
     /// What producers and readers ask of the disk.
-    pub demand: Demand,
+    pub demand: Arc<Demand>,
 }
 
 impl SettlerParts {

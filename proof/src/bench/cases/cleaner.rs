@@ -31,8 +31,9 @@ pub const CASE: Case = Case {
             same 1 GiB of records of 1 KiB, not compressed, in segments of 128 MiB, with min.compaction.lag.ms of a day; one \
             after the other gets 0 instead, and cleans alone. Measured is from then until the partition's files change no \
             more; both look every 100 ms, clean one partition at a time, have 128 MiB for keys and no throttle. Kafka's cleaner has one \
-            thread, ours has others read, write and close files for it. Kafka has the options of Java of its own start script, and cleans each shape once beforehand without being measured. Afterwards the records that a \
-            consumer gets from both are equal, and those that the rule leaves.",
+            thread, ours has others read, write and close files for it. Kafka has the options of Java of its own start script, and \
+            cleans each shape once beforehand without being measured. Afterwards the records that a consumer gets \
+            from both are equal, and those that the rule leaves.",
     uses_binary: true,
     run,
 };
