@@ -41,6 +41,8 @@ const PACKAGES: &[&str] = &[
     "python-snappy==0.7.3",
     "zstandard==0.25.0",
 ];
+/// Behind the reason of a failure that is the client's own: see [`forgets_its_topics`].
+const FORGOT: &str = " (the client did not ask for the topic that it is subscribed to)";
 
 const SERVICE: &str = "\
 class ExternalService:
@@ -107,6 +109,10 @@ impl Suite for KafkaPython {
         Ok(command)
     }
 
+    fn fails_by_chance(&self, why: &str) -> bool {
+        why.ends_with(FORGOT)
+    }
+
     fn read(&self, batch: &Batch, ended: &Ended, _work: &Path) -> BTreeMap<String, Outcome> {
         let outcomes = batch.tests.iter();
         outcomes
@@ -134,6 +140,19 @@ fn pytest(place: &Path, address: &str) -> Command {
     command
 }
 
+/// Whether a consumer never asked for the topics that it is subscribed to. In this version a subscription made while an answer to
+/// an earlier request for metadata arrives is forgotten until the metadata is too old, in 5 minutes: `update_metadata` clears
+/// the wish that `subscribe` has just noted. The consumer's log has an empty assignment then, and no metadata behind it.
+fn forgets_its_topics(output: &str) -> bool {
+    let thread = |line: &str| line.split_whitespace().nth(2).map(str::to_owned);
+    output.lines().enumerate().any(|(at, line)| {
+        let empty = line.ends_with("Updated partition assignment: []");
+        let mut later = output.lines().skip(at + 1);
+        let asks = |line: &str| line.contains("Updated metadata: ");
+        empty && !later.any(|other| asks(other) && thread(other) == thread(line))
+    })
+}
+
 /// By pytest's line of the test, and its reason by the summary at the end.
 fn outcome(test: &str, output: &str) -> Option<Outcome> {
     let word = output.lines().find_map(|line| {
@@ -147,10 +166,14 @@ fn outcome(test: &str, output: &str) -> Option<Outcome> {
         let line = lines.find(|line| heads.iter().any(|head| line.starts_with(head)));
         line.unwrap_or_default().to_string()
     };
+    let failed = || match forgets_its_topics(output) {
+        true => format!("{}{FORGOT}", reason()),
+        false => reason(),
+    };
     Some(match word {
         "PASSED" => Outcome::Passed,
         "SKIPPED" | "XFAIL" => Outcome::Skipped(reason()),
-        _ => Outcome::Failed(reason()),
+        _ => Outcome::Failed(failed()),
     })
 }
 
@@ -171,5 +194,38 @@ mod tests {
         );
         assert!(matches!(told("test_z"), Some(Outcome::Skipped(_))));
         assert_eq!(told("test_x"), None);
+    }
+
+    /// The lines are of a run that failed in this way, shortened.
+    #[test]
+    fn a_consumer_that_forgets_its_topics_is_seen_by_its_own_log() {
+        let subscribed = "22:53:26.274 INFO     14:MainThread kafka.consumer.subscription_state Updating subscribed topics to: ('t',)\n\
+            22:53:26.274 INFO     15:kafka-io-c kafka.cluster           Updated metadata: ClusterMetadata(brokers: 1, topics: 0)\n\
+            22:53:26.274 INFO     15:kafka-io-c kafka.consumer.subscription_state Updated partition assignment: []\n";
+        let metadata = |thread: &str| {
+            format!(
+                "22:53:26.380 INFO     {thread} kafka.cluster           Updated metadata: ClusterMetadata(brokers: 1, topics: 1)\n"
+            )
+        };
+        let end =
+            "test/a.py::test_y FAILED [100%]\nFAILED test/a.py::test_y - Expected 100, got 0\n";
+        let by_chance = |log: &str| {
+            let Some(Outcome::Failed(why)) = outcome("test/a.py::test_y", &format!("{log}{end}"))
+            else {
+                panic!("it has failed");
+            };
+            KafkaPython.fails_by_chance(&why)
+        };
+        assert!(by_chance(subscribed));
+        assert!(by_chance(&format!(
+            "{subscribed}{}",
+            metadata("16:p-network-thread")
+        )));
+        // It asked and was answered: what fails then is another thing.
+        assert!(!by_chance(&format!(
+            "{subscribed}{}",
+            metadata("15:kafka-io-c")
+        )));
+        assert!(!by_chance(""));
     }
 }

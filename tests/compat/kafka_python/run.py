@@ -12,6 +12,9 @@ from kafka.structs import OffsetAndMetadata
 from desk import Record, ask, check, records, run, same, until
 
 BROKER = sys.argv[1]
+# kafka-python 3.0.12 forgets a subscription that is made while an answer to an earlier request for metadata arrives, until the
+# metadata is too old: 5 minutes unless it is told otherwise.
+METADATA_MS = 2000
 ADMIN = KafkaAdminClient(bootstrap_servers=BROKER)
 
 
@@ -34,7 +37,7 @@ def send(to, topic, batch, partition=0):
 def consumer(group=None, session_ms=15000):
     return KafkaConsumer(bootstrap_servers=BROKER, group_id=group, enable_auto_commit=False,
                          auto_offset_reset="earliest", session_timeout_ms=session_ms,
-                         heartbeat_interval_ms=500)
+                         heartbeat_interval_ms=500, metadata_max_age_ms=METADATA_MS)
 
 
 def next_records(source, count, seconds=40):
@@ -213,7 +216,8 @@ def round_trip(topic, user, settings):
     sent = records(50)
     to = KafkaProducer(**settings)
     send(to, topic, sent)
-    reader = KafkaConsumer(topic, group_id=topic, auto_offset_reset="earliest", **settings)
+    reader = KafkaConsumer(topic, group_id=topic, auto_offset_reset="earliest", metadata_max_age_ms=METADATA_MS,
+                           **settings)
     same(next_records(reader, len(sent)), sent)
     ask("caller", user)
     for client in [admin, to, reader]:
