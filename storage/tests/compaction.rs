@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use alluvium_storage::cleanup::run::{CleanupError, Progress, Report, RunOptions};
 use alluvium_storage::cleanup::{HeldBack, Outcome, Policy};
-use alluvium_storage::io::{Disk, ManualClock, RealDisk, SimDisk};
+use alluvium_storage::io::{Disk, ManualClock, OpenHow, RealDisk, SimDisk};
 use alluvium_storage::{AppendBatch, Env, Log, LogSettings, Storage, StorageConfig, Threads};
 use model::batch::{Batch, BatchBuilder, Codec, split};
 use model::topic_config::{CompactionConfig, Ratio, TopicConfig};
@@ -822,4 +822,52 @@ fn threads_beside_a_run_leave_what_it_leaves_alone() {
         kept
     };
     assert_eq!(left(Threads::Manual), left(Threads::Own));
+}
+
+/// Of each segment's file, whether its first and its last byte are in memory.
+fn ends_in_memory(disk: &SimDisk) -> Vec<(bool, bool)> {
+    let is_segment = |path: &Path| {
+        path.extension().is_some_and(|kind| kind == "log")
+            && path.parent().unwrap().ends_with(log_id().to_string())
+    };
+    let lengths = disk.files().into_iter();
+    let lengths = lengths.map(|(path, bytes)| (path, bytes.len() as u64));
+    lengths
+        .filter(|(path, _)| is_segment(path))
+        .map(|(path, bytes)| {
+            let file = disk.open(&path, OpenHow::Read).unwrap();
+            let is_there = |position| file.read_at_now(position, &mut [0]).is_ok();
+            (is_there(0), is_there(bytes - 1))
+        })
+        .collect()
+}
+
+#[test]
+fn what_settles_of_a_compacted_log_stays_in_memory_to_be_compacted() {
+    let settled = |settings: LogSettings| {
+        let disk = SimDisk::new(1);
+        let house = House::simulated(&disk);
+        let storage = house.open();
+        let log = storage.create_log(log_id(), settings);
+        let value = "v".repeat(30_000);
+        for number in 0..40 {
+            let pairs = [pair(&format!("k{number}"), Some(&value))];
+            append(&storage, &log, batch(Codec::None, &pairs, None));
+        }
+        while storage.settle_once() {}
+        let found = ends_in_memory(&disk);
+        storage.shutdown();
+        found
+    };
+    let of_a_mebibyte = |settings| LogSettings {
+        segment_bytes: 1 << 20,
+        ..settings
+    };
+    let found = settled(of_a_mebibyte(compacted(0)));
+    assert_eq!(found, vec![(true, true); found.len()]);
+    assert!(found.len() > 1);
+    // Of others only what is not a whole block.
+    let found = settled(of_a_mebibyte(LogSettings::from(&TopicConfig::default())));
+    assert!(found.iter().all(|(first, _)| !first), "{found:?}");
+    assert!(found.len() > 1);
 }

@@ -701,3 +701,39 @@ fn drop_a_third_of_a_large_segment(pace: &dyn Pace) {
     .unwrap();
     assert_eq!(findings, []);
 }
+
+#[test]
+fn a_scan_leaves_of_a_segment_in_memory_what_was_there_before_it() {
+    let house = House::with_segments(2);
+    let sealed: Vec<SegmentId> = house.sealed().iter().map(|entry| entry.id).collect();
+    let files: Vec<Arc<dyn storage::io::DiskFile>> = sealed
+        .iter()
+        .map(|id| house.disk.open(&house.path(*id), OpenHow::Read).unwrap())
+        .collect();
+    let in_memory = |file: &dyn storage::io::DiskFile| {
+        let len = usize::try_from(file.len().unwrap()).unwrap();
+        file.read_at_now(0, &mut vec![0; len]).unwrap_or(0)
+    };
+    let sector = storage::io::sim::SECTOR_BYTES;
+    let len = usize::try_from(files[0].len().unwrap()).unwrap();
+    assert!(len > 2 * sector);
+    for found in [len, sector, 2 * sector, 0] {
+        for file in &files {
+            file.read_exact_at(0, &mut vec![0; len]).unwrap();
+            file.drop_cache_of(found as u64..u64::MAX).unwrap();
+            assert_eq!(in_memory(&**file), found);
+        }
+        let mut seen = 0;
+        let scanned = house
+            .storage()
+            .scan(log_id(), &sealed, &AtOnce, &mut |_, _| {
+                seen += 1;
+                Ok(())
+            });
+        scanned.unwrap();
+        assert!(seen > 0);
+        for file in &files {
+            assert_eq!(in_memory(&**file), found);
+        }
+    }
+}

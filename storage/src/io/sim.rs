@@ -4,6 +4,7 @@
 //! a set of dirty 512-byte sectors that a power cut keeps, drops or tears, each by itself. Names are the same: creations,
 //! renames and removals are pending until their directory is synced, and a power cut keeps some of them.
 //! It can be full, and the process can be short of descriptors.
+//! What is in memory is known by the sector: what was written, unless past the page cache, and what was read.
 //! A failed sync behaves as the kernel's: the sectors are clean afterwards, and never reach the disk.
 //! Invariant: everything is decided by seeds, so that a run can be repeated.
 

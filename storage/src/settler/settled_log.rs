@@ -347,16 +347,8 @@ impl SettledLog {
     ) -> Result<(), SettleError> {
         let log = work.log;
         let bytes: u64 = tail.iter().map(|entry| u64::from(entry.bytes)).sum();
-        let has_time = || {
-            bytes <= THROUGH_BYTES_MAX
-                && parts.demand.mib_per_second() <= THROUGH_MIB_PER_SECOND_MAX
-        };
-        let way = match work.settings.compaction {
-            _ if bytes < DIRECT_BYTES_MIN => WriteWay::Buffered,
-            // It is read again soon, from memory if it is there.
-            Some(_) if has_time() => WriteWay::Through,
-            _ => WriteWay::Direct,
-        };
+        let is_compacted = work.settings.compaction.is_some();
+        let way = way_for(bytes, is_compacted, || parts.demand.mib_per_second());
         let mut run = Run::default();
         let mut end = self.end;
         for entry in tail {
@@ -644,6 +636,19 @@ fn header_of(log: LogId, entry: &TailEntry) -> Result<BatchHeader, SettleError> 
     })
 }
 
+/// How a run of so many bytes of a log is written. The demand is asked for if it matters, in MiB a second.
+fn way_for(bytes: u64, is_compacted: bool, demand: impl FnOnce() -> u64) -> WriteWay {
+    if bytes < DIRECT_BYTES_MIN {
+        return WriteWay::Buffered;
+    }
+    // It is read again soon, from memory if it is there.
+    let has_time = || bytes <= THROUGH_BYTES_MAX && demand() <= THROUGH_MIB_PER_SECOND_MAX;
+    match is_compacted && has_time() {
+        true => WriteWay::Through,
+        false => WriteWay::Direct,
+    }
+}
+
 /// Batches on their way into the active segment.
 #[derive(Debug, Default)]
 struct Run {
@@ -668,5 +673,25 @@ impl Active {
             || length > u64::from(u32::MAX)
             || reach > u64::from(u32::MAX)
             || now.millis_since(first) > i64::try_from(settings.segment_ms).unwrap_or(i64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_runs_go_past_the_page_cache_but_for_compacted_logs_while_the_disk_has_time() {
+        const MIB: u64 = 1 << 20;
+        let quiet = |bytes, is_compacted| way_for(bytes, is_compacted, || 0);
+        for is_compacted in [false, true] {
+            assert_eq!(quiet(512 * 1024 - 1, is_compacted), WriteWay::Buffered);
+        }
+        assert_eq!(quiet(512 * 1024, false), WriteWay::Direct);
+        assert_eq!(quiet(512 * 1024, true), WriteWay::Through);
+        assert_eq!(quiet(64 * MIB, true), WriteWay::Through);
+        assert_eq!(quiet(64 * MIB + 1, true), WriteWay::Direct);
+        assert_eq!(way_for(MIB, true, || 512), WriteWay::Through);
+        assert_eq!(way_for(MIB, true, || 513), WriteWay::Direct);
     }
 }

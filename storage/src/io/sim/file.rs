@@ -104,7 +104,11 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at_now(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read_at(position, buffer)
+        let in_memory = self.disk.lock_world().inode(self.inode).in_memory(position);
+        match usize::try_from(in_memory).map_or(buffer.len(), |count| count.min(buffer.len())) {
+            0 if !buffer.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            count => self.read_at(position, &mut buffer[..count]),
+        }
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -126,6 +130,9 @@ impl DiskFile for SimFile {
             .min(inode.seen.len());
         let count = buffer.len().min(inode.seen.len() - start);
         buffer[..count].copy_from_slice(&inode.seen[start..start + count]);
+        if self.how != OpenHow::Direct {
+            inode.bring_in(position..position + count as u64);
+        }
         Ok(count)
     }
 
@@ -150,6 +157,11 @@ impl DiskFile for SimFile {
         }
         world.check_room(self.inode, position + bytes.len() as u64)?;
         world.inode(self.inode).write(position, &bytes);
+        if self.how == OpenHow::Direct {
+            world
+                .inode(self.inode)
+                .pass_by(position..position + bytes.len() as u64);
+        }
         *world.written.entry(self.path.clone()).or_default() += bytes.len() as u64;
         if self.how == OpenHow::Through && matches!(fate, Fate::Fine) {
             world.inode(self.inode).sync();

@@ -76,6 +76,45 @@ fn pages_are_forgotten_in_a_range_alone_and_come_back_from_the_disk() {
 }
 
 #[test]
+fn in_memory_is_what_was_written_through_the_page_cache_or_read_until_it_is_dropped() {
+    const SECTOR: u64 = SECTOR_BYTES as u64;
+    let disk = disk();
+    write_new_file(&disk, &path("a"), &[7; 4 * DIRECT_ALIGNMENT_BYTES]).unwrap();
+    let file = disk.open(&path("a"), OpenHow::Read).unwrap();
+    let now = |position| {
+        let mut buffer = [0; 3 * SECTOR_BYTES];
+        let read = file.read_at_now(position, &mut buffer);
+        read.map_err(|error| error.kind())
+    };
+    let waits = Err(io::ErrorKind::WouldBlock);
+    assert_eq!(now(0), Ok(3 * SECTOR_BYTES));
+    file.drop_cache_of(2 * SECTOR..u64::MAX).unwrap();
+    assert_eq!((now(0), now(2 * SECTOR)), (Ok(2 * SECTOR_BYTES), waits));
+    file.read_exact_at(2 * SECTOR + 7, &mut [0; 1]).unwrap();
+    assert_eq!((now(0), now(3 * SECTOR)), (Ok(3 * SECTOR_BYTES), waits));
+
+    let mut block = AlignedBuffer::default();
+    block.extend_with(8, DIRECT_ALIGNMENT_BYTES);
+    let third = 2 * DIRECT_ALIGNMENT_BYTES as u64;
+    for (how, in_memory) in [
+        (OpenHow::Direct, waits),
+        (OpenHow::Through, Ok(3 * SECTOR_BYTES)),
+        (OpenHow::Direct, waits),
+    ] {
+        let writer = disk.open(&path("a"), how).unwrap();
+        writer.write_at(third, block.as_slice()).unwrap();
+        assert_eq!(now(third), in_memory, "{how:?}");
+    }
+    assert_eq!(read(&disk, "a").unwrap()[third as usize], 8);
+    assert_eq!(now(third), Ok(3 * SECTOR_BYTES));
+    disk.cut_power();
+    disk.restart(1);
+    let file = disk.open(&path("a"), OpenHow::Read).unwrap();
+    let error = file.read_at_now(0, &mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn unsynced_sectors_and_names_are_kept_lost_and_torn_each_by_itself() {
     let (mut kept, mut lost, mut torn, mut nameless) = (0, 0, 0, 0);
     for seed in 0..500 {

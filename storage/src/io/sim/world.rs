@@ -47,6 +47,8 @@ pub(super) struct Inode {
     pub(super) durable: Vec<u8>,
     pub(super) dirty: BTreeSet<u64>,
     pub(super) len_dirty: bool,
+    /// Sectors that are not in memory: what reads them waits for the disk, and has them in memory then.
+    pub(super) cold: BTreeSet<u64>,
     /// Bytes that cannot be read.
     pub(super) unreadable: Range<u64>,
 }
@@ -284,10 +286,35 @@ impl Inode {
             self.set_len(end);
         }
         self.seen[start..end].copy_from_slice(bytes);
-        if !bytes.is_empty() {
-            let sectors = (start / SECTOR_BYTES) as u64..=((end - 1) / SECTOR_BYTES) as u64;
-            self.dirty.extend(sectors);
+        let sectors = sectors_of(start as u64..end as u64);
+        self.dirty.extend(sectors.clone());
+        self.warm(sectors);
+    }
+
+    /// These sectors are in memory from now on.
+    fn warm(&mut self, sectors: Range<u64>) {
+        let warmed: Vec<u64> = self.cold.range(sectors).copied().collect();
+        for sector in warmed {
+            self.cold.remove(&sector);
         }
+    }
+
+    /// Has these bytes in memory from now on.
+    pub(super) fn bring_in(&mut self, range: Range<u64>) {
+        self.warm(sectors_of(range));
+    }
+
+    /// These bytes were written past the memory.
+    pub(super) fn pass_by(&mut self, range: Range<u64>) {
+        self.cold.extend(sectors_of(range));
+    }
+
+    /// How many bytes from a position on are in memory, up to the end of the file.
+    pub(super) fn in_memory(&self, position: u64) -> u64 {
+        let first = position / SECTOR_BYTES as u64;
+        let cold = self.cold.range(first..).next();
+        let end = cold.map_or(u64::MAX, |sector| sector * SECTOR_BYTES as u64);
+        end.saturating_sub(position)
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -316,6 +343,8 @@ impl Inode {
         let sectors = self.seen.len().div_ceil(SECTOR_BYTES) as u64;
         let first = range.start.div_ceil(SECTOR_BYTES as u64);
         let end = sectors.min(range.end.div_ceil(SECTOR_BYTES as u64));
+        let clean = (first..end).filter(|sector| !self.dirty.contains(sector));
+        self.cold.extend(clean);
         for sector in (first..end).filter(|sector| !self.dirty.contains(sector)) {
             let range = sector_range(sector, self.seen.len());
             let there = range.start..range.end.min(self.durable.len()).max(range.start);
@@ -345,6 +374,16 @@ impl Inode {
         }
         self.len_dirty = false;
         self.seen = self.durable.clone();
+        self.cold = sectors_of(0..self.seen.len() as u64).collect();
+    }
+}
+
+/// The sectors that hold these bytes.
+fn sectors_of(bytes: Range<u64>) -> Range<u64> {
+    let sector = SECTOR_BYTES as u64;
+    match bytes.is_empty() {
+        true => 0..0,
+        false => bytes.start / sector..bytes.end.div_ceil(sector),
     }
 }
 
