@@ -79,6 +79,13 @@ fn a_checkpoint_for_which_there_is_no_space_settles_nothing() {
     cut_everywhere_beside_rewrites(23_568);
 }
 
+/// Seed 800133: on a full disk the only log on the settler's list was one that was deleted and removed, there was no space for the
+/// round's checkpoint, and the settler went on for ever to settle a file of the write-ahead log of which nobody had anything.
+#[test]
+fn a_round_of_a_full_disk_that_finds_nothing_to_settle_ends() {
+    cut_everywhere_beside_rewrites(800_133);
+}
+
 /// As [`cut_everywhere`], with rewrites. Gives how many there were without a cut.
 fn cut_everywhere_beside_rewrites(seed: u64) -> u64 {
     let whole = Life::with_rewrites(seed);

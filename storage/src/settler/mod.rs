@@ -260,8 +260,11 @@ impl Settler {
             let mut freed = self.relieve()? | self.give_up_spares();
             // What one file of the WAL holds needs less than all, and the file itself is space for the next one's.
             while let Some(limit) = self.after_oldest_file() {
+                // Also if no log has anything any more: the file is given back by a checkpoint that begins behind it.
+                self.forgotten = true;
                 match self.settle(Some(limit)) {
                     Ok(_) => {
+                        assert!(self.newest >= limit, "each time it is another file");
                         freed = true;
                         self.give_up_spares();
                     }
