@@ -23,6 +23,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xtask::{Tally, proof};
 
+/// The server's: benchmarks of the engine alone are to allocate as it does.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
