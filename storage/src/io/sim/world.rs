@@ -320,6 +320,7 @@ impl Inode {
     pub(super) fn set_len(&mut self, len: usize) {
         let (short, long) = (len.min(self.seen.len()), len.max(self.seen.len()));
         self.seen.resize(len, 0);
+        self.cold.split_off(&(len.div_ceil(SECTOR_BYTES) as u64));
         self.len_dirty = true;
         self.dirty
             .extend((short / SECTOR_BYTES) as u64..(long.div_ceil(SECTOR_BYTES)) as u64);
@@ -343,9 +344,8 @@ impl Inode {
         let sectors = self.seen.len().div_ceil(SECTOR_BYTES) as u64;
         let first = range.start.div_ceil(SECTOR_BYTES as u64);
         let end = sectors.min(range.end.div_ceil(SECTOR_BYTES as u64));
-        let clean = (first..end).filter(|sector| !self.dirty.contains(sector));
-        self.cold.extend(clean);
         for sector in (first..end).filter(|sector| !self.dirty.contains(sector)) {
+            self.cold.insert(sector);
             let range = sector_range(sector, self.seen.len());
             let there = range.start..range.end.min(self.durable.len()).max(range.start);
             self.seen[there.end..range.end].fill(0);
