@@ -260,8 +260,6 @@ impl Settler {
             let mut freed = self.relieve()? | self.give_up_spares();
             // What one file of the WAL holds needs less than all, and the file itself is space for the next one's.
             while let Some(limit) = self.after_oldest_file() {
-                // Also if no log has anything any more: the file is given back by a checkpoint that begins behind it.
-                self.forgotten = true;
                 match self.settle(Some(limit)) {
                     Ok(_) => {
                         assert!(self.newest >= limit, "each time it is another file");
@@ -317,7 +315,8 @@ impl Settler {
             self.logs.remove(*log);
         }
         let dirty = self.parts.dirty.take();
-        if dirty.is_empty() && deleted.is_empty() && !self.forgotten {
+        // A file of the WAL is given back by a checkpoint that begins behind it, also if no log has anything any more.
+        if dirty.is_empty() && deleted.is_empty() && !self.forgotten && limit.is_none() {
             return Ok(false);
         }
         let file_limit = limit.map(|limit| limit.file);

@@ -21,6 +21,17 @@ fn read(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
     read_file(disk, &path(name), 1 << 20).ok()
 }
 
+/// Of the file `a`.
+fn fail_next_sync(disk: &SimDisk) {
+    disk.inject(Fault {
+        operation: Operation::SyncData,
+        path_contains: "/a".to_owned(),
+        skip: 0,
+        times: 1,
+        errno: libc::EIO,
+    });
+}
+
 #[test]
 fn what_was_synced_survives_every_cut() {
     for seed in 0..200 {
@@ -56,13 +67,7 @@ fn what_was_written_through_survives_every_cut() {
 fn pages_are_forgotten_in_a_range_alone_and_come_back_from_the_disk() {
     let disk = disk();
     write_new_file(&disk, &path("a"), &[7; 4 * SECTOR_BYTES]).unwrap();
-    disk.inject(Fault {
-        operation: Operation::SyncData,
-        path_contains: "/a".to_owned(),
-        skip: 0,
-        times: 1,
-        errno: libc::EIO,
-    });
+    fail_next_sync(&disk);
     let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
     file.write_at(0, &[8; 4 * SECTOR_BYTES]).unwrap();
     assert!(file.sync_data().is_err(), "what is on the disk is what was");
@@ -107,6 +112,11 @@ fn in_memory_is_what_was_written_through_the_page_cache_or_read_until_it_is_drop
     }
     assert_eq!(read(&disk, "a").unwrap()[third as usize], 8);
     assert_eq!(now(third), Ok(3 * SECTOR_BYTES));
+    file.drop_cache().unwrap();
+    let writer = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
+    writer.set_len(SECTOR).unwrap();
+    writer.set_len(3 * SECTOR).unwrap();
+    assert_eq!((now(0), now(SECTOR)), (waits, Ok(2 * SECTOR_BYTES)));
     disk.cut_power();
     disk.restart(1);
     let file = disk.open(&path("a"), OpenHow::Read).unwrap();
@@ -191,13 +201,7 @@ fn after_a_failed_sync_the_next_one_says_ok_and_the_bytes_are_lost() {
     let disk = disk();
     write_new_file(&disk, &path("a"), &[1; 512]).unwrap();
     disk.sync_dir(Path::new("/data")).unwrap();
-    disk.inject(Fault {
-        operation: Operation::SyncData,
-        path_contains: "/a".to_owned(),
-        skip: 0,
-        times: 1,
-        errno: libc::EIO,
-    });
+    fail_next_sync(&disk);
     let file = disk.open(&path("a"), OpenHow::ReadWrite).unwrap();
     file.write_at(0, &[2; 512]).unwrap();
     assert_eq!(

@@ -286,22 +286,17 @@ impl Inode {
             self.set_len(end);
         }
         self.seen[start..end].copy_from_slice(bytes);
-        let sectors = sectors_of(start as u64..end as u64);
-        self.dirty.extend(sectors.clone());
-        self.warm(sectors);
-    }
-
-    /// These sectors are in memory from now on.
-    fn warm(&mut self, sectors: Range<u64>) {
-        let warmed: Vec<u64> = self.cold.range(sectors).copied().collect();
-        for sector in warmed {
-            self.cold.remove(&sector);
-        }
+        let range = start as u64..end as u64;
+        self.dirty.extend(sectors_of(range.clone()));
+        self.bring_in(range);
     }
 
     /// Has these bytes in memory from now on.
     pub(super) fn bring_in(&mut self, range: Range<u64>) {
-        self.warm(sectors_of(range));
+        let warmed: Vec<u64> = self.cold.range(sectors_of(range)).copied().collect();
+        for sector in warmed {
+            self.cold.remove(&sector);
+        }
     }
 
     /// These bytes were written past the memory.
